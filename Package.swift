@@ -1,0 +1,129 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("ExistentialAny"),
+  .treatAllWarnings(as: .error),
+]
+
+/// Kernels stay optimised in debug builds too: every test would otherwise crawl.
+let kernelFlags: [CSetting] = [
+  .unsafeFlags(["-O3", "-Wall", "-Wextra", "-Werror"])
+]
+
+func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(
+  _ name: String, _ dependencies: [Target.Dependency], exclude: [String] = [],
+  resources: [Resource] = []
+) -> Target {
+  .testTarget(
+    name: "\(name)Tests", dependencies: dependencies, exclude: exclude, resources: resources,
+    swiftSettings: strict)
+}
+
+let package = Package(
+  name: "espalier",
+  products: [.executable(name: "espalier", targets: ["espalier"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+  ],
+  targets: [
+    // System libraries: module maps only.
+    .systemLibrary(name: "COpenBLAS"),
+    .systemLibrary(name: "CNcurses"),
+    .systemLibrary(name: "CSixel"),
+    .systemLibrary(name: "CPng"),
+
+    // The engine.
+    .target(name: "CKernels", cSettings: kernelFlags),
+    library("TensorCore", ["CKernels", "COpenBLAS"]),
+    library("Autograd", ["TensorCore", "CKernels"]),
+    library("Nn", ["Autograd", "TensorCore", "CKernels", "Checkpoints"]),
+
+    // Files and plans: no numeric code.
+    .target(
+      name: "Checkpoints",
+      dependencies: ["CPng"],
+      swiftSettings: strict),
+    library("Plans", ["Checkpoints"]),
+    library("Runs", ["Plans", "Checkpoints"]),
+
+    // The method.
+    library("Operators", ["Plans", "Nn", "Autograd", "TensorCore", "CKernels"]),
+    library("ImageSources", ["Checkpoints"]),
+    library(
+      "Models", ["Operators", "Plans", "Checkpoints", "Nn", "Autograd", "TensorCore", "CKernels"]),
+    library("Sampling", ["TensorCore"]),
+    library("Analysis", ["TensorCore", "COpenBLAS"]),
+    library(
+      "Grafting",
+      [
+        "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
+        "Autograd", "TensorCore", "Assets",
+      ]),
+    library(
+      "Parity",
+      [
+        "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Nn",
+        "Autograd", "TensorCore",
+      ]),
+    library(
+      "Jobs",
+      [
+        "Runs", "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints",
+        "ImageSources", "Nn", "Autograd", "TensorCore", "Assets",
+      ]),
+    .target(
+      name: "Assets", path: "Assets", exclude: ["README.md"],
+      sources: ["Assets.swift"], resources: [.copy("demo")], swiftSettings: strict),
+
+    // The terminal.
+    .target(name: "CTerminal", cSettings: kernelFlags),
+    library("TerminalUI", ["CNcurses", "CSixel", "CTerminal"]),
+    library("Explorer", ["TerminalUI", "Runs", "Plans", "Checkpoints"]),
+    .executableTarget(
+      name: "espalier",
+      dependencies: [
+        "Explorer", "TerminalUI", "Jobs", "Parity", "Runs", "Grafting", "Analysis", "Sampling",
+        "Models",
+        "Operators", "Plans", "Checkpoints", "ImageSources", "Nn", "Autograd", "TensorCore",
+        "Assets",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], swiftSettings: strict),
+
+    tests("TensorCore", ["TensorCore", "CKernels"]),
+    tests("Autograd", ["Autograd", "TensorCore", "Nn"]),
+    tests("Checkpoints", ["Checkpoints"]),
+    tests("Plans", ["Plans", "Checkpoints"]),
+    tests("Runs", ["Runs", "Plans"]),
+    tests("Operators", ["Operators", "Plans", "Nn", "Autograd", "TensorCore"]),
+    tests("ImageSources", ["ImageSources"]),
+    tests(
+      "Models",
+      ["Models", "Operators", "Plans", "Checkpoints", "Nn", "Autograd", "TensorCore", "Assets"],
+      exclude: ["Fixtures"]),
+    tests("Sampling", ["Sampling", "TensorCore"]),
+    tests("Analysis", ["Analysis", "TensorCore"]),
+    tests(
+      "Grafting",
+      [
+        "Grafting", "Models", "Sampling", "Operators", "Plans", "Checkpoints", "Nn", "Autograd",
+        "TensorCore",
+      ]),
+    tests("Parity", ["Parity", "Checkpoints"]),
+    tests("TerminalUI", ["TerminalUI"]),
+    tests(
+      "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans"], resources: [.copy("Snapshots")]),
+    tests("Jobs", ["Jobs", "Runs", "Plans"]),
+    tests(
+      "Espalier",
+      [
+        "espalier", "Runs", "Grafting", "Models", "Plans", "Checkpoints", "ImageSources", "Nn",
+        "Autograd", "TensorCore", "Assets",
+      ]),
+  ]
+)

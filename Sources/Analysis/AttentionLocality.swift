@@ -1,0 +1,113 @@
+import TensorCore
+
+/// How much attention stays near the diagonal: L_k of arXiv 2506.05340, section 3.4.
+///
+/// L_k is the mean over query tokens of the attention mass on keys at a distance of at most k along the
+/// token sequence, the diagonal included. Batches can be added one after another; all maps weigh the same.
+package struct AttentionLocality: Sendable {
+  /// The band half-widths k, in the caller's order.
+  package let bands: [Int]
+  /// Number of heads, known after the first batch.
+  package private(set) var heads = 0
+  /// Number of batch items added so far.
+  package private(set) var samples = 0
+  /// Sum of L_k over samples, per head and band (heads x bands).
+  private var sums: [Double] = []
+
+  /// Starts an empty measurement.
+  ///
+  /// - Parameter bands: Half-widths, not negative.
+  package init(bands: [Int]) {
+    precondition(bands.allSatisfy { $0 >= 0 }, "AttentionLocality: bands \(bands)")
+    self.bands = bands
+  }
+
+  /// L_k of every single map.
+  ///
+  /// - Parameter maps: Attention weights (batch, heads, tokens, tokens), rows sum to 1.
+  /// - Returns: Values in the order batch, heads, bands.
+  package func perMap(_ maps: Tensor) -> [Double] {
+    precondition(
+      maps.shape.count == 4 && maps.shape[2] == maps.shape[3], "AttentionLocality: \(maps.shape)")
+    let tokens = maps.shape[2]
+    let count = maps.shape[0] * maps.shape[1]
+    var result = [Double](repeating: 0, count: count * bands.count)
+    result.withUnsafeMutableBufferPointer { buffer in
+      nonisolated(unsafe) let values = buffer
+      Parallel.ranges(count) { range in
+        for map in range {
+          let byDistance = Self.massByDistance(maps.pointer + map * tokens * tokens, tokens)
+          for (index, band) in bands.enumerated() {
+            let mass = byDistance.prefix(band + 1).reduce(0, +)
+            values[map * bands.count + index] = mass / Double(tokens)
+          }
+        }
+      }
+    }
+    return result
+  }
+
+  /// Adds a batch of maps (batch, heads, tokens, tokens) of one layer.
+  package mutating func add(_ maps: Tensor) {
+    let values = perMap(maps)
+    if samples == 0 {
+      heads = maps.shape[1]
+      sums = [Double](repeating: 0, count: heads * bands.count)
+    }
+    precondition(maps.shape[1] == heads, "AttentionLocality: \(maps.shape[1]) heads, not \(heads)")
+    for (index, value) in values.enumerated() { sums[index % sums.count] += value }
+    samples += maps.shape[0]
+  }
+
+  /// Adds the measurement of other samples of the same layer.
+  package mutating func merge(_ other: AttentionLocality) {
+    precondition(other.bands == bands, "AttentionLocality: other bands")
+    if other.samples == 0 { return }
+    if samples == 0 {
+      self = other
+      return
+    }
+    precondition(other.heads == heads, "AttentionLocality: other heads")
+    for index in sums.indices { sums[index] += other.sums[index] }
+    samples += other.samples
+  }
+
+  /// L_k per head, one row of bands for each; not numbers before the first batch.
+  package var perHead: [[Double]] {
+    (0..<heads).map { head in
+      bands.indices.map { sums[head * bands.count + $0] / Double(samples) }
+    }
+  }
+
+  /// L_k over all heads and samples, one value per band; not numbers before the first batch.
+  package var overall: [Double] {
+    bands.indices.map { band in
+      perHead.reduce(0) { $0 + $1[band] } / Double(heads)
+    }
+  }
+
+  /// What uniform attention would give, the yardstick of "local".
+  ///
+  /// - Parameters:
+  ///   - band: Half-width k.
+  ///   - tokens: Length of the sequence.
+  /// - Returns: L_k of the map whose weights are all 1 / tokens.
+  package static func uniform(band: Int, tokens: Int) -> Double {
+    let k = min(band, tokens - 1)
+    let pairs = tokens + k * (2 * tokens - k - 1)
+    return Double(pairs) / Double(tokens * tokens)
+  }
+
+  /// Total mass of a map at every distance 0 ..< tokens from the diagonal.
+  private static func massByDistance(_ map: UnsafePointer<Float>, _ tokens: Int) -> [Double] {
+    var mass = [Double](repeating: 0, count: tokens)
+    mass.withUnsafeMutableBufferPointer { mass in
+      for query in 0..<tokens {
+        let row = map + query * tokens
+        for key in 0..<query { mass[query - key] += Double(row[key]) }
+        for key in query..<tokens { mass[key - query] += Double(row[key]) }
+      }
+    }
+    return mass
+  }
+}

@@ -1,0 +1,116 @@
+import CKernels
+import TensorCore
+
+private let grain = 1 << 13
+
+/// GELU in its tanh form, element-wise.
+package struct GELU: DifferentiableOp {
+  package init() {}
+
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    let x = inputs[0]
+    let y = Tensor(x.shape)
+    Parallel.ranges(x.count, grain: grain) { range in
+      ck_gelu_forward_f32(x.pointer + range.lowerBound, y.pointer + range.lowerBound, range.count)
+    }
+    return (y, ())
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    sink.contribute(0) { gradInput, accumulate in
+      Parallel.ranges(gradInput.count, grain: grain) { range in
+        ck_gelu_backward_f32(
+          inputs[0].pointer + range.lowerBound, gradOutput.pointer + range.lowerBound,
+          gradInput.pointer + range.lowerBound, range.count, accumulate ? 1 : 0)
+      }
+    }
+  }
+}
+
+/// SiLU, x sigmoid(x), element-wise.
+package struct SiLU: DifferentiableOp {
+  package init() {}
+
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    let x = inputs[0]
+    let y = Tensor(x.shape)
+    Parallel.ranges(x.count, grain: grain) { range in
+      ck_silu_forward_f32(x.pointer + range.lowerBound, y.pointer + range.lowerBound, range.count)
+    }
+    return (y, ())
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    sink.contribute(0) { gradInput, accumulate in
+      Parallel.ranges(gradInput.count, grain: grain) { range in
+        ck_silu_backward_f32(
+          inputs[0].pointer + range.lowerBound, gradOutput.pointer + range.lowerBound,
+          gradInput.pointer + range.lowerBound, range.count, accumulate ? 1 : 0)
+      }
+    }
+  }
+}
+
+/// Adds the second input to the first; the second may be smaller and repeats along leading axes.
+package struct Add: DifferentiableOp {
+  package init() {}
+
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    let y = inputs[0].copied()
+    let other = inputs[1]
+    precondition(y.count % other.count == 0, "Add: \(y.shape) and \(other.shape)")
+    Parallel.ranges(y.count / other.count) { range in
+      for index in range {
+        ck_add_f32(y.pointer + index * other.count, other.pointer, other.count)
+      }
+    }
+    return (y, ())
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    if sink.needs(1) {
+      sink.add(1) { gradOther in
+        for index in 0..<(gradOutput.count / gradOther.count) {
+          ck_add_f32(
+            gradOther.pointer, gradOutput.pointer + index * gradOther.count, gradOther.count)
+        }
+      }
+    }
+    if sink.needs(0) { sink.pass(0, gradOutput) }
+  }
+}
+
+/// Rows of a table (entries, dim) by index; one input, the table; output (indices, dim).
+package struct Embedding: DifferentiableOp {
+  private let indices: [Int]
+
+  package init(_ indices: [Int]) { self.indices = indices }
+
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    let table = inputs[0]
+    let dim = table.shape[1]
+    let y = Tensor([indices.count, dim])
+    for (row, index) in indices.enumerated() {
+      precondition(index >= 0 && index < table.shape[0], "Embedding: index \(index)")
+      (y.pointer + row * dim).update(from: table.pointer + index * dim, count: dim)
+    }
+    return (y, ())
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    let dim = inputs[0].shape[1]
+    sink.add(0) { gradTable in
+      for (row, index) in indices.enumerated() {
+        ck_add_f32(gradTable.pointer + index * dim, gradOutput.pointer + row * dim, dim)
+      }
+    }
+  }
+}

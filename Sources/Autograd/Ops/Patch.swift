@@ -1,0 +1,90 @@
+import TensorCore
+
+/// Cuts images (batch, channels, height, width) into patches (batch, tokens, channels * p * p).
+///
+/// The features of a patch are ordered channel, row, column: a patch convolution's flattened weight.
+package struct Patchify: DifferentiableOp {
+  private let patch: Int
+
+  package init(patch: Int) { self.patch = patch }
+
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    let x = inputs[0]
+    let (batch, channels) = (x.shape[0], x.shape[1])
+    let tokens = (x.shape[2] / patch) * (x.shape[3] / patch)
+    let y = Tensor([batch, tokens, channels * patch * patch])
+    move(image: x) { y.pointer[$1] = x.pointer[$0] }
+    return (y, ())
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    sink.add(0) { gradX in move(image: gradX) { gradX.pointer[$0] += gradOutput.pointer[$1] } }
+  }
+
+  private func move(image: Tensor, _ body: (_ pixel: Int, _ feature: Int) -> Void) {
+    let (channels, height, width) = (image.shape[1], image.shape[2], image.shape[3])
+    let (rows, columns) = (height / patch, width / patch)
+    let features = channels * patch * patch
+    for item in 0..<image.shape[0] {
+      for channel in 0..<channels {
+        for y in 0..<height {
+          let base = ((item * channels + channel) * height + y) * width
+          for x in 0..<width {
+            let token = item * rows * columns + y / patch * columns + x / patch
+            let feature = (channel * patch + y % patch) * patch + x % patch
+            body(base + x, token * features + feature)
+          }
+        }
+      }
+    }
+  }
+}
+
+/// Puts tokens (batch, tokens, p * p * channels) back into images (batch, channels, height, width).
+///
+/// The features of a token are ordered row, column, channel, as in DiT's `unpatchify`.
+package struct Unpatchify: DifferentiableOp {
+  private let patch: Int
+  private let channels: Int
+
+  package init(patch: Int, channels: Int) {
+    self.patch = patch
+    self.channels = channels
+  }
+
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    let x = inputs[0]
+    let side = Int(Double(x.shape[1]).squareRoot())
+    precondition(side * side == x.shape[1], "Unpatchify: \(x.shape[1]) tokens are no square")
+    let y = Tensor([x.shape[0], channels, side * patch, side * patch])
+    move(y, side: side) { y.pointer[$0] = x.pointer[$1] }
+    return (y, ())
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    let side = output.shape[2] / patch
+    sink.add(0) { gradX in
+      move(output, side: side) { gradX.pointer[$1] += gradOutput.pointer[$0] }
+    }
+  }
+
+  private func move(_ image: Tensor, side: Int, _ body: (_ pixel: Int, _ feature: Int) -> Void) {
+    let size = side * patch
+    for item in 0..<image.shape[0] {
+      for channel in 0..<channels {
+        for y in 0..<size {
+          let base = ((item * channels + channel) * size + y) * size
+          for x in 0..<size {
+            let token = item * side * side + y / patch * side + x / patch
+            let feature = (y % patch * patch + x % patch) * channels + channel
+            body(base + x, token * patch * patch * channels + feature)
+          }
+        }
+      }
+    }
+  }
+}

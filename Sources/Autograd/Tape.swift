@@ -1,0 +1,207 @@
+import CKernels
+import TensorCore
+
+/// A trainable tensor under its checkpoint key.
+package final class Parameter {
+  /// The upstream checkpoint key, relative to the module that owns the parameter.
+  package let name: String
+  package var value: Tensor
+  /// The accumulated gradient; nil until the first contribution since `clearGradient`.
+  package private(set) var gradient: Tensor?
+  /// A frozen parameter gets no gradient and costs no backward product.
+  package var isFrozen = false
+  private var buffer: Tensor?
+
+  package init(_ name: String, _ value: Tensor) {
+    self.name = name
+    self.value = value
+  }
+
+  /// Forgets the gradient but keeps its buffer for the next step.
+  package func clearGradient() { gradient = nil }
+
+  /// The gradient buffer, and whether a contribution must be added (true) or stored (false).
+  fileprivate func slot() -> (Tensor, accumulate: Bool) {
+    if let gradient { return (gradient, true) }
+    let fresh = buffer ?? Tensor(value.shape)
+    buffer = fresh
+    gradient = fresh
+    return (fresh, false)
+  }
+}
+
+/// A tensor on its way through a tape, with the place where its gradient goes.
+package struct Value {
+  fileprivate enum Origin {
+    case constant
+    case node(Int)
+    case parameter(Parameter)
+  }
+
+  package let tensor: Tensor
+  fileprivate let origin: Origin
+
+  /// Wraps a tensor that needs no gradient.
+  package init(constant tensor: Tensor) {
+    self.tensor = tensor
+    origin = .constant
+  }
+
+  fileprivate init(_ tensor: Tensor, _ origin: Origin) {
+    self.tensor = tensor
+    self.origin = origin
+  }
+
+  /// Wraps a parameter.
+  package init(_ parameter: Parameter) {
+    tensor = parameter.value
+    origin = .parameter(parameter)
+  }
+
+  package var shape: [Int] { tensor.shape }
+
+  fileprivate var needsGradient: Bool {
+    switch origin {
+    case .constant: false
+    case .node: true
+    case .parameter(let parameter): !parameter.isFrozen
+    }
+  }
+}
+
+/// A fused operation with its own backward pass.
+///
+/// `backward` has no default and no gradient-free twin: inference is running on a tape that does not
+/// record.
+package protocol DifferentiableOp {
+  /// What the backward pass needs besides inputs and output.
+  associatedtype Saved
+
+  /// Computes the output.
+  func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Saved)
+
+  /// Adds the gradient of every input that needs one to `sink`.
+  func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Saved, into sink: GradientSink)
+}
+
+/// Receives the input gradients of one operation: the first contribution is stored, later ones are
+/// added, and nothing is filled with zeros first unless the operation asks for it.
+package struct GradientSink {
+  fileprivate let tape: Tape
+  fileprivate let inputs: [Value]
+
+  /// Whether input `index` needs a gradient; if not, its product must be skipped.
+  package func needs(_ index: Int) -> Bool { inputs[index].needsGradient }
+
+  /// Gives the gradient buffer of input `index`; `accumulate` tells whether to add or to store.
+  package func contribute(_ index: Int, _ body: (Tensor, _ accumulate: Bool) -> Void) {
+    switch inputs[index].origin {
+    case .constant: return
+    case .parameter(let parameter):
+      if parameter.isFrozen { return }
+      let (buffer, accumulate) = parameter.slot()
+      body(buffer, accumulate)
+    case .node(let id):
+      if let gradient = tape.gradients[id] {
+        body(gradient, true)
+      } else {
+        let fresh = Tensor(inputs[index].shape)
+        tape.gradients[id] = fresh
+        body(fresh, false)
+      }
+    }
+  }
+
+  /// Like `contribute`, for kernels that only add: the buffer starts at zero.
+  package func add(_ index: Int, _ body: (Tensor) -> Void) {
+    contribute(index) { buffer, accumulate in
+      if !accumulate { buffer.fill(0) }
+      body(buffer)
+    }
+  }
+
+  /// Hands over a finished gradient that nobody else will write to.
+  package func pass(_ index: Int, _ gradient: Tensor) {
+    if case .node(let id) = inputs[index].origin, tape.gradients[id] == nil {
+      tape.gradients[id] = gradient.reshaped(inputs[index].shape)
+      return
+    }
+    contribute(index) { buffer, accumulate in
+      if accumulate {
+        Parallel.ranges(buffer.count, grain: 1 << 14) { range in
+          ck_add_f32(
+            buffer.pointer + range.lowerBound, gradient.pointer + range.lowerBound, range.count)
+        }
+      } else {
+        buffer.assign(gradient)
+      }
+    }
+  }
+}
+
+/// A flat record of operations, walked backwards once.
+package final class Tape {
+  private struct Entry {
+    let inputs: [Value]
+    let backward: (Tensor, GradientSink) -> Void
+  }
+
+  private let recording: Bool
+  private var entries: [Entry] = []
+  fileprivate var gradients: [Tensor?] = []
+
+  /// Makes a tape; one that does not record serves inference and keeps no activation alive.
+  package init(recording: Bool = true) { self.recording = recording }
+
+  /// Runs an operation and records it if any input needs a gradient.
+  package func apply(_ op: some DifferentiableOp, _ inputs: Value...) -> Value {
+    let tensors = inputs.map(\.tensor)
+    let (output, saved) = op.forward(tensors)
+    guard recording, inputs.contains(where: \.needsGradient) else { return Value(constant: output) }
+    entries.append(
+      Entry(inputs: inputs) { gradOutput, sink in
+        op.backward(gradOutput, inputs: tensors, output: output, saved: saved, into: sink)
+      })
+    gradients.append(nil)
+    return Value(output, .node(entries.count - 1))
+  }
+
+  /// Marks a tensor whose gradient is wanted after `backward` (see `gradient(of:)`).
+  package func leaf(_ tensor: Tensor) -> Value {
+    entries.append(Entry(inputs: []) { _, _ in })
+    gradients.append(nil)
+    return Value(tensor, .node(entries.count - 1))
+  }
+
+  /// The gradient of a leaf after `backward`.
+  package func gradient(of value: Value) -> Tensor? {
+    guard case .node(let id) = value.origin else { return nil }
+    return leafGradients[id]
+  }
+  private var leafGradients: [Int: Tensor] = [:]
+
+  /// Walks back from `outputs`, whose gradients are given, and releases the record on the way.
+  ///
+  /// - Parameter seeds: Pairs of an output of this tape and the gradient of the loss by it, of equal
+  ///   shape; outputs that need no gradient are skipped.
+  package func backward(_ seeds: [(Value, Tensor)]) {
+    for (value, gradient) in seeds {
+      precondition(value.tensor.count == gradient.count, "backward: seed of another shape")
+      let sink = GradientSink(tape: self, inputs: [value])
+      sink.pass(0, gradient.copied())
+    }
+    while let entry = entries.popLast() {
+      let id = entries.count
+      guard let gradient = gradients.removeLast() else { continue }
+      if entry.inputs.isEmpty {
+        leafGradients[id] = gradient
+      } else {
+        entry.backward(gradient, GradientSink(tape: self, inputs: entry.inputs))
+      }
+    }
+  }
+
+  /// Walks back from one output.
+  package func backward(_ value: Value, _ gradient: Tensor) { backward([(value, gradient)]) }
+}

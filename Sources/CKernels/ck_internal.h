@@ -1,0 +1,42 @@
+#pragma once
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* One body, three instruction sets, chosen once when the program is loaded. */
+#if defined(__x86_64__)
+#define CK_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CK_CLONES
+#endif
+#define CK_INLINE static inline __attribute__((always_inline))
+
+/* Sums may be reordered so that they vectorise; nothing else of IEEE arithmetic is given up. */
+#define CK_REASSOCIATE _Pragma("clang fp reassociate(on)")
+
+/* e^x to about 2 ulp, branch-free; underflows to 0 below -87.3 and saturates above 88.3. */
+CK_INLINE float ck_exp(float x) {
+  x = x < -87.33f ? -87.33f : x;
+  x = x > 88.37f ? 88.37f : x;
+  float z = x * 1.44269504088896341f;
+  float shifted = z + 12582912.0f; /* 1.5 * 2^23: rounds to nearest */
+  float n = shifted - 12582912.0f;
+  float r = x - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int32_t bits;
+  memcpy(&bits, &shifted, 4);
+  bits = (int32_t)((uint32_t)(bits + 127) << 23);
+  float scale;
+  memcpy(&scale, &bits, 4);
+  return p * scale;
+}
+
+CK_INLINE float ck_sigmoid(float x) { return 1.0f / (1.0f + ck_exp(-x)); }

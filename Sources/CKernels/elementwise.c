@@ -1,0 +1,139 @@
+#include "ck_elementwise.h"
+#include "ck_internal.h"
+
+/* GELU_tanh(x) = x * sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3). */
+#define GELU_A 1.5957691216057308f /* 2 sqrt(2/pi) */
+#define GELU_B 0.07135481282553173f /* 2 sqrt(2/pi) 0.044715 */
+
+CK_CLONES void ck_gelu_forward_f32(const float *restrict x, float *restrict y, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    float v = x[i];
+    y[i] = v * ck_sigmoid(v * (GELU_A + GELU_B * v * v));
+  }
+}
+
+CK_CLONES void ck_gelu_backward_f32(const float *restrict x, const float *restrict dy,
+                                    float *restrict dx, size_t count, int accumulate) {
+  float keep = accumulate ? 1.0f : 0.0f;
+  if (!accumulate) memset(dx, 0, count * sizeof *dx);
+  for (size_t i = 0; i < count; i++) {
+    float v = x[i];
+    float s = ck_sigmoid(v * (GELU_A + GELU_B * v * v));
+    float d = s + v * s * (1.0f - s) * (GELU_A + 3.0f * GELU_B * v * v);
+    dx[i] = keep * dx[i] + dy[i] * d;
+  }
+}
+
+CK_CLONES void ck_silu_forward_f32(const float *restrict x, float *restrict y, size_t count) {
+  for (size_t i = 0; i < count; i++) y[i] = x[i] * ck_sigmoid(x[i]);
+}
+
+CK_CLONES void ck_silu_backward_f32(const float *restrict x, const float *restrict dy,
+                                    float *restrict dx, size_t count, int accumulate) {
+  float keep = accumulate ? 1.0f : 0.0f;
+  if (!accumulate) memset(dx, 0, count * sizeof *dx);
+  for (size_t i = 0; i < count; i++) {
+    float s = ck_sigmoid(x[i]);
+    dx[i] = keep * dx[i] + dy[i] * (s + x[i] * s * (1.0f - s));
+  }
+}
+
+CK_CLONES void ck_add_f32(float *restrict y, const float *restrict x, size_t count) {
+  for (size_t i = 0; i < count; i++) y[i] += x[i];
+}
+
+CK_CLONES void ck_axpy_f32(float *restrict y, float a, const float *restrict x, size_t count) {
+  for (size_t i = 0; i < count; i++) y[i] += a * x[i];
+}
+
+CK_CLONES void ck_scale_f32(float *y, float a, size_t count) {
+  for (size_t i = 0; i < count; i++) y[i] *= a;
+}
+
+CK_CLONES void ck_bias_forward_f32(float *restrict y, const float *restrict bias, size_t rows,
+                                   size_t cols) {
+  for (size_t r = 0; r < rows; r++)
+    for (size_t c = 0; c < cols; c++) y[r * cols + c] += bias[c];
+}
+
+CK_CLONES void ck_bias_backward_f32(const float *restrict dy, float *restrict dbias, size_t rows,
+                                    size_t cols) {
+  for (size_t r = 0; r < rows; r++)
+    for (size_t c = 0; c < cols; c++) dbias[c] += dy[r * cols + c];
+}
+
+CK_CLONES void ck_gated_residual_forward_f32(const float *restrict x, const float *restrict y,
+                                             const float *restrict gate, float *restrict out,
+                                             size_t tokens, size_t dim) {
+  for (size_t n = 0; n < tokens; n++)
+    for (size_t d = 0; d < dim; d++) out[n * dim + d] = x[n * dim + d] + gate[d] * y[n * dim + d];
+}
+
+CK_CLONES void ck_gated_residual_backward_f32(const float *restrict dout, const float *restrict y,
+                                              const float *restrict gate, float *restrict dy,
+                                              float *restrict dgate, size_t tokens, size_t dim,
+                                              int accumulate) {
+  for (size_t n = 0; n < tokens; n++) {
+    const float *g = dout + n * dim, *v = y + n * dim;
+    if (dgate)
+      for (size_t d = 0; d < dim; d++) dgate[d] += g[d] * v[d];
+    if (dy && accumulate)
+      for (size_t d = 0; d < dim; d++) dy[n * dim + d] += gate[d] * g[d];
+    if (dy && !accumulate)
+      for (size_t d = 0; d < dim; d++) dy[n * dim + d] = gate[d] * g[d];
+  }
+}
+
+CK_CLONES double ck_sum_squares_f32(const float *x, size_t count) {
+  double total = 0;
+  for (size_t start = 0; start < count; start += 1024) {
+    size_t end = start + 1024 < count ? start + 1024 : count;
+    float part = 0;
+    {
+      CK_REASSOCIATE
+      for (size_t i = start; i < end; i++) part += x[i] * x[i];
+    }
+    total += (double)part;
+  }
+  return total;
+}
+
+CK_CLONES double ck_regression_loss_f32(const float *restrict prediction,
+                                        const float *restrict target, float *restrict gradient,
+                                        size_t count, int kind, float delta, float scale) {
+  double total = 0;
+  for (size_t start = 0; start < count; start += 1024) {
+    CK_REASSOCIATE
+    size_t end = start + 1024 < count ? start + 1024 : count;
+    float part = 0;
+    if (kind == 0) {
+      for (size_t i = start; i < end; i++) part += fabsf(prediction[i] - target[i]);
+      if (gradient)
+        for (size_t i = start; i < end; i++) {
+          float e = prediction[i] - target[i];
+          gradient[i] = e > 0 ? scale : e < 0 ? -scale : 0;
+        }
+    } else if (kind == 1) {
+      for (size_t i = start; i < end; i++) {
+        float e = prediction[i] - target[i];
+        part += e * e;
+      }
+      if (gradient)
+        for (size_t i = start; i < end; i++)
+          gradient[i] = 2.0f * scale * (prediction[i] - target[i]);
+    } else {
+      for (size_t i = start; i < end; i++) {
+        float e = prediction[i] - target[i], a = fabsf(e);
+        part += a <= delta ? 0.5f * e * e : delta * (a - 0.5f * delta);
+      }
+      if (gradient)
+        for (size_t i = start; i < end; i++) {
+          float e = prediction[i] - target[i];
+          float c = e > delta ? delta : e < -delta ? -delta : e;
+          gradient[i] = scale * c;
+        }
+    }
+    total += (double)part;
+  }
+  return total;
+}

@@ -1,0 +1,9 @@
+#pragma once
+#include "ck_attention.h"
+#include "ck_conv.h"
+#include "ck_elementwise.h"
+#include "ck_groupnorm.h"
+#include "ck_norm.h"
+#include "ck_optim.h"
+#include "ck_pool.h"
+#include "ck_sequence.h"

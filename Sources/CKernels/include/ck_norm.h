@@ -1,0 +1,13 @@
+#pragma once
+#include <stddef.h>
+
+/* Layer norm without affine, then y = xhat * (1 + scale) + shift; x, y (tokens, dim) of one batch
+   item, shift and scale (dim), mean and rstd (tokens) are kept for the backward pass. */
+void ck_layernorm_modulate_forward_f32(const float *x, const float *shift, const float *scale,
+                                       float eps, float *y, float *mean, float *rstd,
+                                       size_t tokens, size_t dim);
+/* dx (or NULL), dshift[d] += sum_n dy, dscale[d] += sum_n dy * xhat (or NULL). */
+void ck_layernorm_modulate_backward_f32(const float *dy, const float *x, const float *scale,
+                                        const float *mean, const float *rstd, float *dx,
+                                        float *dshift, float *dscale, size_t tokens, size_t dim,
+                                        int accumulate);

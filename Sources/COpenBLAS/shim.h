@@ -1,0 +1,7 @@
+#pragma once
+#include <cblas.h>
+
+/* LAPACK routines that OpenBLAS exports under their Fortran names. */
+void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda,
+             double *w, double *work, const int *lwork, int *iwork, const int *liwork,
+             int *info);

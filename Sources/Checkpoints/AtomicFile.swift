@@ -1,0 +1,176 @@
+import Foundation
+
+/// Reads and writes whole files so that a reader sees the old content or the new one, never a part.
+///
+/// The bytes go to a temporary name in the same directory, are synced, and are renamed over the
+/// destination. On any failure the temporary file is removed. A process that runs under
+/// `ulimit -f` must ignore SIGXFSZ to get the error instead of being killed.
+package enum AtomicFile {
+  /// All bytes of the regular file at `path`.
+  ///
+  /// - Throws: `CheckpointError` when it is missing, unreadable, no regular file or over `limit`.
+  package static func read(_ path: String, limit: Int) throws(CheckpointError) -> [UInt8] {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    guard descriptor >= 0 else { throw .reading(path, errno: errno) }
+    defer { close(descriptor) }
+    let size = try MappedFile.regularSize(descriptor, path: path)
+    guard size <= limit else {
+      throw CheckpointError(
+        "\(path): has \(size) bytes, expected at most \(limit); check that this is the right file")
+    }
+    var bytes = [UInt8](repeating: 0, count: size)
+    var done = 0
+    while done < size {
+      let moved = bytes.withUnsafeMutableBytes { buffer in
+        pread(descriptor, buffer.baseAddress.map { $0 + done }, size - done, off_t(done))
+      }
+      if moved > 0 {
+        done += moved
+      } else if moved == 0 {
+        bytes.removeLast(size - done)
+        break
+      } else if errno != EINTR {
+        throw .reading(path, errno: errno)
+      }
+    }
+    return bytes
+  }
+
+  /// Makes a directory and those above it that are missing; one that exists is fine.
+  ///
+  /// - Throws: `CheckpointError` naming a full disk, a read-only place, or a file in the way.
+  package static func makeDirectory(_ path: String) throws(CheckpointError) {
+    var status = stat()
+    if stat(path, &status) == 0 {
+      guard status.st_mode & S_IFMT == S_IFDIR else {
+        throw CheckpointError("\(path): is a file, expected a directory; choose another place")
+      }
+      return
+    }
+    let parent = directory(of: path)
+    if parent != path, parent != "." { try makeDirectory(parent) }
+    guard mkdir(path, 0o777) == 0 || errno == EEXIST else { throw .writing(path, errno: errno) }
+  }
+
+  /// Replaces the file at `path` by `data`.
+  ///
+  /// - Throws: `CheckpointError` naming a full disk, a read-only or missing directory, or any other
+  ///   reason; the old file, if any, is then untouched.
+  package static func write(_ data: Data, to path: String) throws(CheckpointError) {
+    try stream(to: path) { sink throws(CheckpointError) in
+      try sink.append(Array(data))
+    }
+  }
+
+  /// Replaces the file at `path` by what `body` appends to the sink; a trial leaves everything as
+  /// it was.
+  ///
+  /// - Throws: what `body` throws, or `CheckpointError` as `write` does.
+  static func stream(
+    to path: String, discarding isTrial: Bool = false,
+    _ body: (FileSink) throws(CheckpointError) -> Void
+  ) throws(CheckpointError) {
+    try refuseUnfitDestination(path)
+    let temporary = try temporaryName(for: path)
+    let descriptor = open(temporary, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0o666)
+    guard descriptor >= 0 else { throw .writing(path, errno: errno) }
+    do throws(CheckpointError) {
+      defer { close(descriptor) }
+      try body(FileSink(descriptor: descriptor, path: path))
+      guard fsync(descriptor) == 0 else { throw CheckpointError.writing(path, errno: errno) }
+    } catch {
+      unlink(temporary)
+      throw error
+    }
+    if isTrial {
+      unlink(temporary)
+      return
+    }
+    guard rename(temporary, path) == 0 else {
+      let code = errno
+      unlink(temporary)
+      throw .writing(path, errno: code)
+    }
+    syncDirectory(of: path)
+  }
+
+  /// The directory that holds `path`, "." for a bare file name.
+  package static func directory(of path: String) -> String {
+    guard let slash = path.lastIndex(of: "/") else { return "." }
+    return slash == path.startIndex ? "/" : String(path[..<slash])
+  }
+
+  /// Refuses a destination that `write` could not write to, before hours of work go into its content.
+  ///
+  /// - Throws: `CheckpointError` for a missing or read-only directory or an unfit file in the way.
+  package static func requireDestination(_ path: String) throws(CheckpointError) {
+    try stream(to: path, discarding: true) { _ in }
+  }
+
+  private static func refuseUnfitDestination(_ path: String) throws(CheckpointError) {
+    var status = stat()
+    guard stat(path, &status) == 0 else { return }
+    if status.st_mode & S_IFMT == S_IFDIR { throw .writing(path, errno: EISDIR) }
+    guard status.st_mode & S_IFMT == S_IFREG else {
+      throw CheckpointError(
+        "\(path): is not a regular file, nothing was written; name another file")
+    }
+    guard faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0 else {
+      throw CheckpointError(
+        "\(path): the file is read-only, nothing was written; change its permissions or name another"
+      )
+    }
+  }
+
+  /// A fresh name beside `path`: hidden, and never that of another process or an earlier call.
+  private static func temporaryName(for path: String) throws(CheckpointError) -> String {
+    let name = String(path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...])
+    guard !name.isEmpty else {
+      throw CheckpointError("\(path): is not a file name, nothing was written; name a file")
+    }
+    let stamp = String(UInt64.random(in: .min ... .max), radix: 36)
+    return "\(directory(of: path))/.\(name.prefix(100)).\(getpid()).\(stamp).tmp"
+  }
+
+  /// Makes the rename itself durable; a file system that cannot sync a directory loses nothing else.
+  private static func syncDirectory(of path: String) {
+    let descriptor = open(directory(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard descriptor >= 0 else { return }
+    fsync(descriptor)
+    close(descriptor)
+  }
+}
+
+/// An open file that bytes are appended to, in the order of the calls.
+struct FileSink {
+  let descriptor: Int32
+  let path: String
+
+  /// Writes the bytes of all elements.
+  ///
+  /// - Throws: `CheckpointError` naming the reason, for example a full disk.
+  func append<Element: BitwiseCopyable>(_ elements: [Element]) throws(CheckpointError) {
+    try elements.withUnsafeBytes { bytes in
+      Result { () throws(CheckpointError) in try append(bytes) }
+    }.get()
+  }
+
+  /// Writes all of `bytes`, however many `write` calls it takes.
+  ///
+  /// - Throws: `CheckpointError` naming the reason, for example a full disk.
+  func append(_ bytes: UnsafeRawBufferPointer) throws(CheckpointError) {
+    guard let base = bytes.baseAddress else { return }
+    var done = 0
+    while done < bytes.count {
+      // One call moves at most 2 GiB on Linux; larger requests are cut by the kernel anyway.
+      let moved = write(descriptor, base + done, bytes.count - done)
+      if moved > 0 {
+        done += moved
+      } else if moved == 0 {
+        throw .writing(path, errno: ENOSPC)
+      } else if errno != EINTR {
+        throw .writing(path, errno: errno)
+      }
+    }
+  }
+}

@@ -1,0 +1,41 @@
+import Foundation
+
+/// A read-only memory mapping of a whole regular file, unmapped when the object goes.
+final class MappedFile {
+  /// All bytes of the file; valid as long as this object lives.
+  let bytes: UnsafeRawBufferPointer
+
+  /// Maps the file at `path`.
+  ///
+  /// - Throws: `CheckpointError` when the file is missing, unreadable or no regular file.
+  init(path: String) throws(CheckpointError) {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    guard descriptor >= 0 else { throw .reading(path, errno: errno) }
+    defer { close(descriptor) }
+    let size = try MappedFile.regularSize(descriptor, path: path)
+    guard size > 0 else {
+      bytes = UnsafeRawBufferPointer(start: nil, count: 0)
+      return
+    }
+    guard let start = mmap(nil, size, PROT_READ, MAP_PRIVATE, descriptor, 0), start != MAP_FAILED
+    else { throw .reading(path, errno: errno) }
+    bytes = UnsafeRawBufferPointer(start: start, count: size)
+  }
+
+  deinit {
+    if let start = bytes.baseAddress {
+      munmap(UnsafeMutableRawPointer(mutating: start), bytes.count)
+    }
+  }
+
+  /// The size of an open regular file; anything else is refused.
+  static func regularSize(_ descriptor: Int32, path: String) throws(CheckpointError) -> Int {
+    var status = stat()
+    guard fstat(descriptor, &status) == 0 else { throw .reading(path, errno: errno) }
+    if status.st_mode & S_IFMT == S_IFDIR { throw .reading(path, errno: EISDIR) }
+    guard status.st_mode & S_IFMT == S_IFREG else {
+      throw CheckpointError("\(path): is not a regular file; name a file on disk")
+    }
+    return Int(status.st_size)
+  }
+}

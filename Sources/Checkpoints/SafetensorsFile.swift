@@ -1,0 +1,156 @@
+import Foundation
+
+/// A memory-mapped safetensors file, checked completely when it is opened.
+///
+/// Checked are the header's size and text, duplicate names, dtypes, that shapes and byte ranges
+/// agree, and that the ranges tile the data without hole or overlap, as the format's reference
+/// reader does (huggingface/safetensors, `tensor.rs`). Afterwards no access can fail for a reason
+/// inside the file. The file must not be truncated by others while it is open.
+///
+/// Immutable after `init`, therefore safe to share between threads.
+package final class SafetensorsFile: @unchecked Sendable {
+  /// One stored tensor.
+  package struct Entry {
+    /// Its name, exactly as in the file.
+    package let name: String
+    /// Its element type in the file.
+    package let dtype: DType
+    /// Its extents, row-major; empty for a scalar.
+    package let shape: [Int]
+    /// Its bytes inside the mapping, perhaps unaligned; valid while the file object lives.
+    package let bytes: UnsafeRawBufferPointer
+  }
+
+  /// The path it was opened from.
+  package let path: String
+  /// The string metadata of the header.
+  package let metadata: [String: String]
+  /// The tensor names in the order of their bytes.
+  package let names: [String]
+
+  private let mapping: MappedFile
+  private let entries: [String: Entry]
+
+  /// Longest header that is accepted, as in the reference reader.
+  static let headerLimit = 100_000_000
+
+  /// Opens and checks a file.
+  ///
+  /// - Throws: `CheckpointError` that says what is wrong with the file.
+  package init(path: String) throws(CheckpointError) {
+    let mapping = try MappedFile(path: path)
+    let size = mapping.bytes.count
+    guard size >= 8 else {
+      throw CheckpointError(
+        "\(path): has \(size) bytes, too short for a safetensors file;"
+          + " fetch or save the file again")
+    }
+    let stated = UInt64(littleEndian: mapping.bytes.loadUnaligned(as: UInt64.self))
+    guard stated <= UInt64(Self.headerLimit), stated <= UInt64(size - 8) else {
+      throw CheckpointError(
+        "\(path): states a header of \(stated) bytes but has \(size - 8) after the length field;"
+          + " it is truncated or no safetensors file, fetch or save it again")
+    }
+    let start = 8 + Int(stated)
+    let header = try SafetensorsHeader(
+      UnsafeRawBufferPointer(rebasing: mapping.bytes[8..<start]), path: path)
+    let data = UnsafeRawBufferPointer(rebasing: mapping.bytes[start...])
+    let ordered = try Self.tile(header.tensors, size: data.count, path: path)
+    var entries: [String: Entry] = [:]
+    for tensor in ordered {
+      entries[tensor.name] = Entry(
+        name: tensor.name, dtype: tensor.dtype, shape: tensor.shape,
+        bytes: UnsafeRawBufferPointer(rebasing: data[tensor.begin..<tensor.end]))
+    }
+    self.path = path
+    self.mapping = mapping
+    self.metadata = header.metadata
+    self.names = ordered.map(\.name)
+    self.entries = entries
+  }
+
+  /// The tensor called `name`, or `nil`.
+  package func entry(_ name: String) -> Entry? {
+    entries[name]
+  }
+
+  /// A tensor's elements as float32, whatever its dtype; row-major.
+  ///
+  /// - Throws: `CheckpointError` when there is no such tensor.
+  package func floats(_ name: String) throws(CheckpointError) -> [Float] {
+    let entry = try existing(name)
+    return ElementDecoding.floats(entry.bytes, entry.dtype)
+  }
+
+  /// A tensor's elements as float64, whatever its dtype; row-major.
+  ///
+  /// - Throws: `CheckpointError` when there is no such tensor.
+  package func doubles(_ name: String) throws(CheckpointError) -> [Double] {
+    let entry = try existing(name)
+    return ElementDecoding.doubles(entry.bytes, entry.dtype)
+  }
+
+  /// The elements of an integer or truth-value tensor; row-major.
+  ///
+  /// - Throws: `CheckpointError` when there is no such tensor or it holds no such numbers.
+  package func integers(_ name: String) throws(CheckpointError) -> [Int] {
+    let entry = try existing(name)
+    guard let values = ElementDecoding.integers(entry.bytes, entry.dtype) else {
+      throw CheckpointError(
+        "\(path): tensor \"\(name)\" is \(entry.dtype.rawValue), expected integers that fit 64 bits;"
+          + " check that this is the right file")
+    }
+    return values
+  }
+
+  private func existing(_ name: String) throws(CheckpointError) -> Entry {
+    if let entry = entries[name] { return entry }
+    throw CheckpointError(
+      "\(path): has no tensor \"\(name)\" among its \(names.count);"
+        + " check that this is the right file")
+  }
+
+  /// Orders the tensors by their bytes and proves that they tile the data exactly.
+  private static func tile(
+    _ tensors: [SafetensorsHeader.Tensor], size: Int, path: String
+  ) throws(CheckpointError) -> [SafetensorsHeader.Tensor] {
+    let ordered = tensors.sorted { ($0.begin, $0.end, $0.name) < ($1.begin, $1.end, $1.name) }
+    var position = 0
+    for tensor in ordered {
+      guard tensor.begin <= tensor.end, tensor.end <= size else {
+        throw CheckpointError(
+          "\(path): tensor \"\(tensor.name)\" claims bytes \(tensor.begin) to \(tensor.end) of"
+            + " \(size); the file is truncated or damaged, fetch or save it again")
+      }
+      guard tensor.begin == position else {
+        throw CheckpointError(
+          "\(path): tensor \"\(tensor.name)\" starts at byte \(tensor.begin), expected \(position)"
+            + " (a hole or an overlap); the file is damaged, fetch or save it again")
+      }
+      guard byteCount(tensor.shape, tensor.dtype) == tensor.end - tensor.begin else {
+        throw CheckpointError(
+          "\(path): tensor \"\(tensor.name)\" of shape \(tensor.shape) \(tensor.dtype.rawValue) does"
+            + " not fill its \(tensor.end - tensor.begin) bytes; the file is damaged, fetch or save"
+            + " it again")
+      }
+      position = tensor.end
+    }
+    guard position == size else {
+      throw CheckpointError(
+        "\(path): \(size - position) bytes at the end belong to no tensor;"
+          + " the file is damaged, fetch or save it again")
+    }
+    return ordered
+  }
+
+  /// The bytes that a shape needs, or `nil` when the product overflows.
+  static func byteCount(_ shape: [Int], _ dtype: DType) -> Int? {
+    var product = dtype.size
+    for extent in shape {
+      let (value, overflow) = product.multipliedReportingOverflow(by: extent)
+      if overflow { return nil }
+      product = value
+    }
+    return product
+  }
+}

@@ -1,0 +1,110 @@
+import Plans
+import Runs
+
+extension AppState {
+  /// Why a command cannot be done now, in one sentence, or nil when it can.
+  package func reasonAgainst(_ command: Command) -> String? {
+    switch keyContext {
+    case .grid, .images: reasonOnGrid(command)
+    case .runs: reasonInRuns(command)
+    case .question: reasonInQuestion(command)
+    default: nil
+    }
+  }
+
+  private func reasonOnGrid(_ command: Command) -> String? {
+    switch command {
+    case .nextEdited, .previousEdited:
+      plan.edits.isEmpty ? "no slot is edited yet: ⏎ chooses an operator" : nil
+    case .configure:
+      plan.edits[cursor] == nil
+        ? "\(cursor) has the teacher's own operator; ⏎ chooses one to configure" : nil
+    case .clear:
+      targets.allSatisfy { plan.edits[$0] == nil }
+        ? "nothing to restore: \(targets.count == 1 ? "\(cursor)" : "the slots") already "
+          + "\(targets.count == 1 ? "has" : "have") the teacher's own operator" : nil
+    case .again:
+      lastOperators[cursor.slot] == nil
+        ? "no \(cursor.slot.title) operator was chosen yet: ⏎ chooses one" : nil
+    case .undo: document.done.isEmpty ? "nothing to undo" : nil
+    case .redo: document.undone.isEmpty ? "nothing to redo" : nil
+    case .distil: reasonAgainstDistilling
+    case .pause, .cancel: reasonAgainstControl(runs.focusRecord, followed: true)
+    case .series, .scale:
+      runs.focus == nil ? "no losses yet: d distils the plan, r opens an older run" : nil
+    case .save:
+      document.path != nil && !document.isModified ? "nothing to save: the file is up to date" : nil
+    case .new:
+      plan.edits.isEmpty && !document.isModified && document.path == nil
+        ? "the plan is empty already" : nil
+    case .images:
+      preview.shown == nil && preview.pending == nil
+        ? "no images yet: s samples teacher and graft" : nil
+    case .analyze:
+      if case .computing = analysis { "the teacher's statistics are being computed" } else { nil }
+    case .previousSeed: preview.settings.seed == 0 ? "the seed is 0 already" : nil
+    case .nextSeed:
+      preview.settings.seed == PreviewSettings.largestSeed ? "this is the largest seed" : nil
+    case .fewerSteps: preview.settings.steps == 1 ? "one step is the fewest" : nil
+    case .moreSteps:
+      preview.settings.steps >= Int(PreviewSettings.stepRange.upperBound)
+        ? "\(preview.settings.steps) steps are the most" : nil
+    case .lessGuidance:
+      preview.settings.guidance <= PreviewSettings.guidanceRange.lowerBound
+        ? "guidance 0 is the least" : nil
+    case .moreGuidance:
+      preview.settings.guidance >= PreviewSettings.guidanceRange.upperBound
+        ? "guidance \(Format.plain(preview.settings.guidance)) is the most" : nil
+    case .nextClass, .previousClass:
+      model.shape.numClasses < 2 ? "the model has one class only" : nil
+    case .escape:
+      anchor == nil && marks.isEmpty && pending == PendingInput() && keyContext == .grid
+        ? "nothing to step out of; q leaves" : nil
+    default: nil
+    }
+  }
+
+  private var reasonAgainstDistilling: String? {
+    if plan.edits.isEmpty { return "nothing to distil: ⏎ puts another operator in a slot first" }
+    if runs.isLaunching { return "the worker is being started" }
+    if let alive = runs.records.first(where: { $0.kind == .distill && $0.isAlive }) {
+      return "\(alive.name) is \(alive.stateName); one distillation at a time (C cancels it)"
+    }
+    return nil
+  }
+
+  private func reasonAgainstControl(_ record: RunRecord?, followed: Bool) -> String? {
+    guard let record else {
+      return followed
+        ? "no distillation is followed: d starts one, r lists them" : "there is no run here"
+    }
+    return record.isAlive ? nil : "\(record.name) is \(record.stateName) already"
+  }
+
+  private func reasonInRuns(_ command: Command) -> String? {
+    guard case .runs(let pane) = overlay else { return nil }
+    let selected = pane.selection.flatMap { runs.record($0) }
+    switch command {
+    case .next, .previous:
+      return runs.listed.isEmpty ? "there are no runs yet: d in the grid starts one" : nil
+    case .accept:
+      guard let selected else { return "there is no run to open" }
+      if selected.kind != .distill { return "only distillations can be opened" }
+      return selected.modelHash == model.contentHash
+        ? nil : "\(selected.name) is for another model"
+    case .pause:
+      if let selected, selected.kind != .distill { return "only distillations can pause" }
+      return reasonAgainstControl(selected, followed: false)
+    case .cancel:
+      return reasonAgainstControl(selected, followed: false)
+    default:
+      return nil
+    }
+  }
+
+  private func reasonInQuestion(_ command: Command) -> String? {
+    guard command == .saveFirst, case .confirm(let question) = overlay else { return nil }
+    if case .unsaved = question { return nil }
+    return "there is nothing to save here: press y or n"
+  }
+}

@@ -1,0 +1,114 @@
+/// Everything a person can ask of the explorer; the raw value is its name on the command line.
+package enum Command: String, CaseIterable, Sendable {
+  // Moving.
+  case left, right, up, down, first, last
+  case pageUp = "page-up"
+  case pageDown = "page-down"
+  case nextEdited = "next-edited"
+  case previousEdited = "previous-edited"
+  // Selecting.
+  case range, mark
+  case markPattern = "mark-pattern"
+  // Editing.
+  case pick, configure, apply, clear, undo, redo
+  case again = "repeat"
+  // Distilling.
+  case distil, pause, cancel, series, scale, runs
+  // Looking.
+  case preview, images, analyze
+  case previewSettings = "preview-settings"
+  case nextClass = "next-class"
+  case previousClass = "previous-class"
+  case nextSeed = "next-seed"
+  case previousSeed = "previous-seed"
+  case moreSteps = "more-steps"
+  case fewerSteps = "fewer-steps"
+  case moreGuidance = "more-guidance"
+  case lessGuidance = "less-guidance"
+  // Plans and the program.
+  case save
+  case saveAs = "save-as"
+  case open, new, command, help, redraw, suspend, quit
+  case escape
+  // Inside lists, forms, prompts and questions.
+  case accept, yes, no, next, previous
+  case saveFirst = "save-first"
+  case erase, delete
+  case eraseLine = "erase-line"
+  case cursorLeft = "cursor-left"
+  case cursorRight = "cursor-right"
+  case complete
+
+  /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
+  package var hasName: Bool {
+    switch self {
+    case .accept, .yes, .no, .next, .previous, .saveFirst, .erase, .delete, .eraseLine,
+      .cursorLeft, .cursorRight, .complete, .command, .escape:
+      false
+    default: true
+    }
+  }
+
+  /// What may follow the name on the command line, for the help page; nil when nothing may.
+  package var argument: String? {
+    switch self {
+    case .apply, .markPattern: "BLOCKS"
+    case .save, .saveAs, .open: "PATH"
+    case .pick: "OPERATOR [KEY=VALUE …]"
+    case .first, .last: "BLOCK"
+    case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
+    case .series: "slot|mean|all"
+    default: nil
+    }
+  }
+}
+
+/// What has the keyboard.
+package enum KeyContext: String, CaseIterable, Sendable {
+  /// The grid of blocks.
+  case grid
+  /// The list of operators.
+  case picker
+  /// A form of numbers.
+  case form
+  /// A line of text in the bottom row.
+  case prompt
+  /// A question.
+  case question
+  /// The list of runs.
+  case runs
+  /// The preview over the whole screen.
+  case images
+  /// The table of keys.
+  case help
+
+  /// The heading on the help page.
+  package var title: String {
+    switch self {
+    case .grid: "Grid"
+    case .picker: "Operator list"
+    case .form: "Form"
+    case .prompt: "Text line"
+    case .question: "Question"
+    case .runs: "Runs"
+    case .images: "Large images"
+    case .help: "Help"
+    }
+  }
+}
+
+extension AppState {
+  /// What has the keyboard.
+  package var keyContext: KeyContext {
+    switch overlay {
+    case nil: .grid
+    case .picker: .picker
+    case .form: .form
+    case .prompt: .prompt
+    case .confirm: .question
+    case .runs: .runs
+    case .images: .images
+    case .help: .help
+    }
+  }
+}

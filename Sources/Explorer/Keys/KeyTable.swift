@@ -1,0 +1,189 @@
+import TerminalUI
+
+extension KeyBinding {
+  /// The table of keys: dispatch, the hint bar, the help page and the README all read this.
+  package static let all: [KeyBinding] =
+    gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
+    + runsBindings + imagesBindings + helpBindings
+
+  private static func key(
+    _ context: KeyContext, _ group: Group, _ keys: [Key], _ command: Command, _ summary: String,
+    hint: Hint? = nil
+  ) -> KeyBinding {
+    KeyBinding(
+      context: context, group: group, keys: keys.map { [$0] }, command: command, summary: summary,
+      hint: hint)
+  }
+
+  private static func grid(
+    _ group: Group, _ keys: [Key], _ command: Command, _ summary: String, hint: Hint? = nil
+  ) -> KeyBinding {
+    key(.grid, group, keys, command, summary, hint: hint)
+  }
+
+  private static func hint(_ keys: String, _ text: String, _ rank: Int = 5) -> Hint {
+    Hint(keys: keys, text: text, rank: rank)
+  }
+
+  // In the order of the hint bar.
+  private static let gridBindings: [KeyBinding] = [
+    grid(.move, ["h", .left], .left, "to the slot on the left", hint: hint("hjkl", "move", 6)),
+    grid(.move, ["j", .down], .down, "to the next block; 5j moves five"),
+    grid(.move, ["k", .up], .up, "to the block before"),
+    grid(.move, ["l", .right], .right, "to the slot on the right"),
+    KeyBinding(
+      context: .grid, group: .move, keys: [["g", "g"], [.home]], command: .first,
+      summary: "to the first block; 7gg to block 7", hint: nil),
+    grid(.move, ["G", .end], .last, "to the last block; 7G to block 7"),
+    grid(.move, [.control("d"), .pageDown], .pageDown, "seven blocks down"),
+    grid(.move, [.control("u"), .pageUp], .pageUp, "seven blocks up"),
+    grid(.move, ["n"], .nextEdited, "to the next edited slot"),
+    grid(.move, ["N"], .previousEdited, "to the edited slot before"),
+
+    grid(
+      .edit, [.enter], .pick, "choose an operator for the slots", hint: hint("⏎", "operator", 1)),
+    grid(.select, ["v"], .range, "start or end a range", hint: hint("v", "range", 7)),
+    grid(.select, [" "], .mark, "mark the slot and move on"),
+    grid(.select, ["m"], .markPattern, "mark a pattern of blocks (odd, last 7, 3-9 …)"),
+    grid(.edit, ["e"], .configure, "configure the slots' operator"),
+    grid(
+      .edit, ["a"], .apply, "apply this slot's operator to a pattern of blocks",
+      hint: hint("a", "pattern", 4)),
+    grid(.edit, ["."], .again, "apply the last chosen operator again"),
+    grid(.edit, ["x", .delete], .clear, "restore the teacher's operator"),
+
+    grid(.distil, ["d"], .distil, "distil the replaced operators", hint: hint("d", "distil", 2)),
+    grid(.distil, ["p"], .pause, "pause or resume the distillation"),
+    grid(.distil, ["C"], .cancel, "cancel the distillation"),
+    grid(.distil, ["t"], .series, "plot the losses of the slot, their mean, or all"),
+    grid(.distil, ["L"], .scale, "linear or logarithmic losses"),
+    grid(.distil, ["r"], .runs, "list of runs", hint: hint("r", "runs", 9)),
+
+    grid(.preview, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample", 2)),
+    grid(.preview, ["S"], .previewSettings, "class, seed, steps and guidance in a form"),
+    grid(.preview, ["A"], .analyze, "compute the teacher's statistics anew"),
+    grid(.preview, ["i"], .images, "the images over the whole screen"),
+    grid(.preview, [">"], .nextClass, "next class; 3> goes on by three"),
+    grid(.preview, ["<"], .previousClass, "class before"),
+    grid(.preview, ["]"], .nextSeed, "next seed"),
+    grid(.preview, ["["], .previousSeed, "seed before"),
+    grid(.preview, [")"], .moreSteps, "five sampler steps more"),
+    grid(.preview, ["("], .fewerSteps, "five sampler steps fewer"),
+    grid(.preview, ["+"], .moreGuidance, "more guidance, by a half"),
+    grid(.preview, ["-"], .lessGuidance, "less guidance, by a half"),
+
+    grid(.edit, ["u"], .undo, "undo; 3u takes back three steps", hint: hint("u", "undo", 5)),
+    grid(.edit, [.control("r")], .redo, "redo"),
+    grid(.plan, ["w"], .save, "save the plan", hint: hint("w", "save", 3)),
+    grid(.plan, ["W"], .saveAs, "save the plan under another name"),
+    grid(.plan, ["o"], .open, "open a plan"),
+    grid(.plan, ["E"], .new, "start an empty plan"),
+
+    grid(.program, ["?", .function(1)], .help, "this page", hint: hint("?", "help", 0)),
+    grid(.program, [":"], .command, "type a command by its name"),
+    grid(.program, [.escape], .escape, "step out: count, range, marks"),
+    grid(.program, [.control("l")], .redraw, "paint the screen anew"),
+    grid(.program, [.control("z")], .suspend, "back to the shell; fg returns"),
+    grid(.program, ["q"], .quit, "leave", hint: hint("q", "quit", 8)),
+  ]
+
+  private static let pickerBindings: [KeyBinding] = [
+    key(.picker, .list, ["j", .down, .tab], .next, "next operator", hint: hint("jk", "choose")),
+    key(.picker, .list, ["k", .up, .backTab], .previous, "operator before"),
+    key(.picker, .list, [.enter, "l", .right], .accept, "take it", hint: hint("⏎", "take")),
+    key(
+      .picker, .list, [.escape, "q", "h", .left], .escape, "leave it as it is",
+      hint: hint("Esc", "back")),
+  ]
+
+  private static let formBindings: [KeyBinding] = [
+    key(.form, .list, [.down, .tab, "j"], .next, "next field", hint: hint("jk", "field")),
+    key(.form, .list, [.up, .backTab, "k"], .previous, "field before"),
+    key(.form, .list, [.left], .cursorLeft, "cursor left"),
+    key(.form, .list, [.right], .cursorRight, "cursor right"),
+    key(.form, .list, [.home, .control("a")], .first, "cursor to the start"),
+    key(.form, .list, [.end, .control("e")], .last, "cursor to the end"),
+    key(.form, .list, [.backspace], .erase, "erase a character"),
+    key(.form, .list, [.delete], .delete, "erase the character under the cursor"),
+    key(.form, .list, [.control("u")], .eraseLine, "erase the field"),
+    key(.form, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
+    key(
+      .form, .list, [.escape, "q"], .escape, "leave it as it is",
+      hint: hint("Esc", "back")),
+  ]
+
+  private static let promptBindings: [KeyBinding] = [
+    key(.prompt, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
+    key(.prompt, .list, [.tab], .complete, "complete a command's name"),
+    key(.prompt, .list, [.left], .cursorLeft, "cursor left"),
+    key(.prompt, .list, [.right], .cursorRight, "cursor right"),
+    key(.prompt, .list, [.home, .control("a")], .first, "cursor to the start"),
+    key(.prompt, .list, [.end, .control("e")], .last, "cursor to the end"),
+    key(.prompt, .list, [.backspace], .erase, "erase a character"),
+    key(.prompt, .list, [.delete], .delete, "erase the character under the cursor"),
+    key(.prompt, .list, [.control("u")], .eraseLine, "erase the text"),
+    key(
+      .prompt, .list, [.escape], .escape, "leave it", hint: hint("Esc", "back")),
+  ]
+
+  private static let questionBindings: [KeyBinding] = [
+    key(.question, .list, ["y"], .yes, "yes", hint: hint("y", "yes")),
+    key(.question, .list, ["s"], .saveFirst, "save first, then go on"),
+    key(
+      .question, .list, ["n", .escape, "q"], .no, "no, stay",
+      hint: hint("n", "no")),
+  ]
+
+  private static let runsBindings: [KeyBinding] = [
+    key(.runs, .list, ["j", .down], .next, "next run", hint: hint("jk", "choose")),
+    key(.runs, .list, ["k", .up], .previous, "run before"),
+    key(
+      .runs, .list, [.enter], .accept, "load its plan and follow its losses",
+      hint: hint("⏎", "open")),
+    key(.runs, .list, ["p"], .pause, "pause or resume it", hint: hint("p", "pause")),
+    key(.runs, .list, ["C"], .cancel, "cancel it", hint: hint("C", "cancel")),
+    key(
+      .runs, .list, [.escape, "q", "r"], .escape, "back",
+      hint: hint("Esc", "back")),
+  ]
+
+  private static let imagesBindings: [KeyBinding] = [
+    key(.images, .list, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample")),
+    key(.images, .list, ["S"], .previewSettings, "class, seed, steps and guidance in a form"),
+    key(
+      .images, .list, [">", "l", .right], .nextClass, "next class", hint: hint("<>", "class")),
+    key(.images, .list, ["<", "h", .left], .previousClass, "class before"),
+    key(.images, .list, ["]", "j", .down], .nextSeed, "next seed", hint: hint("[]", "seed")),
+    key(.images, .list, ["[", "k", .up], .previousSeed, "seed before"),
+    key(.images, .list, [")"], .moreSteps, "five sampler steps more", hint: hint("()", "steps")),
+    key(.images, .list, ["("], .fewerSteps, "five sampler steps fewer"),
+    key(
+      .images, .list, ["+"], .moreGuidance, "more guidance, by a half",
+      hint: hint("+-", "guidance")),
+    key(.images, .list, ["-"], .lessGuidance, "less guidance, by a half"),
+    key(.images, .list, [.control("l")], .redraw, "paint the screen anew"),
+    key(
+      .images, .list, [.escape, "q", "i"], .escape, "back to the grid",
+      hint: hint("Esc", "back")),
+  ]
+
+  private static let helpBindings: [KeyBinding] = [
+    key(.help, .list, ["j", .down], .next, "scroll down", hint: hint("jk", "scroll")),
+    key(.help, .list, ["k", .up], .previous, "scroll up"),
+    key(.help, .list, [" ", .pageDown, .control("d")], .pageDown, "a page down"),
+    key(.help, .list, ["b", .pageUp, .control("u")], .pageUp, "a page up"),
+    key(.help, .list, ["g", .home], .first, "to the top"),
+    key(.help, .list, ["G", .end], .last, "to the end"),
+    key(
+      .help, .list, [.escape, "q", "?", .enter], .escape, "back",
+      hint: hint("Esc", "back")),
+  ]
+}
+
+/// A character key can be written as the character itself in the table.
+extension Key: ExpressibleByUnicodeScalarLiteral {
+  /// Makes a character key.
+  package init(unicodeScalarLiteral value: Character) {
+    self = .character(value)
+  }
+}

@@ -1,0 +1,187 @@
+import Foundation
+import Plans
+import Runs
+
+extension FileWork {
+  /// Does one piece of work and returns what came of it at once.
+  package func perform(_ effect: Effect) -> [Action] {
+    switch effect {
+    case .savePlan(let plan, let path, let overwrite):
+      return [save(plan, to: path, overwrite: overwrite)]
+    case .loadPlan(let path):
+      return [load(path)]
+    case .openRun(let id, let adopt):
+      return openRun(id, adopt: adopt)
+    case .followRun(let id):
+      watcher.follow(id, now: Date())
+      return id.flatMap { id in watcher.history(id).map { [.historyRead(id: id, $0)] } } ?? []
+    case .startDistillation(let plan):
+      return [startDistillation(plan)]
+    case .control(let id, let control):
+      return request(control, of: id)
+    case .findAnalysis(let again):
+      return [findAnalysis(again: again)]
+    case .startPreview(let generation, let plan, let weightsFrom, let settings):
+      return startPreview(generation, plan, weightsFrom, settings)
+    case .redraw, .suspend:
+      return []
+    }
+  }
+
+  private func save(_ plan: GraftPlan, to path: String, overwrite: Bool) -> Action {
+    let expanded = Self.expand(path)
+    if !overwrite && FileManager.default.fileExists(atPath: expanded) {
+      return .planExists(path: path)
+    }
+    do {
+      try plan.save(to: expanded)
+      return .planSaved(plan, path: path)
+    } catch {
+      return .planSaveFailed("\(error)")
+    }
+  }
+
+  private func load(_ path: String) -> Action {
+    do {
+      let plan = try read(Self.expand(path))
+      return .planLoaded(plan, path: path)
+    } catch {
+      return .planLoadFailed("\(error)")
+    }
+  }
+
+  /// Reads a plan for the explorer's model.
+  private func read(_ path: String) throws(PlanError) -> GraftPlan {
+    let plan = try GraftPlan.load(path: path)
+    do {
+      try plan.check(against: model)
+    } catch {
+      var named = error
+      named.file = named.file ?? path
+      throw named
+    }
+    return plan
+  }
+
+  private static func expand(_ path: String) -> String {
+    guard path == "~" || path.hasPrefix("~/") else { return path }
+    let home = ProcessInfo.processInfo.environment["HOME"] ?? ""
+    return home + path.dropFirst()
+  }
+
+  private func openRun(_ id: String, adopt: Bool) -> [Action] {
+    guard let run = watcher.run(id) else {
+      return [.runOpenFailed("the run \(id) is no longer in \(root)")]
+    }
+    do {
+      let plan = try read(run.planPath)
+      watcher.follow(id, now: Date())
+      let history = watcher.history(id).map { [Action.historyRead(id: id, $0)] } ?? []
+      return [.runOpened(id: id, plan: plan, adopt: adopt)] + history
+    } catch {
+      return [.runOpenFailed("\(error)")]
+    }
+  }
+
+  private func startDistillation(_ plan: GraftPlan) -> Action {
+    do {
+      let run = try start(.distill(planPath: "plan.json"), name: plan.name, plan: plan)
+      return .distillationStarted(id: run.id, plan: plan)
+    } catch {
+      return .distillationFailed("\(error)")
+    }
+  }
+
+  private func request(_ control: Control, of id: String) -> [Action] {
+    guard let run = watcher.run(id) else {
+      return [.controlFailed("the run \(id) is no longer in \(root)")]
+    }
+    do {
+      try run.append(control)
+      return []
+    } catch {
+      return [.controlFailed("\(error)")]
+    }
+  }
+
+  // MARK: - Jobs
+
+  func readAnalysis() -> Action? {
+    let path = ModelAnalysis.cachePath(modelHash: model.contentHash)
+    guard FileManager.default.fileExists(atPath: path) else { return nil }
+    do {
+      let analysis = try ModelAnalysis.load(path: path)
+      return analysis.modelHash == model.contentHash ? .analysisRead(analysis) : nil
+    } catch {
+      return .analysisFailed("\(error)")
+    }
+  }
+
+  /// Reads the cache, or joins or starts the job that fills it.
+  private func findAnalysis(again: Bool) -> Action {
+    if !again, let known = readAnalysis() { return known }
+    watcher.list()
+    _ = watcher.look(now: Date(), thorough: true)
+    let running = watcher.records.first {
+      $0.kind == .analyze && $0.modelHash == model.contentHash && $0.isAlive
+    }
+    if let running {
+      analysisRun = running.id
+      return .analysisStarted(runID: running.id)
+    }
+    do {
+      let request = AnalyzeRequest(modelPath: model.path)
+      let run = try start(.analyze(request), name: Self.name(model), plan: nil)
+      analysisRun = run.id
+      return .analysisStarted(runID: run.id)
+    } catch {
+      return .analysisFailed("\(error)")
+    }
+  }
+
+  private func startPreview(
+    _ generation: Int, _ plan: GraftPlan?, _ weightsFrom: String?, _ settings: PreviewSettings
+  ) -> [Action] {
+    var request = PreviewRequest(
+      modelPath: model.path, classLabel: settings.classLabel, seed: settings.seed,
+      steps: settings.steps, guidance: settings.guidance)
+    if let id = weightsFrom, let run = watcher.run(id),
+      let checkpoint = watcher.history(id)?.checkpoints.last
+    {
+      request.weights = ["\(run.path)/\(checkpoint.path)"]
+    }
+    do {
+      let run = try start(.preview(request), name: plan?.name ?? Self.name(model), plan: plan)
+      previews[run.id] = generation
+      return [.previewStarted(generation: generation, runID: run.id)]
+    } catch {
+      return [.previewEnded(generation: generation, problem: "\(error)")]
+    }
+  }
+
+  /// Makes a run directory and starts its worker.
+  private func start(_ job: Job, name: String, plan: GraftPlan?) throws -> RunDirectory {
+    var request = JobRequest(
+      job: job, name: name, createdAt: Date().timeIntervalSince1970, codeVersion: codeVersion,
+      seed: plan?.seed ?? 0, modelHash: model.contentHash)
+    let run = try RunDirectory.create(root: root, job: request, name: name, plan: plan)
+    if plan != nil, case .preview(var preview) = job {
+      // The plan's place is known only now.
+      preview.planPath = run.planPath
+      request.job = .preview(preview)
+      try run.writeRequest(request)
+    }
+    children.append((pid: try WorkerLauncher.start(executable: executable, run: run), run: run.id))
+    watcher.add(run)
+    return run
+  }
+
+  private static func name(_ model: ModelReference) -> String {
+    model.path.split(separator: "/").last.map(String.init) ?? model.path
+  }
+
+  /// Asks the workers of unfinished previews to stop.
+  package func cancelPreviews() {
+    for id in previews.keys { try? watcher.run(id)?.append(.cancel) }
+  }
+}

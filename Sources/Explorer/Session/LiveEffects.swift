@@ -1,0 +1,63 @@
+import Foundation
+import Plans
+import Synchronization
+
+/// The real outside world: run directories, plan files and workers.
+///
+/// All of it happens on a queue of its own, so that a slow disk never delays a key; results wait in a box until the
+/// session takes them.
+package final class LiveEffects: EffectPerformer {
+  private let box = ActionBox()
+  private let queue = DispatchQueue(label: "espalier.explorer.files", qos: .userInitiated)
+  private let timer: any DispatchSourceTimer
+  private let files: FileWork
+
+  /// Seconds between two looks at the run directories.
+  private static let interval = 0.1
+
+  /// Starts watching the run root.
+  ///
+  /// - Parameters:
+  ///   - root: The directory of run directories.
+  ///   - model: The model being grafted; plans of other models are refused.
+  ///   - executable: The program that is started as a worker.
+  ///   - codeVersion: The version written into each run's request.
+  package init(root: String, model: ModelReference, executable: String, codeVersion: String) {
+    files = FileWork(root: root, model: model, executable: executable, codeVersion: codeVersion)
+    timer = DispatchSource.makeTimerSource(queue: queue)
+    timer.schedule(deadline: .now(), repeating: Self.interval, leeway: .milliseconds(10))
+    timer.setEventHandler { [box, files] in box.put(files.look(now: Date())) }
+    timer.resume()
+  }
+
+  /// Queues a piece of work.
+  package func perform(_ effect: Effect) {
+    queue.async { [box, files] in box.put(files.perform(effect)) }
+  }
+
+  /// What has happened since the last call.
+  package func takeActions() -> [Action] { box.take() }
+
+  /// Finishes queued work, stops watching, and cancels previews that nobody will see.
+  package func close() {
+    timer.cancel()
+    queue.sync { files.cancelPreviews() }
+  }
+}
+
+/// Results on their way from the queue to the session.
+private final class ActionBox: Sendable {
+  private let actions = Mutex<[Action]>([])
+
+  func put(_ more: [Action]) {
+    guard !more.isEmpty else { return }
+    actions.withLock { $0 += more }
+  }
+
+  func take() -> [Action] {
+    actions.withLock { actions in
+      defer { actions = [] }
+      return actions
+    }
+  }
+}

@@ -1,0 +1,138 @@
+import Plans
+import Runs
+import TerminalUI
+
+/// Everything the explorer knows; a value that views read and `update` alone changes.
+package struct AppState: Equatable, Sendable {
+  /// The terminal's size in cells.
+  package var size: Size
+  /// The model being grafted.
+  package let model: ModelReference
+  /// Names of the model's classes in label order; empty when it has none.
+  package let classNames: [String]
+  /// The plan, its file and its history.
+  package var document: PlanDocument
+  /// The selected slot.
+  package var cursor = SlotID(block: 0, slot: .attention)
+  /// Where a visual range started, or nil outside visual mode.
+  package var anchor: SlotID?
+  /// Slots marked one by one.
+  package var marks: Set<SlotID> = []
+  /// A count or the first key of a sequence, typed but not used yet.
+  package var pending = PendingInput()
+  /// The operator applied last for each kind of slot, which "repeat" applies again.
+  package var lastOperators: [Slot: OperatorSpec] = [:]
+  /// Screens and prompts on top of the grid; the last one has the keyboard.
+  package var overlays: [Overlay] = []
+  /// Statistics of the teacher.
+  package var analysis = AnalysisState.unknown
+  /// The jobs in the run root.
+  package var runs = RunsState()
+  /// The images before and after grafting.
+  package var preview = PreviewState()
+  /// How losses are drawn.
+  package var chart = ChartSettings()
+  /// One sentence shown in the bottom row until the next key, or for a while if it is a mere note.
+  package var notice: Notice? {
+    didSet { if notice != oldValue { noticeExpiry = nil } }
+  }
+  /// When a note gives the bottom row back to the hints; set by the clock's next tick.
+  package var noticeExpiry: Double?
+  /// What waits for a save to succeed.
+  package var afterSave: PlanStep?
+  /// The clock, in seconds since 1970.
+  package var now: Double
+  /// Whether the explorer should leave.
+  package var isFinished = false
+
+  /// Starts with a document on a model.
+  package init(
+    model: ModelReference, classNames: [String], document: PlanDocument, size: Size, now: Double
+  ) {
+    self.model = model
+    self.classNames = classNames
+    self.document = document
+    self.size = size
+    self.now = now
+  }
+
+  /// The plan as it is now.
+  package var plan: GraftPlan { document.plan }
+  /// Number of blocks.
+  package var depth: Int { model.shape.depth }
+  /// The prompt or screen that has the keyboard, or nil when the grid has it.
+  package var overlay: Overlay? { overlays.last }
+}
+
+/// Keys typed that do not make a command yet.
+package struct PendingInput: Equatable, Sendable {
+  /// The number typed before a command.
+  package var count: Int?
+  /// The first keys of a longer sequence such as `g g`.
+  package var keys: [Key] = []
+
+  /// Nothing typed.
+  package init() {}
+}
+
+/// One sentence for the person.
+package struct Notice: Equatable, Sendable {
+  /// How much attention a notice asks for.
+  package enum Kind: Equatable, Sendable { case note, warning, failure }
+  /// How much attention it asks for.
+  package let kind: Kind
+  /// The sentence.
+  package let text: String
+
+  /// Seconds for which a note is shown.
+  static let duration = 6.0
+
+  /// Something worth knowing.
+  package static func note(_ text: String) -> Notice { Notice(kind: .note, text: text) }
+  /// Something that did not happen, with the reason.
+  package static func warning(_ text: String) -> Notice { Notice(kind: .warning, text: text) }
+  /// Something that went wrong.
+  package static func failure(_ text: String) -> Notice { Notice(kind: .failure, text: text) }
+}
+
+/// A step that replaces the plan or leaves, and therefore asks about unsaved changes first.
+package enum PlanStep: Equatable, Sendable {
+  /// Leave the explorer.
+  case quit
+  /// Start an empty plan.
+  case new
+  /// Load a plan file.
+  case load(path: String)
+  /// Load a run's plan and follow the run.
+  case openRun(id: String)
+}
+
+/// What is known of the teacher's activations.
+package enum AnalysisState: Equatable, Sendable {
+  /// Not asked for yet.
+  case unknown
+  /// A job computes it; `total` is 0 until the job says how much there is.
+  case computing(runID: String?, done: Int, total: Int)
+  /// Known.
+  case ready(ModelAnalysis)
+  /// It could not be computed; the sentence says why.
+  case failed(String)
+}
+
+/// How the loss plot is drawn.
+package struct ChartSettings: Equatable, Sendable {
+  /// Which curves are drawn.
+  package enum Series: String, CaseIterable, Equatable, Sendable {
+    /// Train and held-out loss of the selected slot.
+    case slot
+    /// The mean over all slots, train and held-out.
+    case mean
+    /// One train curve per slot.
+    case all
+  }
+
+  /// Which curves are drawn.
+  package var series = Series.mean
+  /// Whether the loss axis is logarithmic.
+  package var isLogarithmic = true
+}

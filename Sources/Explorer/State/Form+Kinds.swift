@@ -1,0 +1,94 @@
+import Plans
+
+extension Form.Field {
+  /// Makes a field that holds `value`.
+  init(
+    _ key: String, _ title: String, _ value: Double, in range: ClosedRange<Double>,
+    isInteger: Bool, unit: String = "", summary: String
+  ) {
+    self.init(
+      key: key, title: title, summary: summary, unit: unit, range: range, isInteger: isInteger,
+      text: TextField(Format.plain(value)))
+  }
+
+  /// The number typed, or nil when it is none or not allowed.
+  package var value: Double? {
+    guard let value = Double(text.text), value.isFinite, range.contains(value),
+      !isInteger || value == value.rounded()
+    else { return nil }
+    return value
+  }
+
+  /// What is wrong with the text, or nil.
+  package var problem: String? {
+    guard value == nil else { return nil }
+    let kind = isInteger ? "a whole number" : "a number"
+    return
+      "\(title) must be \(kind) from \(Format.plain(range.lowerBound)) to "
+      + "\(Format.plain(range.upperBound)), not “\(text.text)”"
+  }
+}
+
+extension Form {
+  /// A form for an operator's configuration.
+  static func configuration(
+    _ descriptor: OperatorDescriptor, spec: OperatorSpec, targets: [SlotID]
+  ) -> Form {
+    Form(
+      purpose: .configuration(operatorName: descriptor.name, targets: targets),
+      fields: descriptor.fields.map { field in
+        Form.Field(
+          field.key, field.key.replacing("_", with: " "),
+          spec.config[field.key] ?? field.defaultValue, in: field.range,
+          isInteger: field.isInteger, summary: field.summary)
+      })
+  }
+
+  /// A form for the settings of activation distillation.
+  static func distillation(_ settings: Stage1Settings) -> Form {
+    Form(
+      purpose: .distillation,
+      fields: [
+        Field(
+          "steps", "steps", Double(settings.steps), in: 1...1_000_000, isInteger: true,
+          summary: "optimizer steps"),
+        Field(
+          "batch_size", "batch size", Double(settings.batchSize), in: 1...4096, isInteger: true,
+          unit: "samples", summary: "samples in each step's teacher pass"),
+        Field(
+          "learning_rate", "learning rate", settings.learningRate, in: 1e-7...1, isInteger: false,
+          summary: "AdamW's highest rate, after warm-up"),
+      ])
+  }
+
+  /// A form for the preview's settings.
+  static func preview(_ settings: PreviewSettings, classes: Int) -> Form {
+    Form(
+      purpose: .preview,
+      fields: [
+        Field(
+          "class", "class", Double(settings.classLabel), in: 0...Double(max(0, classes - 1)),
+          isInteger: true, summary: "the class label"),
+        Field(
+          "seed", "seed", Double(settings.seed), in: 0...Double(PreviewSettings.largestSeed),
+          isInteger: true, summary: "seed of the noise; teacher and graft start from the same"),
+        Field(
+          "steps", "steps", Double(settings.steps), in: PreviewSettings.stepRange,
+          isInteger: true, summary: "DDIM steps"),
+        Field(
+          "guidance", "guidance", settings.guidance, in: PreviewSettings.guidanceRange,
+          isInteger: false, summary: "classifier-free guidance scale; 1 is none"),
+      ])
+  }
+
+  /// The operator as typed, or nil when a field is wrong or the form is for something else.
+  package var spec: OperatorSpec? {
+    guard case .configuration(let name, _) = purpose else { return nil }
+    var config: [String: Double] = [:]
+    for field in fields {
+      guard let value = field.value else { return nil }
+      config[field.key] = value
+    }
+    return OperatorSpec(name, config)
+  }
+}

@@ -1,0 +1,134 @@
+import Plans
+
+/// A screen or prompt on top of the grid.
+package enum Overlay: Equatable, Sendable {
+  /// The list of operators that fit a slot.
+  case picker(Picker)
+  /// A form of numbers.
+  case form(Form)
+  /// One line of text in the bottom row.
+  case prompt(Prompt)
+  /// A question.
+  case confirm(Question)
+  /// The list of runs.
+  case runs(RunsPane)
+  /// The preview over the whole screen.
+  case images
+  /// The table of keys.
+  case help(HelpPage)
+}
+
+/// The list of operators that fit one kind of slot.
+package struct Picker: Equatable, Sendable {
+  /// One line of the list.
+  package enum Entry: Equatable, Sendable {
+    /// The teacher's own operator and weights.
+    case original
+    /// A replacement, with the configuration it would get.
+    case replacement(OperatorSpec)
+  }
+
+  /// The kind of slot.
+  package let slot: Slot
+  /// The slots that will get the operator.
+  package let targets: [SlotID]
+  /// Selected slots of the other kind, which are left alone.
+  package let skipped: Int
+  /// The choices.
+  package let entries: [Entry]
+  /// The highlighted choice.
+  package var index: Int
+
+  /// The highlighted choice.
+  package var entry: Entry { entries[index] }
+}
+
+/// A form of numbers with one line for each field.
+package struct Form: Equatable, Sendable {
+  /// What the numbers are for.
+  package enum Purpose: Equatable, Sendable {
+    /// The configuration of an operator for some slots.
+    case configuration(operatorName: String, targets: [SlotID])
+    /// The settings of activation distillation.
+    case distillation
+    /// The settings of the preview.
+    case preview
+  }
+
+  /// One number.
+  package struct Field: Equatable, Sendable {
+    /// The name in the plan file.
+    package let key: String
+    /// The name on the screen.
+    package let title: String
+    /// One line on what it does.
+    package let summary: String
+    /// The unit, empty when there is none.
+    package let unit: String
+    /// The values allowed.
+    package let range: ClosedRange<Double>
+    /// Whether only whole numbers are allowed.
+    package let isInteger: Bool
+    /// What is typed.
+    package var text: TextField
+  }
+
+  /// What the numbers are for.
+  package let purpose: Purpose
+  /// The fields.
+  package var fields: [Field]
+  /// The field being edited.
+  package var index = 0
+  /// Whether the next character replaces the field instead of extending it.
+  package var isFresh = true
+  /// Why the form cannot be accepted, after a try.
+  package var problem: String?
+}
+
+/// One line of text asked for in the bottom row.
+package struct Prompt: Equatable, Sendable {
+  /// What the text is for.
+  package enum Purpose: Equatable, Sendable {
+    /// Blocks that get the selected slot's operator.
+    case apply(source: SlotID)
+    /// Blocks to mark in the selected column.
+    case mark(slot: Slot)
+    /// Where to save the plan.
+    case saveAs
+    /// Which plan to load.
+    case open
+    /// A command by name.
+    case command
+  }
+
+  /// What the text is for.
+  package let purpose: Purpose
+  /// What is typed.
+  package var field = TextField()
+  /// Why the text cannot be accepted, after a try.
+  package var problem: String?
+}
+
+/// A question with a few answers.
+package enum Question: Equatable, Sendable {
+  /// Leave, or replace the plan, although it has unsaved changes.
+  case unsaved(PlanStep)
+  /// Leave while a job goes on.
+  case leaveRunning
+  /// Stop a run for good.
+  case cancelRun(id: String)
+  /// Write over a file.
+  case overwrite(path: String)
+}
+
+/// The list of runs.
+package struct RunsPane: Equatable, Sendable {
+  /// The highlighted run, or nil when there is none.
+  package var selection: String?
+}
+
+/// The table of keys.
+package struct HelpPage: Equatable, Sendable {
+  /// The first line shown.
+  package var scroll = 0
+}

@@ -1,0 +1,89 @@
+import Plans
+
+/// The plan being edited, with its place on disk and an unlimited history.
+package struct PlanDocument: Equatable, Sendable {
+  /// One step of the history: what it was called and the plan on either side of it.
+  package struct Change: Equatable, Sendable {
+    /// What the step did, in words for the screen ("hyena_x in 14 attention slots").
+    package let title: String
+    /// The plan before the step.
+    package let before: GraftPlan
+    /// The plan after the step.
+    package let after: GraftPlan
+
+    /// Names a step.
+    package init(title: String, before: GraftPlan, after: GraftPlan) {
+      self.title = title
+      self.before = before
+      self.after = after
+    }
+  }
+
+  /// The plan as it is now.
+  package private(set) var plan: GraftPlan
+  /// The plan as it was last saved or loaded; a new plan counts as saved while it is empty.
+  package private(set) var savedPlan: GraftPlan
+  /// Where the plan lives on disk, or nil when it has never been saved.
+  package private(set) var path: String?
+  /// Steps that can be undone, oldest first.
+  package private(set) var done: [Change] = []
+  /// Steps that can be redone, the next one last.
+  package private(set) var undone: [Change] = []
+
+  /// Starts a document from a plan that is considered saved.
+  package init(plan: GraftPlan, path: String? = nil) {
+    self.plan = plan
+    self.savedPlan = plan
+    self.path = path
+  }
+
+  /// Whether the plan differs from the saved one.
+  package var isModified: Bool { plan != savedPlan }
+
+  /// Applies one edit as one undoable step; an edit that changes nothing leaves no step.
+  ///
+  /// - Returns: Whether the plan changed.
+  @discardableResult
+  package mutating func edit(_ title: String, _ body: (inout GraftPlan) -> Void) -> Bool {
+    var next = plan
+    body(&next)
+    guard next != plan else { return false }
+    done.append(Change(title: title, before: plan, after: next))
+    undone.removeAll()
+    plan = next
+    return true
+  }
+
+  /// Takes back the last step and returns it, or nil when there is none.
+  package mutating func undo() -> Change? {
+    guard let change = done.popLast() else { return nil }
+    undone.append(change)
+    plan = named(change.before)
+    return change
+  }
+
+  /// Repeats the step that was last taken back and returns it, or nil when there is none.
+  package mutating func redo() -> Change? {
+    guard let change = undone.popLast() else { return nil }
+    done.append(change)
+    plan = named(change.after)
+    return change
+  }
+
+  /// Records that `saved` now lies at `path`; edits made since then still count as unsaved.
+  package mutating func markSaved(_ saved: GraftPlan, at path: String) {
+    savedPlan = saved
+    self.path = path
+  }
+
+  /// Gives the plan another name without making a step of it.
+  package mutating func rename(_ name: String) {
+    plan.name = name
+  }
+
+  private func named(_ other: GraftPlan) -> GraftPlan {
+    var result = other
+    result.name = plan.name
+    return result
+  }
+}

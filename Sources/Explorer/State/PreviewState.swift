@@ -1,0 +1,128 @@
+import Checkpoints
+import Plans
+import TerminalUI
+
+/// What a preview samples.
+package struct PreviewSettings: Equatable, Sendable {
+  /// The class label.
+  package var classLabel = 0
+  /// Seed of the starting noise.
+  package var seed: UInt64 = 0
+  /// Sampler steps.
+  package var steps = 25
+  /// Classifier-free guidance scale; 1 is none.
+  package var guidance = 2.0
+
+  /// The largest seed that a form or key gives; every one is exact as a floating-point number.
+  package static let largestSeed: UInt64 = 999_999_999
+  /// The sampler steps that make sense.
+  package static let stepRange = 1.0...1000.0
+  /// The guidance scales that make sense.
+  package static let guidanceRange = 0.0...30.0
+
+  /// The usual settings: class 0, seed 0, 25 steps, guidance 2.
+  package init() {}
+}
+
+/// A picture with the hash that drawing knows it by.
+package struct Picture: Equatable, Sendable {
+  /// The pixels.
+  package let image: RGBImage
+  /// A hash of the pixels, computed once.
+  package let contentHash: Int
+
+  /// Wraps an image.
+  package init(_ image: RGBImage) {
+    self.image = image
+    self.contentHash = ImagePlacement.hash(of: image.pixels)
+  }
+}
+
+/// The pictures one preview made.
+package struct PreviewImages: Equatable, Sendable {
+  /// The teacher's sample.
+  package var teacher: Picture?
+  /// The grafted model's sample from the same noise.
+  package var graft: Picture?
+  /// Their difference, amplified by the worker.
+  package var difference: Picture?
+
+  /// No pictures yet.
+  package init() {}
+
+  /// The picture of one role.
+  package subscript(_ role: PreviewRole) -> Picture? {
+    get {
+      switch role {
+      case .teacher: teacher
+      case .graft: graft
+      case .difference: difference
+      }
+    }
+    set {
+      switch role {
+      case .teacher: teacher = newValue
+      case .graft: graft = newValue
+      case .difference: difference = newValue
+      }
+    }
+  }
+
+  /// Whether there is nothing to show.
+  package var isEmpty: Bool { teacher == nil && graft == nil && difference == nil }
+}
+
+/// Which pictures a preview makes.
+package enum PreviewRole: String, CaseIterable, Equatable, Sendable {
+  /// The model before grafting.
+  case teacher
+  /// The model with the plan applied.
+  case graft
+  /// Where they differ.
+  case difference
+}
+
+/// One preview: what was asked for and what came of it.
+package struct Preview: Equatable, Sendable {
+  /// Position in the order of requests; a later one always wins.
+  package let generation: Int
+  /// The job's run directory name, once it has started.
+  package var runID: String?
+  /// What was asked for.
+  package let settings: PreviewSettings
+  /// The replaced operators when it was asked for.
+  package let edits: [SlotID: OperatorSpec]
+  /// Step of the distilled weights used, or nil for freshly initialised ones.
+  package let weightStep: Int?
+  /// What has arrived.
+  package var images = PreviewImages()
+  /// Sampler steps done.
+  package var done = 0
+  /// Sampler steps in all; 0 while unknown.
+  package var total = 0
+
+  /// Makes a preview that nothing has come of yet.
+  package init(
+    generation: Int, settings: PreviewSettings, edits: [SlotID: OperatorSpec], weightStep: Int?
+  ) {
+    self.generation = generation
+    self.settings = settings
+    self.edits = edits
+    self.weightStep = weightStep
+  }
+}
+
+/// The last complete preview and the one being made.
+package struct PreviewState: Equatable, Sendable {
+  /// What the next preview will sample.
+  package var settings = PreviewSettings()
+  /// The preview on the screen; kept until another has its pictures.
+  package var shown: Preview?
+  /// The preview being made.
+  package var pending: Preview?
+  /// Number of previews asked for so far.
+  package var generation = 0
+
+  /// Nothing asked for yet.
+  package init() {}
+}

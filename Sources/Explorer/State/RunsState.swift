@@ -1,0 +1,120 @@
+import Plans
+import Runs
+
+/// The jobs in the run root, as last read from disk.
+package struct RunsState: Equatable, Sendable {
+  /// Every run, newest first.
+  package var records: [RunRecord] = []
+  /// The distillation whose marks and curves are shown.
+  package var focus: FocusedRun?
+  /// Whether a distillation was asked for and has not been confirmed yet.
+  package var isLaunching = false
+  /// Whether the run root was read at least once.
+  package var isScanned = false
+
+  /// The record with this identifier.
+  package func record(_ id: String) -> RunRecord? { records.first { $0.id == id } }
+
+  /// The record of the focused run.
+  package var focusRecord: RunRecord? { focus.flatMap { record($0.id) } }
+
+  /// Runs worth a line: distillations, and other jobs only while they live.
+  package var listed: [RunRecord] {
+    records.filter { $0.kind == .distill || $0.isAlive }
+  }
+}
+
+/// What the runs list says about one job.
+package struct RunRecord: Equatable, Sendable {
+  /// What the job does.
+  package enum Kind: String, Equatable, Sendable {
+    /// Activation distillation.
+    case distill
+    /// Sampling for the preview.
+    case preview
+    /// Statistics of the teacher.
+    case analyze
+  }
+
+  /// The run directory's name.
+  package let id: String
+  /// What the person called it.
+  package let name: String
+  /// What the job does.
+  package let kind: Kind
+  /// Content hash of its model.
+  package let modelHash: String
+  /// When it was asked for, in seconds since 1970.
+  package let createdAt: Double
+  /// Where it stands.
+  package let state: RunState
+  /// Steps done.
+  package let step: Int
+  /// Steps in all; 0 while unknown.
+  package let total: Int
+  /// Mean training loss, when one is known.
+  package let loss: Double?
+  /// Steps per second, when known.
+  package let rate: Double?
+  /// Estimated seconds left, when known.
+  package let secondsLeft: Double?
+  /// Time of its last event, in seconds since 1970.
+  package let lastEventAt: Double?
+
+  /// Makes a record.
+  package init(
+    id: String, name: String, kind: Kind, modelHash: String, createdAt: Double, state: RunState,
+    step: Int = 0, total: Int = 0, loss: Double? = nil, rate: Double? = nil,
+    secondsLeft: Double? = nil, lastEventAt: Double? = nil
+  ) {
+    self.id = id
+    self.name = name
+    self.kind = kind
+    self.modelHash = modelHash
+    self.createdAt = createdAt
+    self.state = state
+    self.step = step
+    self.total = total
+    self.loss = loss
+    self.rate = rate
+    self.secondsLeft = secondsLeft
+    self.lastEventAt = lastEventAt
+  }
+
+  /// Whether a worker is expected to go on with it.
+  package var isAlive: Bool {
+    switch state {
+    case .queued, .running, .paused: true
+    case .done, .cancelled, .failed, .lost: false
+    }
+  }
+
+  /// One word for the state.
+  package var stateName: String {
+    switch state {
+    case .queued: "queued"
+    case .running: "running"
+    case .paused: "paused"
+    case .done: "done"
+    case .cancelled: "cancelled"
+    case .failed: "failed"
+    case .lost: "lost"
+    }
+  }
+}
+
+/// The distillation whose marks and curves are shown.
+package struct FocusedRun: Equatable, Sendable {
+  /// The run directory's name.
+  package let id: String
+  /// The plan it trains, as copied into its directory.
+  package var plan: GraftPlan?
+  /// Its losses so far.
+  package var history = RunHistory()
+
+  /// Follows a run.
+  package init(id: String, plan: GraftPlan?) {
+    self.id = id
+    self.plan = plan
+  }
+}

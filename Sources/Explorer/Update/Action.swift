@@ -1,0 +1,90 @@
+import Checkpoints
+import Plans
+import Runs
+import TerminalUI
+
+/// Something that happened: a key, the clock, or a fact from disk.
+package enum Action: Equatable, Sendable {
+  /// A key was pressed.
+  case keyPressed(Key)
+  /// Text was pasted.
+  case textPasted(String)
+  /// The window has a new size.
+  case resized(Size)
+  /// Time went by; the value is in seconds since 1970.
+  case ticked(Double)
+  /// Ctrl-C.
+  case interrupted
+  /// A command was asked for by name.
+  case commanded(Command, argument: String?, count: Int?)
+
+  /// The run root was read.
+  case runsScanned([RunRecord])
+  /// A run's plan was read; `adopt` loads it into the document.
+  case runOpened(id: String, plan: GraftPlan, adopt: Bool)
+  /// A run's plan could not be read.
+  case runOpenFailed(String)
+  /// The followed run's events were read.
+  case historyRead(id: String, RunHistory)
+  /// A distillation was started.
+  case distillationStarted(id: String, plan: GraftPlan)
+  /// A distillation could not be started.
+  case distillationFailed(String)
+  /// A pause, resume or cancel request could not be written.
+  case controlFailed(String)
+
+  /// A job computes the teacher's statistics.
+  case analysisStarted(runID: String)
+  /// The job came this far.
+  case analysisProgressed(done: Int, total: Int)
+  /// The teacher's statistics were read.
+  case analysisRead(ModelAnalysis)
+  /// The teacher's statistics could not be computed.
+  case analysisFailed(String)
+
+  /// A preview's job was started.
+  case previewStarted(generation: Int, runID: String)
+  /// A preview's job came this far.
+  case previewProgressed(generation: Int, done: Int, total: Int)
+  /// A preview's picture was read.
+  case previewSampled(generation: Int, PreviewRole, RGBImage)
+  /// A preview's job ended, with the reason if it failed.
+  case previewEnded(generation: Int, problem: String?)
+
+  /// The plan was written.
+  case planSaved(GraftPlan, path: String)
+  /// There is a file already where the plan should go.
+  case planExists(path: String)
+  /// The plan could not be written.
+  case planSaveFailed(String)
+  /// A plan was read.
+  case planLoaded(GraftPlan, path: String)
+  /// A plan could not be read.
+  case planLoadFailed(String)
+}
+
+/// Work for the outside world that an update asks for.
+package enum Effect: Equatable, Sendable {
+  /// Write a plan; without `overwrite` an existing file is left alone and reported.
+  case savePlan(GraftPlan, path: String, overwrite: Bool)
+  /// Read a plan for the model.
+  case loadPlan(path: String)
+  /// Read a run's plan and follow its events from now on.
+  case openRun(id: String, adopt: Bool)
+  /// Follow the events of one run only; nil follows none.
+  case followRun(id: String?)
+  /// Make a run directory for a distillation and start its worker.
+  case startDistillation(GraftPlan)
+  /// Append a request to a run's controls.
+  case control(id: String, Control)
+  /// Read the teacher's statistics, or start a job that computes them; `again` does not look for earlier ones.
+  case findAnalysis(again: Bool)
+  /// Start a job that samples a preview; `plan` is nil for the teacher alone, `weightsFrom` names the run whose
+  /// newest checkpoint holds the distilled weights.
+  case startPreview(
+    generation: Int, plan: GraftPlan?, weightsFrom: String?, settings: PreviewSettings)
+  /// Paint the whole screen anew.
+  case redraw
+  /// Give the terminal back to the shell until the program is continued.
+  case suspend
+}

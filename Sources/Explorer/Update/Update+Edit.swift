@@ -1,0 +1,174 @@
+import Plans
+
+extension AppState {
+  /// Changes the plan, or opens the list or form that will.
+  mutating func edit(_ command: Command, argument: String?, count: Int?) -> [Effect] {
+    switch command {
+    case .pick:
+      if let argument { return pickNamed(argument) }
+      openPicker()
+    case .configure:
+      guard let spec = plan.edits[cursor] else { return [] }
+      openConfiguration(of: spec, for: targetsOfKind(cursor.slot))
+    case .apply:
+      guard let argument else {
+        overlays.append(.prompt(Prompt(purpose: .apply(source: cursor))))
+        return []
+      }
+      applyPattern(argument, source: cursor)
+    case .again:
+      if let spec = lastOperators[cursor.slot] { put(spec, in: targetsOfKind(cursor.slot)) }
+    case .clear: put(nil, in: targets)
+    case .undo: travel(count ?? 1) { $0.undo() }
+    case .redo: travel(count ?? 1) { $0.redo() }
+    default: break
+    }
+    return []
+  }
+
+  /// The selected slots of one kind.
+  func targetsOfKind(_ slot: Slot) -> [SlotID] { targets.filter { $0.slot == slot } }
+
+  /// Puts an operator into slots, or the teacher's own when `spec` is nil, as one undoable step.
+  mutating func put(_ spec: OperatorSpec?, in slots: [SlotID]) {
+    let title = Self.title(spec, slots)
+    let changed = document.edit(title) { plan in
+      for slot in slots { plan.edits[slot] = spec }
+    }
+    if let spec, let slot = slots.first?.slot { lastOperators[slot] = spec }
+    notice = .note(changed ? title : "nothing changed: the slots hold that already")
+    dropSelection()
+  }
+
+  private static func title(_ spec: OperatorSpec?, _ slots: [SlotID]) -> String {
+    let kinds = Set(slots.map(\.slot))
+    let place =
+      slots.count == 1
+      ? slots[0].description
+      : Format.count(slots.count, kinds.count == 1 ? slots[0].slot.slotName : "slot")
+    guard let spec else { return "the teacher's own operator in \(place)" }
+    return "\(OperatorCatalog.label(spec)) in \(place)"
+  }
+
+  private mutating func travel(
+    _ times: Int, _ step: (inout PlanDocument) -> PlanDocument.Change?
+  ) {
+    var titles: [String] = []
+    let isUndo = !document.done.isEmpty
+    let before = document.done.count
+    for _ in 0..<times {
+      guard let change = step(&document) else { break }
+      titles.append(change.title)
+    }
+    guard let title = titles.last else { return }
+    let verb = isUndo && document.done.count < before ? "undone" : "done again"
+    notice = .note(titles.count == 1 ? "\(verb): \(title)" : "\(verb): \(titles.count) steps")
+  }
+
+  private mutating func openPicker() {
+    let slot = cursor.slot
+    let all = targets
+    // A selection that lies in the other column alone is what the person meant.
+    let kind = all.contains { $0.slot == slot } ? slot : (all.first?.slot ?? slot)
+    let fitting = all.filter { $0.slot == kind }
+    let current = fitting.first.flatMap { plan.edits[$0] }
+    let replacements = OperatorCatalog.fitting(kind).map { descriptor in
+      Picker.Entry.replacement(
+        current?.name == descriptor.name
+          ? current ?? descriptor.defaultSpec : descriptor.defaultSpec)
+    }
+    let entries = [Picker.Entry.original] + replacements
+    let index =
+      current.flatMap { spec in
+        entries.firstIndex { entry in
+          if case .replacement(let other) = entry { other.name == spec.name } else { false }
+        }
+      } ?? 0
+    overlays.append(
+      .picker(
+        Picker(
+          slot: kind, targets: fitting, skipped: all.count - fitting.count, entries: entries,
+          index: index)))
+  }
+
+  /// Acts in the list of operators.
+  mutating func performInPicker(_ command: Command) -> [Effect] {
+    guard case .picker(var picker) = overlay else { return [] }
+    switch command {
+    case .next: picker.index = (picker.index + 1) % picker.entries.count
+    case .previous:
+      picker.index = (picker.index + picker.entries.count - 1) % picker.entries.count
+    case .accept:
+      switch picker.entry {
+      case .original:
+        overlays.removeLast()
+        put(nil, in: picker.targets)
+      case .replacement(let spec):
+        if OperatorCatalog.descriptor(named: spec.name)?.fields.isEmpty ?? true {
+          overlays.removeLast()
+          put(spec, in: picker.targets)
+        } else {
+          openConfiguration(of: spec, for: picker.targets)
+        }
+      }
+      return []
+    case .escape:
+      overlays.removeLast()
+      return []
+    default: return []
+    }
+    overlays[overlays.count - 1] = .picker(picker)
+    return []
+  }
+
+  private mutating func openConfiguration(of spec: OperatorSpec, for slots: [SlotID]) {
+    guard let descriptor = OperatorCatalog.descriptor(named: spec.name),
+      !descriptor.fields.isEmpty
+    else {
+      notice = .note("\(spec.name) has nothing to configure")
+      return
+    }
+    overlays.append(.form(Form.configuration(descriptor, spec: spec, targets: slots)))
+  }
+
+  /// Applies the source slot's operator to the blocks that a pattern names.
+  mutating func applyPattern(_ text: String, source: SlotID) {
+    do {
+      let blocks = try LayerSelection.parse(text, depth: depth)
+      put(plan.edits[source], in: blocks.map { SlotID(block: $0, slot: source.slot) })
+    } catch {
+      notice = .warning("\(error)")
+    }
+  }
+
+  /// `pick hyena_x short_filter_order=4`, as the command line has it.
+  private mutating func pickNamed(_ argument: String) -> [Effect] {
+    var words = argument.split(separator: " ").map(String.init)
+    let name = words.removeFirst()
+    guard let descriptor = OperatorCatalog.descriptor(named: name) else {
+      let names = OperatorCatalog.all.map(\.name).joined(separator: ", ")
+      notice = .warning("there is no operator named \(name); there are \(names)")
+      return []
+    }
+    let slots = targetsOfKind(descriptor.slot)
+    guard !slots.isEmpty else {
+      notice = .warning(
+        "\(name) is for the \(descriptor.slot.title) slot; move there or mark one first")
+      return []
+    }
+    var spec = descriptor.defaultSpec
+    for word in words {
+      let parts = word.split(separator: "=", maxSplits: 1)
+      guard parts.count == 2, let value = Double(parts[1]),
+        let field = descriptor.fields.first(where: { $0.key == parts[0] }),
+        field.range.contains(value), !field.isInteger || value == value.rounded()
+      else {
+        notice = .warning("\(name) cannot take \(word); e shows its fields and their ranges")
+        return []
+      }
+      spec.config[field.key] = value
+    }
+    put(spec, in: slots)
+    return []
+  }
+}

@@ -1,0 +1,137 @@
+import Plans
+
+extension AppState {
+  /// Takes a typed character as text of the open form or prompt, and says whether it was taken.
+  mutating func typed(_ character: Character) -> Bool {
+    switch overlay {
+    case .form(var form):
+      guard character.isASCII, character.isNumber || ".-+e".contains(character) else {
+        return false
+      }
+      if form.isFresh { form.fields[form.index].text.replace("") }
+      form.isFresh = false
+      form.fields[form.index].text.insert(character)
+      form.problem = nil
+      replaceTop(.form(form))
+      return true
+    case .prompt(var prompt):
+      guard !character.isControl else { return false }
+      prompt.field.insert(character)
+      prompt.problem = nil
+      replaceTop(.prompt(prompt))
+      return true
+    default:
+      return false
+    }
+  }
+
+  /// Puts another value in place of the overlay that has the keyboard.
+  mutating func replaceTop(_ overlay: Overlay) {
+    overlays[overlays.count - 1] = overlay
+  }
+
+  /// Moves and edits inside a form, or accepts it.
+  mutating func performInForm(_ command: Command) -> [Effect] {
+    guard case .form(var form) = overlay else { return [] }
+    form.problem = nil
+    switch command {
+    case .next, .previous:
+      let count = form.fields.count
+      form.index = (form.index + (command == .next ? 1 : count - 1)) % count
+      form.isFresh = true
+      replaceTop(.form(form))
+    case .accept:
+      if let problem = form.fields.lazy.compactMap(\.problem).first ?? impossible(form) {
+        form.problem = problem
+        replaceTop(.form(form))
+        return []
+      }
+      return accept(form)
+    case .escape:
+      overlays.removeLast()
+    default:
+      form.isFresh = false
+      form.fields[form.index].text.apply(command)
+      replaceTop(.form(form))
+    }
+    return []
+  }
+
+  /// Why the plan would not be valid with the form's numbers, or nil.
+  private func impossible(_ form: Form) -> String? {
+    guard case .configuration(_, let targets) = form.purpose, let spec = form.spec else {
+      return nil
+    }
+    var trial = plan
+    for target in targets { trial.edits[target] = spec }
+    do {
+      try trial.validate()
+      return nil
+    } catch {
+      return "\(error)"
+    }
+  }
+
+  private mutating func accept(_ form: Form) -> [Effect] {
+    overlays.removeLast()
+    let values = Dictionary(
+      uniqueKeysWithValues: form.fields.map { ($0.key, $0.value ?? 0) })
+    switch form.purpose {
+    case .configuration(_, let targets):
+      if case .picker = overlay { overlays.removeLast() }
+      if let spec = form.spec { put(spec, in: targets) }
+      return []
+    case .distillation:
+      return startDistillation(values)
+    case .preview:
+      preview.settings.classLabel = Int(values["class"] ?? 0)
+      preview.settings.seed = UInt64(values["seed"] ?? 0)
+      preview.settings.steps = Int(values["steps"] ?? 25)
+      preview.settings.guidance = values["guidance"] ?? 1
+      notice = .note("s samples with these settings")
+      return []
+    }
+  }
+
+  /// Scrolls the help page or leaves it.
+  mutating func performInHelp(_ command: Command) -> [Effect] {
+    guard case .help(var page) = overlay else { return [] }
+    let height = max(1, size.rows - 4)
+    let last = max(0, HelpText.lines(width: HelpText.width(size)).count - height)
+    switch command {
+    case .next: page.scroll += 1
+    case .previous: page.scroll -= 1
+    case .pageDown: page.scroll += height
+    case .pageUp: page.scroll -= height
+    case .first: page.scroll = 0
+    case .last: page.scroll = last
+    default:
+      overlays.removeLast()
+      return []
+    }
+    page.scroll = min(max(0, page.scroll), last)
+    replaceTop(.help(page))
+    return []
+  }
+}
+
+extension Character {
+  /// Whether it moves the cursor or rings the bell instead of showing something.
+  var isControl: Bool { unicodeScalars.contains { $0.value < 32 || $0.value == 127 } }
+}
+
+extension TextField {
+  /// Moves or erases as an editing command says.
+  mutating func apply(_ command: Command) {
+    switch command {
+    case .cursorLeft: move(by: -1)
+    case .cursorRight: move(by: 1)
+    case .first: moveToStart()
+    case .last: moveToEnd()
+    case .erase: backspace()
+    case .delete: delete()
+    case .eraseLine: eraseToStart()
+    default: break
+    }
+  }
+}

@@ -1,0 +1,133 @@
+import Plans
+import Runs
+
+extension AppState {
+  /// Asks for a preview or changes what the next one samples.
+  mutating func sample(_ command: Command, argument: String?, count: Int?) -> [Effect] {
+    let times = argument.flatMap { Int($0) } ?? count ?? 1
+    switch command {
+    case .preview:
+      return startPreview()
+    case .previewSettings:
+      overlays.append(.form(.preview(preview.settings, classes: model.shape.numClasses)))
+    case .images:
+      overlays.append(.images)
+    case .analyze:
+      analysis = .computing(runID: nil, done: 0, total: 0)
+      return [.findAnalysis(again: true)]
+    case .nextClass: turnClass(by: times)
+    case .previousClass: turnClass(by: -times)
+    case .nextSeed: turnSeed(by: times)
+    case .previousSeed: turnSeed(by: -times)
+    case .moreSteps: turnSteps(by: 5 * times)
+    case .fewerSteps: turnSteps(by: -5 * times)
+    case .moreGuidance: turnGuidance(by: 0.5 * Double(times))
+    case .lessGuidance: turnGuidance(by: -0.5 * Double(times))
+    default: break
+    }
+    return []
+  }
+
+  private mutating func turnClass(by offset: Int) {
+    let classes = max(1, model.shape.numClasses)
+    let turned = (preview.settings.classLabel + offset % classes + classes) % classes
+    preview.settings.classLabel = turned
+    remindOfSampling("class \(className(turned))")
+  }
+
+  private mutating func turnSeed(by offset: Int) {
+    let largest = Int(PreviewSettings.largestSeed)
+    preview.settings.seed = UInt64(
+      min(max(0, Int(preview.settings.seed) + offset), largest))
+    remindOfSampling("seed \(preview.settings.seed)")
+  }
+
+  private mutating func turnSteps(by offset: Int) {
+    // Multiples of five, but one step stays possible at the low end.
+    let turned = (preview.settings.steps + offset) / 5 * 5
+    preview.settings.steps = min(max(1, turned), Int(PreviewSettings.stepRange.upperBound))
+    remindOfSampling(Format.count(preview.settings.steps, "step"))
+  }
+
+  private mutating func turnGuidance(by offset: Double) {
+    let range = PreviewSettings.guidanceRange
+    let turned = min(
+      max(range.lowerBound, preview.settings.guidance + offset), range.upperBound)
+    preview.settings.guidance = turned
+    remindOfSampling("guidance \(Format.plain(turned))")
+  }
+
+  private mutating func remindOfSampling(_ change: String) {
+    notice = .note("\(change); s samples")
+  }
+
+  /// The name of a class, or its number where it has none.
+  package func className(_ label: Int) -> String {
+    classNames.indices.contains(label) ? classNames[label] : String(label)
+  }
+
+  /// Asks for a preview; one that is still being made gives way.
+  private mutating func startPreview() -> [Effect] {
+    var effects: [Effect] = []
+    if let old = preview.pending?.runID { effects.append(.control(id: old, .cancel)) }
+    let weights = previewWeights
+    preview.generation += 1
+    preview.pending = Preview(
+      generation: preview.generation, settings: preview.settings, edits: plan.edits,
+      weightStep: weights?.step)
+    effects.append(
+      .startPreview(
+        generation: preview.generation, plan: plan.edits.isEmpty ? nil : plan,
+        weightsFrom: weights?.runID, settings: preview.settings))
+    return effects
+  }
+
+  /// The followed run and the step of its newest checkpoint, when its weights fit the plan.
+  package var previewWeights: (runID: String, step: Int)? {
+    guard let focus = runs.focus, let trained = focus.plan,
+      let step = focus.history.checkpoints.last?.step,
+      plan.edits.contains(where: { trained.edits[$0.key] == $0.value })
+    else { return nil }
+    return (focus.id, step)
+  }
+
+  /// Takes in what became of previews and of the teacher's statistics.
+  mutating func receiveSampleFact(_ action: Action) -> [Effect] {
+    switch action {
+    case .analysisStarted(let runID):
+      analysis = .computing(runID: runID, done: 0, total: 0)
+    case .analysisProgressed(let done, let total):
+      if case .computing(let runID, _, _) = analysis {
+        analysis = .computing(runID: runID, done: done, total: total)
+      }
+    case .analysisRead(let read):
+      analysis = .ready(read)
+    case .analysisFailed(let reason):
+      analysis = .failed(reason)
+    case .previewStarted(let generation, let runID):
+      guard preview.pending?.generation == generation else {
+        // A newer one was asked for while this one's worker was being started.
+        return [.control(id: runID, .cancel)]
+      }
+      preview.pending?.runID = runID
+    case .previewProgressed(let generation, let done, let total):
+      guard preview.pending?.generation == generation else { return [] }
+      preview.pending?.done = done
+      preview.pending?.total = total
+    case .previewSampled(let generation, let role, let image):
+      guard preview.pending?.generation == generation else { return [] }
+      preview.pending?.images[role] = Picture(image)
+    case .previewEnded(let generation, let problem):
+      guard let ended = preview.pending, ended.generation == generation else { return [] }
+      preview.pending = nil
+      if let problem {
+        notice = .failure("the preview failed: \(problem)")
+      } else if !ended.images.isEmpty {
+        preview.shown = ended
+      }
+    default:
+      break
+    }
+    return []
+  }
+}

@@ -1,0 +1,157 @@
+import Plans
+
+extension AppState {
+  /// Edits the line of text, or accepts it.
+  mutating func performInPrompt(_ command: Command) -> [Effect] {
+    guard case .prompt(var prompt) = overlay else { return [] }
+    switch command {
+    case .accept:
+      return accept(prompt)
+    case .escape:
+      overlays.removeLast()
+      afterSave = nil
+      return []
+    case .erase where prompt.field.text.isEmpty:
+      overlays.removeLast()
+      afterSave = nil
+      return []
+    case .complete:
+      if prompt.purpose == .command {
+        complete(&prompt)
+      } else {
+        prompt.problem = "Tab completes the names of commands only"
+      }
+    default:
+      prompt.problem = nil
+      prompt.field.apply(command)
+    }
+    replaceTop(.prompt(prompt))
+    return []
+  }
+
+  private func complete(_ prompt: inout Prompt) {
+    let text = prompt.field.text
+    let names = Command.names.filter { $0.hasPrefix(text) }
+    guard let first = names.first else {
+      prompt.problem = "no command starts with “\(text)”"
+      return
+    }
+    var common = first
+    for name in names {
+      while !name.hasPrefix(common) { common.removeLast() }
+    }
+    prompt.field.replace(names.count == 1 ? first + " " : common)
+    prompt.problem = names.count == 1 ? nil : names.joined(separator: "  ")
+  }
+
+  private mutating func accept(_ prompt: Prompt) -> [Effect] {
+    let text = prompt.field.text.trimmingSpaces
+    func refuse(_ problem: String) -> [Effect] {
+      var refused = prompt
+      refused.problem = problem
+      replaceTop(.prompt(refused))
+      return []
+    }
+    switch prompt.purpose {
+    case .apply, .mark:
+      // A wrong pattern stays in the line, so that it can be corrected.
+      do {
+        _ = try LayerSelection.parse(text, depth: depth)
+      } catch {
+        return refuse("\(error)")
+      }
+      overlays.removeLast()
+      if case .apply(let source) = prompt.purpose {
+        applyPattern(text, source: source)
+      } else {
+        markBlocks(text)
+      }
+      return []
+    case .saveAs:
+      guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
+      overlays.removeLast()
+      return save(to: Self.planPath(text))
+    case .open:
+      guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
+      overlays.removeLast()
+      return goTo(.load(path: Self.planPath(text)))
+    case .command:
+      guard !text.isEmpty else {
+        overlays.removeLast()
+        return []
+      }
+      switch Self.parseCommand(text) {
+      case .success(let parsed):
+        overlays.removeLast()
+        return perform(parsed.command, argument: parsed.argument, count: nil)
+      case .failure(let problem):
+        return refuse(problem.text)
+      }
+    }
+  }
+
+  /// A command line that cannot be understood, with the reason.
+  package struct CommandProblem: Error, Equatable {
+    /// One sentence.
+    package let text: String
+  }
+
+  /// Reads a command line: a name, then perhaps an argument.
+  ///
+  /// A number alone goes to that block.
+  package static func parseCommand(
+    _ text: String
+  ) -> Result<(command: Command, argument: String?), CommandProblem> {
+    let parts = text.split(separator: " ", maxSplits: 1).map(String.init)
+    guard let name = parts.first else {
+      return .failure(CommandProblem(text: "type the name of a command"))
+    }
+    if Int(name) != nil { return .success((.first, name)) }
+    guard let command = Command(rawValue: name), command.hasName else {
+      let near = Command.names.filter { $0.hasPrefix(name.prefix(1)) }.joined(separator: ", ")
+      return .failure(
+        CommandProblem(
+          text: "there is no command “\(name)”"
+            + (near.isEmpty ? "; Tab lists them" : "; there are \(near)")))
+    }
+    let argument = parts.count > 1 ? parts[1].trimmingSpaces : ""
+    if !argument.isEmpty && command.argument == nil {
+      return .failure(CommandProblem(text: "\(name) takes no argument"))
+    }
+    return .success((command, argument.isEmpty ? nil : argument))
+  }
+
+  /// A typed path, with `.json` added when it has no extension.
+  static func planPath(_ text: String) -> String {
+    let name = text.split(separator: "/").last ?? ""
+    return name.contains(".") || text.hasSuffix("/") ? text : text + ".json"
+  }
+
+  /// The blocks that an unfinished pattern names, to be lit up while it is typed.
+  package var promptedSlots: Set<SlotID> {
+    guard case .prompt(let prompt) = overlay else { return [] }
+    let slot: Slot
+    switch prompt.purpose {
+    case .apply(let source): slot = source.slot
+    case .mark(let kind): slot = kind
+    default: return []
+    }
+    let blocks = (try? LayerSelection.parse(prompt.field.text, depth: depth)) ?? []
+    return Set(blocks.map { SlotID(block: $0, slot: slot) })
+  }
+}
+
+extension Command {
+  /// The names that the command line accepts, in alphabetical order.
+  package static let names = allCases.filter(\.hasName).map(\.rawValue).sorted()
+}
+
+extension String {
+  /// The text without spaces at either end.
+  var trimmingSpaces: String {
+    var text = Substring(self)
+    while text.first == " " { text.removeFirst() }
+    while text.last == " " { text.removeLast() }
+    return String(text)
+  }
+}

@@ -1,0 +1,168 @@
+import Plans
+import Runs
+
+extension AppState {
+  /// Starts, pauses or cancels a distillation, or changes how its losses are drawn.
+  mutating func distil(_ command: Command, argument: String?) -> [Effect] {
+    switch command {
+    case .distil:
+      overlays.append(.form(.distillation(plan.stage1)))
+    case .pause:
+      return runs.focusRecord.map { togglePause($0) } ?? []
+    case .cancel:
+      if let record = runs.focusRecord { overlays.append(.confirm(.cancelRun(id: record.id))) }
+    case .series:
+      if let argument {
+        guard let series = ChartSettings.Series(rawValue: argument) else {
+          notice = .warning("series takes slot, mean or all, not \(argument)")
+          return []
+        }
+        chart.series = series
+        return []
+      }
+      let all = ChartSettings.Series.allCases
+      let index = all.firstIndex(of: chart.series) ?? 0
+      chart.series = all[(index + 1) % all.count]
+    case .scale:
+      chart.isLogarithmic.toggle()
+    case .runs:
+      overlays.append(.runs(RunsPane(selection: runs.focus?.id ?? runs.listed.first?.id)))
+    default:
+      break
+    }
+    return []
+  }
+
+  private mutating func togglePause(_ record: RunRecord) -> [Effect] {
+    if record.state == .paused {
+      notice = .note("asked \(record.name) to go on")
+      return [.control(id: record.id, .resume)]
+    }
+    notice = .note("asked \(record.name) to pause after its step")
+    return [.control(id: record.id, .pause)]
+  }
+
+  /// Stores the form's numbers in the plan and asks for the worker.
+  mutating func startDistillation(_ values: [String: Double]) -> [Effect] {
+    document.edit("settings of the distillation") { plan in
+      plan.stage1.steps = Int(values["steps"] ?? Double(plan.stage1.steps))
+      plan.stage1.batchSize = Int(values["batch_size"] ?? Double(plan.stage1.batchSize))
+      plan.stage1.learningRate = values["learning_rate"] ?? plan.stage1.learningRate
+    }
+    do {
+      try plan.validate()
+    } catch {
+      notice = .failure("\(error)")
+      return []
+    }
+    runs.isLaunching = true
+    notice = .note("starting the worker …")
+    return [.startDistillation(plan)]
+  }
+
+  /// Acts in the list of runs.
+  mutating func performInRuns(_ command: Command) -> [Effect] {
+    guard case .runs(var pane) = overlay else { return [] }
+    let listed = runs.listed
+    let index = listed.firstIndex { $0.id == pane.selection }
+    let selected = index.map { listed[$0] }
+    switch command {
+    case .next:
+      pane.selection = listed.isEmpty ? nil : listed[min((index ?? -1) + 1, listed.count - 1)].id
+      replaceTop(.runs(pane))
+    case .previous:
+      pane.selection = listed.isEmpty ? nil : listed[max((index ?? 1) - 1, 0)].id
+      replaceTop(.runs(pane))
+    case .accept:
+      guard let selected else { return [] }
+      overlays.removeLast()
+      return goTo(.openRun(id: selected.id))
+    case .pause:
+      return selected.map { togglePause($0) } ?? []
+    case .cancel:
+      if let selected { overlays.append(.confirm(.cancelRun(id: selected.id))) }
+    default:
+      overlays.removeLast()
+    }
+    return []
+  }
+
+  /// Takes in what became of jobs.
+  mutating func receiveRunFact(_ action: Action) -> [Effect] {
+    switch action {
+    case .runsScanned(let records):
+      let isFirst = !runs.isScanned
+      let before = runs.focusRecord?.state
+      runs.records = records
+      runs.isScanned = true
+      if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
+      if let after = runs.focusRecord, let before, before != after.state { announce(after) }
+    case .runOpened(let id, let opened, let adopt):
+      if adopt {
+        document = PlanDocument(plan: opened)
+        dropSelection()
+      }
+      var focus = FocusedRun(id: id, plan: opened)
+      if let old = runs.focus, old.id == id { focus.history = old.history }
+      runs.focus = focus
+      notice = .note("following \(runs.record(id)?.name ?? id)")
+    case .runOpenFailed(let reason), .controlFailed(let reason):
+      notice = .failure(reason)
+    case .historyRead(let id, let history):
+      if runs.focus?.id == id { runs.focus?.history = history }
+    case .distillationStarted(let id, let plan):
+      runs.isLaunching = false
+      runs.focus = FocusedRun(id: id, plan: plan)
+      notice = .note("distilling \(Format.count(plan.edits.count, "slot")) in the background")
+      return [.followRun(id: id)]
+    case .distillationFailed(let reason):
+      runs.isLaunching = false
+      notice = .failure(reason)
+    default:
+      break
+    }
+    return []
+  }
+
+  private mutating func announce(_ record: RunRecord) {
+    switch record.state {
+    case .queued, .running: break
+    case .paused: notice = .note("\(record.name) is paused; p goes on")
+    case .done: notice = .note("\(record.name) is done; s samples the grafted model")
+    case .cancelled: notice = .note("\(record.name) was cancelled at step \(record.step)")
+    case .failed(let reason): notice = .failure("\(record.name) failed: \(reason)")
+    case .lost:
+      notice = .failure("\(record.name) is lost: its worker ended at step \(record.step)")
+    }
+  }
+
+  /// Finds the work of an explorer that was here before.
+  private mutating func reattach() -> [Effect] {
+    let mine = runs.records.filter {
+      $0.kind == .distill && $0.modelHash == model.contentHash
+    }
+    if let alive = mine.first(where: \.isAlive) {
+      let isUntouched = document.path == nil && plan.edits.isEmpty && document.done.isEmpty
+      return [.openRun(id: alive.id, adopt: isUntouched)]
+    }
+    let effects = followMatchingRun()
+    if effects.isEmpty, let latest = mine.first, plan.edits.isEmpty {
+      notice = .note(
+        "the last distillation, \(latest.name), is \(latest.stateName): r lists the runs")
+    }
+    return effects
+  }
+
+  /// Follows the newest distillation that bears the plan's name, so that its losses and marks show.
+  mutating func followMatchingRun() -> [Effect] {
+    let match = runs.records.first {
+      $0.kind == .distill && $0.modelHash == model.contentHash && $0.name == plan.name
+    }
+    guard let match, !plan.edits.isEmpty else {
+      guard runs.focus != nil else { return [] }
+      runs.focus = nil
+      return [.followRun(id: nil)]
+    }
+    return [.openRun(id: match.id, adopt: false)]
+  }
+}

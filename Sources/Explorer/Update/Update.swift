@@ -1,0 +1,177 @@
+import Plans
+import Runs
+import TerminalUI
+
+/// Changes the state by one action and returns the work that follows from it.
+package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
+  switch action {
+  case .keyPressed(let key):
+    return state.press(key)
+  case .textPasted(let text):
+    return text.flatMap { state.typed($0) ? [] : [Effect]() }
+  case .resized(let size):
+    state.size = size
+    return []
+  case .ticked(let now):
+    state.now = now
+    state.expireNotice()
+    return []
+  case .interrupted:
+    return state.interrupt()
+  case .commanded(let command, let argument, let count):
+    state.notice = nil
+    return state.perform(command, argument: argument, count: count)
+  case .runsScanned, .runOpened, .runOpenFailed, .historyRead, .distillationStarted,
+    .distillationFailed, .controlFailed:
+    return state.receiveRunFact(action)
+  case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
+    .previewProgressed, .previewSampled, .previewEnded:
+    return state.receiveSampleFact(action)
+  case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed:
+    return state.receivePlanFact(action)
+  }
+}
+
+extension AppState {
+  /// The effects with which an explorer starts.
+  package func firstEffects() -> [Effect] { [.findAnalysis(again: false)] }
+
+  /// Takes a note away after a while; warnings and failures wait for a key.
+  mutating func expireNotice() {
+    guard notice?.kind == .note else { return }
+    if let expiry = noticeExpiry {
+      if now >= expiry { notice = nil }
+    } else {
+      noticeExpiry = now + Notice.duration
+    }
+  }
+
+  /// Handles one key: counts and sequences first, then the table, then text.
+  mutating func press(_ key: Key) -> [Effect] {
+    notice = nil
+    if let needed = Layout.missingSize(size) { return pressWhileTooSmall(key, needed: needed) }
+    let context = keyContext
+    if context == .grid, takeCount(key) { return [] }
+    if context == .prompt || context == .form, case .character(let character) = key {
+      if typed(character) { return [] }
+    }
+    let keys = pending.keys + [key]
+    switch KeyBinding.match(keys, in: context) {
+    case .prefix:
+      pending.keys = keys
+      return []
+    case .command(let command):
+      let count = pending.count
+      pending = PendingInput()
+      return perform(command, argument: nil, count: count)
+    case .none:
+      let text = keys.map(\.label).joined()
+      pending = PendingInput()
+      if context == .grid { notice = .note("\(text) is not a key here; ? shows the keys") }
+      if context == .question { notice = .note("press one of the keys in brackets") }
+      return []
+    }
+  }
+
+  private mutating func takeCount(_ key: Key) -> Bool {
+    guard pending.keys.isEmpty, case .character(let character) = key,
+      let digit = character.isASCII ? character.wholeNumberValue : nil,
+      digit > 0 || pending.count != nil
+    else { return false }
+    pending.count = min((pending.count ?? 0) * 10 + digit, 9999)
+    return true
+  }
+
+  /// Nothing can be seen, so nothing acts but leaving.
+  private mutating func pressWhileTooSmall(_ key: Key, needed: Size) -> [Effect] {
+    pending = PendingInput()
+    if case .confirm = overlay {
+      guard case .command(let command) = KeyBinding.match([key], in: .question) else { return [] }
+      return perform(command, argument: nil, count: nil)
+    }
+    guard KeyBinding.match([key], in: .grid) == .command(.quit) else { return [] }
+    return perform(.quit, argument: nil, count: nil)
+  }
+
+  /// Ctrl-C steps out of whatever is open, asks to leave, and leaves when asked twice.
+  mutating func interrupt() -> [Effect] {
+    notice = nil
+    switch overlay {
+    case .confirm(.unsaved(.quit)), .confirm(.leaveRunning):
+      isFinished = true
+      return []
+    case nil:
+      return perform(.quit, argument: nil, count: nil)
+    default:
+      overlays.removeLast()
+      return []
+    }
+  }
+
+  /// Does a command, or says why it cannot be done.
+  mutating func perform(_ command: Command, argument: String?, count: Int?) -> [Effect] {
+    if let reason = reasonAgainst(command) {
+      notice = .warning(reason)
+      return []
+    }
+    switch keyContext {
+    case .images where command == .escape:
+      overlays.removeLast()
+      return []
+    case .grid, .images: return performOnGrid(command, argument: argument, count: count)
+    case .picker: return performInPicker(command)
+    case .form: return performInForm(command)
+    case .prompt: return performInPrompt(command)
+    case .question: return performInQuestion(command)
+    case .runs: return performInRuns(command)
+    case .help: return performInHelp(command)
+    }
+  }
+
+  private mutating func performOnGrid(
+    _ command: Command, argument: String?, count: Int?
+  ) -> [Effect] {
+    switch command {
+    case .left, .right, .up, .down, .first, .last, .pageUp, .pageDown, .nextEdited,
+      .previousEdited:
+      move(command, argument: argument, count: count)
+      return []
+    case .range, .mark, .markPattern, .escape:
+      return select(command, argument: argument, count: count)
+    case .pick, .configure, .apply, .again, .clear, .undo, .redo:
+      return edit(command, argument: argument, count: count)
+    case .distil, .pause, .cancel, .series, .scale, .runs:
+      return distil(command, argument: argument)
+    case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
+      .previousSeed,
+      .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:
+      return sample(command, argument: argument, count: count)
+    case .save, .saveAs, .open, .new:
+      return keepPlan(command, argument: argument)
+    case .command:
+      overlays.append(.prompt(Prompt(purpose: .command)))
+      return []
+    case .help:
+      overlays.append(.help(HelpPage()))
+      return []
+    case .redraw: return [.redraw]
+    case .suspend: return [.suspend]
+    case .quit: return leave()
+    case .accept, .yes, .no, .next, .previous, .saveFirst, .erase, .delete, .eraseLine,
+      .cursorLeft, .cursorRight, .complete:
+      return []
+    }
+  }
+
+  /// Leaves at once when nothing would be lost and nothing runs, else asks.
+  private mutating func leave() -> [Effect] {
+    if document.isModified {
+      overlays.append(.confirm(.unsaved(.quit)))
+    } else if runs.records.contains(where: { $0.kind == .distill && $0.isAlive }) {
+      overlays.append(.confirm(.leaveRunning))
+    } else {
+      isFinished = true
+    }
+    return []
+  }
+}

@@ -1,0 +1,158 @@
+import Plans
+import TerminalUI
+
+/// The top row: what is open, how much of it is replaced, and what that costs.
+struct TopBar {
+  let state: AppState
+
+  func draw(on frame: inout Frame) {
+    frame.fill(column: 0, row: 0, columns: frame.columns, rows: 1, style: Theme.bar)
+    let plan = state.plan
+    let cost = plan.cost()
+    let flops = Format.change(from: cost.original.flops, to: cost.edited.flops)
+    let parameters = Format.change(
+      from: Double(cost.original.parameters), to: Double(cost.edited.parameters))
+    let edited = "\(plan.edits.count)/\(2 * state.depth) replaced"
+    let right = "\(edited)  FLOPs \(flops)  params \(parameters) "
+    let left = frame.columns - right.count
+    frame.put(right, column: left, row: 0, style: Theme.bar)
+    let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
+    let space = left - 1
+    let shortModel = Format.clip(model, max(4, space / 4))
+    let room = max(4, space - 15 - shortModel.count)
+    var unsaved = state.document.isModified ? "*" : ""
+    if !unsaved.isEmpty && room >= plan.name.count + 9 { unsaved += " unsaved" }
+    frame.write(
+      [
+        (" espalier  ", Theme.barStrong), (shortModel + "  ", Theme.barQuiet),
+        (Format.clip(plan.name, room), Theme.barStrong), (unsaved, Theme.barChanged),
+      ], column: 0, row: 0, maxColumns: space)
+  }
+}
+
+/// The bottom row: a prompt, a notice, or the keys that matter now.
+package struct BottomBar {
+  let state: AppState
+
+  func draw(on frame: inout Frame) {
+    let row = frame.rows - 1
+    frame.fill(column: 0, row: row, columns: frame.columns, rows: 1, style: Theme.bar)
+    if case .prompt(let prompt) = state.overlay {
+      drawPrompt(prompt, on: &frame, row: row)
+    } else if let notice = state.notice {
+      drawNotice(notice, on: &frame, row: row)
+    } else {
+      drawHints(on: &frame, row: row)
+    }
+  }
+
+  private func drawHints(on frame: inout Frame, row: Int) {
+    var column = 1
+    let typed = typedText
+    let mode = modeText
+    if !mode.isEmpty {
+      column += frame.put(mode + "  ", column: column, row: row, style: Theme.barChanged)
+    }
+    let end = frame.columns - (typed.isEmpty ? 0 : typed.count + 2)
+    for hint in Self.hints(for: state.keyContext, columns: end - column) {
+      column += frame.put(hint.keys, column: column, row: row, style: Theme.barKey) + 1
+      column += frame.put(hint.text, column: column, row: row, style: Theme.bar) + 2
+    }
+    if !typed.isEmpty {
+      frame.put(
+        typed, column: frame.columns - typed.count - 1, row: row, style: Theme.barChanged)
+    }
+  }
+
+  /// The hints that fit, in the table's order; the least needed ones go first.
+  package static func hints(for context: KeyContext, columns: Int) -> [KeyBinding.Hint] {
+    var hints = KeyBinding.all.filter { $0.context == context }.compactMap(\.hint)
+    func width() -> Int { hints.reduce(-2) { $0 + $1.keys.count + 1 + $1.text.count + 2 } }
+    while width() > columns, let least = hints.map(\.rank).max(),
+      let index = hints.lastIndex(where: { $0.rank == least })
+    {
+      hints.remove(at: index)
+    }
+    return hints
+  }
+
+  /// A count or half a sequence that waits for its other half.
+  private var typedText: String {
+    (state.pending.count.map(String.init) ?? "")
+      + state.pending.keys.map(\.label).joined()
+  }
+
+  private var modeText: String {
+    guard state.keyContext == .grid else { return "" }
+    if state.anchor != nil { return "range of \(state.range.count)" }
+    return state.marks.isEmpty ? "" : "\(state.marks.count) marked"
+  }
+
+  private func drawNotice(_ notice: Notice, on frame: inout Frame, row: Int) {
+    let (mark, style) =
+      switch notice.kind {
+      case .note: ("", Theme.bar)
+      case .warning: ("! ", Theme.barWarning)
+      case .failure: ("✗ ", Theme.barFailure)
+      }
+    frame.put(
+      Format.clip(mark + notice.text, frame.columns - 2), column: 1, row: row, style: style)
+  }
+
+  private func drawPrompt(_ prompt: Prompt, on frame: inout Frame, row: Int) {
+    let label = Self.label(prompt.purpose, state)
+    let start = 1 + frame.put(label, column: 1, row: row, style: Theme.barQuiet)
+    let room = max(1, frame.columns - start - 1)
+    // A line longer than the room scrolls so that the cursor stays in sight.
+    let hidden = max(0, prompt.field.cursor - room + 1)
+    let text = String(prompt.field.text.dropFirst(hidden))
+    frame.put(text, column: start, row: row, style: Theme.barStrong, maxColumns: room)
+    let cursor = start + prompt.field.cursor - hidden
+    frame.cursor = (column: cursor, row: row)
+    let used = start + min(room, text.count) + 2
+    let remark = prompt.problem.map { "! \($0)" } ?? hint(prompt)
+    let free = frame.columns - used - 1
+    if prompt.problem != nil || remark.count <= free {
+      frame.put(
+        Format.clip(remark, max(0, free)), column: used, row: row,
+        style: prompt.problem == nil ? Theme.barQuiet : Theme.barWarning)
+    }
+    if let problem = prompt.problem, problem.count + 2 > free {
+      drawProblem(problem, on: &frame, above: row)
+    }
+  }
+
+  /// A problem too long for the rest of the line goes above it.
+  private func drawProblem(_ problem: String, on frame: inout Frame, above row: Int) {
+    let lines = Format.wrap("! " + problem, frame.columns - 2)
+    for (index, line) in lines.enumerated() {
+      let y = row - lines.count + index
+      frame.fill(column: 0, row: y, columns: frame.columns, rows: 1, style: Theme.bar)
+      frame.put(line, column: 1, row: y, style: Theme.barWarning)
+    }
+  }
+
+  private func hint(_ prompt: Prompt) -> String {
+    switch prompt.purpose {
+    case .apply, .mark:
+      prompt.field.text.isEmpty
+        ? "all, odd, even, every 2, last 7, 3-9, 1,3,5"
+        : Format.count(state.promptedSlots.count, "block")
+    case .saveAs, .open: "⏎ accept  Esc back"
+    case .command: "Tab completes  Esc back"
+    }
+  }
+
+  private static func label(_ purpose: Prompt.Purpose, _ state: AppState) -> String {
+    switch purpose {
+    case .apply(let source):
+      state.plan.edits[source] == nil
+        ? "restore the \(source.slot.title) of blocks: "
+        : "\(state.plan.label(of: source)) in blocks: "
+    case .mark(let slot): "mark the \(slot.title) of blocks: "
+    case .saveAs: "save as: "
+    case .open: "open plan: "
+    case .command: ":"
+    }
+  }
+}

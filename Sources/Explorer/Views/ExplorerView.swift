@@ -1,0 +1,72 @@
+import TerminalUI
+
+/// The whole screen as a function of the state.
+package enum ExplorerView {
+  /// Draws the state on a screen of its size.
+  package static func frame(_ state: AppState) -> Frame {
+    var frame = Frame(columns: state.size.columns, rows: state.size.rows)
+    if let needed = Layout.missingSize(state.size) {
+      drawTooSmall(state, needed: needed, on: &frame)
+      return frame
+    }
+    let layout = Layout(size: state.size, depth: state.depth)
+    TopBar(state: state).draw(on: &frame)
+    if state.overlays.contains(.images) {
+      ImagesPanel.drawLarge(state, on: &frame)
+    } else {
+      GridView(state: state, layout: layout).draw(on: &frame)
+      drawSeparator(layout, on: &frame)
+      SlotPanel(state: state, rect: layout.panel, isWide: layout.isWide).draw(on: &frame)
+      RunsPanel(state: state, rect: layout.runs).draw(on: &frame)
+      ImagesPanel(state: state, rect: layout.images, isWide: layout.isWide).draw(on: &frame)
+      LossPanel(state: state, rect: layout.losses).draw(on: &frame)
+    }
+    for (index, overlay) in state.overlays.enumerated() {
+      // A form that was opened from the list takes the list's place.
+      if case .picker = overlay, index + 1 < state.overlays.count { continue }
+      draw(overlay, of: state, on: &frame)
+    }
+    BottomBar(state: state).draw(on: &frame)
+    return frame
+  }
+
+  private static func drawSeparator(_ layout: Layout, on frame: inout Frame) {
+    let column = layout.panel.column - 1
+    let rows = layout.isWide ? frame.rows - 2 : layout.panel.rows
+    frame.vline(column: column, row: 1, rows: rows, style: Theme.rule)
+    if !layout.isWide {
+      let left = layout.losses.column - 1
+      frame.put("┬", column: left, row: layout.losses.row, style: Theme.rule)
+      frame.vline(
+        column: left, row: layout.losses.row + 1, rows: layout.losses.rows - 1, style: Theme.rule)
+    }
+  }
+
+  private static func draw(_ overlay: Overlay, of state: AppState, on frame: inout Frame) {
+    switch overlay {
+    case .picker(let picker): PickerView(state: state, picker: picker).draw(on: &frame)
+    case .form(let form): FormView(state: state, form: form).draw(on: &frame)
+    case .confirm(let question): QuestionView(state: state, question: question).draw(on: &frame)
+    case .runs(let pane): RunsView(state: state, pane: pane).draw(on: &frame)
+    case .help(let page): HelpView(state: state, page: page).draw(on: &frame)
+    case .prompt, .images: break
+    }
+  }
+
+  private static func drawTooSmall(_ state: AppState, needed: Size, on frame: inout Frame) {
+    var lines = [
+      "espalier needs \(needed.columns)x\(needed.rows)",
+      "this is \(state.size.columns)x\(state.size.rows)", "q leaves",
+    ]
+    if case .confirm(let question) = state.overlay {
+      lines = QuestionView.text(question, state) + [QuestionView.answers(question)]
+    } else if state.overlay != nil {
+      lines[2] = "make it larger to go on"
+    }
+    let wrapped = lines.flatMap { Format.wrap($0, max(1, state.size.columns)) }
+    let top = max(0, (state.size.rows - wrapped.count) / 2)
+    for (index, line) in wrapped.enumerated() {
+      frame.put(line, column: max(0, (state.size.columns - line.count) / 2), row: top + index)
+    }
+  }
+}

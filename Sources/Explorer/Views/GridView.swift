@@ -1,0 +1,206 @@
+import Plans
+import TerminalUI
+
+/// The grid of blocks: for every slot its operator, its mark and its loss.
+struct GridView {
+  let state: AppState
+  let layout: Layout
+  /// The columns of one block's row, relative to the fold's left edge.
+  private let columns: Columns
+  private let chosen: Set<SlotID>
+  /// The span of the blocks' localities, so that a bar of one cell tells them apart.
+  private let shares: ClosedRange<Double>
+
+  private struct Columns {
+    struct SlotColumns {
+      var label: Int
+      var labelWidth: Int
+      var mark: Int
+      var loss: Int
+      var spark: Int
+      var sparkWidth: Int
+    }
+    var attention: SlotColumns
+    var mlp: SlotColumns
+    var bar: Int
+    var barWidth: Int
+    var share: Int?
+    var variance: Int?
+    var width: Int
+  }
+
+  init(state: AppState, layout: Layout) {
+    self.state = state
+    self.layout = layout
+    columns = layout.folds == 2 ? Self.folded : Self.detailed(layout.grid.columns)
+    let range = state.anchor == nil ? [] : state.range
+    chosen = Set(range).union(state.promptedSlots)
+    var span = 0.0...1.0
+    if case .ready(let analysis) = state.analysis {
+      let known = analysis.blocks.indices.compactMap { analysis.share(block: $0) }
+        .filter(\.isFinite)
+      if let low = known.min(), let high = known.max() { span = low...high }
+    }
+    shares = span
+  }
+
+  private static let folded = Columns(
+    attention: .init(label: 3, labelWidth: 7, mark: 11, loss: 12, spark: 0, sparkWidth: 0),
+    mlp: .init(label: 17, labelWidth: 4, mark: 21, loss: 22, spark: 0, sparkWidth: 0),
+    bar: 27, barWidth: 1, share: nil, variance: nil, width: 29)
+
+  /// Shares out the width: fixed columns first, then sparklines, labels and bars grow.
+  private static func detailed(_ width: Int) -> Columns {
+    let hasVariance = width >= 70
+    let fixed = 6 + 2 * 8 + 2 + 2 + 4 + (hasVariance ? 6 : 0)
+    let free = width - 2 - fixed
+    let attentionLabel = min(14, max(7, free * 22 / 100))
+    let mlpLabel = min(12, max(5, free * 15 / 100))
+    let bar = min(12, max(1, free * 14 / 100))
+    let spark = max(0, min(18, (free - attentionLabel - mlpLabel - bar) / 2))
+    var position = 1 + 2 + 2
+    func slot(_ labelWidth: Int) -> Columns.SlotColumns {
+      defer { position += labelWidth + 1 + 1 + 1 + 4 + 1 + spark + (spark > 0 ? 2 : 1) }
+      let mark = position + labelWidth + 1
+      return .init(
+        label: position, labelWidth: labelWidth, mark: mark, loss: mark + 1, spark: mark + 7,
+        sparkWidth: spark)
+    }
+    let attention = slot(attentionLabel)
+    let mlp = slot(mlpLabel)
+    let share = position + bar + 1
+    return Columns(
+      attention: attention, mlp: mlp, bar: position, barWidth: bar, share: share,
+      variance: hasVariance ? share + 5 : nil, width: width)
+  }
+
+  func draw(on frame: inout Frame) {
+    let first = layout.firstBlock(depth: state.depth, cursor: state.cursor.block)
+    for fold in 0..<layout.folds {
+      let left = layout.grid.column + fold * columns.width
+      let start = first + fold * layout.blocksInFold
+      guard start < state.depth else { break }
+      drawHeader(on: &frame, left: left)
+      for row in 0..<min(layout.blocksInFold, state.depth - start) {
+        drawBlock(start + row, on: &frame, left: left, row: layout.grid.row + 1 + row)
+      }
+    }
+    drawScrollMarks(on: &frame, first: first)
+  }
+
+  private func drawHeader(on frame: inout Frame, left: Int) {
+    let row = layout.grid.row
+    func put(_ text: String, _ column: Int, _ width: Int) {
+      frame.put(text, column: left + column, row: row, style: Theme.quiet, maxColumns: width)
+    }
+    let isFolded = layout.folds == 2
+    put("#", isFolded ? 1 : 2, 1)
+    put("attention", columns.attention.label, 9)
+    put("mlp", columns.mlp.label, 3)
+    if columns.attention.sparkWidth >= 4 {
+      put("loss", columns.attention.loss + 1, 4)
+      put("loss", columns.mlp.loss + 1, 4)
+    } else if !isFolded {
+      put("loss", columns.mlp.loss + 1, 4)
+    }
+    let band = "L\(paperBand)"
+    if columns.share != nil {
+      put("local \(band)", columns.bar, columns.barWidth + 5)
+    } else {
+      put(band, columns.bar - band.count + 1, band.count)
+    }
+    if let variance = columns.variance { put("var", variance + 2, 3) }
+  }
+
+  private var paperBand: Int {
+    if case .ready(let analysis) = state.analysis { analysis.paperBand } else { 32 }
+  }
+
+  private func drawBlock(_ block: Int, on frame: inout Frame, left: Int, row: Int) {
+    let isCursorRow = state.cursor.block == block
+    let number = Format.two(block)
+    frame.put(
+      number, column: left + (layout.folds == 2 ? 2 : 3) - number.count, row: row,
+      style: isCursorRow ? Theme.strong : Theme.quiet)
+    drawSlot(SlotID(block: block, slot: .attention), columns.attention, &frame, left, row)
+    drawSlot(SlotID(block: block, slot: .mlp), columns.mlp, &frame, left, row)
+    guard case .ready(let analysis) = state.analysis, analysis.blocks.indices.contains(block)
+    else { return }
+    let statistics = analysis.blocks[block]
+    if let share = analysis.share(block: block) {
+      let bar =
+        columns.barWidth == 1
+        ? Plot.sparkline([share], columns: 1, range: shares)
+        : Plot.bar(share, columns: columns.barWidth)
+      frame.put(bar, column: left + columns.bar, row: row, style: Theme.quiet)
+      if let column = columns.share {
+        frame.put(Format.share(share), column: left + column, row: row, style: Theme.plain)
+      }
+    }
+    if let column = columns.variance {
+      let variance = statistics.statistics(of: .attention).variance
+      frame.put(
+        Format.padLeft(Format.loss(variance), 5), column: left + column, row: row,
+        style: Theme.quiet)
+    }
+  }
+
+  private func drawSlot(
+    _ slot: SlotID, _ place: Columns.SlotColumns, _ frame: inout Frame, _ left: Int, _ row: Int
+  ) {
+    let status = state.status(of: slot)
+    let style = Theme.phase(status.phase)
+    let label = state.plan.label(of: slot)
+    let labelStyle = status.phase == .pristine ? Theme.plain : style
+    frame.put(
+      Format.pad(label, place.labelWidth), column: left + place.label, row: row,
+      style: labelStyle)
+    frame.put(status.phase.mark, column: left + place.mark, row: row, style: style)
+    if let loss = status.loss {
+      let gap = layout.folds == 2 ? 0 : 1
+      frame.put(
+        Format.padLeft(Format.loss(loss), 4), column: left + place.loss + gap, row: row,
+        style: Theme.plain)
+      drawSpark(slot, place, &frame, left, row)
+    }
+    let width = place.loss + 4 - place.label + (layout.folds == 2 ? 0 : 1)
+    if state.marks.contains(slot) {
+      frame.put("•", column: left + place.label - 1, row: row, style: Theme.warning)
+    }
+    if chosen.contains(slot) {
+      frame.put("›", column: left + place.label - 1, row: row, style: Theme.warning)
+      frame.restyle(column: left + place.label, row: row, columns: width) { style in
+        style.foreground = Theme.selected.foreground
+        style.background = Theme.selected.background
+      }
+    }
+    if state.cursor == slot {
+      frame.restyle(column: left + place.label - 1, row: row, columns: width + 1) { style in
+        style = Theme.cursor
+      }
+    }
+  }
+
+  private func drawSpark(
+    _ slot: SlotID, _ place: Columns.SlotColumns, _ frame: inout Frame, _ left: Int, _ row: Int
+  ) {
+    guard place.sparkWidth >= 4, let points = state.runs.focus?.history.losses[slot] else {
+      return
+    }
+    // A few values for each column say as much as thousands.
+    let values = LossPanel.sampled(points, limit: 4 * place.sparkWidth).map(\.value)
+    let line = Plot.sparkline(values, columns: place.sparkWidth)
+    frame.put(line, column: left + place.spark, row: row, style: Theme.quiet)
+  }
+
+  /// Arrows at the header's end when blocks are hidden above or below.
+  private func drawScrollMarks(on frame: inout Frame, first: Int) {
+    let visible = layout.folds * layout.blocksInFold
+    guard state.depth > visible else { return }
+    let last = min(state.depth, first + visible) - 1
+    let text = "\(first > 0 ? "↑" : " ")\(first)–\(last)\(last + 1 < state.depth ? "↓" : " ")"
+    frame.put(
+      text, column: layout.grid.right - text.count - 1, row: layout.grid.row,
+      style: Theme.warning)
+  }
+}

@@ -1,0 +1,163 @@
+import Plans
+import TerminalUI
+
+/// Teacher, graft and their difference, sampled from the same noise.
+struct ImagesPanel {
+  let state: AppState
+  let rect: Rect
+  let isWide: Bool
+
+  private var preview: PreviewState { state.preview }
+  private var body: Rect { rect.dropping(top: 1) }
+
+  func draw(on frame: inout Frame) {
+    let rule = Rect(column: rect.column, row: rect.row, columns: rect.columns, rows: 1)
+    if isWide {
+      drawWide(on: &frame, rule: rule)
+    } else {
+      drawStrip(on: &frame, rule: rule)
+    }
+  }
+
+  // MARK: - Arrangements
+
+  /// Three pictures in a row with their captions beside them.
+  private func drawStrip(on frame: inout Frame, rule: Rect) {
+    frame.hline(column: rule.column, row: rule.row, columns: rule.columns, style: Theme.rule)
+    let width = (rect.columns - 14) / 3
+    drawPictures(on: &frame, column: body.column, row: body.row, width: width, rows: body.rows)
+    for (index, role) in PreviewRole.allCases.enumerated() {
+      frame.put(
+        Format.clip(role.rawValue, width), column: rect.column + index * (width + 1),
+        row: rule.row, style: Theme.heading)
+    }
+    let column = rect.right - 11
+    for (index, line) in captionLines.prefix(body.rows).enumerated() {
+      frame.put(
+        Format.clip(line.0, 11), column: column, row: body.row + index, style: line.1)
+    }
+  }
+
+  /// Three pictures as large as the pane's width allows, one caption under them.
+  private func drawWide(on frame: inout Frame, rule: Rect) {
+    frame.titledRule(rule, title: "images", remark: progress ?? preview.shown.map(weights) ?? "")
+    let width = (body.columns - 4) / 3
+    let rows = body.rows - 2
+    for (index, role) in PreviewRole.allCases.enumerated() {
+      frame.put(
+        Format.clip(role.rawValue, width), column: body.column + 1 + index * (width + 1),
+        row: body.row, style: Theme.heading)
+    }
+    drawPictures(
+      on: &frame, column: body.column + 1, row: body.row + 1, width: width, rows: rows)
+    frame.put(
+      Format.clip(captionLine, body.columns - 2), column: body.column + 1, row: body.bottom - 1,
+      style: isOutdated ? Theme.warning : Theme.quiet)
+  }
+
+  /// The preview over the whole screen.
+  static func drawLarge(_ state: AppState, on frame: inout Frame) {
+    let rect = Rect(column: 0, row: 1, columns: frame.columns, rows: frame.rows - 2)
+    ImagesPanel(state: state, rect: rect, isWide: true).draw(on: &frame)
+  }
+
+  // MARK: - Pictures
+
+  private func drawPictures(
+    on frame: inout Frame, column: Int, row: Int, width: Int, rows: Int
+  ) {
+    for (index, role) in PreviewRole.allCases.enumerated() {
+      let left = column + index * (width + 1)
+      let place = Rect(column: left, row: row, columns: width, rows: rows)
+      if let picture = preview.shown?.images[role] {
+        frame.images.append(placement(picture, role: role, in: place))
+      } else {
+        drawEmpty(role, on: &frame, in: place)
+      }
+    }
+  }
+
+  private func placement(_ picture: Picture, role: PreviewRole, in place: Rect) -> ImagePlacement {
+    ImagePlacement(
+      id: role.rawValue, column: place.column, row: place.row, columns: place.columns,
+      rows: place.rows, width: picture.image.width, height: picture.image.height,
+      pixels: picture.image.pixels, contentHash: picture.contentHash)
+  }
+
+  /// A faint frame where a picture will be.
+  private func drawEmpty(_ role: PreviewRole, on frame: inout Frame, in place: Rect) {
+    let rows = min(place.rows, (place.columns + 1) / 2)
+    frame.box(
+      column: place.column, row: place.row, columns: place.columns, rows: rows, style: Theme.rule)
+    guard rows >= 3, place.columns >= 8 else { return }
+    let text =
+      if preview.pending != nil {
+        "…"
+      } else if preview.shown != nil {
+        "no graft"
+      } else if role == .teacher {
+        "s sample"
+      } else {
+        ""
+      }
+    let clipped = Format.clip(text, place.columns - 2)
+    frame.put(
+      clipped, column: place.column + (place.columns - clipped.count) / 2,
+      row: place.row + rows / 2, style: Theme.quiet)
+  }
+
+  // MARK: - Captions
+
+  /// Whether what is shown was sampled otherwise than the next preview would be.
+  private var isOutdated: Bool {
+    guard let shown = preview.shown else { return false }
+    return shown.settings != preview.settings || shown.edits != state.plan.edits
+  }
+
+  private var progress: String? {
+    guard let pending = preview.pending else { return nil }
+    guard pending.total > 0 else { return "sampling …" }
+    return "sampling \(pending.done)/\(pending.total)"
+  }
+
+  private func weights(_ preview: Preview) -> String {
+    if preview.edits.isEmpty { return "no graft" }
+    return preview.weightStep.map { "at step \($0)" } ?? "untrained"
+  }
+
+  private var captionLines: [(String, Style)] {
+    let settings = preview.settings
+    let change = isOutdated ? Theme.warning : Theme.quiet
+    var lines: [(String, Style)] = [
+      (state.className(settings.classLabel), Theme.strong),
+      ("seed \(settings.seed)", Theme.quiet),
+      ("\(settings.steps) steps", Theme.quiet),
+      ("cfg \(Format.plain(settings.guidance))", Theme.quiet),
+    ]
+    if let pending = preview.pending {
+      lines.append(
+        (pending.total > 0 ? "… \(pending.done)/\(pending.total)" : "sampling …", Theme.warning))
+    } else if isOutdated {
+      lines.append(("s renews", change))
+    } else if let shown = preview.shown, !shown.edits.isEmpty {
+      lines.append((weights(shown), Theme.quiet))
+    }
+    return lines
+  }
+
+  private func describe(_ settings: PreviewSettings) -> String {
+    "\(state.className(settings.classLabel))  seed \(settings.seed)  \(settings.steps) steps"
+      + "  cfg \(Format.plain(settings.guidance))"
+  }
+
+  private var captionLine: String {
+    guard let shown = preview.shown else {
+      return preview.pending == nil
+        ? "\(describe(preview.settings)): s samples" : describe(preview.settings)
+    }
+    if shown.settings != preview.settings {
+      return "s: \(describe(preview.settings))"
+    }
+    return isOutdated ? "the plan changed since: s samples again" : describe(shown.settings)
+  }
+}

@@ -1,0 +1,111 @@
+import TerminalUI
+
+/// A rectangle of cells.
+package struct Rect: Equatable, Sendable {
+  /// The leftmost column.
+  package var column: Int
+  /// The topmost row.
+  package var row: Int
+  /// Width in cells.
+  package var columns: Int
+  /// Height in cells.
+  package var rows: Int
+
+  /// The column just right of it.
+  package var right: Int { column + columns }
+  /// The row just below it.
+  package var bottom: Int { row + rows }
+
+  /// The rectangle without some rows at its top.
+  package func dropping(top count: Int) -> Rect {
+    Rect(column: column, row: row + count, columns: columns, rows: max(0, rows - count))
+  }
+}
+
+/// Where everything lies on a screen of one size; a pure function of size and depth.
+///
+/// Small screens fold the blocks into two columns, with the slot's panel at the side and images and losses in a strip
+/// below. From 120x40 on each block has a row with more columns, and every pane has a place of its own.
+package struct Layout: Equatable, Sendable {
+  /// The smallest screen on which everything fits.
+  package static let minimum = Size(columns: 80, rows: 24)
+
+  /// The size that is needed when `size` is too small, else nil.
+  package static func missingSize(_ size: Size) -> Size? {
+    size.columns < minimum.columns || size.rows < minimum.rows ? minimum : nil
+  }
+
+  /// Whether the screen has a place for every pane.
+  package let isWide: Bool
+  /// The grid, its header included.
+  package let grid: Rect
+  /// Columns of blocks side by side: 1 or 2.
+  package let folds: Int
+  /// Blocks in one of these columns, as many as there are rows for them.
+  package let blocksInFold: Int
+  /// The selected slot's panel.
+  package let panel: Rect
+  /// The progress of the followed run: one line, or a rectangle with the list of runs.
+  package let runs: Rect
+  /// The images, their caption included.
+  package let images: Rect
+  /// The losses.
+  package let losses: Rect
+
+  /// Lays out a screen that is not too small; a smaller one is treated as the minimum.
+  package init(size: Size, depth: Int) {
+    let columns = max(size.columns, Self.minimum.columns)
+    let rows = max(size.rows, Self.minimum.rows)
+    isWide = columns >= 120 && rows >= 40
+    if isWide {
+      let left = min(104, columns * 5 / 8)
+      let right = Rect(column: left + 1, row: 1, columns: columns - left - 1, rows: rows - 2)
+      let gridRows = min(depth, rows - 11)
+      folds = 1
+      blocksInFold = gridRows
+      grid = Rect(column: 0, row: 1, columns: left, rows: gridRows + 1)
+      let below = Rect(
+        column: 0, row: grid.bottom, columns: left, rows: rows - 1 - grid.bottom)
+      let imageRows = min((right.columns - 4) / 6 + 2, right.rows / 2, right.rows - 26)
+      images = Rect(
+        column: right.column, row: right.bottom - imageRows - 1, columns: right.columns,
+        rows: imageRows + 1)
+      if below.rows >= 20 {
+        runs = Rect(column: 0, row: below.bottom - 9, columns: left, rows: 9)
+        losses = Rect(column: 0, row: below.row, columns: left, rows: below.rows - 9)
+        panel = Rect(
+          column: right.column, row: 1, columns: right.columns, rows: images.row - 1)
+      } else {
+        runs = below
+        let free = images.row - 1
+        let lossRows = max(9, free * 2 / 5)
+        panel = Rect(
+          column: right.column, row: 1, columns: right.columns, rows: free - lossRows)
+        losses = Rect(
+          column: right.column, row: panel.bottom, columns: right.columns, rows: lossRows)
+      }
+    } else {
+      let available = rows - 10
+      folds = depth <= available ? 1 : 2
+      blocksInFold = min(folds == 1 ? depth : (depth + 1) / 2, available)
+      let areaRows = max(14, blocksInFold)
+      grid = Rect(column: 0, row: 1, columns: 58, rows: areaRows + 1)
+      panel = Rect(column: 59, row: 1, columns: columns - 59, rows: areaRows + 1)
+      runs = Rect(column: 0, row: grid.bottom, columns: columns, rows: 1)
+      let strip = Rect(
+        column: 0, row: runs.bottom, columns: columns, rows: rows - 1 - runs.bottom)
+      let imageColumns = min(2 * (strip.rows - 1), columns / 6)
+      let left = 3 * imageColumns + 2 + 12
+      images = Rect(column: 0, row: strip.row, columns: left, rows: strip.rows)
+      losses = Rect(
+        column: left + 1, row: strip.row, columns: columns - left - 1, rows: strip.rows)
+    }
+  }
+
+  /// The first block shown, so that the selected one is among those shown.
+  package func firstBlock(depth: Int, cursor: Int) -> Int {
+    let visible = folds * blocksInFold
+    if depth <= visible { return 0 }
+    return min(max(0, cursor - visible / 2), depth - visible)
+  }
+}

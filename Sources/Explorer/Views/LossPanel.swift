@@ -1,0 +1,134 @@
+import Plans
+import Runs
+import TerminalUI
+
+/// The losses of the followed run as curves over steps.
+struct LossPanel {
+  let state: AppState
+  let rect: Rect
+
+  func draw(on frame: inout Frame) {
+    let scale = state.chart.isLogarithmic ? "log" : "linear"
+    frame.titledRule(
+      Rect(column: rect.column, row: rect.row, columns: rect.columns, rows: 1),
+      title: title, remark: scale)
+    let body = Rect(
+      column: rect.column + 1, row: rect.row + 1, columns: rect.columns - 2, rows: rect.rows - 1)
+    let series = curves(columns: body.columns)
+    guard series.contains(where: { !$0.y.isEmpty }) else {
+      for (index, line) in Format.wrap(emptyText, body.columns).prefix(body.rows).enumerated() {
+        frame.put(line, column: body.column, row: body.row + index, style: Theme.quiet)
+      }
+      return
+    }
+    let hasLegend = body.rows >= 7
+    let plot = Plot.line(
+      series: series, columns: body.columns, rows: body.rows - (hasLegend ? 1 : 0),
+      yLog: state.chart.isLogarithmic, xRange: xRange)
+    frame.draw(plot, column: body.column, row: body.row)
+    if hasLegend { drawLegend(on: &frame, body: body) }
+  }
+
+  private var title: String {
+    switch state.chart.series {
+    case .slot: "loss of \(state.cursor)"
+    case .mean: "mean loss"
+    case .all: "loss of every slot"
+    }
+  }
+
+  private var emptyText: String {
+    if state.runs.isLaunching { return "starting the worker …" }
+    guard let focus = state.runs.focus else {
+      return state.plan.edits.isEmpty
+        ? "none: the plan replaces nothing yet" : "none yet: d distils the replaced operators"
+    }
+    if state.chart.series == .slot, focus.plan?.edits[state.cursor] == nil {
+      return "this slot is not in the run; t shows the mean"
+    }
+    return state.runs.focusRecord?.isAlive ?? true ? "waiting for the first step …" : "none"
+  }
+
+  /// The whole length of the run, so that the curve grows into the free space.
+  private var xRange: ClosedRange<Double>? {
+    guard let record = state.runs.focusRecord, record.total > 1 else { return nil }
+    return 0...Double(record.total)
+  }
+
+  private func drawLegend(on frame: inout Frame, body: Rect) {
+    let row = body.bottom - 1
+    switch state.chart.series {
+    case .slot, .mean:
+      frame.write(
+        [
+          ("── ", Theme.trainCurve), ("train", Theme.quiet), ("   ── ", Theme.heldOutCurve),
+          ("held-out", Theme.quiet), ("   by step", Theme.quiet),
+        ], column: body.column, row: row, maxColumns: body.columns)
+    case .all:
+      frame.write(
+        [
+          ("── ", Theme.quiet), ("train, each slot", Theme.quiet), ("   ── ", Theme.heldOutCurve),
+          ("\(state.cursor)", Theme.quiet),
+        ], column: body.column, row: row, maxColumns: body.columns)
+    }
+  }
+
+  private func curves(columns: Int) -> [Plot.Series] {
+    guard let history = state.runs.focus?.history else { return [] }
+    let limit = columns * 2
+    switch state.chart.series {
+    case .slot:
+      return [
+        curve("train", history.losses[state.cursor] ?? [], limit, Theme.trainCurve),
+        curve("held-out", history.heldOut[state.cursor] ?? [], limit, Theme.heldOutCurve),
+      ]
+    case .mean:
+      return [
+        curve("train", history.meanLoss, limit, Theme.trainCurve),
+        curve("held-out", history.meanHeldOut, limit, Theme.heldOutCurve),
+      ]
+    case .all:
+      let slots = history.slots
+      return slots.filter { $0 != state.cursor }.map {
+        // Dozens of curves on top of each other: points at even distances are enough.
+        curve(
+          $0.description, Self.sampled(history.losses[$0] ?? [], limit: 2 * limit), limit,
+          Theme.quiet)
+      } + [curve("\(state.cursor)", history.losses[state.cursor] ?? [], limit, Theme.heldOutCurve)]
+    }
+  }
+
+  private func curve(
+    _ name: String, _ points: [LossPoint], _ limit: Int, _ style: Style
+  ) -> Plot.Series {
+    let thinned = Self.thinned(points, limit: limit)
+    return Plot.Series(
+      name: name, x: thinned.map { Double($0.step) }, y: thinned.map(\.value), style: style)
+  }
+
+  /// At most `limit` points at even distances, the last one among them.
+  static func sampled(_ points: [LossPoint], limit: Int) -> [LossPoint] {
+    guard limit > 1, points.count > limit else { return points }
+    return (0..<limit).map { points[$0 * (points.count - 1) / (limit - 1)] }
+  }
+
+  /// At most about `limit` stretches of points, each by its lowest and highest value, so that a long
+  /// run draws as fast as a short one and no spike is lost.
+  static func thinned(_ points: [LossPoint], limit: Int) -> [LossPoint] {
+    guard limit > 0, points.count > 4 * limit else { return points }
+    var result: [LossPoint] = []
+    result.reserveCapacity(2 * limit)
+    for stretch in 0..<limit {
+      let bounds = (stretch * points.count / limit)..<((stretch + 1) * points.count / limit)
+      guard var low = bounds.first else { continue }
+      var high = low
+      for index in bounds {
+        if points[index].value < points[low].value { low = index }
+        if points[index].value > points[high].value { high = index }
+      }
+      result.append(points[min(low, high)])
+      if low != high { result.append(points[max(low, high)]) }
+    }
+    return result
+  }
+}

@@ -1,0 +1,166 @@
+import Plans
+import Runs
+import TerminalUI
+
+/// The followed run's progress, and below it, where there is room, the list of runs.
+struct RunsPanel {
+  let state: AppState
+  let rect: Rect
+
+  func draw(on frame: inout Frame) {
+    guard rect.rows > 1 else {
+      drawProgress(on: &frame, row: rect.row)
+      return
+    }
+    frame.titledRule(
+      Rect(column: rect.column, row: rect.row, columns: rect.columns, rows: 1), title: "runs")
+    drawProgress(on: &frame, row: rect.row + 1)
+    let list = Rect(
+      column: rect.column, row: rect.row + 2, columns: rect.columns, rows: rect.rows - 2)
+    RunTable(state: state, rect: list, selection: nil).draw(on: &frame)
+  }
+
+  private func drawProgress(on frame: inout Frame, row: Int) {
+    let width = rect.columns - 2
+    guard let record = state.runs.focusRecord else {
+      let text =
+        state.runs.isLaunching
+        ? "starting the worker …"
+        : state.plan.edits.isEmpty
+          ? "no run: ⏎ puts another operator into a slot"
+          : "no run: d distils the replaced operators"
+      frame.put(
+        Format.clip(text, width), column: rect.column + 1, row: row, style: Theme.quiet)
+      return
+    }
+    let style = RunTable.style(record)
+    var pieces: [(String, Style)] = [
+      ("\(RunTable.mark(record)) ", style), (Format.clip(record.name, 16), Theme.strong),
+      (" ", Theme.plain),
+    ]
+    var tail: [(String, Style)] = [(" \(record.step)/\(record.total)", Theme.plain)]
+    switch record.state {
+    case .running:
+      if let rate = record.rate { tail.append(("  \(Format.rate(rate))", Theme.quiet)) }
+      if let left = record.secondsLeft {
+        tail.append(("  ~\(Format.clock(left)) left", Theme.plain))
+      }
+      if let silence = silence(record) {
+        tail = [(" \(record.step)/\(record.total)  silent for \(silence)", Theme.warning)]
+      }
+    case .lost, .cancelled, .failed, .done:
+      tail.append(("  \(record.stateName)\(ago(record))", style))
+    case .queued, .paused:
+      tail.append(("  \(record.stateName)", style))
+    }
+    if let loss = record.loss { tail.append(("  loss \(Format.loss(loss))", Theme.plain)) }
+    let used = (pieces + tail).reduce(0) { $0 + $1.0.count }
+    let bar = min(40, width - used)
+    if bar >= 6 {
+      let share = record.total > 0 ? Double(record.step) / Double(record.total) : 0
+      pieces.append((Plot.bar(share, columns: bar), style))
+    }
+    frame.write(pieces + tail, column: rect.column + 1, row: row, maxColumns: width)
+  }
+
+  /// How long a live worker has said nothing, when that is worth a warning.
+  private func silence(_ record: RunRecord) -> String? {
+    guard let last = record.lastEventAt, state.now - last > 5 else { return nil }
+    return Format.age(state.now - last)
+  }
+
+  private func ago(_ record: RunRecord) -> String {
+    record.lastEventAt.map { " \(Format.age(state.now - $0)) ago" } ?? ""
+  }
+}
+
+/// A table with one run a line under a line of headings.
+struct RunTable {
+  let state: AppState
+  let rect: Rect
+  /// The highlighted run.
+  let selection: String?
+
+  func draw(on frame: inout Frame) {
+    let listed = state.runs.listed
+    guard self.rect.rows > 1 else { return }
+    drawColumns(
+      [("   run", Theme.quiet), ("state", Theme.quiet), ("steps", Theme.quiet)]
+        + [("loss", Theme.quiet), ("age", Theme.quiet)], on: &frame, row: self.rect.row)
+    let rect = self.rect.dropping(top: 1)
+    guard !listed.isEmpty else {
+      frame.put(
+        "no runs in the run directory", column: rect.column + 1, row: rect.row,
+        style: Theme.quiet, maxColumns: rect.columns - 1)
+      return
+    }
+    let index = listed.firstIndex { $0.id == selection } ?? 0
+    let first = max(0, min(index - rect.rows / 2, listed.count - rect.rows))
+    for (offset, record) in listed.dropFirst(first).prefix(rect.rows).enumerated() {
+      let row = rect.row + offset
+      drawLine(record, on: &frame, row: row)
+      if record.id == selection {
+        frame.restyle(column: rect.column, row: row, columns: rect.columns) { $0 = Theme.cursor }
+      }
+    }
+    if first + rect.rows < listed.count {
+      let text = "+\(listed.count - first - rect.rows) more ↓"
+      frame.put(
+        text, column: rect.right - text.count - 1, row: rect.bottom - 1, style: Theme.quiet)
+    }
+  }
+
+  private func drawLine(_ record: RunRecord, on frame: inout Frame, row: Int) {
+    let style = Self.style(record)
+    let isFollowed = state.runs.focus?.id == record.id
+    let steps = record.total > 0 ? "\(record.step)/\(record.total)" : ""
+    let what = record.kind == .distill ? record.name : "\(record.kind.rawValue) \(record.name)"
+    drawColumns(
+      [
+        ("   \(what)", isFollowed ? Theme.strong : Theme.plain), (record.stateName, style),
+        (steps, Theme.plain), (record.loss.map(Format.loss) ?? "", Theme.plain),
+        (Format.age(state.now - record.createdAt), Theme.quiet),
+      ], on: &frame, row: row)
+    frame.write(
+      [(isFollowed ? "›" : " ", Theme.warning), (Self.mark(record), style)], column: rect.column,
+      row: row, maxColumns: 2)
+  }
+
+  /// Writes name, state, steps, loss and age, the last three at the right edges of their columns.
+  private func drawColumns(_ texts: [(String, Style)], on frame: inout Frame, row: Int) {
+    let widths = [min(32, max(10, rect.columns - 45)), 10, 14, 8, 10]
+    var column = rect.column
+    for (index, (text, style)) in texts.enumerated() {
+      let width = widths[index]
+      let padded =
+        index < 2 ? Format.pad(text, width - 1) + " " : Format.padLeft(text, width)
+      frame.put(padded, column: column, row: row, style: style, maxColumns: rect.right - column)
+      column += width
+    }
+  }
+
+  /// A mark that tells states apart without colour.
+  static func mark(_ record: RunRecord) -> String {
+    switch record.state {
+    case .queued: "~"
+    case .running: "▶"
+    case .paused: "‖"
+    case .done: "✓"
+    case .cancelled: "–"
+    case .failed: "✗"
+    case .lost: "?"
+    }
+  }
+
+  /// The colour of a state.
+  static func style(_ record: RunRecord) -> Style {
+    switch record.state {
+    case .queued: Theme.phase(.queued)
+    case .running: Theme.phase(.training)
+    case .paused: Theme.warning
+    case .done: Theme.phase(.trained)
+    case .cancelled: Theme.quiet
+    case .failed, .lost: Theme.failure
+    }
+  }
+}

@@ -1,0 +1,219 @@
+import Plans
+import Runs
+import TerminalUI
+
+/// The selected slot: its operator, what that costs, its losses, and what the teacher does there.
+struct SlotPanel {
+  let state: AppState
+  let rect: Rect
+  let isWide: Bool
+
+  private var slot: SlotID { state.cursor }
+  private var inner: Rect {
+    Rect(column: rect.column + 1, row: rect.row, columns: rect.columns - 1, rows: rect.rows)
+  }
+
+  func draw(on frame: inout Frame) {
+    let status = state.status(of: slot)
+    let name = "\(Format.two(slot.block)) \(slot.slot.title)"
+    if isWide {
+      frame.titledRule(
+        Rect(column: rect.column, row: rect.row, columns: rect.columns, rows: 1), title: name,
+        remark: "\(status.phase.mark) \(status.phase.meaning)")
+    } else {
+      frame.write(
+        [
+          (name, Theme.heading), ("  ", Theme.plain),
+          (status.phase.mark, Theme.phase(status.phase)),
+        ],
+        column: inner.column, row: rect.row, maxColumns: inner.columns)
+    }
+    var row = rect.row + 1
+    row = drawOperator(on: &frame, row: row)
+    row = drawLosses(on: &frame, row: row)
+    if isWide { row += 1 }
+    drawTeacher(on: &frame, row: row)
+  }
+
+  // MARK: - Operator and cost
+
+  private func drawOperator(on frame: inout Frame, row start: Int) -> Int {
+    let original = state.model.shape.original(slot.slot)
+    let spec = state.plan.spec(slot)
+    let isEdited = state.plan.edits[slot] != nil
+    var row = start
+    let originalLabel = OperatorCatalog.label(original)
+    var pieces = [(originalLabel, Theme.strong)]
+    if isEdited {
+      pieces += [(" → ", Theme.quiet), (OperatorCatalog.label(spec), Theme.strong)]
+    }
+    let used = frame.write(pieces, column: inner.column, row: row, maxColumns: inner.columns)
+    if isWide, let descriptor = OperatorCatalog.descriptor(named: spec.name) {
+      let text = isEdited ? descriptor.summary : "the teacher's own operator and weights"
+      frame.put(
+        Format.clip(text, max(0, inner.right - used - 2)), column: used + 2, row: row,
+        style: Theme.quiet)
+    }
+    row += 1
+    let before = state.model.cost(original)
+    let after = state.model.cost(spec)
+    for (name, old, new) in [
+      ("FLOPs", before.flops, after.flops),
+      ("params", Double(before.parameters), Double(after.parameters)),
+    ] {
+      let change = isEdited ? Format.change(from: old, to: new) : ""
+      frame.write(
+        [
+          (Format.pad(name, 6), Theme.quiet), (Format.padLeft(Format.metric(new), 7), Theme.plain),
+          (Format.padLeft(change, 7), Theme.plain),
+        ], column: inner.column, row: row, maxColumns: inner.columns)
+      row += 1
+    }
+    return row
+  }
+
+  // MARK: - Losses
+
+  private func drawLosses(on frame: inout Frame, row: Int) -> Int {
+    let kind = state.plan.stage1.loss(for: slot).rawValue.uppercased()
+    let status = state.status(of: slot)
+    guard let history = state.runs.focus?.history, status.phase != .pristine,
+      status.phase != .edited, status.phase != .stale
+    else {
+      let text =
+        switch status.phase {
+        case .edited: "\(kind) loss: d distils"
+        case .stale: "trained as \(trainedLabel)"
+        default: "not replaced"
+        }
+      frame.put(
+        Format.clip(text, inner.columns), column: inner.column, row: row, style: Theme.quiet)
+      return row + 2
+    }
+    let train = history.losses[slot] ?? []
+    let heldOut = history.heldOut[slot] ?? []
+    drawLoss(
+      kind == "HUBER" ? "Huber" : "\(kind) loss", train.last?.value, train.first?.value, &frame, row
+    )
+    drawLoss("held-out", heldOut.last?.value, heldOut.first?.value, &frame, row + 1)
+    return row + 2
+  }
+
+  private var trainedLabel: String {
+    state.runs.focus?.plan?.label(of: slot) ?? "something else"
+  }
+
+  private func drawLoss(
+    _ name: String, _ last: Double?, _ first: Double?, _ frame: inout Frame, _ row: Int
+  ) {
+    frame.write(
+      [
+        (Format.pad(name, 9), Theme.quiet),
+        (last.map(Format.loss) ?? "–", Theme.strong),
+        (first.map { " ← \(Format.loss($0))" } ?? "", Theme.quiet),
+      ], column: inner.column, row: row, maxColumns: inner.columns)
+  }
+
+  // MARK: - The teacher
+
+  private func drawTeacher(on frame: inout Frame, row start: Int) {
+    switch state.analysis {
+    case .ready(let analysis):
+      guard let block = analysis.block(slot.block) else {
+        drawNote("the statistics are of another depth", on: &frame, row: start)
+        return
+      }
+      let end = drawStatistics(block.statistics(of: slot.slot), analysis, on: &frame, row: start)
+      drawLocality(analysis, on: &frame, row: end)
+    case .unknown:
+      drawNote("looking for its statistics…", on: &frame, row: start)
+    case .computing(_, let done, let total):
+      let progress = total > 0 ? " \(done)/\(total)" : ""
+      let end = drawNote(
+        "computing…\(progress)", on: &frame, row: start)
+      if total > 0 {
+        frame.put(
+          Plot.bar(Double(done) / Double(total), columns: min(30, inner.columns)),
+          column: inner.column, row: end, style: Theme.quiet)
+      }
+    case .failed(let reason):
+      drawNote("no statistics: \(reason)", on: &frame, row: start)
+    }
+  }
+
+  /// Writes a note under the heading and returns the row after it.
+  @discardableResult
+  private func drawNote(_ text: String, on frame: inout Frame, row: Int) -> Int {
+    drawTeacherHeading(on: &frame, row: row)
+    let lines = Format.wrap(text, inner.columns - (isWide ? 1 : 0))
+      .prefix(max(0, rect.bottom - row - 1))
+    for (index, line) in lines.enumerated() {
+      frame.put(line, column: inner.column, row: row + 1 + index, style: Theme.quiet)
+    }
+    return row + 1 + lines.count
+  }
+
+  private func drawTeacherHeading(on frame: inout Frame, row: Int) {
+    frame.put(
+      isWide ? "the teacher's output here" : "teacher's output", column: inner.column, row: row,
+      style: Theme.heading)
+  }
+
+  private func drawStatistics(
+    _ statistics: ActivationSummary, _ analysis: ModelAnalysis, on frame: inout Frame, row: Int
+  ) -> Int {
+    drawTeacherHeading(on: &frame, row: row)
+    let rows = statistics.rows
+    let nameWidth = isWide ? 10 : 5
+    let column = nameWidth + 8
+    let spark = min(analysis.blocks.count, inner.columns - column - (isWide ? 1 : 0))
+    for (index, item) in rows.enumerated() {
+      let line = row + 1 + index
+      frame.write(
+        [
+          (Format.pad(isWide ? item.name : item.short, nameWidth), Theme.quiet),
+          (Format.padLeft(Format.statistic(item.value), 6), Theme.plain),
+        ], column: inner.column, row: line, maxColumns: inner.columns)
+      drawDepth(
+        analysis.blocks.map { $0.statistics(of: slot.slot).rows[index].value },
+        column: inner.column + column, width: spark, on: &frame, row: line)
+    }
+    return row + 1 + rows.count + (rect.rows >= 20 ? 1 : 0)
+  }
+
+  /// A statistic over all blocks, the selected one in bold.
+  private func drawDepth(
+    _ values: [Double], column: Int, width: Int, on frame: inout Frame, row: Int
+  ) {
+    guard width >= 4 else { return }
+    frame.put(
+      Plot.sparkline(values.map(Self.compressed), columns: width), column: column, row: row,
+      style: Theme.quiet)
+    let place = width >= values.count ? slot.block : slot.block * width / max(1, values.count)
+    frame.restyle(column: column + place, row: row, columns: 1) { $0 = Theme.warning }
+  }
+
+  /// Signed logarithm, so that one outlying block does not flatten all others.
+  private static func compressed(_ value: Double) -> Double {
+    value < 0 ? -compressed(-value) : (1 + value * 1000).logarithm
+  }
+
+  private func drawLocality(_ analysis: ModelAnalysis, on frame: inout Frame, row: Int) {
+    guard let share = analysis.share(block: slot.block), let block = analysis.block(slot.block)
+    else { return }
+    let title = isWide ? "attention ≤ k tokens away (┤ mean)" : "locality"
+    let value = "L\(analysis.paperBand) \(Format.share(share))"
+    frame.put(
+      Format.clip(title, inner.columns - value.count - 2), column: inner.column, row: row,
+      style: Theme.heading)
+    frame.put(
+      value, column: inner.right - value.count - (isWide ? 1 : 0), row: row, style: Theme.strong)
+    let height = min(rect.bottom - row - 1, isWide ? 13 : 8)
+    let plot = BandPlot(
+      bands: analysis.bands, shares: block.locality,
+      reference: isWide ? analysis.meanLocality : [], highlighted: analysis.paperBand)
+    plot.draw(
+      on: &frame,
+      in: Rect(column: inner.column, row: row + 1, columns: inner.columns, rows: height))
+  }
+}

@@ -1,0 +1,65 @@
+import TerminalUI
+
+/// The few styles of the screen; colour only repeats what a character already says.
+enum Theme {
+  static let plain = Style()
+  static let quiet = Style(foreground: .gray)
+  static let strong = Style(bold: true)
+  static let heading = Style(foreground: .cyan)
+  static let rule = Style(foreground: .gray, dim: true)
+  static let bar = Style(foreground: .index(252), background: .index(236))
+  static let barStrong = Style(foreground: .index(255), background: .index(236), bold: true)
+  static let barQuiet = Style(foreground: .index(246), background: .index(236))
+  static let barKey = Style(foreground: .index(117), background: .index(236), bold: true)
+  static let barChanged = Style(foreground: .index(222), background: .index(236), bold: true)
+  static let barWarning = Style(foreground: .index(222), background: .index(236))
+  static let barFailure = Style(foreground: .index(210), background: .index(236), bold: true)
+  static let selected = Style(foreground: .index(255), background: .index(24))
+  static let cursor = Style(bold: true, reverse: true)
+  static let warning = Style(foreground: .yellow)
+  static let failure = Style(foreground: .red)
+  static let trainCurve = Style(foreground: .cyan)
+  static let heldOutCurve = Style(foreground: .yellow)
+  static let field = Style(underline: true)
+
+  /// The colour of a slot's phase.
+  static func phase(_ phase: SlotPhase) -> Style {
+    switch phase {
+    case .pristine: quiet
+    case .edited: Style(foreground: .cyan)
+    case .queued: Style(foreground: .blue)
+    case .training: Style(foreground: .yellow)
+    case .trained: Style(foreground: .green)
+    case .stale: Style(foreground: .magenta)
+    case .failed: Style(foreground: .red)
+    }
+  }
+}
+
+extension Frame {
+  /// Writes pieces of text one after the other and returns the column after them.
+  @discardableResult
+  mutating func write(
+    _ pieces: [(String, Style)], column: Int, row: Int, maxColumns: Int
+  ) -> Int {
+    var position = column
+    for (text, style) in pieces {
+      position += put(
+        text, column: position, row: row, style: style,
+        maxColumns: max(0, column + maxColumns - position))
+    }
+    return position
+  }
+
+  /// Draws a horizontal rule with a title in it and an optional remark at its right end.
+  mutating func titledRule(_ rect: Rect, title: String, remark: String = "") {
+    hline(column: rect.column, row: rect.row, columns: rect.columns, style: Theme.rule)
+    let used = put(
+      " \(title) ", column: rect.column + 1, row: rect.row, style: Theme.heading,
+      maxColumns: rect.columns - 2)
+    if !remark.isEmpty && rect.columns - used - 4 > remark.count {
+      put(
+        " \(remark) ", column: rect.right - remark.count - 3, row: rect.row, style: Theme.quiet)
+    }
+  }
+}

@@ -1,0 +1,108 @@
+import Autograd
+import Foundation
+import Models
+import Nn
+import Sampling
+import TensorCore
+
+/// A batch of clean latents with everything random about one training step decided.
+package struct DiffusionBatch {
+  /// Clean latents (batch, channels, size, size).
+  package let latents: Tensor
+  /// Standard normal noise, same shape.
+  package let noise: Tensor
+  /// One step of the diffusion process per row.
+  package let steps: [Int]
+  /// Labels after label dropout; the null class is the model's `numClasses`.
+  package let labels: [Int]
+
+  package init(latents: Tensor, noise: Tensor, steps: [Int], labels: [Int]) {
+    self.latents = latents
+    self.noise = noise
+    self.steps = steps
+    self.labels = labels
+  }
+}
+
+/// What one training step did.
+package struct TrainingStepReport: Sendable {
+  /// Mean of mse + vb over the batch.
+  package let loss: Double
+  package let mse: Double
+  package let vb: Double
+  /// Global gradient norm before clipping.
+  package let gradientNorm: Double
+}
+
+/// Trains a whole DiT with the diffusion loss: the loop of pretraining and of stage 2.
+///
+/// Loss: mse + variational bound as `training_losses` of facebookresearch/DiT; AdamW, global-norm
+/// clipping, EMA.
+package final class DiffusionTrainer {
+  package let model: DiT
+  package let optimizer: AdamW
+  package let ema: EMA
+  private let diffusion: GaussianDiffusion
+
+  /// Makes a trainer for all parameters that are not frozen.
+  package init(model: DiT, diffusion: GaussianDiffusion, emaDecay: Float, weightDecay: Float = 0) {
+    self.model = model
+    self.diffusion = diffusion
+    let trainable = model.parameters.filter { !$0.isFrozen }
+    optimizer = AdamW(trainable, weightDecay: weightDecay)
+    ema = EMA(trainable, decay: emaDecay)
+  }
+
+  /// Takes one optimizer step.
+  ///
+  /// - Parameters:
+  ///   - batch: The samples.
+  ///   - microBatch: Rows per forward pass; the gradients of the parts add up.
+  ///   - rate: Learning rate.
+  ///   - clipNorm: Largest global gradient norm.
+  ///   - emaDecay: Decay of this step; nil for the trainer's own.
+  /// - Returns: The losses before the step and the gradient norm.
+  package func step(
+    _ batch: DiffusionBatch, microBatch: Int, rate: Double, clipNorm: Float, emaDecay: Float? = nil
+  ) -> TrainingStepReport {
+    let rows = batch.steps.count
+    var (loss, mse, vb) = (0.0, 0.0, 0.0)
+    var start = 0
+    while start < rows {
+      let range = start..<min(rows, start + microBatch)
+      let part = accumulate(batch, range, share: Float(range.count) / Float(rows))
+      loss += part.loss
+      mse += part.mse
+      vb += part.vb
+      start = range.upperBound
+    }
+    let norm = optimizer.step(rate: Float(rate), clipNorm: clipNorm)
+    ema.update(decay: emaDecay)
+    let scale = 1 / Double(rows)
+    return TrainingStepReport(
+      loss: loss * scale, mse: mse * scale, vb: vb * scale, gradientNorm: norm)
+  }
+
+  private func accumulate(_ batch: DiffusionBatch, _ range: Range<Int>, share: Float)
+    -> (loss: Double, mse: Double, vb: Double)
+  {
+    let latents = batch.latents.rows(range)
+    let noise = batch.noise.rows(range)
+    let steps = Array(batch.steps[range])
+    let noisy = diffusion.noisy(latents, noise: noise, steps: steps)
+    let tape = Tape()
+    let output = model(
+      Value(constant: noisy),
+      DiT.Conditioning(
+        timesteps: diffusion.modelTimesteps(steps), labels: Array(batch.labels[range])),
+      on: tape)
+    let terms = diffusion.trainingLoss(
+      modelOutput: output.tensor, start: latents, latents: noisy, noise: noise, steps: steps)
+    let gradient = diffusion.lossGradient(
+      modelOutput: output.tensor, start: latents, latents: noisy, noise: noise, steps: steps)
+    if share != 1 { for index in 0..<gradient.count { gradient[index] *= share } }
+    tape.backward(output, gradient)
+    func sum(_ values: [Float]) -> Double { values.reduce(0) { $0 + Double($1) } }
+    return (sum(terms.loss), sum(terms.mse), sum(terms.vb))
+  }
+}

@@ -1,0 +1,160 @@
+import Checkpoints
+import Foundation
+import Models
+import Nn
+import Sampling
+import TensorCore
+
+/// Trains a DiT from scratch on a latent data set, with checkpoints from which it resumes exactly.
+package final class Pretraining {
+  private let config: PretrainingConfig
+  private let dataset: LatentDataset
+  private let trainer: DiffusionTrainer
+  private let directory: String
+  private let modelMetadata: [String: String]
+  private var random: RandomStream
+  private var pooled: [Int: LatentDataset] = [:]
+  /// Number of steps taken so far.
+  package private(set) var step = 0
+
+  /// One line of progress.
+  package struct Progress: Codable, Sendable {
+    package let step, total, grid: Int
+    package let loss, mse, vb, gradientNorm, rate, samplesPerSecond: Double
+  }
+
+  /// Sets up a training, resuming from `directory` if it holds a checkpoint.
+  ///
+  /// - Parameters:
+  ///   - config: The recipe.
+  ///   - dataset: Normalised latents on the model's own grid.
+  ///   - directory: Receives `checkpoint.safetensors` and `model.safetensors`.
+  ///   - initialModel: A model file whose weights to start from; nil draws fresh ones.
+  ///   - modelMetadata: Written into the model file.
+  /// - Throws: `CheckpointError` or `PretrainingError` for a checkpoint that does not fit the recipe.
+  package init(
+    config: PretrainingConfig, dataset: LatentDataset, directory: String, initialModel: String?,
+    modelMetadata: [String: String]
+  ) throws {
+    self.config = config
+    self.dataset = dataset
+    self.directory = directory
+    self.modelMetadata = modelMetadata
+    let weights: any WeightSource =
+      try initialModel.map { SafetensorsWeights(try SafetensorsFile(path: $0)) }
+      ?? FreshWeights(seed: config.seed)
+    let model = try DiT(
+      config: config.model.dit, weights: weights,
+      initialization: .init(embedderStd: config.embedderStd))
+    trainer = DiffusionTrainer(
+      model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: config.emaDecay)
+    random = RandomStream(seed: config.seed, name: "pretraining")
+    if FileManager.default.fileExists(atPath: checkpointPath) { try resume() }
+  }
+
+  private var checkpointPath: String { directory + "/checkpoint.safetensors" }
+
+  /// Trains up to the recipe's last step, or until `shouldStop` says so; saves at the end.
+  package func run(shouldStop: () -> Bool, report: (Progress) -> Void) throws {
+    let total = config.totalSteps
+    var lastTime = Date()
+    var (loss, mse, vb, norm, count, samples) = (0.0, 0.0, 0.0, 0.0, 0, 0)
+    while step < total, !shouldStop() {
+      let (index, rate) = config.phase(at: step)
+      let phase = config.phases[index]
+      let data = pooled[phase.grid] ?? dataset.pooled(to: phase.grid)
+      pooled[phase.grid] = data
+      let batch = data.batch(
+        phase.batch, random: &random, processSteps: 1000, nullClass: config.model.numClasses,
+        labelDropout: config.labelDropout)
+      let decay = min(config.emaDecay, Float(step + 1) / Float(step + 10))
+      let result = trainer.step(
+        batch, microBatch: phase.microBatch, rate: rate, clipNorm: config.clipNorm, emaDecay: decay)
+      step += 1
+      guard result.loss.isFinite else {
+        throw PretrainingError(
+          "step \(step): the loss is not a number; resume from \(checkpointPath) with a lower rate")
+      }
+      loss += result.loss
+      mse += result.mse
+      vb += result.vb
+      norm += result.gradientNorm
+      count += 1
+      samples += phase.batch
+      if step % 50 == 0 || step == total {
+        let now = Date()
+        let scale = 1 / Double(count)
+        report(
+          Progress(
+            step: step, total: total, grid: phase.grid, loss: loss * scale, mse: mse * scale,
+            vb: vb * scale, gradientNorm: norm * scale, rate: rate,
+            samplesPerSecond: Double(samples) / now.timeIntervalSince(lastTime)))
+        lastTime = now
+        (loss, mse, vb, norm, count, samples) = (0, 0, 0, 0, 0, 0)
+      }
+      if step % config.checkpointEvery == 0 { try save() }
+    }
+    try save()
+  }
+
+  /// Writes the complete training state, and the averaged model beside it.
+  package func save() throws {
+    var items: [SafetensorsWriter.Item] = []
+    let optimizer = trainer.optimizer
+    for (index, parameter) in optimizer.parameters.enumerated() {
+      func add(_ prefix: String, _ tensor: Tensor) {
+        items.append(
+          .init(name: prefix + parameter.name, shape: tensor.shape, floats: tensor.values))
+      }
+      add("model.", parameter.value)
+      add("ema.", trainer.ema.averages[index])
+      add("first.", optimizer.first[index])
+      add("second.", optimizer.second[index])
+    }
+    try SafetensorsWriter.write(
+      items,
+      metadata: [
+        "espalier_pretraining": "1", "step": String(step), "random": String(random.state),
+        "optimizer_steps": String(optimizer.steps),
+      ], to: checkpointPath)
+    try saveModel()
+  }
+
+  private func saveModel() throws {
+    let averages = Dictionary(
+      uniqueKeysWithValues: zip(trainer.optimizer.parameters.map(\.name), trainer.ema.averages))
+    let items = trainer.model.parameters.map { parameter in
+      SafetensorsWriter.Item(
+        name: parameter.name, shape: parameter.value.shape,
+        floats: (averages[parameter.name] ?? parameter.value).values)
+    }
+    var metadata = modelMetadata
+    metadata["training_steps"] = String(step)
+    try SafetensorsWriter.write(items, metadata: metadata, to: directory + "/model.safetensors")
+  }
+
+  private func resume() throws {
+    let file = try SafetensorsFile(path: checkpointPath)
+    guard let steps = file.metadata["step"].flatMap(Int.init),
+      let state = file.metadata["random"].flatMap(UInt64.init),
+      let optimizerSteps = file.metadata["optimizer_steps"].flatMap(Int.init)
+    else {
+      throw PretrainingError(
+        "\(checkpointPath): no training state in its metadata; move the file away to start anew")
+    }
+    for (index, parameter) in trainer.optimizer.parameters.enumerated() {
+      func read(_ prefix: String, into tensor: Tensor) throws {
+        tensor.assign(
+          try SafetensorsWeights(file, prefix: prefix).tensor(
+            parameter.name, tensor.shape, .zeros))
+      }
+      try read("model.", into: parameter.value)
+      try read("ema.", into: trainer.ema.averages[index])
+      try read("first.", into: trainer.optimizer.first[index])
+      try read("second.", into: trainer.optimizer.second[index])
+    }
+    trainer.optimizer.steps = optimizerSteps
+    random = RandomStream(state: state)
+    step = steps
+  }
+}

@@ -1,0 +1,67 @@
+import Checkpoints
+import Foundation
+import Grafting
+import Models
+import Plans
+import Runs
+
+/// Images of the teacher and of the graft from the same noise and class, and their difference.
+struct PreviewJob {
+  let context: JobContext
+
+  func perform(_ request: PreviewRequest) throws -> String {
+    let files = try ModelFiles(request.modelPath)
+    let file = try files.open()
+    guard (0..<file.config.numClasses).contains(request.classLabel) else {
+      throw CheckpointError(
+        "\(context.run.requestPath): class \(request.classLabel) is outside 0 to "
+          + "\(file.config.numClasses - 1); choose a class of the model")
+    }
+    let plan = try request.planPath.map { try GraftPlan.load(path: $0) }
+    let total = (plan == nil ? 1 : 2) * request.steps
+    try context.emit(.started(pid: getpid(), totalSteps: total))
+    let teacher = try file.load()
+    let autoencoder = try files.autoencoder()
+    let sampler = LatentSampler(
+      steps: request.steps, guidance: Float(request.guidance), seed: request.seed)
+    var done = 0
+    func images(_ model: DiT, _ role: SampleRole) throws -> [RGBImage] {
+      var throttle = Throttle()
+      let latents = try sampler.sample(
+        model, labels: [Int](repeating: request.classLabel, count: request.count),
+        onStep: { _, _, _ in
+          done += 1
+          try context.checkpoint(step: done)
+          if throttle.isDue() {
+            try context.emit(
+              .progress(done: done, total: total, label: "sampling \(role.rawValue)"))
+          }
+        })
+      let images = autoencoder.rgbImages(ofScaled: latents)
+      try write(images, role, request)
+      return images
+    }
+    let before = try images(teacher, .teacher)
+    guard let plan else { return "teacher sampled" }
+    try plan.check(against: try files.reference())
+    let graft = try Graft(plan: plan, teacher: teacher, checkpoints: request.weights)
+    if !graft.freshSlots.isEmpty {
+      let list = graft.freshSlots.map(\.description).joined(separator: ", ")
+      try context.emit(.message("fresh weights in \(list)"))
+    }
+    let after = try images(graft.model, .graft)
+    try write(zip(before, after).map { $0.absoluteDifference(to: $1) }, .difference, request)
+    return "teacher and graft sampled"
+  }
+
+  private func write(_ images: [RGBImage], _ role: SampleRole, _ request: PreviewRequest) throws {
+    let path = "\(context.run.samplesPath)/\(role.rawValue).png"
+    let columns = Int(Double(images.count).squareRoot().rounded(.up))
+    try PNG.write(
+      images.count == 1 ? images[0] : RGBImage.grid(images, columns: columns, gap: 2), to: path)
+    try context.emit(
+      .sampled(
+        role: role, path: "samples/\(role.rawValue).png", classLabel: request.classLabel,
+        seed: request.seed))
+  }
+}

@@ -1,0 +1,78 @@
+import Dispatch
+import Foundation
+import Runs
+import TensorCore
+
+/// The process behind a run: claims its directory, does its job, and logs what happens.
+package enum Worker {
+  /// How much a worker yields to the terminal and everything else.
+  private static let niceness: Int32 = 10
+
+  /// Does the job of a run directory and returns the exit code.
+  ///
+  /// SIGTERM and SIGINT cancel softly; a lost terminal does not concern a worker.
+  package static func run(directory: String) -> Int32 {
+    let run: RunDirectory
+    do {
+      run = try RunDirectory.open(directory)
+      try run.claim()
+    } catch {
+      return fail("\(error)")
+    }
+    removeLeftovers(of: run)
+    signal(SIGPIPE, SIG_IGN)
+    signal(SIGHUP, SIG_IGN)
+    setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, niceness)
+    let context = JobContext(run: run)
+    let sources = [SIGTERM, SIGINT].map { number in
+      signal(number, SIG_IGN)
+      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+      source.setEventHandler { context.cancel() }
+      source.resume()
+      return source
+    }
+    let heartbeat = DispatchSource.makeTimerSource(queue: .global())
+    heartbeat.schedule(deadline: .now() + 1, repeating: 1)
+    heartbeat.setEventHandler { try? context.emit(.heartbeat(step: context.step)) }
+    heartbeat.resume()
+    defer {
+      heartbeat.cancel()
+      sources.forEach { $0.cancel() }
+    }
+    print("BLAS core \(Gemm.coreName), \(Parallel.threads) threads")
+    do {
+      let request = try run.request()
+      let text: String
+      switch request.job {
+      case .distill(let planPath):
+        text = try DistillJob(context: context, planPath: planPath).perform()
+      case .preview(let preview): text = try PreviewJob(context: context).perform(preview)
+      case .analyze(let analyze): text = try AnalyzeJob(context: context).perform(analyze)
+      }
+      try context.emit(.finished(outcome: .done, text: text))
+      return 0
+    } catch JobInterruption.cancelled {
+      try? context.emit(.finished(outcome: .cancelled, text: "cancelled at step \(context.step)"))
+      return 0
+    } catch {
+      try? context.emit(.finished(outcome: .failed, text: "\(error)"))
+      return fail("\(error)")
+    }
+  }
+
+  /// Removes what a killed predecessor had not finished writing.
+  private static func removeLeftovers(of run: RunDirectory) {
+    for folder in [run.checkpointsPath, run.samplesPath] {
+      let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+      for name in names where name.hasPrefix(".") && name.hasSuffix(".tmp") {
+        try? FileManager.default.removeItem(atPath: "\(folder)/\(name)")
+      }
+    }
+  }
+
+  private static func fail(_ text: String) -> Int32 {
+    // A log on a full disk must not bring the worker down.
+    try? FileHandle.standardError.write(contentsOf: Data("espalier worker: \(text)\n".utf8))
+    return 1
+  }
+}

@@ -1,0 +1,184 @@
+import Checkpoints
+import Foundation
+
+/// The shape of an AutoencoderKL, under the names of its `config.json` in diffusers.
+package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
+  /// Channels of the images.
+  package var inChannels = 3
+  /// Channels of the decoded images.
+  package var outChannels = 3
+  /// Channels of the latents.
+  package var latentChannels = 4
+  /// Channels of each resolution, from the finest; every further one halves the resolution.
+  package var blockOutChannels: [Int]
+  /// Residual blocks per resolution of the encoder; the decoder has one more.
+  package var layersPerBlock = 2
+  /// Groups of every group normalisation.
+  package var normNumGroups = 32
+  /// What latents are multiplied with before diffusion, unless there is a mean and a deviation.
+  package var scalingFactor = 0.18215
+  /// Mean per latent channel, if latents are standardised per channel.
+  package var latentMean: [Double]?
+  /// Standard deviation per latent channel, if latents are standardised per channel.
+  package var latentStd: [Double]?
+
+  private enum CodingKeys: String, CodingKey {
+    case inChannels = "in_channels"
+    case outChannels = "out_channels"
+    case latentChannels = "latent_channels"
+    case blockOutChannels = "block_out_channels"
+    case layersPerBlock = "layers_per_block"
+    case normNumGroups = "norm_num_groups"
+    case scalingFactor = "scaling_factor"
+    case latentMean = "latent_mean"
+    case latentStd = "latent_std"
+  }
+
+  /// Makes a configuration; everything not named is as in Stable Diffusion.
+  package init(blockOutChannels: [Int], layersPerBlock: Int = 2, normNumGroups: Int = 32) {
+    self.blockOutChannels = blockOutChannels
+    self.layersPerBlock = layersPerBlock
+    self.normNumGroups = normNumGroups
+  }
+
+  /// Decodes a configuration; absent keys are as in Stable Diffusion, except the channel list.
+  package init(from decoder: any Decoder) throws {
+    let keys = try decoder.container(keyedBy: CodingKeys.self)
+    blockOutChannels = try keys.decode([Int].self, forKey: .blockOutChannels)
+    inChannels = try keys.decodeIfPresent(Int.self, forKey: .inChannels) ?? 3
+    outChannels = try keys.decodeIfPresent(Int.self, forKey: .outChannels) ?? 3
+    latentChannels = try keys.decodeIfPresent(Int.self, forKey: .latentChannels) ?? 4
+    layersPerBlock = try keys.decodeIfPresent(Int.self, forKey: .layersPerBlock) ?? 2
+    normNumGroups = try keys.decodeIfPresent(Int.self, forKey: .normNumGroups) ?? 32
+    scalingFactor = try keys.decodeIfPresent(Double.self, forKey: .scalingFactor) ?? 0.18215
+    latentMean = try keys.decodeIfPresent([Double].self, forKey: .latentMean)
+    latentStd = try keys.decodeIfPresent([Double].self, forKey: .latentStd)
+  }
+
+  /// Pixels per latent position along one axis.
+  package var spatialFactor: Int { 1 << (blockOutChannels.count - 1) }
+
+  /// Reads the text of a `config.json`.
+  ///
+  /// - Parameters:
+  ///   - json: The text.
+  ///   - file: Name of its origin, for errors.
+  /// - Returns: A configuration whose numbers fit together.
+  /// - Throws: `CheckpointError` that names the key at fault.
+  package static func parse(_ json: Data, file: String) throws(CheckpointError) -> Self {
+    let config: AutoencoderKLConfig
+    do {
+      config = try JSONDecoder().decode(Self.self, from: json)
+    } catch DecodingError.keyNotFound(let key, _) {
+      throw CheckpointError(
+        "\(file): the autoencoder's configuration lacks \"\(key.stringValue)\";"
+          + " use the config.json that belongs to the weights")
+    } catch DecodingError.typeMismatch(_, let context) where !context.codingPath.isEmpty {
+      let key = context.codingPath.map(\.stringValue).joined(separator: ".")
+      throw CheckpointError(
+        "\(file): \"\(key)\" of the autoencoder's configuration has the wrong type;"
+          + " use the config.json that belongs to the weights")
+    } catch {
+      throw CheckpointError(
+        "\(file): the autoencoder's configuration is no JSON object;"
+          + " use the config.json that belongs to the weights")
+    }
+    try config.validate(file: file)
+    return config
+  }
+
+  /// Checks that the numbers fit together.
+  ///
+  /// - Parameter file: Name of the origin, for errors.
+  /// - Throws: `CheckpointError` that names the key at fault.
+  package func validate(file: String) throws(CheckpointError) {
+    func require(_ holds: Bool, _ key: String, _ found: Any, _ expected: String)
+      throws(CheckpointError)
+    {
+      if holds { return }
+      throw CheckpointError(
+        "\(file): \"\(key)\" of the autoencoder's configuration is \(found), expected \(expected);"
+          + " use the config.json that belongs to the weights")
+    }
+    let channels = 1...65536
+    try require(
+      (1...8).contains(blockOutChannels.count) && blockOutChannels.allSatisfy(channels.contains),
+      "block_out_channels", blockOutChannels, "1 to 8 positive channel counts")
+    try require(channels.contains(inChannels), "in_channels", inChannels, "a positive number")
+    try require(channels.contains(outChannels), "out_channels", outChannels, "a positive number")
+    try require(
+      channels.contains(latentChannels), "latent_channels", latentChannels, "a positive number")
+    try require((1...64).contains(layersPerBlock), "layers_per_block", layersPerBlock, "1 to 64")
+    try require(
+      normNumGroups > 0 && blockOutChannels.allSatisfy { $0 % normNumGroups == 0 },
+      "norm_num_groups", normNumGroups, "a divisor of every entry of \(blockOutChannels)")
+    try require(
+      scalingFactor.isFinite && scalingFactor > 0, "scaling_factor", scalingFactor,
+      "a positive number")
+    let mean = latentMean ?? []
+    let deviation = latentStd ?? []
+    try require(
+      (latentMean == nil) == (latentStd == nil), "latent_std", deviation,
+      "it together with \"latent_mean\"")
+    try require(
+      latentMean == nil || mean.count == latentChannels, "latent_mean", mean,
+      "\(latentChannels) numbers")
+    try require(
+      latentStd == nil
+        || (deviation.count == latentChannels && deviation.allSatisfy { $0.isFinite && $0 > 0 }),
+      "latent_std", deviation, "\(latentChannels) positive numbers")
+  }
+
+  /// Finds the configuration of an open weight file.
+  ///
+  /// It is the `config` entry of the file's metadata, else a `config.json` in the same folder, else it is
+  /// read off the shapes of the weights; those do not show the number of groups, which is then 32.
+  /// - Parameter file: The weights.
+  /// - Returns: A configuration whose numbers fit together.
+  /// - Throws: `CheckpointError` if what is found cannot be used.
+  package static func find(for file: SafetensorsFile) throws(CheckpointError) -> Self {
+    if let text = file.metadata["config"] {
+      return try parse(Data(text.utf8), file: file.path)
+    }
+    let sibling = URL(filePath: file.path).deletingLastPathComponent().appending(
+      path: "config.json")
+    if let json = try? Data(contentsOf: sibling) { return try parse(json, file: sibling.path) }
+    return try inferred(from: file)
+  }
+
+  /// Reads the configuration off the shapes of the weights.
+  ///
+  /// - Parameters:
+  ///   - file: The weights.
+  ///   - prefix: What precedes every key.
+  ///   - normNumGroups: The number of groups, which shapes do not show.
+  /// - Returns: A configuration whose numbers fit together.
+  /// - Throws: `CheckpointError` if a telling weight is missing.
+  package static func inferred(
+    from file: SafetensorsFile, prefix: String = "", normNumGroups: Int = 32
+  ) throws(CheckpointError) -> Self {
+    func shape(_ name: String) throws(CheckpointError) -> [Int] {
+      if let entry = file.entry(prefix + name), entry.shape.count == 4 { return entry.shape }
+      throw CheckpointError(
+        "\(file.path): tensor '\(prefix + name)' is missing or no convolution weight;"
+          + " check that the file holds an AutoencoderKL in the naming of diffusers")
+    }
+    var channels: [Int] = []
+    while file.entry("\(prefix)encoder.down_blocks.\(channels.count).resnets.0.conv1.weight") != nil
+    {
+      channels.append(
+        try shape("encoder.down_blocks.\(channels.count).resnets.0.conv1.weight")[0])
+    }
+    var layers = 0
+    while file.entry("\(prefix)encoder.down_blocks.0.resnets.\(layers).conv1.weight") != nil {
+      layers += 1
+    }
+    var config = AutoencoderKLConfig(
+      blockOutChannels: channels, layersPerBlock: layers, normNumGroups: normNumGroups)
+    config.inChannels = try shape("encoder.conv_in.weight")[1]
+    config.latentChannels = try shape("decoder.conv_in.weight")[1]
+    config.outChannels = try shape("decoder.conv_out.weight")[0]
+    try config.validate(file: file.path)
+    return config
+  }
+}

@@ -1,0 +1,307 @@
+import CKernels
+import Nn
+import TensorCore
+
+/// The layers of the autoencoder and the judge, for inference: planes in NCHW order, no tape.
+
+/// Group normalisation, kept as what it needs to become one scale and shift per plane.
+package struct GroupNorm {
+  private let weight: Tensor
+  private let bias: Tensor
+  private let groups: Int
+  private let epsilon: Float = 1e-6
+
+  init(_ weights: any WeightSource, _ name: String, channels: Int, groups: Int) throws {
+    weight = try weights.tensor(name + ".weight", [channels], .ones)
+    bias = try weights.tensor(name + ".bias", [channels], .zeros)
+    self.groups = groups
+  }
+
+  /// The affine map (batch, C) per plane of x (batch, C, H, W) that normalises it.
+  func planeScales(_ x: Tensor) -> (scale: Tensor, shift: Tensor) {
+    let batch = x.shape[0]
+    let channels = x.shape[1]
+    let members = channels / groups
+    let size = members * x.shape[2] * x.shape[3]
+    let scale = Tensor([batch, channels])
+    let shift = Tensor([batch, channels])
+    Parallel.ranges(batch * groups, grain: max(1, 65536 / size)) { range in
+      for group in range {
+        var mean: Float = 0
+        var deviation: Float = 0
+        ck_groupnorm_moments_f32(&mean, &deviation, x.pointer + group * size, size, epsilon)
+        for member in 0..<members {
+          let channel = group % groups * members + member
+          let factor = weight[channel] * deviation
+          scale[group * members + member] = factor
+          shift[group * members + member] = bias[channel] - mean * factor
+        }
+      }
+    }
+    return (scale, shift)
+  }
+
+  /// The normalised planes, in a tensor of their own.
+  func callAsFunction(_ x: Tensor) -> Tensor {
+    let (scale, shift) = planeScales(x)
+    let result = Tensor(x.shape)
+    let size = x.shape[2] * x.shape[3]
+    Parallel.ranges(scale.count, grain: max(1, 65536 / size)) { range in
+      for plane in range {
+        ck_scale_shift_silu_forward_f32(
+          result.pointer + plane * size, x.pointer + plane * size, size, scale[plane],
+          shift[plane], 0)
+      }
+    }
+    return result
+  }
+}
+
+/// A 3x3 convolution that can take normalisation, SiLU, doubling and a residual sum along.
+package struct Convolution3x3 {
+  /// What happens to the resolution.
+  package enum Resampling {
+    /// Nothing; one zero on every side.
+    case none
+    /// Nearest-neighbour doubling before the convolution.
+    case doubling
+    /// Stride two; zeros only below and right, as in diffusers, or on every side.
+    case halving(padsAllSides: Bool)
+  }
+
+  private let packed: Tensor
+  private let bias: Tensor
+  private let inputs: Int
+  private let outputs: Int
+  private let resampling: Resampling
+
+  /// Reads `name.weight` (outputs, inputs, 3, 3) and `name.bias`.
+  ///
+  /// - Parameters:
+  ///   - weights: Source of both.
+  ///   - name: Key without the last part.
+  ///   - inputs: Channels of the input.
+  ///   - outputs: Channels of the result.
+  ///   - resampling: What happens to the resolution.
+  /// - Throws: What the source throws.
+  package init(
+    _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int,
+    _ resampling: Resampling = .none
+  ) throws {
+    let weight = try weights.tensor(name + ".weight", [outputs, inputs, 3, 3], .xavierUniform)
+    bias = try weights.tensor(name + ".bias", [outputs], .zeros)
+    packed = Tensor([Int(ck_conv3x3_packed_size(Int32(outputs), Int32(inputs)))])
+    ck_conv3x3_pack_f32(packed.pointer, weight.pointer, Int32(outputs), Int32(inputs))
+    self.inputs = inputs
+    self.outputs = outputs
+    self.resampling = resampling
+  }
+
+  /// Convolves x (batch, inputs, H, W).
+  ///
+  /// - Parameters:
+  ///   - x: The input.
+  ///   - norm: If given, the convolution sees SiLU(norm(x)).
+  ///   - residual: Added to the result.
+  ///   - clampsNegative: If true, negative results become 0 (ReLU).
+  /// - Returns: (batch, outputs, H', W').
+  package func callAsFunction(
+    _ x: Tensor, after norm: GroupNorm? = nil, plus residual: Tensor? = nil,
+    clampsNegative: Bool = false
+  ) -> Tensor {
+    precondition(x.shape.count == 4 && x.shape[1] == inputs, "convolution: input \(x.shape)")
+    let batch = x.shape[0]
+    var shape = geometry(height: x.shape[2], width: x.shape[3])
+    let plane = Int(ck_conv3x3_plane_size(&shape))
+    let result = Tensor([batch, outputs, Int(shape.out_height), Int(shape.out_width)])
+    precondition(residual == nil || residual?.shape == result.shape, "convolution: residual")
+    let planes = Tensor([batch * inputs, plane])
+    let affine = norm?.planeScales(x)
+    let size = x.shape[2] * x.shape[3]
+    Parallel.ranges(batch * inputs, grain: max(1, 16384 / plane)) { range in
+      var shape = shape
+      for index in range {
+        ck_conv3x3_fill_f32(
+          planes.pointer + index * plane, x.pointer + index * size, &shape,
+          affine?.scale[index] ?? 1, affine?.shift[index] ?? 0, affine == nil ? 0 : 1)
+      }
+    }
+    // A task is a band of rows whose input stays in the cache while all output channels use it.
+    let height = Int(shape.out_height)
+    let rowSize = inputs * Int(shape.row) * Int(shape.stride)
+    let rows = max(1, min(height, 65536 / max(1, rowSize)))
+    let bands = (height + rows - 1) / rows
+    let outputSize = result.count / max(1, batch)
+    Parallel.tasks(batch * bands) { task in
+      var shape = shape
+      let image = task / bands
+      let first = task % bands * rows
+      ck_conv3x3_forward_f32(
+        result.pointer + image * outputSize, planes.pointer + image * inputs * plane,
+        packed.pointer, bias.pointer,
+        residual.map { UnsafePointer($0.pointer + image * outputSize) },
+        &shape, Int32(inputs), Int32(outputs), Int32(first), Int32(min(height, first + rows)),
+        clampsNegative ? 1 : 0)
+    }
+    return result
+  }
+
+  private func geometry(height: Int, width: Int) -> ck_conv3x3_shape {
+    let (upsample, stride, pad): (Int32, Int32, Int32) =
+      switch resampling {
+      case .none: (1, 1, 1)
+      case .doubling: (2, 1, 1)
+      case .halving(let padsAllSides): (1, 2, padsAllSides ? 1 : 0)
+      }
+    return ck_conv3x3_geometry(Int32(height), Int32(width), upsample, stride, pad)
+  }
+}
+
+/// A 1x1 convolution: one matrix applied to the channels of every position.
+struct PointwiseConvolution {
+  private let weight: Tensor
+  private let bias: Tensor
+  private let inputs: Int
+  private let outputs: Int
+
+  init(_ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int) throws {
+    weight = try weights.tensor(name + ".weight", [outputs, inputs, 1, 1], .xavierUniform)
+    bias = try weights.tensor(name + ".bias", [outputs], .zeros)
+    self.inputs = inputs
+    self.outputs = outputs
+  }
+
+  /// Applies it to x (batch, inputs, H, W).
+  func callAsFunction(_ x: Tensor) -> Tensor {
+    precondition(x.shape[1] == inputs, "pointwise convolution: input \(x.shape)")
+    let size = x.shape[2] * x.shape[3]
+    let result = Tensor([x.shape[0], outputs, x.shape[2], x.shape[3]])
+    for image in 0..<x.shape[0] {
+      let target = result.pointer + image * outputs * size
+      for channel in 0..<outputs {
+        (target + channel * size).update(repeating: bias[channel], count: size)
+      }
+      Gemm.run(
+        m: outputs, n: size, k: inputs, a: weight.pointer, b: x.pointer + image * inputs * size,
+        beta: 1, c: target)
+    }
+    return result
+  }
+}
+
+/// A residual block: two convolutions, each after group normalisation and SiLU.
+struct ResidualBlock {
+  private let norm1, norm2: GroupNorm
+  private let conv1, conv2: Convolution3x3
+  private let shortcut: PointwiseConvolution?
+
+  init(
+    _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int, groups: Int
+  ) throws {
+    norm1 = try GroupNorm(weights, name + ".norm1", channels: inputs, groups: groups)
+    conv1 = try Convolution3x3(weights, name + ".conv1", inputs, outputs)
+    norm2 = try GroupNorm(weights, name + ".norm2", channels: outputs, groups: groups)
+    conv2 = try Convolution3x3(weights, name + ".conv2", outputs, outputs)
+    shortcut =
+      inputs == outputs
+      ? nil : try PointwiseConvolution(weights, name + ".conv_shortcut", inputs, outputs)
+  }
+
+  /// Applies it to x (batch, inputs, H, W).
+  func callAsFunction(_ x: Tensor) -> Tensor {
+    conv2(conv1(x, after: norm1), after: norm2, plus: shortcut?(x) ?? x)
+  }
+}
+
+/// Self-attention of one head over all positions, with a residual sum.
+struct SpatialAttention {
+  private let norm: GroupNorm
+  /// Rows: queries, keys, values (3C, C).
+  private let qkvWeight: Tensor
+  private let qkvBias: Tensor
+  private let outWeight: Tensor
+  private let outBias: Tensor
+  private let channels: Int
+
+  init(_ weights: any WeightSource, _ name: String, channels: Int, groups: Int) throws {
+    norm = try GroupNorm(weights, name + ".group_norm", channels: channels, groups: groups)
+    qkvWeight = Tensor([3 * channels, channels])
+    qkvBias = Tensor([3 * channels])
+    self.channels = channels
+    for (part, (current, legacy)) in [("to_q", "query"), ("to_k", "key"), ("to_v", "value")]
+      .enumerated()
+    {
+      let rows = (part * channels)..<((part + 1) * channels)
+      let (weight, bias) = try Self.linear(weights, name, current, legacy, channels)
+      qkvWeight.rows(rows).assign(weight)
+      qkvBias.rows(rows).assign(bias)
+    }
+    (outWeight, outBias) = try Self.linear(weights, name, "to_out.0", "proj_attn", channels)
+  }
+
+  /// Reads a linear layer under its present name, or under the one of early diffusers releases, whose
+  /// weight some files keep as a 1x1 convolution.
+  private static func linear(
+    _ weights: any WeightSource, _ name: String, _ current: String, _ legacy: String,
+    _ channels: Int
+  ) throws -> (weight: Tensor, bias: Tensor) {
+    let square = [channels, channels]
+    let present: any Error
+    do {
+      return (
+        try weights.tensor("\(name).\(current).weight", square, .xavierUniform),
+        try weights.tensor("\(name).\(current).bias", [channels], .zeros)
+      )
+    } catch { present = error }
+    for shape in [square, square + [1, 1]] {
+      for key in [legacy, current] {
+        if let weight = try? weights.tensor("\(name).\(key).weight", shape, .xavierUniform),
+          let bias = try? weights.tensor("\(name).\(key).bias", [channels], .zeros)
+        {
+          return (weight.reshaped(square), bias)
+        }
+      }
+    }
+    throw present
+  }
+
+  /// Applies it to x (batch, C, H, W).
+  func callAsFunction(_ x: Tensor) -> Tensor {
+    let batch = x.shape[0]
+    let tokens = x.shape[2] * x.shape[3]
+    let normed = norm(x)
+    let result = Tensor(x.shape)
+    let qkv = Tensor([batch, tokens, 3 * channels])
+    let mixed = Tensor([batch, tokens, channels])
+    let logSums = Tensor([batch, tokens])
+    for image in 0..<batch {
+      let rows = qkv.pointer + image * tokens * 3 * channels
+      for token in 0..<tokens {
+        (rows + token * 3 * channels).update(from: qkvBias.pointer, count: 3 * channels)
+      }
+      Gemm.run(
+        transposeA: true, transposeB: true, m: tokens, n: 3 * channels, k: channels,
+        a: normed.pointer + image * channels * tokens, b: qkvWeight.pointer, beta: 1, c: rows)
+    }
+    Parallel.tasks(batch) { image in
+      let rows = qkv.pointer + image * tokens * 3 * channels
+      ck_attention_forward_f32(
+        rows, rows + channels, rows + 2 * channels, 3 * channels,
+        mixed.pointer + image * tokens * channels, channels, logSums.pointer + image * tokens,
+        tokens, channels, 1 / Float(channels).squareRoot(), tokens, tokens)
+    }
+    for image in 0..<batch {
+      let target = result.pointer + image * channels * tokens
+      let source = x.pointer + image * channels * tokens
+      for channel in 0..<channels {
+        for position in (channel * tokens)..<((channel + 1) * tokens) {
+          target[position] = source[position] + outBias[channel]
+        }
+      }
+      Gemm.run(
+        transposeB: true, m: channels, n: tokens, k: channels, a: outWeight.pointer,
+        b: mixed.pointer + image * tokens * channels, beta: 1, c: target)
+    }
+    return result
+  }
+}

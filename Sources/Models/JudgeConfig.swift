@@ -1,0 +1,79 @@
+import Checkpoints
+import Foundation
+
+/// The layer list of a judge, as the `config` entry of its file's metadata states it.
+package struct JudgeConfig: Codable, Equatable, Sendable {
+  /// One layer.
+  package struct Layer: Codable, Equatable, Sendable {
+    /// First part of the keys of its weights.
+    package let name: String
+    /// "conv3x3" with ReLU, "global_average_pool" or "linear".
+    package let type: String
+    /// Channels in.
+    package let `in`: Int?
+    /// Channels out.
+    package let out: Int?
+    /// Step of a convolution, 1 or 2.
+    package let stride: Int?
+    /// Zeros on every side, 1.
+    package let padding: Int?
+    /// "relu" after a convolution.
+    package let activation: String?
+  }
+
+  /// Convolutions, then the average, then one linear layer.
+  package let layers: [Layer]
+  /// Names of the classes, in the order of the logits.
+  package let classes: [String]
+  /// Share of correct answers on images it was not trained on, if stated.
+  package let accuracy: Double?
+
+  /// Reads the configuration of an open weight file.
+  ///
+  /// - Parameter file: The weights.
+  /// - Returns: A configuration that `ShapeJudge` can build.
+  /// - Throws: `CheckpointError` if there is none or it describes another network.
+  package static func find(for file: SafetensorsFile) throws(CheckpointError) -> JudgeConfig {
+    let advice = "; use the judge that belongs to this version"
+    guard let text = file.metadata["config"] else {
+      throw CheckpointError(
+        "\(file.path): the metadata lacks \"config\", expected a judge's layers" + advice)
+    }
+    let config: JudgeConfig
+    do {
+      config = try JSONDecoder().decode(JudgeConfig.self, from: Data(text.utf8))
+    } catch {
+      throw CheckpointError(
+        "\(file.path): \"config\" of the metadata is no list of a judge's layers and classes"
+          + advice)
+    }
+    if let fault = config.fault {
+      throw CheckpointError("\(file.path): \"config\" of the metadata \(fault)" + advice)
+    }
+    return config
+  }
+
+  /// The convolutions in order.
+  var convolutions: ArraySlice<Layer> { layers.dropLast(2) }
+
+  /// What keeps the network from being built, if anything.
+  private var fault: String? {
+    guard layers.count >= 3, layers[layers.count - 2].type == "global_average_pool",
+      let head = layers.last, head.type == "linear"
+    else { return "must list convolutions, a global_average_pool and a linear layer" }
+    var channels: Int?
+    for layer in convolutions {
+      guard layer.type == "conv3x3", layer.activation == "relu", layer.padding == 1,
+        layer.stride == 1 || layer.stride == 2
+      else { return "has a layer \"\(layer.name)\" that is no 3x3 convolution with ReLU" }
+      guard let inputs = layer.in, let outputs = layer.out, inputs > 0, outputs > 0,
+        channels == nil || channels == inputs
+      else { return "has a layer \"\(layer.name)\" whose channels do not fit the one before" }
+      channels = outputs
+    }
+    guard head.in == channels, head.out == classes.count, !classes.isEmpty else {
+      return "has a layer \"\(head.name)\" that does not fit the features and classes"
+    }
+    return nil
+  }
+}

@@ -1,0 +1,106 @@
+import Autograd
+import CKernels
+import TensorCore
+
+/// AdamW with decoupled weight decay and bias correction, as `torch.optim.AdamW`.
+package final class AdamW {
+  /// The optimised parameters, in a fixed order.
+  package let parameters: [Parameter]
+  package let beta1: Float
+  package let beta2: Float
+  package let epsilon: Float
+  package let weightDecay: Float
+  /// Number of steps taken.
+  package var steps = 0
+  /// First and second moments, parallel to `parameters`.
+  package let first: [Tensor]
+  package let second: [Tensor]
+
+  /// Makes an optimizer with zero moments.
+  package init(
+    _ parameters: [Parameter], beta1: Float = 0.9, beta2: Float = 0.999, epsilon: Float = 1e-8,
+    weightDecay: Float = 0
+  ) {
+    self.parameters = parameters
+    self.beta1 = beta1
+    self.beta2 = beta2
+    self.epsilon = epsilon
+    self.weightDecay = weightDecay
+    first = parameters.map { Tensor.zeros($0.value.shape) }
+    second = parameters.map { Tensor.zeros($0.value.shape) }
+  }
+
+  /// The L2 norm of all gradients together.
+  package var gradientNorm: Double {
+    var total = 0.0
+    for parameter in parameters {
+      guard let gradient = parameter.gradient else { continue }
+      total += ck_sum_squares_f32(gradient.pointer, gradient.count)
+    }
+    return total.squareRoot()
+  }
+
+  /// Takes one step and clears the gradients.
+  ///
+  /// - Parameters:
+  ///   - rate: Learning rate of this step.
+  ///   - clipNorm: Largest global gradient norm, as `torch.nn.utils.clip_grad_norm_`; nil for none.
+  ///   - gradientScale: Factor for every gradient, applied before clipping.
+  /// - Returns: The norm of the scaled gradients before clipping.
+  @discardableResult
+  package func step(rate: Float, clipNorm: Float? = nil, gradientScale: Float = 1) -> Double {
+    let norm = gradientNorm * Double(gradientScale)
+    var scale = gradientScale
+    if let clipNorm { scale *= min(1, clipNorm / (Float(norm) + 1e-6)) }
+    steps += 1
+    let correction1 = 1 - Float(powInteger(Double(beta1), steps))
+    let correction2 = 1 - Float(powInteger(Double(beta2), steps))
+    for (index, parameter) in parameters.enumerated() {
+      guard let gradient = parameter.gradient else { continue }
+      let (value, m, v) = (parameter.value, first[index], second[index])
+      Parallel.ranges(value.count, grain: 1 << 14) { range in
+        let start = range.lowerBound
+        ck_adamw_f32(
+          value.pointer + start, gradient.pointer + start, m.pointer + start, v.pointer + start,
+          range.count, rate, beta1, beta2, epsilon, weightDecay, correction1, correction2, scale)
+      }
+      parameter.clearGradient()
+    }
+    return norm
+  }
+
+  private func powInteger(_ base: Double, _ exponent: Int) -> Double {
+    var result = 1.0
+    var factor = base
+    var rest = exponent
+    while rest > 0 {
+      if rest & 1 == 1 { result *= factor }
+      factor *= factor
+      rest >>= 1
+    }
+    return result
+  }
+}
+
+/// An exponential moving average of parameters, started as a copy of them.
+package final class EMA {
+  private let parameters: [Parameter]
+  /// The averages, parallel to the parameters.
+  package let averages: [Tensor]
+  package let decay: Float
+
+  package init(_ parameters: [Parameter], decay: Float) {
+    self.parameters = parameters
+    self.decay = decay
+    averages = parameters.map { $0.value.copied() }
+  }
+
+  /// average = decay * average + (1 - decay) * parameter.
+  ///
+  /// - Parameter decay: Decay of this update; nil for the average's own.
+  package func update(decay: Float? = nil) {
+    for (parameter, average) in zip(parameters, averages) {
+      ck_ema_f32(average.pointer, parameter.value.pointer, average.count, decay ?? self.decay)
+    }
+  }
+}

@@ -1,0 +1,37 @@
+import Foundation
+
+/// A learning rate as a function of the step: linear warm-up, then a decay.
+package struct LearningRateSchedule: Sendable, Equatable {
+  /// What happens after the warm-up.
+  package enum Decay: Sendable, Equatable {
+    case constant
+    /// Multiplied by gamma at every milestone, a step number.
+    case multiStep(milestones: [Int], gamma: Double)
+    /// Half a cosine from the base rate down to `final` times it at the last step.
+    case cosine(totalSteps: Int, final: Double)
+  }
+
+  package var base: Double
+  package var warmupSteps: Int
+  package var decay: Decay
+
+  package init(base: Double, warmupSteps: Int = 0, decay: Decay = .constant) {
+    self.base = base
+    self.warmupSteps = warmupSteps
+    self.decay = decay
+  }
+
+  /// The rate of step `step`, counted from 0.
+  package func rate(step: Int) -> Double {
+    let warm = step < warmupSteps ? Double(step + 1) / Double(warmupSteps) : 1
+    switch decay {
+    case .constant: return base * warm
+    case .multiStep(let milestones, let gamma):
+      return base * warm * pow(gamma, Double(milestones.count { $0 <= step }))
+    case .cosine(let total, let final):
+      let span = Double(max(1, total - warmupSteps))
+      let progress = min(1, max(0, Double(step - warmupSteps) / span))
+      return base * warm * (final + (1 - final) * 0.5 * (1 + cos(.pi * progress)))
+    }
+  }
+}

@@ -1,0 +1,91 @@
+import Autograd
+import Checkpoints
+import TensorCore
+
+/// How a parameter starts when it is not loaded from a file.
+package enum Initializer {
+  case zeros
+  case ones
+  /// U(-bound, bound); PyTorch's default for linear and convolution layers is bound 1/sqrt(fan_in).
+  case uniform(Float)
+  /// N(0, std^2).
+  case normal(Float)
+  /// Xavier uniform of a matrix (out, in...).
+  case xavierUniform
+  /// A fixed table.
+  case table([Float])
+
+  /// Makes a tensor of the given shape.
+  package func tensor(_ shape: [Int], random: inout RandomStream) -> Tensor {
+    let result = Tensor(shape)
+    func fillUniform(_ bound: Float) {
+      for index in 0..<result.count { result[index] = Float(random.uniform() * 2 - 1) * bound }
+    }
+    switch self {
+    case .zeros: result.fill(0)
+    case .ones: result.fill(1)
+    case .uniform(let bound): fillUniform(bound)
+    case .normal(let std): random.fillNormal(result.pointer, count: result.count, scale: std)
+    case .xavierUniform:
+      let fanIn = shape.dropFirst().reduce(1, *)
+      fillUniform((6 / Float(fanIn + shape[0])).squareRoot())
+    case .table(let values): return Tensor(values, shape: shape)
+    }
+    return result
+  }
+}
+
+/// Where a module gets its parameters: freshly drawn, or from a checkpoint.
+package protocol WeightSource {
+  /// The tensor for a checkpoint key.
+  ///
+  /// - Throws: `CheckpointError` if the key is missing or has another shape.
+  func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor
+}
+
+extension WeightSource {
+  /// A parameter under its checkpoint key.
+  package func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws
+    -> Parameter
+  {
+    Parameter(name, try tensor(name, shape, initializer))
+  }
+}
+
+/// Draws every parameter from its initializer, each from a stream of its own named by its key.
+package struct FreshWeights: WeightSource {
+  private let seed: UInt64
+
+  package init(seed: UInt64) { self.seed = seed }
+
+  package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
+    var random = RandomStream(seed: seed, name: name)
+    return initializer.tensor(shape, random: &random)
+  }
+}
+
+/// Reads every parameter from a dictionary of tensors.
+package struct DictionaryWeights: WeightSource {
+  private let tensors: [String: Tensor]
+  private let origin: String
+
+  /// Serves tensors under their keys; `origin` names them in errors.
+  package init(_ tensors: [String: Tensor], origin: String) {
+    self.tensors = tensors
+    self.origin = origin
+  }
+
+  package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+    guard let tensor = tensors[name] else {
+      throw CheckpointError(
+        "\(origin): tensor '\(name)' is missing; expected shape \(shape); "
+          + "check that the file holds this model")
+    }
+    guard tensor.shape == shape else {
+      throw CheckpointError(
+        "\(origin): tensor '\(name)' has shape \(tensor.shape), expected \(shape); "
+          + "check that the file holds this model")
+    }
+    return tensor
+  }
+}

@@ -1,0 +1,66 @@
+import Autograd
+import Nn
+import Plans
+import TensorCore
+
+/// An operator of a transformer block: (batch, tokens, dim) -> (batch, tokens, dim).
+package protocol GraftOperator: AnyObject {
+  /// All parameters under their full checkpoint keys.
+  var parameters: [Parameter] { get }
+
+  /// Applies the operator.
+  func callAsFunction(_ x: Value, on tape: Tape) -> Value
+}
+
+/// An operator for the attention slot: it mixes tokens.
+package protocol SequenceMixer: GraftOperator {}
+
+/// An operator for the MLP slot: it mixes channels.
+package protocol ChannelMixer: GraftOperator {}
+
+/// What an operator is built for.
+package struct OperatorContext {
+  /// Hidden size of the block.
+  package let hiddenSize: Int
+  /// Number of tokens.
+  package let tokens: Int
+  /// Attention heads of the model, the default of attention operators.
+  package let numHeads: Int
+  /// Checkpoint prefix, for example `blocks.7.attn.`.
+  package let prefix: String
+  /// Where the parameters come from.
+  package let weights: any WeightSource
+
+  package init(
+    hiddenSize: Int, tokens: Int, numHeads: Int, prefix: String, weights: any WeightSource
+  ) {
+    self.hiddenSize = hiddenSize
+    self.tokens = tokens
+    self.numHeads = numHeads
+    self.prefix = prefix
+    self.weights = weights
+  }
+
+  /// A parameter of the operator, relative to its prefix.
+  func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Parameter {
+    try weights.parameter(prefix + name, shape, initializer)
+  }
+
+  /// A linear layer's weight (outputs, inputs) and bias with PyTorch's default initialisation.
+  func linear(_ name: String, inputs: Int, outputs: Int) throws -> (Parameter, Parameter) {
+    let bound = Initializer.uniform(1 / Float(inputs).squareRoot())
+    return (
+      try parameter("\(name).weight", [outputs, inputs], bound),
+      try parameter("\(name).bias", [outputs], bound)
+    )
+  }
+
+  /// A depthwise convolution's weight (channels, 1, taps) and bias, PyTorch's default.
+  func depthwise(_ name: String, channels: Int, taps: Int) throws -> (Parameter, Parameter) {
+    let bound = Initializer.uniform(1 / Float(taps).squareRoot())
+    return (
+      try parameter("\(name).weight", [channels, 1, taps], bound),
+      try parameter("\(name).bias", [channels], bound)
+    )
+  }
+}

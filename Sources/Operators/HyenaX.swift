@@ -1,0 +1,30 @@
+import Autograd
+import Nn
+import Plans
+import TensorCore
+
+/// Hyena-X: y = out_proj(q * (k * v)) with q, k, v from a short causal convolution of in_proj(x)
+/// (keshik6/grafting `hyena_x`): `in_proj`, `short_filter`, `out_proj`.
+package final class HyenaX: SequenceMixer {
+  private let inWeight, inBias, filterWeight, filterBias, outWeight, outBias: Parameter
+
+  package init(_ context: OperatorContext, shortFilterOrder: Int) throws {
+    let dim = context.hiddenSize
+    (inWeight, inBias) = try context.linear("in_proj", inputs: dim, outputs: 3 * dim)
+    (filterWeight, filterBias) = try context.depthwise(
+      "short_filter", channels: 3 * dim, taps: shortFilterOrder)
+    (outWeight, outBias) = try context.linear("out_proj", inputs: dim, outputs: dim)
+  }
+
+  package var parameters: [Parameter] {
+    [inWeight, inBias, filterWeight, filterBias, outWeight, outBias]
+  }
+
+  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+    let projected = tape.apply(Linear(), x, Value(inWeight), Value(inBias))
+    let convolved = tape.apply(
+      CausalConvolution(), projected, Value(filterWeight), Value(filterBias))
+    let gated = tape.apply(HyenaGate(), convolved)
+    return tape.apply(Linear(), gated, Value(outWeight), Value(outBias))
+  }
+}

@@ -1,0 +1,121 @@
+import Checkpoints
+import Foundation
+import Nn
+import TensorCore
+
+/// One reference file: parameters, inputs and expected outputs of a case.
+struct Fixture {
+  /// The name of the case: the file's name without its extension.
+  let name: String
+  /// The file's path.
+  var path: String { file.path }
+  /// Shapes and hyper-parameters of the case.
+  let settings: Settings
+  private let file: SafetensorsFile
+
+  /// Opens and checks a file.
+  ///
+  /// - Throws: `CheckpointError` or `ParityError` if it is damaged.
+  init(path: String) throws {
+    file = try SafetensorsFile(path: path)
+    guard let text = file.metadata["config"] else {
+      throw ParityError(
+        "\(path): has no 'config' in its metadata, expected a reference file; remove it or copy the"
+          + " folder again")
+    }
+    settings = try Settings(json: text, file: path)
+    name = String(path.split(separator: "/").last ?? "").replacing(".safetensors", with: "")
+  }
+
+  /// The names of all tensors with a prefix.
+  func names(_ prefix: String) -> [String] { file.names.filter { $0.hasPrefix(prefix) } }
+
+  /// Whether there is a tensor.
+  func has(_ name: String) -> Bool { file.entry(name) != nil }
+
+  /// The shape of a tensor.
+  func shape(_ name: String) throws -> [Int] {
+    guard let entry = file.entry(name) else {
+      throw ParityError(
+        "\(path): has no tensor '\(name)' among its \(file.names.count); the file is damaged or of"
+          + " another format, copy it again")
+    }
+    return entry.shape
+  }
+
+  /// Refuses a tensor whose shape does not fit the configuration; a negative size fits anything.
+  func require(_ name: String, shape expected: [Int]) throws {
+    let found = try shape(name)
+    let fits =
+      found.count == expected.count && zip(found, expected).allSatisfy { $1 < 0 || $0 == $1 }
+    if fits { return }
+    let text = expected.map { $0 < 0 ? "any" : String($0) }.joined(separator: ", ")
+    throw ParityError(
+      "\(path): tensor '\(name)' has shape \(found), but the configuration asks for [\(text)]; the"
+        + " file is damaged, copy it again")
+  }
+
+  /// A tensor in float32 of an expected shape; a negative size there stands for any.
+  func tensor(_ name: String, shape expected: [Int]) throws -> Tensor {
+    try require(name, shape: expected)
+    return Tensor(try file.floats(name), shape: try shape(name))
+  }
+
+  /// The elements of a tensor in double precision.
+  func doubles(_ name: String) throws -> [Double] {
+    _ = try shape(name)
+    return try file.doubles(name)
+  }
+
+  /// The elements of an integer tensor, all within a range.
+  func integers(_ name: String, in range: Range<Int>? = nil) throws -> [Int] {
+    _ = try shape(name)
+    let values = try file.integers(name)
+    if let range, let bad = values.first(where: { !range.contains($0) }) {
+      throw ParityError(
+        "\(path): tensor '\(name)' holds \(bad), expected \(range.lowerBound) to"
+          + " \(range.upperBound - 1); the file is damaged, copy it again")
+    }
+    return values
+  }
+
+  /// The parameters of the case by name: those of `params_from` without `params_dropped`, then the
+  /// file's own.
+  func parameters() throws -> [String: Tensor] {
+    let dropped = try settings.texts("params_dropped")
+    var result: [String: Tensor] = [:]
+    for (index, base) in try settings.texts("params_from").enumerated() {
+      guard !base.contains("/") else {
+        throw ParityError(
+          "\(path): config key 'params_from' is '\(base)', expected a file in the same folder; the"
+            + " file is damaged, copy it again")
+      }
+      let folder = URL(filePath: path).deletingLastPathComponent()
+      var others = try Fixture(path: folder.appending(path: base).path).ownParameters()
+      if index == 0 {
+        for name in others.keys where dropped.contains(where: { Self.matches(name, $0) }) {
+          others[name] = nil
+        }
+      }
+      result.merge(others) { $1 }
+    }
+    return result.merging(try ownParameters()) { $1 }
+  }
+
+  private func ownParameters() throws -> [String: Tensor] {
+    var result: [String: Tensor] = [:]
+    for name in names("param.") {
+      result[String(name.dropFirst(6))] = Tensor(try file.floats(name), shape: try shape(name))
+    }
+    return result
+  }
+
+  private static func matches(_ name: String, _ pattern: String) -> Bool {
+    pattern.hasSuffix("*") ? name.hasPrefix(pattern.dropLast()) : name == pattern
+  }
+
+  /// A weight source over `parameters`.
+  func weights() throws -> DictionaryWeights {
+    DictionaryWeights(try parameters(), origin: path)
+  }
+}

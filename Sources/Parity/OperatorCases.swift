@@ -1,0 +1,96 @@
+import Autograd
+import Operators
+import Plans
+import TensorCore
+
+/// Single operators: output and all gradients (`op_*`).
+enum OperatorCases {
+  /// Names the operator that this build lacks.
+  static func refusal(_ fixture: Fixture) throws -> String? {
+    missing(try fixture.settings.text("op"))
+  }
+
+  /// The reason for a name that the registry does not have.
+  static func missing(_ name: String) -> String? {
+    OperatorRegistry.names.contains(name) ? nil : "there is no operator \(name) yet"
+  }
+
+  /// A plan entry with the settings of a fixture: the operator's own fields, by their keys.
+  ///
+  /// - Throws: `ParityError` for settings that the operator cannot be built with.
+  static func spec(_ settings: Settings, in fixture: Fixture, shape: ModelShape) throws
+    -> (OperatorSpec, OperatorDescriptor)
+  {
+    let name = try settings.text("op")
+    guard let descriptor = OperatorCatalog.descriptor(named: name) else {
+      throw ParityError("\(fixture.path): '\(name)' is no operator of this build")
+    }
+    var spec = OperatorSpec(name)
+    for field in descriptor.fields where settings.has(field.key) {
+      spec.config[field.key] = try settings.number(field.key)
+    }
+    if settings.has("window") {
+      let window = try settings.numbers("window")
+      guard window.count == 2 else {
+        throw ParityError(
+          "\(fixture.path): config key 'window' has \(window.count) numbers, expected 2; the file"
+            + " is damaged, copy it again")
+      }
+      (spec.config["window_left"], spec.config["window_right"]) = (window[0], window[1])
+    }
+    if let refusal = descriptor.refusal(of: spec, shape: shape) {
+      throw ParityError("\(fixture.path): \(refusal.key): \(refusal.message)")
+    }
+    return (spec, descriptor)
+  }
+
+  /// Builds an operator with the fixture's parameters; `settings` has `op`, `d` and its settings.
+  static func build(_ settings: Settings, tokens: Int, in fixture: Fixture) throws
+    -> any GraftOperator
+  {
+    let width = try settings.integer("d", in: 1...65536)
+    let heads = settings.has("num_heads") ? try settings.integer("num_heads", in: 1...width) : 1
+    guard width % heads == 0 else {
+      throw ParityError(
+        "\(fixture.path): config key 'num_heads' is \(heads), expected a divisor of d \(width); the"
+          + " file is damaged, copy it again")
+    }
+    let shape = ModelShape(
+      family: "dit", depth: 1, hiddenSize: width, numHeads: heads, patchSize: 1, inputSize: tokens,
+      inChannels: 1, numClasses: 1, learnSigma: true, mlpRatio: 4)
+    let (spec, descriptor) = try spec(settings, in: fixture, shape: shape)
+    let context = OperatorContext(
+      hiddenSize: width, tokens: tokens, numHeads: heads, prefix: "",
+      weights: try fixture.weights())
+    switch descriptor.slot {
+    case .attention: return try OperatorRegistry.sequenceMixer(spec, context)
+    case .mlp: return try OperatorRegistry.channelMixer(spec, context)
+    }
+  }
+
+  /// Runs `out.y`, `out.L` and every gradient of L = sum(y * cotangent).
+  static func run(_ check: ParityCheck) throws {
+    let fixture = check.fixture
+    let settings = fixture.settings
+    let shape = [
+      try settings.integer("B", in: 1...65536), try settings.integer("N", in: 1...65536),
+      try settings.integer("d", in: 1...65536),
+    ]
+    let module = try build(settings, tokens: shape[1], in: fixture)
+    try check.requireNames(module.parameters)
+    let tape = Tape()
+    let x = tape.leaf(try fixture.tensor("in.x", shape: shape))
+    let cotangent = try fixture.tensor("in.cotangent", shape: shape)
+    let y = module(x, on: tape)
+    try check.forward("out.y", y.tensor)
+    try check.forward("out.L", [inner(y.tensor, cotangent)])
+    tape.backward(y, cotangent)
+    try check.gradient("in.x", tape.gradient(of: x) ?? .zeros(shape))
+    try check.gradients(of: module.parameters)
+  }
+
+  /// The sum of products of two tensors of one count.
+  static func inner(_ a: Tensor, _ b: Tensor) -> Double {
+    zip(a.values, b.values).reduce(0) { $0 + Double($1.0) * Double($1.1) }
+  }
+}

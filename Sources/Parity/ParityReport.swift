@@ -1,0 +1,195 @@
+import Foundation
+
+/// What became of one reference file.
+package struct ParityResult: Sendable {
+  /// The name of the case.
+  package let name: String
+  /// Everything that was compared.
+  package let comparisons: [Comparison]
+  /// Why the case could not be run to its end, one sentence; nil if it was.
+  package let failure: String?
+
+  /// Whether the case ran and every comparison is within its tolerance.
+  package var passes: Bool {
+    failure == nil && !comparisons.isEmpty && comparisons.allSatisfy(\.passes)
+  }
+
+  /// The comparison of a kind that comes closest to its tolerance, or exceeds it most.
+  package func worst(_ kind: Comparison.Kind) -> Comparison? {
+    comparisons.filter { $0.kind == kind }.max { $0.strain < $1.strain }
+  }
+}
+
+/// A folder of reference files run through the engine.
+package struct ParityReport: Sendable {
+  /// A file, a folder or a part of a file that this build does not run.
+  package struct Unsupported: Sendable, Codable, Equatable {
+    package let name: String
+    package let reason: String
+  }
+
+  /// The folder.
+  package let directory: String
+  /// One result per supported file, by name.
+  package private(set) var results: [ParityResult] = []
+  /// What was not run.
+  package private(set) var unsupported: [Unsupported] = []
+
+  /// Whether at least one case was run and all passed.
+  package var passes: Bool { !results.isEmpty && results.allSatisfy(\.passes) }
+
+  /// Runs every reference file of a folder.
+  ///
+  /// A damaged file is a failed case, not an error.
+  /// - Parameters:
+  ///   - directory: The folder, with files `*.safetensors`.
+  ///   - onResult: Called after each case.
+  /// - Throws: `ParityError` if the folder cannot be read or holds no reference file.
+  package init(directory: String, onResult: (ParityResult) -> Void = { _ in }) throws {
+    self.directory = directory
+    let folder = URL(filePath: directory)
+    let entries: [String]
+    do {
+      entries = try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
+    } catch {
+      let exists = FileManager.default.fileExists(atPath: directory)
+      throw ParityError(
+        "\(directory): \(exists ? "is no folder that can be read" : "no such folder"), expected a"
+          + " folder of reference files; check the path")
+    }
+    let files = entries.filter { $0.hasSuffix(".safetensors") }
+    guard !files.isEmpty else {
+      throw ParityError(
+        "\(directory): has no file *.safetensors, expected a folder of reference files; check the"
+          + " path")
+    }
+    for entry in entries where !entry.hasSuffix(".safetensors") {
+      if let family = ParityCase.family(of: entry), let folderReason = family.folderReason {
+        unsupported.append(Unsupported(name: entry, reason: folderReason))
+      }
+    }
+    for file in files {
+      let name = String(file.dropLast(".safetensors".count))
+      guard let result = run(name, path: folder.appending(path: file).path) else { continue }
+      results.append(result)
+      onResult(result)
+    }
+    unsupported.sort { $0.name < $1.name }
+  }
+
+  /// Runs one file; nil if the build does not support it.
+  private mutating func run(_ name: String, path: String) -> ParityResult? {
+    var check: ParityCheck?
+    do {
+      let fixture = try Fixture(path: path)
+      guard let family = ParityCase.family(of: name) else {
+        unsupported.append(Unsupported(name: name, reason: "no case of this name is known"))
+        return nil
+      }
+      if let reason = try family.refusal(fixture) {
+        unsupported.append(Unsupported(name: name, reason: reason))
+        return nil
+      }
+      let current = try ParityCheck(fixture)
+      check = current
+      try family.run(current)
+      try current.requireComplete()
+      for reason in current.omissions {
+        unsupported.append(Unsupported(name: "\(name) (part)", reason: reason))
+      }
+      return ParityResult(name: name, comparisons: current.comparisons, failure: nil)
+    } catch {
+      return ParityResult(
+        name: name, comparisons: check?.comparisons ?? [], failure: String(describing: error))
+    }
+  }
+}
+
+// MARK: - Presentation
+
+extension ParityReport {
+  /// The head of the table of results.
+  package static let tableHead =
+    "case                 forward  allowed  gradient allowed  checks  result"
+
+  /// A row of the table, and a line for each failed comparison.
+  package static func rows(_ result: ParityResult) -> String {
+    func pair(_ worst: Comparison?) -> String {
+      guard let worst else { return "-".padded(to: 9) + "-".padded(to: 9) }
+      return number(worst.error).padded(to: 9) + number(worst.tolerance).padded(to: 9)
+    }
+    var lines = [
+      result.name.padded(to: 21) + pair(result.worst(.forward)) + pair(result.worst(.gradient))
+        + String(result.comparisons.count).leftPadded(to: 6) + "  "
+        + (result.passes ? "pass" : "FAIL")
+    ]
+    if let failure = result.failure { lines.append("  \(failure)") }
+    let failed = result.comparisons.filter { !$0.passes }
+    for comparison in failed.prefix(8) {
+      lines.append(
+        "  \(comparison.tensor): error \(number(comparison.error)), allowed"
+          + " \(number(comparison.tolerance))")
+    }
+    if failed.count > 8 { lines.append("  and \(failed.count - 8) more") }
+    return lines.joined(separator: "\n")
+  }
+
+  /// The list of what was not run, and the summary.
+  package var closing: String {
+    var lines: [String] = []
+    if !unsupported.isEmpty {
+      lines.append("\nNot supported by this build:")
+      for item in unsupported { lines.append("  \(item.name.padded(to: 21))\(item.reason)") }
+    }
+    let passed = results.count(where: \.passes)
+    lines.append(
+      "\n\(passed) of \(results.count) supported cases pass, \(unsupported.count) not supported.")
+    return lines.joined(separator: "\n")
+  }
+
+  /// The report as JSON with stable key order.
+  package func json() throws -> String {
+    struct Case: Encodable {
+      let name: String
+      let passes: Bool
+      let failure: String?
+      let forward, gradient: Comparison?
+      let comparisons: [Comparison]
+    }
+    struct Report: Encodable {
+      let directory: String
+      let passes: Bool
+      let passed, failed: Int
+      let cases: [Case]
+      let unsupported: [Unsupported]
+    }
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+    encoder.nonConformingFloatEncodingStrategy = .convertToString(
+      positiveInfinity: "infinity", negativeInfinity: "-infinity", nan: "nan")
+    let passed = results.count(where: \.passes)
+    let report = Report(
+      directory: directory, passes: passes, passed: passed, failed: results.count - passed,
+      cases: results.map {
+        Case(
+          name: $0.name, passes: $0.passes, failure: $0.failure, forward: $0.worst(.forward),
+          gradient: $0.worst(.gradient), comparisons: $0.comparisons)
+      }, unsupported: unsupported)
+    return String(decoding: try encoder.encode(report), as: UTF8.self)
+  }
+
+  private static func number(_ value: Double) -> String {
+    if value == 0 { return "0" }
+    return value.isFinite ? String(format: "%.1e", value) : "not finite"
+  }
+}
+
+extension String {
+  fileprivate func padded(to width: Int) -> String {
+    self + String(repeating: " ", count: Swift.max(1, width - count))
+  }
+
+  fileprivate func leftPadded(to width: Int) -> String {
+    String(repeating: " ", count: Swift.max(0, width - count)) + self
+  }
+}

@@ -1,0 +1,184 @@
+import Checkpoints
+import Foundation
+
+extension GraftPlan {
+  /// A plan is a few kilobytes; a file beyond this is something else.
+  private static let sizeLimit = 4 << 20
+
+  /// Reads a plan file and checks it completely.
+  ///
+  /// - Throws: `PlanError` with file, line and key for an unknown version, key or operator, a wrong
+  ///   block number or type, or an impossible setting; also when the file cannot be read.
+  package static func load(path: String) throws(PlanError) -> GraftPlan {
+    let bytes: [UInt8]
+    do throws(CheckpointError) {
+      bytes = try AtomicFile.read(path, limit: sizeLimit)
+    } catch {
+      throw PlanError(key: nil, error.message)
+    }
+    return try read(PlanReader(file: path, text: bytes))
+  }
+
+  /// Reads a plan from its text; `file` is its name in error messages.
+  ///
+  /// - Throws: `PlanError` as `load` does.
+  package static func parse(_ text: String, file: String) throws(PlanError) -> GraftPlan {
+    try read(PlanReader(file: file, text: Array(text.utf8)))
+  }
+
+  /// Checks the version before anything else: another version may differ in every other key.
+  private static func read(_ initial: PlanReader) throws(PlanError) -> GraftPlan {
+    var reader = initial
+    let root = try reader.root()
+    let any = try reader.section(root, key: "", known: nil)
+    guard any.members["espalier_plan"] != nil else {
+      throw reader.error(
+        at: root.position, key: "espalier_plan",
+        "the key is missing, so this is no plan; name a plan file")
+    }
+    let version: Int = try reader.integer("espalier_plan", in: any)
+    guard version == formatVersion else {
+      throw reader.located(
+        PlanError(
+          key: "espalier_plan",
+          "expected version \(formatVersion), found \(version); use a matching version of espalier")
+      )
+    }
+    let known = ["espalier_plan", "name", "model", "blocks", "stage1", "stage2", "seed"]
+    let top = try reader.section(root, key: "", known: known)
+    var plan = GraftPlan(named: try reader.text("name", in: top), model: try reader.model(in: top))
+    do throws(PlanError) {
+      try plan.model.shape.validate()
+    } catch {
+      throw reader.located(error)
+    }
+    plan.edits = try reader.edits(in: top, depth: plan.model.shape.depth)
+    plan.stage1 = try reader.stage1(in: top)
+    plan.stage2 = try reader.stage2(in: top)
+    plan.seed = try reader.integer("seed", in: top)
+    do throws(PlanError) {
+      try plan.validate()
+    } catch {
+      throw reader.located(error)
+    }
+    return plan
+  }
+}
+
+extension PlanReader {
+  fileprivate mutating func model(in top: PlanSection) throws(PlanError) -> ModelReference {
+    let section = try section(
+      required("model", in: top), key: "model",
+      known: [
+        "path", "family", "depth", "hidden_size", "num_heads", "patch_size", "input_size",
+        "in_channels", "num_classes", "learn_sigma", "mlp_ratio", "content_hash",
+      ])
+    let shape = ModelShape(
+      family: try text("family", in: section), depth: try integer("depth", in: section),
+      hiddenSize: try integer("hidden_size", in: section),
+      numHeads: try integer("num_heads", in: section),
+      patchSize: try integer("patch_size", in: section),
+      inputSize: try integer("input_size", in: section),
+      inChannels: try integer("in_channels", in: section),
+      numClasses: try integer("num_classes", in: section),
+      learnSigma: try boolean("learn_sigma", in: section),
+      mlpRatio: try number("mlp_ratio", in: section))
+    return ModelReference(
+      path: try text("path", in: section), shape: shape,
+      contentHash: try text("content_hash", in: section))
+  }
+
+  fileprivate mutating func edits(
+    in top: PlanSection, depth: Int
+  ) throws(PlanError) -> [SlotID: OperatorSpec] {
+    let node = try required("blocks", in: top)
+    guard case .list(let elements) = node.value else {
+      throw wrongType(node, "blocks", "a list of blocks")
+    }
+    var edits: [SlotID: OperatorSpec] = [:]
+    for (index, element) in elements.enumerated() {
+      let key = "blocks[\(index)]"
+      let entry = try section(element, key: key, known: ["block", "attention", "mlp"])
+      let block: Int = try integer("block", in: entry)
+      guard (0..<depth).contains(block) else {
+        throw error(
+          at: try required("block", in: entry).position, key: "\(key).block",
+          "the model has blocks 0 to \(depth - 1), found \(block); correct the number")
+      }
+      guard entry.members.count > 1 else {
+        throw error(
+          at: element.position, key: key,
+          "block \(block) has neither \"attention\" nor \"mlp\"; add one or remove the entry")
+      }
+      for slot in Slot.allCases {
+        guard let member = entry.members[slot.rawValue] else { continue }
+        let id = SlotID(block: block, slot: slot)
+        guard edits.updateValue(try spec(member, id), forKey: id) == nil else {
+          throw error(
+            at: member.position, key: "\(id)", "the slot is listed twice; remove one of the entries"
+          )
+        }
+      }
+    }
+    return edits
+  }
+
+  private mutating func spec(_ node: JSONNode, _ id: SlotID) throws(PlanError) -> OperatorSpec {
+    let entry = try section(node, key: "\(id)", known: ["operator", "config"])
+    var spec = OperatorSpec(try text("operator", in: entry))
+    if let settings = entry.members["config"] {
+      let config = try section(settings, key: entry.path("config"), known: nil)
+      for (name, value) in config.members {
+        spec.config[name] = try number(value, key: config.path(name))
+      }
+    }
+    return spec
+  }
+
+  fileprivate mutating func stage1(in top: PlanSection) throws(PlanError) -> Stage1Settings {
+    var settings = Stage1Settings()
+    guard let node = top.members["stage1"] else { return settings }
+    let section = try section(node, key: "stage1", known: Stage1Settings.keys)
+    settings.steps = try integer("steps", in: section, or: settings.steps)
+    settings.batchSize = try integer("batch_size", in: section, or: settings.batchSize)
+    settings.learningRate = try number("learning_rate", in: section, or: settings.learningRate)
+    settings.weightDecay = try number("weight_decay", in: section, or: settings.weightDecay)
+    settings.clipNorm = try number("clip_norm", in: section, or: settings.clipNorm)
+    settings.warmupSteps = try integer("warmup_steps", in: section, or: settings.warmupSteps)
+    settings.milestones = try numbers("milestones", in: section, or: settings.milestones)
+    settings.gamma = try number("gamma", in: section, or: settings.gamma)
+    settings.heldOutEvery = try integer("held_out_every", in: section, or: settings.heldOutEvery)
+    settings.heldOutSamples = try integer(
+      "held_out_samples", in: section, or: settings.heldOutSamples)
+    settings.checkpointEvery = try integer(
+      "checkpoint_every", in: section, or: settings.checkpointEvery)
+    settings.attentionLoss = try loss("attention_loss", in: section, or: settings.attentionLoss)
+    settings.mlpLoss = try loss("mlp_loss", in: section, or: settings.mlpLoss)
+    settings.huberDelta = try number("huber_delta", in: section, or: settings.huberDelta)
+    guard let overrides = section.members["loss_overrides"] else { return settings }
+    let list = try self.section(overrides, key: section.path("loss_overrides"), known: nil)
+    for (name, node) in list.members {
+      guard let id = SlotID(name) else {
+        throw error(
+          at: node.position, key: list.path(name),
+          "expected a slot such as 7.attention, found \(name.debugDescription); correct it")
+      }
+      settings.lossOverrides[id] = try loss(name, in: list)
+    }
+    return settings
+  }
+
+  fileprivate mutating func stage2(in top: PlanSection) throws(PlanError) -> Stage2Settings {
+    var settings = Stage2Settings()
+    guard let node = top.members["stage2"] else { return settings }
+    let section = try section(node, key: "stage2", known: Stage2Settings.keys)
+    settings.steps = try integer("steps", in: section, or: settings.steps)
+    settings.batchSize = try integer("batch_size", in: section, or: settings.batchSize)
+    settings.learningRate = try number("learning_rate", in: section, or: settings.learningRate)
+    settings.warmupSteps = try integer("warmup_steps", in: section, or: settings.warmupSteps)
+    settings.clipNorm = try number("clip_norm", in: section, or: settings.clipNorm)
+    settings.emaDecay = try number("ema_decay", in: section, or: settings.emaDecay)
+    settings.labelDropout = try number("label_dropout", in: section, or: settings.labelDropout)
+    return settings
+  }
+}

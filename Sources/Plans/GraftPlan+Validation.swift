@@ -1,0 +1,179 @@
+extension GraftPlan {
+  /// Checks the plan against its own model's shape.
+  ///
+  /// - Throws: `PlanError` that names the key, what was expected and what was found.
+  package func validate() throws(PlanError) {
+    try Self.checkText(name, key: "name")
+    try Self.checkText(model.path, key: "model.path")
+    try Self.checkText(model.contentHash, key: "model.content_hash")
+    try model.shape.validate()
+    for (id, spec) in edits.sorted(by: { $0.key < $1.key }) {
+      try Self.checkBlock(id, depth: model.shape.depth, key: "\(id)")
+      try Self.check(spec, at: id, shape: model.shape)
+    }
+    try stage1.validate()
+    for id in stage1.lossOverrides.keys.sorted() {
+      try Self.checkBlock(id, depth: model.shape.depth, key: "stage1.loss_overrides.\(id)")
+    }
+    try stage2.validate()
+  }
+
+  /// Checks that the plan was made for a model.
+  ///
+  /// - Throws: `PlanError` when shape or content differ; the path may.
+  package func check(against actual: ModelReference) throws(PlanError) {
+    let mine = model.shape.described
+    let theirs = actual.shape.described
+    for (own, other) in zip(mine, theirs) where own.value != other.value {
+      throw PlanError(
+        key: "model.\(own.key)",
+        "the plan was made for another model, it says \(own.value) and \(actual.path) has"
+          + " \(other.value); open the plan with its own model or make a new one")
+    }
+    guard model.contentHash == actual.contentHash else {
+      throw PlanError(
+        key: "model.content_hash",
+        "the plan was made for other weights, it says \(model.contentHash.prefix(12)) and"
+          + " \(actual.path) has \(actual.contentHash.prefix(12));"
+          + " open the plan with its own model or make a new one")
+    }
+  }
+
+  private static func check(
+    _ spec: OperatorSpec, at id: SlotID, shape: ModelShape
+  ) throws(PlanError) {
+    let fitting = OperatorCatalog.fitting(id.slot).map(\.name).joined(separator: ", ")
+    guard let descriptor = OperatorCatalog.descriptor(named: spec.name) else {
+      throw PlanError(
+        key: "\(id).operator",
+        "unknown operator \(spec.name.prefix(60).debugDescription), expected one of \(fitting);"
+          + " correct the name")
+    }
+    guard descriptor.slot == id.slot else {
+      throw PlanError(
+        key: "\(id).operator",
+        "\(spec.name) fits the \(descriptor.slot.rawValue) slot, expected one of \(fitting) here;"
+          + " move it or choose another")
+    }
+    if let (key, message) = descriptor.refusal(of: spec, shape: shape) {
+      throw PlanError(key: "\(id).\(key)", message)
+    }
+  }
+
+  private static func checkBlock(_ id: SlotID, depth: Int, key: String) throws(PlanError) {
+    guard (0..<depth).contains(id.block) else {
+      throw PlanError(
+        key: key,
+        "the model has blocks 0 to \(depth - 1), found \(id.block); correct the number")
+    }
+  }
+
+  private static func checkText(_ text: String, key: String) throws(PlanError) {
+    let hasControl = text.unicodeScalars.contains { $0.properties.generalCategory == .control }
+    guard !text.isEmpty, text.utf8.count <= 4096, !hasControl else {
+      throw PlanError(
+        key: key, "expected a text of 1 to 4096 bytes without control characters; correct it")
+    }
+  }
+}
+
+extension ModelShape {
+  /// Checks that such a model can exist.
+  ///
+  /// - Throws: `PlanError` that names the key under `model`.
+  package func validate() throws(PlanError) {
+    guard family == "dit" else {
+      throw PlanError(
+        key: "model.family",
+        "unknown family \(family.prefix(60).debugDescription), expected \"dit\"; correct it")
+    }
+    let limits: [(String, Int, ClosedRange<Int>)] = [
+      ("depth", depth, 1...1024), ("hidden_size", hiddenSize, 1...65536),
+      ("num_heads", numHeads, 1...1024), ("patch_size", patchSize, 1...64),
+      ("input_size", inputSize, 1...4096), ("in_channels", inChannels, 1...1024),
+      ("num_classes", numClasses, 1...1_000_000),
+    ]
+    for (key, value, range) in limits {
+      try requireRange("model.\(key)", Double(value), in: range)
+    }
+    try requireRange("model.mlp_ratio", mlpRatio, in: 0.25...16)
+    guard hiddenSize % numHeads == 0 else {
+      throw PlanError(
+        key: "model.num_heads",
+        "\(numHeads) heads do not divide the hidden size \(hiddenSize); correct one of them")
+    }
+    guard inputSize % patchSize == 0 else {
+      throw PlanError(
+        key: "model.patch_size",
+        "patches of \(patchSize) do not divide the input size \(inputSize); correct one of them")
+    }
+  }
+
+  /// The shape's entries in a plan file, as text.
+  fileprivate var described: [(key: String, value: String)] {
+    [
+      ("family", family), ("depth", "\(depth)"), ("hidden_size", "\(hiddenSize)"),
+      ("num_heads", "\(numHeads)"), ("patch_size", "\(patchSize)"), ("input_size", "\(inputSize)"),
+      ("in_channels", "\(inChannels)"), ("num_classes", "\(numClasses)"),
+      ("learn_sigma", "\(learnSigma)"), ("mlp_ratio", numberText(mlpRatio)),
+    ]
+  }
+}
+
+extension Stage1Settings {
+  /// Checks the ranges of the settings.
+  ///
+  /// - Throws: `PlanError` that names the key under `stage1`.
+  package func validate() throws(PlanError) {
+    try requireRange("stage1.steps", Double(steps), in: 1...10_000_000)
+    try requireRange("stage1.batch_size", Double(batchSize), in: 1...65536)
+    try requireRange("stage1.learning_rate", learningRate, in: 1e-12...1)
+    try requireRange("stage1.weight_decay", weightDecay, in: 0...1)
+    try requireRange("stage1.clip_norm", clipNorm, in: 1e-9...1e9)
+    try requireRange("stage1.warmup_steps", Double(warmupSteps), in: 0...10_000_000)
+    for milestone in milestones { try requireRange("stage1.milestones", milestone, in: 0...1) }
+    guard milestones == milestones.sorted() else {
+      throw PlanError(
+        key: "stage1.milestones", "expected ascending fractions, found \(milestones); sort them")
+    }
+    try requireRange("stage1.gamma", gamma, in: 1e-6...1)
+    try requireRange("stage1.held_out_every", Double(heldOutEvery), in: 1...10_000_000)
+    try requireRange("stage1.held_out_samples", Double(heldOutSamples), in: 1...1_000_000)
+    try requireRange("stage1.checkpoint_every", Double(checkpointEvery), in: 1...10_000_000)
+    try requireRange("stage1.huber_delta", huberDelta, in: 1e-9...1e9)
+  }
+}
+
+extension Stage2Settings {
+  /// Checks the ranges of the settings.
+  ///
+  /// - Throws: `PlanError` that names the key under `stage2`.
+  package func validate() throws(PlanError) {
+    try requireRange("stage2.steps", Double(steps), in: 1...10_000_000)
+    try requireRange("stage2.batch_size", Double(batchSize), in: 1...65536)
+    try requireRange("stage2.learning_rate", learningRate, in: 1e-12...1)
+    try requireRange("stage2.warmup_steps", Double(warmupSteps), in: 0...10_000_000)
+    try requireRange("stage2.clip_norm", clipNorm, in: 1e-9...1e9)
+    try requireRange("stage2.ema_decay", emaDecay, in: 0...1)
+    try requireRange("stage2.label_dropout", labelDropout, in: 0...1)
+  }
+}
+
+/// Refuses a value outside a range.
+private func requireRange(
+  _ key: String, _ value: Double, in range: ClosedRange<Double>
+) throws(PlanError) {
+  guard range.contains(value) else {
+    throw PlanError(
+      key: key,
+      "expected \(numberText(range.lowerBound)) to \(numberText(range.upperBound)),"
+        + " found \(numberText(value)); choose a value in that range")
+  }
+}
+
+/// Refuses a count outside a range.
+private func requireRange(
+  _ key: String, _ value: Double, in range: ClosedRange<Int>
+) throws(PlanError) {
+  try requireRange(key, value, in: Double(range.lowerBound)...Double(range.upperBound))
+}

@@ -1,0 +1,93 @@
+import Checkpoints
+import Foundation
+
+extension GraftPlan {
+  /// The plan file: JSON with a fixed order of keys and one line for each edited slot.
+  ///
+  /// - Throws: `PlanError` when the plan is not valid; an invalid plan is never written.
+  package func json() throws(PlanError) -> Data {
+    try validate()
+    let shape = model.shape
+    let modelMembers: [(String, String)] = [
+      ("path", model.path.jsonQuoted), ("family", shape.family.jsonQuoted),
+      ("depth", "\(shape.depth)"), ("hidden_size", "\(shape.hiddenSize)"),
+      ("num_heads", "\(shape.numHeads)"), ("patch_size", "\(shape.patchSize)"),
+      ("input_size", "\(shape.inputSize)"), ("in_channels", "\(shape.inChannels)"),
+      ("num_classes", "\(shape.numClasses)"), ("learn_sigma", "\(shape.learnSigma)"),
+      ("mlp_ratio", numberText(shape.mlpRatio)), ("content_hash", model.contentHash.jsonQuoted),
+    ]
+    let members: [(String, String)] = [
+      ("espalier_plan", "\(Self.formatVersion)"), ("name", name.jsonQuoted),
+      ("model", Self.object(modelMembers)), ("blocks", blockList()),
+      ("stage1", Self.object(stage1.members)), ("stage2", Self.object(stage2.members)),
+      ("seed", "\(seed)"),
+    ]
+    let lines = members.map { "  \($0.0.jsonQuoted): \($0.1)" }
+    return Data("{\n\(lines.joined(separator: ",\n"))\n}\n".utf8)
+  }
+
+  /// Writes the plan file, in one piece or not at all.
+  ///
+  /// - Throws: `PlanError` when the plan is not valid, `CheckpointError` when it cannot be written.
+  package func save(to path: String) throws {
+    try AtomicFile.write(json(), to: path)
+  }
+
+  private func blockList() -> String {
+    let blocks = Dictionary(grouping: edits.keys, by: \.block).sorted { $0.key < $1.key }
+    let lines = blocks.map { block, ids in
+      let slots = ids.sorted().map { "\"\($0.slot.rawValue)\": \(Self.text(spec($0)))" }
+      return "    {\"block\": \(block), " + slots.joined(separator: ",\n      ") + "}"
+    }
+    return lines.isEmpty ? "[]" : "[\n\(lines.joined(separator: ",\n"))\n  ]"
+  }
+
+  private static func text(_ spec: OperatorSpec) -> String {
+    let config = spec.config.sorted { $0.key < $1.key }
+      .map { "\($0.key.jsonQuoted): \(numberText($0.value))" }
+    return
+      "{\"operator\": \(spec.name.jsonQuoted), \"config\": {\(config.joined(separator: ", "))}}"
+  }
+
+  private static func object(_ members: [(String, String)]) -> String {
+    let lines = members.map { "    \($0.0.jsonQuoted): \($0.1)" }
+    return "{\n\(lines.joined(separator: ",\n"))\n  }"
+  }
+}
+
+extension Stage1Settings {
+  /// The keys of the section in a plan file.
+  static let keys = Stage1Settings().members.map(\.0)
+
+  /// The section of a plan file: keys in order and values as JSON.
+  fileprivate var members: [(String, String)] {
+    let overrides = lossOverrides.sorted { $0.key < $1.key }
+      .map { "\"\($0.key)\": \"\($0.value.rawValue)\"" }
+    return [
+      ("steps", "\(steps)"), ("batch_size", "\(batchSize)"),
+      ("learning_rate", numberText(learningRate)), ("weight_decay", numberText(weightDecay)),
+      ("clip_norm", numberText(clipNorm)), ("warmup_steps", "\(warmupSteps)"),
+      ("milestones", "[\(milestones.map(numberText).joined(separator: ", "))]"),
+      ("gamma", numberText(gamma)), ("held_out_every", "\(heldOutEvery)"),
+      ("held_out_samples", "\(heldOutSamples)"), ("checkpoint_every", "\(checkpointEvery)"),
+      ("attention_loss", attentionLoss.rawValue.jsonQuoted),
+      ("mlp_loss", mlpLoss.rawValue.jsonQuoted), ("huber_delta", numberText(huberDelta)),
+      ("loss_overrides", "{\(overrides.joined(separator: ", "))}"),
+    ]
+  }
+}
+
+extension Stage2Settings {
+  /// The keys of the section in a plan file.
+  static let keys = Stage2Settings().members.map(\.0)
+
+  /// The section of a plan file: keys in order and values as JSON.
+  fileprivate var members: [(String, String)] {
+    [
+      ("steps", "\(steps)"), ("batch_size", "\(batchSize)"),
+      ("learning_rate", numberText(learningRate)), ("warmup_steps", "\(warmupSteps)"),
+      ("clip_norm", numberText(clipNorm)), ("ema_decay", numberText(emaDecay)),
+      ("label_dropout", numberText(labelDropout)),
+    ]
+  }
+}

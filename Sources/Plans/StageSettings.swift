@@ -1,0 +1,75 @@
+/// What a distilled operator minimises between its output and the original's, mean over elements.
+package enum RegressionLoss: String, Codable, CaseIterable, Sendable {
+  /// Mean absolute difference.
+  case l1
+  /// Mean squared difference.
+  case l2
+  /// Quadratic up to `huberDelta`, linear beyond.
+  case huber
+}
+
+/// Settings of stage 1, activation distillation.
+///
+/// Losses, clipping and the shape of the schedule follow the paper (arXiv 2506.05340, section 3, and
+/// the released trainer); step count and rate suit a model that trains in minutes on a CPU.
+package struct Stage1Settings: Codable, Equatable, Sendable {
+  /// Optimiser steps.
+  package var steps = 400
+  /// Samples a step.
+  package var batchSize = 32
+  /// AdamW's rate after warm-up.
+  package var learningRate = 1e-3
+  /// AdamW's decoupled weight decay.
+  package var weightDecay = 0.0
+  /// Global gradient norm above which gradients are scaled down, per operator.
+  package var clipNorm = 10.0
+  /// Steps over which the rate rises linearly from 0.
+  package var warmupSteps = 20
+  /// Fractions of `steps` at which the rate is multiplied by `gamma`; ascending.
+  package var milestones = [0.25, 0.5, 0.75]
+  /// Factor of the rate at each milestone.
+  package var gamma = 0.5
+  /// Steps between two measurements of the held-out loss.
+  package var heldOutEvery = 50
+  /// Samples of the held-out loss.
+  package var heldOutSamples = 128
+  /// Steps between two checkpoints.
+  package var checkpointEvery = 50
+  /// Loss of replaced sequence mixers.
+  package var attentionLoss = RegressionLoss.l1
+  /// Loss of replaced channel mixers.
+  package var mlpLoss = RegressionLoss.l2
+  /// Where the Huber loss turns linear.
+  package var huberDelta = 1.0
+  /// Losses of single slots that differ from their kind's.
+  package var lossOverrides: [SlotID: RegressionLoss] = [:]
+
+  /// The defaults.
+  package init() {}
+
+  /// The loss that a slot is trained with.
+  package func loss(for id: SlotID) -> RegressionLoss {
+    lossOverrides[id] ?? (id.slot == .attention ? attentionLoss : mlpLoss)
+  }
+}
+
+/// Settings of stage 2, end-to-end finetuning; part of the plan format, run by later versions.
+package struct Stage2Settings: Codable, Equatable, Sendable {
+  /// Optimiser steps.
+  package var steps = 1000
+  /// Samples a step.
+  package var batchSize = 32
+  /// AdamW's rate after warm-up.
+  package var learningRate = 1e-4
+  /// Steps over which the rate rises linearly from 0.
+  package var warmupSteps = 100
+  /// Global gradient norm above which gradients are scaled down.
+  package var clipNorm = 10.0
+  /// Decay of the running mean of the weights.
+  package var emaDecay = 0.9999
+  /// Fraction of labels replaced by "no class".
+  package var labelDropout = 0.1
+
+  /// The defaults.
+  package init() {}
+}

@@ -1,0 +1,161 @@
+import Foundation
+
+/// What a worker is asked to do.
+package enum Job: Equatable, Sendable {
+  /// Stage 1 of the plan in the run directory; `planPath` is relative to that directory.
+  case distill(planPath: String)
+  /// Images of teacher and graft from the same noise.
+  case preview(PreviewRequest)
+  /// Activation statistics and attention locality of a model.
+  case analyze(AnalyzeRequest)
+
+  /// The job's name in files and run names.
+  package var kind: String {
+    switch self {
+    case .distill: "distill"
+    case .preview: "preview"
+    case .analyze: "analyze"
+    }
+  }
+}
+
+/// Asks for images; the worker writes `samples/teacher.png`, `graft.png` and `difference.png`.
+package struct PreviewRequest: Codable, Equatable, Sendable {
+  /// The model's file, or `demo`.
+  package var modelPath: String
+  /// The plan's file; without one only the teacher is sampled.
+  package var planPath: String?
+  /// Checkpoints with weights of grafted operators, later ones winning; without any they are fresh.
+  package var weights: [String]
+  /// The class to draw.
+  package var classLabel: Int
+  /// Seed of the noise.
+  package var seed: UInt64
+  /// Denoising steps.
+  package var steps: Int
+  /// Scale of classifier-free guidance; 1 is none.
+  package var guidance: Double
+  /// Images of each role.
+  package var count: Int
+
+  /// Asks for images.
+  package init(
+    modelPath: String, planPath: String? = nil, weights: [String] = [], classLabel: Int,
+    seed: UInt64 = 0, steps: Int = 25, guidance: Double = 2, count: Int = 1
+  ) {
+    self.modelPath = modelPath
+    self.planPath = planPath
+    self.weights = weights
+    self.classLabel = classLabel
+    self.seed = seed
+    self.steps = steps
+    self.guidance = guidance
+    self.count = count
+  }
+
+  private enum CodingKeys: String, CodingKey {
+    case modelPath = "model_path"
+    case planPath = "plan_path"
+    case weights
+    case classLabel = "class_label"
+    case seed, steps, guidance, count
+  }
+}
+
+/// Asks for the statistics of a model's activations; the result goes to the analysis cache.
+package struct AnalyzeRequest: Codable, Equatable, Sendable {
+  /// The model's file, or `demo`.
+  package var modelPath: String
+  /// Images that are averaged over.
+  package var samples: Int
+
+  /// Asks for statistics.
+  package init(modelPath: String, samples: Int = 32) {
+    self.modelPath = modelPath
+    self.samples = samples
+  }
+
+  private enum CodingKeys: String, CodingKey {
+    case modelPath = "model_path"
+    case samples
+  }
+}
+
+extension Job: Codable {
+  private enum CodingKeys: String, CodingKey {
+    case kind
+    case planPath = "plan_path"
+    case request
+  }
+
+  /// Reads `{"kind": "distill", "plan_path": …}` or `{"kind": …, "request": {…}}`.
+  package init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    switch try container.decode(String.self, forKey: .kind) {
+    case "distill":
+      self = .distill(planPath: try container.decode(String.self, forKey: .planPath))
+    case "preview":
+      self = .preview(try container.decode(PreviewRequest.self, forKey: .request))
+    case "analyze":
+      self = .analyze(try container.decode(AnalyzeRequest.self, forKey: .request))
+    case let kind:
+      throw DecodingError.dataCorruptedError(
+        forKey: .kind, in: container, debugDescription: "unknown job \(kind)")
+    }
+  }
+
+  /// Writes the form that `init(from:)` reads.
+  package func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(kind, forKey: .kind)
+    switch self {
+    case .distill(let planPath): try container.encode(planPath, forKey: .planPath)
+    case .preview(let request): try container.encode(request, forKey: .request)
+    case .analyze(let request): try container.encode(request, forKey: .request)
+    }
+  }
+}
+
+/// The content of a run's `run.json`: the job and what is needed to repeat it.
+package struct JobRequest: Codable, Equatable, Sendable {
+  /// The version of this record that the code writes and reads.
+  package static let formatVersion = 1
+
+  /// The record's version.
+  package let version: Int
+  /// What to do.
+  package var job: Job
+  /// The run's name, for people.
+  package var name: String
+  /// When the run was asked for, in seconds since 1970.
+  package var createdAt: Double
+  /// The version of espalier that asked.
+  package var codeVersion: String
+  /// The seed of everything random in the run.
+  package var seed: UInt64
+  /// The SHA-256 digest of the model's weights.
+  package var modelHash: String
+
+  /// Describes a run.
+  package init(
+    job: Job, name: String, createdAt: Double = Date().timeIntervalSince1970,
+    codeVersion: String, seed: UInt64 = 0, modelHash: String
+  ) {
+    self.version = Self.formatVersion
+    self.job = job
+    self.name = name
+    self.createdAt = createdAt
+    self.codeVersion = codeVersion
+    self.seed = seed
+    self.modelHash = modelHash
+  }
+
+  private enum CodingKeys: String, CodingKey {
+    case version = "espalier_run"
+    case job, name
+    case createdAt = "created_at"
+    case codeVersion = "code_version"
+    case seed
+    case modelHash = "model_hash"
+  }
+}

@@ -1,0 +1,249 @@
+import Checkpoints
+import Foundation
+import Plans
+
+/// A run on disk: the request, the plan, the event log, requests to the worker, and its results.
+///
+/// Everything that explorer, commands and worker know of each other goes through these files. Logs
+/// grow by whole lines; every other file appears in one piece.
+package struct RunDirectory: Sendable, Equatable, Hashable {
+  /// Where it is.
+  package let path: String
+
+  private init(path: String) {
+    self.path = path
+  }
+
+  /// The directory's name, which sorts by creation time.
+  package var id: String {
+    String(path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...])
+  }
+
+  /// The plan of a distillation.
+  package var planPath: String { "\(path)/plan.json" }
+  /// The job and its settings.
+  package var requestPath: String { "\(path)/run.json" }
+  /// The event log, written by the worker.
+  package var eventsPath: String { "\(path)/events.jsonl" }
+  /// Requests to the worker.
+  package var controlPath: String { "\(path)/control.jsonl" }
+  /// Which process works on the run.
+  package var workerPath: String { "\(path)/worker.json" }
+  /// Locked by the worker for as long as it lives.
+  package var lockPath: String { "\(path)/worker.lock" }
+  /// What the worker prints.
+  package var logPath: String { "\(path)/log.txt" }
+  /// The directory of checkpoints.
+  package var checkpointsPath: String { "\(path)/checkpoints" }
+  /// The directory of sample images.
+  package var samplesPath: String { "\(path)/samples" }
+
+  /// Where runs are kept: `$ESPALIER_RUNS`, else `$XDG_STATE_HOME/espalier/runs`, else
+  /// `~/.local/state/espalier/runs`.
+  package static func defaultRoot(
+    environment: [String: String] = ProcessInfo.processInfo.environment
+  ) -> String {
+    if let root = environment["ESPALIER_RUNS"], !root.isEmpty { return root }
+    if let state = environment["XDG_STATE_HOME"], state.hasPrefix("/") {
+      return "\(state)/espalier/runs"
+    }
+    return "\(environment["HOME"] ?? "/tmp")/.local/state/espalier/runs"
+  }
+
+  /// Makes a new run under `root`, which is made too if it is missing.
+  ///
+  /// The directory appears with its request, its plan and an empty event log, or not at all.
+  ///
+  /// - Parameters:
+  ///   - root: The directory of all runs.
+  ///   - job: What the worker shall do.
+  ///   - name: The run's name for people, if not the one in `job`.
+  ///   - plan: The plan of a distillation, saved as `planPath`.
+  /// - Returns: The new run.
+  /// - Throws: `CheckpointError` when the disk is full or read-only, `PlanError` for an invalid plan.
+  package static func create(
+    root: String, job: JobRequest, name: String? = nil, plan: GraftPlan? = nil
+  ) throws -> RunDirectory {
+    var request = job
+    if let name { request.name = name }
+    try AtomicFile.makeDirectory(root)
+    let id = newID(request)
+    let draft = RunDirectory(path: "\(root)/.\(id).tmp")
+    do {
+      try AtomicFile.makeDirectory(draft.checkpointsPath)
+      try AtomicFile.makeDirectory(draft.samplesPath)
+      try plan?.save(to: draft.planPath)
+      try draft.writeRequest(request)
+      try AtomicFile.write(Data(), to: draft.eventsPath)
+      try AtomicFile.write(Data(), to: draft.controlPath)
+      guard rename(draft.path, "\(root)/\(id)") == 0 else {
+        throw RunError(
+          "\(root)/\(id): cannot be made (\(String(cString: strerror(errno)))); try again")
+      }
+    } catch {
+      try? FileManager.default.removeItem(atPath: draft.path)
+      throw error
+    }
+    return RunDirectory(path: "\(root)/\(id)")
+  }
+
+  /// Opens an existing run.
+  ///
+  /// - Throws: `RunError` when there is no run at `path`.
+  package static func open(_ path: String) throws -> RunDirectory {
+    let absolute = URL(fileURLWithPath: path).standardizedFileURL.path
+    let run = RunDirectory(path: absolute)
+    guard FileManager.default.fileExists(atPath: run.requestPath) else {
+      throw RunError("\(path): holds no run.json, so it is no run; see `espalier runs`")
+    }
+    return run
+  }
+
+  /// The runs under `root`, newest first; none when the directory is missing.
+  package static func list(root: String) -> [RunDirectory] {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []
+    return names.filter { !$0.hasPrefix(".") }.sorted(by: >).compactMap { name in
+      let run = RunDirectory(path: "\(root)/\(name)")
+      return FileManager.default.fileExists(atPath: run.requestPath) ? run : nil
+    }
+  }
+
+  /// What the run was asked to do.
+  ///
+  /// - Throws: `CheckpointError` when the file cannot be read, `RunError` when it makes no sense.
+  package func request() throws -> JobRequest {
+    let request: JobRequest = try read(requestPath)
+    guard request.version == JobRequest.formatVersion else {
+      throw RunError(
+        "\(requestPath): expected version \(JobRequest.formatVersion), found \(request.version);"
+          + " use a matching version of espalier")
+    }
+    return request
+  }
+
+  /// Replaces the request, in one piece.
+  ///
+  /// - Throws: `CheckpointError` when it cannot be written.
+  package func writeRequest(_ request: JobRequest) throws {
+    try write(request, to: requestPath)
+  }
+
+  /// The process that works or worked on the run; `nil` before the first.
+  package func worker() -> ProcessIdentity? {
+    try? read(workerPath)
+  }
+
+  /// Makes this process the run's worker for the rest of its life.
+  ///
+  /// Of several processes that try at once, the kernel's lock lets one through; it ends with the
+  /// process, however that dies.
+  ///
+  /// - Throws: `RunError` while another process works on it, `CheckpointError` when the disk fails.
+  package func claim() throws {
+    guard let own = ProcessIdentity(pid: getpid()) else {
+      throw RunError("\(path): this system has no /proc, which workers need; mount it")
+    }
+    if let other = worker(), other != own, other.isAlive {
+      throw RunError("\(path): process \(other.pid) already works on this run; cancel it first")
+    }
+    // Never closed: closing any descriptor of the file would give the lock back.
+    let descriptor = Foundation.open(lockPath, O_RDWR | O_CREAT | O_CLOEXEC, 0o666)
+    guard descriptor >= 0 else {
+      throw RunError(
+        "\(lockPath): cannot be opened (\(String(cString: strerror(errno)))); check the disk")
+    }
+    guard lockf(descriptor, F_TLOCK, 0) == 0 else {
+      close(descriptor)
+      throw RunError("\(path): another process already works on this run; cancel it first")
+    }
+    try record(own)
+  }
+
+  /// Notes which process is the run's worker.
+  func record(_ worker: ProcessIdentity) throws {
+    try write(worker, to: workerPath)
+  }
+
+  /// Adds an event to the log.
+  ///
+  /// - Throws: `RunError` naming the reason, for example a full disk.
+  package func append(_ event: Event) throws {
+    try LineLog(path: eventsPath).append(event)
+  }
+
+  /// Adds a request to the worker.
+  ///
+  /// - Throws: `RunError` naming the reason, for example a full disk.
+  package func append(_ control: Control) throws {
+    try LineLog(path: controlPath).append(ControlRecord(control))
+  }
+
+  /// The events after `offset`, which moves behind them; start with 0.
+  ///
+  /// A line still being written, an unknown kind or version, and damage are left out.
+  package func readEvents(after offset: inout UInt64) -> [Event] {
+    LineLog(path: eventsPath).read(Event.self, after: &offset)
+  }
+
+  /// The requests after `offset`, which moves behind them; start with 0.
+  package func readControls(after offset: inout UInt64) -> [Control] {
+    LineLog(path: controlPath).read(ControlRecord.self, after: &offset)
+      .filter { $0.version == ControlRecord.formatVersion }.map(\.request)
+  }
+
+  /// The end of what the worker printed, without control characters other than line ends.
+  package func logTail(bytes limit: Int = 4096) -> String {
+    guard let handle = FileHandle(forReadingAtPath: logPath) else { return "" }
+    defer { try? handle.close() }
+    let size = (try? handle.seekToEnd()) ?? 0
+    try? handle.seek(toOffset: size - min(size, UInt64(limit)))
+    let data = (try? handle.read(upToCount: limit)) ?? Data()
+    let text = String(decoding: data, as: UTF8.self)
+    return String(
+      String.UnicodeScalarView(
+        text.unicodeScalars.filter { $0 == "\n" || $0.properties.generalCategory != .control }))
+  }
+
+  /// A name that sorts by time and never repeats.
+  private static func newID(_ request: JobRequest) -> String {
+    var seconds = time_t(request.createdAt)
+    var parts = tm()
+    gmtime_r(&seconds, &parts)
+    let numbers = [
+      (parts.tm_year + 1900, 4), (parts.tm_mon + 1, 2), (parts.tm_mday, 2),
+      (parts.tm_hour, 2), (parts.tm_min, 2), (parts.tm_sec, 2),
+    ].map { value, width in
+      String(repeating: "0", count: max(0, width - String(value).count)) + String(value)
+    }
+    let stamp = numbers[..<3].joined() + "-" + numbers[3...].joined()
+    let suffix = String(UInt32.random(in: .min ... .max), radix: 36)
+    return "\(stamp)-\(request.job.kind)-\(suffix)"
+  }
+
+  private func write(_ value: some Encodable, to path: String) throws {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    try AtomicFile.write(encoder.encode(value), to: path)
+  }
+
+  private func read<Value: Decodable>(_ path: String) throws -> Value {
+    let bytes = try AtomicFile.read(path, limit: 4 << 20)
+    do {
+      return try JSONDecoder().decode(Value.self, from: Data(bytes))
+    } catch {
+      throw RunError(
+        "\(path): is not the JSON that espalier writes (\(reason(error))); the run is damaged")
+    }
+  }
+}
+
+/// The short reason inside a decoding error.
+func reason(_ error: any Error) -> String {
+  switch error as? DecodingError {
+  case .keyNotFound(let key, _): "the key \(key.stringValue) is missing"
+  case .typeMismatch(_, let context), .valueNotFound(_, let context):
+    "the key \(context.codingPath.map(\.stringValue).joined(separator: ".")) has the wrong type"
+  case .dataCorrupted(let context): context.debugDescription
+  default: "unreadable"
+  }
+}

@@ -1,0 +1,15 @@
+/// A run directory or what lies in it cannot be used as asked.
+///
+/// Prints as one sentence: the file, what was expected, what was found, and the next step.
+package struct RunError: Error, CustomStringConvertible, Equatable {
+  /// The whole sentence.
+  package let message: String
+
+  /// Makes an error from its sentence.
+  package init(_ message: String) {
+    self.message = message
+  }
+
+  /// The sentence, so that `"\(error)"` prints it.
+  package var description: String { message }
+}

@@ -1,0 +1,121 @@
+import Foundation
+import Plans
+
+/// What has become of a run.
+package enum RunState: Equatable, Sendable {
+  /// No worker has begun.
+  case queued
+  /// The worker lives and works.
+  case running
+  /// The worker lives and waits to be resumed.
+  case paused
+  /// All was done.
+  case done
+  /// Somebody stopped it.
+  case cancelled
+  /// The worker gave up, for the reason that the text says.
+  case failed(String)
+  /// The worker is gone without a last word.
+  case lost
+}
+
+/// A run at a glance.
+package struct RunStatus: Equatable, Sendable {
+  /// What has become of it.
+  package var state: RunState
+  /// Steps, or other units of progress, that are done.
+  package var step: Int
+  /// Steps in all; 0 while unknown.
+  package var total: Int
+  /// Steps a second; `nil` unless the run is running and has said so.
+  package var rate: Double?
+  /// Estimated seconds to the end; `nil` unless the run is running and has said so.
+  package var secondsLeft: Double?
+  /// When the last event was written, in seconds since 1970.
+  package var lastEventTime: Double?
+  /// Whether a living worker has been silent for more than `silenceLimit`; it may be stopped.
+  package var isSilent: Bool
+  /// Mean training loss of the last step.
+  package var loss: Double?
+  /// Training loss of the last step by slot.
+  package var losses: [SlotID: Double]
+  /// First and last held-out loss by slot.
+  package var heldOut: [SlotID: HeldOutChange]
+
+  /// First and last held-out loss of a slot.
+  package struct HeldOutChange: Equatable, Sendable {
+    /// The first measurement, before or early in training.
+    package let first: Double
+    /// The last measurement.
+    package let last: Double
+  }
+
+  /// Seconds without an event after which a worker, which sends one a second, counts as silent.
+  package static let silenceLimit = 5.0
+
+  /// Derives the status.
+  ///
+  /// - Parameters:
+  ///   - history: All events of the run.
+  ///   - isWorkerAlive: Whether its worker lives; `nil` when none was ever noted.
+  ///   - now: The present, for silence.
+  package init(history: RunHistory, isWorkerAlive: Bool?, now: Date) {
+    state = Self.state(history, isWorkerAlive)
+    let isRunning = state == .running
+    step = history.step
+    total = history.total
+    rate = isRunning ? history.rate : nil
+    secondsLeft = isRunning ? history.secondsLeft : nil
+    lastEventTime = history.lastEventTime
+    let age = history.lastEventTime.map { now.timeIntervalSince1970 - $0 } ?? 0
+    isSilent = (isRunning || state == .paused) && age > Self.silenceLimit
+    loss = history.meanLoss.last?.value
+    losses = history.losses.compactMapValues { $0.last?.value }
+    heldOut = history.heldOut.compactMapValues { series in
+      guard let first = series.first, let last = series.last else { return nil }
+      return HeldOutChange(first: first.value, last: last.value)
+    }
+  }
+
+  private static func state(_ history: RunHistory, _ isWorkerAlive: Bool?) -> RunState {
+    switch history.end?.outcome {
+    case .done: return .done
+    case .cancelled: return .cancelled
+    case .failed: return .failed(history.end?.text ?? "")
+    case nil: break
+    }
+    guard let isWorkerAlive else { return history.isStarted ? .lost : .queued }
+    guard isWorkerAlive else { return .lost }
+    return history.isPaused ? .paused : .running
+  }
+}
+
+/// Follows a run's log without reading any event twice.
+package struct RunFollower: Sendable {
+  /// The run.
+  package let run: RunDirectory
+  /// What its events told up to the last poll.
+  package private(set) var history = RunHistory()
+  private var offset: UInt64 = 0
+
+  /// Follows a run from its beginning.
+  package init(_ run: RunDirectory) {
+    self.run = run
+  }
+
+  /// Takes the events since the last poll and gives the run's status.
+  package mutating func poll(now: Date = Date()) -> RunStatus {
+    // The worker first: one that ends in between has by then written its last event.
+    let isWorkerAlive = run.worker()?.isAlive
+    for event in run.readEvents(after: &offset) { history.apply(event) }
+    return RunStatus(history: history, isWorkerAlive: isWorkerAlive, now: now)
+  }
+}
+
+extension RunDirectory {
+  /// The run's status from its whole log; a reader that polls uses a `RunFollower` instead.
+  package func status(now: Date = Date()) -> RunStatus {
+    var follower = RunFollower(self)
+    return follower.poll(now: now)
+  }
+}

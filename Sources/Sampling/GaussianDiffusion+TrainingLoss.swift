@@ -1,0 +1,152 @@
+import Foundation
+import TensorCore
+
+/// The training loss of DiT: mean squared error of the noise plus the variational bound in bits.
+///
+/// `create_diffusion` defaults: learned-range variance, no rescaling of the bound, and the mean detached
+/// in it, so that the bound trains only the variance parameter.
+extension GaussianDiffusion {
+  /// The loss per row of a batch, and its two terms; loss = mse + vb.
+  ///
+  /// - Parameters:
+  ///   - modelOutput: (batch, 2C, H, W): noise prediction, then variance parameter.
+  ///   - start: Clean latents x_0 (batch, C, H, W).
+  ///   - latents: Noisy latents x_t, as from `noisy`, same shape.
+  ///   - noise: The noise in them, same shape.
+  ///   - steps: One step per row.
+  /// - Returns: Three numbers per row; vb is in bits per element.
+  package func trainingLoss(
+    modelOutput: Tensor, start: Tensor, latents: Tensor, noise: Tensor, steps: [Int]
+  ) -> (loss: [Float], mse: [Float], vb: [Float]) {
+    checkShapes(modelOutput, latents, steps)
+    precondition(start.shape == latents.shape && noise.shape == latents.shape, "loss: shapes")
+    let width = latents.count / max(1, steps.count)
+    var mse: [Float] = []
+    var vb: [Float] = []
+    var loss: [Float] = []
+    for (row, step) in steps.enumerated() {
+      let coefficients = StepCoefficients(schedule, step)
+      var squares = 0.0
+      var bound = 0.0
+      for i in 0..<width {
+        let at = row * width + i
+        let predicted = Double(modelOutput[2 * row * width + i])
+        let error = Double(noise[at]) - predicted
+        squares += error * error
+        bound +=
+          coefficients.bound(
+            start: Double(start[at]), latent: Double(latents[at]), noise: predicted,
+            parameter: Double(modelOutput[(2 * row + 1) * width + i]), isLast: step == 0
+          ).value
+      }
+      mse.append(Float(squares / Double(width)))
+      vb.append(Float(bound / Double(width) / log(2)))
+      loss.append(Float((squares + bound / log(2)) / Double(width)))
+    }
+    return (loss, mse, vb)
+  }
+
+  /// The gradient of the batch mean of `trainingLoss` with respect to the model output.
+  ///
+  /// The noise channels receive the gradient of mse alone, the variance channels that of vb.
+  /// - Returns: (batch, 2C, H, W), to seed a backward pass.
+  package func lossGradient(
+    modelOutput: Tensor, start: Tensor, latents: Tensor, noise: Tensor, steps: [Int]
+  ) -> Tensor {
+    checkShapes(modelOutput, latents, steps)
+    precondition(start.shape == latents.shape && noise.shape == latents.shape, "loss: shapes")
+    let gradient = Tensor(modelOutput.shape)
+    let width = latents.count / max(1, steps.count)
+    let scale = 1 / Double(latents.count)
+    for (row, step) in steps.enumerated() {
+      let coefficients = StepCoefficients(schedule, step)
+      for i in 0..<width {
+        let at = row * width + i
+        let noiseAt = 2 * row * width + i
+        let varianceAt = noiseAt + width
+        let predicted = Double(modelOutput[noiseAt])
+        gradient[noiseAt] = Float(2 * (predicted - Double(noise[at])) * scale)
+        let bound = coefficients.bound(
+          start: Double(start[at]), latent: Double(latents[at]), noise: predicted,
+          parameter: Double(modelOutput[varianceAt]), isLast: step == 0)
+        gradient[varianceAt] = Float(bound.slope * scale / log(2))
+      }
+    }
+    return gradient
+  }
+}
+
+extension StepCoefficients {
+  /// One element of the variational bound in nats, and its derivative by the variance parameter.
+  ///
+  /// - Parameters:
+  ///   - start: True clean value.
+  ///   - latent: Noisy value.
+  ///   - noise: Predicted noise, taken as a constant.
+  ///   - parameter: Variance parameter v.
+  ///   - isLast: True for step 0, which is scored by the likelihood of the discretised decoder.
+  /// - Returns: The term, and its slope in v.
+  package func bound(
+    start: Double, latent: Double, noise: Double, parameter: Double, isLast: Bool
+  ) -> (value: Double, slope: Double) {
+    let logVariance = logVariance(parameter)
+    let mean = mean1 * self.start(latent, noise: noise) + mean2 * latent
+    let term =
+      isLast
+      ? discretizedNegativeLogLikelihood(start, mean: mean, logVariance: logVariance)
+      : gaussianDivergence(
+        mean1 * start + mean2 * latent, minLogVariance, from: mean, logVariance)
+    return (term.value, term.slope * (maxLogVariance - minLogVariance) / 2)
+  }
+}
+
+/// KL divergence of one Gaussian from another in nats, and its derivative by the second log variance.
+package func gaussianDivergence(
+  _ mean: Double, _ logVariance: Double, from otherMean: Double, _ otherLogVariance: Double
+) -> (value: Double, slope: Double) {
+  let ratio = exp(logVariance - otherLogVariance)
+  let distance = (mean - otherMean) * (mean - otherMean) * exp(-otherLogVariance)
+  return (
+    0.5 * (-1 + otherLogVariance - logVariance + ratio + distance), 0.5 * (1 - ratio - distance)
+  )
+}
+
+/// Negative log likelihood in nats under a discretised Gaussian, and its derivative by the log variance.
+///
+/// There are 256 levels on [-1, 1]. The tails beyond -0.999 and 0.999 belong to the outermost levels; probabilities are clamped to
+/// 1e-12, where the derivative is zero.
+package func discretizedNegativeLogLikelihood(
+  _ value: Double, mean: Double, logVariance: Double
+) -> (value: Double, slope: Double) {
+  let inverse = exp(-0.5 * logVariance)
+  let upper = (value - mean + 1 / 255) * inverse
+  let lower = (value - mean - 1 / 255) * inverse
+  let probability: Double
+  let slope: Double
+  // Both bounds shrink by half as the log variance grows by one.
+  if value < -0.999 {
+    probability = approximateNormal(upper)
+    slope = -0.5 * upper * approximateNormalSlope(upper)
+  } else if value > 0.999 {
+    probability = 1 - approximateNormal(lower)
+    slope = 0.5 * lower * approximateNormalSlope(lower)
+  } else {
+    probability = approximateNormal(upper) - approximateNormal(lower)
+    slope = 0.5 * (lower * approximateNormalSlope(lower) - upper * approximateNormalSlope(upper))
+  }
+  if probability < 1e-12 { return (-log(1e-12), 0) }
+  return (-log(probability), -slope / probability)
+}
+
+private let normalScale = (2 / Double.pi).squareRoot()
+
+/// The tanh approximation of the standard normal distribution function.
+private func approximateNormal(_ x: Double) -> Double {
+  0.5 * (1 + tanh(normalScale * (x + 0.044715 * x * x * x)))
+}
+
+/// Its derivative.
+private func approximateNormalSlope(_ x: Double) -> Double {
+  let t = tanh(normalScale * (x + 0.044715 * x * x * x))
+  return 0.5 * (1 - t * t) * normalScale * (1 + 3 * 0.044715 * x * x)
+}

@@ -1,0 +1,165 @@
+import Foundation
+import TensorCore
+
+/// The denoising network as the diffusion process sees it.
+///
+/// Arguments: noisy latents (batch, C, H, W) and one timestep per row, on the scale of the process the
+/// model was trained on. Result: (batch, 2C, H, W), the noise prediction and then the variance parameter.
+package typealias DenoisingModel = (_ latents: Tensor, _ timesteps: [Float]) throws -> Tensor
+
+/// What the model says about x_{t-1}, each (batch, C, H, W).
+package struct DenoisedDistribution {
+  /// Mean of p(x_{t-1} | x_t).
+  package let mean: Tensor
+  /// Logarithm of its variance.
+  package let logVariance: Tensor
+  /// The model's idea of the clean latents.
+  package let predictedStart: Tensor
+}
+
+/// Gaussian diffusion with noise prediction and learned-range variance, the process DiT is trained on.
+///
+/// Follows `GaussianDiffusion` and `SpacedDiffusion` of the DiT repository. Steps are indices of
+/// `schedule`. Table entries are rounded to float32 where they meet a tensor, as upstream.
+package struct GaussianDiffusion: Sendable {
+  /// The steps of this process.
+  package let schedule: NoiseSchedule
+
+  /// Makes a process over a schedule.
+  package init(schedule: NoiseSchedule) { self.schedule = schedule }
+
+  /// Makes DiT's process: 1000 linear steps, optionally respaced.
+  ///
+  /// - Parameter spacing: As for `NoiseSchedule.respaced`; "" keeps all 1000 steps.
+  /// - Throws: `SamplingError` if the spacing cannot be used.
+  package init(spacing: String) throws(SamplingError) {
+    schedule = try NoiseSchedule.linear().respaced(spacing)
+  }
+
+  /// The timesteps the model is told at the given steps.
+  package func modelTimesteps(_ steps: [Int]) -> [Float] {
+    steps.map { Float(schedule.timesteps[$0]) }
+  }
+
+  /// Noisy latents x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise.
+  ///
+  /// - Parameters:
+  ///   - start: Clean latents (batch, C, H, W).
+  ///   - noise: Standard normal, same shape.
+  ///   - steps: One step per row.
+  /// - Returns: x_t, same shape.
+  package func noisy(_ start: Tensor, noise: Tensor, steps: [Int]) -> Tensor {
+    precondition(start.shape == noise.shape && start.shape[0] == steps.count, "noisy: shapes")
+    let result = Tensor(start.shape)
+    let width = start.count / max(1, steps.count)
+    for (row, step) in steps.enumerated() {
+      let signal = Float(schedule.sqrtAlphasCumprod[step])
+      let sigma = Float(schedule.sqrtOneMinusAlphasCumprod[step])
+      for i in (row * width)..<((row + 1) * width) {
+        result[i] = signal * start[i] + sigma * noise[i]
+      }
+    }
+    return result
+  }
+
+  /// The posterior q(x_{t-1} | x_t, x_0): its mean, and its clipped log variance per row.
+  ///
+  /// - Parameters:
+  ///   - start: Clean latents (batch, C, H, W).
+  ///   - latents: Noisy latents x_t, same shape.
+  ///   - steps: One step per row.
+  /// - Returns: The mean (batch, C, H, W) and one log variance per row.
+  package func posterior(
+    start: Tensor, latents: Tensor, steps: [Int]
+  ) -> (mean: Tensor, logVariance: [Float]) {
+    precondition(start.shape == latents.shape && start.shape[0] == steps.count, "posterior: shapes")
+    let mean = Tensor(start.shape)
+    let width = start.count / max(1, steps.count)
+    for (row, step) in steps.enumerated() {
+      let coefficients = StepCoefficients(schedule, step)
+      for i in (row * width)..<((row + 1) * width) {
+        mean[i] = Float(
+          coefficients.mean1 * Double(start[i]) + coefficients.mean2 * Double(latents[i]))
+      }
+    }
+    return (mean, steps.map { Float(schedule.posteriorLogVarianceClipped[$0]) })
+  }
+
+  /// Turns a model output into the distribution of x_{t-1} (`p_mean_variance` upstream).
+  ///
+  /// - Parameters:
+  ///   - modelOutput: (batch, 2C, H, W): noise prediction, then variance parameter.
+  ///   - latents: Noisy latents x_t (batch, C, H, W).
+  ///   - steps: One step per row.
+  ///   - clipsStart: If true, the predicted start is clamped to [-1, 1].
+  /// - Returns: Mean, log variance and predicted start.
+  package func denoised(
+    modelOutput: Tensor, latents: Tensor, steps: [Int], clipsStart: Bool
+  ) -> DenoisedDistribution {
+    checkShapes(modelOutput, latents, steps)
+    let mean = Tensor(latents.shape)
+    let logVariance = Tensor(latents.shape)
+    let predictedStart = Tensor(latents.shape)
+    let width = latents.count / max(1, steps.count)
+    for (row, step) in steps.enumerated() {
+      let coefficients = StepCoefficients(schedule, step)
+      for i in 0..<width {
+        let at = row * width + i
+        let x = Double(latents[at])
+        var start = coefficients.start(x, noise: Double(modelOutput[2 * row * width + i]))
+        if clipsStart { start = min(1, max(-1, start)) }
+        predictedStart[at] = Float(start)
+        mean[at] = Float(coefficients.mean1 * start + coefficients.mean2 * x)
+        let parameter = Double(modelOutput[(2 * row + 1) * width + i])
+        logVariance[at] = Float(coefficients.logVariance(parameter))
+      }
+    }
+    return DenoisedDistribution(
+      mean: mean, logVariance: logVariance, predictedStart: predictedStart)
+  }
+
+  func checkShapes(_ modelOutput: Tensor, _ latents: Tensor, _ steps: [Int]) {
+    let shape = latents.shape
+    precondition(
+      shape.count == 4 && shape[0] == steps.count
+        && modelOutput.shape == [shape[0], 2 * shape[1], shape[2], shape[3]],
+      "diffusion: model output \(modelOutput.shape), latents \(shape), \(steps.count) steps")
+    precondition(steps.allSatisfy(schedule.betas.indices.contains), "diffusion: step out of range")
+  }
+}
+
+/// The numbers of one step as they meet tensors: float32 entries, held as doubles.
+package struct StepCoefficients {
+  /// Weight of x_t in the predicted start.
+  package let recip: Double
+  /// Weight of the noise in the predicted start, subtracted.
+  package let recipMinusOne: Double
+  /// Weight of x_0 in the posterior mean.
+  package let mean1: Double
+  /// Weight of x_t in the posterior mean.
+  package let mean2: Double
+  /// Logarithm of the posterior variance, the lower end of the learned range.
+  package let minLogVariance: Double
+  /// Logarithm of beta, the upper end.
+  package let maxLogVariance: Double
+
+  /// Reads the numbers of one step.
+  package init(_ schedule: NoiseSchedule, _ step: Int) {
+    func entry(_ table: [Double]) -> Double { Double(Float(table[step])) }
+    recip = entry(schedule.sqrtRecipAlphasCumprod)
+    recipMinusOne = entry(schedule.sqrtRecipMinusOneAlphasCumprod)
+    mean1 = entry(schedule.posteriorMeanCoefficient1)
+    mean2 = entry(schedule.posteriorMeanCoefficient2)
+    minLogVariance = entry(schedule.posteriorLogVarianceClipped)
+    maxLogVariance = entry(schedule.logBetas)
+  }
+
+  /// The clean value implied by a noisy value and a noise prediction.
+  package func start(_ x: Double, noise: Double) -> Double { recip * x - recipMinusOne * noise }
+
+  /// The log variance for a variance parameter: -1 is the posterior's, 1 is log beta.
+  package func logVariance(_ parameter: Double) -> Double {
+    let fraction = (parameter + 1) / 2
+    return fraction * maxLogVariance + (1 - fraction) * minLogVariance
+  }
+}

@@ -1,0 +1,44 @@
+import TensorCore
+
+/// Classifier-free guidance as in DiT's `forward_with_cfg`.
+package enum Guidance {
+  /// Number of leading noise channels that DiT guides; the fourth one stays as predicted.
+  package static let guidedChannels = 3
+
+  /// A model over a doubled batch whose noise prediction is guided.
+  ///
+  /// Rows of the batch are [conditional | unconditional]. Only the first half of the latents is read;
+  /// both halves of the result carry the guided noise e_u + scale (e_c - e_u) in the first three
+  /// channels and their own prediction in all others.
+  /// - Parameters:
+  ///   - model: The network; its labels must be [labels | null class].
+  ///   - scale: 1 is no guidance.
+  /// - Returns: A model over [conditional | unconditional] batches.
+  package static func guided(
+    _ model: @escaping DenoisingModel, scale: Float
+  ) -> DenoisingModel {
+    { latents, timesteps in
+      let half = latents.shape[0] / 2
+      precondition(latents.shape[0] == 2 * half, "guidance: the batch must be doubled")
+      let doubled = Tensor(latents.shape)
+      doubled.rows(0..<half).assign(latents.rows(0..<half))
+      doubled.rows(half..<(2 * half)).assign(latents.rows(0..<half))
+      let output = try model(doubled, timesteps)
+      let result = output.copied()
+      let rowWidth = output.count / (2 * half)
+      let guided = min(guidedChannels, output.shape[1] / 2)
+      let guidedWidth = guided * output.shape[2] * output.shape[3]
+      for row in 0..<half {
+        for i in 0..<guidedWidth {
+          let conditional = row * rowWidth + i
+          let unconditional = (half + row) * rowWidth + i
+          let value =
+            output[unconditional] + scale * (output[conditional] - output[unconditional])
+          result[conditional] = value
+          result[unconditional] = value
+        }
+      }
+      return result
+    }
+  }
+}

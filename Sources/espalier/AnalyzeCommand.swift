@@ -1,0 +1,62 @@
+import ArgumentParser
+import Foundation
+import Grafting
+import Jobs
+import Runs
+
+/// `espalier analyze`: activation statistics and attention locality of a model.
+struct AnalyzeCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "analyze",
+    abstract: "Measure activation statistics and attention locality of every block.")
+
+  @Argument(help: "demo, or the path of a DiT safetensors file.") var model = "demo"
+  @Option(help: "Sampling trajectories to average over.") var samples = 16
+  @Flag(help: "Measure again even if the cache has a result.") var fresh = false
+  @OptionGroup var output: OutputOptions
+
+  func validate() throws {
+    guard (1...10_000).contains(samples) else {
+      throw ValidationError("--samples is \(samples); give 1 to 10000")
+    }
+  }
+
+  func run() throws {
+    let files = try ModelFiles(model)
+    let hash = try files.reference().contentHash
+    let path = ModelAnalysis.cachePath(modelHash: hash)
+    let analysis: ModelAnalysis
+    if !fresh, FileManager.default.fileExists(atPath: path) {
+      analysis = try ModelAnalysis.load(path: path)
+    } else {
+      let console = ProgressLine()
+      analysis = try AnalyzeJob.analyze(files, modelHash: hash, samples: samples) { done, total in
+        console.update("analysing \(done)/\(total)")
+      }
+      console.finish()
+      try analysis.save(to: path)
+    }
+    if output.json { return try output.printJSON(analysis) }
+    show(analysis)
+  }
+
+  private func show(_ analysis: ModelAnalysis) {
+    let band = analysis.bands.firstIndex(of: analysis.paperBand)
+    let columns = [
+      "block", "L_\(analysis.paperBand)", "attn var", "max", "kurt", "mlp var", "max", "kurt",
+    ]
+    print(columns.map { $0.padding(toLength: 9, withPad: " ", startingAt: 0) }.joined())
+    for (index, block) in analysis.blocks.enumerated() {
+      let locality = band.flatMap { $0 < block.locality.count ? block.locality[$0] : nil }
+      let cells =
+        [String(index), locality.map { String(format: "%.3f", $0) } ?? "-"]
+        + [block.attention, block.mlp].flatMap {
+          [short($0.variance), short($0.maxAbs), short($0.kurtosis)]
+        }
+      print(cells.map { $0.padding(toLength: 9, withPad: " ", startingAt: 0) }.joined())
+    }
+    print(
+      "\(analysis.samples) samples, timesteps \(analysis.timesteps.map(String.init).joined(separator: " "))"
+    )
+  }
+}

@@ -1,0 +1,55 @@
+import ArgumentParser
+import Foundation
+import Grafting
+
+/// `espalier evaluate`: the judge's agreement and Fréchet distance of a model's samples.
+struct EvaluateCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "evaluate",
+    abstract: "Judge a model's samples: agreement with their class, and Fréchet distance.",
+    discussion: """
+      The judge is a small classifier beside the model. Agreement and the Fréchet distance in its \
+      features stand in for Inception metrics on the shipped model; they are not comparable to them.
+      """)
+
+  @Argument(help: "demo, or the path of a DiT safetensors file (also a grafted one).")
+  var model = "demo"
+  @Option(help: "Number of samples, balanced over the classes.") var samples = 1000
+  @Option(help: "Graft this plan onto the model, with fresh weights or those of --weights.")
+  var plan: String?
+  @Option(help: "Operators or checkpoint of a run for --plan.") var weights: String?
+  @OptionGroup var sampling: SamplerOptions
+  @OptionGroup var output: OutputOptions
+
+  func validate() throws {
+    guard (10...1_000_000).contains(samples) else {
+      throw ValidationError("--samples is \(samples); give 10 to 1000000")
+    }
+    if weights != nil, plan == nil { throw ValidationError("--weights needs --plan") }
+  }
+
+  func run() throws {
+    let files = try ModelFiles(model)
+    let judge = try files.judge()
+    let console = ProgressLine()
+    let result = try Evaluation.run(
+      try GraftedModel.load(files, plan: plan, weights: weights),
+      autoencoder: try files.autoencoder(), judge: judge, sampler: sampling.latentSampler,
+      samples: samples
+    ) { done in
+      console.update("judged \(done)/\(samples)")
+    }
+    console.finish()
+    if output.json { return try output.printJSON(result) }
+    print("samples                 \(result.samples)")
+    print("agreement (judge)       \(percent(result.agreement))")
+    print("Fréchet distance (judge) \(short(result.frechetDistance))")
+    print("  floor, two fresh sets \(short(result.frechetFloor))")
+    print("judge on fresh images   \(percent(result.judgeAccuracy))")
+    let names = try files.open().classNames
+    for (label, value) in result.agreementByClass.enumerated() {
+      let name = label < names.count ? names[label] : "class \(label)"
+      print("  \(name.padding(toLength: 14, withPad: " ", startingAt: 0)) \(percent(value))")
+    }
+  }
+}

@@ -1,0 +1,48 @@
+import ArgumentParser
+import Explorer
+import Foundation
+import Grafting
+import Plans
+import Runs
+import TerminalUI
+
+/// `espalier explore`: the interactive explorer, the default command.
+struct ExploreCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "explore",
+    abstract: "Explore a model's blocks, edit a graft plan, distil and look (the default).")
+
+  @Argument(help: "demo, or the path of a DiT safetensors file.") var model = "demo"
+  @Option(help: "Open this plan.") var plan: String?
+  @Option(help: "Images: auto, sixel, blocks or none.") var graphics = GraphicsMode.auto
+  @OptionGroup var runs: RunsOptions
+
+  func run() throws {
+    guard model == ModelFiles.demo || FileManager.default.fileExists(atPath: model) else {
+      throw ValidationError("'\(model)' is neither a command nor a model file")
+    }
+    let files = try ModelFiles(model)
+    let reference = try files.reference()
+    let document: PlanDocument
+    if let plan {
+      let loaded = try GraftPlan.load(path: plan)
+      try naming(plan) { () throws(PlanError) in try loaded.check(against: reference) }
+      document = PlanDocument(plan: loaded, path: plan)
+    } else {
+      document = PlanDocument(plan: GraftPlan(named: "untitled", model: reference), path: nil)
+    }
+    let classNames = try files.open().classNames
+    let executable = try WorkerLauncher.currentExecutable()
+    let terminal = try Terminal(graphics: graphics)
+    defer { terminal.close() }
+    let state = AppState(
+      model: reference, classNames: classNames, document: document, size: terminal.size,
+      now: Date().timeIntervalSince1970)
+    let performer = LiveEffects(
+      root: runs.root, model: reference, executable: executable, codeVersion: espalierVersion)
+    ExplorerSession(state: state, terminal: terminal, performer: performer).run(
+      state.firstEffects())
+  }
+}
+
+extension GraphicsMode: ExpressibleByArgument {}

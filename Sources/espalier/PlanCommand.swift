@@ -1,0 +1,183 @@
+import ArgumentParser
+import Foundation
+import Grafting
+import Plans
+
+/// `espalier plan`: makes, edits, shows and checks plans without a terminal.
+struct PlanCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "plan", abstract: "Make, edit, show and check graft plans.",
+    subcommands: [New.self, Set.self, Show.self, Validate.self])
+
+  struct New: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Write an empty plan for a model.")
+
+    @Argument(help: "The plan file to write.") var plan: String
+    @Option(help: "The model: demo, or the path of a DiT safetensors file.") var model = "demo"
+    @Option(help: "The plan's name (default: the file's).") var name: String?
+    @Option(help: "Seed of fresh weights and training samples.") var seed: UInt64 = 0
+    @Flag(help: "Replace an existing file.") var force = false
+    @OptionGroup var output: OutputOptions
+
+    func run() throws {
+      if !force, FileManager.default.fileExists(atPath: plan) {
+        throw ValidationError("\(plan) exists; add --force to replace it")
+      }
+      let title = name ?? URL(fileURLWithPath: plan).deletingPathExtension().lastPathComponent
+      var new = GraftPlan(named: title, model: try ModelFiles(model).reference())
+      new.seed = seed
+      try new.validate()
+      try new.save(to: plan)
+      try PlanSummary(new).show(output)
+    }
+  }
+
+  struct Set: ParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Put an operator into slots of a plan, or clear them, or change its settings.")
+
+    @Argument(help: "The plan file to change.") var plan: String
+    @Option(help: "Blocks: \(LayerSelection.forms).") var blocks: String?
+    @Option(help: "The operator: \(OperatorCatalog.all.map(\.name).joined(separator: ", ")).")
+    var `operator`: String?
+    @Option(help: "A setting of the operator as key=value; repeatable.") var config: [String] = []
+    @Option(help: "The slot to clear: attention or mlp.") var clear: Slot?
+    @Option(help: "Stage-1 steps.") var steps: Int?
+    @Option(help: "Stage-1 batch size.") var batch: Int?
+    @Option(help: "Stage-1 learning rate.") var learningRate: Double?
+    @Option(help: "Seed of fresh weights and training samples.") var seed: UInt64?
+    @OptionGroup var output: OutputOptions
+
+    /// Checks how the options go together; after parsing, which tells of misspelt ones first.
+    private func checkOptions() throws {
+      if let name = self.operator, OperatorCatalog.descriptor(named: name) == nil {
+        let known = OperatorCatalog.all.map(\.name).joined(separator: ", ")
+        throw ValidationError("--operator: '\(name)' is unknown, expected one of \(known)")
+      }
+      let hasSettings = steps != nil || batch != nil || learningRate != nil || seed != nil
+      switch (self.operator, clear) {
+      case (.some, .some): throw ValidationError("give either --operator or --clear, not both")
+      case (.some, nil) where blocks == nil:
+        throw ValidationError("--operator needs --blocks, for example --blocks odd")
+      case (nil, nil) where blocks != nil:
+        throw ValidationError("--blocks needs --operator or --clear")
+      case (nil, nil) where !hasSettings && config.isEmpty:
+        throw ValidationError(
+          "nothing to change; give --blocks with --operator, --clear, or a setting such as --steps")
+      default: break
+      }
+      guard config.isEmpty || self.operator != nil else {
+        throw ValidationError("--config needs --operator, whose settings it gives")
+      }
+    }
+
+    func run() throws {
+      try checkOptions()
+      var changed = try GraftPlan.load(path: plan)
+      if let descriptor = self.operator.flatMap(OperatorCatalog.descriptor(named:)) {
+        var spec = descriptor.defaultSpec
+        for entry in config {
+          let parts = entry.split(separator: "=", maxSplits: 1).map(String.init)
+          guard parts.count == 2, let value = Double(parts[1]) else {
+            throw ValidationError(
+              "--config: '\(entry)' is not of the form key=number, for example "
+                + (descriptor.fields.first.map { "\($0.key)=\($0.defaultValue)" } ?? "key=1"))
+          }
+          spec.config[parts[0]] = value
+        }
+        for block in try selectedBlocks(of: changed) {
+          changed.edits[SlotID(block: block, slot: descriptor.slot)] = spec
+        }
+      } else if let clear {
+        for block in try selectedBlocks(of: changed) {
+          changed.edits[SlotID(block: block, slot: clear)] = nil
+        }
+      }
+      if let steps { changed.stage1.steps = steps }
+      if let batch { changed.stage1.batchSize = batch }
+      if let learningRate { changed.stage1.learningRate = learningRate }
+      if let seed { changed.seed = seed }
+      try naming(plan) { () throws(PlanError) in try changed.validate() }
+      try changed.save(to: plan)
+      try PlanSummary(changed).show(output)
+    }
+
+    private func selectedBlocks(of plan: GraftPlan) throws -> [Int] {
+      do {
+        return try LayerSelection.parse(blocks ?? "all", depth: plan.model.shape.depth)
+      } catch {
+        throw PlanError(key: "--blocks", error.message)
+      }
+    }
+  }
+
+  struct Show: ParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Show a plan's edits and what they cost.")
+
+    @Argument(help: "The plan file.") var plan: String
+    @OptionGroup var output: OutputOptions
+
+    func run() throws { try PlanSummary(try GraftPlan.load(path: plan)).show(output) }
+  }
+
+  struct Validate: ParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Check a plan, and that it belongs to its model.")
+
+    @Argument(help: "The plan file.") var plan: String
+    @Option(help: "Check against this model instead of the plan's own path.") var model: String?
+    @OptionGroup var output: OutputOptions
+
+    func run() throws {
+      let loaded = try GraftPlan.load(path: plan)
+      try loaded.check(against: try ModelFiles(model ?? loaded.model.path), file: plan)
+      if output.json {
+        try output.printJSON(["valid": true])
+      } else {
+        print(
+          "\(plan): valid, \(loaded.edits.count) of \(loaded.model.shape.slots.count) slots edited")
+      }
+    }
+  }
+}
+
+extension Slot: ExpressibleByArgument {}
+
+/// What `plan show` prints.
+private struct PlanSummary: Encodable {
+  struct Edit: Encodable {
+    let block: Int, slot, `operator`, label: String, config: [String: Double]
+  }
+  let name: String
+  let model: String
+  let edits: [Edit]
+  let parameters, originalParameters: Int
+  let flops, originalFlops: Double
+
+  init(_ plan: GraftPlan) {
+    name = plan.name
+    model = plan.model.path
+    edits = plan.edits.sorted { $0.key < $1.key }.map { id, spec in
+      Edit(
+        block: id.block, slot: id.slot.rawValue, operator: spec.name,
+        label: OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name,
+        config: spec.config)
+    }
+    let cost = plan.cost()
+    (originalParameters, parameters) = (cost.original.parameters, cost.edited.parameters)
+    (originalFlops, flops) = (cost.original.flops, cost.edited.flops)
+  }
+
+  func show(_ output: OutputOptions) throws {
+    if output.json { return try output.printJSON(self) }
+    print("\(name) (model \(model)): \(edits.count) slots edited")
+    for edit in edits {
+      let slot = edit.slot.padding(toLength: 10, withPad: " ", startingAt: 0)
+      print(String(format: "  %3d  ", edit.block) + "\(slot) \(edit.label)")
+    }
+    print(
+      "parameters \(parameters) (\(change(Double(parameters), from: Double(originalParameters)))), "
+        + "FLOPs per image \(short(flops)) (\(change(flops, from: originalFlops)))")
+  }
+}

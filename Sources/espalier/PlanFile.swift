@@ -1,0 +1,32 @@
+import Checkpoints
+import Foundation
+import Grafting
+import Plans
+
+extension GraftPlan {
+  /// Reads a plan file and checks that it was made for the model; errors name the file.
+  static func load(path: String, for files: ModelFiles) throws -> GraftPlan {
+    let plan = try load(path: path)
+    try plan.check(against: files, file: path)
+    return plan
+  }
+
+  /// Checks that the plan, read from `file`, was made for the model.
+  func check(against files: ModelFiles, file: String) throws {
+    let reference = try files.reference()
+    try naming(file) { () throws(PlanError) in try check(against: reference) }
+  }
+}
+
+/// Adds the file's name to the errors of `body`.
+func naming<Result>(_ file: String, _ body: () throws(PlanError) -> Result) throws(PlanError)
+  -> Result
+{
+  do {
+    return try body()
+  } catch {
+    var named = error
+    named.file = named.file ?? file
+    throw named
+  }
+}

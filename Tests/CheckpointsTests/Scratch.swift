@@ -1,0 +1,42 @@
+import Foundation
+
+/// A temporary directory that goes when the object does.
+final class Scratch {
+  let path: String
+
+  init() throws {
+    path = NSTemporaryDirectory() + "espalier-tests-" + UUID().uuidString
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  }
+
+  deinit {
+    try? FileManager.default.removeItem(atPath: path)
+  }
+
+  /// The path of a file inside.
+  func file(_ name: String) -> String { "\(path)/\(name)" }
+
+  /// Puts bytes into a file inside and gives its path.
+  func put(_ bytes: some Sequence<UInt8>, _ name: String = "x") throws -> String {
+    // Not through Data, which syncs every file to the disk.
+    let descriptor = open(file(name), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0o644)
+    defer { close(descriptor) }
+    let array = Array(bytes)
+    guard descriptor >= 0, write(descriptor, array, array.count) == array.count else {
+      throw CocoaError(.fileWriteUnknown)
+    }
+    return file(name)
+  }
+
+  /// Everything inside, hidden files too.
+  func listing() throws -> [String] {
+    try FileManager.default.contentsOfDirectory(atPath: path).sorted()
+  }
+}
+
+/// A safetensors file around a header text and data bytes.
+func safetensors(_ header: String, data: Int, length: UInt64? = nil) -> [UInt8] {
+  let text = Array(header.utf8)
+  let count = withUnsafeBytes(of: (length ?? UInt64(text.count)).littleEndian) { Array($0) }
+  return count + text + (0..<data).map { UInt8(truncatingIfNeeded: $0) }
+}

@@ -1,0 +1,243 @@
+import Foundation
+import Testing
+
+/// Everything else that can be wrong: one sentence, exit code 1 or 2, nothing written.
+@Suite struct BadInputTests {
+  @Test func missingFiles() throws {
+    let scratch = try Scratch()
+    for command in [
+      ["sample", "no.safetensors", "--output", "x.png"], ["evaluate", "no.safetensors"],
+      ["analyze", "no.safetensors"], ["inspect", "no.safetensors"],
+      ["plan", "new", "p.json", "--model", "no.safetensors"],
+    ] {
+      try scratch.expectRefusal(command, mentions: ["no.safetensors: ", "no such file"])
+    }
+    for command in [
+      ["plan", "set", "no.json", "--steps", "3"], ["plan", "show", "no.json"],
+      ["plan", "validate", "no.json"], ["distill", "no.json"],
+      ["explore", "demo", "--plan", "no.json"],
+    ] {
+      try scratch.expectRefusal(command, mentions: ["no.json: no such file"])
+    }
+    try scratch.expectRefusal(
+      ["distil"], code: 2, mentions: ["'distil' is neither a command nor a model file"])
+    try scratch.expectRefusal(
+      ["pretrain", "no.json", "--output", "out"], mentions: ["no.json: cannot be read"])
+  }
+
+  @Test func truncatedModels() throws {
+    let scratch = try Scratch()
+    let whole = try scratch.bytes(scratch.tinyModel())
+    for (index, length) in [0, 5, 300, whole.count / 2, whole.count - 1].enumerated() {
+      let name = "cut\(index).safetensors"
+      try whole.prefix(length).write(to: URL(fileURLWithPath: "\(scratch.path)/\(name)"))
+      for command in [
+        ["inspect", name], ["sample", name, "--output", "x.png"],
+        ["plan", "new", "p.json", "--model", name],
+      ] {
+        try scratch.expectRefusal(command, mentions: [name])
+      }
+    }
+  }
+
+  @Test func modelsOfOtherKinds() throws {
+    let scratch = try Scratch()
+    _ = try scratch.tinyModel()
+    try scratch.expectRefusal(
+      ["sample", "autoencoder.safetensors", "--output", "x.png"],
+      mentions: ["autoencoder.safetensors: ", "DiT"])
+    let other = try scratch.tinyModel("other.safetensors", classNames: ["cat", "dog", "owl"])
+    try scratch.expectRefusal(
+      ["evaluate", other], mentions: [other, "its classes are not the procedural shapes"])
+    try FileManager.default.removeItem(atPath: "\(scratch.path)/autoencoder.safetensors")
+    try scratch.expectRefusal(
+      ["sample", "model.safetensors", "--output", "x.png"],
+      mentions: ["model.safetensors: no 'autoencoder.safetensors' beside it"])
+  }
+
+  @Test func impossibleNumbers() throws {
+    let scratch = try Scratch()
+    let model = try scratch.tinyModel()
+    for classes in ["99", "10", "-1", ",", "1,,2", "disc"] {
+      try scratch.expectRefusal(
+        ["sample", model, "--output", "x.png", "--classes=\(classes)"], code: 2,
+        mentions: ["--classes", "0 to 9", "espalier sample --help"])
+    }
+    for command in [
+      ["sample", model, "--output", "x.png", "--classes", ""],
+      ["sample", model, "--output", "x.png", "--count", "0"],
+      ["sample", model, "--output", "x.png", "--columns", "0"],
+      ["sample", model, "--output", "x.png", "--steps", "0"],
+      ["sample", model, "--output", "x.png", "--steps", "1001"],
+      ["sample", model, "--output", "x.png", "--guidance", "nan"],
+      ["sample", model, "--output", "x.png", "--sampler", "euler"],
+      ["sample", model, "--output", "x.png", "--weights", "w.safetensors"],
+      ["sample", model], ["evaluate", model, "--samples", "0"],
+      ["analyze", model, "--samples", "0"], ["shapes", "--output", "x.png", "--count", "0"],
+      ["shapes", "--output", "x", "--count", "9999999999999999"],
+      ["bench", "--heads", "0"], ["bench", "--micro-batch", "0"], ["plan", "frob"],
+      ["runs", "frob"], ["--frob"],
+    ] {
+      try scratch.expectRefusal(command, code: 2, mentions: ["--help'"])
+    }
+  }
+
+  @Test func unknownRuns() throws {
+    let scratch = try Scratch()
+    for verb in ["show", "follow", "pause", "resume", "cancel"] {
+      try scratch.expectRefusal(
+        ["runs", verb, "nope"], mentions: [scratch.runs, "no run begins with 'nope'"])
+      try scratch.expectRefusal(["runs", verb, "./nope"], mentions: ["nope", "no run"])
+    }
+    try scratch.expectRefusal(["parity", "nowhere"], code: 2, mentions: ["nowhere"])
+  }
+
+  @Test func unwritablePlaces() throws {
+    let scratch = try Scratch()
+    try scratch.tinyPlan()
+    try scratch.put("text", "file")
+    // /proc takes no files from anybody, not even root; a file is no directory.
+    for place in ["missing", "/proc", "file"] {
+      for command in [
+        ["plan", "new", "\(place)/p.json", "--model", "model.safetensors"],
+        ["sample", "model.safetensors", "--output", "\(place)/x.png"],
+        ["shapes", "--output", "\(place)/x.png", "--count", "1"],
+      ] {
+        try scratch.expectRefusal(command, mentions: ["\(place)/", "nothing was written"])
+      }
+    }
+    for place in ["/proc/runs", "file"] {
+      try scratch.expectRefusal(
+        ["distill", "plan.json", "--runs", place], mentions: [place])
+    }
+    try scratch.expectRefusal(
+      ["plan", "new", "plan.json", "--model", "model.safetensors"], code: 2,
+      mentions: ["plan.json exists; add --force"])
+  }
+
+  @Test(.enabled(if: geteuid() != 0, "root writes everywhere")) func readOnlyDirectory() throws {
+    let scratch = try Scratch()
+    try scratch.tinyPlan()
+    mkdir("\(scratch.path)/locked", 0o555)
+    for command in [
+      ["plan", "new", "locked/p.json", "--model", "model.safetensors"],
+      ["sample", "model.safetensors", "--output", "locked/x.png"],
+      ["distill", "plan.json", "--runs", "locked"],
+    ] {
+      try scratch.expectRefusal(command, mentions: ["locked", "read-only", "permissions"])
+    }
+  }
+
+  /// `ulimit -f` counts blocks of 512 bytes and raises SIGXFSZ.
+  @Test func fullDisk() throws {
+    let scratch = try Scratch()
+    try scratch.tinyPlan()
+    for command in [
+      ["plan", "new", "p.json", "--model", "model.safetensors"],
+      ["plan", "set", "plan.json", "--steps", "5"],
+      ["shapes", "--output", "x.png", "--count", "10"],
+    ] {
+      try scratch.expectRefusal(
+        command, mentions: ["nothing was written", "ulimit -f"], prefix: "ulimit -f 1;")
+    }
+    let before = scratch.everything()
+    let sample = try scratch.espalier(
+      "sample", "model.safetensors", "--output", "x.png", "--count", "1", "--steps", "1",
+      prefix: "ulimit -f 1;")
+    #expect(sample.code == 1 && sample.output.isEmpty)
+    #expect(sample.complaint.contains("Error: x.png: larger than the file size limit allows"))
+    #expect(scratch.everything() == before)
+    // The plan fits, the model does not: the run fails and says why.
+    let outcome = try scratch.espalier("distill", "plan.json", prefix: "ulimit -f 60;")
+    #expect(outcome.code == 1)
+    #expect(outcome.complaint.contains("ulimit -f"), "\(outcome.complaint)")
+    let runs: [RunRow] = try scratch.espalier("runs", "--json").json()
+    #expect(runs.map(\.state) == ["failed"])
+    let left = scratch.everything().keys.filter { $0.contains(".tmp") }
+    #expect(left.isEmpty)
+  }
+
+  @Test func unreadableOutput() throws {
+    let scratch = try Scratch()
+    try scratch.tinyPlan()
+    let full = try scratch.espalier("plan", "show", "plan.json", prefix: "exec >/dev/full;")
+    #expect(full.code == 1)
+    #expect(full.complaint.hasPrefix("Error: standard output: "), "\(full.complaint)")
+    #expect(full.complaint.split(separator: "\n").count == 1)
+    // Nobody reads the complaint; the code tells.
+    let mute = try scratch.espalier("plan", "show", "no.json", prefix: "exec 2>/dev/full;")
+    #expect(mute.code == 1 && mute.output.isEmpty)
+    let closed = try scratch.espalier("plan", "show", "plan.json", prefix: "exec 2>&- >&-;")
+    #expect(closed.code == 1)
+  }
+
+  @Test func noTerminal() throws {
+    let scratch = try Scratch()
+    let model = try scratch.tinyModel()
+    for command in [[], ["explore"], ["explore", model], [model]] {
+      try scratch.expectRefusal(
+        command, mentions: ["needs a terminal"], environment: ["TERM": "xterm"])
+    }
+  }
+
+  @Test func unknownTerminal() throws {
+    let scratch = try Scratch()
+    let model = try scratch.tinyModel()
+    let terminal = try PseudoTerminal()
+    try scratch.expectRefusal(
+      ["explore", model], mentions: ["TERM=frobozz", "unknown", "xterm-256color"],
+      terminal: terminal.path, environment: ["TERM": "frobozz"])
+    try scratch.expectRefusal(
+      ["explore", model], mentions: ["TERM is not set"], terminal: terminal.path,
+      environment: ["TERM": ""])
+    try scratch.expectRefusal(
+      ["explore", model], mentions: ["cannot position the cursor"], terminal: terminal.path,
+      environment: ["TERM": "dumb"])
+    #expect(terminal.received.isEmpty, "the terminal was written to before it was known")
+  }
+
+  @Test func helpAndVersion() throws {
+    let scratch = try Scratch()
+    let commands = [
+      "", "explore", "plan", "plan new", "plan set", "plan show", "plan validate", "distill",
+      "sample", "evaluate", "analyze", "runs", "runs list", "runs show", "runs follow",
+      "runs pause", "runs resume", "runs cancel", "inspect", "pretrain", "parity", "shapes",
+    ]
+    for command in commands {
+      let help = try scratch.run(command.split(separator: " ").map(String.init) + ["--help"])
+      #expect(help.code == 0 && help.complaint.isEmpty)
+      #expect(help.output.contains("USAGE: espalier"), "\(command)")
+      #expect(help.output.contains("OVERVIEW: "), "\(command)")
+    }
+    for command in commands where !["", "explore", "plan", "runs", "shapes"].contains(command) {
+      let help = try scratch.run(command.split(separator: " ").map(String.init) + ["--help"])
+      #expect(help.output.contains("--json"), "\(command) lacks --json")
+    }
+    let version = try scratch.espalier("--version")
+    #expect(version.code == 0 && version.output.split(separator: ".").count == 3)
+  }
+}
+
+/// A terminal that nobody looks at.
+final class PseudoTerminal {
+  private let descriptor: Int32
+  let path: String
+
+  init() throws {
+    let (unlock, number): (UInt, UInt) = (0x4004_5431, 0x8004_5430)  // TIOCSPTLCK, TIOCGPTN
+    descriptor = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK)
+    try #require(descriptor >= 0, "no pseudo terminals here")
+    var (no, index): (Int32, Int32) = (0, 0)
+    try #require(ioctl(descriptor, unlock, &no) == 0 && ioctl(descriptor, number, &index) == 0)
+    path = "/dev/pts/\(index)"
+  }
+
+  deinit { close(descriptor) }
+
+  /// What has been written to it since the last look.
+  var received: [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: 4096)
+    let count = read(descriptor, &bytes, bytes.count)
+    return count > 0 ? Array(bytes[..<count]) : []
+  }
+}

@@ -1,0 +1,88 @@
+import Plans
+import TerminalUI
+import Testing
+
+import Explorer
+
+/// Random keys on screens of random sizes: nothing crashes and what must hold does hold.
+@Suite struct FuzzTests {
+  static let keys: [Key] =
+    "hjklgGnNvmeaxdpCtLrsSi><][)(+-uwWoE?:qysn 0123456789.,oddall".map { .character($0) }
+    + [
+      .enter, .enter, .enter, .escape, .tab, .backTab, .backspace, .delete, .up, .down, .left,
+      .right, .home, .end, .pageUp, .pageDown, .function(1), .function(5), .control("r"),
+      .control("u"), .control("d"), .control("l"), .character("é"), .character("漢"),
+      .character("👩‍👩‍👧"), .character("\u{301}"),
+    ]
+
+  @Test(arguments: 1...8)
+  func randomKeysAndSizes(seed: Int) {
+    var random = Random(seed: seed)
+    let depth = [28, 28, 1, 2, 7, 40, 130, 28][seed - 1]
+    var state = seed % 2 == 0 ? Samples.busy(Samples.small) : Samples.state(depth: depth)
+    for _ in 0..<600 {
+      switch random.below(40) {
+      case 0:
+        state.size = Size(columns: 1 + random.below(220), rows: 1 + random.below(70))
+      case 1: state.size = Samples.sizes[random.below(3)]
+      case 2: _ = update(&state, .interrupted)
+      case 3: _ = update(&state, .textPasted("last 3 \u{1b}[2J odd"))
+      case 4: answer(&state, &random)
+      default: press(&state, Self.keys[random.below(Self.keys.count)])
+      }
+      state.isFinished = false
+      #expect((0..<state.depth).contains(state.cursor.block))
+      #expect(state.plan.edits.keys.allSatisfy { $0.block < state.depth })
+      #expect(throws: Never.self) { try state.plan.validate() }
+      if random.below(6) == 0 {
+        let frame = ExplorerView.frame(state)
+        #expect(frame.columns == state.size.columns && frame.rows == state.size.rows)
+        for image in frame.images { #expect(image.row + image.rows < frame.rows) }
+      }
+    }
+  }
+
+  /// Facts in any order, also ones that nobody asked for.
+  private func answer(_ state: inout AppState, _ random: inout Random) {
+    let facts: [Action] = [
+      .distillationStarted(id: "r3", plan: state.plan), .distillationFailed("no"),
+      .runsScanned([]),
+      .runsScanned([Samples.record("r3", "a", .running, step: random.below(400))]),
+      .runsScanned([Samples.record("r3", "a", .lost, step: 3)]),
+      .historyRead(id: "r3", Samples.history(for: state.plan, steps: random.below(30))),
+      .runOpened(id: "r3", plan: state.plan, adopt: random.below(2) == 0),
+      .planSaved(state.plan, path: "p.json"), .planExists(path: "p.json"), .planSaveFailed("no"),
+      .planLoaded(GraftPlan(named: "q", model: state.model), path: "q.json"),
+      .analysisRead(Samples.analysis(depth: random.below(40))), .analysisFailed("no"),
+      .previewStarted(generation: random.below(9), runID: "p1"),
+      .previewSampled(
+        generation: state.preview.generation, .teacher, Samples.picture(random.below(9))),
+      .previewEnded(generation: state.preview.generation, problem: nil),
+    ]
+    _ = update(&state, facts[random.below(facts.count)])
+  }
+
+  /// No size makes panes overlap or leave the screen.
+  @Test func layoutsFitEveryScreen() {
+    for columns in stride(from: 80, through: 240, by: 7) {
+      for rows in stride(from: 24, through: 90, by: 3) {
+        for depth in [1, 2, 12, 28, 60] {
+          let layout = Layout(size: Size(columns: columns, rows: rows), depth: depth)
+          let panes = [layout.grid, layout.panel, layout.runs, layout.images, layout.losses]
+          for (index, pane) in panes.enumerated() {
+            #expect(pane.column >= 0 && pane.row >= 1)
+            #expect(pane.right <= columns && pane.bottom <= rows - 1)
+            #expect(pane.columns > 0 && pane.rows > 0)
+            for other in panes.dropFirst(index + 1) {
+              let apart =
+                pane.right <= other.column || other.right <= pane.column
+                || pane.bottom <= other.row || other.bottom <= pane.row
+              #expect(apart, "\(columns)x\(rows) depth \(depth): \(pane) meets \(other)")
+            }
+          }
+          #expect(layout.panel.rows >= 15 && layout.losses.rows >= 6 && layout.images.rows >= 6)
+        }
+      }
+    }
+  }
+}

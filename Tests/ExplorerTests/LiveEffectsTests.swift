@@ -1,0 +1,257 @@
+import Checkpoints
+import Foundation
+import Plans
+import Runs
+import Testing
+
+import Explorer
+
+/// The real outside world on temporary directories, with a shell script in the worker's place.
+@Suite final class LiveEffectsTests {
+  private let folder: String
+  private let root: String
+
+  init() throws {
+    folder = NSTemporaryDirectory() + "espalier-explorer-\(UUID().uuidString)"
+    root = folder + "/runs"
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+  }
+
+  /// Collects the workers: one that stays behind as a zombie hides the end of every later child from
+  /// the test runner, and tests in processes of their own would wait for ever.
+  deinit {
+    for run in RunDirectory.list(root: root) {
+      guard let pid = run.worker()?.pid else { continue }
+      if waitpid(pid, nil, WNOHANG) == 0 {
+        kill(pid, SIGKILL)
+        waitpid(pid, nil, 0)
+      }
+    }
+    try? FileManager.default.removeItem(atPath: folder)
+  }
+
+  /// A program that is started as `PROGRAM worker RUN_DIR`.
+  private func script(_ body: String) throws -> String {
+    let path = folder + "/worker.sh"
+    let text = "#!/bin/sh\nrun=$2\nevents=$run/events.jsonl\n" + body
+    try Data(text.utf8).write(to: URL(filePath: path))
+    try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: path)
+    return path
+  }
+
+  private func work(_ executable: String = "/bin/false", model: ModelReference = Samples.model)
+    -> FileWork
+  {
+    FileWork(root: root, model: model, executable: executable, codeVersion: "test")
+  }
+
+  /// Looks until a wanted fact is there, for at most some seconds of looks.
+  private func look(_ work: FileWork, until wanted: (Action) -> Bool) -> [Action] {
+    var seen: [Action] = []
+    for _ in 0..<600 {
+      let actions = work.look(now: Date())
+      seen += actions
+      if actions.contains(where: wanted) { return seen }
+      usleep(10_000)
+    }
+    return seen
+  }
+
+  private static func isEnded(_ action: Action) -> Bool {
+    if case .runsScanned(let records) = action, let record = records.first {
+      return !record.isAlive
+    }
+    return false
+  }
+
+  // MARK: - Plans
+
+  @Test func plansAreSavedOnceAndReadBack() throws {
+    let work = work()
+    let path = folder + "/p.json"
+    let plan = Samples.oddPlan()
+    #expect(
+      work.perform(.savePlan(plan, path: path, overwrite: false))
+        == [.planSaved(plan, path: path)])
+    #expect(
+      work.perform(.savePlan(plan, path: path, overwrite: false)) == [.planExists(path: path)])
+    #expect(
+      work.perform(.savePlan(plan, path: path, overwrite: true))
+        == [.planSaved(plan, path: path)])
+    #expect(work.perform(.loadPlan(path: path)) == [.planLoaded(plan, path: path)])
+  }
+
+  @Test func unusablePlansAreRefusedInOneSentence() throws {
+    let path = folder + "/p.json"
+    try Samples.oddPlan().save(to: path)
+    var other = Samples.model
+    other.contentHash = "else"
+    let attempts: [(FileWork, Effect)] = [
+      (work(), .loadPlan(path: folder + "/missing.json")),
+      (work(model: other), .loadPlan(path: path)),
+      (work(), .savePlan(Samples.oddPlan(), path: folder + "/no/such/p.json", overwrite: false)),
+    ]
+    for (work, effect) in attempts {
+      let actions = work.perform(effect)
+      guard let action = actions.first, actions.count == 1 else {
+        Issue.record("\(actions)")
+        continue
+      }
+      switch action {
+      case .planLoadFailed(let reason), .planSaveFailed(let reason):
+        #expect(reason.contains(folder) && !reason.contains("\n"))
+      default: Issue.record("\(action)")
+      }
+    }
+  }
+
+  // MARK: - Distillation
+
+  @Test func distillationRunsInItsOwnDirectory() throws {
+    let worker = try script(
+      """
+      echo '{"v":1,"t":1,"kind":"started","pid":'$$',"total_steps":2}' >> $events
+      for step in 1 2; do
+        echo '{"v":1,"t":2,"kind":"step","step":'$step',"total":2,"loss":0.5,"losses":{"1.attention":0.25},"rate":3,"seconds_left":1}' >> $events
+      done
+      echo '{"v":1,"t":3,"kind":"finished","outcome":"done","text":"ok"}' >> $events
+      """)
+    let work = work(worker)
+    var plan = GraftPlan(named: "one", model: Samples.model)
+    plan.edits[Samples.attention(1)] = Samples.hyena
+    guard
+      case .distillationStarted(let id, let started)? = work.perform(.startDistillation(plan)).first
+    else {
+      Issue.record("not started")
+      return
+    }
+    #expect(started == plan)
+    let followed = work.perform(.followRun(id: id))
+    #expect(try GraftPlan.load(path: "\(root)/\(id)/plan.json") == plan)
+    let seen = followed + look(work, until: Self.isEnded)
+    let records = seen.compactMap { action in
+      if case .runsScanned(let records) = action { records.first } else { nil }
+    }
+    #expect(records.last?.state == .done)
+    #expect(records.last?.name == "one" && records.last?.step == 2 && records.last?.total == 2)
+    #expect(records.last?.loss == 0.5)
+    let history = seen.compactMap { action in
+      if case .historyRead(id, let history) = action { history } else { nil }
+    }.last
+    #expect(history?.losses[Samples.attention(1)]?.map(\.value) == [0.25, 0.25])
+
+    // Another explorer finds it and opens its plan and losses.
+    let other = self.work()
+    _ = look(other, until: Self.isEnded)
+    let opened = other.perform(.openRun(id: id, adopt: true))
+    #expect(opened.first == .runOpened(id: id, plan: plan, adopt: true))
+    guard case .historyRead(_, let reread)? = opened.last else {
+      Issue.record("no history")
+      return
+    }
+    #expect(reread.losses[Samples.attention(1)]?.count == 2)
+  }
+
+  @Test func deadWorkersAreLostAndControlsAreWritten() throws {
+    let worker = try script(
+      """
+      echo '{"v":1,"t":1,"kind":"started","pid":'$$',"total_steps":9}' >> $events
+      kill -9 $$
+      """)
+    let work = work(worker)
+    guard
+      case .distillationStarted(let id, _)? =
+        work.perform(.startDistillation(Samples.oddPlan())).first
+    else {
+      Issue.record("not started")
+      return
+    }
+    let seen = look(work, until: Self.isEnded)
+    guard case .runsScanned(let records)? = seen.last(where: Self.isEnded) else {
+      Issue.record("never ended")
+      return
+    }
+    #expect(records.first?.state == .lost)
+    #expect(work.perform(.control(id: id, .cancel)).isEmpty)
+    var offset: UInt64 = 0
+    #expect(try RunDirectory.open("\(root)/\(id)").readControls(after: &offset) == [.cancel])
+    guard case .controlFailed? = work.perform(.control(id: "nothing", .pause)).first else {
+      Issue.record("a run that is not there was controlled")
+      return
+    }
+  }
+
+  @Test func workersThatCannotStartAreReported() {
+    let work = work(folder + "/nothing")
+    guard
+      case .distillationFailed(let reason)? =
+        work.perform(.startDistillation(Samples.oddPlan())).first
+    else {
+      Issue.record("started")
+      return
+    }
+    #expect(reason.contains("nothing"))
+  }
+
+  // MARK: - Previews
+
+  @Test func previewsBringTheirPictures() throws {
+    let picture = Samples.picture(3)
+    try PNG.write(picture, to: folder + "/teacher.png")
+    let worker = try script(
+      """
+      grep -q '"class_label" *: *4' $run/run.json || exit 1
+      grep -q 'plan.json' $run/run.json || exit 1
+      cp \(folder)/teacher.png $run/samples/teacher.png
+      echo '{"v":1,"t":1,"kind":"started","pid":'$$',"total_steps":2}' >> $events
+      echo '{"v":1,"t":1,"kind":"progress","done":1,"total":2,"label":"x"}' >> $events
+      echo '{"v":1,"t":1,"kind":"sampled","role":"teacher","path":"samples/teacher.png","class_label":4,"seed":0}' >> $events
+      echo '{"v":1,"t":3,"kind":"finished","outcome":"done","text":"ok"}' >> $events
+      """)
+    let work = work(worker)
+    var settings = PreviewSettings()
+    settings.classLabel = 4
+    let started = work.perform(
+      .startPreview(
+        generation: 7, plan: Samples.oddPlan(), weightsFrom: nil, settings: settings))
+    guard case .previewStarted(7, _)? = started.first else {
+      Issue.record("\(started)")
+      return
+    }
+    let end = Action.previewEnded(generation: 7, problem: nil)
+    let seen = look(work) { $0 == end }
+    #expect(seen.contains(.previewSampled(generation: 7, .teacher, picture)))
+    #expect(seen.contains(end))
+  }
+
+  @Test func failedPreviewsSayWhy() throws {
+    let worker = try script("echo 'no such weights' >&2; exit 1")
+    let work = work(worker)
+    _ = work.perform(
+      .startPreview(generation: 1, plan: nil, weightsFrom: nil, settings: PreviewSettings()))
+    let seen = look(work) { if case .previewEnded = $0 { true } else { false } }
+    guard case .previewEnded(1, let problem?)? = seen.last else {
+      Issue.record("\(seen)")
+      return
+    }
+    #expect(problem.contains("no such weights"))
+  }
+
+  /// The queue in front of all this hands results over and finishes on closing.
+  @Test func effectsArePerformedInOrder() throws {
+    let effects = LiveEffects(
+      root: root, model: Samples.model, executable: "/bin/false", codeVersion: "test")
+    let first = folder + "/a.json"
+    effects.perform(.savePlan(Samples.oddPlan(), path: first, overwrite: false))
+    effects.perform(.savePlan(Samples.oddPlan(), path: first, overwrite: false))
+    effects.close()
+    let saves = effects.takeActions().filter { action in
+      switch action {
+      case .planSaved, .planExists: true
+      default: false
+      }
+    }
+    #expect(saves == [.planSaved(Samples.oddPlan(), path: first), .planExists(path: first)])
+    #expect(effects.takeActions().isEmpty)
+  }
+}

@@ -1,0 +1,176 @@
+import Plans
+import TerminalUI
+import Testing
+
+import Explorer
+
+@Suite struct PlanFactTests {
+  @Test func firstSaveAsksForAName() {
+    var state = edited()
+    #expect(press(&state, "w").isEmpty)
+    press(&state, .control("u"))
+    type(&state, "plans/odd")
+    let effects = press(&state, .enter)
+    #expect(state.plan.name == "odd")
+    #expect(effects == [.savePlan(state.plan, path: "plans/odd.json", overwrite: false)])
+    _ = update(&state, .planSaved(state.plan, path: "plans/odd.json"))
+    #expect(!state.document.isModified)
+    #expect(state.document.path == "plans/odd.json")
+    press(&state, "w")
+    #expect(state.notice?.kind == .warning)
+    type(&state, "x")
+    #expect(press(&state, "w") == [.savePlan(state.plan, path: "plans/odd.json", overwrite: true)])
+  }
+
+  @Test func undoKeepsTheNameAndCountsAsAChange() {
+    var state = edited()
+    _ = press(&state, "w")
+    _ = press(&state, .enter)
+    _ = update(&state, .planSaved(state.plan, path: "untitled.json"))
+    type(&state, "u")
+    #expect(state.document.isModified)
+    press(&state, .control("r"))
+    #expect(!state.document.isModified)
+  }
+
+  @Test func existingFilesAreWrittenOverOnlyWhenTold() {
+    var state = edited()
+    _ = update(&state, .planExists(path: "p.json"))
+    #expect(state.overlay == .confirm(.overwrite(path: "p.json")))
+    #expect(press(&state, "n").isEmpty)
+    _ = update(&state, .planExists(path: "p.json"))
+    #expect(press(&state, "y") == [.savePlan(state.plan, path: "p.json", overwrite: true)])
+  }
+
+  @Test func editsMadeWhileSavingStayUnsaved() {
+    var state = edited()
+    let saved = state.plan
+    state.document.edit("more") { $0.edits[Samples.mlp(0)] = Samples.narrow }
+    _ = update(&state, .planSaved(saved, path: "p.json"))
+    #expect(state.document.isModified)
+  }
+
+  @Test func failuresAreSaidAndNothingIsLost() {
+    var state = edited()
+    let plan = state.plan
+    state.afterSave = .quit
+    _ = update(&state, .planSaveFailed("the disk is full"))
+    #expect(state.notice == .failure("the disk is full"))
+    #expect(state.document.isModified && state.plan == plan)
+    #expect(state.afterSave == nil && !state.isFinished)
+    _ = update(&state, .planLoadFailed("p.json: no"))
+    #expect(state.plan == plan && state.notice == .failure("p.json: no"))
+  }
+
+  @Test func openingAsksWhenChangesWouldBeLost() {
+    var clean = Samples.state()
+    press(&clean, "o")
+    type(&clean, "p")
+    #expect(press(&clean, .enter) == [.loadPlan(path: "p.json")])
+
+    var state = edited()
+    press(&state, "o")
+    type(&state, "p.json")
+    #expect(press(&state, .enter).isEmpty)
+    #expect(state.overlay == .confirm(.unsaved(.load(path: "p.json"))))
+    #expect(press(&state, "y") == [.loadPlan(path: "p.json")])
+    _ = update(&state, .planLoaded(Samples.oddPlan(), path: "p.json"))
+    #expect(state.plan == Samples.oddPlan() && !state.document.isModified)
+    #expect(state.document.done.isEmpty)
+  }
+
+  @Test func newPlanIsEmpty() {
+    var state = Samples.busy(Samples.small)
+    press(&state, "E")
+    #expect(press(&state, "y") == [.followRun(id: nil)])
+    #expect(state.plan.edits.isEmpty && state.runs.focus == nil)
+    #expect(!state.document.isModified && state.document.path == nil)
+  }
+
+  // MARK: - Leaving
+
+  @Test func nothingToLoseLeavesAtOnce() {
+    var state = Samples.state()
+    press(&state, "q")
+    #expect(state.isFinished)
+  }
+
+  @Test func unsavedChangesAreAskedAbout() {
+    var state = edited()
+    press(&state, "q")
+    #expect(!state.isFinished)
+    press(&state, "n")
+    #expect(state.overlays.isEmpty && !state.isFinished)
+    press(&state, "q", "y")
+    #expect(state.isFinished)
+  }
+
+  @Test func saveThenLeaveWaitsForTheDisk() {
+    var state = edited()
+    state.document.markSaved(GraftPlan(named: "p", model: Samples.model), at: "p.json")
+    let effects = press(&state, "q", "s")
+    #expect(effects == [.savePlan(state.plan, path: "p.json", overwrite: true)])
+    #expect(!state.isFinished)
+    _ = update(&state, .planSaved(state.plan, path: "p.json"))
+    #expect(state.isFinished)
+  }
+
+  @Test func saveThenLeaveAsksForANameFirst() {
+    var state = edited()
+    press(&state, "q", "s")
+    guard case .prompt = state.overlay else {
+      Issue.record("no prompt")
+      return
+    }
+    let effects = press(&state, .enter)
+    #expect(effects == [.savePlan(state.plan, path: "untitled.json", overwrite: false)])
+    _ = update(&state, .planExists(path: "untitled.json"))
+    press(&state, "n")
+    _ = update(&state, .planSaved(state.plan, path: "untitled.json"))
+    #expect(!state.isFinished, "staying forgets that a save was to be followed by leaving")
+  }
+
+  @Test func runningWorkersAreMentioned() {
+    var state = Samples.busy(Samples.small)
+    state.document.markSaved(state.plan, at: "p.json")
+    press(&state, "q")
+    #expect(state.overlay == .confirm(.leaveRunning))
+    #expect(ExplorerView.frame(state).text().contains("goes on without the explorer"))
+    press(&state, "y")
+    #expect(state.isFinished)
+  }
+
+  @Test func interruptingTwiceLeaves() {
+    var state = edited()
+    press(&state, "a")
+    _ = update(&state, .interrupted)
+    #expect(state.overlays.isEmpty && !state.isFinished)
+    _ = update(&state, .interrupted)
+    #expect(state.overlay == .confirm(.unsaved(.quit)))
+    _ = update(&state, .interrupted)
+    #expect(state.isFinished)
+  }
+
+  @Test func tooSmallScreensOnlyLeave() {
+    var state = edited()
+    let before = state.plan
+    _ = update(&state, .resized(Size(columns: 79, rows: 24)))
+    #expect(ExplorerView.frame(state).text().contains("80x24"))
+    type(&state, "xdjaG")
+    press(&state, .enter)
+    #expect(state.plan == before && state.cursor == Samples.attention(0))
+    #expect(state.overlays.isEmpty)
+    press(&state, "q")
+    #expect(state.overlay == .confirm(.unsaved(.quit)))
+    press(&state, "n")
+    #expect(state.overlays.isEmpty)
+    press(&state, "q", "y")
+    #expect(state.isFinished)
+  }
+
+  private func edited() -> AppState {
+    var state = Samples.state()
+    state.document.edit("edit") { $0.edits[Samples.attention(0)] = Samples.hyena }
+    return state
+  }
+}

@@ -1,0 +1,94 @@
+import TerminalUI
+import Testing
+
+import Explorer
+
+@Suite struct PromptTests {
+  @Test func commandLineKnowsEveryName() {
+    for name in Command.names {
+      guard case .success(let parsed) = AppState.parseCommand(name) else {
+        Issue.record("\(name) is not understood")
+        continue
+      }
+      #expect(parsed.command.rawValue == name && parsed.argument == nil)
+    }
+    #expect(parse("12")?.command == .first)
+    #expect(parse("12")?.argument == "12")
+    #expect(parse("apply  last 7 ")?.argument == "last 7")
+    #expect(parse("accept") == nil)
+    #expect(parse("undo 3") == nil)
+    #expect(parse("nonsense") == nil)
+  }
+
+  private func parse(_ text: String) -> (command: Command, argument: String?)? {
+    try? AppState.parseCommand(text).get()
+  }
+
+  @Test func tabCompletes() {
+    var state = Samples.state()
+    press(&state, ":")
+    type(&state, "dis")
+    press(&state, .tab)
+    #expect(promptText(state) == "distil ")
+    press(&state, .control("u"))
+    type(&state, "next-")
+    press(&state, .tab)
+    guard case .prompt(let prompt) = state.overlay else { return }
+    #expect(prompt.problem == "next-class  next-edited  next-seed")
+  }
+
+  private func promptText(_ state: AppState) -> String? {
+    if case .prompt(let prompt) = state.overlay { prompt.field.text } else { nil }
+  }
+
+  @Test func namesDoWhatKeysDo() {
+    for (line, keys) in [("down", "j"), ("scale", "L"), ("undo", "u"), ("next-class", ">")] {
+      var typed = Samples.busy(Samples.small)
+      var pressed = typed
+      press(&typed, ":")
+      type(&typed, line)
+      press(&typed, .enter)
+      type(&pressed, keys)
+      #expect(typed == pressed)
+    }
+  }
+
+  @Test func unknownNamesStayInTheLine() {
+    var state = Samples.state()
+    press(&state, ":")
+    type(&state, "distill")
+    press(&state, .enter)
+    #expect(promptText(state) == "distill")
+    press(&state, .backspace, .enter)
+    #expect(state.notice?.kind == .warning)
+    #expect(state.overlays.isEmpty)
+  }
+
+  @Test func textIsEditedAtTheCursor() {
+    var field = TextField("abc")
+    field.move(by: -1)
+    field.insert("X")
+    #expect(field.text == "abXc" && field.cursor == 3)
+    field.backspace()
+    field.moveToStart()
+    field.delete()
+    #expect(field.text == "bc" && field.cursor == 0)
+    field.backspace()
+    field.moveToEnd()
+    field.delete()
+    field.eraseToStart()
+    #expect(field.text.isEmpty && field.cursor == 0)
+  }
+
+  @Test func everyPromptCanBeLeft() {
+    for keys in ["a", "m", "o", "W", ":", "d", "S", "r", "?", "q", "C", "e"] {
+      var state = Samples.busy(Samples.small, step: 800, state: keys == "d" ? .done : .running)
+      let plan = state.plan
+      type(&state, keys)
+      #expect(state.overlays.count == 1, "\(keys)")
+      let effects = press(&state, .escape)
+      #expect(state.overlays.isEmpty, "\(keys)")
+      #expect(effects.isEmpty && state.plan == plan && !state.isFinished)
+    }
+  }
+}

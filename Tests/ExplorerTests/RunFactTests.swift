@@ -1,0 +1,170 @@
+import Plans
+import Runs
+import TerminalUI
+import Testing
+
+import Explorer
+
+@Suite struct RunFactTests {
+  // MARK: - Distilling
+
+  @Test func distillingAsksThenStartsTheWorker() {
+    var state = edited()
+    press(&state, "d")
+    type(&state, "123")
+    press(&state, .down)
+    type(&state, "16")
+    press(&state, .down)
+    type(&state, "2e-4")
+    let effects = press(&state, .enter)
+    #expect(state.plan.stage1.steps == 123)
+    #expect(state.plan.stage1.batchSize == 16)
+    #expect(state.plan.stage1.learningRate == 2e-4)
+    #expect(effects == [.startDistillation(state.plan)])
+    #expect(state.runs.isLaunching)
+    #expect(state.reasonAgainst(.distil) == "the worker is being started")
+
+    let plan = state.plan
+    #expect(update(&state, .distillationStarted(id: "r1", plan: plan)) == [.followRun(id: "r1")])
+    #expect(!state.runs.isLaunching)
+    #expect(state.status(of: Samples.attention(1)).phase == .queued)
+    type(&state, "u")
+    #expect(state.plan.stage1.steps == Stage1Settings().steps)
+  }
+
+  @Test func oneDistillationAtATime() {
+    var state = Samples.busy(Samples.small)
+    #expect(press(&state, "d").isEmpty)
+    #expect(state.overlays.isEmpty)
+    #expect(state.notice?.text.contains("hyena-odd is running") == true)
+  }
+
+  @Test func failureToStartIsSaid() {
+    var state = edited()
+    state.runs.isLaunching = true
+    _ = update(&state, .distillationFailed("the disk is full"))
+    #expect(state.notice == .failure("the disk is full"))
+    #expect(!state.runs.isLaunching && state.runs.focus == nil)
+  }
+
+  @Test func pauseResumeAndCancelAreRequests() {
+    var state = Samples.busy(Samples.small)
+    #expect(press(&state, "p") == [.control(id: "r3", .pause)])
+    _ = update(
+      &state, .runsScanned([Samples.record("r3", "hyena-odd", .paused, step: 413, total: 800)]))
+    #expect(state.notice == .note("hyena-odd is paused; p goes on"))
+    #expect(press(&state, "p") == [.control(id: "r3", .resume)])
+    #expect(press(&state, "C").isEmpty)
+    #expect(press(&state, "n").isEmpty)
+    #expect(state.overlays.isEmpty)
+    #expect(press(&state, "C", "y") == [.control(id: "r3", .cancel)])
+    #expect(state.overlays.isEmpty)
+  }
+
+  // MARK: - Marks
+
+  /// What a slot's mark is in each state of the run that trains it.
+  static let phases: [(RunState, SlotPhase)] = [
+    (.queued, .queued), (.running, .training), (.paused, .training), (.done, .trained),
+    (.cancelled, .failed), (.failed("disk"), .failed), (.lost, .failed),
+  ]
+
+  @Test(arguments: phases.indices)
+  func marksFollowTheRun(index: Int) {
+    let (runState, phase) = Self.phases[index]
+    var state = Samples.busy(Samples.small, state: runState)
+    #expect(state.status(of: Samples.attention(7)).phase == phase)
+    #expect(state.status(of: Samples.attention(7)).loss == Samples.value(Samples.attention(7), 412))
+    #expect(state.status(of: Samples.attention(8)).phase == .pristine)
+    #expect(state.status(of: Samples.mlp(3)) == SlotStatus(phase: .edited, loss: nil))
+    #expect(state.status(of: Samples.attention(27)) == SlotStatus(phase: .stale, loss: nil))
+    // Back to what was trained: the mark comes back with it.
+    type(&state, "u")
+    #expect(state.status(of: Samples.attention(27)).phase == phase)
+  }
+
+  @Test func marksAreAllDifferent() {
+    #expect(Set(SlotPhase.allCases.map(\.mark)).count == SlotPhase.allCases.count)
+  }
+
+  // MARK: - Finding runs again
+
+  @Test func aliveRunIsAdoptedByAnUntouchedPlan() {
+    var state = Samples.state()
+    let record = Samples.record("r3", "hyena-odd", .running, step: 5)
+    #expect(update(&state, .runsScanned([record])) == [.openRun(id: "r3", adopt: true)])
+    _ = update(&state, .runOpened(id: "r3", plan: Samples.oddPlan(), adopt: true))
+    #expect(state.plan == Samples.oddPlan())
+    #expect(!state.document.isModified)
+    #expect(state.status(of: Samples.attention(1)).phase == .training)
+    #expect(update(&state, .runsScanned([record])).isEmpty)
+  }
+
+  @Test func aliveRunIsFollowedButLeavesAnOpenPlanAlone() {
+    var state = edited()
+    let plan = state.plan
+    let record = Samples.record("r3", "hyena-odd", .running, step: 5)
+    #expect(update(&state, .runsScanned([record])) == [.openRun(id: "r3", adopt: false)])
+    _ = update(&state, .runOpened(id: "r3", plan: Samples.oddPlan(), adopt: false))
+    #expect(state.plan == plan)
+    #expect(state.runs.focus?.id == "r3")
+  }
+
+  @Test func runsOfOtherModelsAreLeftAlone() {
+    var state = Samples.state()
+    let other = RunRecord(
+      id: "r9", name: "other", kind: .distill, modelHash: "else", createdAt: 0, state: .running)
+    #expect(update(&state, .runsScanned([other])).isEmpty)
+    press(&state, "r", .enter)
+    #expect(state.notice == .warning("other is for another model"))
+  }
+
+  @Test func endedRunOfTheSameNameShowsItsLosses() {
+    var state = edited()
+    state.document.rename("hyena-odd")
+    let record = Samples.record("r3", "hyena-odd", .done, step: 400)
+    #expect(update(&state, .runsScanned([record])) == [.openRun(id: "r3", adopt: false)])
+  }
+
+  @Test func openingARunAsksAboutUnsavedChanges() {
+    var state = Samples.busy(Samples.small)
+    press(&state, "r", "j")
+    #expect(press(&state, .enter).isEmpty)
+    #expect(state.overlay == .confirm(.unsaved(.openRun(id: "r2"))))
+    #expect(press(&state, "y") == [.openRun(id: "r2", adopt: true)])
+  }
+
+  @Test func otherRunsHistoriesAreIgnored() {
+    var state = Samples.busy(Samples.small)
+    let before = state
+    _ = update(&state, .historyRead(id: "r1", RunHistory()))
+    #expect(state == before)
+    _ = update(&state, .historyRead(id: "r3", RunHistory()))
+    #expect(state.runs.focus?.history == RunHistory())
+  }
+
+  @Test func lostAndFailedAreAnnounced() {
+    for (runState, text) in [
+      (RunState.lost, "is lost"), (.failed("no space"), "failed: no space"), (.done, "is done"),
+    ] {
+      var state = Samples.busy(Samples.small)
+      _ = update(&state, .runsScanned([Samples.record("r3", "hyena-odd", runState, step: 412)]))
+      #expect(state.notice?.text.contains(text) == true)
+    }
+  }
+
+  @Test func endedPreviewsAreNotListed() {
+    var state = Samples.state()
+    state.runs.records = [
+      Samples.record("p1", "x", .done, kind: .preview),
+      Samples.record("p2", "x", .running, kind: .preview), Samples.record("r1", "x", .lost),
+    ]
+    #expect(state.runs.listed.map(\.id) == ["p2", "r1"])
+  }
+
+  private func edited() -> AppState {
+    var state = Samples.state()
+    state.document.edit("edit") { $0.edits[Samples.attention(1)] = Samples.hyena }
+    return state
+  }
+}

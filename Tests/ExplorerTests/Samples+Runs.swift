@@ -1,0 +1,52 @@
+import Foundation
+import Plans
+import Runs
+
+extension Samples {
+  /// Statistics of a teacher whose locality goes up and down over the blocks.
+  static func analysis(depth: Int = 28) -> ModelAnalysis {
+    let bands = [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    let blocks = (0..<depth).map { block -> BlockAnalysis in
+      let far = 0.25 + 0.6 * abs(Foundation.sin(Double(block) * 0.7))
+      let number = Double(block)
+      return BlockAnalysis(
+        attention: ActivationSummary(
+          mean: -0.012 * Double(block % 5), variance: 0.4 + number * 0.21, maxAbs: 3 + number,
+          kurtosis: 3.1 + number * 0.4),
+        mlp: ActivationSummary(
+          mean: 0.003 * number, variance: 0.2 + number * 0.4, maxAbs: 5 + number * 2,
+          kurtosis: 9.5),
+        locality: bands.map { band in
+          1 - far * Foundation.exp(-Double(band) / 60) * (1 - Double(band) / 256)
+        })
+    }
+    return ModelAnalysis(
+      modelHash: "feedbeef", bands: bands, samples: 32, timesteps: [100, 500, 900],
+      blocks: blocks)
+  }
+
+  /// Losses of a run up to a step, checkpointed and measured every 50 steps.
+  static func history(for plan: GraftPlan, steps: Int) -> RunHistory {
+    var history = RunHistory()
+    for event in events(for: plan, steps: steps) { history.apply(event) }
+    return history
+  }
+
+  static func events(for plan: GraftPlan, steps: Int) -> [Event] {
+    var events = [Event(.started(pid: 1, totalSteps: 800), time: now - 100)]
+    guard steps > 0 else { return events }
+    for step in 1...steps {
+      let losses = Dictionary(uniqueKeysWithValues: plan.edits.keys.map { ($0, value($0, step)) })
+      let kind = EventKind.step(
+        step: step, total: 800, loss: value(attention(14), step), losses: losses, rate: 3.4,
+        secondsLeft: Double(800 - step) / 3.4)
+      events.append(Event(kind, time: now))
+      guard step % 50 == 0 || step == 1 else { continue }
+      events.append(
+        Event(.heldOut(step: step, losses: losses.mapValues { $0 + 0.006 }), time: now))
+      events.append(
+        Event(.checkpointed(step: step, path: "checkpoints/\(step).safetensors"), time: now))
+    }
+    return events
+  }
+}

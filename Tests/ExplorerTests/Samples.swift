@@ -1,0 +1,118 @@
+import Checkpoints
+import Foundation
+import Plans
+import Runs
+import TerminalUI
+
+import Explorer
+
+/// States and facts that the tests share; everything is a pure function of its arguments.
+enum Samples {
+  static let now = 1_800_000_000.0
+  static let shape = ModelShape(
+    depth: 28, hiddenSize: 96, numHeads: 4, patchSize: 1, inputSize: 16, inChannels: 4,
+    numClasses: 10)
+  static let model = ModelReference(path: "demo", shape: shape, contentHash: "feedbeef")
+  static let classNames = [
+    "disc", "ring", "square", "diamond ring", "triangle", "cross", "star", "crescent", "stripes",
+    "leaf",
+  ]
+  static let small = Size(columns: 80, rows: 24)
+  static let large = Size(columns: 120, rows: 40)
+  static let huge = Size(columns: 200, rows: 60)
+  static let sizes = [small, large, huge]
+  static let hyena = OperatorSpec("hyena_x", ["short_filter_order": 4])
+  static let narrow = OperatorSpec("mlp", ["expansion_ratio": 3])
+
+  static func attention(_ block: Int) -> SlotID { SlotID(block: block, slot: .attention) }
+  static func mlp(_ block: Int) -> SlotID { SlotID(block: block, slot: .mlp) }
+
+  static func state(_ size: Size = small, depth: Int = 28) -> AppState {
+    var shape = shape
+    shape.depth = depth
+    let model = ModelReference(path: "demo", shape: shape, contentHash: "feedbeef")
+    let document = PlanDocument(plan: GraftPlan(named: AppState.untitled, model: model))
+    return AppState(
+      model: model, classNames: classNames, document: document, size: size, now: now)
+  }
+
+  /// A plan with Hyena-X in the odd blocks.
+  static func oddPlan() -> GraftPlan {
+    var plan = GraftPlan(named: "hyena-odd", model: model)
+    for block in stride(from: 1, to: 28, by: 2) { plan.edits[attention(block)] = hyena }
+    return plan
+  }
+
+  /// A state in which every pane has something to say.
+  static func busy(_ size: Size, step: Int = 412, state runState: RunState = .running) -> AppState {
+    var state = state(size)
+    state.document = PlanDocument(plan: oddPlan(), path: "hyena-odd.json")
+    state.analysis = .ready(analysis())
+    var focus = FocusedRun(id: "r3", plan: state.plan)
+    focus.history = history(for: state.plan, steps: step)
+    state.runs.focus = focus
+    state.runs.isScanned = true
+    state.runs.records = [
+      record("r3", "hyena-odd", runState, step: step, total: 800, age: 130),
+      record("r2", "mlp-selfgraft", .done, step: 400, total: 400, age: 4000),
+      record("r1", "swa-all", .lost, step: 212, total: 800, age: 90_000),
+      record("r0", "first-try", .cancelled, step: 31, total: 400, age: 400_000),
+    ]
+    state.document.edit("one more") { $0.edits[mlp(3)] = narrow }
+    state.document.edit("another") {
+      $0.edits[attention(27)] = OperatorSpec("swa", ["window_left": 4, "window_right": 4])
+    }
+    state.cursor = attention(7)
+    state.preview.settings.classLabel = 1
+    return state
+  }
+
+  static func record(
+    _ id: String, _ name: String, _ state: RunState, step: Int = 0, total: Int = 400,
+    age: Double = 60, kind: RunRecord.Kind = .distill
+  ) -> RunRecord {
+    RunRecord(
+      id: id, name: name, kind: kind, modelHash: "feedbeef", createdAt: now - age, state: state,
+      step: step, total: total, loss: step > 0 ? 0.121 : nil, rate: 3.4,
+      secondsLeft: Double(total - step) / 3.4, lastEventAt: now - min(age, 1))
+  }
+
+  /// Losses that fall from about 0.23 to about 0.12 with a fixed ripple.
+  static func value(_ slot: SlotID, _ step: Int) -> Double {
+    let fall = 0.11 * Foundation.exp(-Double(step) / 90)
+    let ripple = 0.004 * Foundation.sin(Double(step * 7 + slot.block * 13))
+    return 0.12 + fall + ripple + Double(slot.block) * 0.001
+  }
+
+  static func picture(_ seed: Int) -> RGBImage {
+    let pixels = (0..<(64 * 64)).flatMap { index -> [UInt8] in
+      let (x, y) = (index % 64, index / 64)
+      return [UInt8((x * 4 + seed) & 255), UInt8((y * 4) & 255), UInt8((seed * 60) & 255)]
+    }
+    return RGBImage(width: 64, height: 64, pixels: pixels)
+  }
+
+  static func withPreview(_ state: AppState) -> AppState {
+    var state = state
+    var preview = Preview(
+      generation: 1, settings: state.preview.settings, edits: state.plan.edits, weightStep: 400)
+    for (index, role) in PreviewRole.allCases.enumerated() {
+      preview.images[role] = Picture(picture(index))
+    }
+    state.preview.generation = 1
+    state.preview.shown = preview
+    return state
+  }
+}
+
+/// Presses keys one after the other and gathers the effects.
+@discardableResult
+func press(_ state: inout AppState, _ keys: Key...) -> [Effect] {
+  keys.flatMap { update(&state, .keyPressed($0)) }
+}
+
+/// Types text as single keys.
+@discardableResult
+func type(_ state: inout AppState, _ text: String) -> [Effect] {
+  text.flatMap { update(&state, .keyPressed(.character($0))) }
+}

@@ -1,0 +1,267 @@
+import Checkpoints
+import Foundation
+import Models
+import Nn
+import TensorCore
+import Testing
+
+@MainActor @Suite("Autoencoder")
+struct AutoencoderTests {
+  nonisolated private static let golden: String = {
+    let folder =
+      ProcessInfo.processInfo.environment["ESPALIER_GOLDENS"]
+      ?? URL(filePath: #filePath).appending(path: "../../../../shared/goldens").standardized.path
+    return folder + "/vae_tiny.safetensors"
+  }()
+  nonisolated private static var isAvailable: Bool {
+    FileManager.default.fileExists(atPath: golden)
+  }
+
+  private var tinyConfig: AutoencoderKLConfig {
+    AutoencoderKLConfig(blockOutChannels: [8, 16, 16], layersPerBlock: 1, normNumGroups: 4)
+  }
+
+  /// Small random weights for any key that is asked for.
+  private func randomAutoencoder(_ config: AutoencoderKLConfig) throws -> AutoencoderKL {
+    try AutoencoderKL(config: config, weights: RandomWeights())
+  }
+
+  private func tensor(_ file: SafetensorsFile, _ name: String) throws -> Tensor {
+    let entry = try #require(file.entry(name))
+    return Tensor(try file.floats(name), shape: entry.shape)
+  }
+
+  private func error(_ found: Tensor, _ expected: Tensor) -> Float {
+    guard found.shape == expected.shape else { return .infinity }
+    let pairs = zip(found.values, expected.values)
+    let difference = pairs.map { $0.isFinite ? abs($0 - $1) : .infinity }.max() ?? .infinity
+    return difference / (expected.values.map { abs($0) }.max() ?? 1)
+  }
+
+  @Test(.enabled(if: isAvailable, "reference files are absent"))
+  func matchesReference() throws {
+    let file = try SafetensorsFile(path: Self.golden)
+    let model = try AutoencoderKL(
+      config: tinyConfig, weights: SafetensorsWeights(file, prefix: "param."))
+    let images = try tensor(file, "in.x")
+    #expect(error(model.encoderFeatures(images), try tensor(file, "out.encoder")) < 1e-5)
+    let posterior = model.encode(images)
+    #expect(error(posterior.mean, try tensor(file, "out.mean")) < 1e-5)
+    #expect(error(posterior.logVariance, try tensor(file, "out.logvar")) < 1e-5)
+    let decoded = model.decode(try tensor(file, "in.z"))
+    #expect(error(decoded, try tensor(file, "out.decode")) < 1e-5)
+  }
+
+  @Test(.enabled(if: isAvailable, "reference files are absent"))
+  func configurationIsReadOffTheWeights() throws {
+    let file = try SafetensorsFile(path: Self.golden)
+    let config = try AutoencoderKLConfig.inferred(from: file, prefix: "param.", normNumGroups: 4)
+    #expect(config == tinyConfig)
+    #expect(config.spatialFactor == 4)
+  }
+
+  /// Writes the reference weights under other names or shapes and gives the path to `body`.
+  private func withWeights(
+    adding extra: [String] = [],
+    _ change: (String, [Int]) -> (name: String, shape: [Int])?, _ body: (String) throws -> Void
+  ) throws {
+    let file = try SafetensorsFile(path: Self.golden)
+    var items = try file.names.filter { $0.hasPrefix("param.") }.compactMap { name in
+      let entry = try #require(file.entry(name))
+      return try change(String(name.dropFirst(6)), entry.shape).map { changed in
+        let floats = try file.floats(name)
+        let count = changed.shape.reduce(1, *)
+        return SafetensorsWriter.Item(
+          name: changed.name, shape: changed.shape,
+          floats: (0..<count).map { floats[$0 % floats.count] })
+      }
+    }
+    items += extra.map { SafetensorsWriter.Item(name: $0, shape: [1], floats: [0]) }
+    let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString)
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    let path = folder.appending(path: "vae.safetensors").path
+    let config = #"{"block_out_channels":[8,16,16],"layers_per_block":1,"norm_num_groups":4}"#
+    try SafetensorsWriter.write(items, metadata: ["config": config], to: path)
+    try body(path)
+  }
+
+  @Test(.enabled(if: isAvailable, "reference files are absent"), arguments: [false, true])
+  func legacyAttentionNamesAreRead(asConvolution: Bool) throws {
+    let file = try SafetensorsFile(path: Self.golden)
+    let latents = try tensor(file, "in.z")
+    let names = ["to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"]
+    try withWeights { name, shape in
+      guard name.contains("attentions"),
+        let (new, old) = names.first(where: { name.contains($0.key) })
+      else { return (name, shape) }
+      return (
+        name.replacing(new, with: old), asConvolution && shape.count == 2 ? shape + [1, 1] : shape
+      )
+    } _: { path in
+      let model = try AutoencoderKL(path: path)
+      #expect(error(model.decode(latents), try tensor(file, "out.decode")) < 1e-5)
+    }
+  }
+
+  @Test(
+    .enabled(if: isAvailable, "reference files are absent"),
+    arguments: [
+      ("decoder.mid_block.attentions.0.to_k.weight", "missing"),
+      ("encoder.conv_in.weight", "shape"), ("quant_conv.bias", "renamed"),
+    ])
+  func misfitsAreNamed(key: String, fault: String) throws {
+    try withWeights { name, shape in
+      guard name == key else { return (name, shape) }
+      switch fault {
+      case "missing": return nil
+      case "shape": return (name, [7] + shape.dropFirst())
+      default: return (name + ".ema", shape)
+      }
+    } _: { path in
+      let error = #expect(throws: CheckpointError.self) { try AutoencoderKL(path: path) }
+      #expect(error?.message.contains(path) == true && error?.message.contains(key) == true)
+    }
+  }
+
+  @Test(.enabled(if: isAvailable, "reference files are absent"))
+  func leftOverKeysAreRefused() throws {
+    try withWeights(adding: ["decoder.up_blocks.3.surplus"]) { name, shape in
+      (name, shape)
+    } _: { path in
+      let error = #expect(throws: CheckpointError.self) { try AutoencoderKL(path: path) }
+      #expect(error?.message.contains(path) == true)
+      #expect(error?.message.contains("decoder.up_blocks.3.surplus") == true)
+    }
+  }
+
+  @Test(arguments: [
+    (#"{"layers_per_block": 2}"#, "block_out_channels"),
+    (#"{"block_out_channels": "128"}"#, "block_out_channels"),
+    (#"{"block_out_channels": [12], "norm_num_groups": 8}"#, "norm_num_groups"),
+    (#"{"block_out_channels": [32], "latent_mean": [0, 0, 0, 0]}"#, "latent_std"),
+    (#"{"block_out_channels": [32], "latent_mean": [0], "latent_std": [1]}"#, "latent_mean"),
+    (#"{"block_out_channels": [32], "scaling_factor": 0}"#, "scaling_factor"),
+    (#"{"block_out_channels": []}"#, "block_out_channels"), ("[]", "JSON object"),
+  ])
+  func badConfigurationsAreRefused(text: String, reason: String) {
+    let error = #expect(throws: CheckpointError.self) {
+      try AutoencoderKLConfig.parse(Data(text.utf8), file: "vae/config.json")
+    }
+    #expect(error?.message.contains("vae/config.json") == true)
+    #expect(error?.message.contains(reason) == true)
+  }
+
+  @Test func configurationDefaultsAreStableDiffusion() throws {
+    let text = #"{"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512]}"#
+    let config = try AutoencoderKLConfig.parse(Data(text.utf8), file: "config.json")
+    #expect(config.normNumGroups == 32 && config.layersPerBlock == 2 && config.latentChannels == 4)
+    #expect(config.scalingFactor == 0.18215 && config.spatialFactor == 8)
+  }
+
+  @Test func rowsOfABatchAreIndependent() throws {
+    let model = try randomAutoencoder(tinyConfig)
+    var random = RandomStream(seed: 4)
+    let images = random.normal([5, 3, 12, 20])
+    let latents = model.encode(images).mean
+    let decoded = model.decode(latents)
+    #expect(latents.shape == [5, 4, 3, 5] && decoded.shape == images.shape)
+    for row in [0, 4] {
+      let alone = model.encode(images.rows(row..<(row + 1))).mean
+      #expect(error(alone, latents.rows(row..<(row + 1))) < 1e-6)
+      #expect(error(model.decode(alone), decoded.rows(row..<(row + 1))) < 1e-5)
+    }
+  }
+
+  @Test func scalingIsInvertible() throws {
+    var config = tinyConfig
+    config.latentMean = [0.5, -1, 0, 2]
+    config.latentStd = [2, 0.5, 1, 3]
+    let latents = Tensor([Float](repeating: 1, count: 8), shape: [1, 4, 1, 2])
+    let scaled = try randomAutoencoder(config).scaled(latents)
+    let expected: [Float] = [0.25, 0.25, 4, 4, 1, 1, -1 / 3, -1 / 3]
+    #expect(error(scaled, Tensor(expected, shape: [1, 4, 1, 2])) < 1e-6)
+    #expect(error(try randomAutoencoder(config).unscaled(scaled), latents) < 1e-6)
+    #expect(try randomAutoencoder(tinyConfig).scaled(latents)[0] == Float(0.18215))
+  }
+
+  @Test func posteriorSamples() {
+    let posterior = AutoencoderKL.Posterior(
+      mean: Tensor([1, 2], shape: [1, 1, 1, 2]),
+      logVariance: Tensor([0, 2 * log(3)], shape: [1, 1, 1, 2]))
+    let sample = posterior.sample(noise: Tensor([2, -1], shape: [1, 1, 1, 2])).values
+    #expect(abs(sample[0] - 3) < 1e-6 && abs(sample[1] + 1) < 1e-5)
+  }
+}
+
+/// Draws N(0, 0.3^2) for every key.
+struct RandomWeights: WeightSource {
+  func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
+    var random = RandomStream(seed: 9, name: name)
+    return Initializer.normal(0.3).tensor(shape, random: &random)
+  }
+}
+
+@MainActor @Suite("Convolution 3x3")
+struct Convolution3x3Tests {
+  /// The definition, in double precision.
+  private func reference(
+    _ x: Tensor, _ weight: Tensor, _ bias: Tensor, upsample: Int, stride: Int, pad: Int
+  ) -> [Double] {
+    let (batch, inputs, height, width) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
+    let outputs = weight.shape[0]
+    let rows = (height * upsample + pad + 1 - 3) / stride + 1
+    let columns = (width * upsample + pad + 1 - 3) / stride + 1
+    var result: [Double] = []
+    for image in 0..<batch {
+      for output in 0..<outputs {
+        for row in 0..<rows {
+          for column in 0..<columns {
+            var sum = Double(bias[output])
+            for input in 0..<inputs {
+              for tap in 0..<9 {
+                let y = row * stride + tap / 3 - pad
+                let z = column * stride + tap % 3 - pad
+                guard y >= 0, z >= 0, y < height * upsample, z < width * upsample else { continue }
+                let at = ((image * inputs + input) * height + y / upsample) * width + z / upsample
+                sum += Double(x[at]) * Double(weight[(output * inputs + input) * 9 + tap])
+              }
+            }
+            result.append(sum)
+          }
+        }
+      }
+    }
+    return result
+  }
+
+  @Test(arguments: [
+    (3, 5, 7, 9), (4, 4, 8, 16), (2, 6, 1, 3), (5, 9, 33, 26), (1, 1, 2, 2), (8, 7, 20, 26),
+  ])
+  func matchesDefinition(inputs: Int, outputs: Int, height: Int, width: Int) throws {
+    var random = RandomStream(seed: UInt64(inputs * 100 + width))
+    let x = random.normal([2, inputs, height, width])
+    let weights = RandomWeights()
+    let weight = weights.tensor("conv.weight", [outputs, inputs, 3, 3], .zeros)
+    let bias = weights.tensor("conv.bias", [outputs], .zeros)
+    let kinds: [(Convolution3x3.Resampling, Int, Int, Int)] = [
+      (.none, 1, 1, 1), (.doubling, 2, 1, 1), (.halving(padsAllSides: false), 1, 2, 0),
+      (.halving(padsAllSides: true), 1, 2, 1),
+    ]
+    for (resampling, upsample, stride, pad) in kinds {
+      if height == 1 && stride == 2 && pad == 0 { continue }
+      let layer = try Convolution3x3(weights, "conv", inputs, outputs, resampling)
+      let found = layer(x)
+      let expected = reference(x, weight, bias, upsample: upsample, stride: stride, pad: pad)
+      #expect(found.count == expected.count)
+      let worst = zip(found.values, expected).map { abs(Double($0) - $1) }.max()
+      #expect((worst ?? .infinity) < 2e-5, "\(resampling)")
+      let residual = random.normal(found.shape)
+      let clamped = layer(x, plus: residual, clampsNegative: true)
+      let wrong = zip(zip(clamped.values, residual.values), expected).filter {
+        abs(Double($0.0) - max(0, $1 + Double($0.1))) > 2e-5
+      }
+      #expect(wrong.isEmpty, "\(resampling) with residual")
+    }
+  }
+}

@@ -1,0 +1,87 @@
+import Plans
+import Testing
+
+/// DiT-XL/2 at 256 px, the paper's model.
+let ditXL2 = ModelShape(
+  depth: 28, hiddenSize: 1152, numHeads: 16, patchSize: 2, inputSize: 32, inChannels: 4,
+  numClasses: 1000)
+
+/// Costs against the paper's Table 4 and the official parameter counts.
+@Suite struct CostTests {
+  private func plan(_ spec: OperatorSpec, blocks: some Sequence<Int>) throws -> GraftPlan {
+    let slot = try #require(OperatorCatalog.descriptor(named: spec.name)).slot
+    var plan = GraftPlan(
+      named: "x", model: ModelReference(path: "x", shape: ditXL2, contentHash: "0"))
+    for block in blocks { plan.edits[SlotID(block: block, slot: slot)] = spec }
+    return plan
+  }
+
+  @Test(arguments: [
+    (OperatorSpec("mha"), 5_313_024),
+    (OperatorSpec("swa"), 5_313_024),
+    (OperatorSpec("hyena_x"), 5_330_304),
+    (OperatorSpec("mlp", ["expansion_ratio": 3]), 7_967_232),
+    (OperatorSpec("mlp"), 10_622_592),
+    (OperatorSpec("mlp", ["expansion_ratio": 6]), 15_933_312),
+  ])
+  func operatorParameters(spec: OperatorSpec, count: Int) {
+    #expect(ditXL2.operatorCost(spec).parameters == count)
+  }
+
+  @Test(arguments: [
+    (OperatorSpec("hyena_x"), 675_371_552, 675_492_512, 675_613_472),
+    (OperatorSpec("swa"), 675_129_632, 675_129_632, 675_129_632),
+    (OperatorSpec("mlp", ["expansion_ratio": 3]), 637_954_592, 619_367_072, 600_779_552),
+    (OperatorSpec("mlp", ["expansion_ratio": 6]), 749_479_712, 786_654_752, 823_829_792),
+  ])
+  func modelParameters(spec: OperatorSpec, half: Int, most: Int, all: Int) throws {
+    let odd = try plan(spec, blocks: stride(from: 1, to: 28, by: 2))
+    #expect(odd.cost().original.parameters == 675_129_632)
+    #expect(odd.cost().edited.parameters == half)
+    let threeOfFour = try plan(spec, blocks: (0..<28).filter { $0 % 4 != 0 })
+    #expect(threeOfFour.cost().edited.parameters == most)
+    #expect(try plan(spec, blocks: 0..<28).cost().edited.parameters == all)
+  }
+
+  /// Core plus featurizer, from the accounting rules that reproduce Table 4.
+  @Test func operatorFlops() {
+    let projections = 8.0 * 256 * 1152 * 1152 + 8 * 256 * 1152
+    let core = 304_087_040.0
+    #expect(ditXL2.operatorCost(OperatorSpec("mha")).flops == core + projections)
+    #expect(ditXL2.operatorCost(OperatorSpec("swa")).flops == core * 9 / 256 + projections)
+    #expect(
+      ditXL2.operatorCost(OperatorSpec("hyena_x")).flops == projections + 26.0 * 256 * 1152)
+    #expect(ditXL2.operatorCost(OperatorSpec("mlp")).flops == 16.0 * 256 * 1152 * 1152)
+    // A window wider than the sequence costs what full attention costs.
+    let wide = OperatorSpec("swa", ["window_left": 400, "window_right": 400])
+    #expect(ditXL2.operatorCost(wide) == ditXL2.operatorCost(OperatorSpec("mha")))
+  }
+
+  /// The DiT paper gives 118.6 G multiply-adds for DiT-XL/2 at 256 px.
+  @Test func modelFlops() throws {
+    let cost = try plan(OperatorSpec("mha"), blocks: []).cost()
+    #expect(cost.original == cost.edited)
+    #expect(abs(cost.original.flops / 2e9 - 118.64) < 1)
+  }
+
+  @Test func labels() throws {
+    func label(_ spec: OperatorSpec) throws -> String {
+      try #require(OperatorCatalog.descriptor(named: spec.name)).label(spec)
+    }
+    #expect(try label(OperatorSpec("mha")) == "mha")
+    #expect(try label(OperatorSpec("swa")) == "swa w4")
+    #expect(try label(OperatorSpec("swa", ["window_right": 8])) == "swa w4:8")
+    #expect(try label(OperatorSpec("hyena_x")) == "hyena-x")
+    #expect(try label(OperatorSpec("hyena_x", ["short_filter_order": 3])) == "hyena-x k3")
+    #expect(try label(OperatorSpec("mlp", ["expansion_ratio": 2.5])) == "r2.5")
+  }
+
+  @Test func catalogIsConsistent() {
+    #expect(Set(OperatorCatalog.all.map(\.name)).count == OperatorCatalog.all.count)
+    #expect(OperatorCatalog.fitting(.mlp).map(\.name) == ["mlp"])
+    #expect(OperatorCatalog.fitting(.attention).map(\.name) == ["mha", "swa", "hyena_x"])
+    for descriptor in OperatorCatalog.all {
+      #expect(descriptor.refusal(of: descriptor.defaultSpec, shape: ditXL2) == nil)
+    }
+  }
+}

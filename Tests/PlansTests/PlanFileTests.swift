@@ -1,0 +1,252 @@
+import Checkpoints
+import Foundation
+import Plans
+import Testing
+
+@Suite struct PlanFileTests {
+  private func sample() -> GraftPlan {
+    var plan = GraftPlan(
+      named: "odd \"hyena\" ü",
+      model: ModelReference(path: "demo", shape: ditXL2, contentHash: "c0ffee"))
+    plan.edits[SlotID(block: 1, slot: .attention)] = OperatorSpec(
+      "hyena_x", ["short_filter_order": 4])
+    plan.edits[SlotID(block: 1, slot: .mlp)] = OperatorSpec("mlp", ["expansion_ratio": 2.5])
+    plan.edits[SlotID(block: 27, slot: .attention)] = OperatorSpec("mha")
+    plan.edits[SlotID(block: 3, slot: .attention)] = OperatorSpec(
+      "swa", ["window_left": 4, "window_right": 0])
+    plan.stage1.lossOverrides[SlotID(block: 3, slot: .attention)] = .huber
+    plan.stage1.learningRate = 3e-5
+    plan.stage1.milestones = []
+    plan.stage2.emaDecay = 0.99
+    plan.seed = .max
+    return plan
+  }
+
+  /// The text of the sample plan, one line per key and per edited slot.
+  static let text = """
+    {
+      "espalier_plan": 1,
+      "name": "odd \\"hyena\\" ü",
+      "model": {
+        "path": "demo",
+        "family": "dit",
+        "depth": 28,
+        "hidden_size": 1152,
+        "num_heads": 16,
+        "patch_size": 2,
+        "input_size": 32,
+        "in_channels": 4,
+        "num_classes": 1000,
+        "learn_sigma": true,
+        "mlp_ratio": 4,
+        "content_hash": "c0ffee"
+      },
+      "blocks": [
+        {"block": 1, "attention": {"operator": "hyena_x", "config": {"short_filter_order": 4}},
+          "mlp": {"operator": "mlp", "config": {"expansion_ratio": 2.5}}},
+        {"block": 3, "attention": {"operator": "swa", "config": {"window_left": 4, "window_right": 0}}},
+        {"block": 27, "attention": {"operator": "mha", "config": {}}}
+      ],
+      "stage1": {
+        "steps": 400,
+        "batch_size": 32,
+        "learning_rate": 3e-05,
+        "weight_decay": 0,
+        "clip_norm": 10,
+        "warmup_steps": 20,
+        "milestones": [],
+        "gamma": 0.5,
+        "held_out_every": 50,
+        "held_out_samples": 128,
+        "checkpoint_every": 50,
+        "attention_loss": "l1",
+        "mlp_loss": "l2",
+        "huber_delta": 1,
+        "loss_overrides": {"3.attention": "huber"}
+      },
+      "stage2": {
+        "steps": 1000,
+        "batch_size": 32,
+        "learning_rate": 0.0001,
+        "warmup_steps": 100,
+        "clip_norm": 10,
+        "ema_decay": 0.99,
+        "label_dropout": 0.1
+      },
+      "seed": 18446744073709551615
+    }
+
+    """
+
+  @Test func writesTheFormatOfVersion1() throws {
+    #expect(String(decoding: try sample().json(), as: UTF8.self) == Self.text)
+    #expect(try GraftPlan.parse(Self.text, file: "plan.json") == sample())
+    #expect((try JSONSerialization.jsonObject(with: try sample().json())) is [String: Any])
+  }
+
+  @Test func savesAndLoads() throws {
+    let path = NSTemporaryDirectory() + "espalier-plan-\(UUID().uuidString).json"
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    try sample().save(to: path)
+    #expect(try GraftPlan.load(path: path) == sample())
+    #expect(throws: CheckpointError.self) { try sample().save(to: path + "/x.json") }
+    let missing = #expect(throws: PlanError.self) { try GraftPlan.load(path: path + ".absent") }
+    #expect(missing?.description == "\(path).absent: no such file; check the path")
+  }
+
+  @Test func invalidPlansAreNotWritten() throws {
+    var plan = sample()
+    plan.edits[SlotID(block: 28, slot: .mlp)] = OperatorSpec("mlp")
+    #expect(throws: PlanError.self) { try plan.json() }
+    plan = sample()
+    plan.stage1.learningRate = .nan
+    #expect(throws: PlanError.self) { try plan.json() }
+  }
+
+  /// Sections and settings that a hand-written plan leaves out have the format's defaults.
+  @Test func absentSettingsHaveDefaults() throws {
+    let short = try GraftPlan.parse(
+      """
+      {"espalier_plan": 1, "name": "x", "seed": 7, "stage1": {"steps": 10},
+       "model": {"path": "demo", "family": "dit", "depth": 28, "hidden_size": 1152,
+         "num_heads": 16, "patch_size": 2, "input_size": 32, "in_channels": 4,
+         "num_classes": 1000, "learn_sigma": true, "mlp_ratio": 4.0, "content_hash": "c0ffee"},
+       "blocks": [{"block": 0, "attention": {"operator": "swa"}}]}
+      """, file: "x")
+    var stage1 = Stage1Settings()
+    stage1.steps = 10
+    #expect(short.stage1 == stage1 && short.stage2 == Stage2Settings() && short.seed == 7)
+    #expect(short.edits == [SlotID(block: 0, slot: .attention): OperatorSpec("swa")])
+  }
+
+  /// Each change to the good text, and the line, key and words of the refusal.
+  @Test(
+    arguments: [
+      (
+        #""espalier_plan": 1"#, #""espalier_plan": 2"#, 2, "espalier_plan",
+        "expected version 1, found 2"
+      ),
+      (#""espalier_plan": 1"#, #""espalier_plan": "1""#, 2, "espalier_plan", "a whole number"),
+      (#""espalier_plan": 1,"#, "", 1, "espalier_plan", "no plan"),
+      (
+        #""operator": "hyena_x""#, #""operator": "hyena_q""#, 19, "1.attention.operator",
+        "unknown operator \"hyena_q\""
+      ),
+      (
+        #""operator": "hyena_x""#, #""operator": "mlp""#, 19, "1.attention.operator",
+        "fits the mlp slot"
+      ),
+      (
+        #""operator": "hyena_x""#, #""operator": 4"#, 19, "1.attention.operator",
+        "expected a text, found the number 4"
+      ),
+      (#""operator": "mlp", "#, "", 20, "1.mlp.operator", "missing"),
+      (#""block": 27"#, #""block": 28"#, 22, "blocks[2].block", "blocks 0 to 27, found 28"),
+      (#""block": 27"#, #""block": -1"#, 22, "blocks[2].block", "found -1"),
+      (#""block": 27"#, #""block": 2.0"#, 22, "blocks[2].block", "a whole number"),
+      (#""block": 27"#, #""block": 3"#, 22, "3.attention", "listed twice"),
+      (
+        #"{"block": 27, "attention": {"operator": "mha", "config": {}}}"#, #"{"block": 27}"#, 22,
+        "blocks[2]", "neither"
+      ),
+      (
+        #""window_left": 4"#, #""window_left": -4"#, 21, "3.attention.config.window_left",
+        "expected 0 to 65536, found -4"
+      ),
+      (
+        #""window_left": 4"#, #""window_left": 4.5"#, 21, "3.attention.config.window_left",
+        "a whole number"
+      ),
+      (
+        #""window_left": 4"#, #""window_left": "4""#, 21, "3.attention.config.window_left",
+        "a number, found the text"
+      ),
+      (#""window_left": 4"#, #""window": 4"#, 21, "3.attention.config.window", "no such setting"),
+      (#""window_left": 4"#, #""window_right": 4"#, 21, "3.attention.config.window_right", "twice"),
+      (
+        #""expansion_ratio": 2.5"#, #""expansion_ratio": 1e999"#, 20,
+        "1.mlp.config.expansion_ratio", "a number"
+      ),
+      (
+        #""expansion_ratio": 2.5"#, #""expansion_ratio": 0.2"#, 20, "1.mlp.config.expansion_ratio",
+        "0.25 to 16"
+      ),
+      (#""num_heads": 16"#, #""num_heads": 7"#, 9, "model.num_heads", "do not divide"),
+      (#""num_heads": 16"#, #""num_heads": 0"#, 9, "model.num_heads", "expected 1 to 1024"),
+      (#""patch_size": 2"#, #""patch_size": 3"#, 10, "model.patch_size", "do not divide"),
+      (#""depth": 28"#, #""depth": -28"#, 7, "model.depth", "found -28"),
+      (#""depth": 28"#, #""depth": 99999999999999999999"#, 7, "model.depth", "a whole number"),
+      (#""family": "dit""#, #""family": "unet""#, 6, "model.family", "unknown family"),
+      (#""learn_sigma": true"#, #""learn_sigma": 1"#, 14, "model.learn_sigma", "true or false"),
+      (#""path": "demo","#, "", 4, "model.path", "missing"),
+      (#""steps": 400"#, #""steps": 0"#, 25, "stage1.steps", "expected 1 to"),
+      (#""steps": 400"#, #""steps": null"#, 25, "stage1.steps", "found null"),
+      (#""steps": 400"#, #""stepz": 400"#, 25, "stage1.stepz", "unknown key"),
+      (#""milestones": []"#, #""milestones": [0.5, 0.25]"#, 31, "stage1.milestones", "ascending"),
+      (#""milestones": []"#, #""milestones": [2]"#, 31, "stage1.milestones", "found 2"),
+      (
+        #""attention_loss": "l1""#, #""attention_loss": "l3""#, 36, "stage1.attention_loss",
+        "\"l1\", \"l2\" or \"huber\""
+      ),
+      (
+        #""3.attention": "huber""#, #""3.attn": "huber""#, 39, "stage1.loss_overrides.3.attn",
+        "a slot such as"
+      ),
+      (
+        #""3.attention": "huber""#, #""30.mlp": "huber""#, 39, "stage1.loss_overrides.30.mlp",
+        "blocks 0 to 27"
+      ),
+      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 47, "stage2.ema_decay", "found 1.5"),
+      (#""seed": 18446744073709551615"#, #""seed": -1"#, 50, "seed", "a whole number from 0 up"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 50, "note", "unknown key"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 50, "seed", "twice"),
+      (#""blocks": ["#, #""blocks": {"#, 19, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 018"#, 50, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 51, nil, "not valid JSON"),
+      (#""family": "dit""#, #""family": 'dit'"#, 6, nil, "not valid JSON"),
+      (#""name": "odd"#, #""name": "\u0007odd"#, 3, "name", "control characters"),
+    ] as [(String, String, Int, String?, String)])
+  func refusals(old: String, new: String, line: Int, key: String?, says: String) throws {
+    let range = try #require(Self.text.range(of: old))
+    let text = Self.text.replacingCharacters(in: range, with: new)
+    let error = #expect(throws: PlanError.self) { try GraftPlan.parse(text, file: "p.json") }
+    let found = try #require(error)
+    #expect(found.file == "p.json" && found.line == line && found.key == key, "\(found)")
+    #expect(found.message.contains(says), "\(found)")
+    #expect(!found.description.contains("\n"))
+    #expect(found.description.hasPrefix("p.json:\(line): "))
+  }
+
+  @Test func deepNestingAndGarbage() {
+    let deep = String(repeating: "[", count: 100_000)
+    #expect(throws: PlanError.self) { try GraftPlan.parse(deep, file: "p") }
+    for text in ["", " ", "[]", "{}", "{\"espalier_plan\"", "espalier_plan: 1", "\u{FEFF}{}"] {
+      #expect(throws: PlanError.self, "\(text)") { try GraftPlan.parse(text, file: "p") }
+    }
+  }
+
+  @Test func everyTruncationIsRefused() {
+    let text = Self.text
+    for count in stride(from: 0, to: text.count - 2, by: 5) {
+      #expect(throws: PlanError.self, "\(count)") {
+        try GraftPlan.parse(String(text.prefix(count)), file: "p")
+      }
+    }
+  }
+
+  @Test func planForAnotherModel() throws {
+    let plan = sample()
+    try plan.check(against: plan.model)
+    var other = plan.model
+    other.path = "elsewhere.safetensors"
+    try plan.check(against: other)
+    other.contentHash = "decaf"
+    let hash = #expect(throws: PlanError.self) { try plan.check(against: other) }
+    #expect(hash?.key == "model.content_hash")
+    other = plan.model
+    other.shape.depth = 12
+    let shape = #expect(throws: PlanError.self) { try plan.check(against: other) }
+    #expect(shape?.key == "model.depth")
+    #expect(shape?.message.contains("says 28 and demo has 12") == true)
+  }
+}

@@ -1,0 +1,121 @@
+import Testing
+
+import TerminalUI
+
+@Suite struct CapabilitiesTests {
+  private func answered(_ replies: [TerminalReply]) -> TerminalCapabilities {
+    var capabilities = TerminalCapabilities()
+    for reply in replies { capabilities.note(reply) }
+    return capabilities
+  }
+
+  @Test func sixelIsChosenWhereReported() {
+    var capabilities = answered([
+      .version("XTerm(379)"), .graphics(item: 1, status: 0, values: [1024]),
+      .graphics(item: 2, status: 0, values: [1000, 900]), .mode(number: 2026, state: 0),
+      .deviceAttributes([63, 1, 2, 4]),
+    ])
+    capabilities.choose(.auto)
+    #expect(capabilities.graphics == .sixel && !capabilities.graphicsReason.isEmpty)
+    #expect(capabilities.sixelColors == 256 && !capabilities.synchronizedUpdates)
+    #expect(capabilities.largestImage?.height == 900)
+    capabilities.choose(.none)
+    #expect(capabilities.graphics == GraphicsMode.none)
+  }
+
+  @Test func blocksOtherwiseAndTheReasonSaysWhy() {
+    var tmux = answered([.deviceAttributes([1, 2])])
+    tmux.choose(.auto)
+    #expect(tmux.graphics == .blocks && tmux.graphicsReason.contains("does not report"))
+    var silent = answered([])
+    silent.choose(.auto)
+    #expect(silent.graphics == .blocks && silent.graphicsReason.contains("did not answer"))
+    silent.choose(.sixel)
+    #expect(silent.graphics == .sixel && silent.graphicsReason.contains("does not report"))
+  }
+
+  @Test func registersOfAnOldTerminalLimitTheColours() {
+    #expect(answered([.graphics(item: 1, status: 0, values: [16])]).sixelColors == 16)
+    #expect(answered([.graphics(item: 1, status: 3, values: [16])]).sixelColors == 256)
+  }
+
+  @Test func theCellComesFromTheBestSource() {
+    let known = Size(columns: 80, rows: 24, cellWidth: 6, cellHeight: 13)
+    let unknown = Size(columns: 80, rows: 24)
+    #expect(answered([]).cell(known) == (6, 13))
+    #expect(answered([.cellSize(width: 8, height: 16)]).cell(known) == (8, 16))
+    #expect(answered([.cellSize(width: 0, height: 16)]).cell(known) == (6, 13))
+    #expect(answered([.graphics(item: 2, status: 0, values: [640, 384])]).cell(unknown) == (8, 16))
+    #expect(
+      answered([.graphics(item: 2, status: 0, values: [9999, 9999])]).cell(unknown) == (10, 20))
+    #expect(answered([]).cell(unknown) == (10, 20))
+  }
+
+  @Test func synchronizedUpdatesNeedAKnownMode() {
+    #expect(answered([.mode(number: 2026, state: 2)]).synchronizedUpdates)
+    #expect(!answered([.mode(number: 2026, state: 4)]).synchronizedUpdates)
+    #expect(!answered([.mode(number: 80, state: 2)]).synchronizedUpdates)
+  }
+}
+
+@Suite struct PaletteTests {
+  @Test func namedColoursAreTheTerminalsOwn() {
+    let palette = Palette(colors: 256)
+    #expect(palette.number(of: .default) == -1)
+    #expect(palette.number(of: .red) == 1 && palette.number(of: .white) == 15)
+    #expect(palette.number(of: .index(77)) == 77)
+    #expect(Palette(colors: 8).number(of: .white) == 7)
+    #expect(Palette(colors: 0).number(of: .red) == -1)
+    #expect(Palette(colors: 0).number(of: .rgb(9, 9, 9)) == -1)
+  }
+
+  @Test func coloursOfThePaletteMapToThemselves() {
+    let palette = Palette(colors: 256)
+    for index in 16..<256 {
+      let (red, green, blue) = Palette.components(of: index)
+      let found = Palette.components(of: palette.nearest(red, green, blue))
+      #expect(found == (red, green, blue))
+    }
+  }
+
+  @Test func fewColoursTakeTheNearest() {
+    #expect(Palette(colors: 8).nearest(250, 10, 10) == 1)
+    #expect(Palette(colors: 16).nearest(250, 10, 10) == 9)
+    #expect(Palette(colors: 16).number(of: .index(196)) == 9)
+    #expect(Palette(colors: 1 << 24).nearest(1, 2, 3) == 0x010203)
+    #expect(Palette.components(of: Palette(colors: 256).nearest(20, 40, 100)).2 > 80)
+  }
+}
+
+@Suite struct PixelsTests {
+  private let checker = Pixels(
+    width: 2, height: 2, bytes: [0, 0, 0, 200, 0, 0, 0, 100, 0, 0, 0, 40])
+
+  @Test func shrinkingAverages() {
+    #expect(checker.resampled(width: 1, height: 1).bytes == [50, 25, 10])
+    #expect(checker.resampled(width: 2, height: 1).bytes == [0, 50, 0, 100, 0, 20])
+  }
+
+  @Test func enlargingRepeats() {
+    let large = checker.resampled(width: 6, height: 4)
+    #expect(large.at(2, 1) == (0, 0, 0) && large.at(3, 1) == (200, 0, 0))
+    #expect(large.at(0, 2) == (0, 100, 0) && large.at(5, 3) == (0, 0, 40))
+  }
+
+  @Test func oddFactorsKeepTheMean() {
+    let row = Pixels(width: 3, height: 1, bytes: [0, 0, 0, 90, 90, 90, 240, 240, 240])
+    let two = row.resampled(width: 2, height: 1)
+    #expect(two.at(0, 0).0 == 30 && two.at(1, 0).0 == 190)
+    #expect(checker.resampled(width: 0, height: 3).bytes.isEmpty)
+  }
+
+  @Test func anImageKeepsItsShapeInItsRectangle() {
+    let wide = ImagePlacement.solid(
+      id: "a", column: 0, row: 0, columns: 10, rows: 10, width: 40, height: 10)
+    #expect(wide.fittedSize(cellWidth: 6, cellHeight: 13) == (60, 15))
+    let parts = BlockImage.parts(of: wide, cellWidth: 10, cellHeight: 20, colors: true)
+    // 100 x 25 pixels: ten cells across, two and a half pixels of half a cell down.
+    #expect(parts.map(\.column).max() == 9 && parts.map(\.row).max() == 1)
+    #expect(parts.count == 20 && parts.last?.cell.style.background == .default)
+  }
+}
