@@ -50,7 +50,10 @@ import Testing
     }
     #expect(try target("0") == "/dev/null")
     #expect(try target("1") == run.logPath && target("2") == run.logPath)
-    let open = try FileManager.default.contentsOfDirectory(atPath: folder).map(target)
+    // A descriptor that the worker itself opens for a moment may be gone before it is looked at.
+    let open = try FileManager.default.contentsOfDirectory(atPath: folder).compactMap {
+      try? target($0)
+    }
     #expect(!open.contains("/dev/zero"))
     #expect(run.logTail() == "worker works on \(run.path)\na complaint\n")
     #expect(run.worker()?.pid == pid)
