@@ -71,7 +71,7 @@ package final class ActivationDistillation {
   /// Takes one optimizer step of every replacement and returns their losses before it.
   package func trainStep() -> Losses {
     let batch = dataset.batch(
-      settings.batchSize, random: &random, processSteps: 1000,
+      settings.batchSize, random: &random,
       nullClass: graft.teacher.config.numClasses, labelDropout: Self.labelDropout)
     var losses: Losses = [:]
     eachPart(of: batch) { [self] range, id, input, target in
@@ -98,7 +98,7 @@ package final class ActivationDistillation {
   package func heldOutLosses() -> Losses {
     var random = RandomStream(seed: graft.plan.seed, name: "held out")
     let batch = heldOut.batch(
-      settings.heldOutSamples, random: &random, processSteps: 1000,
+      settings.heldOutSamples, random: &random,
       nullClass: graft.teacher.config.numClasses, labelDropout: Self.labelDropout)
     var losses: Losses = [:]
     eachPart(of: batch) { [self] range, id, input, target in

@@ -36,20 +36,29 @@ package struct TrainingStepReport: Sendable {
 
 /// Trains a whole DiT with the diffusion loss: the loop of pretraining and of stage 2.
 ///
-/// Loss: mse + variational bound as `training_losses` of facebookresearch/DiT; AdamW, global-norm
-/// clipping, EMA.
+/// Loss: mse + variational bound as `training_losses` of facebookresearch/DiT; AdamW unless another
+/// optimizer is given, global-norm clipping, EMA.
 package final class DiffusionTrainer {
   package let model: DiT
-  package let optimizer: AdamW
+  package let optimizer: any Optimizer
   package let ema: EMA
   private let diffusion: GaussianDiffusion
 
   /// Makes a trainer for all parameters that are not frozen.
-  package init(model: DiT, diffusion: GaussianDiffusion, emaDecay: Float, weightDecay: Float = 0) {
+  ///
+  /// - Parameters:
+  ///   - model: The network.
+  ///   - diffusion: The process whose loss is minimised.
+  ///   - emaDecay: Decay of the averaged weights.
+  ///   - makeOptimizer: Makes the optimizer of the given parameters.
+  package init(
+    model: DiT, diffusion: GaussianDiffusion, emaDecay: Float,
+    makeOptimizer: ([Parameter]) -> any Optimizer = { AdamW($0) }
+  ) {
     self.model = model
     self.diffusion = diffusion
     let trainable = model.parameters.filter { !$0.isFrozen }
-    optimizer = AdamW(trainable, weightDecay: weightDecay)
+    optimizer = makeOptimizer(trainable)
     ema = EMA(trainable, decay: emaDecay)
   }
 
@@ -76,7 +85,7 @@ package final class DiffusionTrainer {
       vb += part.vb
       start = range.upperBound
     }
-    let norm = optimizer.step(rate: Float(rate), clipNorm: clipNorm)
+    let norm = optimizer.step(rate: Float(rate), clipNorm: clipNorm, gradientScale: 1)
     ema.update(decay: emaDecay)
     let scale = 1 / Double(rows)
     return TrainingStepReport(

@@ -68,7 +68,8 @@ package struct LatentDataset {
 
   /// Draws a training batch: samples, timesteps, noise, and labels dropped to the null class.
   package func batch(
-    _ size: Int, random: inout RandomStream, processSteps: Int, nullClass: Int, labelDropout: Double
+    _ size: Int, random: inout RandomStream, timesteps: TimestepDensity = .uniform, nullClass: Int,
+    labelDropout: Double
   ) -> DiffusionBatch {
     let width = latents.count / count
     let clean = Tensor([size] + latents.shape.dropFirst())
@@ -77,7 +78,7 @@ package struct LatentDataset {
     for row in 0..<size {
       let index = random.integer(below: count)
       (clean.pointer + row * width).update(from: latents.pointer + index * width, count: width)
-      steps.append(random.integer(below: processSteps))
+      steps.append(timesteps.draw(&random))
       batchLabels.append(random.uniform() < labelDropout ? nullClass : labels[index])
     }
     return DiffusionBatch(

@@ -1,3 +1,4 @@
+import Autograd
 import Checkpoints
 import Foundation
 import Models
@@ -12,6 +13,7 @@ package final class Pretraining {
   private let trainer: DiffusionTrainer
   private let directory: String
   private let modelMetadata: [String: String]
+  private let timesteps: TimestepDensity
   private var random: RandomStream
   private var pooled: [Int: LatentDataset] = [:]
   /// Number of steps taken so far.
@@ -47,9 +49,21 @@ package final class Pretraining {
       config: config.model.dit, weights: weights,
       initialization: .init(embedderStd: config.embedderStd))
     trainer = DiffusionTrainer(
-      model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: config.emaDecay)
+      model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: config.emaDecay,
+      makeOptimizer: config.optimizer == .muon ? Self.muon : { AdamW($0) })
+    timesteps = config.timestepDensity.flatMap(TimestepDensity.init) ?? .uniform
     random = RandomStream(seed: config.seed, name: "pretraining")
     if FileManager.default.fileExists(atPath: checkpointPath) { try resume() }
+  }
+
+  /// Muon for the matrices of attention and MLP; a fused qkv counts as three.
+  private static func muon(_ parameters: [Parameter]) -> any Optimizer {
+    Muon(parameters) { parameter in
+      guard parameter.value.shape.count == 2 else { return nil }
+      if parameter.name.hasSuffix(".attn.qkv.weight") { return 3 }
+      let suffixes = [".attn.proj.weight", ".mlp.fc1.weight", ".mlp.fc2.weight"]
+      return suffixes.contains(where: parameter.name.hasSuffix) ? 1 : nil
+    }
   }
 
   private var checkpointPath: String { directory + "/checkpoint.safetensors" }
@@ -65,7 +79,7 @@ package final class Pretraining {
       let data = pooled[phase.grid] ?? dataset.pooled(to: phase.grid)
       pooled[phase.grid] = data
       let batch = data.batch(
-        phase.batch, random: &random, processSteps: 1000, nullClass: config.model.numClasses,
+        phase.batch, random: &random, timesteps: timesteps, nullClass: config.model.numClasses,
         labelDropout: config.labelDropout)
       let decay = min(config.emaDecay, Float(step + 1) / Float(step + 10))
       let result = trainer.step(

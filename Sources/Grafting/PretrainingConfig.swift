@@ -36,6 +36,13 @@ package struct PretrainingConfig: Codable, Equatable, Sendable {
     package var warmupSteps: Int
   }
 
+  /// What steps the weights.
+  package enum OptimizerName: String, Codable, Sendable {
+    case adamw
+    /// Muon for the matrices of attention and MLP, AdamW for everything else.
+    case muon
+  }
+
   package var name: String
   package var model: Model
   /// Path of the autoencoder, relative to the recipe.
@@ -51,6 +58,11 @@ package struct PretrainingConfig: Codable, Equatable, Sendable {
   package var checkpointEvery: Int
   /// A model file to start from instead of fresh weights, relative to the recipe.
   package var initialModel: String?
+  /// The optimizer; AdamW if left out.
+  package var optimizer: OptimizerName?
+  /// Relative density of the training timesteps as knots [timestep, weight], linear in between;
+  /// uniform if left out.
+  package var timestepDensity: [[Double]]?
 
   /// Reads a recipe.
   ///
@@ -81,6 +93,12 @@ package struct PretrainingConfig: Codable, Equatable, Sendable {
     try check(
       model.hiddenSize % model.numHeads == 0 && model.hiddenSize % 4 == 0,
       "key 'model.hidden_size' is \(model.hiddenSize); it must be divisible by 4 and by num_heads")
+    if let knots = timestepDensity, TimestepDensity(knots: knots) == nil {
+      try check(
+        false,
+        "key 'timestep_density' must be a list of [timestep, weight] with rising timesteps from 0 to "
+          + "999 and weights of at least 0, one of them positive")
+    }
     for (index, phase) in phases.enumerated() {
       try check(
         phase.grid > 0 && model.inputSize % phase.grid == 0 && phase.grid % model.patchSize == 0,

@@ -3,16 +3,13 @@ import CKernels
 import TensorCore
 
 /// AdamW with decoupled weight decay and bias correction, as `torch.optim.AdamW`.
-package final class AdamW {
-  /// The optimised parameters, in a fixed order.
+package final class AdamW: Optimizer {
   package let parameters: [Parameter]
   package let beta1: Float
   package let beta2: Float
   package let epsilon: Float
   package let weightDecay: Float
-  /// Number of steps taken.
   package var steps = 0
-  /// First and second moments, parallel to `parameters`.
   package let first: [Tensor]
   package let second: [Tensor]
 
@@ -40,13 +37,6 @@ package final class AdamW {
     return total.squareRoot()
   }
 
-  /// Takes one step and clears the gradients.
-  ///
-  /// - Parameters:
-  ///   - rate: Learning rate of this step.
-  ///   - clipNorm: Largest global gradient norm, as `torch.nn.utils.clip_grad_norm_`; nil for none.
-  ///   - gradientScale: Factor for every gradient, applied before clipping.
-  /// - Returns: The norm of the scaled gradients before clipping.
   @discardableResult
   package func step(rate: Float, clipNorm: Float? = nil, gradientScale: Float = 1) -> Double {
     let norm = gradientNorm * Double(gradientScale)

@@ -14,7 +14,7 @@ struct AllocationTests {
     var random = RandomStream(seed: 4)
     func step() {
       let batch = dataset.batch(
-        10, random: &random, processSteps: 1000, nullClass: 3, labelDropout: 0.1)
+        10, random: &random, nullClass: 3, labelDropout: 0.1)
       _ = trainer.step(batch, microBatch: 4, rate: 1e-3, clipNorm: 1)
     }
     BufferPool.trim()

@@ -36,7 +36,7 @@ struct Stage1ReferenceTests {
     var losses: [Double] = []
     for step in 0..<steps {
       let batch = dataset.batch(
-        plan.stage1.batchSize, random: &random, processSteps: 1000, nullClass: 3,
+        plan.stage1.batchSize, random: &random, nullClass: 3,
         labelDropout: 0.1)
       let noisy = diffusion.noisy(batch.latents, noise: batch.noise, steps: batch.steps)
       var input: Tensor?

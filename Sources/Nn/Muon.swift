@@ -1,0 +1,105 @@
+import Autograd
+import CKernels
+import TensorCore
+
+/// Muon: momentum whose matrix updates are orthogonalised by a Newton-Schulz iteration.
+///
+/// Matrices chosen by name take orthogonalised steps; every other parameter is left to AdamW with the
+/// same rate. The update is scaled by 0.2 sqrt(max(rows, columns)), so that its root mean square
+/// equals that of a usual AdamW step and rates carry over (Jordan 2024, "Muon"; Liu et al. 2025,
+/// arXiv 2502.16982).
+package final class Muon: Optimizer {
+  package let parameters: [Parameter]
+  package var steps: Int {
+    get { rest.steps }
+    set { rest.steps = newValue }
+  }
+  package var first: [Tensor] { rest.first }
+  package var second: [Tensor] { rest.second }
+
+  private let rest: AdamW
+  /// Index of a parameter and the number of matrices that are stacked in it.
+  private let matrices: [(index: Int, stacked: Int)]
+  private let momentum: Float
+
+  /// Makes an optimizer with zero moments.
+  ///
+  /// - Parameters:
+  ///   - parameters: All optimised parameters.
+  ///   - momentum: Decay of the matrices' momentum, used with Nesterov's look-ahead.
+  ///   - stacked: Number of matrices stacked in a parameter along its rows (3 for a fused qkv), or nil
+  ///     for a parameter that AdamW takes.
+  package init(_ parameters: [Parameter], momentum: Float = 0.95, stacked: (Parameter) -> Int?) {
+    self.parameters = parameters
+    self.momentum = momentum
+    rest = AdamW(parameters)
+    matrices = parameters.indices.compactMap { index in
+      stacked(parameters[index]).map { (index, $0) }
+    }
+  }
+
+  @discardableResult
+  package func step(rate: Float, clipNorm: Float?, gradientScale: Float) -> Double {
+    let norm = rest.gradientNorm * Double(gradientScale)
+    let clip = clipNorm.map { min(1, $0 / (Float(norm) + 1e-6)) } ?? 1
+    Parallel.tasks(matrices.count) { task in
+      let (index, stacked) = matrices[task]
+      let parameter = parameters[index]
+      guard let gradient = parameter.gradient else { return }
+      let buffer = rest.first[index]
+      ck_scale_f32(buffer.pointer, momentum, buffer.count)
+      ck_axpy_f32(buffer.pointer, gradientScale * clip, gradient.pointer, buffer.count)
+      let ahead = gradient.copied()
+      ck_scale_f32(ahead.pointer, gradientScale * clip, ahead.count)
+      ck_axpy_f32(ahead.pointer, momentum, buffer.pointer, ahead.count)
+      let rows = parameter.value.shape[0] / stacked
+      for part in 0..<stacked {
+        let range = (part * rows)..<((part + 1) * rows)
+        let direction = Self.orthogonalized(ahead.rows(range))
+        let scale = 0.2 * Float(max(rows, direction.shape[1])).squareRoot()
+        ck_axpy_f32(
+          parameter.value.rows(range).pointer, -rate * scale, direction.pointer, direction.count)
+      }
+    }
+    for (index, _) in matrices { parameters[index].clearGradient() }
+    rest.step(rate: rate, clipNorm: nil, gradientScale: gradientScale * clip)
+    return norm
+  }
+
+  /// The nearest semi-orthogonal matrix of a matrix (rows, columns), approximately: singular values
+  /// between about 0.7 and 1.2 after five quintic Newton-Schulz iterations.
+  package static func orthogonalized(_ matrix: Tensor) -> Tensor {
+    let (rows, columns) = (matrix.shape[0], matrix.shape[1])
+    let isTall = rows > columns
+    let (m, n) = isTall ? (columns, rows) : (rows, columns)
+    var x = Tensor([m, n])
+    let norm = Float(ck_sum_squares_f32(matrix.pointer, matrix.count).squareRoot()) + 1e-7
+    for row in 0..<m {
+      for column in 0..<n {
+        x[row * n + column] = matrix[isTall ? column * m + row : row * n + column] / norm
+      }
+    }
+    let (a, b, c): (Float, Float, Float) = (3.4445, -4.7750, 2.0315)
+    let gram = Tensor([m, m])
+    for _ in 0..<5 {
+      Gemm.serial(
+        transposeB: true, m: m, n: m, k: n, a: x.pointer, lda: n, b: x.pointer, ldb: n,
+        c: gram.pointer, ldc: m)
+      let polynomial = gram.copied()
+      Gemm.serial(
+        m: m, n: m, k: m, alpha: c, a: gram.pointer, lda: m, b: gram.pointer, ldb: m, beta: b,
+        c: polynomial.pointer, ldc: m)
+      let next = x.copied()
+      Gemm.serial(
+        m: m, n: n, k: m, a: polynomial.pointer, lda: m, b: x.pointer, ldb: n, beta: a,
+        c: next.pointer, ldc: n)
+      x = next
+    }
+    if !isTall { return x }
+    let result = Tensor([rows, columns])
+    for row in 0..<rows {
+      for column in 0..<columns { result[row * columns + column] = x[column * n + row] }
+    }
+    return result
+  }
+}
