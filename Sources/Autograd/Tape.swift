@@ -28,6 +28,37 @@ package final class Parameter {
     gradient = fresh
     return (fresh, false)
   }
+
+  /// Adds a gradient that a tape collected in a store of its own.
+  package func addGradient(_ contribution: Tensor) {
+    let (gradient, accumulate) = slot()
+    if accumulate {
+      ck_add_f32(gradient.pointer, contribution.pointer, gradient.count)
+    } else {
+      gradient.assign(contribution)
+    }
+  }
+}
+
+/// Parameter gradients of one tape, kept apart from the parameters so that several tapes over the same
+/// parameters can be walked at once; whoever made the stores adds them up in a fixed order.
+package final class GradientStore {
+  private var gradients: [ObjectIdentifier: Tensor] = [:]
+
+  package init() {}
+
+  /// The gradient of a parameter; nil if nothing reached it.
+  package func gradient(of parameter: Parameter) -> Tensor? {
+    gradients[ObjectIdentifier(parameter)]
+  }
+
+  fileprivate func slot(_ parameter: Parameter) -> (Tensor, accumulate: Bool) {
+    let key = ObjectIdentifier(parameter)
+    if let gradient = gradients[key] { return (gradient, true) }
+    let fresh = Tensor(parameter.value.shape)
+    gradients[key] = fresh
+    return (fresh, false)
+  }
 }
 
 /// A tensor on its way through a tape, with the place where its gradient goes.
@@ -100,7 +131,7 @@ package struct GradientSink {
     case .constant: return
     case .parameter(let parameter):
       if parameter.isFrozen { return }
-      let (buffer, accumulate) = parameter.slot()
+      let (buffer, accumulate) = tape.store?.slot(parameter) ?? parameter.slot()
       body(buffer, accumulate)
     case .node(let id):
       if let gradient = tape.gradients[id] {
@@ -148,11 +179,19 @@ package final class Tape {
   }
 
   private let recording: Bool
+  fileprivate let store: GradientStore?
   private var entries: [Entry] = []
   fileprivate var gradients: [Tensor?] = []
 
-  /// Makes a tape; one that does not record serves inference and keeps no activation alive.
-  package init(recording: Bool = true) { self.recording = recording }
+  /// Makes a tape.
+  ///
+  /// - Parameters:
+  ///   - recording: A tape that does not record serves inference and keeps no activation alive.
+  ///   - store: Receives the gradients of parameters; nil leaves them in the parameters themselves.
+  package init(recording: Bool = true, gradients store: GradientStore? = nil) {
+    self.recording = recording
+    self.store = store
+  }
 
   /// Runs an operation and records it if any input needs a gradient.
   package func apply(_ op: some DifferentiableOp, _ inputs: Value...) -> Value {

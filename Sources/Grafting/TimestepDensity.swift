@@ -13,8 +13,9 @@ package struct TimestepDensity: Equatable, Sendable {
 
   private init(sums: [Double]) { self.sums = sums }
 
-  /// Makes a piecewise linear density from knots [timestep, weight] with rising timesteps; constant
-  /// before the first and after the last. Nil if the knots are not of that form.
+  /// Makes a piecewise linear density from knots [timestep, weight] with rising timesteps.
+  ///
+  /// It is constant before the first and after the last knot; nil if the knots are not of that form.
   package init?(knots: [[Double]]) {
     guard !knots.isEmpty, knots.allSatisfy({ $0.count == 2 && $0[1] >= 0 && $0[1].isFinite }),
       zip(knots, knots.dropFirst()).allSatisfy({ $0[0] < $1[0] }),

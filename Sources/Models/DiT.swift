@@ -154,16 +154,11 @@ package final class DiT {
       PatchProjection(), patches, Value(patchWeight), Value(patchBias))
   }
 
-  private var stretchedTables: [Int: Tensor] = [:]
-
   private func positionValue(grid: Int) -> Value {
     if grid == config.grid { return Value(positions) }
-    if let table = stretchedTables[grid] { return Value(constant: table) }
     let values = config.positionTable(
       grid: grid, stretch: Double(config.grid) / Double(grid))
-    let table = Tensor(values, shape: [1, grid * grid, config.hiddenSize])
-    stretchedTables[grid] = table
-    return Value(constant: table)
+    return Value(constant: Tensor(values, shape: [1, grid * grid, config.hiddenSize]))
   }
 }
 

@@ -12,18 +12,46 @@ struct AllocationTests {
       model: try TinyModel.make(), diffusion: try GaussianDiffusion(spacing: ""), emaDecay: 0.99)
     let dataset = TinyModel.latents(seed: 1)
     var random = RandomStream(seed: 4)
+    var microBatch = 10
     func step() {
       let batch = dataset.batch(
         10, random: &random, nullClass: 3, labelDropout: 0.1)
-      _ = trainer.step(batch, microBatch: 4, rate: 1e-3, clipNorm: 1)
+      _ = trainer.step(batch, microBatch: microBatch, rate: 1e-3, clipNorm: 1)
     }
     BufferPool.trim()
     let start = BufferPool.allocations
+    microBatch = 10
     step()
     let first = BufferPool.allocations
     #expect(first > start, "the count does not move")
     for _ in 0..<4 { step() }
     #expect(BufferPool.allocations == first)
+
+    // Parts that run side by side need at most as much again for each of them.
+    microBatch = 4
+    for _ in 0..<12 { step() }
+    #expect(BufferPool.allocations - first <= 3 * (first - start))
+  }
+
+  @Test func partsAddUpToTheWholeBatch() throws {
+    let dataset = TinyModel.latents(seed: 1)
+    func trained(microBatch: Int) throws -> (TrainingStepReport, [Float]) {
+      let model = try TinyModel.make()
+      let trainer = DiffusionTrainer(
+        model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: 0.99)
+      var random = RandomStream(seed: 9)
+      let batch = dataset.batch(10, random: &random, nullClass: 3, labelDropout: 0.1)
+      let report = trainer.step(batch, microBatch: microBatch, rate: 1e-3, clipNorm: 1)
+      return (report, model.parameters.flatMap(\.value.values))
+    }
+    let (whole, _) = try trained(microBatch: 10)
+    for microBatch in [1, 3, 4] {
+      let (parts, values) = try trained(microBatch: microBatch)
+      #expect(abs(parts.loss - whole.loss) < 1e-5 * abs(whole.loss))
+      #expect(abs(parts.gradientNorm - whole.gradientNorm) < 1e-4 * whole.gradientNorm)
+      let (_, again) = try trained(microBatch: microBatch)
+      #expect(values == again, "the timing of the threads must not matter")
+    }
   }
 
   @Test func distillationAllocatesNothingAfterItsFirstStep() throws {
