@@ -63,7 +63,7 @@ let package = Package(
       "Grafting",
       [
         "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
-        "Autograd", "TensorCore", "Assets",
+        "Autograd", "TensorCore", "CKernels", "Assets",
       ]),
     library(
       "Parity",
@@ -78,7 +78,7 @@ let package = Package(
         "ImageSources", "Nn", "Autograd", "TensorCore", "Assets",
       ]),
     .target(
-      name: "Assets", path: "Assets", exclude: ["README.md"],
+      name: "Assets", path: "Assets", exclude: ["README.md", "explorer.png"],
       sources: ["Assets.swift"], resources: [.copy("demo")], swiftSettings: strict),
 
     // The terminal.

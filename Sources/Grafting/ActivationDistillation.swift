@@ -1,4 +1,5 @@
 import Autograd
+import CKernels
 import Checkpoints
 import Foundation
 import Models
@@ -29,7 +30,7 @@ package final class ActivationDistillation {
   package typealias Losses = [SlotID: Double]
 
   /// Rows per teacher pass: bounds the activations that are alive at once.
-  private static let microBatch = 8
+  private static let microBatch = 4
   /// Share of labels replaced by the null class, which guided sampling needs.
   private static let labelDropout = 0.1
 
@@ -73,25 +74,24 @@ package final class ActivationDistillation {
     let batch = dataset.batch(
       settings.batchSize, random: &random,
       nullClass: graft.teacher.config.numClasses, labelDropout: Self.labelDropout)
-    var losses: Losses = [:]
-    eachPart(of: batch) { [self] range, id, input, target in
+    let parts = MicroBatches(rows: batch.steps.count, size: Self.microBatch)
+    let losses = parts.accumulate(into: trainable) { range, makeTape in
       let share = Double(range.count) / Double(batch.steps.count)
-      let tape = Tape()
-      guard let student = graft.replacement(id) else { return }
-      let output = student(Value(constant: input), on: tape)
-      let (loss, gradient) = objective(of: id).lossAndGradient(output.tensor, target)
-      if share != 1 {
-        for index in 0..<gradient.count { gradient[index] *= Float(share) }
+      return lossesOfSlots(batch, range) { student, objective, input, target in
+        let tape = makeTape()
+        let output = student(Value(constant: input), on: tape)
+        let (loss, gradient) = objective.lossAndGradient(output.tensor, target)
+        ck_scale_f32(gradient.pointer, Float(share), gradient.count)
+        tape.backward(output, gradient)
+        return loss * share
       }
-      tape.backward(output, gradient)
-      losses[id, default: 0] += loss * share
     }
     let rate = Float(schedule.rate(step: step))
     for id in optimizers.keys.sorted() {
       optimizers[id]?.step(rate: rate, clipNorm: Float(settings.clipNorm))
     }
     step += 1
-    return losses
+    return Self.sum(losses)
   }
 
   /// The losses of all replacements on the held-out samples, always the same ones.
@@ -100,41 +100,51 @@ package final class ActivationDistillation {
     let batch = heldOut.batch(
       settings.heldOutSamples, random: &random,
       nullClass: graft.teacher.config.numClasses, labelDropout: Self.labelDropout)
-    var losses: Losses = [:]
-    eachPart(of: batch) { [self] range, id, input, target in
-      let share = Double(range.count) / Double(batch.steps.count)
-      guard let student = graft.replacement(id) else { return }
-      let output = student(Value(constant: input), on: Tape(recording: false))
-      losses[id, default: 0] += objective(of: id).loss(output.tensor, target) * share
-    }
-    return losses
+    let parts = MicroBatches(rows: batch.steps.count, size: Self.microBatch)
+    return Self.sum(
+      parts.map { range in
+        let share = Double(range.count) / Double(batch.steps.count)
+        return lossesOfSlots(batch, range) { student, objective, input, target in
+          let output = student(Value(constant: input), on: Tape(recording: false))
+          return objective.loss(output.tensor, target) * share
+        }
+      })
   }
 
-  /// Runs the teacher over a batch in parts and hands out each replaced slot's input and output.
-  private func eachPart(
-    of batch: DiffusionBatch,
-    _ body: @escaping (Range<Int>, SlotID, _ input: Tensor, _ target: Tensor) -> Void
-  ) {
-    let noisy = diffusion.noisy(batch.latents, noise: batch.noise, steps: batch.steps)
-    let rows = batch.steps.count
-    for start in stride(from: 0, to: rows, by: Self.microBatch) {
-      let range = start..<min(rows, start + Self.microBatch)
-      let conditioning = DiT.Conditioning(
-        timesteps: diffusion.modelTimesteps(Array(batch.steps[range])),
-        labels: Array(batch.labels[range]))
-      _ = graft.teacher(
-        Value(constant: noisy.rows(range)), conditioning, on: Tape(recording: false),
-        observeBlock: { [graft] block, activations in
-          let attention = SlotID(block: block, slot: .attention)
-          let mlp = SlotID(block: block, slot: .mlp)
-          if graft.plan.edits[attention] != nil {
-            body(range, attention, activations.attentionInput, activations.attentionOutput)
-          }
-          if graft.plan.edits[mlp] != nil {
-            body(range, mlp, activations.mlpInput, activations.mlpOutput)
-          }
-        })
-    }
+  private static func sum(_ parts: [Losses]) -> Losses {
+    parts.reduce(into: [:]) { total, part in total.merge(part, uniquingKeysWith: +) }
+  }
+
+  /// All parameters of all replacements.
+  private var trainable: [Parameter] {
+    optimizers.keys.sorted().flatMap { optimizers[$0]?.parameters ?? [] }
+  }
+
+  /// Runs the teacher over some rows and asks `body` for the loss of each replacement, given the
+  /// original operator's input and output.
+  private func lossesOfSlots(
+    _ batch: DiffusionBatch, _ range: Range<Int>,
+    _ body: @escaping (any GraftOperator, RegressionObjective, Tensor, Tensor) -> Double
+  ) -> Losses {
+    let steps = Array(batch.steps[range])
+    let noisy = diffusion.noisy(
+      batch.latents.rows(range), noise: batch.noise.rows(range), steps: steps)
+    var losses: Losses = [:]
+    _ = graft.teacher(
+      Value(constant: noisy),
+      DiT.Conditioning(
+        timesteps: diffusion.modelTimesteps(steps), labels: Array(batch.labels[range])),
+      on: Tape(recording: false),
+      observeBlock: { [graft, settings] block, activations in
+        func visit(_ slot: Slot, _ input: Tensor, _ target: Tensor) {
+          let id = SlotID(block: block, slot: slot)
+          guard let student = graft.replacement(id) else { return }
+          losses[id] = body(student, settings.objective(for: id), input, target)
+        }
+        visit(.attention, activations.attentionInput, activations.attentionOutput)
+        visit(.mlp, activations.mlpInput, activations.mlpOutput)
+      })
+    return losses
   }
 
   // MARK: - Checkpoints

@@ -75,9 +75,13 @@ package final class DiffusionTrainer {
     _ batch: DiffusionBatch, microBatch: Int, rate: Double, clipNorm: Float, emaDecay: Float? = nil
   ) -> TrainingStepReport {
     let rows = batch.steps.count
-    let parts = stride(from: 0, to: rows, by: microBatch).map { $0..<min(rows, $0 + microBatch) }
-    let sums = accumulate(batch, parts)
-    let (loss, mse, vb) = (sums[0], sums[1], sums[2])
+    let parts = MicroBatches(rows: rows, size: microBatch)
+    let terms = parts.accumulate(into: optimizer.parameters) { range, makeTape in
+      backward(batch, range, share: Float(range.count) / Float(rows), makeTape())
+    }
+    let loss = terms.reduce(0) { $0 + $1.loss }
+    let mse = terms.reduce(0) { $0 + $1.mse }
+    let vb = terms.reduce(0) { $0 + $1.vb }
     let norm = optimizer.step(rate: Float(rate), clipNorm: clipNorm, gradientScale: 1)
     ema.update(decay: emaDecay)
     let scale = 1 / Double(rows)
@@ -85,46 +89,10 @@ package final class DiffusionTrainer {
       loss: loss * scale, mse: mse * scale, vb: vb * scale, gradientNorm: norm)
   }
 
-  /// Largest size of all gradient stores of a step, in bytes; beyond it the parts follow each other.
-  private static let storeBudget = 1 << 29
-
-  /// Adds up the gradients of all parts and returns the sums of loss, mse and vb over the rows.
-  ///
-  /// Parts run side by side, each on one thread with a gradient store of its own, and are added in
-  /// their order: the result depends neither on the number of threads nor on their timing.
-  private func accumulate(_ batch: DiffusionBatch, _ parts: [Range<Int>]) -> [Double] {
-    let rows = batch.steps.count
-    let bytes = optimizer.parameters.reduce(0) { $0 + $1.value.count } * 4
-    var sums = [Double](repeating: 0, count: 3 * parts.count)
-    if parts.count == 1 || bytes * parts.count > Self.storeBudget {
-      for (index, part) in parts.enumerated() {
-        let terms = backward(batch, part, share: Float(part.count) / Float(rows), Tape())
-        sums.replaceSubrange((3 * index)..<(3 * index + 3), with: terms)
-      }
-    } else {
-      let stores = parts.map { _ in GradientStore() }
-      sums.withUnsafeMutableBufferPointer { sums in
-        Parallel.tasks(parts.count) { index in
-          let share = Float(parts[index].count) / Float(rows)
-          let terms = backward(batch, parts[index], share: share, Tape(gradients: stores[index]))
-          for term in 0..<3 { sums[3 * index + term] = terms[term] }
-        }
-      }
-      Parallel.tasks(optimizer.parameters.count) { index in
-        let parameter = optimizer.parameters[index]
-        for store in stores {
-          if let gradient = store.gradient(of: parameter) { parameter.addGradient(gradient) }
-        }
-      }
-    }
-    return (0..<3).map { term in
-      stride(from: term, to: sums.count, by: 3).reduce(0) { $0 + sums[$1] }
-    }
-  }
-
+  /// Adds the gradients of some rows; returns the sums of their losses.
   private func backward(
     _ batch: DiffusionBatch, _ range: Range<Int>, share: Float, _ tape: Tape
-  ) -> [Double] {
+  ) -> (loss: Double, mse: Double, vb: Double) {
     let latents = batch.latents.rows(range)
     let noise = batch.noise.rows(range)
     let steps = Array(batch.steps[range])
@@ -140,6 +108,7 @@ package final class DiffusionTrainer {
       modelOutput: output.tensor, start: latents, latents: noisy, noise: noise, steps: steps)
     if share != 1 { for index in 0..<gradient.count { gradient[index] *= share } }
     tape.backward(output, gradient)
-    return [terms.loss, terms.mse, terms.vb].map { $0.reduce(0) { $0 + Double($1) } }
+    func sum(_ values: [Float]) -> Double { values.reduce(0) { $0 + Double($1) } }
+    return (sum(terms.loss), sum(terms.mse), sum(terms.vb))
   }
 }
