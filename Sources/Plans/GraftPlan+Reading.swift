@@ -53,7 +53,7 @@ extension GraftPlan {
       throw reader.located(error)
     }
     plan.edits = try reader.edits(in: top, depth: plan.model.shape.depth)
-    plan.stage1 = try reader.stage1(in: top)
+    plan.stage1 = try reader.stage1(in: top, defaults: plan.stage1)
     plan.stage2 = try reader.stage2(in: top)
     plan.seed = try reader.integer("seed", in: top)
     do throws(PlanError) {
@@ -135,8 +135,10 @@ extension PlanReader {
     return spec
   }
 
-  fileprivate mutating func stage1(in top: PlanSection) throws(PlanError) -> Stage1Settings {
-    var settings = Stage1Settings()
+  fileprivate mutating func stage1(
+    in top: PlanSection, defaults: Stage1Settings
+  ) throws(PlanError) -> Stage1Settings {
+    var settings = defaults
     guard let node = top.members["stage1"] else { return settings }
     let section = try section(node, key: "stage1", known: Stage1Settings.keys)
     settings.steps = try integer("steps", in: section, or: settings.steps)

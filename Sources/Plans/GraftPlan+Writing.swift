@@ -57,7 +57,7 @@ extension GraftPlan {
 
 extension Stage1Settings {
   /// The keys of the section in a plan file.
-  static let keys = Stage1Settings().members.map(\.0)
+  static let keys = Stage1Settings(hiddenSize: 1).members.map(\.0)
 
   /// The section of a plan file: keys in order and values as JSON.
   fileprivate var members: [(String, String)] {

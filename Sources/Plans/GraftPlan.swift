@@ -12,7 +12,7 @@ package struct GraftPlan: Equatable, Sendable {
   /// The replaced slots; all others keep the model's own operator and weights.
   package var edits: [SlotID: OperatorSpec] = [:]
   /// How the replacements are distilled.
-  package var stage1 = Stage1Settings()
+  package var stage1: Stage1Settings
   /// How the grafted model is finetuned.
   package var stage2 = Stage2Settings()
   /// Seed of the fresh weights and of the training samples.
@@ -22,6 +22,7 @@ package struct GraftPlan: Equatable, Sendable {
   package init(named name: String, model: ModelReference) {
     self.name = name
     self.model = model
+    stage1 = Stage1Settings(hiddenSize: model.shape.hiddenSize)
   }
 
   /// The operator that a slot has under this plan.

@@ -29,7 +29,7 @@ import Explorer
     #expect(!state.runs.isLaunching)
     #expect(state.status(of: Samples.attention(1)).phase == .queued)
     type(&state, "u")
-    #expect(state.plan.stage1.steps == Stage1Settings().steps)
+    #expect(state.plan.stage1.steps == Stage1Settings(hiddenSize: 64).steps)
   }
 
   @Test func oneDistillationAtATime() {

@@ -48,17 +48,17 @@ import Testing
         {"block": 27, "attention": {"operator": "mha", "config": {}}}
       ],
       "stage1": {
-        "steps": 400,
-        "batch_size": 32,
+        "steps": 1600,
+        "batch_size": 8,
         "learning_rate": 3e-05,
         "weight_decay": 0,
         "clip_norm": 10,
-        "warmup_steps": 20,
+        "warmup_steps": 50,
         "milestones": [],
         "gamma": 0.5,
-        "held_out_every": 50,
+        "held_out_every": 100,
         "held_out_samples": 128,
-        "checkpoint_every": 50,
+        "checkpoint_every": 100,
         "attention_loss": "l1",
         "mlp_loss": "l2",
         "huber_delta": 1,
@@ -113,7 +113,8 @@ import Testing
          "num_classes": 1000, "learn_sigma": true, "mlp_ratio": 4.0, "content_hash": "c0ffee"},
        "blocks": [{"block": 0, "attention": {"operator": "swa"}}]}
       """, file: "x")
-    var stage1 = Stage1Settings()
+    var stage1 = Stage1Settings(hiddenSize: 1152)
+    #expect(stage1.learningRate == 2.2e-4)
     stage1.steps = 10
     #expect(short.stage1 == stage1 && short.stage2 == Stage2Settings() && short.seed == 7)
     #expect(short.edits == [SlotID(block: 0, slot: .attention): OperatorSpec("swa")])
