@@ -98,8 +98,8 @@ let package = Package(
     tests("TensorCore", ["TensorCore", "CKernels"]),
     tests("Autograd", ["Autograd", "TensorCore", "Nn"]),
     tests("Checkpoints", ["Checkpoints"]),
-    tests("Plans", ["Plans", "Checkpoints"]),
-    tests("Runs", ["Runs", "Plans"]),
+    tests("Plans", ["Plans", "Operators", "Checkpoints"]),
+    tests("Runs", ["Runs", "Plans", "Operators"]),
     tests("Operators", ["Operators", "Plans", "Nn", "Autograd", "TensorCore"]),
     tests("ImageSources", ["ImageSources"]),
     tests(
@@ -114,15 +114,17 @@ let package = Package(
         "Grafting", "Models", "Sampling", "Operators", "Plans", "Checkpoints", "Nn", "Autograd",
         "TensorCore",
       ]),
-    tests("Parity", ["Parity", "Checkpoints"]),
+    tests("Parity", ["Parity", "Operators", "Checkpoints"]),
     tests("TerminalUI", ["TerminalUI"]),
     tests(
-      "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans"], resources: [.copy("Snapshots")]),
+      "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators"],
+      resources: [.copy("Snapshots")]),
     tests("Jobs", ["Jobs", "Runs", "Plans"]),
     tests(
       "Espalier",
       [
-        "espalier", "Runs", "Grafting", "Models", "Plans", "Checkpoints", "ImageSources", "Nn",
+        "espalier", "Runs", "Grafting", "Models", "Operators", "Plans", "Checkpoints",
+        "ImageSources", "Nn",
         "Autograd", "TensorCore", "Assets",
       ]),
   ]

@@ -6,6 +6,35 @@ import TensorCore
 /// Hyena-X: y = out_proj(q * (k * v)) with q, k, v from a short causal convolution of in_proj(x)
 /// (keshik6/grafting `hyena_x`): `in_proj`, `short_filter`, `out_proj`.
 package final class HyenaX: SequenceMixer {
+  static let entry = OperatorEntry(
+    OperatorDescriptor(
+      name: "hyena_x", title: "Hyena-X",
+      summary: "gated short causal convolution over the raster sequence",
+      slots: [.attention],
+      fields: [
+        ConfigField(
+          key: "short_filter_order", summary: "tokens that the convolution spans (K)",
+          defaultValue: 4, range: 1...64, isInteger: true)
+      ],
+      cost: { spec, shape in
+        let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))
+        let taps = spec.count("short_filter_order")
+        return OperatorCost(
+          parameters: AttentionCost.projectionParameters(shape)
+            + 3 * shape.hiddenSize * (taps + 1),
+          // Gating 2ND; featurizer: projections and the short convolution of 3D channels.
+          flops: 2 * tokens * dim + AttentionCost.projectionFlops(shape)
+            + 6 * Double(taps) * tokens * dim,
+          activations: 8 * tokens * dim)
+      },
+      label: { spec in
+        let taps = spec.count("short_filter_order")
+        return taps == 4 ? "hyena-x" : "hyena-x k\(taps)"
+      }),
+    sequenceMixer: { spec, context in
+      try HyenaX(context, shortFilterOrder: spec.count("short_filter_order"))
+    })
+
   private let inWeight, inBias, filterWeight, filterBias, outWeight, outBias: Parameter
 
   package init(_ context: OperatorContext, shortFilterOrder: Int) throws {

@@ -5,6 +5,38 @@ import TensorCore
 
 /// y = fc2(GELU_tanh(fc1(x))) with any hidden size (timm `Mlp`): `fc1`, `fc2`.
 package final class MLP: ChannelMixer {
+  package static let entry = OperatorEntry(
+    OperatorDescriptor(
+      name: "mlp", title: "MLP", summary: "two layers with GELU, of any width",
+      slots: [.mlp],
+      fields: [
+        ConfigField(
+          key: "expansion_ratio", summary: "inner width relative to the hidden size (r)",
+          defaultValue: 4, range: 0.25...16, isInteger: false)
+      ],
+      cost: { spec, shape in
+        let hidden = width(spec, shape.hiddenSize)
+        let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))
+        return OperatorCost(
+          parameters: 2 * shape.hiddenSize * hidden + hidden + shape.hiddenSize,
+          flops: 4 * tokens * dim * Double(hidden),
+          activations: tokens * (2 * Double(hidden) + dim))
+      },
+      label: { spec in "r\(numberText(spec.value("expansion_ratio")))" },
+      fit: { spec, shape in
+        guard width(spec, shape.hiddenSize) < 1 else { return nil }
+        return "expansion_ratio \(numberText(spec.value("expansion_ratio"))) of"
+          + " \(shape.hiddenSize) channels leaves no inner channel; choose a larger ratio"
+      }),
+    channelMixer: { spec, context in
+      try MLP(context, hidden: width(spec, context.hiddenSize))
+    })
+
+  /// The inner width: ratio times hidden size, cut to a whole number as in timm's `Mlp`.
+  private static func width(_ spec: OperatorSpec, _ hiddenSize: Int) -> Int {
+    Int(spec.value("expansion_ratio") * Double(hiddenSize))
+  }
+
   private let fc1Weight, fc1Bias, fc2Weight, fc2Bias: Parameter
 
   package init(_ context: OperatorContext, hidden: Int) throws {

@@ -7,6 +7,21 @@ import TensorCore
 ///
 /// As a graft it is the self-graft of the paper's section 4: the same operator with new weights.
 package final class MultiHeadAttention: SequenceMixer {
+  static let entry = OperatorEntry(
+    OperatorDescriptor(
+      name: "mha", title: "MHA", summary: "multi-head attention, fresh weights (self-graft)",
+      slots: [.attention], fields: [HeadsSetting.field],
+      cost: { spec, shape in
+        AttentionCost.attention(
+          shape, span: Double(shape.tokens),
+          heads: HeadsSetting.heads(spec, model: shape.numHeads))
+      },
+      label: { "mha\(HeadsSetting.label($0))" },
+      fit: HeadsSetting.refusal),
+    sequenceMixer: { spec, context in
+      try MultiHeadAttention(context, heads: HeadsSetting.heads(spec, model: context.numHeads))
+    })
+
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
   private let attention: Attention
   /// Number of heads.

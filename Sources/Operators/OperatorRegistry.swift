@@ -1,35 +1,59 @@
 import Plans
 
-/// Builds operators from their plan entries; the one list that a new operator is added to.
-package enum OperatorRegistry {
-  private typealias MixerMaker =
+/// An operator in one value: what plans and the terminal know of it, and how it is built.
+package struct OperatorEntry: Sendable {
+  /// Name, settings, cost and label.
+  package let descriptor: OperatorDescriptor
+  private let sequenceMixer: SequenceMixerMaker?
+  private let channelMixer: ChannelMixerMaker?
+
+  /// Builds an operator for the attention slot from a plan entry that its descriptor accepts.
+  typealias SequenceMixerMaker =
     @Sendable (OperatorSpec, OperatorContext) throws -> any SequenceMixer
-  private typealias ChannelMaker =
+  /// Builds an operator for the MLP slot from a plan entry that its descriptor accepts.
+  typealias ChannelMixerMaker =
     @Sendable (OperatorSpec, OperatorContext) throws -> any ChannelMixer
 
-  private static let sequenceMixers: [String: MixerMaker] = [
-    "mha": { _, context in try MultiHeadAttention(context, heads: context.numHeads) },
-    "swa": { spec, context in
-      try SlidingWindowAttention(
-        context, heads: context.numHeads, left: Int(spec.value("window_left")),
-        right: Int(spec.value("window_right")))
-    },
-    "hyena_x": { spec, context in
-      try HyenaX(context, shortFilterOrder: Int(spec.value("short_filter_order")))
-    },
+  /// Describes an operator and gives a maker for each slot that the descriptor names.
+  init(
+    _ descriptor: OperatorDescriptor, sequenceMixer: SequenceMixerMaker? = nil,
+    channelMixer: ChannelMixerMaker? = nil
+  ) {
+    self.descriptor = descriptor
+    self.sequenceMixer = sequenceMixer
+    self.channelMixer = channelMixer
+    precondition(
+      descriptor.slots.contains(.attention) == (sequenceMixer != nil)
+        && descriptor.slots.contains(.mlp) == (channelMixer != nil),
+      "operator \(descriptor.name): slots and makers differ")
+  }
+
+  fileprivate func makeSequenceMixer(_ spec: OperatorSpec, _ context: OperatorContext) throws
+    -> (any SequenceMixer)?
+  {
+    try sequenceMixer?(spec, context)
+  }
+
+  fileprivate func makeChannelMixer(_ spec: OperatorSpec, _ context: OperatorContext) throws
+    -> (any ChannelMixer)?
+  {
+    try channelMixer?(spec, context)
+  }
+}
+
+/// Builds operators from their plan entries.
+package enum OperatorRegistry {
+  /// Every operator, in the order of the picker: the one list that a new operator is added to.
+  package static let entries: [OperatorEntry] = [
+    MultiHeadAttention.entry,
+    SlidingWindowAttention.entry,
+    HyenaX.entry,
+    MLP.entry,
+    Skip.entry,
   ]
 
-  private static let channelMixers: [String: ChannelMaker] = [
-    "mlp": { spec, context in
-      try MLP(
-        context,
-        hidden: OperatorDescriptor.mlpWidth(
-          expansionRatio: spec.value("expansion_ratio"), hiddenSize: context.hiddenSize))
-    }
-  ]
-
-  /// Names of all operators that can be built.
-  package static var names: Set<String> { Set(sequenceMixers.keys).union(channelMixers.keys) }
+  /// Tells plans and the terminal which operators there are; the program does so when it starts.
+  package static func fillCatalog() { OperatorCatalog.fill(entries.map(\.descriptor)) }
 
   /// Builds a sequence mixer.
   ///
@@ -38,8 +62,9 @@ package enum OperatorRegistry {
   package static func sequenceMixer(_ spec: OperatorSpec, _ context: OperatorContext) throws
     -> any SequenceMixer
   {
-    guard let make = sequenceMixers[spec.name] else { throw unknown(spec, slot: .attention) }
-    return try make(spec, context)
+    let made = try entry(spec)?.makeSequenceMixer(spec, context)
+    guard let made else { throw unknown(spec, slot: .attention) }
+    return made
   }
 
   /// Builds a channel mixer.
@@ -49,14 +74,32 @@ package enum OperatorRegistry {
   package static func channelMixer(_ spec: OperatorSpec, _ context: OperatorContext) throws
     -> any ChannelMixer
   {
-    guard let make = channelMixers[spec.name] else { throw unknown(spec, slot: .mlp) }
-    return try make(spec, context)
+    let made = try entry(spec)?.makeChannelMixer(spec, context)
+    guard let made else { throw unknown(spec, slot: .mlp) }
+    return made
+  }
+
+  /// Builds an operator for a slot of either kind.
+  ///
+  /// - Throws: as `sequenceMixer` and `channelMixer`.
+  package static func make(_ spec: OperatorSpec, for slot: Slot, _ context: OperatorContext) throws
+    -> any GraftOperator
+  {
+    switch slot {
+    case .attention: try sequenceMixer(spec, context)
+    case .mlp: try channelMixer(spec, context)
+    }
+  }
+
+  private static func entry(_ spec: OperatorSpec) -> OperatorEntry? {
+    entries.first { $0.descriptor.name == spec.name }
   }
 
   private static func unknown(_ spec: OperatorSpec, slot: Slot) -> PlanError {
-    let known = OperatorCatalog.fitting(slot).map(\.name).joined(separator: ", ")
+    let known = entries.map(\.descriptor).filter { $0.slots.contains(slot) }.map(\.name)
     return PlanError(
       key: "operator",
-      "'\(spec.name)' is no operator of the \(slot.rawValue) slot; choose one of \(known)")
+      "'\(spec.name)' is no operator of the \(slot.rawValue) slot; choose one of"
+        + " \(known.joined(separator: ", "))")
   }
 }

@@ -6,6 +6,38 @@ import TensorCore
 /// Softmax attention inside a window along the raster sequence (flash-attn `MHA` with window_size):
 /// `Wqkv`, `out_proj`.
 package final class SlidingWindowAttention: SequenceMixer {
+  static let entry = OperatorEntry(
+    OperatorDescriptor(
+      name: "swa", title: "Sliding-window attention",
+      summary: "attention to the nearest tokens of the raster sequence",
+      slots: [.attention],
+      fields: [
+        windowField("window_left", "tokens seen before each token"),
+        windowField("window_right", "tokens seen after each token"),
+        HeadsSetting.field,
+      ],
+      cost: { spec, shape in
+        let window = spec.value("window_left") + spec.value("window_right") + 1
+        return AttentionCost.attention(
+          shape, span: min(window, Double(shape.tokens)),
+          heads: HeadsSetting.heads(spec, model: shape.numHeads))
+      },
+      label: { spec in
+        let (left, right) = (spec.count("window_left"), spec.count("window_right"))
+        let reach = left == right ? "\(left)" : "\(left):\(right)"
+        return "swa w\(reach)\(HeadsSetting.label(spec))"
+      },
+      fit: HeadsSetting.refusal),
+    sequenceMixer: { spec, context in
+      try SlidingWindowAttention(
+        context, heads: HeadsSetting.heads(spec, model: context.numHeads),
+        left: spec.count("window_left"), right: spec.count("window_right"))
+    })
+
+  private static func windowField(_ key: String, _ summary: String) -> ConfigField {
+    ConfigField(key: key, summary: summary, defaultValue: 4, range: 0...65536, isInteger: true)
+  }
+
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
   private let attention: Attention
 

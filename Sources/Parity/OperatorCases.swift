@@ -12,7 +12,7 @@ enum OperatorCases {
 
   /// The reason for a name that the registry does not have.
   static func missing(_ name: String) -> String? {
-    OperatorRegistry.names.contains(name) ? nil : "there is no operator \(name) yet"
+    OperatorCatalog.descriptor(named: name) == nil ? "there is no operator \(name) yet" : nil
   }
 
   /// A plan entry with the settings of a fixture: the operator's own fields, by their keys.
@@ -62,10 +62,8 @@ enum OperatorCases {
     let context = OperatorContext(
       hiddenSize: width, tokens: tokens, numHeads: heads, prefix: "",
       weights: try fixture.weights())
-    switch descriptor.slot {
-    case .attention: return try OperatorRegistry.sequenceMixer(spec, context)
-    case .mlp: return try OperatorRegistry.channelMixer(spec, context)
-    }
+    let slot = descriptor.slots.contains(.attention) ? Slot.attention : .mlp
+    return try OperatorRegistry.make(spec, for: slot, context)
   }
 
   /// Runs `out.y`, `out.L` and every gradient of L = sum(y * cotangent).

@@ -49,10 +49,11 @@ extension GraftPlan {
         "unknown operator \(spec.name.prefix(60).debugDescription), expected one of \(fitting);"
           + " correct the name")
     }
-    guard descriptor.slot == id.slot else {
+    guard descriptor.slots.contains(id.slot) else {
+      let slots = descriptor.slots.map(\.rawValue).sorted().joined(separator: " or ")
       throw PlanError(
         key: "\(id).operator",
-        "\(spec.name) fits the \(descriptor.slot.rawValue) slot, expected one of \(fitting) here;"
+        "\(spec.name) fits the \(slots) slot, expected one of \(fitting) here;"
           + " move it or choose another")
     }
     if let (key, message) = descriptor.refusal(of: spec, shape: shape) {

@@ -22,6 +22,11 @@ package struct OperatorSpec: Codable, Equatable, Hashable, Sendable {
     }
     return field.defaultValue
   }
+
+  /// A setting that is a whole number, or its default.
+  ///
+  /// - Precondition: as `value`, and the operator's descriptor does not refuse the configuration.
+  package func count(_ key: String) -> Int { Int(value(key)) }
 }
 
 /// One setting of an operator: drives the form in the terminal and the checks of a plan.
@@ -36,21 +41,29 @@ package struct ConfigField: Sendable, Equatable {
   package let range: ClosedRange<Double>
   /// Whether only whole numbers make sense.
   package let isInteger: Bool
+  /// Whether the other settings or the model decide it: a plan may state it, forms leave it out.
+  package let isImplied: Bool
 
   /// Describes a setting.
   package init(
-    key: String, summary: String, defaultValue: Double, range: ClosedRange<Double>, isInteger: Bool
+    key: String, summary: String, defaultValue: Double, range: ClosedRange<Double>,
+    isInteger: Bool, isImplied: Bool = false
   ) {
     self.key = key
     self.summary = summary
     self.defaultValue = defaultValue
     self.range = range
     self.isInteger = isInteger
+    self.isImplied = isImplied
   }
 
   /// Why a value cannot be used, or `nil` when it can.
   package func refusal(of value: Double) -> String? {
     guard range.contains(value) else {
+      if range.lowerBound == range.upperBound {
+        return "expected \(numberText(range.lowerBound)), the only value that the operator has,"
+          + " found \(numberText(value)); correct or remove the setting"
+      }
       return "expected \(numberText(range.lowerBound)) to \(numberText(range.upperBound)),"
         + " found \(numberText(value)); choose a value in that range"
     }
@@ -106,8 +119,8 @@ package struct OperatorDescriptor: Sendable {
   package let title: String
   /// One line: what it is.
   package let summary: String
-  /// The slot it fits.
-  package let slot: Slot
+  /// The slots it fits.
+  package let slots: Set<Slot>
   /// Its settings.
   package let fields: [ConfigField]
 
@@ -121,13 +134,13 @@ package struct OperatorDescriptor: Sendable {
   ///   - name: The official name.
   ///   - title: The name for people.
   ///   - summary: One line on what it is.
-  ///   - slot: The slot it fits.
+  ///   - slots: The slots it fits.
   ///   - fields: Its settings.
   ///   - cost: Its cost in a model, settings filled in.
   ///   - label: A few characters for a cell of the grid.
   ///   - fit: Why a configuration within the fields' ranges cannot be built in a model, if so.
   package init(
-    name: String, title: String, summary: String, slot: Slot, fields: [ConfigField],
+    name: String, title: String, summary: String, slots: Set<Slot>, fields: [ConfigField],
     cost: @escaping @Sendable (OperatorSpec, ModelShape) -> OperatorCost,
     label: @escaping @Sendable (OperatorSpec) -> String,
     fit: @escaping @Sendable (OperatorSpec, ModelShape) -> String? = { _, _ in nil }
@@ -135,17 +148,20 @@ package struct OperatorDescriptor: Sendable {
     self.name = name
     self.title = title
     self.summary = summary
-    self.slot = slot
+    self.slots = slots
     self.fields = fields
     self.costRule = cost
     self.labelRule = label
     self.fitRule = fit
   }
 
+  /// The settings that a person chooses.
+  package var openFields: [ConfigField] { fields.filter { !$0.isImplied } }
+
   /// The operator with every setting at its default.
   package var defaultSpec: OperatorSpec {
     OperatorSpec(
-      name, Dictionary(uniqueKeysWithValues: fields.map { ($0.key, $0.defaultValue) }))
+      name, Dictionary(uniqueKeysWithValues: openFields.map { ($0.key, $0.defaultValue) }))
   }
 
   /// What the operator costs in one slot of a model, per image.
@@ -178,7 +194,7 @@ package struct OperatorDescriptor: Sendable {
 }
 
 /// A number as people and JSON write it: no `.0` behind a whole one.
-func numberText(_ value: Double) -> String {
+package func numberText(_ value: Double) -> String {
   if let whole = Int(exactly: value) { return String(whole) }
   return String(value)
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Operators
 
 /// Grafts diffusion transformers: the explorer and its scriptable twin.
 @main
@@ -23,6 +24,7 @@ struct Espalier: ParsableCommand {
     // A file-size limit or a closed pipe is an error to report, not a reason to die.
     signal(SIGXFSZ, SIG_IGN)
     signal(SIGPIPE, SIG_IGN)
+    OperatorRegistry.fillCatalog()
     var code = EXIT_SUCCESS
     do {
       var command = try parseAsRoot()

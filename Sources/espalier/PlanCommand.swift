@@ -40,6 +40,7 @@ struct PlanCommand: ParsableCommand {
     @Option(help: "Blocks: \(LayerSelection.forms).") var blocks: String?
     @Option(help: "The operator: \(OperatorCatalog.all.map(\.name).joined(separator: ", ")).")
     var `operator`: String?
+    @Option(help: "The slot, for an operator that fits both: attention or mlp.") var slot: Slot?
     @Option(help: "A setting of the operator as key=value; repeatable.") var config: [String] = []
     @Option(help: "The slot to clear: attention or mlp.") var clear: Slot?
     @Option(help: "Stage-1 steps.") var steps: Int?
@@ -69,6 +70,18 @@ struct PlanCommand: ParsableCommand {
       guard config.isEmpty || self.operator != nil else {
         throw ValidationError("--config needs --operator, whose settings it gives")
       }
+      guard slot == nil || self.operator != nil else {
+        throw ValidationError("--slot needs --operator, whose slot it gives")
+      }
+    }
+
+    /// Where the operator goes: its only slot, or the one that was asked for.
+    private func slot(of descriptor: OperatorDescriptor) throws -> Slot {
+      if let slot = slot ?? (descriptor.slots.count == 1 ? descriptor.slots.first : nil) {
+        return slot
+      }
+      throw ValidationError(
+        "\(descriptor.name) fits both slots; add --slot attention or --slot mlp")
     }
 
     func run() throws {
@@ -85,8 +98,9 @@ struct PlanCommand: ParsableCommand {
           }
           spec.config[parts[0]] = value
         }
+        let slot = try slot(of: descriptor)
         for block in try selectedBlocks(of: changed) {
-          changed.edits[SlotID(block: block, slot: descriptor.slot)] = spec
+          changed.edits[SlotID(block: block, slot: slot)] = spec
         }
       } else if let clear {
         for block in try selectedBlocks(of: changed) {

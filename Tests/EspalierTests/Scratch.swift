@@ -1,4 +1,5 @@
 import Foundation
+import Operators
 import Testing
 
 /// What a finished command left behind.
@@ -24,6 +25,7 @@ final class Scratch {
   private var count = 0
 
   init() throws {
+    OperatorRegistry.fillCatalog()
     let base = NSTemporaryDirectory() + "/espalier-tests-" + UUID().uuidString
     path = URL(fileURLWithPath: base + "/work").standardizedFileURL.path
     transcripts = base + "/transcripts"

@@ -41,9 +41,9 @@ import Explorer
 
   @Test func operatorWithoutSettingsIsPutInAtOnce() {
     var state = Samples.state()
-    pick("mha", in: &state)
+    pick("skip", in: &state)
     #expect(state.overlays.isEmpty)
-    #expect(state.plan.edits[Samples.attention(0)]?.name == "mha")
+    #expect(state.plan.edits[Samples.attention(0)]?.name == "skip")
   }
 
   @Test func selectionOfBothKindsLeavesTheOtherKindAlone() {
@@ -127,9 +127,10 @@ import Explorer
     press(&state, .enter)
     #expect(
       state.plan.edits[Samples.attention(0)]
-        == OperatorSpec("swa", ["window_left": 2, "window_right": 0]))
+        == OperatorSpec("swa", ["window_left": 2, "window_right": 0, "num_heads": 0]))
     for wrong in [
-      "pick swa window_left=-1", "pick swa window=2", "pick nothing", "pick mlp", "pick swa 3",
+      "pick swa num_heads=5", "pick swa window_left=-1", "pick swa window=2", "pick nothing",
+      "pick mlp", "pick swa 3",
     ] {
       let before = state.plan
       _ = update(&state, .commanded(.pick, argument: String(wrong.dropFirst(5)), count: nil))

@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import Operators
 import Plans
 import Runs
 import TerminalUI
@@ -9,9 +10,12 @@ import Explorer
 /// States and facts that the tests share; everything is a pure function of its arguments.
 enum Samples {
   static let now = 1_800_000_000.0
-  static let shape = ModelShape(
-    depth: 28, hiddenSize: 96, numHeads: 4, patchSize: 1, inputSize: 16, inChannels: 4,
-    numClasses: 10)
+  static let shape = {
+    OperatorRegistry.fillCatalog()
+    return ModelShape(
+      depth: 28, hiddenSize: 96, numHeads: 4, patchSize: 1, inputSize: 16, inChannels: 4,
+      numClasses: 10)
+  }()
   static let model = ModelReference(path: "demo", shape: shape, contentHash: "feedbeef")
   static let classNames = [
     "disc", "ring", "square", "diamond ring", "triangle", "cross", "star", "crescent", "stripes",

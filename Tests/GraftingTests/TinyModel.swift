@@ -2,6 +2,7 @@ import Autograd
 import Grafting
 import Models
 import Nn
+import Operators
 import Plans
 import Sampling
 import TensorCore
@@ -9,9 +10,12 @@ import TensorCore
 /// A small DiT with open gates, its latents and a plan for it.
 @MainActor
 enum TinyModel {
-  static let config = DiTConfig(
-    depth: 2, hiddenSize: 24, numHeads: 3, patchSize: 1, inputSize: 4, inChannels: 2,
-    numClasses: 3)
+  static let config = {
+    OperatorRegistry.fillCatalog()
+    return DiTConfig(
+      depth: 2, hiddenSize: 24, numHeads: 3, patchSize: 1, inputSize: 4, inChannels: 2,
+      numClasses: 3)
+  }()
 
   private struct Noise: WeightSource {
     func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {

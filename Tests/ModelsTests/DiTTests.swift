@@ -10,6 +10,8 @@ import Testing
 
 @MainActor @Suite("DiT")
 struct DiTTests {
+  init() { OperatorRegistry.fillCatalog() }
+
   private let config = DiTConfig(
     depth: 2, hiddenSize: 24, numHeads: 3, patchSize: 2, inputSize: 6, inChannels: 2, numClasses: 5,
     mlpRatio: 3)

@@ -1,10 +1,13 @@
 import Checkpoints
 import Foundation
+import Operators
 import Parity
 import Testing
 
 @MainActor @Suite("Reference files")
 struct ParityTests {
+  init() { OperatorRegistry.fillCatalog() }
+
   nonisolated private static let goldens =
     ProcessInfo.processInfo.environment["ESPALIER_GOLDENS"]
     ?? URL(filePath: #filePath).appending(path: "../../../../shared/goldens").standardized.path

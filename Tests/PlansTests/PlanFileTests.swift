@@ -1,9 +1,12 @@
 import Checkpoints
 import Foundation
+import Operators
 import Plans
 import Testing
 
 @Suite struct PlanFileTests {
+  init() { OperatorRegistry.fillCatalog() }
+
   private func sample() -> GraftPlan {
     var plan = GraftPlan(
       named: "odd \"hyena\" ü",

@@ -1,4 +1,6 @@
 import Foundation
+import Operators
+import Plans
 import Plans
 import Runs
 
@@ -37,8 +39,12 @@ final class Scratch {
 }
 
 /// A small model, for plans.
-let smallShape = ModelShape(
-  depth: 4, hiddenSize: 48, numHeads: 4, patchSize: 2, inputSize: 8, inChannels: 4, numClasses: 10)
+let smallShape = {
+  OperatorRegistry.fillCatalog()
+  return ModelShape(
+    depth: 4, hiddenSize: 48, numHeads: 4, patchSize: 2, inputSize: 8, inChannels: 4,
+    numClasses: 10)
+}()
 
 /// Appends raw text to a file, as a writer that dies half-way would.
 func appendRaw(_ text: String, to path: String) throws {

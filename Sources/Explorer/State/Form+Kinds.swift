@@ -36,7 +36,7 @@ extension Form {
   ) -> Form {
     Form(
       purpose: .configuration(operatorName: descriptor.name, targets: targets),
-      fields: descriptor.fields.map { field in
+      fields: descriptor.openFields.map { field in
         Form.Field(
           field.key, field.key.replacing("_", with: " "),
           spec.config[field.key] ?? field.defaultValue, in: field.range,

@@ -104,7 +104,7 @@ extension AppState {
         overlays.removeLast()
         put(nil, in: picker.targets)
       case .replacement(let spec):
-        if OperatorCatalog.descriptor(named: spec.name)?.fields.isEmpty ?? true {
+        if OperatorCatalog.descriptor(named: spec.name)?.openFields.isEmpty ?? true {
           overlays.removeLast()
           put(spec, in: picker.targets)
         } else {
@@ -123,7 +123,7 @@ extension AppState {
 
   private mutating func openConfiguration(of spec: OperatorSpec, for slots: [SlotID]) {
     guard let descriptor = OperatorCatalog.descriptor(named: spec.name),
-      !descriptor.fields.isEmpty
+      !descriptor.openFields.isEmpty
     else {
       notice = .note("\(spec.name) has nothing to configure")
       return
@@ -150,10 +150,12 @@ extension AppState {
       notice = .warning("there is no operator named \(name); there are \(names)")
       return []
     }
-    let slots = targetsOfKind(descriptor.slot)
+    // Of an operator for both kinds the cursor's kind is meant.
+    let kinds = [cursor.slot] + Slot.allCases
+    guard let kind = kinds.first(where: descriptor.slots.contains) else { return [] }
+    let slots = targetsOfKind(kind)
     guard !slots.isEmpty else {
-      notice = .warning(
-        "\(name) is for the \(descriptor.slot.title) slot; move there or mark one first")
+      notice = .warning("\(name) is for the \(kind.title) slot; move there or mark one first")
       return []
     }
     var spec = descriptor.defaultSpec
@@ -167,6 +169,10 @@ extension AppState {
         return []
       }
       spec.config[field.key] = value
+    }
+    if let refusal = descriptor.refusal(of: spec, shape: model.shape) {
+      notice = .warning("\(name): \(refusal.message)")
+      return []
     }
     put(spec, in: slots)
     return []

@@ -100,7 +100,7 @@ struct PickerView {
     switch picker.entry {
     case .original: return "⏎ restores it"
     case .replacement(let spec):
-      let fields = OperatorCatalog.descriptor(named: spec.name)?.fields ?? []
+      let fields = OperatorCatalog.descriptor(named: spec.name)?.openFields ?? []
       if fields.isEmpty { return "⏎ puts it in" }
       let names = fields.map { $0.key.replacing("_", with: " ") }.joined(separator: ", ")
       return "⏎ goes on to its settings: \(names)"

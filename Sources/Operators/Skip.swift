@@ -1,0 +1,21 @@
+import Autograd
+import Plans
+import TensorCore
+
+/// y = 0, without parameters: the slot is pruned and the residual stream passes it by.
+///
+/// The baseline for what a replacement must beat; fits both slots.
+package final class Skip: SequenceMixer, ChannelMixer {
+  static let entry = OperatorEntry(
+    OperatorDescriptor(
+      name: "skip", title: "Skip", summary: "nothing: puts out zeros (the baseline for pruning)",
+      slots: [.attention, .mlp], fields: [], cost: { _, _ in OperatorCost() },
+      label: { _ in "skip" }),
+    sequenceMixer: { _, _ in Skip() }, channelMixer: { _, _ in Skip() })
+
+  package var parameters: [Parameter] { [] }
+
+  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+    Value(constant: .zeros(x.shape))
+  }
+}
