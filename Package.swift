@@ -37,6 +37,7 @@ let package = Package(
     .systemLibrary(name: "CNcurses"),
     .systemLibrary(name: "CSixel"),
     .systemLibrary(name: "CPng"),
+    .systemLibrary(name: "CZlib"),
 
     // The engine.
     .target(name: "CKernels", cSettings: kernelFlags),
@@ -47,7 +48,7 @@ let package = Package(
     // Files and plans: no numeric code.
     .target(
       name: "Checkpoints",
-      dependencies: ["CPng"],
+      dependencies: ["CPng", "CZlib"],
       swiftSettings: strict),
     library("Plans", ["Checkpoints"]),
     library("Runs", ["Plans", "Checkpoints"]),

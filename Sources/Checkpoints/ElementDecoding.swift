@@ -1,23 +1,26 @@
 /// Conversions of raw little-endian elements to Swift arrays; the bytes may be unaligned.
 enum ElementDecoding {
   /// Any element type as float32, rounding to nearest where it does not fit.
-  static func floats(_ bytes: UnsafeRawBufferPointer, _ dtype: DType) -> [Float] {
+  static func floats(
+    _ bytes: UnsafeRawBufferPointer, _ dtype: DType, into buffer: UnsafeMutableBufferPointer<Float>
+  ) {
     switch dtype {
-    case .f32: map(bytes, UInt32.self) { Float(bitPattern: $0) }
-    case .f16: map(bytes, UInt16.self) { Float(Float16(bitPattern: $0)) }
-    case .bf16: map(bytes, UInt16.self) { Float(bitPattern: UInt32($0) << 16) }
-    case .f64: map(bytes, UInt64.self) { Float(Double(bitPattern: $0)) }
-    case .f8e5m2: map(bytes, UInt8.self) { Float(Float16(bitPattern: UInt16($0) << 8)) }
-    case .f8e4m3: map(bytes, UInt8.self, e4m3)
-    case .bool: map(bytes, UInt8.self) { $0 == 0 ? 0 : 1 }
-    case .u8: map(bytes, UInt8.self) { Float($0) }
-    case .i8: map(bytes, Int8.self) { Float($0) }
-    case .i16: map(bytes, Int16.self) { Float($0) }
-    case .u16: map(bytes, UInt16.self) { Float($0) }
-    case .i32: map(bytes, Int32.self) { Float($0) }
-    case .u32: map(bytes, UInt32.self) { Float($0) }
-    case .i64: map(bytes, Int64.self) { Float($0) }
-    case .u64: map(bytes, UInt64.self) { Float($0) }
+    case .f32: UnsafeMutableRawBufferPointer(buffer).copyMemory(from: bytes)
+    case .f16: fill(buffer, bytes, UInt16.self) { Float(Float16(bitPattern: $0)) }
+    case .bf16: fill(buffer, bytes, UInt16.self) { Float(bitPattern: UInt32($0) << 16) }
+    case .f64: fill(buffer, bytes, UInt64.self) { Float(Double(bitPattern: $0)) }
+    case .f8e5m2:
+      fill(buffer, bytes, UInt8.self) { Float(Float16(bitPattern: UInt16($0) << 8)) }
+    case .f8e4m3: fill(buffer, bytes, UInt8.self, e4m3)
+    case .bool: fill(buffer, bytes, UInt8.self) { $0 == 0 ? 0 : 1 }
+    case .u8: fill(buffer, bytes, UInt8.self) { Float($0) }
+    case .i8: fill(buffer, bytes, Int8.self) { Float($0) }
+    case .i16: fill(buffer, bytes, Int16.self) { Float($0) }
+    case .u16: fill(buffer, bytes, UInt16.self) { Float($0) }
+    case .i32: fill(buffer, bytes, Int32.self) { Float($0) }
+    case .u32: fill(buffer, bytes, UInt32.self) { Float($0) }
+    case .i64: fill(buffer, bytes, Int64.self) { Float($0) }
+    case .u64: fill(buffer, bytes, UInt64.self) { Float($0) }
     }
   }
 
@@ -29,7 +32,11 @@ enum ElementDecoding {
     case .u32: map(bytes, UInt32.self) { Double($0) }
     case .i64: map(bytes, Int64.self) { Double($0) }
     case .u64: map(bytes, UInt64.self) { Double($0) }
-    default: floats(bytes, dtype).map { Double($0) }
+    default:
+      [Float](unsafeUninitializedCapacity: bytes.count / dtype.size) { buffer, filled in
+        filled = bytes.count / dtype.size
+        floats(bytes, dtype, into: UnsafeMutableBufferPointer(rebasing: buffer[..<filled]))
+      }.map { Double($0) }
     }
   }
 
@@ -61,18 +68,59 @@ enum ElementDecoding {
     return sign * Float(sign: .plus, exponent: exponent - 7, significand: 1 + mantissa / 8)
   }
 
+  /// The elements of a strided or big-endian entry, gathered in row-major order, little-endian.
+  static func packed(_ bytes: UnsafeRawBufferPointer, _ entry: TensorEntry) -> [UInt8] {
+    let (size, total) = (entry.dtype.size, entry.byteCount)
+    guard total > 0 else { return [] }
+    // The innermost axis is a plain loop; the others count like an odometer.
+    let inner = entry.shape.last ?? 1
+    let step = (entry.strides.last ?? 1) * size
+    let outer = Array(zip(entry.shape, entry.strides).dropLast())
+    var index = [Int](repeating: 0, count: outer.count)
+    var row = 0
+    return [UInt8](unsafeUninitializedCapacity: total) { buffer, filled in
+      let target = UnsafeMutableRawBufferPointer(buffer)
+      while filled < total {
+        for place in 0..<inner {
+          let source = row + place * step
+          for byte in 0..<size {
+            target[filled + byte] = bytes[source + (entry.isBigEndian ? size - 1 - byte : byte)]
+          }
+          filled += size
+        }
+        var axis = outer.count - 1
+        while axis >= 0 {
+          index[axis] += 1
+          row += outer[axis].1 * size
+          if index[axis] < outer[axis].0 { break }
+          row -= index[axis] * outer[axis].1 * size
+          index[axis] = 0
+          axis -= 1
+        }
+      }
+    }
+  }
+
   @inline(__always)
   private static func map<Source: BitwiseCopyable, Target>(
     _ bytes: UnsafeRawBufferPointer, _ type: Source.Type, _ convert: (Source) -> Target
   ) -> [Target] {
-    let stride = MemoryLayout<Source>.size
-    let count = bytes.count / stride
+    let count = bytes.count / MemoryLayout<Source>.size
     return [Target](unsafeUninitializedCapacity: count) { buffer, filled in
-      for index in 0..<count {
-        let source = bytes.loadUnaligned(fromByteOffset: index * stride, as: Source.self)
-        buffer.initializeElement(at: index, to: convert(source))
-      }
+      fill(UnsafeMutableBufferPointer(rebasing: buffer[..<count]), bytes, type, convert)
       filled = count
+    }
+  }
+
+  @inline(__always)
+  private static func fill<Source: BitwiseCopyable, Target>(
+    _ buffer: UnsafeMutableBufferPointer<Target>, _ bytes: UnsafeRawBufferPointer,
+    _ type: Source.Type, _ convert: (Source) -> Target
+  ) {
+    for index in 0..<buffer.count {
+      let source = bytes.loadUnaligned(
+        fromByteOffset: index * MemoryLayout<Source>.size, as: Source.self)
+      buffer.initializeElement(at: index, to: convert(source))
     }
   }
 }

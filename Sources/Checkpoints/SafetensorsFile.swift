@@ -8,28 +8,18 @@ import Foundation
 /// inside the file. The file must not be truncated by others while it is open.
 ///
 /// Immutable after `init`, therefore safe to share between threads.
-package final class SafetensorsFile: @unchecked Sendable {
-  /// One stored tensor.
-  package struct Entry {
-    /// Its name, exactly as in the file.
-    package let name: String
-    /// Its element type in the file.
-    package let dtype: DType
-    /// Its extents, row-major; empty for a scalar.
-    package let shape: [Int]
-    /// Its bytes inside the mapping, perhaps unaligned; valid while the file object lives.
-    package let bytes: UnsafeRawBufferPointer
-  }
-
+package final class SafetensorsFile: TensorFile, @unchecked Sendable {
   /// The path it was opened from.
   package let path: String
+  package let format = "safetensors"
   /// The string metadata of the header.
   package let metadata: [String: String]
   /// The tensor names in the order of their bytes.
   package let names: [String]
 
+  private let data: UnsafeRawBufferPointer
   private let mapping: MappedFile
-  private let entries: [String: Entry]
+  private let entries: [String: TensorEntry]
 
   /// Longest header that is accepted, as in the reference reader.
   static let headerLimit = 100_000_000
@@ -56,13 +46,14 @@ package final class SafetensorsFile: @unchecked Sendable {
       UnsafeRawBufferPointer(rebasing: mapping.bytes[8..<start]), path: path)
     let data = UnsafeRawBufferPointer(rebasing: mapping.bytes[start...])
     let ordered = try Self.tile(header.tensors, size: data.count, path: path)
-    var entries: [String: Entry] = [:]
+    var entries: [String: TensorEntry] = [:]
     for tensor in ordered {
-      entries[tensor.name] = Entry(
-        name: tensor.name, dtype: tensor.dtype, shape: tensor.shape,
-        bytes: UnsafeRawBufferPointer(rebasing: data[tensor.begin..<tensor.end]))
+      entries[tensor.name] = TensorEntry(
+        name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, storage: 0,
+        offset: tensor.begin)
     }
     self.path = path
+    self.data = data
     self.mapping = mapping
     self.metadata = header.metadata
     self.names = ordered.map(\.name)
@@ -70,44 +61,15 @@ package final class SafetensorsFile: @unchecked Sendable {
   }
 
   /// The tensor called `name`, or `nil`.
-  package func entry(_ name: String) -> Entry? {
+  package func entry(_ name: String) -> TensorEntry? {
     entries[name]
   }
 
-  /// A tensor's elements as float32, whatever its dtype; row-major.
-  ///
-  /// - Throws: `CheckpointError` when there is no such tensor.
-  package func floats(_ name: String) throws(CheckpointError) -> [Float] {
-    let entry = try existing(name)
-    return ElementDecoding.floats(entry.bytes, entry.dtype)
-  }
-
-  /// A tensor's elements as float64, whatever its dtype; row-major.
-  ///
-  /// - Throws: `CheckpointError` when there is no such tensor.
-  package func doubles(_ name: String) throws(CheckpointError) -> [Double] {
-    let entry = try existing(name)
-    return ElementDecoding.doubles(entry.bytes, entry.dtype)
-  }
-
-  /// The elements of an integer or truth-value tensor; row-major.
-  ///
-  /// - Throws: `CheckpointError` when there is no such tensor or it holds no such numbers.
-  package func integers(_ name: String) throws(CheckpointError) -> [Int] {
-    let entry = try existing(name)
-    guard let values = ElementDecoding.integers(entry.bytes, entry.dtype) else {
-      throw CheckpointError(
-        "\(path): tensor \"\(name)\" is \(entry.dtype.rawValue), expected integers that fit 64 bits;"
-          + " check that this is the right file")
-    }
-    return values
-  }
-
-  private func existing(_ name: String) throws(CheckpointError) -> Entry {
-    if let entry = entries[name] { return entry }
-    throw CheckpointError(
-      "\(path): has no tensor \"\(name)\" among its \(names.count);"
-        + " check that this is the right file")
+  package func withBytes<Result>(
+    of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
+  ) throws(CheckpointError) -> Result {
+    defer { withExtendedLifetime(mapping) {} }
+    return body(UnsafeRawBufferPointer(rebasing: data[entry.offset..<entry.offset + entry.span]))
   }
 
   /// Orders the tensors by their bytes and proves that they tile the data exactly.

@@ -193,7 +193,7 @@ package final class ActivationDistillation {
       for (index, parameter) in optimizer.parameters.enumerated() {
         func read(_ prefix: String, into tensor: Tensor) throws {
           tensor.assign(
-            try SafetensorsWeights(file, prefix: prefix).tensor(
+            try FileWeights(file, prefix: prefix).tensor(
               parameter.name, tensor.shape, .zeros))
         }
         try read("", into: parameter.value)

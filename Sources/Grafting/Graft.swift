@@ -60,7 +60,7 @@ package final class Graft {
       let trained = try GraftPlan.parse(text, file: "\(path) (embedded plan)")
       let shared = plan.edits.filter { trained.edits[$0.key] == $0.value }.keys
       source = OverlayWeights(
-        top: SafetensorsWeights(file), prefixes: shared.map(\.checkpointPrefix), base: source)
+        top: FileWeights(file), prefixes: shared.map(\.checkpointPrefix), base: source)
       fresh.subtract(shared)
     }
     try self.init(plan: plan, teacher: teacher, weights: source, freshSlots: fresh.sorted())
@@ -123,7 +123,7 @@ private struct GraftWeights: WeightSource {
 
 /// Takes the parameters under some prefixes from one source, and all others from another.
 private struct OverlayWeights: WeightSource {
-  let top: SafetensorsWeights
+  let top: FileWeights
   let prefixes: [String]
   let base: any WeightSource
 

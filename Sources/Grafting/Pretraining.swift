@@ -43,7 +43,7 @@ package final class Pretraining {
     self.directory = directory
     self.modelMetadata = modelMetadata
     let weights: any WeightSource =
-      try initialModel.map { SafetensorsWeights(try SafetensorsFile(path: $0)) }
+      try initialModel.map { FileWeights(try SafetensorsFile(path: $0)) }
       ?? FreshWeights(seed: config.seed)
     let model = try DiT(
       config: config.model.dit, weights: weights,
@@ -159,7 +159,7 @@ package final class Pretraining {
     for (index, parameter) in trainer.optimizer.parameters.enumerated() {
       func read(_ prefix: String, into tensor: Tensor) throws {
         tensor.assign(
-          try SafetensorsWeights(file, prefix: prefix).tensor(
+          try FileWeights(file, prefix: prefix).tensor(
             parameter.name, tensor.shape, .zeros))
       }
       try read("model.", into: parameter.value)

@@ -64,7 +64,7 @@ package final class AutoencoderKL {
   package convenience init(path: String, config: AutoencoderKLConfig? = nil) throws {
     let file = try SafetensorsFile(path: path)
     let config = try config ?? AutoencoderKLConfig.find(for: file)
-    let weights = WatchedWeights(SafetensorsWeights(file))
+    let weights = WatchedWeights(FileWeights(file))
     try config.validate(file: path)
     try self.init(config: config, weights: weights)
     try weights.requireAllTaken(of: file.names, in: path, model: "AutoencoderKL")

@@ -103,7 +103,7 @@ package struct DiTFile {
   ///   an embedded plan that is not usable.
   package func load() throws -> DiT {
     let model = try DiT(
-      config: config, edits: try plan()?.edits ?? [:], weights: SafetensorsWeights(file))
+      config: config, edits: try plan()?.edits ?? [:], weights: FileWeights(file))
     let known = Set(model.parameters.map(\.name))
     if let extra = file.names.first(where: { !known.contains($0) }) {
       throw CheckpointError(

@@ -34,7 +34,7 @@ package final class ShapeJudge {
   package init(path: String) throws {
     let file = try SafetensorsFile(path: path)
     let config = try JudgeConfig.find(for: file)
-    let weights = WatchedWeights(SafetensorsWeights(file))
+    let weights = WatchedWeights(FileWeights(file))
     convolutions = try config.convolutions.map { layer in
       try Convolution3x3(
         weights, layer.name, layer.in ?? 0, layer.out ?? 0,

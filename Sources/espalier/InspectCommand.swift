@@ -67,7 +67,7 @@ struct InspectCommand: ParsableCommand {
     var (bytes, elements) = (0, 0)
     for entry in entries {
       let count = entry.shape.reduce(1, *)
-      bytes += entry.bytes.count
+      bytes += entry.byteCount
       elements += count
       let parts = entry.name.split(separator: ".")
       if parts.count > 1, parts[0] == "blocks", let block = Int(parts[1]),

@@ -40,7 +40,7 @@ import Testing
     let brain = try file.floats("brain")
     #expect(brain[0] == 1 && brain[2] == 0.10009765625 && brain[3].isNaN)
     #expect(file.entry("nothing")?.shape == [0, 5])
-    #expect(file.entry("b")?.bytes.count == 24)
+    #expect(file.entry("b")?.byteCount == 24)
     #expect(try scratch.listing() == ["model.safetensors"])
   }
 

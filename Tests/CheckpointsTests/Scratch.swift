@@ -1,7 +1,7 @@
 import Foundation
 
 /// A temporary directory that goes when the object does.
-final class Scratch {
+final class Scratch: Sendable {
   let path: String
 
   init() throws {
@@ -12,6 +12,12 @@ final class Scratch {
   deinit {
     try? FileManager.default.removeItem(atPath: path)
   }
+
+  /// One for tests that need no own; it goes with the process.
+  static let kept: Scratch = {
+    guard let scratch = try? Scratch() else { preconditionFailure("no temporary directory") }
+    return scratch
+  }()
 
   /// The path of a file inside.
   func file(_ name: String) -> String { "\(path)/\(name)" }

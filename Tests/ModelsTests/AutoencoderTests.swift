@@ -42,7 +42,7 @@ struct AutoencoderTests {
   func matchesReference() throws {
     let file = try SafetensorsFile(path: Self.golden)
     let model = try AutoencoderKL(
-      config: tinyConfig, weights: SafetensorsWeights(file, prefix: "param."))
+      config: tinyConfig, weights: FileWeights(file, prefix: "param."))
     let images = try tensor(file, "in.x")
     #expect(error(model.encoderFeatures(images), try tensor(file, "out.encoder")) < 1e-5)
     let posterior = model.encode(images)

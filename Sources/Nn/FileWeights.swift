@@ -1,13 +1,13 @@
 import Checkpoints
 import TensorCore
 
-/// Reads parameters from a safetensors file, optionally under a key prefix.
-package struct SafetensorsWeights: WeightSource {
-  private let file: SafetensorsFile
+/// Reads parameters from a file of tensors, optionally under a key prefix.
+package struct FileWeights: WeightSource {
+  private let file: any TensorFile
   private let prefix: String
 
   /// Serves the tensors of a file; `prefix` is put before every key.
-  package init(_ file: SafetensorsFile, prefix: String = "") {
+  package init(_ file: any TensorFile, prefix: String = "") {
     self.file = file
     self.prefix = prefix
   }
@@ -24,6 +24,9 @@ package struct SafetensorsWeights: WeightSource {
         "\(file.path): tensor '\(key)' has shape \(entry.shape), expected \(shape); "
           + "check that the file holds this model")
     }
-    return Tensor(try file.floats(key), shape: shape)
+    let tensor = Tensor(shape)
+    try file.readFloats(
+      key, into: UnsafeMutableBufferPointer(start: tensor.pointer, count: tensor.count))
+    return tensor
   }
 }

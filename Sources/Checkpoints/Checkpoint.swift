@@ -1,0 +1,49 @@
+/// Opens files of tensors whatever their format.
+package enum Checkpoint {
+  /// Opens a file by its content: safetensors, the index of a sharded model, a PyTorch archive or
+  /// legacy file, a NumPy array or archive.
+  ///
+  /// - Throws: `CheckpointError` that says what is wrong with the file.
+  package static func open(_ path: String) throws(CheckpointError) -> any TensorFile {
+    if path.hasSuffix(".index.json") { return try ShardedSafetensorsFile(index: path) }
+    let mapping = try MappedFile(path: path)
+    let start = mapping.bytes.prefix(512)
+    func starts(_ text: StaticString, at offset: Int = 0) -> Bool {
+      start.dropFirst(offset).starts(
+        with: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+    if starts("PK\u{3}\u{4}") || starts("PK\u{5}\u{6}") {
+      let archive = try ZipArchive(mapping, path: path)
+      let isNumpy = archive.members.first?.name.hasSuffix(".npy") ?? false
+      return isNumpy ? try NumpyFile(archive: archive) : try TorchFile(archive: archive)
+    }
+    if start.first == 0x93 { return try NumpyFile(array: mapping, path: path) }
+    if start.first == 0x80, start.count < 9 || start[8] != UInt8(ascii: "{") {
+      return try TorchFile(legacy: mapping, path: path)
+    }
+    if start.count > 8 && start[8] == UInt8(ascii: "{") || path.hasSuffix(".safetensors") {
+      return try SafetensorsFile(path: path)
+    }
+    if mapping.bytes.isEmpty {
+      throw CheckpointError("\(path): is empty; fetch or save the file again")
+    }
+    let kind =
+      starts("PYTORCH1")
+      ? "is in PyTorch's preview format, which no release reads"
+      : starts("ustar", at: 257)
+        ? "is a tar archive, perhaps of a PyTorch release before 0.2"
+        : "is no checkpoint (it starts with \(described(start)))"
+    throw CheckpointError(
+      "\(path): \(kind); name a safetensors, PyTorch (.pt, .pth, .bin) or NumPy (.npy, .npz) file")
+  }
+
+  /// The first bytes as text if they are, else in hexadecimal.
+  private static func described(_ start: Slice<UnsafeRawBufferPointer>) -> String {
+    let bytes = Array(start.prefix(16))
+    if bytes.allSatisfy({ (0x20..<0x7F).contains($0) }) {
+      return String(decoding: bytes, as: UTF8.self).jsonQuoted
+    }
+    return "bytes "
+      + bytes.prefix(8).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined(separator: " ")
+  }
+}

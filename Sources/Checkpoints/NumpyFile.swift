@@ -1,0 +1,96 @@
+import Foundation
+
+/// A NumPy array (`.npy`) or an archive of them (`.npz`), stored or deflated.
+package final class NumpyFile: TensorFile, @unchecked Sendable {
+  package let path: String
+  package let format: String
+  package let names: [String]
+  private let entries: [String: TensorEntry]
+  private let content: Content
+
+  private enum Content {
+    case array(MappedFile)
+    case archive(ZipArchive)
+  }
+
+  /// Reads a single array, which is called by the file's base name.
+  ///
+  /// - Throws: `CheckpointError` that says what is wrong with the file.
+  init(array mapping: MappedFile, path: String) throws(CheckpointError) {
+    let name = URL(fileURLWithPath: path).deletingPathExtension().lastPathComponent
+    let entry = try Self.entry(
+      name, mapping.bytes, size: mapping.bytes.count, storage: 0, path: path)
+    self.path = path
+    format = "NumPy array"
+    names = [name]
+    entries = [name: entry]
+    content = .array(mapping)
+  }
+
+  /// Reads an archive of arrays.
+  ///
+  /// - Throws: `CheckpointError` that says what is wrong with the file.
+  init(archive: ZipArchive) throws(CheckpointError) {
+    var names: [String] = []
+    var entries: [String: TensorEntry] = [:]
+    try archive.verifyIfSmall()
+    for (index, member) in archive.members.enumerated() {
+      guard member.name.hasSuffix(".npy"),
+        let start = archive.prefix(index, limit: NumpyHeader.limit)
+      else {
+        throw CheckpointError(
+          "\(archive.path): member \"\(member.name)\" is no NumPy array or damaged;"
+            + " fetch or save the file again")
+      }
+      let name = String(member.name.dropLast(4))
+      let entry = try start.withUnsafeBytes { bytes in
+        Result { () throws(CheckpointError) in
+          try Self.entry(name, bytes, size: member.size, storage: index, path: archive.path)
+        }
+      }.get()
+      names.append(name)
+      entries[name] = entry
+    }
+    path = archive.path
+    format = "NumPy archive"
+    self.names = names
+    self.entries = entries
+    content = .archive(archive)
+  }
+
+  package func entry(_ name: String) -> TensorEntry? { entries[name] }
+
+  package func withBytes<Result>(
+    of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
+  ) throws(CheckpointError) -> Result {
+    func part(_ bytes: UnsafeRawBufferPointer) -> Result {
+      body(UnsafeRawBufferPointer(rebasing: bytes[entry.offset..<entry.offset + entry.span]))
+    }
+    switch content {
+    case .archive(let archive): return try archive.withContent(entry.storage, part)
+    case .array(let mapping):
+      defer { withExtendedLifetime(mapping) {} }
+      return part(mapping.bytes)
+    }
+  }
+
+  private static func entry(
+    _ name: String, _ bytes: UnsafeRawBufferPointer, size: Int, storage: Int, path: String
+  ) throws(CheckpointError) -> TensorEntry {
+    let header: NumpyHeader
+    do throws(ZipFault) {
+      header = try NumpyHeader(bytes)
+    } catch {
+      throw CheckpointError(
+        "\(path): array \"\(name)\" \(error.message); save plain numeric arrays with numpy")
+    }
+    guard SafetensorsFile.byteCount(header.shape, header.dtype) == size - header.dataOffset else {
+      throw CheckpointError(
+        "\(path): array \"\(name)\" of shape \(header.shape) \(header.dtype.rawValue) does not fill"
+          + " its \(size - header.dataOffset) bytes; the file is damaged, fetch or save it again")
+    }
+    return TensorEntry(
+      name: name, dtype: header.dtype, shape: header.shape, strides: header.strides,
+      isBigEndian: header.isBigEndian, storage: storage, offset: header.dataOffset)
+  }
+}

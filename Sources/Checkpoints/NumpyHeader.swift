@@ -1,0 +1,155 @@
+/// The header of a `.npy` array, versions 1 to 3 (numpy `lib/format.py`).
+struct NumpyHeader {
+  let dtype: DType
+  let isBigEndian: Bool
+  let shape: [Int]
+  let strides: [Int]
+  /// Where the elements start.
+  let dataOffset: Int
+
+  /// Longest header that is read; those of plain arrays have about a hundred bytes.
+  static let limit = 1 << 16
+
+  /// Reads the header at the start of `bytes`, of which `limit` suffice.
+  ///
+  /// - Throws: `ZipFault` with the reason in words.
+  init(_ bytes: UnsafeRawBufferPointer) throws(ZipFault) {
+    do {
+      var cursor = ByteCursor(bytes)
+      guard Array(try cursor.take(6)) == [0x93] + Array("NUMPY".utf8) else {
+        throw ZipFault(message: "does not start as a NumPy array")
+      }
+      let version = try cursor.read(UInt8.self)
+      _ = try cursor.read(UInt8.self)
+      let length: Int
+      switch version {
+      case 1: length = Int(try cursor.read(UInt16.self))
+      case 2, 3: length = Int(try cursor.read(UInt32.self))
+      default: throw ZipFault(message: "has NumPy format version \(version), expected 1 to 3")
+      }
+      let text = try cursor.take(length)
+      dataOffset = cursor.position
+      var parser = LiteralParser(text)
+      let fields = try parser.dictionary()
+      guard let descr = fields.descr, let isFortran = fields.isFortran, let shape = fields.shape
+      else { throw ZipFault(message: "has a header without descr, fortran_order or shape") }
+      (dtype, isBigEndian) = try Self.dtype(descr)
+      guard SafetensorsFile.byteCount(shape, dtype) != nil else {
+        throw ZipFault(message: "has shape \(shape), which overflows 64 bits")
+      }
+      self.shape = shape
+      strides =
+        isFortran
+        ? TensorEntry.contiguousStrides(shape.reversed()).reversed()
+        : TensorEntry.contiguousStrides(shape)
+    } catch let fault as ZipFault {
+      throw fault
+    } catch {
+      throw ZipFault(message: "ends within its NumPy header")
+    }
+  }
+
+  private static func dtype(_ descr: String) throws(ZipFault) -> (DType, isBigEndian: Bool) {
+    let types: [Substring: DType] = [
+      "b1": .bool, "u1": .u8, "i1": .i8, "i2": .i16, "u2": .u16, "i4": .i32, "u4": .u32, "i8": .i64,
+      "u8": .u64, "f2": .f16, "f4": .f32, "f8": .f64,
+    ]
+    if let order = descr.first, let dtype = types[descr.dropFirst()],
+      "<>=".contains(order) || order == "|" && dtype.size == 1
+    {
+      return (dtype, order == ">")
+    }
+    throw ZipFault(
+      message: "has elements of type \(descr.jsonQuoted), expected plain numbers such as '<f4'")
+  }
+}
+
+/// Reads the Python literal of a header: one flat dictionary of text, truth values and tuples.
+private struct LiteralParser {
+  private var rest: Substring.UTF8View
+
+  init(_ text: UnsafeRawBufferPointer) {
+    rest = Substring(decoding: text, as: UTF8.self).utf8
+  }
+
+  mutating func dictionary() throws(ZipFault) -> (descr: String?, isFortran: Bool?, shape: [Int]?) {
+    var fields: (descr: String?, isFortran: Bool?, shape: [Int]?) = (nil, nil, nil)
+    try expect("{")
+    while !take("}") {
+      let key = try text()
+      try expect(":")
+      switch key {
+      case "descr" where fields.descr == nil: fields.descr = try text()
+      case "fortran_order" where fields.isFortran == nil: fields.isFortran = try truth()
+      case "shape" where fields.shape == nil: fields.shape = try extents()
+      default: throw fault
+      }
+      if !take(",") {
+        try expect("}")
+        break
+      }
+    }
+    skipSpace()
+    guard rest.isEmpty else { throw fault }
+    return fields
+  }
+
+  private mutating func text() throws(ZipFault) -> String {
+    skipSpace()
+    guard let quote = rest.popFirst(), quote == 0x27 || quote == 0x22,
+      let end = rest.firstIndex(of: quote), let text = String(rest[..<end])
+    else {
+      // A structured type starts with a bracket; it is no plain array.
+      throw ZipFault(
+        message: "has structured elements or a malformed header, expected plain numbers")
+    }
+    rest = rest[rest.index(after: end)...]
+    return text
+  }
+
+  private mutating func truth() throws(ZipFault) -> Bool {
+    skipSpace()
+    for (word, value) in [("True", true), ("False", false)] where rest.starts(with: word.utf8) {
+      rest = rest.dropFirst(word.utf8.count)
+      return value
+    }
+    throw fault
+  }
+
+  private mutating func extents() throws(ZipFault) -> [Int] {
+    var extents: [Int] = []
+    try expect("(")
+    while !take(")") {
+      skipSpace()
+      let digits = rest.prefix { (0x30...0x39).contains($0) }
+      guard let text = String(digits), let extent = Int(text),
+        extents.count < SafetensorsHeader.rankLimit
+      else { throw fault }
+      extents.append(extent)
+      rest = rest.dropFirst(digits.count)
+      _ = take("L")  // long integers of Python 2
+      if !take(",") {
+        try expect(")")
+        break
+      }
+    }
+    return extents
+  }
+
+  private mutating func skipSpace() {
+    rest = rest.drop { $0 == 0x20 || (0x09...0x0D).contains($0) }
+  }
+
+  private mutating func take(_ character: Unicode.Scalar) -> Bool {
+    skipSpace()
+    guard rest.first == UInt8(ascii: character) else { return false }
+    rest.removeFirst()
+    return true
+  }
+
+  private mutating func expect(_ character: Unicode.Scalar) throws(ZipFault) {
+    guard take(character) else { throw fault }
+  }
+
+  private var fault: ZipFault { ZipFault(message: "has a malformed NumPy header") }
+}

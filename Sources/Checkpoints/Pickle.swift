@@ -1,0 +1,147 @@
+/// What a pickle describes, as inert data.
+///
+/// Containers are numbers into `Pickle`'s lists, so that cycles are harmless and nothing recurses
+/// when a deep structure is freed.
+enum PickleValue {
+  case none
+  case truth(Bool)
+  case integer(Int)
+  /// A whole number beyond 64 bits: its bytes, little-endian.
+  case wideInteger([UInt8])
+  case number(Double)
+  case text(String)
+  case tuple(Int)
+  case list(Int)
+  case dictionary(Int)
+  case global(PickleGlobal)
+  case storage(Int)
+  case tensor(Int)
+}
+
+/// The names that a state dict may refer to; nothing else is accepted, and none is ever called.
+enum PickleGlobal: Equatable {
+  case orderedDictionary
+  case namespace
+  case set
+  case size
+  case device
+  case encode
+  case rebuildTensor
+  case rebuildParameter
+  case storage(DType)
+  case dtype(String)
+
+  /// The meaning of a module's name, or `nil` if it is not on the list.
+  init?(module: String, name: String) {
+    switch (module, name) {
+    case ("collections", "OrderedDict"): self = .orderedDictionary
+    case ("argparse", "Namespace"): self = .namespace
+    case ("builtins", "set"), ("__builtin__", "set"): self = .set
+    case ("torch", "Size"): self = .size
+    case ("torch", "device"): self = .device
+    case ("_codecs", "encode"): self = .encode
+    case ("torch._utils", "_rebuild_tensor_v2"): self = .rebuildTensor
+    case ("torch._utils", "_rebuild_parameter"): self = .rebuildParameter
+    case ("torch.storage", "UntypedStorage"): self = .storage(.u8)
+    case ("torch", _):
+      if let dtype = Self.storages[name] {
+        self = .storage(dtype)
+      } else if Self.dtypes.contains(name) {
+        self = .dtype("torch.\(name)")
+      } else {
+        return nil
+      }
+    default: return nil
+    }
+  }
+
+  private static let storages: [String: DType] = [
+    "FloatStorage": .f32, "HalfStorage": .f16, "BFloat16Storage": .bf16, "DoubleStorage": .f64,
+    "LongStorage": .i64, "IntStorage": .i32, "ShortStorage": .i16, "CharStorage": .i8,
+    "ByteStorage": .u8, "BoolStorage": .bool,
+  ]
+
+  private static let dtypes: Set<String> = [
+    "float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool",
+  ]
+}
+
+/// The result of reading a pickle.
+struct Pickle {
+  /// A key of a dictionary.
+  enum Key: Hashable {
+    case text(String)
+    case integer(Int)
+
+    /// Its part of a dotted name.
+    var name: String {
+      switch self {
+      case .text(let text): text
+      case .integer(let number): String(number)
+      }
+    }
+  }
+
+  /// What a dictionary was in Python; decides what may be done to it.
+  enum DictionaryKind {
+    case plain
+    case ordered
+    case namespace
+  }
+
+  /// A dictionary in the order of insertion.
+  struct Dictionary {
+    var kind = DictionaryKind.plain
+    private(set) var entries: [(key: Key, value: PickleValue)] = []
+    private var places: [Key: Int] = [:]
+
+    init(_ kind: DictionaryKind) { self.kind = kind }
+
+    subscript(key: Key) -> PickleValue? { places[key].map { entries[$0].value } }
+
+    /// Adds an entry, or replaces the one with the same key.
+    mutating func set(_ key: Key, _ value: PickleValue) {
+      if let place = places[key] {
+        entries[place].value = value
+      } else {
+        places[key] = entries.count
+        entries.append((key, value))
+      }
+    }
+  }
+
+  /// A storage that a persistent id names.
+  struct Storage: Hashable {
+    let dtype: DType
+    let key: String
+    /// Elements of the storage in the file.
+    let count: Int
+    /// First element of a view of it (legacy files only).
+    var viewStart = 0
+    /// Elements of the view; the whole storage unless it is one.
+    var viewCount: Int
+  }
+
+  /// A tensor as it was described, not yet held against its storage.
+  struct Tensor {
+    let storage: Int
+    let offset: Int
+    let shape: [Int]
+    let strides: [Int]
+  }
+
+  var root = PickleValue.none
+  /// Tuples, lists and sets.
+  var sequences: [[PickleValue]] = [[]]
+  var dictionaries: [Dictionary] = []
+  var storages: [Storage] = []
+  var tensors: [Tensor] = []
+  /// Position behind the last instruction.
+  var end = 0
+}
+
+/// Why a pickle was refused, and at which byte.
+struct PickleFault: Error {
+  let position: Int
+  let message: String
+}
