@@ -1,0 +1,83 @@
+/// One float tensor to be stored, whose elements may be fetched only when it is written.
+package struct TensorItem {
+  /// The name in the file.
+  package var name: String
+  /// The extents, row-major; empty for a scalar.
+  package var shape: [Int]
+  /// The type in the file: F32, F16 or BF16.
+  package var dtype: DType
+  private let load: () throws(CheckpointError) -> [Float]
+
+  /// Makes an item of elements that are at hand.
+  package init(name: String, shape: [Int], dtype: DType = .f32, floats: [Float]) {
+    precondition(
+      shape.reduce(1, *) == floats.count,
+      "\(name): shape \(shape) with \(floats.count) elements")
+    self.init(name: name, shape: shape, dtype: dtype) { floats }
+  }
+
+  /// Makes an item whose elements are fetched when they are written.
+  package init(
+    name: String, shape: [Int], dtype: DType = .f32,
+    load: @escaping () throws(CheckpointError) -> [Float]
+  ) {
+    self.name = name
+    self.shape = shape
+    self.dtype = dtype
+    self.load = load
+  }
+
+  /// Number of elements.
+  var count: Int { shape.reduce(1, *) }
+  /// Bytes in the file.
+  var byteCount: Int { count * dtype.size }
+
+  /// Refuses what no format could hold.
+  static func check(_ items: [TensorItem]) {
+    precondition(Set(items.map(\.name)).count == items.count, "duplicate tensor name")
+    for item in items {
+      precondition(item.name != "__metadata__", "a tensor cannot be called __metadata__")
+      precondition(
+        [.f32, .f16, .bf16].contains(item.dtype), "\(item.name): cannot store \(item.dtype)")
+    }
+  }
+
+  /// Hands the elements to `sink` piece by piece in the item's type, little-endian.
+  func write(
+    to sink: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
+  ) throws(CheckpointError) {
+    let floats = try load()
+    precondition(floats.count == count, "\(name): shape \(shape) with \(floats.count) elements")
+    switch dtype {
+    case .f16: try writeHalves(floats, to: sink) { Float16($0).bitPattern }
+    case .bf16: try writeHalves(floats, to: sink, Self.bfloat16)
+    default: try Self.passBytes(of: floats, to: sink)
+    }
+  }
+
+  private func writeHalves(
+    _ floats: [Float], to sink: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void,
+    _ convert: (Float) -> UInt16
+  ) throws(CheckpointError) {
+    let piece = 1 << 18
+    for start in stride(from: 0, to: floats.count, by: piece) {
+      try Self.passBytes(
+        of: floats[start..<min(start + piece, floats.count)].map(convert), to: sink)
+    }
+  }
+
+  private static func passBytes<Element: BitwiseCopyable>(
+    of elements: [Element], to sink: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
+  ) throws(CheckpointError) {
+    try elements.withUnsafeBytes { bytes in
+      Result { () throws(CheckpointError) in try sink(bytes) }
+    }.get()
+  }
+
+  /// The upper half of a float32, rounded to nearest even; a NaN stays one.
+  static func bfloat16(_ value: Float) -> UInt16 {
+    let bits = value.bitPattern
+    if value.isNaN { return UInt16(bits >> 16) | 0x40 }
+    return UInt16((bits &+ 0x7FFF &+ (bits >> 16 & 1)) >> 16)
+  }
+}

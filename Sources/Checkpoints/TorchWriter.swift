@@ -1,0 +1,101 @@
+/// Writes a state dict as the ZIP archive that `torch.load(weights_only=True)` reads.
+///
+/// The object is an ordered dictionary of contiguous tensors, each with a storage of its own whose
+/// data start at a multiple of 64 bytes, so that the file can be mapped.
+package enum TorchWriter {
+  private static let alignment = 64
+
+  /// Writes the items in their order to `path`, in one piece or not at all.
+  ///
+  /// - Parameters:
+  ///   - items: The state dict.
+  ///   - path: The file to write.
+  ///   - zip64Limit: Sizes and offsets from here on get ZIP64 fields; lower than the format asks for
+  ///     only to try a reader.
+  /// - Precondition: names are unique, shapes fit the element counts, dtypes are F32, F16 or BF16.
+  /// - Throws: `CheckpointError` as `AtomicFile.write` does, and what fetching the items throws.
+  package static func write(
+    _ items: [TensorItem], to path: String, zip64Limit: Int = 0xFFFF_FFFF
+  ) throws(CheckpointError) {
+    TensorItem.check(items)
+    let folder = folder(of: path)
+    try AtomicFile.stream(to: path) { sink throws(CheckpointError) in
+      var archive = ZipWriter(sink, limit: zip64Limit)
+      func add(_ name: String, _ bytes: [UInt8]) throws(CheckpointError) {
+        try archive.member("\(folder)/\(name)", bytes, alignment: alignment)
+      }
+      try add("data.pkl", pickle(items))
+      try add("byteorder", Array("little".utf8))
+      for (index, item) in items.enumerated() {
+        try archive.member("\(folder)/data/\(index)", size: item.byteCount, alignment: alignment) {
+          sink throws(CheckpointError) in try item.write(to: sink)
+        }
+      }
+      try add("version", Array("3\n".utf8))
+      try archive.finish()
+    }
+  }
+
+  /// The folder inside the archive: the file's base name, as torch.save has it.
+  private static func folder(of path: String) -> String {
+    let file = path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...]
+    let stem = file.lastIndex(of: ".").map { file[..<$0] } ?? file
+    return stem.isEmpty ? "archive" : String(stem)
+  }
+
+  /// The state dict in pickle protocol 2.
+  private static func pickle(_ items: [TensorItem]) -> [UInt8] {
+    var code: [UInt8] = [0x80, 2]
+    func global(_ module: String, _ name: String) {
+      code += Array("c\(module)\n\(name)\n".utf8)
+    }
+    func text(_ text: String) {
+      code.append(UInt8(ascii: "X"))
+      code += (0..<4).map { UInt8(truncatingIfNeeded: text.utf8.count >> (8 * $0)) }
+      code += Array(text.utf8)
+    }
+    func integer(_ value: Int) {
+      code += [0x8A, 8] + (0..<8).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
+    }
+    func tuple(_ values: [Int]) {
+      code.append(UInt8(ascii: "("))
+      values.forEach(integer)
+      code.append(UInt8(ascii: "t"))
+    }
+    func orderedDictionary() {
+      global("collections", "OrderedDict")
+      code += Array(")R".utf8)
+    }
+    orderedDictionary()
+    code.append(UInt8(ascii: "("))
+    for (index, item) in items.enumerated() {
+      text(item.name)
+      global("torch._utils", "_rebuild_tensor_v2")
+      code += Array("((".utf8)
+      text("storage")
+      global("torch", item.dtype.storageClass)
+      text(String(index))
+      text("cpu")
+      integer(item.count)
+      code += Array("tQ".utf8)
+      integer(0)
+      tuple(item.shape)
+      tuple(TensorEntry.contiguousStrides(item.shape))
+      code.append(0x89)
+      orderedDictionary()
+      code += Array("tR".utf8)
+    }
+    return code + Array("u.".utf8)
+  }
+}
+
+extension DType {
+  /// The storage class of PyTorch for the types that are written.
+  fileprivate var storageClass: String {
+    switch self {
+    case .f16: "HalfStorage"
+    case .bf16: "BFloat16Storage"
+    default: "FloatStorage"
+    }
+  }
+}
