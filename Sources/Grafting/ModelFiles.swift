@@ -12,13 +12,15 @@ package struct ModelFiles: Sendable {
 
   /// What the model is called in plans: `demo` or an absolute path, good from any directory.
   package let name: String
+  /// The model's file, or its folder of diffusers.
   package let modelPath: String
-  /// The autoencoder of its latents, if there is one beside the model.
+  /// The autoencoder of its latents, a file or a folder of diffusers, if there is one with the model.
   package let autoencoderPath: String?
   /// The judge of its images, if there is one beside the model.
   package let judgePath: String?
 
-  /// Finds a model and, beside it, `autoencoder.safetensors` and `judge.safetensors`.
+  /// Finds a model and what belongs to it: `autoencoder.safetensors` or a folder `vae`, and
+  /// `judge.safetensors`, beside the file or inside the folder.
   ///
   /// - Throws: `CheckpointError` if the model does not exist.
   package init(_ name: String) throws {
@@ -26,27 +28,77 @@ package struct ModelFiles: Sendable {
     self.name = name == Self.demo ? name : path
     modelPath = path
     // A grafted model uses the autoencoder and the judge of its teacher.
-    let plan = try DiTFile(path: path).plan()
-    let companion = try plan.map { try Self.path(of: $0.model.path) } ?? path
-    let folder = URL(fileURLWithPath: companion).deletingLastPathComponent()
+    let file = try DiTFile(path: path)
+    let companion = try file.plan().map { try Self.path(of: $0.model.path) } ?? path
+    let folder =
+      DiffusersFolder.isFolder(companion) ? companion : AtomicFile.directory(of: companion)
     func beside(_ file: String) -> String? {
-      let candidate = folder.appending(path: file).path
+      let candidate = "\(folder)/\(file)"
       return FileManager.default.fileExists(atPath: candidate) ? candidate : nil
     }
-    autoencoderPath = beside("autoencoder.safetensors")
+    autoencoderPath =
+      file.autoencoderFolder ?? beside("autoencoder.safetensors") ?? beside("vae")
     judgePath = beside("judge.safetensors")
   }
 
+  /// Whether a name stands for a model, a file or a folder that exists.
+  package static func exists(_ name: String) -> Bool { (try? path(of: name)) != nil }
+
+  /// The path of a model: of the shipped one, of a published one such as `DiT-XL/2` (with `-512` for
+  /// the larger images) in `pretrained_models` or here under the name that it was published with, or
+  /// the path that was given.
   private static func path(of name: String) throws -> String {
-    let path =
+    func absolute(_ path: String) -> String {
+      URL(fileURLWithPath: path).standardizedFileURL.path
+    }
+    var path =
       name == demo
-      ? DemoAssets.directory.appending(path: "model.safetensors").path
-      : URL(fileURLWithPath: name).standardizedFileURL.path
+      ? DemoAssets.directory.appending(path: "model.safetensors").path : absolute(name)
+    let isLarge = name.hasSuffix("-512")
+    let published = isLarge ? String(name.dropLast(4)) : name
+    if DiTConfig(named: published) != nil, !FileManager.default.fileExists(atPath: path) {
+      let side = isLarge ? 512 : 256
+      let file = "\(published.replacing("/", with: "-"))-\(side)x\(side).pt"
+      let places = ["pretrained_models/\(file)", file]
+      guard let place = places.first(where: FileManager.default.fileExists(atPath:)) else {
+        throw CheckpointError(
+          "\(name): there is neither '\(places[0])' nor '\(file)'; put the published weights there"
+            + " or give the path of a file")
+      }
+      path = absolute(place)
+    }
     guard FileManager.default.fileExists(atPath: path) else {
       throw CheckpointError(
-        "\(name): there is no such file; give '\(demo)' or the path of a DiT safetensors file")
+        "\(name): there is no such file; give '\(demo)', the path of a DiT's weights (.safetensors,"
+          + " .pt), or a folder of diffusers")
     }
     return path
+  }
+
+  /// Opens a model by its name alone, with what its file does not tell.
+  ///
+  /// - Parameters:
+  ///   - name: `demo`, or the path of a file or folder.
+  ///   - container: The entry of a training checkpoint to take.
+  ///   - numHeads: Attention heads, if they cannot be told otherwise.
+  /// - Returns: The open model.
+  /// - Throws: `CheckpointError` if there is no such model.
+  package static func open(_ name: String, container: String? = nil, numHeads: Int? = nil) throws
+    -> DiTFile
+  {
+    try DiTFile(path: try path(of: name), container: container, numHeads: numHeads)
+  }
+
+  /// The file of a model's weights, which need not be a DiT.
+  ///
+  /// - Parameter name: `demo`, or the path of a file or folder.
+  /// - Returns: A path.
+  /// - Throws: `CheckpointError` for a folder without a model.
+  package static func weights(of name: String) throws -> String {
+    let isFile = name != demo && FileManager.default.fileExists(atPath: name)
+    let path = isFile ? name : try Self.path(of: name)
+    guard DiffusersFolder.isFolder(path) else { return path }
+    return try DiffusersFolder.weights(in: try DiffusersFolder(path).transformer)
   }
 
   /// Opens the model's file.
@@ -54,8 +106,9 @@ package struct ModelFiles: Sendable {
 
   /// The model as a plan refers to it; reads the whole file once for its hash.
   package func reference() throws -> ModelReference {
-    ModelReference(
-      path: name, shape: try open().shape, contentHash: try ContentHash.sha256(path: modelPath))
+    let file = try open()
+    return ModelReference(
+      path: name, shape: file.shape, contentHash: try ContentHash.sha256(paths: file.files))
   }
 
   /// Loads the autoencoder.
@@ -64,7 +117,8 @@ package struct ModelFiles: Sendable {
   package func autoencoder() throws -> AutoencoderKL {
     guard let autoencoderPath else {
       throw CheckpointError(
-        "\(modelPath): no 'autoencoder.safetensors' beside it; put the model's autoencoder there")
+        "\(modelPath): no 'autoencoder.safetensors' beside it and no folder 'vae'; put the model's autoencoder there"
+      )
     }
     let autoencoder = try AutoencoderKL(path: autoencoderPath)
     let (channels, expected) = (autoencoder.config.latentChannels, try open().config.inChannels)
@@ -101,7 +155,8 @@ package struct ModelFiles: Sendable {
   {
     try requireShapes()
     let autoencoder = try autoencoder()
-    let identity = "autoencoder \(try ContentHash.sha256(path: autoencoderPath ?? ""))"
+    let parts = try AutoencoderKL.files(of: autoencoderPath ?? "")
+    let identity = "autoencoder \(try ContentHash.sha256(paths: parts))"
     let cache = try Self.cacheDirectory() + "/latents-\(stream)-\(count).safetensors"
     return try .encoding(
       ShapeSource(seed: stream), count: count, autoencoder: autoencoder, cache: cache,

@@ -53,7 +53,7 @@ struct DistillJob {
     try save(distillation, checkpoint)
     try graft.saveOperators(to: "\(context.run.checkpointsPath)/operators.safetensors")
     try graft.saveModel(
-      to: "\(context.run.checkpointsPath)/model.safetensors", teacherMetadata: file.metadata)
+      to: "\(context.run.checkpointsPath)/model.safetensors", teacherMetadata: try file.metadata())
     return "\(settings.steps) steps; grafted model in checkpoints/model.safetensors"
   }
 

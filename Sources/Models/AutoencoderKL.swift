@@ -55,14 +55,34 @@ package final class AutoencoderKL {
     postQuantConv = try PointwiseConvolution(weights, "post_quant_conv", latent, latent)
   }
 
-  /// Loads a safetensors file.
+  /// Opens the weights of an autoencoder.
+  ///
+  /// - Parameter path: A file, or a folder of diffusers.
+  /// - Returns: The state dict.
+  /// - Throws: `CheckpointError` for an unreadable file or a folder without weights.
+  package static func file(of path: String) throws(CheckpointError) -> StateDict {
+    let isFolder = DiffusersFolder.isFolder(path)
+    return try StateDict(
+      try Checkpoint.open(isFolder ? try DiffusersFolder.weights(in: path) : path))
+  }
+
+  /// All files that decide what an autoencoder computes.
+  ///
+  /// - Parameter path: A file, or a folder of diffusers.
+  /// - Returns: The weights, and the folder's configuration.
+  /// - Throws: `CheckpointError` for an unreadable file or a folder without weights.
+  package static func files(of path: String) throws(CheckpointError) -> [String] {
+    try file(of: path).files + (DiffusersFolder.isFolder(path) ? ["\(path)/config.json"] : [])
+  }
+
+  /// Loads a file of any format, or a folder of diffusers.
   ///
   /// - Parameters:
   ///   - path: The weights.
   ///   - config: Their shape; nil looks for it as `AutoencoderKLConfig.find` does.
   /// - Throws: `CheckpointError` for an unreadable file, a missing or unexpected key, a wrong shape.
   package convenience init(path: String, config: AutoencoderKLConfig? = nil) throws {
-    let file = try SafetensorsFile(path: path)
+    let file = try Self.file(of: path)
     let config = try config ?? AutoencoderKLConfig.find(for: file)
     let weights = WatchedWeights(FileWeights(file))
     try config.validate(file: path)

@@ -136,7 +136,7 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   /// - Parameter file: The weights.
   /// - Returns: A configuration whose numbers fit together.
   /// - Throws: `CheckpointError` if what is found cannot be used.
-  package static func find(for file: SafetensorsFile) throws(CheckpointError) -> Self {
+  package static func find(for file: any TensorFile) throws(CheckpointError) -> Self {
     if let text = file.metadata["config"] {
       return try parse(Data(text.utf8), file: file.path)
     }
@@ -155,7 +155,7 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   /// - Returns: A configuration whose numbers fit together.
   /// - Throws: `CheckpointError` if a telling weight is missing.
   package static func inferred(
-    from file: SafetensorsFile, prefix: String = "", normNumGroups: Int = 32
+    from file: any TensorFile, prefix: String = "", normNumGroups: Int = 32
   ) throws(CheckpointError) -> Self {
     func shape(_ name: String) throws(CheckpointError) -> [Int] {
       if let entry = file.entry(prefix + name), entry.shape.count == 4 { return entry.shape }

@@ -68,12 +68,17 @@ package final class DiT {
   }
 
   /// The sinusoid features (batch, 256) of timesteps: cosines, then sines, angles in float32.
-  package static func timestepFeatures(_ timesteps: [Float]) -> Tensor {
+  ///
+  /// - Parameters:
+  ///   - timesteps: In [0, 1000).
+  ///   - shift: What is subtracted from the divisor 128 of the exponents (`DiTConfig.frequencyShift`).
+  /// - Returns: A row per timestep.
+  package static func timestepFeatures(_ timesteps: [Float], shift: Int = 0) -> Tensor {
     let half = 128
     let result = Tensor([timesteps.count, 2 * half])
     for (row, timestep) in timesteps.enumerated() {
       for index in 0..<half {
-        let frequency = expf(-logf(10000) * Float(index) / Float(half))
+        let frequency = expf(-logf(10000) * Float(index) / Float(half - shift))
         let angle = timestep * frequency
         result[row * 2 * half + index] = cosf(angle)
         result[row * 2 * half + half + index] = sinf(angle)
@@ -116,7 +121,8 @@ package final class DiT {
     hidden = tape.apply(Add(), hidden, positionValue(grid: x.shape[2] / config.patchSize))
 
     let features =
-      conditioning.timestepFeatures ?? Self.timestepFeatures(conditioning.timesteps)
+      conditioning.timestepFeatures
+      ?? Self.timestepFeatures(conditioning.timesteps, shift: config.frequencyShift)
     var time = tape.apply(
       Linear(), Value(constant: features), Value(time0Weight), Value(time0Bias))
     time = tape.apply(SiLU(), time)

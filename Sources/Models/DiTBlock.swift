@@ -11,6 +11,7 @@ package final class DiTBlock {
   /// The operator in the MLP slot.
   package let channelMixer: any ChannelMixer
   private let modulationWeight, modulationBias: Parameter
+  private let mlpNorm: LayerNormModulate
 
   init(
     config: DiTConfig, index: Int, edits: [SlotID: OperatorSpec], weights: any WeightSource
@@ -34,6 +35,8 @@ package final class DiTBlock {
       channelMixer = try MLP(
         context(.mlp, pretrained), hidden: Int(Double(dim) * config.mlpRatio))
     }
+    mlpNorm = LayerNormModulate(
+      shiftChunk: 3, scaleChunk: 4, epsilon: Float(config.mlpNormEpsilon))
     let prefix = "blocks.\(index).adaLN_modulation.1."
     modulationWeight = try weights.parameter("\(prefix)weight", [6 * dim, dim], .zeros)
     modulationBias = try weights.parameter("\(prefix)bias", [6 * dim], .zeros)
@@ -65,8 +68,7 @@ package final class DiTBlock {
       LayerNormModulate(shiftChunk: 0, scaleChunk: 1), x, modulation)
     let attentionOutput = sequenceMixer(attentionInput, on: tape)
     let middle = tape.apply(GatedResidual(gateChunk: 2), x, attentionOutput, modulation)
-    let mlpInput = tape.apply(
-      LayerNormModulate(shiftChunk: 3, scaleChunk: 4), middle, modulation)
+    let mlpInput = tape.apply(mlpNorm, middle, modulation)
     let mlpOutput = channelMixer(mlpInput, on: tape)
     let out = tape.apply(GatedResidual(gateChunk: 5), middle, mlpOutput, modulation)
     observe?(

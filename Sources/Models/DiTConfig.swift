@@ -1,3 +1,4 @@
+import Checkpoints
 import Foundation
 import Plans
 
@@ -13,6 +14,14 @@ package struct DiTConfig: Equatable, Sendable {
   package var numClasses: Int
   package var learnSigma: Bool
   package var mlpRatio: Double
+  /// Subtracted from the 128 that divides the exponents of the timestep sinusoids: 0 in the official
+  /// model, 1 in diffusers (`downscale_freq_shift`).
+  package var frequencyShift = 0
+  /// Epsilon of the layer norm before the MLP: 1e-6 in the official model, `norm_eps` in diffusers.
+  package var mlpNormEpsilon = officialEpsilon
+
+  /// Epsilon of all layer norms of the official model.
+  package static let officialEpsilon = 1e-6
 
   package init(
     depth: Int, hiddenSize: Int, numHeads: Int, patchSize: Int, inputSize: Int, inChannels: Int = 4,
@@ -60,5 +69,39 @@ package struct DiTConfig: Equatable, Sendable {
       }
     }
     return table
+  }
+}
+
+extension DiTConfig {
+  /// Refuses impossible sizes that come from outside.
+  ///
+  /// - Parameter path: The file they come from.
+  /// - Throws: `CheckpointError` that names the key at fault.
+  package func validate(_ path: String) throws {
+    func check(_ condition: Bool, _ key: String, _ found: Any, _ expected: String) throws {
+      if !condition {
+        throw CheckpointError(
+          "\(path): config key '\(key)' is \(found), expected \(expected); the file is damaged")
+      }
+    }
+    try check((1...1000).contains(depth), "depth", depth, "1 to 1000")
+    try check(
+      (4...65536).contains(hiddenSize) && hiddenSize % 4 == 0, "hidden_size", hiddenSize,
+      "a multiple of 4 up to 65536")
+    try check(
+      numHeads > 0 && hiddenSize % numHeads == 0, "num_heads", numHeads,
+      "a divisor of hidden_size \(hiddenSize)")
+    try check((1...64).contains(patchSize), "patch_size", patchSize, "1 to 64")
+    try check(
+      inputSize > 0 && inputSize <= 4096 && inputSize % patchSize == 0, "input_size", inputSize,
+      "a multiple of patch_size \(patchSize)")
+    try check((1...4096).contains(inChannels), "in_channels", inChannels, "1 to 4096")
+    try check((1...10_000_000).contains(numClasses), "num_classes", numClasses, "at least 1")
+    try check(
+      frequencyShift == 0 || frequencyShift == 1, "frequency_shift", frequencyShift, "0 or 1")
+    try check(
+      mlpNormEpsilon > 0 && mlpNormEpsilon < 1, "mlp_norm_epsilon", mlpNormEpsilon,
+      "more than 0, less than 1")
+    try check(mlpRatio > 0 && mlpRatio <= 64, "mlp_ratio", mlpRatio, "more than 0, at most 64")
   }
 }

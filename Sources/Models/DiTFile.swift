@@ -3,14 +3,25 @@ import Foundation
 import Nn
 import Plans
 
-/// A DiT in a safetensors file: official keys, the configuration in its metadata.
+/// A DiT on disk: a file of weights in any format, or a folder of diffusers.
+///
+/// Its configuration is, in this order, the one in the file's metadata, the one in a file `NAME.json`
+/// beside it, the `config.json` of diffusers, or what the weights' names and shapes show.
 package struct DiTFile {
-  /// Path of the file.
+  /// Path of the weights, or of the index of a sharded model.
   package let path: String
   package let config: DiTConfig
   /// Names of the classes, when the file has them.
   package let classNames: [String]
-  private let file: SafetensorsFile
+  /// The names of its parameters in the file.
+  package let naming: DiTNaming
+  /// The state dict, with the wrappers' prefixes stripped; names as in the file.
+  package let tensors: StateDict
+  /// All files that decide what the model computes.
+  package let files: [String]
+  /// The folder of the autoencoder in the same pipeline, if there is one.
+  package let autoencoderFolder: String?
+  private let ownMetadata: [String: String]
 
   /// What the metadata key `config` holds.
   private struct StoredConfig: Codable {
@@ -18,6 +29,8 @@ package struct DiTFile {
     var depth, hiddenSize, numHeads, patchSize, inputSize, inChannels, numClasses: Int
     var learnSigma: Bool
     var mlpRatio: Double
+    var frequencyShift: Int?
+    var mlpNormEpsilon: Double?
     var classNames: [String]?
     var name: String?
   }
@@ -30,6 +43,9 @@ package struct DiTFile {
       family: "dit", depth: config.depth, hiddenSize: config.hiddenSize, numHeads: config.numHeads,
       patchSize: config.patchSize, inputSize: config.inputSize, inChannels: config.inChannels,
       numClasses: config.numClasses, learnSigma: config.learnSigma, mlpRatio: config.mlpRatio,
+      frequencyShift: config.frequencyShift == 0 ? nil : config.frequencyShift,
+      mlpNormEpsilon: config.mlpNormEpsilon == DiTConfig.officialEpsilon
+        ? nil : config.mlpNormEpsilon,
       classNames: classNames.isEmpty ? nil : classNames, name: name)
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase
@@ -37,16 +53,68 @@ package struct DiTFile {
     return ["config": String(decoding: try encoder.encode(stored), as: UTF8.self)]
   }
 
-  /// Opens a model file and reads its configuration; the tensors stay on disk.
+  /// Opens a model and reads its configuration; the tensors stay on disk.
   ///
+  /// - Parameters:
+  ///   - path: The file or folder.
+  ///   - container: The entry of the checkpoint to take instead of the usual one.
+  ///   - numHeads: Attention heads of a model without a configuration whose size is not a published
+  ///     one.
   /// - Throws: `CheckpointError` if the file is no DiT or its configuration is not usable.
-  package init(path: String) throws {
-    let file = try SafetensorsFile(path: path)
-    guard let text = file.metadata["config"] else {
-      throw CheckpointError(
-        "\(path): no 'config' in the metadata; expected a DiT written by Espalier (pretrain or sample)"
-      )
+  package init(path: String, container: String? = nil, numHeads: Int? = nil) throws {
+    let folder = DiffusersFolder.isFolder(path) ? try DiffusersFolder(path) : nil
+    let weights = try folder.map { try DiffusersFolder.weights(in: $0.transformer) } ?? path
+    let tensors = try StateDict(try Checkpoint.open(weights), container: container)
+    let isDiffusers = DiTKeyMap.isDiffusers(tensors)
+    let sidecar = Sidecar.path(of: weights)
+    let extra = try Sidecar.read(sidecar)
+    var metadata = tensors.metadata.merging(extra ?? [:]) { $1 }
+    var used = tensors.files + (extra == nil ? [] : [sidecar])
+    var stored: StoredConfig?
+    var numHeads = numHeads
+    if let text = metadata["config"] {
+      if extra?["config"] != nil, let heads = Self.onlyHeads(text) {
+        numHeads = numHeads ?? heads
+        metadata["config"] = nil
+      } else {
+        stored = try Self.decode(text, path: path)
+      }
     }
+    if let stored {
+      var config = DiTConfig(
+        depth: stored.depth, hiddenSize: stored.hiddenSize, numHeads: stored.numHeads,
+        patchSize: stored.patchSize, inputSize: stored.inputSize, inChannels: stored.inChannels,
+        numClasses: stored.numClasses, learnSigma: stored.learnSigma, mlpRatio: stored.mlpRatio)
+      config.frequencyShift = stored.frequencyShift ?? 0
+      config.mlpNormEpsilon = stored.mlpNormEpsilon ?? DiTConfig.officialEpsilon
+      self.config = config
+    } else if isDiffusers {
+      let place = "\(AtomicFile.directory(of: weights))/config.json"
+      config = try DiffusersFolder.config(place)
+      used.append(place)
+    } else {
+      config = try DiTConfig.detect(in: tensors, numHeads: numHeads)
+    }
+    try config.validate(path)
+    let names = stored?.classNames ?? folder?.classNames ?? []
+    classNames = names.count == config.numClasses ? names : []
+    naming = isDiffusers ? .diffusers : .official
+    autoencoderFolder = folder?.autoencoder
+    files = used
+    ownMetadata = metadata
+    self.path = weights
+    self.tensors = tensors
+  }
+
+  /// The heads that a sidecar states when it states nothing else of the configuration.
+  private static func onlyHeads(_ text: String) -> Int? {
+    guard let object = try? JSONSerialization.jsonObject(with: Data(text.utf8)),
+      let table = object as? [String: Any], table.count == 1
+    else { return nil }
+    return table["num_heads"] as? Int
+  }
+
+  private static func decode(_ text: String, path: String) throws -> StoredConfig {
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     let stored: StoredConfig
@@ -64,20 +132,16 @@ package struct DiTFile {
       throw CheckpointError(
         "\(path): model family is '\(stored.family)', expected 'dit'; use a DiT model file")
     }
-    config = DiTConfig(
-      depth: stored.depth, hiddenSize: stored.hiddenSize, numHeads: stored.numHeads,
-      patchSize: stored.patchSize, inputSize: stored.inputSize, inChannels: stored.inChannels,
-      numClasses: stored.numClasses, learnSigma: stored.learnSigma, mlpRatio: stored.mlpRatio)
-    try config.validate(path)
-    classNames = stored.classNames ?? []
-    self.path = path
-    self.file = file
+    return stored
   }
 
-  /// All metadata of the file.
-  package var metadata: [String: String] { file.metadata }
-  /// The mapped file.
-  package var tensors: SafetensorsFile { file }
+  /// The metadata of the file, with the configuration however it was found.
+  ///
+  /// - Throws: Never in practice; encoding could.
+  package func metadata() throws -> [String: String] {
+    try Self.metadata(config: config, classNames: classNames, name: config.publishedName ?? "dit")
+      .merging(ownMetadata) { $1 }
+  }
 
   /// The model's shape as plans record it.
   package var shape: ModelShape {
@@ -91,7 +155,7 @@ package struct DiTFile {
   ///
   /// - Throws: `PlanError` if the embedded plan is not usable.
   package func plan() throws -> GraftPlan? {
-    try file.metadata[Self.planKey].map { try GraftPlan.parse($0, file: "\(path) (embedded plan)") }
+    try ownMetadata[Self.planKey].map { try GraftPlan.parse($0, file: "\(path) (embedded plan)") }
   }
 
   /// Metadata key under which grafted models carry their plan.
@@ -102,10 +166,22 @@ package struct DiTFile {
   /// - Throws: `CheckpointError` for a missing, unexpected or wrongly shaped tensor; `PlanError` for
   ///   an embedded plan that is not usable.
   package func load() throws -> DiT {
-    let model = try DiT(
-      config: config, edits: try plan()?.edits ?? [:], weights: FileWeights(file))
-    let known = Set(model.parameters.map(\.name))
-    if let extra = file.names.first(where: { !known.contains($0) }) {
+    let plain = FileWeights(tensors)
+    let weights: any WeightSource = naming == .official ? plain : DiffusersWeights(plain)
+    let model = try DiT(config: config, edits: try plan()?.edits ?? [:], weights: weights)
+    var known = Set(model.parameters.map(\.name))
+    if naming == .diffusers {
+      try DiTKeyMap.requireSharedEmbedders(tensors, depth: config.depth)
+      known = [DiTKeyMap.storedPositionTable]
+      for parameter in model.parameters {
+        let copies = DiTKeyMap.isEmbedder(parameter.name) ? config.depth : 1
+        for block in 0..<copies {
+          known.formUnion(
+            DiTKeyMap.diffusersKeys(parameter.name, embeddersOf: block) ?? [parameter.name])
+        }
+      }
+    }
+    if let extra = tensors.names.first(where: { !known.contains($0) }) {
       throw CheckpointError(
         "\(path): tensor '\(extra)' belongs to no parameter of this model; "
           + "check that the file holds a DiT of depth \(config.depth)")
@@ -114,31 +190,40 @@ package struct DiTFile {
   }
 }
 
-extension DiTConfig {
-  /// Refuses impossible sizes that come from outside.
+/// Metadata beside a file whose format has none: `NAME.json`, an object of texts or objects.
+package enum Sidecar {
+  private static let sizeLimit = 16 << 20
+
+  /// Where the metadata of a file lies.
+  package static func path(of file: String) -> String { file + ".json" }
+
+  /// Reads the metadata; nil if there is none.
   ///
-  /// - Parameter path: The file they come from.
-  /// - Throws: `CheckpointError` that names the key at fault.
-  package func validate(_ path: String) throws {
-    func check(_ condition: Bool, _ key: String, _ found: Any, _ expected: String) throws {
-      if !condition {
-        throw CheckpointError(
-          "\(path): config key '\(key)' is \(found), expected \(expected); the file is damaged")
-      }
+  /// - Throws: `CheckpointError` for a file that is no JSON object.
+  static func read(_ path: String) throws -> [String: String]? {
+    guard access(path, F_OK) == 0 else { return nil }
+    let text = try AtomicFile.read(path, limit: sizeLimit)
+    guard let object = try? JSONSerialization.jsonObject(with: Data(text)),
+      let table = object as? [String: Any]
+    else { throw CheckpointError("\(path): is no JSON object; correct it or remove it") }
+    return try table.mapValues { value in
+      if let text = value as? String { return text }
+      let json = try JSONSerialization.data(
+        withJSONObject: value, options: [.fragmentsAllowed, .sortedKeys])
+      return String(decoding: json, as: UTF8.self)
     }
-    try check((1...1000).contains(depth), "depth", depth, "1 to 1000")
-    try check(
-      (4...65536).contains(hiddenSize) && hiddenSize % 4 == 0, "hidden_size", hiddenSize,
-      "a multiple of 4 up to 65536")
-    try check(
-      numHeads > 0 && hiddenSize % numHeads == 0, "num_heads", numHeads,
-      "a divisor of hidden_size \(hiddenSize)")
-    try check((1...64).contains(patchSize), "patch_size", patchSize, "1 to 64")
-    try check(
-      inputSize > 0 && inputSize <= 4096 && inputSize % patchSize == 0, "input_size", inputSize,
-      "a multiple of patch_size \(patchSize)")
-    try check((1...4096).contains(inChannels), "in_channels", inChannels, "1 to 4096")
-    try check((1...10_000_000).contains(numClasses), "num_classes", numClasses, "at least 1")
-    try check(mlpRatio > 0 && mlpRatio <= 64, "mlp_ratio", mlpRatio, "more than 0, at most 64")
+  }
+
+  /// Writes the metadata of a file, as objects where they are JSON.
+  ///
+  /// - Throws: `CheckpointError` if it cannot be written.
+  package static func write(_ metadata: [String: String], beside file: String) throws {
+    let values = metadata.mapValues { text -> Any in
+      let object = try? JSONSerialization.jsonObject(with: Data(text.utf8))
+      return object ?? text
+    }
+    let json = try JSONSerialization.data(
+      withJSONObject: values, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+    try AtomicFile.write(json, to: path(of: file))
   }
 }

@@ -6,8 +6,8 @@ struct ParityCase: Sendable {
   let refusal: @Sendable (Fixture) throws -> String?
   /// Runs the engine and compares.
   let run: @Sendable (ParityCheck) throws -> Void
-  /// Why a family that is a folder is not run; nil for files.
-  var folderReason: String?
+  /// Opens the files of a family that is a folder; nil for families of fixtures.
+  var runFolder: (@Sendable (_ name: String, _ path: String) -> ParityResult)?
 
   /// A family that this build runs.
   init(
@@ -24,10 +24,12 @@ struct ParityCase: Sendable {
     ParityCase(prefix, refusal: { _ in reason }, run: { _ in })
   }
 
-  /// A folder that this build does not run yet.
-  static func unsupportedFolder(_ prefix: String, _ reason: String) -> ParityCase {
-    var family = unsupported(prefix, reason)
-    family.folderReason = reason
+  /// A family that is a folder of files which are no fixtures.
+  static func folder(
+    _ prefix: String, run: @escaping @Sendable (_ name: String, _ path: String) -> ParityResult
+  ) -> ParityCase {
+    var family = ParityCase(prefix, run: { _ in })
+    family.runFolder = run
     return family
   }
 
@@ -46,9 +48,9 @@ struct ParityCase: Sendable {
     ParityCase("analysis_ref", run: AnalysisCases.statistics),
     ParityCase("fid_ref", run: AnalysisCases.frechetDistance),
     .unsupported("diffusion_dpmpp", "there is no DPM-Solver++ sampler yet"),
-    .unsupported("dit_diffusers", "DiT weights in the naming of diffusers are not read yet"),
+    ParityCase("dit_diffusers", run: DiffusersCases.run),
     .unsupported("pixart_tiny", "there is no PixArt model yet"),
-    .unsupportedFolder("pt_formats", "PyTorch archives are not read yet"),
+    .folder("pt_formats", run: FormatCases.run),
     .unsupported("stage2_ref", "finetuning of the hybrid model needs operator mlp_hyena_x"),
   ]
 

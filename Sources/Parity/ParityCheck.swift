@@ -112,7 +112,12 @@ final class ParityCheck {
 
   /// Refuses a parameter list whose names differ from those of the reference.
   func requireNames(_ parameters: [Parameter]) throws {
-    let left = Set(try fixture.parameters().keys).subtracting(parameters.map(\.name)).sorted()
+    try requireSameNames(try fixture.parameters().keys, parameters)
+  }
+
+  /// Refuses a parameter list that lacks one of the names.
+  func requireSameNames(_ names: some Sequence<String>, _ parameters: [Parameter]) throws {
+    let left = Set(names).subtracting(parameters.map(\.name)).sorted()
     if let first = left.first {
       throw ParityError(
         "\(fixture.path): parameter '\(first)' does not exist in the engine's module; check the"

@@ -63,14 +63,15 @@ package struct ParityReport: Sendable {
         "\(directory): has no file *.safetensors, expected a folder of reference files; check the"
           + " path")
     }
-    for entry in entries where !entry.hasSuffix(".safetensors") {
-      if let family = ParityCase.family(of: entry), let folderReason = family.folderReason {
-        unsupported.append(Unsupported(name: entry, reason: folderReason))
+    for entry in entries {
+      let path = folder.appending(path: entry).path
+      let result: ParityResult?
+      if entry.hasSuffix(".safetensors") {
+        result = run(String(entry.dropLast(".safetensors".count)), path: path)
+      } else {
+        result = ParityCase.family(of: entry)?.runFolder?(entry, path)
       }
-    }
-    for file in files {
-      let name = String(file.dropLast(".safetensors".count))
-      guard let result = run(name, path: folder.appending(path: file).path) else { continue }
+      guard let result else { continue }
       results.append(result)
       onResult(result)
     }

@@ -12,7 +12,8 @@ struct Espalier: ParsableCommand {
     subcommands: [
       ExploreCommand.self,
       PlanCommand.self, DistillCommand.self, SampleCommand.self, EvaluateCommand.self,
-      AnalyzeCommand.self, RunsCommand.self, InspectCommand.self, PretrainCommand.self,
+      AnalyzeCommand.self, RunsCommand.self, InspectCommand.self, ConvertCommand.self,
+      PretrainCommand.self,
       ParityCommand.self,
       ShapesCommand.self, WorkerCommand.self, BenchCommand.self,
     ], defaultSubcommand: ExploreCommand.self)

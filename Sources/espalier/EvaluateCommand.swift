@@ -12,7 +12,7 @@ struct EvaluateCommand: ParsableCommand {
       features stand in for Inception metrics on the shipped model; they are not comparable to them.
       """)
 
-  @Argument(help: "demo, or the path of a DiT safetensors file (also a grafted one).")
+  @Argument(help: modelHelp)
   var model = "demo"
   @Option(help: "Number of samples, balanced over the classes.") var samples = 1000
   @Option(help: "Graft this plan onto the model, with fresh weights or those of --weights.")

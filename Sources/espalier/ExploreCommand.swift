@@ -12,13 +12,13 @@ struct ExploreCommand: ParsableCommand {
     commandName: "explore",
     abstract: "Explore a model's blocks, edit a graft plan, distil and look (the default).")
 
-  @Argument(help: "demo, or the path of a DiT safetensors file.") var model = "demo"
+  @Argument(help: modelHelp) var model = "demo"
   @Option(help: "Open this plan.") var plan: String?
   @Option(help: "Images: auto, sixel, blocks or none.") var graphics = GraphicsMode.auto
   @OptionGroup var runs: RunsOptions
 
   func run() throws {
-    guard model == ModelFiles.demo || FileManager.default.fileExists(atPath: model) else {
+    guard ModelFiles.exists(model) else {
       throw ValidationError("'\(model)' is neither a command nor a model file")
     }
     let files = try ModelFiles(model)

@@ -1,91 +1,176 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
-import Models
 import Grafting
+import Models
 import Plans
 
-/// `espalier inspect`: what a model file holds.
+/// `espalier inspect`: what a file of tensors holds.
 struct InspectCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "inspect", abstract: "Show what a safetensors model file holds.")
+    commandName: "inspect",
+    abstract: "Show what a safetensors, PyTorch or NumPy file, or a folder of diffusers, holds.")
 
-  @Argument(help: "demo, or the path of a safetensors file.") var model = "demo"
-  @Flag(help: "List every tensor.") var tensors = false
+  @Argument(help: modelHelp) var model = "demo"
+  @Flag(help: "List every tensor, and the values that are none.") var tensors = false
+  @Option(help: "The entry of a training checkpoint to take, such as ema or model.")
+  var container: String?
   @OptionGroup var output: OutputOptions
 
-  private struct TensorRow: Encodable { let name, dtype: String, shape: [Int] }
-  private struct Report: Encodable {
-    let path: String
-    let bytes, tensorCount, parameters: Int
-    let dtypes: [String: Int]
-    let model: ModelShape?
-    let classNames: [String]
-    let plan: String?
-    let edits: [String: String]
-    let parametersByBlock: [Int]
-    let metadataKeys: [String]
-    let tensors: [TensorRow]?
-  }
-
   func run() throws {
-    let path = model == ModelFiles.demo ? try ModelFiles(model).modelPath : model
-    let file = try SafetensorsFile(path: path)
-    let report = try make(file)
+    let report = try InspectReport(model, container: container, listsTensors: tensors)
     if output.json { return try output.printJSON(report) }
-    print(
-      "\(report.path): \(report.tensorCount) tensors, \(report.parameters) elements, \(report.bytes) bytes"
-    )
-    print(
-      "dtypes: \(report.dtypes.sorted { $0.key < $1.key }.map { "\($0.key) x\($0.value)" }.joined(separator: ", "))"
-    )
-    if let shape = report.model {
-      print(
-        "DiT: depth \(shape.depth), hidden size \(shape.hiddenSize), heads \(shape.numHeads), patch \(shape.patchSize), "
-          + "latents \(shape.inChannels)x\(shape.inputSize)x\(shape.inputSize), \(shape.tokens) tokens, \(shape.numClasses) classes"
-      )
-    }
-    if !report.classNames.isEmpty { print("classes: \(report.classNames.joined(separator: ", "))") }
-    if let plan = report.plan { print("grafted by plan '\(plan)'") }
-    for (id, label) in report.edits.sorted(by: {
-      (SlotID($0.key)?.block ?? 0) < (SlotID($1.key)?.block ?? 0)
-    }) {
-      print("  \(id)  \(label)")
-    }
-    if !report.parametersByBlock.isEmpty {
-      print(
-        "parameters by block: \(report.parametersByBlock.map(String.init).joined(separator: " "))")
-    }
-    for row in report.tensors ?? [] { print("  \(row.dtype)  \(row.shape)  \(row.name)") }
+    report.lines.forEach { print($0) }
+  }
+}
+
+/// What is told of a file.
+private struct InspectReport: Encodable {
+  struct TensorRow: Encodable {
+    let name, dtype: String
+    let shape: [Int]
+  }
+  struct EntryRow: Encodable {
+    let name: String
+    let tensors, elements: Int
   }
 
-  private func make(_ file: SafetensorsFile) throws -> Report {
-    let entries = file.names.compactMap { file.entry($0) }
-    let dit = file.metadata["config"] == nil ? nil : try? DiTFile(path: file.path)
-    let plan = try dit?.plan()
-    var byBlock = [Int](repeating: 0, count: dit?.config.depth ?? 0)
-    var (bytes, elements) = (0, 0)
-    for entry in entries {
-      let count = entry.shape.reduce(1, *)
-      bytes += entry.byteCount
-      elements += count
-      let parts = entry.name.split(separator: ".")
-      if parts.count > 1, parts[0] == "blocks", let block = Int(parts[1]),
-        byBlock.indices.contains(block)
-      {
-        byBlock[block] += count
+  let path, format: String
+  let bytes, tensorCount, parameters: Int
+  let dtypes: [String: Int]
+  let container: String?
+  let entries: [EntryRow]
+  let strippedPrefixes: [String]
+  let model: ModelShape?
+  let modelName, naming: String?
+  /// Why the weights of a DiT cannot be used as a model.
+  let modelFault: String?
+  let classNames: [String]
+  let plan: String?
+  let edits: [String: String]
+  let parametersByBlock: [Int]
+  let metadataKeys: [String]
+  let valueCount: Int
+  let tensors: [TensorRow]?
+  let values: [String: String]?
+
+  init(_ name: String, container: String?, listsTensors: Bool) throws {
+    let place = try ModelFiles.weights(of: name)
+    let file = try Checkpoint.open(place)
+    let dict = try StateDict(file, container: container)
+    let all = file.names.compactMap { file.entry($0) }
+    path = place
+    format = file.format
+    bytes = all.reduce(0) { $0 + $1.byteCount }
+    tensorCount = all.count
+    dtypes = Dictionary(all.map { ($0.dtype.rawValue, 1) }, uniquingKeysWith: +)
+    self.container = dict.container
+    strippedPrefixes = dict.strippedPrefixes
+    entries = dict.container == nil ? [] : Self.entries(of: file, all)
+    metadataKeys = file.metadata.keys.sorted()
+    valueCount = file.values.count
+
+    var dit: DiTFile?
+    var fault: String?
+    let isDiT =
+      file.metadata["config"] != nil || dict.entry("x_embedder.proj.weight") != nil
+      || dict.entry("transformer_blocks.0.norm1.linear.weight") != nil
+    if isDiT {
+      do {
+        dit = try ModelFiles.open(name, container: container)
+      } catch {
+        fault = file.metadata["config"] == nil ? String(describing: error) : nil
       }
     }
-    return Report(
-      path: file.path, bytes: bytes, tensorCount: entries.count, parameters: elements,
-      dtypes: Dictionary(entries.map { ($0.dtype.rawValue, 1) }, uniquingKeysWith: +),
-      model: dit?.shape, classNames: dit?.classNames ?? [], plan: plan?.name,
-      edits: Dictionary(
-        uniqueKeysWithValues: (plan?.edits ?? [:]).map { id, spec in
-          (id.description, OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name)
-        }),
-      parametersByBlock: byBlock, metadataKeys: file.metadata.keys.sorted(),
-      tensors: tensors
-        ? entries.map { TensorRow(name: $0.name, dtype: $0.dtype.rawValue, shape: $0.shape) } : nil)
+    let plan = try dit?.plan()
+    model = dit?.shape
+    modelName = dit?.config.publishedName
+    naming = dit?.naming.rawValue
+    modelFault = fault
+    classNames = dit?.classNames ?? []
+    self.plan = plan?.name
+    edits = Dictionary(
+      uniqueKeysWithValues: (plan?.edits ?? [:]).map { id, spec in
+        (id.description, OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name)
+      })
+    var byBlock = [Int](repeating: 0, count: dit?.config.depth ?? 0)
+    var elements = 0
+    for entry in dict.names.compactMap({ dict.entry($0) }) {
+      elements += entry.count
+      let parts = entry.name.split(separator: ".")
+      if parts.count > 1, parts[0] == "blocks" || parts[0] == "transformer_blocks",
+        let block = Int(parts[1]), byBlock.indices.contains(block)
+      {
+        byBlock[block] += entry.count
+      }
+    }
+    parameters = elements
+    parametersByBlock = byBlock
+    tensors =
+      listsTensors
+      ? all.map { TensorRow(name: $0.name, dtype: $0.dtype.rawValue, shape: $0.shape) } : nil
+    values = listsTensors && !file.values.isEmpty ? file.values.mapValues(\.text) : nil
+  }
+
+  private static func entries(of file: any TensorFile, _ all: [TensorEntry]) -> [EntryRow] {
+    StateDict.topLevelKeys(of: file).map { key in
+      let own = all.filter { $0.name == key || $0.name.hasPrefix(key + ".") }
+      return EntryRow(
+        name: key, tensors: own.count, elements: own.reduce(0) { $0 + $1.count })
+    }
+  }
+
+  /// The report as text.
+  var lines: [String] {
+    var lines = [
+      "\(path): \(format), \(tensorCount) tensors, \(parameters) elements, \(bytes) bytes",
+      "dtypes: "
+        + dtypes.sorted { $0.key < $1.key }.map { "\($0.key) x\($0.value)" }
+        .joined(separator: ", "),
+    ]
+    if let container {
+      lines.append("container: training checkpoint, taken is '\(container)' of")
+      lines += entries.map { "  \($0.name)  \($0.tensors) tensors, \($0.elements) elements" }
+    } else {
+      lines.append("container: plain state dict")
+    }
+    if !strippedPrefixes.isEmpty {
+      lines.append("stripped prefixes: \(strippedPrefixes.joined(separator: " "))")
+    }
+    if valueCount > 0 { lines.append("values that are no tensors: \(valueCount)") }
+    if let shape = model {
+      lines.append(
+        "\(modelName ?? "DiT"): depth \(shape.depth), hidden size \(shape.hiddenSize),"
+          + " heads \(shape.numHeads), patch \(shape.patchSize),"
+          + " latents \(shape.inChannels)x\(shape.inputSize)x\(shape.inputSize),"
+          + " \(shape.tokens) tokens, \(shape.numClasses) classes, \(naming ?? "") names")
+    }
+    if let modelFault { lines.append("no usable model: \(modelFault)") }
+    if !classNames.isEmpty {
+      lines.append("classes: \(classNames.prefix(20).joined(separator: ", "))")
+    }
+    if let plan { lines.append("grafted by plan '\(plan)'") }
+    lines += edits.sorted { (SlotID($0.key)?.block ?? 0) < (SlotID($1.key)?.block ?? 0) }
+      .map { "  \($0.key)  \($0.value)" }
+    if !parametersByBlock.isEmpty {
+      lines.append(
+        "parameters by block: \(parametersByBlock.map(String.init).joined(separator: " "))")
+    }
+    lines += (tensors ?? []).map { "  \($0.dtype)  \($0.shape)  \($0.name)" }
+    lines += (values ?? [:]).sorted { $0.key < $1.key }.map { "  \($0.key) = \($0.value)" }
+    return lines
+  }
+}
+
+extension PlainValue {
+  /// The value for people.
+  fileprivate var text: String {
+    switch self {
+    case .none: "none"
+    case .truth(let flag): String(flag)
+    case .integer(let number): String(number)
+    case .number(let number): String(number)
+    case .text(let text): text
+    }
   }
 }

@@ -6,6 +6,10 @@ import Runs
 /// The version that runs and files record.
 let espalierVersion = "0.1.0"
 
+/// What a model argument may be.
+let modelHelp: ArgumentHelp =
+  "demo, the path of a DiT's weights (.safetensors, .pt), a folder of diffusers, or DiT-XL/2."
+
 /// `--json` on every command.
 struct OutputOptions: ParsableArguments {
   @Flag(help: "Print the result as JSON on standard output.")

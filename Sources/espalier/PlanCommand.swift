@@ -13,7 +13,8 @@ struct PlanCommand: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Write an empty plan for a model.")
 
     @Argument(help: "The plan file to write.") var plan: String
-    @Option(help: "The model: demo, or the path of a DiT safetensors file.") var model = "demo"
+    @Option(help: "The model: demo, the path of a DiT's weights, or a folder of diffusers.")
+    var model = "demo"
     @Option(help: "The plan's name (default: the file's).") var name: String?
     @Option(help: "Seed of fresh weights and training samples.") var seed: UInt64 = 0
     @Flag(help: "Replace an existing file.") var force = false

@@ -201,7 +201,8 @@ import Testing
     let commands = [
       "", "explore", "plan", "plan new", "plan set", "plan show", "plan validate", "distill",
       "sample", "evaluate", "analyze", "runs", "runs list", "runs show", "runs follow",
-      "runs pause", "runs resume", "runs cancel", "inspect", "pretrain", "parity", "shapes",
+      "runs pause", "runs resume", "runs cancel", "inspect", "convert", "pretrain", "parity",
+      "shapes",
     ]
     for command in commands {
       let help = try scratch.run(command.split(separator: " ").map(String.init) + ["--help"])

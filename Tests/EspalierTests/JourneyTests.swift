@@ -80,6 +80,35 @@ struct RunSummary: Decodable {
     #expect(report.parameters * 4 == report.bytes)
   }
 
+  /// The shipped model as a PyTorch file and as a folder of diffusers draws the same images, and every
+  /// command that takes a model takes them.
+  @Test func convertedModelsDrawTheSame() throws {
+    let scratch = try Scratch()
+    _ = try scratch.tinyModel()
+    #expect(try scratch.espalier("convert", "model.safetensors", "--to", "model.pt").code == 0)
+    let folder = try scratch.espalier(
+      "convert", "model.pt", "--to", "pipeline", "--naming", "diffusers", "--json")
+    #expect(folder.code == 0 && folder.output.contains("vae/config.json"))
+    var images: Set<Data> = []
+    for model in ["model.safetensors", "model.pt", "pipeline"] {
+      let outcome = try scratch.espalier(
+        "sample", model, "--npz", "x.npz", "--count", "3", "--steps", "2", "--json")
+      #expect(outcome.code == 0, "\(outcome.complaint)")
+      images.insert(try Data(contentsOf: URL(fileURLWithPath: scratch.path + "/x.npz")))
+      let report: ModelReport = try scratch.espalier("inspect", model, "--json").json()
+      #expect(report.model?.depth == 2 && report.classNames.count == 10)
+      #expect(try scratch.espalier("plan", "new", "p.json", "--model", model, "--force").code == 0)
+      #expect(try scratch.espalier("analyze", model, "--samples", "1", "--json").code == 0)
+    }
+    #expect(images.count == 1)
+    let batch = try Checkpoint.open(scratch.path + "/x.npz")
+    #expect(batch.entry("arr_0")?.shape == [3, 64, 64, 3])
+    try scratch.expectRefusal(
+      ["convert", "model.pt", "--to", "folder"], mentions: ["folder: ends in neither"])
+    try scratch.expectRefusal(
+      ["inspect", "model.pt", "--container", "ema"], mentions: ["model.pt: ", "'ema'"])
+  }
+
   @Test func listsNoRuns() throws {
     let scratch = try Scratch()
     let rows: [RunRow] = try scratch.espalier("runs", "--json").json()

@@ -18,9 +18,11 @@ struct ParityTests {
   /// What this version of the engine must be able to run.
   nonisolated private static let required = [
     "analysis_ref", "diffusion_ddim", "diffusion_losses", "diffusion_psample",
-    "diffusion_schedule", "dit_tiny", "op_hyena_x_n16", "op_hyena_x_n64", "op_mha_n16",
+    "diffusion_schedule", "dit_diffusers", "dit_tiny", "op_hyena_x_n16", "op_hyena_x_n64",
+    "op_mha_n16",
     "op_mha_n64", "op_mlp_r3_n16", "op_mlp_r3_n64", "op_mlp_r4_n16", "op_mlp_r4_n64",
-    "op_mlp_r6_n16", "op_mlp_r6_n64", "op_swa_n16", "op_swa_n64", "stage1_ref", "vae_tiny",
+    "op_mlp_r6_n16", "op_mlp_r6_n64", "op_swa_n16", "op_swa_n64", "pt_formats", "stage1_ref",
+    "vae_tiny",
   ]
 
   @Test(.enabled(if: areAvailable, "reference files are absent"))

@@ -1,0 +1,165 @@
+import Checkpoints
+import Foundation
+import TensorCore
+
+/// Writes DiTs in the formats and namings that other programs read.
+package enum DiTWriter {
+  /// What to write.
+  package struct Choice {
+    /// Names of the parameters.
+    package var naming: DiTNaming
+    /// Type of the elements: F32, F16 or BF16.
+    package var dtype: DType
+
+    /// Chooses.
+    package init(naming: DiTNaming = .official, dtype: DType = .f32) {
+      self.naming = naming
+      self.dtype = dtype
+    }
+  }
+
+  /// The endings of files that are written in PyTorch's format.
+  private static let torchEndings = [".pt", ".pth", ".bin", ".ckpt"]
+
+  /// Writes a model to `path`: a PyTorch archive (`.pt`, `.pth`, `.bin`, `.ckpt`) with its metadata in
+  /// `NAME.json` beside it, a safetensors file, or else a pipeline folder of diffusers.
+  ///
+  /// - Parameters:
+  ///   - model: The network.
+  ///   - metadata: Its configuration and, for a grafted model, its plan.
+  ///   - classNames: Names of its classes, if known.
+  ///   - choice: Names and type.
+  ///   - path: The file or folder to write.
+  /// - Returns: The files that were written.
+  /// - Throws: `CheckpointError` if the file cannot be written, or the naming does not fit.
+  package static func write(
+    _ model: DiT, metadata: [String: String], classNames: [String], as choice: Choice,
+    to path: String
+  ) throws -> [String] {
+    let items = try items(model, choice, path: path)
+    if torchEndings.contains(where: path.hasSuffix) {
+      try TorchWriter.write(items, to: path)
+      try Sidecar.write(metadata, beside: path)
+      return [path, Sidecar.path(of: path)]
+    }
+    // Other libraries look for the framework that the tensors are laid out for.
+    let metadata = metadata.merging(["format": "pt"]) { $1 }
+    if path.hasSuffix(".safetensors") {
+      try SafetensorsWriter.write(items, metadata: metadata, to: path)
+      return [path]
+    }
+    guard choice.naming == .diffusers else {
+      throw CheckpointError(
+        "\(path): ends in neither .pt, .pth, .bin, .ckpt nor .safetensors; name such a file, or write a"
+          + " folder with the naming of diffusers")
+    }
+    let folder = "\(path)/transformer"
+    try AtomicFile.makeDirectory(folder)
+    let files = [
+      "\(folder)/diffusion_pytorch_model.safetensors", "\(folder)/config.json",
+      "\(path)/model_index.json", "\(path)/scheduler/scheduler_config.json",
+    ]
+    try SafetensorsWriter.write(items, metadata: metadata, to: files[0])
+    try writeJSON(diffusersConfig(model.config), to: files[1])
+    var index: [String: Any] = [
+      "_class_name": "DiTPipeline", "transformer": ["diffusers", "DiTTransformer2DModel"],
+      "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "DDIMScheduler"],
+    ]
+    if !classNames.isEmpty {
+      index["id2label"] = Dictionary(
+        uniqueKeysWithValues: classNames.enumerated().map { (String($0), $1) })
+    }
+    try writeJSON(index, to: files[2])
+    try AtomicFile.makeDirectory("\(path)/scheduler")
+    try writeJSON(
+      [
+        "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_start": 0.0001,
+        "beta_end": 0.02, "beta_schedule": "linear", "clip_sample": false,
+        "prediction_type": "epsilon",
+      ], to: files[3])
+    return files
+  }
+
+  /// The parameters under the chosen names.
+  private static func items(_ model: DiT, _ choice: Choice, path: String) throws -> [TensorItem] {
+    try model.parameters.flatMap { parameter -> [TensorItem] in
+      let value = parameter.value
+      guard choice.naming == .diffusers else {
+        return [
+          TensorItem(name: parameter.name, shape: value.shape, dtype: choice.dtype) { value.values }
+        ]
+      }
+      guard model.config.mlpRatio == 4 else {
+        throw CheckpointError(
+          "\(path): the model's MLP ratio is \(model.config.mlpRatio), but diffusers knows only 4;"
+            + " use the official naming")
+      }
+      guard DiTKeyMap.diffusersKeys(parameter.name) != nil else {
+        throw CheckpointError(
+          "\(path): parameter '\(parameter.name)' of the grafted model has no name in diffusers;"
+            + " use the official naming")
+      }
+      let copies = DiTKeyMap.isEmbedder(parameter.name) ? model.config.depth : 1
+      return (0..<copies).flatMap { block -> [TensorItem] in
+        let keys = DiTKeyMap.diffusersKeys(parameter.name, embeddersOf: block) ?? []
+        return keys.enumerated().map { part, key in
+          let rows = value.shape[0] / keys.count
+          let piece = value.rows((part * rows)..<((part + 1) * rows))
+          return TensorItem(name: key, shape: piece.shape, dtype: choice.dtype) { piece.values }
+        }
+      }
+    }
+  }
+
+  private static func diffusersConfig(_ config: DiTConfig) -> [String: Any] {
+    [
+      "_class_name": "DiTTransformer2DModel", "num_attention_heads": config.numHeads,
+      "attention_head_dim": config.hiddenSize / config.numHeads, "in_channels": config.inChannels,
+      "out_channels": config.outChannels, "num_layers": config.depth,
+      "patch_size": config.patchSize, "sample_size": config.inputSize,
+      "num_embeds_ada_norm": config.numClasses, "norm_type": "ada_norm_zero",
+      "activation_fn": "gelu-approximate", "attention_bias": true, "dropout": 0.0,
+      "norm_elementwise_affine": false, "norm_eps": config.mlpNormEpsilon,
+      "norm_num_groups": 32, "upcast_attention": false,
+    ]
+  }
+
+  /// Writes an autoencoder's weights and configuration as diffusers has them.
+  ///
+  /// - Parameters:
+  ///   - source: The autoencoder's file or folder.
+  ///   - folder: The folder to write.
+  /// - Returns: The files that were written.
+  /// - Throws: `CheckpointError` if the source is no autoencoder or the folder cannot be written.
+  package static func writeAutoencoder(_ source: String, to folder: String) throws -> [String] {
+    let file = try AutoencoderKL.file(of: source)
+    let config = try AutoencoderKLConfig.find(for: file)
+    var items: [TensorItem] = []
+    for name in file.names {
+      guard let entry = file.entry(name) else { continue }
+      items.append(
+        TensorItem(name: name, shape: entry.shape) { () throws(CheckpointError) in
+          try file.floats(name)
+        })
+    }
+    try AtomicFile.makeDirectory(folder)
+    let files = ["\(folder)/diffusion_pytorch_model.safetensors", "\(folder)/config.json"]
+    try SafetensorsWriter.write(items, metadata: ["format": "pt"], to: files[0])
+    let stages = config.blockOutChannels.count
+    let encoded = try JSONSerialization.jsonObject(with: try JSONEncoder().encode(config))
+    var table = encoded as? [String: Any] ?? [:]
+    table["_class_name"] = "AutoencoderKL"
+    table["act_fn"] = "silu"
+    table["down_block_types"] = [String](repeating: "DownEncoderBlock2D", count: stages)
+    table["up_block_types"] = [String](repeating: "UpDecoderBlock2D", count: stages)
+    try writeJSON(table, to: files[1])
+    return files
+  }
+
+  private static func writeJSON(_ table: [String: Any], to path: String) throws {
+    try AtomicFile.write(
+      try JSONSerialization.data(
+        withJSONObject: table, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]),
+      to: path)
+  }
+}

@@ -1,0 +1,61 @@
+import ArgumentParser
+import Checkpoints
+import Foundation
+import Grafting
+import Models
+
+/// `espalier convert`: a model in another format or naming.
+struct ConvertCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "convert",
+    abstract: "Write a model in another file format or naming.",
+    discussion: """
+      A name that ends in .pt, .pth, .bin or .ckpt gets a PyTorch archive that torch.load reads with \
+      weights_only, and its configuration in NAME.json beside it; .safetensors a safetensors file. With \
+      --naming diffusers any other name becomes a pipeline folder. diffusers itself divides the \
+      timesteps' exponents by 127, the official model by 128; Espalier keeps to the model it converted.
+      """)
+
+  @Argument(help: modelHelp) var model = "demo"
+  @Option(help: "The file or folder to write.") var to: String
+  @Option(help: "Names of the parameters: official or diffusers.") var naming = DiTNaming.official
+  @Option(help: "Type of the numbers: f32, f16 or bf16.") var dtype = StoredType.f32
+  @Option(help: "The entry of a training checkpoint to take, such as ema or model.")
+  var container: String?
+  @Option(help: "Attention heads of a model whose file does not tell them.") var heads: Int?
+  @OptionGroup var output: OutputOptions
+
+  /// The types that can be written.
+  enum StoredType: String, ExpressibleByArgument, CaseIterable {
+    case f32, f16, bf16
+
+    var dtype: DType {
+      switch self {
+      case .f32: .f32
+      case .f16: .f16
+      case .bf16: .bf16
+      }
+    }
+  }
+
+  func validate() throws {
+    guard heads.map({ $0 > 0 }) ?? true else {
+      throw ValidationError("--heads is \(heads ?? 0); give a positive number")
+    }
+  }
+
+  func run() throws {
+    let file = try ModelFiles.open(model, container: container, numHeads: heads)
+    let network = try file.load()
+    var files = try DiTWriter.write(
+      network, metadata: try file.metadata(), classNames: file.classNames,
+      as: .init(naming: naming, dtype: dtype.dtype), to: to)
+    if DiffusersFolder.isFolder(to), let autoencoder = try ModelFiles(model).autoencoderPath {
+      files += try DiTWriter.writeAutoencoder(autoencoder, to: "\(to)/vae")
+    }
+    if output.json { return try output.printJSON(["files": files]) }
+    for file in files { print(file) }
+  }
+}
+
+extension DiTNaming: ExpressibleByArgument {}

@@ -1,0 +1,131 @@
+import Checkpoints
+import Foundation
+import Models
+import Nn
+import TensorCore
+import Testing
+
+@MainActor @Suite("DiT files")
+struct DiTFileTests {
+  /// Random numbers even where a fresh model starts with zeros.
+  private struct RandomWeights: WeightSource {
+    func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+      var drawn = initializer
+      if case .zeros = initializer { drawn = .normal(0.05) }
+      return FreshWeights(seed: 3).tensor(name, shape, drawn)
+    }
+  }
+
+  private func withFolder<Result>(_ body: (String) throws -> Result) throws -> Result {
+    let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString).path
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    return try body(folder)
+  }
+
+  private let config = DiTConfig(
+    depth: 2, hiddenSize: 24, numHeads: 2, patchSize: 2, inputSize: 8, numClasses: 3)
+
+  private func output(_ model: DiT) -> [Float] {
+    var random = RandomStream(seed: 5)
+    return model.predict(
+      random.normal([2, 4, 8, 8]), DiT.Conditioning(timesteps: [3, 900], labels: [0, 3])
+    ).values
+  }
+
+  @Test(
+    arguments: [
+      ("m.pt", .official), ("m.safetensors", .official), ("m.pt", .diffusers),
+      ("m.safetensors", .diffusers), ("pipeline", .diffusers),
+    ] as [(String, DiTNaming)])
+  func everyFormatAndNamingGivesTheSameModel(name: String, naming: DiTNaming) throws {
+    for shift in 0...1 {
+      var config = config
+      config.frequencyShift = shift
+      config.mlpNormEpsilon = shift == 0 ? 1e-6 : 1e-5
+      let model = try DiT(config: config, weights: RandomWeights())
+      try withFolder { folder in
+        let metadata = try DiTFile.metadata(
+          config: config, classNames: ["a", "b", "c"], name: "x")
+        _ = try DiTWriter.write(
+          model, metadata: metadata, classNames: ["a", "b", "c"], as: .init(naming: naming),
+          to: "\(folder)/\(name)")
+        let file = try DiTFile(path: "\(folder)/\(name)")
+        #expect(file.config == config && file.naming == naming)
+        #expect(file.classNames == ["a", "b", "c"])
+        #expect(output(try file.load()) == output(model))
+      }
+    }
+  }
+
+  /// Without metadata, the folder's own configuration decides, with the conventions of diffusers.
+  @Test func foldersOfDiffusersKeepItsConventions() throws {
+    var config = config
+    config.frequencyShift = 1
+    config.mlpNormEpsilon = 1e-5
+    let model = try DiT(config: config, weights: RandomWeights())
+    try withFolder { folder in
+      _ = try DiTWriter.write(
+        model, metadata: [:], classNames: [], as: .init(naming: .diffusers), to: folder)
+      let file = try DiTFile(path: folder)
+      #expect(file.config == config)
+      #expect(output(try file.load()) == output(model))
+      let other = try DiT(config: self.config, weights: RandomWeights())
+      #expect(output(try file.load()) != output(other))
+      #expect(file.files.contains { $0.hasSuffix("transformer/config.json") })
+    }
+  }
+
+  @Test func shapesTellTheConfiguration() throws {
+    for (learnSigma, classes) in [(true, 3), (false, 7)] {
+      var config = config
+      config.learnSigma = learnSigma
+      config.numClasses = classes
+      let model = try DiT(config: config, weights: RandomWeights())
+      try withFolder { folder in
+        let path = "\(folder)/m.pt"
+        _ = try DiTWriter.write(model, metadata: [:], classNames: [], as: .init(), to: path)
+        try FileManager.default.removeItem(atPath: Sidecar.path(of: path))
+        let error = #expect(throws: CheckpointError.self) { try DiTFile(path: path) }
+        #expect(error?.message.contains("num_heads") ?? false)
+        #expect(try DiTFile(path: path, numHeads: 2).config == config)
+        try Data("{\"config\": {\"num_heads\": 2}}".utf8).write(to: URL(filePath: path + ".json"))
+        let file = try DiTFile(path: path)
+        #expect(file.config == config)
+        #expect(output(try file.load()) == output(model))
+      }
+    }
+  }
+
+  @Test func publishedModelsByName() throws {
+    let parameters = [
+      "DiT-S/2": 384, "DiT-B/4": 768, "DiT-L/4": 1024, "DiT-XL/2": 1152, "DiT-XL/8": 1152,
+    ]
+    for (name, hiddenSize) in parameters {
+      let config = try #require(DiTConfig(named: name, imageSize: 512))
+      #expect(config.hiddenSize == hiddenSize && config.inputSize == 64)
+      #expect(config.publishedName == name && config.numClasses == 1000)
+    }
+    #expect(DiTConfig(named: "DiT-XL/3") == nil && DiTConfig(named: "DiT-M/2") == nil)
+    #expect(DiTConfig(named: "DiT-XL/2", imageSize: 300) == nil)
+  }
+
+  @Test func embeddersThatDifferAreRefused() throws {
+    let model = try DiT(config: config, weights: RandomWeights())
+    try withFolder { folder in
+      _ = try DiTWriter.write(
+        model, metadata: [:], classNames: [], as: .init(naming: .diffusers), to: folder)
+      let path = try DiffusersFolder.weights(in: "\(folder)/transformer")
+      let file = try SafetensorsFile(path: path)
+      let changed = "transformer_blocks.1.norm1.emb.timestep_embedder.linear_2.bias"
+      let items = try file.names.map { name in
+        var floats = try file.floats(name)
+        if name == changed { floats[0] += 1 }
+        return TensorItem(name: name, shape: try #require(file.entry(name)).shape, floats: floats)
+      }
+      try SafetensorsWriter.write(items, metadata: [:], to: path)
+      let error = #expect(throws: CheckpointError.self) { try DiTFile(path: folder).load() }
+      #expect(error?.message.contains(changed) ?? false)
+    }
+  }
+}
