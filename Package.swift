@@ -29,7 +29,8 @@ let package = Package(
   name: "espalier",
   products: [.executable(name: "espalier", targets: ["espalier"])],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
   ],
   targets: [
     // System libraries: module maps only.
@@ -58,6 +59,9 @@ let package = Package(
     library("ImageSources", ["Checkpoints"]),
     library(
       "Models", ["Operators", "Plans", "Checkpoints", "Nn", "Autograd", "TensorCore", "CKernels"]),
+    library(
+      "OfficialFormat",
+      ["Models", "Plans", "Checkpoints", .product(name: "Yams", package: "Yams")]),
     library("Sampling", ["TensorCore"]),
     library("Analysis", ["TensorCore", "COpenBLAS"]),
     library(
@@ -89,7 +93,8 @@ let package = Package(
     .executableTarget(
       name: "espalier",
       dependencies: [
-        "Explorer", "TerminalUI", "Jobs", "Parity", "Runs", "Grafting", "Analysis", "Sampling",
+        "Explorer", "TerminalUI", "Jobs", "Parity", "OfficialFormat", "Runs", "Grafting",
+        "Analysis", "Sampling",
         "Models",
         "Operators", "Plans", "Checkpoints", "ImageSources", "Nn", "Autograd", "TensorCore",
         "Assets",
@@ -107,6 +112,7 @@ let package = Package(
       "Models",
       ["Models", "Operators", "Plans", "Checkpoints", "Nn", "Autograd", "TensorCore", "Assets"],
       exclude: ["Fixtures"]),
+    tests("OfficialFormat", ["OfficialFormat", "Models", "Operators", "Plans"]),
     tests("Sampling", ["Sampling", "TensorCore"]),
     tests("Analysis", ["Analysis", "TensorCore"]),
     tests(

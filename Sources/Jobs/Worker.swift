@@ -39,6 +39,8 @@ package enum Worker {
       heartbeat.cancel()
       sources.forEach { $0.cancel() }
     }
+    run.reserveRoomForLastWords()
+    defer { run.releaseRoomForLastWords() }
     print("BLAS core \(Gemm.coreName), \(Parallel.threads) threads")
     do {
       let request = try run.request()
@@ -55,6 +57,7 @@ package enum Worker {
       try? context.emit(.finished(outcome: .cancelled, text: "cancelled at step \(context.step)"))
       return 0
     } catch {
+      run.releaseRoomForLastWords()
       try? context.emit(.finished(outcome: .failed, text: "\(error)"))
       return fail("\(error)")
     }

@@ -164,6 +164,23 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     try write(worker, to: workerPath)
   }
 
+  /// Sets some disk space aside, so that the worker can say why it ends when the disk is full.
+  ///
+  /// On a disk that is full already nothing is set aside; the next write will say so.
+  package func reserveRoomForLastWords() {
+    let filler = Data((0..<16_384).map { UInt8(truncatingIfNeeded: $0 &* 151 &+ 7) })
+    if (try? filler.write(to: URL(fileURLWithPath: reservePath))) == nil {
+      releaseRoomForLastWords()
+    }
+  }
+
+  /// Gives the space back.
+  package func releaseRoomForLastWords() {
+    try? FileManager.default.removeItem(atPath: reservePath)
+  }
+
+  private var reservePath: String { "\(path)/.reserve" }
+
   /// Adds an event to the log.
   ///
   /// - Throws: `RunError` naming the reason, for example a full disk.

@@ -7,7 +7,9 @@ import Plans
 struct PlanCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "plan", abstract: "Make, edit, show and check graft plans.",
-    subcommands: [New.self, Set.self, Show.self, Validate.self])
+    subcommands: [
+      New.self, Set.self, Show.self, Validate.self, Import.self, Export.self,
+    ])
 
   struct New: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Write an empty plan for a model.")
@@ -160,7 +162,7 @@ struct PlanCommand: ParsableCommand {
 extension Slot: ExpressibleByArgument {}
 
 /// What `plan show` prints.
-private struct PlanSummary: Encodable {
+struct PlanSummary: Encodable {
   struct Edit: Encodable {
     let block: Int, slot, `operator`, label: String, config: [String: Double]
   }

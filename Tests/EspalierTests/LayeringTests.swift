@@ -16,11 +16,12 @@ import Testing
     "Models": [
       "Operators", "Plans", "Checkpoints", "Nn", "Autograd", "TensorCore", "CKernels",
     ],
+    "OfficialFormat": ["Models", "Plans", "Checkpoints", "Yams"],
     "Sampling": ["TensorCore"],
     "Analysis": ["TensorCore", "COpenBLAS"],
     "Grafting": [
       "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
-      "Autograd", "TensorCore", "Assets",
+      "Autograd", "TensorCore", "CKernels", "Assets",
     ],
     "Parity": [
       "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Nn",
@@ -33,8 +34,8 @@ import Testing
     "TerminalUI": ["CNcurses", "CSixel", "CTerminal"],
     "Explorer": ["TerminalUI", "Runs", "Plans", "Checkpoints"],
     "espalier": [
-      "Explorer", "TerminalUI", "Jobs", "Parity", "Runs", "Grafting", "Analysis", "Sampling",
-      "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn", "Autograd",
+      "Explorer", "TerminalUI", "Jobs", "Parity", "OfficialFormat", "Runs", "Grafting", "Analysis",
+      "Sampling", "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn", "Autograd",
       "TensorCore", "Assets", "ArgumentParser",
     ],
   ]

@@ -1,0 +1,86 @@
+import Checkpoints
+import Foundation
+import Models
+import Plans
+import Yams
+
+/// A plan in the two files that the official repository reads.
+package struct OfficialExport {
+  /// Text of the sampling configuration.
+  package let graft: String
+  /// Text of the operator's configuration.
+  package let operatorConfig: String
+
+  /// Expresses a plan in the official format.
+  ///
+  /// - Parameters:
+  ///   - plan: A valid plan.
+  ///   - operatorConfigPath: Where the operator's configuration will stand, as the graft names it.
+  ///   - weights: Stage-1 checkpoints by block.
+  ///   - graftedCheckpoint: Checkpoint of the whole grafted model.
+  /// - Throws: `PlanError` that says why the plan cannot be expressed.
+  package init(
+    _ plan: GraftPlan, operatorConfigPath: String, weights: [Int: String] = [:],
+    graftedCheckpoint: String? = nil
+  ) throws {
+    let shape = plan.model.shape
+    let config = DiTConfig(
+      depth: shape.depth, hiddenSize: shape.hiddenSize, numHeads: shape.numHeads,
+      patchSize: shape.patchSize, inputSize: shape.inputSize, inChannels: shape.inChannels,
+      numClasses: shape.numClasses)
+    let imageSize = shape.inputSize * 8
+    guard let name = config.publishedName, DiTConfig(named: name, imageSize: imageSize) == config
+    else {
+      throw PlanError(
+        key: "model",
+        "the official format names published models only (DiT-S, -B, -L, -XL with 1000"
+          + " classes at 256 or 512 pixels), and this one has \(shape.depth) blocks of width"
+          + " \(shape.hiddenSize); keep the plan in Espalier's own format")
+    }
+    let slots = Set(plan.edits.keys.map(\.slot))
+    let specs = Set(plan.edits.values)
+    guard slots.count == 1, specs.count == 1, let slot = slots.first, let spec = specs.first else {
+      let reason =
+        plan.edits.isEmpty
+        ? "no operator is replaced"
+        : slots.count > 1
+          ? "both slots are edited" : "\(specs.count) different operators or settings are used"
+      throw PlanError(
+        key: "blocks",
+        "the official format holds one operator in one slot, and \(reason); export a"
+          + " plan for each")
+    }
+    guard let official = OfficialOperator.all.first(where: { $0.name == spec.name }) else {
+      throw PlanError(
+        key: "blocks",
+        "the official factory has no \(spec.name), only"
+          + " \(OfficialOperator.all.map(\.name).joined(separator: ", "));"
+          + " keep the plan in Espalier's own format")
+    }
+    let blocks = plan.edits.keys.map(\.block).sorted()
+    let map = weights.sorted { $0.key < $1.key }.map { (Node(String($0.key)), Node($0.value)) }
+    let null = Node("null", .implicit, .plain)
+    graft = try Yams.serialize(
+      node: Node([
+        (
+          Node("operator"),
+          Node([
+            (Node("type"), Node(OfficialOperator.type(of: slot))), (Node("name"), Node(spec.name)),
+            (Node("config_filepath"), Node(operatorConfigPath)),
+          ])
+        ),
+        (
+          Node("sample_config"),
+          Node([
+            (Node("init_type"), Node("graft")), (Node("global_seed"), Node(String(plan.seed))),
+            (Node("dit_model_name"), Node(name)),
+            (Node("grafted_dit_ckpt_path"), graftedCheckpoint.map { Node($0) } ?? null),
+            (Node("image_size"), Node(String(imageSize))),
+            (Node("graft_indexes"), Node(blocks.map { Node(String($0)) })),
+            (Node("graft_weights"), map.isEmpty ? null : Node(map)),
+          ])
+        ),
+      ]))
+    operatorConfig = try Yams.serialize(node: try official.configuration(of: spec, shape: shape))
+  }
+}

@@ -1,0 +1,203 @@
+import Checkpoints
+import Foundation
+import Models
+import Plans
+import Yams
+
+/// A graft as a sampling or finetuning configuration of the official repository states it
+/// (keshik6/grafting, `configs/sampling`, `configs/train_stage2`).
+package struct OfficialGraft: Equatable, Sendable {
+  /// The one slot whose operators are replaced.
+  package let slot: Slot
+  /// The one operator that replaces them.
+  package let spec: OperatorSpec
+  /// The published model, for example `DiT-XL/2`, and the side of its images in pixels.
+  package let modelName: String
+  package let imageSize: Int
+  /// The blocks, ascending.
+  package let blocks: [Int]
+  /// Stage-1 checkpoints by block.
+  package let weights: [Int: String]
+  /// Checkpoint of the whole grafted model.
+  package let graftedCheckpoint: String?
+  /// `global_seed`.
+  package let seed: UInt64
+  /// Finetuning rate, where the file has one.
+  package let learningRate: Double?
+  /// What was read but has no effect, in sentences.
+  package let warnings: [String]
+
+  /// Side of the images that one latent position covers.
+  private static let pixelsPerLatent = 8
+  private static let sections = ["sample_config", "train_config"]
+
+  /// Reads a configuration and the operator configuration that it names.
+  ///
+  /// - Parameters:
+  ///   - path: The YAML file.
+  ///   - operatorConfig: The operator's YAML file; nil looks for `operator.config_filepath` in the
+  ///     working directory, beside the file and in every folder above it.
+  ///   - shape: The model that the graft is for.
+  /// - Throws: `PlanError` that names the file, the line and the key that cannot be expressed in a plan.
+  package init(path: String, operatorConfig: String? = nil, shape: ModelShape) throws {
+    let document = try YAMLDocument(path: path)
+    let top = document.top
+    let section = try top.section("operator")
+    guard let place = Self.sections.first(where: { top.value($0) != nil }) else {
+      throw top.error(
+        Self.sections[0],
+        "expected one of \(Self.sections.joined(separator: ", ")), which name the"
+          + " blocks; a stage-1 configuration names none, import the sampling or stage-2 one")
+    }
+    let config = try top.section(place)
+    modelName = try config.text("dit_model_name")
+    imageSize = try config.integer("image_size")
+    try Self.check(modelName, imageSize, config, shape)
+
+    let type = try section.text("type")
+    guard let slot = Slot.allCases.first(where: { OfficialOperator.type(of: $0) == type }) else {
+      throw section.error("type", "expected mha or mlp, found \(type.debugDescription); correct it")
+    }
+    let operatorPath =
+      try operatorConfig
+      ?? Self.find(try section.text("config_filepath"), from: path) { tried in
+        section.error(
+          "config_filepath",
+          "there is no such file (looked in \(tried.joined(separator: ", ")));"
+            + " give it with --operator-config")
+      }
+    let settings = try YAMLDocument(path: operatorPath).top
+    let name = try section.text("name")
+    guard let official = OfficialOperator.named(name, configKeys: settings.names) else {
+      let known = OfficialOperator.all.map(\.name).joined(separator: ", ")
+      throw section.error(
+        "name", "expected one of \(known), found \(name.debugDescription); correct it")
+    }
+    guard official.slot == slot else {
+      throw section.error(
+        "name",
+        "\(official.name) replaces the \(OfficialOperator.type(of: official.slot)) operator,"
+          + " the type says \(type); correct one of them")
+    }
+    self.slot = slot
+    spec = try official.spec(settings, shape: shape)
+    blocks = try Self.blocks(config, depth: shape.depth)
+
+    var warnings: [String] = []
+    weights = try Self.weights(config, blocks: blocks, warnings: &warnings)
+    graftedCheckpoint = config.optionalText("grafted_dit_ckpt_path")
+    seed = config.value("global_seed")?.int.flatMap(UInt64.init(exactly:)) ?? 0
+    learningRate = config.value("initial_learning_rate")?.float
+    self.warnings = warnings
+  }
+
+  /// The plan of the graft on a model.
+  ///
+  /// - Throws: `PlanError` if the settings cannot be built in the model.
+  package func plan(named name: String, model: ModelReference) throws -> GraftPlan {
+    var plan = GraftPlan(named: name, model: model)
+    for block in blocks { plan.edits[SlotID(block: block, slot: slot)] = spec }
+    plan.seed = seed
+    if let learningRate { plan.stage2.learningRate = learningRate }
+    try plan.validate()
+    return plan
+  }
+
+  // MARK: - Parts
+
+  private static func check(
+    _ name: String, _ imageSize: Int, _ config: YAMLDocument.Section, _ shape: ModelShape
+  ) throws {
+    guard let official = DiTConfig(named: name, imageSize: imageSize) else {
+      throw config.error(
+        "dit_model_name",
+        "expected DiT-S, -B, -L or -XL with patch 2, 4 or 8 at 256 or 512 pixels,"
+          + " found \(name) at \(imageSize); correct it")
+    }
+    let same =
+      official.depth == shape.depth && official.hiddenSize == shape.hiddenSize
+      && official.numHeads == shape.numHeads && official.patchSize == shape.patchSize
+      && official.inputSize == shape.inputSize
+    guard same else {
+      throw config.error(
+        "dit_model_name",
+        "\(name) at \(imageSize) pixels has \(official.depth) blocks of width"
+          + " \(official.hiddenSize) on \(official.inputSize)x\(official.inputSize) latents, the model"
+          + " given has \(shape.depth) of \(shape.hiddenSize) on"
+          + " \(shape.inputSize)x\(shape.inputSize); give that model with --model")
+    }
+  }
+
+  /// Looks for a file that is named relative to the root of the official repository.
+  private static func find(
+    _ name: String, from path: String, refuse: ([String]) -> PlanError
+  ) throws -> String {
+    if name.hasPrefix("/") {
+      if FileManager.default.fileExists(atPath: name) { return name }
+      throw refuse([name])
+    }
+    var folders = [FileManager.default.currentDirectoryPath]
+    var folder = URL(fileURLWithPath: path).standardizedFileURL.deletingLastPathComponent()
+    while folders.last != folder.path {
+      folders.append(folder.path)
+      folder = folder.deletingLastPathComponent()
+    }
+    for folder in folders {
+      let candidate = URL(fileURLWithPath: folder).appending(path: name).path
+      if FileManager.default.fileExists(atPath: candidate) { return candidate }
+    }
+    throw refuse(Array(folders.prefix(3)))
+  }
+
+  private static func blocks(_ config: YAMLDocument.Section, depth: Int) throws -> [Int] {
+    guard let nodes = config.value("graft_indexes")?.sequence, !nodes.isEmpty else {
+      throw config.error(
+        "graft_indexes",
+        "expected a list of block numbers, found"
+          + " \(config.described("graft_indexes")); add them")
+    }
+    var blocks: Set<Int> = []
+    for node in nodes {
+      guard let block = node.int, (0..<depth).contains(block) else {
+        throw config.document.error(
+          node, config.path("graft_indexes"),
+          "expected block numbers from 0 to \(depth - 1), found"
+            + " \(YAMLDocument.described(node)); correct it")
+      }
+      guard blocks.insert(block).inserted else {
+        throw config.document.error(
+          node, config.path("graft_indexes"), "block \(block) appears twice; remove one")
+      }
+    }
+    return blocks.sorted()
+  }
+
+  private static func weights(
+    _ config: YAMLDocument.Section, blocks: [Int], warnings: inout [String]
+  ) throws -> [Int: String] {
+    let key = "graft_weights"
+    guard let node = config.value(key), node.null == nil else { return [:] }
+    if node.sequence != nil {
+      warnings.append(
+        "\(config.document.path): \(config.path(key)) is a list, not a map, which the official loader"
+          + " passes over: operators keep their random start; write 'block: path' lines without dashes"
+      )
+      return [:]
+    }
+    guard let mapping = node.mapping else {
+      throw config.error(
+        key, "expected a map of block to checkpoint, found \(config.described(key)); correct it")
+    }
+    var weights: [Int: String] = [:]
+    for (name, value) in mapping {
+      guard let block = name.int, let path = value.string, blocks.contains(block) else {
+        throw config.document.error(
+          value, config.path(key),
+          "expected paths under block numbers of graft_indexes, found"
+            + " \(YAMLDocument.described(name)): \(YAMLDocument.described(value)); correct it")
+      }
+      weights[block] = path
+    }
+    return weights
+  }
+}
