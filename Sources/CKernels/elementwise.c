@@ -46,6 +46,11 @@ CK_CLONES void ck_axpy_f32(float *restrict y, float a, const float *restrict x, 
   for (size_t i = 0; i < count; i++) y[i] += a * x[i];
 }
 
+CK_CLONES void ck_multiply_add_f32(float *restrict y, const float *restrict a,
+                                   const float *restrict b, size_t count) {
+  for (size_t i = 0; i < count; i++) y[i] += a[i] * b[i];
+}
+
 CK_CLONES void ck_scale_f32(float *y, float a, size_t count) {
   for (size_t i = 0; i < count; i++) y[i] *= a;
 }

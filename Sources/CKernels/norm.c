@@ -62,3 +62,67 @@ CK_CLONES void ck_layernorm_modulate_backward_f32(const float *restrict dy,
         out[d] = r * (g[d] * (1.0f + scale[d]) - a - (row[d] - m) * b);
   }
 }
+
+CK_INLINE float ck_silu(float x) { return x * ck_sigmoid(x); }
+
+CK_CLONES void ck_gated_rmsnorm_forward_f32(const float *restrict y, const float *restrict z,
+                                            const float *restrict weight, float eps,
+                                            float *restrict out, float *restrict rstd,
+                                            size_t rows, size_t dim, size_t groups) {
+  size_t width = dim / groups;
+  for (size_t part = 0; part < rows * groups; part++) {
+    const float *a = y + part * width, *b = z + part * width;
+    const float *w = weight + part % groups * width;
+    float *to = out + part * width, squares = 0;
+    for (size_t i = 0; i < width; i++) to[i] = a[i] * ck_silu(b[i]);
+    {
+      CK_REASSOCIATE
+      for (size_t i = 0; i < width; i++) squares += to[i] * to[i];
+    }
+    float r = 1.0f / sqrtf(squares / (float)width + eps);
+    rstd[part] = r;
+    for (size_t i = 0; i < width; i++) to[i] *= r * w[i];
+  }
+}
+
+CK_CLONES void ck_gated_rmsnorm_backward_f32(const float *restrict dout, const float *restrict y,
+                                             const float *restrict z,
+                                             const float *restrict weight,
+                                             const float *restrict rstd, float *restrict dy,
+                                             int add_y, float *restrict dz, int add_z,
+                                             float *restrict dweight, size_t rows, size_t dim,
+                                             size_t groups) {
+  size_t width = dim / groups;
+  for (size_t part = 0; part < rows * groups; part++) {
+    const float *a = y + part * width, *b = z + part * width, *g = dout + part * width;
+    const float *w = weight + part % groups * width;
+    float r = rstd[part], mean = 0;
+    if (dweight) {
+      float *to = dweight + part % groups * width;
+      for (size_t i = 0; i < width; i++) to[i] += g[i] * a[i] * ck_silu(b[i]) * r;
+    }
+    if (!dy && !dz) continue;
+    {
+      CK_REASSOCIATE
+      for (size_t i = 0; i < width; i++) mean += a[i] * ck_silu(b[i]) * w[i] * g[i];
+    }
+    float pull = mean / (float)width * r * r * r;
+    if (dy) {
+      float *to = dy + part * width, keep = add_y ? 1.0f : 0.0f;
+      if (!add_y) memset(to, 0, width * sizeof *to);
+      for (size_t i = 0; i < width; i++) {
+        float gate = ck_silu(b[i]), slope = r * w[i] * g[i] - pull * a[i] * gate;
+        to[i] = keep * to[i] + slope * gate;
+      }
+    }
+    if (dz) {
+      float *to = dz + part * width, keep = add_z ? 1.0f : 0.0f;
+      if (!add_z) memset(to, 0, width * sizeof *to);
+      for (size_t i = 0; i < width; i++) {
+        float sigmoid = ck_sigmoid(b[i]), gate = b[i] * sigmoid;
+        float slope = r * w[i] * g[i] - pull * a[i] * gate;
+        to[i] = keep * to[i] + slope * a[i] * (sigmoid + gate * (1.0f - sigmoid));
+      }
+    }
+  }
+}

@@ -87,3 +87,39 @@ CK_CLONES void ck_hyena_gate_backward_f32(const float *restrict qkv, const float
     }
   }
 }
+
+CK_CLONES void ck_row_conv_forward_f32(const float *restrict x, const float *restrict weight,
+                                       float bias, float *restrict y, size_t features,
+                                       size_t taps) {
+  for (size_t f = 0; f < features; f++) y[f] = bias;
+  for (size_t j = 0; j < taps; j++) {
+    size_t late = taps - 1 - j;
+    float w = weight[j];
+    for (size_t f = late; f < features; f++) y[f] += w * x[f - late];
+  }
+}
+
+CK_CLONES void ck_row_conv_backward_f32(const float *restrict x, const float *restrict weight,
+                                        const float *restrict dy, float *restrict dx,
+                                        float *restrict dweight, float *restrict dbias,
+                                        size_t features, size_t taps, int accumulate) {
+  if (dx && !accumulate) memset(dx, 0, features * sizeof *dx);
+  for (size_t j = 0; j < taps; j++) {
+    size_t late = taps - 1 - j;
+    float w = weight[j];
+    if (dx)
+      for (size_t f = late; f < features; f++) dx[f - late] += w * dy[f];
+    if (dweight) {
+      CK_REASSOCIATE
+      float sum = 0;
+      for (size_t f = late; f < features; f++) sum += dy[f] * x[f - late];
+      dweight[j] += sum;
+    }
+  }
+  if (dbias) {
+    CK_REASSOCIATE
+    float sum = 0;
+    for (size_t f = 0; f < features; f++) sum += dy[f];
+    *dbias += sum;
+  }
+}

@@ -14,6 +14,8 @@ package enum Initializer {
   case xavierUniform
   /// A fixed table.
   case table([Float])
+  /// Every element drawn by a rule.
+  case drawn(@Sendable (inout RandomStream) -> Float)
 
   /// Makes a tensor of the given shape.
   package func tensor(_ shape: [Int], random: inout RandomStream) -> Tensor {
@@ -30,6 +32,8 @@ package enum Initializer {
       let fanIn = shape.dropFirst().reduce(1, *)
       fillUniform((6 / Float(fanIn + shape[0])).squareRoot())
     case .table(let values): return Tensor(values, shape: shape)
+    case .drawn(let rule):
+      for index in 0..<result.count { result[index] = rule(&random) }
     }
     return result
   }

@@ -55,7 +55,8 @@ struct GradientCheck {
     switch values.count {
     case 1: tape.apply(op, values[0])
     case 2: tape.apply(op, values[0], values[1])
-    default: tape.apply(op, values[0], values[1], values[2])
+    case 3: tape.apply(op, values[0], values[1], values[2])
+    default: tape.apply(op, values[0], values[1], values[2], values[3], values[4])
     }
   }
 

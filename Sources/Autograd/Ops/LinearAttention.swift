@@ -1,0 +1,48 @@
+import CKernels
+import TensorCore
+
+/// Multi-head linear attention on a fused qkv tensor (batch, tokens, 3 dim) -> (batch, tokens, dim).
+///
+/// Every token sees all tokens; scores are phi(q) . phi(k) with phi(x) = elu(x) + 1, divided by their
+/// sum plus 1e-6. Summing phi(k)^T v first makes time and memory grow with the tokens, not with their
+/// square. Source: Katharopoulos et al. 2020, arXiv 2006.16236, equations 4 to 7 (idiap/fast-transformers
+/// `LinearAttention`). Layout of heads as in `Attention`.
+package struct LinearAttention: DifferentiableOp {
+  private let heads: Int
+
+  package init(heads: Int) { self.heads = heads }
+
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    let qkv = inputs[0]
+    let (batch, tokens, dim) = (qkv.shape[0], qkv.shape[1], qkv.shape[2] / 3)
+    precondition(dim % heads == 0, "LinearAttention: \(dim) channels for \(heads) heads")
+    let out = Tensor([batch, tokens, dim])
+    Parallel.tasks(batch * heads) { task in
+      let (item, column) = (task / heads, task % heads * (dim / heads))
+      let q = qkv.pointer + item * tokens * 3 * dim + column
+      ck_linear_attention_forward_f32(
+        q, q + dim, q + 2 * dim, 3 * dim, out.pointer + item * tokens * dim + column, dim, tokens,
+        dim / heads)
+    }
+    return (out, ())
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    let qkv = inputs[0]
+    let (batch, tokens, dim) = (qkv.shape[0], qkv.shape[1], qkv.shape[2] / 3)
+    let gradQKV = Tensor(qkv.shape)
+    Parallel.tasks(batch * heads) { task in
+      let (item, column) = (task / heads, task % heads * (dim / heads))
+      let offset = item * tokens * 3 * dim + column
+      let place = item * tokens * dim + column
+      let q = qkv.pointer + offset
+      let dq = gradQKV.pointer + offset
+      ck_linear_attention_backward_f32(
+        q, q + dim, q + 2 * dim, 3 * dim, output.pointer + place, gradOutput.pointer + place, dim,
+        dq, dq + dim, dq + 2 * dim, tokens, dim / heads)
+    }
+    sink.pass(0, gradQKV)
+  }
+}
