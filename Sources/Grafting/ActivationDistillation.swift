@@ -56,9 +56,11 @@ package final class ActivationDistillation {
         gamma: settings.gamma))
     var optimizers: [SlotID: AdamW] = [:]
     for id in graft.slots {
-      optimizers[id] = graft.replacement(id).map {
-        AdamW($0.parameters, weightDecay: Float(graft.plan.stage1.weightDecay))
+      // An operator without parameters has nothing to train; its loss is measured all the same.
+      guard let parameters = graft.replacement(id)?.parameters, !parameters.isEmpty else {
+        continue
       }
+      optimizers[id] = AdamW(parameters, weightDecay: Float(graft.plan.stage1.weightDecay))
     }
     self.optimizers = optimizers
     random = RandomStream(seed: graft.plan.seed, name: "activation distillation")
@@ -69,7 +71,8 @@ package final class ActivationDistillation {
     settings.objective(for: id)
   }
 
-  /// Takes one optimizer step of every replacement and returns their losses before it.
+  /// Takes one optimizer step of every replacement that has parameters and returns the losses of all
+  /// before it.
   package func trainStep() -> Losses {
     let batch = dataset.batch(
       settings.batchSize, random: &random,

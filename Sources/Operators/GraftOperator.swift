@@ -48,11 +48,16 @@ package struct OperatorContext {
 
   /// A linear layer's weight (outputs, inputs) and bias with PyTorch's default initialisation.
   func linear(_ name: String, inputs: Int, outputs: Int) throws -> (Parameter, Parameter) {
-    let bound = Initializer.uniform(1 / Float(inputs).squareRoot())
-    return (
-      try parameter("\(name).weight", [outputs, inputs], bound),
-      try parameter("\(name).bias", [outputs], bound)
+    (
+      try weight(name, inputs: inputs, outputs: outputs),
+      try parameter("\(name).bias", [outputs], .uniform(1 / Float(inputs).squareRoot()))
     )
+  }
+
+  /// The weight (outputs, inputs) of a linear layer without bias, PyTorch's default.
+  func weight(_ name: String, inputs: Int, outputs: Int) throws -> Parameter {
+    try parameter(
+      "\(name).weight", [outputs, inputs], .uniform(1 / Float(inputs).squareRoot()))
   }
 
   /// A depthwise convolution's weight (channels, 1, taps) and bias, PyTorch's default.

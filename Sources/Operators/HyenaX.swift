@@ -12,25 +12,13 @@ package final class HyenaX: SequenceMixer {
       summary: "gated short causal convolution over the raster sequence",
       slots: [.attention],
       fields: [
-        ConfigField(
-          key: "short_filter_order", summary: "tokens that the convolution spans (K)",
-          defaultValue: 4, range: 1...64, isInteger: true)
+        HyenaParts.taps("short_filter_order", "tokens that the convolution spans (K)"),
+        HyenaParts.order,
       ],
       cost: { spec, shape in
-        let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))
-        let taps = spec.count("short_filter_order")
-        return OperatorCost(
-          parameters: AttentionCost.projectionParameters(shape)
-            + 3 * shape.hiddenSize * (taps + 1),
-          // Gating 2ND; featurizer: projections and the short convolution of 3D channels.
-          flops: 2 * tokens * dim + AttentionCost.projectionFlops(shape)
-            + 6 * Double(taps) * tokens * dim,
-          activations: 8 * tokens * dim)
+        HyenaParts.cost(shape, shortTaps: spec.count("short_filter_order"), innerTaps: nil)
       },
-      label: { spec in
-        let taps = spec.count("short_filter_order")
-        return taps == 4 ? "hyena-x" : "hyena-x k\(taps)"
-      }),
+      label: { HyenaParts.label("hyena-x", taps: $0.count("short_filter_order")) }),
     sequenceMixer: { spec, context in
       try HyenaX(context, shortFilterOrder: spec.count("short_filter_order"))
     })

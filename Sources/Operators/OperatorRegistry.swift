@@ -47,8 +47,13 @@ package enum OperatorRegistry {
   package static let entries: [OperatorEntry] = [
     MultiHeadAttention.entry,
     SlidingWindowAttention.entry,
+    LinearAttentionMixer.entry,
+    HyenaSE.entry,
     HyenaX.entry,
+    HyenaY.entry,
+    Mamba2.entry,
     MLP.entry,
+    MLPHyenaX.entry,
     Skip.entry,
   ]
 

@@ -107,6 +107,9 @@ struct PlanFault: Sendable, CustomTestStringConvertible {
     PlanFault(
       "misspelt operator", "--blocks odd --operator hyenax", "", "'hyenax' is unknown",
       "mha, swa, hyena_x"),
+    PlanFault(
+      "which slot", "--blocks 1 --operator skip", "", "skip fits both slots", "--slot attention"),
+    PlanFault("slot of nothing", "--steps 4 --slot mlp", "", "--slot needs --operator"),
     PlanFault("misspelt slot", "--clear attn", "", "attn", "attention"),
     PlanFault(
       "no number", "--blocks 1 --operator swa --config window_left=wide", "",

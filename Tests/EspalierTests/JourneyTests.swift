@@ -205,6 +205,38 @@ struct RunSummary: Decodable {
     #expect(verdict.judgeAccuracy > 0.8)
   }
 
+  /// Operators of every kind side by side, set by the command line, distilled and sampled.
+  @Test func mixedOperators() throws {
+    let scratch = try Scratch()
+    try scratch.tinyPlan()
+    let edits = [
+      ["0", "mamba2", "attention"], ["1", "skip", "attention"], ["0", "skip", "mlp"],
+      ["1", "mlp_hyena_x", "mlp"],
+    ]
+    for edit in edits {
+      let outcome = try scratch.run([
+        "plan", "set", "plan.json", "--blocks", edit[0], "--operator", edit[1], "--slot", edit[2],
+      ])
+      #expect(outcome.code == 0, "\(outcome.complaint)")
+    }
+    let summary: RunSummary = try scratch.espalier("distill", "plan.json", "--json").json()
+    #expect(summary.state == "done")
+    #expect(
+      summary.heldOut.keys.sorted() == ["0.attention", "0.mlp", "1.attention", "1.mlp"])
+    let model = summary.run + "/checkpoints/model.safetensors"
+    let report: ModelReport = try scratch.espalier("inspect", model, "--json").json()
+    #expect(
+      report.edits == [
+        "0.attention": "mamba2", "1.attention": "skip", "0.mlp": "skip", "1.mlp": "hy-x",
+      ])
+    let sampled = try scratch.espalier(
+      "sample", model, "--count", "2", "--steps", "2", "--output", "mixed.png")
+    #expect(sampled.code == 0, "\(sampled.complaint)")
+    let wrong = try scratch.espalier(
+      "plan", "set", "plan.json", "--blocks", "0", "--operator", "mamba2", "--slot", "mlp")
+    #expect(wrong.code == 1 && wrong.complaint.contains("mamba2 fits the attention slot"))
+  }
+
   /// Plans hold the model's full path, so they work from anywhere.
   @Test func planKnowsItsModelFromAnywhere() throws {
     let scratch = try Scratch()

@@ -26,6 +26,24 @@ import Explorer
     ("10j", Samples.attention(0), Samples.attention(10)),
   ]
 
+  /// Every operator with its usual settings is read in full on the smallest screen.
+  @Test func labelsFitTheSmallestGrid() {
+    let pristine = Samples.state(Samples.small)
+    for slot in Slot.allCases {
+      var labels: Set<String> = []
+      for descriptor in OperatorCatalog.fitting(slot) {
+        var state = pristine
+        let label = descriptor.label(descriptor.defaultSpec)
+        state.document.edit("x") {
+          $0.edits[SlotID(block: 15, slot: slot)] = descriptor.defaultSpec
+        }
+        let text = ExplorerView.frame(state).text()
+        #expect(text.contains("\(label)*") || text.contains("\(label) "), "\(label)")
+        #expect(labels.insert(label).inserted, "\(label) is there twice")
+      }
+    }
+  }
+
   @Test(arguments: moves.indices)
   func keysMove(index: Int) {
     let move = Self.moves[index]

@@ -95,7 +95,7 @@ private final class PretendedWorld: EffectPerformer {
     let enter = TerminalEvent.key(.enter)
     let clear = TerminalEvent.key(.control("u"))
     var script: [TerminalEvent] = []
-    script += Self.keys("j") + [enter] + Self.keys("jjj") + [enter, enter]
+    script += Self.keys("j") + [enter] + Self.keys("jjjjj") + [enter, enter]
     script += Self.keys("aodd") + [enter]
     script += Self.keys("w") + [clear] + Self.keys("hyena-odd") + [enter]
     script += Self.keys("d100") + [enter, .tick, .tick, .tick]

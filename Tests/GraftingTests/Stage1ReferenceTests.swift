@@ -1,4 +1,5 @@
 import Autograd
+import Checkpoints
 import Foundation
 import Grafting
 import Models
@@ -97,6 +98,72 @@ struct Stage1ReferenceTests {
       #expect(last < 0.5 * first, "\(id): \(first) to \(last)")
     }
     #expect(run.heldOutLosses() == after)
+  }
+
+  /// Every operator at once, those without parameters among them.
+  @Test func mixedGraftsLearnAndSkippedSlotsAreMeasured() throws {
+    let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString)
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    let path = folder.appending(path: "checkpoint.safetensors").path
+    let teacher = try TinyModel.make()
+    let specs: [Slot: [OperatorSpec]] = [
+      .attention: [
+        OperatorSpec("skip"), OperatorSpec("hyena_se"), OperatorSpec("hyena_y"),
+        OperatorSpec("mamba2", ["headdim": 8, "d_state": 6, "ngroups": 2, "chunk_size": 5]),
+        OperatorSpec("linear_attention"), OperatorSpec("swa", ["num_heads": 2]),
+      ],
+      .mlp: [
+        OperatorSpec("mlp_hyena_x"), OperatorSpec("skip"),
+        OperatorSpec("mlp", ["expansion_ratio": 0.3]), OperatorSpec("mlp_hyena_x"),
+        OperatorSpec("skip"), OperatorSpec("mlp"),
+      ],
+    ]
+    for index in stride(from: 0, to: 6, by: 2) {
+      var edits: [SlotID: OperatorSpec] = [:]
+      for (slot, list) in specs {
+        for block in 0..<2 { edits[SlotID(block: block, slot: slot)] = list[index + block] }
+      }
+      var plan = TinyModel.plan(edits)
+      plan.stage1.learningRate = 3e-3
+      try plan.validate()
+      let run = try distillation(plan, teacher: teacher)
+      let before = run.heldOutLosses()
+      var losses: ActivationDistillation.Losses = [:]
+      for _ in 0..<30 { losses = run.trainStep() }
+      #expect(Set(losses.keys) == Set(edits.keys))
+      let after = run.heldOutLosses()
+      for (id, spec) in edits {
+        let (first, last) = (try #require(before[id]), try #require(after[id]))
+        #expect(spec.name == "skip" ? last == first && first > 0 : last < first, "\(id) \(spec)")
+      }
+      try run.saveCheckpoint(to: path)
+      let resumed = try distillation(plan, teacher: teacher)
+      try resumed.resume(from: path)
+      #expect(resumed.trainStep() == run.trainStep())
+      #expect(resumed.heldOutLosses() == run.heldOutLosses())
+      try run.graft.saveOperators(to: path)
+      let loaded = try Graft(plan: plan, teacher: teacher, checkpoints: [path])
+      #expect(loaded.freshSlots.isEmpty)
+      #expect(
+        loaded.model.parameters.map(\.value.values)
+          == run.graft.model.parameters.map(\.value.values))
+    }
+  }
+
+  @Test func aGraftOfSkipsAloneRunsToItsEnd() throws {
+    let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString)
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    let path = folder.appending(path: "checkpoint.safetensors").path
+    let plan = TinyModel.plan([attention: OperatorSpec("skip"), mlp: OperatorSpec("skip")])
+    let run = try distillation(plan, teacher: try TinyModel.make())
+    #expect(run.trainStep().count == 2)
+    try run.saveCheckpoint(to: path)
+    try run.resume(from: path)
+    #expect(run.step == 1)
+    try run.graft.saveOperators(to: path)
+    #expect(try SafetensorsFile(path: path).names.isEmpty)
   }
 
   @Test func theTeacherIsNotTouched() throws {

@@ -1,4 +1,5 @@
 import Autograd
+import Foundation
 import Nn
 import Operators
 import Plans
@@ -30,8 +31,9 @@ struct OperatorTests {
     for descriptor in OperatorCatalog.all {
       #expect(!descriptor.slots.isEmpty)
       for slot in descriptor.slots {
-        let module = try OperatorRegistry.make(descriptor.defaultSpec, for: slot, context())
-        let x = Tensor.full([2, 6, 12], 0.5)
+        let module = try OperatorRegistry.make(
+          descriptor.defaultSpec, for: slot, context(hiddenSize: 24))
+        let x = Tensor.full([2, 6, 24], 0.5)
         let y = module(Value(constant: x), on: Tape(recording: false))
         #expect(y.shape == x.shape, "\(descriptor.name)")
       }
@@ -82,16 +84,52 @@ struct OperatorTests {
       ["fc1.weight": [4, 12], "fc1.bias": [4], "fc2.weight": [12, 4], "fc2.bias": [12]]
     ),
     (OperatorSpec("skip"), [:]),
+    (
+      OperatorSpec("linear_attention", ["num_heads": 2]),
+      [
+        "qkv.weight": [36, 12], "qkv.bias": [36], "proj.weight": [12, 12], "proj.bias": [12],
+      ]
+    ),
+    (
+      OperatorSpec("hyena_se", ["short_filter_order": 3]),
+      [
+        "in_proj.weight": [36, 12], "in_proj.bias": [36], "short_filter.weight": [36, 1, 3],
+        "short_filter.bias": [36], "inner_filter.weight": [12, 1, 3], "inner_filter.bias": [12],
+        "out_proj.weight": [12, 12], "out_proj.bias": [12],
+      ]
+    ),
+    (
+      OperatorSpec("hyena_y", ["inner_filter_len": 5]),
+      [
+        "in_proj.weight": [36, 12], "in_proj.bias": [36], "inner_filter.weight": [12, 1, 5],
+        "inner_filter.bias": [12], "out_proj.weight": [12, 12], "out_proj.bias": [12],
+      ]
+    ),
+    (
+      OperatorSpec("mlp_hyena_x", ["expansion_ratio": 2, "short_filter_order": 3]),
+      [
+        "in_proj.weight": [72, 12], "in_proj.bias": [72], "short_filter.weight": [16, 1, 3],
+        "short_filter.bias": [16], "out_proj.weight": [12, 24], "out_proj.bias": [12],
+      ]
+    ),
+    // d_inner 24, 6 heads of 4 in 3 groups with 5 states: z 24, x 24, B and C 15 each, dt 6.
+    (
+      OperatorSpec("mamba2", ["d_state": 5, "d_conv": 3, "headdim": 4, "ngroups": 3]),
+      [
+        "in_proj.weight": [84, 12], "conv1d.weight": [54, 1, 3], "conv1d.bias": [54],
+        "dt_bias": [6], "A_log": [6], "D": [6], "norm.weight": [24], "out_proj.weight": [12, 24],
+      ]
+    ),
   ]
 
   @Test(arguments: layouts.indices)
   func parametersHaveTheirUpstreamNames(index: Int) throws {
     let (spec, layout) = Self.layouts[index]
-    let module = try build(spec, context())
+    let module = try build(spec, context(tokens: 16))
     let found = module.parameters.map { ($0.name, $0.value.shape) }
     #expect(found.count == layout.count)
     #expect(Dictionary(found, uniquingKeysWith: { first, _ in first }) == layout)
-    let inModel = try build(spec, context(prefix: "blocks.7.attn."))
+    let inModel = try build(spec, context(tokens: 16, prefix: "blocks.7.attn."))
     #expect(Set(inModel.parameters.map(\.name)) == Set(layout.keys.map { "blocks.7.attn.\($0)" }))
   }
 
@@ -122,6 +160,85 @@ struct OperatorTests {
       let deviation = (values.reduce(0) { $0 + $1 * $1 } / Float(values.count)).squareRoot()
       #expect(abs(deviation / bound - 1 / Float(3).squareRoot()) < 0.1, "\(parameter.name)")
     }
+  }
+
+  @Test func innerFiltersStartAsTheIdentity() throws {
+    for name in ["hyena_se", "hyena_y"] {
+      let module = try build(OperatorSpec(name), context())
+      let named = Dictionary(uniqueKeysWithValues: module.parameters.map { ($0.name, $0.value) })
+      let weight = try #require(named["inner_filter.weight"]).values
+      #expect(weight == (0..<12).flatMap { _ in [0, 0, 0, 1] as [Float] }, "\(name)")
+      #expect(try #require(named["inner_filter.bias"]).values.allSatisfy { $0 == 0 })
+    }
+  }
+
+  @Test func mambaStartsAsUpstream() throws {
+    let module = try build(OperatorSpec("mamba2", ["headdim": 1]), context(hiddenSize: 256))
+    let named = Dictionary(uniqueKeysWithValues: module.parameters.map { ($0.name, $0.value) })
+    // dt_bias is the inverse softplus of step sizes that are log-uniform from 0.001 to 0.1.
+    let steps = try #require(named["dt_bias"]).values.map { log1p(exp(Double($0))) }
+    let logs = steps.map { log($0) }.sorted()
+    #expect(logs[0] > log(0.00099) && logs[511] < log(0.1001))
+    #expect(abs(logs[256] - log(0.01)) < 0.25)
+    // A is uniform from 1 to 16.
+    let decays = try #require(named["A_log"]).values.map { exp(Double($0)) }.sorted()
+    #expect(decays[0] >= 1 && decays[511] <= 16 && abs(decays[256] - 8.5) < 1)
+    #expect(try #require(named["D"]).values.allSatisfy { $0 == 1 })
+    #expect(try #require(named["norm.weight"]).values.allSatisfy { $0 == 1 })
+    let bound = 1 / Float(256).squareRoot()
+    let projection = try #require(named["in_proj.weight"]).values.map(abs).max() ?? 0
+    #expect(projection <= bound && projection > 0.99 * bound)
+    let filter = try #require(named["conv1d.weight"]).values.map(abs).max() ?? 0
+    #expect(filter <= 0.5 && filter > 0.45)
+  }
+
+  /// Configurations that nothing can be built from, and what is said.
+  @Test(arguments: [
+    (OperatorSpec("hyena_se", ["order": 3]), "expected 2"),
+    (OperatorSpec("hyena_y", ["order": 1]), "expected 2"),
+    (OperatorSpec("hyena_se", ["inner_filter_len": 8]), "differs from short_filter_order 4"),
+    (OperatorSpec("hyena_y", ["short_filter_order": 4]), "no such setting"),
+    (OperatorSpec("mlp_hyena_x", ["l_max": 17]), "differs from the 16 tokens"),
+    (OperatorSpec("mlp_hyena_x", ["expansion_ratio": 1.5]), "whole number"),
+    (OperatorSpec("mamba2", ["headdim": 5]), "headdim 5 does not divide the inner width 24"),
+    (
+      OperatorSpec("mamba2", ["headdim": 4, "ngroups": 4]), "ngroups 4 does not divide the 6 heads"
+    ),
+    (OperatorSpec("mha", ["num_heads": 5]), "num_heads 5 does not divide the hidden size 12"),
+    (OperatorSpec("swa", ["num_heads": 7]), "num_heads 7 does not divide the hidden size 12"),
+    (OperatorSpec("linear_attention", ["num_heads": 8]), "num_heads 8 does not divide"),
+    (OperatorSpec("skip", ["rate": 1]), "no such setting, expected none"),
+  ])
+  func impossibleConfigurationsAreRefused(spec: OperatorSpec, words: String) throws {
+    let shape = ModelShape(
+      depth: 1, hiddenSize: 12, numHeads: 3, patchSize: 1, inputSize: 4, inChannels: 4,
+      numClasses: 1)
+    let descriptor = try #require(OperatorCatalog.descriptor(named: spec.name))
+    let refusal = try #require(descriptor.refusal(of: spec, shape: shape))
+    #expect(refusal.message.contains(words), "\(refusal.message)")
+  }
+
+  @Test func statedFactsAreAccepted() throws {
+    let shape = ModelShape(
+      depth: 1, hiddenSize: 12, numHeads: 3, patchSize: 1, inputSize: 4, inChannels: 4,
+      numClasses: 1)
+    for spec in [
+      OperatorSpec(
+        "hyena_se", ["order": 2, "short_filter_order": 3, "inner_filter_len": 3]),
+      OperatorSpec("mlp_hyena_x", ["order": 2, "l_max": 16]),
+      OperatorSpec("mha", ["num_heads": 0]), OperatorSpec("mha", ["num_heads": 6]),
+    ] {
+      let descriptor = try #require(OperatorCatalog.descriptor(named: spec.name))
+      #expect(descriptor.refusal(of: spec, shape: shape) == nil, "\(spec)")
+      _ = try build(spec, context(tokens: 16))
+    }
+    #expect(throws: PlanError.self) {
+      try build(OperatorSpec("mlp_hyena_x", ["l_max": 16]), context(tokens: 6))
+    }
+    let few = try build(OperatorSpec("mha", ["num_heads": 2]), context())
+    #expect((few as? MultiHeadAttention)?.heads == 2)
+    let own = try build(OperatorSpec("mha"), context())
+    #expect((own as? MultiHeadAttention)?.heads == 3)
   }
 
   @Test func operatorsOfTheOtherSlotAreRefused() {
@@ -158,5 +275,13 @@ struct OperatorTests {
     #expect(try reach(OperatorSpec("hyena_x")) == [5, 6, 7, 8])
     #expect(try reach(OperatorSpec("hyena_x", ["short_filter_order": 1])) == [5])
     #expect(try reach(OperatorSpec("mlp")) == [5])
+    #expect(try reach(OperatorSpec("mlp_hyena_x")) == [5])
+    #expect(try reach(OperatorSpec("skip")) == [])
+    // Fresh inner filters are the identity.
+    #expect(try reach(OperatorSpec("hyena_y")) == [5])
+    #expect(try reach(OperatorSpec("hyena_se")) == [5, 6, 7, 8])
+    #expect(try reach(OperatorSpec("linear_attention")) == Array(0..<12))
+    let chunked = OperatorSpec("mamba2", ["headdim": 4, "chunk_size": 3])
+    #expect(try reach(chunked) == Array(5..<12))
   }
 }

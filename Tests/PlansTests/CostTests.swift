@@ -25,7 +25,13 @@ let ditXL2 = {
   @Test(arguments: [
     (OperatorSpec("mha"), 5_313_024),
     (OperatorSpec("swa"), 5_313_024),
+    (OperatorSpec("linear_attention"), 5_313_024),
+    (OperatorSpec("hyena_se"), 5_336_064),
     (OperatorSpec("hyena_x"), 5_330_304),
+    (OperatorSpec("hyena_y"), 5_318_784),
+    (OperatorSpec("mamba2"), 8_290_864),
+    (OperatorSpec("mlp_hyena_x"), 10_626_176),
+    (OperatorSpec("skip"), 0),
     (OperatorSpec("mlp", ["expansion_ratio": 3]), 7_967_232),
     (OperatorSpec("mlp"), 10_622_592),
     (OperatorSpec("mlp", ["expansion_ratio": 6]), 15_933_312),
@@ -37,6 +43,10 @@ let ditXL2 = {
   @Test(arguments: [
     (OperatorSpec("hyena_x"), 675_371_552, 675_492_512, 675_613_472),
     (OperatorSpec("swa"), 675_129_632, 675_129_632, 675_129_632),
+    (OperatorSpec("hyena_se"), 675_452_192, 675_613_472, 675_774_752),
+    (OperatorSpec("hyena_y"), 675_210_272, 675_250_592, 675_290_912),
+    (OperatorSpec("mamba2"), 716_819_392, 737_664_272, 758_509_152),
+    (OperatorSpec("mlp_hyena_x"), 675_179_808, 675_204_896, 675_229_984),
     (OperatorSpec("mlp", ["expansion_ratio": 3]), 637_954_592, 619_367_072, 600_779_552),
     (OperatorSpec("mlp", ["expansion_ratio": 6]), 749_479_712, 786_654_752, 823_829_792),
   ])
@@ -58,6 +68,22 @@ let ditXL2 = {
     #expect(
       ditXL2.operatorCost(OperatorSpec("hyena_x")).flops == projections + 26.0 * 256 * 1152)
     #expect(ditXL2.operatorCost(OperatorSpec("mlp")).flops == 16.0 * 256 * 1152 * 1152)
+    let perChannel = 256.0 * 1152
+    func flops(_ name: String) -> Double { ditXL2.operatorCost(OperatorSpec(name)).flops }
+    #expect(flops("hyena_se") == projections + 34 * perChannel)
+    #expect(flops("hyena_y") == projections + 10 * perChannel)
+    let scan = 2.0 * 256 * 2304 * 64
+    #expect(flops("mamba2") == scan + 14_368 * perChannel)
+    // Table 4 prints +0.02 % for MLP-Hyena-X: its gates.
+    let gates = 2.0 * 2304 * 256
+    #expect(flops("mlp_hyena_x") == flops("mlp") + gates)
+    let linear = 4 * perChannel * 72 + 4 * perChannel
+    #expect(flops("linear_attention") == projections + linear)
+    #expect(flops("skip") == 0)
+    // Heads of its own change the softmax alone.
+    let half = ditXL2.operatorCost(OperatorSpec("mha", ["num_heads": 8])).flops
+    let softmax = 2.0 * 256 * 256 * 8
+    #expect(half == projections + core - softmax)
     // A window wider than the sequence costs what full attention costs.
     let wide = OperatorSpec("swa", ["window_left": 400, "window_right": 400])
     #expect(ditXL2.operatorCost(wide) == ditXL2.operatorCost(OperatorSpec("mha")))
@@ -80,12 +106,19 @@ let ditXL2 = {
     #expect(try label(OperatorSpec("hyena_x")) == "hyena-x")
     #expect(try label(OperatorSpec("hyena_x", ["short_filter_order": 3])) == "hyena-x k3")
     #expect(try label(OperatorSpec("mlp", ["expansion_ratio": 2.5])) == "r2.5")
+    #expect(try label(OperatorSpec("mha", ["num_heads": 8])) == "mha h8")
+    #expect(try label(OperatorSpec("mamba2", ["d_state": 16])) == "mamba2 s16")
+    #expect(try label(OperatorSpec("hyena_y", ["inner_filter_len": 7])) == "hyena-y k7")
+    #expect(try label(OperatorSpec("mlp_hyena_x", ["expansion_ratio": 3])) == "hy-x r3")
   }
 
   @Test func catalogIsConsistent() {
     #expect(Set(OperatorCatalog.all.map(\.name)).count == OperatorCatalog.all.count)
-    #expect(OperatorCatalog.fitting(.mlp).map(\.name) == ["mlp", "skip"])
-    #expect(OperatorCatalog.fitting(.attention).map(\.name) == ["mha", "swa", "hyena_x", "skip"])
+    #expect(OperatorCatalog.fitting(.mlp).map(\.name) == ["mlp", "mlp_hyena_x", "skip"])
+    #expect(
+      OperatorCatalog.fitting(.attention).map(\.name) == [
+        "mha", "swa", "linear_attention", "hyena_se", "hyena_x", "hyena_y", "mamba2", "skip",
+      ])
     for descriptor in OperatorCatalog.all {
       #expect(descriptor.refusal(of: descriptor.defaultSpec, shape: ditXL2) == nil)
     }

@@ -45,7 +45,7 @@ struct GridView {
   }
 
   private static let folded = Columns(
-    attention: .init(label: 3, labelWidth: 7, mark: 11, loss: 12, spark: 0, sparkWidth: 0),
+    attention: .init(label: 3, labelWidth: 8, mark: 11, loss: 12, spark: 0, sparkWidth: 0),
     mlp: .init(label: 17, labelWidth: 4, mark: 21, loss: 22, spark: 0, sparkWidth: 0),
     bar: 27, barWidth: 1, share: nil, variance: nil, width: 29)
 

@@ -1,0 +1,63 @@
+import Autograd
+import Nn
+import Plans
+import TensorCore
+
+/// Hyena-SE: y = out_proj(q * inner(k * v)) with q, k, v from a short causal convolution of in_proj(x)
+/// (keshik6/grafting `hyena_se`): `in_proj`, `short_filter`, `inner_filter`, `out_proj`.
+///
+/// The official class gives the inner filter `short_filter_order` taps, whatever `inner_filter_len`
+/// says; a plan may state `inner_filter_len` where it says the same.
+package final class HyenaSE: SequenceMixer {
+  static let entry = OperatorEntry(
+    OperatorDescriptor(
+      name: "hyena_se", title: "Hyena-SE",
+      summary: "short convolutions around and between gates",
+      slots: [.attention],
+      fields: [
+        HyenaParts.taps("short_filter_order", "tokens that each convolution spans (K)"),
+        HyenaParts.taps("inner_filter_len", "as short_filter_order", isImplied: true),
+        HyenaParts.order,
+      ],
+      cost: { spec, shape in
+        let taps = spec.count("short_filter_order")
+        return HyenaParts.cost(shape, shortTaps: taps, innerTaps: taps)
+      },
+      label: { HyenaParts.label("hyena-se", taps: $0.count("short_filter_order")) },
+      fit: { spec, _ in
+        let (inner, short) = (spec.config["inner_filter_len"], spec.value("short_filter_order"))
+        guard let inner, inner != short else { return nil }
+        return "inner_filter_len \(numberText(inner)) differs from short_filter_order"
+          + " \(numberText(short)), but the official Hyena-SE has one length for both filters; set"
+          + " them alike"
+      }),
+    sequenceMixer: { spec, context in
+      try HyenaSE(context, taps: spec.count("short_filter_order"))
+    })
+
+  private let inWeight, inBias, shortWeight, shortBias: Parameter
+  private let innerWeight, innerBias, outWeight, outBias: Parameter
+
+  package init(_ context: OperatorContext, taps: Int) throws {
+    let dim = context.hiddenSize
+    (inWeight, inBias) = try context.linear("in_proj", inputs: dim, outputs: 3 * dim)
+    (shortWeight, shortBias) = try context.depthwise(
+      "short_filter", channels: 3 * dim, taps: taps)
+    (innerWeight, innerBias) = try context.identityFilter(
+      "inner_filter", channels: dim, taps: taps)
+    (outWeight, outBias) = try context.linear("out_proj", inputs: dim, outputs: dim)
+  }
+
+  package var parameters: [Parameter] {
+    [inWeight, inBias, shortWeight, shortBias, innerWeight, innerBias, outWeight, outBias]
+  }
+
+  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+    let projected = tape.apply(Linear(), x, Value(inWeight), Value(inBias))
+    let qkv = tape.apply(CausalConvolution(), projected, Value(shortWeight), Value(shortBias))
+    let gated = HyenaParts.gated(qkv, on: tape) { product in
+      tape.apply(CausalConvolution(), product, Value(innerWeight), Value(innerBias))
+    }
+    return tape.apply(Linear(), gated, Value(outWeight), Value(outBias))
+  }
+}

@@ -1,0 +1,133 @@
+import Autograd
+import Foundation
+import Nn
+import Plans
+import TensorCore
+
+/// Mamba-2: a gated state space scan along the raster sequence (state-spaces/mamba `Mamba2`):
+/// `in_proj`, `conv1d`, `dt_bias`, `A_log`, `D`, `norm`, `out_proj`.
+///
+/// in_proj(x) is z | x B C | dt; x B C go through a causal convolution and SiLU and, with dt, through
+/// the scan; its output is gated by z, normalised within each group and projected.
+package final class Mamba2: SequenceMixer {
+  static let entry = OperatorEntry(
+    OperatorDescriptor(
+      name: "mamba2", title: "Mamba-2", summary: "gated state space scan in raster order",
+      slots: [.attention],
+      fields: [
+        field("d_state", "states per channel (S)", 64, 1...1024),
+        field("d_conv", "tokens that the convolution spans", 4, 1...64),
+        field("expand", "inner width relative to the hidden size", 2, 1...16),
+        field("headdim", "channels per head; divides the inner width", 16, 1...1024),
+        field("ngroups", "groups of heads with B and C of their own", 1, 1...1024),
+        field(
+          "chunk_size", "tokens that the scan takes at once; no change of result", 256, 1...1024),
+      ],
+      cost: { spec, shape in
+        let sizes = Sizes(spec, hiddenSize: shape.hiddenSize)
+        let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))
+        let (inner, projected) = (Double(sizes.inner), Double(sizes.projected))
+        return OperatorCost(
+          parameters: shape.hiddenSize * (sizes.projected + sizes.inner)
+            + sizes.convolved * (spec.count("d_conv") + 1) + 3 * sizes.heads + sizes.inner,
+          // Core 2 N d_inner d_state; featurizer: the projections alone, as in Table 4.
+          flops: 2 * tokens * inner * Double(sizes.state) + 2 * tokens * dim * (projected + inner),
+          activations: tokens * (projected + 2 * Double(sizes.convolved) + 2 * inner + dim))
+      },
+      label: { spec in
+        let state = spec.count("d_state")
+        return state == 64 ? "mamba2" : "mamba2 s\(state)"
+      },
+      fit: { spec, shape in Sizes(spec, hiddenSize: shape.hiddenSize).refusal }),
+    sequenceMixer: { spec, context in
+      try Mamba2(
+        context, Sizes(spec, hiddenSize: context.hiddenSize), taps: spec.count("d_conv"),
+        chunk: spec.count("chunk_size"))
+    })
+
+  private static func field(
+    _ key: String, _ summary: String, _ value: Double, _ range: ClosedRange<Double>
+  ) -> ConfigField {
+    ConfigField(key: key, summary: summary, defaultValue: value, range: range, isInteger: true)
+  }
+
+  /// The widths that follow from a configuration.
+  struct Sizes {
+    let inner, headDim, groups, state: Int
+
+    init(_ spec: OperatorSpec, hiddenSize: Int) {
+      inner = spec.count("expand") * hiddenSize
+      headDim = spec.count("headdim")
+      groups = spec.count("ngroups")
+      state = spec.count("d_state")
+    }
+
+    var heads: Int { inner / headDim }
+    /// x, B and C.
+    var convolved: Int { inner + 2 * groups * state }
+    /// z, x, B, C and dt.
+    var projected: Int { inner + convolved + heads }
+
+    var refusal: String? {
+      guard inner.isMultiple(of: headDim) else {
+        return "headdim \(headDim) does not divide the inner width \(inner) (expand times hidden"
+          + " size); choose a divisor"
+      }
+      guard heads.isMultiple(of: groups) else {
+        return "ngroups \(groups) does not divide the \(heads) heads (inner width over headdim);"
+          + " choose a divisor"
+      }
+      return nil
+    }
+  }
+
+  private let sizes: Sizes
+  private let scan: SelectiveScan
+  private let inWeight, convolutionWeight, convolutionBias: Parameter
+  private let stepBias, decayLog, skip, normWeight, outWeight: Parameter
+
+  init(_ context: OperatorContext, _ sizes: Sizes, taps: Int, chunk: Int) throws {
+    let (dim, heads) = (context.hiddenSize, sizes.heads)
+    self.sizes = sizes
+    scan = SelectiveScan(
+      heads: heads, groups: sizes.groups, state: sizes.state, chunk: chunk)
+    inWeight = try context.weight("in_proj", inputs: dim, outputs: sizes.projected)
+    (convolutionWeight, convolutionBias) = try context.depthwise(
+      "conv1d", channels: sizes.convolved, taps: taps)
+    stepBias = try context.parameter("dt_bias", [heads], .drawn(Self.stepBias))
+    decayLog = try context.parameter(
+      "A_log", [heads], .drawn { Float(log(1 + 15 * $0.uniform())) })
+    skip = try context.parameter("D", [heads], .ones)
+    normWeight = try context.parameter("norm.weight", [sizes.inner], .ones)
+    outWeight = try context.weight("out_proj", inputs: sizes.inner, outputs: dim)
+  }
+
+  /// The inverse of softplus at a step size drawn log-uniformly from 0.001 to 0.1, at least 1e-4.
+  private static func stepBias(_ random: inout RandomStream) -> Float {
+    let step = max(1e-4, exp(log(0.001) + random.uniform() * (log(0.1) - log(0.001))))
+    return Float(step + log(-expm1(-step)))
+  }
+
+  package var parameters: [Parameter] {
+    [
+      inWeight, convolutionWeight, convolutionBias, stepBias, decayLog, skip, normWeight,
+      outWeight,
+    ]
+  }
+
+  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+    let projected = tape.apply(Linear(), x, Value(inWeight))
+    let (inner, end) = (sizes.inner, sizes.inner + sizes.convolved)
+    let gate = tape.apply(ChannelSlice(0..<inner), projected)
+    let step = tape.apply(ChannelSlice(end..<(end + sizes.heads)), projected)
+    var signal = tape.apply(ChannelSlice(inner..<end), projected)
+    signal = tape.apply(
+      CausalConvolution(), signal, Value(convolutionWeight), Value(convolutionBias))
+    signal = tape.apply(SiLU(), signal)
+    let scanned = tape.apply(
+      scan, signal, step, Value(stepBias), Value(decayLog), Value(skip))
+    let normed = tape.apply(
+      GatedRMSNorm(groups: sizes.groups), scanned, gate, Value(normWeight))
+    return tape.apply(Linear(), normed, Value(outWeight))
+  }
+}
