@@ -125,8 +125,11 @@ enum DiTCases {
 
   // MARK: - Hybrids
 
+  /// The exchanged operators: the file's own, or those of the files that its parameters come from.
   private static func grafts(_ fixture: Fixture) throws -> [(key: String, settings: Settings)] {
-    let table = try fixture.settings.table("grafts")
+    let sources = try [fixture] + fixture.bases()
+    let source = sources.first { $0.settings.has("grafts") } ?? fixture
+    let table = try source.settings.table("grafts")
     return try table.keys.map { ($0, try table.table($0)) }
   }
 
@@ -141,10 +144,14 @@ enum DiTCases {
   /// `dit_hybrid`: a model with exchanged operators, its output, its gradients, and the exchanged
   /// operators' activations.
   static func hybrid(_ check: ParityCheck) throws {
+    let model = try hybridModel(check)
+    try hybridGradients(check, model)
+  }
+
+  /// The model of a hybrid's file with its parameters.
+  static func hybridModel(_ check: ParityCheck) throws -> DiT {
     let fixture = check.fixture
     let config = try config(fixture)
-    let parameters = try fixture.parameters()
-    let weights = DictionaryWeights(parameters, origin: fixture.path)
     let shape = ModelShape(
       family: "dit", depth: config.depth, hiddenSize: config.hiddenSize, numHeads: config.numHeads,
       patchSize: config.patchSize, inputSize: config.inputSize, inChannels: config.inChannels,
@@ -158,9 +165,9 @@ enum DiTCases {
       }
       edits[id] = try OperatorCases.spec(settings, in: fixture, shape: shape).0
     }
-    let model = try DiT(config: config, edits: edits, weights: weights)
+    let model = try DiT(config: config, edits: edits, weights: try fixture.weights())
     try check.requireNames(model.parameters)
-    try hybridGradients(check, model)
+    return model
   }
 
   private static func hybridGradients(_ check: ParityCheck, _ model: DiT) throws {

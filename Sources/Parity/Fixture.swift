@@ -84,14 +84,8 @@ struct Fixture {
   func parameters() throws -> [String: Tensor] {
     let dropped = try settings.texts("params_dropped")
     var result: [String: Tensor] = [:]
-    for (index, base) in try settings.texts("params_from").enumerated() {
-      guard !base.contains("/") else {
-        throw ParityError(
-          "\(path): config key 'params_from' is '\(base)', expected a file in the same folder; the"
-            + " file is damaged, copy it again")
-      }
-      let folder = URL(filePath: path).deletingLastPathComponent()
-      var others = try Fixture(path: folder.appending(path: base).path).ownParameters()
+    for (index, base) in try bases().enumerated() {
+      var others = try base.ownParameters()
       if index == 0 {
         for name in others.keys where dropped.contains(where: { Self.matches(name, $0) }) {
           others[name] = nil
@@ -100,6 +94,19 @@ struct Fixture {
       result.merge(others) { $1 }
     }
     return result.merging(try ownParameters()) { $1 }
+  }
+
+  /// The files named by `params_from`.
+  func bases() throws -> [Fixture] {
+    try settings.texts("params_from").map { base in
+      guard !base.contains("/") else {
+        throw ParityError(
+          "\(path): config key 'params_from' is '\(base)', expected a file in the same folder; the"
+            + " file is damaged, copy it again")
+      }
+      let folder = URL(filePath: path).deletingLastPathComponent()
+      return try Fixture(path: folder.appending(path: base).path)
+    }
   }
 
   private func ownParameters() throws -> [String: Tensor] {

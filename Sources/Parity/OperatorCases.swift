@@ -17,6 +17,8 @@ enum OperatorCases {
 
   /// A plan entry with the settings of a fixture: the operator's own fields, by their keys.
   ///
+  /// What other settings or the model imply is left to them; the parameters' shapes tell whether that
+  /// is what the reference did.
   /// - Throws: `ParityError` for settings that the operator cannot be built with.
   static func spec(_ settings: Settings, in fixture: Fixture, shape: ModelShape) throws
     -> (OperatorSpec, OperatorDescriptor)
@@ -26,7 +28,7 @@ enum OperatorCases {
       throw ParityError("\(fixture.path): '\(name)' is no operator of this build")
     }
     var spec = OperatorSpec(name)
-    for field in descriptor.fields where settings.has(field.key) {
+    for field in descriptor.openFields where settings.has(field.key) {
       spec.config[field.key] = try settings.number(field.key)
     }
     if settings.has("window") {

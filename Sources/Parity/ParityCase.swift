@@ -45,13 +45,13 @@ struct ParityCase: Sendable {
     ParityCase("diffusion_ddim", run: SamplerCases.ddim),
     ParityCase("vae_tiny", run: AutoencoderCases.run),
     ParityCase("stage1_ref", refusal: Stage1Cases.refusal, run: Stage1Cases.run),
+    ParityCase("stage2_ref", refusal: DiTCases.hybridRefusal, run: Stage2Cases.run),
     ParityCase("analysis_ref", run: AnalysisCases.statistics),
     ParityCase("fid_ref", run: AnalysisCases.frechetDistance),
     .unsupported("diffusion_dpmpp", "there is no DPM-Solver++ sampler yet"),
     ParityCase("dit_diffusers", run: DiffusersCases.run),
     .unsupported("pixart_tiny", "there is no PixArt model yet"),
     .folder("pt_formats", run: FormatCases.run),
-    .unsupported("stage2_ref", "finetuning of the hybrid model needs operator mlp_hyena_x"),
   ]
 
   /// The family of a file, or `nil`.

@@ -73,6 +73,31 @@ final class ParityCheck {
     add(name, .forward, Self.difference(found.values.map(Double.init), expected), tolerance)
   }
 
+  /// Compares numbers by their largest difference and, if asked, by the mean of the differences.
+  ///
+  /// - Parameters:
+  ///   - name: The expected tensor.
+  ///   - found: What the engine computed.
+  ///   - length: Number of terms in each element, by which differences are divided.
+  ///   - skipped: Elements that are left out.
+  ///   - tolerance: Largest difference that passes.
+  ///   - mean: Largest mean difference that passes.
+  /// - Throws: errors of the fixture if there is no such tensor or it has another count.
+  func absolute(
+    _ name: String, _ found: [Double], dividedBy length: Int = 1,
+    skipping skipped: Range<Int> = 0..<0,
+    tolerance: Double, mean: Double? = nil
+  ) throws {
+    let expected = try expectation(name, count: found.count)
+    let kept = found.indices.filter { !skipped.contains($0) }
+    let (a, b) = (kept.map { found[$0] }, kept.map { expected[$0] })
+    let scale = 1 / Double(length)
+    add(name, .forward, Self.difference(a, b) * scale, tolerance)
+    guard let mean else { return }
+    let total = zip(a, b).reduce(0) { $0 + abs($1.0 - $1.1) }
+    add("\(name) (mean)", .forward, total * scale / Double(max(1, kept.count)), mean)
+  }
+
   /// Compares whole numbers; the error is the share of wrong ones, none are allowed.
   func exact(_ name: String, _ found: [Int]) throws {
     let expected = try fixture.integers(name)

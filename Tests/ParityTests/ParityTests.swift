@@ -18,11 +18,7 @@ struct ParityTests {
   /// What this version of the engine must be able to run.
   nonisolated private static let required = [
     "analysis_ref", "diffusion_ddim", "diffusion_losses", "diffusion_psample",
-    "diffusion_schedule", "dit_diffusers", "dit_tiny", "op_hyena_x_n16", "op_hyena_x_n64",
-    "op_mha_n16",
-    "op_mha_n64", "op_mlp_r3_n16", "op_mlp_r3_n64", "op_mlp_r4_n16", "op_mlp_r4_n64",
-    "op_mlp_r6_n16", "op_mlp_r6_n64", "op_swa_n16", "op_swa_n64", "pt_formats", "stage1_ref",
-    "vae_tiny",
+    "diffusion_schedule", "dit_diffusers", "dit_hybrid", "dit_tiny", "op_hyena_se_n16", "op_hyena_se_n64", "op_hyena_x_n16", "op_hyena_x_n64", "op_hyena_y_n16", "op_hyena_y_n64", "op_mamba2_n16", "op_mamba2_n64", "op_mha_n16", "op_mha_n64", "op_mlp_hyena_x_n16", "op_mlp_hyena_x_n64", "op_mlp_r3_n16", "op_mlp_r3_n64", "op_mlp_r4_n16", "op_mlp_r4_n64", "op_mlp_r6_n16", "op_mlp_r6_n64", "op_swa_n16", "op_swa_n64", "pt_formats", "stage1_ref", "stage2_ref", "vae_tiny",
   ]
 
   @Test(.enabled(if: areAvailable, "reference files are absent"))
@@ -85,6 +81,7 @@ struct ParityTests {
       ("op_mha_n16", "grad.param.qkv.bias"), ("op_swa_n16", "in.x"),
       ("op_mlp_r3_n16", "gradrow.param.fc1.weight"), ("op_mlp_r3_n16", "gradcol.param.fc2.weight"),
       ("op_hyena_x_n16", "param.short_filter.weight"), ("vae_tiny", "out.decode"),
+      ("op_mamba2_n16", "grad.param.A_log"), ("op_mlp_hyena_x_n16", "param.short_filter.bias"),
       ("vae_tiny", "param.encoder.mid_block.attentions.0.to_k.weight"),
       ("stage1_ref", "out.loss.l2_clip"), ("stage1_ref", "out.grad_norm.l1"),
       ("stage1_ref", "out.final.huber.short_filter.weight"), ("fid_ref", "out.fid"),
