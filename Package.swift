@@ -63,7 +63,7 @@ let package = Package(
       "OfficialFormat",
       ["Models", "Plans", "Checkpoints", .product(name: "Yams", package: "Yams")]),
     library("Sampling", ["TensorCore"]),
-    library("Analysis", ["TensorCore", "COpenBLAS"]),
+    library("Analysis", ["TensorCore", "CKernels", "COpenBLAS"]),
     library(
       "Grafting",
       [

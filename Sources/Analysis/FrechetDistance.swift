@@ -1,8 +1,8 @@
 import COpenBLAS
 import TensorCore
 
-/// A distance that cannot be computed; its text is one sentence for the user.
-package struct FrechetDistanceError: Error, CustomStringConvertible, Equatable {
+/// A measure of features that cannot be computed; its text is one sentence for the user.
+package struct FeatureMetricError: Error, CustomStringConvertible, Equatable {
   /// What was found, and what to do.
   package let description: String
 }
@@ -35,12 +35,12 @@ package struct FeatureStatistics: Sendable, Equatable {
   /// Measures feature vectors, in two passes.
   ///
   /// - Parameter features: (samples, features).
-  /// - Throws: `FrechetDistanceError` for fewer than two samples or values that are not finite.
-  package init(_ features: Tensor) throws(FrechetDistanceError) {
+  /// - Throws: `FeatureMetricError` for fewer than two samples or values that are not finite.
+  package init(_ features: Tensor) throws(FeatureMetricError) {
     precondition(features.shape.count == 2, "FeatureStatistics: \(features.shape)")
     let (rows, width) = (features.shape[0], features.shape[1])
     guard rows >= 2 else {
-      throw FrechetDistanceError(
+      throw FeatureMetricError(
         description: "a Fréchet distance needs at least 2 samples per set, found \(rows);"
           + " evaluate more samples")
     }
@@ -48,7 +48,7 @@ package struct FeatureStatistics: Sendable, Equatable {
     for index in 0..<features.count { mean[index % width] += Double(features[index]) }
     for column in 0..<width { mean[column] /= Double(rows) }
     guard mean.allSatisfy(\.isFinite) else {
-      throw FrechetDistanceError(
+      throw FeatureMetricError(
         description: "a Fréchet distance needs finite features, found values that are not;"
           + " look for diverged samples")
     }
@@ -76,13 +76,13 @@ package enum FrechetDistance {
   ///   - first: Statistics of one set.
   ///   - second: Statistics of the other, over as many features.
   /// - Returns: d^2, 0 for equal statistics.
-  /// - Throws: `FrechetDistanceError` if the dimensions differ or the eigenvalues cannot be found.
+  /// - Throws: `FeatureMetricError` if the dimensions differ or the eigenvalues cannot be found.
   package static func squared(
     _ first: FeatureStatistics, _ second: FeatureStatistics
-  ) throws(FrechetDistanceError) -> Double {
+  ) throws(FeatureMetricError) -> Double {
     let width = first.dimension
     guard second.dimension == width else {
-      throw FrechetDistanceError(
+      throw FeatureMetricError(
         description: "a Fréchet distance needs features of one kind, found \(width) and "
           + "\(second.dimension) features; compute both sets with the same network")
     }
@@ -111,7 +111,7 @@ package enum FrechetDistance {
   /// The square root of a symmetric matrix without negative eigenvalues.
   private static func squareRoot(
     _ matrix: [Double], _ width: Int
-  ) throws(FrechetDistanceError) -> [Double] {
+  ) throws(FeatureMetricError) -> [Double] {
     var vectors = matrix
     let values = try eigensystem(&vectors, width, vectors: true)
     // Column-major eigenvectors are rows here: root = sum of sqrt(value) v v^T.
@@ -140,7 +140,7 @@ package enum FrechetDistance {
   /// Eigenvalues, ascending; if asked for, the matrix is overwritten with the eigenvectors as rows.
   private static func eigensystem(
     _ matrix: inout [Double], _ width: Int, vectors: Bool
-  ) throws(FrechetDistanceError) -> [Double] {
+  ) throws(FeatureMetricError) -> [Double] {
     var size = Int32(width)
     var job = CChar(bitPattern: UInt8(ascii: vectors ? "V" : "N"))
     var triangle = CChar(bitPattern: UInt8(ascii: "U"))
@@ -161,7 +161,7 @@ package enum FrechetDistance {
       }
     }
     guard status == 0, values.allSatisfy(\.isFinite) else {
-      throw FrechetDistanceError(
+      throw FeatureMetricError(
         description:
           "the Fréchet distance's eigenvalues did not converge (LAPACK status \(status));"
           + " look for features that are not finite")

@@ -5,7 +5,8 @@ import ImageSources
 import Models
 import TensorCore
 
-/// The demo's stand-ins for Inception metrics, from the judge network: agreement and Fréchet distance.
+/// The demo's stand-ins for Inception metrics, from the judge network: agreement, Fréchet distance,
+/// precision, recall and score.
 package struct Evaluation: Codable, Sendable {
   /// Share of samples that the judge puts in their own class.
   package let agreement: Double
@@ -15,6 +16,12 @@ package struct Evaluation: Codable, Sendable {
   package let frechetDistance: Double
   /// The same between two sets of fresh images: the floor.
   package let frechetFloor: Double
+  /// Share of samples inside the manifold of fresh images, in the judge's features (k = 3).
+  package let precision: Double
+  /// Share of fresh images inside the manifold of samples, in the judge's features (k = 3).
+  package let recall: Double
+  /// The formula of the Inception score on the judge's class probabilities.
+  package let judgeScore: Double
   /// The judge's accuracy on fresh images.
   package let judgeAccuracy: Double
   /// Number of samples.
@@ -33,8 +40,8 @@ package struct Evaluation: Codable, Sendable {
   ///   - samples: Number of images.
   ///   - batch: Images at a time.
   ///   - progress: Called with the number of images done; may throw to stop.
-  /// - Returns: Agreement and distances.
-  /// - Throws: `SamplingError`, `FrechetDistanceError`, and what `progress` throws.
+  /// - Returns: All measures.
+  /// - Throws: `SamplingError`, `FeatureMetricError`, and what `progress` throws.
   package static func run(
     _ model: DiT, autoencoder: AutoencoderKL, judge: ShapeJudge, sampler: LatentSampler,
     samples: Int, batch: Int = 20, progress: (Int) throws -> Void
@@ -52,12 +59,16 @@ package struct Evaluation: Codable, Sendable {
     }
     let fresh = Self.fresh(freshStream, count: samples, judge: judge, classes: classes)
     let floor = Self.fresh(floorStream, count: samples, judge: judge, classes: classes)
-    let reference = try FeatureStatistics(fresh.features)
+    let (sampleFeatures, freshFeatures) = (verdicts.features, fresh.features)
+    let reference = try FeatureStatistics(freshFeatures)
     return Evaluation(
       agreement: verdicts.accuracy, agreementByClass: verdicts.accuracyByClass,
       frechetDistance: try FrechetDistance.squared(
-        try FeatureStatistics(verdicts.features), reference),
+        try FeatureStatistics(sampleFeatures), reference),
       frechetFloor: try FrechetDistance.squared(try FeatureStatistics(floor.features), reference),
+      precision: try FeatureManifold(freshFeatures).share(of: sampleFeatures),
+      recall: try FeatureManifold(sampleFeatures).share(of: freshFeatures),
+      judgeScore: try InceptionScore(probabilities: verdicts.probabilities).mean,
       judgeAccuracy: fresh.accuracy, samples: samples)
   }
 
@@ -78,7 +89,8 @@ package struct Evaluation: Codable, Sendable {
 
 /// What a judge said of a set of images.
 private struct Verdicts {
-  private var rows: [Tensor] = []
+  private var featureRows: [Tensor] = []
+  private var probabilityRows: [Tensor] = []
   private var right: [Int]
   private var total: [Int]
 
@@ -89,7 +101,8 @@ private struct Verdicts {
 
   mutating func add(_ judge: ShapeJudge, _ images: Tensor, labels: [Int]) {
     let verdict = judge(images)
-    rows.append(verdict.features)
+    featureRows.append(verdict.features)
+    probabilityRows.append(verdict.probabilities)
     for (row, label) in labels.enumerated() {
       total[label] += 1
       if verdict.classes[row] == label { right[label] += 1 }
@@ -99,11 +112,14 @@ private struct Verdicts {
   var accuracy: Double { Double(right.reduce(0, +)) / Double(max(1, total.reduce(0, +))) }
   var accuracyByClass: [Double] { zip(right, total).map { Double($0) / Double(max(1, $1)) } }
 
-  var features: Tensor {
-    let width = rows.first?.shape[1] ?? 0
-    let result = Tensor([rows.reduce(0) { $0 + $1.shape[0] }, width])
+  var features: Tensor { Self.stacked(featureRows) }
+  var probabilities: Tensor { Self.stacked(probabilityRows) }
+
+  private static func stacked(_ parts: [Tensor]) -> Tensor {
+    let width = parts.first?.shape[1] ?? 0
+    let result = Tensor([parts.reduce(0) { $0 + $1.shape[0] }, width])
     var start = 0
-    for part in rows {
+    for part in parts {
       result.rows(start..<(start + part.shape[0])).assign(part)
       start += part.shape[0]
     }

@@ -4,31 +4,45 @@ import Models
 import Sampling
 import TensorCore
 
-/// Draws latents from a class-conditional DiT with classifier-free guidance.
+/// Draws latents from a diffusion transformer with classifier-free guidance.
 package struct LatentSampler: Sendable {
   /// The sampling loops.
   package enum Method: String, Sendable, CaseIterable, Codable {
-    /// DDIM with eta 0, spacing `ddimN`.
+    /// DDIM, spacing `ddimN`.
     case ddim
     /// Ancestral sampling with the learned variance, spacing `N`.
     case ancestral
+    /// DPM-Solver++(2M) on evenly spread timesteps.
+    case dpmpp
   }
 
   package var method: Method
   /// Number of steps.
   package var steps: Int
-  /// Guidance scale on the first three channels; 1 is no guidance.
+  /// Guidance scale; 1 is no guidance.
   package var guidance: Float
   package var seed: UInt64
+  /// Share of ancestral noise in DDIM: 0 is deterministic, 1 is ancestral.
+  package var eta: Double
 
-  package init(method: Method = .ddim, steps: Int, guidance: Float, seed: UInt64) {
+  package init(
+    method: Method = .ddim, steps: Int, guidance: Float, seed: UInt64, eta: Double = 0
+  ) {
     self.method = method
     self.steps = steps
     self.guidance = guidance
     self.seed = seed
+    self.eta = eta
   }
 
-  /// The latents (count, channels, size, size) of a list of labels.
+  /// Whether the network sees a doubled batch [conditional | unconditional].
+  var isGuided: Bool { guidance != 1 }
+
+  /// Called after every step with its number and the predicted clean latents; may throw to stop.
+  package typealias StepObserver = (_ step: Int, _ steps: Int, _ predictedStart: Tensor) throws ->
+    Void
+
+  /// The latents (count, channels, size, size) of a list of labels; guidance acts on three channels.
   ///
   /// Sample i has the start noise of stream `seed` and index `first + i`, whatever the batch it is in.
   /// - Parameters:
@@ -36,68 +50,70 @@ package struct LatentSampler: Sendable {
   ///   - labels: One class per sample.
   ///   - first: Index of the first sample.
   ///   - observeBlock: Called with every block's index and operator activations at every step.
-  ///   - onStep: Called after every step with its number and the predicted clean latents; may throw to
-  ///     stop.
+  ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
   /// - Throws: `SamplingError` for a number of steps that cannot be used.
   package func sample(
     _ model: DiT, labels: [Int], first: Int = 0,
     observeBlock: ((Int, DiTBlock.Activations) -> Void)? = nil,
-    onStep: (_ step: Int, _ steps: Int, _ predictedStart: Tensor) throws -> Void = { _, _, _ in }
+    onStep: StepObserver = { _, _, _ in }
   ) throws -> Tensor {
     let config = model.config
-    let diffusion = try process()
-    let count = labels.count
-    let shape = [count, config.inChannels, config.inputSize, config.inputSize]
+    let null = [Int](repeating: config.numClasses, count: labels.count)
+    let allLabels = isGuided ? labels + null : labels
+    return try sample(
+      shape: [labels.count, config.inChannels, config.inputSize, config.inputSize], first: first,
+      guidedChannels: Guidance.guidedChannels,
+      network: { latents, timesteps in
+        model(
+          Value(constant: latents), DiT.Conditioning(timesteps: timesteps, labels: allLabels),
+          on: Tape(recording: false), observeBlock: observeBlock
+        ).tensor
+      }, onStep: onStep)
+  }
+
+  /// The latents of any network.
+  ///
+  /// - Parameters:
+  ///   - shape: (count, channels, height, width) of the latents.
+  ///   - first: Index of the first sample.
+  ///   - guidedChannels: Number of leading channels that guidance acts on.
+  ///   - network: The network; with guidance it is given [conditional | unconditional] batches.
+  ///   - onStep: Called after every step.
+  /// - Returns: The clean latents.
+  /// - Throws: `SamplingError` for a number of steps that cannot be used.
+  func sample(
+    shape: [Int], first: Int, guidedChannels: Int, network: @escaping DenoisingModel,
+    onStep: StepObserver
+  ) throws -> Tensor {
+    let count = shape[0]
     let noise = GaussianNoise(seed: seed)
+    /// Noise of a stream, the same in both halves of a guided batch.
     func draw(stream: UInt64) -> Tensor {
-      let result = Tensor(shape)
-      for row in 0..<count {
+      let result = Tensor([isGuided ? 2 * count : count] + shape.dropFirst())
+      for row in 0..<result.shape[0] {
         let sample = noise.tensor(
-          [1] + shape.dropFirst(), stream: (UInt64(first + row) << 16) | stream)
+          [1] + shape.dropFirst(), stream: (UInt64(first + row % count) << 16) | stream)
         result.rows(row..<(row + 1)).assign(sample)
       }
       return result
     }
-    let start = draw(stream: 0)
-    let guided = guidance != 1
-    let null = [Int](repeating: config.numClasses, count: count)
-    let allLabels = guided ? labels + null : labels
-    let plain: DenoisingModel = { latents, timesteps in
-      model(
-        Value(constant: latents), DiT.Conditioning(timesteps: timesteps, labels: allLabels),
-        on: Tape(recording: false), observeBlock: observeBlock
-      ).tensor
+    let model =
+      isGuided ? Guidance.guided(network, scale: guidance, channels: guidedChannels) : network
+    let stepNoise: StepNoise = { position, _ in draw(stream: UInt64(position + 1)) }
+    let report: (SamplerStep) throws -> Void = { step in
+      try onStep(step.position + 1, step.count, step.predictedStart.rows(0..<count))
     }
-    let network = guided ? Guidance.guided(plain, scale: guidance) : plain
-    let latents: Tensor
-    if guided {
-      latents = Tensor([2 * count] + shape.dropFirst())
-      latents.rows(0..<count).assign(start)
-      latents.rows(count..<(2 * count)).assign(start)
-    } else {
-      latents = start
-    }
-    func stepNoise(_ position: Int, _ shape: [Int]) -> Tensor {
-      let single = draw(stream: UInt64(position + 1))
-      guard guided else { return single }
-      let both = Tensor(shape)
-      both.rows(0..<count).assign(single)
-      both.rows(count..<(2 * count)).assign(single)
-      return both
-    }
-    let result: Tensor
-    switch method {
-    case .ddim:
-      result = try diffusion.ddimSamples(from: latents, model: network) { step in
-        try onStep(step.position + 1, step.count, step.predictedStart.rows(0..<count))
+    let (diffusion, start) = (try process(), draw(stream: 0))
+    let result =
+      switch method {
+      case .ddim:
+        try diffusion.ddimSamples(
+          from: start, eta: eta, noise: stepNoise, model: model, onStep: report)
+      case .ancestral:
+        try diffusion.ancestralSamples(from: start, noise: stepNoise, model: model, onStep: report)
+      case .dpmpp: try diffusion.dpmSolverSamples(from: start, model: model, onStep: report)
       }
-    case .ancestral:
-      result = try diffusion.ancestralSamples(from: latents, noise: stepNoise, model: network) {
-        step in
-        try onStep(step.position + 1, step.count, step.predictedStart.rows(0..<count))
-      }
-    }
     return result.rows(0..<count).copied()
   }
 
@@ -106,6 +122,7 @@ package struct LatentSampler: Sendable {
 
   /// DDIM's integer strides exist for some step counts only; the others use fractional strides.
   private func process() throws(SamplingError) -> GaussianDiffusion {
+    if method == .dpmpp { return try .evenlySpread(steps) }
     if method == .ddim, let process = try? GaussianDiffusion(spacing: "ddim\(steps)") {
       return process
     }

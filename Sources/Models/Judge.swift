@@ -1,4 +1,5 @@
 import Checkpoints
+import Foundation
 import Nn
 import TensorCore
 
@@ -18,6 +19,20 @@ package final class ShapeJudge {
         let scores = logits.rows(row..<(row + 1)).values
         return (0..<width).max { scores[$0] < scores[$1] } ?? 0
       }
+    }
+
+    /// The softmax of the scores (batch, classes).
+    package var probabilities: Tensor {
+      let result = Tensor(logits.shape)
+      for row in 0..<logits.shape[0] {
+        let scores = logits.rows(row..<(row + 1)).values.map(Double.init)
+        let highest = scores.max() ?? 0
+        let powers = scores.map { exp($0 - highest) }
+        let total = powers.reduce(0, +)
+        result.rows(row..<(row + 1))
+          .assign(Tensor(powers.map { Float($0 / total) }, shape: [1, scores.count]))
+      }
+      return result
     }
   }
 

@@ -1,7 +1,7 @@
 import Analysis
 import TensorCore
 
-/// Statistics of attention and activations, and the Fréchet distance (`analysis_ref`, `fid_ref`).
+/// Statistics of attention and activations, and measures of features (`analysis_ref`, `fid_ref`).
 enum AnalysisCases {
   /// Attention locality per map, per head and overall; moments of activations.
   static func statistics(_ check: ParityCheck) throws {
@@ -32,19 +32,42 @@ enum AnalysisCases {
     }
   }
 
-  /// Means, covariances and the Fréchet distance of two feature sets.
-  static func frechetDistance(_ check: ParityCheck) throws {
+  /// Measures of two feature sets and of class probabilities: Fréchet distance, precision and recall,
+  /// Inception score.
+  static func featureMetrics(_ check: ParityCheck) throws {
     let fixture = check.fixture
-    let real = try FeatureStatistics(try fixture.tensor("in.real", shape: [-1, -1]))
-    let fake = try FeatureStatistics(
-      try fixture.tensor("in.fake", shape: [-1, real.dimension]))
+    let realFeatures = try fixture.tensor("in.real", shape: [-1, -1])
+    let fakeFeatures = try fixture.tensor("in.fake", shape: [-1, realFeatures.shape[1]])
+    let real = try FeatureStatistics(realFeatures)
+    let fake = try FeatureStatistics(fakeFeatures)
     for (name, statistics) in [("real", real), ("fake", fake)] {
       try check.forward("out.mean_\(name)", statistics.mean)
       try check.forward("out.cov_\(name)", statistics.covariance)
     }
     try check.forward("out.fid", [try FrechetDistance.squared(real, fake)])
-    check.leaveOut(
-      ["out.inception_score", "out.precision", "out.recall", "out.radii_"],
-      "the inception score, precision and recall are not built yet")
+
+    let neighbor = try fixture.settings.integer("k", in: 1...1000)
+    let realManifold = try FeatureManifold(realFeatures, neighbor: neighbor)
+    let fakeManifold = try FeatureManifold(fakeFeatures, neighbor: neighbor)
+    try check.forward("out.radii_real", realManifold.radii)
+    try check.forward("out.radii_fake", fakeManifold.radii)
+    try check.forward("out.precision", [try realManifold.share(of: fakeFeatures)])
+    try check.forward("out.recall", [try fakeManifold.share(of: realFeatures)])
+
+    let probabilities = try fixture.tensor("in.probs", shape: [-1, -1])
+    for splits in try fixture.settings.integers("is_splits") {
+      guard (1...probabilities.shape[0]).contains(splits) else {
+        throw ParityError(
+          "\(fixture.path): config key 'is_splits' holds \(splits), expected 1 to"
+            + " \(probabilities.shape[0]); the file is damaged, copy it again")
+      }
+      let score = try InceptionScore(probabilities: probabilities, splits: splits)
+      if splits == 1 {
+        try check.forward("out.inception_score", [score.mean])
+      } else {
+        try check.forward("out.inception_score_\(splits)_mean", [score.mean])
+        try check.forward("out.inception_score_\(splits)_std", [score.standardDeviation])
+      }
+    }
   }
 }

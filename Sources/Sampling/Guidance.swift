@@ -8,14 +8,15 @@ package enum Guidance {
   /// A model over a doubled batch whose noise prediction is guided.
   ///
   /// Rows of the batch are [conditional | unconditional]. Only the first half of the latents is read;
-  /// both halves of the result carry the guided noise e_u + scale (e_c - e_u) in the first three
-  /// channels and their own prediction in all others.
+  /// both halves of the result carry the guided noise e_u + scale (e_c - e_u) in the guided channels and
+  /// their own prediction in all others.
   /// - Parameters:
   ///   - model: The network; its labels must be [labels | null class].
   ///   - scale: 1 is no guidance.
+  ///   - channels: Number of leading channels that are guided.
   /// - Returns: A model over [conditional | unconditional] batches.
   package static func guided(
-    _ model: @escaping DenoisingModel, scale: Float
+    _ model: @escaping DenoisingModel, scale: Float, channels: Int = guidedChannels
   ) -> DenoisingModel {
     { latents, timesteps in
       let half = latents.shape[0] / 2
@@ -26,7 +27,7 @@ package enum Guidance {
       let output = try model(doubled, timesteps)
       let result = output.copied()
       let rowWidth = output.count / (2 * half)
-      let guided = min(guidedChannels, output.shape[1] / 2)
+      let guided = min(channels, latents.shape[1])
       let guidedWidth = guided * output.shape[2] * output.shape[3]
       for row in 0..<half {
         for i in 0..<guidedWidth {

@@ -112,7 +112,27 @@ package struct NoiseSchedule: Sendable, Equatable {
   /// - Throws: `SamplingError` if the text is none of these or asks for more steps than there are.
   package func respaced(_ spacing: String) throws(SamplingError) -> NoiseSchedule {
     if spacing.isEmpty { return self }
-    let kept = try Self.respacedIndices(spacing, count: count)
+    return keeping(try Self.respacedIndices(spacing, count: count))
+  }
+
+  /// The same process visited at evenly spread timesteps, the last one included and the first one not.
+  ///
+  /// - Parameter steps: Number of steps, 1 ..< `count`.
+  /// - Returns: A schedule whose cumulative products are those of the kept steps.
+  /// - Throws: `SamplingError` if there are not that many different timesteps.
+  package func evenlySpread(_ steps: Int) throws(SamplingError) -> NoiseSchedule {
+    guard (1..<count).contains(steps) else {
+      throw SamplingError(
+        description:
+          "sampling steps \(steps): cannot spread \(steps) steps over \(count) timesteps;"
+          + " ask for 1 to \(count - 1)")
+    }
+    let stride = Double(count - 1) / Double(steps)
+    return keeping(
+      (1...steps).map { Int((Double($0) * stride).rounded(.toNearestOrEven)) })
+  }
+
+  private func keeping(_ kept: [Int]) -> NoiseSchedule {
     var last = 1.0
     let newBetas = kept.map { index in
       let beta = 1 - alphasCumprod[index] / last

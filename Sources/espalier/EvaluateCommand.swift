@@ -6,10 +6,11 @@ import Grafting
 struct EvaluateCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "evaluate",
-    abstract: "Judge a model's samples: agreement with their class, and Fréchet distance.",
+    abstract: "Judge a model's samples: agreement, Fréchet distance, precision, recall, score.",
     discussion: """
-      The judge is a small classifier beside the model. Agreement and the Fréchet distance in its \
-      features stand in for Inception metrics on the shipped model; they are not comparable to them.
+      The judge is a small classifier beside the model. Agreement, and Fréchet distance, precision, \
+      recall and score in its features, stand in for Inception metrics on the shipped model; they \
+      are not comparable to them.
       """)
 
   @Argument(help: modelHelp)
@@ -45,6 +46,9 @@ struct EvaluateCommand: ParsableCommand {
     print("agreement (judge)       \(percent(result.agreement))")
     print("Fréchet distance (judge) \(short(result.frechetDistance))")
     print("  floor, two fresh sets \(short(result.frechetFloor))")
+    print("precision (judge, k = 3) \(percent(result.precision))")
+    print("recall (judge, k = 3)   \(percent(result.recall))")
+    print("score (judge)           \(short(result.judgeScore))")
     print("judge on fresh images   \(percent(result.judgeAccuracy))")
     let names = try files.open().classNames
     for (label, value) in result.agreementByClass.enumerated() {

@@ -48,19 +48,26 @@ struct SamplerOptions: ParsableArguments {
   @Option(help: "Seed of the start noise.")
   var seed: UInt64 = 0
 
-  @Option(help: "Sampler: ddim or ancestral.")
+  @Option(help: "Sampler: ddim, ancestral or dpmpp (DPM-Solver++ 2M).")
   var sampler = LatentSampler.Method.ddim
+
+  @Option(help: "Share of ancestral noise in ddim, 0 to 1.")
+  var eta = 0.0
 
   func validate() throws {
     guard (1...1000).contains(steps) else {
       throw ValidationError("--steps is \(steps); give 1 to 1000")
     }
     guard guidance.isFinite else { throw ValidationError("--guidance must be a finite number") }
+    guard (0...1).contains(eta) else { throw ValidationError("--eta is \(eta); give 0 to 1") }
+    guard eta == 0 || sampler == .ddim else {
+      throw ValidationError("--eta belongs to --sampler ddim, not to \(sampler.rawValue)")
+    }
   }
 
   /// The sampler.
   var latentSampler: LatentSampler {
-    LatentSampler(method: sampler, steps: steps, guidance: guidance, seed: seed)
+    LatentSampler(method: sampler, steps: steps, guidance: guidance, seed: seed, eta: eta)
   }
 }
 

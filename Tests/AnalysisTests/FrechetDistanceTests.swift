@@ -51,11 +51,11 @@ struct FrechetDistanceTests {
   @Test func misfitsAreRefused() throws {
     let two = try FeatureStatistics(Tensor([0, 0, 1, 0], shape: [2, 2]))
     let one = try FeatureStatistics(Tensor([0, 1], shape: [2, 1]))
-    #expect(throws: FrechetDistanceError.self) { try FrechetDistance.squared(two, one) }
-    #expect(throws: FrechetDistanceError.self) {
+    #expect(throws: FeatureMetricError.self) { try FrechetDistance.squared(two, one) }
+    #expect(throws: FeatureMetricError.self) {
       try FeatureStatistics(Tensor([0, 0], shape: [1, 2]))
     }
-    #expect(throws: FrechetDistanceError.self) {
+    #expect(throws: FeatureMetricError.self) {
       try FeatureStatistics(Tensor([0, .nan], shape: [2, 1]))
     }
   }

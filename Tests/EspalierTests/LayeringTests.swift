@@ -18,7 +18,7 @@ import Testing
     ],
     "OfficialFormat": ["Models", "Plans", "Checkpoints", "Yams"],
     "Sampling": ["TensorCore"],
-    "Analysis": ["TensorCore", "COpenBLAS"],
+    "Analysis": ["TensorCore", "CKernels", "COpenBLAS"],
     "Grafting": [
       "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
       "Autograd", "TensorCore", "CKernels", "Assets",

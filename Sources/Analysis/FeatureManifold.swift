@@ -1,0 +1,93 @@
+import CKernels
+import TensorCore
+
+/// The region that feature vectors cover: a ball around each, as wide as its k-th nearest neighbour is
+/// far (Kynkäänniemi et al., "Improved Precision and Recall Metric", arXiv 1904.06991).
+///
+/// Precision is the share of generated features inside the manifold of real ones, recall the share of
+/// real features inside the manifold of generated ones.
+package struct FeatureManifold {
+  /// Distance of every point to its k-th nearest other point.
+  package let radii: [Double]
+  private let features: Tensor
+
+  /// Measures the radii.
+  ///
+  /// - Parameters:
+  ///   - features: (samples, features).
+  ///   - neighbor: k, which neighbour a ball reaches.
+  /// - Throws: `FeatureMetricError` for `neighbor` samples or fewer, or values that are not finite.
+  package init(_ features: Tensor, neighbor: Int = 3) throws(FeatureMetricError) {
+    precondition(features.shape.count == 2 && neighbor > 0, "FeatureManifold: \(features.shape)")
+    guard features.shape[0] > neighbor else {
+      throw FeatureMetricError(
+        description: "precision and recall need more than \(neighbor) samples per set, found"
+          + " \(features.shape[0]); evaluate more samples")
+    }
+    try Self.requireFinite(features)
+    self.features = features
+    radii = Self.collect(features, features) { index, squares in
+      // The k smallest so far, ascending.
+      var nearest = [Double](repeating: .infinity, count: neighbor)
+      for (other, square) in squares.enumerated()
+      where other != index && square < nearest[neighbor - 1] {
+        var place = neighbor - 1
+        while place > 0, nearest[place - 1] > square {
+          nearest[place] = nearest[place - 1]
+          place -= 1
+        }
+        nearest[place] = square
+      }
+      return nearest[neighbor - 1].squareRoot()
+    }
+  }
+
+  /// The share of points that lie in at least one ball, its surface included.
+  ///
+  /// - Parameter points: (samples, features), of the same network.
+  /// - Returns: 0 ... 1.
+  /// - Throws: `FeatureMetricError` for no points, another number of features or values that are not
+  ///   finite.
+  package func share(of points: Tensor) throws(FeatureMetricError) -> Double {
+    guard points.shape[0] > 0, points.shape[1] == features.shape[1] else {
+      throw FeatureMetricError(
+        description: "precision and recall need features of one kind, found sets of shape"
+          + " \(points.shape) and \(features.shape); compute both with the same network")
+    }
+    try Self.requireFinite(points)
+    let inside = Self.collect(points, features) { _, squares in
+      zip(squares, radii).contains { $0.squareRoot() <= $1 } ? 1 : 0
+    }
+    return inside.reduce(0, +) / Double(points.shape[0])
+  }
+
+  /// One number per point from its squared distances to every row of `set`, points split over the
+  /// threads.
+  private static func collect(
+    _ points: Tensor, _ set: Tensor, _ body: (Int, UnsafeBufferPointer<Double>) -> Double
+  ) -> [Double] {
+    let (rows, width) = (set.shape[0], set.shape[1])
+    var result = [Double](repeating: 0, count: points.shape[0])
+    result.withUnsafeMutableBufferPointer { result in
+      let target = UnsafeMutableBufferPointer(rebasing: result[...])
+      Parallel.ranges(points.shape[0]) { range in
+        let squares = UnsafeMutableBufferPointer<Double>.allocate(capacity: rows)
+        defer { squares.deallocate() }
+        for index in range {
+          ck_squared_distances_f32(
+            points.pointer + index * width, set.pointer, squares.baseAddress, rows, width)
+          target[index] = body(index, UnsafeBufferPointer(squares))
+        }
+      }
+    }
+    return result
+  }
+
+  private static func requireFinite(_ features: Tensor) throws(FeatureMetricError) {
+    guard features.values.allSatisfy(\.isFinite) else {
+      throw FeatureMetricError(
+        description: "precision and recall need finite features, found values that are not;"
+          + " look for diverged samples")
+    }
+  }
+}
