@@ -21,41 +21,53 @@ CK_INLINE float row_sum(const float *row, size_t width) {
 }
 
 /* First key column (a multiple of 16) and one past the last for queries i0 ..< i1. */
-CK_INLINE void key_range(size_t i0, size_t i1, size_t tokens, size_t left, size_t right,
-                         size_t *from, size_t *to) {
+CK_INLINE void key_range(size_t i0, size_t i1, size_t keys, size_t left, size_t right, size_t *from,
+                         size_t *to) {
   size_t low = left >= i0 ? 0 : i0 - left;
-  size_t high = right >= tokens || i1 + right > tokens ? tokens : i1 + right;
+  size_t high = right >= keys || i1 + right > keys ? keys : i1 + right;
   *from = low / LANES * LANES;
   *to = high;
 }
 
 /* Columns of query i's row that it may see, relative to `from`. */
-CK_INLINE void visible(size_t i, size_t tokens, size_t left, size_t right, size_t from, size_t *lo,
+CK_INLINE void visible(size_t i, size_t keys, size_t left, size_t right, size_t from, size_t *lo,
                        size_t *hi) {
   *lo = (left >= i ? 0 : i - left);
   *lo = *lo < from ? 0 : *lo - from;
-  *hi = (right >= tokens || i + right + 1 > tokens ? tokens : i + right + 1) - from;
+  *hi = (right >= keys || i + right + 1 > keys ? keys : i + right + 1) - from;
 }
 
-CK_CLONES void ck_attention_forward_f32(const float *q, const float *k, const float *v,
-                                        size_t stride, float *out, size_t out_stride, float *lse,
-                                        size_t tokens, size_t head_dim, float scale, size_t left,
-                                        size_t right) {
-  size_t np = round_up(tokens), dp = round_up(head_dim);
-  float *kt = scratch(head_dim * np + tokens * dp + 6 * np + 6 * dp);
-  float *vp = kt + head_dim * np, *s = vp + tokens * dp, *o = s + 6 * np;
-  pack_transposed(k, stride, kt, tokens, head_dim, np);
-  pack(v, stride, vp, tokens, head_dim, dp);
-  for (size_t i0 = 0; i0 < tokens; i0 += 6) {
-    size_t rows = smaller(6, tokens - i0), from, to;
-    key_range(i0, i0 + rows, tokens, left, right, &from, &to);
+/* How one head of one batch item lies in memory, and which keys a query sees. */
+typedef struct {
+  size_t queries, keys, head_dim;
+  size_t q_stride, kv_stride, out_stride;
+  float scale;
+  size_t left, right; /* SIZE_MAX: no window */
+  const float *bias;  /* (keys), added to the scaled scores; or NULL */
+} head;
+
+CK_INLINE void forward_head(const float *q, const float *k, const float *v, float *out, float *lse,
+                            const head *h) {
+  const size_t keys = h->keys, head_dim = h->head_dim, stride = h->kv_stride;
+  const float scale = h->scale;
+  size_t np = round_up(keys), dp = round_up(head_dim);
+  float *kt = scratch(head_dim * np + keys * dp + 6 * np + 6 * dp);
+  float *vp = kt + head_dim * np, *s = vp + keys * dp, *o = s + 6 * np;
+  pack_transposed(k, stride, kt, keys, head_dim, np);
+  pack(v, stride, vp, keys, head_dim, dp);
+  for (size_t i0 = 0; i0 < h->queries; i0 += 6) {
+    size_t rows = smaller(6, h->queries - i0), from, to;
+    key_range(i0, i0 + rows, keys, h->left, h->right, &from, &to);
     size_t width = round_up(to - from);
     float sum[6];
-    multiply(q + i0 * stride, stride, 1, kt + from, np, s, width, rows, width, head_dim, 0);
+    multiply(q + i0 * h->q_stride, h->q_stride, 1, kt + from, np, s, width, rows, width, head_dim,
+             0);
     for (size_t r = 0; r < rows; r++) {
       float *row = s + r * width;
       size_t lo, hi;
-      visible(i0 + r, tokens, left, right, from, &lo, &hi);
+      visible(i0 + r, keys, h->left, h->right, from, &lo, &hi);
+      if (h->bias)
+        for (size_t j = lo; j < hi; j++) row[j] += h->bias[from + j] / scale;
       for (size_t j = 0; j < lo; j++) row[j] = -INFINITY;
       for (size_t j = hi; j < width; j++) row[j] = -INFINITY;
       float top = row_max(row, width);
@@ -67,39 +79,42 @@ CK_CLONES void ck_attention_forward_f32(const float *q, const float *k, const fl
     }
     multiply(s, width, 1, vp + from * dp, dp, o, dp, rows, dp, to - from, 0);
     for (size_t r = 0; r < rows; r++) {
-      float *to_row = out + (i0 + r) * out_stride, inverse = 1.0f / sum[r];
+      float *to_row = out + (i0 + r) * h->out_stride, inverse = 1.0f / sum[r];
       for (size_t c = 0; c < head_dim; c++) to_row[c] = o[r * dp + c] * inverse;
     }
   }
 }
 
-CK_CLONES void ck_attention_backward_f32(const float *q, const float *k, const float *v,
-                                         size_t stride, const float *out, const float *dout,
-                                         size_t out_stride, const float *lse, float *dq, float *dk,
-                                         float *dv, size_t tokens, size_t head_dim, float scale,
-                                         size_t left, size_t right) {
-  size_t np = round_up(tokens), dp = round_up(head_dim);
-  float *kt = scratch(2 * head_dim * np + 5 * tokens * dp + 2 * BLOCK * np + BLOCK * dp);
-  float *vt = kt + head_dim * np, *kp = vt + head_dim * np, *qp = kp + tokens * dp;
-  float *gp = qp + tokens * dp, *dkp = gp + tokens * dp, *dvp = dkp + tokens * dp;
-  float *p = dvp + tokens * dp, *ds = p + BLOCK * np, *block = ds + BLOCK * np;
-  pack_transposed(k, stride, kt, tokens, head_dim, np);
-  pack_transposed(v, stride, vt, tokens, head_dim, np);
-  pack(k, stride, kp, tokens, head_dim, dp);
-  pack(q, stride, qp, tokens, head_dim, dp);
-  pack(dout, out_stride, gp, tokens, head_dim, dp);
-  memset(dkp, 0, 2 * tokens * dp * sizeof(float));
-  for (size_t i0 = 0; i0 < tokens; i0 += BLOCK) {
-    size_t rows = smaller(BLOCK, tokens - i0), from, to;
-    key_range(i0, i0 + rows, tokens, left, right, &from, &to);
+CK_INLINE void backward_head(const float *q, const float *k, const float *v, const float *out,
+                             const float *dout, const float *lse, float *dq, float *dk, float *dv,
+                             const head *h) {
+  const size_t queries = h->queries, keys = h->keys, head_dim = h->head_dim;
+  const float scale = h->scale;
+  size_t np = round_up(keys), dp = round_up(head_dim);
+  float *kt =
+      scratch(2 * head_dim * np + (3 * keys + 2 * queries) * dp + 2 * BLOCK * np + BLOCK * dp);
+  float *vt = kt + head_dim * np, *kp = vt + head_dim * np, *qp = kp + keys * dp;
+  float *gp = qp + queries * dp, *dkp = gp + queries * dp, *dvp = dkp + keys * dp;
+  float *p = dvp + keys * dp, *ds = p + BLOCK * np, *block = ds + BLOCK * np;
+  pack_transposed(k, h->kv_stride, kt, keys, head_dim, np);
+  pack_transposed(v, h->kv_stride, vt, keys, head_dim, np);
+  pack(k, h->kv_stride, kp, keys, head_dim, dp);
+  pack(q, h->q_stride, qp, queries, head_dim, dp);
+  pack(dout, h->out_stride, gp, queries, head_dim, dp);
+  memset(dkp, 0, 2 * keys * dp * sizeof(float));
+  for (size_t i0 = 0; i0 < queries; i0 += BLOCK) {
+    size_t rows = smaller(BLOCK, queries - i0), from, to;
+    key_range(i0, i0 + rows, keys, h->left, h->right, &from, &to);
     size_t width = round_up(to - from);
     multiply(qp + i0 * dp, dp, 1, kt + from, np, p, width, rows, width, head_dim, 0);
     multiply(gp + i0 * dp, dp, 1, vt + from, np, ds, width, rows, width, head_dim, 0);
     for (size_t r = 0; r < rows; r++) {
       float *pr = p + r * width, *dr = ds + r * width;
-      const float *g = gp + (i0 + r) * dp, *o = out + (i0 + r) * out_stride;
+      const float *g = gp + (i0 + r) * dp, *o = out + (i0 + r) * h->out_stride;
       size_t lo, hi;
-      visible(i0 + r, tokens, left, right, from, &lo, &hi);
+      visible(i0 + r, keys, h->left, h->right, from, &lo, &hi);
+      if (h->bias)
+        for (size_t j = lo; j < hi; j++) pr[j] += h->bias[from + j] / scale;
       float delta = 0, shift = lse[i0 + r];
       {
         CK_REASSOCIATE
@@ -112,17 +127,60 @@ CK_CLONES void ck_attention_backward_f32(const float *q, const float *k, const f
       }
       for (size_t j = hi; j < width; j++) pr[j] = dr[j] = 0;
     }
-    size_t keys = to - from;
-    multiply(ds, width, 1, kp + from * dp, dp, block, dp, rows, dp, keys, 0);
+    size_t seen = to - from;
+    multiply(ds, width, 1, kp + from * dp, dp, block, dp, rows, dp, seen, 0);
     for (size_t r = 0; r < rows; r++)
-      memcpy(dq + (i0 + r) * stride, block + r * dp, head_dim * sizeof(float));
-    multiply(ds, 1, width, qp + i0 * dp, dp, dkp + from * dp, dp, keys, dp, rows, 1);
-    multiply(p, 1, width, gp + i0 * dp, dp, dvp + from * dp, dp, keys, dp, rows, 1);
+      memcpy(dq + (i0 + r) * h->q_stride, block + r * dp, head_dim * sizeof(float));
+    multiply(ds, 1, width, qp + i0 * dp, dp, dkp + from * dp, dp, seen, dp, rows, 1);
+    multiply(p, 1, width, gp + i0 * dp, dp, dvp + from * dp, dp, seen, dp, rows, 1);
   }
-  for (size_t i = 0; i < tokens; i++) {
-    memcpy(dk + i * stride, dkp + i * dp, head_dim * sizeof(float));
-    memcpy(dv + i * stride, dvp + i * dp, head_dim * sizeof(float));
+  for (size_t i = 0; i < keys; i++) {
+    memcpy(dk + i * h->kv_stride, dkp + i * dp, head_dim * sizeof(float));
+    memcpy(dv + i * h->kv_stride, dvp + i * dp, head_dim * sizeof(float));
   }
+}
+
+CK_INLINE head self_head(size_t stride, size_t out_stride, size_t tokens, size_t head_dim,
+                         float scale, size_t left, size_t right) {
+  return (head){tokens, tokens, head_dim, stride, stride, out_stride, scale, left, right, NULL};
+}
+
+CK_CLONES void ck_attention_forward_f32(const float *q, const float *k, const float *v,
+                                        size_t stride, float *out, size_t out_stride, float *lse,
+                                        size_t tokens, size_t head_dim, float scale, size_t left,
+                                        size_t right) {
+  head h = self_head(stride, out_stride, tokens, head_dim, scale, left, right);
+  forward_head(q, k, v, out, lse, &h);
+}
+
+CK_CLONES void ck_attention_backward_f32(const float *q, const float *k, const float *v,
+                                         size_t stride, const float *out, const float *dout,
+                                         size_t out_stride, const float *lse, float *dq, float *dk,
+                                         float *dv, size_t tokens, size_t head_dim, float scale,
+                                         size_t left, size_t right) {
+  head h = self_head(stride, out_stride, tokens, head_dim, scale, left, right);
+  backward_head(q, k, v, out, dout, lse, dq, dk, dv, &h);
+}
+
+CK_INLINE head cross_head(const ck_cross_attention_shape *s, const float *bias) {
+  return (head){s->queries,    s->keys,  s->head_dim, s->q_stride, s->kv_stride,
+                s->out_stride, s->scale, SIZE_MAX,    SIZE_MAX,    bias};
+}
+
+CK_CLONES void ck_cross_attention_forward_f32(const float *q, const float *k, const float *v,
+                                              const float *bias, float *out, float *lse,
+                                              const ck_cross_attention_shape *shape) {
+  head h = cross_head(shape, bias);
+  forward_head(q, k, v, out, lse, &h);
+}
+
+CK_CLONES void ck_cross_attention_backward_f32(const float *q, const float *k, const float *v,
+                                               const float *bias, const float *out,
+                                               const float *dout, const float *lse, float *dq,
+                                               float *dk, float *dv,
+                                               const ck_cross_attention_shape *shape) {
+  head h = cross_head(shape, bias);
+  backward_head(q, k, v, out, dout, lse, dq, dk, dv, &h);
 }
 
 CK_CLONES void ck_attention_map_f32(const float *q, const float *k, size_t stride, float *map,

@@ -35,6 +35,9 @@ package struct LatentSampler: Sendable {
     self.eta = eta
   }
 
+  /// What a DiT is sampled with unless told otherwise: DDIM, 25 steps, guidance 2.
+  package static let ditDefaults = LatentSampler(steps: 25, guidance: 2, seed: 0)
+
   /// Whether the network sees a doubled batch [conditional | unconditional].
   var isGuided: Bool { guidance != 1 }
 
@@ -62,8 +65,8 @@ package struct LatentSampler: Sendable {
     let null = [Int](repeating: config.numClasses, count: labels.count)
     let allLabels = isGuided ? labels + null : labels
     return try sample(
-      shape: [labels.count, config.inChannels, config.inputSize, config.inputSize], first: first,
-      guidedChannels: Guidance.guidedChannels,
+      shape: [labels.count, config.inChannels, config.inputSize, config.inputSize],
+      outChannels: config.outChannels, first: first, guidedChannels: Guidance.guidedChannels,
       network: { latents, timesteps in
         model(
           Value(constant: latents), DiT.Conditioning(timesteps: timesteps, labels: allLabels),
@@ -76,16 +79,24 @@ package struct LatentSampler: Sendable {
   ///
   /// - Parameters:
   ///   - shape: (count, channels, height, width) of the latents.
+  ///   - outChannels: Channels of the network's output.
   ///   - first: Index of the first sample.
   ///   - guidedChannels: Number of leading channels that guidance acts on.
   ///   - network: The network; with guidance it is given [conditional | unconditional] batches.
   ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
-  /// - Throws: `SamplingError` for a number of steps that cannot be used.
+  /// - Throws: `SamplingError` for a number of steps or a network that cannot be used.
   func sample(
-    shape: [Int], first: Int, guidedChannels: Int, network: @escaping DenoisingModel,
+    shape: [Int], outChannels: Int, first: Int, guidedChannels: Int,
+    network: @escaping DenoisingModel,
     onStep: StepObserver
   ) throws -> Tensor {
+    guard method == .dpmpp || outChannels == 2 * shape[1] else {
+      throw SamplingError(
+        description:
+          "sampler \(method.rawValue) needs a model that predicts variances, this one has"
+          + " \(outChannels) output channels for \(shape[1]); use --sampler dpmpp")
+    }
     let count = shape[0]
     let noise = GaussianNoise(seed: seed)
     /// Noise of a stream, the same in both halves of a guided batch.

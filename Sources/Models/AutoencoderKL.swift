@@ -35,8 +35,7 @@ package final class AutoencoderKL {
 
   /// The shape of the network.
   package let config: AutoencoderKLConfig
-  private let encoder: Encoder
-  private let decoder: Decoder
+  private let encoder, decoder: AutoencoderKLCoder
   private let quantConv: PointwiseConvolution
   private let postQuantConv: PointwiseConvolution
 
@@ -49,8 +48,8 @@ package final class AutoencoderKL {
   package init(config: AutoencoderKLConfig, weights: any WeightSource) throws {
     self.config = config
     let latent = config.latentChannels
-    encoder = try Encoder(config, weights)
-    decoder = try Decoder(config, weights)
+    encoder = try AutoencoderKLCoder(.encoder, config, weights)
+    decoder = try AutoencoderKLCoder(.decoder, config, weights)
     quantConv = try PointwiseConvolution(weights, "quant_conv", 2 * latent, 2 * latent)
     postQuantConv = try PointwiseConvolution(weights, "post_quant_conv", latent, latent)
   }
@@ -92,31 +91,34 @@ package final class AutoencoderKL {
 
   /// Encodes images.
   ///
-  /// - Parameter images: (batch, channels, H, W), values -1 ... 1; H and W multiples of the spatial
-  ///   factor.
+  /// - Parameters:
+  ///   - images: (batch, channels, H, W), values -1 ... 1; H and W multiples of the spatial factor.
+  ///   - tiling: Whether large images are encoded piece by piece.
   /// - Returns: The distribution of their latents, not scaled for diffusion.
-  package func encode(_ images: Tensor) -> Posterior {
+  package func encode(_ images: Tensor, tiling: Tiling = .auto) -> Posterior {
     let latent = config.latentChannels
     let factor = config.spatialFactor
     precondition(
       images.shape.count == 4 && images.shape[1] == config.inChannels
         && images.shape[2] % factor == 0 && images.shape[3] % factor == 0,
       "AutoencoderKL: images \(images.shape)")
-    let batch = images.shape[0]
-    let size = [latent, images.shape[2] / factor, images.shape[3] / factor]
-    let mean = Tensor([batch] + size)
-    let logVariance = Tensor([batch] + size)
-    let width = size.reduce(1, *)
-    forEachPart(images) { part, range in
-      let moments = quantConv(encoder(part))
-      for row in 0..<range.count {
-        let from = moments.pointer + 2 * row * width
-        let to = (range.lowerBound + row) * width
-        (mean.pointer + to).update(from: from, count: width)
-        for i in 0..<width { logVariance[to + i] = min(20, max(-30, from[width + i])) }
+    let (height, width) = (images.shape[2] / factor, images.shape[3] / factor)
+    let moments = map(
+      images, to: [2 * latent, height, width],
+      tiles: tiling.tiles(latentHeight: height, latentWidth: width, config)?.encoding(factor)
+    ) { quantConv(encoder($0)) }
+    let posterior = Posterior(
+      mean: Tensor([images.shape[0], latent, height, width]),
+      logVariance: Tensor([images.shape[0], latent, height, width]))
+    let size = latent * height * width
+    for row in 0..<images.shape[0] {
+      let from = moments.pointer + 2 * row * size
+      (posterior.mean.pointer + row * size).update(from: from, count: size)
+      for i in 0..<size {
+        posterior.logVariance[row * size + i] = min(20, max(-30, from[size + i]))
       }
     }
-    return Posterior(mean: mean, logVariance: logVariance)
+    return posterior
   }
 
   /// The encoder's output (batch, 2 latent channels, h, w) before the last pointwise convolution.
@@ -124,18 +126,20 @@ package final class AutoencoderKL {
 
   /// Decodes latents.
   ///
-  /// - Parameter latents: (batch, latent channels, h, w), not scaled for diffusion.
+  /// - Parameters:
+  ///   - latents: (batch, latent channels, h, w), not scaled for diffusion.
+  ///   - tiling: Whether large images are decoded piece by piece.
   /// - Returns: Images (batch, channels, H, W), nominally -1 ... 1, not clamped.
-  package func decode(_ latents: Tensor) -> Tensor {
+  package func decode(_ latents: Tensor, tiling: Tiling = .auto) -> Tensor {
     precondition(
       latents.shape.count == 4 && latents.shape[1] == config.latentChannels,
       "AutoencoderKL: latents \(latents.shape)")
     let factor = config.spatialFactor
-    let result = Tensor([
-      latents.shape[0], config.outChannels, latents.shape[2] * factor, latents.shape[3] * factor,
-    ])
-    forEachPart(latents) { part, range in result.rows(range).assign(decoder(postQuantConv(part))) }
-    return result
+    let (height, width) = (latents.shape[2], latents.shape[3])
+    return map(
+      latents, to: [config.outChannels, height * factor, width * factor],
+      tiles: tiling.tiles(latentHeight: height, latentWidth: width, config)?.decoding(factor)
+    ) { decoder(postQuantConv($0)) }
   }
 
   /// Latents as diffusion sees them: standardised per channel, or multiplied by the scaling factor.
@@ -169,112 +173,23 @@ package final class AutoencoderKL {
     return result
   }
 
-  /// Few images at a time, so that their planes stay in the cache.
-  private func forEachPart(_ x: Tensor, _ body: (Tensor, Range<Int>) -> Void) {
-    let step = max(1, Parallel.threads)
+  /// Applies `body` to few images at a time, so that their planes stay in the cache; with tiles, to one
+  /// piece of one image at a time.
+  private func map(
+    _ x: Tensor, to shape: [Int], tiles: TileMap?, _ body: (Tensor) -> Tensor
+  ) -> Tensor {
+    let result = Tensor([x.shape[0]] + shape)
+    let step = tiles == nil ? max(1, Parallel.threads) : 1
     for start in stride(from: 0, to: x.shape[0], by: step) {
       let range = start..<min(x.shape[0], start + step)
-      body(x.rows(range), range)
-    }
-  }
-}
-
-/// Residual block, attention, residual block at the coarsest resolution.
-private struct MiddleBlock {
-  let first, second: ResidualBlock
-  let attention: SpatialAttention
-
-  init(_ weights: any WeightSource, _ name: String, channels: Int, groups: Int) throws {
-    first = try ResidualBlock(weights, name + ".resnets.0", channels, channels, groups: groups)
-    attention = try SpatialAttention(
-      weights, name + ".attentions.0", channels: channels, groups: groups)
-    second = try ResidualBlock(weights, name + ".resnets.1", channels, channels, groups: groups)
-  }
-
-  func callAsFunction(_ x: Tensor) -> Tensor { second(attention(first(x))) }
-}
-
-/// The residual blocks of one resolution, then a convolution that changes it.
-private struct Stage {
-  let blocks: [ResidualBlock]
-  let resampler: Convolution3x3?
-
-  func callAsFunction(_ x: Tensor) -> Tensor {
-    let y = blocks.reduce(x) { $1($0) }
-    return resampler?(y) ?? y
-  }
-}
-
-private struct Encoder {
-  private let convIn, convOut: Convolution3x3
-  private let stages: [Stage]
-  private let middle: MiddleBlock
-  private let normOut: GroupNorm
-
-  init(_ config: AutoencoderKLConfig, _ weights: any WeightSource) throws {
-    let widths = config.blockOutChannels
-    let groups = config.normNumGroups
-    let last = widths[widths.count - 1]
-    convIn = try Convolution3x3(weights, "encoder.conv_in", config.inChannels, widths[0])
-    stages = try widths.indices.map { index in
-      let name = "encoder.down_blocks.\(index)"
-      let width = widths[index]
-      let blocks = try (0..<config.layersPerBlock).map { layer in
-        try ResidualBlock(
-          weights, "\(name).resnets.\(layer)", layer == 0 ? widths[max(0, index - 1)] : width,
-          width, groups: groups)
+      let target = result.rows(range)
+      if let tiles {
+        tiles.apply(x.rows(range), into: target, body)
+      } else {
+        target.assign(body(x.rows(range)))
       }
-      let isLast = index == widths.count - 1
-      return Stage(
-        blocks: blocks,
-        resampler: isLast
-          ? nil
-          : try Convolution3x3(
-            weights, name + ".downsamplers.0.conv", width, width, .halving(padsAllSides: false)))
     }
-    middle = try MiddleBlock(weights, "encoder.mid_block", channels: last, groups: groups)
-    normOut = try GroupNorm(weights, "encoder.conv_norm_out", channels: last, groups: groups)
-    convOut = try Convolution3x3(weights, "encoder.conv_out", last, 2 * config.latentChannels)
-  }
-
-  func callAsFunction(_ x: Tensor) -> Tensor {
-    convOut(middle(stages.reduce(convIn(x)) { $1($0) }), after: normOut)
-  }
-}
-
-private struct Decoder {
-  private let convIn, convOut: Convolution3x3
-  private let stages: [Stage]
-  private let middle: MiddleBlock
-  private let normOut: GroupNorm
-
-  init(_ config: AutoencoderKLConfig, _ weights: any WeightSource) throws {
-    let widths = Array(config.blockOutChannels.reversed())
-    let groups = config.normNumGroups
-    let last = widths[widths.count - 1]
-    convIn = try Convolution3x3(weights, "decoder.conv_in", config.latentChannels, widths[0])
-    middle = try MiddleBlock(weights, "decoder.mid_block", channels: widths[0], groups: groups)
-    stages = try widths.indices.map { index in
-      let name = "decoder.up_blocks.\(index)"
-      let width = widths[index]
-      let blocks = try (0...config.layersPerBlock).map { layer in
-        try ResidualBlock(
-          weights, "\(name).resnets.\(layer)", layer == 0 ? widths[max(0, index - 1)] : width,
-          width, groups: groups)
-      }
-      let isLast = index == widths.count - 1
-      return Stage(
-        blocks: blocks,
-        resampler: isLast
-          ? nil
-          : try Convolution3x3(weights, name + ".upsamplers.0.conv", width, width, .doubling))
-    }
-    normOut = try GroupNorm(weights, "decoder.conv_norm_out", channels: last, groups: groups)
-    convOut = try Convolution3x3(weights, "decoder.conv_out", last, config.outChannels)
-  }
-
-  func callAsFunction(_ x: Tensor) -> Tensor {
-    convOut(stages.reduce(middle(convIn(x))) { $1($0) }, after: normOut)
+    return result
   }
 }
 

@@ -131,19 +131,41 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
 
   /// Finds the configuration of an open weight file.
   ///
-  /// It is the `config` entry of the file's metadata, else a `config.json` in the same folder, else it is
-  /// read off the shapes of the weights; those do not show the number of groups, which is then 32.
+  /// It is the stated one, else it is read off the shapes of the weights; those show neither the number
+  /// of groups, which is then 32, nor the scaling factor, which is then Stable Diffusion's.
   /// - Parameter file: The weights.
   /// - Returns: A configuration whose numbers fit together.
   /// - Throws: `CheckpointError` if what is found cannot be used.
   package static func find(for file: any TensorFile) throws(CheckpointError) -> Self {
+    if let config = try stated(for: file) { return config }
+    return try inferred(from: file)
+  }
+
+  /// The configuration that comes with an open weight file: the `config` entry of its metadata, else a
+  /// `config.json` in the same folder that is not said to be of another class.
+  ///
+  /// - Parameter file: The weights.
+  /// - Returns: A configuration whose numbers fit together; nil if there is none.
+  /// - Throws: `CheckpointError` if what is found cannot be used.
+  package static func stated(for file: any TensorFile) throws(CheckpointError) -> Self? {
     if let text = file.metadata["config"] {
       return try parse(Data(text.utf8), file: file.path)
     }
     let sibling = URL(filePath: file.path).deletingLastPathComponent().appending(
       path: "config.json")
-    if let json = try? Data(contentsOf: sibling) { return try parse(json, file: sibling.path) }
-    return try inferred(from: file)
+    guard let json = try? Data(contentsOf: sibling) else { return nil }
+    if let owner = try? JSONDecoder().decode(Owner.self, from: json).className,
+      owner != "AutoencoderKL"
+    {
+      return nil
+    }
+    return try parse(json, file: sibling.path)
+  }
+
+  /// The class that diffusers wrote a `config.json` for.
+  private struct Owner: Decodable {
+    let className: String
+    private enum CodingKeys: String, CodingKey { case className = "_class_name" }
   }
 
   /// Reads the configuration off the shapes of the weights.

@@ -9,9 +9,10 @@ import TensorCore
 package final class DiT {
   package let config: DiTConfig
   package let blocks: [DiTBlock]
-  private let patchWeight, patchBias, positions: Parameter
-  private let time0Weight, time0Bias, time2Weight, time2Bias, labelTable: Parameter
-  private let finalWeight, finalBias, finalModulationWeight, finalModulationBias: Parameter
+  private let patches: PatchEmbedding
+  private let times: TimestepEmbedder
+  private let output: OutputProjection
+  private let positions, labelTable, finalModulationWeight, finalModulationBias: Parameter
 
   /// How a fresh model starts.
   package struct Initialization: Sendable {
@@ -34,26 +35,20 @@ package final class DiT {
   ) throws {
     let dim = config.hiddenSize
     self.config = config
-    patchWeight = try weights.parameter(
-      "x_embedder.proj.weight", [dim, config.inChannels, config.patchSize, config.patchSize],
-      .xavierUniform)
-    patchBias = try weights.parameter("x_embedder.proj.bias", [dim], .zeros)
+    patches = try PatchEmbedding(
+      weights, dim: dim, channels: config.inChannels, patch: config.patchSize)
     positions = try weights.parameter(
-      "pos_embed", [1, config.tokens, dim], .table(config.positionTable(grid: config.grid)))
+      "pos_embed", [1, config.tokens, dim], .table(config.positionTable()))
     positions.isFrozen = true
-    let normal = Initializer.normal(initialization.embedderStd)
-    time0Weight = try weights.parameter("t_embedder.mlp.0.weight", [dim, 256], normal)
-    time0Bias = try weights.parameter("t_embedder.mlp.0.bias", [dim], .zeros)
-    time2Weight = try weights.parameter("t_embedder.mlp.2.weight", [dim, dim], normal)
-    time2Bias = try weights.parameter("t_embedder.mlp.2.bias", [dim], .zeros)
+    times = try TimestepEmbedder(weights, dim: dim, std: initialization.embedderStd)
     labelTable = try weights.parameter(
-      "y_embedder.embedding_table.weight", [config.numClasses + 1, dim], normal)
+      "y_embedder.embedding_table.weight", [config.numClasses + 1, dim],
+      .normal(initialization.embedderStd))
     blocks = try (0..<config.depth).map { index in
       try DiTBlock(config: config, index: index, edits: edits, weights: weights)
     }
-    let outputs = config.patchSize * config.patchSize * config.outChannels
-    finalWeight = try weights.parameter("final_layer.linear.weight", [outputs, dim], .zeros)
-    finalBias = try weights.parameter("final_layer.linear.bias", [outputs], .zeros)
+    output = try OutputProjection(
+      weights, dim: dim, channels: config.outChannels, patch: config.patchSize)
     finalModulationWeight = try weights.parameter(
       "final_layer.adaLN_modulation.1.weight", [2 * dim, dim], .zeros)
     finalModulationBias = try weights.parameter(
@@ -62,9 +57,9 @@ package final class DiT {
 
   /// All parameters under their checkpoint keys, the frozen position table included.
   package var parameters: [Parameter] {
-    [positions, patchWeight, patchBias, time0Weight, time0Bias, time2Weight, time2Bias, labelTable]
-      + blocks.flatMap(\.parameters)
-      + [finalWeight, finalBias, finalModulationWeight, finalModulationBias]
+    [positions] + patches.parameters + times.parameters + [labelTable]
+      + blocks.flatMap(\.parameters) + output.parameters
+      + [finalModulationWeight, finalModulationBias]
   }
 
   /// The sinusoid features (batch, 256) of timesteps: cosines, then sines, angles in float32.
@@ -74,17 +69,7 @@ package final class DiT {
   ///   - shift: What is subtracted from the divisor 128 of the exponents (`DiTConfig.frequencyShift`).
   /// - Returns: A row per timestep.
   package static func timestepFeatures(_ timesteps: [Float], shift: Int = 0) -> Tensor {
-    let half = 128
-    let result = Tensor([timesteps.count, 2 * half])
-    for (row, timestep) in timesteps.enumerated() {
-      for index in 0..<half {
-        let frequency = expf(-logf(10000) * Float(index) / Float(half - shift))
-        let angle = timestep * frequency
-        result[row * 2 * half + index] = cosf(angle)
-        result[row * 2 * half + half + index] = sinf(angle)
-      }
-    }
-    return result
+    TimestepEmbedder.features(timesteps, shift: shift)
   }
 
   /// What the model sees besides the image.
@@ -103,7 +88,7 @@ package final class DiT {
   /// Sees intermediate tensors by their upstream module names.
   package typealias Observer = (_ name: String, _ tensor: Tensor) -> Void
 
-  /// Predicts noise and variance: x (batch, channels, size, size) -> (batch, outChannels, size, size).
+  /// Predicts noise and variance: x (batch, channels, height, width) -> (batch, outChannels, …).
   ///
   /// - Parameters:
   ///   - x: Noised latents; a smaller or larger grid than the model's own uses a stretched table.
@@ -116,17 +101,15 @@ package final class DiT {
     _ x: Value, _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil,
     observeBlock: ((Int, DiTBlock.Activations) -> Void)? = nil
   ) -> Value {
-    var hidden = embedPatches(x, on: tape)
+    let grid = patches.grid(x)
+    var hidden = patches(x, on: tape)
     observe?("x_embedder.out", hidden.tensor)
-    hidden = tape.apply(Add(), hidden, positionValue(grid: x.shape[2] / config.patchSize))
+    hidden = tape.apply(Add(), hidden, positionValue(grid))
 
     let features =
       conditioning.timestepFeatures
       ?? Self.timestepFeatures(conditioning.timesteps, shift: config.frequencyShift)
-    var time = tape.apply(
-      Linear(), Value(constant: features), Value(time0Weight), Value(time0Bias))
-    time = tape.apply(SiLU(), time)
-    time = tape.apply(Linear(), time, Value(time2Weight), Value(time2Bias))
+    let time = times(features, on: tape)
     let label = tape.apply(Embedding(conditioning.labels), Value(labelTable))
     observe?("t_embedder.out", time.tensor)
     observe?("y_embedder.out", label.tensor)
@@ -136,17 +119,16 @@ package final class DiT {
       observe?("blocks.\(index).in", hidden.tensor)
       if let observe { observe("blocks.\(index).adaLN.out", block.modulation(condition.tensor)) }
       let report = observeBlock.map { call in { call(index, $0) } }
-      hidden = block(hidden, condition, on: tape, observe: report)
+      hidden = block(hidden, condition, grid: grid, on: tape, observe: report)
       observe?("blocks.\(index).out", hidden.tensor)
     }
 
     let modulation = tape.apply(
       Linear(), condition, Value(finalModulationWeight), Value(finalModulationBias))
     observe?("final_layer.adaLN.out", modulation.tensor)
-    hidden = tape.apply(LayerNormModulate(shiftChunk: 0, scaleChunk: 1), hidden, modulation)
-    hidden = tape.apply(Linear(), hidden, Value(finalWeight), Value(finalBias))
+    hidden = output(hidden, modulation: modulation, on: tape)
     observe?("final_layer.out", hidden.tensor)
-    return tape.apply(Unpatchify(patch: config.patchSize, channels: config.outChannels), hidden)
+    return output.image(hidden, grid: grid, on: tape)
   }
 
   /// Inference without a record.
@@ -154,36 +136,10 @@ package final class DiT {
     self(Value(constant: x), conditioning, on: Tape(recording: false)).tensor
   }
 
-  private func embedPatches(_ x: Value, on tape: Tape) -> Value {
-    let patches = tape.apply(Patchify(patch: config.patchSize), x)
-    return tape.apply(
-      PatchProjection(), patches, Value(patchWeight), Value(patchBias))
-  }
-
-  private func positionValue(grid: Int) -> Value {
-    if grid == config.grid { return Value(positions) }
-    let values = config.positionTable(
-      grid: grid, stretch: Double(config.grid) / Double(grid))
-    return Value(constant: Tensor(values, shape: [1, grid * grid, config.hiddenSize]))
-  }
-}
-
-/// The patch convolution as a linear layer on flattened patches; its weight keeps its 4-D shape.
-private struct PatchProjection: DifferentiableOp {
-  private func flat(_ inputs: [Tensor]) -> [Tensor] {
-    let weight = inputs[1]
-    return [
-      inputs[0], weight.reshaped([weight.shape[0], weight.count / weight.shape[0]]), inputs[2],
-    ]
-  }
-
-  func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
-    Linear().forward(flat(inputs))
-  }
-
-  func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
-  ) {
-    Linear().backward(gradOutput, inputs: flat(inputs), output: output, saved: (), into: sink)
+  private func positionValue(_ grid: TokenGrid) -> Value {
+    if grid == TokenGrid(rows: config.grid, columns: config.grid) { return Value(positions) }
+    return Value(
+      constant: Tensor(
+        config.positionTable(grid), shape: [1, grid.tokens, config.hiddenSize]))
   }
 }

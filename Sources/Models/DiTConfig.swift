@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import Operators
 import Plans
 
 /// Size and shape of a DiT (facebookresearch/DiT `models.py`).
@@ -46,29 +47,17 @@ package struct DiTConfig: Equatable, Sendable {
 
   /// The fixed 2-D sin-cos table (tokens, hiddenSize), row-major, columns first.
   ///
-  /// - Parameters:
-  ///   - grid: Tokens along one side of the table.
-  ///   - stretch: Distance between neighbouring tokens in units of the model's own grid; positions
-  ///     are the centres of the stretched tokens.
+  /// - Parameter tokens: The grid of the table; nil is the model's own. On another one the coordinates
+  ///   are the centres of tokens that are stretched over the model's own grid.
   /// - Returns: The table in row-major order.
-  package func positionTable(grid: Int, stretch: Double = 1) -> [Float] {
-    let quarter = hiddenSize / 4
-    var table = [Float](repeating: 0, count: grid * grid * hiddenSize)
-    for row in 0..<grid {
-      for column in 0..<grid {
-        let base = (row * grid + column) * hiddenSize
-        for index in 0..<quarter {
-          let omega = pow(10000, -Double(index) / Double(quarter))
-          let x = (Double(column) + 0.5) * stretch - 0.5
-          let y = (Double(row) + 0.5) * stretch - 0.5
-          table[base + index] = Float(sin(x * omega))
-          table[base + quarter + index] = Float(cos(x * omega))
-          table[base + 2 * quarter + index] = Float(sin(y * omega))
-          table[base + 3 * quarter + index] = Float(cos(y * omega))
-        }
-      }
+  package func positionTable(_ tokens: TokenGrid? = nil) -> [Float] {
+    func coordinates(_ count: Int) -> [Double] {
+      let stretch = Double(grid) / Double(count)
+      return (0..<count).map { (Double($0) + 0.5) * stretch - 0.5 }
     }
-    return table
+    return PositionTable.values(
+      rows: coordinates(tokens?.rows ?? grid), columns: coordinates(tokens?.columns ?? grid),
+      dim: hiddenSize)
   }
 }
 

@@ -12,8 +12,28 @@ package protocol GraftOperator: AnyObject {
   func callAsFunction(_ x: Value, on tape: Tape) -> Value
 }
 
+/// How the tokens of a sequence lie in the image, in raster order.
+package struct TokenGrid: Equatable, Sendable {
+  package let rows, columns: Int
+  package init(rows: Int, columns: Int) {
+    self.rows = rows
+    self.columns = columns
+  }
+  /// Number of tokens.
+  package var tokens: Int { rows * columns }
+}
+
 /// An operator for the attention slot: it mixes tokens.
-package protocol SequenceMixer: GraftOperator {}
+package protocol SequenceMixer: GraftOperator {
+  /// Applies the operator to tokens on a grid; by default the grid makes no difference.
+  func callAsFunction(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value
+}
+
+extension SequenceMixer {
+  package func callAsFunction(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
+    self(x, on: tape)
+  }
+}
 
 /// An operator for the MLP slot: it mixes channels.
 package protocol ChannelMixer: GraftOperator {}

@@ -53,7 +53,7 @@ enum DiTCases {
     try check.forward(
       "out.pos_embed_sincos",
       Tensor(
-        config.positionTable(grid: config.grid), shape: [1, config.tokens, config.hiddenSize]))
+        config.positionTable(), shape: [1, config.tokens, config.hiddenSize]))
     try training(check, model)
   }
 

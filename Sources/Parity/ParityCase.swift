@@ -44,13 +44,13 @@ struct ParityCase: Sendable {
     ParityCase("diffusion_psample", run: SamplerCases.ancestral),
     ParityCase("diffusion_ddim", run: SamplerCases.ddim),
     ParityCase("diffusion_dpmpp", run: SolverCases.run),
+    ParityCase("pixart_tiny", run: PixArtCases.run),
     ParityCase("vae_tiny", run: AutoencoderCases.run),
     ParityCase("stage1_ref", refusal: Stage1Cases.refusal, run: Stage1Cases.run),
     ParityCase("stage2_ref", refusal: DiTCases.hybridRefusal, run: Stage2Cases.run),
     ParityCase("analysis_ref", run: AnalysisCases.statistics),
     ParityCase("fid_ref", run: AnalysisCases.featureMetrics),
     ParityCase("dit_diffusers", run: DiffusersCases.run),
-    .unsupported("pixart_tiny", "there is no PixArt model yet"),
     .folder("pt_formats", run: FormatCases.run),
   ]
 

@@ -135,14 +135,19 @@ final class ParityCheck {
     }
   }
 
-  /// Refuses a parameter list whose names differ from those of the reference.
+  /// Refuses a list of parameters whose names differ from those of the reference.
   func requireNames(_ parameters: [Parameter]) throws {
-    try requireSameNames(try fixture.parameters().keys, parameters)
+    try requireNames(parameters.map(\.name))
   }
 
-  /// Refuses a parameter list that lacks one of the names.
-  func requireSameNames(_ names: some Sequence<String>, _ parameters: [Parameter]) throws {
-    let left = Set(names).subtracting(parameters.map(\.name)).sorted()
+  /// Refuses a list of names that differ from those of the reference.
+  func requireNames(_ names: [String]) throws {
+    try requireSameNames(try fixture.parameters().keys, names)
+  }
+
+  /// Refuses a list of names that lacks one of the expected ones.
+  func requireSameNames(_ expected: some Sequence<String>, _ names: [String]) throws {
+    let left = Set(expected).subtracting(names).sorted()
     if let first = left.first {
       throw ParityError(
         "\(fixture.path): parameter '\(first)' does not exist in the engine's module; check the"

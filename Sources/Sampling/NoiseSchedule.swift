@@ -4,6 +4,9 @@ import Foundation
 package struct SamplingError: Error, CustomStringConvertible, Equatable {
   /// What was asked for, what is possible, and what to change.
   package let description: String
+
+  /// Makes an error of one sentence.
+  package init(description: String) { self.description = description }
 }
 
 /// The variance schedule of a diffusion process, and every table derived from it, in double precision.

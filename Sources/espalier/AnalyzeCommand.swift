@@ -10,7 +10,7 @@ struct AnalyzeCommand: ParsableCommand {
     commandName: "analyze",
     abstract: "Measure activation statistics and attention locality of every block.")
 
-  @Argument(help: modelHelp) var model = "demo"
+  @Argument(help: .init(modelHelp)) var model = "demo"
   @Option(help: "Sampling trajectories to average over.") var samples = 16
   @Flag(help: "Measure again even if the cache has a result.") var fresh = false
   @OptionGroup var output: OutputOptions

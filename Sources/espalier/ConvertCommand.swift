@@ -16,7 +16,7 @@ struct ConvertCommand: ParsableCommand {
       timesteps' exponents by 127, the official model by 128; Espalier keeps to the model it converted.
       """)
 
-  @Argument(help: modelHelp) var model = "demo"
+  @Argument(help: .init(modelHelp)) var model = "demo"
   @Option(help: "The file or folder to write.") var to: String
   @Option(help: "Names of the parameters: official or diffusers.") var naming = DiTNaming.official
   @Option(help: "Type of the numbers: f32, f16 or bf16.") var dtype = StoredType.f32

@@ -13,12 +13,8 @@ struct EvaluateCommand: ParsableCommand {
       are not comparable to them.
       """)
 
-  @Argument(help: modelHelp)
-  var model = "demo"
+  @OptionGroup var source: ModelOptions
   @Option(help: "Number of samples, balanced over the classes.") var samples = 1000
-  @Option(help: "Graft this plan onto the model, with fresh weights or those of --weights.")
-  var plan: String?
-  @Option(help: "Operators or checkpoint of a run for --plan.") var weights: String?
   @OptionGroup var sampling: SamplerOptions
   @OptionGroup var output: OutputOptions
 
@@ -26,16 +22,15 @@ struct EvaluateCommand: ParsableCommand {
     guard (10...1_000_000).contains(samples) else {
       throw ValidationError("--samples is \(samples); give 10 to 1000000")
     }
-    if weights != nil, plan == nil { throw ValidationError("--weights needs --plan") }
   }
 
   func run() throws {
-    let files = try ModelFiles(model)
+    let files = try ModelFiles(source.model)
     let judge = try files.judge()
     let console = ProgressLine()
     let result = try Evaluation.run(
-      try GraftedModel.load(files, plan: plan, weights: weights),
-      autoencoder: try files.autoencoder(), judge: judge, sampler: sampling.latentSampler,
+      try source.load(files),
+      autoencoder: try files.autoencoder(), judge: judge, sampler: try sampling.latentSampler(),
       samples: samples
     ) { done in
       console.update("judged \(done)/\(samples)")

@@ -12,7 +12,7 @@ struct ExploreCommand: ParsableCommand {
     commandName: "explore",
     abstract: "Explore a model's blocks, edit a graft plan, distil and look (the default).")
 
-  @Argument(help: modelHelp) var model = "demo"
+  @Argument(help: .init(modelHelp)) var model = "demo"
   @Option(help: "Open this plan.") var plan: String?
   @Option(help: "Images: auto, sixel, blocks or none.") var graphics = GraphicsMode.auto
   @OptionGroup var runs: RunsOptions

@@ -11,7 +11,7 @@ struct InspectCommand: ParsableCommand {
     commandName: "inspect",
     abstract: "Show what a safetensors, PyTorch or NumPy file, or a folder of diffusers, holds.")
 
-  @Argument(help: modelHelp) var model = "demo"
+  @Argument(help: .init(modelHelp)) var model = "demo"
   @Flag(help: "List every tensor, and the values that are none.") var tensors = false
   @Option(help: "The entry of a training checkpoint to take, such as ema or model.")
   var container: String?

@@ -7,7 +7,7 @@ import Runs
 let espalierVersion = "0.1.0"
 
 /// What a model argument may be.
-let modelHelp: ArgumentHelp =
+let modelHelp =
   "demo, the path of a DiT's weights (.safetensors, .pt), a folder of diffusers, or DiT-XL/2."
 
 /// `--json` on every command.
@@ -37,37 +37,46 @@ struct RunsOptions: ParsableArguments {
   }
 }
 
-/// Sampler settings that several commands share.
+/// Sampler settings that several commands share; what is not given depends on the model's family.
 struct SamplerOptions: ParsableArguments {
-  @Option(help: "Denoising steps.")
-  var steps = 25
+  @Option(help: "Denoising steps (default: 25; for a PixArt model 20).")
+  var steps: Int?
 
-  @Option(help: "Classifier-free guidance scale; 1 is none.")
-  var guidance: Float = 2
+  @Option(
+    help: "Classifier-free guidance scale; 1 is none (default: 2; for a PixArt model 4.5).")
+  var guidance: Float?
 
   @Option(help: "Seed of the start noise.")
   var seed: UInt64 = 0
 
-  @Option(help: "Sampler: ddim, ancestral or dpmpp (DPM-Solver++ 2M).")
-  var sampler = LatentSampler.Method.ddim
+  @Option(
+    help:
+      "Sampler: ddim, ancestral or dpmpp, DPM-Solver++ 2M (default: ddim; for a PixArt model dpmpp)."
+  )
+  var sampler: LatentSampler.Method?
 
   @Option(help: "Share of ancestral noise in ddim, 0 to 1.")
   var eta = 0.0
 
   func validate() throws {
-    guard (1...1000).contains(steps) else {
-      throw ValidationError("--steps is \(steps); give 1 to 1000")
+    guard steps.map({ (1...1000).contains($0) }) ?? true else {
+      throw ValidationError("--steps is \(steps ?? 0); give 1 to 1000")
     }
-    guard guidance.isFinite else { throw ValidationError("--guidance must be a finite number") }
+    guard guidance.map(\.isFinite) ?? true else {
+      throw ValidationError("--guidance must be a finite number")
+    }
     guard (0...1).contains(eta) else { throw ValidationError("--eta is \(eta); give 0 to 1") }
-    guard eta == 0 || sampler == .ddim else {
-      throw ValidationError("--eta belongs to --sampler ddim, not to \(sampler.rawValue)")
-    }
   }
 
-  /// The sampler.
-  var latentSampler: LatentSampler {
-    LatentSampler(method: sampler, steps: steps, guidance: guidance, seed: seed, eta: eta)
+  /// The sampler, with a family's defaults for what is not given.
+  func latentSampler(_ defaults: LatentSampler = .ditDefaults) throws -> LatentSampler {
+    let method = sampler ?? defaults.method
+    guard eta == 0 || method == .ddim else {
+      throw ValidationError("--eta belongs to --sampler ddim, not to \(method.rawValue)")
+    }
+    return LatentSampler(
+      method: method, steps: steps ?? defaults.steps, guidance: guidance ?? defaults.guidance,
+      seed: seed, eta: eta)
   }
 }
 

@@ -12,18 +12,20 @@ struct SampleCommand: ParsableCommand {
     abstract: "Draw images of a model, pretrained or grafted, as a PNG grid or a batch (.npz)."
   )
 
-  @Argument(help: modelHelp)
-  var model = "demo"
+  @OptionGroup var source: ModelOptions
   @Option(help: "The PNG file to write.") var output: String?
   @Option(help: "The .npz file to write: arr_0, uint8 (count, height, width, 3), for evaluators.")
   var npz: String?
   @Option(help: "Classes, separated by commas (default: all in turn).") var classes: String?
-  @Option(help: "Number of images; a batch is streamed, so it may be any size.") var count = 40
+  @Option(
+    help: "Number of images; a batch is streamed (default: 40; for a PixArt model one per caption)."
+  )
+  var count: Int?
   @Option(help: "Images a row (default: one per class).") var columns: Int?
-  @Option(help: "Graft this plan onto the model, with fresh weights or those of --weights.")
-  var plan: String?
-  @Option(help: "Operators or checkpoint of a run for --plan.") var weights: String?
+  @Option(help: "Decode large images piece by piece: on, off, or auto where memory asks for it.")
+  var tiling = AutoencoderKL.Tiling.Mode.auto
   @OptionGroup var sampling: SamplerOptions
+  @OptionGroup var captions: CaptionOptions
   @OptionGroup var format: OutputOptions
 
   func validate() throws {
@@ -33,27 +35,55 @@ struct SampleCommand: ParsableCommand {
     guard output == nil || output != npz else {
       throw ValidationError("--output and --npz name the same file; give two")
     }
-    guard (1...100_000).contains(count) else {
-      throw ValidationError("--count is \(count); give 1 to 100000")
+    guard count.map({ (1...100_000).contains($0) }) ?? true else {
+      throw ValidationError("--count is \(count ?? 0); give 1 to 100000")
     }
     guard columns.map({ (1...1000).contains($0) }) ?? true else {
       throw ValidationError("--columns is \(columns ?? 0); give 1 to 1000")
     }
-    if weights != nil, plan == nil { throw ValidationError("--weights needs --plan") }
   }
 
   func run() throws {
     for path in [output, npz].compactMap({ $0 }) { try AtomicFile.requireDestination(path) }
-    let files = try ModelFiles(model)
-    let network = try GraftedModel.load(files, plan: plan, weights: weights)
+    if PixArtFile.isPixArt(source.model) { try drawTextImages() } else { try drawClassImages() }
+  }
+
+  /// Images of a text-conditional model.
+  private func drawTextImages() throws {
+    guard source.plan == nil, classes == nil else {
+      throw ValidationError(
+        "\(source.plan == nil ? "--classes" : "--plan") belongs to a class-conditional model,"
+          + " not to a PixArt model")
+    }
+    let images = try captions.images(
+      try PixArtFiles(source.model), count: count,
+      sampler: try sampling.latentSampler(.pixArtDefaults),
+      tiling: AutoencoderKL.Tiling(mode: tiling))
+    if let npz, let first = images.first {
+      try ImageBatchWriter.write(
+        to: npz, count: images.count, width: first.width, height: first.height
+      ) { batch in
+        for image in images { try batch.add(image) }
+      }
+    }
+    try finish(images, columns: Int(Double(images.count).squareRoot().rounded(.up)), images.count)
+  }
+
+  /// Images of a class-conditional model.
+  private func drawClassImages() throws {
+    try captions.requireNone()
+    let files = try ModelFiles(source.model)
+    let network = try source.load(files)
     let numClasses = network.config.numClasses
     let chosen = try classes.map { try Self.parse($0, numClasses) } ?? Array(0..<numClasses)
     let autoencoder = try files.autoencoder()
+    let sampler = try sampling.latentSampler()
+    let count = count ?? 40
     let labels = (0..<count).map { chosen[$0 % chosen.count] }
     // The grid needs all images at once; a batch alone keeps none.
     var kept: [RGBImage] = []
     func draw(_ batch: ImageBatchWriter?) throws {
-      try self.draw(network, autoencoder, labels) { images throws(CheckpointError) in
+      try self.draw(network, autoencoder, sampler, labels) { images throws(CheckpointError) in
         if output != nil { kept += images }
         if let batch { for image in images { try batch.add(image) } }
       }
@@ -64,8 +94,13 @@ struct SampleCommand: ParsableCommand {
     } else {
       try draw(nil)
     }
+    try finish(kept, columns: chosen.count, count)
+  }
+
+  /// Writes the grid and says what was written.
+  private func finish(_ images: [RGBImage], columns: Int, _ count: Int) throws {
     if let output {
-      try PNG.write(RGBImage.grid(kept, columns: columns ?? chosen.count, gap: 2), to: output)
+      try PNG.write(RGBImage.grid(images, columns: self.columns ?? columns, gap: 2), to: output)
     }
     if format.json {
       var report = ["images": String(count)]
@@ -79,21 +114,23 @@ struct SampleCommand: ParsableCommand {
 
   /// Samples and decodes some images at a time.
   private func draw(
-    _ network: DiT, _ autoencoder: AutoencoderKL, _ labels: [Int],
+    _ network: DiT, _ autoencoder: AutoencoderKL, _ sampler: LatentSampler, _ labels: [Int],
     _ take: ([RGBImage]) throws -> Void
   ) throws {
     let console = ProgressLine()
+    defer { console.finish() }
+    let count = labels.count
     for first in stride(from: 0, to: count, by: 20) {
       let range = first..<min(count, first + 20)
-      let latents = try sampling.latentSampler.sample(
+      let latents = try sampler.sample(
         network, labels: Array(labels[range]), first: first,
         onStep: { step, steps, _ in
           console.update(
             "images \(first)-\(range.upperBound - 1) of \(count), step \(step)/\(steps)")
         })
-      try take(autoencoder.rgbImages(ofScaled: latents))
+      try take(
+        autoencoder.rgbImages(ofScaled: latents, tiling: AutoencoderKL.Tiling(mode: tiling)))
     }
-    console.finish()
   }
 
   private static func parse(_ text: String, _ numClasses: Int) throws -> [Int] {
@@ -110,19 +147,4 @@ struct SampleCommand: ParsableCommand {
   }
 }
 
-/// Loads what commands sample and evaluate.
-enum GraftedModel {
-  /// The model of a file; with a plan, that plan's graft of it.
-  static func load(_ files: ModelFiles, plan: String?, weights: String?) throws -> DiT {
-    let teacher = try files.open().load()
-    guard let plan else { return teacher }
-    let loaded = try GraftPlan.load(path: plan, for: files)
-    let graft = try Graft(plan: loaded, teacher: teacher, checkpoints: weights.map { [$0] } ?? [])
-    if let weights, let slot = graft.freshSlots.first {
-      throw CheckpointError(
-        "\(weights): holds no trained operator of slot \(slot) as \(plan) has it; "
-          + "give the checkpoint of a run of this plan, or leave out --weights for fresh ones")
-    }
-    return graft.model
-  }
-}
+extension AutoencoderKL.Tiling.Mode: ExpressibleByArgument {}

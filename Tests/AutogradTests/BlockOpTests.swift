@@ -74,24 +74,24 @@ struct BlockOpTests {
     }
   }
 
-  @Test(arguments: [(1, 1, 2, 1), (2, 8, 3, 2), (1, 5, 2, 3)])
-  func unpatchify(batch: Int, channels: Int, side: Int, patch: Int) {
+  @Test(arguments: [(1, 1, 2, 2, 1), (2, 8, 3, 3, 2), (1, 5, 2, 4, 3), (2, 3, 5, 1, 2)])
+  func unpatchify(batch: Int, channels: Int, rows: Int, columns: Int, patch: Int) {
     var random = RandomStream(seed: 3)
     let features = patch * patch * channels
-    let size = side * patch
+    let (height, width) = (rows * patch, columns * patch)
     check(
-      Unpatchify(patch: patch, channels: channels),
-      [random.normal([batch, side * side, features])]
+      Unpatchify(patch: patch, channels: channels, rows: rows, columns: columns),
+      [random.normal([batch, rows * columns, features])]
     ) { inputs in
       var image = [Double](repeating: 0, count: inputs[0].count)
       for (at, value) in inputs[0].enumerated() {
         // The features of a token are (p, q, channel) with the channel fastest.
         let (token, feature) = (at / features, at % features)
-        let (item, place) = (token / (side * side), token % (side * side))
+        let (item, place) = (token / (rows * columns), token % (rows * columns))
         let channel = feature % channels
-        let y = place / side * patch + feature / channels / patch
-        let x = place % side * patch + feature / channels % patch
-        image[((item * channels + channel) * size + y) * size + x] = value
+        let y = place / columns * patch + feature / channels / patch
+        let x = place % columns * patch + feature / channels % patch
+        image[((item * channels + channel) * height + y) * width + x] = value
       }
       return image
     }

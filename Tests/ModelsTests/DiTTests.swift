@@ -71,7 +71,7 @@ struct DiTTests {
   @Test func thePositionTableOfDiTXL() {
     let table = DiTConfig(
       depth: 28, hiddenSize: 1152, numHeads: 16, patchSize: 2, inputSize: 32, numClasses: 1000
-    ).positionTable(grid: 16)
+    ).positionTable()
     #expect(abs(table.reduce(0) { $0 + Double($1) } - 134598.94780) < 1e-2)
     let token = Array(table[1152..<2304])
     let expected: [(Int, Float)] = [

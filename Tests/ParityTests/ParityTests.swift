@@ -17,7 +17,13 @@ struct ParityTests {
 
   /// What this version of the engine must be able to run.
   nonisolated private static let required = [
-    "analysis_ref", "diffusion_ddim", "diffusion_dpmpp", "diffusion_losses", "diffusion_psample", "diffusion_schedule", "dit_diffusers", "dit_hybrid", "dit_tiny", "fid_ref", "op_hyena_se_n16", "op_hyena_se_n64", "op_hyena_x_n16", "op_hyena_x_n64", "op_hyena_y_n16", "op_hyena_y_n64", "op_mamba2_n16", "op_mamba2_n64", "op_mha_n16", "op_mha_n64", "op_mlp_hyena_x_n16", "op_mlp_hyena_x_n64", "op_mlp_r3_n16", "op_mlp_r3_n64", "op_mlp_r4_n16", "op_mlp_r4_n64", "op_mlp_r6_n16", "op_mlp_r6_n64", "op_swa_n16", "op_swa_n64", "pt_formats", "stage1_ref", "stage2_ref", "vae_tiny",
+    "analysis_ref", "diffusion_ddim", "diffusion_dpmpp", "diffusion_losses", "diffusion_psample",
+    "diffusion_schedule", "dit_diffusers", "dit_hybrid", "dit_tiny", "fid_ref", "op_hyena_se_n16",
+    "op_hyena_se_n64", "op_hyena_x_n16", "op_hyena_x_n64", "op_hyena_y_n16", "op_hyena_y_n64",
+    "op_mamba2_n16", "op_mamba2_n64", "op_mha_n16", "op_mha_n64", "op_mlp_hyena_x_n16",
+    "op_mlp_hyena_x_n64", "op_mlp_r3_n16", "op_mlp_r3_n64", "op_mlp_r4_n16", "op_mlp_r4_n64",
+    "op_mlp_r6_n16", "op_mlp_r6_n64", "op_swa_n16", "op_swa_n64", "pixart_tiny", "pt_formats",
+    "stage1_ref", "stage2_ref", "vae_tiny",
   ]
 
   @Test(.enabled(if: areAvailable, "reference files are absent"))

@@ -42,44 +42,44 @@ package struct Patchify: DifferentiableOp {
   }
 }
 
-/// Puts tokens (batch, tokens, p * p * channels) back into images (batch, channels, height, width).
+/// Puts tokens (batch, rows * columns, p * p * channels) back into images (batch, channels, height, width).
 ///
 /// The features of a token are ordered row, column, channel, as in DiT's `unpatchify`.
 package struct Unpatchify: DifferentiableOp {
-  private let patch: Int
-  private let channels: Int
+  private let patch, channels, rows, columns: Int
 
-  package init(patch: Int, channels: Int) {
+  package init(patch: Int, channels: Int, rows: Int, columns: Int) {
     self.patch = patch
     self.channels = channels
+    self.rows = rows
+    self.columns = columns
   }
 
   package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
     let x = inputs[0]
-    let side = Int(Double(x.shape[1]).squareRoot())
-    precondition(side * side == x.shape[1], "Unpatchify: \(x.shape[1]) tokens are no square")
-    let y = Tensor([x.shape[0], channels, side * patch, side * patch])
-    move(y, side: side) { y.pointer[$0] = x.pointer[$1] }
+    precondition(
+      x.shape[1] == rows * columns, "Unpatchify: \(x.shape[1]) tokens for \(rows) x \(columns)")
+    let y = Tensor([x.shape[0], channels, rows * patch, columns * patch])
+    move(y) { y.pointer[$0] = x.pointer[$1] }
     return (y, ())
   }
 
   package func backward(
     _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
   ) {
-    let side = output.shape[2] / patch
     sink.add(0) { gradX in
-      move(output, side: side) { gradX.pointer[$1] += gradOutput.pointer[$0] }
+      move(output) { gradX.pointer[$1] += gradOutput.pointer[$0] }
     }
   }
 
-  private func move(_ image: Tensor, side: Int, _ body: (_ pixel: Int, _ feature: Int) -> Void) {
-    let size = side * patch
+  private func move(_ image: Tensor, _ body: (_ pixel: Int, _ feature: Int) -> Void) {
+    let (height, width) = (rows * patch, columns * patch)
     for item in 0..<image.shape[0] {
       for channel in 0..<channels {
-        for y in 0..<size {
-          let base = ((item * channels + channel) * size + y) * size
-          for x in 0..<size {
-            let token = item * side * side + y / patch * side + x / patch
+        for y in 0..<height {
+          let base = ((item * channels + channel) * height + y) * width
+          for x in 0..<width {
+            let token = (item * rows + y / patch) * columns + x / patch
             let feature = (y % patch * patch + x % patch) * channels + channel
             body(base + x, token * patch * patch * channels + feature)
           }

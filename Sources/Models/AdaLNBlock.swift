@@ -1,0 +1,108 @@
+import Autograd
+import Nn
+import Operators
+import Plans
+import TensorCore
+
+/// The two operator slots of a block between modulations and gates: the skeleton of DiT's and PixArt's
+/// blocks.
+///
+/// x += gate * attention(modulated norm of x), then perhaps something between, then
+/// x += gate * MLP(modulated norm of x).
+package final class AdaLNBlock {
+  /// What the pretrained operators of a block are built for.
+  struct Shape {
+    let dim, tokens, heads, mlpHidden: Int
+    /// Blocks of this many by this many tokens share one key; 1 is plain attention.
+    var compression = 1
+    var epsilon: Float = 1e-6
+    /// Of the norm before the MLP; nil is `epsilon`.
+    var mlpEpsilon: Float?
+  }
+
+  /// The operator in the attention slot.
+  package let sequenceMixer: any SequenceMixer
+  /// The operator in the MLP slot.
+  package let channelMixer: any ChannelMixer
+  private let epsilon, mlpEpsilon: Float
+
+  init(
+    _ shape: Shape, index: Int, edits: [SlotID: OperatorSpec], weights: any WeightSource
+  ) throws {
+    func context(_ slot: Slot, _ weights: any WeightSource) -> OperatorContext {
+      OperatorContext(
+        hiddenSize: shape.dim, tokens: shape.tokens, numHeads: shape.heads,
+        prefix: SlotID(block: index, slot: slot).checkpointPrefix, weights: weights)
+    }
+    let pretrained = XavierLinear(source: weights)
+    if let spec = edits[SlotID(block: index, slot: .attention)] {
+      sequenceMixer = try OperatorRegistry.sequenceMixer(spec, context(.attention, weights))
+    } else if shape.compression > 1 {
+      sequenceMixer = try CompressedAttention(
+        context(.attention, pretrained), heads: shape.heads, factor: shape.compression)
+    } else {
+      sequenceMixer = try MultiHeadAttention(context(.attention, pretrained), heads: shape.heads)
+    }
+    if let spec = edits[SlotID(block: index, slot: .mlp)] {
+      channelMixer = try OperatorRegistry.channelMixer(spec, context(.mlp, weights))
+    } else {
+      channelMixer = try MLP(context(.mlp, pretrained), hidden: shape.mlpHidden)
+    }
+    epsilon = shape.epsilon
+    mlpEpsilon = shape.mlpEpsilon ?? shape.epsilon
+  }
+
+  package var parameters: [Parameter] { sequenceMixer.parameters + channelMixer.parameters }
+
+  /// Sees what enters and leaves the operators of a block; all tensors (batch, tokens, dim).
+  package struct Activations {
+    package let attentionInput, attentionOutput, mlpInput, mlpOutput: Tensor
+  }
+
+  /// Applies the block to x (batch, tokens, dim).
+  ///
+  /// - Parameters:
+  ///   - x: Tokens.
+  ///   - modulation: Shift, scale and gate of attention, then of the MLP (batch, 6 dim).
+  ///   - grid: How the tokens lie.
+  ///   - tape: Records or not.
+  ///   - between: What happens to the tokens between the two slots.
+  ///   - observe: Called with the operators' activations, taken before the gates.
+  /// - Returns: The block's output (batch, tokens, dim).
+  func callAsFunction(
+    _ x: Value, modulation: Value, grid: TokenGrid, on tape: Tape,
+    between: (Value) -> Value = { $0 }, observe: ((Activations) -> Void)? = nil
+  ) -> Value {
+    let attentionInput = tape.apply(
+      LayerNormModulate(shiftChunk: 0, scaleChunk: 1, epsilon: epsilon), x, modulation)
+    let attentionOutput = sequenceMixer(attentionInput, grid: grid, on: tape)
+    let middle = between(
+      tape.apply(GatedResidual(gateChunk: 2), x, attentionOutput, modulation))
+    let mlpInput = tape.apply(
+      LayerNormModulate(shiftChunk: 3, scaleChunk: 4, epsilon: mlpEpsilon), middle, modulation)
+    let mlpOutput = channelMixer(mlpInput, on: tape)
+    let out = tape.apply(GatedResidual(gateChunk: 5), middle, mlpOutput, modulation)
+    observe?(
+      Activations(
+        attentionInput: attentionInput.tensor, attentionOutput: attentionOutput.tensor,
+        mlpInput: mlpInput.tensor, mlpOutput: mlpOutput.tensor))
+    return out
+  }
+}
+
+/// The initialisation of pretrained linears: Xavier-uniform weights, zero biases.
+private struct XavierLinear: WeightSource {
+  let source: any WeightSource
+
+  func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+    guard case .uniform = initializer else { return try source.tensor(name, shape, initializer) }
+    return try source.tensor(name, shape, shape.count == 1 ? .zeros : .xavierUniform)
+  }
+}
+
+extension SlotID {
+  /// The checkpoint prefix of the slot's operator, for example `blocks.7.attn.`.
+  package var checkpointPrefix: String {
+    "blocks.\(block).\(slot == .attention ? "attn" : "mlp")."
+  }
+}

@@ -1,0 +1,94 @@
+import Nn
+import TensorCore
+
+/// The encoder or the decoder of an AutoencoderKL: the same stages, up or down.
+struct AutoencoderKLCoder {
+  /// What differs between the two.
+  enum Direction {
+    case encoder, decoder
+  }
+
+  private let convIn, convOut: Convolution3x3
+  private let stages: [Stage]
+  private let middle: MiddleBlock
+  private let normOut: GroupNorm
+  private let direction: Direction
+
+  init(_ direction: Direction, _ config: AutoencoderKLConfig, _ weights: any WeightSource) throws {
+    let isEncoder = direction == .encoder
+    let name = isEncoder ? "encoder" : "decoder"
+    let widths = isEncoder ? config.blockOutChannels : config.blockOutChannels.reversed()
+    let groups = config.normNumGroups
+    let (first, last) = (widths[0], widths[widths.count - 1])
+    convIn = try Convolution3x3(
+      weights, "\(name).conv_in", isEncoder ? config.inChannels : config.latentChannels, first)
+    stages = try widths.indices.map { index in
+      try Stage(
+        direction, weights, "\(name).\(isEncoder ? "down" : "up")_blocks.\(index)",
+        inputs: widths[max(0, index - 1)], outputs: widths[index],
+        layers: config.layersPerBlock + (isEncoder ? 0 : 1), groups: groups,
+        resamples: index < widths.count - 1)
+    }
+    middle = try MiddleBlock(
+      weights, "\(name).mid_block", channels: isEncoder ? last : first, groups: groups)
+    normOut = try GroupNorm(weights, "\(name).conv_norm_out", channels: last, groups: groups)
+    convOut = try Convolution3x3(
+      weights, "\(name).conv_out", last,
+      isEncoder ? 2 * config.latentChannels : config.outChannels)
+    self.direction = direction
+  }
+
+  /// Images to features of latents, or latents to images, each (batch, channels, height, width).
+  func callAsFunction(_ x: Tensor) -> Tensor {
+    var y = convIn(x)
+    if direction == .decoder { y = middle(y) }
+    for stage in stages { y = stage(y) }
+    if direction == .encoder { y = middle(y) }
+    return convOut(y, after: normOut)
+  }
+}
+
+/// Residual block, attention, residual block at the coarsest resolution.
+private struct MiddleBlock {
+  let first, second: ResidualBlock
+  let attention: SpatialAttention
+
+  init(_ weights: any WeightSource, _ name: String, channels: Int, groups: Int) throws {
+    first = try ResidualBlock(weights, name + ".resnets.0", channels, channels, groups: groups)
+    attention = try SpatialAttention(
+      weights, name + ".attentions.0", channels: channels, groups: groups)
+    second = try ResidualBlock(weights, name + ".resnets.1", channels, channels, groups: groups)
+  }
+
+  func callAsFunction(_ x: Tensor) -> Tensor { second(attention(first(x))) }
+}
+
+/// The residual blocks of one resolution, then a convolution that changes it.
+private struct Stage {
+  private let blocks: [ResidualBlock]
+  private let resampler: Convolution3x3?
+
+  init(
+    _ direction: AutoencoderKLCoder.Direction, _ weights: any WeightSource, _ name: String,
+    inputs: Int, outputs: Int, layers: Int, groups: Int, resamples: Bool
+  ) throws {
+    blocks = try (0..<layers).map { layer in
+      try ResidualBlock(
+        weights, "\(name).resnets.\(layer)", layer == 0 ? inputs : outputs, outputs, groups: groups)
+    }
+    let (key, resampling): (String, Convolution3x3.Resampling) =
+      switch direction {
+      case .encoder: ("downsamplers", .halving(padsAllSides: false))
+      case .decoder: ("upsamplers", .doubling)
+      }
+    resampler =
+      resamples
+      ? try Convolution3x3(weights, "\(name).\(key).0.conv", outputs, outputs, resampling) : nil
+  }
+
+  func callAsFunction(_ x: Tensor) -> Tensor {
+    var y = x
+    for block in blocks { y = block(y) }
+    return resampler?(y) ?? y
+  }
+}

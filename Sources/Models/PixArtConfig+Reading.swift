@@ -1,0 +1,157 @@
+import Checkpoints
+import Foundation
+
+extension PixArtConfig {
+  /// The entries of diffusers' `config.json` that matter; null and absent are the same.
+  private struct Stored: Decodable {
+    struct Compression: Decodable {
+      var factor: Int
+      var layers: [Int]
+    }
+    var numAttentionHeads, attentionHeadDim, numLayers, captionChannels: Int
+    var inChannels, outChannels, patchSize, sampleSize, crossAttentionDim: Int?
+    var interpolationScale, normEps: Double?
+    var useAdditionalConditions, attentionBias, normElementwiseAffine: Bool?
+    var normType, activationFn: String?
+    var kvCompression: Compression?
+  }
+
+  /// Reads the text of a diffusers `config.json`; `kv_compression` with `factor` and `layers` is our own
+  /// addition.
+  ///
+  /// - Parameters:
+  ///   - json: The text.
+  ///   - file: Name of its origin, for errors.
+  /// - Returns: A configuration whose numbers fit together.
+  /// - Throws: `CheckpointError` that names the key at fault.
+  package static func parse(_ json: Data, file: String) throws(CheckpointError) -> PixArtConfig {
+    let advice = "use the config.json that belongs to the weights"
+    let stored: Stored
+    do {
+      let decoder = JSONDecoder()
+      decoder.keyDecodingStrategy = .convertFromSnakeCase
+      stored = try decoder.decode(Stored.self, from: json)
+    } catch DecodingError.keyNotFound(let key, _) {
+      throw CheckpointError(
+        "\(file): the transformer's configuration lacks '\(snakeCase(key.stringValue))'; \(advice)")
+    } catch DecodingError.typeMismatch(_, let context) where !context.codingPath.isEmpty {
+      let key = context.codingPath.map { snakeCase($0.stringValue) }.joined(separator: ".")
+      throw CheckpointError(
+        "\(file): config key '\(key)' has the wrong type; \(advice)")
+    } catch {
+      throw CheckpointError(
+        "\(file): the transformer's configuration is no JSON object of a PixArt; \(advice)")
+    }
+    let (dim, overflow) = stored.numAttentionHeads.multipliedReportingOverflow(
+      by: stored.attentionHeadDim)
+    let sampleSize = stored.sampleSize ?? 128
+    let config = PixArtConfig(
+      depth: stored.numLayers, hiddenSize: overflow ? -1 : dim,
+      numHeads: stored.numAttentionHeads, patchSize: stored.patchSize ?? 2,
+      sampleSize: sampleSize, inChannels: stored.inChannels ?? 4,
+      outChannels: stored.outChannels ?? stored.inChannels ?? 4,
+      captionChannels: stored.captionChannels,
+      interpolationScale: stored.interpolationScale
+        ?? defaultInterpolationScale(sampleSize: sampleSize),
+      normEpsilon: stored.normEps ?? 1e-6,
+      keyCompression: stored.kvCompression.map {
+        KeyCompression(factor: $0.factor, layers: Set($0.layers))
+      })
+    try config.validate(file)
+    try refuseVariants(stored, dim: dim, sampleSize: sampleSize, file: file)
+    return config
+  }
+
+  /// Refuses architectures of the same class that are built differently.
+  private static func refuseVariants(
+    _ stored: Stored, dim: Int, sampleSize: Int, file: String
+  ) throws(CheckpointError) {
+    // diffusers assumes size conditions (PixArt-α at 1024 pixels) for this size unless told otherwise.
+    let hasSizes = stored.useAdditionalConditions ?? (sampleSize == 128)
+    let faults: [(Bool, String, String)] = [
+      (
+        hasSizes, "use_additional_conditions",
+        "\(stored.useAdditionalConditions.map(String.init) ?? "absent at sample_size 128"), expected"
+          + " false as in PixArt-Σ"
+      ),
+      (
+        stored.normType.map { $0 != "ada_norm_single" } ?? false, "norm_type",
+        "'\(stored.normType ?? "")', expected 'ada_norm_single'"
+      ),
+      (
+        stored.activationFn.map { $0 != "gelu-approximate" } ?? false, "activation_fn",
+        "'\(stored.activationFn ?? "")', expected 'gelu-approximate'"
+      ),
+      (stored.attentionBias == false, "attention_bias", "false, expected true"),
+      (stored.normElementwiseAffine == true, "norm_elementwise_affine", "true, expected false"),
+      (
+        stored.crossAttentionDim.map { $0 != dim } ?? false, "cross_attention_dim",
+        "\(stored.crossAttentionDim ?? 0), expected the hidden size \(dim)"
+      ),
+    ]
+    for (isFault, key, text) in faults where isFault {
+      throw CheckpointError("\(file): config key '\(key)' is \(text); use a PixArt-Σ transformer")
+    }
+  }
+
+  private static func snakeCase(_ key: String) -> String {
+    key.reduce(into: "") { result, letter in
+      result += letter.isUppercase ? "_" + letter.lowercased() : String(letter)
+    }
+  }
+
+  /// Reads the configuration off tensors in the original naming, whose files carry none.
+  ///
+  /// Shapes do not show the heads: they are taken 72 wide, as in every released model. The position
+  /// buffer shows the sample size, and the scale follows from it as upstream (1 at 512 pixels).
+  /// - Parameter file: The weights.
+  /// - Returns: A configuration without key compression.
+  /// - Throws: `CheckpointError` if a telling tensor is missing or the heads cannot be 72 wide.
+  static func inferred(from file: any TensorFile) throws(CheckpointError) -> PixArtConfig {
+    func shape(_ name: String, rank: Int) throws(CheckpointError) -> [Int] {
+      if let entry = file.entry(name), entry.shape.count == rank { return entry.shape }
+      throw CheckpointError(
+        "\(file.path): tensor '\(name)' is missing or not \(rank)-dimensional, and there is no"
+          + " config.json; put the model's config.json beside the weights")
+    }
+    let patch = try shape("x_embedder.proj.weight", rank: 4)
+    let positions = try shape("pos_embed", rank: 3)
+    let outputs = try shape("final_layer.linear.weight", rank: 2)
+    let dim = patch[0]
+    guard dim % 72 == 0, dim > 0 else {
+      throw CheckpointError(
+        "\(file.path): a hidden size of \(dim) does not divide into heads of 72, and there is no"
+          + " config.json; put the model's config.json beside the weights")
+    }
+    let sampleSize = Int(Double(positions[1]).squareRoot().rounded()) * patch[2]
+    var depth = 0
+    while file.entry("blocks.\(depth).scale_shift_table") != nil { depth += 1 }
+    let config = PixArtConfig(
+      depth: depth, hiddenSize: dim, numHeads: dim / 72, patchSize: patch[2],
+      sampleSize: sampleSize, inChannels: patch[1],
+      outChannels: outputs[0] / max(1, patch[2] * patch[2]),
+      captionChannels: try shape("y_embedder.y_proj.fc1.weight", rank: 2)[1],
+      interpolationScale: Double(sampleSize) / 64)
+    try config.validate(file.path)
+    return config
+  }
+
+  /// The layers whose attention carries the convolution that merges keys, and its kernel.
+  static func compression(in file: any TensorFile, depth: Int) throws(CheckpointError)
+    -> KeyCompression?
+  {
+    var result: KeyCompression?
+    for layer in 0..<depth {
+      let name = "blocks.\(layer).attn.sr.weight"
+      guard let entry = file.entry(name) else { continue }
+      let factor = entry.shape.last ?? 0
+      guard result == nil || result?.factor == factor else {
+        throw CheckpointError(
+          "\(file.path): tensor '\(name)' has shape \(entry.shape), expected the kernel of the other"
+            + " layers; check that the file holds one PixArt")
+      }
+      result = KeyCompression(factor: factor, layers: (result?.layers ?? []).union([layer]))
+    }
+    return result
+  }
+}

@@ -1,0 +1,100 @@
+import Checkpoints
+import Foundation
+import Nn
+import Plans
+import TensorCore
+
+/// A PixArt transformer on disk: weights of any format in either naming, or a diffusers directory.
+package struct PixArtFile {
+  /// Path of the weights.
+  package let path: String
+  package let config: PixArtConfig
+  /// How its keys are named.
+  package let naming: PixArtKeyMap.Naming
+  private let file: StateDict
+
+  /// The weights that a path stands for: itself, or the transformer of a diffusers directory.
+  private static func weightsPath(_ path: String) throws(CheckpointError) -> String {
+    var isDirectory: ObjCBool = false
+    let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory)
+    guard exists, isDirectory.boolValue else { return path }
+    let name = "diffusion_pytorch_model.safetensors"
+    let candidates = ["\(path)/transformer/\(name)", "\(path)/\(name)"]
+    if let found = candidates.first(where: FileManager.default.fileExists(atPath:)) { return found }
+    throw CheckpointError(
+      "\(path): has neither 'transformer/\(name)' nor '\(name)'; give a diffusers model directory"
+        + " with safetensors weights, or a weights file")
+  }
+
+  /// Whether a path holds a PixArt: judged by the names of the tensors alone.
+  package static func isPixArt(_ path: String) -> Bool {
+    guard let weights = try? weightsPath(path),
+      let file = try? StateDict(try Checkpoint.open(weights))
+    else {
+      return false
+    }
+    return PixArtKeyMap.Naming(keys: file.names) != nil
+  }
+
+  /// Opens a model and reads its configuration; the tensors stay on disk.
+  ///
+  /// The configuration is the metadata's `config`, else a `config.json` beside the weights, else it is
+  /// read off the shapes, which only the original naming allows.
+  /// - Throws: `CheckpointError` if it is no PixArt or its configuration is not usable.
+  package init(path: String) throws(CheckpointError) {
+    let file = try StateDict(try Checkpoint.open(try Self.weightsPath(path)))
+    guard let naming = PixArtKeyMap.Naming(keys: file.names) else {
+      throw CheckpointError(
+        "\(file.path): has neither tensor 't_block.1.weight' nor 'adaln_single.linear.weight';"
+          + " give the transformer of a PixArt-Σ model")
+    }
+    let sibling = URL(filePath: file.path).deletingLastPathComponent().appending(
+      path: "config.json")
+    var config: PixArtConfig
+    if let text = file.metadata["config"] {
+      config = try .parse(Data(text.utf8), file: file.path)
+    } else if let json = try? Data(contentsOf: sibling) {
+      config = try .parse(json, file: sibling.path)
+    } else if naming == .original {
+      config = try .inferred(from: file)
+    } else {
+      throw CheckpointError(
+        "\(file.path): there is no config.json beside it, which weights in the naming of diffusers"
+          + " need; put the model's config.json there")
+    }
+    if config.keyCompression == nil {
+      config.keyCompression = try PixArtConfig.compression(in: file, depth: config.depth)
+      try config.validate(file.path)
+    }
+    self.path = file.path
+    self.config = config
+    self.naming = naming
+    self.file = file
+  }
+
+  /// Loads the model.
+  ///
+  /// - Throws: `CheckpointError` for a missing, unexpected or wrongly shaped tensor.
+  package func load() throws -> PixArt {
+    let watched = WatchedWeights(FileWeights(file))
+    let naming = naming
+    let model = try PixArt(
+      config: config,
+      weights: RenamedWeights(watched) { PixArtKeyMap.keys($0, in: naming) })
+    let others = PixArtKeyMap.ignored.union([PixArtKeyMap.nullCaption])
+    try watched.requireAllTaken(
+      of: file.names.filter { !others.contains($0) }, in: path, model: "PixArt")
+    return model
+  }
+
+  /// The caption that training replaced captions with (length, channels); nil if the file has none.
+  package func nullCaption() throws -> Tensor? {
+    guard let entry = file.entry(PixArtKeyMap.nullCaption) else { return nil }
+    guard entry.shape.count == 2, entry.shape[1] == config.captionChannels else {
+      throw CheckpointError(
+        "\(path): tensor '\(PixArtKeyMap.nullCaption)' has shape \(entry.shape), expected any length"
+          + " by \(config.captionChannels); check that the file holds this model")
+    }
+    return Tensor(try file.floats(entry.name), shape: entry.shape)
+  }
+}

@@ -1,0 +1,157 @@
+import Autograd
+import Foundation
+import Nn
+import Operators
+import Plans
+import TensorCore
+
+/// What diffusion transformers on latents share: embeddings in front and the projection at the end.
+
+/// The patch convolution as a linear layer on flattened patches; its weight keeps its 4-D shape.
+struct PatchEmbedding {
+  private let patch: Int
+  private let weight, bias: Parameter
+
+  init(_ weights: any WeightSource, dim: Int, channels: Int, patch: Int) throws {
+    self.patch = patch
+    weight = try weights.parameter(
+      "x_embedder.proj.weight", [dim, channels, patch, patch], .xavierUniform)
+    bias = try weights.parameter("x_embedder.proj.bias", [dim], .zeros)
+  }
+
+  var parameters: [Parameter] { [weight, bias] }
+
+  /// x (batch, channels, height, width) -> (batch, tokens, dim).
+  func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+    tape.apply(
+      PatchProjection(), tape.apply(Patchify(patch: patch), x), Value(weight), Value(bias))
+  }
+
+  /// The grid of tokens of an image (batch, channels, height, width).
+  func grid(_ x: Value) -> TokenGrid {
+    TokenGrid(rows: x.shape[2] / patch, columns: x.shape[3] / patch)
+  }
+}
+
+private struct PatchProjection: DifferentiableOp {
+  private func flat(_ inputs: [Tensor]) -> [Tensor] {
+    let weight = inputs[1]
+    return [
+      inputs[0], weight.reshaped([weight.shape[0], weight.count / weight.shape[0]]), inputs[2],
+    ]
+  }
+
+  func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    Linear().forward(flat(inputs))
+  }
+
+  func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    Linear().backward(gradOutput, inputs: flat(inputs), output: output, saved: (), into: sink)
+  }
+}
+
+/// Sinusoids of timesteps and the two layers on them.
+struct TimestepEmbedder {
+  private let weight0, bias0, weight2, bias2: Parameter
+
+  init(_ weights: any WeightSource, dim: Int, std: Float) throws {
+    weight0 = try weights.parameter("t_embedder.mlp.0.weight", [dim, 256], .normal(std))
+    bias0 = try weights.parameter("t_embedder.mlp.0.bias", [dim], .zeros)
+    weight2 = try weights.parameter("t_embedder.mlp.2.weight", [dim, dim], .normal(std))
+    bias2 = try weights.parameter("t_embedder.mlp.2.bias", [dim], .zeros)
+  }
+
+  var parameters: [Parameter] { [weight0, bias0, weight2, bias2] }
+
+  /// Features (batch, 256) -> (batch, dim).
+  func callAsFunction(_ features: Tensor, on tape: Tape) -> Value {
+    let hidden = tape.apply(Linear(), Value(constant: features), Value(weight0), Value(bias0))
+    return tape.apply(Linear(), tape.apply(SiLU(), hidden), Value(weight2), Value(bias2))
+  }
+
+  /// The sinusoid features (batch, 256) of timesteps: cosines, then sines, angles in float32.
+  ///
+  /// - Parameters:
+  ///   - timesteps: In [0, 1000).
+  ///   - shift: What is subtracted from the divisor 128 of the exponents.
+  /// - Returns: A row per timestep.
+  static func features(_ timesteps: [Float], shift: Int = 0) -> Tensor {
+    let half = 128
+    let result = Tensor([timesteps.count, 2 * half])
+    for (row, timestep) in timesteps.enumerated() {
+      for index in 0..<half {
+        let frequency = expf(-logf(10000) * Float(index) / Float(half - shift))
+        let angle = timestep * frequency
+        result[row * 2 * half + index] = cosf(angle)
+        result[row * 2 * half + half + index] = sinf(angle)
+      }
+    }
+    return result
+  }
+}
+
+/// The fixed 2-D sin-cos position table.
+enum PositionTable {
+  /// The table (rows * columns, dim), row-major: sines and cosines of the column coordinate, then of the
+  /// row coordinate, with frequencies 10000^(-4 i / dim); computed in double precision.
+  ///
+  /// - Parameters:
+  ///   - rows: Coordinate of every row of tokens.
+  ///   - columns: Coordinate of every column of tokens.
+  ///   - dim: Width, a multiple of 4.
+  /// - Returns: The table in row-major order.
+  static func values(rows: [Double], columns: [Double], dim: Int) -> [Float] {
+    let half = dim / 2
+    func waves(_ coordinates: [Double]) -> [Float] {
+      coordinates.flatMap { coordinate in
+        let angles = (0..<(half / 2)).map {
+          coordinate * pow(10000, -Double($0) / Double(half / 2))
+        }
+        return angles.map { Float(sin($0)) } + angles.map { Float(cos($0)) }
+      }
+    }
+    let (across, down) = (waves(columns), waves(rows))
+    var table: [Float] = []
+    table.reserveCapacity(rows.count * columns.count * dim)
+    for row in rows.indices {
+      for column in columns.indices {
+        table += across[(column * half)..<((column + 1) * half)]
+        table += down[(row * half)..<((row + 1) * half)]
+      }
+    }
+    return table
+  }
+}
+
+/// The last modulation and linear layer, and tokens back to images.
+struct OutputProjection {
+  private let patch, channels: Int
+  private let epsilon: Float
+  private let weight, bias: Parameter
+
+  init(
+    _ weights: any WeightSource, dim: Int, channels: Int, patch: Int, epsilon: Float = 1e-6
+  ) throws {
+    let outputs = patch * patch * channels
+    weight = try weights.parameter("final_layer.linear.weight", [outputs, dim], .zeros)
+    bias = try weights.parameter("final_layer.linear.bias", [outputs], .zeros)
+    (self.patch, self.channels, self.epsilon) = (patch, channels, epsilon)
+  }
+
+  var parameters: [Parameter] { [weight, bias] }
+
+  /// Tokens (batch, tokens, dim) under shift and scale (batch, 2 dim) -> (batch, tokens, outputs).
+  func callAsFunction(_ x: Value, modulation: Value, on tape: Tape) -> Value {
+    let normed = tape.apply(
+      LayerNormModulate(shiftChunk: 0, scaleChunk: 1, epsilon: epsilon), x, modulation)
+    return tape.apply(Linear(), normed, Value(weight), Value(bias))
+  }
+
+  /// Its output as images (batch, channels, height, width).
+  func image(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
+    tape.apply(
+      Unpatchify(patch: patch, channels: channels, rows: grid.rows, columns: grid.columns), x)
+  }
+}

@@ -1,0 +1,31 @@
+import TensorCore
+
+/// Serves the keys of one naming from a source with another, in which a tensor may be cut into several
+/// along its first axis.
+package struct RenamedWeights: WeightSource {
+  private let source: any WeightSource
+  private let keys: (String) -> [String]
+
+  /// Makes a source.
+  ///
+  /// - Parameters:
+  ///   - source: Where the tensors are.
+  ///   - keys: The keys there whose tensors, stacked along the first axis, are that of a key here.
+  package init(_ source: any WeightSource, keys: @escaping (String) -> [String]) {
+    self.source = source
+    self.keys = keys
+  }
+
+  package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+    let parts = keys(name)
+    if parts.count == 1 { return try source.tensor(parts[0], shape, initializer) }
+    precondition(shape[0] % parts.count == 0, "\(name): \(shape) from \(parts.count) tensors")
+    let rows = shape[0] / parts.count
+    let result = Tensor(shape)
+    for (index, part) in parts.enumerated() {
+      result.rows((index * rows)..<((index + 1) * rows))
+        .assign(try source.tensor(part, [rows] + shape.dropFirst(), initializer))
+    }
+    return result
+  }
+}

@@ -1,0 +1,49 @@
+import Autograd
+import Nn
+import Plans
+import TensorCore
+
+/// Softmax attention whose keys and values are merged over blocks of the token grid (PixArt-sigma
+/// `AttentionKVCompress`, sampling `conv`): `qkv`, `proj`, `sr`, `norm`.
+package final class CompressedAttention: SequenceMixer {
+  private let qkvWeight, qkvBias, projWeight, projBias: Parameter
+  private let mergeWeight, mergeBias, normWeight, normBias: Parameter
+  private let attention: CrossAttention
+  private let factor: Int
+
+  /// Makes the operator: one key and value for every factor x factor tokens.
+  package init(_ context: OperatorContext, heads: Int, factor: Int) throws {
+    let dim = context.hiddenSize
+    (qkvWeight, qkvBias) = try context.linear("qkv", inputs: dim, outputs: 3 * dim)
+    (projWeight, projBias) = try context.linear("proj", inputs: dim, outputs: dim)
+    // It starts as the mean of a block.
+    let mean = [Float](repeating: 1 / Float(factor * factor), count: dim * factor * factor)
+    mergeWeight = try context.parameter("sr.weight", [dim, 1, factor, factor], .table(mean))
+    mergeBias = try context.parameter("sr.bias", [dim], .zeros)
+    normWeight = try context.parameter("norm.weight", [dim], .ones)
+    normBias = try context.parameter("norm.bias", [dim], .zeros)
+    attention = CrossAttention(heads: heads)
+    self.factor = factor
+  }
+
+  package var parameters: [Parameter] {
+    [
+      qkvWeight, qkvBias, projWeight, projBias, mergeWeight, mergeBias, normWeight, normBias,
+    ]
+  }
+
+  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+    let side = Int(Double(x.shape[1]).squareRoot().rounded())
+    return self(x, grid: TokenGrid(rows: side, columns: side), on: tape)
+  }
+
+  package func callAsFunction(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
+    let qkv = tape.apply(Linear(), x, Value(qkvWeight), Value(qkvBias))
+    let merged = tape.apply(
+      TokenCompression(rows: grid.rows, columns: grid.columns, factor: factor), qkv,
+      Value(mergeWeight), Value(mergeBias))
+    let keysAndValues = tape.apply(LayerNorm(), merged, Value(normWeight), Value(normBias))
+    let mixed = tape.apply(attention, qkv, keysAndValues)
+    return tape.apply(Linear(), mixed, Value(projWeight), Value(projBias))
+  }
+}

@@ -1,0 +1,84 @@
+import ArgumentParser
+import Checkpoints
+import Grafting
+import Models
+
+/// What a text-conditional model is sampled with beside the sampler.
+struct CaptionOptions: ParsableArguments {
+  @Option(
+    help:
+      "Text embeddings for a PixArt model: .npy, or safetensors with prompt_embeds, prompt_attention_mask."
+  )
+  var captions: String?
+
+  @Option(help: "Embedding of the empty caption (default: the one in the model's file, if any).")
+  var nullCaption: String?
+
+  @Option(help: "The PixArt model's autoencoder (default: the one beside it).")
+  var autoencoder: String?
+
+  @Option(help: "Height of a PixArt model's images in pixels (default: the model's own).")
+  var height: Int?
+
+  @Option(help: "Width of a PixArt model's images in pixels (default: the model's own).")
+  var width: Int?
+
+  /// Refuses what only makes sense for a text-conditional model.
+  func requireNone() throws {
+    let given = [
+      ("--captions", captions != nil), ("--null-caption", nullCaption != nil),
+      ("--autoencoder", autoencoder != nil), ("--height", height != nil),
+      ("--width", width != nil),
+    ]
+    if let (name, _) = given.first(where: \.1) {
+      throw ValidationError("\(name) belongs to a PixArt model, not to a class-conditional one")
+    }
+  }
+
+  /// Draws images of a PixArt model, one at a time.
+  ///
+  /// - Parameters:
+  ///   - files: The model.
+  ///   - count: Number of images; nil is one per caption.
+  ///   - sampler: The sampling loop.
+  ///   - tiling: Whether decoding goes piece by piece.
+  /// - Returns: The images; image i shows caption i, starting over after the last one.
+  /// - Throws: `CheckpointError`, `SamplingError`, and `ValidationError` for options that do not fit.
+  func images(
+    _ files: PixArtFiles, count: Int?, sampler: LatentSampler, tiling: AutoencoderKL.Tiling
+  ) throws -> [RGBImage] {
+    guard let captions else {
+      throw ValidationError("a PixArt model needs --captions, a file of text embeddings")
+    }
+    let config = files.transformer.config
+    let texts = try Captions(path: captions, channels: config.captionChannels)
+    let null = try nullCaption.map { try Captions(path: $0, channels: config.captionChannels) }
+    let stored = try files.transformer.nullCaption().map {
+      Captions(embeddings: $0.reshaped([1] + $0.shape))
+    }
+    let autoencoder = try files.autoencoder(autoencoder)
+    let pixels = autoencoder.config.spatialFactor
+    func latents(_ side: Int?, _ name: String) throws -> Int {
+      guard let side else { return config.sampleSize }
+      guard (1...8192).contains(side), side % (pixels * config.patchSize) == 0 else {
+        throw ValidationError(
+          "\(name) is \(side); give a multiple of \(pixels * config.patchSize) up to 8192")
+      }
+      return side / pixels
+    }
+    let (rows, columns) = (try latents(height, "--height"), try latents(width, "--width"))
+    let model = try files.transformer.load()
+    let count = count ?? texts.count
+    let console = ProgressLine()
+    defer { console.finish() }
+    return try (0..<count).flatMap { index in
+      let sample = try sampler.sample(
+        model, captions: texts.selecting([index % texts.count], length: texts.length),
+        null: null ?? stored, height: rows, width: columns, first: index,
+        onStep: { step, steps, _ in
+          console.update("image \(index) of \(count), step \(step)/\(steps)")
+        })
+      return autoencoder.rgbImages(ofScaled: sample, tiling: tiling)
+    }
+  }
+}
