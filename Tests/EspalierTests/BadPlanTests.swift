@@ -20,7 +20,7 @@ struct PlanFault: Sendable, CustomTestStringConvertible {
   @Test(arguments: [
     PlanFault(
       "unknown operator", #""hyena_x""#, #""hyena_z""#, "plan.json:", "1.attention.operator",
-      #"unknown operator "hyena_z", expected one of mha, swa, hyena_x"#),
+      #"unknown operator "hyena_z", expected one of mha, swa, linear_attention"#),
     PlanFault(
       "wrong slot", hyena, #"{"operator": "mlp", "config": {}}"#, "plan.json:",
       "1.attention.operator", "mlp fits the mlp slot"),
@@ -106,7 +106,7 @@ struct PlanFault: Sendable, CustomTestStringConvertible {
       "both", "--blocks 1 --operator mha --clear mlp", "", "either --operator or --clear"),
     PlanFault(
       "misspelt operator", "--blocks odd --operator hyenax", "", "'hyenax' is unknown",
-      "mha, swa, hyena_x"),
+      "mha, swa, linear_attention"),
     PlanFault(
       "which slot", "--blocks 1 --operator skip", "", "skip fits both slots", "--slot attention"),
     PlanFault("slot of nothing", "--steps 4 --slot mlp", "", "--slot needs --operator"),
