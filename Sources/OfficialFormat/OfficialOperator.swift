@@ -17,6 +17,8 @@ struct OfficialOperator {
     case heads
     /// A number that the plan has under the same or another name.
     case setting(String)
+    /// The same number as a setting that stands before it.
+    case same(as: String)
     /// A list of two window sides; -1 is unlimited.
     case window(left: String, right: String)
     /// Only this value can be built here.
@@ -101,7 +103,8 @@ struct OfficialOperator {
         Key("checkpointing", .ignored, writes: .truth(false)),
         Key("device", .ignored, writes: .null), Key("dtype", .ignored, writes: .null),
       ]),
-    hyena("hyena_se", [shortFilter, innerFilter]),
+    // The official class has one length for both filters.
+    hyena("hyena_se", [shortFilter, Key("inner_filter_len", .same(as: "short_filter_order"))]),
     hyena("hyena_x", [shortFilter]),
     hyena("hyena_y", [innerFilter]),
     OfficialOperator(
@@ -211,6 +214,9 @@ extension OfficialOperator.Key {
       let heads = try number()
       spec.config["num_heads"] = heads == Double(shape.numHeads) ? 0 : heads
     case .setting(let setting): spec.config[setting] = try number()
+    case .same(let setting):
+      let value = spec.value(setting)
+      try require(try number() == value, "\(Int(value)), as \(setting)")
     case .window(let left, let right):
       let sides = config.value(name)?.sequence?.compactMap(\.int) ?? []
       try require(sides.count == 2 && sides.allSatisfy { $0 >= -1 }, "two numbers of at least -1")
@@ -245,7 +251,7 @@ extension OfficialOperator.Key {
       known.insert("num_heads")
       let own = spec.config["num_heads"] ?? 0
       return whole(own == 0 ? Double(shape.numHeads) : own)
-    case .setting(let name): return setting(name)
+    case .setting(let name), .same(let name): return setting(name)
     case .window(let left, let right):
       return Node([setting(left), setting(right)].compactMap(\.self))
     case .tokenLimit, .fixed, .ignored: return written?.node

@@ -91,7 +91,7 @@ struct OfficialGraftTests {
   @Test(arguments: [
     ("mha", Slot.attention, ["num_heads": 8.0]), ("mha", .attention, [:]),
     ("swa", .attention, ["window_left": 2, "window_right": 6]),
-    ("hyena_se", .attention, ["short_filter_order": 3, "inner_filter_len": 5]),
+    ("hyena_se", .attention, ["short_filter_order": 5]),
     ("hyena_x", .attention, ["short_filter_order": 6]),
     ("hyena_y", .attention, ["inner_filter_len": 2]),
     ("mamba2", .attention, ["d_state": 32, "headdim": 32]),

@@ -183,9 +183,9 @@ import Testing
       (#""family": "dit""#, #""family": "unet""#, 6, "model.family", "unknown family"),
       (#""learn_sigma": true"#, #""learn_sigma": 1"#, 14, "model.learn_sigma", "true or false"),
       (#""path": "demo","#, "", 4, "model.path", "missing"),
-      (#""steps": 400"#, #""steps": 0"#, 25, "stage1.steps", "expected 1 to"),
-      (#""steps": 400"#, #""steps": null"#, 25, "stage1.steps", "found null"),
-      (#""steps": 400"#, #""stepz": 400"#, 25, "stage1.stepz", "unknown key"),
+      (#""steps": 1600"#, #""steps": 0"#, 25, "stage1.steps", "expected 1 to"),
+      (#""steps": 1600"#, #""steps": null"#, 25, "stage1.steps", "found null"),
+      (#""steps": 1600"#, #""stepz": 1600"#, 25, "stage1.stepz", "unknown key"),
       (#""milestones": []"#, #""milestones": [0.5, 0.25]"#, 31, "stage1.milestones", "ascending"),
       (#""milestones": []"#, #""milestones": [2]"#, 31, "stage1.milestones", "found 2"),
       (
