@@ -38,11 +38,18 @@ struct AutoencoderKLCoder {
     self.direction = direction
   }
 
+  /// Floats between stages from which on idle buffers are given back, 32 MiB.
+  private static let largePlanes = 1 << 23
+
   /// Images to features of latents, or latents to images, each (batch, channels, height, width).
   func callAsFunction(_ x: Tensor) -> Tensor {
     var y = convIn(x)
     if direction == .decoder { y = middle(y) }
-    for stage in stages { y = stage(y) }
+    for stage in stages {
+      y = stage(y)
+      // Stages share no buffer sizes: large ones would pile up in the pool.
+      if y.count > Self.largePlanes { BufferPool.trim() }
+    }
     if direction == .encoder { y = middle(y) }
     return convOut(y, after: normOut)
   }
