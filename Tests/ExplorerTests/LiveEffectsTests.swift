@@ -48,7 +48,7 @@ import Explorer
   /// Looks until a wanted fact is there, for at most some seconds of looks.
   private func look(_ work: FileWork, until wanted: (Action) -> Bool) -> [Action] {
     var seen: [Action] = []
-    for _ in 0..<600 {
+    for _ in 0..<6000 {
       let actions = work.look(now: Date())
       seen += actions
       if actions.contains(where: wanted) { return seen }
