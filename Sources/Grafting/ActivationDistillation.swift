@@ -66,11 +66,6 @@ package final class ActivationDistillation {
     random = RandomStream(seed: graft.plan.seed, name: "activation distillation")
   }
 
-  /// The regression objective of a slot.
-  package func objective(of id: SlotID) -> RegressionObjective {
-    settings.objective(for: id)
-  }
-
   /// Takes one optimizer step of every replacement that has parameters and returns the losses of all
   /// before it.
   package func trainStep() -> Losses {

@@ -1,4 +1,5 @@
 import Autograd
+import CKernels
 import Foundation
 import Models
 import Nn
@@ -106,7 +107,7 @@ package final class DiffusionTrainer {
       modelOutput: output.tensor, start: latents, latents: noisy, noise: noise, steps: steps)
     let gradient = diffusion.lossGradient(
       modelOutput: output.tensor, start: latents, latents: noisy, noise: noise, steps: steps)
-    if share != 1 { for index in 0..<gradient.count { gradient[index] *= share } }
+    ck_scale_f32(gradient.pointer, share, gradient.count)
     tape.backward(output, gradient)
     func sum(_ values: [Float]) -> Double { values.reduce(0) { $0 + Double($1) } }
     return (sum(terms.loss), sum(terms.mse), sum(terms.vb))

@@ -7,7 +7,7 @@ extension DiTConfig {
   ]
   private static let patchSizes = [2, 4, 8]
   /// Pixels per latent position of the autoencoder that they were published with.
-  private static let pixelsPerLatent = 8
+  package static let pixelsPerLatent = 8
 
   /// A published model by its name, such as `DiT-XL/2`; nil if there is no such model.
   ///

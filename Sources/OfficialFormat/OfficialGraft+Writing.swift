@@ -28,7 +28,7 @@ package struct OfficialExport {
       depth: shape.depth, hiddenSize: shape.hiddenSize, numHeads: shape.numHeads,
       patchSize: shape.patchSize, inputSize: shape.inputSize, inChannels: shape.inChannels,
       numClasses: shape.numClasses)
-    let imageSize = shape.inputSize * 8
+    let imageSize = shape.inputSize * DiTConfig.pixelsPerLatent
     guard let name = config.publishedName, DiTConfig(named: name, imageSize: imageSize) == config
     else {
       throw PlanError(

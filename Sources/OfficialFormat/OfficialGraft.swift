@@ -27,8 +27,6 @@ package struct OfficialGraft: Equatable, Sendable {
   /// What was read but has no effect, in sentences.
   package let warnings: [String]
 
-  /// Side of the images that one latent position covers.
-  private static let pixelsPerLatent = 8
   private static let sections = ["sample_config", "train_config"]
 
   /// Reads a configuration and the operator configuration that it names.
