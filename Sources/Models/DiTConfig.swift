@@ -39,6 +39,14 @@ package struct DiTConfig: Equatable, Sendable {
     self.mlpRatio = mlpRatio
   }
 
+  /// The configuration as plans record it.
+  package var shape: ModelShape {
+    ModelShape(
+      family: "dit", depth: depth, hiddenSize: hiddenSize, numHeads: numHeads,
+      patchSize: patchSize, inputSize: inputSize, inChannels: inChannels, numClasses: numClasses,
+      learnSigma: learnSigma, mlpRatio: mlpRatio)
+  }
+
   /// Tokens along one side.
   package var grid: Int { inputSize / patchSize }
   /// Number of tokens.

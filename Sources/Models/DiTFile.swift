@@ -144,12 +144,7 @@ package struct DiTFile {
   }
 
   /// The model's shape as plans record it.
-  package var shape: ModelShape {
-    ModelShape(
-      family: "dit", depth: config.depth, hiddenSize: config.hiddenSize, numHeads: config.numHeads,
-      patchSize: config.patchSize, inputSize: config.inputSize, inChannels: config.inChannels,
-      numClasses: config.numClasses, learnSigma: config.learnSigma, mlpRatio: config.mlpRatio)
-  }
+  package var shape: ModelShape { config.shape }
 
   /// The plan of a grafted model; nil for a pretrained one.
   ///

@@ -27,7 +27,7 @@ package struct OfficialExport {
     let config = DiTConfig(
       depth: shape.depth, hiddenSize: shape.hiddenSize, numHeads: shape.numHeads,
       patchSize: shape.patchSize, inputSize: shape.inputSize, inChannels: shape.inChannels,
-      numClasses: shape.numClasses)
+      numClasses: shape.numClasses, learnSigma: shape.learnSigma, mlpRatio: shape.mlpRatio)
     let imageSize = shape.inputSize * DiTConfig.pixelsPerLatent
     guard let name = config.publishedName, DiTConfig(named: name, imageSize: imageSize) == config
     else {

@@ -19,11 +19,6 @@ struct ParityCase: Sendable {
     self.run = run
   }
 
-  /// A family that this build does not run yet.
-  static func unsupported(_ prefix: String, _ reason: String) -> ParityCase {
-    ParityCase(prefix, refusal: { _ in reason }, run: { _ in })
-  }
-
   /// A family that is a folder of files which are no fixtures.
   static func folder(
     _ prefix: String, run: @escaping @Sendable (_ name: String, _ path: String) -> ParityResult

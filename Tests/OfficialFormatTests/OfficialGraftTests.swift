@@ -16,11 +16,7 @@ struct OfficialGraftTests {
   }
 
   private static func shape(_ name: String, imageSize: Int = 256) throws -> ModelShape {
-    let config = try #require(DiTConfig(named: name, imageSize: imageSize))
-    return ModelShape(
-      depth: config.depth, hiddenSize: config.hiddenSize, numHeads: config.numHeads,
-      patchSize: config.patchSize, inputSize: config.inputSize, inChannels: config.inChannels,
-      numClasses: config.numClasses)
+    try #require(DiTConfig(named: name, imageSize: imageSize)).shape
   }
 
   private static func model(_ name: String = "DiT-XL/2") throws -> ModelReference {
@@ -186,5 +182,7 @@ struct OfficialGraftTests {
         $0.edits = [SlotID(block: 1, slot: .attention): OperatorSpec("linear_attention")]
       }.contains("no linear_attention"))
     #expect(try reason { $0.model.shape.depth = 27 }.contains("published models"))
+    #expect(try reason { $0.model.shape.mlpRatio = 2 }.contains("published models"))
+    #expect(try reason { $0.model.shape.learnSigma = false }.contains("published models"))
   }
 }
