@@ -67,21 +67,33 @@ package struct LatentDataset {
   }
 
   /// Draws a training batch: samples, timesteps, noise, and labels dropped to the null class.
+  ///
+  /// - Parameter classWeights: Relative frequency of every class, as a factor on its share of the data;
+  ///   nil draws all samples equally often.
   package func batch(
-    _ size: Int, random: inout RandomStream, timesteps: TimestepDensity = .uniform, nullClass: Int,
-    labelDropout: Double
+    _ size: Int, random: inout RandomStream, timesteps: TimestepDensity = .uniform,
+    classWeights: [Double]? = nil, nullClass: Int, labelDropout: Double
   ) -> DiffusionBatch {
     let width = latents.count / count
     let clean = Tensor([size] + latents.shape.dropFirst())
     var steps: [Int] = []
     var batchLabels: [Int] = []
     for row in 0..<size {
-      let index = random.integer(below: count)
+      let index = draw(&random, classWeights)
       (clean.pointer + row * width).update(from: latents.pointer + index * width, count: width)
       steps.append(timesteps.draw(&random))
       batchLabels.append(random.uniform() < labelDropout ? nullClass : labels[index])
     }
     return DiffusionBatch(
       latents: clean, noise: random.normal(clean.shape), steps: steps, labels: batchLabels)
+  }
+
+  /// A random sample; with weights, candidates are refused in proportion to their class's rarity.
+  private func draw(_ random: inout RandomStream, _ classWeights: [Double]?) -> Int {
+    guard let classWeights, let most = classWeights.max() else { return random.integer(below: count) }
+    while true {
+      let index = random.integer(below: count)
+      if random.uniform() * most < classWeights[labels[index]] { return index }
+    }
   }
 }

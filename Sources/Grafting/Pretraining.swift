@@ -79,8 +79,8 @@ package final class Pretraining {
       let data = pooled[phase.grid] ?? dataset.pooled(to: phase.grid)
       pooled[phase.grid] = data
       let batch = data.batch(
-        phase.batch, random: &random, timesteps: timesteps, nullClass: config.model.numClasses,
-        labelDropout: config.labelDropout)
+        phase.batch, random: &random, timesteps: timesteps, classWeights: config.classWeights,
+        nullClass: config.model.numClasses, labelDropout: config.labelDropout)
       let decay = min(config.emaDecay, Float(step + 1) / Float(step + 10))
       let result = trainer.step(
         batch, microBatch: phase.microBatch, rate: rate, clipNorm: config.clipNorm, emaDecay: decay)

@@ -63,6 +63,8 @@ package struct PretrainingConfig: Codable, Equatable, Sendable {
   /// Relative density of the training timesteps as knots [timestep, weight], linear in between;
   /// uniform if left out.
   package var timestepDensity: [[Double]]?
+  /// Relative frequency of every class among the training samples; equal if left out.
+  package var classWeights: [Double]?
 
   /// Reads a recipe.
   ///
@@ -98,6 +100,11 @@ package struct PretrainingConfig: Codable, Equatable, Sendable {
         false,
         "key 'timestep_density' must be a list of [timestep, weight] with rising timesteps from 0 to "
           + "999 and weights of at least 0, one of them positive")
+    }
+    if let weights = classWeights {
+      try check(
+        weights.count == model.numClasses && weights.allSatisfy { $0 > 0 && $0.isFinite },
+        "key 'class_weights' must hold \(model.numClasses) positive numbers, one per class")
     }
     for (index, phase) in phases.enumerated() {
       try check(
