@@ -2,6 +2,7 @@
 #include "ck_tile.h"
 
 enum { BLOCK = 48 };
+#define LOG2_E 1.44269504088896341f
 
 /* Largest element of a row whose width is a multiple of 16. */
 CK_INLINE float row_max(const float *row, size_t width) {
@@ -49,35 +50,35 @@ typedef struct {
 CK_INLINE void forward_head(const float *q, const float *k, const float *v, float *out, float *lse,
                             const head *h) {
   const size_t keys = h->keys, head_dim = h->head_dim, stride = h->kv_stride;
-  const float scale = h->scale;
-  size_t np = round_up(keys), dp = round_up(head_dim);
-  float *kt = scratch(head_dim * np + keys * dp + 6 * np + 6 * dp);
-  float *vp = kt + head_dim * np, *s = vp + keys * dp, *o = s + 6 * np;
-  pack_transposed(k, stride, kt, keys, head_dim, np);
-  pack(v, stride, vp, keys, head_dim, dp);
-  for (size_t i0 = 0; i0 < h->queries; i0 += 6) {
-    size_t rows = smaller(6, h->queries - i0), from, to;
+  const float slope = h->scale * LOG2_E;
+  size_t np = round_up(keys), dp = round_up(head_dim), step = ck_tile_rows;
+  float *kt = scratch(head_dim * np + keys * dp + step * (np + dp));
+  float *vp = kt + head_dim * np, *s = vp + keys * dp, *o = s + step * np;
+  panels kb = pack_panels_transposed(k, stride, kt, keys, head_dim);
+  panels vb = pack_panels(v, stride, vp, keys, head_dim);
+  for (size_t i0 = 0; i0 < h->queries; i0 += step) {
+    size_t rows = smaller(step, h->queries - i0), from, to;
     key_range(i0, i0 + rows, keys, h->left, h->right, &from, &to);
     size_t width = round_up(to - from);
-    float sum[6];
-    multiply(q + i0 * h->q_stride, h->q_stride, 1, kt + from, np, s, width, rows, width, head_dim,
-             0);
+    float sum[MAX_TILE_ROWS];
+    multiply_panels(q + i0 * h->q_stride, h->q_stride, 1, from_column(kb, from), s, width, rows,
+                    width, head_dim, 0);
     for (size_t r = 0; r < rows; r++) {
       float *row = s + r * width;
       size_t lo, hi;
       visible(i0 + r, keys, h->left, h->right, from, &lo, &hi);
       if (h->bias)
-        for (size_t j = lo; j < hi; j++) row[j] += h->bias[from + j] / scale;
+        for (size_t j = lo; j < hi; j++) row[j] += h->bias[from + j] / h->scale;
       for (size_t j = 0; j < lo; j++) row[j] = -INFINITY;
       for (size_t j = hi; j < width; j++) row[j] = -INFINITY;
       float top = row_max(row, width);
-      for (size_t j = 0; j < width; j++) row[j] = ck_exp((row[j] - top) * scale);
+      for (size_t j = 0; j < width; j++) row[j] = ck_exp2((row[j] - top) * slope);
       for (size_t j = 0; j < lo; j++) row[j] = 0;
       for (size_t j = hi; j < width; j++) row[j] = 0;
       sum[r] = row_sum(row, width);
-      lse[i0 + r] = top * scale + logf(sum[r]);
+      lse[i0 + r] = top * h->scale + logf(sum[r]);
     }
-    multiply(s, width, 1, vp + from * dp, dp, o, dp, rows, dp, to - from, 0);
+    multiply_panels(s, width, 1, from_row(vb, from), o, dp, rows, dp, to - from, 0);
     for (size_t r = 0; r < rows; r++) {
       float *to_row = out + (i0 + r) * h->out_stride, inverse = 1.0f / sum[r];
       for (size_t c = 0; c < head_dim; c++) to_row[c] = o[r * dp + c] * inverse;
@@ -89,50 +90,50 @@ CK_INLINE void backward_head(const float *q, const float *k, const float *v, con
                              const float *dout, const float *lse, float *dq, float *dk, float *dv,
                              const head *h) {
   const size_t queries = h->queries, keys = h->keys, head_dim = h->head_dim;
-  const float scale = h->scale;
+  const float scale = h->scale, slope = scale * LOG2_E;
   size_t np = round_up(keys), dp = round_up(head_dim);
-  float *kt =
-      scratch(2 * head_dim * np + (3 * keys + 2 * queries) * dp + 2 * BLOCK * np + BLOCK * dp);
-  float *vt = kt + head_dim * np, *kp = vt + head_dim * np, *qp = kp + keys * dp;
-  float *gp = qp + queries * dp, *dkp = gp + queries * dp, *dvp = dkp + keys * dp;
-  float *p = dvp + keys * dp, *ds = p + BLOCK * np, *block = ds + BLOCK * np;
-  pack_transposed(k, h->kv_stride, kt, keys, head_dim, np);
-  pack_transposed(v, h->kv_stride, vt, keys, head_dim, np);
-  pack(k, h->kv_stride, kp, keys, head_dim, dp);
-  pack(q, h->q_stride, qp, queries, head_dim, dp);
-  pack(dout, h->out_stride, gp, queries, head_dim, dp);
+  float *kt = scratch(2 * head_dim * np + 3 * keys * dp + 2 * BLOCK * np + 3 * BLOCK * dp);
+  float *vt = kt + head_dim * np, *kp = vt + head_dim * np, *dkp = kp + keys * dp;
+  float *dvp = dkp + keys * dp, *p = dvp + keys * dp, *ds = p + BLOCK * np;
+  float *block = ds + BLOCK * np, *qp = block + BLOCK * dp, *gp = qp + BLOCK * dp;
+  panels kb = pack_panels_transposed(k, h->kv_stride, kt, keys, head_dim);
+  panels vb = pack_panels_transposed(v, h->kv_stride, vt, keys, head_dim);
+  panels kr = pack_panels(k, h->kv_stride, kp, keys, head_dim);
   memset(dkp, 0, 2 * keys * dp * sizeof(float));
   for (size_t i0 = 0; i0 < queries; i0 += BLOCK) {
     size_t rows = smaller(BLOCK, queries - i0), from, to;
     key_range(i0, i0 + rows, keys, h->left, h->right, &from, &to);
-    size_t width = round_up(to - from);
-    multiply(qp + i0 * dp, dp, 1, kt + from, np, p, width, rows, width, head_dim, 0);
-    multiply(gp + i0 * dp, dp, 1, vt + from, np, ds, width, rows, width, head_dim, 0);
+    size_t width = round_up(to - from), seen = to - from;
+    const float *qi = q + i0 * h->q_stride, *gi = dout + i0 * h->out_stride;
+    panels qb = pack_panels(qi, h->q_stride, qp, rows, head_dim);
+    panels gb = pack_panels(gi, h->out_stride, gp, rows, head_dim);
+    multiply_panels(qi, h->q_stride, 1, from_column(kb, from), p, width, rows, width, head_dim, 0);
+    multiply_panels(gi, h->out_stride, 1, from_column(vb, from), ds, width, rows, width, head_dim,
+                    0);
     for (size_t r = 0; r < rows; r++) {
       float *pr = p + r * width, *dr = ds + r * width;
-      const float *g = gp + (i0 + r) * dp, *o = out + (i0 + r) * h->out_stride;
+      const float *g = gi + r * h->out_stride, *o = out + (i0 + r) * h->out_stride;
       size_t lo, hi;
       visible(i0 + r, keys, h->left, h->right, from, &lo, &hi);
       if (h->bias)
         for (size_t j = lo; j < hi; j++) pr[j] += h->bias[from + j] / scale;
-      float delta = 0, shift = lse[i0 + r];
+      float delta = 0, shift = lse[i0 + r] * LOG2_E;
       {
         CK_REASSOCIATE
         for (size_t c = 0; c < head_dim; c++) delta += g[c] * o[c];
       }
-      for (size_t j = 0; j < lo; j++) pr[j] = dr[j] = 0;
-      for (size_t j = lo; j < hi; j++) {
-        pr[j] = ck_exp(pr[j] * scale - shift);
+      for (size_t j = 0; j < width; j++) {
+        pr[j] = ck_exp2(pr[j] * slope - shift);
         dr[j] = pr[j] * (dr[j] - delta) * scale;
       }
+      for (size_t j = 0; j < lo; j++) pr[j] = dr[j] = 0;
       for (size_t j = hi; j < width; j++) pr[j] = dr[j] = 0;
     }
-    size_t seen = to - from;
-    multiply(ds, width, 1, kp + from * dp, dp, block, dp, rows, dp, seen, 0);
+    multiply_panels(ds, width, 1, from_row(kr, from), block, dp, rows, dp, seen, 0);
     for (size_t r = 0; r < rows; r++)
       memcpy(dq + (i0 + r) * h->q_stride, block + r * dp, head_dim * sizeof(float));
-    multiply(ds, 1, width, qp + i0 * dp, dp, dkp + from * dp, dp, seen, dp, rows, 1);
-    multiply(p, 1, width, gp + i0 * dp, dp, dvp + from * dp, dp, seen, dp, rows, 1);
+    multiply_panels(ds, 1, width, qb, dkp + from * dp, dp, seen, dp, rows, 1);
+    multiply_panels(p, 1, width, gb, dvp + from * dp, dp, seen, dp, rows, 1);
   }
   for (size_t i = 0; i < keys; i++) {
     memcpy(dk + i * h->kv_stride, dkp + i * dp, head_dim * sizeof(float));

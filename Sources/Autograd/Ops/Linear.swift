@@ -8,21 +8,11 @@ package struct Linear: DifferentiableOp {
   package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
     let x = inputs[0]
     let weight = inputs[1]
-    let (outputs, width) = (weight.shape[0], weight.shape[1])
-    precondition(x.shape.last == width, "Linear: input \(x.shape), weight \(weight.shape)")
-    let rows = x.count / width
-    let y = Tensor(x.shape.dropLast() + [outputs])
-    if inputs.count > 2 {
-      let bias = inputs[2]
-      Parallel.ranges(rows, grain: max(1, 8192 / outputs)) { range in
-        for row in range {
-          (y.pointer + row * outputs).update(from: bias.pointer, count: outputs)
-        }
-      }
-    }
-    Gemm.run(
-      transposeB: true, m: rows, n: outputs, k: width, a: x.pointer, b: weight.pointer,
-      beta: inputs.count > 2 ? 1 : 0, c: y.pointer)
+    precondition(
+      x.shape.last == weight.shape[1], "Linear: input \(x.shape), weight \(weight.shape)")
+    let y = Tensor(x.shape.dropLast() + [weight.shape[0]])
+    LinearProduct(x, weight).forward(
+      x.pointer, weight.pointer, bias: inputs.count > 2 ? inputs[2].pointer : nil, y.pointer)
     return (y, ())
   }
 
@@ -31,20 +21,18 @@ package struct Linear: DifferentiableOp {
   ) {
     let x = inputs[0]
     let weight = inputs[1]
-    let (outputs, width) = (weight.shape[0], weight.shape[1])
-    let rows = x.count / width
+    let product = LinearProduct(x, weight)
+    let (rows, outputs) = (product.rows, product.outputs)
     if sink.needs(0) {
       sink.contribute(0) { gradInput, accumulate in
-        Gemm.run(
-          m: rows, n: width, k: outputs, a: gradOutput.pointer, b: weight.pointer,
-          beta: accumulate ? 1 : 0, c: gradInput.pointer)
+        product.inputGradient(
+          gradOutput.pointer, weight.pointer, gradInput.pointer, accumulate: accumulate)
       }
     }
     if sink.needs(1) {
       sink.contribute(1) { gradWeight, accumulate in
-        Gemm.gradient(
-          m: outputs, n: width, k: rows, a: gradOutput.pointer, b: x.pointer,
-          beta: accumulate ? 1 : 0, c: gradWeight.pointer)
+        product.weightGradient(
+          gradOutput.pointer, x.pointer, gradWeight, accumulate: accumulate)
       }
     }
     if inputs.count > 2, sink.needs(2) {
@@ -55,6 +43,77 @@ package struct Linear: DifferentiableOp {
         }
       }
     }
+  }
+}
+
+/// The three products of a linear layer, by our kernels where the weights fit the cache, else by BLAS.
+private struct LinearProduct {
+  let rows, inputs, outputs: Int
+  private let isSmall: Bool
+  /// Smallest number of rows worth a thread of their own.
+  private var grain: Int { max(64, 400_000 / (inputs * outputs)) }
+
+  init(_ x: Tensor, _ weight: Tensor) {
+    (outputs, inputs) = (weight.shape[0], weight.shape[1])
+    rows = x.count / inputs
+    isSmall = rows >= 64 && ck_linear_fits(inputs, outputs) != 0
+  }
+
+  func forward(
+    _ x: UnsafePointer<Float>, _ weight: UnsafePointer<Float>, bias: UnsafePointer<Float>?,
+    _ y: UnsafeMutablePointer<Float>
+  ) {
+    if isSmall {
+      Parallel.ranges(rows, grain: grain) { range in
+        ck_linear_forward_f32(
+          x + range.lowerBound * inputs, weight, bias, y + range.lowerBound * outputs, range.count,
+          inputs, outputs)
+      }
+      return
+    }
+    if let bias {
+      Parallel.ranges(rows, grain: max(1, 8192 / outputs)) { range in
+        for row in range { (y + row * outputs).update(from: bias, count: outputs) }
+      }
+    }
+    Gemm.run(
+      transposeB: true, m: rows, n: outputs, k: inputs, a: x, b: weight, beta: bias == nil ? 0 : 1,
+      c: y)
+  }
+
+  func inputGradient(
+    _ gradOutput: UnsafePointer<Float>, _ weight: UnsafePointer<Float>,
+    _ gradInput: UnsafeMutablePointer<Float>, accumulate: Bool
+  ) {
+    if isSmall {
+      Parallel.ranges(rows, grain: grain) { range in
+        ck_linear_input_gradient_f32(
+          gradOutput + range.lowerBound * outputs, weight, gradInput + range.lowerBound * inputs,
+          range.count, inputs, outputs, accumulate ? 1 : 0)
+      }
+      return
+    }
+    Gemm.run(
+      m: rows, n: inputs, k: outputs, a: gradOutput, b: weight, beta: accumulate ? 1 : 0,
+      c: gradInput)
+  }
+
+  func weightGradient(
+    _ gradOutput: UnsafePointer<Float>, _ x: UnsafePointer<Float>, _ gradWeight: Tensor,
+    accumulate: Bool
+  ) {
+    if isSmall {
+      if !accumulate { gradWeight.fill(0) }
+      addOverRows(rows: rows, into: gradWeight) { range, part in
+        ck_linear_weight_gradient_f32(
+          gradOutput + range.lowerBound * outputs, x + range.lowerBound * inputs, part, range.count,
+          inputs, outputs, 1)
+      }
+      return
+    }
+    Gemm.gradient(
+      m: outputs, n: inputs, k: rows, a: gradOutput, b: x, beta: accumulate ? 1 : 0,
+      c: gradWeight.pointer)
   }
 }
 
