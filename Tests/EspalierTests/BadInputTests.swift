@@ -75,7 +75,7 @@ import Testing
       ["sample", model], ["evaluate", model, "--samples", "0"],
       ["analyze", model, "--samples", "0"], ["shapes", "--output", "x.png", "--count", "0"],
       ["shapes", "--output", "x", "--count", "9999999999999999"],
-      ["bench", "--heads", "0"], ["bench", "--micro-batch", "0"], ["plan", "frob"],
+      ["bench", "--repeats", "0"], ["bench", "--work", "frob"], ["plan", "frob"],
       ["runs", "frob"], ["--frob"],
     ] {
       try scratch.expectRefusal(command, code: 2, mentions: ["--help'"])

@@ -1,0 +1,121 @@
+"""Times Espalier, PyTorch and OpenVINO in turn on the same works and prints a Markdown table with ratios.
+
+    unset OPENBLAS_CORETYPE
+    make build && python3 Benchmarks/compare.py            # pip install torch openvino
+
+Every work of every engine runs in a process of its own; the engines alternate for --rounds rounds and the median
+over all rounds counts. A ratio is the peer's time over Espalier's: above 1, Espalier is faster.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+WORKS = [
+    "product", "forward_1", "forward_2", "stage1_hyena_x", "stage1_mha", "stage1_hyena_se", "stage1_hyena_y",
+    "stage1_mlp_r3", "stage1_mlp_r6", "decode", "demo_forward_1", "demo_forward_8", "demo_train",
+]  # fmt: skip
+OPENVINO = {"forward_1", "forward_2", "decode", "demo_forward_1", "demo_forward_8"}
+
+
+def cpu():
+    """The processor's name and the vector extensions that matter."""
+    text = pathlib.Path("/proc/cpuinfo").read_text()
+    name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "?")
+    flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
+    found = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return f"{name} ({', '.join(found)})", "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def run(command):
+    """The JSON object that a command prints, or None with its last words on standard error."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        print(f"{' '.join(map(str, command))}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    return json.loads(done.stdout)
+
+
+def espalier(binary, work, repeats):
+    report = run([binary, "bench", "--work", work, "--repeats", str(repeats), "--json"])
+    if report is None:
+        return None
+    row = report["rows"][0]
+    return {
+        "engine": f"Espalier, BLAS core {report['blas_core']}",
+        "threads": report["threads"],
+        "title": row["title"],
+        "seconds": row["seconds"],
+        "peak_memory_mib": row["peak_memory_bytes"] / 2**20,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", action="append", choices=WORKS, help="repeatable; all by default")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--espalier", default=HERE.parent / ".build/release/espalier")
+    parser.add_argument("--without", action="append", default=[], choices=["torch", "openvino"])
+    options = parser.parse_args()
+    os.environ.pop("OPENBLAS_CORETYPE", None)
+    name, has_bf16 = cpu()
+    precisions = ["fp32", "bf16"] if has_bf16 else ["fp32"]
+
+    def peer(script, work, precision):
+        command = [sys.executable, HERE / script, "--work", work, "--precision", precision]
+        return run(command + ["--repeats", str(options.repeats)])
+
+    engines = [("Espalier", lambda work: espalier(options.espalier, work, options.repeats))]
+    for precision in precisions:
+        if "torch" not in options.without:
+            engines.append((f"PyTorch {precision}", lambda work, p=precision: peer("peer_torch.py", work, p)))
+        if "openvino" not in options.without:
+            engines.append(
+                (
+                    f"OpenVINO {precision}",
+                    lambda work, p=precision: peer("peer_openvino.py", work, p) if work in OPENVINO else None,
+                )
+            )
+    versions = {}
+    lines = []
+    for work in options.work or WORKS:
+        results = {label: [] for label, _ in engines}
+        for _ in range(options.rounds):
+            for label, measure in engines:
+                found = measure(work)
+                if found:
+                    results[label].append(found)
+                    versions[label.split()[0]] = f"{found['engine']}, {found['threads']} threads"
+        ours = results["Espalier"]
+        if not ours:
+            continue
+        base = statistics.median(row["seconds"] for row in ours)
+        cells = [ours[0]["title"], f"{base * 1000:.1f} ms", f"{max(row['peak_memory_mib'] for row in ours):.0f} MiB"]
+        for label, _ in engines[1:]:
+            rows = results[label]
+            if not rows:
+                cells.append("")
+                continue
+            seconds = statistics.median(row["seconds"] for row in rows)
+            memory = max(row["peak_memory_mib"] for row in rows)
+            cells.append(f"{seconds * 1000:.1f} ms, {memory:.0f} MiB, **{seconds / base:.2f}x**")
+        lines.append("| " + " | ".join(cells) + " |")
+        print(lines[-1], file=sys.stderr)
+    print(f"{name}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}")
+    if not has_bf16:
+        print("This CPU has no bfloat16 dot products: only float32 is compared.")
+    print("; ".join(versions.values()) + f"; {options.rounds} rounds, median of {options.repeats} each\n")
+    print("| work | Espalier | memory | " + " | ".join(label for label, _ in engines[1:]) + " |")
+    print("|" + " --- |" * (2 + len(engines)))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+import Autograd
+import Grafting
+import Models
+import Nn
+import Operators
+import Plans
+import Sampling
+import TensorCore
+
+/// Something that `espalier bench` and its peers in Benchmarks/ time.
+struct BenchWork: Sendable {
+  /// The name under which the peers know it too.
+  let id: String
+  let title: String
+  /// Units of one run, for the rate.
+  let units: Double
+  let unit: String
+  /// Prepares the work and returns what is timed.
+  let make: @Sendable () throws -> () -> Void
+
+  static func named(_ id: String) -> BenchWork? { all.first { $0.id == id } }
+
+  /// What runs unless works are named: all that is quick.
+  static let defaults = ["product", "demo_forward_1", "demo_forward_8", "demo_train"]
+
+  static let all: [BenchWork] =
+    [
+      BenchWork(
+        id: "product", title: "matrix product 512x4608x1152", units: 2e-9 * 512 * 4608 * 1152,
+        unit: "GFLOP/s", make: product),
+      forward("forward_1", "DiT-XL/2 forward, 256 tokens", xl, batch: 1),
+      forward("forward_2", "DiT-XL/2 forward, 256 tokens", xl, batch: 2),
+      stage1("stage1_hyena_x", "Hyena-X", OperatorSpec("hyena_x"), .attention),
+      stage1("stage1_mha", "MHA", OperatorSpec("mha"), .attention),
+      stage1("stage1_hyena_se", "Hyena-SE", OperatorSpec("hyena_se"), .attention),
+      stage1("stage1_hyena_y", "Hyena-Y", OperatorSpec("hyena_y"), .attention),
+      stage1("stage1_mlp_r3", "MLP r=3", mlp(ratio: 3), .mlp),
+      stage1("stage1_mlp_r6", "MLP r=6", mlp(ratio: 6), .mlp),
+      BenchWork(
+        id: "decode", title: "SD autoencoder decode to 256 px", units: 1, unit: "images/s",
+        make: decode),
+      forward("demo_forward_1", "shipped model forward, 256 tokens", demo, batch: 1),
+      forward("demo_forward_8", "shipped model forward, 256 tokens", demo, batch: 8),
+      BenchWork(
+        id: "demo_train", title: "shipped model training step, batch 32", units: 32,
+        unit: "samples/s", make: train),
+    ]
+
+  private static let xl = DiTConfig(
+    depth: 28, hiddenSize: 1152, numHeads: 16, patchSize: 2, inputSize: 32, numClasses: 1000)
+  private static let demo = DiTConfig(
+    depth: 28, hiddenSize: 64, numHeads: 4, patchSize: 1, inputSize: 16, numClasses: 10)
+
+  private static func mlp(ratio: Double) -> OperatorSpec {
+    OperatorSpec("mlp", ["expansion_ratio": ratio])
+  }
+
+  @Sendable private static func product() -> () -> Void {
+    var random = RandomStream(seed: 1)
+    let (m, n, k) = (512, 4608, 1152)
+    let (a, b, c) = (random.normal([m, k]), random.normal([n, k]), Tensor([m, n]))
+    return {
+      Gemm.run(transposeB: true, m: m, n: n, k: k, a: a.pointer, b: b.pointer, c: c.pointer)
+    }
+  }
+
+  private static func forward(_ id: String, _ title: String, _ config: DiTConfig, batch: Int)
+    -> BenchWork
+  {
+    BenchWork(
+      id: id, title: "\(title), batch \(batch)", units: Double(batch), unit: "images/s"
+    ) {
+      var random = RandomStream(seed: 1)
+      let model = try DiT(config: config, weights: FreshWeights(seed: 1))
+      let latents = random.normal([batch, config.inChannels, config.inputSize, config.inputSize])
+      let conditioning = DiT.Conditioning(
+        timesteps: [Float](repeating: 500, count: batch), labels: [Int](repeating: 0, count: batch))
+      return { _ = model.predict(latents, conditioning) }
+    }
+  }
+
+  /// One step of activation distillation of an operator at DiT-XL/2's width, teacher pass left out.
+  private static func stage1(_ id: String, _ title: String, _ spec: OperatorSpec, _ slot: Slot)
+    -> BenchWork
+  {
+    let (batch, tokens, dim) = (8, 256, 1152)
+    return BenchWork(
+      id: id, title: "stage-1 step, \(title), \(batch) x \(tokens) x \(dim)", units: Double(batch),
+      unit: "samples/s"
+    ) {
+      var random = RandomStream(seed: 1)
+      let context = OperatorContext(
+        hiddenSize: dim, tokens: tokens, numHeads: 16, prefix: "", weights: FreshWeights(seed: 1))
+      let student: any GraftOperator =
+        slot == .attention
+        ? try OperatorRegistry.sequenceMixer(spec, context)
+        : try OperatorRegistry.channelMixer(spec, context)
+      let optimizer = AdamW(student.parameters)
+      let (input, target) = (
+        random.normal([batch, tokens, dim]), random.normal([batch, tokens, dim])
+      )
+      let objective: RegressionObjective = slot == .attention ? .l1 : .l2
+      return {
+        let tape = Tape()
+        let output = student(Value(constant: input), on: tape)
+        let (_, gradient) = objective.lossAndGradient(output.tensor, target)
+        tape.backward(output, gradient)
+        optimizer.step(rate: 1e-4, clipNorm: 10, gradientScale: 1)
+      }
+    }
+  }
+
+  @Sendable private static func decode() throws -> () -> Void {
+    var random = RandomStream(seed: 1)
+    let autoencoder = try AutoencoderKL(
+      config: AutoencoderKLConfig(blockOutChannels: [128, 256, 512, 512]),
+      weights: FreshWeights(seed: 1))
+    let latents = random.normal([1, 4, 32, 32])
+    return { _ = autoencoder.decode(latents) }
+  }
+
+  @Sendable private static func train() throws -> () -> Void {
+    let batch = 32
+    var random = RandomStream(seed: 1)
+    let trainer = DiffusionTrainer(
+      model: try DiT(config: demo, weights: FreshWeights(seed: 1)),
+      diffusion: try GaussianDiffusion(spacing: ""), emaDecay: 0.999)
+    let shape = [batch, demo.inChannels, demo.inputSize, demo.inputSize]
+    let data = DiffusionBatch(
+      latents: random.normal(shape), noise: random.normal(shape),
+      steps: (0..<batch).map { _ in random.integer(below: 1000) },
+      labels: (0..<batch).map { _ in random.integer(below: 10) })
+    return { _ = trainer.step(data, microBatch: 2, rate: 1e-4, clipNorm: 1) }
+  }
+}
