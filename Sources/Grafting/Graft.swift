@@ -78,7 +78,7 @@ package final class Graft {
 
   /// Writes the replacements alone, with the plan in the metadata.
   package func saveOperators(to path: String) throws {
-    try save(slots.flatMap { replacement($0)?.parameters ?? [] }, to: path, extra: [:])
+    try save(slots.flatMap { replacement($0)?.parameters ?? [] }, to: path, metadata(teacher: [:]))
   }
 
   /// Writes the whole grafted model, with the plan in the metadata.
@@ -88,12 +88,18 @@ package final class Graft {
   ///   - teacherMetadata: Metadata of the teacher's file, kept.
   /// - Throws: `CheckpointError` if the file cannot be written.
   package func saveModel(to path: String, teacherMetadata: [String: String]) throws {
-    try save(model.parameters, to: path, extra: teacherMetadata)
+    try save(model.parameters, to: path, metadata(teacher: teacherMetadata))
   }
 
-  private func save(_ parameters: [Parameter], to path: String, extra: [String: String]) throws {
-    var metadata = extra
+  /// The metadata of the grafted model: those of the teacher's file, and the plan.
+  package func metadata(teacher: [String: String]) throws -> [String: String] {
+    var metadata = teacher
     metadata[DiTFile.planKey] = String(decoding: try plan.json(), as: UTF8.self)
+    return metadata
+  }
+
+  private func save(_ parameters: [Parameter], to path: String, _ metadata: [String: String]) throws
+  {
     try SafetensorsWriter.write(
       parameters.map { .init(name: $0.name, shape: $0.value.shape, floats: $0.value.values) },
       metadata: metadata, to: path)

@@ -21,10 +21,14 @@ extension AutoencoderKL {
   }
 
   /// 8-bit images of latents as diffusion sees them (batch, channels, h, w).
+  package func rgbImages(ofScaled latents: Tensor, tiling: Tiling = .auto) -> [RGBImage] {
+    Self.rgbImages(ofDecoded: decode(unscaled(latents), tiling: tiling))
+  }
+
+  /// 8-bit images of decoded ones (batch, 3, height, width).
   ///
   /// Bytes are clamp(127.5 x + 128, 0, 255) truncated, as in the paper's evaluation.
-  package func rgbImages(ofScaled latents: Tensor, tiling: Tiling = .auto) -> [RGBImage] {
-    let decoded = decode(unscaled(latents), tiling: tiling)
+  package static func rgbImages(ofDecoded decoded: Tensor) -> [RGBImage] {
     let (height, width) = (decoded.shape[2], decoded.shape[3])
     let area = height * width
     return (0..<decoded.shape[0]).map { item in

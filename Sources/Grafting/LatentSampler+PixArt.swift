@@ -19,12 +19,13 @@ extension LatentSampler {
   ///   - height: Height of the latents, a multiple of the patch size.
   ///   - width: Width of the latents, a multiple of the patch size.
   ///   - first: Index of the first sample.
+  ///   - start: Start noise of the latents' shape to use instead of the seed's.
   ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
   /// - Throws: `SamplingError` for a sampler that cannot be used.
   package func sample(
     _ model: PixArt, captions: Captions, null: Captions?, height: Int, width: Int,
-    first: Int = 0, onStep: StepObserver = { _, _, _ in }
+    first: Int = 0, start: Tensor? = nil, onStep: StepObserver = { _, _, _ in }
   ) throws -> Tensor {
     let config = model.config
     var shown = captions
@@ -40,7 +41,7 @@ extension LatentSampler {
     }
     return try sample(
       shape: [captions.count, config.inChannels, height, width], outChannels: config.outChannels,
-      first: first,
+      first: first, start: start,
       guidedChannels: method == .dpmpp ? config.inChannels : Guidance.guidedChannels,
       network: { latents, timesteps in
         model.predict(

@@ -52,12 +52,13 @@ package struct LatentSampler: Sendable {
   ///   - model: The network, grafted or not.
   ///   - labels: One class per sample.
   ///   - first: Index of the first sample.
+  ///   - start: Start noise of the latents' shape to use instead of the seed's.
   ///   - observeBlock: Called with every block's index and operator activations at every step.
   ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
   /// - Throws: `SamplingError` for a number of steps that cannot be used.
   package func sample(
-    _ model: DiT, labels: [Int], first: Int = 0,
+    _ model: DiT, labels: [Int], first: Int = 0, start: Tensor? = nil,
     observeBlock: ((Int, DiTBlock.Activations) -> Void)? = nil,
     onStep: StepObserver = { _, _, _ in }
   ) throws -> Tensor {
@@ -66,7 +67,8 @@ package struct LatentSampler: Sendable {
     let allLabels = isGuided ? labels + null : labels
     return try sample(
       shape: [labels.count, config.inChannels, config.inputSize, config.inputSize],
-      outChannels: config.outChannels, first: first, guidedChannels: Guidance.guidedChannels,
+      outChannels: config.outChannels, first: first, start: start,
+      guidedChannels: Guidance.guidedChannels,
       network: { latents, timesteps in
         model(
           Value(constant: latents), DiT.Conditioning(timesteps: timesteps, labels: allLabels),
@@ -81,13 +83,14 @@ package struct LatentSampler: Sendable {
   ///   - shape: (count, channels, height, width) of the latents.
   ///   - outChannels: Channels of the network's output.
   ///   - first: Index of the first sample.
+  ///   - start: Start noise of that shape; nil draws it from the seed.
   ///   - guidedChannels: Number of leading channels that guidance acts on.
   ///   - network: The network; with guidance it is given [conditional | unconditional] batches.
   ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
   /// - Throws: `SamplingError` for a number of steps or a network that cannot be used.
   func sample(
-    shape: [Int], outChannels: Int, first: Int, guidedChannels: Int,
+    shape: [Int], outChannels: Int, first: Int, start: Tensor?, guidedChannels: Int,
     network: @escaping DenoisingModel,
     onStep: StepObserver
   ) throws -> Tensor {
@@ -97,17 +100,22 @@ package struct LatentSampler: Sendable {
           "sampler \(method.rawValue) needs a model that predicts variances, this one has"
           + " \(outChannels) output channels for \(shape[1]); use --sampler dpmpp")
     }
+    precondition(start.map { $0.shape == shape } ?? true, "sampler: start \(start?.shape ?? [])")
     let count = shape[0]
     let noise = GaussianNoise(seed: seed)
-    /// Noise of a stream, the same in both halves of a guided batch.
-    func draw(stream: UInt64) -> Tensor {
+    /// A tensor whose rows are those of all samples, the same in both halves of a guided batch.
+    func batch(_ sample: (Int) -> Tensor) -> Tensor {
       let result = Tensor([isGuided ? 2 * count : count] + shape.dropFirst())
       for row in 0..<result.shape[0] {
-        let sample = noise.tensor(
-          [1] + shape.dropFirst(), stream: (UInt64(first + row % count) << 16) | stream)
-        result.rows(row..<(row + 1)).assign(sample)
+        result.rows(row..<(row + 1)).assign(sample(row % count))
       }
       return result
+    }
+    /// Noise of a stream.
+    func draw(stream: UInt64) -> Tensor {
+      batch { row in
+        noise.tensor([1] + shape.dropFirst(), stream: (UInt64(first + row) << 16) | stream)
+      }
     }
     let model =
       isGuided ? Guidance.guided(network, scale: guidance, channels: guidedChannels) : network
@@ -115,7 +123,8 @@ package struct LatentSampler: Sendable {
     let report: (SamplerStep) throws -> Void = { step in
       try onStep(step.position + 1, step.count, step.predictedStart.rows(0..<count))
     }
-    let (diffusion, start) = (try process(), draw(stream: 0))
+    let diffusion = try process()
+    let start = start.map { given in batch { given.rows($0..<($0 + 1)) } } ?? draw(stream: 0)
     let result =
       switch method {
       case .ddim:

@@ -10,7 +10,8 @@ package struct ModelFiles: Sendable {
   /// The name that stands for the shipped model.
   package static let demo = "demo"
 
-  /// What the model is called in plans: `demo` or an absolute path, good from any directory.
+  /// What the model is called in plans: `demo` or an absolute path, good from any directory, with the
+  /// chosen entry of a training checkpoint behind a `#`.
   package let name: String
   /// The model's file, or its folder of diffusers.
   package let modelPath: String
@@ -18,18 +19,21 @@ package struct ModelFiles: Sendable {
   package let autoencoderPath: String?
   /// The judge of its images, if there is one beside the model.
   package let judgePath: String?
+  /// The entry of a training checkpoint that was chosen; nil takes the usual one.
+  private let container: String?
 
   /// Finds a model and what belongs to it: `autoencoder.safetensors` or a folder `vae`, and
   /// `judge.safetensors`, beside the file or inside the folder.
   ///
   /// - Throws: `CheckpointError` if the model does not exist.
   package init(_ name: String) throws {
-    let path = try Self.path(of: name)
-    self.name = name == Self.demo ? name : path
+    let (path, container) = try Self.place(of: name)
+    self.name = name == Self.demo ? name : container.map { "\(path)#\($0)" } ?? path
     modelPath = path
+    self.container = container
     // A grafted model uses the autoencoder and the judge of its teacher.
-    let file = try DiTFile(path: path)
-    let companion = try file.plan().map { try Self.path(of: $0.model.path) } ?? path
+    let file = try DiTFile(path: path, container: container)
+    let companion = try file.plan().map { try Self.place(of: $0.model.path).path } ?? path
     let folder =
       DiffusersFolder.isFolder(companion) ? companion : AtomicFile.directory(of: companion)
     func beside(_ file: String) -> String? {
@@ -42,7 +46,16 @@ package struct ModelFiles: Sendable {
   }
 
   /// Whether a name stands for a model, a file or a folder that exists.
-  package static func exists(_ name: String) -> Bool { (try? path(of: name)) != nil }
+  package static func exists(_ name: String) -> Bool { (try? place(of: name)) != nil }
+
+  /// The path of a model and, if its name ends in `#` and an entry of a training checkpoint, that entry.
+  private static func place(of name: String) throws -> (path: String, container: String?) {
+    // A file may well have the sign in its own name.
+    guard let mark = name.lastIndex(of: "#"), !FileManager.default.fileExists(atPath: name) else {
+      return (try path(of: name), nil)
+    }
+    return (try path(of: String(name[..<mark])), String(name[name.index(after: mark)...]))
+  }
 
   /// The path of a model: of the shipped one, of a published one such as `DiT-XL/2` (with `-512` for
   /// the larger images) in `pretrained_models` or here under the name that it was published with, or
@@ -78,37 +91,41 @@ package struct ModelFiles: Sendable {
   /// Opens a model by its name alone, with what its file does not tell.
   ///
   /// - Parameters:
-  ///   - name: `demo`, or the path of a file or folder.
-  ///   - container: The entry of a training checkpoint to take.
+  ///   - name: As models are called.
   ///   - numHeads: Attention heads, if they cannot be told otherwise.
   /// - Returns: The open model.
   /// - Throws: `CheckpointError` if there is no such model.
-  package static func open(_ name: String, container: String? = nil, numHeads: Int? = nil) throws
-    -> DiTFile
-  {
-    try DiTFile(path: try path(of: name), container: container, numHeads: numHeads)
+  package static func open(_ name: String, numHeads: Int? = nil) throws -> DiTFile {
+    let (path, container) = try place(of: name)
+    return try DiTFile(path: path, container: container, numHeads: numHeads)
   }
 
   /// The file of a model's weights, which need not be a DiT.
   ///
-  /// - Parameter name: `demo`, or the path of a file or folder.
-  /// - Returns: A path.
+  /// - Parameter name: As models are called.
+  /// - Returns: A path, and the entry of a training checkpoint that the name chooses.
   /// - Throws: `CheckpointError` for a folder without a model.
-  package static func weights(of name: String) throws -> String {
+  package static func weights(of name: String) throws -> (path: String, container: String?) {
     let isFile = name != demo && FileManager.default.fileExists(atPath: name)
-    let path = isFile ? name : try Self.path(of: name)
-    guard DiffusersFolder.isFolder(path) else { return path }
-    return try DiffusersFolder.weights(in: try DiffusersFolder(path).transformer)
+    let (path, container) = isFile ? (name, nil) : try place(of: name)
+    guard DiffusersFolder.isFolder(path) else { return (path, container) }
+    return (try DiffusersFolder.weights(in: try DiffusersFolder(path).transformer), container)
   }
 
   /// Opens the model's file.
-  package func open() throws -> DiTFile { try DiTFile(path: modelPath) }
+  package func open() throws -> DiTFile { try DiTFile(path: modelPath, container: container) }
 
   /// The model as a plan refers to it; reads the whole file once for its hash.
+  ///
+  /// An entry other than the usual one of a training checkpoint is part of the hash.
   package func reference() throws -> ModelReference {
     let file = try open()
-    return ModelReference(
-      path: name, shape: file.shape, contentHash: try ContentHash.sha256(paths: file.files))
+    var hash = try ContentHash.sha256(paths: file.files)
+    let taken = file.tensors.container
+    if let taken, try StateDict(file.tensors.file).container != taken {
+      hash = ContentHash.sha256(Data("\(hash)#\(taken)".utf8))
+    }
+    return ModelReference(path: name, shape: file.shape, contentHash: hash)
   }
 
   /// Loads the autoencoder.

@@ -35,18 +35,16 @@ struct CaptionOptions: ParsableArguments {
     }
   }
 
-  /// Draws images of a PixArt model, one at a time.
+  /// What a PixArt model draws, one image at a time; image i shows caption i, starting over after the
+  /// last one.
   ///
   /// - Parameters:
   ///   - files: The model.
   ///   - count: Number of images; nil is one per caption.
   ///   - sampler: The sampling loop.
-  ///   - tiling: Whether decoding goes piece by piece.
-  /// - Returns: The images; image i shows caption i, starting over after the last one.
-  /// - Throws: `CheckpointError`, `SamplingError`, and `ValidationError` for options that do not fit.
-  func images(
-    _ files: PixArtFiles, count: Int?, sampler: LatentSampler, tiling: AutoencoderKL.Tiling
-  ) throws -> [RGBImage] {
+  /// - Returns: What is to be drawn.
+  /// - Throws: `CheckpointError`, and `ValidationError` for options that do not fit.
+  func drawing(_ files: PixArtFiles, count: Int?, sampler: LatentSampler) throws -> Drawing {
     guard let captions else {
       throw ValidationError("a PixArt model needs --captions, a file of text embeddings")
     }
@@ -69,16 +67,15 @@ struct CaptionOptions: ParsableArguments {
     let (rows, columns) = (try latents(height, "--height"), try latents(width, "--width"))
     let model = try files.transformer.load()
     let count = count ?? texts.count
-    let console = ProgressLine()
-    defer { console.finish() }
-    return try (0..<count).flatMap { index in
-      let sample = try sampler.sample(
-        model, captions: texts.selecting([index % texts.count], length: texts.length),
-        null: null ?? stored, height: rows, width: columns, first: index,
-        onStep: { step, steps, _ in
-          console.update("image \(index) of \(count), step \(step)/\(steps)")
-        })
-      return autoencoder.rgbImages(ofScaled: sample, tiling: tiling)
+    return Drawing(
+      count: count, columns: Int(Double(count).squareRoot().rounded(.up)), batch: 1,
+      latentShape: [config.inChannels, rows, columns], autoencoder: autoencoder
+    ) { range, start, onStep in
+      try sampler.sample(
+        model,
+        captions: texts.selecting(range.map { $0 % texts.count }, length: texts.length),
+        null: null ?? stored, height: rows, width: columns, first: range.lowerBound, start: start,
+        onStep: onStep)
     }
   }
 }

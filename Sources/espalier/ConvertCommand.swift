@@ -8,7 +8,7 @@ import Models
 struct ConvertCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "convert",
-    abstract: "Write a model in another file format or naming.",
+    abstract: "Write a model, or a plan's graft of it, in another file format or naming.",
     discussion: """
       A name that ends in .pt, .pth, .bin or .ckpt gets a PyTorch archive that torch.load reads with \
       weights_only, and its configuration in NAME.json beside it; .safetensors a safetensors file. With \
@@ -17,11 +17,10 @@ struct ConvertCommand: ParsableCommand {
       """)
 
   @Argument(help: .init(modelHelp)) var model = "demo"
+  @OptionGroup var graft: GraftOptions
   @Option(help: "The file or folder to write.") var to: String
   @Option(help: "Names of the parameters: official or diffusers.") var naming = DiTNaming.official
   @Option(help: "Type of the numbers: f32, f16 or bf16.") var dtype = StoredType.f32
-  @Option(help: "The entry of a training checkpoint to take, such as ema or model.")
-  var container: String?
   @Option(help: "Attention heads of a model whose file does not tell them.") var heads: Int?
   @OptionGroup var output: OutputOptions
 
@@ -45,10 +44,10 @@ struct ConvertCommand: ParsableCommand {
   }
 
   func run() throws {
-    let file = try ModelFiles.open(model, container: container, numHeads: heads)
-    let network = try file.load()
+    let file = try ModelFiles.open(model, numHeads: heads)
+    let (network, metadata) = try graft.load(model, file)
     var files = try DiTWriter.write(
-      network, metadata: try file.metadata(), classNames: file.classNames,
+      network, metadata: metadata, classNames: file.classNames,
       as: .init(naming: naming, dtype: dtype.dtype), to: to)
     if DiffusersFolder.isFolder(to), let autoencoder = try ModelFiles(model).autoencoderPath {
       files += try DiTWriter.writeAutoencoder(autoencoder, to: "\(to)/vae")

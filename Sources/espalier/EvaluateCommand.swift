@@ -29,7 +29,7 @@ struct EvaluateCommand: ParsableCommand {
     let judge = try files.judge()
     let console = ProgressLine()
     let result = try Evaluation.run(
-      try source.load(files),
+      try source.graft.load(files),
       autoencoder: try files.autoencoder(), judge: judge, sampler: try sampling.latentSampler(),
       samples: samples
     ) { done in

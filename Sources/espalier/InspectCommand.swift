@@ -13,12 +13,10 @@ struct InspectCommand: ParsableCommand {
 
   @Argument(help: .init(modelHelp)) var model = "demo"
   @Flag(help: "List every tensor, and the values that are none.") var tensors = false
-  @Option(help: "The entry of a training checkpoint to take, such as ema or model.")
-  var container: String?
   @OptionGroup var output: OutputOptions
 
   func run() throws {
-    let report = try InspectReport(model, container: container, listsTensors: tensors)
+    let report = try InspectReport(model, listsTensors: tensors)
     if output.json { return try output.printJSON(report) }
     report.lines.forEach { print($0) }
   }
@@ -54,10 +52,10 @@ private struct InspectReport: Encodable {
   let tensors: [TensorRow]?
   let values: [String: String]?
 
-  init(_ name: String, container: String?, listsTensors: Bool) throws {
-    let place = try ModelFiles.weights(of: name)
+  init(_ name: String, listsTensors: Bool) throws {
+    let (place, chosen) = try ModelFiles.weights(of: name)
     let file = try Checkpoint.open(place)
-    let dict = try StateDict(file, container: container)
+    let dict = try StateDict(file, container: chosen)
     let all = file.names.compactMap { file.entry($0) }
     path = place
     format = file.format
@@ -77,7 +75,7 @@ private struct InspectReport: Encodable {
       || dict.entry("transformer_blocks.0.norm1.linear.weight") != nil
     if isDiT {
       do {
-        dit = try ModelFiles.open(name, container: container)
+        dit = try ModelFiles.open(name)
       } catch {
         fault = file.metadata["config"] == nil ? String(describing: error) : nil
       }

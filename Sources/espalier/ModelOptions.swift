@@ -8,7 +8,11 @@ import Plans
 struct ModelOptions: ParsableArguments {
   @Argument(help: .init(modelHelp + " Also a PixArt model."))
   var model = "demo"
+  @OptionGroup var graft: GraftOptions
+}
 
+/// A plan that is grafted onto the model before it is used.
+struct GraftOptions: ParsableArguments {
   @Option(help: "Graft this plan onto the model, with fresh weights or those of --weights.")
   var plan: String?
 
@@ -20,15 +24,28 @@ struct ModelOptions: ParsableArguments {
 
   /// The model of a file; with a plan, that plan's graft of it.
   func load(_ files: ModelFiles) throws -> DiT {
-    let teacher = try files.open().load()
-    guard let plan else { return teacher }
-    let loaded = try GraftPlan.load(path: plan, for: files)
+    try load(files.name, try files.open()).model
+  }
+
+  /// The model of an open file and its metadata; with a plan, that plan's graft of it.
+  ///
+  /// - Parameters:
+  ///   - name: The model's name, for the plan.
+  ///   - file: Its file.
+  /// - Returns: The network, and the metadata of a file of it.
+  /// - Throws: `PlanError` for a plan of another model, `CheckpointError` for weights of another plan.
+  func load(_ name: String, _ file: DiTFile) throws -> (
+    model: DiT, metadata: [String: String]
+  ) {
+    let (teacher, metadata) = (try file.load(), try file.metadata())
+    guard let plan else { return (teacher, metadata) }
+    let loaded = try GraftPlan.load(path: plan, for: try ModelFiles(name))
     let graft = try Graft(plan: loaded, teacher: teacher, checkpoints: weights.map { [$0] } ?? [])
     if let weights, let slot = graft.freshSlots.first {
       throw CheckpointError(
         "\(weights): holds no trained operator of slot \(slot) as \(plan) has it; "
           + "give the checkpoint of a run of this plan, or leave out --weights for fresh ones")
     }
-    return graft.model
+    return (graft.model, try graft.metadata(teacher: metadata))
   }
 }

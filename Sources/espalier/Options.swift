@@ -9,6 +9,7 @@ let espalierVersion = "0.1.0"
 /// What a model argument may be.
 let modelHelp =
   "demo, the path of a DiT's weights (.safetensors, .pt), a folder of diffusers, or DiT-XL/2."
+  + " FILE#ENTRY takes an entry of a training checkpoint, such as ema or model."
 
 /// `--json` on every command.
 struct OutputOptions: ParsableArguments {

@@ -8,7 +8,7 @@ struct PlanCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "plan", abstract: "Make, edit, show and check graft plans.",
     subcommands: [
-      New.self, Set.self, Show.self, Validate.self, Import.self, Export.self,
+      New.self, Set.self, Show.self, Validate.self, Operators.self, Import.self, Export.self,
     ])
 
   struct New: ParsableCommand {

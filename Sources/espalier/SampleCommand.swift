@@ -4,22 +4,34 @@ import Foundation
 import Grafting
 import Models
 import Plans
+import TensorCore
 
-/// `espalier sample`: images of a model as a PNG grid.
+/// `espalier sample`: images and latents of a model.
 struct SampleCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "sample",
-    abstract: "Draw images of a model, pretrained or grafted, as a PNG grid or a batch (.npz)."
-  )
+    abstract: "Draw images of a model, pretrained or grafted, as a PNG grid or as NumPy arrays.",
+    discussion: """
+      Image i has class i of --classes, starting over after the last one. For comparisons with other \
+      programs, --noise takes the start noise from a file instead of the seed, and --latents and \
+      --decoded write what comes out before it is made 8-bit.
+      """)
 
   @OptionGroup var source: ModelOptions
   @Option(help: "The PNG file to write.") var output: String?
   @Option(help: "The .npz file to write: arr_0, uint8 (count, height, width, 3), for evaluators.")
   var npz: String?
+  @Option(help: "The .npy file of latents to write: float32 (count, channels, height, width).")
+  var latents: String?
+  @Option(help: "The .npy file of decoded images to write: float32 (count, 3, height, width).")
+  var decoded: String?
+  @Option(help: "Start noise of all images, a tensor (count, channels, height, width).")
+  var noise: String?
   @Option(help: "Classes, separated by commas (default: all in turn).") var classes: String?
   @Option(
-    help: "Number of images; a batch is streamed (default: 40; for a PixArt model one per caption)."
-  )
+    help: ArgumentHelp(
+      "Number of images; they are streamed (default: as many as --noise has, else 40, for a PixArt"
+        + " model one per caption)."))
   var count: Int?
   @Option(help: "Images a row (default: one per class).") var columns: Int?
   @Option(help: "Decode large images piece by piece: on, off, or auto where memory asks for it.")
@@ -28,12 +40,18 @@ struct SampleCommand: ParsableCommand {
   @OptionGroup var captions: CaptionOptions
   @OptionGroup var format: OutputOptions
 
+  private var destinations: Drawing.Destinations {
+    .init(grid: output, images: npz, latents: latents, decoded: decoded)
+  }
+
   func validate() throws {
-    guard output != nil || npz != nil else {
-      throw ValidationError("there is nothing to write; give --output, --npz or both")
+    let paths = destinations.paths
+    guard !paths.isEmpty else {
+      throw ValidationError(
+        "there is nothing to write; give --output, --npz, --latents or --decoded")
     }
-    guard output == nil || output != npz else {
-      throw ValidationError("--output and --npz name the same file; give two")
+    guard Set(paths).count == paths.count else {
+      throw ValidationError("two options name the same file to write; give different ones")
     }
     guard count.map({ (1...100_000).contains($0) }) ?? true else {
       throw ValidationError("--count is \(count ?? 0); give 1 to 100000")
@@ -44,92 +62,55 @@ struct SampleCommand: ParsableCommand {
   }
 
   func run() throws {
-    for path in [output, npz].compactMap({ $0 }) { try AtomicFile.requireDestination(path) }
-    if PixArtFile.isPixArt(source.model) { try drawTextImages() } else { try drawClassImages() }
-  }
-
-  /// Images of a text-conditional model.
-  private func drawTextImages() throws {
-    guard source.plan == nil, classes == nil else {
-      throw ValidationError(
-        "\(source.plan == nil ? "--classes" : "--plan") belongs to a class-conditional model,"
-          + " not to a PixArt model")
-    }
-    let images = try captions.images(
-      try PixArtFiles(source.model), count: count,
-      sampler: try sampling.latentSampler(.pixArtDefaults),
-      tiling: AutoencoderKL.Tiling(mode: tiling))
-    if let npz, let first = images.first {
-      try ImageBatchWriter.write(
-        to: npz, count: images.count, width: first.width, height: first.height
-      ) { batch in
-        for image in images { try batch.add(image) }
-      }
-    }
-    try finish(images, columns: Int(Double(images.count).squareRoot().rounded(.up)), images.count)
-  }
-
-  /// Images of a class-conditional model.
-  private func drawClassImages() throws {
-    try captions.requireNone()
-    let files = try ModelFiles(source.model)
-    let network = try source.load(files)
-    let numClasses = network.config.numClasses
-    let chosen = try classes.map { try Self.parse($0, numClasses) } ?? Array(0..<numClasses)
-    let autoencoder = try files.autoencoder()
-    let sampler = try sampling.latentSampler()
-    let count = count ?? 40
-    let labels = (0..<count).map { chosen[$0 % chosen.count] }
-    // The grid needs all images at once; a batch alone keeps none.
-    var kept: [RGBImage] = []
-    func draw(_ batch: ImageBatchWriter?) throws {
-      try self.draw(network, autoencoder, sampler, labels) { images throws(CheckpointError) in
-        if output != nil { kept += images }
-        if let batch { for image in images { try batch.add(image) } }
-      }
-    }
-    if let npz {
-      let side = network.config.inputSize * autoencoder.config.spatialFactor
-      try ImageBatchWriter.write(to: npz, count: count, width: side, height: side) { try draw($0) }
-    } else {
-      try draw(nil)
-    }
-    try finish(kept, columns: chosen.count, count)
-  }
-
-  /// Writes the grid and says what was written.
-  private func finish(_ images: [RGBImage], columns: Int, _ count: Int) throws {
-    if let output {
-      try PNG.write(RGBImage.grid(images, columns: self.columns ?? columns, gap: 2), to: output)
-    }
+    for path in destinations.paths { try AtomicFile.requireDestination(path) }
+    let noise = try noise.map { try StartNoise(path: $0) }
+    let count = count ?? noise?.count
+    let drawing =
+      PixArtFile.isPixArt(source.model) ? try textDrawing(count) : try classDrawing(count)
+    try drawing.write(
+      to: destinations, noise: try noise?.rows(drawing.count, of: drawing.latentShape),
+      tiling: AutoencoderKL.Tiling(mode: tiling), columns: columns)
     if format.json {
-      var report = ["images": String(count)]
+      var report = ["images": String(drawing.count)]
       report["output"] = output
       report["npz"] = npz
+      report["latents"] = latents
+      report["decoded"] = decoded
       try format.printJSON(report)
     } else {
-      for path in [output, npz].compactMap({ $0 }) { print("\(path): \(count) images") }
+      for path in destinations.paths { print("\(path): \(drawing.count) images") }
     }
   }
 
-  /// Samples and decodes some images at a time.
-  private func draw(
-    _ network: DiT, _ autoencoder: AutoencoderKL, _ sampler: LatentSampler, _ labels: [Int],
-    _ take: ([RGBImage]) throws -> Void
-  ) throws {
-    let console = ProgressLine()
-    defer { console.finish() }
-    let count = labels.count
-    for first in stride(from: 0, to: count, by: 20) {
-      let range = first..<min(count, first + 20)
-      let latents = try sampler.sample(
-        network, labels: Array(labels[range]), first: first,
-        onStep: { step, steps, _ in
-          console.update(
-            "images \(first)-\(range.upperBound - 1) of \(count), step \(step)/\(steps)")
-        })
-      try take(
-        autoencoder.rgbImages(ofScaled: latents, tiling: AutoencoderKL.Tiling(mode: tiling)))
+  /// What a text-conditional model draws.
+  private func textDrawing(_ count: Int?) throws -> Drawing {
+    guard source.graft.plan == nil, classes == nil else {
+      throw ValidationError(
+        "\(source.graft.plan == nil ? "--classes" : "--plan") belongs to a class-conditional model,"
+          + " not to a PixArt model")
+    }
+    return try captions.drawing(
+      try PixArtFiles(source.model), count: count,
+      sampler: try sampling.latentSampler(.pixArtDefaults))
+  }
+
+  /// What a class-conditional model draws.
+  private func classDrawing(_ count: Int?) throws -> Drawing {
+    try captions.requireNone()
+    let files = try ModelFiles(source.model)
+    let network = try source.graft.load(files)
+    let config = network.config
+    let chosen = try classes.map { try Self.parse($0, config.numClasses) }
+    let labels = chosen ?? Array(0..<config.numClasses)
+    let sampler = try sampling.latentSampler()
+    return Drawing(
+      count: count ?? 40, columns: labels.count, batch: 20,
+      latentShape: [config.inChannels, config.inputSize, config.inputSize],
+      autoencoder: destinations.needImages ? try files.autoencoder() : nil
+    ) { range, start, onStep in
+      try sampler.sample(
+        network, labels: range.map { labels[$0 % labels.count] }, first: range.lowerBound,
+        start: start, onStep: onStep)
     }
   }
 
@@ -144,6 +125,38 @@ struct SampleCommand: ParsableCommand {
       }
       return label
     }
+  }
+}
+
+/// Start noise from a file of one tensor.
+private struct StartNoise {
+  private let file: any TensorFile
+  private let entry: TensorEntry
+
+  /// Opens the file.
+  init(path: String) throws(CheckpointError) {
+    file = try Checkpoint.open(path)
+    guard file.names.count == 1, let entry = file.entry(file.names[0]), entry.shape.count == 4
+    else {
+      throw CheckpointError(
+        "\(path): holds \(file.names.count == 1 ? "a tensor" : "\(file.names.count) tensors")"
+          + "\(file.names.count == 1 ? " of shape \(file.entry(file.names[0])?.shape ?? [])" : ""),"
+          + " expected one (count, channels, height, width); save the start noise alone")
+    }
+    self.entry = entry
+  }
+
+  /// Number of samples that it is enough for.
+  var count: Int { entry.shape[0] }
+
+  /// The noise of the first samples, each of a shape.
+  func rows(_ count: Int, of shape: [Int]) throws -> Tensor {
+    guard Array(entry.shape.dropFirst()) == shape, count <= self.count else {
+      throw CheckpointError(
+        "\(file.path): the noise has shape \(entry.shape), expected \([count] + shape);"
+          + " give noise for every image, or a smaller --count")
+    }
+    return Tensor(try file.floats(entry.name), shape: entry.shape).rows(0..<count)
   }
 }
 

@@ -107,6 +107,46 @@ struct NumpySample: Sendable, CustomStringConvertible {
       #expect(error?.message.contains(";") ?? false)
     }
   }
+
+  @Test(arguments: [[3, 1, 2, 3], [7], [], [0, 4]])
+  func whatIsWrittenIsRead(shape: [Int]) throws {
+    let scratch = try Scratch()
+    let floats = (0..<shape.reduce(1, *)).map { Float($0) * 0.3 - 1 }
+    let bytes = floats.indices.map { UInt8(10 + $0) }
+    for isArchive in [false, true] {
+      let path = scratch.file("a.npy")
+      try NumpyWriter<Float>.write(to: path, shape: shape, isArchive: isArchive) { writer in
+        for element in floats { try writer?.add([element]) }
+      }
+      let file = try Checkpoint.open(path)
+      let name = try #require(file.names.first)
+      #expect(file.names == [isArchive ? "arr_0" : "a"])
+      #expect(file.entry(name)?.shape == shape && file.entry(name)?.dtype == .f32)
+      #expect(try file.floats(name) == floats)
+      try NumpyWriter<UInt8>.write(to: path, shape: shape, isArchive: isArchive) { writer in
+        try writer?.add(bytes)
+      }
+      let changed = try Checkpoint.open(path)
+      #expect(changed.entry(name)?.dtype == .u8)
+      #expect(try changed.integers(name) == bytes.map(Int.init))
+    }
+  }
+
+  @Test(arguments: [false, true])
+  func aFailureWhileWritingLeavesNothing(isArchive: Bool) throws {
+    struct Interruption: Error {}
+    let scratch = try Scratch()
+    #expect(throws: Interruption.self) {
+      try NumpyWriter<Float>.write(to: scratch.file("a"), shape: [2], isArchive: isArchive) {
+        try $0?.add([1])
+        throw Interruption()
+      }
+    }
+    #expect(try scratch.listing().isEmpty)
+    var hadWriter = true
+    try NumpyWriter<Float>.write(to: nil, shape: [2]) { hadWriter = $0 != nil }
+    #expect(!hadWriter)
+  }
 }
 
 private let storedText =

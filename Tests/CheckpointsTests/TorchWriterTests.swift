@@ -58,26 +58,4 @@ import Testing
     }
     #expect(try scratch.listing().isEmpty)
   }
-
-  @Test func imageBatches() throws {
-    let scratch = try Scratch()
-    let path = scratch.file("batch.npz")
-    let images = (0..<3).map { index in
-      RGBImage(width: 2, height: 1, pixels: (0..<6).map { UInt8(10 * index + $0) })
-    }
-    try ImageBatchWriter.write(to: path, count: 3, width: 2, height: 1) { batch in
-      for image in images { try batch.add(image) }
-    }
-    let file = try Checkpoint.open(path)
-    #expect(file.names == ["arr_0"] && file.entry("arr_0")?.dtype == .u8)
-    #expect(file.entry("arr_0")?.shape == [3, 1, 2, 3])
-    #expect(try file.integers("arr_0") == images.flatMap { $0.pixels.map(Int.init) })
-    struct Interruption: Error {}
-    #expect(throws: Interruption.self) {
-      try ImageBatchWriter.write(to: scratch.file("b.npz"), count: 1, width: 2, height: 1) { _ in
-        throw Interruption()
-      }
-    }
-    #expect(try scratch.listing() == ["batch.npz"])
-  }
 }

@@ -199,8 +199,9 @@ import Testing
   @Test func helpAndVersion() throws {
     let scratch = try Scratch()
     let commands = [
-      "", "explore", "plan", "plan new", "plan set", "plan show", "plan validate", "distill",
-      "sample", "evaluate", "analyze", "runs", "runs list", "runs show", "runs follow",
+      "", "explore", "plan", "plan new", "plan set", "plan show", "plan validate",
+      "plan operators", "distill", "sample", "evaluate", "analyze", "runs", "runs list",
+      "runs show", "runs follow",
       "runs pause", "runs resume", "runs cancel", "inspect", "convert", "pretrain", "parity",
       "shapes",
     ]

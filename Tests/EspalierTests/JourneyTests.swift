@@ -106,7 +106,7 @@ struct RunSummary: Decodable {
     try scratch.expectRefusal(
       ["convert", "model.pt", "--to", "folder"], mentions: ["folder: ends in neither"])
     try scratch.expectRefusal(
-      ["inspect", "model.pt", "--container", "ema"], mentions: ["model.pt: ", "'ema'"])
+      ["inspect", "model.pt#ema"], mentions: ["model.pt: ", "'ema'"])
   }
 
   @Test func listsNoRuns() throws {

@@ -1,0 +1,88 @@
+/// An element type that NumPy arrays are written of.
+package protocol NumpyElement: BitwiseCopyable, Sendable {
+  /// The type in a header (`descr`, numpy `lib/format.py`).
+  static var numpyDescription: String { get }
+}
+
+extension UInt8: NumpyElement {
+  package static let numpyDescription = "|u1"
+}
+
+extension Float: NumpyElement {
+  package static let numpyDescription = "<f4"
+}
+
+/// Writes an array piece by piece in row-major order, so that it may be larger than the memory.
+package struct NumpyWriter<Element: NumpyElement> {
+  private let append: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
+
+  /// Adds the next elements.
+  ///
+  /// - Throws: `CheckpointError` as `AtomicFile.write` does.
+  package func add(_ elements: [Element]) throws(CheckpointError) {
+    try elements.withUnsafeBytes { bytes in
+      Result { () throws(CheckpointError) in try append(bytes) }
+    }.get()
+  }
+
+  /// Writes an array, whose elements `body` must add; nothing is left if it throws.
+  ///
+  /// - Parameters:
+  ///   - path: The file to write; without one, `body` gets no writer.
+  ///   - shape: The extents.
+  ///   - isArchive: Writes `arr_0` of an `.npz` archive, as the evaluator of openai/guided-diffusion
+  ///     takes images, instead of a `.npy` file.
+  ///   - body: Adds exactly as many elements as the shape has.
+  /// - Throws: What `body` throws, or `CheckpointError` as `AtomicFile.write` does.
+  package static func write(
+    to path: String?, shape: [Int], isArchive: Bool = false, _ body: (Self?) throws -> Void
+  ) throws {
+    guard let path else { return try body(nil) }
+    let header = header(shape)
+    let size = header.count + shape.reduce(MemoryLayout<Element>.stride, *)
+    var failure: (any Error)?
+    func fill(
+      _ append: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
+    ) throws(CheckpointError) {
+      try header.withUnsafeBytes { bytes in
+        Result { () throws(CheckpointError) in try append(bytes) }
+      }.get()
+      do {
+        try withoutActuallyEscaping(append) { append in try body(Self(append: append)) }
+      } catch {
+        failure = error
+        throw CheckpointError("\(path): nothing was written")
+      }
+    }
+    do throws(CheckpointError) {
+      try AtomicFile.stream(to: path) { sink throws(CheckpointError) in
+        if isArchive {
+          var archive = ZipWriter(sink)
+          try archive.member("arr_0.npy", size: size) { append throws(CheckpointError) in
+            try fill(append)
+          }
+          return try archive.finish()
+        }
+        var written = 0
+        try fill { bytes throws(CheckpointError) in
+          written += bytes.count
+          try sink.append(bytes)
+        }
+        precondition(written == size, "\(path): \(written) bytes, announced \(size)")
+      }
+    } catch {
+      throw failure ?? error
+    }
+  }
+
+  /// A header of format version 1 whose data start at a multiple of 64 bytes.
+  private static func header(_ shape: [Int]) -> [UInt8] {
+    let extents = shape.map(String.init).joined(separator: ", ") + (shape.count == 1 ? "," : "")
+    var text = "{'descr': '\(Element.numpyDescription)', 'fortran_order': False,"
+    text += " 'shape': (\(extents)), }"
+    text += String(repeating: " ", count: 63 - (10 + text.utf8.count) % 64) + "\n"
+    let length = UInt16(text.utf8.count)
+    return [0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(length & 255), UInt8(length >> 8)]
+      + Array(text.utf8)
+  }
+}

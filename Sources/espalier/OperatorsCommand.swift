@@ -1,0 +1,46 @@
+import ArgumentParser
+import Plans
+
+extension PlanCommand {
+  /// `espalier plan operators`: what can be put into a slot.
+  struct Operators: ParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "List the operators, their slots and settings.")
+
+    @OptionGroup var output: OutputOptions
+
+    private struct Row: Encodable {
+      struct Setting: Encodable {
+        let key, summary: String
+        let `default`, minimum, maximum: Double
+        let isInteger: Bool
+      }
+      let name, title, summary: String
+      let slots: [Slot]
+      let settings: [Setting]
+    }
+
+    func run() throws {
+      let rows = OperatorCatalog.all.map { descriptor in
+        Row(
+          name: descriptor.name, title: descriptor.title, summary: descriptor.summary,
+          slots: Slot.allCases.filter(descriptor.slots.contains),
+          settings: descriptor.openFields.map { field in
+            Row.Setting(
+              key: field.key, summary: field.summary, default: field.defaultValue,
+              minimum: field.range.lowerBound, maximum: field.range.upperBound,
+              isInteger: field.isInteger)
+          })
+      }
+      if output.json { return try output.printJSON(rows) }
+      for row in rows {
+        print("\(row.name) (\(row.slots.map(\.rawValue).joined(separator: ", "))): \(row.summary)")
+        for setting in row.settings {
+          print(
+            "  \(setting.key) \(numberText(setting.minimum)) to \(numberText(setting.maximum)),"
+              + " default \(numberText(setting.default)): \(setting.summary)")
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,178 @@
+import Checkpoints
+import Foundation
+import Testing
+
+/// What goes to other programs and comes from them.
+@Suite struct ExchangeTests {
+  private func array(_ scratch: Scratch, _ name: String) throws -> (shape: [Int], values: [Float]) {
+    let file = try Checkpoint.open("\(scratch.path)/\(name)")
+    let entry = try #require(file.entry(file.names[0]))
+    return (entry.shape, try file.floats(entry.name))
+  }
+
+  @Test func noiseGoesInAndLatentsComeOut() throws {
+    let scratch = try Scratch()
+    let model = try scratch.tinyModel()
+    let channels = try #require(
+      try Checkpoint.open("\(scratch.path)/\(model)").entry("x_embedder.proj.weight")?.shape[1])
+    func noise(_ shape: [Int], _ name: String) throws {
+      let count = shape.reduce(1, *)
+      try NumpyWriter<Float>.write(to: "\(scratch.path)/\(name)", shape: shape) { writer in
+        try writer?.add((0..<count).map { sin(Float($0 * $0 % 1009)) })
+      }
+    }
+    try noise([3, channels, 16, 16], "noise.npy")
+    let base = ["sample", model, "--steps", "2", "--classes", "4,1"]
+    let outcome = try scratch.run(
+      base + [
+        "--noise", "noise.npy", "--latents", "l.npy", "--decoded", "d.npy", "--npz", "i.npz",
+      ])
+    #expect(outcome.code == 0, "\(outcome.complaint)")
+    let (latents, decoded) = (try array(scratch, "l.npy"), try array(scratch, "d.npy"))
+    #expect(latents.shape == [3, channels, 16, 16] && latents.values.allSatisfy(\.isFinite))
+    #expect(decoded.shape == [3, 3, 64, 64])
+    // The 8-bit images are the decoded ones, with the channels last.
+    let images = try array(scratch, "i.npz")
+    #expect(images.shape == [3, 64, 64, 3])
+    let area = 64 * 64
+    for index in stride(from: 0, to: images.values.count, by: 7) {
+      let (pixel, channel) = (index / 3, index % 3)
+      let value = decoded.values[(pixel / area * 3 + channel) * area + pixel % area]
+      #expect(images.values[index] == min(255, max(0, 127.5 * value + 128)).rounded(.down))
+    }
+
+    // Other noise gives other latents; latents alone need no autoencoder; a smaller count is a prefix.
+    #expect(try scratch.run(base + ["--count", "3", "--latents", "seed.npy"]).code == 0)
+    #expect(try array(scratch, "seed.npy").values != latents.values)
+    try FileManager.default.removeItem(atPath: "\(scratch.path)/autoencoder.safetensors")
+    #expect(
+      try scratch.run(base + ["--noise", "noise.npy", "--count", "1", "--latents", "one.npy"]).code
+        == 0)
+    let one = try array(scratch, "one.npy")
+    #expect(one.shape == [1, channels, 16, 16])
+    #expect(
+      zip(one.values, latents.values).allSatisfy { abs($0 - $1) <= 1e-4 * max(1, abs($1)) })
+
+    try noise([3, channels, 16, 8], "narrow.npy")
+    try noise([channels, 16, 16], "flat.npy")
+    for (file, text) in [("narrow.npy", "expected [3, "), ("flat.npy", "expected one (count")] {
+      try scratch.expectRefusal(
+        base + ["--noise", file, "--latents", "x.npy"], mentions: [file, text])
+    }
+    try scratch.expectRefusal(
+      base + ["--noise", "noise.npy", "--count", "4", "--latents", "x.npy"],
+      mentions: ["noise.npy", "expected [4, "])
+    try scratch.expectRefusal(
+      base + ["--noise", "gone.npy", "--latents", "x.npy"], mentions: ["gone.npy: no such file"])
+    try scratch.expectRefusal(
+      base + ["--latents", "x.npy", "--decoded", "x.npy"], code: 2, mentions: ["the same file"])
+  }
+
+  private struct ModelReport: Decodable {
+    let container: String?
+    let plan: String?
+    let edits: [String: String]
+  }
+
+  /// A training checkpoint's entries are two models for every command; a plan belongs to one of them.
+  @Test func entriesOfTrainingCheckpoints() throws {
+    let scratch = try Scratch()
+    let model = try scratch.tinyModel()
+    let file = try Checkpoint.open("\(scratch.path)/\(model)")
+    let items = try file.names.flatMap { name in
+      let (entry, floats) = (try file.existing(name), try file.floats(name))
+      return [("ema", Float(1)), ("model", 0.5)].map { container, factor in
+        TensorItem(
+          name: "\(container).\(name)", shape: entry.shape, floats: floats.map { $0 * factor })
+      }
+    }
+    try TorchWriter.write(items, to: "\(scratch.path)/train.pt")
+    let config = try #require(file.metadata["config"])
+    try scratch.put("{\"config\": \(config)}", "train.pt.json")
+
+    var latents: [String: [Float]] = [:]
+    for name in [model, "train.pt", "train.pt#ema", "train.pt#model"] {
+      let outcome = try scratch.espalier(
+        "sample", name, "--count", "2", "--steps", "2", "--latents", "l.npy")
+      #expect(outcome.code == 0, "\(outcome.complaint)")
+      latents[name] = try array(scratch, "l.npy").values
+      #expect(try scratch.espalier("analyze", name, "--samples", "1", "--json").code == 0)
+      #expect(try scratch.espalier("evaluate", name, "--samples", "10", "--steps", "1").code == 0)
+    }
+    #expect(latents["train.pt"] == latents[model] && latents["train.pt#ema"] == latents[model])
+    #expect(latents["train.pt#model"] != latents[model])
+
+    let report: ModelReport = try scratch.espalier("inspect", "train.pt#model", "--json").json()
+    #expect(report.container == "model")
+    #expect(
+      try scratch.espalier("convert", "train.pt#model", "--to", "plain.safetensors").code == 0)
+    #expect(
+      try Checkpoint.open("\(scratch.path)/plain.safetensors").floats("x_embedder.proj.weight")
+        == file.floats("x_embedder.proj.weight").map { $0 * 0.5 })
+
+    #expect(try scratch.espalier("plan", "new", "p.json", "--model", "train.pt#model").code == 0)
+    #expect(
+      try scratch.espalier(
+        "plan", "set", "p.json", "--operator", "mlp", "--blocks", "0", "--steps", "2", "--batch",
+        "2"
+      ).code == 0)
+    #expect(try scratch.text("p.json").contains("/train.pt#model\""))
+    #expect(try scratch.espalier("plan", "validate", "p.json").code == 0)
+    #expect(
+      try scratch.espalier("plan", "validate", "p.json", "--model", "train.pt").code == 1)
+    let distilled = try scratch.espalier("distill", "p.json", "--json")
+    #expect(distilled.code == 0, "\(distilled.complaint)")
+
+    try scratch.expectRefusal(
+      ["inspect", "train.pt#opt"], mentions: ["train.pt: ", "'opt'", "ema, model"])
+    try scratch.expectRefusal(
+      ["analyze", "gone.pt#ema"], mentions: ["gone.pt: there is no such file"])
+  }
+
+  private struct Operator: Decodable {
+    struct Setting: Decodable {
+      let key: String
+      let `default`, minimum, maximum: Double
+    }
+    let name: String
+    let slots: [String]
+    let settings: [Setting]
+  }
+
+  /// Every operator that is listed goes into one model, which is written and read as a PyTorch file.
+  @Test func graftsAreConverted() throws {
+    let scratch = try Scratch()
+    let model = try scratch.tinyModel()
+    let operators: [Operator] = try scratch.espalier("plan", "operators", "--json").json()
+    let listing = try scratch.espalier("plan", "operators").output
+    for item in operators {
+      #expect(!item.slots.isEmpty && listing.contains("\(item.name) ("))
+      for setting in item.settings {
+        #expect((setting.minimum...setting.maximum).contains(setting.default), "\(setting.key)")
+      }
+    }
+    #expect(operators.map(\.name).contains("hyena_x") && operators.map(\.name).contains("skip"))
+
+    #expect(try scratch.espalier("plan", "new", "p.json", "--model", model).code == 0)
+    #expect(
+      try scratch.espalier(
+        "plan", "set", "p.json", "--operator", "hyena_x", "--blocks", "1"
+      ).code == 0)
+    let outcome = try scratch.espalier("convert", model, "--plan", "p.json", "--to", "graft.pt")
+    #expect(outcome.code == 0, "\(outcome.complaint)")
+    let report: ModelReport = try scratch.espalier("inspect", "graft.pt", "--json").json()
+    #expect(report.plan == "p" && Array(report.edits.keys) == ["1.attention"])
+    for arguments in [["graft.pt"], [model, "--plan", "p.json"]] {
+      #expect(
+        try scratch.run(
+          ["sample"] + arguments + ["--count", "2", "--steps", "2", "--latents", "l.npy"]
+        ).code == 0)
+      try FileManager.default.moveItem(
+        atPath: "\(scratch.path)/l.npy", toPath: "\(scratch.path)/\(arguments.count).npy")
+    }
+    #expect(try array(scratch, "1.npy").values == array(scratch, "3.npy").values)
+    try scratch.expectRefusal(
+      ["convert", model, "--plan", "p.json", "--to", "folder", "--naming", "diffusers"],
+      mentions: ["has no name in diffusers"])
+  }
+}

@@ -1,0 +1,26 @@
+import Grafting
+import Sampling
+import TensorCore
+import Testing
+
+@MainActor @Suite("Latent sampler")
+struct LatentSamplerTests {
+  /// Start noise that is given replaces the seed's, with and without guidance, in every sampler.
+  @Test(arguments: LatentSampler.Method.allCases, [Float(1), 3])
+  func startNoise(method: LatentSampler.Method, guidance: Float) throws {
+    let model = try TinyModel.make()
+    let sampler = LatentSampler(method: method, steps: 3, guidance: guidance, seed: 4)
+    let noise = GaussianNoise(seed: 4)
+    let start = Tensor([3, 2, 4, 4])
+    for row in 0..<3 {
+      start.rows(row..<(row + 1)).assign(
+        noise.tensor([1, 2, 4, 4], stream: UInt64(row) << 16))
+    }
+    let kept = start.values
+    let drawn = try sampler.sample(model, labels: [0, 1, 2]).values
+    #expect(try sampler.sample(model, labels: [0, 1, 2], start: start).values == drawn)
+    #expect(start.values == kept)
+    for index in 0..<start.count { start[index] += 0.5 }
+    #expect(try sampler.sample(model, labels: [0, 1, 2], start: start).values != drawn)
+  }
+}
