@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 SWIFT_FLAGS := -c release
 
-.PHONY: run build test bench format lint setup check
+.PHONY: run build test sanitize bench format lint setup check
 
 run: build
 	@exec .build/release/espalier explore
@@ -12,6 +12,13 @@ build: check
 
 test: check
 	@swift test $(SWIFT_FLAGS)
+
+# Memory errors and data races in the file formats, the operators and the tape: two debug builds.
+sanitize: check
+	@for kind in address thread; do \
+	  swift test --sanitize=$$kind --scratch-path .build/$$kind \
+	    --filter 'CheckpointsTests|OperatorsTests|AutogradTests' || exit 1; \
+	done
 
 bench: build
 	@.build/release/espalier bench

@@ -18,7 +18,8 @@ static _Atomic int remaining = 0;
 static _Atomic int sleepers = 0;
 static void (*task_fn)(void *, int, int);
 static void *task_context;
-static int wanted = 0, started = 0;
+static _Atomic int wanted = 0;
+static int started = 0;
 static _Thread_local int inside = 0;
 
 static inline void relax(void) {
@@ -71,6 +72,7 @@ static void *worker(void *argument) {
 }
 
 int ck_pool_threads(void) {
+  /* Several threads may find the same value at once. */
   if (wanted == 0) {
     const char *setting = getenv("ESPALIER_THREADS");
     int value = setting ? atoi(setting) : 0;
@@ -87,6 +89,14 @@ int ck_pool_threads(void) {
 
 void ck_pool_set_threads(int threads) {
   wanted = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
+}
+
+int ck_has_address_sanitizer(void) {
+#if defined(__has_feature)
+  return __has_feature(address_sanitizer);
+#else
+  return 0;
+#endif
 }
 
 static pthread_mutex_t caller = PTHREAD_MUTEX_INITIALIZER;

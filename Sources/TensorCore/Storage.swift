@@ -1,3 +1,4 @@
+import CKernels
 import Synchronization
 
 /// A pool of float buffers keyed by size: after its first step a training loop allocates nothing.
@@ -16,6 +17,8 @@ package enum BufferPool {
   }
 
   private static let state = Mutex(State())
+  /// Whether idle buffers are kept; AddressSanitizer wants each to be allocated and freed exactly.
+  private static let keepsBuffers = ck_has_address_sanitizer() == 0
 
   /// Number of buffers obtained from the operating system so far (a test watches it).
   package static var allocations: Int { state.withLock { $0.allocations } }
@@ -23,7 +26,9 @@ package enum BufferPool {
   package static var bytes: Int { state.withLock { $0.bytes } }
 
   /// Rounds a count up so that tensors of similar size share buffers.
-  static func sizeClass(_ count: Int) -> Int { max(16, (count + 15) / 16 * 16) }
+  static func sizeClass(_ count: Int) -> Int {
+    keepsBuffers ? max(16, (count + 15) / 16 * 16) : max(1, count)
+  }
 
   static func take(_ size: Int) -> UnsafeMutablePointer<Float> {
     let idle = state.withLock { state in
@@ -38,6 +43,10 @@ package enum BufferPool {
   }
 
   static func give(_ buffer: UnsafeMutablePointer<Float>, size: Int) {
+    guard keepsBuffers else {
+      buffer.deallocate()
+      return state.withLock { $0.bytes -= size * 4 }
+    }
     let buffer = Buffer(pointer: buffer)
     state.withLock { $0.free[size, default: []].append(buffer) }
   }
