@@ -10,11 +10,18 @@ package final class Parameter {
   package private(set) var gradient: Tensor?
   /// A frozen parameter gets no gradient and costs no backward product.
   package var isFrozen = false
+  /// A trainable addition to the weight of a linear layer; nil for none.
+  package var adapter: LowRankAdapter?
   private var buffer: Tensor?
 
   package init(_ name: String, _ value: Tensor) {
     self.name = name
     self.value = value
+  }
+
+  /// What is trained of it: itself unless it is frozen, and its adapter.
+  package var trained: [Parameter] {
+    (isFrozen ? [] : [self]) + (adapter.map { [$0.down, $0.up] } ?? [])
   }
 
   /// Forgets the gradient but keeps its buffer for the next step.
@@ -175,21 +182,29 @@ package struct GradientSink {
 package final class Tape {
   private struct Entry {
     let inputs: [Value]
-    let backward: (Tensor, GradientSink) -> Void
+    /// Nil for a leaf, whose gradient is kept.
+    let backward: ((Tensor, GradientSink) -> Void)?
   }
 
   private let recording: Bool
+  private let recomputing: Bool
   fileprivate let store: GradientStore?
   private var entries: [Entry] = []
   fileprivate var gradients: [Tensor?] = []
+  /// Whether any operation met an input that needs a gradient.
+  private var meetsGradients = false
 
   /// Makes a tape.
   ///
   /// - Parameters:
   ///   - recording: A tape that does not record serves inference and keeps no activation alive.
   ///   - store: Receives the gradients of parameters; nil leaves them in the parameters themselves.
-  package init(recording: Bool = true, gradients store: GradientStore? = nil) {
+  ///   - recomputing: Keeps nothing of a segment but its inputs and runs it again on the way back.
+  package init(
+    recording: Bool = true, gradients store: GradientStore? = nil, recomputing: Bool = false
+  ) {
     self.recording = recording
+    self.recomputing = recomputing
     self.store = store
   }
 
@@ -197,20 +212,42 @@ package final class Tape {
   package func apply(_ op: some DifferentiableOp, _ inputs: Value...) -> Value {
     let tensors = inputs.map(\.tensor)
     let (output, saved) = op.forward(tensors)
-    guard recording, inputs.contains(where: \.needsGradient) else { return Value(constant: output) }
-    entries.append(
-      Entry(inputs: inputs) { gradOutput, sink in
-        op.backward(gradOutput, inputs: tensors, output: output, saved: saved, into: sink)
-      })
-    gradients.append(nil)
-    return Value(output, .node(entries.count - 1))
+    guard inputs.contains(where: \.needsGradient) else { return Value(constant: output) }
+    meetsGradients = true
+    guard recording else { return Value(constant: output) }
+    return record(output, inputs) { gradOutput, sink in
+      op.backward(gradOutput, inputs: tensors, output: output, saved: saved, into: sink)
+    }
+  }
+
+  /// Runs a part of a network, a block for example, that a recomputing tape does not keep.
+  ///
+  /// Such a tape records the whole part as one operation. On the way back it runs the part again, this
+  /// time recording at its end, and walks on through that: gradients are the same to the last bit,
+  /// activations of one part alone are alive, and the part's forward pass is paid for twice.
+  ///
+  /// - Parameter body: The part; applies its operations on the tape it is given, always the same ones.
+  /// - Returns: What `body` returns.
+  package func segment(_ body: @escaping (Tape) -> Value) -> Value {
+    guard recording, recomputing else { return body(self) }
+    let silent = Tape(recording: false)
+    let output = body(silent).tensor
+    guard silent.meetsGradients else { return Value(constant: output) }
+    return record(output, []) { gradOutput, sink in
+      let again = body(sink.tape)
+      GradientSink(tape: sink.tape, inputs: [again]).pass(0, gradOutput)
+    }
   }
 
   /// Marks a tensor whose gradient is wanted after `backward` (see `gradient(of:)`).
-  package func leaf(_ tensor: Tensor) -> Value {
-    entries.append(Entry(inputs: []) { _, _ in })
+  package func leaf(_ tensor: Tensor) -> Value { record(tensor, [], backward: nil) }
+
+  private func record(
+    _ output: Tensor, _ inputs: [Value], backward: ((Tensor, GradientSink) -> Void)?
+  ) -> Value {
+    entries.append(Entry(inputs: inputs, backward: backward))
     gradients.append(nil)
-    return Value(tensor, .node(entries.count - 1))
+    return Value(output, .node(entries.count - 1))
   }
 
   /// The gradient of a leaf after `backward`.
@@ -233,10 +270,10 @@ package final class Tape {
     while let entry = entries.popLast() {
       let id = entries.count
       guard let gradient = gradients.removeLast() else { continue }
-      if entry.inputs.isEmpty {
-        leafGradients[id] = gradient
+      if let backward = entry.backward {
+        backward(gradient, GradientSink(tape: self, inputs: entry.inputs))
       } else {
-        entry.backward(gradient, GradientSink(tape: self, inputs: entry.inputs))
+        leafGradients[id] = gradient
       }
     }
   }

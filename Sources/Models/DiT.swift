@@ -119,12 +119,14 @@ package final class DiT {
       observe?("blocks.\(index).in", hidden.tensor)
       if let observe { observe("blocks.\(index).adaLN.out", block.modulation(condition.tensor)) }
       let report = observeBlock.map { call in { call(index, $0) } }
-      hidden = block(hidden, condition, grid: grid, on: tape, observe: report)
+      let input = hidden
+      hidden = tape.segment { tape in
+        block(input, condition, grid: grid, on: tape, observe: report)
+      }
       observe?("blocks.\(index).out", hidden.tensor)
     }
 
-    let modulation = tape.apply(
-      Linear(), condition, Value(finalModulationWeight), Value(finalModulationBias))
+    let modulation = tape.linear(condition, finalModulationWeight, finalModulationBias)
     observe?("final_layer.adaLN.out", modulation.tensor)
     hidden = output(hidden, modulation: modulation, on: tape)
     observe?("final_layer.out", hidden.tensor)

@@ -46,15 +46,13 @@ package final class DiTBlock {
     _ x: Value, _ condition: Value, grid: TokenGrid, on tape: Tape,
     observe: ((Activations) -> Void)? = nil
   ) -> Value {
-    let modulation = tape.apply(
-      Linear(), condition, Value(modulationWeight), Value(modulationBias))
+    let modulation = tape.linear(condition, modulationWeight, modulationBias)
     return core(x, modulation: modulation, grid: grid, on: tape, observe: observe)
   }
 
   /// The conditioning projection (batch, 6 dim): shift, scale, gate of attention, then of the MLP.
   package func modulation(_ condition: Tensor) -> Tensor {
-    Tape(recording: false).apply(
-      Linear(), Value(constant: condition), Value(modulationWeight), Value(modulationBias)
-    ).tensor
+    Tape(recording: false).linear(Value(constant: condition), modulationWeight, modulationBias)
+      .tensor
   }
 }

@@ -101,12 +101,9 @@ package final class PixArt {
       config.positionTable(grid), shape: [1, grid.tokens, config.hiddenSize])
     var hidden = tape.apply(Add(), patches(x, on: tape), Value(constant: positions))
     let time = times(TimestepEmbedder.features(conditioning.timesteps), on: tape)
-    let modulation = tape.apply(
-      Linear(), tape.apply(SiLU(), time), Value(modulationWeight), Value(modulationBias))
-    let projected = tape.apply(
-      Linear(), conditioning.caption, Value(caption1Weight), Value(caption1Bias))
-    let caption = tape.apply(
-      Linear(), tape.apply(GELU(), projected), Value(caption2Weight), Value(caption2Bias))
+    let modulation = tape.linear(tape.apply(SiLU(), time), modulationWeight, modulationBias)
+    let projected = tape.linear(conditioning.caption, caption1Weight, caption1Bias)
+    let caption = tape.linear(tape.apply(GELU(), projected), caption2Weight, caption2Bias)
     observe?("pos_embed", positions)
     observe?("t_embedder", time.tensor)
     observe?("t_block", modulation.tensor)

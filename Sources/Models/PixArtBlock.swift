@@ -81,9 +81,9 @@ private struct CaptionAttention {
   var parameters: [Parameter] { [qWeight, qBias, kvWeight, kvBias, projWeight, projBias] }
 
   func callAsFunction(_ x: Value, _ caption: Value, bias: Tensor?, on tape: Tape) -> Value {
-    let queries = tape.apply(Linear(), x, Value(qWeight), Value(qBias))
-    let keysAndValues = tape.apply(Linear(), caption, Value(kvWeight), Value(kvBias))
+    let queries = tape.linear(x, qWeight, qBias)
+    let keysAndValues = tape.linear(caption, kvWeight, kvBias)
     let mixed = tape.apply(CrossAttention(heads: heads, bias: bias), queries, keysAndValues)
-    return tape.apply(Linear(), mixed, Value(projWeight), Value(projBias))
+    return tape.linear(mixed, projWeight, projBias)
   }
 }

@@ -67,8 +67,8 @@ struct TimestepEmbedder {
 
   /// Features (batch, 256) -> (batch, dim).
   func callAsFunction(_ features: Tensor, on tape: Tape) -> Value {
-    let hidden = tape.apply(Linear(), Value(constant: features), Value(weight0), Value(bias0))
-    return tape.apply(Linear(), tape.apply(SiLU(), hidden), Value(weight2), Value(bias2))
+    let hidden = tape.linear(Value(constant: features), weight0, bias0)
+    return tape.linear(tape.apply(SiLU(), hidden), weight2, bias2)
   }
 
   /// The sinusoid features (batch, 256) of timesteps: cosines, then sines, angles in float32.
@@ -146,7 +146,7 @@ struct OutputProjection {
   func callAsFunction(_ x: Value, modulation: Value, on tape: Tape) -> Value {
     let normed = tape.apply(
       LayerNormModulate(shiftChunk: 0, scaleChunk: 1, epsilon: epsilon), x, modulation)
-    return tape.apply(Linear(), normed, Value(weight), Value(bias))
+    return tape.linear(normed, weight, bias)
   }
 
   /// Its output as images (batch, channels, height, width).

@@ -38,12 +38,12 @@ package final class CompressedAttention: SequenceMixer {
   }
 
   package func callAsFunction(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
-    let qkv = tape.apply(Linear(), x, Value(qkvWeight), Value(qkvBias))
+    let qkv = tape.linear(x, qkvWeight, qkvBias)
     let merged = tape.apply(
       TokenCompression(rows: grid.rows, columns: grid.columns, factor: factor), qkv,
       Value(mergeWeight), Value(mergeBias))
     let keysAndValues = tape.apply(LayerNorm(), merged, Value(normWeight), Value(normBias))
     let mixed = tape.apply(attention, qkv, keysAndValues)
-    return tape.apply(Linear(), mixed, Value(projWeight), Value(projBias))
+    return tape.linear(mixed, projWeight, projBias)
   }
 }

@@ -53,11 +53,11 @@ package final class HyenaSE: SequenceMixer {
   }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let projected = tape.apply(Linear(), x, Value(inWeight), Value(inBias))
+    let projected = tape.linear(x, inWeight, inBias)
     let qkv = tape.apply(CausalConvolution(), projected, Value(shortWeight), Value(shortBias))
     let gated = HyenaParts.gated(qkv, on: tape) { product in
       tape.apply(CausalConvolution(), product, Value(innerWeight), Value(innerBias))
     }
-    return tape.apply(Linear(), gated, Value(outWeight), Value(outBias))
+    return tape.linear(gated, outWeight, outBias)
   }
 }

@@ -38,10 +38,10 @@ package final class HyenaX: SequenceMixer {
   }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let projected = tape.apply(Linear(), x, Value(inWeight), Value(inBias))
+    let projected = tape.linear(x, inWeight, inBias)
     let convolved = tape.apply(
       CausalConvolution(), projected, Value(filterWeight), Value(filterBias))
     let gated = tape.apply(HyenaGate(), convolved)
-    return tape.apply(Linear(), gated, Value(outWeight), Value(outBias))
+    return tape.linear(gated, outWeight, outBias)
   }
 }

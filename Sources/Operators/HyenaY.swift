@@ -38,10 +38,10 @@ package final class HyenaY: SequenceMixer {
   }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let qkv = tape.apply(Linear(), x, Value(inWeight), Value(inBias))
+    let qkv = tape.linear(x, inWeight, inBias)
     let gated = HyenaParts.gated(qkv, on: tape) { product in
       tape.apply(CausalConvolution(), product, Value(innerWeight), Value(innerBias))
     }
-    return tape.apply(Linear(), gated, Value(outWeight), Value(outBias))
+    return tape.linear(gated, outWeight, outBias)
   }
 }

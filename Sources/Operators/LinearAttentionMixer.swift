@@ -43,8 +43,8 @@ package final class LinearAttentionMixer: SequenceMixer {
   package var parameters: [Parameter] { [qkvWeight, qkvBias, projWeight, projBias] }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let qkv = tape.apply(Linear(), x, Value(qkvWeight), Value(qkvBias))
+    let qkv = tape.linear(x, qkvWeight, qkvBias)
     let mixed = tape.apply(attention, qkv)
-    return tape.apply(Linear(), mixed, Value(projWeight), Value(projBias))
+    return tape.linear(mixed, projWeight, projBias)
   }
 }

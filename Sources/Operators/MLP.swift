@@ -48,8 +48,8 @@ package final class MLP: ChannelMixer {
   package var parameters: [Parameter] { [fc1Weight, fc1Bias, fc2Weight, fc2Bias] }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let hidden = tape.apply(Linear(), x, Value(fc1Weight), Value(fc1Bias))
+    let hidden = tape.linear(x, fc1Weight, fc1Bias)
     let activated = tape.apply(GELU(), hidden)
-    return tape.apply(Linear(), activated, Value(fc2Weight), Value(fc2Bias))
+    return tape.linear(activated, fc2Weight, fc2Bias)
   }
 }

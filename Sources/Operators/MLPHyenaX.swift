@@ -71,10 +71,10 @@ package final class MLPHyenaX: ChannelMixer {
   }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let projected = tape.apply(Linear(), x, Value(inWeight), Value(inBias))
+    let projected = tape.linear(x, inWeight, inBias)
     let qkv = tape.apply(
       FeatureConvolution(), projected, Value(filterWeight), Value(filterBias))
     let gated = tape.apply(HyenaGate(), qkv)
-    return tape.apply(Linear(), gated, Value(outWeight), Value(outBias))
+    return tape.linear(gated, outWeight, outBias)
   }
 }

@@ -116,7 +116,7 @@ package final class Mamba2: SequenceMixer {
   }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let projected = tape.apply(Linear(), x, Value(inWeight))
+    let projected = tape.linear(x, inWeight)
     let (inner, end) = (sizes.inner, sizes.inner + sizes.convolved)
     let gate = tape.apply(ChannelSlice(0..<inner), projected)
     let step = tape.apply(ChannelSlice(end..<(end + sizes.heads)), projected)
@@ -128,6 +128,6 @@ package final class Mamba2: SequenceMixer {
       scan, signal, step, Value(stepBias), Value(decayLog), Value(skip))
     let normed = tape.apply(
       GatedRMSNorm(groups: sizes.groups), scanned, gate, Value(normWeight))
-    return tape.apply(Linear(), normed, Value(outWeight))
+    return tape.linear(normed, outWeight)
   }
 }

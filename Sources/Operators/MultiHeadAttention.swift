@@ -38,16 +38,15 @@ package final class MultiHeadAttention: SequenceMixer {
   package var parameters: [Parameter] { [qkvWeight, qkvBias, projWeight, projBias] }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let qkv = tape.apply(Linear(), x, Value(qkvWeight), Value(qkvBias))
+    let qkv = tape.linear(x, qkvWeight, qkvBias)
     let mixed = tape.apply(attention, qkv)
-    return tape.apply(Linear(), mixed, Value(projWeight), Value(projBias))
+    return tape.linear(mixed, projWeight, projBias)
   }
 
   /// The softmax weights (batch, heads, tokens, tokens) on an input (batch, tokens, dim).
   package func attentionMap(_ x: Tensor) -> Tensor {
     let tape = Tape(recording: false)
-    let qkv = tape.apply(
-      Linear(), Value(constant: x), Value(qkvWeight), Value(qkvBias))
+    let qkv = tape.linear(Value(constant: x), qkvWeight, qkvBias)
     return attention.map(qkv.tensor)
   }
 }

@@ -20,12 +20,12 @@ package enum Gemm {
       .init(m), .init(n), .init(k), alpha, a, .init(lda), b, .init(ldb), beta, c, .init(ldc))
   }
 
-  /// C (m, n) = op(A) op(B) + beta C on all threads, rows of C (or columns, if those are more) split.
+  /// C (m, n) = alpha op(A) op(B) + beta C on all threads, rows of C (or columns, if those are more) split.
   ///
   /// A is stored as (m, k), or as (k, m) if `transposeA`; B as (k, n), or as (n, k) if `transposeB`.
   /// A beta of 0 stores the product, 1 adds it to C.
   package static func run(
-    transposeA: Bool = false, transposeB: Bool = false, m: Int, n: Int, k: Int,
+    transposeA: Bool = false, transposeB: Bool = false, m: Int, n: Int, k: Int, alpha: Float = 1,
     a: UnsafePointer<Float>, b: UnsafePointer<Float>, beta: Float = 0,
     c: UnsafeMutablePointer<Float>
   ) {
@@ -36,30 +36,31 @@ package enum Gemm {
       Parallel.ranges(m, grain: max(4, 20_000 / max(1, work))) { rows in
         let start = transposeA ? a + rows.lowerBound : a + rows.lowerBound * k
         serial(
-          transposeA: transposeA, transposeB: transposeB, m: rows.count, n: n, k: k, a: start,
-          lda: lda, b: b, ldb: ldb, beta: beta, c: c + rows.lowerBound * n, ldc: n)
+          transposeA: transposeA, transposeB: transposeB, m: rows.count, n: n, k: k, alpha: alpha,
+          a: start, lda: lda, b: b, ldb: ldb, beta: beta, c: c + rows.lowerBound * n, ldc: n)
       }
     } else {
       Parallel.ranges(n, grain: max(16, 20_000 / max(1, m * k))) { columns in
         let start = transposeB ? b + columns.lowerBound * k : b + columns.lowerBound
         serial(
-          transposeA: transposeA, transposeB: transposeB, m: m, n: columns.count, k: k, a: a,
-          lda: lda, b: start, ldb: ldb, beta: beta, c: c + columns.lowerBound, ldc: n)
+          transposeA: transposeA, transposeB: transposeB, m: m, n: columns.count, k: k,
+          alpha: alpha, a: a, lda: lda, b: start, ldb: ldb, beta: beta, c: c + columns.lowerBound,
+          ldc: n)
       }
     }
   }
 
-  /// C (m, n) = A^T B + beta C with a long common axis, as in weight gradients; A (k, m), B (k, n).
+  /// C (m, n) = alpha A^T B + beta C with a long common axis, as in weight gradients; A (k, m), B (k, n).
   ///
   /// The common axis is split over the threads and the parts are added in a fixed order, so a result
   /// depends only on the number of threads.
   package static func gradient(
-    m: Int, n: Int, k: Int, a: UnsafePointer<Float>, b: UnsafePointer<Float>, beta: Float,
-    c: UnsafeMutablePointer<Float>
+    m: Int, n: Int, k: Int, alpha: Float = 1, a: UnsafePointer<Float>, b: UnsafePointer<Float>,
+    beta: Float, c: UnsafeMutablePointer<Float>
   ) {
     let parts = min(Parallel.threads, max(1, k / 256))
     if parts == 1 || m * n > 1 << 18 {
-      run(transposeA: true, m: m, n: n, k: k, a: a, b: b, beta: beta, c: c)
+      run(transposeA: true, m: m, n: n, k: k, alpha: alpha, a: a, b: b, beta: beta, c: c)
       return
     }
     let scratch = Tensor([parts - 1, m * n])
@@ -67,8 +68,8 @@ package enum Gemm {
       let lower = k * part / parts
       let upper = k * (part + 1) / parts
       serial(
-        transposeA: true, m: m, n: n, k: upper - lower, a: a + lower * m, lda: m, b: b + lower * n,
-        ldb: n, beta: part == 0 ? beta : 0,
+        transposeA: true, m: m, n: n, k: upper - lower, alpha: alpha, a: a + lower * m, lda: m,
+        b: b + lower * n, ldb: n, beta: part == 0 ? beta : 0,
         c: part == 0 ? c : scratch.pointer + (part - 1) * m * n, ldc: n)
     }
     for part in 1..<parts {

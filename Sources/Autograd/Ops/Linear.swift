@@ -114,6 +114,23 @@ private struct LinearProduct {
     Gemm.gradient(
       m: outputs, n: inputs, k: rows, a: gradOutput, b: x, beta: accumulate ? 1 : 0,
       c: gradWeight.pointer)
+
+extension Tape {
+  /// A linear layer: y = x W^T + b, with the low-rank addition of the weight's adapter if it has one.
+  ///
+  /// - Parameters:
+  ///   - x: (..., in).
+  ///   - weight: (out, in).
+  ///   - bias: (out), or nil for none.
+  /// - Returns: (..., out).
+  package func linear(_ x: Value, _ weight: Parameter, _ bias: Parameter? = nil) -> Value {
+    let y =
+      if let bias { apply(Linear(), x, Value(weight), Value(bias)) } else {
+        apply(Linear(), x, Value(weight))
+      }
+    guard let adapter = weight.adapter else { return y }
+    let low = apply(Linear(), x, Value(adapter.down))
+    return apply(LowRankUpdate(scale: adapter.scale), y, low, Value(adapter.up))
   }
 }
 
