@@ -181,6 +181,24 @@ extension PlanReader {
     settings.clipNorm = try number("clip_norm", in: section, or: settings.clipNorm)
     settings.emaDecay = try number("ema_decay", in: section, or: settings.emaDecay)
     settings.labelDropout = try number("label_dropout", in: section, or: settings.labelDropout)
+    settings.microBatch = try integer("micro_batch", in: section, or: settings.microBatch)
+    settings.weightDecay = try number("weight_decay", in: section, or: settings.weightDecay)
+    settings.milestones = try numbers("milestones", in: section, or: settings.milestones)
+    settings.gamma = try number("gamma", in: section, or: settings.gamma)
+    settings.emaWarmup = try boolean("ema_warmup", in: section, or: settings.emaWarmup)
+    settings.heldOutEvery = try integer("held_out_every", in: section, or: settings.heldOutEvery)
+    settings.heldOutSamples = try integer(
+      "held_out_samples", in: section, or: settings.heldOutSamples)
+    settings.checkpointEvery = try integer(
+      "checkpoint_every", in: section, or: settings.checkpointEvery)
+    settings.distillationWeight = try number(
+      "distillation_weight", in: section, or: settings.distillationWeight)
+    settings.trained = try choice("trained", in: section, or: settings.trained)
+    settings.lastBlocks = try integer("last_n_blocks", in: section, or: settings.lastBlocks)
+    settings.loraRank = try integer("lora_rank", in: section, or: settings.loraRank)
+    settings.loraAlpha = try number("lora_alpha", in: section, or: settings.loraAlpha)
+    settings.loraTargets = try choices("lora_targets", in: section, or: settings.loraTargets)
+    settings.recompute = try boolean("recompute", in: section, or: settings.recompute)
     return settings
   }
 }

@@ -15,7 +15,7 @@ extension GraftPlan {
     for id in stage1.lossOverrides.keys.sorted() {
       try Self.checkBlock(id, depth: model.shape.depth, key: "stage1.loss_overrides.\(id)")
     }
-    try stage2.validate()
+    try stage2.validate(for: model.shape)
   }
 
   /// Checks that the plan was made for a model.
@@ -132,11 +132,7 @@ extension Stage1Settings {
     try requireRange("stage1.weight_decay", weightDecay, in: 0...1)
     try requireRange("stage1.clip_norm", clipNorm, in: 1e-9...1e9)
     try requireRange("stage1.warmup_steps", Double(warmupSteps), in: 0...10_000_000)
-    for milestone in milestones { try requireRange("stage1.milestones", milestone, in: 0...1) }
-    guard milestones == milestones.sorted() else {
-      throw PlanError(
-        key: "stage1.milestones", "expected ascending fractions, found \(milestones); sort them")
-    }
+    try requireFractions("stage1.milestones", milestones)
     try requireRange("stage1.gamma", gamma, in: 1e-6...1)
     try requireRange("stage1.held_out_every", Double(heldOutEvery), in: 1...10_000_000)
     try requireRange("stage1.held_out_samples", Double(heldOutSamples), in: 1...1_000_000)
@@ -146,10 +142,10 @@ extension Stage1Settings {
 }
 
 extension Stage2Settings {
-  /// Checks the ranges of the settings.
+  /// Checks the ranges of the settings, and that they suit a model.
   ///
   /// - Throws: `PlanError` that names the key under `stage2`.
-  package func validate() throws(PlanError) {
+  package func validate(for shape: ModelShape) throws(PlanError) {
     try requireRange("stage2.steps", Double(steps), in: 1...10_000_000)
     try requireRange("stage2.batch_size", Double(batchSize), in: 1...65536)
     try requireRange("stage2.learning_rate", learningRate, in: 1e-12...1)
@@ -157,6 +153,25 @@ extension Stage2Settings {
     try requireRange("stage2.clip_norm", clipNorm, in: 1e-9...1e9)
     try requireRange("stage2.ema_decay", emaDecay, in: 0...1)
     try requireRange("stage2.label_dropout", labelDropout, in: 0...1)
+    try requireRange("stage2.micro_batch", Double(microBatch), in: 1...65536)
+    try requireRange("stage2.weight_decay", weightDecay, in: 0...1)
+    try requireFractions("stage2.milestones", milestones)
+    try requireRange("stage2.gamma", gamma, in: 1e-6...1)
+    try requireRange("stage2.held_out_every", Double(heldOutEvery), in: 1...10_000_000)
+    try requireRange("stage2.held_out_samples", Double(heldOutSamples), in: 1...1_000_000)
+    try requireRange("stage2.checkpoint_every", Double(checkpointEvery), in: 1...10_000_000)
+    try requireRange("stage2.distillation_weight", distillationWeight, in: 0...1e6)
+    let blocks = trained == .lastBlocks ? shape.depth : 1024
+    try requireRange("stage2.last_n_blocks", Double(lastBlocks), in: 1...Double(blocks))
+    let rank = trained == .lora ? shape.hiddenSize : 65536
+    try requireRange("stage2.lora_rank", Double(loraRank), in: 1...Double(rank))
+    try requireRange("stage2.lora_alpha", loraAlpha, in: 1e-6...1e6)
+    guard !loraTargets.isEmpty, Set(loraTargets).count == loraTargets.count else {
+      throw PlanError(
+        key: "stage2.lora_targets",
+        "expected at least one layer and none twice, found"
+          + " \(loraTargets.map(\.rawValue)); correct the list")
+    }
   }
 }
 
@@ -169,6 +184,14 @@ private func requireRange(
       key: key,
       "expected \(numberText(range.lowerBound)) to \(numberText(range.upperBound)),"
         + " found \(numberText(value)); choose a value in that range")
+  }
+}
+
+/// Refuses what are no ascending fractions of a run.
+private func requireFractions(_ key: String, _ values: [Double]) throws(PlanError) {
+  for value in values { try requireRange(key, value, in: 0...1) }
+  guard values == values.sorted() else {
+    throw PlanError(key: key, "expected ascending fractions, found \(values); sort them")
   }
 }
 

@@ -83,11 +83,21 @@ extension Stage2Settings {
 
   /// The section of a plan file: keys in order and values as JSON.
   fileprivate var members: [(String, String)] {
-    [
+    let targets = loraTargets.map(\.rawValue.jsonQuoted).joined(separator: ", ")
+    return [
       ("steps", "\(steps)"), ("batch_size", "\(batchSize)"),
       ("learning_rate", numberText(learningRate)), ("warmup_steps", "\(warmupSteps)"),
       ("clip_norm", numberText(clipNorm)), ("ema_decay", numberText(emaDecay)),
-      ("label_dropout", numberText(labelDropout)),
+      ("label_dropout", numberText(labelDropout)), ("micro_batch", "\(microBatch)"),
+      ("weight_decay", numberText(weightDecay)),
+      ("milestones", "[\(milestones.map(numberText).joined(separator: ", "))]"),
+      ("gamma", numberText(gamma)), ("ema_warmup", "\(emaWarmup)"),
+      ("held_out_every", "\(heldOutEvery)"), ("held_out_samples", "\(heldOutSamples)"),
+      ("checkpoint_every", "\(checkpointEvery)"),
+      ("distillation_weight", numberText(distillationWeight)),
+      ("trained", trained.rawValue.jsonQuoted), ("last_n_blocks", "\(lastBlocks)"),
+      ("lora_rank", "\(loraRank)"), ("lora_alpha", numberText(loraAlpha)),
+      ("lora_targets", "[\(targets)]"), ("recompute", "\(recompute)"),
     ]
   }
 }

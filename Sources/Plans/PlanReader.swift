@@ -160,8 +160,11 @@ struct PlanReader {
     return text
   }
 
-  /// A truth value.
-  func boolean(_ name: String, in section: PlanSection) throws(PlanError) -> Bool {
+  /// A truth value; `fallback` stands for an absent key.
+  func boolean(
+    _ name: String, in section: PlanSection, or fallback: Bool? = nil
+  ) throws(PlanError) -> Bool {
+    if section.members[name] == nil, let fallback { return fallback }
     let node = try required(name, in: section)
     guard case .boolean(let flag) = node.value else {
       throw wrongType(node, section.path(name), "true or false")
@@ -207,12 +210,39 @@ struct PlanReader {
   func loss(
     _ name: String, in section: PlanSection, or fallback: RegressionLoss? = nil
   ) throws(PlanError) -> RegressionLoss {
+    try choice(name, in: section, or: fallback)
+  }
+
+  /// One of a few words; `fallback` stands for an absent key.
+  func choice<Choice: RawRepresentable<String> & CaseIterable>(
+    _ name: String, in section: PlanSection, or fallback: Choice? = nil
+  ) throws(PlanError) -> Choice {
     if section.members[name] == nil, let fallback { return fallback }
-    let node = try required(name, in: section)
-    guard case .text(let text) = node.value, let loss = RegressionLoss(rawValue: text) else {
-      throw wrongType(node, section.path(name), "\"l1\", \"l2\" or \"huber\"")
+    return try choice(required(name, in: section), key: section.path(name))
+  }
+
+  /// A list of words, each of a few; `fallback` stands for an absent key.
+  func choices<Choice: RawRepresentable<String> & CaseIterable>(
+    _ name: String, in section: PlanSection, or fallback: [Choice]
+  ) throws(PlanError) -> [Choice] {
+    guard let node = section.members[name] else { return fallback }
+    guard case .list(let elements) = node.value else {
+      throw wrongType(node, section.path(name), "a list of texts")
     }
-    return loss
+    var found: [Choice] = []
+    for element in elements { found.append(try choice(element, key: section.path(name))) }
+    return found
+  }
+
+  private func choice<Choice: RawRepresentable<String> & CaseIterable>(
+    _ node: JSONNode, key: String
+  ) throws(PlanError) -> Choice {
+    guard case .text(let text) = node.value, let choice = Choice(rawValue: text) else {
+      let words = Choice.allCases.map { "\"\($0.rawValue)\"" }
+      let last = words.last ?? ""
+      throw wrongType(node, key, "\(words.dropLast().joined(separator: ", ")) or \(last)")
+    }
+    return choice
   }
 
   /// A finite number.

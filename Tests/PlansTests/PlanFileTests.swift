@@ -21,6 +21,12 @@ import Testing
     plan.stage1.learningRate = 3e-5
     plan.stage1.milestones = []
     plan.stage2.emaDecay = 0.99
+    plan.stage2.milestones = [0.5]
+    plan.stage2.distillationWeight = 0.25
+    plan.stage2.trained = .lora
+    plan.stage2.loraRank = 16
+    plan.stage2.loraTargets = [.qkv, .modulation]
+    plan.stage2.recompute = true
     plan.seed = .max
     return plan
   }
@@ -74,7 +80,22 @@ import Testing
         "warmup_steps": 100,
         "clip_norm": 10,
         "ema_decay": 0.99,
-        "label_dropout": 0.1
+        "label_dropout": 0.1,
+        "micro_batch": 4,
+        "weight_decay": 0,
+        "milestones": [0.5],
+        "gamma": 0.5,
+        "ema_warmup": true,
+        "held_out_every": 100,
+        "held_out_samples": 128,
+        "checkpoint_every": 100,
+        "distillation_weight": 0.25,
+        "trained": "lora",
+        "last_n_blocks": 1,
+        "lora_rank": 16,
+        "lora_alpha": 64,
+        "lora_targets": ["qkv", "adaLN_modulation.1"],
+        "recompute": true
       },
       "seed": 18446744073709551615
     }
@@ -201,12 +222,26 @@ import Testing
         "blocks 0 to 27"
       ),
       (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 47, "stage2.ema_decay", "found 1.5"),
-      (#""seed": 18446744073709551615"#, #""seed": -1"#, 50, "seed", "a whole number from 0 up"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 50, "note", "unknown key"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 50, "seed", "twice"),
+      (#""trained": "lora""#, #""trained": "some""#, 58, "stage2.trained", "\"grafts_and_norms\""),
+      (#""last_n_blocks": 1"#, #""last_n_blocks": 0"#, 59, "stage2.last_n_blocks", "found 0"),
+      (
+        #""trained": "lora",\#n    "last_n_blocks": 1"#,
+        #""trained": "last_n_blocks",\#n    "last_n_blocks": 29"#, 59, "stage2.last_n_blocks",
+        "expected 1 to 28"
+      ),
+      (#""lora_rank": 16"#, #""lora_rank": 1153"#, 60, "stage2.lora_rank", "1 to 1152"),
+      (#""qkv", "adaLN"#, #""kv", "adaLN"#, 62, "stage2.lora_targets", "found the text \"kv\""),
+      (#""qkv", "adaLN_modulation.1""#, "", 62, "stage2.lora_targets", "at least one layer"),
+      (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 62, "stage2.lora_targets", "none twice"),
+      (#""recompute": true"#, #""recompute": 1"#, 63, "stage2.recompute", "true or false"),
+      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 50, "stage2.milestones", "found 1.5"),
+      (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 63, "stage2.dropout", "unknown"),
+      (#""seed": 18446744073709551615"#, #""seed": -1"#, 65, "seed", "a whole number from 0 up"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 65, "note", "unknown key"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 65, "seed", "twice"),
       (#""blocks": ["#, #""blocks": {"#, 19, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 018"#, 50, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 51, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 018"#, 65, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 66, nil, "not valid JSON"),
       (#""family": "dit""#, #""family": 'dit'"#, 6, nil, "not valid JSON"),
       (#""name": "odd"#, #""name": "\u0007odd"#, 3, "name", "control characters"),
     ] as [(String, String, Int, String?, String)])
