@@ -16,39 +16,35 @@ package final class Graft {
   /// Edited slots whose replacement started fresh, in order.
   package let freshSlots: [SlotID]
 
-  /// Builds the replacements of a plan.
+  private init(
+    plan: GraftPlan, teacher: DiT, weights: any WeightSource, freshSlots: Set<SlotID>
+  ) throws {
+    self.plan = plan
+    self.teacher = teacher
+    self.freshSlots = freshSlots.sorted()
+    model = try DiT(config: teacher.config, edits: plan.edits, weights: weights)
+  }
+
+  /// Builds a graft whose replacements start fresh from the plan's seed.
   ///
   /// - Parameters:
   ///   - plan: A valid plan for this teacher.
   ///   - teacher: The pretrained model.
-  ///   - weights: Source of the replacements' parameters, under their full checkpoint keys.
-  ///   - freshSlots: Slots that `weights` draws freshly.
-  /// - Throws: `PlanError` for an operator that cannot be built, errors of the weight source.
-  private init(
-    plan: GraftPlan, teacher: DiT, weights: any WeightSource, freshSlots: [SlotID]
-  ) throws {
-    self.plan = plan
-    self.teacher = teacher
-    self.freshSlots = freshSlots
-    model = try DiT(
-      config: teacher.config, edits: plan.edits,
-      weights: GraftWeights(plan: plan, teacher: teacher, replacements: weights))
-  }
-
-  /// Builds a graft whose replacements start fresh from the plan's seed.
+  /// - Throws: `PlanError` for an operator that cannot be built.
   package convenience init(fresh plan: GraftPlan, teacher: DiT) throws {
     try self.init(
-      plan: plan, teacher: teacher, weights: FreshWeights(seed: plan.seed),
-      freshSlots: plan.edits.keys.sorted())
+      plan: plan, teacher: teacher, weights: Self.freshWeights(plan, teacher),
+      freshSlots: Set(plan.edits.keys))
   }
 
   /// Builds a graft whose replacements come from checkpoints of runs, later ones winning.
   ///
   /// A slot takes its weights from a checkpoint that trained the same operator with the same settings
-  /// there; all others start fresh and are listed in `freshSlots`.
-  /// - Throws: `CheckpointError` for a file that cannot be read or holds no plan.
+  /// there; all others start fresh and are listed in `freshSlots`. A checkpoint with the whole model,
+  /// which finetuning has changed everywhere, gives all weights outside the slots as well.
+  /// - Throws: `CheckpointError` for a file that cannot be read, holds no plan or is of another model.
   package convenience init(plan: GraftPlan, teacher: DiT, checkpoints: [String]) throws {
-    var source: any WeightSource = FreshWeights(seed: plan.seed)
+    var source = Self.freshWeights(plan, teacher)
     var fresh = Set(plan.edits.keys)
     for path in checkpoints {
       let file = try SafetensorsFile(path: path)
@@ -59,11 +55,31 @@ package final class Graft {
       }
       let trained = try GraftPlan.parse(text, file: "\(path) (embedded plan)")
       let shared = plan.edits.filter { trained.edits[$0.key] == $0.value }.keys
-      source = OverlayWeights(
-        top: FileWeights(file), prefixes: shared.map(\.checkpointPrefix), base: source)
+      var holds = Keys(below: shared)
+      if file.entry(Self.wholeModelKey) != nil {
+        guard trained.model.contentHash == plan.model.contentHash else {
+          throw CheckpointError(
+            "\(path): was grafted from another model than the plan's, \(plan.model.path); give a"
+              + " checkpoint of a run on that model")
+        }
+        holds.others = Keys(below: Set(plan.edits.keys).union(trained.edits.keys)).prefixes
+      }
+      source = OverlayWeights(top: FileWeights(file), holds: holds, base: source)
       fresh.subtract(shared)
     }
-    try self.init(plan: plan, teacher: teacher, weights: source, freshSlots: fresh.sorted())
+    try self.init(plan: plan, teacher: teacher, weights: source, freshSlots: fresh)
+  }
+
+  /// A parameter of every whole model, and of no operator.
+  private static let wholeModelKey = "pos_embed"
+
+  /// Fresh replacements; everything else is the teacher's own tensors.
+  private static func freshWeights(_ plan: GraftPlan, _ teacher: DiT) -> any WeightSource {
+    OverlayWeights(
+      top: FreshWeights(seed: plan.seed), holds: Keys(below: plan.edits.keys),
+      base: DictionaryWeights(
+        Dictionary(uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value) }),
+        origin: plan.model.path))
   }
 
   /// The replacement in a slot; nil where the slot is not edited.
@@ -101,40 +117,32 @@ package final class Graft {
   private func save(_ parameters: [Parameter], to path: String, _ metadata: [String: String]) throws
   {
     try SafetensorsWriter.write(
-      parameters.map { .init(name: $0.name, shape: $0.value.shape, floats: $0.value.values) },
-      metadata: metadata, to: path)
+      parameters.map { TensorItem(name: $0.name, $0.value) }, metadata: metadata, to: path)
   }
 }
 
-/// Gives edited slots the replacements' parameters, and everything else the teacher's own tensors.
-private struct GraftWeights: WeightSource {
-  private let prefixes: [String]
-  private let teacher: DictionaryWeights
-  private let replacements: any WeightSource
-
-  init(plan: GraftPlan, teacher: DiT, replacements: any WeightSource) {
-    prefixes = plan.edits.keys.map(\.checkpointPrefix)
-    self.teacher = DictionaryWeights(
-      Dictionary(uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value) }),
-      origin: plan.model.path)
-    self.replacements = replacements
-  }
-
-  func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
-    prefixes.contains(where: name.hasPrefix)
-      ? try replacements.tensor(name, shape, initializer)
-      : try teacher.tensor(name, shape, initializer)
-  }
-}
-
-/// Takes the parameters under some prefixes from one source, and all others from another.
-private struct OverlayWeights: WeightSource {
-  let top: FileWeights
+/// The parameters below some slots, and perhaps all that are below none of some others.
+private struct Keys {
   let prefixes: [String]
+  /// Where the parameters of other files are; nil takes nothing outside `prefixes`.
+  var others: [String]?
+
+  init(below slots: some Collection<SlotID>) { prefixes = slots.map(\.checkpointPrefix) }
+
+  func contains(_ name: String) -> Bool {
+    if prefixes.contains(where: name.hasPrefix) { return true }
+    guard let others else { return false }
+    return !others.contains(where: name.hasPrefix)
+  }
+}
+
+/// Takes some parameters from one source, and all others from another.
+private struct OverlayWeights: WeightSource {
+  let top: any WeightSource
+  let holds: Keys
   let base: any WeightSource
 
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
-    prefixes.contains(where: name.hasPrefix)
-      ? try top.tensor(name, shape, initializer) : try base.tensor(name, shape, initializer)
+    try (holds.contains(name) ? top : base).tensor(name, shape, initializer)
   }
 }

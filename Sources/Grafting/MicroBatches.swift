@@ -31,18 +31,22 @@ struct MicroBatches {
   ///
   /// - Parameters:
   ///   - parameters: Everything that `body` trains.
+  ///   - recomputing: Whether the tapes run segments again instead of keeping them.
   ///   - body: Records and walks tapes of the maker it is given; may run on any thread.
   /// - Returns: The results of `body`, in the order of the parts.
   func accumulate<Result>(
-    into parameters: [Parameter], _ body: (Range<Int>, _ makeTape: @escaping () -> Tape) -> Result
+    into parameters: [Parameter], recomputing: Bool = false,
+    _ body: (Range<Int>, _ makeTape: @escaping () -> Tape) -> Result
   ) -> [Result] {
     let bytes = parameters.reduce(0) { $0 + $1.value.count } * MemoryLayout<Float>.size
     if ranges.count == 1 || bytes * ranges.count > Self.storeBudget {
-      return ranges.map { body($0) { Tape() } }
+      return ranges.map { body($0) { Tape(recomputing: recomputing) } }
     }
     let stores = Dictionary(
       uniqueKeysWithValues: ranges.map { ($0.lowerBound, GradientStore()) })
-    let results = map { range in body(range) { Tape(gradients: stores[range.lowerBound]) } }
+    let results = map { range in
+      body(range) { Tape(gradients: stores[range.lowerBound], recomputing: recomputing) }
+    }
     let ordered = ranges.compactMap { stores[$0.lowerBound] }
     Parallel.tasks(parameters.count) { index in
       for store in ordered {

@@ -113,61 +113,25 @@ package final class Pretraining {
 
   /// Writes the complete training state, and the averaged model beside it.
   package func save() throws {
-    var items: [SafetensorsWriter.Item] = []
-    let optimizer = trainer.optimizer
-    for (index, parameter) in optimizer.parameters.enumerated() {
-      func add(_ prefix: String, _ tensor: Tensor) {
-        items.append(
-          .init(name: prefix + parameter.name, shape: tensor.shape, floats: tensor.values))
-      }
-      add("model.", parameter.value)
-      add("ema.", trainer.ema.averages[index])
-      add("first.", optimizer.first[index])
-      add("second.", optimizer.second[index])
-    }
-    try SafetensorsWriter.write(
-      items,
-      metadata: [
-        "espalier_pretraining": "1", "step": String(step), "random": String(random.state),
-        "optimizer_steps": String(optimizer.steps),
-      ], to: checkpointPath)
-    try saveModel()
-  }
-
-  private func saveModel() throws {
-    let averages = Dictionary(
-      uniqueKeysWithValues: zip(trainer.optimizer.parameters.map(\.name), trainer.ema.averages))
-    let items = trainer.model.parameters.map { parameter in
-      SafetensorsWriter.Item(
-        name: parameter.name, shape: parameter.value.shape,
-        floats: (averages[parameter.name] ?? parameter.value).values)
-    }
-    var metadata = modelMetadata
-    metadata["training_steps"] = String(step)
-    try SafetensorsWriter.write(items, metadata: metadata, to: directory + "/model.safetensors")
+    var metadata = trainer.checkpointMetadata
+    metadata["espalier_pretraining"] = "1"
+    metadata["step"] = String(step)
+    metadata["random"] = String(random.state)
+    try SafetensorsWriter.write(trainer.checkpointItems(), metadata: metadata, to: checkpointPath)
+    try trainer.saveAveragedModel(
+      to: directory + "/model.safetensors",
+      metadata: modelMetadata.merging(["training_steps": String(step)]) { $1 })
   }
 
   private func resume() throws {
     let file = try SafetensorsFile(path: checkpointPath)
     guard let steps = file.metadata["step"].flatMap(Int.init),
-      let state = file.metadata["random"].flatMap(UInt64.init),
-      let optimizerSteps = file.metadata["optimizer_steps"].flatMap(Int.init)
+      let state = file.metadata["random"].flatMap(UInt64.init)
     else {
       throw PretrainingError(
         "\(checkpointPath): no training state in its metadata; move the file away to start anew")
     }
-    for (index, parameter) in trainer.optimizer.parameters.enumerated() {
-      func read(_ prefix: String, into tensor: Tensor) throws {
-        tensor.assign(
-          try FileWeights(file, prefix: prefix).tensor(
-            parameter.name, tensor.shape, .zeros))
-      }
-      try read("model.", into: parameter.value)
-      try read("ema.", into: trainer.ema.averages[index])
-      try read("first.", into: trainer.optimizer.first[index])
-      try read("second.", into: trainer.optimizer.second[index])
-    }
-    trainer.optimizer.steps = optimizerSteps
+    try trainer.restore(from: file)
     random = RandomStream(state: state)
     step = steps
   }

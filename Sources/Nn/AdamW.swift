@@ -40,6 +40,10 @@ package final class AdamW: Optimizer {
   @discardableResult
   package func step(rate: Float, clipNorm: Float? = nil, gradientScale: Float = 1) -> Double {
     let norm = gradientNorm * Double(gradientScale)
+    guard norm.isFinite else {
+      for parameter in parameters { parameter.clearGradient() }
+      return norm
+    }
     var scale = gradientScale
     if let clipNorm { scale *= min(1, clipNorm / (Float(norm) + 1e-6)) }
     steps += 1

@@ -41,6 +41,10 @@ package final class Muon: Optimizer {
   @discardableResult
   package func step(rate: Float, clipNorm: Float?, gradientScale: Float) -> Double {
     let norm = rest.gradientNorm * Double(gradientScale)
+    guard norm.isFinite else {
+      for parameter in parameters { parameter.clearGradient() }
+      return norm
+    }
     let clip = clipNorm.map { min(1, $0 / (Float(norm) + 1e-6)) } ?? 1
     Parallel.tasks(matrices.count) { task in
       let (index, stacked) = matrices[task]

@@ -11,7 +11,7 @@ package protocol Optimizer: AnyObject {
   /// Number of steps taken.
   var steps: Int { get set }
 
-  /// Takes one step and clears the gradients.
+  /// Takes one step, unless the gradients' norm is not finite, and clears the gradients.
   ///
   /// - Parameters:
   ///   - rate: Learning rate of this step.

@@ -1,0 +1,34 @@
+import Autograd
+import Models
+import Nn
+import Plans
+
+/// The low-rank additions of LoRA (arXiv 2106.09685) to the operators that a plan leaves alone.
+enum LowRankAdaptation {
+  /// Freezes a model but for its replaced operators, and gives the chosen layers of the other slots and
+  /// of the modulations an adapter each: A as PyTorch starts a linear layer, B zero.
+  ///
+  /// - Parameters:
+  ///   - model: The grafted model.
+  ///   - plan: Its plan, with rank, alpha, layers and the seed.
+  static func attach(to model: DiT, plan: GraftPlan) {
+    let settings = plan.stage2
+    let grafts = plan.edits.keys.map(\.checkpointPrefix)
+    let endings = settings.loraTargets.map { ".\($0.rawValue).weight" }
+    let fresh = FreshWeights(seed: plan.seed)
+    for parameter in model.parameters where !grafts.contains(where: parameter.name.hasPrefix) {
+      parameter.isFrozen = true
+      guard parameter.name.hasPrefix("blocks."),
+        endings.contains(where: parameter.name.hasSuffix)
+      else { continue }
+      let module = parameter.name.dropLast(".weight".count)
+      let (outputs, inputs) = (parameter.value.shape[0], parameter.value.shape[1])
+      let (down, up) = ("\(module).lora_A.weight", "\(module).lora_B.weight")
+      let bound = Initializer.uniform(1 / Float(inputs).squareRoot())
+      parameter.adapter = LowRankAdapter(
+        down: Parameter(down, fresh.tensor(down, [settings.loraRank, inputs], bound)),
+        up: Parameter(up, fresh.tensor(up, [outputs, settings.loraRank], .zeros)),
+        scale: Float(settings.loraAlpha) / Float(settings.loraRank))
+    }
+  }
+}

@@ -1,0 +1,327 @@
+import Autograd
+import Checkpoints
+import Foundation
+import Grafting
+import Models
+import Nn
+import Operators
+import Plans
+import Sampling
+import TensorCore
+import Testing
+
+@MainActor @Suite("Finetuning")
+struct FinetuningTests {
+  private let attention = SlotID(block: 1, slot: .attention)
+  private let mlp = SlotID(block: 0, slot: .mlp)
+
+  private func plan(_ change: (inout Stage2Settings) -> Void = { _ in }) -> GraftPlan {
+    var plan = TinyModel.plan([attention: OperatorSpec("hyena_x"), mlp: OperatorSpec("mlp")])
+    plan.stage2.steps = 12
+    plan.stage2.batchSize = 6
+    plan.stage2.warmupSteps = 3
+    plan.stage2.learningRate = 2e-3
+    plan.stage2.heldOutSamples = 10
+    plan.stage2.loraRank = 3
+    plan.stage2.loraAlpha = 6
+    change(&plan.stage2)
+    return plan
+  }
+
+  private func finetuning(_ plan: GraftPlan, teacher: DiT? = nil) throws -> Finetuning {
+    try Finetuning(
+      graft: try Graft(fresh: plan, teacher: try teacher ?? TinyModel.make()),
+      dataset: TinyModel.latents(seed: 1), heldOut: TinyModel.latents(seed: 2))
+  }
+
+  private func values(_ finetuning: Finetuning) -> [[Float]] {
+    finetuning.model.parameters.flatMap { [$0] + $0.trained }.map(\.value.values)
+  }
+
+  private func withFolder(_ body: (String) throws -> Void) throws {
+    let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString)
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    try body(folder.path)
+  }
+
+  /// Every way to train, each with something else switched on.
+  nonisolated static let ways: [@Sendable (inout Stage2Settings) -> Void] = [
+    { $0.trained = .all },
+    {
+      $0.trained = .grafts
+      $0.recompute = true
+    },
+    {
+      $0.trained = .graftsAndNorms
+      $0.distillationWeight = 0.5
+    },
+    {
+      $0.trained = .lastBlocks
+      $0.milestones = [0.5]
+    },
+    {
+      $0.trained = .lora
+      $0.loraTargets = LoRATarget.allCases
+      $0.distillationWeight = 0.3
+      $0.emaWarmup = false
+    },
+  ]
+
+  /// Interrupted after any step and taken up from the file by another process's object, it goes on as if
+  /// nothing had happened: all losses and all weights are the same to the last bit.
+  @Test(arguments: ways.indices)
+  func resumedRunsAreTheSameToTheLastBit(way: Int) throws {
+    let plan = plan(Self.ways[way])
+    try withFolder { folder in
+      let whole = try finetuning(plan)
+      var losses: [Double] = []
+      var norms: [Double] = []
+      var checkpoints: [Int: String] = [:]
+      for step in 0..<plan.stage2.steps {
+        if [0, 1, 5, 11].contains(step) {
+          let path = "\(folder)/\(step).safetensors"
+          try whole.saveCheckpoint(to: path)
+          checkpoints[step] = path
+        }
+        let report = whole.trainStep()
+        losses.append(report.loss)
+        norms.append(report.gradientNorm)
+      }
+      let (end, heldOut) = (values(whole), whole.heldOutLoss())
+      try whole.saveModel(to: folder + "/whole.safetensors", teacherMetadata: [:])
+      let bytes = try Data(contentsOf: URL(fileURLWithPath: folder + "/whole.safetensors"))
+      for (step, path) in checkpoints {
+        let resumed = try finetuning(plan)
+        try resumed.resume(from: path)
+        #expect(resumed.step == step)
+        for index in step..<plan.stage2.steps {
+          let report = resumed.trainStep()
+          #expect(report.loss == losses[index] && report.gradientNorm == norms[index], "\(index)")
+        }
+        #expect(values(resumed) == end && resumed.heldOutLoss() == heldOut)
+        try resumed.saveModel(to: folder + "/again.safetensors", teacherMetadata: [:])
+        #expect(
+          try Data(contentsOf: URL(fileURLWithPath: folder + "/again.safetensors")) == bytes)
+      }
+    }
+  }
+
+  @Test(arguments: ways.indices)
+  func recomputingIsTheSameToTheLastBit(way: Int) throws {
+    let settings = plan(Self.ways[way])
+    func train(_ recompute: Bool) throws -> ([Double], [[Float]]) {
+      var plan = settings
+      plan.stage2.recompute = recompute
+      let run = try finetuning(plan)
+      let reports = (0..<4).map { _ in run.trainStep() }
+      return (reports.flatMap { [$0.loss, $0.gradientNorm] }, values(run))
+    }
+    let (kept, again) = (try train(false), try train(true))
+    #expect(kept.0 == again.0 && kept.1 == again.1)
+  }
+
+  /// What moves, and that the teacher never does.
+  @Test(arguments: ways.indices)
+  func trainsWhatThePlanSays(way: Int) throws {
+    let plan = plan(Self.ways[way])
+    let teacher = try TinyModel.make()
+    let kept = teacher.parameters.map(\.value.values)
+    let run = try finetuning(plan, teacher: teacher)
+    let before = Dictionary(
+      uniqueKeysWithValues: run.model.parameters.map { ($0.name, $0.value.values) })
+    for _ in 0..<3 { _ = run.trainStep() }
+    let grafts = ["blocks.1.attn.", "blocks.0.mlp."]
+    for parameter in run.model.parameters {
+      let name = parameter.name
+      let isGraft = grafts.contains(where: name.hasPrefix)
+      let isTrained =
+        switch plan.stage2.trained {
+        case .all: name != "pos_embed"
+        case .grafts, .lora: isGraft
+        case .graftsAndNorms: isGraft || name.contains("adaLN_modulation")
+        case .lastBlocks: name.hasPrefix("blocks.1.") || name.hasPrefix("final_layer.")
+        }
+      #expect((parameter.value.values != before[name]) == isTrained, "\(name)")
+      let isAdapted =
+        plan.stage2.trained == .lora && !isGraft && name.hasPrefix("blocks.")
+        && name.hasSuffix(".weight")
+      #expect((parameter.adapter != nil) == isAdapted, "\(name)")
+      if let adapter = parameter.adapter {
+        #expect(adapter.scale == 2 && adapter.down.value.shape[0] == 3)
+        #expect(adapter.up.value.values.contains { $0 != 0 }, "\(name)")
+      }
+    }
+    #expect(teacher.parameters.map(\.value.values) == kept)
+    #expect(teacher.parameters.allSatisfy { $0.gradient == nil && !$0.isFrozen || $0.name == "pos_embed" })
+  }
+
+  /// The first steps by the definition: no averages, no parts, the same optimizer and batches.
+  @Test func trainsByTheDefinition() throws {
+    let plan = plan {
+      $0.microBatch = 6
+      $0.milestones = [0.25]
+      $0.distillationWeight = 0.4
+      $0.weightDecay = 0.01
+    }
+    let teacher = try TinyModel.make()
+    let run = try finetuning(plan, teacher: teacher)
+    let model = try Graft(fresh: plan, teacher: teacher).model
+    let trained = model.parameters.filter { !$0.isFrozen }
+    for parameter in trained { parameter.value = parameter.value.copied() }
+    let optimizer = AdamW(trained, weightDecay: 0.01)
+    let diffusion = try GaussianDiffusion(spacing: "")
+    let dataset = TinyModel.latents(seed: 1)
+    var random = RandomStream(seed: plan.seed, name: "finetuning")
+    for step in 0..<5 {
+      let batch = dataset.batch(6, random: &random, nullClass: 3, labelDropout: 0.1)
+      let noisy = diffusion.noisy(batch.latents, noise: batch.noise, steps: batch.steps)
+      let conditioning = DiT.Conditioning(
+        timesteps: batch.steps.map(Float.init), labels: batch.labels)
+      let tape = Tape()
+      let output = model(Value(constant: noisy), conditioning, on: tape)
+      let target = teacher.predict(noisy, conditioning)
+      let gradient = diffusion.lossGradient(
+        modelOutput: output.tensor, start: batch.latents, latents: noisy, noise: batch.noise,
+        steps: batch.steps)
+      var distance = 0.0
+      for index in 0..<gradient.count {
+        let difference = output.tensor[index] - target[index]
+        distance += Double(difference) * Double(difference) / Double(gradient.count)
+        gradient[index] += 0.4 * 2 * difference / Float(gradient.count)
+      }
+      let terms = diffusion.trainingLoss(
+        modelOutput: output.tensor, start: batch.latents, latents: noisy, noise: batch.noise,
+        steps: batch.steps)
+      let mean = terms.loss.reduce(0) { $0 + Double($1) } / 6
+      tape.backward(output, gradient)
+      let rate = 2e-3 * min(1, Double(step + 1) / 3) * (step >= 3 ? 0.5 : 1)
+      let norm = optimizer.step(rate: Float(rate), clipNorm: 10)
+      let report = run.trainStep()
+      #expect(abs(report.losses.distillation - distance) < 1e-5 * distance)
+      #expect(abs(report.loss - mean - 0.4 * distance) < 1e-5 * report.loss, "step \(step)")
+      #expect(abs(report.gradientNorm - norm) < 1e-4 * norm)
+    }
+  }
+
+  /// An exported model has the keys of a plain one and draws what the finetuned one with its averages does.
+  @Test func adaptersAreMergedOnExport() throws {
+    let plan = plan {
+      $0.trained = .lora
+      $0.loraTargets = [.qkv, .fc2, .modulation]
+      $0.learningRate = 0.05
+    }
+    try withFolder { folder in
+      let teacher = try TinyModel.make()
+      let run = try finetuning(plan, teacher: teacher)
+      for _ in 0..<6 { _ = run.trainStep() }
+      let path = folder + "/model.safetensors"
+      try run.saveModel(
+        to: path,
+        teacherMetadata: try DiTFile.metadata(
+          config: TinyModel.config, classNames: [], name: "tiny"))
+      let file = try DiTFile(path: path)
+      #expect(try file.plan() == plan)
+      #expect(Set(file.tensors.names) == Set(run.model.parameters.map(\.name)))
+      let loaded = try file.load()
+      // The held-out loss is that of the averaged weights.
+      var measured = plan
+      measured.stage2.trained = .all
+      let graft = try Graft(plan: measured, teacher: teacher, checkpoints: [path])
+      #expect(loaded.parameters.map(\.value.values) == graft.model.parameters.map(\.value.values))
+      let exported = try Finetuning(
+        graft: graft, dataset: TinyModel.latents(seed: 1), heldOut: TinyModel.latents(seed: 2))
+      let (before, after) = (
+        try finetuning(plan, teacher: teacher).heldOutLoss(), exported.heldOutLoss()
+      )
+      #expect(abs(after - run.heldOutLoss()) < 1e-5 * after)
+      #expect(abs(after - before) > 1e-3 * before, "nothing was learnt")
+    }
+  }
+
+  /// A model that was finetuned everywhere gives a graft all its weights, operators alone give theirs.
+  @Test func wholeModelsGiveAllTheirWeights() throws {
+    try withFolder { folder in
+      let teacher = try TinyModel.make()
+      let run = try finetuning(plan(), teacher: teacher)
+      for _ in 0..<3 { _ = run.trainStep() }
+      let path = folder + "/model.safetensors"
+      try run.saveModel(to: path, teacherMetadata: [:])
+      let file = try SafetensorsFile(path: path)
+      func stored(_ name: String) throws -> [Float] { try file.floats(name) }
+
+      let same = try Graft(plan: plan(), teacher: teacher, checkpoints: [path])
+      #expect(same.freshSlots.isEmpty)
+      for parameter in same.model.parameters {
+        #expect(try parameter.value.values == stored(parameter.name), "\(parameter.name)")
+      }
+      // One slot is replaced otherwise, one has the teacher's operator back.
+      var other = plan()
+      other.edits[attention] = OperatorSpec("swa")
+      other.edits[mlp] = nil
+      let mixed = try Graft(plan: other, teacher: teacher, checkpoints: [path])
+      #expect(mixed.freshSlots == [attention])
+      let teachers = Dictionary(
+        uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value.values) })
+      for parameter in mixed.model.parameters where !parameter.name.hasPrefix("blocks.1.attn.") {
+        let isTeachers = parameter.name.hasPrefix("blocks.0.mlp.")
+        let expected = isTeachers ? teachers[parameter.name] : try stored(parameter.name)
+        #expect(parameter.value.values == expected, "\(parameter.name)")
+      }
+      var foreign = plan()
+      foreign.model.contentHash = "else"
+      let error = #expect(throws: CheckpointError.self) {
+        try Graft(plan: foreign, teacher: teacher, checkpoints: [path])
+      }
+      #expect(error?.message.contains("was grafted from another model") == true)
+    }
+  }
+
+  @Test func learns() throws {
+    let plan = plan {
+      $0.learningRate = 1e-2
+      $0.batchSize = 16
+    }
+    let run = try finetuning(plan)
+    let before = run.heldOutLoss()
+    #expect(run.heldOutLoss() == before)
+    for _ in 0..<40 { _ = run.trainStep() }
+    #expect(run.heldOutLoss() < 0.8 * before)
+  }
+
+  @Test func aBatchThatIsNotFiniteLeavesTheWeightsAlone() throws {
+    var latents = TinyModel.latents(seed: 1)
+    latents.latents[3] = .nan
+    latents = LatentDataset(latents: latents.latents.rows(0..<1), labels: [0])
+    let run = try Finetuning(
+      graft: try Graft(fresh: plan(), teacher: try TinyModel.make()), dataset: latents,
+      heldOut: TinyModel.latents(seed: 2))
+    let before = values(run)
+    #expect(run.firstNonFinitePlace() == nil)
+    let report = run.trainStep()
+    #expect(!report.loss.isFinite && !report.gradientNorm.isFinite)
+    #expect(run.firstNonFinitePlace() == "x_embedder.out")
+    #expect(values(run) == before)
+  }
+
+  @Test func refusals() throws {
+    var empty = plan { $0.trained = .grafts }
+    empty.edits = [:]
+    let nothing = #expect(throws: PlanError.self) { try finetuning(empty) }
+    #expect(nothing?.key == "stage2.trained")
+    empty.stage2.trained = .lora
+    #expect(throws: Never.self) { try finetuning(empty) }
+
+    try withFolder { folder in
+      let path = folder + "/checkpoint.safetensors"
+      let run = try finetuning(plan())
+      try run.saveCheckpoint(to: path)
+      let other = try finetuning(plan { $0.learningRate = 1e-5 })
+      let changed = #expect(throws: CheckpointError.self) { try other.resume(from: path) }
+      #expect(changed?.message.contains("was written for another plan") == true)
+      try run.saveModel(to: path, teacherMetadata: [:])
+      let model = #expect(throws: CheckpointError.self) { try run.resume(from: path) }
+      #expect(model?.message.contains("is no stage 2 checkpoint") == true)
+    }
+  }
+}
