@@ -48,6 +48,8 @@ package enum Worker {
       switch request.job {
       case .distill(let planPath):
         text = try DistillJob(context: context, planPath: planPath).perform()
+      case .finetune(let planPath, let weights):
+        text = try FinetuneJob(context: context, planPath: planPath, weights: weights).perform()
       case .preview(let preview): text = try PreviewJob(context: context).perform(preview)
       case .analyze(let analyze): text = try AnalyzeJob(context: context).perform(analyze)
       }

@@ -31,8 +31,9 @@ package enum EventKind: Equatable, Sendable {
   case step(
     step: Int, total: Int, loss: Double, losses: [SlotID: Double], rate: Double,
     secondsLeft: Double)
-  /// Losses on samples that are never trained on.
-  case heldOut(step: Int, losses: [SlotID: Double])
+  /// Losses on samples that are never trained on: by slot, and the whole, which is their mean unless
+  /// it is given.
+  case heldOut(step: Int, loss: Double? = nil, losses: [SlotID: Double])
   /// A checkpoint is on disk; the path is relative to the run directory.
   case checkpointed(step: Int, path: String)
   /// The worker waits.
@@ -117,7 +118,10 @@ extension Event: Codable {
       return .step(
         step: try integer(.step), total: try integer(.total), loss: try real(.loss),
         losses: try losses(), rate: try real(.rate), secondsLeft: try real(.secondsLeft))
-    case .heldOut: return .heldOut(step: try integer(.step), losses: try losses())
+    case .heldOut:
+      return .heldOut(
+        step: try integer(.step), loss: try container.decodeIfPresent(Double.self, forKey: .loss),
+        losses: try losses())
     case .checkpointed: return .checkpointed(step: try integer(.step), path: try text(.path))
     case .paused: return .paused(step: try integer(.step))
     case .resumed: return .resumed(step: try integer(.step))
@@ -157,9 +161,10 @@ extension Event: Codable {
       try container.encode(losses, forKey: .losses)
       try container.encode(rate, forKey: .rate)
       try container.encode(secondsLeft, forKey: .secondsLeft)
-    case .heldOut(let step, let losses):
+    case .heldOut(let step, let loss, let losses):
       try container.encode(Name.heldOut, forKey: .kind)
       try container.encode(step, forKey: .step)
+      try container.encodeIfPresent(loss, forKey: .loss)
       try container.encode(losses, forKey: .losses)
     case .checkpointed(let step, let path):
       try container.encode(Name.checkpointed, forKey: .kind)

@@ -4,6 +4,9 @@ import Foundation
 package enum Job: Equatable, Sendable {
   /// Stage 1 of the plan in the run directory; `planPath` is relative to that directory.
   case distill(planPath: String)
+  /// Stage 2 of the plan in the run directory, from the weights of checkpoints, later ones winning;
+  /// slots that none of them trained start fresh.
+  case finetune(planPath: String, weights: [String])
   /// Images of teacher and graft from the same noise.
   case preview(PreviewRequest)
   /// Activation statistics and attention locality of a model.
@@ -13,6 +16,7 @@ package enum Job: Equatable, Sendable {
   package var kind: String {
     switch self {
     case .distill: "distill"
+    case .finetune: "finetune"
     case .preview: "preview"
     case .analyze: "analyze"
     }
@@ -85,15 +89,20 @@ extension Job: Codable {
   private enum CodingKeys: String, CodingKey {
     case kind
     case planPath = "plan_path"
-    case request
+    case weights, request
   }
 
-  /// Reads `{"kind": "distill", "plan_path": …}` or `{"kind": …, "request": {…}}`.
+  /// Reads `{"kind": "distill", "plan_path": …}`, with `"weights": […]` for `finetune`, or
+  /// `{"kind": …, "request": {…}}`.
   package init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: CodingKeys.self)
     switch try container.decode(String.self, forKey: .kind) {
     case "distill":
       self = .distill(planPath: try container.decode(String.self, forKey: .planPath))
+    case "finetune":
+      self = .finetune(
+        planPath: try container.decode(String.self, forKey: .planPath),
+        weights: try container.decode([String].self, forKey: .weights))
     case "preview":
       self = .preview(try container.decode(PreviewRequest.self, forKey: .request))
     case "analyze":
@@ -110,6 +119,9 @@ extension Job: Codable {
     try container.encode(kind, forKey: .kind)
     switch self {
     case .distill(let planPath): try container.encode(planPath, forKey: .planPath)
+    case .finetune(let planPath, let weights):
+      try container.encode(planPath, forKey: .planPath)
+      try container.encode(weights, forKey: .weights)
     case .preview(let request): try container.encode(request, forKey: .request)
     case .analyze(let request): try container.encode(request, forKey: .request)
     }

@@ -38,6 +38,30 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   /// The directory of sample images.
   package var samplesPath: String { "\(path)/samples" }
 
+  /// The path of a file that a request names, relative to the run or absolute.
+  package func resolve(_ name: String) -> String {
+    name.hasPrefix("/") ? name : "\(path)/\(name)"
+  }
+
+  /// The file with the newest weights that a training has left: operators of a distillation, the whole
+  /// model of a finetuning.
+  ///
+  /// - Throws: `RunError` if the run is no training or has left none yet.
+  package func trainedWeights() throws -> String {
+    let names: [String]
+    switch try request().job {
+    case .distill: names = ["operators.safetensors", "latest.safetensors"]
+    case .finetune: names = ["model.safetensors"]
+    case .preview, .analyze:
+      throw RunError("\(path): trains nothing; name a run of 'espalier distill' or 'finetune'")
+    }
+    let paths = names.map { "\(checkpointsPath)/\($0)" }
+    guard let found = paths.first(where: FileManager.default.fileExists(atPath:)) else {
+      throw RunError("\(path): has no checkpoint yet; wait for its first one")
+    }
+    return found
+  }
+
   /// Where runs are kept: `$ESPALIER_RUNS`, else `$XDG_STATE_HOME/espalier/runs`, else
   /// `~/.local/state/espalier/runs`.
   package static func defaultRoot(

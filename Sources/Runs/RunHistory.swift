@@ -50,7 +50,7 @@ package struct RunHistory: Equatable, Sendable {
   package private(set) var meanLoss: [LossPoint] = []
   /// Held-out loss by slot.
   package private(set) var heldOut: [SlotID: [LossPoint]] = [:]
-  /// Mean held-out loss over the slots.
+  /// Held-out loss of the whole, which is the mean over the slots where they have losses of their own.
   package private(set) var meanHeldOut: [LossPoint] = []
   /// Images in the order they were written.
   package private(set) var samples: [SampleImage] = []
@@ -102,13 +102,13 @@ package struct RunHistory: Equatable, Sendable {
       for (id, value) in losses {
         Self.add(LossPoint(step: step, value: value), to: &self.losses[id, default: []])
       }
-    case .heldOut(let step, let losses):
+    case .heldOut(let step, let loss, let losses):
       for (id, value) in losses {
         Self.add(LossPoint(step: step, value: value), to: &heldOut[id, default: []])
       }
-      if !losses.isEmpty {
-        let mean = losses.values.reduce(0, +) / Double(losses.count)
-        Self.add(LossPoint(step: step, value: mean), to: &meanHeldOut)
+      let mean = losses.isEmpty ? nil : losses.values.reduce(0, +) / Double(losses.count)
+      if let value = loss ?? mean {
+        Self.add(LossPoint(step: step, value: value), to: &meanHeldOut)
       }
     case .checkpointed(let step, let path):
       self.step = step

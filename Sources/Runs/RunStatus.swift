@@ -41,8 +41,10 @@ package struct RunStatus: Equatable, Sendable {
   package var losses: [SlotID: Double]
   /// First and last held-out loss by slot.
   package var heldOut: [SlotID: HeldOutChange]
+  /// First and last held-out loss of the whole; `nil` before the first.
+  package var meanHeldOut: HeldOutChange?
 
-  /// First and last held-out loss of a slot.
+  /// First and last of some held-out losses.
   package struct HeldOutChange: Equatable, Sendable {
     /// The first measurement, before or early in training.
     package let first: Double
@@ -71,10 +73,13 @@ package struct RunStatus: Equatable, Sendable {
     isSilent = (isRunning || state == .paused) && age > Self.silenceLimit
     loss = history.meanLoss.last?.value
     losses = history.losses.compactMapValues { $0.last?.value }
-    heldOut = history.heldOut.compactMapValues { series in
-      guard let first = series.first, let last = series.last else { return nil }
-      return HeldOutChange(first: first.value, last: last.value)
-    }
+    heldOut = history.heldOut.compactMapValues(Self.change)
+    meanHeldOut = Self.change(history.meanHeldOut)
+  }
+
+  private static func change(_ series: [LossPoint]) -> HeldOutChange? {
+    guard let first = series.first, let last = series.last else { return nil }
+    return HeldOutChange(first: first.value, last: last.value)
   }
 
   private static func state(_ history: RunHistory, _ isWorkerAlive: Bool?) -> RunState {

@@ -25,6 +25,10 @@ private let golden: [(EventKind, String)] = [
     #"{"kind":"held_out","losses":{"12.mlp":"inf"},"step":50,"t":1.5,"v":1}"#
   ),
   (
+    .heldOut(step: 50, loss: 0.5, losses: [:]),
+    #"{"kind":"held_out","loss":0.5,"losses":{},"step":50,"t":1.5,"v":1}"#
+  ),
+  (
     .checkpointed(step: 50, path: "checkpoints/50.safetensors"),
     #"{"kind":"checkpointed","path":"checkpoints/50.safetensors","step":50,"t":1.5,"v":1}"#
   ),

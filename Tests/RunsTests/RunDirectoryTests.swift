@@ -45,6 +45,7 @@ import Testing
   @Test func everyJobRoundTrips() throws {
     let jobs: [Job] = [
       .distill(planPath: "plan.json"),
+      .finetune(planPath: "plan.json", weights: ["/runs/a/checkpoints/operators.safetensors"]),
       .preview(
         PreviewRequest(
           modelPath: "demo", planPath: "plan.json", weights: ["a", "b"], classLabel: 3, seed: .max)),
@@ -58,6 +59,31 @@ import Testing
       #expect(try run.request() == request)
       #expect(run.id.contains(job.kind))
     }
+  }
+
+  @Test func newestWeightsOfATraining() throws {
+    func run(_ job: Job) throws -> RunDirectory {
+      var request = scratch.request()
+      request.job = job
+      return try RunDirectory.create(root: scratch.path, job: request)
+    }
+    func leave(_ name: String, in run: RunDirectory) throws {
+      try Data().write(to: URL(fileURLWithPath: "\(run.checkpointsPath)/\(name)"))
+    }
+    let distilled = try run(.distill(planPath: "plan.json"))
+    let none = #expect(throws: RunError.self) { try distilled.trainedWeights() }
+    #expect(none?.message.contains("has no checkpoint yet") == true)
+    try leave("latest.safetensors", in: distilled)
+    #expect(try distilled.trainedWeights().hasSuffix("/checkpoints/latest.safetensors"))
+    try leave("operators.safetensors", in: distilled)
+    #expect(try distilled.trainedWeights().hasSuffix("/checkpoints/operators.safetensors"))
+    let finetuned = try run(.finetune(planPath: "plan.json", weights: []))
+    try leave("latest.safetensors", in: finetuned)
+    #expect(throws: RunError.self) { try finetuned.trainedWeights() }
+    try leave("model.safetensors", in: finetuned)
+    #expect(try finetuned.trainedWeights().hasSuffix("/checkpoints/model.safetensors"))
+    let analysis = try run(.analyze(AnalyzeRequest(modelPath: "demo")))
+    #expect(throws: RunError.self) { try analysis.trainedWeights() }
   }
 
   @Test func requestOfVersion1() throws {

@@ -68,6 +68,7 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     #expect(running.rate == 2 && running.secondsLeft == 2.5)
     #expect(running.loss == 0.3 && running.losses == [slot: 0.3])
     #expect(running.heldOut[slot]?.first == 0.5 && running.heldOut[slot]?.last == 0.25)
+    #expect(running.meanHeldOut == running.heldOut[slot])
     #expect(!running.isSilent)
     // Rates of a dead worker would mislead.
     let lost = status([begin, step(5, 0.3)], alive: false)
@@ -105,6 +106,9 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     history.apply(Event(.sampled(role: .teacher, path: "t.png", classLabel: 3, seed: 4)))
     history.apply(Event(.progress(done: 2, total: 9, label: "sampling"), time: 7))
     #expect(history.meanHeldOut == [LossPoint(step: 1, value: 2)])
+    history.apply(Event(.heldOut(step: 4, loss: 7, losses: [:])))
+    #expect(history.meanHeldOut.last == LossPoint(step: 4, value: 7))
+    #expect(history.heldOut[slot]?.count == 1)
     #expect(history.messages == ["hello"])
     #expect(history.samples.map(\.path) == ["t.png"])
     #expect(history.step == 2 && history.total == 9 && history.label == "sampling")

@@ -1,0 +1,83 @@
+import Checkpoints
+import Foundation
+import Grafting
+import Models
+import Plans
+import Runs
+
+/// Stage 2 of a plan in a run directory.
+///
+/// Leaves `checkpoints/latest.safetensors` (from which it resumes) and, at every checkpoint,
+/// `checkpoints/model.safetensors`: the grafted model with its averaged weights and the plan embedded.
+struct FinetuneJob {
+  let context: JobContext
+  let planPath: String
+  let weights: [String]
+
+  func perform() throws -> String {
+    let plan = try GraftPlan.load(path: context.run.resolve(planPath))
+    let files = try ModelFiles(plan.model.path)
+    try plan.check(against: try files.reference())
+    let settings = plan.stage2
+    try context.emit(.started(pid: getpid(), totalSteps: settings.steps))
+    let data = try TrainingData(
+      files, samples: settings.steps * settings.batchSize,
+      heldOutSamples: settings.heldOutSamples, context: context)
+    let file = try files.open()
+    let finetuning = try Finetuning(
+      graft: try graft(plan, teacher: try file.load()), dataset: data.training,
+      heldOut: data.heldOut)
+    let loop = TrainingLoop(
+      context: context, steps: settings.steps, heldOutEvery: settings.heldOutEvery,
+      checkpointEvery: settings.checkpointEvery,
+      rate: ("stage2.learning_rate", settings.learningRate))
+    try loop.run(
+      FinetuneTraining(finetuning: finetuning, teacherMetadata: try file.metadata()))
+    return "\(settings.steps) steps; finetuned model in checkpoints/model.safetensors"
+  }
+
+  /// The graft with the weights that the run was given; a resumed run has its own.
+  private func graft(_ plan: GraftPlan, teacher: DiT) throws -> Graft {
+    let checkpoint = "\(context.run.checkpointsPath)/latest.safetensors"
+    if FileManager.default.fileExists(atPath: checkpoint) {
+      return try Graft(fresh: plan, teacher: teacher)
+    }
+    let graft = try Graft(plan: plan, teacher: teacher, checkpoints: weights)
+    guard weights.isEmpty || plan.edits.isEmpty || graft.freshSlots.count < plan.edits.count else {
+      throw CheckpointError(
+        "\(weights.joined(separator: ", ")): no operator in it was trained as the plan has it; give the"
+          + " checkpoint of a run of this plan")
+    }
+    if !graft.freshSlots.isEmpty {
+      let list = graft.freshSlots.map(\.description).joined(separator: ", ")
+      try context.emit(.message("fresh weights in \(list)"))
+    }
+    return graft
+  }
+}
+
+/// Stage 2 as a job takes it.
+private struct FinetuneTraining: Training {
+  let finetuning: Finetuning
+  let teacherMetadata: [String: String]
+
+  var step: Int { finetuning.step }
+
+  func takeStep() -> TrainingLoss {
+    let report = finetuning.trainStep()
+    // A step whose gradient is not finite was not taken either.
+    return TrainingLoss(report.gradientNorm.isFinite ? report.loss : .nan)
+  }
+
+  func heldOut() -> TrainingLoss { TrainingLoss(finetuning.heldOutLoss()) }
+
+  func placeOfFailure() -> String? { finetuning.firstNonFinitePlace() ?? "the gradient" }
+
+  func save(in folder: String) throws {
+    try finetuning.saveCheckpoint(to: "\(folder)/latest.safetensors")
+    try finetuning.saveModel(
+      to: "\(folder)/model.safetensors", teacherMetadata: teacherMetadata)
+  }
+
+  func resume(from path: String) throws { try finetuning.resume(from: path) }
+}
