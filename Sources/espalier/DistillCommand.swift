@@ -31,22 +31,9 @@ struct DistillCommand: ParsableCommand {
       }
     }
     try loaded.check(against: try ModelFiles(loaded.model.path), file: plan)
-    let run = try RunDirectory.create(
-      root: runs.root,
-      job: JobRequest(
-        job: .distill(planPath: "plan.json"), name: loaded.name, codeVersion: espalierVersion,
-        seed: loaded.seed, modelHash: loaded.model.contentHash),
-      plan: loaded)
-    _ = try WorkerLauncher.start(executable: try WorkerLauncher.currentExecutable(), run: run)
-    if detach {
-      if output.json {
-        try output.printJSON(["run": run.path])
-      } else {
-        print(run.path)
-      }
-      return
-    }
-    try RunReport.follow(run, output: output)
+    try RunReport.launch(
+      .distill(planPath: "plan.json"), plan: loaded, root: runs.root, detach: detach,
+      output: output)
   }
 }
 
@@ -65,11 +52,24 @@ struct RunReport: Encodable {
       uniqueKeysWithValues: status.heldOut.map { id, change in
         (id.description, ["first": change.first, "last": change.last])
       })
-    func mean(_ values: [Double]) -> Double? {
-      values.isEmpty ? nil : values.reduce(0, +) / Double(values.count)
-    }
-    meanHeldOutFirst = mean(status.heldOut.values.map(\.first))
-    meanHeldOutLast = mean(status.heldOut.values.map(\.last))
+    meanHeldOutFirst = status.meanHeldOut?.first
+    meanHeldOutLast = status.meanHeldOut?.last
+  }
+
+  /// Starts a worker on a plan, and follows it unless it shall be left alone.
+  static func launch(
+    _ job: Job, plan: GraftPlan, root: String, detach: Bool, output: OutputOptions
+  ) throws {
+    let run = try RunDirectory.create(
+      root: root,
+      job: JobRequest(
+        job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
+        modelHash: plan.model.contentHash),
+      plan: plan)
+    _ = try WorkerLauncher.start(executable: try WorkerLauncher.currentExecutable(), run: run)
+    guard detach else { return try follow(run, output: output) }
+    if output.json { return try output.printJSON(["run": run.path]) }
+    print(run.path)
   }
 
   /// Shows a run's progress on standard error until it ends; Ctrl-C cancels it softly, a second one
@@ -133,7 +133,9 @@ struct RunReport: Encodable {
       print("  \(id)  held-out \(short(change.first)) -> \(short(change.last))")
     }
     if let first = report.meanHeldOutFirst, let last = report.meanHeldOutLast {
-      print("mean held-out loss \(short(first)) -> \(short(last)) (x \(short(last / first)))")
+      print(
+        "\(status.heldOut.isEmpty ? "" : "mean ")held-out loss \(short(first)) -> \(short(last)) (x \(short(last / first)))"
+      )
     }
   }
 }

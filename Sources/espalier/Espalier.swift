@@ -11,8 +11,9 @@ struct Espalier: ParsableCommand {
     version: espalierVersion,
     subcommands: [
       ExploreCommand.self,
-      PlanCommand.self, DistillCommand.self, SampleCommand.self, EvaluateCommand.self,
-      AnalyzeCommand.self, RunsCommand.self, InspectCommand.self, ConvertCommand.self,
+      PlanCommand.self, DistillCommand.self, FinetuneCommand.self, SampleCommand.self,
+      EvaluateCommand.self, AnalyzeCommand.self, RunsCommand.self, InspectCommand.self,
+      ConvertCommand.self,
       PretrainCommand.self,
       ParityCommand.self,
       ShapesCommand.self, WorkerCommand.self, BenchCommand.self,

@@ -55,6 +55,9 @@ struct RunsCommand: ParsableCommand {
       for (id, change) in status.heldOut.sorted(by: { $0.key < $1.key }) {
         print("  \(id)  held-out \(short(change.first)) -> \(short(change.last))")
       }
+      if status.heldOut.isEmpty, let change = status.meanHeldOut {
+        print("  held-out \(short(change.first)) -> \(short(change.last))")
+      }
       let log = run.logTail()
       if !log.isEmpty { print("log:\n\(log)") }
     }
@@ -126,15 +129,18 @@ struct RunSelection: ParsableArguments {
   @Argument(help: "The run's id, a unique beginning of it, or its path.") var id: String
   @OptionGroup var runs: RunsOptions
 
-  func run() throws -> RunDirectory {
+  func run() throws -> RunDirectory { try Self.find(id, root: runs.root) }
+
+  /// The run below `root` with an id or a unique beginning of it, or the one at a path.
+  static func find(_ id: String, root: String) throws -> RunDirectory {
     if id.contains("/") { return try RunDirectory.open(id) }
-    let all = RunDirectory.list(root: runs.root)
+    let all = RunDirectory.list(root: root)
     if let exact = all.first(where: { $0.id == id }) { return exact }
     let matches = all.filter { $0.id.hasPrefix(id) }
     guard matches.count == 1, let match = matches.first else {
       let found = matches.isEmpty ? "no run begins" : "\(matches.count) runs begin"
       throw RunError(
-        "\(runs.root): \(found) with '\(id)', expected one; 'espalier runs' lists them")
+        "\(root): \(found) with '\(id)', expected one; 'espalier runs' lists them")
     }
     return match
   }

@@ -41,8 +41,12 @@ extension Scratch {
     return name
   }
 
-  /// Writes `plan.json` for the tiny model: Hyena-X in block 1, a narrow MLP in block 0.
-  func tinyPlan(steps: Int = 3, batch: Int = 2, checkpointEvery: Int = 5) throws {
+  /// Writes `plan.json` for the tiny model: Hyena-X in block 1, a narrow MLP in block 0; both stages of
+  /// the same length.
+  func tinyPlan(
+    steps: Int = 3, batch: Int = 2, checkpointEvery: Int = 5,
+    _ change: (inout GraftPlan) -> Void = { _ in }
+  ) throws {
     let model = try tinyModel()
     var plan = GraftPlan(named: "tiny", model: try ModelFiles("\(path)/\(model)").reference())
     plan.edits[SlotID(block: 1, slot: .attention)] = OperatorSpec(
@@ -54,6 +58,13 @@ extension Scratch {
     plan.stage1.heldOutSamples = 4
     plan.stage1.heldOutEvery = 50
     plan.stage1.checkpointEvery = checkpointEvery
+    plan.stage2.steps = steps
+    plan.stage2.batchSize = batch
+    plan.stage2.warmupSteps = 1
+    plan.stage2.heldOutSamples = 4
+    plan.stage2.heldOutEvery = 50
+    plan.stage2.checkpointEvery = checkpointEvery
+    change(&plan)
     try plan.save(to: "\(path)/plan.json")
   }
 }
