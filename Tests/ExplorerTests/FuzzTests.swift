@@ -45,7 +45,8 @@ import Explorer
   /// Facts in any order, also ones that nobody asked for.
   private func answer(_ state: inout AppState, _ random: inout Random) {
     let facts: [Action] = [
-      .distillationStarted(id: "r3", plan: state.plan), .distillationFailed("no"),
+      .trainingStarted(id: "r3", plan: state.plan, kind: .distill),
+      .trainingStarted(id: "r3", plan: state.plan, kind: .finetune), .trainingFailed("no"),
       .runsScanned([]),
       .runsScanned([Samples.record("r3", "a", .running, step: random.below(400))]),
       .runsScanned([Samples.record("r3", "a", .lost, step: 3)]),

@@ -120,7 +120,8 @@ import Explorer
     var plan = GraftPlan(named: "one", model: Samples.model)
     plan.edits[Samples.attention(1)] = Samples.hyena
     guard
-      case .distillationStarted(let id, let started)? = work.perform(.startDistillation(plan)).first
+      case .trainingStarted(let id, let started, .distill)? =
+        work.perform(.startTraining(plan, kind: .distill, weightsFrom: nil)).first
     else {
       Issue.record("not started")
       return
@@ -152,6 +153,33 @@ import Explorer
     #expect(reread.losses[Samples.attention(1)]?.count == 2)
   }
 
+  /// Finetuning takes the operators that a distillation left.
+  @Test func finetuningStartsFromADistillation() throws {
+    let worker = try script(
+      """
+      echo '{"v":1,"t":1,"kind":"started","pid":'$$',"total_steps":2}' >> $events
+      touch $run/checkpoints/operators.safetensors
+      echo '{"v":1,"t":3,"kind":"finished","outcome":"done","text":"ok"}' >> $events
+      """)
+    let work = work(worker)
+    let plan = Samples.oddPlan()
+    func start(_ kind: RunRecord.Kind, from id: String?) throws -> String {
+      let actions = work.perform(.startTraining(plan, kind: kind, weightsFrom: id))
+      guard case .trainingStarted(let id, plan, kind)? = actions.first else {
+        throw PlanError(key: nil, "\(actions)")
+      }
+      _ = look(work, until: Self.isEnded)
+      return id
+    }
+    let first = try start(.distill, from: nil)
+    let second = try RunDirectory.open("\(root)/\(try start(.finetune, from: first))")
+    let operators = "\(root)/\(first)/checkpoints/operators.safetensors"
+    #expect(
+      try second.request().job == .finetune(planPath: "plan.json", weights: [operators]))
+    let third = try RunDirectory.open("\(root)/\(try start(.finetune, from: nil))")
+    #expect(try third.request().job == .finetune(planPath: "plan.json", weights: []))
+  }
+
   @Test func deadWorkersAreLostAndControlsAreWritten() throws {
     let worker = try script(
       """
@@ -160,8 +188,8 @@ import Explorer
       """)
     let work = work(worker)
     guard
-      case .distillationStarted(let id, _)? =
-        work.perform(.startDistillation(Samples.oddPlan())).first
+      case .trainingStarted(let id, _, _)? =
+        work.perform(.startTraining(Samples.oddPlan(), kind: .distill, weightsFrom: nil)).first
     else {
       Issue.record("not started")
       return
@@ -184,8 +212,8 @@ import Explorer
   @Test func workersThatCannotStartAreReported() {
     let work = work(folder + "/nothing")
     guard
-      case .distillationFailed(let reason)? =
-        work.perform(.startDistillation(Samples.oddPlan())).first
+      case .trainingFailed(let reason)? =
+        work.perform(.startTraining(Samples.oddPlan(), kind: .distill, weightsFrom: nil)).first
     else {
       Issue.record("started")
       return

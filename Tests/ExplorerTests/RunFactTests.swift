@@ -20,19 +20,57 @@ import Explorer
     #expect(state.plan.stage1.steps == 123)
     #expect(state.plan.stage1.batchSize == 16)
     #expect(state.plan.stage1.learningRate == 2e-4)
-    #expect(effects == [.startDistillation(state.plan)])
+    #expect(effects == [.startTraining(state.plan, kind: .distill, weightsFrom: nil)])
     #expect(state.runs.isLaunching)
     #expect(state.reasonAgainst(.distil) == "the worker is being started")
 
     let plan = state.plan
-    #expect(update(&state, .distillationStarted(id: "r1", plan: plan)) == [.followRun(id: "r1")])
+    #expect(
+      update(&state, .trainingStarted(id: "r1", plan: plan, kind: .distill))
+        == [.followRun(id: "r1")])
     #expect(!state.runs.isLaunching)
     #expect(state.status(of: Samples.attention(1)).phase == .queued)
     type(&state, "u")
     #expect(state.plan.stage1.steps == Stage1Settings(hiddenSize: 64).steps)
   }
 
-  @Test func oneDistillationAtATime() {
+  @Test func finetuningStartsFromTheFollowedRun() {
+    var state = Samples.busy(Samples.small, step: 800, state: .done)
+    press(&state, "f")
+    type(&state, "77")
+    press(&state, .down)
+    type(&state, "16")
+    press(&state, .down)
+    type(&state, "2e-5")
+    let stage1 = state.plan.stage1
+    let effects = press(&state, .enter)
+    #expect(state.plan.stage2.steps == 77 && state.plan.stage2.batchSize == 16)
+    #expect(state.plan.stage2.learningRate == 2e-5 && state.plan.stage1 == stage1)
+    #expect(effects == [.startTraining(state.plan, kind: .finetune, weightsFrom: "r3")])
+
+    let plan = state.plan
+    _ = update(&state, .trainingStarted(id: "r4", plan: plan, kind: .finetune))
+    #expect(state.notice == .note("finetuning the model in the background"))
+    let record = Samples.record("r4", "hyena-odd", .running, step: 5, total: 77, kind: .finetune)
+    _ = update(&state, .runsScanned([record] + state.runs.records))
+    #expect(state.status(of: Samples.attention(1)).phase == .training)
+    #expect(state.runs.listed.first == record)
+    #expect(state.reasonAgainst(.finetune)?.contains("one training at a time") == true)
+    #expect(press(&state, "p") == [.control(id: "r4", .pause)])
+    type(&state, "u")
+    #expect(state.plan.stage2 == Stage2Settings())
+  }
+
+  /// Operators that were never trained start fresh; a plan without any finetunes the teacher.
+  @Test func finetuningNeedsNoDistillation() {
+    for var state in [edited(), Samples.state()] {
+      press(&state, "f")
+      let effects = press(&state, .enter)
+      #expect(effects == [.startTraining(state.plan, kind: .finetune, weightsFrom: nil)])
+    }
+  }
+
+  @Test func oneTrainingAtATime() {
     var state = Samples.busy(Samples.small)
     #expect(press(&state, "d").isEmpty)
     #expect(state.overlays.isEmpty)
@@ -42,7 +80,7 @@ import Explorer
   @Test func failureToStartIsSaid() {
     var state = edited()
     state.runs.isLaunching = true
-    _ = update(&state, .distillationFailed("the disk is full"))
+    _ = update(&state, .trainingFailed("the disk is full"))
     #expect(state.notice == .failure("the disk is full"))
     #expect(!state.runs.isLaunching && state.runs.focus == nil)
   }

@@ -71,6 +71,27 @@ enum Samples {
     return state
   }
 
+  /// The busy state with a finetuning in the place of its distillation.
+  static func finetuning(_ size: Size) -> AppState {
+    var state = busy(size, step: 800, state: .done)
+    var focus = FocusedRun(id: "r4", plan: oddPlan())
+    for step in 1...212 {
+      let loss = value(attention(14), step)
+      focus.history.apply(
+        Event(
+          .step(step: step, total: 1000, loss: loss, losses: [:], rate: 1.2, secondsLeft: 657),
+          time: now))
+      if step % 50 == 1 {
+        focus.history.apply(
+          Event(.heldOut(step: step, loss: loss + 0.006, losses: [:]), time: now))
+      }
+    }
+    state.runs.focus = focus
+    state.runs.records.insert(
+      record("r4", "hyena-odd", .running, step: 212, total: 1000, age: 177, kind: .finetune), at: 0)
+    return state
+  }
+
   static func record(
     _ id: String, _ name: String, _ state: RunState, step: Int = 0, total: Int = 400,
     age: Double = 60, kind: RunRecord.Kind = .distill

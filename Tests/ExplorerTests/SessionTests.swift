@@ -46,10 +46,10 @@ private final class PretendedWorld: EffectPerformer {
     switch effect {
     case .findAnalysis: actions.append(.analysisRead(Samples.analysis()))
     case .savePlan(let plan, let path, _): actions.append(.planSaved(plan, path: path))
-    case .startDistillation(let plan):
+    case .startTraining(let plan, let kind, _):
       self.plan = plan
       state = .running
-      actions.append(.distillationStarted(id: "r1", plan: plan))
+      actions.append(.trainingStarted(id: "r1", plan: plan, kind: kind))
     case .control(_, .pause): state = .paused
     case .control(_, .resume): state = .running
     case .control(_, .cancel): state = .cancelled
@@ -117,7 +117,7 @@ private final class PretendedWorld: EffectPerformer {
     let names = world.effects.map { String(describing: $0).prefix { $0 != "(" } }
     #expect(
       names == [
-        "findAnalysis", "savePlan", "startDistillation", "followRun", "control", "control",
+        "findAnalysis", "savePlan", "startTraining", "followRun", "control", "control",
         "startPreview",
       ])
     let texts = terminal.frames.map { $0.text() }

@@ -64,6 +64,22 @@ import Explorer
       }
     ),
     (
+      "finetune",
+      {
+        var state = Samples.busy($0, step: 800, state: .done)
+        press(&state, "f")
+        return state
+      }
+    ),
+    (
+      "finetuning",
+      {
+        var state = Samples.finetuning($0)
+        press(&state, "r")
+        return state
+      }
+    ),
+    (
       "quit",
       {
         var state = Samples.busy($0)

@@ -28,7 +28,10 @@ extension AppState {
         ? "no \(cursor.slot.title) operator was chosen yet: ⏎ chooses one" : nil
     case .undo: document.done.isEmpty ? "nothing to undo" : nil
     case .redo: document.undone.isEmpty ? "nothing to redo" : nil
-    case .distil: reasonAgainstDistilling
+    case .distil:
+      plan.edits.isEmpty
+        ? "nothing to distil: ⏎ puts another operator in a slot first" : reasonAgainstTraining
+    case .finetune: reasonAgainstTraining
     case .pause, .cancel: reasonAgainstControl(runs.focusRecord, followed: true)
     case .series, .scale:
       runs.focus == nil ? "no losses yet: d distils the plan, r opens an older run" : nil
@@ -64,19 +67,17 @@ extension AppState {
     }
   }
 
-  private var reasonAgainstDistilling: String? {
-    if plan.edits.isEmpty { return "nothing to distil: ⏎ puts another operator in a slot first" }
+  private var reasonAgainstTraining: String? {
     if runs.isLaunching { return "the worker is being started" }
-    if let alive = runs.records.first(where: { $0.kind == .distill && $0.isAlive }) {
-      return "\(alive.name) is \(alive.stateName); one distillation at a time (C cancels it)"
+    return runs.aliveTraining.map {
+      "\($0.name) is \($0.stateName); one training at a time (C cancels it)"
     }
-    return nil
   }
 
   private func reasonAgainstControl(_ record: RunRecord?, followed: Bool) -> String? {
     guard let record else {
       return followed
-        ? "no distillation is followed: d starts one, r lists them" : "there is no run here"
+        ? "no training is followed: d starts one, r lists them" : "there is no run here"
     }
     return record.isAlive ? nil : "\(record.name) is \(record.stateName) already"
   }
@@ -89,11 +90,11 @@ extension AppState {
       return runs.listed.isEmpty ? "there are no runs yet: d in the grid starts one" : nil
     case .accept:
       guard let selected else { return "there is no run to open" }
-      if selected.kind != .distill { return "only distillations can be opened" }
+      if !selected.kind.isTraining { return "only trainings can be opened" }
       return selected.modelHash == model.contentHash
         ? nil : "\(selected.name) is for another model"
     case .pause:
-      if let selected, selected.kind != .distill { return "only distillations can pause" }
+      if let selected, !selected.kind.isTraining { return "only trainings can pause" }
       return reasonAgainstControl(selected, followed: false)
     case .cancel:
       return reasonAgainstControl(selected, followed: false)

@@ -12,8 +12,8 @@ package enum Command: String, CaseIterable, Sendable {
   // Editing.
   case pick, configure, apply, clear, undo, redo
   case again = "repeat"
-  // Distilling.
-  case distil, pause, cancel, series, scale, runs
+  // Training.
+  case distil, finetune, pause, cancel, series, scale, runs
   // Looking.
   case preview, images, analyze
   case previewSettings = "preview-settings"

@@ -53,8 +53,9 @@ extension KeyBinding {
     grid(.edit, ["x", .delete], .clear, "restore the teacher's operator"),
 
     grid(.distil, ["d"], .distil, "distil the replaced operators", hint: hint("d", "distil", 2)),
-    grid(.distil, ["p"], .pause, "pause or resume the distillation"),
-    grid(.distil, ["C"], .cancel, "cancel the distillation"),
+    grid(.distil, ["f"], .finetune, "finetune the whole model, after distilling"),
+    grid(.distil, ["p"], .pause, "pause or resume the training"),
+    grid(.distil, ["C"], .cancel, "cancel the training"),
     grid(.distil, ["t"], .series, "plot the losses of the slot, their mean, or all"),
     grid(.distil, ["L"], .scale, "linear or logarithmic losses"),
     grid(.distil, ["r"], .runs, "list of runs", hint: hint("r", "runs", 9)),

@@ -15,8 +15,8 @@ extension FileWork {
     case .followRun(let id):
       watcher.follow(id, now: Date())
       return id.flatMap { id in watcher.history(id).map { [.historyRead(id: id, $0)] } } ?? []
-    case .startDistillation(let plan):
-      return [startDistillation(plan)]
+    case .startTraining(let plan, let kind, let weightsFrom):
+      return [startTraining(plan, kind, weightsFrom)]
     case .control(let id, let control):
       return request(control, of: id)
     case .findAnalysis(let again):
@@ -83,13 +83,25 @@ extension FileWork {
     }
   }
 
-  private func startDistillation(_ plan: GraftPlan) -> Action {
+  private func startTraining(
+    _ plan: GraftPlan, _ kind: RunRecord.Kind, _ weightsFrom: String?
+  ) -> Action {
     do {
-      let run = try start(.distill(planPath: "plan.json"), name: plan.name, plan: plan)
-      return .distillationStarted(id: run.id, plan: plan)
+      let job: Job =
+        kind == .finetune
+        ? .finetune(planPath: "plan.json", weights: try weights(of: weightsFrom))
+        : .distill(planPath: "plan.json")
+      let run = try start(job, name: plan.name, plan: plan)
+      return .trainingStarted(id: run.id, plan: plan, kind: kind)
     } catch {
-      return .distillationFailed("\(error)")
+      return .trainingFailed("\(error)")
     }
+  }
+
+  /// The newest weights of a run that is still there; none of no run.
+  private func weights(of id: String?) throws -> [String] {
+    guard let id, let run = watcher.run(id) else { return [] }
+    return [try run.trainedWeights()]
   }
 
   private func request(_ control: Control, of id: String) -> [Action] {
@@ -145,12 +157,8 @@ extension FileWork {
     var request = PreviewRequest(
       modelPath: model.path, classLabel: settings.classLabel, seed: settings.seed,
       steps: settings.steps, guidance: settings.guidance)
-    if let id = weightsFrom, let run = watcher.run(id),
-      let checkpoint = watcher.history(id)?.checkpoints.last
-    {
-      request.weights = ["\(run.path)/\(checkpoint.path)"]
-    }
     do {
+      request.weights = try weights(of: weightsFrom)
       let run = try start(.preview(request), name: plan?.name ?? Self.name(model), plan: plan)
       previews[run.id] = generation
       return [.previewStarted(generation: generation, runID: run.id)]

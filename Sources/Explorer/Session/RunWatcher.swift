@@ -145,6 +145,7 @@ struct RunTail {
   private static func kind(_ job: Job) -> RunRecord.Kind {
     switch job {
     case .distill: .distill
+    case .finetune: .finetune
     case .preview: .preview
     case .analyze: .analyze
     }

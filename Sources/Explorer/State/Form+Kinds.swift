@@ -46,17 +46,32 @@ extension Form {
 
   /// A form for the settings of activation distillation.
   static func distillation(_ settings: Stage1Settings) -> Form {
+    training(
+      .distill, steps: settings.steps, batchSize: settings.batchSize,
+      samples: "samples in each step's teacher pass", learningRate: settings.learningRate)
+  }
+
+  /// A form for the settings of finetuning.
+  static func finetuning(_ settings: Stage2Settings) -> Form {
+    training(
+      .finetune, steps: settings.steps, batchSize: settings.batchSize,
+      samples: "samples in each step", learningRate: settings.learningRate)
+  }
+
+  private static func training(
+    _ kind: RunRecord.Kind, steps: Int, batchSize: Int, samples: String, learningRate: Double
+  ) -> Form {
     Form(
-      purpose: .distillation,
+      purpose: .training(kind),
       fields: [
         Field(
-          "steps", "steps", Double(settings.steps), in: 1...1_000_000, isInteger: true,
+          "steps", "steps", Double(steps), in: 1...1_000_000, isInteger: true,
           summary: "optimizer steps"),
         Field(
-          "batch_size", "batch size", Double(settings.batchSize), in: 1...4096, isInteger: true,
-          unit: "samples", summary: "samples in each step's teacher pass"),
+          "batch_size", "batch size", Double(batchSize), in: 1...4096, isInteger: true,
+          unit: "samples", summary: samples),
         Field(
-          "learning_rate", "learning rate", settings.learningRate, in: 1e-7...1, isInteger: false,
+          "learning_rate", "learning rate", learningRate, in: 1e-7...1, isInteger: false,
           summary: "AdamW's highest rate, after warm-up"),
       ])
   }

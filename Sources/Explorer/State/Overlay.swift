@@ -49,8 +49,8 @@ package struct Form: Equatable, Sendable {
   package enum Purpose: Equatable, Sendable {
     /// The configuration of an operator for some slots.
     case configuration(operatorName: String, targets: [SlotID])
-    /// The settings of activation distillation.
-    case distillation
+    /// The settings of a training of the whole plan, distillation or finetuning.
+    case training(RunRecord.Kind)
     /// The settings of the preview.
     case preview
   }

@@ -5,9 +5,9 @@ import Runs
 package struct RunsState: Equatable, Sendable {
   /// Every run, newest first.
   package var records: [RunRecord] = []
-  /// The distillation whose marks and curves are shown.
+  /// The training whose marks and curves are shown.
   package var focus: FocusedRun?
-  /// Whether a distillation was asked for and has not been confirmed yet.
+  /// Whether a training was asked for and has not been confirmed yet.
   package var isLaunching = false
   /// Whether the run root was read at least once.
   package var isScanned = false
@@ -18,22 +18,30 @@ package struct RunsState: Equatable, Sendable {
   /// The record of the focused run.
   package var focusRecord: RunRecord? { focus.flatMap { record($0.id) } }
 
-  /// Runs worth a line: distillations, and other jobs only while they live.
+  /// Runs worth a line: trainings, and other jobs only while they live.
   package var listed: [RunRecord] {
-    records.filter { $0.kind == .distill || $0.isAlive }
+    records.filter { $0.kind.isTraining || $0.isAlive }
   }
+
+  /// The training that goes on now, if any.
+  package var aliveTraining: RunRecord? { records.first { $0.kind.isTraining && $0.isAlive } }
 }
 
 /// What the runs list says about one job.
 package struct RunRecord: Equatable, Sendable {
   /// What the job does.
   package enum Kind: String, Equatable, Sendable {
-    /// Activation distillation.
+    /// Activation distillation, stage 1.
     case distill
+    /// End-to-end finetuning, stage 2.
+    case finetune
     /// Sampling for the preview.
     case preview
     /// Statistics of the teacher.
     case analyze
+
+    /// Whether it trains a plan, and so has losses and checkpoints.
+    package var isTraining: Bool { self == .distill || self == .finetune }
   }
 
   /// The run directory's name.
@@ -103,7 +111,7 @@ package struct RunRecord: Equatable, Sendable {
   }
 }
 
-/// The distillation whose marks and curves are shown.
+/// The training whose marks and curves are shown.
 package struct FocusedRun: Equatable, Sendable {
   /// The run directory's name.
   package let id: String

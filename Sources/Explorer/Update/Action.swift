@@ -26,10 +26,10 @@ package enum Action: Equatable, Sendable {
   case runOpenFailed(String)
   /// The followed run's events were read.
   case historyRead(id: String, RunHistory)
-  /// A distillation was started.
-  case distillationStarted(id: String, plan: GraftPlan)
-  /// A distillation could not be started.
-  case distillationFailed(String)
+  /// A distillation or finetuning was started.
+  case trainingStarted(id: String, plan: GraftPlan, kind: RunRecord.Kind)
+  /// A distillation or finetuning could not be started.
+  case trainingFailed(String)
   /// A pause, resume or cancel request could not be written.
   case controlFailed(String)
 
@@ -73,8 +73,9 @@ package enum Effect: Equatable, Sendable {
   case openRun(id: String, adopt: Bool)
   /// Follow the events of one run only; nil follows none.
   case followRun(id: String?)
-  /// Make a run directory for a distillation and start its worker.
-  case startDistillation(GraftPlan)
+  /// Make a run directory for a distillation or finetuning and start its worker; `weightsFrom` names the
+  /// run whose weights finetuning starts from, nil starts the operators fresh.
+  case startTraining(GraftPlan, kind: RunRecord.Kind, weightsFrom: String?)
   /// Append a request to a run's controls.
   case control(id: String, Control)
   /// Read the teacher's statistics, or start a job that computes them; `again` does not look for earlier ones.

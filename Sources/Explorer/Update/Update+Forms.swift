@@ -81,8 +81,8 @@ extension AppState {
       if case .picker = overlay { overlays.removeLast() }
       if let spec = form.spec { put(spec, in: targets) }
       return []
-    case .distillation:
-      return startDistillation(values)
+    case .training(let kind):
+      return startTraining(kind, values)
     case .preview:
       preview.settings.classLabel = Int(values["class"] ?? 0)
       preview.settings.seed = UInt64(values["seed"] ?? 0)

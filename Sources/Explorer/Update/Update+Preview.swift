@@ -70,7 +70,7 @@ extension AppState {
   private mutating func startPreview() -> [Effect] {
     var effects: [Effect] = []
     if let old = preview.pending?.runID { effects.append(.control(id: old, .cancel)) }
-    let weights = previewWeights
+    let weights = trainedWeights
     preview.generation += 1
     preview.pending = Preview(
       generation: preview.generation, settings: preview.settings, edits: plan.edits,
@@ -83,7 +83,7 @@ extension AppState {
   }
 
   /// The followed run and the step of its newest checkpoint, when its weights fit the plan.
-  package var previewWeights: (runID: String, step: Int)? {
+  package var trainedWeights: (runID: String, step: Int)? {
     guard let focus = runs.focus, let trained = focus.plan,
       let step = focus.history.checkpoints.last?.step,
       plan.edits.contains(where: { trained.edits[$0.key] == $0.value })

@@ -2,11 +2,13 @@ import Plans
 import Runs
 
 extension AppState {
-  /// Starts, pauses or cancels a distillation, or changes how its losses are drawn.
+  /// Starts, pauses or cancels a training, or changes how its losses are drawn.
   mutating func distil(_ command: Command, argument: String?) -> [Effect] {
     switch command {
     case .distil:
       overlays.append(.form(.distillation(plan.stage1)))
+    case .finetune:
+      overlays.append(.form(.finetuning(plan.stage2)))
     case .pause:
       return runs.focusRecord.map { togglePause($0) } ?? []
     case .cancel:
@@ -43,11 +45,20 @@ extension AppState {
   }
 
   /// Stores the form's numbers in the plan and asks for the worker.
-  mutating func startDistillation(_ values: [String: Double]) -> [Effect] {
-    document.edit("settings of the distillation") { plan in
-      plan.stage1.steps = Int(values["steps"] ?? Double(plan.stage1.steps))
-      plan.stage1.batchSize = Int(values["batch_size"] ?? Double(plan.stage1.batchSize))
-      plan.stage1.learningRate = values["learning_rate"] ?? plan.stage1.learningRate
+  mutating func startTraining(_ kind: RunRecord.Kind, _ values: [String: Double]) -> [Effect] {
+    let weights = kind == .finetune ? trainedWeights?.runID : nil
+    let name = kind == .finetune ? "finetuning" : "distillation"
+    document.edit("settings of the \(name)") { plan in
+      func set(_ steps: inout Int, _ batchSize: inout Int, _ learningRate: inout Double) {
+        steps = Int(values["steps"] ?? Double(steps))
+        batchSize = Int(values["batch_size"] ?? Double(batchSize))
+        learningRate = values["learning_rate"] ?? learningRate
+      }
+      if kind == .finetune {
+        set(&plan.stage2.steps, &plan.stage2.batchSize, &plan.stage2.learningRate)
+      } else {
+        set(&plan.stage1.steps, &plan.stage1.batchSize, &plan.stage1.learningRate)
+      }
     }
     do {
       try plan.validate()
@@ -57,7 +68,7 @@ extension AppState {
     }
     runs.isLaunching = true
     notice = .note("starting the worker …")
-    return [.startDistillation(plan)]
+    return [.startTraining(plan, kind: kind, weightsFrom: weights)]
   }
 
   /// Acts in the list of runs.
@@ -110,12 +121,15 @@ extension AppState {
       notice = .failure(reason)
     case .historyRead(let id, let history):
       if runs.focus?.id == id { runs.focus?.history = history }
-    case .distillationStarted(let id, let plan):
+    case .trainingStarted(let id, let plan, let kind):
       runs.isLaunching = false
       runs.focus = FocusedRun(id: id, plan: plan)
-      notice = .note("distilling \(Format.count(plan.edits.count, "slot")) in the background")
+      let what =
+        kind == .finetune
+        ? "finetuning the model" : "distilling \(Format.count(plan.edits.count, "slot"))"
+      notice = .note("\(what) in the background")
       return [.followRun(id: id)]
-    case .distillationFailed(let reason):
+    case .trainingFailed(let reason):
       runs.isLaunching = false
       notice = .failure(reason)
     default:
@@ -139,7 +153,7 @@ extension AppState {
   /// Finds the work of an explorer that was here before.
   private mutating func reattach() -> [Effect] {
     let mine = runs.records.filter {
-      $0.kind == .distill && $0.modelHash == model.contentHash
+      $0.kind.isTraining && $0.modelHash == model.contentHash
     }
     if let alive = mine.first(where: \.isAlive) {
       let isUntouched = document.path == nil && plan.edits.isEmpty && document.done.isEmpty
@@ -148,15 +162,15 @@ extension AppState {
     let effects = followMatchingRun()
     if effects.isEmpty, let latest = mine.first, plan.edits.isEmpty {
       notice = .note(
-        "the last distillation, \(latest.name), is \(latest.stateName): r lists the runs")
+        "the last training, \(latest.name), is \(latest.stateName): r lists the runs")
     }
     return effects
   }
 
-  /// Follows the newest distillation that bears the plan's name, so that its losses and marks show.
+  /// Follows the newest training that bears the plan's name, so that its losses and marks show.
   mutating func followMatchingRun() -> [Effect] {
     let match = runs.records.first {
-      $0.kind == .distill && $0.modelHash == model.contentHash && $0.name == plan.name
+      $0.kind.isTraining && $0.modelHash == model.contentHash && $0.name == plan.name
     }
     guard let match, !plan.edits.isEmpty else {
       guard runs.focus != nil else { return [] }

@@ -21,8 +21,8 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .commanded(let command, let argument, let count):
     state.notice = nil
     return state.perform(command, argument: argument, count: count)
-  case .runsScanned, .runOpened, .runOpenFailed, .historyRead, .distillationStarted,
-    .distillationFailed, .controlFailed:
+  case .runsScanned, .runOpened, .runOpenFailed, .historyRead, .trainingStarted,
+    .trainingFailed, .controlFailed:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
@@ -140,7 +140,7 @@ extension AppState {
       return select(command, argument: argument, count: count)
     case .pick, .configure, .apply, .again, .clear, .undo, .redo:
       return edit(command, argument: argument, count: count)
-    case .distil, .pause, .cancel, .series, .scale, .runs:
+    case .distil, .finetune, .pause, .cancel, .series, .scale, .runs:
       return distil(command, argument: argument)
     case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
       .previousSeed,
@@ -167,7 +167,7 @@ extension AppState {
   private mutating func leave() -> [Effect] {
     if document.isModified {
       overlays.append(.confirm(.unsaved(.quit)))
-    } else if runs.records.contains(where: { $0.kind == .distill && $0.isAlive }) {
+    } else if runs.aliveTraining != nil {
       overlays.append(.confirm(.leaveRunning))
     } else {
       isFinished = true

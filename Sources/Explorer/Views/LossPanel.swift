@@ -43,6 +43,9 @@ struct LossPanel {
       return state.plan.edits.isEmpty
         ? "none: the plan replaces nothing yet" : "none yet: d distils the replaced operators"
     }
+    if state.chart.series != .mean, state.runs.focusRecord?.kind == .finetune {
+      return "finetuning has one loss, of the whole model; t shows it"
+    }
     if state.chart.series == .slot, focus.plan?.edits[state.cursor] == nil {
       return "this slot is not in the run; t shows the mean"
     }

@@ -183,7 +183,8 @@ struct FormView {
         ? targets[0].description
         : Format.count(targets.count, targets.first?.slot.slotName ?? "slot")
       return "\(OperatorCatalog.descriptor(named: name)?.title ?? name) for \(place)"
-    case .distillation: return "distil"
+    case .training(.finetune): return "finetune"
+    case .training: return "distil"
     case .preview: return "preview"
     }
   }
@@ -191,7 +192,8 @@ struct FormView {
   private var aboutLines: [String] {
     switch form.purpose {
     case .configuration: return configurationLines
-    case .distillation: return distillationLines
+    case .training(.finetune): return finetuningLines
+    case .training: return distillationLines
     case .preview: return ["teacher and graft start from the same noise"]
     }
   }
@@ -225,11 +227,28 @@ struct FormView {
     lines.append(
       "activations of the teacher, \(losses.sorted().joined(separator: " and ")) loss,"
         + " in the background")
-    if let rate = state.runs.focus?.history.rate, rate > 0, let steps = form.fields.first?.value {
-      lines.append(
-        "~\(Format.clock(steps / rate)) at \(Format.rate(rate)), the rate of the last run")
-    }
-    return lines
+    return lines + duration(of: .distill)
+  }
+
+  private var finetuningLines: [String] {
+    let start =
+      state.plan.edits.isEmpty
+      ? "nothing is replaced: the teacher itself"
+      : state.trainedWeights.map { weights in
+        let name = state.runs.record(weights.runID)?.name ?? weights.runID
+        return "from step \(weights.step) of \(name)"
+      } ?? "the operators start fresh: d distils them first"
+    return [
+      start, "the whole model, diffusion loss, in the background",
+    ] + duration(of: .finetune)
+  }
+
+  /// How long it takes at the rate of the followed run, if that is of the same kind.
+  private func duration(of kind: RunRecord.Kind) -> [String] {
+    guard state.runs.focusRecord?.kind == kind, let rate = state.runs.focus?.history.rate,
+      rate > 0, let steps = form.fields.first?.value
+    else { return [] }
+    return ["~\(Format.clock(steps / rate)) at \(Format.rate(rate)), the rate of the last run"]
   }
 }
 
@@ -251,11 +270,11 @@ struct QuestionView {
   }
 
   static func text(_ question: Question, _ state: AppState) -> [String] {
-    let runs = state.runs.records.contains { $0.kind == .distill && $0.isAlive }
+    let runs = state.runs.aliveTraining != nil
     switch question {
     case .unsaved(.quit):
       return ["The plan \(state.plan.name) has unsaved changes."]
-        + (runs ? ["The distillation goes on without the explorer."] : [])
+        + (runs ? ["The training goes on without the explorer."] : [])
     case .unsaved(let step):
       let what =
         switch step {
@@ -267,7 +286,7 @@ struct QuestionView {
       return ["\(what) would lose the unsaved changes of \(state.plan.name)."]
     case .leaveRunning:
       return [
-        "A distillation is running. It goes on without the explorer, which finds it again.",
+        "A training is running. It goes on without the explorer, which finds it again.",
         "Leave?",
       ]
     case .cancelRun(let id):

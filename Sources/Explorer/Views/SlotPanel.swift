@@ -76,18 +76,10 @@ struct SlotPanel {
 
   private func drawLosses(on frame: inout Frame, row: Int) -> Int {
     let kind = state.plan.stage1.loss(for: slot).rawValue.uppercased()
-    let status = state.status(of: slot)
-    guard let history = state.runs.focus?.history, status.phase != .pristine,
-      status.phase != .edited, status.phase != .stale
-    else {
-      let text =
-        switch status.phase {
-        case .edited: "\(kind) loss: d distils"
-        case .stale: "trained as \(trainedLabel)"
-        default: "not replaced"
-        }
+    guard let history = state.runs.focus?.history, lossRemark == nil else {
       frame.put(
-        Format.clip(text, inner.columns), column: inner.column, row: row, style: Theme.quiet)
+        Format.clip(lossRemark ?? "", inner.columns), column: inner.column, row: row,
+        style: Theme.quiet)
       return row + 2
     }
     let train = history.losses[slot] ?? []
@@ -97,6 +89,18 @@ struct SlotPanel {
     )
     drawLoss("held-out", heldOut.last?.value, heldOut.first?.value, &frame, row + 1)
     return row + 2
+  }
+
+  /// What is said of a slot that has no losses of its own.
+  private var lossRemark: String? {
+    switch state.status(of: slot).phase {
+    case .pristine: "not replaced"
+    case .edited:
+      "\(state.plan.stage1.loss(for: slot).rawValue.uppercased()) loss: d distils"
+    case .stale: "trained as \(trainedLabel)"
+    case .queued, .training, .trained, .failed:
+      state.runs.focusRecord?.kind == .finetune ? "trained with the whole model" : nil
+    }
   }
 
   private var trainedLabel: String {
