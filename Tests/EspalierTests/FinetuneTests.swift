@@ -46,7 +46,9 @@ import Testing
       let outcome = try scratch.run(arguments)
       #expect(outcome.code == 0, "\(outcome.complaint)")
     }
-    let again = try #require(RunDirectory.list(root: scratch.runs).first { $0 != run && $0 != distilled })
+    let known = [run, distilled]
+    let again = try #require(
+      RunDirectory.list(root: scratch.runs).first { !known.contains($0) })
     try wait(for: "the end") { again.status().state == .done }
     // It begins where the other ended.
     #expect(history(again).meanHeldOut.first?.value == change.1)

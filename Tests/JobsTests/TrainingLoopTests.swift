@@ -58,7 +58,7 @@ import Testing
       try train(Counter(), in: run)
       let history = history(run)
       #expect(history.meanHeldOut.map(\.step) == [0, 4, 8, 10])
-      #expect(history.meanHeldOut.map(\.value) == [2, 0.4, 2.0 / 9, 2.0 / 11])
+      #expect(history.meanHeldOut.allSatisfy { $0.value == 2 / Double($0.step + 1) })
       #expect(history.checkpoints.map(\.step) == [3, 6, 9, 10])
       #expect(history.meanLoss.last == LossPoint(step: 10, value: 0.1))
     }
@@ -70,13 +70,14 @@ import Testing
       training.divergesAt = 8
       let error = #expect(throws: RunError.self) { try train(training, in: run) }
       #expect(
-        error?.message == "\(run.path): step 8: the loss is not finite, first in blocks.3.out; the last"
-          + " good checkpoint is checkpoints/latest.safetensors of step 6; start a run with a lower"
+        error?.message == "\(run.path): step 8: the loss is not finite, first in blocks.3.out; the"
+          + " last good checkpoint is checkpoints/latest.safetensors of step 6; start a run with a lower"
           + " stage2.learning_rate than 0.5")
       #expect(history(run).checkpoints.map(\.step) == [3, 6])
       let again = Counter()
       try train(again, in: run)
-      #expect(again.step == 10 && history(run).messages == ["resumed at step 6 from its last checkpoint"])
+      #expect(again.step == 10)
+      #expect(history(run).messages == ["resumed at step 6 from its last checkpoint"])
     }
     try withRun { run in
       let training = Counter()

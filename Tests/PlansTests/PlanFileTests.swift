@@ -234,7 +234,7 @@ import Testing
       (#""qkv", "adaLN_modulation.1""#, "", 62, "stage2.lora_targets", "at least one layer"),
       (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 62, "stage2.lora_targets", "none twice"),
       (#""recompute": true"#, #""recompute": 1"#, 63, "stage2.recompute", "true or false"),
-      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 50, "stage2.milestones", "found 1.5"),
+      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 51, "stage2.milestones", "found 1.5"),
       (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 63, "stage2.dropout", "unknown"),
       (#""seed": 18446744073709551615"#, #""seed": -1"#, 65, "seed", "a whole number from 0 up"),
       (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 65, "note", "unknown key"),

@@ -106,7 +106,7 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     history.apply(Event(.sampled(role: .teacher, path: "t.png", classLabel: 3, seed: 4)))
     history.apply(Event(.progress(done: 2, total: 9, label: "sampling"), time: 7))
     #expect(history.meanHeldOut == [LossPoint(step: 1, value: 2)])
-    history.apply(Event(.heldOut(step: 4, loss: 7, losses: [:])))
+    history.apply(Event(.heldOut(step: 4, loss: 7, losses: [:]), time: 7))
     #expect(history.meanHeldOut.last == LossPoint(step: 4, value: 7))
     #expect(history.heldOut[slot]?.count == 1)
     #expect(history.messages == ["hello"])

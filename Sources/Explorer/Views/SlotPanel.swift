@@ -99,7 +99,7 @@ struct SlotPanel {
       "\(state.plan.stage1.loss(for: slot).rawValue.uppercased()) loss: d distils"
     case .stale: "trained as \(trainedLabel)"
     case .queued, .training, .trained, .failed:
-      state.runs.focusRecord?.kind == .finetune ? "trained with the whole model" : nil
+      state.runs.focusRecord?.kind == .finetune ? "trained as a whole" : nil
     }
   }
 
