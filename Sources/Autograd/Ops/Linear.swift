@@ -114,6 +114,8 @@ private struct LinearProduct {
     Gemm.gradient(
       m: outputs, n: inputs, k: rows, a: gradOutput, b: x, beta: accumulate ? 1 : 0,
       c: gradWeight.pointer)
+  }
+}
 
 extension Tape {
   /// A linear layer: y = x W^T + b, with the low-rank addition of the weight's adapter if it has one.
