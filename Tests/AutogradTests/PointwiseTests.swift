@@ -46,6 +46,35 @@ struct PointwiseTests {
     }
   }
 
+  @Test(arguments: [[0.5, 0.5], [1, 1, -1], [2], [0.25, -3, 7]] as [[Float]], [1, 20_001])
+  func weightedSum(factors: [Float], count: Int) {
+    var random = RandomStream(seed: UInt64(count))
+    func reference(_ inputs: [[Double]]) -> [Double] {
+      var result = [Double](repeating: 0, count: count)
+      for (input, factor) in zip(inputs, factors) {
+        for index in 0..<count { result[index] += Double(factor) * input[index] }
+      }
+      return result
+    }
+    check(WeightedSum(factors), factors.map { _ in random.normal([count]) }, reference: reference)
+  }
+
+  @Test(arguments: [([2, 3], 5, 5), ([700], 9, 4), ([1], 1, 3), ([2, 2, 2], 6, 1)])
+  func concatenateChannels(rows: [Int], first: Int, second: Int) {
+    var random = RandomStream(seed: 6)
+    let count = rows.reduce(1, *)
+    func reference(_ inputs: [[Double]]) -> [Double] {
+      var result: [Double] = []
+      for row in 0..<count {
+        result += inputs[0][(row * first)..<((row + 1) * first)]
+        result += inputs[1][(row * second)..<((row + 1) * second)]
+      }
+      return result
+    }
+    let inputs = [random.normal(rows + [first]), random.normal(rows + [second])]
+    check(ConcatenateChannels(), inputs, reference: reference)
+  }
+
   @Test func embeddingRepeatsRows() {
     var random = RandomStream(seed: 5)
     let rows = [3, 0, 3, 3, 1]

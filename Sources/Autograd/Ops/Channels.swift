@@ -37,6 +37,46 @@ package struct ChannelSlice: DifferentiableOp {
   }
 }
 
+/// The channels of two tensors behind each other: (..., a) and (..., b) -> (..., a + b).
+package struct ConcatenateChannels: DifferentiableOp {
+  package init() {}
+
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    precondition(
+      inputs[0].shape.dropLast() == inputs[1].shape.dropLast(),
+      "ConcatenateChannels: \(inputs[0].shape), \(inputs[1].shape)")
+    let widths = inputs.map { $0.shape[$0.shape.count - 1] }
+    let width = widths[0] + widths[1]
+    let y = Tensor(inputs[0].shape.dropLast() + [width])
+    Parallel.ranges(y.count / width, grain: max(1, 8192 / width)) { rows in
+      for row in rows {
+        let target = y.pointer + row * width
+        target.update(from: inputs[0].pointer + row * widths[0], count: widths[0])
+        (target + widths[0]).update(from: inputs[1].pointer + row * widths[1], count: widths[1])
+      }
+    }
+    return (y, ())
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    let width = output.shape[output.shape.count - 1]
+    for index in 0..<2 where sink.needs(index) {
+      let own = inputs[index].shape[inputs[index].shape.count - 1]
+      let start = index == 0 ? 0 : width - own
+      sink.add(index) { gradient in
+        Parallel.ranges(gradient.count / own, grain: max(1, 8192 / own)) { rows in
+          for row in rows {
+            ck_add_f32(
+              gradient.pointer + row * own, gradOutput.pointer + row * width + start, own)
+          }
+        }
+      }
+    }
+  }
+}
+
 /// The product of two tensors of one shape, element by element.
 package struct Multiply: DifferentiableOp {
   package init() {}

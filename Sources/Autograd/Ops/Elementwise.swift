@@ -86,6 +86,38 @@ package struct Add: DifferentiableOp {
   }
 }
 
+/// The sum of tensors of one shape, each times a constant.
+package struct WeightedSum: DifferentiableOp {
+  private let factors: [Float]
+
+  /// Makes the sum; one factor for each input.
+  package init(_ factors: [Float]) { self.factors = factors }
+
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    precondition(
+      inputs.count == factors.count && inputs.allSatisfy { $0.shape == inputs[0].shape },
+      "WeightedSum: \(factors.count) factors, inputs \(inputs.map(\.shape))")
+    let y = Tensor.zeros(inputs[0].shape)
+    for (input, factor) in zip(inputs, factors) { add(input, factor, to: y) }
+    return (y, ())
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    for (index, factor) in factors.enumerated() where sink.needs(index) {
+      sink.add(index) { add(gradOutput, factor, to: $0) }
+    }
+  }
+
+  private func add(_ x: Tensor, _ factor: Float, to sum: Tensor) {
+    Parallel.ranges(sum.count, grain: grain) { range in
+      ck_axpy_f32(
+        sum.pointer + range.lowerBound, factor, x.pointer + range.lowerBound, range.count)
+    }
+  }
+}
+
 /// Rows of a table (entries, dim) by index; one input, the table; output (indices, dim).
 package struct Embedding: DifferentiableOp {
   private let indices: [Int]
