@@ -9,11 +9,12 @@ import Plans
 import Sampling
 import TensorCore
 
-/// Stage 1: every replaced operator regresses its output onto that of the operator it replaces.
+/// Stage 1: every site of a plan regresses its output onto what the teacher puts out there.
 ///
-/// Both see the same input activations: equation 2 in section 3 of the paper.
-/// Streaming: one teacher pass per batch feeds all replacements at once, each with an optimizer,
-/// schedule and gradient clipping of its own, so no feature files are needed.
+/// A replaced operator regresses onto the operator that it replaces (equation 2 in section 3 of the
+/// paper), two parallel blocks and their merge onto the output of the teacher's second block (section
+/// 6); either sees the teacher's input. Streaming: one teacher pass per batch feeds all sites at once,
+/// each with an optimizer, schedule and gradient clipping of its own, so no feature files are needed.
 package final class ActivationDistillation {
   package let graft: Graft
   private let settings: Stage1Settings
@@ -21,13 +22,13 @@ package final class ActivationDistillation {
   private let heldOut: LatentDataset
   private let diffusion: GaussianDiffusion
   private let schedule: LearningRateSchedule
-  private let optimizers: [SlotID: AdamW]
+  private let optimizers: [GraftSite: AdamW]
   private var random: RandomStream
   /// Number of steps taken.
   package private(set) var step = 0
 
-  /// Losses by slot, in the slot's own objective.
-  package typealias Losses = [SlotID: Double]
+  /// Losses by site, in the site's own objective.
+  package typealias Losses = [GraftSite: Double]
 
   /// Rows per teacher pass: bounds the activations that are alive at once.
   private static let microBatch = 4
@@ -37,7 +38,7 @@ package final class ActivationDistillation {
   /// Sets up stage 1 of a graft.
   ///
   /// - Parameters:
-  ///   - graft: Teacher and replacements; the replacements are trained in place.
+  ///   - graft: Teacher and graft; the plan's sites are trained in place.
   ///   - dataset: Normalised latents that the samples are drawn from.
   ///   - heldOut: Other latents, for the held-out loss.
   /// - Throws: `SamplingError` if the diffusion process cannot be made.
@@ -54,20 +55,19 @@ package final class ActivationDistillation {
           Int(($0 * Double(graft.plan.stage1.steps)).rounded())
         },
         gamma: settings.gamma))
-    var optimizers: [SlotID: AdamW] = [:]
-    for id in graft.slots {
+    var optimizers: [GraftSite: AdamW] = [:]
+    for site in graft.plan.sites {
+      let parameters = graft.parameters(of: site)
       // An operator without parameters has nothing to train; its loss is measured all the same.
-      guard let parameters = graft.replacement(id)?.parameters, !parameters.isEmpty else {
-        continue
-      }
-      optimizers[id] = AdamW(parameters, weightDecay: Float(graft.plan.stage1.weightDecay))
+      if parameters.isEmpty { continue }
+      optimizers[site] = AdamW(parameters, weightDecay: Float(graft.plan.stage1.weightDecay))
     }
     self.optimizers = optimizers
     random = RandomStream(seed: graft.plan.seed, name: "activation distillation")
   }
 
-  /// Takes one optimizer step of every replacement that has parameters and returns the losses of all
-  /// before it.
+  /// Takes one optimizer step of every site that has parameters and returns the losses of all before
+  /// it.
   package func trainStep() -> Losses {
     let batch = dataset.batch(
       settings.batchSize, random: &random,
@@ -75,9 +75,9 @@ package final class ActivationDistillation {
     let parts = MicroBatches(rows: batch.steps.count, size: Self.microBatch)
     let losses = parts.accumulate(into: trainable) { range, makeTape in
       let share = Double(range.count) / Double(batch.steps.count)
-      return lossesOfSlots(batch, range) { student, objective, input, target in
+      return lossesOfSites(batch, range) { student, objective, target in
         let tape = makeTape()
-        let output = student(Value(constant: input), on: tape)
+        let output = student(tape)
         let (loss, gradient) = objective.lossAndGradient(output.tensor, target)
         ck_scale_f32(gradient.pointer, Float(share), gradient.count)
         tape.backward(output, gradient)
@@ -85,14 +85,14 @@ package final class ActivationDistillation {
       }
     }
     let rate = Float(schedule.rate(step: step))
-    for id in optimizers.keys.sorted() {
-      optimizers[id]?.step(rate: rate, clipNorm: Float(settings.clipNorm))
+    for site in optimizers.keys.sorted() {
+      optimizers[site]?.step(rate: rate, clipNorm: Float(settings.clipNorm))
     }
     step += 1
     return Self.sum(losses)
   }
 
-  /// The losses of all replacements on the held-out samples, always the same ones.
+  /// The losses of all sites on the held-out samples, always the same ones.
   package func heldOutLosses() -> Losses {
     var random = RandomStream(seed: graft.plan.seed, name: "held out")
     let batch = heldOut.batch(
@@ -102,9 +102,8 @@ package final class ActivationDistillation {
     return Self.sum(
       parts.map { range in
         let share = Double(range.count) / Double(batch.steps.count)
-        return lossesOfSlots(batch, range) { student, objective, input, target in
-          let output = student(Value(constant: input), on: Tape(recording: false))
-          return objective.loss(output.tensor, target) * share
+        return lossesOfSites(batch, range) { student, objective, target in
+          objective.loss(student(Tape(recording: false)).tensor, target) * share
         }
       })
   }
@@ -113,34 +112,53 @@ package final class ActivationDistillation {
     parts.reduce(into: [:]) { total, part in total.merge(part, uniquingKeysWith: +) }
   }
 
-  /// All parameters of all replacements.
+  /// All parameters of all sites.
   private var trainable: [Parameter] {
     optimizers.keys.sorted().flatMap { optimizers[$0]?.parameters ?? [] }
   }
 
-  /// Runs the teacher over some rows and asks `body` for the loss of each replacement, given the
-  /// original operator's input and output.
-  private func lossesOfSlots(
+  /// What is trained at a site, from the teacher's input there to its own output, on a tape.
+  private typealias Student = (Tape) -> Value
+
+  /// Runs the teacher over some rows and asks `body` for the loss of each site, given what is trained
+  /// there and the teacher's output.
+  private func lossesOfSites(
     _ batch: DiffusionBatch, _ range: Range<Int>,
-    _ body: @escaping (any GraftOperator, RegressionObjective, Tensor, Tensor) -> Double
+    _ body: @escaping (Student, RegressionObjective, _ target: Tensor) -> Double
   ) -> Losses {
+    let (teacher, model, plan) = (graft.teacher, graft.model, graft.plan)
     let steps = Array(batch.steps[range])
     let noisy = diffusion.noisy(
       batch.latents.rows(range), noise: batch.noise.rows(range), steps: steps)
+    let conditioning = DiT.Conditioning(
+      timesteps: diffusion.modelTimesteps(steps), labels: Array(batch.labels[range]))
+    let condition =
+      plan.parallel.isEmpty ? nil : teacher.condition(conditioning, on: Tape(recording: false))
     var losses: Losses = [:]
-    _ = graft.teacher(
-      Value(constant: noisy),
-      DiT.Conditioning(
-        timesteps: diffusion.modelTimesteps(steps), labels: Array(batch.labels[range])),
-      on: Tape(recording: false),
-      observeBlock: { [graft, settings] block, activations in
-        func visit(_ slot: Slot, _ input: Tensor, _ target: Tensor) {
-          let id = SlotID(block: block, slot: slot)
-          guard let student = graft.replacement(id) else { return }
-          losses[id] = body(student, settings.objective(for: id), input, target)
+    func visit(_ site: GraftSite, target: Tensor, _ student: Student) {
+      losses[site] = body(student, settings.objective(for: site), target)
+    }
+    // What the pair that the teacher is in received.
+    var pairInput: Tensor?
+    _ = teacher(
+      Value(constant: noisy), conditioning, on: Tape(recording: false),
+      observeBlock: { [graft] block, seen in
+        if let pair = plan.pair(of: block), let condition {
+          if block == pair.first {
+            pairInput = seen.input
+          } else if let x = pairInput.take() {
+            visit(.pair(pair), target: seen.output) { tape in
+              model.output(of: pair, Value(constant: x), condition, on: tape)
+            }
+          }
+          return
         }
-        visit(.attention, activations.attentionInput, activations.attentionOutput)
-        visit(.mlp, activations.mlpInput, activations.mlpOutput)
+        for slot in Slot.allCases {
+          let id = SlotID(block: block, slot: slot)
+          guard let student = graft.replacement(id) else { continue }
+          let (input, target) = seen.activations(of: slot)
+          visit(.slot(id), target: target) { student(Value(constant: input), on: $0) }
+        }
       })
     return losses
   }
@@ -150,8 +168,8 @@ package final class ActivationDistillation {
   /// Writes parameters, optimizer moments, random state and step; atomic.
   package func saveCheckpoint(to path: String) throws {
     var items: [SafetensorsWriter.Item] = []
-    for id in optimizers.keys.sorted() {
-      guard let optimizer = optimizers[id] else { continue }
+    for site in optimizers.keys.sorted() {
+      guard let optimizer = optimizers[site] else { continue }
       for (index, parameter) in optimizer.parameters.enumerated() {
         func add(_ prefix: String, _ tensor: Tensor) {
           items.append(
@@ -205,9 +223,9 @@ package final class ActivationDistillation {
 }
 
 extension Stage1Settings {
-  /// The regression objective of a slot.
-  package func objective(for id: SlotID) -> RegressionObjective {
-    switch loss(for: id) {
+  /// The regression objective of a site.
+  package func objective(for site: GraftSite) -> RegressionObjective {
+    switch loss(for: site) {
     case .l1: .l1
     case .l2: .l2
     case .huber: .huber(delta: Float(huberDelta))

@@ -71,7 +71,7 @@ package final class Finetuning {
   /// Freezes what the plan does not train, and attaches adapters where it asks for them.
   private static func choose(from model: DiT, plan: GraftPlan) {
     let settings = plan.stage2
-    let grafts = plan.edits.keys.map(\.checkpointPrefix)
+    let grafts = plan.sites.flatMap(\.checkpointPrefixes)
     let firstBlock = plan.model.shape.depth - settings.lastBlocks
     let tail = (firstBlock..<plan.model.shape.depth).map { "blocks.\($0)." } + ["final_layer."]
     func isTrained(_ name: String) -> Bool {

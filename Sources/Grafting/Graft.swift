@@ -7,45 +7,53 @@ import Operators
 import Plans
 import TensorCore
 
-/// A teacher and the replacement operators of a plan.
+/// A teacher and what a plan makes of it: replacement operators and parallel blocks.
 package final class Graft {
   package let plan: GraftPlan
   package let teacher: DiT
-  /// The teacher with the replacements in their slots; all other weights are shared with it.
+  /// The teacher as the plan changes it; all weights outside the plan's sites are shared with it.
   package let model: DiT
-  /// Edited slots whose replacement started fresh, in order.
-  package let freshSlots: [SlotID]
+  /// Sites whose weights no checkpoint gave: operators and merges are fresh there, parallel blocks have
+  /// the teacher's weights.
+  package let untrained: [GraftSite]
 
-  private init(
-    plan: GraftPlan, teacher: DiT, weights: any WeightSource, freshSlots: Set<SlotID>
-  ) throws {
-    self.plan = plan
-    self.teacher = teacher
-    self.freshSlots = freshSlots.sorted()
-    model = try DiT(config: teacher.config, edits: plan.edits, weights: weights)
+  /// Builds a graft whose operators start fresh from the plan's seed, and whose parallel blocks start
+  /// from the teacher's weights.
+  ///
+  /// - Throws: as `init(plan:teacher:checkpoints:)`.
+  package convenience init(fresh plan: GraftPlan, teacher: DiT) throws {
+    try self.init(plan: plan, teacher: teacher, checkpoints: [])
   }
 
-  /// Builds a graft whose replacements start fresh from the plan's seed.
+  /// Builds a graft with weights from checkpoints of runs, later ones winning.
+  ///
+  /// A site takes its weights from a checkpoint that trained the same there: in a slot the same
+  /// operator with the same settings, in a pair also the same merge. All others are listed in
+  /// `untrained`.
   ///
   /// - Parameters:
   ///   - plan: A valid plan for this teacher.
   ///   - teacher: The pretrained model.
-  /// - Throws: `PlanError` for an operator that cannot be built.
-  package convenience init(fresh plan: GraftPlan, teacher: DiT) throws {
-    try self.init(
-      plan: plan, teacher: teacher, weights: Self.freshWeights(plan, teacher),
-      freshSlots: Set(plan.edits.keys))
-  }
-
-  /// Builds a graft whose replacements come from checkpoints of runs, later ones winning.
-  ///
-  /// A slot takes its weights from a checkpoint that trained the same operator with the same settings
-  /// there; all others start fresh and are listed in `freshSlots`. A checkpoint with the whole model,
-  /// which finetuning has changed everywhere, gives all weights outside the slots as well.
-  /// - Throws: `CheckpointError` for a file that cannot be read, holds no plan or is of another model.
-  package convenience init(plan: GraftPlan, teacher: DiT, checkpoints: [String]) throws {
-    var source = Self.freshWeights(plan, teacher)
-    var fresh = Set(plan.edits.keys)
+  ///   - checkpoints: Checkpoints, operators or grafted models of runs.
+  /// - Throws: `CheckpointError` for a file that cannot be read or holds no plan, `PlanError` for an
+  ///   operator that cannot be built, or a teacher that has parallel blocks itself.
+  package init(plan: GraftPlan, teacher: DiT, checkpoints: [String]) throws {
+    guard teacher.merges.isEmpty else {
+      throw PlanError(
+        key: "model.path",
+        "\(plan.model.path) has parallel blocks, and only pretrained models can be grafted;"
+          + " make one plan of all changes for its teacher")
+    }
+    self.plan = plan
+    self.teacher = teacher
+    let pairs = plan.parallel.keys.map(GraftSite.pair)
+    var source: any WeightSource = OverlayWeights(
+      top: FreshWeights(seed: plan.seed),
+      holds: Keys(
+        below: plan.edits.keys.map(\.checkpointPrefix) + plan.parallel.keys.map(\.mergePrefix)),
+      base: TeacherWeights(
+        teacher, copied: pairs.flatMap(\.checkpointPrefixes), origin: plan.model.path))
+    var untrained = Set(plan.sites)
     for path in checkpoints {
       let file = try SafetensorsFile(path: path)
       guard let text = file.metadata[DiTFile.planKey] else {
@@ -54,33 +62,26 @@ package final class Graft {
         )
       }
       let trained = try GraftPlan.parse(text, file: "\(path) (embedded plan)")
-      let shared = plan.edits.filter { trained.edits[$0.key] == $0.value }.keys
-      var holds = Keys(below: shared)
+      let shared = plan.sites.filter { plan.agrees(with: trained, at: $0) }
+      var holds = Keys(below: shared.flatMap(\.checkpointPrefixes))
       if file.entry(Self.wholeModelKey) != nil {
         guard trained.model.contentHash == plan.model.contentHash else {
           throw CheckpointError(
             "\(path): was grafted from another model than the plan's, \(plan.model.path); give a"
               + " checkpoint of a run on that model")
         }
-        holds.others = Keys(below: Set(plan.edits.keys).union(trained.edits.keys)).prefixes
+        holds.others = Set(plan.sites + trained.sites).flatMap(\.checkpointPrefixes)
       }
       source = OverlayWeights(top: FileWeights(file), holds: holds, base: source)
-      fresh.subtract(shared)
+      untrained.subtract(shared)
     }
-    try self.init(plan: plan, teacher: teacher, weights: source, freshSlots: fresh)
+    self.untrained = untrained.sorted()
+    model = try DiT(
+      config: teacher.config, edits: plan.edits, parallel: plan.parallel, weights: source)
   }
 
   /// A parameter of every whole model, and of no operator.
   private static let wholeModelKey = "pos_embed"
-
-  /// Fresh replacements; everything else is the teacher's own tensors.
-  private static func freshWeights(_ plan: GraftPlan, _ teacher: DiT) -> any WeightSource {
-    OverlayWeights(
-      top: FreshWeights(seed: plan.seed), holds: Keys(below: plan.edits.keys),
-      base: DictionaryWeights(
-        Dictionary(uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value) }),
-        origin: plan.model.path))
-  }
 
   /// The replacement in a slot; nil where the slot is not edited.
   package func replacement(_ id: SlotID) -> (any GraftOperator)? {
@@ -89,12 +90,17 @@ package final class Graft {
     return id.slot == .attention ? block.sequenceMixer : block.channelMixer
   }
 
-  /// The edited slots, in order.
-  package var slots: [SlotID] { plan.edits.keys.sorted() }
+  /// What stage 1 trains at a site of the plan.
+  package func parameters(of site: GraftSite) -> [Parameter] {
+    switch site {
+    case .slot(let id): replacement(id)?.parameters ?? []
+    case .pair(let pair): model.parameters(of: pair)
+    }
+  }
 
-  /// Writes the replacements alone, with the plan in the metadata.
+  /// Writes the weights of the plan's sites alone, with the plan in the metadata.
   package func saveOperators(to path: String) throws {
-    try save(slots.flatMap { replacement($0)?.parameters ?? [] }, to: path, metadata(teacher: [:]))
+    try save(plan.sites.flatMap(parameters), to: path, metadata(teacher: [:]))
   }
 
   /// Writes the whole grafted model, with the plan in the metadata.
@@ -121,13 +127,31 @@ package final class Graft {
   }
 }
 
-/// The parameters below some slots, and perhaps all that are below none of some others.
+/// The teacher's own tensors, and copies of them under some prefixes.
+private struct TeacherWeights: WeightSource {
+  private let weights: DictionaryWeights
+  private let copied: [String]
+
+  init(_ teacher: DiT, copied: [String], origin: String) {
+    weights = DictionaryWeights(
+      Dictionary(uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value) }),
+      origin: origin)
+    self.copied = copied
+  }
+
+  func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+    let own = try weights.tensor(name, shape, initializer)
+    return copied.contains(where: name.hasPrefix) ? own.copied() : own
+  }
+}
+
+/// The parameters below some prefixes, and perhaps all that are below none of some others.
 private struct Keys {
   let prefixes: [String]
   /// Where the parameters of other files are; nil takes nothing outside `prefixes`.
   var others: [String]?
 
-  init(below slots: some Collection<SlotID>) { prefixes = slots.map(\.checkpointPrefix) }
+  init(below prefixes: [String]) { self.prefixes = prefixes }
 
   func contains(_ name: String) -> Bool {
     if prefixes.contains(where: name.hasPrefix) { return true }

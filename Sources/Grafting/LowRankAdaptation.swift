@@ -13,7 +13,7 @@ enum LowRankAdaptation {
   ///   - plan: Its plan, with rank, alpha, layers and the seed.
   static func attach(to model: DiT, plan: GraftPlan) {
     let settings = plan.stage2
-    let grafts = plan.edits.keys.map(\.checkpointPrefix)
+    let grafts = plan.sites.flatMap(\.checkpointPrefixes)
     let endings = settings.loraTargets.map { ".\($0.rawValue).weight" }
     let fresh = FreshWeights(seed: plan.seed)
     for parameter in model.parameters where !grafts.contains(where: parameter.name.hasPrefix) {

@@ -54,7 +54,7 @@ private final class DistillTraining: Training {
   func heldOut() -> TrainingLoss { TrainingLoss(slots: distillation.heldOutLosses()) }
 
   func placeOfFailure() -> String? {
-    losses.filter { !$0.value.isFinite }.keys.min().map { "slot \($0)" }
+    losses.filter { !$0.value.isFinite }.keys.min().map(\.phrase)
   }
 
   func save(in folder: String) throws {

@@ -43,13 +43,13 @@ struct FinetuneJob {
       return try Graft(fresh: plan, teacher: teacher)
     }
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: weights)
-    guard weights.isEmpty || plan.edits.isEmpty || graft.freshSlots.count < plan.edits.count else {
+    guard weights.isEmpty || plan.isEmpty || graft.untrained.count < plan.sites.count else {
       throw CheckpointError(
         "\(weights.joined(separator: ", ")): no operator in it was trained as the plan has it; give the"
           + " checkpoint of a run of this plan")
     }
-    if !graft.freshSlots.isEmpty {
-      let list = graft.freshSlots.map(\.description).joined(separator: ", ")
+    if !graft.untrained.isEmpty {
+      let list = graft.untrained.map(\.description).joined(separator: ", ")
       try context.emit(.message("fresh weights in \(list)"))
     }
     return graft

@@ -45,9 +45,9 @@ struct PreviewJob {
     guard let plan else { return "teacher sampled" }
     try plan.check(against: try files.reference())
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: request.weights)
-    if !graft.freshSlots.isEmpty {
-      let list = graft.freshSlots.map(\.description).joined(separator: ", ")
-      try context.emit(.message("fresh weights in \(list)"))
+    if !graft.untrained.isEmpty {
+      let list = graft.untrained.map(\.description).joined(separator: ", ")
+      try context.emit(.message("untrained weights in \(list)"))
     }
     let after = try images(graft.model, .graft)
     try write(zip(before, after).map { $0.absoluteDifference(to: $1) }, .difference, request)

@@ -28,13 +28,13 @@ package struct TrainingLoss {
   /// Of the whole model, or the mean over the slots.
   package private(set) var whole: Double
   /// By slot.
-  package private(set) var slots: [SlotID: Double] = [:]
+  package private(set) var slots: [GraftSite: Double] = [:]
 
   /// A loss of the whole model.
   package init(_ whole: Double) { self.whole = whole }
 
   /// The losses of slots, and their mean.
-  package init(slots: [SlotID: Double]) {
+  package init(slots: [GraftSite: Double]) {
     self.slots = slots
     let sum = slots.sorted { $0.key < $1.key }.reduce(0) { $0 + $1.value }
     whole = slots.isEmpty ? 0 : sum / Double(slots.count)

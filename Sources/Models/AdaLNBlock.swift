@@ -54,9 +54,17 @@ package final class AdaLNBlock {
 
   package var parameters: [Parameter] { sequenceMixer.parameters + channelMixer.parameters }
 
-  /// Sees what enters and leaves the operators of a block; all tensors (batch, tokens, dim).
+  /// What enters and leaves a block and its operators; all tensors (batch, tokens, dim).
   package struct Activations {
-    package let attentionInput, attentionOutput, mlpInput, mlpOutput: Tensor
+    package let input, attentionInput, attentionOutput, mlpInput, mlpOutput, output: Tensor
+
+    /// What enters and leaves the operator of a slot, the output taken before the gate.
+    package func activations(of slot: Slot) -> (input: Tensor, output: Tensor) {
+      switch slot {
+      case .attention: (attentionInput, attentionOutput)
+      case .mlp: (mlpInput, mlpOutput)
+      }
+    }
   }
 
   /// Applies the block to x (batch, tokens, dim).
@@ -67,7 +75,7 @@ package final class AdaLNBlock {
   ///   - grid: How the tokens lie.
   ///   - tape: Records or not.
   ///   - between: What happens to the tokens between the two slots.
-  ///   - observe: Called with the operators' activations, taken before the gates.
+  ///   - observe: Called with the activations, those of the operators taken before the gates.
   /// - Returns: The block's output (batch, tokens, dim).
   func callAsFunction(
     _ x: Value, modulation: Value, grid: TokenGrid, on tape: Tape,
@@ -84,8 +92,9 @@ package final class AdaLNBlock {
     let out = tape.apply(GatedResidual(gateChunk: 5), middle, mlpOutput, modulation)
     observe?(
       Activations(
-        attentionInput: attentionInput.tensor, attentionOutput: attentionOutput.tensor,
-        mlpInput: mlpInput.tensor, mlpOutput: mlpOutput.tensor))
+        input: x.tensor, attentionInput: attentionInput.tensor,
+        attentionOutput: attentionOutput.tensor, mlpInput: mlpInput.tensor,
+        mlpOutput: mlpOutput.tensor, output: out.tensor))
     return out
   }
 }

@@ -5,10 +5,14 @@ import Operators
 import Plans
 import TensorCore
 
-/// The class-conditional diffusion transformer of facebookresearch/DiT, with exchangeable operators.
+/// The class-conditional diffusion transformer of facebookresearch/DiT, with exchangeable operators and
+/// perhaps parallel blocks.
 package final class DiT {
   package let config: DiTConfig
+  /// All blocks under their pretrained numbers, parallel ones too.
   package let blocks: [DiTBlock]
+  /// The merges of the pairs of parallel blocks; all other blocks follow each other.
+  package let merges: [BlockPair: BlockMerge]
   private let patches: PatchEmbedding
   private let times: TimestepEmbedder
   private let output: OutputProjection
@@ -26,11 +30,13 @@ package final class DiT {
   /// - Parameters:
   ///   - config: Size and shape.
   ///   - edits: Replacement operators by slot.
+  ///   - parallel: Pairs of parallel blocks, disjoint.
   ///   - weights: Source of all parameters under their official keys.
   ///   - initialization: How fresh parameters start.
   /// - Throws: `PlanError` for an operator that cannot be built, errors of the weight source.
   package init(
-    config: DiTConfig, edits: [SlotID: OperatorSpec] = [:], weights: any WeightSource,
+    config: DiTConfig, edits: [SlotID: OperatorSpec] = [:],
+    parallel: [BlockPair: ParallelMerge] = [:], weights: any WeightSource,
     initialization: Initialization = .init()
   ) throws {
     let dim = config.hiddenSize
@@ -47,6 +53,11 @@ package final class DiT {
     blocks = try (0..<config.depth).map { index in
       try DiTBlock(config: config, index: index, edits: edits, weights: weights)
     }
+    var merges: [BlockPair: BlockMerge] = [:]
+    for (pair, kind) in parallel {
+      merges[pair] = try BlockMerge(kind, of: pair, dim: dim, weights: weights)
+    }
+    self.merges = merges
     output = try OutputProjection(
       weights, dim: dim, channels: config.outChannels, patch: config.patchSize)
     finalModulationWeight = try weights.parameter(
@@ -58,8 +69,17 @@ package final class DiT {
   /// All parameters under their checkpoint keys, the frozen position table included.
   package var parameters: [Parameter] {
     [positions] + patches.parameters + times.parameters + [labelTable]
-      + blocks.flatMap(\.parameters) + output.parameters
-      + [finalModulationWeight, finalModulationBias]
+      + blocks.indices.flatMap { blocks[$0].parameters + mergeParameters(BlockPair(first: $0)) }
+      + output.parameters + [finalModulationWeight, finalModulationBias]
+  }
+
+  /// The parameters of two parallel blocks and their merge.
+  package func parameters(of pair: BlockPair) -> [Parameter] {
+    pair.blocks.flatMap { blocks[$0].parameters } + mergeParameters(pair)
+  }
+
+  private func mergeParameters(_ pair: BlockPair) -> [Parameter] {
+    merges[pair]?.parameters ?? []
   }
 
   /// The sinusoid features (batch, 256) of timesteps: cosines, then sines, angles in float32.
@@ -106,24 +126,30 @@ package final class DiT {
     observe?("x_embedder.out", hidden.tensor)
     hidden = tape.apply(Add(), hidden, positionValue(grid))
 
-    let features =
-      conditioning.timestepFeatures
-      ?? Self.timestepFeatures(conditioning.timesteps, shift: config.frequencyShift)
-    let time = times(features, on: tape)
-    let label = tape.apply(Embedding(conditioning.labels), Value(labelTable))
-    observe?("t_embedder.out", time.tensor)
-    observe?("y_embedder.out", label.tensor)
-    let condition = tape.apply(SiLU(), tape.apply(Add(), time, label))
+    let condition = condition(conditioning, on: tape, observe: observe)
 
-    for (index, block) in blocks.enumerated() {
-      observe?("blocks.\(index).in", hidden.tensor)
+    func run(_ index: Int, _ x: Value) -> Value {
+      let block = blocks[index]
+      observe?("blocks.\(index).in", x.tensor)
       if let observe { observe("blocks.\(index).adaLN.out", block.modulation(condition.tensor)) }
       let report = observeBlock.map { call in { call(index, $0) } }
-      let input = hidden
-      hidden = tape.segment { tape in
-        block(input, condition, grid: grid, on: tape, observe: report)
+      let out = tape.segment { tape in
+        block(x, condition, grid: grid, on: tape, observe: report)
       }
-      observe?("blocks.\(index).out", hidden.tensor)
+      observe?("blocks.\(index).out", out.tensor)
+      return out
+    }
+    var index = 0
+    while index < blocks.count {
+      let pair = BlockPair(first: index)
+      if let merge = merges[pair] {
+        hidden = merge(hidden, run(pair.first, hidden), run(pair.second, hidden), on: tape)
+        observe?("blocks.\(index).merge.out", hidden.tensor)
+        index += 2
+      } else {
+        hidden = run(index, hidden)
+        index += 1
+      }
     }
 
     let modulation = tape.linear(condition, finalModulationWeight, finalModulationBias)
@@ -131,6 +157,38 @@ package final class DiT {
     hidden = output(hidden, modulation: modulation, on: tape)
     observe?("final_layer.out", hidden.tensor)
     return output.image(hidden, grid: grid, on: tape)
+  }
+
+  /// What all blocks are modulated by, SiLU of the sum of both embeddings (batch, dim).
+  package func condition(
+    _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil
+  ) -> Value {
+    let features =
+      conditioning.timestepFeatures
+      ?? Self.timestepFeatures(conditioning.timesteps, shift: config.frequencyShift)
+    let time = times(features, on: tape)
+    let label = tape.apply(Embedding(conditioning.labels), Value(labelTable))
+    observe?("t_embedder.out", time.tensor)
+    observe?("y_embedder.out", label.tensor)
+    return tape.apply(SiLU(), tape.apply(Add(), time, label))
+  }
+
+  /// Two parallel blocks and their merge: x (batch, tokens, dim) on the model's own grid -> the same
+  /// shape.
+  ///
+  /// - Parameters:
+  ///   - pair: One of `merges`.
+  ///   - x: Tokens.
+  ///   - condition: Activated conditioning.
+  ///   - tape: Records or not.
+  /// - Returns: The input of the block after the pair.
+  package func output(
+    of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape
+  ) -> Value {
+    guard let merge = merges[pair] else { preconditionFailure("DiT: \(pair) is no pair") }
+    let grid = TokenGrid(rows: config.grid, columns: config.grid)
+    let outputs = pair.blocks.map { blocks[$0](x, condition, grid: grid, on: tape) }
+    return merge(x, outputs[0], outputs[1], on: tape)
   }
 
   /// Inference without a record.

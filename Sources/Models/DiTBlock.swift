@@ -30,7 +30,7 @@ package final class DiTBlock {
 
   package var parameters: [Parameter] { core.parameters + [modulationWeight, modulationBias] }
 
-  /// What enters and leaves the operators of a block.
+  /// What enters and leaves the block and its operators.
   package typealias Activations = AdaLNBlock.Activations
 
   /// Applies the block to x (batch, tokens, dim) under the conditioning SiLU(c) (batch, dim).
@@ -40,7 +40,7 @@ package final class DiTBlock {
   ///   - condition: Activated conditioning.
   ///   - grid: How the tokens lie.
   ///   - tape: Records or not.
-  ///   - observe: Called with the operators' activations, taken before the gates.
+  ///   - observe: Called with the activations, those of the operators taken before the gates.
   /// - Returns: The block's output (batch, tokens, dim).
   func callAsFunction(
     _ x: Value, _ condition: Value, grid: TokenGrid, on tape: Tape,

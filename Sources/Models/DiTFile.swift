@@ -156,14 +156,21 @@ package struct DiTFile {
   /// Metadata key under which grafted models carry their plan.
   package static let planKey = "espalier_plan"
 
-  /// Loads the model, with the replacement operators of its embedded plan if it has one.
+  /// Loads the model, with the replacement operators and parallel blocks of its embedded plan if it has
+  /// one.
   ///
   /// - Throws: `CheckpointError` for a missing, unexpected or wrongly shaped tensor; `PlanError` for
   ///   an embedded plan that is not usable.
   package func load() throws -> DiT {
     let plain = FileWeights(tensors)
     let weights: any WeightSource = naming == .official ? plain : DiffusersWeights(plain)
-    let model = try DiT(config: config, edits: try plan()?.edits ?? [:], weights: weights)
+    let plan = try plan()
+    guard plan?.parallel.isEmpty ?? true || naming == .official else {
+      throw CheckpointError(
+        "\(path): has parallel blocks, for which diffusers has no names; use the model's own file")
+    }
+    let model = try DiT(
+      config: config, edits: plan?.edits ?? [:], parallel: plan?.parallel ?? [:], weights: weights)
     var known = Set(model.parameters.map(\.name))
     if naming == .diffusers {
       try DiTKeyMap.requireSharedEmbedders(tensors, depth: config.depth)

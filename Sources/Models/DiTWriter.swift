@@ -82,7 +82,12 @@ package enum DiTWriter {
 
   /// The parameters under the chosen names.
   private static func items(_ model: DiT, _ choice: Choice, path: String) throws -> [TensorItem] {
-    try model.parameters.flatMap { parameter -> [TensorItem] in
+    guard model.merges.isEmpty || choice.naming == .official else {
+      throw CheckpointError(
+        "\(path): diffusers knows no parallel blocks, and the model has \(model.merges.count) pairs;"
+          + " use the official naming")
+    }
+    return try model.parameters.flatMap { parameter -> [TensorItem] in
       let value = parameter.value
       guard choice.naming == .diffusers else {
         return [

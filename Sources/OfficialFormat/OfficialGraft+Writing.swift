@@ -37,6 +37,12 @@ package struct OfficialExport {
           + " classes at 256 or 512 pixels), and this one has \(shape.depth) blocks of width"
           + " \(shape.hiddenSize); keep the plan in Espalier's own format")
     }
+    guard plan.parallel.isEmpty else {
+      throw PlanError(
+        key: "parallel",
+        "the official format knows no parallel blocks; split the pairs or keep the plan in"
+          + " Espalier's own format")
+    }
     let slots = Set(plan.edits.keys.map(\.slot))
     let specs = Set(plan.edits.values)
     guard slots.count == 1, specs.count == 1, let slot = slots.first, let spec = specs.first else {

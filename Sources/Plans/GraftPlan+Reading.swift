@@ -44,7 +44,9 @@ extension GraftPlan {
           "expected version \(formatVersion), found \(version); use a matching version of espalier")
       )
     }
-    let known = ["espalier_plan", "name", "model", "blocks", "stage1", "stage2", "seed"]
+    let known = [
+      "espalier_plan", "name", "model", "blocks", "parallel", "stage1", "stage2", "seed",
+    ]
     let top = try reader.section(root, key: "", known: known)
     var plan = GraftPlan(named: try reader.text("name", in: top), model: try reader.model(in: top))
     do throws(PlanError) {
@@ -53,6 +55,7 @@ extension GraftPlan {
       throw reader.located(error)
     }
     plan.edits = try reader.edits(in: top, depth: plan.model.shape.depth)
+    plan.parallel = try reader.parallel(in: top, depth: plan.model.shape.depth)
     plan.stage1 = try reader.stage1(in: top, defaults: plan.stage1)
     plan.stage2 = try reader.stage2(in: top)
     plan.seed = try reader.integer("seed", in: top)
@@ -123,6 +126,49 @@ extension PlanReader {
     return edits
   }
 
+  /// The pairs of parallel blocks; a plan without the key has none.
+  fileprivate mutating func parallel(
+    in top: PlanSection, depth: Int
+  ) throws(PlanError) -> [BlockPair: ParallelMerge] {
+    guard let node = top.members["parallel"] else { return [:] }
+    guard case .list(let elements) = node.value else {
+      throw wrongType(node, "parallel", "a list of pairs of blocks")
+    }
+    var pairs: [BlockPair: ParallelMerge] = [:]
+    for (index, element) in elements.enumerated() {
+      let entry = try section(element, key: "parallel[\(index)]", known: ["blocks", "merge"])
+      let pair = try pair(in: entry, depth: depth)
+      if let other = pairs.keys.first(where: { !Set($0.blocks).isDisjoint(with: pair.blocks) }) {
+        throw error(
+          at: element.position, key: entry.path("blocks"),
+          "the pair \(pair) shares a block with the pair \(other); remove one of the entries")
+      }
+      let merge = try required("merge", in: entry)
+      guard let kind = ParallelMerge(rawValue: try text("merge", in: entry)) else {
+        throw wrongType(merge, entry.path("merge"), "one of \(ParallelMerge.names)")
+      }
+      pairs[pair] = kind
+    }
+    return pairs
+  }
+
+  private func pair(in entry: PlanSection, depth: Int) throws(PlanError) -> BlockPair {
+    let node = try required("blocks", in: entry)
+    let numbers = try numbers("blocks", in: entry, or: [])
+    func fault(_ expected: String) -> PlanError {
+      error(
+        at: node.position, key: entry.path("blocks"),
+        "\(expected), found [\(numbers.map(numberText).joined(separator: ", "))];"
+          + " correct the numbers")
+    }
+    guard numbers.count == 2, numbers[1] == numbers[0] + 1, let first = Int(exactly: numbers[0])
+    else { throw fault("expected a block and the next one, such as [2, 3]") }
+    guard first >= 0, first + 1 < depth else {
+      throw fault("the model has blocks 0 to \(depth - 1)")
+    }
+    return BlockPair(first: first)
+  }
+
   private mutating func spec(_ node: JSONNode, _ id: SlotID) throws(PlanError) -> OperatorSpec {
     let entry = try section(node, key: "\(id)", known: ["operator", "config"])
     var spec = OperatorSpec(try text("operator", in: entry))
@@ -160,12 +206,13 @@ extension PlanReader {
     guard let overrides = section.members["loss_overrides"] else { return settings }
     let list = try self.section(overrides, key: section.path("loss_overrides"), known: nil)
     for (name, node) in list.members {
-      guard let id = SlotID(name) else {
+      guard let site = GraftSite(name) else {
         throw error(
           at: node.position, key: list.path(name),
-          "expected a slot such as 7.attention, found \(name.debugDescription); correct it")
+          "expected a slot such as 7.attention or a pair of blocks such as 2+3, found"
+            + " \(name.debugDescription); correct it")
       }
-      settings.lossOverrides[id] = try loss(name, in: list)
+      settings.lossOverrides[site] = try loss(name, in: list)
     }
     return settings
   }

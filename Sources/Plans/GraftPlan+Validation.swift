@@ -8,12 +8,19 @@ extension GraftPlan {
     try Self.checkText(model.contentHash, key: "model.content_hash")
     try model.shape.validate()
     for (id, spec) in edits.sorted(by: { $0.key < $1.key }) {
-      try Self.checkBlock(id, depth: model.shape.depth, key: "\(id)")
+      try checkBlocks(of: .slot(id), key: "\(id)")
       try Self.check(spec, at: id, shape: model.shape)
     }
+    for pair in parallel.keys.sorted() {
+      try checkBlocks(of: .pair(pair), key: "parallel")
+      guard parallel[BlockPair(first: pair.second)] == nil else {
+        throw PlanError(
+          key: "parallel", "block \(pair.second) is in two pairs; remove one of them")
+      }
+    }
     try stage1.validate()
-    for id in stage1.lossOverrides.keys.sorted() {
-      try Self.checkBlock(id, depth: model.shape.depth, key: "stage1.loss_overrides.\(id)")
+    for site in stage1.lossOverrides.keys.sorted() {
+      try checkBlocks(of: site, key: "stage1.loss_overrides.\(site)")
     }
     try stage2.validate(for: model.shape)
   }
@@ -61,11 +68,11 @@ extension GraftPlan {
     }
   }
 
-  private static func checkBlock(_ id: SlotID, depth: Int, key: String) throws(PlanError) {
-    guard (0..<depth).contains(id.block) else {
+  private func checkBlocks(of site: GraftSite, key: String) throws(PlanError) {
+    let depth = model.shape.depth
+    if let block = site.blocks.first(where: { !(0..<depth).contains($0) }) {
       throw PlanError(
-        key: key,
-        "the model has blocks 0 to \(depth - 1), found \(id.block); correct the number")
+        key: key, "the model has blocks 0 to \(depth - 1), found \(block); correct the number")
     }
   }
 

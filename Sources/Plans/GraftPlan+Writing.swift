@@ -16,9 +16,13 @@ extension GraftPlan {
       ("num_classes", "\(shape.numClasses)"), ("learn_sigma", "\(shape.learnSigma)"),
       ("mlp_ratio", numberText(shape.mlpRatio)), ("content_hash", model.contentHash.jsonQuoted),
     ]
-    let members: [(String, String)] = [
+    var members: [(String, String)] = [
       ("espalier_plan", "\(Self.formatVersion)"), ("name", name.jsonQuoted),
       ("model", Self.object(modelMembers)), ("blocks", blockList()),
+    ]
+    // A plan without pairs has the text that it had before there were any.
+    if !parallel.isEmpty { members.append(("parallel", pairList())) }
+    members += [
       ("stage1", Self.object(stage1.members)), ("stage2", Self.object(stage2.members)),
       ("seed", "\(seed)"),
     ]
@@ -40,6 +44,13 @@ extension GraftPlan {
       return "    {\"block\": \(block), " + slots.joined(separator: ",\n      ") + "}"
     }
     return lines.isEmpty ? "[]" : "[\n\(lines.joined(separator: ",\n"))\n  ]"
+  }
+
+  private func pairList() -> String {
+    let lines = parallel.sorted { $0.key < $1.key }.map { pair, merge in
+      "    {\"blocks\": [\(pair.first), \(pair.second)], \"merge\": \"\(merge.rawValue)\"}"
+    }
+    return "[\n\(lines.joined(separator: ",\n"))\n  ]"
   }
 
   private static func text(_ spec: OperatorSpec) -> String {

@@ -1,4 +1,5 @@
-/// A recipe for a grafted model: which operators replace which, and how they are trained.
+/// A recipe for a grafted model: which operators replace which, which blocks become parallel, and how
+/// all that is trained.
 ///
 /// A value; the plan file (see `json()`) holds exactly this.
 package struct GraftPlan: Equatable, Sendable {
@@ -11,6 +12,9 @@ package struct GraftPlan: Equatable, Sendable {
   package var model: ModelReference
   /// The replaced slots; all others keep the model's own operator and weights.
   package var edits: [SlotID: OperatorSpec] = [:]
+  /// The pairs of parallel blocks, disjoint; all other blocks follow each other (depth to width,
+  /// section 6 of the paper).
+  package var parallel: [BlockPair: ParallelMerge] = [:]
   /// How the replacements are distilled.
   package var stage1: Stage1Settings
   /// How the grafted model is finetuned.
@@ -41,6 +45,7 @@ package struct GraftPlan: Equatable, Sendable {
       original = original + shape.operatorCost(shape.original(id.slot))
       edited = edited + shape.operatorCost(spec(id))
     }
+    for merge in parallel.values { edited = edited + shape.mergeCost(merge) }
     return (original, edited)
   }
 }

@@ -6,9 +6,7 @@ package enum Slot: String, Codable, CaseIterable, Sendable {
   case mlp
 }
 
-/// One slot of one block of a model.
-///
-/// Written as `7.attention`, also as a key in JSON objects.
+/// One slot of one block of a model; written as `7.attention`.
 package struct SlotID: Hashable, Comparable, Sendable {
   /// The block, counted from 0 as in the official code.
   package var block: Int
@@ -40,38 +38,4 @@ extension SlotID: LosslessStringConvertible {
 
   /// The slot's name, for example `7.attention`.
   package var description: String { "\(block).\(slot.rawValue)" }
-}
-
-extension SlotID: Codable, CodingKeyRepresentable {
-  /// Reads the name from a single string.
-  package init(from decoder: any Decoder) throws {
-    let text = try decoder.singleValueContainer().decode(String.self)
-    guard let value = SlotID(text) else {
-      throw DecodingError.dataCorrupted(
-        .init(codingPath: decoder.codingPath, debugDescription: "\(text) names no slot"))
-    }
-    self = value
-  }
-
-  /// Writes the name as a single string.
-  package func encode(to encoder: any Encoder) throws {
-    var container = encoder.singleValueContainer()
-    try container.encode(description)
-  }
-
-  /// The name as the key of a JSON object.
-  package var codingKey: any CodingKey { Key(stringValue: description) }
-
-  /// Reads the name from the key of a JSON object.
-  package init?(codingKey: some CodingKey) {
-    self.init(codingKey.stringValue)
-  }
-
-  private struct Key: CodingKey {
-    var stringValue: String
-    var intValue: Int? { nil }
-
-    init(stringValue: String) { self.stringValue = stringValue }
-    init?(intValue: Int) { nil }
-  }
 }

@@ -44,8 +44,8 @@ package struct Stage1Settings: Codable, Equatable, Sendable {
   package var mlpLoss = RegressionLoss.l2
   /// Where the Huber loss turns linear.
   package var huberDelta = 1.0
-  /// Losses of single slots that differ from their kind's.
-  package var lossOverrides: [SlotID: RegressionLoss] = [:]
+  /// Losses of single slots or pairs that differ from their kind's.
+  package var lossOverrides: [GraftSite: RegressionLoss] = [:]
 
   /// The defaults for a model of a width: the rate falls as its inverse, from 4e-3 for the shipped
   /// model (64) to 2.2e-4 for DiT-XL (1152; the paper's is 1e-4, the released configurations' 5e-4 to
@@ -57,9 +57,14 @@ package struct Stage1Settings: Codable, Equatable, Sendable {
     learningRate = Double(String(format: "%.1e", rate)) ?? rate
   }
 
-  /// The loss that a slot is trained with.
-  package func loss(for id: SlotID) -> RegressionLoss {
-    lossOverrides[id] ?? (id.slot == .attention ? attentionLoss : mlpLoss)
+  /// The loss that a site is trained with; of a pair it is L1 as in section 6 of the paper, unless
+  /// overridden.
+  package func loss(for site: GraftSite) -> RegressionLoss {
+    if let own = lossOverrides[site] { return own }
+    switch site {
+    case .slot(let id): return id.slot == .attention ? attentionLoss : mlpLoss
+    case .pair: return .l1
+    }
   }
 }
 

@@ -27,13 +27,13 @@ package enum EventKind: Equatable, Sendable {
   case started(pid: Int32, totalSteps: Int)
   /// The worker lives; sent about every second.
   case heartbeat(step: Int)
-  /// A training step: mean loss, loss by slot, steps a second, estimated seconds to the end.
+  /// A training step: mean loss, loss by site, steps a second, estimated seconds to the end.
   case step(
-    step: Int, total: Int, loss: Double, losses: [SlotID: Double], rate: Double,
+    step: Int, total: Int, loss: Double, losses: [GraftSite: Double], rate: Double,
     secondsLeft: Double)
-  /// Losses on samples that are never trained on: by slot, and the whole, which is their mean unless
+  /// Losses on samples that are never trained on: by site, and the whole, which is their mean unless
   /// it is given.
-  case heldOut(step: Int, loss: Double? = nil, losses: [SlotID: Double])
+  case heldOut(step: Int, loss: Double? = nil, losses: [GraftSite: Double])
   /// A checkpoint is on disk; the path is relative to the run directory.
   case checkpointed(step: Int, path: String)
   /// The worker waits.
@@ -106,8 +106,8 @@ extension Event: Codable {
     func integer(_ key: CodingKeys) throws -> Int { try container.decode(Int.self, forKey: key) }
     func real(_ key: CodingKeys) throws -> Double { try container.decode(Double.self, forKey: key) }
     func text(_ key: CodingKeys) throws -> String { try container.decode(String.self, forKey: key) }
-    func losses() throws -> [SlotID: Double] {
-      try container.decode([SlotID: Double].self, forKey: .losses)
+    func losses() throws -> [GraftSite: Double] {
+      try container.decode([GraftSite: Double].self, forKey: .losses)
     }
     switch try container.decode(Name.self, forKey: .kind) {
     case .started:

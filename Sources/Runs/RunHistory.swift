@@ -44,13 +44,13 @@ package struct RunEnd: Equatable, Sendable {
 
 /// Everything that a run's events tell, built up event by event.
 package struct RunHistory: Equatable, Sendable {
-  /// Training loss by slot.
-  package private(set) var losses: [SlotID: [LossPoint]] = [:]
-  /// Mean training loss over the slots.
+  /// Training loss by site.
+  package private(set) var losses: [GraftSite: [LossPoint]] = [:]
+  /// Mean training loss over the sites.
   package private(set) var meanLoss: [LossPoint] = []
-  /// Held-out loss by slot.
-  package private(set) var heldOut: [SlotID: [LossPoint]] = [:]
-  /// Held-out loss of the whole, which is the mean over the slots where they have losses of their own.
+  /// Held-out loss by site.
+  package private(set) var heldOut: [GraftSite: [LossPoint]] = [:]
+  /// Held-out loss of the whole, which is the mean over the sites where they have losses of their own.
   package private(set) var meanHeldOut: [LossPoint] = []
   /// Images in the order they were written.
   package private(set) var samples: [SampleImage] = []
@@ -99,12 +99,12 @@ package struct RunHistory: Equatable, Sendable {
     case .step(let step, let total, let loss, let losses, let rate, let secondsLeft):
       (self.step, self.total, self.rate, self.secondsLeft) = (step, total, rate, secondsLeft)
       Self.add(LossPoint(step: step, value: loss), to: &meanLoss)
-      for (id, value) in losses {
-        Self.add(LossPoint(step: step, value: value), to: &self.losses[id, default: []])
+      for (site, value) in losses {
+        Self.add(LossPoint(step: step, value: value), to: &self.losses[site, default: []])
       }
     case .heldOut(let step, let loss, let losses):
-      for (id, value) in losses {
-        Self.add(LossPoint(step: step, value: value), to: &heldOut[id, default: []])
+      for (site, value) in losses {
+        Self.add(LossPoint(step: step, value: value), to: &heldOut[site, default: []])
       }
       let mean = losses.isEmpty ? nil : losses.values.reduce(0, +) / Double(losses.count)
       if let value = loss ?? mean {

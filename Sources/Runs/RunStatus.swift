@@ -37,10 +37,10 @@ package struct RunStatus: Equatable, Sendable {
   package var isSilent: Bool
   /// Mean training loss of the last step.
   package var loss: Double?
-  /// Training loss of the last step by slot.
-  package var losses: [SlotID: Double]
-  /// First and last held-out loss by slot.
-  package var heldOut: [SlotID: HeldOutChange]
+  /// Training loss of the last step by site.
+  package var losses: [GraftSite: Double]
+  /// First and last held-out loss by site.
+  package var heldOut: [GraftSite: HeldOutChange]
   /// First and last held-out loss of the whole; `nil` before the first.
   package var meanHeldOut: HeldOutChange?
 

@@ -9,7 +9,8 @@ import Runs
 struct DistillCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "distill",
-    abstract: "Distil the replaced operators of a plan (stage 1) in a background worker.",
+    abstract:
+      "Distil the replaced operators and parallel blocks of a plan (stage 1) in a background worker.",
     discussion: """
       The worker goes on if this command dies. Ctrl-C asks it to save a checkpoint and stop; \
       --detach returns at once.
@@ -23,11 +24,11 @@ struct DistillCommand: ParsableCommand {
   func run() throws {
     let loaded = try GraftPlan.load(path: plan)
     try naming(plan) { () throws(PlanError) in
-      guard !loaded.edits.isEmpty else {
+      guard !loaded.isEmpty else {
         throw PlanError(
           key: "blocks",
-          "no slot is edited, so there is nothing to distil; put an operator into one with "
-            + "'espalier plan set'")
+          "no slot is edited and no blocks are parallel, so there is nothing to distil; put an operator "
+            + "into a slot with 'espalier plan set' or see 'espalier plan parallel'")
       }
     }
     try loaded.check(against: try ModelFiles(loaded.model.path), file: plan)
@@ -49,8 +50,8 @@ struct RunReport: Encodable {
     state = status.state.text
     (step, total) = (status.step, status.total)
     heldOut = Dictionary(
-      uniqueKeysWithValues: status.heldOut.map { id, change in
-        (id.description, ["first": change.first, "last": change.last])
+      uniqueKeysWithValues: status.heldOut.map { site, change in
+        (site.description, ["first": change.first, "last": change.last])
       })
     meanHeldOutFirst = status.meanHeldOut?.first
     meanHeldOutLast = status.meanHeldOut?.last
@@ -129,8 +130,8 @@ struct RunReport: Encodable {
     let report = RunReport(run, status)
     if output.json { return try output.printJSON(report) }
     print("\(run.path): \(report.state) at step \(report.step) of \(report.total)")
-    for (id, change) in status.heldOut.sorted(by: { $0.key < $1.key }) {
-      print("  \(id)  held-out \(short(change.first)) -> \(short(change.last))")
+    for (site, change) in status.heldOut.sorted(by: { $0.key < $1.key }) {
+      print("  \(site)  held-out \(short(change.first)) -> \(short(change.last))")
     }
     if let first = report.meanHeldOutFirst, let last = report.meanHeldOutLast {
       print(

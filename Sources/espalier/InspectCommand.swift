@@ -87,10 +87,14 @@ private struct InspectReport: Encodable {
     modelFault = fault
     classNames = dit?.classNames ?? []
     self.plan = plan?.name
-    edits = Dictionary(
-      uniqueKeysWithValues: (plan?.edits ?? [:]).map { id, spec in
-        (id.description, OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name)
-      })
+    var edits: [String: String] = [:]
+    for (id, spec) in plan?.edits ?? [:] {
+      edits["\(id)"] = OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name
+    }
+    for (pair, merge) in plan?.parallel ?? [:] {
+      edits["\(pair)"] = "parallel, merged by \(merge.rawValue)"
+    }
+    self.edits = edits
     var byBlock = [Int](repeating: 0, count: dit?.config.depth ?? 0)
     var elements = 0
     for entry in dict.names.compactMap({ dict.entry($0) }) {
@@ -148,8 +152,8 @@ private struct InspectReport: Encodable {
       lines.append("classes: \(classNames.prefix(20).joined(separator: ", "))")
     }
     if let plan { lines.append("grafted by plan '\(plan)'") }
-    lines += edits.sorted { (SlotID($0.key)?.block ?? 0) < (SlotID($1.key)?.block ?? 0) }
-      .map { "  \($0.key)  \($0.value)" }
+    let sites = edits.compactMap { name, change in GraftSite(name).map { ($0, change) } }
+    lines += sites.sorted { $0.0 < $1.0 }.map { "  \($0)  \($1)" }
     if !parametersByBlock.isEmpty {
       lines.append(
         "parameters by block: \(parametersByBlock.map(String.init).joined(separator: " "))")

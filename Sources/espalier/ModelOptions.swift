@@ -41,9 +41,9 @@ struct GraftOptions: ParsableArguments {
     guard let plan else { return (teacher, metadata) }
     let loaded = try GraftPlan.load(path: plan, for: try ModelFiles(name))
     let graft = try Graft(plan: loaded, teacher: teacher, checkpoints: weights.map { [$0] } ?? [])
-    if let weights, let slot = graft.freshSlots.first {
+    if let weights, let site = graft.untrained.first {
       throw CheckpointError(
-        "\(weights): holds no trained operator of slot \(slot) as \(plan) has it; "
+        "\(weights): holds no trained weights of \(site.phrase) as \(plan) has it; "
           + "give the checkpoint of a run of this plan, or leave out --weights for fresh ones")
     }
     return (graft.model, try graft.metadata(teacher: metadata))

@@ -8,7 +8,8 @@ struct PlanCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "plan", abstract: "Make, edit, show and check graft plans.",
     subcommands: [
-      New.self, Set.self, Show.self, Validate.self, Operators.self, Import.self, Export.self,
+      New.self, Set.self, Parallel.self, Show.self, Validate.self, Operators.self, Import.self,
+      Export.self,
     ])
 
   struct New: ParsableCommand {
@@ -120,11 +121,16 @@ struct PlanCommand: ParsableCommand {
     }
 
     private func selectedBlocks(of plan: GraftPlan) throws -> [Int] {
-      do {
-        return try LayerSelection.parse(blocks ?? "all", depth: plan.model.shape.depth)
-      } catch {
-        throw PlanError(key: "--blocks", error.message)
-      }
+      try PlanCommand.blocks(blocks ?? "all", of: plan)
+    }
+  }
+
+  /// The blocks that the option `--blocks` names.
+  static func blocks(_ text: String, of plan: GraftPlan) throws(PlanError) -> [Int] {
+    do throws(PlanError) {
+      return try LayerSelection.parse(text, depth: plan.model.shape.depth)
+    } catch {
+      throw PlanError(key: "--blocks", error.message)
     }
   }
 
@@ -153,7 +159,8 @@ struct PlanCommand: ParsableCommand {
         try output.printJSON(["valid": true])
       } else {
         print(
-          "\(plan): valid, \(loaded.edits.count) of \(loaded.model.shape.slots.count) slots edited")
+          "\(plan): valid, \(loaded.edits.count) of \(loaded.model.shape.slots.count) slots edited, "
+            + "\(loaded.parallel.count) pairs of blocks parallel")
       }
     }
   }
@@ -166,9 +173,14 @@ struct PlanSummary: Encodable {
   struct Edit: Encodable {
     let block: Int, slot, `operator`, label: String, config: [String: Double]
   }
+  struct Pair: Encodable {
+    let blocks: [Int], merge: String
+  }
   let name: String
   let model: String
   let edits: [Edit]
+  let parallel: [Pair]
+  let depth, originalDepth: Int
   let parameters, originalParameters: Int
   let flops, originalFlops: Double
 
@@ -181,6 +193,10 @@ struct PlanSummary: Encodable {
         label: OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name,
         config: spec.config)
     }
+    parallel = plan.parallel.sorted { $0.key < $1.key }.map { pair, merge in
+      Pair(blocks: pair.blocks, merge: merge.rawValue)
+    }
+    (originalDepth, depth) = (plan.model.shape.depth, plan.depth)
     let cost = plan.cost()
     (originalParameters, parameters) = (cost.original.parameters, cost.edited.parameters)
     (originalFlops, flops) = (cost.original.flops, cost.edited.flops)
@@ -188,13 +204,19 @@ struct PlanSummary: Encodable {
 
   func show(_ output: OutputOptions) throws {
     if output.json { return try output.printJSON(self) }
-    print("\(name) (model \(model)): \(edits.count) slots edited")
+    let pairs = parallel.isEmpty ? "" : ", \(parallel.count) pairs of blocks parallel"
+    print("\(name) (model \(model)): \(edits.count) slots edited\(pairs)")
     for edit in edits {
       let slot = edit.slot.padding(toLength: 10, withPad: " ", startingAt: 0)
       print(String(format: "  %3d  ", edit.block) + "\(slot) \(edit.label)")
     }
+    for pair in parallel {
+      let blocks = pair.blocks.map(String.init).joined(separator: "+")
+      print("  \(blocks)  parallel, merged by \(pair.merge)")
+    }
     print(
       "parameters \(parameters) (\(change(Double(parameters), from: Double(originalParameters)))), "
-        + "FLOPs per image \(short(flops)) (\(change(flops, from: originalFlops)))")
+        + "FLOPs per image \(short(flops)) (\(change(flops, from: originalFlops)))"
+        + (depth == originalDepth ? "" : ", depth \(depth) (of \(originalDepth))"))
   }
 }

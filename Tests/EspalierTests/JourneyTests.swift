@@ -71,6 +71,68 @@ struct RunSummary: Decodable {
     #expect(cleared.edits.map(\.block) == [1])
   }
 
+  /// Depth to width from the plan to the images: 28 blocks cost the same and are 14 steps deep.
+  @Test func parallelBlocks() throws {
+    struct Wide: Decodable {
+      struct Pair: Decodable { let blocks: [Int], merge: String }
+      let parallel: [Pair]
+      let depth, originalDepth, parameters, originalParameters: Int
+    }
+    let scratch = try Scratch()
+    #expect(try scratch.espalier("plan", "new", "p.json").code == 0)
+    let all: Wide = try scratch.espalier(
+      "plan", "parallel", "p.json", "--blocks", "all", "--merge", "residual", "--json"
+    ).json()
+    #expect(all.parallel.count == 14 && all.depth == 14 && all.originalDepth == 28)
+    #expect(all.parameters == all.originalParameters)
+    let mixed: Wide = try scratch.espalier(
+      "plan", "parallel", "p.json", "--blocks", "2-5", "--json"
+    ).json()
+    #expect(mixed.parallel[1].blocks == [2, 3] && mixed.parallel[1].merge == "projection")
+    #expect(mixed.parameters > mixed.originalParameters)
+    let few: Wide = try scratch.espalier(
+      "plan", "parallel", "p.json", "--blocks", "7-27", "--split", "--json"
+    ).json()
+    #expect(few.parallel.map(\.blocks) == [[0, 1], [2, 3], [4, 5]] && few.depth == 25)
+    let shown = try scratch.espalier("plan", "show", "p.json").output
+    #expect(shown.contains("  2+3  parallel, merged by projection"))
+    #expect(shown.contains(", depth 25 (of 28)"))
+    for (options, mentions) in [
+      (["--blocks", "4,6"], ["--blocks: block 4 is chosen without its neighbour 5"]),
+      (["--blocks", "5-6"], ["blocks 4 and 5 are parallel already", "split them"]),
+      (["--blocks", "27-28"], ["--blocks:", "outside 0 to 27"]),
+      (["--blocks", "9", "--split"], ["none of these blocks is parallel"]),
+    ] {
+      try scratch.expectRefusal(["plan", "parallel", "p.json"] + options, mentions: mentions)
+    }
+    try scratch.expectRefusal(
+      ["plan", "parallel", "p.json", "--blocks", "8-9", "--merge", "sum"], code: 2,
+      mentions: ["sum", "projection"])
+
+    // Both blocks of the tiny model in parallel, with the operators of its plan in them.
+    try scratch.tinyPlan()
+    #expect(
+      try scratch.espalier("plan", "parallel", "plan.json", "--blocks", "all").code == 0)
+    let run: RunSummary = try scratch.espalier("distill", "plan.json", "--json").json()
+    #expect(run.state == "done" && Array(run.heldOut.keys) == ["0+1"])
+    let grafted = "\(run.run)/checkpoints/model.safetensors"
+    let report: ModelReport = try scratch.espalier("inspect", grafted, "--json").json()
+    #expect(report.edits["0+1"] == "parallel, merged by projection" && report.edits.count == 3)
+    #expect(report.model?.depth == 2)
+    var images: Set<Data> = []
+    for model in [
+      [grafted], ["model.safetensors", "--plan", "plan.json", "--weights", grafted],
+    ] {
+      let outcome = try scratch.run(
+        ["sample"] + model + ["--npz", "x.npz", "--count", "2", "--steps", "2"])
+      #expect(outcome.code == 0, "\(outcome.complaint)")
+      images.insert(try Data(contentsOf: URL(fileURLWithPath: scratch.path + "/x.npz")))
+    }
+    #expect(images.count == 1)
+    try scratch.expectRefusal(
+      ["plan", "export", "plan.json", "folder"], mentions: ["official format"])
+  }
+
   @Test func inspectsShippedModel() throws {
     let scratch = try Scratch()
     let report: ModelReport = try scratch.espalier("inspect", "--json").json()

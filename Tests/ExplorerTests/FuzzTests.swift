@@ -7,7 +7,7 @@ import Explorer
 /// Random keys on screens of random sizes: nothing crashes and what must hold does hold.
 @Suite struct FuzzTests {
   static let keys: [Key] =
-    "hjklgGnNvmeaxdpCtLrsSi><][)(+-uwWoE?:qysn 0123456789.,oddall".map { .character($0) }
+    "hjklJgGnNvmeaxdpCtLrsSi><][)(+-uwWoE?:qysn 0123456789.,oddall".map { .character($0) }
     + [
       .enter, .enter, .enter, .escape, .tab, .backTab, .backspace, .delete, .up, .down, .left,
       .right, .home, .end, .pageUp, .pageDown, .function(1), .function(5), .control("r"),

@@ -139,7 +139,7 @@ import Explorer
     let history = seen.compactMap { action in
       if case .historyRead(id, let history) = action { history } else { nil }
     }.last
-    #expect(history?.losses[Samples.attention(1)]?.map(\.value) == [0.25, 0.25])
+    #expect(history?.losses[.slot(Samples.attention(1))]?.map(\.value) == [0.25, 0.25])
 
     // Another explorer finds it and opens its plan and losses.
     let other = self.work()
@@ -150,7 +150,7 @@ import Explorer
       Issue.record("no history")
       return
     }
-    #expect(reread.losses[Samples.attention(1)]?.count == 2)
+    #expect(reread.losses[.slot(Samples.attention(1))]?.count == 2)
   }
 
   /// Finetuning takes the operators that a distillation left.

@@ -36,7 +36,8 @@ extension Samples {
     var events = [Event(.started(pid: 1, totalSteps: 800), time: now - 100)]
     guard steps > 0 else { return events }
     for step in 1...steps {
-      let losses = Dictionary(uniqueKeysWithValues: plan.edits.keys.map { ($0, value($0, step)) })
+      let losses = Dictionary(
+        uniqueKeysWithValues: plan.sites.map { ($0, value($0.firstSlot, step)) })
       let kind = EventKind.step(
         step: step, total: 800, loss: value(attention(14), step), losses: losses, rate: 3.4,
         secondsLeft: Double(800 - step) / 3.4)

@@ -92,6 +92,22 @@ enum Samples {
     return state
   }
 
+  /// A run in which three pairs are trained, one with operators of its own.
+  static func parallel(_ size: Size) -> AppState {
+    var state = busy(size)
+    var plan = oddPlan()
+    plan.parallel = [
+      BlockPair(first: 4): .projection, BlockPair(first: 13): .projection,
+      BlockPair(first: 22): .residual,
+    ]
+    state.document = PlanDocument(plan: plan, path: "hyena-odd.json")
+    var focus = FocusedRun(id: "r3", plan: plan)
+    focus.history = history(for: plan, steps: 412)
+    state.runs.focus = focus
+    state.cursor = attention(4)
+    return state
+  }
+
   static func record(
     _ id: String, _ name: String, _ state: RunState, step: Int = 0, total: Int = 400,
     age: Double = 60, kind: RunRecord.Kind = .distill
@@ -120,7 +136,7 @@ enum Samples {
   static func withPreview(_ state: AppState) -> AppState {
     var state = state
     var preview = Preview(
-      generation: 1, settings: state.preview.settings, edits: state.plan.edits, weightStep: 400)
+      generation: 1, settings: state.preview.settings, changes: state.plan.changes, weightStep: 400)
     for (index, role) in PreviewRole.allCases.enumerated() {
       preview.images[role] = Picture(picture(index))
     }

@@ -29,6 +29,15 @@ import Explorer
       }
     ),
     (
+      "parallel",
+      {
+        var state = Samples.parallel($0)
+        press(&state, "4", "j", "J", "j")
+        state.notice = nil
+        return state
+      }
+    ),
+    (
       "picker",
       {
         var state = Samples.busy($0)

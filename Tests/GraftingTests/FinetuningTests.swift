@@ -253,7 +253,7 @@ struct FinetuningTests {
       func stored(_ name: String) throws -> [Float] { try file.floats(name) }
 
       let same = try Graft(plan: plan(), teacher: teacher, checkpoints: [path])
-      #expect(same.freshSlots.isEmpty)
+      #expect(same.untrained.isEmpty)
       for parameter in same.model.parameters {
         #expect(try parameter.value.values == stored(parameter.name), "\(parameter.name)")
       }
@@ -262,7 +262,7 @@ struct FinetuningTests {
       other.edits[attention] = OperatorSpec("swa")
       other.edits[mlp] = nil
       let mixed = try Graft(plan: other, teacher: teacher, checkpoints: [path])
-      #expect(mixed.freshSlots == [attention])
+      #expect(mixed.untrained == [.slot(attention)])
       let teachers = Dictionary(
         uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value.values) })
       for parameter in mixed.model.parameters where !parameter.name.hasPrefix("blocks.1.attn.") {

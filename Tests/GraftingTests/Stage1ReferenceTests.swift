@@ -53,7 +53,7 @@ struct Stage1ReferenceTests {
         })
       let tape = Tape()
       let output = module(Value(constant: try #require(input)), on: tape)
-      let objective = plan.stage1.objective(for: id)
+      let objective = plan.stage1.objective(for: .slot(id))
       let (loss, gradient) = objective.lossAndGradient(output.tensor, try #require(target))
       losses.append(loss)
       tape.backward(output, gradient)
@@ -73,7 +73,7 @@ struct Stage1ReferenceTests {
     for id in [attention, mlp] {
       let (expected, module) = try trainByDefinition(id, plan, teacher, steps: 14)
       for (step, loss) in expected.enumerated() {
-        let found = try #require(losses[step][id])
+        let found = try #require(losses[step][.slot(id)])
         #expect(abs(found - loss) < 1e-4 * loss, "\(id) step \(step)")
       }
       let trained = try #require(streamed.graft.replacement(id))
@@ -94,7 +94,7 @@ struct Stage1ReferenceTests {
     for _ in 0..<150 { _ = run.trainStep() }
     let after = run.heldOutLosses()
     for id in [mlp, attention] {
-      let (first, last) = (try #require(before[id]), try #require(after[id]))
+      let (first, last) = (try #require(before[.slot(id)]), try #require(after[.slot(id)]))
       #expect(last < 0.5 * first, "\(id): \(first) to \(last)")
     }
     #expect(run.heldOutLosses() == after)
@@ -131,10 +131,10 @@ struct Stage1ReferenceTests {
       let before = run.heldOutLosses()
       var losses: ActivationDistillation.Losses = [:]
       for _ in 0..<30 { losses = run.trainStep() }
-      #expect(Set(losses.keys) == Set(edits.keys))
+      #expect(Set(losses.keys) == Set(edits.keys.map(GraftSite.slot)))
       let after = run.heldOutLosses()
       for (id, spec) in edits {
-        let (first, last) = (try #require(before[id]), try #require(after[id]))
+        let (first, last) = (try #require(before[.slot(id)]), try #require(after[.slot(id)]))
         #expect(spec.name == "skip" ? last == first && first > 0 : last < first, "\(id) \(spec)")
       }
       try run.saveCheckpoint(to: path)
@@ -144,7 +144,7 @@ struct Stage1ReferenceTests {
       #expect(resumed.heldOutLosses() == run.heldOutLosses())
       try run.graft.saveOperators(to: path)
       let loaded = try Graft(plan: plan, teacher: teacher, checkpoints: [path])
-      #expect(loaded.freshSlots.isEmpty)
+      #expect(loaded.untrained.isEmpty)
       #expect(
         loaded.model.parameters.map(\.value.values)
           == run.graft.model.parameters.map(\.value.values))

@@ -17,7 +17,7 @@ import Testing
     plan.edits[SlotID(block: 27, slot: .attention)] = OperatorSpec("mha")
     plan.edits[SlotID(block: 3, slot: .attention)] = OperatorSpec(
       "swa", ["window_left": 4, "window_right": 0])
-    plan.stage1.lossOverrides[SlotID(block: 3, slot: .attention)] = .huber
+    plan.stage1.lossOverrides[.slot(SlotID(block: 3, slot: .attention))] = .huber
     plan.stage1.learningRate = 3e-5
     plan.stage1.milestones = []
     plan.stage2.emaDecay = 0.99

@@ -3,8 +3,8 @@ import Plans
 import Runs
 import Testing
 
-private let odd = SlotID(block: 1, slot: .attention)
-private let even = SlotID(block: 12, slot: .mlp)
+private let odd = GraftSite.slot(SlotID(block: 1, slot: .attention))
+private let even = GraftSite.slot(SlotID(block: 12, slot: .mlp))
 
 /// One event of every kind and its line in version 1 of the log.
 private let golden: [(EventKind, String)] = [

@@ -3,7 +3,7 @@ import Plans
 import Runs
 import Testing
 
-private let slot = SlotID(block: 1, slot: .attention)
+private let slot = GraftSite.slot(SlotID(block: 1, slot: .attention))
 
 private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
   Event(
@@ -99,7 +99,7 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
 
   @Test func historyCollects() {
     var history = RunHistory()
-    let other = SlotID(block: 2, slot: .mlp)
+    let other = GraftSite.slot(SlotID(block: 2, slot: .mlp))
     history.apply(Event(.heldOut(step: 1, losses: [slot: 1, other: 3])))
     history.apply(Event(.heldOut(step: 2, losses: [:])))
     history.apply(Event(.message("hello")))

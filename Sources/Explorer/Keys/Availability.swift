@@ -15,7 +15,7 @@ extension AppState {
   private func reasonOnGrid(_ command: Command) -> String? {
     switch command {
     case .nextEdited, .previousEdited:
-      plan.edits.isEmpty ? "no slot is edited yet: ⏎ chooses an operator" : nil
+      plan.isEmpty ? "no slot is edited yet: ⏎ chooses an operator" : nil
     case .configure:
       plan.edits[cursor] == nil
         ? "\(cursor) has the teacher's own operator; ⏎ chooses one to configure" : nil
@@ -23,13 +23,15 @@ extension AppState {
       targets.allSatisfy { plan.edits[$0] == nil }
         ? "nothing to restore: \(targets.count == 1 ? "\(cursor)" : "the slots") already "
           + "\(targets.count == 1 ? "has" : "have") the teacher's own operator" : nil
+    case .join:
+      if case .failure(let error) = joining(nil) { "\(error)" } else { nil }
     case .again:
       lastOperators[cursor.slot] == nil
         ? "no \(cursor.slot.title) operator was chosen yet: ⏎ chooses one" : nil
     case .undo: document.done.isEmpty ? "nothing to undo" : nil
     case .redo: document.undone.isEmpty ? "nothing to redo" : nil
     case .distil:
-      plan.edits.isEmpty
+      plan.isEmpty
         ? "nothing to distil: ⏎ puts another operator in a slot first" : reasonAgainstTraining
     case .finetune: reasonAgainstTraining
     case .pause, .cancel: reasonAgainstControl(runs.focusRecord, followed: true)
@@ -38,7 +40,7 @@ extension AppState {
     case .save:
       document.path != nil && !document.isModified ? "nothing to save: the file is up to date" : nil
     case .new:
-      plan.edits.isEmpty && !document.isModified && document.path == nil
+      plan.isEmpty && !document.isModified && document.path == nil
         ? "the plan is empty already" : nil
     case .images:
       preview.shown == nil && preview.pending == nil

@@ -10,7 +10,7 @@ package enum Command: String, CaseIterable, Sendable {
   case range, mark
   case markPattern = "mark-pattern"
   // Editing.
-  case pick, configure, apply, clear, undo, redo
+  case pick, configure, apply, clear, join, undo, redo
   case again = "repeat"
   // Training.
   case distil, finetune, pause, cancel, series, scale, runs
@@ -58,6 +58,7 @@ package enum Command: String, CaseIterable, Sendable {
     case .first, .last: "BLOCK"
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
     case .series: "slot|mean|all"
+    case .join: "MERGE"
     default: nil
     }
   }

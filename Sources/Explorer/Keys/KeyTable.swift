@@ -51,8 +51,9 @@ extension KeyBinding {
       hint: hint("a", "pattern", 4)),
     grid(.edit, ["."], .again, "apply the last chosen operator again"),
     grid(.edit, ["x", .delete], .clear, "restore the teacher's operator"),
+    grid(.edit, ["J"], .join, "make the block and the next one parallel, or split them"),
 
-    grid(.distil, ["d"], .distil, "distil the replaced operators", hint: hint("d", "distil", 2)),
+    grid(.distil, ["d"], .distil, "distil what the plan changes", hint: hint("d", "distil", 2)),
     grid(.distil, ["f"], .finetune, "finetune the whole model, after distilling"),
     grid(.distil, ["p"], .pause, "pause or resume the training"),
     grid(.distil, ["C"], .cancel, "cancel the training"),

@@ -58,8 +58,8 @@ extension ModelAnalysis {
 }
 
 extension RunHistory {
-  /// The slots that have losses, in order.
-  var slots: [SlotID] { losses.keys.sorted() }
+  /// The sites that have losses, in order.
+  var sites: [GraftSite] { losses.keys.sorted() }
 }
 
 extension Double {

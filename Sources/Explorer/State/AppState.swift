@@ -22,6 +22,8 @@ package struct AppState: Equatable, Sendable {
   package var pending = PendingInput()
   /// The operator applied last for each kind of slot, which "repeat" applies again.
   package var lastOperators: [Slot: OperatorSpec] = [:]
+  /// The merge chosen last for parallel blocks.
+  package var lastMerge = ParallelMerge.projection
   /// Screens and prompts on top of the grid; the last one has the keyboard.
   package var overlays: [Overlay] = []
   /// Statistics of the teacher.

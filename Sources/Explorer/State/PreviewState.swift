@@ -90,8 +90,8 @@ package struct Preview: Equatable, Sendable {
   package var runID: String?
   /// What was asked for.
   package let settings: PreviewSettings
-  /// The replaced operators when it was asked for.
-  package let edits: [SlotID: OperatorSpec]
+  /// What the plan changed when it was asked for.
+  package let changes: GraftPlan.Changes
   /// Step of the distilled weights used, or nil for freshly initialised ones.
   package let weightStep: Int?
   /// What has arrived.
@@ -103,11 +103,11 @@ package struct Preview: Equatable, Sendable {
 
   /// Makes a preview that nothing has come of yet.
   package init(
-    generation: Int, settings: PreviewSettings, edits: [SlotID: OperatorSpec], weightStep: Int?
+    generation: Int, settings: PreviewSettings, changes: GraftPlan.Changes, weightStep: Int?
   ) {
     self.generation = generation
     self.settings = settings
-    self.edits = edits
+    self.changes = changes
     self.weightStep = weightStep
   }
 }

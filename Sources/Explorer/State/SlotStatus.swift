@@ -47,9 +47,9 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
 
 /// What the grid says about one slot.
 package struct SlotStatus: Equatable, Sendable {
-  /// Where it stands.
+  /// Where it stands; a slot of parallel blocks stands where its pair does.
   package let phase: SlotPhase
-  /// Its newest training loss, when it is or was trained as it is now.
+  /// The newest training loss, when it is or was trained as it is now; of a pair it is in the first slot.
   package let loss: Double?
 
   /// States where a slot stands.
@@ -62,14 +62,20 @@ package struct SlotStatus: Equatable, Sendable {
 extension AppState {
   /// Where a slot stands, from the plan and the followed run.
   package func status(of slot: SlotID) -> SlotStatus {
-    guard let spec = plan.edits[slot] else { return SlotStatus(phase: .pristine, loss: nil) }
-    guard let focus = runs.focus, let trained = focus.plan?.edits[slot] else {
+    guard let site = plan.site(of: slot) else { return SlotStatus(phase: .pristine, loss: nil) }
+    guard let focus = runs.focus, let trained = focus.plan, trained.site(of: slot) != nil else {
       return SlotStatus(phase: .edited, loss: nil)
     }
-    guard trained == spec else { return SlotStatus(phase: .stale, loss: nil) }
-    let loss = focus.history.losses[slot]?.last?.value
+    guard plan.agrees(with: trained, at: site) else { return SlotStatus(phase: .stale, loss: nil) }
+    let loss = site.firstSlot == slot ? focus.history.losses[site]?.last?.value : nil
     return SlotStatus(phase: phase(of: runs.focusRecord?.state), loss: loss)
   }
+
+  /// The site that the cursor is in, edited or not.
+  package var selectedSite: GraftSite { plan.site(of: cursor) ?? .slot(cursor) }
+
+  /// The site that the cursor is in as the followed run has it; nil when it is not in the run.
+  package var trainedSite: GraftSite? { runs.focus?.plan?.site(of: cursor) }
 
   private func phase(of state: RunState?) -> SlotPhase {
     switch state {
@@ -114,4 +120,13 @@ extension ModelReference {
 extension GraftPlan {
   /// The short label of the operator in a slot.
   package func label(of slot: SlotID) -> String { OperatorCatalog.label(spec(slot)) }
+
+  /// How much the plan changes: "3 slots", "1 pair of blocks", "3 slots and 2 pairs of blocks".
+  package var extent: String {
+    var parts: [String] = []
+    if !edits.isEmpty || parallel.isEmpty { parts.append(Format.count(edits.count, "slot")) }
+    if parallel.count == 1 { parts.append("1 pair of blocks") }
+    if parallel.count > 1 { parts.append("\(parallel.count) pairs of blocks") }
+    return parts.joined(separator: " and ")
+  }
 }

@@ -19,6 +19,7 @@ extension AppState {
     case .again:
       if let spec = lastOperators[cursor.slot] { put(spec, in: targetsOfKind(cursor.slot)) }
     case .clear: put(nil, in: targets)
+    case .join: join(argument)
     case .undo: travel(count ?? 1) { $0.undo() }
     case .redo: travel(count ?? 1) { $0.redo() }
     default: break

@@ -36,7 +36,7 @@ extension AppState {
   }
 
   private mutating func jump(forward: Bool) {
-    let edited = plan.edits.keys.sorted()
+    let edited = Set(plan.edits.keys).union(plan.sites.map(\.firstSlot)).sorted()
     let target =
       forward
       ? edited.first { $0 > cursor } ?? edited.first

@@ -124,7 +124,7 @@ extension AppState {
     case .planLoaded(let plan, let path):
       document = PlanDocument(plan: plan, path: path)
       dropSelection()
-      notice = .note("opened \(path): \(Format.count(plan.edits.count, "slot")) replaced")
+      notice = .note("opened \(path): \(plan.extent) changed")
       return followMatchingRun()
     case .planLoadFailed(let reason):
       notice = .failure(reason)

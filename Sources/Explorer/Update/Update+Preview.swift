@@ -73,11 +73,11 @@ extension AppState {
     let weights = trainedWeights
     preview.generation += 1
     preview.pending = Preview(
-      generation: preview.generation, settings: preview.settings, edits: plan.edits,
+      generation: preview.generation, settings: preview.settings, changes: plan.changes,
       weightStep: weights?.step)
     effects.append(
       .startPreview(
-        generation: preview.generation, plan: plan.edits.isEmpty ? nil : plan,
+        generation: preview.generation, plan: plan.isEmpty ? nil : plan,
         weightsFrom: weights?.runID, settings: preview.settings))
     return effects
   }
@@ -86,7 +86,7 @@ extension AppState {
   package var trainedWeights: (runID: String, step: Int)? {
     guard let focus = runs.focus, let trained = focus.plan,
       let step = focus.history.checkpoints.last?.step,
-      plan.edits.contains(where: { trained.edits[$0.key] == $0.value })
+      plan.sites.contains(where: { plan.agrees(with: trained, at: $0) })
     else { return nil }
     return (focus.id, step)
   }

@@ -124,9 +124,7 @@ extension AppState {
     case .trainingStarted(let id, let plan, let kind):
       runs.isLaunching = false
       runs.focus = FocusedRun(id: id, plan: plan)
-      let what =
-        kind == .finetune
-        ? "finetuning the model" : "distilling \(Format.count(plan.edits.count, "slot"))"
+      let what = kind == .finetune ? "finetuning the model" : "distilling \(plan.extent)"
       notice = .note("\(what) in the background")
       return [.followRun(id: id)]
     case .trainingFailed(let reason):
@@ -156,11 +154,11 @@ extension AppState {
       $0.kind.isTraining && $0.modelHash == model.contentHash
     }
     if let alive = mine.first(where: \.isAlive) {
-      let isUntouched = document.path == nil && plan.edits.isEmpty && document.done.isEmpty
+      let isUntouched = document.path == nil && plan.isEmpty && document.done.isEmpty
       return [.openRun(id: alive.id, adopt: isUntouched)]
     }
     let effects = followMatchingRun()
-    if effects.isEmpty, let latest = mine.first, plan.edits.isEmpty {
+    if effects.isEmpty, let latest = mine.first, plan.isEmpty {
       notice = .note(
         "the last training, \(latest.name), is \(latest.stateName): r lists the runs")
     }
@@ -172,7 +170,7 @@ extension AppState {
     let match = runs.records.first {
       $0.kind.isTraining && $0.modelHash == model.contentHash && $0.name == plan.name
     }
-    guard let match, !plan.edits.isEmpty else {
+    guard let match, !plan.isEmpty else {
       guard runs.focus != nil else { return [] }
       runs.focus = nil
       return [.followRun(id: nil)]

@@ -138,7 +138,7 @@ extension AppState {
       return []
     case .range, .mark, .markPattern, .escape:
       return select(command, argument: argument, count: count)
-    case .pick, .configure, .apply, .again, .clear, .undo, .redo:
+    case .pick, .configure, .apply, .again, .clear, .join, .undo, .redo:
       return edit(command, argument: argument, count: count)
     case .distil, .finetune, .pause, .cancel, .series, .scale, .runs:
       return distil(command, argument: argument)

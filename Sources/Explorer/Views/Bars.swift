@@ -13,7 +13,8 @@ struct TopBar {
     let parameters = Format.change(
       from: Double(cost.original.parameters), to: Double(cost.edited.parameters))
     let edited = "\(plan.edits.count)/\(2 * state.depth) replaced"
-    let right = "\(edited)  FLOPs \(flops)  params \(parameters) "
+    let depth = plan.parallel.isEmpty ? "" : "  depth \(plan.depth)/\(state.depth)"
+    let right = "\(edited)\(depth)  FLOPs \(flops)  params \(parameters) "
     let left = frame.columns - right.count
     frame.put(right, column: left, row: 0, style: Theme.bar)
     let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"

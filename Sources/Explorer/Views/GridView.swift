@@ -26,6 +26,8 @@ struct GridView {
     var barWidth: Int
     var share: Int?
     var variance: Int?
+    /// Where a bracket holds two parallel blocks together.
+    var bracket: Int
     var width: Int
   }
 
@@ -47,7 +49,7 @@ struct GridView {
   private static let folded = Columns(
     attention: .init(label: 3, labelWidth: 8, mark: 11, loss: 12, spark: 0, sparkWidth: 0),
     mlp: .init(label: 17, labelWidth: 4, mark: 21, loss: 22, spark: 0, sparkWidth: 0),
-    bar: 27, barWidth: 1, share: nil, variance: nil, width: 29)
+    bar: 27, barWidth: 1, share: nil, variance: nil, bracket: 28, width: 29)
 
   /// Shares out the width: fixed columns first, then sparklines, labels and bars grow.
   private static func detailed(_ width: Int) -> Columns {
@@ -71,7 +73,7 @@ struct GridView {
     let share = position + bar + 1
     return Columns(
       attention: attention, mlp: mlp, bar: position, barWidth: bar, share: share,
-      variance: hasVariance ? share + 5 : nil, width: width)
+      variance: hasVariance ? share + 5 : nil, bracket: width - 1, width: width)
   }
 
   func draw(on frame: inout Frame) {
@@ -124,6 +126,12 @@ struct GridView {
       style: isCursorRow ? Theme.strong : Theme.quiet)
     drawSlot(SlotID(block: block, slot: .attention), columns.attention, &frame, left, row)
     drawSlot(SlotID(block: block, slot: .mlp), columns.mlp, &frame, left, row)
+    if let pair = state.plan.pair(of: block) {
+      let status = state.status(of: SlotID(block: block, slot: .attention))
+      frame.put(
+        block == pair.first ? "╗" : "╝", column: left + columns.bracket, row: row,
+        style: Theme.phase(status.phase))
+    }
     guard case .ready(let analysis) = state.analysis, analysis.blocks.indices.contains(block)
     else { return }
     let statistics = analysis.blocks[block]
@@ -184,7 +192,9 @@ struct GridView {
   private func drawSpark(
     _ slot: SlotID, _ place: Columns.SlotColumns, _ frame: inout Frame, _ left: Int, _ row: Int
   ) {
-    guard place.sparkWidth >= 4, let points = state.runs.focus?.history.losses[slot] else {
+    guard place.sparkWidth >= 4, let site = state.plan.site(of: slot),
+      let points = state.runs.focus?.history.losses[site]
+    else {
       return
     }
     // A few values for each column say as much as thousands.

@@ -111,7 +111,7 @@ struct ImagesPanel {
   /// Whether what is shown was sampled otherwise than the next preview would be.
   private var isOutdated: Bool {
     guard let shown = preview.shown else { return false }
-    return shown.settings != preview.settings || shown.edits != state.plan.edits
+    return shown.settings != preview.settings || shown.changes != state.plan.changes
   }
 
   private var progress: String? {
@@ -121,7 +121,7 @@ struct ImagesPanel {
   }
 
   private func weights(_ preview: Preview) -> String {
-    if preview.edits.isEmpty { return "no graft" }
+    if preview.changes.isEmpty { return "no graft" }
     return preview.weightStep.map { "at step \($0)" } ?? "untrained"
   }
 
@@ -139,7 +139,7 @@ struct ImagesPanel {
         (pending.total > 0 ? "… \(pending.done)/\(pending.total)" : "sampling …", Theme.warning))
     } else if isOutdated {
       lines.append(("s renews", change))
-    } else if let shown = preview.shown, !shown.edits.isEmpty {
+    } else if let shown = preview.shown, !shown.changes.isEmpty {
       lines.append((weights(shown), Theme.quiet))
     }
     return lines

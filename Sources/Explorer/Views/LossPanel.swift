@@ -31,22 +31,25 @@ struct LossPanel {
 
   private var title: String {
     switch state.chart.series {
-    case .slot: "loss of \(state.cursor)"
+    case .slot: "loss of \(site)"
     case .mean: "mean loss"
     case .all: "loss of every slot"
     }
   }
 
+  /// The site of the curve: as the run has it, where the run has it.
+  private var site: GraftSite { state.trainedSite ?? state.selectedSite }
+
   private var emptyText: String {
     if state.runs.isLaunching { return "starting the worker …" }
     guard let focus = state.runs.focus else {
-      return state.plan.edits.isEmpty
-        ? "none: the plan replaces nothing yet" : "none yet: d distils the replaced operators"
+      return state.plan.isEmpty
+        ? "none: the plan changes nothing yet" : "none yet: d distils what the plan changes"
     }
     if state.chart.series != .mean, state.runs.focusRecord?.kind == .finetune {
       return "finetuning has one loss, of the whole model; t shows it"
     }
-    if state.chart.series == .slot, focus.plan?.edits[state.cursor] == nil {
+    if state.chart.series == .slot, focus.plan != nil, state.trainedSite == nil {
       return "this slot is not in the run; t shows the mean"
     }
     return state.runs.focusRecord?.isAlive ?? true ? "waiting for the first step …" : "none"
@@ -71,7 +74,7 @@ struct LossPanel {
       frame.write(
         [
           ("── ", Theme.quiet), ("train, each slot", Theme.quiet), ("   ── ", Theme.heldOutCurve),
-          ("\(state.cursor)", Theme.quiet),
+          ("\(site)", Theme.quiet),
         ], column: body.column, row: row, maxColumns: body.columns)
     }
   }
@@ -82,8 +85,8 @@ struct LossPanel {
     switch state.chart.series {
     case .slot:
       return [
-        curve("train", history.losses[state.cursor] ?? [], limit, Theme.trainCurve),
-        curve("held-out", history.heldOut[state.cursor] ?? [], limit, Theme.heldOutCurve),
+        curve("train", history.losses[site] ?? [], limit, Theme.trainCurve),
+        curve("held-out", history.heldOut[site] ?? [], limit, Theme.heldOutCurve),
       ]
     case .mean:
       return [
@@ -91,13 +94,12 @@ struct LossPanel {
         curve("held-out", history.meanHeldOut, limit, Theme.heldOutCurve),
       ]
     case .all:
-      let slots = history.slots
-      return slots.filter { $0 != state.cursor }.map {
+      return history.sites.filter { $0 != site }.map {
         // Dozens of curves on top of each other: points at even distances are enough.
         curve(
           $0.description, Self.sampled(history.losses[$0] ?? [], limit: 2 * limit), limit,
           Theme.quiet)
-      } + [curve("\(state.cursor)", history.losses[state.cursor] ?? [], limit, Theme.heldOutCurve)]
+      } + [curve("\(site)", history.losses[site] ?? [], limit, Theme.heldOutCurve)]
     }
   }
 

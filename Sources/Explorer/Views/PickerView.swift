@@ -221,9 +221,9 @@ struct FormView {
     for (slot, _) in state.plan.edits { counts[state.plan.label(of: slot), default: 0] += 1 }
     let operators = counts.sorted { ($0.value, $1.key) > ($1.value, $0.key) }
       .map { "\($0.value) × \($0.key)" }.joined(separator: ", ")
-    var lines = ["\(Format.count(state.plan.edits.count, "slot")): \(operators)"]
+    var lines = [state.plan.extent + (operators.isEmpty ? "" : ": \(operators)")]
     let losses = Set(
-      state.plan.edits.keys.map { state.plan.stage1.loss(for: $0).rawValue.uppercased() })
+      state.plan.sites.map { state.plan.stage1.loss(for: $0).rawValue.uppercased() })
     lines.append(
       "activations of the teacher, \(losses.sorted().joined(separator: " and ")) loss,"
         + " in the background")
@@ -232,8 +232,8 @@ struct FormView {
 
   private var finetuningLines: [String] {
     let start =
-      state.plan.edits.isEmpty
-      ? "nothing is replaced: the teacher itself"
+      state.plan.isEmpty
+      ? "nothing is changed: the teacher itself"
       : state.trainedWeights.map { weights in
         let name = state.runs.record(weights.runID)?.name ?? weights.runID
         return "from step \(weights.step) of \(name)"

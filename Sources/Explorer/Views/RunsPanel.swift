@@ -26,9 +26,9 @@ struct RunsPanel {
       let text =
         state.runs.isLaunching
         ? "starting the worker …"
-        : state.plan.edits.isEmpty
+        : state.plan.isEmpty
           ? "no run: ⏎ puts another operator into a slot"
-          : "no run: d distils the replaced operators"
+          : "no run: d distils what the plan changes"
       frame.put(
         Format.clip(text, width), column: rect.column + 1, row: row, style: Theme.quiet)
       return

@@ -30,6 +30,7 @@ struct SlotPanel {
     }
     var row = rect.row + 1
     row = drawOperator(on: &frame, row: row)
+    row = drawPair(on: &frame, row: row)
     row = drawLosses(on: &frame, row: row)
     if isWide { row += 1 }
     drawTeacher(on: &frame, row: row)
@@ -49,7 +50,8 @@ struct SlotPanel {
     }
     let used = frame.write(pieces, column: inner.column, row: row, maxColumns: inner.columns)
     if isWide, let descriptor = OperatorCatalog.descriptor(named: spec.name) {
-      let text = isEdited ? descriptor.summary : "the teacher's own operator and weights"
+      let weights = state.plan.pair(of: slot.block) == nil ? " and weights" : ""
+      let text = isEdited ? descriptor.summary : "the teacher's own operator\(weights)"
       frame.put(
         Format.clip(text, max(0, inner.right - used - 2)), column: used + 2, row: row,
         style: Theme.quiet)
@@ -72,18 +74,35 @@ struct SlotPanel {
     return row
   }
 
+  /// The block that runs beside this one, and how both are merged.
+  private func drawPair(on frame: inout Frame, row: Int) -> Int {
+    guard let pair = state.plan.pair(of: slot.block), let merge = state.plan.parallel[pair] else {
+      return row
+    }
+    let other = pair.first == slot.block ? pair.second : pair.first
+    let cost = state.model.shape.mergeCost(merge).parameters
+    frame.write(
+      [
+        ("∥ \(Format.two(other)) ", Theme.strong),
+        (merge.rawValue, Theme.plain),
+        (isWide && cost > 0 ? "  params +\(Format.metric(Double(cost)))" : "", Theme.quiet),
+      ], column: inner.column, row: row, maxColumns: inner.columns)
+    return row + 1
+  }
+
   // MARK: - Losses
 
   private func drawLosses(on frame: inout Frame, row: Int) -> Int {
-    let kind = state.plan.stage1.loss(for: slot).rawValue.uppercased()
+    let site = state.selectedSite
+    let kind = state.plan.stage1.loss(for: site).rawValue.uppercased()
     guard let history = state.runs.focus?.history, lossRemark == nil else {
       frame.put(
         Format.clip(lossRemark ?? "", inner.columns), column: inner.column, row: row,
         style: Theme.quiet)
       return row + 2
     }
-    let train = history.losses[slot] ?? []
-    let heldOut = history.heldOut[slot] ?? []
+    let train = history.losses[site] ?? []
+    let heldOut = history.heldOut[site] ?? []
     drawLoss(
       kind == "HUBER" ? "Huber" : "\(kind) loss", train.last?.value, train.first?.value, &frame, row
     )
@@ -96,7 +115,7 @@ struct SlotPanel {
     switch state.status(of: slot).phase {
     case .pristine: "not replaced"
     case .edited:
-      "\(state.plan.stage1.loss(for: slot).rawValue.uppercased()) loss: d distils"
+      "\(state.plan.stage1.loss(for: state.selectedSite).rawValue.uppercased()) loss: d distils"
     case .stale: "trained as \(trainedLabel)"
     case .queued, .training, .trained, .failed:
       state.runs.focusRecord?.kind == .finetune ? "trained as a whole" : nil
@@ -104,7 +123,11 @@ struct SlotPanel {
   }
 
   private var trainedLabel: String {
-    state.runs.focus?.plan?.label(of: slot) ?? "something else"
+    guard let plan = state.runs.focus?.plan else { return "something else" }
+    if case .pair(let pair) = state.trainedSite {
+      return "\(pair) \(plan.parallel[pair]?.rawValue ?? "")"
+    }
+    return plan.label(of: slot)
   }
 
   private func drawLoss(

@@ -1,0 +1,80 @@
+import Autograd
+import Nn
+import Plans
+import TensorCore
+
+/// Makes one stream of the outputs of two blocks that received the same input: depth to width
+/// (section 6 of the paper).
+///
+/// The parameters of a projection stand under the pair's first block, `blocks.2.merge.weight`
+/// (dim, 2 dim) and `blocks.2.merge.bias` (dim), since the released code has no name for them. The
+/// paper leaves open how they start: here as the mean of both outputs.
+package final class BlockMerge {
+  private enum Form {
+    case projection(weight: Parameter, bias: Parameter)
+    case mean
+    case residual
+  }
+
+  private let form: Form
+
+  init(_ merge: ParallelMerge, of pair: BlockPair, dim: Int, weights: any WeightSource) throws {
+    switch merge {
+    case .projection:
+      form = .projection(
+        weight: try weights.parameter(
+          pair.mergePrefix + "weight", [dim, 2 * dim], .table(Self.halves(dim))),
+        bias: try weights.parameter(pair.mergePrefix + "bias", [dim], .zeros))
+    case .mean: form = .mean
+    case .residual: form = .residual
+    }
+  }
+
+  package var parameters: [Parameter] {
+    guard case .projection(let weight, let bias) = form else { return [] }
+    return [weight, bias]
+  }
+
+  /// Merges the outputs of both blocks; all tensors (batch, tokens, dim).
+  ///
+  /// - Parameters:
+  ///   - x: What both blocks received.
+  ///   - first: Output of the first block.
+  ///   - second: Output of the second block.
+  ///   - tape: Records or not.
+  /// - Returns: The input of the block after the pair.
+  func callAsFunction(_ x: Value, _ first: Value, _ second: Value, on tape: Tape) -> Value {
+    switch form {
+    case .projection(let weight, let bias):
+      let both = tape.apply(ConcatenateChannels(), first, second)
+      return tape.apply(Linear(), both, Value(weight), Value(bias))
+    case .mean: return tape.apply(WeightedSum([0.5, 0.5]), first, second)
+    case .residual: return tape.apply(WeightedSum([1, 1, -1]), first, second, x)
+    }
+  }
+
+  /// Half of each output: two scaled identity matrices side by side (dim, 2 dim).
+  private static func halves(_ dim: Int) -> [Float] {
+    var values = [Float](repeating: 0, count: 2 * dim * dim)
+    for row in 0..<dim {
+      values[row * 2 * dim + row] = 0.5
+      values[row * 2 * dim + dim + row] = 0.5
+    }
+    return values
+  }
+}
+
+extension BlockPair {
+  /// The checkpoint prefix of the pair's merge, for example `blocks.2.merge.`.
+  package var mergePrefix: String { "blocks.\(first).merge." }
+}
+
+extension GraftSite {
+  /// The checkpoint prefixes of everything that stage 1 trains at the site.
+  package var checkpointPrefixes: [String] {
+    switch self {
+    case .slot(let id): [id.checkpointPrefix]
+    case .pair(let pair): pair.blocks.map { "blocks.\($0)." }
+    }
+  }
+}
