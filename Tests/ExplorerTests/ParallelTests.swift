@@ -123,6 +123,11 @@ struct ParallelTests {
     state.document.edit("x") { $0.parallel = [:] }
     #expect(state.status(of: Samples.mlp(7)).phase == .stale)
     #expect(state.status(of: Samples.mlp(6)).phase == .pristine)
+    // A pair that holds a block of another one is something else as a whole.
+    state.document.edit("x") { $0.parallel = [pair(7): .mean] }
+    for slot in pair(7).slots { #expect(state.status(of: slot).phase == .stale) }
+    state.cursor = Samples.mlp(8)
+    #expect(ExplorerView.frame(state).text().contains("not in the run"))
   }
 
   @Test(arguments: Samples.sizes.indices)

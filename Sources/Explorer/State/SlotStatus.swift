@@ -63,7 +63,9 @@ extension AppState {
   /// Where a slot stands, from the plan and the followed run.
   package func status(of slot: SlotID) -> SlotStatus {
     guard let site = plan.site(of: slot) else { return SlotStatus(phase: .pristine, loss: nil) }
-    guard let focus = runs.focus, let trained = focus.plan, trained.site(of: slot) != nil else {
+    guard let focus = runs.focus, let trained = focus.plan,
+      site.slots.contains(where: { trained.site(of: $0) != nil })
+    else {
       return SlotStatus(phase: .edited, loss: nil)
     }
     guard plan.agrees(with: trained, at: site) else { return SlotStatus(phase: .stale, loss: nil) }
@@ -83,6 +85,16 @@ extension AppState {
     case .running, .paused: .training
     case .done: .trained
     case .cancelled, .failed, .lost: .failed
+    }
+  }
+}
+
+extension GraftSite {
+  /// The slots that it holds, in order.
+  var slots: [SlotID] {
+    switch self {
+    case .slot(let id): [id]
+    case .pair(let pair): pair.slots
     }
   }
 }

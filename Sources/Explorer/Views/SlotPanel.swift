@@ -116,18 +116,20 @@ struct SlotPanel {
     case .pristine: "not replaced"
     case .edited:
       "\(state.plan.stage1.loss(for: state.selectedSite).rawValue.uppercased()) loss: d distils"
-    case .stale: "trained as \(trainedLabel)"
+    case .stale: trainedNote
     case .queued, .training, .trained, .failed:
       state.runs.focusRecord?.kind == .finetune ? "trained as a whole" : nil
     }
   }
 
-  private var trainedLabel: String {
-    guard let plan = state.runs.focus?.plan else { return "something else" }
-    if case .pair(let pair) = state.trainedSite {
-      return "\(pair) \(plan.parallel[pair]?.rawValue ?? "")"
+  /// What the run trained here, when that is something else now.
+  private var trainedNote: String {
+    guard let plan = state.runs.focus?.plan else { return "changed since" }
+    switch state.trainedSite {
+    case .pair(let pair): return "trained as \(pair) \(plan.parallel[pair]?.rawValue ?? "")"
+    case .slot: return "trained as \(plan.label(of: slot))"
+    case nil: return "not in the run"
     }
-    return plan.label(of: slot)
   }
 
   private func drawLoss(
