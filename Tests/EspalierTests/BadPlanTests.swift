@@ -37,7 +37,9 @@ struct PlanFault: Sendable, CustomTestStringConvertible {
       "unknown key", #""huber_delta""#, #""huber""#, "plan.json:", "stage1.huber",
       "expected one of steps"),
     PlanFault(
-      "wrong JSON type", #""steps": 3,"#, #""steps": "three","#, "plan.json:", "stage1.steps",
+      "wrong JSON type", "\"stage1\": {\n    \"steps\": 3,",
+      "\"stage1\": {\n    \"steps\": \"three\",",
+      "plan.json:", "stage1.steps",
       #"expected a whole number, found the text "three""#),
     PlanFault(
       "unknown version", #""espalier_plan": 1"#, #""espalier_plan": 2"#, "plan.json:2:",

@@ -87,8 +87,8 @@ struct ParallelTests {
     type(&state, "J")
     #expect(state.reasonAgainst(.distil) == nil && state.reasonAgainst(.new) == nil)
     press(&state, "d")
-    #expect(press(&state, .enter) == [.startDistillation(state.plan)])
-    _ = update(&state, .distillationStarted(id: "r3", plan: state.plan))
+    #expect(press(&state, .enter) == [.startTraining(state.plan, kind: .distill, weightsFrom: nil)])
+    _ = update(&state, .trainingStarted(id: "r3", plan: state.plan, kind: .distill))
     #expect(state.notice == .note("distilling 1 pair of blocks in the background"))
     #expect(
       press(&state, "s") == [
@@ -110,16 +110,16 @@ struct ParallelTests {
     #expect(slots.map { state.status(of: $0).phase } == Array(repeating: .training, count: 4))
     #expect(slots.compactMap { state.status(of: $0).loss }.count == 1)
     #expect(state.status(of: Samples.attention(6)).loss == Samples.value(Samples.attention(6), 30))
-    #expect(state.previewWeights?.step == 1)
+    #expect(state.trainedWeights?.step == 1)
     focus.history = Samples.history(for: state.plan, steps: 50)
     state.runs.focus = focus
-    #expect(state.previewWeights?.step == 50)
+    #expect(state.trainedWeights?.step == 50)
     state.chart.series = .slot
     #expect(ExplorerView.frame(state).text().contains("loss of 6+7"))
     // Anything else in one of its slots is another pair.
     state.document.edit("x") { $0.edits[Samples.mlp(7)] = Samples.narrow }
     #expect(slots.map { state.status(of: $0).phase } == Array(repeating: .stale, count: 4))
-    #expect(state.previewWeights == nil)
+    #expect(state.trainedWeights == nil)
     state.document.edit("x") { $0.parallel = [:] }
     #expect(state.status(of: Samples.mlp(7)).phase == .stale)
     #expect(state.status(of: Samples.mlp(6)).phase == .pristine)
