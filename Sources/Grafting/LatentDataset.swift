@@ -68,8 +68,15 @@ package struct LatentDataset {
 
   /// Draws a training batch: samples, timesteps, noise, and labels dropped to the null class.
   ///
-  /// - Parameter classWeights: Relative frequency of every class, as a factor on its share of the data;
-  ///   nil draws all samples equally often.
+  /// - Parameters:
+  ///   - size: Number of rows.
+  ///   - random: Decides everything.
+  ///   - timesteps: How often each timestep comes up.
+  ///   - classWeights: Relative frequency of every class, as a factor on its share of the data; nil
+  ///     draws all samples equally often.
+  ///   - nullClass: The label of dropped labels.
+  ///   - labelDropout: Share of labels that are dropped.
+  /// - Returns: The batch.
   package func batch(
     _ size: Int, random: inout RandomStream, timesteps: TimestepDensity = .uniform,
     classWeights: [Double]? = nil, nullClass: Int, labelDropout: Double
@@ -90,7 +97,9 @@ package struct LatentDataset {
 
   /// A random sample; with weights, candidates are refused in proportion to their class's rarity.
   private func draw(_ random: inout RandomStream, _ classWeights: [Double]?) -> Int {
-    guard let classWeights, let most = classWeights.max() else { return random.integer(below: count) }
+    guard let classWeights, let most = classWeights.max() else {
+      return random.integer(below: count)
+    }
     while true {
       let index = random.integer(below: count)
       if random.uniform() * most < classWeights[labels[index]] { return index }
