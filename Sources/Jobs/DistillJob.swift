@@ -48,10 +48,10 @@ private final class DistillTraining: Training {
 
   func takeStep() -> TrainingLoss {
     losses = distillation.trainStep()
-    return TrainingLoss(slots: losses)
+    return TrainingLoss(sites: losses)
   }
 
-  func heldOut() -> TrainingLoss { TrainingLoss(slots: distillation.heldOutLosses()) }
+  func heldOut() -> TrainingLoss { TrainingLoss(sites: distillation.heldOutLosses()) }
 
   func placeOfFailure() -> String? {
     losses.filter { !$0.value.isFinite }.keys.min().map(\.phrase)

@@ -23,21 +23,21 @@ package protocol Training {
   func resume(from path: String) throws
 }
 
-/// A loss and, where the slots have losses of their own, those.
+/// A loss and, where the sites of a plan have losses of their own, those.
 package struct TrainingLoss {
-  /// Of the whole model, or the mean over the slots.
+  /// Of the whole model, or the mean over the sites.
   package private(set) var whole: Double
-  /// By slot.
-  package private(set) var slots: [GraftSite: Double] = [:]
+  /// By site.
+  package private(set) var sites: [GraftSite: Double] = [:]
 
   /// A loss of the whole model.
   package init(_ whole: Double) { self.whole = whole }
 
-  /// The losses of slots, and their mean.
-  package init(slots: [GraftSite: Double]) {
-    self.slots = slots
-    let sum = slots.sorted { $0.key < $1.key }.reduce(0) { $0 + $1.value }
-    whole = slots.isEmpty ? 0 : sum / Double(slots.count)
+  /// The losses of sites, and their mean.
+  package init(sites: [GraftSite: Double]) {
+    self.sites = sites
+    let sum = sites.sorted { $0.key < $1.key }.reduce(0) { $0 + $1.value }
+    whole = sites.isEmpty ? 0 : sum / Double(sites.count)
   }
 }
 
@@ -104,7 +104,7 @@ package struct TrainingLoop {
         let perSecond = speed.perSecond
         try context.emit(
           .step(
-            step: step, total: steps, loss: loss.whole, losses: loss.slots, rate: perSecond,
+            step: step, total: steps, loss: loss.whole, losses: loss.sites, rate: perSecond,
             secondsLeft: Double(steps - step) / max(perSecond, 1e-9)))
       }
       if step % heldOutEvery == 0 || step == steps { try measure(training) }
@@ -116,7 +116,7 @@ package struct TrainingLoop {
     let loss = training.heldOut()
     try context.emit(
       .heldOut(
-        step: training.step, loss: loss.slots.isEmpty ? loss.whole : nil, losses: loss.slots))
+        step: training.step, loss: loss.sites.isEmpty ? loss.whole : nil, losses: loss.sites))
   }
 
   private func save(_ training: some Training, _ saved: inout Int?) throws {
