@@ -100,6 +100,15 @@ package enum AtomicFile {
     return slash == path.startIndex ? "/" : String(path[..<slash])
   }
 
+  /// Size and time of change of a file, which tell it from another version of itself.
+  ///
+  /// - Throws: `CheckpointError` when there is no such file.
+  package static func stamp(of path: String) throws(CheckpointError) -> String {
+    var status = stat()
+    guard stat(path, &status) == 0 else { throw .reading(path, errno: errno) }
+    return "\(status.st_size) \(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
+  }
+
   /// Refuses a destination that `write` could not write to, before hours of work go into its content.
   ///
   /// - Throws: `CheckpointError` for a missing or read-only directory or an unfit file in the way.

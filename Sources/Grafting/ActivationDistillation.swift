@@ -166,6 +166,7 @@ package final class ActivationDistillation {
       items,
       metadata: [
         "espalier_file": "stage 1 checkpoint", "step": String(step), "random": String(random.state),
+        "data": dataset.identity,
         DiTFile.planKey: String(decoding: try graft.plan.json(), as: UTF8.self),
       ], to: path)
   }
@@ -185,6 +186,11 @@ package final class ActivationDistillation {
     else {
       throw CheckpointError(
         "\(path): was written for another plan; start a run of the changed plan instead")
+    }
+    guard file.metadata["data"] == dataset.identity else {
+      throw CheckpointError(
+        "\(path): the training data have changed since it was written; restore them, or start a new"
+          + " run")
     }
     for (_, optimizer) in optimizers {
       optimizer.steps = saved

@@ -1,3 +1,4 @@
+import Checkpoints
 import Foundation
 import Grafting
 import Models
@@ -13,12 +14,6 @@ struct DistillJob {
   let context: JobContext
   let planPath: String
 
-  /// Largest number of procedural images that stage 1 draws its samples from; a short training
-  /// needs no more than it has samples.
-  private static let trainingImages = 2048
-  /// Seeds of the procedural source: what the model was trained on, and unseen images.
-  static let (trainingStream, heldOutStream): (UInt64, UInt64) = (1, 2)
-
   func perform() throws -> String {
     let path = planPath.hasPrefix("/") ? planPath : "\(context.run.path)/\(planPath)"
     let plan = try GraftPlan.load(path: path)
@@ -27,15 +22,11 @@ struct DistillJob {
     let settings = plan.stage1
     try context.emit(.started(pid: getpid(), totalSteps: settings.steps))
 
-    let samples = settings.steps * settings.batchSize
-    let dataset = try latents(
-      files, Self.trainingStream, count: min(Self.trainingImages, samples), "images")
-    let heldOut = try latents(
-      files, Self.heldOutStream, count: settings.heldOutSamples, "held-out images")
+    let data = try trainingData(plan, files)
     let file = try files.open()
     let graft = try Graft(fresh: plan, teacher: try file.load())
     let distillation = try ActivationDistillation(
-      graft: graft, dataset: dataset, heldOut: heldOut)
+      graft: graft, dataset: data.training, heldOut: data.heldOut)
     let checkpoint = "\(context.run.checkpointsPath)/latest.safetensors"
     if FileManager.default.fileExists(atPath: checkpoint) {
       try distillation.resume(from: checkpoint)
@@ -95,16 +86,25 @@ struct DistillJob {
       .checkpointed(step: distillation.step, path: "checkpoints/latest.safetensors"))
   }
 
-  private func latents(_ files: ModelFiles, _ stream: UInt64, count: Int, _ label: String) throws
-    -> LatentDataset
-  {
+  /// Opens the plan's data and tells of images that are left out.
+  private func trainingData(_ plan: GraftPlan, _ files: ModelFiles) throws -> TrainingData {
     var throttle = Throttle()
-    return try files.latents(stream: stream, count: count) { done in
+    let data = try TrainingData(
+      plan.data, for: files, samples: plan.stage1.steps * plan.stage1.batchSize,
+      heldOut: plan.stage1.heldOutSamples
+    ) { done, total, label in
       try context.checkpoint(step: 0)
       if throttle.isDue() {
-        try context.emit(.progress(done: done, total: count, label: "encoding \(label)"))
+        try context.emit(.progress(done: done, total: total, label: label))
       }
     }
+    if !data.skipped.isEmpty {
+      let list = data.skipped.joined(separator: "\n") + "\n"
+      try AtomicFile.write(Data(list.utf8), to: "\(context.run.path)/skipped.txt")
+      try context.emit(
+        .message("\(data.skipped.count) images cannot be read and are left out, see skipped.txt"))
+    }
+    return data
   }
 }
 

@@ -5,7 +5,7 @@ extension GraftPlan {
   /// A plan is a few kilobytes; a file beyond this is something else.
   private static let sizeLimit = 4 << 20
 
-  /// Reads a plan file and checks it completely.
+  /// Reads a plan file and checks it completely; data are looked for from the file's folder on.
   ///
   /// - Throws: `PlanError` with file, line and key for an unknown version, key or operator, a wrong
   ///   block number or type, or an impossible setting; also when the file cannot be read.
@@ -16,7 +16,9 @@ extension GraftPlan {
     } catch {
       throw PlanError(key: nil, error.message)
     }
-    return try read(PlanReader(file: path, text: bytes))
+    var plan = try read(PlanReader(file: path, text: bytes))
+    plan.data = plan.data?.resolved(in: AtomicFile.directory(of: path))
+    return plan
   }
 
   /// Reads a plan from its text; `file` is its name in error messages.
@@ -44,7 +46,7 @@ extension GraftPlan {
           "expected version \(formatVersion), found \(version); use a matching version of espalier")
       )
     }
-    let known = ["espalier_plan", "name", "model", "blocks", "stage1", "stage2", "seed"]
+    let known = ["espalier_plan", "name", "model", "blocks", "data", "stage1", "stage2", "seed"]
     let top = try reader.section(root, key: "", known: known)
     var plan = GraftPlan(named: try reader.text("name", in: top), model: try reader.model(in: top))
     do throws(PlanError) {
@@ -53,6 +55,7 @@ extension GraftPlan {
       throw reader.located(error)
     }
     plan.edits = try reader.edits(in: top, depth: plan.model.shape.depth)
+    plan.data = try reader.data(in: top)
     plan.stage1 = try reader.stage1(in: top, defaults: plan.stage1)
     plan.stage2 = try reader.stage2(in: top)
     plan.seed = try reader.integer("seed", in: top)
@@ -133,6 +136,15 @@ extension PlanReader {
       }
     }
     return spec
+  }
+
+  fileprivate mutating func data(in top: PlanSection) throws(PlanError) -> DataSettings? {
+    guard let node = top.members["data"] else { return nil }
+    let section = try section(node, key: "data", known: ["path", "held_out", "flip"])
+    var settings = DataSettings(path: try text("path", in: section))
+    if section.members["held_out"] != nil { settings.heldOut = try text("held_out", in: section) }
+    if section.members["flip"] != nil { settings.flip = try boolean("flip", in: section) }
+    return settings
   }
 
   fileprivate mutating func stage1(

@@ -11,6 +11,10 @@ extension GraftPlan {
       try Self.checkBlock(id, depth: model.shape.depth, key: "\(id)")
       try Self.check(spec, at: id, shape: model.shape)
     }
+    if let data {
+      try Self.checkText(data.path, key: "data.path")
+      if let path = data.heldOut { try Self.checkText(path, key: "data.held_out") }
+    }
     try stage1.validate()
     for id in stage1.lossOverrides.keys.sorted() {
       try Self.checkBlock(id, depth: model.shape.depth, key: "stage1.loss_overrides.\(id)")

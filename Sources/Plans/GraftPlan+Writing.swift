@@ -16,12 +16,14 @@ extension GraftPlan {
       ("num_classes", "\(shape.numClasses)"), ("learn_sigma", "\(shape.learnSigma)"),
       ("mlp_ratio", numberText(shape.mlpRatio)), ("content_hash", model.contentHash.jsonQuoted),
     ]
-    let members: [(String, String)] = [
-      ("espalier_plan", "\(Self.formatVersion)"), ("name", name.jsonQuoted),
-      ("model", Self.object(modelMembers)), ("blocks", blockList()),
-      ("stage1", Self.object(stage1.members)), ("stage2", Self.object(stage2.members)),
-      ("seed", "\(seed)"),
-    ]
+    let members: [(String, String)] =
+      [
+        ("espalier_plan", "\(Self.formatVersion)"), ("name", name.jsonQuoted),
+        ("model", Self.object(modelMembers)), ("blocks", blockList()),
+      ] + (data.map { [("data", $0.text)] } ?? []) + [
+        ("stage1", Self.object(stage1.members)), ("stage2", Self.object(stage2.members)),
+        ("seed", "\(seed)"),
+      ]
     let lines = members.map { "  \($0.0.jsonQuoted): \($0.1)" }
     return Data("{\n\(lines.joined(separator: ",\n"))\n}\n".utf8)
   }
@@ -52,6 +54,14 @@ extension GraftPlan {
   private static func object(_ members: [(String, String)]) -> String {
     let lines = members.map { "    \($0.0.jsonQuoted): \($0.1)" }
     return "{\n\(lines.joined(separator: ",\n"))\n  }"
+  }
+}
+
+extension DataSettings {
+  /// The section of a plan file.
+  fileprivate var text: String {
+    let other = heldOut.map { ", \"held_out\": \($0.jsonQuoted)" } ?? ""
+    return "{\"path\": \(path.jsonQuoted)\(other), \"flip\": \(flip)}"
   }
 }
 

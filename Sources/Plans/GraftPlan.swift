@@ -11,6 +11,8 @@ package struct GraftPlan: Equatable, Sendable {
   package var model: ModelReference
   /// The replaced slots; all others keep the model's own operator and weights.
   package var edits: [SlotID: OperatorSpec] = [:]
+  /// What both stages train on; nil for the procedural images.
+  package var data: DataSettings?
   /// How the replacements are distilled.
   package var stage1: Stage1Settings
   /// How the grafted model is finetuned.

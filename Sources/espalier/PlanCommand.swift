@@ -46,6 +46,7 @@ struct PlanCommand: ParsableCommand {
     @Option(help: "The slot, for an operator that fits both: attention or mlp.") var slot: Slot?
     @Option(help: "A setting of the operator as key=value; repeatable.") var config: [String] = []
     @Option(help: "The slot to clear: attention or mlp.") var clear: Slot?
+    @Option(help: "\(DataSettings.help).") var data: String?
     @Option(help: "Stage-1 steps.") var steps: Int?
     @Option(help: "Stage-1 batch size.") var batch: Int?
     @Option(help: "Stage-1 learning rate.") var learningRate: Double?
@@ -58,7 +59,8 @@ struct PlanCommand: ParsableCommand {
         let known = OperatorCatalog.all.map(\.name).joined(separator: ", ")
         throw ValidationError("--operator: '\(name)' is unknown, expected one of \(known)")
       }
-      let hasSettings = steps != nil || batch != nil || learningRate != nil || seed != nil
+      let hasSettings =
+        data != nil || steps != nil || batch != nil || learningRate != nil || seed != nil
       switch (self.operator, clear) {
       case (.some, .some): throw ValidationError("give either --operator or --clear, not both")
       case (.some, nil) where blocks == nil:
@@ -110,6 +112,7 @@ struct PlanCommand: ParsableCommand {
           changed.edits[SlotID(block: block, slot: clear)] = nil
         }
       }
+      if let data { changed.train(on: data) }
       if let steps { changed.stage1.steps = steps }
       if let batch { changed.stage1.batchSize = batch }
       if let learningRate { changed.stage1.learningRate = learningRate }
