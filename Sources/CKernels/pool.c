@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "ck_pool.h"
+#include "ck_internal.h"
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -91,13 +92,7 @@ void ck_pool_set_threads(int threads) {
   wanted = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
 }
 
-int ck_has_address_sanitizer(void) {
-#if defined(__has_feature)
-  return __has_feature(address_sanitizer);
-#else
-  return 0;
-#endif
-}
+int ck_has_address_sanitizer(void) { return __has_feature(address_sanitizer); }
 
 static pthread_mutex_t caller = PTHREAD_MUTEX_INITIALIZER;
 

@@ -64,7 +64,7 @@ struct RoundTripTests {
     var metadata = try DiTFile.metadata(config: config, classNames: [], name: "tiny")
     metadata[DiTFile.planKey] = String(decoding: try plan.json(), as: UTF8.self)
     let expected = output(model)
-    #expect(expected.allSatisfy(\.isFinite))
+    #expect(expected.allSatisfy { $0.isFinite })
 
     let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString).path
     try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)

@@ -50,8 +50,8 @@ class Program:
 
     def __call__(self, *arguments):
         result = subprocess.run(
-            [self.path, *map(str, arguments)], cwd=self.folder, stdout=subprocess.PIPE, text=True)
-        assert result.returncode == 0, f"espalier {' '.join(map(str, arguments))} failed"
+            [self.path, *map(str, arguments)], cwd=self.folder, capture_output=True, text=True)
+        assert result.returncode == 0, f"espalier {' '.join(map(str, arguments))}: {result.stderr}"
         return result.stdout
 
     def latents(self, model):
