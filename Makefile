@@ -13,11 +13,11 @@ build: check
 test: check
 	@swift test $(SWIFT_FLAGS)
 
-# Memory errors and data races in the file formats, the operators and the tape: two debug builds.
+# Memory errors and data races in formats, tensors, threads, tape and operators: two debug builds.
 sanitize: check
 	@for kind in address thread; do \
-	  swift test --sanitize=$$kind --scratch-path .build/$$kind \
-	    --filter 'CheckpointsTests|OperatorsTests|AutogradTests' || exit 1; \
+	  swift test --sanitize=$$kind --scratch-path .build/$$kind --disable-xctest \
+	    --filter 'CheckpointsTests|TensorCoreTests|AutogradTests|OperatorsTests' || exit 1; \
 	done
 
 bench: build

@@ -18,7 +18,7 @@ package enum BufferPool {
 
   private static let state = Mutex(State())
   /// Whether idle buffers are kept; AddressSanitizer wants each to be allocated and freed exactly.
-  private static let keepsBuffers = ck_has_address_sanitizer() == 0
+  package static let keepsBuffers = ck_has_address_sanitizer() == 0
 
   /// Number of buffers obtained from the operating system so far (a test watches it).
   package static var allocations: Int { state.withLock { $0.allocations } }
