@@ -132,7 +132,7 @@ package enum AtomicFile {
   }
 
   /// A fresh name beside `path`: hidden, and never that of another process or an earlier call.
-  private static func temporaryName(for path: String) throws(CheckpointError) -> String {
+  static func temporaryName(for path: String) throws(CheckpointError) -> String {
     let name = String(path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...])
     guard !name.isEmpty else {
       throw CheckpointError("\(path): is not a file name, nothing was written; name a file")
@@ -142,7 +142,7 @@ package enum AtomicFile {
   }
 
   /// Makes the rename itself durable; a file system that cannot sync a directory loses nothing else.
-  private static func syncDirectory(of path: String) {
+  static func syncDirectory(of path: String) {
     let descriptor = open(directory(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     guard descriptor >= 0 else { return }
     fsync(descriptor)

@@ -1,7 +1,6 @@
 import Autograd
 import CKernels
 import Checkpoints
-import Foundation
 import Models
 import Nn
 import Operators
@@ -11,28 +10,33 @@ import TensorCore
 
 /// Stage 1: every replaced operator regresses its output onto that of the operator it replaces.
 ///
-/// Both see the same input activations: equation 2 in section 3 of the paper.
-/// Streaming: one teacher pass per batch feeds all replacements at once, each with an optimizer,
-/// schedule and gradient clipping of its own, so no feature files are needed.
+/// Both see the same input activations: equation 2 in section 3 of the paper. Each replacement has an
+/// optimizer, schedule and gradient clipping of its own. Streaming: one teacher pass per batch feeds
+/// all replacements at once, so no feature files are needed. Cached: an `ActivationCache` feeds them,
+/// in a new order every epoch.
 package final class ActivationDistillation {
   package let graft: Graft
-  private let settings: Stage1Settings
-  private let dataset: LatentDataset
+  let settings: Stage1Settings
+  let dataset: LatentDataset
   private let heldOut: LatentDataset
-  private let diffusion: GaussianDiffusion
-  private let schedule: LearningRateSchedule
-  private let optimizers: [SlotID: AdamW]
-  private var random: RandomStream
+  private let cache: ActivationCache?
+  private let pass: TeacherPass
+  /// What each replacement with parameters is trained by.
+  let trainers: [SlotID: SlotTrainer]
+  private let objectives: [SlotID: SlotObjective]
+  var random: RandomStream
+  /// The samples of the current epoch in their order.
+  private var order: (epoch: Int, rows: [Int]) = (-1, [])
   /// Number of steps taken.
-  package private(set) var step = 0
+  package internal(set) var step = 0
 
   /// Losses by slot, in the slot's own objective.
   package typealias Losses = [SlotID: Double]
 
   /// Rows per teacher pass: bounds the activations that are alive at once.
-  private static let microBatch = 4
+  static let microBatch = 4
   /// Share of labels replaced by the null class, which guided sampling needs.
-  private static let labelDropout = 0.1
+  static let labelDropout = 0.1
 
   /// Sets up stage 1 of a graft.
   ///
@@ -40,54 +44,53 @@ package final class ActivationDistillation {
   ///   - graft: Teacher and replacements; the replacements are trained in place.
   ///   - dataset: Normalised latents that the samples are drawn from.
   ///   - heldOut: Other latents, for the held-out loss.
+  ///   - cache: The recorded activations of the cached mode.
   /// - Throws: `SamplingError` if the diffusion process cannot be made.
-  package init(graft: Graft, dataset: LatentDataset, heldOut: LatentDataset) throws {
+  package init(
+    graft: Graft, dataset: LatentDataset, heldOut: LatentDataset, cache: ActivationCache? = nil
+  ) throws {
+    let settings = graft.plan.stage1
+    precondition((settings.mode == .cached) == (cache != nil), "stage 1: mode without its cache")
     self.graft = graft
+    self.settings = settings
     self.dataset = dataset
     self.heldOut = heldOut
-    settings = graft.plan.stage1
-    diffusion = try GaussianDiffusion(spacing: "")
-    schedule = LearningRateSchedule(
-      base: settings.learningRate, warmupSteps: settings.warmupSteps,
-      decay: .multiStep(
-        milestones: settings.milestones.map {
-          Int(($0 * Double(graft.plan.stage1.steps)).rounded())
-        },
-        gamma: settings.gamma))
-    var optimizers: [SlotID: AdamW] = [:]
+    self.cache = cache
+    pass = TeacherPass(
+      teacher: graft.teacher, slots: Set(graft.slots), diffusion: try GaussianDiffusion(spacing: "")
+    )
+    var trainers: [SlotID: SlotTrainer] = [:]
+    var objectives: [SlotID: SlotObjective] = [:]
     for id in graft.slots {
+      objectives[id] = SlotObjective(settings, id)
       // An operator without parameters has nothing to train; its loss is measured all the same.
       guard let parameters = graft.replacement(id)?.parameters, !parameters.isEmpty else {
         continue
       }
-      optimizers[id] = AdamW(parameters, weightDecay: Float(graft.plan.stage1.weightDecay))
+      trainers[id] = SlotTrainer(parameters, settings.settings(for: id))
     }
-    self.optimizers = optimizers
+    self.trainers = trainers
+    self.objectives = objectives
     random = RandomStream(seed: graft.plan.seed, name: "activation distillation")
   }
 
   /// Takes one optimizer step of every replacement that has parameters and returns the losses of all
   /// before it.
   package func trainStep() -> Losses {
-    let batch = dataset.batch(
-      settings.batchSize, random: &random,
-      nullClass: graft.teacher.config.numClasses, labelDropout: Self.labelDropout)
-    let parts = MicroBatches(rows: batch.steps.count, size: Self.microBatch)
+    let (rows, show) = nextSamples()
+    let parts = MicroBatches(rows: rows, size: Self.microBatch)
     let losses = parts.accumulate(into: trainable) { range, makeTape in
-      let share = Double(range.count) / Double(batch.steps.count)
-      return lossesOfSlots(batch, range) { student, objective, input, target in
+      let share = Double(range.count) / Double(rows)
+      return lossesOfSlots(range, show) { student, objective, seen in
         let tape = makeTape()
-        let output = student(Value(constant: input), on: tape)
-        let (loss, gradient) = objective.lossAndGradient(output.tensor, target)
+        let output = student(Value(constant: seen.input), on: tape)
+        let (loss, gradient) = objective.lossAndGradient(output.tensor, seen)
         ck_scale_f32(gradient.pointer, Float(share), gradient.count)
         tape.backward(output, gradient)
         return loss * share
       }
     }
-    let rate = Float(schedule.rate(step: step))
-    for id in optimizers.keys.sorted() {
-      optimizers[id]?.step(rate: rate, clipNorm: Float(settings.clipNorm))
-    }
+    for id in trainers.keys.sorted() { trainers[id]?.step(step) }
     step += 1
     return Self.sum(losses)
   }
@@ -95,19 +98,29 @@ package final class ActivationDistillation {
   /// The losses of all replacements on the held-out samples, always the same ones.
   package func heldOutLosses() -> Losses {
     var random = RandomStream(seed: graft.plan.seed, name: "held out")
-    let batch = heldOut.batch(
-      settings.heldOutSamples, random: &random,
-      nullClass: graft.teacher.config.numClasses, labelDropout: Self.labelDropout)
+    let batch = draw(settings.heldOutSamples, from: heldOut, &random)
     let parts = MicroBatches(rows: batch.steps.count, size: Self.microBatch)
     return Self.sum(
       parts.map { range in
         let share = Double(range.count) / Double(batch.steps.count)
-        return lossesOfSlots(batch, range) { student, objective, input, target in
-          let output = student(Value(constant: input), on: Tape(recording: false))
-          return objective.loss(output.tensor, target) * share
+        return lossesOfSlots(range, { pass(batch, $0, $1) }) { student, objective, seen in
+          let output = student(Value(constant: seen.input), on: Tape(recording: false))
+          return objective.loss(output.tensor, seen) * share
         }
       })
   }
+
+  /// Measures the held-out losses, lowers rates that wait for a plateau, and keeps the best weights.
+  package func validate() -> Losses {
+    let losses = heldOutLosses()
+    for (id, trainer) in trainers { trainer.observe(losses[id] ?? .infinity) }
+    return losses
+  }
+
+  /// Puts the weights with the lowest held-out losses into the replacements, where they are kept.
+  ///
+  /// - Returns: Those losses, by slot.
+  package func restoreBest() -> Losses { trainers.compactMapValues { $0.restoreBest() } }
 
   private static func sum(_ parts: [Losses]) -> Losses {
     parts.reduce(into: [:]) { total, part in total.merge(part, uniquingKeysWith: +) }
@@ -115,108 +128,115 @@ package final class ActivationDistillation {
 
   /// All parameters of all replacements.
   private var trainable: [Parameter] {
-    optimizers.keys.sorted().flatMap { optimizers[$0]?.parameters ?? [] }
+    trainers.keys.sorted().flatMap { trainers[$0]?.optimizer.parameters ?? [] }
   }
 
-  /// Runs the teacher over some rows and asks `body` for the loss of each replacement, given the
-  /// original operator's input and output.
+  private func draw(
+    _ count: Int, from dataset: LatentDataset, _ random: inout RandomStream
+  ) -> DiffusionBatch {
+    dataset.batch(
+      count, random: &random, nullClass: graft.teacher.config.numClasses,
+      labelDropout: Self.labelDropout)
+  }
+
+  /// Hands out the activations of some of a step's samples.
+  private typealias Show = (Range<Int>, @escaping (SlotActivations) -> Void) -> Void
+
+  /// The samples of the next step: how many, and where their activations come from.
+  private func nextSamples() -> (Int, Show) {
+    guard let cache else {
+      let batch = draw(settings.batchSize, from: dataset, &random)
+      return (batch.steps.count, { [pass] in pass(batch, $0, $1) })
+    }
+    let epoch = step / settings.stepsPerEpoch
+    if order.epoch != epoch { order = (epoch, Self.order(cache.samples, epoch, graft.plan.seed)) }
+    let first = step % settings.stepsPerEpoch * settings.batchSize
+    let rows = order.rows[first..<min(first + settings.batchSize, cache.samples)]
+    return (
+      rows.count,
+      { cache(rows[(first + $0.lowerBound)..<(first + $0.upperBound)], $1) }
+    )
+  }
+
+  /// The order of an epoch's samples, which depends on nothing but seed and epoch.
+  private static func order(_ count: Int, _ epoch: Int, _ seed: UInt64) -> [Int] {
+    var random = RandomStream(seed: seed, name: "epoch \(epoch)")
+    var rows = Array(0..<count)
+    for place in stride(from: count - 1, to: 0, by: -1) {
+      rows.swapAt(place, random.integer(below: place + 1))
+    }
+    return rows
+  }
+
+  /// Asks `body` for the loss of each replacement on some samples.
   private func lossesOfSlots(
-    _ batch: DiffusionBatch, _ range: Range<Int>,
-    _ body: @escaping (any GraftOperator, RegressionObjective, Tensor, Tensor) -> Double
+    _ range: Range<Int>, _ show: Show,
+    _ body: @escaping (any GraftOperator, SlotObjective, SlotActivations) -> Double
   ) -> Losses {
-    let steps = Array(batch.steps[range])
-    let noisy = diffusion.noisy(
-      batch.latents.rows(range), noise: batch.noise.rows(range), steps: steps)
     var losses: Losses = [:]
-    _ = graft.teacher(
-      Value(constant: noisy),
-      DiT.Conditioning(
-        timesteps: diffusion.modelTimesteps(steps), labels: Array(batch.labels[range])),
-      on: Tape(recording: false),
-      observeBlock: { [graft, settings] block, activations in
-        func visit(_ slot: Slot, _ input: Tensor, _ target: Tensor) {
-          let id = SlotID(block: block, slot: slot)
-          guard let student = graft.replacement(id) else { return }
-          losses[id] = body(student, settings.objective(for: id), input, target)
-        }
-        visit(.attention, activations.attentionInput, activations.attentionOutput)
-        visit(.mlp, activations.mlpInput, activations.mlpOutput)
-      })
+    show(range) { [graft, objectives] seen in
+      guard let student = graft.replacement(seen.id), let objective = objectives[seen.id] else {
+        return
+      }
+      losses[seen.id] = body(student, objective, seen)
+    }
     return losses
-  }
-
-  // MARK: - Checkpoints
-
-  /// Writes parameters, optimizer moments, random state and step; atomic.
-  package func saveCheckpoint(to path: String) throws {
-    var items: [SafetensorsWriter.Item] = []
-    for id in optimizers.keys.sorted() {
-      guard let optimizer = optimizers[id] else { continue }
-      for (index, parameter) in optimizer.parameters.enumerated() {
-        func add(_ prefix: String, _ tensor: Tensor) {
-          items.append(
-            .init(name: prefix + parameter.name, shape: tensor.shape, floats: tensor.values))
-        }
-        add("", parameter.value)
-        add("first.", optimizer.first[index])
-        add("second.", optimizer.second[index])
-      }
-    }
-    try SafetensorsWriter.write(
-      items,
-      metadata: [
-        "espalier_file": "stage 1 checkpoint", "step": String(step), "random": String(random.state),
-        "data": dataset.identity,
-        DiTFile.planKey: String(decoding: try graft.plan.json(), as: UTF8.self),
-      ], to: path)
-  }
-
-  /// Continues from a checkpoint of the same plan.
-  ///
-  /// - Throws: `CheckpointError` if the file is no checkpoint of this plan.
-  package func resume(from path: String) throws {
-    let file = try SafetensorsFile(path: path)
-    guard let saved = file.metadata["step"].flatMap(Int.init),
-      let state = file.metadata["random"].flatMap(UInt64.init)
-    else {
-      throw CheckpointError(
-        "\(path): no step and random state in the metadata; expected a stage 1 checkpoint")
-    }
-    guard file.metadata[DiTFile.planKey] == String(decoding: try graft.plan.json(), as: UTF8.self)
-    else {
-      throw CheckpointError(
-        "\(path): was written for another plan; start a run of the changed plan instead")
-    }
-    guard file.metadata["data"] == dataset.identity else {
-      throw CheckpointError(
-        "\(path): the training data have changed since it was written; restore them, or start a new"
-          + " run")
-    }
-    for (_, optimizer) in optimizers {
-      optimizer.steps = saved
-      for (index, parameter) in optimizer.parameters.enumerated() {
-        func read(_ prefix: String, into tensor: Tensor) throws {
-          tensor.assign(
-            try FileWeights(file, prefix: prefix).tensor(
-              parameter.name, tensor.shape, .zeros))
-        }
-        try read("", into: parameter.value)
-        try read("first.", into: optimizer.first[index])
-        try read("second.", into: optimizer.second[index])
-      }
-    }
-    step = saved
-    random = RandomStream(state: state)
   }
 }
 
-extension Stage1Settings {
-  /// The regression objective of a slot.
-  package func objective(for id: SlotID) -> RegressionObjective {
-    switch loss(for: id) {
-    case .l1: .l1
-    case .l2: .l2
-    case .huber: .huber(delta: Float(huberDelta))
+/// Trains one replacement: optimizer, schedule, and what has been best so far.
+final class SlotTrainer {
+  let optimizer: AdamW
+  private let settings: Stage1Settings
+  private let schedule: LearningRateSchedule
+  /// The reduction of a rate that waits for plateaus.
+  var plateau = PlateauReduction()
+  /// The lowest held-out loss, and the parameters that had it.
+  var best: (loss: Double, values: [Tensor])?
+
+  /// Makes a trainer of parameters by the settings of their slot.
+  init(_ parameters: [Parameter], _ settings: Stage1Settings) {
+    self.settings = settings
+    optimizer = AdamW(parameters, weightDecay: Float(settings.weightDecay))
+    let total = settings.totalSteps
+    let decay: LearningRateSchedule.Decay =
+      switch settings.decay {
+      case .multiStep:
+        .multiStep(
+          milestones: settings.milestones.map { Int(($0 * Double(total)).rounded()) },
+          gamma: settings.gamma)
+      case .exponential: .exponential(totalSteps: total, minimum: settings.minimumRate)
+      case .plateau: .constant
+      }
+    schedule = LearningRateSchedule(
+      base: settings.learningRate, warmupSteps: settings.warmupSteps, decay: decay)
+  }
+
+  /// The learning rate of a step.
+  func rate(_ step: Int) -> Double {
+    let rate = schedule.rate(step: step)
+    guard settings.decay == .plateau, plateau.factor < 1 else { return rate }
+    return max(settings.minimumRate, rate * plateau.factor)
+  }
+
+  /// Takes an optimizer step.
+  func step(_ step: Int) {
+    optimizer.step(rate: Float(rate(step)), clipNorm: Float(settings.clipNorm))
+  }
+
+  /// Takes a held-out loss into account.
+  func observe(_ loss: Double) {
+    if settings.decay == .plateau { plateau.observe(loss, gamma: settings.gamma) }
+    guard settings.keepsBest, loss < best?.loss ?? .infinity else { return }
+    best = (loss, optimizer.parameters.map { $0.value.copied() })
+  }
+
+  /// Puts the best parameters in place and gives their loss; nil if none were kept.
+  func restoreBest() -> Double? {
+    guard let best else { return nil }
+    for (parameter, value) in zip(optimizer.parameters, best.values) {
+      parameter.value.assign(value)
     }
+    return best.loss
   }
 }

@@ -35,10 +35,11 @@ package final class Graft {
       weights: GraftWeights(plan: plan, teacher: teacher, replacements: weights))
   }
 
-  /// Builds a graft whose replacements start fresh from the plan's seed.
+  /// Builds a graft whose replacements start fresh from the plan's seed, or from weights of what they
+  /// replace where the plan says so.
   package convenience init(fresh plan: GraftPlan, teacher: DiT) throws {
     try self.init(
-      plan: plan, teacher: teacher, weights: FreshWeights(seed: plan.seed),
+      plan: plan, teacher: teacher, weights: StartWeights(plan: plan, teacher: teacher),
       freshSlots: plan.edits.keys.sorted())
   }
 
@@ -48,7 +49,7 @@ package final class Graft {
   /// there; all others start fresh and are listed in `freshSlots`.
   /// - Throws: `CheckpointError` for a file that cannot be read or holds no plan.
   package convenience init(plan: GraftPlan, teacher: DiT, checkpoints: [String]) throws {
-    var source: any WeightSource = FreshWeights(seed: plan.seed)
+    var source: any WeightSource = StartWeights(plan: plan, teacher: teacher)
     var fresh = Set(plan.edits.keys)
     for path in checkpoints {
       let file = try SafetensorsFile(path: path)
@@ -114,9 +115,7 @@ private struct GraftWeights: WeightSource {
 
   init(plan: GraftPlan, teacher: DiT, replacements: any WeightSource) {
     prefixes = plan.edits.keys.map(\.checkpointPrefix)
-    self.teacher = DictionaryWeights(
-      Dictionary(uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value) }),
-      origin: plan.model.path)
+    self.teacher = DictionaryWeights(of: teacher, origin: plan.model.path)
     self.replacements = replacements
   }
 
@@ -136,5 +135,45 @@ private struct OverlayWeights: WeightSource {
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
     prefixes.contains(where: name.hasPrefix)
       ? try top.tensor(name, shape, initializer) : try base.tensor(name, shape, initializer)
+  }
+}
+
+/// What replacements start from: fresh weights, with those of the original where the plan says so.
+private struct StartWeights: WeightSource {
+  private let fresh: FreshWeights
+  private let teacher: DictionaryWeights
+  private let shapes: [String: [Int]]
+  private let transfers: [(prefix: String, transfer: WeightTransfer)]
+
+  init(plan: GraftPlan, teacher: DiT) {
+    fresh = FreshWeights(seed: plan.seed)
+    self.teacher = DictionaryWeights(of: teacher, origin: plan.model.path)
+    shapes = Dictionary(
+      uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value.shape) })
+    transfers = plan.edits.compactMap { id, spec in
+      guard plan.stage1.initialization(of: id) == .transferred else { return nil }
+      return OperatorRegistry.transfer(spec).map {
+        (prefix: id.checkpointPrefix, transfer: $0)
+      }
+    }
+  }
+
+  func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+    let own = fresh.tensor(name, shape, initializer)
+    guard let (prefix, transfer) = transfers.first(where: { name.hasPrefix($0.prefix) }) else {
+      return own
+    }
+    return try transfer(String(name.dropFirst(prefix.count)), own: own) { key in
+      try teacher.tensor(prefix + key, shapes[prefix + key] ?? [], initializer)
+    }
+  }
+}
+
+extension DictionaryWeights {
+  /// The parameters of a model under their names.
+  fileprivate init(of model: DiT, origin: String) {
+    self.init(
+      Dictionary(uniqueKeysWithValues: model.parameters.map { ($0.name, $0.value) }),
+      origin: origin)
   }
 }

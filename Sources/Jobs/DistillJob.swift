@@ -20,13 +20,14 @@ struct DistillJob {
     let files = try ModelFiles(plan.model.path)
     try plan.check(against: try files.reference())
     let settings = plan.stage1
-    try context.emit(.started(pid: getpid(), totalSteps: settings.steps))
+    try context.emit(.started(pid: getpid(), totalSteps: settings.totalSteps))
 
     let data = try trainingData(plan, files)
     let file = try files.open()
     let graft = try Graft(fresh: plan, teacher: try file.load())
     let distillation = try ActivationDistillation(
-      graft: graft, dataset: data.training, heldOut: data.heldOut)
+      graft: graft, dataset: data.training, heldOut: data.heldOut,
+      cache: try activations(of: graft, data.training))
     let checkpoint = "\(context.run.checkpointsPath)/latest.safetensors"
     if FileManager.default.fileExists(atPath: checkpoint) {
       try distillation.resume(from: checkpoint)
@@ -42,10 +43,16 @@ struct DistillJob {
       throw JobInterruption.cancelled
     }
     try save(distillation, checkpoint)
+    if settings.keepsBest {
+      let best = distillation.restoreBest()
+      try context.emit(.heldOut(step: distillation.step, losses: distillation.heldOutLosses()))
+      try context.emit(
+        .message("kept the best weights of \(best.count) slots by their held-out losses"))
+    }
     try graft.saveOperators(to: "\(context.run.checkpointsPath)/operators.safetensors")
     try graft.saveModel(
       to: "\(context.run.checkpointsPath)/model.safetensors", teacherMetadata: try file.metadata())
-    return "\(settings.steps) steps; grafted model in checkpoints/model.safetensors"
+    return "\(settings.totalSteps) steps; grafted model in checkpoints/model.safetensors"
   }
 
   private func train(
@@ -53,7 +60,7 @@ struct DistillJob {
   ) throws {
     var throttle = Throttle()
     var rate = StepRate()
-    while distillation.step < settings.steps {
+    while distillation.step < settings.totalSteps {
       try context.checkpoint(step: distillation.step)
       rate.begin()
       let losses = distillation.trainStep()
@@ -66,15 +73,15 @@ struct DistillJob {
           "step \(step): the loss of slot \(slot?.description ?? "?") is not a number; "
             + "start again with a lower learning rate than \(settings.learningRate)")
       }
-      if throttle.isDue() || step == settings.steps {
+      if throttle.isDue() || step == settings.totalSteps {
         let perSecond = rate.perSecond
         try context.emit(
           .step(
-            step: step, total: settings.steps, loss: mean, losses: losses, rate: perSecond,
-            secondsLeft: Double(settings.steps - step) / max(perSecond, 1e-9)))
+            step: step, total: settings.totalSteps, loss: mean, losses: losses, rate: perSecond,
+            secondsLeft: Double(settings.totalSteps - step) / max(perSecond, 1e-9)))
       }
-      if step % settings.heldOutEvery == 0 || step == settings.steps {
-        try context.emit(.heldOut(step: step, losses: distillation.heldOutLosses()))
+      if step % settings.heldOutEvery == 0 || step == settings.totalSteps {
+        try context.emit(.heldOut(step: step, losses: distillation.validate()))
       }
       if step % settings.checkpointEvery == 0 { try save(distillation, checkpoint) }
     }
@@ -90,7 +97,7 @@ struct DistillJob {
   private func trainingData(_ plan: GraftPlan, _ files: ModelFiles) throws -> TrainingData {
     var throttle = Throttle()
     let data = try TrainingData(
-      plan.data, for: files, samples: plan.stage1.steps * plan.stage1.batchSize,
+      plan.data, for: files, samples: plan.stage1.drawnSamples,
       heldOut: plan.stage1.heldOutSamples
     ) { done, total, label in
       try context.checkpoint(step: 0)
@@ -105,6 +112,20 @@ struct DistillJob {
         .message("\(data.skipped.count) images cannot be read and are left out, see skipped.txt"))
     }
     return data
+  }
+
+  /// The recorded activations of the cached mode, made now unless an earlier run has.
+  private func activations(of graft: Graft, _ dataset: LatentDataset) throws -> ActivationCache? {
+    guard graft.plan.stage1.mode == .cached else { return nil }
+    var throttle = Throttle()
+    return try ActivationCache(
+      graft: graft, dataset: dataset, folder: try ModelFiles.cacheDirectory()
+    ) { done, total in
+      try context.checkpoint(step: 0)
+      if throttle.isDue() {
+        try context.emit(.progress(done: done, total: total, label: "recording activations"))
+      }
+    }
   }
 }
 

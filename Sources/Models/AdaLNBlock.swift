@@ -57,6 +57,8 @@ package final class AdaLNBlock {
   /// Sees what enters and leaves the operators of a block; all tensors (batch, tokens, dim).
   package struct Activations {
     package let attentionInput, attentionOutput, mlpInput, mlpOutput: Tensor
+    /// Shift, scale and gate of attention, then of the MLP (batch, 6 dim).
+    package let modulation: Tensor
   }
 
   /// Applies the block to x (batch, tokens, dim).
@@ -85,7 +87,7 @@ package final class AdaLNBlock {
     observe?(
       Activations(
         attentionInput: attentionInput.tensor, attentionOutput: attentionOutput.tensor,
-        mlpInput: mlpInput.tensor, mlpOutput: mlpOutput.tensor))
+        mlpInput: mlpInput.tensor, mlpOutput: mlpOutput.tensor, modulation: modulation.tensor))
     return out
   }
 }

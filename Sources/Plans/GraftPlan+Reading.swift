@@ -143,7 +143,7 @@ extension PlanReader {
     let section = try section(node, key: "data", known: ["path", "held_out", "flip"])
     var settings = DataSettings(path: try text("path", in: section))
     if section.members["held_out"] != nil { settings.heldOut = try text("held_out", in: section) }
-    if section.members["flip"] != nil { settings.flip = try boolean("flip", in: section) }
+    settings.flip = try boolean("flip", in: section, or: settings.flip)
     return settings
   }
 
@@ -152,34 +152,75 @@ extension PlanReader {
   ) throws(PlanError) -> Stage1Settings {
     var settings = defaults
     guard let node = top.members["stage1"] else { return settings }
-    let section = try section(node, key: "stage1", known: Stage1Settings.keys)
+    let section = try section(node, key: "stage1", known: Stage1Settings.keys + ["loss_overrides"])
+    settings.mode = try choice("mode", in: section, or: settings.mode)
     settings.steps = try integer("steps", in: section, or: settings.steps)
+    settings.samples = try integer("samples", in: section, or: settings.samples)
+    settings.epochs = try integer("epochs", in: section, or: settings.epochs)
+    settings.cacheGB = try number("cache_gb", in: section, or: settings.cacheGB)
     settings.batchSize = try integer("batch_size", in: section, or: settings.batchSize)
     settings.learningRate = try number("learning_rate", in: section, or: settings.learningRate)
+    settings.minimumRate = try number("min_learning_rate", in: section, or: settings.minimumRate)
     settings.weightDecay = try number("weight_decay", in: section, or: settings.weightDecay)
     settings.clipNorm = try number("clip_norm", in: section, or: settings.clipNorm)
     settings.warmupSteps = try integer("warmup_steps", in: section, or: settings.warmupSteps)
+    settings.decay = try choice("schedule", in: section, or: settings.decay)
     settings.milestones = try numbers("milestones", in: section, or: settings.milestones)
     settings.gamma = try number("gamma", in: section, or: settings.gamma)
     settings.heldOutEvery = try integer("held_out_every", in: section, or: settings.heldOutEvery)
     settings.heldOutSamples = try integer(
       "held_out_samples", in: section, or: settings.heldOutSamples)
+    settings.keepsBest = try boolean("keep_best", in: section, or: settings.keepsBest)
     settings.checkpointEvery = try integer(
       "checkpoint_every", in: section, or: settings.checkpointEvery)
-    settings.attentionLoss = try loss("attention_loss", in: section, or: settings.attentionLoss)
-    settings.mlpLoss = try loss("mlp_loss", in: section, or: settings.mlpLoss)
+    settings.attentionLoss = try choice("attention_loss", in: section, or: settings.attentionLoss)
+    settings.mlpLoss = try choice("mlp_loss", in: section, or: settings.mlpLoss)
     settings.huberDelta = try number("huber_delta", in: section, or: settings.huberDelta)
-    guard let overrides = section.members["loss_overrides"] else { return settings }
-    let list = try self.section(overrides, key: section.path("loss_overrides"), known: nil)
+    settings.isGateScaled = try boolean("gate_scaled", in: section, or: settings.isGateScaled)
+    // Plans of before had losses alone.
+    for (id, _, list) in try slots("loss_overrides", in: section) {
+      settings.overrides[id, default: SlotOverride()].loss = try choice(id.description, in: list)
+    }
+    for (id, node, list) in try slots("overrides", in: section) {
+      settings.overrides[id] = try slotOverride(node, key: list.path(id.description))
+    }
+    return settings
+  }
+
+  /// The members of a section that are named by slots.
+  private mutating func slots(
+    _ name: String, in section: PlanSection
+  ) throws(PlanError) -> [(SlotID, JSONNode, PlanSection)] {
+    guard let node = section.members[name] else { return [] }
+    let list = try self.section(node, key: section.path(name), known: nil)
+    var slots: [(SlotID, JSONNode, PlanSection)] = []
     for (name, node) in list.members {
       guard let id = SlotID(name) else {
         throw error(
           at: node.position, key: list.path(name),
           "expected a slot such as 7.attention, found \(name.debugDescription); correct it")
       }
-      settings.lossOverrides[id] = try loss(name, in: list)
+      slots.append((id, node, list))
     }
-    return settings
+    return slots
+  }
+
+  private mutating func slotOverride(
+    _ node: JSONNode, key: String
+  ) throws(PlanError) -> SlotOverride {
+    let section = try section(node, key: key, known: SlotOverride.keys)
+    func has(_ name: String) -> Bool { section.members[name] != nil }
+    var own = SlotOverride()
+    if has("loss") { own.loss = try choice("loss", in: section) }
+    if has("huber_delta") { own.huberDelta = try number("huber_delta", in: section) }
+    if has("learning_rate") { own.learningRate = try number("learning_rate", in: section) }
+    if has("min_learning_rate") { own.minimumRate = try number("min_learning_rate", in: section) }
+    if has("weight_decay") { own.weightDecay = try number("weight_decay", in: section) }
+    if has("clip_norm") { own.clipNorm = try number("clip_norm", in: section) }
+    if has("schedule") { own.decay = try choice("schedule", in: section) }
+    if has("gate_scaled") { own.isGateScaled = try boolean("gate_scaled", in: section) }
+    if has("init") { own.initialization = try choice("init", in: section) }
+    return own
   }
 
   fileprivate mutating func stage2(in top: PlanSection) throws(PlanError) -> Stage2Settings {

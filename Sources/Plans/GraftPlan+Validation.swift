@@ -16,8 +16,17 @@ extension GraftPlan {
       if let path = data.heldOut { try Self.checkText(path, key: "data.held_out") }
     }
     try stage1.validate()
-    for id in stage1.lossOverrides.keys.sorted() {
-      try Self.checkBlock(id, depth: model.shape.depth, key: "stage1.loss_overrides.\(id)")
+    for (id, own) in stage1.overrides.sorted(by: { $0.key < $1.key }) {
+      let key = "stage1.overrides.\(id)"
+      try Self.checkBlock(id, depth: model.shape.depth, key: key)
+      try stage1.settings(for: id).validate(key: key)
+      guard own.initialization == .transferred, let spec = edits[id] else { continue }
+      guard OperatorCatalog.descriptor(named: spec.name)?.isTransferable == true else {
+        throw PlanError(
+          key: "\(key).init",
+          "\(spec.name) has no place for weights of the original, expected \"own\"; change it or"
+            + " choose another operator")
+      }
     }
     try stage2.validate()
   }
@@ -128,24 +137,38 @@ extension ModelShape {
 extension Stage1Settings {
   /// Checks the ranges of the settings.
   ///
-  /// - Throws: `PlanError` that names the key under `stage1`.
-  package func validate() throws(PlanError) {
-    try requireRange("stage1.steps", Double(steps), in: 1...10_000_000)
-    try requireRange("stage1.batch_size", Double(batchSize), in: 1...65536)
-    try requireRange("stage1.learning_rate", learningRate, in: 1e-12...1)
-    try requireRange("stage1.weight_decay", weightDecay, in: 0...1)
-    try requireRange("stage1.clip_norm", clipNorm, in: 1e-9...1e9)
-    try requireRange("stage1.warmup_steps", Double(warmupSteps), in: 0...10_000_000)
-    for milestone in milestones { try requireRange("stage1.milestones", milestone, in: 0...1) }
+  /// - Parameter key: Where they stand in the plan.
+  /// - Throws: `PlanError` that names the key below it.
+  package func validate(key: String = "stage1") throws(PlanError) {
+    let counts: [(String, Int, ClosedRange<Int>)] = [
+      ("steps", steps, 1...10_000_000), ("samples", samples, 1...10_000_000),
+      ("epochs", epochs, 1...1_000_000), ("batch_size", batchSize, 1...65536),
+      ("warmup_steps", warmupSteps, 0...10_000_000),
+      ("held_out_every", heldOutEvery, 1...10_000_000),
+      ("held_out_samples", heldOutSamples, 1...1_000_000),
+      ("checkpoint_every", checkpointEvery, 1...10_000_000),
+    ]
+    for (name, value, range) in counts {
+      try requireRange("\(key).\(name)", Double(value), in: range)
+    }
+    let numbers: [(String, Double, ClosedRange<Double>)] = [
+      ("cache_gb", cacheGB, 1e-3...1e6), ("learning_rate", learningRate, 1e-12...1),
+      ("min_learning_rate", minimumRate, 1e-15...1), ("weight_decay", weightDecay, 0...1),
+      ("clip_norm", clipNorm, 1e-9...1e9), ("gamma", gamma, 1e-6...1),
+      ("huber_delta", huberDelta, 1e-9...1e9),
+    ]
+    for (name, value, range) in numbers { try requireRange("\(key).\(name)", value, in: range) }
+    for milestone in milestones { try requireRange("\(key).milestones", milestone, in: 0...1) }
     guard milestones == milestones.sorted() else {
       throw PlanError(
-        key: "stage1.milestones", "expected ascending fractions, found \(milestones); sort them")
+        key: "\(key).milestones", "expected ascending fractions, found \(milestones); sort them")
     }
-    try requireRange("stage1.gamma", gamma, in: 1e-6...1)
-    try requireRange("stage1.held_out_every", Double(heldOutEvery), in: 1...10_000_000)
-    try requireRange("stage1.held_out_samples", Double(heldOutSamples), in: 1...1_000_000)
-    try requireRange("stage1.checkpoint_every", Double(checkpointEvery), in: 1...10_000_000)
-    try requireRange("stage1.huber_delta", huberDelta, in: 1e-9...1e9)
+    guard decay == .multiStep || minimumRate <= learningRate else {
+      throw PlanError(
+        key: "\(key).min_learning_rate",
+        "expected at most the learning rate \(numberText(learningRate)), found"
+          + " \(numberText(minimumRate)); lower it")
+    }
   }
 }
 

@@ -71,18 +71,41 @@ extension Stage1Settings {
 
   /// The section of a plan file: keys in order and values as JSON.
   fileprivate var members: [(String, String)] {
-    let overrides = lossOverrides.sorted { $0.key < $1.key }
-      .map { "\"\($0.key)\": \"\($0.value.rawValue)\"" }
+    let overrides = overrides.sorted { $0.key < $1.key }.map { id, own in
+      let members = own.members.compactMap { key, value in value.map { "\"\(key)\": \($0)" } }
+      return "\"\(id)\": {\(members.joined(separator: ", "))}"
+    }
     return [
-      ("steps", "\(steps)"), ("batch_size", "\(batchSize)"),
-      ("learning_rate", numberText(learningRate)), ("weight_decay", numberText(weightDecay)),
+      ("mode", mode.rawValue.jsonQuoted), ("steps", "\(steps)"), ("samples", "\(samples)"),
+      ("epochs", "\(epochs)"), ("cache_gb", numberText(cacheGB)), ("batch_size", "\(batchSize)"),
+      ("learning_rate", numberText(learningRate)),
+      ("min_learning_rate", numberText(minimumRate)), ("weight_decay", numberText(weightDecay)),
       ("clip_norm", numberText(clipNorm)), ("warmup_steps", "\(warmupSteps)"),
+      ("schedule", decay.rawValue.jsonQuoted),
       ("milestones", "[\(milestones.map(numberText).joined(separator: ", "))]"),
       ("gamma", numberText(gamma)), ("held_out_every", "\(heldOutEvery)"),
-      ("held_out_samples", "\(heldOutSamples)"), ("checkpoint_every", "\(checkpointEvery)"),
+      ("held_out_samples", "\(heldOutSamples)"), ("keep_best", "\(keepsBest)"),
+      ("checkpoint_every", "\(checkpointEvery)"),
       ("attention_loss", attentionLoss.rawValue.jsonQuoted),
       ("mlp_loss", mlpLoss.rawValue.jsonQuoted), ("huber_delta", numberText(huberDelta)),
-      ("loss_overrides", "{\(overrides.joined(separator: ", "))}"),
+      ("gate_scaled", "\(isGateScaled)"), ("overrides", "{\(overrides.joined(separator: ", "))}"),
+    ]
+  }
+}
+
+extension SlotOverride {
+  /// The keys of a slot in a plan file.
+  static let keys = SlotOverride().members.map(\.0)
+
+  /// A slot in a plan file: keys in order and values as JSON, nil where nothing differs.
+  fileprivate var members: [(String, String?)] {
+    [
+      ("loss", loss?.rawValue.jsonQuoted), ("huber_delta", huberDelta.map(numberText)),
+      ("learning_rate", learningRate.map(numberText)),
+      ("min_learning_rate", minimumRate.map(numberText)),
+      ("weight_decay", weightDecay.map(numberText)), ("clip_norm", clipNorm.map(numberText)),
+      ("schedule", decay?.rawValue.jsonQuoted), ("gate_scaled", isGateScaled.map { "\($0)" }),
+      ("init", initialization?.rawValue.jsonQuoted),
     ]
   }
 }

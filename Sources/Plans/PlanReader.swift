@@ -160,8 +160,11 @@ struct PlanReader {
     return text
   }
 
-  /// A truth value.
-  func boolean(_ name: String, in section: PlanSection) throws(PlanError) -> Bool {
+  /// A truth value; `fallback` stands for an absent key.
+  func boolean(
+    _ name: String, in section: PlanSection, or fallback: Bool? = nil
+  ) throws(PlanError) -> Bool {
+    if section.members[name] == nil, let fallback { return fallback }
     let node = try required(name, in: section)
     guard case .boolean(let flag) = node.value else {
       throw wrongType(node, section.path(name), "true or false")
@@ -203,16 +206,18 @@ struct PlanReader {
     return values
   }
 
-  /// One of the named losses; `fallback` stands for an absent key.
-  func loss(
-    _ name: String, in section: PlanSection, or fallback: RegressionLoss? = nil
-  ) throws(PlanError) -> RegressionLoss {
+  /// One of the named cases; `fallback` stands for an absent key.
+  func choice<Choice: RawRepresentable & CaseIterable>(
+    _ name: String, in section: PlanSection, or fallback: Choice? = nil
+  ) throws(PlanError) -> Choice where Choice.RawValue == String {
     if section.members[name] == nil, let fallback { return fallback }
     let node = try required(name, in: section)
-    guard case .text(let text) = node.value, let loss = RegressionLoss(rawValue: text) else {
-      throw wrongType(node, section.path(name), "\"l1\", \"l2\" or \"huber\"")
+    guard case .text(let text) = node.value, let choice = Choice(rawValue: text) else {
+      let names = Choice.allCases.map { "\"\($0.rawValue)\"" }
+      let list = names.dropLast().joined(separator: ", ") + " or " + (names.last ?? "")
+      throw wrongType(node, section.path(name), list)
     }
-    return loss
+    return choice
   }
 
   /// A finite number.

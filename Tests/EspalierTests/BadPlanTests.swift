@@ -35,7 +35,7 @@ struct PlanFault: Sendable, CustomTestStringConvertible {
       "1.attention.config.filter", "expected short_filter_order"),
     PlanFault(
       "unknown key", #""huber_delta""#, #""huber""#, "plan.json:", "stage1.huber",
-      "expected one of steps"),
+      "expected one of mode"),
     PlanFault(
       "wrong JSON type", #""steps": 3,"#, #""steps": "three","#, "plan.json:", "stage1.steps",
       #"expected a whole number, found the text "three""#),

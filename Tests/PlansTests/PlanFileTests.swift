@@ -17,7 +17,10 @@ import Testing
     plan.edits[SlotID(block: 27, slot: .attention)] = OperatorSpec("mha")
     plan.edits[SlotID(block: 3, slot: .attention)] = OperatorSpec(
       "swa", ["window_left": 4, "window_right": 0])
-    plan.stage1.lossOverrides[SlotID(block: 3, slot: .attention)] = .huber
+    var own = SlotOverride()
+    own.loss = .huber
+    own.initialization = .transferred
+    plan.stage1.overrides[SlotID(block: 3, slot: .attention)] = own
     plan.stage1.learningRate = 3e-5
     plan.stage1.milestones = []
     plan.stage2.emaDecay = 0.99
@@ -51,21 +54,29 @@ import Testing
         {"block": 27, "attention": {"operator": "mha", "config": {}}}
       ],
       "stage1": {
+        "mode": "streaming",
         "steps": 1600,
+        "samples": 8000,
+        "epochs": 200,
+        "cache_gb": 20,
         "batch_size": 8,
         "learning_rate": 3e-05,
+        "min_learning_rate": 1e-06,
         "weight_decay": 0,
         "clip_norm": 10,
         "warmup_steps": 50,
+        "schedule": "multi_step",
         "milestones": [],
         "gamma": 0.5,
         "held_out_every": 100,
         "held_out_samples": 128,
+        "keep_best": false,
         "checkpoint_every": 100,
         "attention_loss": "l1",
         "mlp_loss": "l2",
         "huber_delta": 1,
-        "loss_overrides": {"3.attention": "huber"}
+        "gate_scaled": false,
+        "overrides": {"3.attention": {"loss": "huber", "init": "transferred"}}
       },
       "stage2": {
         "steps": 1000,
@@ -183,30 +194,49 @@ import Testing
       (#""family": "dit""#, #""family": "unet""#, 6, "model.family", "unknown family"),
       (#""learn_sigma": true"#, #""learn_sigma": 1"#, 14, "model.learn_sigma", "true or false"),
       (#""path": "demo","#, "", 4, "model.path", "missing"),
-      (#""steps": 1600"#, #""steps": 0"#, 25, "stage1.steps", "expected 1 to"),
-      (#""steps": 1600"#, #""steps": null"#, 25, "stage1.steps", "found null"),
-      (#""steps": 1600"#, #""stepz": 1600"#, 25, "stage1.stepz", "unknown key"),
-      (#""milestones": []"#, #""milestones": [0.5, 0.25]"#, 31, "stage1.milestones", "ascending"),
-      (#""milestones": []"#, #""milestones": [2]"#, 31, "stage1.milestones", "found 2"),
+      (#""steps": 1600"#, #""steps": 0"#, 26, "stage1.steps", "expected 1 to"),
+      (#""steps": 1600"#, #""steps": null"#, 26, "stage1.steps", "found null"),
+      (#""steps": 1600"#, #""stepz": 1600"#, 26, "stage1.stepz", "unknown key"),
+      (#""milestones": []"#, #""milestones": [0.5, 0.25]"#, 37, "stage1.milestones", "ascending"),
+      (#""milestones": []"#, #""milestones": [2]"#, 37, "stage1.milestones", "found 2"),
       (
-        #""attention_loss": "l1""#, #""attention_loss": "l3""#, 36, "stage1.attention_loss",
+        #""attention_loss": "l1""#, #""attention_loss": "l3""#, 43, "stage1.attention_loss",
         "\"l1\", \"l2\" or \"huber\""
       ),
       (
-        #""3.attention": "huber""#, #""3.attn": "huber""#, 39, "stage1.loss_overrides.3.attn",
+        #""3.attention": {"loss""#, #""3.attn": {"loss""#, 47, "stage1.overrides.3.attn",
         "a slot such as"
       ),
       (
-        #""3.attention": "huber""#, #""30.mlp": "huber""#, 39, "stage1.loss_overrides.30.mlp",
+        #""3.attention": {"loss""#, #""30.mlp": {"loss""#, 47, "stage1.overrides.30.mlp",
         "blocks 0 to 27"
       ),
-      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 47, "stage2.ema_decay", "found 1.5"),
-      (#""seed": 18446744073709551615"#, #""seed": -1"#, 50, "seed", "a whole number from 0 up"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 50, "note", "unknown key"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 50, "seed", "twice"),
+      (
+        #""loss": "huber""#, #""learning_rate": 2"#, 47,
+        "stage1.overrides.3.attention.learning_rate", "found 2"
+      ),
+      (
+        #""loss": "huber""#, #""schedule": "cosine""#, 47,
+        "stage1.overrides.3.attention.schedule", "\"multi_step\", \"exponential\" or \"plateau\""
+      ),
+      (
+        #""loss": "huber""#, #""rate": 2"#, 47, "stage1.overrides.3.attention.rate",
+        "unknown key, expected one of loss"
+      ),
+      (
+        #"{"operator": "swa", "config": {"window_left": 4, "window_right": 0}}"#,
+        #"{"operator": "mamba2"}"#, 47, "stage1.overrides.3.attention.init",
+        "mamba2 has no place for weights"
+      ),
+      (#""mode": "streaming""#, #""mode": "stream""#, 25, "stage1.mode", "or \"cached\""),
+      (#""cache_gb": 20"#, #""cache_gb": 0"#, 29, "stage1.cache_gb", "found 0"),
+      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 55, "stage2.ema_decay", "found 1.5"),
+      (#""seed": 18446744073709551615"#, #""seed": -1"#, 58, "seed", "a whole number from 0 up"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 58, "note", "unknown key"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 58, "seed", "twice"),
       (#""blocks": ["#, #""blocks": {"#, 19, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 018"#, 50, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 51, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 018"#, 58, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 59, nil, "not valid JSON"),
       (#""family": "dit""#, #""family": 'dit'"#, 6, nil, "not valid JSON"),
       (#""name": "odd"#, #""name": "\u0007odd"#, 3, "name", "control characters"),
     ] as [(String, String, Int, String?, String)])
@@ -219,6 +249,47 @@ import Testing
     #expect(found.message.contains(says), "\(found)")
     #expect(!found.description.contains("\n"))
     #expect(found.description.hasPrefix("p.json:\(line): "))
+  }
+
+  /// Plans of before named the losses of single slots alone.
+  @Test func readsLossOverrides() throws {
+    let text = Self.text.replacing(
+      #""overrides": {"3.attention": {"loss": "huber", "init": "transferred"}}"#,
+      with: #""loss_overrides": {"3.attention": "huber"}"#)
+    let plan = try GraftPlan.parse(text, file: "p")
+    #expect(plan.stage1.loss(for: SlotID(block: 3, slot: .attention)) == .huber)
+  }
+
+  @Test func dataSettings() throws {
+    let text = Self.text.replacing(
+      #"  "stage1": {"#, with: #"  "data": {"path": "d/x", "held_out": "/v"},\n  "stage1": {"#)
+    let plan = try GraftPlan.parse(text, file: "p")
+    #expect(plan.data?.path == "d/x" && plan.data?.heldOut == "/v" && plan.data?.flip == true)
+    let path = NSTemporaryDirectory() + "espalier-plan-\(UUID().uuidString).json"
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    try plan.save(to: path)
+    let folder = URL(fileURLWithPath: path).deletingLastPathComponent().standardizedFileURL.path
+    let loaded = try GraftPlan.load(path: path)
+    #expect(loaded.data?.path == folder + "/d/x" && loaded.data?.heldOut == "/v")
+    try loaded.save(to: path)
+    #expect(try GraftPlan.load(path: path) == loaded)
+  }
+
+  @Test func presetsSetTheRatesOfTheirSource() throws {
+    let attention = SlotID(block: 1, slot: .attention)
+    let mlp = SlotID(block: 1, slot: .mlp)
+    var plan = sample()
+    plan.apply(.released)
+    try plan.validate()
+    #expect(plan.stage1.totalSteps == 200 * 125)
+    #expect(plan.stage1.settings(for: attention).learningRate == 5e-4)
+    #expect(plan.stage1.settings(for: mlp).learningRate == 1e-3)
+    #expect(plan.stage1.settings(for: mlp).weightDecay == 1e-5)
+    #expect(plan.stage1.keepsBest)
+    plan = sample()
+    plan.apply(.paper)
+    #expect(plan.stage1.settings(for: mlp).learningRate == 1e-4 && !plan.stage1.keepsBest)
+    #expect(plan.stage1.loss(for: SlotID(block: 3, slot: .attention)) == .huber)
   }
 
   @Test func deepNestingAndGarbage() {
