@@ -38,6 +38,7 @@ let package = Package(
     .systemLibrary(name: "CNcurses"),
     .systemLibrary(name: "CSixel"),
     .systemLibrary(name: "CPng"),
+    .systemLibrary(name: "CJpeg"),
     .systemLibrary(name: "CZlib"),
 
     // The engine.
@@ -49,7 +50,7 @@ let package = Package(
     // Files and plans: no numeric code.
     .target(
       name: "Checkpoints",
-      dependencies: ["CPng", "CZlib"],
+      dependencies: ["CPng", "CJpeg", "CZlib"],
       swiftSettings: strict),
     library("Plans", ["Checkpoints"]),
     library("Runs", ["Plans", "Checkpoints"]),
@@ -103,11 +104,11 @@ let package = Package(
 
     tests("TensorCore", ["TensorCore", "CKernels"]),
     tests("Autograd", ["Autograd", "TensorCore", "Nn"]),
-    tests("Checkpoints", ["Checkpoints"]),
+    tests("Checkpoints", ["Checkpoints"], exclude: ["Fixtures"]),
     tests("Plans", ["Plans", "Operators", "Checkpoints"]),
     tests("Runs", ["Runs", "Plans", "Operators"]),
     tests("Operators", ["Operators", "Plans", "Nn", "Autograd", "TensorCore"]),
-    tests("ImageSources", ["ImageSources"]),
+    tests("ImageSources", ["ImageSources", "Checkpoints"], exclude: ["Fixtures"]),
     tests(
       "Models",
       ["Models", "Operators", "Plans", "Checkpoints", "Nn", "Autograd", "TensorCore", "Assets"],
@@ -118,8 +119,8 @@ let package = Package(
     tests(
       "Grafting",
       [
-        "Grafting", "Models", "Sampling", "Operators", "Plans", "Checkpoints", "Nn", "Autograd",
-        "TensorCore",
+        "Grafting", "Models", "Sampling", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
+        "Autograd", "TensorCore", "Assets",
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints"]),
     tests("TerminalUI", ["TerminalUI"]),

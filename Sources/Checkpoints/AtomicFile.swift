@@ -100,6 +100,15 @@ package enum AtomicFile {
     return slash == path.startIndex ? "/" : String(path[..<slash])
   }
 
+  /// Size and time of change of a file, which tell it from another version of itself.
+  ///
+  /// - Throws: `CheckpointError` when there is no such file.
+  package static func stamp(of path: String) throws(CheckpointError) -> String {
+    var status = stat()
+    guard stat(path, &status) == 0 else { throw .reading(path, errno: errno) }
+    return "\(status.st_size) \(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
+  }
+
   /// Refuses a destination that `write` could not write to, before hours of work go into its content.
   ///
   /// - Throws: `CheckpointError` for a missing or read-only directory or an unfit file in the way.
@@ -123,7 +132,7 @@ package enum AtomicFile {
   }
 
   /// A fresh name beside `path`: hidden, and never that of another process or an earlier call.
-  private static func temporaryName(for path: String) throws(CheckpointError) -> String {
+  static func temporaryName(for path: String) throws(CheckpointError) -> String {
     let name = String(path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...])
     guard !name.isEmpty else {
       throw CheckpointError("\(path): is not a file name, nothing was written; name a file")
@@ -133,7 +142,7 @@ package enum AtomicFile {
   }
 
   /// Makes the rename itself durable; a file system that cannot sync a directory loses nothing else.
-  private static func syncDirectory(of path: String) {
+  static func syncDirectory(of path: String) {
     let descriptor = open(directory(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     guard descriptor >= 0 else { return }
     fsync(descriptor)

@@ -37,6 +37,19 @@ package enum Checkpoint {
       "\(path): \(kind); name a safetensors, PyTorch (.pt, .pth, .bin) or NumPy (.npy, .npz) file")
   }
 
+  /// Opens what `torch.save` wrote, in a mapped file or a part of one; `path` names it in errors.
+  ///
+  /// - Throws: `CheckpointError` that says what is wrong with it.
+  static func torch(_ mapping: MappedFile, _ path: String) throws(CheckpointError) -> TorchFile {
+    if mapping.bytes.starts(with: [0x50, 0x4B, 0x03, 0x04]) {
+      return try TorchFile(archive: ZipArchive(mapping, path: path))
+    }
+    guard mapping.bytes.first == 0x80 else {
+      throw CheckpointError("\(path): is no PyTorch file; write it with torch.save")
+    }
+    return try TorchFile(legacy: mapping, path: path)
+  }
+
   /// The first bytes as text if they are, else in hexadecimal.
   private static func described(_ start: Slice<UnsafeRawBufferPointer>) -> String {
     let bytes = Array(start.prefix(16))

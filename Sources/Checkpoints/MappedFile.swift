@@ -1,14 +1,17 @@
 import Foundation
 
-/// A read-only memory mapping of a whole regular file, unmapped when the object goes.
+/// A read-only memory mapping of a regular file or a part of one, unmapped when the object goes.
 final class MappedFile {
-  /// All bytes of the file; valid as long as this object lives.
+  /// All bytes of the file or part; valid as long as this object lives.
   let bytes: UnsafeRawBufferPointer
+  /// The mapping that this one is a part of.
+  private let whole: MappedFile?
 
   /// Maps the file at `path`.
   ///
   /// - Throws: `CheckpointError` when the file is missing, unreadable or no regular file.
   init(path: String) throws(CheckpointError) {
+    whole = nil
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else { throw .reading(path, errno: errno) }
     defer { close(descriptor) }
@@ -22,8 +25,14 @@ final class MappedFile {
     bytes = UnsafeRawBufferPointer(start: start, count: size)
   }
 
+  /// A part of another mapping, which lives as long as this one.
+  init(_ range: Range<Int>, of whole: MappedFile) {
+    self.whole = whole
+    bytes = UnsafeRawBufferPointer(rebasing: whole.bytes[range])
+  }
+
   deinit {
-    if let start = bytes.baseAddress {
+    if whole == nil, let start = bytes.baseAddress {
       munmap(UnsafeMutableRawPointer(mutating: start), bytes.count)
     }
   }

@@ -60,6 +60,11 @@ package final class NumpyFile: TensorFile, @unchecked Sendable {
 
   package func entry(_ name: String) -> TensorEntry? { entries[name] }
 
+  package func isMapped(_ entry: TensorEntry) -> Bool {
+    guard case .archive(let archive) = content else { return true }
+    return !archive.members[entry.storage].isDeflated
+  }
+
   package func withBytes<Result>(
     of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
   ) throws(CheckpointError) -> Result {

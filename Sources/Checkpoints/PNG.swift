@@ -18,11 +18,26 @@ package enum PNG {
   /// - Throws: `CheckpointError` when the file is missing, no PNG, damaged or too large.
   package static func read(path: String) throws(CheckpointError) -> RGBImage {
     let file = try MappedFile(path: path)
+    return try decoded(file.bytes, path: path)
+  }
+
+  /// Decodes a picture as RGB; greys and palettes are converted.
+  ///
+  /// - Parameters:
+  ///   - bytes: The file's content.
+  ///   - path: Its name in errors.
+  ///   - ignoresTransparency: Whether pixels keep their colours behind transparency, which otherwise
+  ///     lets black shine through.
+  /// - Returns: The picture.
+  /// - Throws: `CheckpointError` when the content is no PNG, damaged or too large.
+  static func decoded(
+    _ bytes: UnsafeRawBufferPointer, path: String, ignoresTransparency: Bool = false
+  ) throws(CheckpointError) -> RGBImage {
     var control = png_image()
     control.version = png_uint_32(PNG_IMAGE_VERSION)
     defer { png_image_free(&control) }
     guard
-      png_image_begin_read_from_memory(&control, file.bytes.baseAddress, file.bytes.count) != 0
+      png_image_begin_read_from_memory(&control, bytes.baseAddress, bytes.count) != 0
     else { throw damaged(path, control) }
     let (width, height) = (Int(control.width), Int(control.height))
     guard width > 0, height > 0, width <= pixelLimit / height else {
@@ -30,11 +45,20 @@ package enum PNG {
         "\(path): claims \(width)x\(height) pixels, expected at most \(pixelLimit);"
           + " it is damaged or too large, name another picture")
     }
-    control.format = png_uint_32(PNG_FORMAT_FLAG_COLOR)
-    var pixels = [UInt8](repeating: 0, count: 3 * width * height)
+    let alpha = ignoresTransparency ? PNG_FORMAT_FLAG_ALPHA : 0
+    control.format = png_uint_32(PNG_FORMAT_FLAG_COLOR) | png_uint_32(alpha)
+    let samples = ignoresTransparency ? 4 : 3
+    var pixels = [UInt8](repeating: 0, count: samples * width * height)
     var background = png_color(red: 0, green: 0, blue: 0)
-    guard png_image_finish_read(&control, &background, &pixels, png_int_32(3 * width), nil) != 0
+    let stride = png_int_32(samples * width)
+    guard png_image_finish_read(&control, &background, &pixels, stride, nil) != 0
     else { throw damaged(path, control) }
+    if ignoresTransparency {
+      for pixel in 0..<(width * height) {
+        for channel in 0..<3 { pixels[3 * pixel + channel] = pixels[4 * pixel + channel] }
+      }
+      pixels.removeLast(width * height)
+    }
     return RGBImage(width: width, height: height, pixels: pixels)
   }
 

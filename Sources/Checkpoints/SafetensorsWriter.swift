@@ -30,7 +30,8 @@ package struct SafetensorsWriter {
     }
   }
 
-  private static func headerText(_ items: [Item], metadata: [String: String]) -> [UInt8] {
+  /// The length and the JSON that stand before the elements of items, which follow in their order.
+  static func headerText(_ items: [Item], metadata: [String: String]) -> [UInt8] {
     var members: [String] = []
     if !metadata.isEmpty {
       let pairs = metadata.sorted { $0.key < $1.key }.map {

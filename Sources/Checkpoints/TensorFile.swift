@@ -85,6 +85,10 @@ package protocol TensorFile: AnyObject, Sendable {
   /// The tensor called `name`, or `nil`.
   func entry(_ name: String) -> TensorEntry?
 
+  /// Whether an entry's bytes lie in the mapped file as they are, so that `withBytes` gives the same
+  /// address for as long as this object lives.
+  func isMapped(_ entry: TensorEntry) -> Bool
+
   /// Calls `body` with the bytes from the first to the last element of one of the file's entries.
   ///
   /// - Throws: `CheckpointError` when the bytes fail their checksum or cannot be decompressed.
@@ -109,6 +113,8 @@ extension TensorFile {
   package var metadata: [String: String] { [:] }
   /// The file itself.
   package var files: [String] { [path] }
+  /// True, but for compressed files.
+  package func isMapped(_ entry: TensorEntry) -> Bool { true }
 
   /// The tensor called `name`.
   ///

@@ -1,7 +1,6 @@
 import Autograd
 import CKernels
 import Checkpoints
-import Foundation
 import Models
 import Nn
 import Operators
@@ -13,27 +12,32 @@ import TensorCore
 ///
 /// A replaced operator regresses onto the operator that it replaces (equation 2 in section 3 of the
 /// paper), two parallel blocks and their merge onto the output of the teacher's second block (section
-/// 6); either sees the teacher's input. Streaming: one teacher pass per batch feeds all sites at once,
-/// each with an optimizer, schedule and gradient clipping of its own, so no feature files are needed.
+/// 6); either sees the teacher's input. Each site has an optimizer, schedule and gradient clipping of
+/// its own. Streaming: one teacher pass per batch feeds all sites at once, so no feature files are
+/// needed. Cached: an `ActivationCache` feeds them, in a new order every epoch.
 package final class ActivationDistillation {
   package let graft: Graft
-  private let settings: Stage1Settings
-  private let dataset: LatentDataset
+  let settings: Stage1Settings
+  let dataset: LatentDataset
   private let heldOut: LatentDataset
-  private let diffusion: GaussianDiffusion
-  private let schedule: LearningRateSchedule
-  private let optimizers: [GraftSite: AdamW]
-  private var random: RandomStream
+  private let cache: ActivationCache?
+  private let pass: TeacherPass
+  /// What each site with parameters is trained by.
+  let trainers: [GraftSite: SiteTrainer]
+  private let objectives: [GraftSite: SiteObjective]
+  var random: RandomStream
+  /// The samples of the current epoch in their order.
+  private var order: (epoch: Int, rows: [Int]) = (-1, [])
   /// Number of steps taken.
-  package private(set) var step = 0
+  package internal(set) var step = 0
 
   /// Losses by site, in the site's own objective.
   package typealias Losses = [GraftSite: Double]
 
   /// Rows per teacher pass: bounds the activations that are alive at once.
-  private static let microBatch = 4
+  static let microBatch = 4
   /// Share of labels replaced by the null class, which guided sampling needs.
-  private static let labelDropout = 0.1
+  static let labelDropout = 0.1
 
   /// Sets up stage 1 of a graft.
   ///
@@ -41,53 +45,53 @@ package final class ActivationDistillation {
   ///   - graft: Teacher and graft; the plan's sites are trained in place.
   ///   - dataset: Normalised latents that the samples are drawn from.
   ///   - heldOut: Other latents, for the held-out loss.
+  ///   - cache: The recorded activations of the cached mode.
   /// - Throws: `SamplingError` if the diffusion process cannot be made.
-  package init(graft: Graft, dataset: LatentDataset, heldOut: LatentDataset) throws {
+  package init(
+    graft: Graft, dataset: LatentDataset, heldOut: LatentDataset, cache: ActivationCache? = nil
+  ) throws {
+    let settings = graft.plan.stage1
+    precondition((settings.mode == .cached) == (cache != nil), "stage 1: mode without its cache")
     self.graft = graft
+    self.settings = settings
     self.dataset = dataset
     self.heldOut = heldOut
-    settings = graft.plan.stage1
-    diffusion = try GaussianDiffusion(spacing: "")
-    schedule = LearningRateSchedule(
-      base: settings.learningRate, warmupSteps: settings.warmupSteps,
-      decay: .multiStep(
-        milestones: settings.milestones.map {
-          Int(($0 * Double(graft.plan.stage1.steps)).rounded())
-        },
-        gamma: settings.gamma))
-    var optimizers: [GraftSite: AdamW] = [:]
+    self.cache = cache
+    pass = TeacherPass(
+      teacher: graft.teacher, sites: Set(graft.plan.sites),
+      diffusion: try GaussianDiffusion(spacing: "")
+    )
+    var trainers: [GraftSite: SiteTrainer] = [:]
+    var objectives: [GraftSite: SiteObjective] = [:]
     for site in graft.plan.sites {
+      objectives[site] = SiteObjective(settings, site)
       let parameters = graft.parameters(of: site)
       // An operator without parameters has nothing to train; its loss is measured all the same.
       if parameters.isEmpty { continue }
-      optimizers[site] = AdamW(parameters, weightDecay: Float(graft.plan.stage1.weightDecay))
+      trainers[site] = SiteTrainer(parameters, settings.settings(for: site))
     }
-    self.optimizers = optimizers
+    self.trainers = trainers
+    self.objectives = objectives
     random = RandomStream(seed: graft.plan.seed, name: "activation distillation")
   }
 
   /// Takes one optimizer step of every site that has parameters and returns the losses of all before
   /// it.
   package func trainStep() -> Losses {
-    let batch = dataset.batch(
-      settings.batchSize, random: &random,
-      nullClass: graft.teacher.config.numClasses, labelDropout: Self.labelDropout)
-    let parts = MicroBatches(rows: batch.steps.count, size: Self.microBatch)
+    let (rows, show) = nextSamples()
+    let parts = MicroBatches(rows: rows, size: Self.microBatch)
     let losses = parts.accumulate(into: trainable) { range, makeTape in
-      let share = Double(range.count) / Double(batch.steps.count)
-      return lossesOfSites(batch, range) { student, objective, target in
+      let share = Double(range.count) / Double(rows)
+      return lossesOfSites(range, show) { [graft] objective, seen in
         let tape = makeTape()
-        let output = student(tape)
-        let (loss, gradient) = objective.lossAndGradient(output.tensor, target)
+        let output = graft.output(at: seen, on: tape)
+        let (loss, gradient) = objective.lossAndGradient(output.tensor, seen)
         ck_scale_f32(gradient.pointer, Float(share), gradient.count)
         tape.backward(output, gradient)
         return loss * share
       }
     }
-    let rate = Float(schedule.rate(step: step))
-    for site in optimizers.keys.sorted() {
-      optimizers[site]?.step(rate: rate, clipNorm: Float(settings.clipNorm))
-    }
+    for site in trainers.keys.sorted() { trainers[site]?.step(step) }
     step += 1
     return Self.sum(losses)
   }
@@ -95,18 +99,29 @@ package final class ActivationDistillation {
   /// The losses of all sites on the held-out samples, always the same ones.
   package func heldOutLosses() -> Losses {
     var random = RandomStream(seed: graft.plan.seed, name: "held out")
-    let batch = heldOut.batch(
-      settings.heldOutSamples, random: &random,
-      nullClass: graft.teacher.config.numClasses, labelDropout: Self.labelDropout)
+    let batch = draw(settings.heldOutSamples, from: heldOut, &random)
     let parts = MicroBatches(rows: batch.steps.count, size: Self.microBatch)
     return Self.sum(
       parts.map { range in
         let share = Double(range.count) / Double(batch.steps.count)
-        return lossesOfSites(batch, range) { student, objective, target in
-          objective.loss(student(Tape(recording: false)).tensor, target) * share
+        return lossesOfSites(range, { pass(batch, $0, $1) }) { [graft] objective, seen in
+          let output = graft.output(at: seen, on: Tape(recording: false))
+          return objective.loss(output.tensor, seen) * share
         }
       })
   }
+
+  /// Measures the held-out losses, lowers rates that wait for a plateau, and keeps the best weights.
+  package func validate() -> Losses {
+    let losses = heldOutLosses()
+    for (site, trainer) in trainers { trainer.observe(losses[site] ?? .infinity) }
+    return losses
+  }
+
+  /// Puts the weights with the lowest held-out losses in place, where they are kept.
+  ///
+  /// - Returns: Those losses, by site.
+  package func restoreBest() -> Losses { trainers.compactMapValues { $0.restoreBest() } }
 
   private static func sum(_ parts: [Losses]) -> Losses {
     parts.reduce(into: [:]) { total, part in total.merge(part, uniquingKeysWith: +) }
@@ -114,121 +129,130 @@ package final class ActivationDistillation {
 
   /// All parameters of all sites.
   private var trainable: [Parameter] {
-    optimizers.keys.sorted().flatMap { optimizers[$0]?.parameters ?? [] }
+    trainers.keys.sorted().flatMap { trainers[$0]?.optimizer.parameters ?? [] }
   }
 
-  /// What is trained at a site, from the teacher's input there to its own output, on a tape.
-  private typealias Student = (Tape) -> Value
+  private func draw(
+    _ count: Int, from dataset: LatentDataset, _ random: inout RandomStream
+  ) -> DiffusionBatch {
+    dataset.batch(
+      count, random: &random, nullClass: graft.teacher.config.numClasses,
+      labelDropout: Self.labelDropout)
+  }
 
-  /// Runs the teacher over some rows and asks `body` for the loss of each site, given what is trained
-  /// there and the teacher's output.
+  /// Hands out the activations of some of a step's samples.
+  private typealias Show = (Range<Int>, @escaping (SiteActivations) -> Void) -> Void
+
+  /// The samples of the next step: how many, and where their activations come from.
+  private func nextSamples() -> (Int, Show) {
+    guard let cache else {
+      let batch = draw(settings.batchSize, from: dataset, &random)
+      return (batch.steps.count, { [pass] in pass(batch, $0, $1) })
+    }
+    let epoch = step / settings.stepsPerEpoch
+    if order.epoch != epoch { order = (epoch, Self.order(cache.samples, epoch, graft.plan.seed)) }
+    let first = step % settings.stepsPerEpoch * settings.batchSize
+    let rows = order.rows[first..<min(first + settings.batchSize, cache.samples)]
+    return (
+      rows.count,
+      { cache(rows[(first + $0.lowerBound)..<(first + $0.upperBound)], $1) }
+    )
+  }
+
+  /// The order of an epoch's samples, which depends on nothing but seed and epoch.
+  private static func order(_ count: Int, _ epoch: Int, _ seed: UInt64) -> [Int] {
+    var random = RandomStream(seed: seed, name: "epoch \(epoch)")
+    var rows = Array(0..<count)
+    for place in stride(from: count - 1, to: 0, by: -1) {
+      rows.swapAt(place, random.integer(below: place + 1))
+    }
+    return rows
+  }
+
+  /// Asks `body` for the loss of each site on some samples.
   private func lossesOfSites(
-    _ batch: DiffusionBatch, _ range: Range<Int>,
-    _ body: @escaping (Student, RegressionObjective, _ target: Tensor) -> Double
+    _ range: Range<Int>, _ show: Show,
+    _ body: @escaping (SiteObjective, SiteActivations) -> Double
   ) -> Losses {
-    let (teacher, model, plan) = (graft.teacher, graft.model, graft.plan)
-    let steps = Array(batch.steps[range])
-    let noisy = diffusion.noisy(
-      batch.latents.rows(range), noise: batch.noise.rows(range), steps: steps)
-    let conditioning = DiT.Conditioning(
-      timesteps: diffusion.modelTimesteps(steps), labels: Array(batch.labels[range]))
-    let condition =
-      plan.parallel.isEmpty ? nil : teacher.condition(conditioning, on: Tape(recording: false))
     var losses: Losses = [:]
-    func visit(_ site: GraftSite, target: Tensor, _ student: Student) {
-      losses[site] = body(student, settings.objective(for: site), target)
+    show(range) { [objectives] seen in
+      guard let objective = objectives[seen.site] else { return }
+      losses[seen.site] = body(objective, seen)
     }
-    // What the pair that the teacher is in received.
-    var pairInput: Tensor?
-    _ = teacher(
-      Value(constant: noisy), conditioning, on: Tape(recording: false),
-      observeBlock: { [graft] block, seen in
-        if let pair = plan.pair(of: block), let condition {
-          if block == pair.first {
-            pairInput = seen.input
-          } else if let x = pairInput.take() {
-            visit(.pair(pair), target: seen.output) { tape in
-              model.output(of: pair, Value(constant: x), condition, on: tape)
-            }
-          }
-          return
-        }
-        for slot in Slot.allCases {
-          let id = SlotID(block: block, slot: slot)
-          guard let student = graft.replacement(id) else { continue }
-          let (input, target) = seen.activations(of: slot)
-          visit(.slot(id), target: target) { student(Value(constant: input), on: $0) }
-        }
-      })
     return losses
-  }
-
-  // MARK: - Checkpoints
-
-  /// Writes parameters, optimizer moments, random state and step; atomic.
-  package func saveCheckpoint(to path: String) throws {
-    var items: [SafetensorsWriter.Item] = []
-    for site in optimizers.keys.sorted() {
-      guard let optimizer = optimizers[site] else { continue }
-      for (index, parameter) in optimizer.parameters.enumerated() {
-        func add(_ prefix: String, _ tensor: Tensor) {
-          items.append(
-            .init(name: prefix + parameter.name, shape: tensor.shape, floats: tensor.values))
-        }
-        add("", parameter.value)
-        add("first.", optimizer.first[index])
-        add("second.", optimizer.second[index])
-      }
-    }
-    try SafetensorsWriter.write(
-      items,
-      metadata: [
-        "espalier_file": "stage 1 checkpoint", "step": String(step), "random": String(random.state),
-        DiTFile.planKey: String(decoding: try graft.plan.json(), as: UTF8.self),
-      ], to: path)
-  }
-
-  /// Continues from a checkpoint of the same plan.
-  ///
-  /// - Throws: `CheckpointError` if the file is no checkpoint of this plan.
-  package func resume(from path: String) throws {
-    let file = try SafetensorsFile(path: path)
-    guard let saved = file.metadata["step"].flatMap(Int.init),
-      let state = file.metadata["random"].flatMap(UInt64.init)
-    else {
-      throw CheckpointError(
-        "\(path): no step and random state in the metadata; expected a stage 1 checkpoint")
-    }
-    guard file.metadata[DiTFile.planKey] == String(decoding: try graft.plan.json(), as: UTF8.self)
-    else {
-      throw CheckpointError(
-        "\(path): was written for another plan; start a run of the changed plan instead")
-    }
-    for (_, optimizer) in optimizers {
-      optimizer.steps = saved
-      for (index, parameter) in optimizer.parameters.enumerated() {
-        func read(_ prefix: String, into tensor: Tensor) throws {
-          tensor.assign(
-            try FileWeights(file, prefix: prefix).tensor(
-              parameter.name, tensor.shape, .zeros))
-        }
-        try read("", into: parameter.value)
-        try read("first.", into: optimizer.first[index])
-        try read("second.", into: optimizer.second[index])
-      }
-    }
-    step = saved
-    random = RandomStream(state: state)
   }
 }
 
-extension Stage1Settings {
-  /// The regression objective of a site.
-  package func objective(for site: GraftSite) -> RegressionObjective {
-    switch loss(for: site) {
-    case .l1: .l1
-    case .l2: .l2
-    case .huber: .huber(delta: Float(huberDelta))
+extension Graft {
+  /// What the plan's part of the model makes at a site of the teacher's input there, (samples, tokens,
+  /// dim).
+  func output(at seen: SiteActivations, on tape: Tape) -> Value {
+    let input = Value(constant: seen.input)
+    switch seen.site {
+    case .slot(let id):
+      guard let replacement = replacement(id) else {
+        preconditionFailure("\(id) is no site of the plan")
+      }
+      return replacement(input, on: tape)
+    case .pair(let pair):
+      return model.output(of: pair, input, Value(constant: seen.side), on: tape)
     }
+  }
+}
+
+/// Trains one site: optimizer, schedule, and what has been best so far.
+final class SiteTrainer {
+  let optimizer: AdamW
+  private let settings: Stage1Settings
+  private let schedule: LearningRateSchedule
+  /// The reduction of a rate that waits for plateaus.
+  var plateau = PlateauReduction()
+  /// The lowest held-out loss, and the parameters that had it.
+  var best: (loss: Double, values: [Tensor])?
+
+  /// Makes a trainer of parameters by the settings of their site.
+  init(_ parameters: [Parameter], _ settings: Stage1Settings) {
+    self.settings = settings
+    optimizer = AdamW(parameters, weightDecay: Float(settings.weightDecay))
+    let total = settings.totalSteps
+    let decay: LearningRateSchedule.Decay =
+      switch settings.decay {
+      case .multiStep:
+        .multiStep(
+          milestones: settings.milestones.map { Int(($0 * Double(total)).rounded()) },
+          gamma: settings.gamma)
+      case .exponential: .exponential(totalSteps: total, minimum: settings.minimumRate)
+      case .plateau: .constant
+      }
+    schedule = LearningRateSchedule(
+      base: settings.learningRate, warmupSteps: settings.warmupSteps, decay: decay)
+  }
+
+  /// The learning rate of a step.
+  func rate(_ step: Int) -> Double {
+    let rate = schedule.rate(step: step)
+    guard settings.decay == .plateau, plateau.factor < 1 else { return rate }
+    return max(settings.minimumRate, rate * plateau.factor)
+  }
+
+  /// Takes an optimizer step.
+  func step(_ step: Int) {
+    optimizer.step(rate: Float(rate(step)), clipNorm: Float(settings.clipNorm))
+  }
+
+  /// Takes a held-out loss into account.
+  func observe(_ loss: Double) {
+    if settings.decay == .plateau { plateau.observe(loss, gamma: settings.gamma) }
+    guard settings.keepsBest, loss < best?.loss ?? .infinity else { return }
+    best = (loss, optimizer.parameters.map { $0.value.copied() })
+  }
+
+  /// Puts the best parameters in place and gives their loss; nil if none were kept.
+  func restoreBest() -> Double? {
+    guard let best else { return nil }
+    for (parameter, value) in zip(optimizer.parameters, best.values) {
+      parameter.value.assign(value)
+    }
+    return best.loss
   }
 }

@@ -13,12 +13,12 @@ package final class Graft {
   package let teacher: DiT
   /// The teacher as the plan changes it; all weights outside the plan's sites are shared with it.
   package let model: DiT
-  /// Sites whose weights no checkpoint gave: operators and merges are fresh there, parallel blocks have
-  /// the teacher's weights.
+  /// Sites whose weights no checkpoint gave: operators and merges are as at their start there,
+  /// parallel blocks have the teacher's weights.
   package let untrained: [GraftSite]
 
-  /// Builds a graft whose operators start fresh from the plan's seed, and whose parallel blocks start
-  /// from the teacher's weights.
+  /// Builds a graft whose operators start fresh from the plan's seed, or from weights of what they
+  /// replace where the plan says so, and whose parallel blocks start from the teacher's weights.
   ///
   /// - Throws: as `init(plan:teacher:checkpoints:)`.
   package convenience init(fresh plan: GraftPlan, teacher: DiT) throws {
@@ -48,7 +48,7 @@ package final class Graft {
     self.teacher = teacher
     let pairs = plan.parallel.keys.map(GraftSite.pair)
     var source: any WeightSource = OverlayWeights(
-      top: FreshWeights(seed: plan.seed),
+      top: StartWeights(plan: plan, teacher: teacher),
       holds: Keys(
         below: plan.edits.keys.map(\.checkpointPrefix) + plan.parallel.keys.map(\.mergePrefix)),
       base: TeacherWeights(
@@ -133,9 +133,7 @@ private struct TeacherWeights: WeightSource {
   private let copied: [String]
 
   init(_ teacher: DiT, copied: [String], origin: String) {
-    weights = DictionaryWeights(
-      Dictionary(uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value) }),
-      origin: origin)
+    weights = DictionaryWeights(of: teacher, origin: origin)
     self.copied = copied
   }
 
@@ -168,5 +166,45 @@ private struct OverlayWeights: WeightSource {
 
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
     try (holds.contains(name) ? top : base).tensor(name, shape, initializer)
+  }
+}
+
+/// What replacements start from: fresh weights, with those of the original where the plan says so.
+private struct StartWeights: WeightSource {
+  private let fresh: FreshWeights
+  private let teacher: DictionaryWeights
+  private let shapes: [String: [Int]]
+  private let transfers: [(prefix: String, transfer: WeightTransfer)]
+
+  init(plan: GraftPlan, teacher: DiT) {
+    fresh = FreshWeights(seed: plan.seed)
+    self.teacher = DictionaryWeights(of: teacher, origin: plan.model.path)
+    shapes = Dictionary(
+      uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value.shape) })
+    transfers = plan.edits.compactMap { id, spec in
+      guard plan.stage1.initialization(of: id) == .transferred else { return nil }
+      return OperatorRegistry.transfer(spec).map {
+        (prefix: id.checkpointPrefix, transfer: $0)
+      }
+    }
+  }
+
+  func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+    let own = fresh.tensor(name, shape, initializer)
+    guard let (prefix, transfer) = transfers.first(where: { name.hasPrefix($0.prefix) }) else {
+      return own
+    }
+    return try transfer(String(name.dropFirst(prefix.count)), own: own) { key in
+      try teacher.tensor(prefix + key, shapes[prefix + key] ?? [], initializer)
+    }
+  }
+}
+
+extension DictionaryWeights {
+  /// The parameters of a model under their names.
+  fileprivate init(of model: DiT, origin: String) {
+    self.init(
+      Dictionary(uniqueKeysWithValues: model.parameters.map { ($0.name, $0.value) }),
+      origin: origin)
   }
 }

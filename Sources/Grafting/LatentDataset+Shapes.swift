@@ -27,7 +27,7 @@ extension LatentDataset {
       let shape = file.entry("latents")?.shape, shape.count == 4, shape[0] == count
     {
       return LatentDataset(
-        latents: Tensor(try file.floats("latents"), shape: shape), labels: labels)
+        latents: Tensor(try file.floats("latents"), shape: shape), labels: labels, identity: key)
     }
     let chunk = 64
     var latents: Tensor?
@@ -46,7 +46,7 @@ extension LatentDataset {
         [.init(name: "latents", shape: result.shape, floats: result.values)],
         metadata: ["identity": key], to: cache)
     }
-    return LatentDataset(latents: result, labels: labels)
+    return LatentDataset(latents: result, labels: labels, identity: key)
   }
 }
 

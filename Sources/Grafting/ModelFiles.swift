@@ -180,21 +180,21 @@ package struct ModelFiles: Sendable {
       identity: identity, progress: progress)
   }
 
-  /// Refuses a model of other images than the procedural ones, which alone are known here.
+  /// Refuses a model of other images than the procedural ones.
   private func requireShapes() throws {
     let file = try open()
     guard file.classNames == ShapeSource.classNames,
       file.config.numClasses == ShapeSource.numClasses
     else {
       throw CheckpointError(
-        "\(modelPath): its classes are not the procedural shapes, and no other data set is known; "
-          + "use a model trained by 'espalier pretrain' with its autoencoder beside it")
+        "\(modelPath): its classes are not the procedural shapes, and no other data set is named; "
+          + "name one as \"data\" in the plan or with --data")
     }
     let side = file.config.inputSize * (try autoencoder().config.spatialFactor)
     guard side == ShapeSource.side else {
       throw CheckpointError(
         "\(modelPath): its images are \(side) pixels wide, the procedural ones \(ShapeSource.side); "
-          + "use a model trained by 'espalier pretrain' with its autoencoder beside it")
+          + "name a data set as \"data\" in the plan or with --data")
     }
   }
 

@@ -17,23 +17,44 @@ struct DistillJob {
     let files = try ModelFiles(plan.model.path)
     try plan.check(against: try files.reference())
     let settings = plan.stage1
-    try context.emit(.started(pid: getpid(), totalSteps: settings.steps))
-    let data = try TrainingData(
-      files, samples: settings.steps * settings.batchSize,
-      heldOutSamples: settings.heldOutSamples, context: context)
+    try context.emit(.started(pid: getpid(), totalSteps: settings.totalSteps))
+    let data = try context.trainingData(
+      plan.data, for: files, samples: settings.drawnSamples, heldOut: settings.heldOutSamples)
     let file = try files.open()
     let graft = try Graft(fresh: plan, teacher: try file.load())
     let distillation = try ActivationDistillation(
-      graft: graft, dataset: data.training, heldOut: data.heldOut)
+      graft: graft, dataset: data.training, heldOut: data.heldOut,
+      cache: try activations(of: graft, data.training))
+    let training = DistillTraining(distillation: distillation)
     let loop = TrainingLoop(
-      context: context, steps: settings.steps, heldOutEvery: settings.heldOutEvery,
+      context: context, steps: settings.totalSteps, heldOutEvery: settings.heldOutEvery,
       checkpointEvery: settings.checkpointEvery,
       rate: ("stage1.learning_rate", settings.learningRate))
-    try loop.run(DistillTraining(distillation: distillation))
+    try loop.run(training)
+    if settings.keepsBest {
+      let best = distillation.restoreBest()
+      try loop.measure(training)
+      try context.emit(
+        .message("kept the best weights of \(best.count) sites by their held-out losses"))
+    }
     try graft.saveOperators(to: "\(context.run.checkpointsPath)/operators.safetensors")
     try graft.saveModel(
       to: "\(context.run.checkpointsPath)/model.safetensors", teacherMetadata: try file.metadata())
-    return "\(settings.steps) steps; grafted model in checkpoints/model.safetensors"
+    return "\(settings.totalSteps) steps; grafted model in checkpoints/model.safetensors"
+  }
+
+  /// The recorded activations of the cached mode, made now unless an earlier run has.
+  private func activations(of graft: Graft, _ dataset: LatentDataset) throws -> ActivationCache? {
+    guard graft.plan.stage1.mode == .cached else { return nil }
+    var throttle = Throttle()
+    return try ActivationCache(
+      graft: graft, dataset: dataset, folder: try ModelFiles.cacheDirectory()
+    ) { done, total in
+      try context.checkpoint(step: 0)
+      if throttle.isDue() {
+        try context.emit(.progress(done: done, total: total, label: "recording activations"))
+      }
+    }
   }
 }
 
@@ -52,6 +73,8 @@ private final class DistillTraining: Training {
   }
 
   func heldOut() -> TrainingLoss { TrainingLoss(sites: distillation.heldOutLosses()) }
+
+  func validate() -> TrainingLoss { TrainingLoss(sites: distillation.validate()) }
 
   func placeOfFailure() -> String? {
     losses.filter { !$0.value.isFinite }.keys.min().map(\.phrase)

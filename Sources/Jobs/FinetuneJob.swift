@@ -20,9 +20,9 @@ struct FinetuneJob {
     try plan.check(against: try files.reference())
     let settings = plan.stage2
     try context.emit(.started(pid: getpid(), totalSteps: settings.steps))
-    let data = try TrainingData(
-      files, samples: settings.steps * settings.batchSize,
-      heldOutSamples: settings.heldOutSamples, context: context)
+    let data = try context.trainingData(
+      plan.data, for: files, samples: settings.steps * settings.batchSize,
+      heldOut: settings.heldOutSamples)
     let file = try files.open()
     let finetuning = try Finetuning(
       graft: try graft(plan, teacher: try file.load()), dataset: data.training,

@@ -13,6 +13,9 @@ package protocol Training {
   /// The losses on samples that are never trained on.
   func heldOut() -> TrainingLoss
 
+  /// The same, and takes them into account: for rates that wait for plateaus, and the best weights.
+  func validate() -> TrainingLoss
+
   /// Where the last step's loss stopped being finite, if that can be told.
   func placeOfFailure() -> String?
 
@@ -21,6 +24,11 @@ package protocol Training {
 
   /// Goes on from a checkpoint.
   func resume(from path: String) throws
+}
+
+extension Training {
+  /// Measures alone.
+  package func validate() -> TrainingLoss { heldOut() }
 }
 
 /// A loss and, where the sites of a plan have losses of their own, those.
@@ -107,16 +115,21 @@ package struct TrainingLoop {
             step: step, total: steps, loss: loss.whole, losses: loss.sites, rate: perSecond,
             secondsLeft: Double(steps - step) / max(perSecond, 1e-9)))
       }
-      if step % heldOutEvery == 0 || step == steps { try measure(training) }
+      if step % heldOutEvery == 0 || step == steps {
+        try report(training.validate(), step: step)
+      }
       if step % checkpointEvery == 0 { try save(training, &saved) }
     }
   }
 
-  private func measure(_ training: some Training) throws {
-    let loss = training.heldOut()
+  /// Emits the held-out losses as they are now.
+  package func measure(_ training: some Training) throws {
+    try report(training.heldOut(), step: training.step)
+  }
+
+  private func report(_ loss: TrainingLoss, step: Int) throws {
     try context.emit(
-      .heldOut(
-        step: training.step, loss: loss.sites.isEmpty ? loss.whole : nil, losses: loss.sites))
+      .heldOut(step: step, loss: loss.sites.isEmpty ? loss.whole : nil, losses: loss.sites))
   }
 
   private func save(_ training: some Training, _ saved: inout Int?) throws {

@@ -57,6 +57,8 @@ package final class AdaLNBlock {
   /// What enters and leaves a block and its operators; all tensors (batch, tokens, dim).
   package struct Activations {
     package let input, attentionInput, attentionOutput, mlpInput, mlpOutput, output: Tensor
+    /// Shift, scale and gate of attention, then of the MLP (batch, 6 dim).
+    package let modulation: Tensor
 
     /// What enters and leaves the operator of a slot, the output taken before the gate.
     package func activations(of slot: Slot) -> (input: Tensor, output: Tensor) {
@@ -94,7 +96,7 @@ package final class AdaLNBlock {
       Activations(
         input: x.tensor, attentionInput: attentionInput.tensor,
         attentionOutput: attentionOutput.tensor, mlpInput: mlpInput.tensor,
-        mlpOutput: mlpOutput.tensor, output: out.tensor))
+        mlpOutput: mlpOutput.tensor, output: out.tensor, modulation: modulation.tensor))
     return out
   }
 }

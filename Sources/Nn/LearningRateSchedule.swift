@@ -9,6 +9,8 @@ package struct LearningRateSchedule: Sendable, Equatable {
     case multiStep(milestones: [Int], gamma: Double)
     /// Half a cosine from the base rate down to `final` times it at the last step.
     case cosine(totalSteps: Int, final: Double)
+    /// In equal ratios from the base rate to `minimum` at the last step.
+    case exponential(totalSteps: Int, minimum: Double)
   }
 
   package var base: Double
@@ -32,6 +34,36 @@ package struct LearningRateSchedule: Sendable, Equatable {
       let span = Double(max(1, total - warmupSteps))
       let progress = min(1, max(0, Double(step - warmupSteps) / span))
       return base * warm * (final + (1 - final) * 0.5 * (1 + cos(.pi * progress)))
+    case .exponential(let total, let minimum):
+      let span = Double(max(1, total - 1 - warmupSteps))
+      let progress = min(1, max(0, Double(step - warmupSteps) / span))
+      return base * warm * pow(minimum / base, progress)
     }
+  }
+}
+
+/// A factor of the learning rate that falls when a measured loss has stopped falling, as PyTorch's
+/// `ReduceLROnPlateau` with patience 1 and relative threshold 1e-4 (the released stage-1 trainer).
+package struct PlateauReduction: Codable, Equatable, Sendable {
+  /// The factor, 1 at first.
+  package private(set) var factor = 1.0
+  private var best: Double?
+  private var failures = 0
+
+  private static let patience = 1
+  private static let threshold = 1e-4
+
+  /// Starts with the whole rate.
+  package init() {}
+
+  /// Takes a measurement into account; `gamma` multiplies the factor on a plateau.
+  package mutating func observe(_ loss: Double, gamma: Double) {
+    if let best, loss >= best * (1 - Self.threshold) {
+      failures += 1
+    } else {
+      (best, failures) = (loss, 0)
+    }
+    guard failures > Self.patience else { return }
+    (factor, failures) = (factor * gamma, 0)
   }
 }

@@ -33,7 +33,7 @@ package final class HyenaSE: SequenceMixer {
       }),
     sequenceMixer: { spec, context in
       try HyenaSE(context, taps: spec.count("short_filter_order"))
-    })
+    }, transfer: .gatedValues(hasShortFilter: true))
 
   private let inWeight, inBias, shortWeight, shortBias: Parameter
   private let innerWeight, innerBias, outWeight, outBias: Parameter

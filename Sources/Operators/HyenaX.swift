@@ -21,7 +21,7 @@ package final class HyenaX: SequenceMixer {
       label: { HyenaParts.label("hyena-x", taps: $0.count("short_filter_order")) }),
     sequenceMixer: { spec, context in
       try HyenaX(context, shortFilterOrder: spec.count("short_filter_order"))
-    })
+    }, transfer: .gatedValues(hasShortFilter: true))
 
   private let inWeight, inBias, filterWeight, filterBias, outWeight, outBias: Parameter
 

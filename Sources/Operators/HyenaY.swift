@@ -21,7 +21,7 @@ package final class HyenaY: SequenceMixer {
       label: { HyenaParts.label("hyena-y", taps: $0.count("inner_filter_len")) }),
     sequenceMixer: { spec, context in
       try HyenaY(context, taps: spec.count("inner_filter_len"))
-    })
+    }, transfer: .gatedValues(hasShortFilter: false))
 
   private let inWeight, inBias, innerWeight, innerBias, outWeight, outBias: Parameter
 

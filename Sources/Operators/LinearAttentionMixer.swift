@@ -28,7 +28,7 @@ package final class LinearAttentionMixer: SequenceMixer {
     sequenceMixer: { spec, context in
       try LinearAttentionMixer(
         context, heads: HeadsSetting.heads(spec, model: context.numHeads))
-    })
+    }, transfer: .values)
 
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
   private let attention: LinearAttention

@@ -30,7 +30,7 @@ package final class MLP: ChannelMixer {
       }),
     channelMixer: { spec, context in
       try MLP(context, hidden: width(spec, context.hiddenSize))
-    })
+    }, transfer: .hiddenUnits)
 
   /// The inner width: ratio times hidden size, cut to a whole number as in timm's `Mlp`.
   private static func width(_ spec: OperatorSpec, _ hiddenSize: Int) -> Int {

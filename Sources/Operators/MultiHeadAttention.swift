@@ -20,7 +20,7 @@ package final class MultiHeadAttention: SequenceMixer {
       fit: HeadsSetting.refusal),
     sequenceMixer: { spec, context in
       try MultiHeadAttention(context, heads: HeadsSetting.heads(spec, model: context.numHeads))
-    })
+    }, transfer: .attention("qkv", "proj"))
 
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
   private let attention: Attention

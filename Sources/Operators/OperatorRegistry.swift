@@ -4,6 +4,8 @@ import Plans
 package struct OperatorEntry: Sendable {
   /// Name, settings, cost and label.
   package let descriptor: OperatorDescriptor
+  /// How it takes over weights of the original, if it has a place for them.
+  fileprivate let transfer: WeightTransfer?
   private let sequenceMixer: SequenceMixerMaker?
   private let channelMixer: ChannelMixerMaker?
 
@@ -17,9 +19,12 @@ package struct OperatorEntry: Sendable {
   /// Describes an operator and gives a maker for each slot that the descriptor names.
   init(
     _ descriptor: OperatorDescriptor, sequenceMixer: SequenceMixerMaker? = nil,
-    channelMixer: ChannelMixerMaker? = nil
+    channelMixer: ChannelMixerMaker? = nil, transfer: WeightTransfer? = nil
   ) {
+    var descriptor = descriptor
+    descriptor.isTransferable = transfer != nil
     self.descriptor = descriptor
+    self.transfer = transfer
     self.sequenceMixer = sequenceMixer
     self.channelMixer = channelMixer
     precondition(
@@ -95,6 +100,9 @@ package enum OperatorRegistry {
     case .mlp: try channelMixer(spec, context)
     }
   }
+
+  /// How an operator takes over weights of the original; nil if it has no place for them.
+  package static func transfer(_ spec: OperatorSpec) -> WeightTransfer? { entry(spec)?.transfer }
 
   private static func entry(_ spec: OperatorSpec) -> OperatorEntry? {
     entries.first { $0.descriptor.name == spec.name }

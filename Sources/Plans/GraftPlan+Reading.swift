@@ -5,7 +5,7 @@ extension GraftPlan {
   /// A plan is a few kilobytes; a file beyond this is something else.
   private static let sizeLimit = 4 << 20
 
-  /// Reads a plan file and checks it completely.
+  /// Reads a plan file and checks it completely; data are looked for from the file's folder on.
   ///
   /// - Throws: `PlanError` with file, line and key for an unknown version, key or operator, a wrong
   ///   block number or type, or an impossible setting; also when the file cannot be read.
@@ -16,7 +16,9 @@ extension GraftPlan {
     } catch {
       throw PlanError(key: nil, error.message)
     }
-    return try read(PlanReader(file: path, text: bytes))
+    var plan = try read(PlanReader(file: path, text: bytes))
+    plan.data = plan.data?.resolved(in: AtomicFile.directory(of: path))
+    return plan
   }
 
   /// Reads a plan from its text; `file` is its name in error messages.
@@ -45,7 +47,7 @@ extension GraftPlan {
       )
     }
     let known = [
-      "espalier_plan", "name", "model", "blocks", "parallel", "stage1", "stage2", "seed",
+      "espalier_plan", "name", "model", "blocks", "parallel", "data", "stage1", "stage2", "seed",
     ]
     let top = try reader.section(root, key: "", known: known)
     var plan = GraftPlan(named: try reader.text("name", in: top), model: try reader.model(in: top))
@@ -56,6 +58,7 @@ extension GraftPlan {
     }
     plan.edits = try reader.edits(in: top, depth: plan.model.shape.depth)
     plan.parallel = try reader.parallel(in: top, depth: plan.model.shape.depth)
+    plan.data = try reader.data(in: top)
     plan.stage1 = try reader.stage1(in: top, defaults: plan.stage1)
     plan.stage2 = try reader.stage2(in: top)
     plan.seed = try reader.integer("seed", in: top)
@@ -181,30 +184,63 @@ extension PlanReader {
     return spec
   }
 
+  fileprivate mutating func data(in top: PlanSection) throws(PlanError) -> DataSettings? {
+    guard let node = top.members["data"] else { return nil }
+    let section = try section(node, key: "data", known: ["path", "held_out", "flip"])
+    var settings = DataSettings(path: try text("path", in: section))
+    if section.members["held_out"] != nil { settings.heldOut = try text("held_out", in: section) }
+    settings.flip = try boolean("flip", in: section, or: settings.flip)
+    return settings
+  }
+
   fileprivate mutating func stage1(
     in top: PlanSection, defaults: Stage1Settings
   ) throws(PlanError) -> Stage1Settings {
     var settings = defaults
     guard let node = top.members["stage1"] else { return settings }
-    let section = try section(node, key: "stage1", known: Stage1Settings.keys)
+    let section = try section(node, key: "stage1", known: Stage1Settings.keys + ["loss_overrides"])
+    settings.mode = try choice("mode", in: section, or: settings.mode)
     settings.steps = try integer("steps", in: section, or: settings.steps)
+    settings.samples = try integer("samples", in: section, or: settings.samples)
+    settings.epochs = try integer("epochs", in: section, or: settings.epochs)
+    settings.cacheGB = try number("cache_gb", in: section, or: settings.cacheGB)
     settings.batchSize = try integer("batch_size", in: section, or: settings.batchSize)
     settings.learningRate = try number("learning_rate", in: section, or: settings.learningRate)
+    settings.minimumRate = try number("min_learning_rate", in: section, or: settings.minimumRate)
     settings.weightDecay = try number("weight_decay", in: section, or: settings.weightDecay)
     settings.clipNorm = try number("clip_norm", in: section, or: settings.clipNorm)
     settings.warmupSteps = try integer("warmup_steps", in: section, or: settings.warmupSteps)
+    settings.decay = try choice("schedule", in: section, or: settings.decay)
     settings.milestones = try numbers("milestones", in: section, or: settings.milestones)
     settings.gamma = try number("gamma", in: section, or: settings.gamma)
     settings.heldOutEvery = try integer("held_out_every", in: section, or: settings.heldOutEvery)
     settings.heldOutSamples = try integer(
       "held_out_samples", in: section, or: settings.heldOutSamples)
+    settings.keepsBest = try boolean("keep_best", in: section, or: settings.keepsBest)
     settings.checkpointEvery = try integer(
       "checkpoint_every", in: section, or: settings.checkpointEvery)
-    settings.attentionLoss = try loss("attention_loss", in: section, or: settings.attentionLoss)
-    settings.mlpLoss = try loss("mlp_loss", in: section, or: settings.mlpLoss)
+    settings.attentionLoss = try choice("attention_loss", in: section, or: settings.attentionLoss)
+    settings.mlpLoss = try choice("mlp_loss", in: section, or: settings.mlpLoss)
     settings.huberDelta = try number("huber_delta", in: section, or: settings.huberDelta)
-    guard let overrides = section.members["loss_overrides"] else { return settings }
-    let list = try self.section(overrides, key: section.path("loss_overrides"), known: nil)
+    settings.isGateScaled = try boolean("gate_scaled", in: section, or: settings.isGateScaled)
+    // Plans of before had losses alone.
+    for (site, _, list) in try sites("loss_overrides", in: section) {
+      settings.overrides[site, default: SiteOverride()].loss = try choice(
+        site.description, in: list)
+    }
+    for (site, node, list) in try sites("overrides", in: section) {
+      settings.overrides[site] = try siteOverride(node, key: list.path(site.description))
+    }
+    return settings
+  }
+
+  /// The members of a section that are named by slots and pairs.
+  private mutating func sites(
+    _ name: String, in section: PlanSection
+  ) throws(PlanError) -> [(GraftSite, JSONNode, PlanSection)] {
+    guard let node = section.members[name] else { return [] }
+    let list = try self.section(node, key: section.path(name), known: nil)
+    var sites: [(GraftSite, JSONNode, PlanSection)] = []
     for (name, node) in list.members {
       guard let site = GraftSite(name) else {
         throw error(
@@ -212,9 +248,27 @@ extension PlanReader {
           "expected a slot such as 7.attention or a pair of blocks such as 2+3, found"
             + " \(name.debugDescription); correct it")
       }
-      settings.lossOverrides[site] = try loss(name, in: list)
+      sites.append((site, node, list))
     }
-    return settings
+    return sites
+  }
+
+  private mutating func siteOverride(
+    _ node: JSONNode, key: String
+  ) throws(PlanError) -> SiteOverride {
+    let section = try section(node, key: key, known: SiteOverride.keys)
+    func has(_ name: String) -> Bool { section.members[name] != nil }
+    var own = SiteOverride()
+    if has("loss") { own.loss = try choice("loss", in: section) }
+    if has("huber_delta") { own.huberDelta = try number("huber_delta", in: section) }
+    if has("learning_rate") { own.learningRate = try number("learning_rate", in: section) }
+    if has("min_learning_rate") { own.minimumRate = try number("min_learning_rate", in: section) }
+    if has("weight_decay") { own.weightDecay = try number("weight_decay", in: section) }
+    if has("clip_norm") { own.clipNorm = try number("clip_norm", in: section) }
+    if has("schedule") { own.decay = try choice("schedule", in: section) }
+    if has("gate_scaled") { own.isGateScaled = try boolean("gate_scaled", in: section) }
+    if has("init") { own.initialization = try choice("init", in: section) }
+    return own
   }
 
   fileprivate mutating func stage2(in top: PlanSection) throws(PlanError) -> Stage2Settings {

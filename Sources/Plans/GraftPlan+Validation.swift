@@ -18,9 +18,13 @@ extension GraftPlan {
           key: "parallel", "block \(pair.second) is in two pairs; remove one of them")
       }
     }
+    if let data {
+      try Self.checkText(data.path, key: "data.path")
+      if let path = data.heldOut { try Self.checkText(path, key: "data.held_out") }
+    }
     try stage1.validate()
-    for site in stage1.lossOverrides.keys.sorted() {
-      try checkBlocks(of: site, key: "stage1.loss_overrides.\(site)")
+    for (site, own) in stage1.overrides.sorted(by: { $0.key < $1.key }) {
+      try check(own, at: site)
     }
     try stage2.validate(for: model.shape)
   }
@@ -65,6 +69,29 @@ extension GraftPlan {
     }
     if let (key, message) = descriptor.refusal(of: spec, shape: shape) {
       throw PlanError(key: "\(id).\(key)", message)
+    }
+  }
+
+  private func check(_ own: SiteOverride, at site: GraftSite) throws(PlanError) {
+    let key = "stage1.overrides.\(site)"
+    try checkBlocks(of: site, key: key)
+    try stage1.settings(for: site).validate(key: key)
+    switch site {
+    case .pair:
+      guard own.initialization == nil, own.isGateScaled == nil else {
+        throw PlanError(
+          key: "\(key).\(own.initialization == nil ? "gate_scaled" : "init")",
+          "a pair starts from the model's own weights and has no gate behind it;"
+            + " remove the setting")
+      }
+    case .slot(let id):
+      guard own.initialization == .transferred, let spec = edits[id] else { return }
+      guard OperatorCatalog.descriptor(named: spec.name)?.isTransferable == true else {
+        throw PlanError(
+          key: "\(key).init",
+          "\(spec.name) has no place for weights of the original, expected \"own\"; change it or"
+            + " choose another operator")
+      }
     }
   }
 
@@ -131,20 +158,34 @@ extension ModelShape {
 extension Stage1Settings {
   /// Checks the ranges of the settings.
   ///
-  /// - Throws: `PlanError` that names the key under `stage1`.
-  package func validate() throws(PlanError) {
-    try requireRange("stage1.steps", Double(steps), in: 1...10_000_000)
-    try requireRange("stage1.batch_size", Double(batchSize), in: 1...65536)
-    try requireRange("stage1.learning_rate", learningRate, in: 1e-12...1)
-    try requireRange("stage1.weight_decay", weightDecay, in: 0...1)
-    try requireRange("stage1.clip_norm", clipNorm, in: 1e-9...1e9)
-    try requireRange("stage1.warmup_steps", Double(warmupSteps), in: 0...10_000_000)
-    try requireFractions("stage1.milestones", milestones)
-    try requireRange("stage1.gamma", gamma, in: 1e-6...1)
-    try requireRange("stage1.held_out_every", Double(heldOutEvery), in: 1...10_000_000)
-    try requireRange("stage1.held_out_samples", Double(heldOutSamples), in: 1...1_000_000)
-    try requireRange("stage1.checkpoint_every", Double(checkpointEvery), in: 1...10_000_000)
-    try requireRange("stage1.huber_delta", huberDelta, in: 1e-9...1e9)
+  /// - Parameter key: Where they stand in the plan.
+  /// - Throws: `PlanError` that names the key below it.
+  package func validate(key: String = "stage1") throws(PlanError) {
+    let counts: [(String, Int, ClosedRange<Int>)] = [
+      ("steps", steps, 1...10_000_000), ("samples", samples, 1...10_000_000),
+      ("epochs", epochs, 1...1_000_000), ("batch_size", batchSize, 1...65536),
+      ("warmup_steps", warmupSteps, 0...10_000_000),
+      ("held_out_every", heldOutEvery, 1...10_000_000),
+      ("held_out_samples", heldOutSamples, 1...1_000_000),
+      ("checkpoint_every", checkpointEvery, 1...10_000_000),
+    ]
+    for (name, value, range) in counts {
+      try requireRange("\(key).\(name)", Double(value), in: range)
+    }
+    let numbers: [(String, Double, ClosedRange<Double>)] = [
+      ("cache_gb", cacheGB, 1e-3...1e6), ("learning_rate", learningRate, 1e-12...1),
+      ("min_learning_rate", minimumRate, 1e-15...1), ("weight_decay", weightDecay, 0...1),
+      ("clip_norm", clipNorm, 1e-9...1e9), ("gamma", gamma, 1e-6...1),
+      ("huber_delta", huberDelta, 1e-9...1e9),
+    ]
+    for (name, value, range) in numbers { try requireRange("\(key).\(name)", value, in: range) }
+    try requireFractions("\(key).milestones", milestones)
+    guard decay == .multiStep || minimumRate <= learningRate else {
+      throw PlanError(
+        key: "\(key).min_learning_rate",
+        "expected at most the learning rate \(numberText(learningRate)), found"
+          + " \(numberText(minimumRate)); lower it")
+    }
   }
 }
 

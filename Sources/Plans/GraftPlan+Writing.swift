@@ -20,8 +20,9 @@ extension GraftPlan {
       ("espalier_plan", "\(Self.formatVersion)"), ("name", name.jsonQuoted),
       ("model", Self.object(modelMembers)), ("blocks", blockList()),
     ]
-    // A plan without pairs has the text that it had before there were any.
+    // A plan without pairs or data has the text that it had before there were any.
     if !parallel.isEmpty { members.append(("parallel", pairList())) }
+    if let data { members.append(("data", data.text)) }
     members += [
       ("stage1", Self.object(stage1.members)), ("stage2", Self.object(stage2.members)),
       ("seed", "\(seed)"),
@@ -66,24 +67,55 @@ extension GraftPlan {
   }
 }
 
+extension DataSettings {
+  /// The section of a plan file.
+  fileprivate var text: String {
+    let other = heldOut.map { ", \"held_out\": \($0.jsonQuoted)" } ?? ""
+    return "{\"path\": \(path.jsonQuoted)\(other), \"flip\": \(flip)}"
+  }
+}
+
 extension Stage1Settings {
   /// The keys of the section in a plan file.
   static let keys = Stage1Settings(hiddenSize: 1).members.map(\.0)
 
   /// The section of a plan file: keys in order and values as JSON.
   fileprivate var members: [(String, String)] {
-    let overrides = lossOverrides.sorted { $0.key < $1.key }
-      .map { "\"\($0.key)\": \"\($0.value.rawValue)\"" }
+    let overrides = overrides.sorted { $0.key < $1.key }.map { site, own in
+      let members = own.members.compactMap { key, value in value.map { "\"\(key)\": \($0)" } }
+      return "\"\(site)\": {\(members.joined(separator: ", "))}"
+    }
     return [
-      ("steps", "\(steps)"), ("batch_size", "\(batchSize)"),
-      ("learning_rate", numberText(learningRate)), ("weight_decay", numberText(weightDecay)),
+      ("mode", mode.rawValue.jsonQuoted), ("steps", "\(steps)"), ("samples", "\(samples)"),
+      ("epochs", "\(epochs)"), ("cache_gb", numberText(cacheGB)), ("batch_size", "\(batchSize)"),
+      ("learning_rate", numberText(learningRate)),
+      ("min_learning_rate", numberText(minimumRate)), ("weight_decay", numberText(weightDecay)),
       ("clip_norm", numberText(clipNorm)), ("warmup_steps", "\(warmupSteps)"),
+      ("schedule", decay.rawValue.jsonQuoted),
       ("milestones", "[\(milestones.map(numberText).joined(separator: ", "))]"),
       ("gamma", numberText(gamma)), ("held_out_every", "\(heldOutEvery)"),
-      ("held_out_samples", "\(heldOutSamples)"), ("checkpoint_every", "\(checkpointEvery)"),
+      ("held_out_samples", "\(heldOutSamples)"), ("keep_best", "\(keepsBest)"),
+      ("checkpoint_every", "\(checkpointEvery)"),
       ("attention_loss", attentionLoss.rawValue.jsonQuoted),
       ("mlp_loss", mlpLoss.rawValue.jsonQuoted), ("huber_delta", numberText(huberDelta)),
-      ("loss_overrides", "{\(overrides.joined(separator: ", "))}"),
+      ("gate_scaled", "\(isGateScaled)"), ("overrides", "{\(overrides.joined(separator: ", "))}"),
+    ]
+  }
+}
+
+extension SiteOverride {
+  /// The keys of a site in a plan file.
+  static let keys = SiteOverride().members.map(\.0)
+
+  /// A site in a plan file: keys in order and values as JSON, nil where nothing differs.
+  fileprivate var members: [(String, String?)] {
+    [
+      ("loss", loss?.rawValue.jsonQuoted), ("huber_delta", huberDelta.map(numberText)),
+      ("learning_rate", learningRate.map(numberText)),
+      ("min_learning_rate", minimumRate.map(numberText)),
+      ("weight_decay", weightDecay.map(numberText)), ("clip_norm", clipNorm.map(numberText)),
+      ("schedule", decay?.rawValue.jsonQuoted), ("gate_scaled", isGateScaled.map { "\($0)" }),
+      ("init", initialization?.rawValue.jsonQuoted),
     ]
   }
 }

@@ -15,6 +15,8 @@ package struct GraftPlan: Equatable, Sendable {
   /// The pairs of parallel blocks, disjoint; all other blocks follow each other (depth to width,
   /// section 6 of the paper).
   package var parallel: [BlockPair: ParallelMerge] = [:]
+  /// What both stages train on; nil for the procedural images.
+  package var data: DataSettings?
   /// How the replacements are distilled.
   package var stage1: Stage1Settings
   /// How the grafted model is finetuned.

@@ -123,6 +123,8 @@ package struct OperatorDescriptor: Sendable {
   package let slots: Set<Slot>
   /// Its settings.
   package let fields: [ConfigField]
+  /// Whether it can start from weights of the original operator.
+  package var isTransferable = false
 
   private let costRule: @Sendable (OperatorSpec, ModelShape) -> OperatorCost
   private let labelRule: @Sendable (OperatorSpec) -> String

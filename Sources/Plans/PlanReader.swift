@@ -206,13 +206,6 @@ struct PlanReader {
     return values
   }
 
-  /// One of the named losses; `fallback` stands for an absent key.
-  func loss(
-    _ name: String, in section: PlanSection, or fallback: RegressionLoss? = nil
-  ) throws(PlanError) -> RegressionLoss {
-    try choice(name, in: section, or: fallback)
-  }
-
   /// One of a few words; `fallback` stands for an absent key.
   func choice<Choice: RawRepresentable<String> & CaseIterable>(
     _ name: String, in section: PlanSection, or fallback: Choice? = nil

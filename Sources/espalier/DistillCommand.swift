@@ -17,12 +17,14 @@ struct DistillCommand: ParsableCommand {
       """)
 
   @Argument(help: "The plan file.") var plan: String
+  @Option(help: "\(DataSettings.help) (default: the plan's).") var data: String?
   @OptionGroup var runs: RunsOptions
   @Flag(help: "Start the worker and return; follow it with 'espalier runs'.") var detach = false
   @OptionGroup var output: OutputOptions
 
   func run() throws {
-    let loaded = try GraftPlan.load(path: plan)
+    var loaded = try GraftPlan.load(path: plan)
+    if let data { loaded.train(on: data) }
     try naming(plan) { () throws(PlanError) in
       guard !loaded.isEmpty else {
         throw PlanError(

@@ -47,6 +47,11 @@ struct PlanCommand: ParsableCommand {
     @Option(help: "The slot, for an operator that fits both: attention or mlp.") var slot: Slot?
     @Option(help: "A setting of the operator as key=value; repeatable.") var config: [String] = []
     @Option(help: "The slot to clear: attention or mlp.") var clear: Slot?
+    @Option(help: "\(DataSettings.help).") var data: String?
+    @Option(help: "What the operators start from: own or transferred weights.")
+    var initialization: Initialization?
+    @Option(help: "Stage-1 settings of the paper or of the released configurations.")
+    var preset: Stage1Preset?
     @Option(help: "Stage-1 steps.") var steps: Int?
     @Option(help: "Stage-1 batch size.") var batch: Int?
     @Option(help: "Stage-1 learning rate.") var learningRate: Double?
@@ -59,7 +64,9 @@ struct PlanCommand: ParsableCommand {
         let known = OperatorCatalog.all.map(\.name).joined(separator: ", ")
         throw ValidationError("--operator: '\(name)' is unknown, expected one of \(known)")
       }
-      let hasSettings = steps != nil || batch != nil || learningRate != nil || seed != nil
+      let hasSettings =
+        data != nil || preset != nil || steps != nil || batch != nil || learningRate != nil
+        || seed != nil
       switch (self.operator, clear) {
       case (.some, .some): throw ValidationError("give either --operator or --clear, not both")
       case (.some, nil) where blocks == nil:
@@ -73,6 +80,9 @@ struct PlanCommand: ParsableCommand {
       }
       guard config.isEmpty || self.operator != nil else {
         throw ValidationError("--config needs --operator, whose settings it gives")
+      }
+      guard initialization == nil || self.operator != nil else {
+        throw ValidationError("--initialization needs --operator, whose start it gives")
       }
       guard slot == nil || self.operator != nil else {
         throw ValidationError("--slot needs --operator, whose slot it gives")
@@ -104,13 +114,24 @@ struct PlanCommand: ParsableCommand {
         }
         let slot = try slot(of: descriptor)
         for block in try selectedBlocks(of: changed) {
-          changed.edits[SlotID(block: block, slot: slot)] = spec
+          let id = SlotID(block: block, slot: slot)
+          changed.edits[id] = spec
+          changed.stage1.overrides[.slot(id)]?.initialization = nil
+          if initialization == .transferred {
+            changed.stage1.overrides[.slot(id), default: SiteOverride()].initialization =
+              .transferred
+          }
+          if changed.stage1.overrides[.slot(id)] == SiteOverride() {
+            changed.stage1.overrides[.slot(id)] = nil
+          }
         }
       } else if let clear {
         for block in try selectedBlocks(of: changed) {
           changed.edits[SlotID(block: block, slot: clear)] = nil
         }
       }
+      if let data { changed.train(on: data) }
+      if let preset { changed.apply(preset) }
       if let steps { changed.stage1.steps = steps }
       if let batch { changed.stage1.batchSize = batch }
       if let learningRate { changed.stage1.learningRate = learningRate }
@@ -167,6 +188,8 @@ struct PlanCommand: ParsableCommand {
 }
 
 extension Slot: ExpressibleByArgument {}
+extension Initialization: ExpressibleByArgument {}
+extension Stage1Preset: ExpressibleByArgument {}
 
 /// What `plan show` prints.
 struct PlanSummary: Encodable {

@@ -3,7 +3,21 @@ import Foundation
 import Grafting
 import Plans
 
+extension DataSettings {
+  /// What an option that names data may be.
+  static let help = """
+    What to train on: a folder of images by class, or latents with labels (.npz, .safetensors, \
+    latents.npy, webdataset tars, or a folder of such files); shapes for the procedural images
+    """
+}
+
 extension GraftPlan {
+  /// Changes what is trained on, to a path from the current directory or to `shapes`.
+  mutating func train(on data: String) {
+    let folder = FileManager.default.currentDirectoryPath
+    self.data = data == "shapes" ? nil : DataSettings(path: data).resolved(in: folder)
+  }
+
   /// Reads a plan file and checks that it was made for the model; errors name the file.
   static func load(path: String, for files: ModelFiles) throws -> GraftPlan {
     let plan = try load(path: path)

@@ -35,11 +35,10 @@ struct PlanFault: Sendable, CustomTestStringConvertible {
       "1.attention.config.filter", "expected short_filter_order"),
     PlanFault(
       "unknown key", #""huber_delta""#, #""huber""#, "plan.json:", "stage1.huber",
-      "expected one of steps"),
+      "expected one of mode"),
     PlanFault(
-      "wrong JSON type", "\"stage1\": {\n    \"steps\": 3,",
-      "\"stage1\": {\n    \"steps\": \"three\",",
-      "plan.json:", "stage1.steps",
+      "wrong JSON type", "\"streaming\",\n    \"steps\": 3,",
+      "\"streaming\",\n    \"steps\": \"three\",", "plan.json:", "stage1.steps",
       #"expected a whole number, found the text "three""#),
     PlanFault(
       "unknown version", #""espalier_plan": 1"#, #""espalier_plan": 2"#, "plan.json:2:",

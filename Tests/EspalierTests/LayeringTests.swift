@@ -8,7 +8,7 @@ import Testing
     "TensorCore": ["CKernels", "COpenBLAS"],
     "Autograd": ["TensorCore", "CKernels"],
     "Nn": ["Autograd", "TensorCore", "CKernels", "Checkpoints"],
-    "Checkpoints": ["CPng", "CZlib"],
+    "Checkpoints": ["CPng", "CJpeg", "CZlib"],
     "Plans": ["Checkpoints"],
     "Runs": ["Plans", "Checkpoints"],
     "Operators": ["Plans", "Nn", "Autograd", "TensorCore", "CKernels"],

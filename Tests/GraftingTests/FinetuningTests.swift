@@ -292,9 +292,9 @@ struct FinetuningTests {
   }
 
   @Test func aBatchThatIsNotFiniteLeavesTheWeightsAlone() throws {
-    var latents = TinyModel.latents(seed: 1)
-    latents.latents[3] = .nan
-    latents = LatentDataset(latents: latents.latents.rows(0..<1), labels: [0])
+    let broken = TinyModel.latents(seed: 1).latents([0])
+    broken[3] = .nan
+    let latents = LatentDataset(latents: broken, labels: [0])
     let run = try Finetuning(
       graft: try Graft(fresh: plan(), teacher: try TinyModel.make()), dataset: latents,
       heldOut: TinyModel.latents(seed: 2))

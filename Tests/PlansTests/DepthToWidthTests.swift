@@ -21,7 +21,9 @@ struct DepthToWidthTests {
     var plan = plan([BlockPair(first: 2): .projection, BlockPair(first: 20): .residual])
     plan.edits[inPair] = OperatorSpec("mlp", ["expansion_ratio": 3])
     plan.edits[alone] = OperatorSpec("swa")
-    plan.stage1.lossOverrides[.pair(BlockPair(first: 20))] = .l2
+    var own = SiteOverride()
+    own.loss = .l2
+    plan.stage1.overrides[.pair(BlockPair(first: 20))] = own
     return plan
   }
 
@@ -62,7 +64,7 @@ struct DepthToWidthTests {
             {"blocks": [20, 21], "merge": "residual"}
           ],
         """))
-    #expect(text.contains(#""loss_overrides": {"20+21": "l2"}"#))
+    #expect(text.contains(#""overrides": {"20+21": {"loss": "l2"}}"#))
     #expect(try GraftPlan.parse(text, file: "p.json") == sample())
     // A plan of before has no such key, and one without pairs is written as it was.
     let without = String(decoding: try plan().json(), as: UTF8.self)
@@ -88,8 +90,13 @@ struct DepthToWidthTests {
       (", \"merge\": \"residual\"", "", 24, "parallel[1].merge", "missing"),
       ("\"merge\": \"residual\"", "\"merged\": \"mean\"", 24, "parallel[1].merged", "unknown key"),
       ("\"parallel\": [", "\"parallel\": 3, \"x\": [", 22, "x", "unknown key"),
-      ("\"20+21\": \"l2\"", "\"20+22\": \"l2\"", 41, "stage1.loss_overrides.20+22", "such as 2+3"),
-      ("\"20+21\": \"l2\"", "\"27+28\": \"l2\"", 41, "stage1.loss_overrides.27+28", "found 28"),
+      ("\"20+21\": {", "\"20+22\": {", 49, "stage1.overrides.20+22", "such as 2+3"),
+      ("\"20+21\": {", "\"27+28\": {", 49, "stage1.overrides.27+28", "found 28"),
+      ("\"loss\": \"l2\"", "\"init\": \"own\"", 49, "stage1.overrides.20+21.init", "starts from"),
+      (
+        "\"loss\": \"l2\"", "\"gate_scaled\": true", 49, "stage1.overrides.20+21.gate_scaled",
+        "no gate"
+      ),
     ] as [(String, String, Int, String, String)])
   func refusals(old: String, new: String, line: Int, key: String, says: String) throws {
     let good = String(decoding: try sample().json(), as: UTF8.self)

@@ -17,7 +17,10 @@ import Testing
     plan.edits[SlotID(block: 27, slot: .attention)] = OperatorSpec("mha")
     plan.edits[SlotID(block: 3, slot: .attention)] = OperatorSpec(
       "swa", ["window_left": 4, "window_right": 0])
-    plan.stage1.lossOverrides[.slot(SlotID(block: 3, slot: .attention))] = .huber
+    var own = SiteOverride()
+    own.loss = .huber
+    own.initialization = .transferred
+    plan.stage1.overrides[.slot(SlotID(block: 3, slot: .attention))] = own
     plan.stage1.learningRate = 3e-5
     plan.stage1.milestones = []
     plan.stage2.emaDecay = 0.99
@@ -57,21 +60,29 @@ import Testing
         {"block": 27, "attention": {"operator": "mha", "config": {}}}
       ],
       "stage1": {
+        "mode": "streaming",
         "steps": 1600,
+        "samples": 8000,
+        "epochs": 200,
+        "cache_gb": 20,
         "batch_size": 8,
         "learning_rate": 3e-05,
+        "min_learning_rate": 1e-06,
         "weight_decay": 0,
         "clip_norm": 10,
         "warmup_steps": 50,
+        "schedule": "multi_step",
         "milestones": [],
         "gamma": 0.5,
         "held_out_every": 100,
         "held_out_samples": 128,
+        "keep_best": false,
         "checkpoint_every": 100,
         "attention_loss": "l1",
         "mlp_loss": "l2",
         "huber_delta": 1,
-        "loss_overrides": {"3.attention": "huber"}
+        "gate_scaled": false,
+        "overrides": {"3.attention": {"loss": "huber", "init": "transferred"}}
       },
       "stage2": {
         "steps": 1000,
@@ -204,44 +215,63 @@ import Testing
       (#""family": "dit""#, #""family": "unet""#, 6, "model.family", "unknown family"),
       (#""learn_sigma": true"#, #""learn_sigma": 1"#, 14, "model.learn_sigma", "true or false"),
       (#""path": "demo","#, "", 4, "model.path", "missing"),
-      (#""steps": 1600"#, #""steps": 0"#, 25, "stage1.steps", "expected 1 to"),
-      (#""steps": 1600"#, #""steps": null"#, 25, "stage1.steps", "found null"),
-      (#""steps": 1600"#, #""stepz": 1600"#, 25, "stage1.stepz", "unknown key"),
-      (#""milestones": []"#, #""milestones": [0.5, 0.25]"#, 31, "stage1.milestones", "ascending"),
-      (#""milestones": []"#, #""milestones": [2]"#, 31, "stage1.milestones", "found 2"),
+      (#""steps": 1600"#, #""steps": 0"#, 26, "stage1.steps", "expected 1 to"),
+      (#""steps": 1600"#, #""steps": null"#, 26, "stage1.steps", "found null"),
+      (#""steps": 1600"#, #""stepz": 1600"#, 26, "stage1.stepz", "unknown key"),
+      (#""milestones": []"#, #""milestones": [0.5, 0.25]"#, 37, "stage1.milestones", "ascending"),
+      (#""milestones": []"#, #""milestones": [2]"#, 37, "stage1.milestones", "found 2"),
       (
-        #""attention_loss": "l1""#, #""attention_loss": "l3""#, 36, "stage1.attention_loss",
+        #""attention_loss": "l1""#, #""attention_loss": "l3""#, 43, "stage1.attention_loss",
         "\"l1\", \"l2\" or \"huber\""
       ),
       (
-        #""3.attention": "huber""#, #""3.attn": "huber""#, 39, "stage1.loss_overrides.3.attn",
+        #""3.attention": {"loss""#, #""3.attn": {"loss""#, 47, "stage1.overrides.3.attn",
         "a slot such as"
       ),
       (
-        #""3.attention": "huber""#, #""30.mlp": "huber""#, 39, "stage1.loss_overrides.30.mlp",
+        #""3.attention": {"loss""#, #""30.mlp": {"loss""#, 47, "stage1.overrides.30.mlp",
         "blocks 0 to 27"
       ),
-      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 47, "stage2.ema_decay", "found 1.5"),
-      (#""trained": "lora""#, #""trained": "some""#, 58, "stage2.trained", "\"grafts_and_norms\""),
-      (#""last_n_blocks": 1"#, #""last_n_blocks": 0"#, 59, "stage2.last_n_blocks", "found 0"),
+      (
+        #""loss": "huber""#, #""learning_rate": 2"#, 47,
+        "stage1.overrides.3.attention.learning_rate", "found 2"
+      ),
+      (
+        #""loss": "huber""#, #""schedule": "cosine""#, 47,
+        "stage1.overrides.3.attention.schedule", "\"multi_step\", \"exponential\" or \"plateau\""
+      ),
+      (
+        #""loss": "huber""#, #""rate": 2"#, 47, "stage1.overrides.3.attention.rate",
+        "unknown key, expected one of loss"
+      ),
+      (
+        #"{"operator": "swa", "config": {"window_left": 4, "window_right": 0}}"#,
+        #"{"operator": "mamba2"}"#, 47, "stage1.overrides.3.attention.init",
+        "mamba2 has no place for weights"
+      ),
+      (#""mode": "streaming""#, #""mode": "stream""#, 25, "stage1.mode", "or \"cached\""),
+      (#""cache_gb": 20"#, #""cache_gb": 0"#, 29, "stage1.cache_gb", "found 0"),
+      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 55, "stage2.ema_decay", "found 1.5"),
+      (#""trained": "lora""#, #""trained": "some""#, 66, "stage2.trained", "\"grafts_and_norms\""),
+      (#""last_n_blocks": 1"#, #""last_n_blocks": 0"#, 67, "stage2.last_n_blocks", "found 0"),
       (
         #""trained": "lora",\#n    "last_n_blocks": 1"#,
-        #""trained": "last_n_blocks",\#n    "last_n_blocks": 29"#, 59, "stage2.last_n_blocks",
+        #""trained": "last_n_blocks",\#n    "last_n_blocks": 29"#, 67, "stage2.last_n_blocks",
         "expected 1 to 28"
       ),
-      (#""lora_rank": 16"#, #""lora_rank": 1153"#, 60, "stage2.lora_rank", "1 to 1152"),
-      (#""qkv", "adaLN"#, #""kv", "adaLN"#, 62, "stage2.lora_targets", "found the text \"kv\""),
-      (#""qkv", "adaLN_modulation.1""#, "", 62, "stage2.lora_targets", "at least one layer"),
-      (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 62, "stage2.lora_targets", "none twice"),
-      (#""recompute": true"#, #""recompute": 1"#, 63, "stage2.recompute", "true or false"),
-      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 51, "stage2.milestones", "found 1.5"),
-      (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 63, "stage2.dropout", "unknown"),
-      (#""seed": 18446744073709551615"#, #""seed": -1"#, 65, "seed", "a whole number from 0 up"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 65, "note", "unknown key"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 65, "seed", "twice"),
+      (#""lora_rank": 16"#, #""lora_rank": 1153"#, 68, "stage2.lora_rank", "1 to 1152"),
+      (#""qkv", "adaLN"#, #""kv", "adaLN"#, 70, "stage2.lora_targets", "found the text \"kv\""),
+      (#""qkv", "adaLN_modulation.1""#, "", 70, "stage2.lora_targets", "at least one layer"),
+      (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 70, "stage2.lora_targets", "none twice"),
+      (#""recompute": true"#, #""recompute": 1"#, 71, "stage2.recompute", "true or false"),
+      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 59, "stage2.milestones", "found 1.5"),
+      (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 71, "stage2.dropout", "unknown"),
+      (#""seed": 18446744073709551615"#, #""seed": -1"#, 73, "seed", "a whole number from 0 up"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 73, "note", "unknown key"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 73, "seed", "twice"),
       (#""blocks": ["#, #""blocks": {"#, 19, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 018"#, 65, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 66, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 018"#, 73, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 74, nil, "not valid JSON"),
       (#""family": "dit""#, #""family": 'dit'"#, 6, nil, "not valid JSON"),
       (#""name": "odd"#, #""name": "\u0007odd"#, 3, "name", "control characters"),
     ] as [(String, String, Int, String?, String)])
@@ -254,6 +284,48 @@ import Testing
     #expect(found.message.contains(says), "\(found)")
     #expect(!found.description.contains("\n"))
     #expect(found.description.hasPrefix("p.json:\(line): "))
+  }
+
+  /// Plans of before named the losses of single slots alone.
+  @Test func readsLossOverrides() throws {
+    let text = Self.text.replacing(
+      #""overrides": {"3.attention": {"loss": "huber", "init": "transferred"}}"#,
+      with: #""loss_overrides": {"3.attention": "huber"}"#)
+    let plan = try GraftPlan.parse(text, file: "p")
+    #expect(plan.stage1.loss(for: .slot(SlotID(block: 3, slot: .attention))) == .huber)
+  }
+
+  @Test func dataSettings() throws {
+    let text = Self.text.replacing(
+      #"  "stage1": {"#,
+      with: "  \"data\": {\"path\": \"d/x\", \"held_out\": \"/v\"},\n  \"stage1\": {")
+    let plan = try GraftPlan.parse(text, file: "p")
+    #expect(plan.data?.path == "d/x" && plan.data?.heldOut == "/v" && plan.data?.flip == true)
+    let path = NSTemporaryDirectory() + "espalier-plan-\(UUID().uuidString).json"
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    try plan.save(to: path)
+    let folder = URL(fileURLWithPath: path).deletingLastPathComponent().standardizedFileURL.path
+    let loaded = try GraftPlan.load(path: path)
+    #expect(loaded.data?.path == folder + "/d/x" && loaded.data?.heldOut == "/v")
+    try loaded.save(to: path)
+    #expect(try GraftPlan.load(path: path) == loaded)
+  }
+
+  @Test func presetsSetTheRatesOfTheirSource() throws {
+    let attention = SlotID(block: 1, slot: .attention)
+    let mlp = SlotID(block: 1, slot: .mlp)
+    var plan = sample()
+    plan.apply(.released)
+    try plan.validate()
+    #expect(plan.stage1.totalSteps == 200 * 125)
+    #expect(plan.stage1.settings(for: .slot(attention)).learningRate == 5e-4)
+    #expect(plan.stage1.settings(for: .slot(mlp)).learningRate == 1e-3)
+    #expect(plan.stage1.settings(for: .slot(mlp)).weightDecay == 1e-5)
+    #expect(plan.stage1.keepsBest)
+    plan = sample()
+    plan.apply(.paper)
+    #expect(plan.stage1.settings(for: .slot(mlp)).learningRate == 1e-4 && !plan.stage1.keepsBest)
+    #expect(plan.stage1.loss(for: .slot(SlotID(block: 3, slot: .attention))) == .huber)
   }
 
   @Test func deepNestingAndGarbage() {

@@ -1,0 +1,150 @@
+import Checkpoints
+import Foundation
+import Models
+import Plans
+import Sampling
+import TensorCore
+
+/// The activations of fixed samples in bfloat16, one memory-mapped file for each site.
+///
+/// As in the paper, where features are extracted once and every operator learns from them for many
+/// epochs. The files are named by model, data, seed and number of samples: a run of the same finds
+/// them again, also for other replacements; anything else has files of its own.
+package final class ActivationCache {
+  /// Number of samples.
+  package let samples: Int
+  /// The folder of the files.
+  package let path: String
+  private let files: [GraftSite: SafetensorsFile]
+  private let tokens, dim: Int
+
+  /// Samples of one piece of the recording.
+  private static let recordedTogether = 16
+
+  /// Opens the recordings of a graft's sites, making those that are missing.
+  ///
+  /// - Parameters:
+  ///   - graft: The teacher, the sites and the settings.
+  ///   - dataset: Where the samples are drawn from.
+  ///   - folder: The folder of caches.
+  ///   - progress: Called with the number of samples recorded and of all; may throw to stop.
+  /// - Throws: `PlanError` if the recordings exceed the budget, `CheckpointError` if they cannot be
+  ///   written, and what `progress` throws.
+  package init(
+    graft: Graft, dataset: LatentDataset, folder: String,
+    progress: (Int, Int) throws -> Void = { _, _ in }
+  ) throws {
+    let (plan, settings) = (graft.plan, graft.plan.stage1)
+    samples = settings.samples
+    (tokens, dim) = (graft.teacher.config.tokens, graft.teacher.config.hiddenSize)
+    try Self.require(budget: settings, sites: graft.plan.sites.count, tokens: tokens, dim: dim)
+    let identity = ContentHash.sha256(
+      Data(
+        [
+          "activations 1", plan.model.contentHash, dataset.identity, "\(plan.seed)", "\(samples)",
+          "\(ActivationDistillation.labelDropout)",
+        ].joined(separator: "\n").utf8))
+    path = "\(folder)/activations-\(identity.prefix(24))"
+    try AtomicFile.makeDirectory(path)
+    var files: [GraftSite: SafetensorsFile] = [:]
+    for site in graft.plan.sites {
+      // A missing, damaged or foreign file is made anew.
+      let file = try? SafetensorsFile(path: Self.file(of: site, in: path))
+      if let file, file.metadata["identity"] == identity,
+        file.entry("input")?.shape == [samples, tokens, dim]
+      {
+        files[site] = file
+      }
+    }
+    let missing = Set(graft.plan.sites).subtracting(files.keys)
+    if !missing.isEmpty {
+      try Self.record(
+        missing, graft, dataset, identity: identity, tokens: tokens, dim: dim, path,
+        progress: progress)
+      for site in missing { files[site] = try SafetensorsFile(path: Self.file(of: site, in: path)) }
+    }
+    self.files = files
+  }
+
+  private static func file(of site: GraftSite, in path: String) -> String {
+    "\(path)/\(site).safetensors"
+  }
+
+  /// Refuses recordings that take more room than the plan allows.
+  private static func require(
+    budget settings: Stage1Settings, sites: Int, tokens: Int, dim: Int
+  ) throws(PlanError) {
+    let bytes = 2.0 * Double(sites * settings.samples) * Double(2 * tokens * dim + dim)
+    guard bytes > settings.cacheGB * 1e9 else { return }
+    throw PlanError(
+      key: "stage1.cache_gb",
+      "the activations of \(sites) sites and \(settings.samples) samples take"
+        + String(format: " %.3g GB, the budget is %.3g GB;", bytes / 1e9, settings.cacheGB)
+        + " raise it, lower \"samples\", or set \"mode\" to \"streaming\"")
+  }
+
+  /// Runs the teacher over all samples and writes what the sites see and give.
+  private static func record(
+    _ sites: Set<GraftSite>, _ graft: Graft, _ dataset: LatentDataset, identity: String,
+    tokens: Int,
+    dim: Int, _ path: String, progress: (Int, Int) throws -> Void
+  ) throws {
+    let samples = graft.plan.stage1.samples
+    var drafts: [GraftSite: SafetensorsDraft] = [:]
+    for site in sites {
+      drafts[site] = try SafetensorsDraft(
+        path: file(of: site, in: path),
+        items: [
+          ("input", [samples, tokens, dim]), ("target", [samples, tokens, dim]),
+          (site.sideName, [samples, dim]),
+        ], metadata: ["identity": identity])
+    }
+    let pass = TeacherPass(
+      teacher: graft.teacher, sites: sites, diffusion: try GaussianDiffusion(spacing: ""))
+    var random = RandomStream(seed: graft.plan.seed, name: "recorded samples")
+    for start in stride(from: 0, to: samples, by: recordedTogether) {
+      try progress(start, samples)
+      let batch = dataset.batch(
+        min(recordedTogether, samples - start), random: &random,
+        nullClass: graft.teacher.config.numClasses,
+        labelDropout: ActivationDistillation.labelDropout)
+      let parts = MicroBatches(
+        rows: batch.steps.count, size: ActivationDistillation.microBatch)
+      _ = parts.map { range in
+        pass(batch, range) { [drafts] seen in
+          let row = start + range.lowerBound
+          for (name, tensor) in [
+            ("input", seen.input), ("target", seen.target), (seen.site.sideName, seen.side),
+          ] {
+            let width = tensor.count / range.count
+            drafts[seen.site]?.write(
+              UnsafeBufferPointer(start: tensor.pointer, count: tensor.count), to: name,
+              at: row * width)
+          }
+        }
+      }
+    }
+    for draft in drafts.values { try draft.finish() }
+  }
+
+  /// Calls `visit` with the activations of some samples for every site in order.
+  func callAsFunction(_ rows: ArraySlice<Int>, _ visit: (SiteActivations) -> Void) {
+    for (site, file) in files.sorted(by: { $0.key < $1.key }) {
+      func gather(_ name: String, _ shape: [Int]) -> Tensor {
+        let result = Tensor([rows.count] + shape)
+        let width = shape.reduce(1, *)
+        for (place, row) in rows.enumerated() {
+          file.readRow(
+            row, of: name,
+            into: UnsafeMutableBufferPointer(start: result.pointer + place * width, count: width))
+        }
+        return result
+      }
+      visit(
+        SiteActivations(
+          site: site, input: gather("input", [tokens, dim]),
+          target: gather("target", [tokens, dim]),
+          side: gather(site.sideName, [dim])))
+    }
+  }
+}

@@ -1,0 +1,89 @@
+import Checkpoints
+import Foundation
+import Models
+import Nn
+import Plans
+import TensorCore
+
+extension ActivationDistillation {
+  /// What a site's checkpoint holds besides tensors.
+  private struct SiteState: Codable {
+    var plateau: PlateauReduction
+    var best: Double?
+  }
+
+  /// Writes parameters, optimizer moments, best weights, random state and step; atomic.
+  package func saveCheckpoint(to path: String) throws {
+    var items: [SafetensorsWriter.Item] = []
+    var states: [GraftSite: SiteState] = [:]
+    for (site, trainer) in trainers.sorted(by: { $0.key < $1.key }) {
+      states[site] = SiteState(plateau: trainer.plateau, best: trainer.best?.loss)
+      let optimizer = trainer.optimizer
+      for (index, parameter) in optimizer.parameters.enumerated() {
+        func add(_ prefix: String, _ tensor: Tensor) {
+          items.append(
+            TensorItem(name: prefix + parameter.name, tensor))
+        }
+        add("", parameter.value)
+        add("first.", optimizer.first[index])
+        add("second.", optimizer.second[index])
+        if let best = trainer.best { add("best.", best.values[index]) }
+      }
+    }
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = .sortedKeys
+    try SafetensorsWriter.write(
+      items,
+      metadata: [
+        "espalier_file": "stage 1 checkpoint", "step": String(step), "random": String(random.state),
+        "data": dataset.identity,
+        "sites": String(decoding: try encoder.encode(states), as: UTF8.self),
+        DiTFile.planKey: String(decoding: try graft.plan.json(), as: UTF8.self),
+      ], to: path)
+  }
+
+  /// Continues from a checkpoint of the same plan.
+  ///
+  /// - Throws: `CheckpointError` if the file is no checkpoint of this plan and data.
+  package func resume(from path: String) throws {
+    let file = try SafetensorsFile(path: path)
+    guard let saved = file.metadata["step"].flatMap(Int.init),
+      let state = file.metadata["random"].flatMap(UInt64.init),
+      let text = file.metadata["sites"],
+      let states = try? JSONDecoder().decode([GraftSite: SiteState].self, from: Data(text.utf8))
+    else {
+      throw CheckpointError(
+        "\(path): no step, random state and sites in the metadata; expected a stage 1 checkpoint")
+    }
+    guard file.metadata[DiTFile.planKey] == String(decoding: try graft.plan.json(), as: UTF8.self)
+    else {
+      throw CheckpointError(
+        "\(path): was written for another plan; start a run of the changed plan instead")
+    }
+    guard file.metadata["data"] == dataset.identity else {
+      throw CheckpointError(
+        "\(path): the training data have changed since it was written; restore them, or start a new"
+          + " run")
+    }
+    for (site, trainer) in trainers {
+      let optimizer = trainer.optimizer
+      func read(_ prefix: String, _ index: Int) throws -> Tensor {
+        let parameter = optimizer.parameters[index]
+        return try FileWeights(file, prefix: prefix).tensor(
+          parameter.name, parameter.value.shape, .zeros)
+      }
+      optimizer.steps = saved
+      for (index, parameter) in optimizer.parameters.enumerated() {
+        parameter.value.assign(try read("", index))
+        optimizer.first[index].assign(try read("first.", index))
+        optimizer.second[index].assign(try read("second.", index))
+      }
+      trainer.plateau = states[site]?.plateau ?? PlateauReduction()
+      trainer.best = try states[site]?.best.map { loss in
+        (loss, try optimizer.parameters.indices.map { try read("best.", $0) })
+      }
+    }
+    step = saved
+    random = RandomStream(state: state)
+  }
+}

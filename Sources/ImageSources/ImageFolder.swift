@@ -1,0 +1,105 @@
+import Checkpoints
+import Foundation
+
+/// A folder of PNG and JPEG images with a subfolder for every class.
+package struct ImageFolder: Sendable {
+  /// One image.
+  package struct Item: Sendable {
+    /// Its path inside the folder.
+    package let name: String
+    /// The number of its subfolder among `classes`.
+    package let classIndex: Int
+    fileprivate let stamp: String
+  }
+
+  /// Where it is.
+  package let path: String
+  /// The names of the class subfolders, sorted.
+  package let classes: [String]
+  /// All images, sorted by class and name.
+  package let items: [Item]
+
+  private static let endings: Set<String> = ["png", "jpg", "jpeg"]
+
+  /// Lists a folder; the images themselves are not opened.
+  ///
+  /// - Throws: `CheckpointError` if there are no class subfolders or no images in them.
+  package init(path: String) throws(CheckpointError) {
+    let manager = FileManager.default
+    let names = ((try? manager.contentsOfDirectory(atPath: path)) ?? []).sorted()
+    let folders = names.filter { name in
+      var isFolder: ObjCBool = false
+      return !name.hasPrefix(".")
+        && manager.fileExists(atPath: "\(path)/\(name)", isDirectory: &isFolder)
+        && isFolder.boolValue
+    }
+    var (classes, items): ([String], [Item]) = ([], [])
+    for folder in folders {
+      let files = ((try? manager.subpathsOfDirectory(atPath: "\(path)/\(folder)")) ?? []).sorted()
+        .filter { Self.endings.contains(URL(fileURLWithPath: $0).pathExtension.lowercased()) }
+      if files.isEmpty { continue }
+      for file in files {
+        let name = "\(folder)/\(file)"
+        items.append(
+          Item(
+            name: name, classIndex: classes.count,
+            stamp: try AtomicFile.stamp(of: "\(path)/\(name)")))
+      }
+      classes.append(folder)
+    }
+    guard !items.isEmpty else {
+      throw CheckpointError(
+        "\(path): holds no images in class folders, expected files such as 'cat/1.png';"
+          + " put PNG or JPEG files into a folder for each class")
+    }
+    self.path = path
+    self.classes = classes
+    self.items = items
+  }
+
+  /// The label of every class folder in a model.
+  ///
+  /// Folders named by numbers are those labels; folders named as the model's classes have theirs;
+  /// otherwise there must be a folder for every class, and they count in the order of their names, as
+  /// torchvision's `ImageFolder` does.
+  ///
+  /// - Parameters:
+  ///   - numClasses: Number of the model's classes.
+  ///   - classNames: Their names, if the model has them.
+  /// - Returns: A label for each of `classes`.
+  /// - Throws: `CheckpointError` for a number out of range and for folders that match no class.
+  package func labels(numClasses: Int, classNames: [String]) throws(CheckpointError) -> [Int] {
+    let numbers = classes.compactMap { Int($0) }
+    if numbers.count == classes.count {
+      if let bad = numbers.first(where: { !(0..<numClasses).contains($0) }) {
+        throw CheckpointError(
+          "\(path): the class folder '\(bad)' is no label of the model, which has 0 to"
+            + " \(numClasses - 1); rename or remove the folder")
+      }
+      return numbers
+    }
+    let named = classes.compactMap { classNames.firstIndex(of: $0) }
+    if named.count == classes.count { return named }
+    guard classes.count == numClasses else {
+      throw CheckpointError(
+        "\(path): has \(classes.count) class folders, the model \(numClasses) classes;"
+          + " name the folders by the numbers of their classes, from 0 on")
+    }
+    return Array(classes.indices)
+  }
+
+  /// Names the folder's exact content: paths, sizes and times of change of all images.
+  package var identity: String {
+    ContentHash.sha256(
+      Data(items.map { "\($0.name)\t\($0.stamp)" }.joined(separator: "\n").utf8))
+  }
+
+  /// An image in the form that training takes: cropped as upstream, perhaps mirrored.
+  ///
+  /// - Throws: `CheckpointError` if it cannot be read.
+  package func image(_ item: Item, size: Int, isMirrored: Bool) throws(CheckpointError) -> RGBImage
+  {
+    let image = try RGBImage.read(path: "\(path)/\(item.name)").centerCropped(to: size)
+    return isMirrored ? image.mirrored() : image
+  }
+}

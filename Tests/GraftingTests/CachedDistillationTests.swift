@@ -1,0 +1,229 @@
+import Autograd
+import Checkpoints
+import Foundation
+import Grafting
+import Models
+import Nn
+import Operators
+import Plans
+import TensorCore
+import Testing
+
+/// Stage 1 from recorded activations, and settings of single slots.
+@MainActor @Suite("Cached activation distillation")
+final class CachedDistillationTests {
+  private let attention = SlotID(block: 1, slot: .attention)
+  private let mlp = SlotID(block: 0, slot: .mlp)
+  private let folder = NSTemporaryDirectory() + "/espalier-cache-" + UUID().uuidString
+
+  init() throws {
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: folder) }
+
+  private func plan(samples: Int = 30, epochs: Int = 4) -> GraftPlan {
+    var plan = TinyModel.plan([attention: OperatorSpec("hyena_x"), mlp: OperatorSpec("mlp")])
+    plan.stage1.mode = .cached
+    (plan.stage1.samples, plan.stage1.epochs, plan.stage1.batchSize) = (samples, epochs, 7)
+    plan.stage1.learningRate = 4e-3
+    return plan
+  }
+
+  private func data(_ seed: UInt64 = 1) -> LatentDataset {
+    let latents = TinyModel.latents(seed: seed)
+    return latents.subset(Array(0..<latents.count), identity: "seed \(seed)")
+  }
+
+  private func distillation(_ plan: GraftPlan, data seed: UInt64 = 1) throws
+    -> ActivationDistillation
+  {
+    let graft = try Graft(fresh: plan, teacher: try TinyModel.make())
+    let cache =
+      plan.stage1.mode == .cached
+      ? try ActivationCache(graft: graft, dataset: data(seed), folder: folder) : nil
+    return try ActivationDistillation(
+      graft: graft, dataset: data(seed), heldOut: TinyModel.latents(seed: 2), cache: cache)
+  }
+
+  private func parameters(_ run: ActivationDistillation) -> [[Float]] {
+    run.graft.plan.sites.flatMap(run.graft.parameters).map(\.value.values)
+  }
+
+  private func recordings() throws -> [String: Data] {
+    var files: [String: Data] = [:]
+    for name in try FileManager.default.subpathsOfDirectory(atPath: folder)
+    where name.hasSuffix(".safetensors") && name.contains("activations-") {
+      files[name] = try Data(contentsOf: URL(filePath: "\(folder)/\(name)"))
+    }
+    return files
+  }
+
+  @Test func learnsAndCountsItsSteps() throws {
+    let run = try distillation(plan(epochs: 30))
+    let total = run.graft.plan.stage1.totalSteps
+    #expect(total == 30 * 5)
+    let before = run.heldOutLosses()
+    for _ in 0..<total { _ = run.trainStep() }
+    let after = run.heldOutLosses()
+    for id in [attention, mlp] {
+      #expect(try #require(after[.slot(id)]) < (try #require(before[.slot(id)])), "\(id)")
+    }
+  }
+
+  /// The loss of the first epoch is that of the definition on the recorded tensors.
+  @Test func aStepUsesTheRecordedRows() throws {
+    var plan = plan(samples: 7, epochs: 1)
+    plan.edits[attention] = nil
+    let run = try distillation(plan)
+    let module = try #require(run.graft.replacement(mlp))
+    let name = try #require(try recordings().keys.first { $0.hasSuffix("0.mlp.safetensors") })
+    let file = try SafetensorsFile(path: "\(folder)/\(name)")
+    func tensor(_ name: String) throws -> Tensor {
+      Tensor(try file.floats(name), shape: file.entry(name)?.shape ?? [])
+    }
+    #expect(file.entry("input")?.dtype == .bf16 && file.entry("input")?.shape == [7, 16, 24])
+    #expect(file.entry("gate")?.shape == [7, 24])
+    let output = module(Value(constant: try tensor("input")), on: Tape(recording: false)).tensor
+    let expected = RegressionObjective.l2.loss(output, try tensor("target"))
+    let found = try #require(run.trainStep()[.slot(mlp)])
+    #expect(abs(found - expected) < 1e-5 * expected)
+  }
+
+  @Test func recordingsAreReusedByTheSameRunAlone() throws {
+    _ = try distillation(plan())
+    let first = try recordings()
+    #expect(first.count == 2)
+    // Another operator and other settings of training: the same activations.
+    var other = plan(epochs: 9)
+    other.edits[attention] = OperatorSpec("swa")
+    other.stage1.learningRate = 1e-3
+    _ = try distillation(other)
+    #expect(try recordings() == first)
+    // One more slot is recorded on the same samples.
+    other.edits[SlotID(block: 1, slot: .mlp)] = OperatorSpec("mlp")
+    _ = try distillation(other)
+    #expect(try recordings().count == 3)
+    // Another seed, data set, number of samples or model is something else.
+    var seeded = plan()
+    seeded.seed = 12
+    _ = try distillation(seeded)
+    _ = try distillation(plan(), data: 3)
+    _ = try distillation(plan(samples: 31))
+    var model = plan()
+    model.model.contentHash = "1"
+    _ = try distillation(model)
+    let all = try recordings()
+    #expect(all.count == 3 + 4 * 2)
+    #expect(first.allSatisfy { all[$0.key] == $0.value })
+    // A damaged file is made anew, byte for byte.
+    let name = try #require(first.keys.sorted().first)
+    try Data("x".utf8).write(to: URL(filePath: "\(folder)/\(name)"))
+    _ = try distillation(plan())
+    #expect(try recordings() == all)
+  }
+
+  @Test func theBudgetIsKept() throws {
+    var plan = plan()
+    plan.stage1.samples = 1_000_000
+    // 2 slots, 10^6 samples, 2 x 16 tokens and a gate of 24 channels in 2 bytes.
+    plan.stage1.cacheGB = 3.1
+    let tight = try Graft(fresh: plan, teacher: try TinyModel.make())
+    let refusal = #expect(throws: PlanError.self) {
+      try ActivationCache(graft: tight, dataset: data(), folder: folder)
+    }
+    #expect(refusal?.key == "stage1.cache_gb")
+    #expect(refusal?.message.contains("take 3.17 GB, the budget is 3.1 GB") == true)
+    #expect(try recordings().isEmpty)
+  }
+
+  @Test func aStoppedRecordingLeavesNothing() throws {
+    struct Stop: Error {}
+    let graft = try Graft(fresh: plan(), teacher: try TinyModel.make())
+    #expect(throws: Stop.self) {
+      try ActivationCache(graft: graft, dataset: data(), folder: folder) { done, _ in
+        if done > 0 { throw Stop() }
+      }
+    }
+    let left = try FileManager.default.subpathsOfDirectory(atPath: folder)
+    #expect(left.allSatisfy { !$0.contains(".") }, "\(left)")
+  }
+
+  /// Interrupted at several steps, with every kind of state: bit for bit the undisturbed run.
+  @Test(arguments: [Stage1Mode.cached, .streaming])
+  func resumesExactly(mode: Stage1Mode) throws {
+    var plan = plan()
+    (plan.stage1.mode, plan.stage1.steps, plan.stage1.keepsBest) = (mode, 20, true)
+    var own = SiteOverride()
+    (own.decay, own.isGateScaled) = (.plateau, true)
+    plan.stage1.overrides[.slot(attention)] = own
+    own = SiteOverride()
+    (own.decay, own.minimumRate, own.loss) = (.exponential, 1e-4, .huber)
+    plan.stage1.overrides[.slot(mlp)] = own
+    try plan.validate()
+    #expect(plan.stage1.totalSteps == 20)
+    func advance(_ run: ActivationDistillation) -> [ActivationDistillation.Losses] {
+      var losses = [run.trainStep()]
+      if run.step % 3 == 0 { losses.append(run.validate()) }
+      return losses
+    }
+    let whole = try distillation(plan)
+    var expected: [[ActivationDistillation.Losses]] = []
+    while whole.step < 20 { expected.append(advance(whole)) }
+    let path = "\(folder)/checkpoint.safetensors"
+    var run = try distillation(plan)
+    for step in 0..<20 {
+      // In the middle of an epoch, at its end, before and after a validation.
+      if [1, 4, 5, 6, 9, 13, 19].contains(step) {
+        try run.saveCheckpoint(to: path)
+        run = try distillation(plan)
+        try run.resume(from: path)
+        #expect(run.step == step)
+      }
+      #expect(advance(run) == expected[step], "step \(step)")
+    }
+    #expect(parameters(run) == parameters(whole))
+    #expect(run.restoreBest() == whole.restoreBest())
+    #expect(parameters(run) == parameters(whole))
+  }
+
+  @Test func theBestWeightsComeBack() throws {
+    var plan = plan()
+    plan.stage1.keepsBest = true
+    let run = try distillation(plan)
+    for _ in 0..<15 { _ = run.trainStep() }
+    let good = run.validate()
+    let kept = parameters(run)
+    for id in run.graft.plan.edits.keys.sorted() {
+      for parameter in run.graft.replacement(id)?.parameters ?? [] {
+        parameter.value.fill(3)
+      }
+    }
+    let bad = run.validate()
+    #expect(bad.allSatisfy { $0.value > (good[$0.key] ?? .infinity) })
+    #expect(run.restoreBest() == good && parameters(run) == kept)
+    #expect(run.heldOutLosses() == good)
+  }
+
+  @Test func aGateScaledLossIsThatBehindTheGate() throws {
+    var plan = plan(samples: 7, epochs: 1)
+    plan.edits[attention] = nil
+    plan.stage1.isGateScaled = true
+    let run = try distillation(plan)
+    let module = try #require(run.graft.replacement(mlp))
+    let name = try #require(try recordings().keys.first { $0.hasSuffix("0.mlp.safetensors") })
+    let file = try SafetensorsFile(path: "\(folder)/\(name)")
+    let input = Tensor(try file.floats("input"), shape: [7, 16, 24])
+    let output = module(Value(constant: input), on: Tape(recording: false)).tensor
+    let (target, gate) = (try file.floats("target"), try file.floats("gate"))
+    var sum = 0.0
+    for index in 0..<output.count {
+      let factor = gate[index / (16 * 24) * 24 + index % 24]
+      let difference = Double(factor * (output[index] - target[index]))
+      sum += difference * difference
+    }
+    let expected = sum / Double(output.count)
+    let found = try #require(run.trainStep()[.slot(mlp)])
+    #expect(abs(found - expected) < 1e-4 * expected)
+  }
+}

@@ -1,0 +1,107 @@
+import Checkpoints
+import Foundation
+import ImageSources
+import Testing
+
+/// Pictures as Pillow reads and crops them (`Fixtures/make_crops.py`), and folders of them.
+@Suite struct ImageFolderTests {
+  private let fixtures = URL(filePath: #filePath).deletingLastPathComponent()
+    .appending(path: "Fixtures").path
+
+  private func expected(_ name: String) throws -> RGBImage {
+    let file = try Checkpoint.open("\(fixtures)/expected.npz")
+    let shape = try #require(file.entry(name)?.shape)
+    return RGBImage(
+      width: shape[1], height: shape[0], pixels: try file.integers(name).map { UInt8($0) })
+  }
+
+  @Test(
+    arguments: [
+      "rgb.png", "alpha.png", "palette.png", "grey.png", "half.jpg", "full.jpg", "grey.jpg",
+      "inks.jpg",
+    ])
+  func readsWhatPillowReads(name: String) throws {
+    #expect(
+      try RGBImage.read(path: "\(fixtures)/\(name)") == expected("pixels.\(name)"), "\(name)")
+  }
+
+  @Test(arguments: [100, 45, 44, 32, 22, 16, 11, 7])
+  func cropsAsUpstream(size: Int) throws {
+    let image = try RGBImage.read(path: "\(fixtures)/rgb.png")
+    #expect(image.centerCropped(to: size) == (try expected("crop.\(size)")))
+  }
+
+  @Test func mirrors() {
+    let image = RGBImage(width: 3, height: 1, pixels: [1, 2, 3, 4, 5, 6, 7, 8, 9])
+    #expect(image.mirrored().pixels == [7, 8, 9, 4, 5, 6, 1, 2, 3])
+  }
+
+  @Test func damagedPicturesAreRefused() throws {
+    let scratch = NSTemporaryDirectory() + "/espalier-picture-" + UUID().uuidString
+    defer { try? FileManager.default.removeItem(atPath: scratch) }
+    for name in ["rgb.png", "half.jpg", "full.jpg", "inks.jpg"] {
+      let whole = try Data(contentsOf: URL(filePath: "\(fixtures)/\(name)"))
+      for share in [0, 0.01, 0.3, 0.6, 0.95] {
+        try whole.prefix(Int(Double(whole.count) * share)).write(to: URL(filePath: scratch))
+        #expect(throws: CheckpointError.self, "\(name) \(share)") {
+          try RGBImage.read(path: scratch)
+        }
+      }
+    }
+  }
+
+  /// A folder with the given files, which goes when `body` ends.
+  private func withFolder(_ names: [String], _ body: (String) throws -> Void) throws {
+    let path = NSTemporaryDirectory() + "/espalier-images-" + UUID().uuidString
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    for name in names {
+      let file = URL(filePath: "\(path)/\(name)")
+      try FileManager.default.createDirectory(
+        at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
+      try Data("x".utf8).write(to: file)
+    }
+    try body(path)
+  }
+
+  @Test func listsClassesAndTheirImages() throws {
+    let names = [
+      "owl/b.JPG", "owl/a.png", "cat/deep/c.jpeg", "cat/notes.txt", "empty/x.txt", "d.png",
+    ]
+    try withFolder(names) { path in
+      let folder = try ImageFolder(path: path)
+      #expect(folder.classes == ["cat", "owl"])
+      #expect(folder.items.map(\.name) == ["cat/deep/c.jpeg", "owl/a.png", "owl/b.JPG"])
+      #expect(folder.items.map(\.classIndex) == [0, 1, 1])
+      #expect(try folder.labels(numClasses: 2, classNames: []) == [0, 1])
+      #expect(try folder.labels(numClasses: 3, classNames: ["dog", "owl", "cat"]) == [2, 1])
+      let other = #expect(throws: CheckpointError.self) {
+        try folder.labels(numClasses: 3, classNames: [])
+      }
+      #expect(other?.message.contains("has 2 class folders, the model 3 classes") == true)
+      #expect(try ImageFolder(path: path).identity == folder.identity)
+      try Data("longer".utf8).write(to: URL(filePath: "\(path)/owl/a.png"))
+      #expect(try ImageFolder(path: path).identity != folder.identity)
+    }
+  }
+
+  @Test func numbersAreLabels() throws {
+    try withFolder(["0/a.png", "12/a.png", "007/a.png"]) { path in
+      let folder = try ImageFolder(path: path)
+      #expect(folder.classes == ["0", "007", "12"])
+      #expect(try folder.labels(numClasses: 13, classNames: []) == [0, 7, 12])
+      let error = #expect(throws: CheckpointError.self) {
+        try folder.labels(numClasses: 10, classNames: [])
+      }
+      #expect(error?.message.contains("'12' is no label of the model, which has 0 to 9") == true)
+    }
+  }
+
+  @Test func foldersWithoutImagesAreRefused() throws {
+    for names in [["a.png"], ["cat/a.txt"], []] {
+      try withFolder(names) { path in
+        let error = #expect(throws: CheckpointError.self) { try ImageFolder(path: path) }
+        #expect(error?.message.contains("holds no images in class folders") == true)
+      }
+    }
+  }
+}
