@@ -8,8 +8,8 @@
 #define __has_feature(name) 0
 #endif
 
-/* One body, three instruction sets, chosen once when the program is loaded. ThreadSanitizer instruments
-   the choice too, which comes before the sanitizer is ready. */
+/* One body, three instruction sets, chosen once when the program is loaded. ThreadSanitizer
+   instruments the choice too, which comes before the sanitizer is ready. */
 #if defined(__x86_64__) && !__has_feature(thread_sanitizer)
 #define CK_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else

@@ -102,7 +102,8 @@ CK_INLINE void pack_transposed(const float *x, size_t stride, float *out, size_t
   }
 }
 
-/* Packed panels (depth n, width d) of a row-major matrix, columns beyond d zero; returns its view. */
+/* Packed panels (depth n, width d) of a row-major matrix, columns beyond d zero; returns its
+   view. */
 CK_INLINE panels pack_panels(const float *x, size_t stride, float *out, size_t n, size_t d) {
   for (size_t j = 0; j < d; j += LANES) {
     float *panel = out + j * n;

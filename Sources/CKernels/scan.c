@@ -12,7 +12,8 @@ size_t ck_scan_states(const ck_scan_shape *s) {
 static float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
 
 /* One chunk of one head: step sizes, decays summed from the chunk's start, and what enters the
-   state. The sums are kept in double: their differences are small where they themselves are large. */
+   state. The sums are kept in double: their differences are small where they themselves are
+   large. */
 typedef struct {
   double *decay;
   float *delta, *input;

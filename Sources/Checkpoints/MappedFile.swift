@@ -37,6 +37,18 @@ final class MappedFile {
     }
   }
 
+  /// Gives back the memory of the pages that lie wholly within mapped bytes; they stay valid.
+  ///
+  /// - Precondition: The bytes are those of a mapping, not of a buffer, whose content would be lost.
+  static func release(_ bytes: UnsafeRawBufferPointer) {
+    guard let start = bytes.baseAddress else { return }
+    let page = Int(getpagesize())
+    let first = (Int(bitPattern: start) + page - 1) / page * page
+    let end = (Int(bitPattern: start) + bytes.count) / page * page
+    guard first < end, let pages = UnsafeMutableRawPointer(bitPattern: first) else { return }
+    madvise(pages, end - first, MADV_DONTNEED)
+  }
+
   /// The size of an open regular file; anything else is refused.
   static func regularSize(_ descriptor: Int32, path: String) throws(CheckpointError) -> Int {
     var status = stat()

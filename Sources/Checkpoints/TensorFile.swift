@@ -141,6 +141,9 @@ extension TensorFile {
 
   /// Puts a tensor's elements as float32 into `buffer`, row-major.
   ///
+  /// The mapped pages that hold nothing else are given back, so that a copy of a whole checkpoint does
+  /// not keep the file in memory too; they are read again when they are asked for again.
+  ///
   /// - Precondition: The buffer has room for exactly the tensor's elements.
   /// - Throws: `CheckpointError` when there is no such tensor or its bytes are damaged.
   package func readFloats(
@@ -148,7 +151,9 @@ extension TensorFile {
   ) throws(CheckpointError) {
     let entry = try existing(name)
     precondition(buffer.count == entry.count, "\(name): \(buffer.count) for \(entry.shape)")
-    try withElements(of: entry) { ElementDecoding.floats($0, entry.dtype, into: buffer) }
+    try withElements(of: entry, releasing: true) {
+      ElementDecoding.floats($0, entry.dtype, into: buffer)
+    }
   }
 
   /// A tensor's elements as float64, whatever its dtype; row-major.
@@ -176,9 +181,10 @@ extension TensorFile {
 
   /// Calls `body` with an entry's elements in row-major order, little-endian.
   private func withElements<Result>(
-    of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
+    of entry: TensorEntry, releasing: Bool = false, _ body: (UnsafeRawBufferPointer) -> Result
   ) throws(CheckpointError) -> Result {
     try withBytes(of: entry) { bytes in
+      defer { if releasing, isMapped(entry) { MappedFile.release(bytes) } }
       if entry.isContiguous, !entry.isBigEndian || entry.dtype.size == 1 { return body(bytes) }
       return ElementDecoding.packed(bytes, entry).withUnsafeBytes(body)
     }

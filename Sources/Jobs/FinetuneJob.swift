@@ -50,7 +50,7 @@ struct FinetuneJob {
     }
     if !graft.untrained.isEmpty {
       let list = graft.untrained.map(\.description).joined(separator: ", ")
-      try context.emit(.message("fresh weights in \(list)"))
+      try context.emit(.message("untrained: \(list)"))
     }
     return graft
   }

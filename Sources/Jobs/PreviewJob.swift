@@ -47,7 +47,7 @@ struct PreviewJob {
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: request.weights)
     if !graft.untrained.isEmpty {
       let list = graft.untrained.map(\.description).joined(separator: ", ")
-      try context.emit(.message("untrained weights in \(list)"))
+      try context.emit(.message("untrained: \(list)"))
     }
     let after = try images(graft.model, .graft)
     try write(zip(before, after).map { $0.absoluteDifference(to: $1) }, .difference, request)

@@ -1,5 +1,22 @@
 import CKernels
-import Synchronization
+import Foundation
+
+/// A value that threads take turns at.
+///
+/// The POSIX mutex rather than that of `Synchronization`, whose synchronisation ThreadSanitizer cannot
+/// see and which spins before it sleeps.
+private final class Guarded<Value>: @unchecked Sendable {
+  private let lock = NSLock()
+  private var value: Value
+
+  init(_ value: Value) { self.value = value }
+
+  func withLock<Result>(_ body: (inout Value) -> Result) -> Result {
+    lock.lock()
+    defer { lock.unlock() }
+    return body(&value)
+  }
+}
 
 /// A pool of float buffers keyed by size: after its first step a training loop allocates nothing.
 ///
@@ -16,7 +33,7 @@ package enum BufferPool {
     var bytes = 0
   }
 
-  private static let state = Mutex(State())
+  private static let state = Guarded(State())
   /// Whether idle buffers are kept; AddressSanitizer wants each to be allocated and freed exactly.
   package static let keepsBuffers = ck_has_address_sanitizer() == 0
 

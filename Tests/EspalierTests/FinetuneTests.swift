@@ -56,7 +56,7 @@ import Testing
     // Without weights the operators are fresh, and say so.
     let fresh: RunSummary = try scratch.espalier("finetune", "plan.json", "--json").json()
     #expect(
-      history(try RunDirectory.open(fresh.run)).messages == ["fresh weights in 0.mlp, 1.attention"])
+      history(try RunDirectory.open(fresh.run)).messages == ["untrained: 0.mlp, 1.attention"])
     #expect(fresh.meanHeldOutFirst != second.meanHeldOutFirst)
   }
 

@@ -19,8 +19,8 @@ typedef struct {
   float scale;
 } ck_cross_attention_shape;
 
-/* As above without a window; bias (keys, or NULL) is added to the scaled scores of every query. dq has
-   rows of q_stride, dk and dv of kv_stride; all three are stored. */
+/* As above without a window; bias (keys, or NULL) is added to the scaled scores of every query.
+   dq has rows of q_stride, dk and dv of kv_stride; all three are stored. */
 void ck_cross_attention_forward_f32(const float *q, const float *k, const float *v,
                                     const float *bias, float *out, float *lse,
                                     const ck_cross_attention_shape *shape);

@@ -29,9 +29,9 @@ long ck_conv3x3_packed_size(int out_channels, int in_channels);
 /* packed: weights (out, in, 3, 3) in groups of four output channels, the last one filled with 0. */
 void ck_conv3x3_pack_f32(float *packed, const float *weight, int out_channels, int in_channels);
 
-/* out (out_channels, out_height, out_width) rows [row_begin, row_end) = bias + convolution of planes
-   (in_channels padded planes) + residual (like out, may be out itself or NULL); negative results
-   become 0 if relu is not 0. */
+/* out (out_channels, out_height, out_width) rows [row_begin, row_end) = bias + convolution of
+   planes (in_channels padded planes) + residual (like out, may be out itself or NULL); negative
+   results become 0 if relu is not 0. */
 void ck_conv3x3_forward_f32(float *out, const float *planes, const float *packed,
                             const float *bias, const float *residual,
                             const ck_conv3x3_shape *shape, int in_channels, int out_channels,

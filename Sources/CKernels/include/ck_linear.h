@@ -1,13 +1,15 @@
 #pragma once
 #include <stddef.h>
 
-/* Products of a linear layer whose weight matrix stays in the cache, on the calling thread. The general
-   matrix products are OpenBLAS's and oneDNN's; these spare their packing and their passes over C. All
-   widths must be multiples of 16 (`ck_linear_fits`); tensors are contiguous and row-major. */
+/* Products of a linear layer whose weight matrix stays in the cache, on the calling thread. The
+   general matrix products are OpenBLAS's; these spare their packing and their
+   passes over C. All widths must be multiples of 16 (`ck_linear_fits`); tensors are contiguous
+   and row-major. */
 
 /* Whether the functions below take a layer of these widths. */
 int ck_linear_fits(size_t inputs, size_t outputs);
-/* y (rows, outputs) = x (rows, inputs) weight^T + bias; weight (outputs, inputs), bias (outputs) or NULL. */
+/* y (rows, outputs) = x (rows, inputs) weight^T + bias; weight (outputs, inputs), bias (outputs)
+   or NULL. */
 void ck_linear_forward_f32(const float *x, const float *weight, const float *bias, float *y,
                            size_t rows, size_t inputs, size_t outputs);
 /* dx (rows, inputs) (+)= dy (rows, outputs) weight. */

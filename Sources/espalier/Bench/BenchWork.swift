@@ -44,7 +44,7 @@ struct BenchWork: Sendable {
       BenchWork(
         id: "demo_train", title: "shipped model training step, batch 32", units: 32,
         unit: "samples/s", make: train),
-    ]
+    ] + growth + screen
 
   private static let xl = DiTConfig(
     depth: 28, hiddenSize: 1152, numHeads: 16, patchSize: 2, inputSize: 32, numClasses: 1000)

@@ -1,0 +1,30 @@
+import Autograd
+import Nn
+import Operators
+import Plans
+import TensorCore
+
+extension BenchWork {
+  /// Forward passes of every sequence mixer over more and more tokens at DiT-XL/2's width, for
+  /// `Benchmarks/growth.py`: which grow with the tokens, and which with their square.
+  static let growth: [BenchWork] = OperatorCatalog.fitting(.attention)
+    .filter { $0.name != "skip" }
+    .flatMap { descriptor in [256, 1024, 4096].map { growth(of: descriptor, tokens: $0) } }
+
+  private static func growth(of descriptor: OperatorDescriptor, tokens: Int) -> BenchWork {
+    let dim = 1152
+    return BenchWork(
+      id: "tokens_\(descriptor.name)_\(tokens)",
+      title: "\(descriptor.title) forward, 1 x \(tokens) x \(dim)", units: Double(tokens),
+      unit: "tokens/s"
+    ) {
+      var random = RandomStream(seed: 1)
+      let mixer = try OperatorRegistry.sequenceMixer(
+        descriptor.defaultSpec,
+        OperatorContext(
+          hiddenSize: dim, tokens: tokens, numHeads: 16, prefix: "", weights: FreshWeights(seed: 1)))
+      let input = random.normal([1, tokens, dim])
+      return { _ = mixer(Value(constant: input), on: Tape(recording: false)) }
+    }
+  }
+}
