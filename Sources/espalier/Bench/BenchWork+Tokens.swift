@@ -22,7 +22,8 @@ extension BenchWork {
       let mixer = try OperatorRegistry.sequenceMixer(
         descriptor.defaultSpec,
         OperatorContext(
-          hiddenSize: dim, tokens: tokens, numHeads: 16, prefix: "", weights: FreshWeights(seed: 1)))
+          hiddenSize: dim, tokens: tokens, numHeads: 16, prefix: "", weights: FreshWeights(seed: 1))
+      )
       let input = random.normal([1, tokens, dim])
       return { _ = mixer(Value(constant: input), on: Tape(recording: false)) }
     }
