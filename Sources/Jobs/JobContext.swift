@@ -13,6 +13,8 @@ package enum JobInterruption: Error {
 package final class JobContext: Sendable {
   package let run: RunDirectory
   private let state = Mutex(Progress())
+  /// The same events for TensorBoard, of a training.
+  private let tensorBoard: TensorBoardLog?
 
   private struct Progress {
     var step = 0
@@ -24,6 +26,7 @@ package final class JobContext: Sendable {
   /// Opens the context; a run that was started before skips the requests made for its last worker.
   package init(run: RunDirectory) {
     self.run = run
+    tensorBoard = (try? run.request())?.job.isTraining == true ? TensorBoardLog(run: run) : nil
     var (events, controls): (UInt64, UInt64) = (0, 0)
     let wasStarted = run.readEvents(after: &events).contains {
       if case .started = $0.kind { true } else { false }
@@ -34,10 +37,14 @@ package final class JobContext: Sendable {
     state.withLock { $0.controlOffset = start }
   }
 
-  /// Appends an event.
+  /// Appends an event to the log and, where it has something to plot, to the one for TensorBoard.
   ///
   /// - Throws: `RunError` if it cannot be written.
-  package func emit(_ kind: EventKind) throws { try run.append(Event(kind)) }
+  package func emit(_ kind: EventKind) throws {
+    let event = Event(kind)
+    try tensorBoard?.add(event)
+    try run.append(event)
+  }
 
   /// Asks the job to stop at its next step, as a signal does.
   package func cancel() { state.withLock { $0.isCancelled = true } }

@@ -12,6 +12,14 @@ package enum Job: Equatable, Sendable {
   /// Activation statistics and attention locality of a model.
   case analyze(AnalyzeRequest)
 
+  /// Whether it trains a plan.
+  package var isTraining: Bool {
+    switch self {
+    case .distill, .finetune: true
+    case .preview, .analyze: false
+    }
+  }
+
   /// The job's name in files and run names.
   package var kind: String {
     switch self {

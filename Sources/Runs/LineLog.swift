@@ -70,7 +70,8 @@ struct LineLog {
     return size > 0 && pread(descriptor, &last, 1, size - 1) == 1 && last != UInt8(ascii: "\n")
   }
 
-  private func failure(_ code: Int32) -> RunError {
+  /// Why the file cannot be written.
+  func failure(_ code: Int32) -> RunError {
     switch code {
     case ENOENT, ENOTDIR:
       RunError("\(path): the run directory is gone; start the run again")

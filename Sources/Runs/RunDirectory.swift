@@ -37,6 +37,8 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   package var checkpointsPath: String { "\(path)/checkpoints" }
   /// The directory of sample images.
   package var samplesPath: String { "\(path)/samples" }
+  /// The directory of TensorBoard's event files.
+  package var tensorBoardPath: String { "\(path)/tensorboard" }
 
   /// The path of a file that a request names, relative to the run or absolute.
   package func resolve(_ name: String) -> String {

@@ -1,0 +1,142 @@
+import Checkpoints
+import Foundation
+import Synchronization
+
+/// The losses, speed and images of a run as an event file that TensorBoard reads.
+///
+/// Every writer has a file of its own in the run's folder, made with its first value; TensorBoard takes
+/// them in the order of their names. A record is one write, so that a writer that dies leaves a file
+/// that is whole up to its last record.
+package final class TensorBoardLog: Sendable {
+  private let run: RunDirectory
+  private let state = Mutex(State())
+
+  private struct State {
+    var file: EventFile?
+    /// Whether the file says where the training began.
+    var isSessionStarted = false
+    /// The last step with a loss, at which images are shown.
+    var step = 0
+  }
+
+  /// A log of a run; makes nothing yet.
+  package init(run: RunDirectory) { self.run = run }
+
+  /// Adds what an event has for charts; most have nothing.
+  ///
+  /// - Throws: `RunError` as the event log does, for example for a full disk; the file then ends with
+  ///   the record before.
+  package func add(_ event: Event) throws {
+    switch event.kind {
+    case .step(let step, _, let loss, let losses, let rate, _):
+      let sites = losses.sorted { $0.key < $1.key }
+        .map { TensorBoardRecord.Value.scalar(tag: "train/\($0.key)", $0.value) }
+      try add(
+        [.scalar(tag: "loss/train", loss), .scalar(tag: "speed/steps_per_second", rate)] + sites,
+        step: step, time: event.time, ofTraining: true)
+    case .heldOut(let step, let loss, let losses):
+      let sites = losses.sorted { $0.key < $1.key }
+      let mean = sites.isEmpty ? nil : sites.reduce(0) { $0 + $1.value } / Double(sites.count)
+      guard let whole = loss ?? mean else { return }
+      try add(
+        [.scalar(tag: "loss/held_out", whole)]
+          + sites.map { .scalar(tag: "held_out/\($0.key)", $0.value) },
+        step: step, time: event.time, ofTraining: true)
+    case .sampled(let role, let path, _, _):
+      let step = state.withLock { $0.step }
+      try add(
+        [try Self.image(tag: "samples/\(role.rawValue)", path: run.resolve(path))], step: step,
+        time: event.time)
+    default: break
+    }
+  }
+
+  /// Adds values of a step that are no events.
+  ///
+  /// - Throws: `RunError` as `add(_:)`.
+  package func add(
+    _ values: [TensorBoardRecord.Value], step: Int, time: Double = Date().timeIntervalSince1970
+  ) throws {
+    try add(values, step: step, time: time, ofTraining: false)
+  }
+
+  /// The value that shows a PNG file.
+  ///
+  /// - Throws: `CheckpointError` when the file cannot be read or is no PNG.
+  package static func image(tag: String, path: String) throws -> TensorBoardRecord.Value {
+    let picture = try PNG.read(path: path)
+    return .image(
+      tag: tag, png: try AtomicFile.read(path, limit: 256 << 20), width: picture.width,
+      height: picture.height)
+  }
+
+  private func add(
+    _ values: [TensorBoardRecord.Value], step: Int, time: Double, ofTraining: Bool
+  ) throws {
+    try state.withLock { state in
+      let file = try state.file ?? EventFile(folder: run.tensorBoardPath, time: time)
+      state.file = file
+      var records: [TensorBoardRecord] = []
+      if ofTraining, !state.isSessionStarted {
+        records.append(.sessionStart(step: step, time: time))
+      }
+      records.append(.summary(values, step: step, time: time))
+      try file.append(records.flatMap(\.bytes))
+      guard ofTraining else { return }
+      state.isSessionStarted = true
+      state.step = step
+    }
+  }
+}
+
+/// An event file that grows by whole records.
+private final class EventFile: Sendable {
+  private let path: String
+  private let descriptor: Int32
+
+  /// Makes a file that comes after all others of the folder that were made before `time`.
+  ///
+  /// - Throws: `RunError` as `append`, `CheckpointError` when the folder cannot be made.
+  init(folder: String, time: Double) throws {
+    try AtomicFile.makeDirectory(folder)
+    var seconds = Int(time)
+    while true {
+      let path = "\(folder)/events.out.tfevents.\(seconds).\(Self.host)"
+      let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0o666)
+      if descriptor >= 0 {
+        (self.path, self.descriptor) = (path, descriptor)
+        break
+      }
+      guard errno == EEXIST else { throw LineLog(path: path).failure(errno) }
+      seconds += 1
+    }
+    do {
+      try append(TensorBoardRecord.fileVersion(time: time).bytes)
+    } catch {
+      unlink(path)
+      throw error
+    }
+  }
+
+  deinit { close(descriptor) }
+
+  /// Appends all bytes, or none.
+  ///
+  /// - Throws: `RunError` naming the reason, for example a full disk.
+  func append(_ bytes: [UInt8]) throws(RunError) {
+    let size = lseek(descriptor, 0, SEEK_END)
+    var moved = write(descriptor, bytes, bytes.count)
+    while moved < 0, errno == EINTR { moved = write(descriptor, bytes, bytes.count) }
+    guard moved != bytes.count else { return }
+    let code = moved < 0 ? errno : ENOSPC
+    if moved > 0 { ftruncate(descriptor, size) }
+    throw LineLog(path: path).failure(code)
+  }
+
+  private static let host: String = {
+    var name = [CChar](repeating: 0, count: 256)
+    guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
+    let text = String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+    return text.isEmpty ? "localhost" : text.replacing("/", with: "-")
+  }()
+}
