@@ -83,6 +83,7 @@ let package = Package(
         "Runs", "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints",
         "ImageSources", "Nn", "Autograd", "TensorCore", "Assets",
       ]),
+    library("Reports", ["Runs", "Grafting", "Models", "Plans", "Checkpoints", "TensorCore"]),
     .target(
       name: "Assets", path: "Assets", exclude: ["README.md", "explorer.png"],
       sources: ["Assets.swift"], resources: [.copy("demo")], swiftSettings: strict),
@@ -94,7 +95,7 @@ let package = Package(
     .executableTarget(
       name: "espalier",
       dependencies: [
-        "Explorer", "TerminalUI", "Jobs", "Parity", "OfficialFormat", "Runs", "Grafting",
+        "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Grafting",
         "Analysis", "Sampling",
         "Models",
         "Operators", "Plans", "Checkpoints", "ImageSources", "Nn", "Autograd", "TensorCore",
@@ -128,6 +129,7 @@ let package = Package(
       "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators"],
       resources: [.copy("Snapshots")]),
     tests("Jobs", ["Jobs", "Runs", "Plans"]),
+    tests("Reports", ["Reports", "Grafting", "Operators", "Runs", "Plans", "Checkpoints"]),
     tests(
       "Espalier",
       [

@@ -80,7 +80,7 @@ extension Stage1Settings {
   static let keys = Stage1Settings(hiddenSize: 1).members.map(\.0)
 
   /// The section of a plan file: keys in order and values as JSON.
-  fileprivate var members: [(String, String)] {
+  package var members: [(String, String)] {
     let overrides = overrides.sorted { $0.key < $1.key }.map { site, own in
       let members = own.members.compactMap { key, value in value.map { "\"\(key)\": \($0)" } }
       return "\"\(site)\": {\(members.joined(separator: ", "))}"
@@ -125,7 +125,7 @@ extension Stage2Settings {
   static let keys = Stage2Settings().members.map(\.0)
 
   /// The section of a plan file: keys in order and values as JSON.
-  fileprivate var members: [(String, String)] {
+  package var members: [(String, String)] {
     let targets = loraTargets.map(\.rawValue.jsonQuoted).joined(separator: ", ")
     return [
       ("steps", "\(steps)"), ("batch_size", "\(batchSize)"),

@@ -135,3 +135,25 @@ package struct RunHistory: Equatable, Sendable {
     series.append(point)
   }
 }
+
+extension [LossPoint] {
+  /// At most about `limit` stretches of points, each by its lowest and highest value, so that a long
+  /// run draws as fast as a short one and no spike is lost.
+  package func thinned(limit: Int) -> [LossPoint] {
+    guard limit > 0, count > 4 * limit else { return self }
+    var result: [LossPoint] = []
+    result.reserveCapacity(2 * limit)
+    for stretch in 0..<limit {
+      let bounds = (stretch * count / limit)..<((stretch + 1) * count / limit)
+      guard var low = bounds.first else { continue }
+      var high = low
+      for index in bounds {
+        if self[index].value < self[low].value { low = index }
+        if self[index].value > self[high].value { high = index }
+      }
+      result.append(self[Swift.min(low, high)])
+      if low != high { result.append(self[Swift.max(low, high)]) }
+    }
+    return result
+  }
+}

@@ -142,18 +142,3 @@ struct RunReport: Encodable {
     }
   }
 }
-
-extension RunState {
-  /// One word for tables.
-  var text: String {
-    switch self {
-    case .queued: "queued"
-    case .running: "running"
-    case .paused: "paused"
-    case .done: "done"
-    case .cancelled: "cancelled"
-    case .failed: "failed"
-    case .lost: "lost"
-    }
-  }
-}

@@ -12,8 +12,8 @@ struct Espalier: ParsableCommand {
     subcommands: [
       ExploreCommand.self,
       PlanCommand.self, DistillCommand.self, FinetuneCommand.self, SampleCommand.self,
-      EvaluateCommand.self, AnalyzeCommand.self, RunsCommand.self, InspectCommand.self,
-      ConvertCommand.self,
+      EvaluateCommand.self, AnalyzeCommand.self, RunsCommand.self, ReportCommand.self,
+      CompareCommand.self, InspectCommand.self, ConvertCommand.self,
       PretrainCommand.self,
       ParityCommand.self,
       ShapesCommand.self, WorkerCommand.self, BenchCommand.self,

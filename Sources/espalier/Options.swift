@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Grafting
+import Reports
 import Runs
 
 /// The version that runs and files record.
@@ -84,12 +85,10 @@ struct SamplerOptions: ParsableArguments {
 extension LatentSampler.Method: ExpressibleByArgument {}
 
 /// A number in a table: four significant digits.
-func short(_ value: Double) -> String { String(format: "%.4g", value) }
+func short(_ value: Double) -> String { Figures.short(value) }
 
 /// A fraction as a percentage.
-func percent(_ value: Double) -> String { String(format: "%.1f %%", value * 100) }
+func percent(_ value: Double) -> String { Figures.percent(value) }
 
 /// A relative change as a signed percentage.
-func change(_ value: Double, from base: Double) -> String {
-  base == 0 ? "n/a" : String(format: "%+.2f %%", (value / base - 1) * 100)
-}
+func change(_ value: Double, from base: Double) -> String { Figures.change(value, from: base) }

@@ -31,11 +31,13 @@ import Testing
       "Runs", "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints",
       "ImageSources", "Nn", "Autograd", "TensorCore", "Assets",
     ],
+    "Reports": ["Runs", "Grafting", "Models", "Plans", "Checkpoints", "TensorCore"],
     "TerminalUI": ["CNcurses", "CSixel", "CTerminal"],
     "Explorer": ["TerminalUI", "Runs", "Plans", "Checkpoints"],
     "espalier": [
-      "Explorer", "TerminalUI", "Jobs", "Parity", "OfficialFormat", "Runs", "Grafting", "Analysis",
-      "Sampling", "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn", "Autograd",
+      "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Grafting",
+      "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
+      "Autograd",
       "TensorCore", "Assets", "ArgumentParser",
     ],
   ]
@@ -46,7 +48,7 @@ import Testing
   /// What holds tensors, from the bottom up; the terminal's side must never reach it.
   static let numeric: Set<String> = [
     "CKernels", "COpenBLAS", "TensorCore", "Autograd", "Nn", "Operators", "Models", "Sampling",
-    "Analysis", "Grafting", "Parity", "Jobs",
+    "Analysis", "Grafting", "Parity", "Jobs", "Reports",
   ]
 
   struct Source {

@@ -106,7 +106,7 @@ struct LossPanel {
   private func curve(
     _ name: String, _ points: [LossPoint], _ limit: Int, _ style: Style
   ) -> Plot.Series {
-    let thinned = Self.thinned(points, limit: limit)
+    let thinned = points.thinned(limit: limit)
     return Plot.Series(
       name: name, x: thinned.map { Double($0.step) }, y: thinned.map(\.value), style: style)
   }
@@ -115,25 +115,5 @@ struct LossPanel {
   static func sampled(_ points: [LossPoint], limit: Int) -> [LossPoint] {
     guard limit > 1, points.count > limit else { return points }
     return (0..<limit).map { points[$0 * (points.count - 1) / (limit - 1)] }
-  }
-
-  /// At most about `limit` stretches of points, each by its lowest and highest value, so that a long
-  /// run draws as fast as a short one and no spike is lost.
-  static func thinned(_ points: [LossPoint], limit: Int) -> [LossPoint] {
-    guard limit > 0, points.count > 4 * limit else { return points }
-    var result: [LossPoint] = []
-    result.reserveCapacity(2 * limit)
-    for stretch in 0..<limit {
-      let bounds = (stretch * points.count / limit)..<((stretch + 1) * points.count / limit)
-      guard var low = bounds.first else { continue }
-      var high = low
-      for index in bounds {
-        if points[index].value < points[low].value { low = index }
-        if points[index].value > points[high].value { high = index }
-      }
-      result.append(points[min(low, high)])
-      if low != high { result.append(points[max(low, high)]) }
-    }
-    return result
   }
 }

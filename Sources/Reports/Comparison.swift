@@ -1,0 +1,176 @@
+import Foundation
+import Plans
+import Runs
+
+/// One line of a comparison: a run's graft, or a teacher that grafts are held against.
+package struct ComparisonRow: Encodable, Equatable, Sendable {
+  /// The run's path; nil for a teacher.
+  package let run: String?
+  /// The run's name.
+  package let name: String
+  /// The plan in a few words.
+  package let plan: String
+  /// The stage of grafting; nil for a teacher.
+  package let stage: Int?
+  /// What has become of the run.
+  package let state: String
+  /// Held-out loss at the first and at the last measurement.
+  package let heldOutFirst, heldOutLast: Double?
+  /// Share of images that the judge puts in their class.
+  package let agreement: Double?
+  /// Squared Fréchet distance in the judge's features.
+  package let frechetDistance: Double?
+  /// Weights of the whole model.
+  package let parameters: Int
+  /// Operations of a forward pass of one image.
+  package let flops: Double
+  /// Milliseconds of a forward pass of one image.
+  package let forwardMilliseconds: Double?
+  /// The same over the teacher's.
+  package let forwardRatio: Double?
+  /// Whether no other line is better in quality and cost.
+  package fileprivate(set) var isOnParetoFront = false
+  /// Digest of the model: only grafts of one model compete.
+  fileprivate let model: String
+
+  private enum CodingKeys: CodingKey {
+    case run, name, plan, stage, state, heldOutFirst, heldOutLast, agreement, frechetDistance
+    case parameters, flops, forwardMilliseconds, forwardRatio, isOnParetoFront
+  }
+
+  /// Whether another line beats this one: at least as good in quality and cost, better in one.
+  ///
+  /// Quality is the Fréchet distance where both have one, otherwise the last held-out loss of runs of
+  /// one stage; cost is the measured time, as its ratio to the teacher's, where both have one, otherwise
+  /// the operations. Lines that share no measure do not beat each other.
+  fileprivate func isDominated(by other: ComparisonRow) -> Bool {
+    guard model == other.model else { return false }
+    let quality: (Double, Double)
+    if let own = frechetDistance, let others = other.frechetDistance {
+      quality = (own, others)
+    } else if let own = heldOutLast, let others = other.heldOutLast, stage == other.stage {
+      quality = (own, others)
+    } else {
+      return false
+    }
+    let cost: (Double, Double)
+    if let own = forwardRatio, let others = other.forwardRatio {
+      cost = (own, others)
+    } else {
+      cost = (flops, other.flops)
+    }
+    guard quality.1 <= quality.0 || quality.0.isNaN, cost.1 <= cost.0 else { return false }
+    return quality.1 < quality.0 || quality.0.isNaN && !quality.1.isNaN || cost.1 < cost.0
+  }
+
+  /// Whether there is a quality by which it can be on the front.
+  fileprivate var hasQuality: Bool {
+    [frechetDistance, heldOutLast].contains { $0.map { !$0.isNaN } ?? false }
+  }
+}
+
+/// Runs beside each other and beside their teachers, with the Pareto front marked.
+package struct Comparison: Sendable {
+  /// The teachers, then the runs in the order that they were named.
+  package let rows: [ComparisonRow]
+
+  /// Compares runs.
+  ///
+  /// - Parameter runs: The runs, each with what was measured of it.
+  package init(_ runs: [(facts: RunFacts, measurements: Measurements?)]) {
+    var teachers: [String: ComparisonRow] = [:]
+    var order: [String] = []
+    for (facts, measurements) in runs {
+      let model = facts.plan.model.contentHash
+      if teachers[model] == nil { order.append(model) }
+      // The first run with measurements knows most of the teacher.
+      if teachers[model]?.agreement == nil, measurements != nil || teachers[model] == nil {
+        teachers[model] = ComparisonRow(teacherOf: facts, measurements)
+      }
+    }
+    var rows = order.compactMap { teachers[$0] }
+    rows += runs.map { ComparisonRow($0.facts, $0.measurements) }
+    for index in rows.indices {
+      rows[index].isOnParetoFront =
+        rows[index].hasQuality && !rows.contains { rows[index].isDominated(by: $0) }
+    }
+    self.rows = rows
+  }
+
+  /// The headings of `cells`.
+  package static let headings = [
+    "run", "plan", "stage", "held-out loss", "agreement", "Fréchet distance", "parameters",
+    "FLOPs", "forward", "of teacher", "front",
+  ]
+
+  /// The columns that hold numbers, and so stand at the right.
+  package static let numeric = Set(2...9)
+
+  /// A line of the table; a dash stands for what is not known.
+  package static func cells(_ row: ComparisonRow) -> [String] {
+    let heldOut: String? = row.heldOutLast.map { last in
+      row.heldOutFirst.map { "\(Figures.short($0)) → " }.map { $0 + Figures.short(last) }
+        ?? Figures.short(last)
+    }
+    return [
+      row.name, row.plan, row.stage.map(String.init) ?? "–", heldOut ?? "–",
+      row.agreement.map(Figures.percent) ?? "–", row.frechetDistance.map(Figures.short) ?? "–",
+      Figures.metric(Double(row.parameters)), Figures.metric(row.flops),
+      row.forwardMilliseconds.map { Figures.short($0) + " ms" } ?? "–",
+      row.forwardRatio.map { "× " + String(format: "%.3f", $0) } ?? "–",
+      row.isOnParetoFront ? "●" : "",
+    ]
+  }
+
+  /// The table with aligned columns.
+  package var text: String {
+    let lines = [Self.headings] + rows.map(Self.cells)
+    let widths = Self.headings.indices.map { column in lines.map { $0[column].count }.max() ?? 0 }
+    return lines.map { cells in
+      var line = cells.indices.map { column in
+        let space = String(repeating: " ", count: widths[column] - cells[column].count)
+        return Self.numeric.contains(column) ? space + cells[column] : cells[column] + space
+      }.joined(separator: "  ")
+      while line.hasSuffix(" ") { line.removeLast() }
+      return line
+    }.joined(separator: "\n")
+  }
+
+  /// The table in Markdown.
+  package var markdown: String {
+    func line(_ cells: [String]) -> String { "| \(cells.joined(separator: " | ")) |" }
+    let rule = Self.headings.indices.map { Self.numeric.contains($0) ? "---:" : "---" }
+    return
+      ([line(Self.headings), line(rule)]
+      + rows.map { row in
+        line(Self.cells(row).map { $0.replacing("|", with: "\\|").replacing("\n", with: " ") })
+      }).joined(separator: "\n")
+  }
+}
+
+extension ComparisonRow {
+  /// What is known of a run.
+  fileprivate init(_ facts: RunFacts, _ measurements: Measurements?) {
+    let cost = facts.plan.cost().edited
+    self.init(
+      run: facts.run.path, name: facts.request.name, plan: facts.plan.summary, stage: facts.stage,
+      state: facts.status.state.text, heldOutFirst: facts.status.meanHeldOut?.first,
+      heldOutLast: facts.status.meanHeldOut?.last, agreement: measurements?.judged?.graft.agreement,
+      frechetDistance: measurements?.judged?.graft.frechetDistance, parameters: cost.parameters,
+      flops: cost.flops, forwardMilliseconds: measurements?.speed?.graftMilliseconds,
+      forwardRatio: measurements?.speed?.ratio, model: facts.plan.model.contentHash)
+  }
+
+  /// What is known of a run's teacher.
+  fileprivate init(teacherOf facts: RunFacts, _ measurements: Measurements?) {
+    let cost = facts.plan.cost().original
+    let name = facts.plan.model.path.split(separator: "/").last.map(String.init)
+    self.init(
+      run: nil, name: name ?? facts.plan.model.path,
+      plan: "teacher", stage: nil, state: "pretrained", heldOutFirst: nil, heldOutLast: nil,
+      agreement: measurements?.judged?.teacher.agreement,
+      frechetDistance: measurements?.judged?.teacher.frechetDistance, parameters: cost.parameters,
+      flops: cost.flops, forwardMilliseconds: measurements?.speed?.teacherMilliseconds,
+      forwardRatio: measurements?.speed == nil ? nil : 1, model: facts.plan.model.contentHash)
+  }
+}

@@ -1,0 +1,209 @@
+import Checkpoints
+import Foundation
+import Grafting
+import Models
+import Plans
+import Runs
+
+/// Computes what a report needs to know of a run's graft and its teacher, and keeps it in the run.
+package struct Measuring {
+  /// Parts of a report that take computing.
+  package enum Part: CaseIterable, Sendable {
+    /// The judge's measures.
+    case judged
+    /// The time of a forward pass.
+    case speed
+    /// Sample grids.
+    case grids
+  }
+
+  private let facts: RunFacts
+  private let parts: Set<Part>
+  private let images: Int
+  private let progress: (String) -> Void
+
+  /// Prepares to measure a run.
+  ///
+  /// - Parameters:
+  ///   - facts: The run.
+  ///   - parts: What is wanted.
+  ///   - images: Images of each grid, at most one of every class.
+  ///   - progress: Called with a few words on what is being done.
+  package init(
+    _ facts: RunFacts, parts: Set<Part>, images: Int = 10, progress: @escaping (String) -> Void
+  ) {
+    (self.facts, self.parts, self.images, self.progress) = (facts, parts, images, progress)
+  }
+
+  /// Measures what is wanted and not known yet, and saves it after every part.
+  ///
+  /// - Parameters:
+  ///   - samples: Images that the judge sees; nil takes those of earlier measurements, else 100.
+  ///   - steps: Denoising steps, likewise, else those of `espalier sample`.
+  /// - Returns: All that is known; nil for a run without a checkpoint.
+  /// - Throws: `CheckpointError`, `PlanError`, `RunError` for a model or weights that cannot be used.
+  package func measure(samples: Int?, steps: Int?) throws -> Measurements? {
+    guard let weights = try Measurements.weightsStamp(of: facts.run) else { return nil }
+    let earlier = try Measurements.cached(facts.run)
+    var settings = earlier?.settings ?? DrawingSettings()
+    settings.samples = samples ?? settings.samples
+    settings.steps = steps ?? settings.steps
+    var result = Measurements(weights: weights, settings: settings)
+    result.speed = earlier?.speed
+    if let earlier, earlier.settings == settings { result = earlier }
+    let files = try ModelFiles(facts.plan.model.path)
+    result.judgedNote = files.reasonAgainstJudging
+    let missing = parts.filter { part in
+      switch part {
+      case .judged: result.judged == nil && result.judgedNote == nil
+      case .speed: result.speed == nil
+      case .grids: result.grids == nil && files.autoencoderPath != nil && images > 0
+      }
+    }
+    if result.grids == nil {
+      result.gridsNote =
+        files.autoencoderPath == nil
+        ? "there is no autoencoder beside the model" : images > 0 ? nil : "none were asked for"
+    }
+    guard !missing.isEmpty else { return result }
+
+    try facts.plan.check(against: try files.reference())
+    let teacher = try files.open().load()
+    let graft = try Graft(
+      plan: facts.plan, teacher: teacher, checkpoints: [try facts.run.trainedWeights()])
+    var known: [TensorBoardRecord.Value] = []
+    if missing.contains(.speed) {
+      result.speed = PairedSpeed(graft: graft.model, teacher: teacher) { done, pairs in
+        progress("timing a forward pass, \(done)/\(pairs)")
+      }
+      try result.save(to: facts.run)
+    }
+    if missing.contains(.grids) {
+      try drawGrids(graft, files, settings, into: &result)
+      try result.save(to: facts.run)
+      for grid in result.grids ?? [] {
+        known.append(
+          try TensorBoardLog.image(
+            tag: "samples/\(grid.role.rawValue)", path: facts.run.resolve(grid.path)))
+      }
+    }
+    if missing.contains(.judged) {
+      try judge(graft, files, settings, into: &result)
+      try result.save(to: facts.run)
+      if let graft = result.judged?.graft {
+        known += [
+          .scalar(tag: "judge/agreement", graft.agreement),
+          .scalar(tag: "judge/frechet_distance", graft.frechetDistance),
+        ]
+      }
+    }
+    // A file that came after a living worker's would hide what it still writes.
+    if !known.isEmpty, !facts.isAlive {
+      try TensorBoardLog(run: facts.run).add(known, step: facts.history.step)
+    }
+    return result
+  }
+
+  private func judge(
+    _ graft: Graft, _ files: ModelFiles, _ settings: DrawingSettings,
+    into result: inout Measurements
+  ) throws {
+    let (judge, autoencoder) = (try files.judge(), try files.autoencoder())
+    func evaluate(_ model: DiT, _ name: String) throws -> Evaluation {
+      try Evaluation.run(
+        model, autoencoder: autoencoder, judge: judge, sampler: settings.sampler,
+        samples: settings.samples
+      ) { progress("judging the \(name), \($0)/\(settings.samples)") }
+    }
+    let teacher = try TeacherEvaluations(files: files, plan: facts.plan, settings: settings)
+      .value { try evaluate(graft.teacher, "teacher") }
+    result.judged = JudgedPair(graft: try evaluate(graft.model, "graft"), teacher: teacher)
+  }
+
+  private func drawGrids(
+    _ graft: Graft, _ files: ModelFiles, _ settings: DrawingSettings,
+    into result: inout Measurements
+  ) throws {
+    let autoencoder = try files.autoencoder()
+    let labels = Array(0..<min(images, graft.teacher.config.numClasses))
+    func draw(_ model: DiT, _ name: String) throws -> [RGBImage] {
+      let latents = try settings.sampler.sample(
+        model, labels: labels,
+        onStep: { step, steps, _ in progress("drawing the \(name), step \(step)/\(steps)") })
+      return autoencoder.rgbImages(ofScaled: latents)
+    }
+    var grids: [SampleGrid] = []
+    func write(_ images: [RGBImage], _ role: SampleGrid.Role) throws {
+      let path = "samples/report-\(role.rawValue).png"
+      try PNG.write(
+        RGBImage.grid(images, columns: min(5, labels.count), gap: 2), to: facts.run.resolve(path))
+      grids.append(SampleGrid(role: role, path: path))
+    }
+    let teacher = try draw(graft.teacher, "teacher")
+    try write(teacher, .teacher)
+    let gone = facts.startWeights.filter { !FileManager.default.fileExists(atPath: $0) }
+    if let first = gone.first {
+      result.gridsNote = "the weights that it began with, \(first), are gone"
+    } else {
+      let start = try Graft(
+        plan: facts.plan, teacher: graft.teacher, checkpoints: facts.startWeights)
+      try write(try draw(start.model, "graft before"), .before)
+    }
+    let after = try draw(graft.model, "graft")
+    try write(after, .after)
+    try write(zip(teacher, after).map { $0.absoluteDifference(to: $1) }, .difference)
+    let names = try files.open().classNames
+    result.gridLabels = labels.map { $0 < names.count ? names[$0] : "class \($0)" }
+    result.grids = grids
+  }
+}
+
+extension ModelFiles {
+  /// Why no judge can look at the model's images, without loading anything; nil when one can.
+  fileprivate var reasonAgainstJudging: String? {
+    switch (judgePath, autoencoderPath) {
+    case (nil, _): "there is no judge beside the model"
+    case (_, nil): "there is no autoencoder beside the model"
+    default: nil
+    }
+  }
+}
+
+/// Judgements of teachers, which many runs share, in the cache.
+private struct TeacherEvaluations {
+  private let path: String
+  private let identity: String
+
+  private struct Entry: Codable {
+    let identity: String
+    let evaluation: Evaluation
+  }
+
+  init(files: ModelFiles, plan: GraftPlan, settings: DrawingSettings) throws {
+    var parts = [plan.model.contentHash]
+    for path in [files.judgePath, files.autoencoderPath].compactMap(\.self) {
+      parts.append(
+        try ContentHash.sha256(
+          paths: path == files.judgePath ? [path] : AutoencoderKL.files(of: path)))
+    }
+    parts.append("\(settings)")
+    identity = parts.joined(separator: " ")
+    let name = ContentHash.sha256(Data(identity.utf8)).prefix(24)
+    path = try ModelFiles.cacheDirectory() + "/judged-\(name).json"
+  }
+
+  /// What is known, or what `compute` finds out.
+  func value(_ compute: () throws -> Evaluation) throws -> Evaluation {
+    // A damaged cache is computed again.
+    if let bytes = try? AtomicFile.read(path, limit: 1 << 20),
+      let entry = try? JSONDecoder().decode(Entry.self, from: Data(bytes)),
+      entry.identity == identity
+    {
+      return entry.evaluation
+    }
+    let evaluation = try compute()
+    try AtomicFile.write(
+      JSONEncoder().encode(Entry(identity: identity, evaluation: evaluation)), to: path)
+    return evaluation
+  }
+}

@@ -1,0 +1,73 @@
+import Checkpoints
+import Foundation
+import Plans
+import Runs
+
+/// What a training has left in its run directory, read without computing anything.
+package struct RunFacts: Sendable {
+  /// Where it is.
+  package let run: RunDirectory
+  /// What was asked for.
+  package let request: JobRequest
+  /// The plan that it trains.
+  package let plan: GraftPlan
+  /// All that its events tell.
+  package let history: RunHistory
+  /// Where it stands.
+  package let status: RunStatus
+  /// Names of the images that could not be read, if any.
+  package let skipped: [String]
+
+  /// Reads a run.
+  ///
+  /// - Throws: `RunError` for a run that trains nothing, `CheckpointError` or `PlanError` for a damaged
+  ///   one.
+  package init(_ run: RunDirectory) throws {
+    self.run = run
+    request = try run.request()
+    guard let planPath = request.job.planPath else {
+      throw RunError(
+        "\(run.path): trains nothing, so there is nothing to report; name a run of 'espalier distill'"
+          + " or 'finetune'")
+    }
+    plan = try GraftPlan.load(path: run.resolve(planPath))
+    var follower = RunFollower(run)
+    status = follower.poll()
+    history = follower.history
+    let list = "\(run.path)/skipped.txt"
+    if FileManager.default.fileExists(atPath: list) {
+      skipped = String(decoding: try AtomicFile.read(list, limit: 64 << 20), as: UTF8.self)
+        .split(separator: "\n").map(String.init)
+    } else {
+      skipped = []
+    }
+  }
+
+  /// The stage of grafting, 1 or 2.
+  package var stage: Int {
+    if case .finetune = request.job { 2 } else { 1 }
+  }
+
+  /// Whether a worker may still change what the run holds.
+  package var isAlive: Bool {
+    switch status.state {
+    case .queued, .running, .paused: true
+    case .done, .cancelled, .failed, .lost: false
+    }
+  }
+
+  /// Checkpoints that the training began with, later ones winning; none for fresh weights.
+  package var startWeights: [String] {
+    if case .finetune(_, let weights) = request.job { weights } else { [] }
+  }
+}
+
+extension Job {
+  /// The plan of a training, relative to its run directory; nil for other jobs.
+  fileprivate var planPath: String? {
+    switch self {
+    case .distill(let path), .finetune(let path, _): path
+    case .preview, .analyze: nil
+    }
+  }
+}

@@ -1,0 +1,157 @@
+import ArgumentParser
+import Checkpoints
+import Foundation
+import Reports
+import Runs
+
+/// `espalier report`: what trainings came to, as a page and as JSON.
+struct ReportCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "report",
+    abstract: "Measure trained grafts against their teachers and write a page on them.",
+    discussion: """
+      The page is one HTML file that needs nothing else. What is measured (the judge's agreement and \
+      Fréchet distance, sample grids, the time of a forward pass) is kept in the run as report.json and \
+      taken from there as long as the run's weights stay the same; the first report of a run takes a \
+      minute or more.
+      """)
+
+  @OptionGroup var selection: RunsSelection
+  @Option(help: "The HTML file to write.") var output: String?
+  @OptionGroup var drawing: MeasuringOptions
+  @Option(help: "Images of each sample grid, at most one of every class; 0 for no grids.")
+  var images = 10
+  @OptionGroup var format: OutputOptions
+
+  private struct Report: Encodable {
+    let runs: [Entry]
+    let comparison: [ComparisonRow]
+  }
+
+  private struct Entry: Encodable {
+    let run: RunReport
+    let plan: PlanSummary
+    let measurements: Measurements?
+    let messages: [String]
+  }
+
+  func validate() throws {
+    guard output != nil || format.json else {
+      throw ValidationError("there is nothing to write; give --output or --json")
+    }
+    guard (0...100).contains(images) else {
+      throw ValidationError("--images is \(images); give 0 to 100")
+    }
+  }
+
+  func run() throws {
+    if let output { try AtomicFile.requireDestination(output) }
+    let facts = try selection.facts()
+    let console = ProgressLine()
+    let runs = try facts.map { facts in
+      (
+        facts: facts,
+        measurements: try drawing.measure(
+          facts, Set(Measuring.Part.allCases), images: images, console)
+      )
+    }
+    console.finish()
+    if let output { try ReportPage(runs).write(to: output) }
+    if format.json {
+      let entries = runs.map { facts, measurements in
+        Entry(
+          run: RunReport(facts.run, facts.status), plan: PlanSummary(facts.plan),
+          measurements: measurements, messages: facts.history.messages)
+      }
+      try format.printJSON(Report(runs: entries, comparison: Comparison(runs).rows))
+    } else if let output {
+      print("\(output): \(runs.count == 1 ? "1 run" : "\(runs.count) runs")")
+    }
+  }
+}
+
+/// `espalier compare`: runs in a table.
+struct CompareCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "compare",
+    abstract:
+      "Print trained grafts beside each other, with the Pareto front of quality and cost marked.",
+    discussion: """
+      Shows what reports have measured before; --measure measures what is missing, without sample \
+      grids. On the front is what no other line beats in quality (Fréchet distance where both have one, \
+      otherwise the held-out loss of one stage) and cost (measured time over the teacher's where both \
+      have one, otherwise FLOPs).
+      """)
+
+  @OptionGroup var selection: RunsSelection
+  @Flag(help: "Measure agreement, Fréchet distance and time where they are missing.")
+  var measure = false
+  @OptionGroup var drawing: MeasuringOptions
+  @Flag(help: "Print the table in Markdown.") var markdown = false
+  @OptionGroup var format: OutputOptions
+
+  func validate() throws {
+    guard !markdown || !format.json else {
+      throw ValidationError("give either --markdown or --json, not both")
+    }
+    guard measure || drawing.isDefault else {
+      throw ValidationError("--samples and --steps need --measure")
+    }
+  }
+
+  func run() throws {
+    let console = ProgressLine()
+    let runs = try selection.facts().map { facts in
+      (
+        facts: facts,
+        measurements: measure
+          ? try drawing.measure(facts, [.judged, .speed], console)
+          : try Measurements.cached(facts.run)
+      )
+    }
+    console.finish()
+    let comparison = Comparison(runs)
+    if format.json { return try format.printJSON(comparison.rows) }
+    print(markdown ? comparison.markdown : comparison.text)
+  }
+}
+
+/// Several runs, by their ids or paths.
+struct RunsSelection: ParsableArguments {
+  @Argument(help: .init("Runs: ids, unique beginnings of them, or paths.", valueName: "run"))
+  var ids: [String]
+  @OptionGroup var runs: RunsOptions
+
+  /// What the runs have left, in the order that they were named.
+  func facts() throws -> [RunFacts] {
+    try ids.map { try RunFacts(try RunSelection.find($0, root: runs.root)) }
+  }
+}
+
+/// How much is drawn to be measured.
+struct MeasuringOptions: ParsableArguments {
+  @Option(help: "Images that the judge sees of each model (default: as measured before, else 100).")
+  var samples: Int?
+  @Option(help: "Denoising steps (default: as measured before, else 25).") var steps: Int?
+
+  /// Whether nothing is asked for.
+  var isDefault: Bool { samples == nil && steps == nil }
+
+  func validate() throws {
+    guard samples.map({ (10...1_000_000).contains($0) }) ?? true else {
+      throw ValidationError("--samples is \(samples ?? 0); give 10 to 1000000")
+    }
+    guard steps.map({ (1...1000).contains($0) }) ?? true else {
+      throw ValidationError("--steps is \(steps ?? 0); give 1 to 1000")
+    }
+  }
+
+  /// Measures parts of a run that are not known yet, with progress.
+  func measure(
+    _ facts: RunFacts, _ parts: Set<Measuring.Part>, images: Int = 0, _ console: ProgressLine
+  ) throws -> Measurements? {
+    try Measuring(facts, parts: parts, images: images) {
+      console.update("\(facts.request.name): \($0)")
+    }.measure(samples: samples, steps: steps)
+  }
+}

@@ -1,0 +1,81 @@
+import Checkpoints
+import Foundation
+import Plans
+import Reports
+import Runs
+import Testing
+
+/// The HTML page, held against what must and must not stand in it.
+@Suite struct PageTests {
+  private func page(_ runs: (facts: RunFacts, measurements: Measurements?)...) throws -> String {
+    try ReportPage(runs).html()
+  }
+
+  /// Every element that opens closes, in order; nothing points outside the file.
+  private func expectSound(_ html: String, at location: SourceLocation = #_sourceLocation) {
+    var open: [String] = []
+    var rest = html[...]
+    while let start = rest.firstIndex(of: "<"), let end = rest[start...].firstIndex(of: ">") {
+      let inside = rest[rest.index(after: start)..<end]
+      rest = rest[rest.index(after: end)...]
+      let name = String(inside.prefix { $0 != " " })
+      if name.hasPrefix("/") {
+        #expect(open.popLast() == String(name.dropFirst()), sourceLocation: location)
+      } else if !["!DOCTYPE", "meta", "img"].contains(name) {
+        open.append(name)
+      }
+    }
+    #expect(open.isEmpty, sourceLocation: location)
+    for outside in ["http:", "https:", "<script", "<link", "url(", "@import"] {
+      #expect(!html.contains(outside), "\(outside)", sourceLocation: location)
+    }
+  }
+
+  @Test func oneRun() throws {
+    let scratch = try Scratch()
+    let plan = scratch.plan("<b>\"odd\"</b> & co") {
+      $0.edits[SlotID(block: 3, slot: .mlp)] = OperatorSpec("mlp", ["expansion_ratio": 3])
+      $0.edits[SlotID(block: 1, slot: .attention)] = OperatorSpec("swa")
+      $0.parallel[BlockPair(first: 0)] = .projection
+    }
+    let facts = try scratch.run(plan, heldOut: 0.5, messages: ["take <care>\u{1B}[31m"])
+    let html = try page((facts, nil))
+    expectSound(html)
+    #expect(html.contains("&lt;b&gt;&quot;odd&quot;&lt;/b&gt; &amp; co"))
+    #expect(html.contains("take &lt;care&gt;\u{FFFD}[31m") && !html.contains("<care>"))
+    #expect(html.contains("∥ projection") && html.contains("class=\"cell edited\""))
+    // The mean, the pair and the MLP, each with both curves; one value is not finite.
+    #expect(html.components(separatedBy: "<svg").count == 4)
+    #expect(html.components(separatedBy: "<polyline class=\"held\"").count == 4)
+    #expect(html.contains("Not drawn: 1 not finite"))
+    #expect(html.contains("1.5 → 0.5") && html.contains("learning_rate"))
+    #expect(html.contains("the run has no checkpoint yet"))
+  }
+
+  @Test func measuredRunsWithImages() throws {
+    let scratch = try Scratch()
+    let first = try scratch.run(scratch.plan("first"), heldOut: 0.5)
+    var measured = try scratch.measure(first, distance: 2, ratio: 0.5)
+    measured.grids = [SampleGrid(role: .after, path: "samples/x.png")]
+    measured.gridLabels = ["disc"]
+    let picture = RGBImage(width: 3, height: 2, grey: 9)
+    try PNG.write(picture, to: first.run.resolve("samples/x.png"))
+    let second = try scratch.run(scratch.plan("second"), stage: 2, heldOut: 0.25)
+    let path = scratch.path + "/page.html"
+    try ReportPage([(first, measured), (second, nil)]).write(to: path)
+    let html = try String(contentsOfFile: path, encoding: .utf8)
+    expectSound(html)
+    let png = try Data(contentsOf: URL(fileURLWithPath: first.run.resolve("samples/x.png")))
+    #expect(html.contains("data:image/png;base64,\(png.base64EncodedString())"))
+    #expect(html.contains("alt=\"graft, after stage 1\"") && html.contains("height=\"2\""))
+    #expect(html.contains("tr class=\"front\""))
+    // Comparison first, then a section each.
+    let places = ["Comparison", "id=\"run-1\"", "id=\"run-2\""].map {
+      html.range(of: $0)?.lowerBound
+    }
+    #expect(
+      places.allSatisfy { $0 != nil }
+        && places.compactMap(\.self) == places.compactMap(\.self).sorted())
+    #expect(html.contains("two fresh sets") && html.contains("× 0.5"))
+  }
+}
