@@ -12,7 +12,7 @@ import struct
 import sys
 from pathlib import Path
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, TENSORS
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator, TENSORS
 from tensorboard.util import tensor_util
 
 
