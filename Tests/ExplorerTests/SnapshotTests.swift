@@ -104,6 +104,7 @@ import Explorer
         return state
       }
     ),
+    ("compare", { Samples.comparing($0) }),
     (
       "images",
       {

@@ -100,6 +100,11 @@ extension AppState {
       return reasonAgainstControl(selected, followed: false)
     case .cancel:
       return reasonAgainstControl(selected, followed: false)
+    case .mark:
+      guard let selected else { return "there is no run to mark" }
+      return selected.kind.isTraining ? nil : "only trainings can be compared"
+    case .compare:
+      return reasonAgainstComparing(in: pane)
     default:
       return nil
     }

@@ -37,13 +37,13 @@ package enum Command: String, CaseIterable, Sendable {
   case eraseLine = "erase-line"
   case cursorLeft = "cursor-left"
   case cursorRight = "cursor-right"
-  case complete
+  case complete, compare
 
   /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
   package var hasName: Bool {
     switch self {
     case .accept, .yes, .no, .next, .previous, .saveFirst, .erase, .delete, .eraseLine,
-      .cursorLeft, .cursorRight, .complete, .command, .escape:
+      .cursorLeft, .cursorRight, .complete, .compare, .command, .escape:
       false
     default: true
     }
@@ -78,6 +78,8 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case question
   /// The list of runs.
   case runs
+  /// Two runs beside each other.
+  case compare
   /// The preview over the whole screen.
   case images
   /// The table of keys.
@@ -92,6 +94,7 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .prompt: "Text line"
     case .question: "Question"
     case .runs: "Runs"
+    case .compare: "Comparison"
     case .images: "Large images"
     case .help: "Help"
     }
@@ -108,6 +111,7 @@ extension AppState {
     case .prompt: .prompt
     case .confirm: .question
     case .runs: .runs
+    case .compare: .compare
     case .images: .images
     case .help: .help
     }

@@ -4,7 +4,7 @@ extension KeyBinding {
   /// The table of keys: dispatch, the hint bar, the help page and the README all read this.
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
-    + runsBindings + imagesBindings + helpBindings
+    + runsBindings + compareBindings + imagesBindings + helpBindings
 
   private static func key(
     _ context: KeyContext, _ group: Group, _ keys: [Key], _ command: Command, _ summary: String,
@@ -142,10 +142,26 @@ extension KeyBinding {
     key(
       .runs, .list, [.enter], .accept, "load its plan and follow its losses",
       hint: hint("⏎", "open")),
+    key(
+      .runs, .list, [" "], .mark, "mark it for a comparison, or take the mark away",
+      hint: hint("Space", "mark")),
+    key(
+      .runs, .list, ["c"], .compare, "compare the marked runs, or the marked one and this",
+      hint: hint("c", "compare")),
     key(.runs, .list, ["p"], .pause, "pause or resume it", hint: hint("p", "pause")),
     key(.runs, .list, ["C"], .cancel, "cancel it", hint: hint("C", "cancel")),
     key(
       .runs, .list, [.escape, "q", "r"], .escape, "back",
+      hint: hint("Esc", "back")),
+  ]
+
+  private static let compareBindings: [KeyBinding] = [
+    key(
+      .compare, .list, ["t"], .series, "plot the held-out or the training losses",
+      hint: hint("t", "losses")),
+    key(.compare, .list, ["L"], .scale, "linear or logarithmic losses", hint: hint("L", "scale")),
+    key(
+      .compare, .list, [.escape, "q", "c"], .escape, "back to the list",
       hint: hint("Esc", "back")),
   ]
 

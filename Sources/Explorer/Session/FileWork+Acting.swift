@@ -12,6 +12,8 @@ extension FileWork {
       return [load(path)]
     case .openRun(let id, let adopt):
       return openRun(id, adopt: adopt)
+    case .readRuns(let ids):
+      return readRuns(ids)
     case .followRun(let id):
       watcher.follow(id, now: Date())
       return id.flatMap { id in watcher.history(id).map { [.historyRead(id: id, $0)] } } ?? []

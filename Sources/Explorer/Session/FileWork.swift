@@ -12,6 +12,8 @@ package final class FileWork: @unchecked Sendable {
   let executable: String
   let codeVersion: String
   var watcher: RunWatcher
+  /// What is read of runs that are being compared.
+  var compared: [String: RunFollower] = [:]
   var previews: [String: Int] = [:]
   var delivered: [String: Int] = [:]
   var analysisRun: String?

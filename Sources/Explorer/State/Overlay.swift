@@ -12,6 +12,8 @@ package enum Overlay: Equatable, Sendable {
   case confirm(Question)
   /// The list of runs.
   case runs(RunsPane)
+  /// Two runs beside each other.
+  case compare(ComparePane)
   /// The preview over the whole screen.
   case images
   /// The table of keys.
@@ -125,6 +127,8 @@ package enum Question: Equatable, Sendable {
 package struct RunsPane: Equatable, Sendable {
   /// The highlighted run, or nil when there is none.
   package var selection: String?
+  /// Runs marked for a comparison, at most two.
+  package var marked: [String] = []
 }
 
 /// The table of keys.

@@ -24,6 +24,8 @@ package enum Action: Equatable, Sendable {
   case runOpened(id: String, plan: GraftPlan, adopt: Bool)
   /// A run's plan could not be read.
   case runOpenFailed(String)
+  /// Runs were read for a comparison.
+  case runsRead([FocusedRun])
   /// The followed run's events were read.
   case historyRead(id: String, RunHistory)
   /// A distillation or finetuning was started.
@@ -71,6 +73,8 @@ package enum Effect: Equatable, Sendable {
   case loadPlan(path: String)
   /// Read a run's plan and follow its events from now on.
   case openRun(id: String, adopt: Bool)
+  /// Read the plans and events of some runs.
+  case readRuns(ids: [String])
   /// Follow the events of one run only; nil follows none.
   case followRun(id: String?)
   /// Make a run directory for a distillation or finetuning and start its worker; `weightsFrom` names the

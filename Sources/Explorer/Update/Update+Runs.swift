@@ -92,6 +92,10 @@ extension AppState {
       return selected.map { togglePause($0) } ?? []
     case .cancel:
       if let selected { overlays.append(.confirm(.cancelRun(id: selected.id))) }
+    case .mark:
+      if let selected { markRun(selected, in: pane) }
+    case .compare:
+      return [.readRuns(ids: runsToCompare(in: pane))]
     default:
       overlays.removeLast()
     }
@@ -108,6 +112,7 @@ extension AppState {
       runs.isScanned = true
       if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
       if let after = runs.focusRecord, let before, before != after.state { announce(after) }
+      return refreshComparison()
     case .runOpened(let id, let opened, let adopt):
       if adopt {
         document = PlanDocument(plan: opened)
@@ -117,6 +122,8 @@ extension AppState {
       if let old = runs.focus, old.id == id { focus.history = old.history }
       runs.focus = focus
       notice = .note("following \(runs.record(id)?.name ?? id)")
+    case .runsRead(let read):
+      receiveCompared(read)
     case .runOpenFailed(let reason), .controlFailed(let reason):
       notice = .failure(reason)
     case .historyRead(let id, let history):

@@ -21,7 +21,7 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .commanded(let command, let argument, let count):
     state.notice = nil
     return state.perform(command, argument: argument, count: count)
-  case .runsScanned, .runOpened, .runOpenFailed, .historyRead, .trainingStarted,
+  case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
     .trainingFailed, .controlFailed:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
@@ -124,6 +124,7 @@ extension AppState {
     case .prompt: return performInPrompt(command)
     case .question: return performInQuestion(command)
     case .runs: return performInRuns(command)
+    case .compare: return performInComparison(command)
     case .help: return performInHelp(command)
     }
   }
@@ -158,7 +159,7 @@ extension AppState {
     case .suspend: return [.suspend]
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .saveFirst, .erase, .delete, .eraseLine,
-      .cursorLeft, .cursorRight, .complete:
+      .cursorLeft, .cursorRight, .complete, .compare:
       return []
     }
   }

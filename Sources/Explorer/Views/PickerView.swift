@@ -324,7 +324,7 @@ struct RunsView {
       state: state,
       rect: Rect(
         column: inside.column, row: inside.row, columns: inside.columns, rows: inside.rows - 2),
-      selection: pane.selection
+      selection: pane.selection, marked: pane.marked
     ).draw(on: &frame)
     let hidden = state.runs.records.count - state.runs.listed.count
     let others = hidden == 0 ? "" : "   \(hidden) ended previews and analyses are not listed"

@@ -80,6 +80,8 @@ struct RunTable {
   let rect: Rect
   /// The highlighted run.
   let selection: String?
+  /// Runs marked for a comparison.
+  var marked: [String] = []
 
   func draw(on frame: inout Frame) {
     let listed = state.runs.listed
@@ -122,8 +124,10 @@ struct RunTable {
         (Format.age(state.now - record.createdAt), Theme.quiet),
       ], on: &frame, row: row)
     frame.write(
-      [(isFollowed ? "›" : " ", Theme.warning), (Self.mark(record), style)], column: rect.column,
-      row: row, maxColumns: 2)
+      [
+        (isFollowed ? "›" : " ", Theme.warning), (Self.mark(record), style),
+        (marked.contains(record.id) ? "•" : " ", Theme.strong),
+      ], column: rect.column, row: row, maxColumns: 3)
   }
 
   /// Writes name, state, steps, loss and age, the last three at the right edges of their columns.
