@@ -128,7 +128,7 @@ let package = Package(
     tests(
       "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators"],
       resources: [.copy("Snapshots")]),
-    tests("Jobs", ["Jobs", "Runs", "Plans"]),
+    tests("Jobs", ["Jobs", "Runs", "Plans", "Checkpoints"]),
     tests("Reports", ["Reports", "Grafting", "Operators", "Runs", "Plans", "Checkpoints"]),
     tests(
       "Espalier",

@@ -94,6 +94,24 @@ package enum AtomicFile {
     syncDirectory(of: path)
   }
 
+  /// Gives a file a second name in the same file system, in place of what had it; the content stays
+  /// under that name when the first one gets another.
+  ///
+  /// - Throws: `CheckpointError` for a missing file, a full disk, or one without hard links.
+  package static func link(_ path: String, as other: String) throws(CheckpointError) {
+    unlink(other)
+    guard Foundation.link(path, other) == 0 else {
+      switch errno {
+      case ENOENT: throw .reading(path, errno: ENOENT)
+      case EPERM, EOPNOTSUPP, EMLINK:
+        throw CheckpointError(
+          "\(other): the file system has no hard links, which keeping earlier checkpoints needs;"
+            + " set \"keep_last\" to 1 or choose another disk")
+      case let code: throw .writing(other, errno: code)
+      }
+    }
+  }
+
   /// The directory that holds `path`, "." for a bare file name.
   package static func directory(of path: String) -> String {
     guard let slash = path.lastIndex(of: "/") else { return "." }

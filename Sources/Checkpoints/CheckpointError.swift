@@ -7,10 +7,13 @@ import Foundation
 package struct CheckpointError: Error, CustomStringConvertible, Equatable {
   /// The whole sentence.
   package let message: String
+  /// Whether nothing but room on the disk was missing, so that a later try may succeed.
+  package let isDiskFull: Bool
 
   /// Makes an error from its sentence.
-  package init(_ message: String) {
+  package init(_ message: String, isDiskFull: Bool = false) {
     self.message = message
+    self.isDiskFull = isDiskFull
   }
 
   /// The sentence, so that `"\(error)"` prints it.
@@ -37,7 +40,8 @@ package struct CheckpointError: Error, CustomStringConvertible, Equatable {
     switch code {
     case ENOSPC, EDQUOT:
       return CheckpointError(
-        "\(path): the disk is full, nothing was written; free some space or choose another place")
+        "\(path): the disk is full, nothing was written; free some space or choose another place",
+        isDiskFull: true)
     case EFBIG:
       return CheckpointError(
         "\(path): larger than the file size limit allows, nothing was written; raise `ulimit -f`")

@@ -42,29 +42,21 @@ extension ActivationDistillation {
       ], to: path)
   }
 
-  /// Continues from a checkpoint of the same plan.
+  /// Continues from a checkpoint of the same plan, but perhaps with other learning rates.
   ///
   /// - Throws: `CheckpointError` if the file is no checkpoint of this plan and data.
   package func resume(from path: String) throws {
     let file = try SafetensorsFile(path: path)
     guard let saved = file.metadata["step"].flatMap(Int.init),
       let state = file.metadata["random"].flatMap(UInt64.init),
-      let text = file.metadata["sites"],
+      let text = file.metadata["sites"], let planText = file.metadata[DiTFile.planKey],
       let states = try? JSONDecoder().decode([GraftSite: SiteState].self, from: Data(text.utf8))
     else {
       throw CheckpointError(
         "\(path): no step, random state and sites in the metadata; expected a stage 1 checkpoint")
     }
-    guard file.metadata[DiTFile.planKey] == String(decoding: try graft.plan.json(), as: UTF8.self)
-    else {
-      throw CheckpointError(
-        "\(path): was written for another plan; start a run of the changed plan instead")
-    }
-    guard file.metadata["data"] == dataset.identity else {
-      throw CheckpointError(
-        "\(path): the training data have changed since it was written; restore them, or start a new"
-          + " run")
-    }
+    try graft.plan.requireContinuation(
+      of: planText, trainedOn: file.metadata["data"], now: dataset.identity, path: path)
     for (site, trainer) in trainers {
       let optimizer = trainer.optimizer
       func read(_ prefix: String, _ index: Int) throws -> Tensor {
@@ -85,5 +77,29 @@ extension ActivationDistillation {
     }
     step = saved
     random = RandomStream(state: state)
+  }
+}
+
+extension GraftPlan {
+  /// Refuses to go on from a checkpoint of another plan or other data.
+  ///
+  /// - Parameters:
+  ///   - text: The plan that the checkpoint holds.
+  ///   - saved: The identity of the data that it was trained on.
+  ///   - data: The identity of the data as they are.
+  ///   - path: The checkpoint's name.
+  /// - Throws: `CheckpointError`, and `PlanError` if the text is no plan.
+  func requireContinuation(
+    of text: String, trainedOn saved: String?, now data: String, path: String
+  ) throws {
+    guard continues(try GraftPlan.parse(text, file: "\(path) (embedded plan)")) else {
+      throw CheckpointError(
+        "\(path): was written for another plan; start a run of the changed plan instead")
+    }
+    guard saved == data else {
+      throw CheckpointError(
+        "\(path): the training data have changed since it was written; restore them, or start a new"
+          + " run")
+    }
   }
 }

@@ -23,6 +23,8 @@ package final class Finetuning {
   private var random: RandomStream
   /// Number of steps taken.
   package private(set) var step = 0
+  /// The lowest held-out loss of a kept model; nil when none is kept.
+  package private(set) var lowestHeldOutLoss: Double?
   /// The last batch, whose way through the model tells where a loss became infinite.
   private var lastBatch: DiffusionBatch?
 
@@ -135,6 +137,17 @@ package final class Finetuning {
     try trainer.saveAveragedModel(to: path, metadata: metadata)
   }
 
+  /// Writes the model as `saveModel` does if the plan keeps the best and no loss was lower.
+  ///
+  /// - Throws: `CheckpointError` if the file cannot be written; the loss then does not count.
+  package func keepBest(
+    _ loss: Double, at path: String, teacherMetadata: [String: String]
+  ) throws {
+    guard settings.keepsBest, loss < lowestHeldOutLoss ?? .infinity else { return }
+    try saveModel(to: path, teacherMetadata: teacherMetadata)
+    lowestHeldOutLoss = loss
+  }
+
   // MARK: - Checkpoints
 
   private static let kind = "stage 2 checkpoint"
@@ -146,6 +159,8 @@ package final class Finetuning {
     metadata["espalier_file"] = Self.kind
     metadata["step"] = String(step)
     metadata["random"] = String(random.state)
+    metadata["data"] = dataset.identity
+    metadata["lowest_held_out_loss"] = lowestHeldOutLoss.map { String($0) }
     metadata[DiTFile.planKey] = String(decoding: try plan.json(), as: UTF8.self)
     try SafetensorsWriter.write(
       trainer.checkpointItems() + frozen.map { TensorItem(name: "model.\($0.name)", $0.value) },
@@ -154,7 +169,7 @@ package final class Finetuning {
 
   /// Continues from a checkpoint of the same plan, whatever weights the graft started with.
   ///
-  /// - Throws: `CheckpointError` if the file is no checkpoint of this plan.
+  /// - Throws: `CheckpointError` if the file is no checkpoint of this plan and data.
   package func resume(from path: String) throws {
     let file = try SafetensorsFile(path: path)
     guard file.metadata["espalier_file"] == Self.kind, let text = file.metadata[DiTFile.planKey],
@@ -163,10 +178,8 @@ package final class Finetuning {
     else {
       throw CheckpointError("\(path): is no \(Self.kind); remove it to start anew")
     }
-    guard try GraftPlan.parse(text, file: "\(path) (embedded plan)") == plan else {
-      throw CheckpointError(
-        "\(path): was written for another plan; start a run of the changed plan instead")
-    }
+    try plan.requireContinuation(
+      of: text, trainedOn: file.metadata["data"], now: dataset.identity, path: path)
     try trainer.restore(from: file)
     // Frozen tensors may be the teacher's: replaced, not written to.
     for parameter in frozen {
@@ -174,6 +187,7 @@ package final class Finetuning {
         parameter.name, parameter.value.shape, .zeros)
     }
     step = saved
+    lowestHeldOutLoss = file.metadata["lowest_held_out_loss"].flatMap(Double.init)
     random = RandomStream(state: state)
   }
 

@@ -13,9 +13,7 @@ struct DistillJob {
   let planPath: String
 
   func perform() throws -> String {
-    let plan = try GraftPlan.load(path: context.run.resolve(planPath))
-    let files = try ModelFiles(plan.model.path)
-    try plan.check(against: try files.reference())
+    let (plan, files) = try context.plan(at: planPath)
     let settings = plan.stage1
     try context.emit(.started(pid: getpid(), totalSteps: settings.totalSteps))
     let data = try context.trainingData(
@@ -28,7 +26,9 @@ struct DistillJob {
     let training = DistillTraining(distillation: distillation)
     let loop = TrainingLoop(
       context: context, steps: settings.totalSteps, heldOutEvery: settings.heldOutEvery,
-      checkpointEvery: settings.checkpointEvery,
+      checkpoints: CheckpointPolicy(
+        every: settings.checkpointEvery, minutes: settings.checkpointMinutes,
+        keepLast: settings.keepLast),
       rate: ("stage1.learning_rate", settings.learningRate))
     try loop.run(training)
     if settings.keepsBest {
@@ -37,9 +37,12 @@ struct DistillJob {
       try context.emit(
         .message("kept the best weights of \(best.count) sites by their held-out losses"))
     }
-    try graft.saveOperators(to: "\(context.run.checkpointsPath)/operators.safetensors")
-    try graft.saveModel(
-      to: "\(context.run.checkpointsPath)/model.safetensors", teacherMetadata: try file.metadata())
+    let metadata = try file.metadata()
+    try context.whenRoom {
+      try graft.saveOperators(to: "\(context.run.checkpointsPath)/operators.safetensors")
+      try graft.saveModel(
+        to: "\(context.run.checkpointsPath)/model.safetensors", teacherMetadata: metadata)
+    }
     return "\(settings.totalSteps) steps; grafted model in checkpoints/model.safetensors"
   }
 
@@ -47,12 +50,14 @@ struct DistillJob {
   private func activations(of graft: Graft, _ dataset: LatentDataset) throws -> ActivationCache? {
     guard graft.plan.stage1.mode == .cached else { return nil }
     var throttle = Throttle()
-    return try ActivationCache(
-      graft: graft, dataset: dataset, folder: try ModelFiles.cacheDirectory()
-    ) { done, total in
-      try context.checkpoint(step: 0)
-      if throttle.isDue() {
-        try context.emit(.progress(done: done, total: total, label: "recording activations"))
+    return try context.whenRoom {
+      try ActivationCache(
+        graft: graft, dataset: dataset, folder: try ModelFiles.cacheDirectory()
+      ) { done, total in
+        try context.checkpoint(step: 0)
+        if throttle.isDue() {
+          try context.emit(.progress(done: done, total: total, label: "recording activations"))
+        }
       }
     }
   }
@@ -74,7 +79,9 @@ private final class DistillTraining: Training {
 
   func heldOut() -> TrainingLoss { TrainingLoss(sites: distillation.heldOutLosses()) }
 
-  func validate() -> TrainingLoss { TrainingLoss(sites: distillation.validate()) }
+  func validate(in folder: String) -> TrainingLoss {
+    TrainingLoss(sites: distillation.validate())
+  }
 
   func placeOfFailure() -> String? {
     losses.filter { !$0.value.isFinite }.keys.min().map(\.phrase)

@@ -8,16 +8,16 @@ import Runs
 /// Stage 2 of a plan in a run directory.
 ///
 /// Leaves `checkpoints/latest.safetensors` (from which it resumes) and, at every checkpoint,
-/// `checkpoints/model.safetensors`: the grafted model with its averaged weights and the plan embedded.
+/// `checkpoints/model.safetensors`: the grafted model with its averaged weights and the plan embedded;
+/// if the plan keeps the best, also `checkpoints/best.safetensors`, the model with the lowest held-out
+/// loss.
 struct FinetuneJob {
   let context: JobContext
   let planPath: String
   let weights: [String]
 
   func perform() throws -> String {
-    let plan = try GraftPlan.load(path: context.run.resolve(planPath))
-    let files = try ModelFiles(plan.model.path)
-    try plan.check(against: try files.reference())
+    let (plan, files) = try context.plan(at: planPath)
     let settings = plan.stage2
     try context.emit(.started(pid: getpid(), totalSteps: settings.steps))
     let data = try context.trainingData(
@@ -29,11 +29,16 @@ struct FinetuneJob {
       heldOut: data.heldOut)
     let loop = TrainingLoop(
       context: context, steps: settings.steps, heldOutEvery: settings.heldOutEvery,
-      checkpointEvery: settings.checkpointEvery,
+      checkpoints: CheckpointPolicy(
+        every: settings.checkpointEvery, minutes: settings.checkpointMinutes,
+        keepLast: settings.keepLast),
       rate: ("stage2.learning_rate", settings.learningRate))
     try loop.run(
       FinetuneTraining(finetuning: finetuning, teacherMetadata: try file.metadata()))
-    return "\(settings.steps) steps; finetuned model in checkpoints/model.safetensors"
+    let best = finetuning.lowestHeldOutLoss.map {
+      " (the best, with held-out loss \(String(format: "%.4g", $0)), in checkpoints/best.safetensors)"
+    }
+    return "\(settings.steps) steps; finetuned model in checkpoints/model.safetensors\(best ?? "")"
   }
 
   /// The graft with the weights that the run was given; a resumed run has its own.
@@ -42,6 +47,7 @@ struct FinetuneJob {
     if FileManager.default.fileExists(atPath: checkpoint) {
       return try Graft(fresh: plan, teacher: teacher)
     }
+    let weights = try weights.map(context.run.weightsPath)
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: weights)
     guard weights.isEmpty || plan.isEmpty || graft.untrained.count < plan.sites.count else {
       throw CheckpointError(
@@ -70,6 +76,13 @@ private struct FinetuneTraining: Training {
   }
 
   func heldOut() -> TrainingLoss { TrainingLoss(finetuning.heldOutLoss()) }
+
+  func validate(in folder: String) throws -> TrainingLoss {
+    let loss = finetuning.heldOutLoss()
+    try finetuning.keepBest(
+      loss, at: "\(folder)/best.safetensors", teacherMetadata: teacherMetadata)
+    return TrainingLoss(loss)
+  }
 
   func placeOfFailure() -> String? { finetuning.firstNonFinitePlace() ?? "the gradient" }
 

@@ -5,6 +5,24 @@ import Plans
 import Runs
 
 extension JobContext {
+  /// The run's plan and the model that it is for.
+  ///
+  /// - Throws: `PlanError` for a plan that cannot be read, `RunError` if the model's weights are others
+  ///   than when the run was made, `CheckpointError` if there is no such model.
+  func plan(at path: String) throws -> (GraftPlan, ModelFiles) {
+    let plan = try GraftPlan.load(path: run.resolve(path))
+    let files = try ModelFiles(plan.model.path)
+    let actual = try files.reference()
+    guard plan.model.contentHash == actual.contentHash else {
+      throw RunError(
+        "\(files.modelPath): its weights have changed since the run was made, its hash was"
+          + " \(plan.model.contentHash.prefix(12)) and is \(actual.contentHash.prefix(12)); restore the"
+          + " file, or start a new run of a plan for these weights")
+    }
+    try plan.check(against: actual)
+    return (plan, files)
+  }
+
   /// Opens what a plan is trained on, with progress events; tells of images that are left out.
   ///
   /// - Parameters:
@@ -18,14 +36,16 @@ extension JobContext {
     _ settings: DataSettings?, for files: ModelFiles, samples: Int, heldOut: Int
   ) throws -> TrainingData {
     var throttle = Throttle()
-    let data = try TrainingData(settings, for: files, samples: samples, heldOut: heldOut) {
-      done, total, label in
-      try checkpoint(step: 0)
-      if throttle.isDue() { try emit(.progress(done: done, total: total, label: label)) }
+    let data = try whenRoom {
+      try TrainingData(settings, for: files, samples: samples, heldOut: heldOut) {
+        done, total, label in
+        try checkpoint(step: 0)
+        if throttle.isDue() { try emit(.progress(done: done, total: total, label: label)) }
+      }
     }
     if !data.skipped.isEmpty {
       let list = data.skipped.joined(separator: "\n") + "\n"
-      try AtomicFile.write(Data(list.utf8), to: "\(run.path)/skipped.txt")
+      try whenRoom { try AtomicFile.write(Data(list.utf8), to: "\(run.path)/skipped.txt") }
       try emit(
         .message("\(data.skipped.count) images cannot be read and are left out, see skipped.txt"))
     }

@@ -1,3 +1,4 @@
+import Checkpoints
 import Dispatch
 import Foundation
 import Runs
@@ -7,6 +8,8 @@ import Synchronization
 package enum JobInterruption: Error {
   /// A cancel request or a termination signal.
   case cancelled
+  /// The time that the worker was given has passed.
+  case timedOut
 }
 
 /// A worker's connection to its run directory: events out, requests in.
@@ -15,21 +18,29 @@ package final class JobContext: Sendable {
   private let state = Mutex(Progress())
   /// The same events for TensorBoard, of a training.
   private let tensorBoard: TensorBoardLog?
+  /// Seconds between two tries to write to a full disk.
+  private let roomInterval: TimeInterval
 
   private struct Progress {
     var step = 0
     var controlOffset: UInt64 = 0
     var isCancelled = false
     var isPaused = false
+    var lacksRoom = false
+    var deadline: ContinuousClock.Instant?
   }
 
   /// Opens the context; a run that was started before skips the requests made for its last worker.
-  package init(run: RunDirectory) {
+  package init(run: RunDirectory, roomInterval: TimeInterval = 3) {
     self.run = run
     tensorBoard = (try? run.request())?.job.isTraining == true ? TensorBoardLog(run: run) : nil
+    self.roomInterval = roomInterval
     var (events, controls): (UInt64, UInt64) = (0, 0)
     let wasStarted = run.readEvents(after: &events).contains {
-      if case .started = $0.kind { true } else { false }
+      switch $0.kind {
+      case .started, .finished: true
+      default: false
+      }
     }
     guard wasStarted else { return }
     _ = run.readControls(after: &controls)
@@ -37,36 +48,82 @@ package final class JobContext: Sendable {
     state.withLock { $0.controlOffset = start }
   }
 
-  /// Appends an event to the log and, where it has something to plot, to the one for TensorBoard.
+  /// Appends an event to the log and, where it has something to plot, to the one for TensorBoard, when
+  /// there is room for it on the disk.
   ///
-  /// - Throws: `RunError` if it cannot be written.
+  /// - Throws: `RunError` if it cannot be written, `JobInterruption` while it waits for room.
   package func emit(_ kind: EventKind) throws {
     let event = Event(kind)
-    try tensorBoard?.add(event)
-    try run.append(event)
+    try whenRoom { try tensorBoard?.add(event) }
+    try whenRoom { try run.append(event) }
+  }
+
+  /// Says that the worker lives; what room is left on a full disk is kept for its last words.
+  func emitHeartbeat() {
+    let (step, lacksRoom) = state.withLock { ($0.step, $0.lacksRoom) }
+    if !lacksRoom { try? run.append(Event(.heartbeat(step: step))) }
   }
 
   /// Asks the job to stop at its next step, as a signal does.
   package func cancel() { state.withLock { $0.isCancelled = true } }
 
+  /// Gives the job some seconds from now on, after which it stops at its next step.
+  package func limit(to seconds: Double) {
+    state.withLock { $0.deadline = .now + .seconds(seconds) }
+  }
+
+  /// Does something that writes files; while the disk is full, pauses the run and tries again.
+  ///
+  /// - Parameter body: May be called many times; what fails must leave things as they were.
+  /// - Throws: What `body` throws for any other reason, `JobInterruption` while it waits.
+  package func whenRoom<Result>(_ body: () throws -> Result) throws -> Result {
+    var isAnnounced = false
+    while true {
+      do {
+        let result = try body()
+        guard isAnnounced else { return result }
+        state.withLock { $0.lacksRoom = false }
+        run.reserveRoomForLastWords()
+        try? run.append(Event(.resumed(step: step)))
+        return result
+      } catch let error where Self.isDiskFull(error) {
+        state.withLock { $0.lacksRoom = true }
+        run.releaseRoomForLastWords()
+        if !isAnnounced {
+          try? run.append(Event(.paused(step: step, reason: "disk full")))
+          isAnnounced = true
+        }
+        let end = ContinuousClock.now + .seconds(roomInterval)
+        repeat {
+          if let interruption = poll(step: step).interruption { throw interruption }
+          Thread.sleep(forTimeInterval: 0.02)
+        } while ContinuousClock.now < end
+      }
+    }
+  }
+
+  private static func isDiskFull(_ error: any Error) -> Bool {
+    (error as? CheckpointError)?.isDiskFull ?? (error as? RunError)?.isDiskFull ?? false
+  }
+
   /// To be called between steps: notes the step, waits while paused.
   ///
-  /// - Throws: `JobInterruption.cancelled` after a cancel request.
+  /// - Throws: `JobInterruption` after a cancel request or the end of the job's time.
   package func checkpoint(step: Int) throws {
-    let wasPaused = poll(step: step)
-    if wasPaused.cancelled { throw JobInterruption.cancelled }
-    guard wasPaused.paused else { return }
+    let first = poll(step: step)
+    if let interruption = first.interruption { throw interruption }
+    guard first.paused else { return }
     try emit(.paused(step: step))
     while true {
       Thread.sleep(forTimeInterval: 0.05)
       let now = poll(step: step)
-      if now.cancelled { throw JobInterruption.cancelled }
+      if let interruption = now.interruption { throw interruption }
       if !now.paused { break }
     }
     try emit(.resumed(step: step))
   }
 
-  private func poll(step: Int) -> (paused: Bool, cancelled: Bool) {
+  private func poll(step: Int) -> (paused: Bool, interruption: JobInterruption?) {
     state.withLock { state in
       state.step = step
       for control in run.readControls(after: &state.controlOffset) {
@@ -76,7 +133,9 @@ package final class JobContext: Sendable {
         case .cancel: state.isCancelled = true
         }
       }
-      return (state.isPaused, state.isCancelled)
+      if state.isCancelled { return (state.isPaused, .cancelled) }
+      let isLate = state.deadline.map { $0 <= .now } ?? false
+      return (state.isPaused, isLate ? .timedOut : nil)
     }
   }
 

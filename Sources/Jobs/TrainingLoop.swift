@@ -1,3 +1,5 @@
+import Checkpoints
+import Dispatch
 import Foundation
 import Plans
 import Runs
@@ -13,8 +15,9 @@ package protocol Training {
   /// The losses on samples that are never trained on.
   func heldOut() -> TrainingLoss
 
-  /// The same, and takes them into account: for rates that wait for plateaus, and the best weights.
-  func validate() -> TrainingLoss
+  /// The same, and takes them into account: for rates that wait for plateaus, and the best weights,
+  /// which may be written into a folder.
+  func validate(in folder: String) throws -> TrainingLoss
 
   /// Where the last step's loss stopped being finite, if that can be told.
   func placeOfFailure() -> String?
@@ -28,7 +31,51 @@ package protocol Training {
 
 extension Training {
   /// Measures alone.
-  package func validate() -> TrainingLoss { heldOut() }
+  package func validate(in folder: String) throws -> TrainingLoss { heldOut() }
+}
+
+/// When checkpoints are written, and which are kept.
+package struct CheckpointPolicy: Sendable {
+  /// Steps between two checkpoints.
+  private let steps: Int
+  /// Seconds after which there is a checkpoint in any case; nil counts steps alone.
+  private let seconds: Double?
+  /// Checkpoints that are kept.
+  private let keepLast: Int
+
+  /// The newest checkpoint, relative to the run directory.
+  static let latest = "checkpoints/latest.safetensors"
+
+  /// Makes a policy; `minutes` 0 counts steps alone.
+  package init(every steps: Int, minutes: Double = 0, keepLast: Int = 1) {
+    self.steps = steps
+    seconds = minutes > 0 ? minutes * 60 : nil
+    self.keepLast = keepLast
+  }
+
+  /// Whether a checkpoint is due after a step, some seconds after the last one.
+  func isDue(after step: Int, seconds elapsed: Double) -> Bool {
+    step % steps == 0 || elapsed >= seconds ?? .infinity
+  }
+
+  /// Keeps the newest checkpoint under the name of its step, `step-N.safetensors`, and removes those
+  /// that are one too many once there is a newer one.
+  ///
+  /// - Throws: `CheckpointError` when the second name cannot be given.
+  func makePlace(after step: Int, in run: RunDirectory) throws {
+    let folder = run.checkpointsPath
+    func path(_ step: Int) -> String { "\(folder)/step-\(step).safetensors" }
+    if keepLast > 1 { try AtomicFile.link("\(run.path)/\(Self.latest)", as: path(step)) }
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+    let kept = names.compactMap { name in
+      Int(name.dropFirst("step-".count).dropLast(".safetensors".count))
+        .flatMap { path($0) == "\(folder)/\(name)" ? $0 : nil }
+    }
+    // Later ones belong to steps that the run has gone back behind.
+    let surplus =
+      kept.filter { $0 > step } + kept.filter { $0 <= step }.sorted().dropLast(keepLast - 1)
+    for step in surplus { try? FileManager.default.removeItem(atPath: path(step)) }
+  }
 }
 
 /// A loss and, where the sites of a plan have losses of their own, those.
@@ -52,11 +99,16 @@ package struct TrainingLoss {
 /// Takes a training to its last step in a run directory: events, checkpoints, pause and cancellation.
 package struct TrainingLoop {
   private let context: JobContext
-  private let steps, heldOutEvery, checkpointEvery: Int
+  private let steps, heldOutEvery: Int
+  private let checkpoints: CheckpointPolicy
   private let rate: (key: String, value: Double)
+  private let clock: () -> Double
 
-  /// The checkpoint, relative to the run directory.
-  private static let checkpoint = "checkpoints/latest.safetensors"
+  /// The last checkpoint: the step after which it was written, and when.
+  private struct Saved {
+    var step: Int?
+    var time: Double
+  }
 
   /// Makes a loop.
   ///
@@ -64,41 +116,44 @@ package struct TrainingLoop {
   ///   - context: The run.
   ///   - steps: Steps in all.
   ///   - heldOutEvery: Steps between two measurements of the held-out loss.
-  ///   - checkpointEvery: Steps between two checkpoints.
+  ///   - checkpoints: When checkpoints are written, and which are kept.
   ///   - rate: The plan's highest learning rate with its key, for advice.
+  ///   - clock: Seconds that only grow.
   package init(
-    context: JobContext, steps: Int, heldOutEvery: Int, checkpointEvery: Int,
-    rate: (key: String, value: Double)
+    context: JobContext, steps: Int, heldOutEvery: Int, checkpoints: CheckpointPolicy,
+    rate: (key: String, value: Double),
+    clock: @escaping () -> Double = { Double(DispatchTime.now().uptimeNanoseconds) / 1e9 }
   ) {
     self.context = context
-    (self.steps, self.heldOutEvery, self.checkpointEvery) = (steps, heldOutEvery, checkpointEvery)
+    (self.steps, self.heldOutEvery, self.checkpoints) = (steps, heldOutEvery, checkpoints)
     self.rate = rate
+    self.clock = clock
   }
 
   /// Trains from the last checkpoint, or from the start, to the end, and saves.
   ///
-  /// - Throws: `JobInterruption.cancelled`, after a checkpoint; `RunError` when a loss is not finite,
-  ///   without one.
+  /// - Throws: `JobInterruption`, after a checkpoint if there is room for it; `RunError` when a loss is
+  ///   not finite, without one.
   package func run(_ training: some Training) throws {
-    let path = "\(context.run.path)/\(Self.checkpoint)"
-    var saved: Int?
+    let path = "\(context.run.path)/\(CheckpointPolicy.latest)"
+    var saved = Saved(step: nil, time: clock())
     if FileManager.default.fileExists(atPath: path) {
       try training.resume(from: path)
-      saved = training.step
+      saved.step = training.step
       try context.emit(.message("resumed at step \(training.step) from its last checkpoint"))
     } else {
       try measure(training)
     }
     do {
       try advance(training, &saved)
-    } catch JobInterruption.cancelled {
+    } catch let interruption as JobInterruption {
       try save(training, &saved)
-      throw JobInterruption.cancelled
+      throw interruption
     }
     try save(training, &saved)
   }
 
-  private func advance(_ training: some Training, _ saved: inout Int?) throws {
+  private func advance(_ training: some Training, _ saved: inout Saved) throws {
     var throttle = Throttle()
     var speed = StepRate()
     while training.step < steps {
@@ -107,7 +162,7 @@ package struct TrainingLoop {
       let loss = training.takeStep()
       speed.end()
       let step = training.step
-      guard loss.whole.isFinite else { throw failure(training, saved: saved) }
+      guard loss.whole.isFinite else { throw failure(training, saved: saved.step) }
       if throttle.isDue() || step == steps {
         let perSecond = speed.perSecond
         try context.emit(
@@ -116,9 +171,12 @@ package struct TrainingLoop {
             secondsLeft: Double(steps - step) / max(perSecond, 1e-9)))
       }
       if step % heldOutEvery == 0 || step == steps {
-        try report(training.validate(), step: step)
+        let folder = context.run.checkpointsPath
+        try report(try context.whenRoom { try training.validate(in: folder) }, step: step)
       }
-      if step % checkpointEvery == 0 { try save(training, &saved) }
+      if checkpoints.isDue(after: step, seconds: clock() - saved.time) {
+        try save(training, &saved)
+      }
     }
   }
 
@@ -132,21 +190,26 @@ package struct TrainingLoop {
       .heldOut(step: step, loss: loss.sites.isEmpty ? loss.whole : nil, losses: loss.sites))
   }
 
-  private func save(_ training: some Training, _ saved: inout Int?) throws {
-    try training.save(in: context.run.checkpointsPath)
-    saved = training.step
-    try context.emit(.checkpointed(step: training.step, path: Self.checkpoint))
+  private func save(_ training: some Training, _ saved: inout Saved) throws {
+    let (step, before) = (training.step, saved.step)
+    try context.whenRoom {
+      if let before, before < step { try checkpoints.makePlace(after: before, in: context.run) }
+      try training.save(in: context.run.checkpointsPath)
+    }
+    saved = Saved(step: step, time: clock())
+    try context.emit(.checkpointed(step: step, path: CheckpointPolicy.latest))
   }
 
   /// Says at which step and where the loss stopped being finite, and what is left of the run.
   private func failure(_ training: some Training, saved: Int?) -> RunError {
     let place = training.placeOfFailure().map { ", first in \($0)" } ?? ""
     let kept =
-      saved.map { "the last good checkpoint is \(Self.checkpoint) of step \($0)" }
+      saved.map { "the last good checkpoint is \(CheckpointPolicy.latest) of step \($0)" }
       ?? "there is no checkpoint yet"
     return RunError(
-      "\(context.run.path): step \(training.step): the loss is not finite\(place); \(kept); start a"
-        + " run with a lower \(rate.key) than \(numberText(rate.value))")
+      "\(context.run.path): step \(training.step): the loss is not finite\(place); \(kept); go on"
+        + " from there with half the \(rate.key) of \(numberText(rate.value)) by"
+        + " 'espalier runs retry \(context.run.id) --rate-factor 0.5'")
   }
 }
 

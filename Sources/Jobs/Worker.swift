@@ -19,6 +19,8 @@ package enum Worker {
     } catch {
       return fail("\(error)")
     }
+    // Cancelled while this process was being started.
+    if run.isWithdrawn { return 0 }
     removeLeftovers(of: run)
     signal(SIGPIPE, SIG_IGN)
     signal(SIGHUP, SIG_IGN)
@@ -33,7 +35,7 @@ package enum Worker {
     }
     let heartbeat = DispatchSource.makeTimerSource(queue: .global())
     heartbeat.schedule(deadline: .now() + 1, repeating: 1)
-    heartbeat.setEventHandler { try? context.emit(.heartbeat(step: context.step)) }
+    heartbeat.setEventHandler { context.emitHeartbeat() }
     heartbeat.resume()
     defer {
       heartbeat.cancel()
@@ -44,6 +46,7 @@ package enum Worker {
     print("BLAS core \(Gemm.coreName), \(Parallel.threads) threads")
     do {
       let request = try run.request()
+      if let seconds = request.timeout { context.limit(to: seconds) }
       let text: String
       switch request.job {
       case .distill(let planPath):
@@ -54,14 +57,29 @@ package enum Worker {
       case .analyze(let analyze): text = try AnalyzeJob(context: context).perform(analyze)
       }
       try context.emit(.finished(outcome: .done, text: text))
-      return 0
-    } catch JobInterruption.cancelled {
-      try? context.emit(.finished(outcome: .cancelled, text: "cancelled at step \(context.step)"))
+      heartbeat.cancel()
+      run.performHook(outcome: RunOutcome.done.rawValue)
       return 0
     } catch {
+      heartbeat.cancel()
       run.releaseRoomForLastWords()
-      try? context.emit(.finished(outcome: .failed, text: "\(error)"))
-      return fail("\(error)")
+      let (outcome, text) = ending(error, context)
+      try? run.finish(outcome, text)
+      return outcome == .cancelled ? 0 : fail(text)
+    }
+  }
+
+  /// What a job that ended by an error has come to.
+  private static func ending(_ error: any Error, _ context: JobContext) -> (RunOutcome, String) {
+    switch error {
+    case JobInterruption.cancelled: return (.cancelled, "cancelled at step \(context.step)")
+    case JobInterruption.timedOut:
+      return (
+        .failed,
+        "\(context.run.path): its time was up at step \(context.step); 'espalier runs retry"
+          + " \(context.run.id)' goes on from the last checkpoint"
+      )
+    default: return (.failed, "\(error)")
     }
   }
 

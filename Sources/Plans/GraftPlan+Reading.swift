@@ -219,6 +219,9 @@ extension PlanReader {
     settings.keepsBest = try boolean("keep_best", in: section, or: settings.keepsBest)
     settings.checkpointEvery = try integer(
       "checkpoint_every", in: section, or: settings.checkpointEvery)
+    settings.checkpointMinutes = try number(
+      "checkpoint_minutes", in: section, or: settings.checkpointMinutes)
+    settings.keepLast = try integer("keep_last", in: section, or: settings.keepLast)
     settings.attentionLoss = try choice("attention_loss", in: section, or: settings.attentionLoss)
     settings.mlpLoss = try choice("mlp_loss", in: section, or: settings.mlpLoss)
     settings.huberDelta = try number("huber_delta", in: section, or: settings.huberDelta)
@@ -290,8 +293,12 @@ extension PlanReader {
     settings.heldOutEvery = try integer("held_out_every", in: section, or: settings.heldOutEvery)
     settings.heldOutSamples = try integer(
       "held_out_samples", in: section, or: settings.heldOutSamples)
+    settings.keepsBest = try boolean("keep_best", in: section, or: settings.keepsBest)
     settings.checkpointEvery = try integer(
       "checkpoint_every", in: section, or: settings.checkpointEvery)
+    settings.checkpointMinutes = try number(
+      "checkpoint_minutes", in: section, or: settings.checkpointMinutes)
+    settings.keepLast = try integer("keep_last", in: section, or: settings.keepLast)
     settings.distillationWeight = try number(
       "distillation_weight", in: section, or: settings.distillationWeight)
     settings.trained = try choice("trained", in: section, or: settings.trained)

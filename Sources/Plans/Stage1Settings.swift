@@ -95,6 +95,10 @@ package struct Stage1Settings: Codable, Equatable, Sendable {
   package var keepsBest = false
   /// Steps between two checkpoints.
   package var checkpointEvery = 100
+  /// Minutes after which there is a checkpoint in any case; 0 counts steps alone.
+  package var checkpointMinutes = 10.0
+  /// Checkpoints that are kept, the newest with those before it.
+  package var keepLast = 1
   /// Loss of replaced sequence mixers.
   package var attentionLoss = RegressionLoss.l1
   /// Loss of replaced channel mixers.

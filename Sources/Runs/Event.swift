@@ -36,8 +36,8 @@ package enum EventKind: Equatable, Sendable {
   case heldOut(step: Int, loss: Double? = nil, losses: [GraftSite: Double])
   /// A checkpoint is on disk; the path is relative to the run directory.
   case checkpointed(step: Int, path: String)
-  /// The worker waits.
-  case paused(step: Int)
+  /// The worker waits: because somebody asked, or for the reason given.
+  case paused(step: Int, reason: String? = nil)
   /// The worker goes on.
   case resumed(step: Int)
   /// Progress of something that is no training.
@@ -75,6 +75,7 @@ extension Event: Codable {
     case version = "v"
     case time = "t"
     case kind, pid, step, total, loss, losses, rate, path, done, label, role, seed, text, outcome
+    case reason
     case totalSteps = "total_steps"
     case secondsLeft = "seconds_left"
     case classLabel = "class_label"
@@ -123,7 +124,10 @@ extension Event: Codable {
         step: try integer(.step), loss: try container.decodeIfPresent(Double.self, forKey: .loss),
         losses: try losses())
     case .checkpointed: return .checkpointed(step: try integer(.step), path: try text(.path))
-    case .paused: return .paused(step: try integer(.step))
+    case .paused:
+      return .paused(
+        step: try integer(.step),
+        reason: try container.decodeIfPresent(String.self, forKey: .reason))
     case .resumed: return .resumed(step: try integer(.step))
     case .progress:
       return .progress(
@@ -170,9 +174,10 @@ extension Event: Codable {
       try container.encode(Name.checkpointed, forKey: .kind)
       try container.encode(step, forKey: .step)
       try container.encode(path, forKey: .path)
-    case .paused(let step):
+    case .paused(let step, let reason):
       try container.encode(Name.paused, forKey: .kind)
       try container.encode(step, forKey: .step)
+      try container.encodeIfPresent(reason, forKey: .reason)
     case .resumed(let step):
       try container.encode(Name.resumed, forKey: .kind)
       try container.encode(step, forKey: .step)

@@ -4,8 +4,9 @@ import Foundation
 package enum Job: Equatable, Sendable {
   /// Stage 1 of the plan in the run directory; `planPath` is relative to that directory.
   case distill(planPath: String)
-  /// Stage 2 of the plan in the run directory, from the weights of checkpoints, later ones winning;
-  /// slots that none of them trained start fresh.
+  /// Stage 2 of the plan in the run directory, from weights, later ones winning; slots that none of them
+  /// trained start fresh. Each is the path of a checkpoint, or the id of a run beside this one, whose
+  /// weights are looked for when the worker begins.
   case finetune(planPath: String, weights: [String])
   /// Images of teacher and graft from the same noise.
   case preview(PreviewRequest)
@@ -27,6 +28,16 @@ package enum Job: Equatable, Sendable {
     case .finetune: "finetune"
     case .preview: "preview"
     case .analyze: "analyze"
+    }
+  }
+}
+
+extension Job {
+  /// Whether it trains a plan; such runs take turns in the queue.
+  package var isTraining: Bool {
+    switch self {
+    case .distill, .finetune: true
+    case .preview, .analyze: false
     }
   }
 }
@@ -155,11 +166,18 @@ package struct JobRequest: Codable, Equatable, Sendable {
   package var seed: UInt64
   /// The SHA-256 digest of the model's weights.
   package var modelHash: String
+  /// The run's place in the queue; nil for one that was started at once.
+  package var queue: QueuePlace?
+  /// Seconds that each worker of the run may take; nil for as long as it needs.
+  package var timeout: Double?
+  /// A command for `/bin/sh -c` after the run's end, however it ends.
+  package var onDone: String?
 
   /// Describes a run.
   package init(
     job: Job, name: String, createdAt: Double = Date().timeIntervalSince1970,
-    codeVersion: String, seed: UInt64 = 0, modelHash: String
+    codeVersion: String, seed: UInt64 = 0, modelHash: String, queue: QueuePlace? = nil,
+    timeout: Double? = nil, onDone: String? = nil
   ) {
     self.version = Self.formatVersion
     self.job = job
@@ -168,6 +186,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     self.codeVersion = codeVersion
     self.seed = seed
     self.modelHash = modelHash
+    (self.queue, self.timeout, self.onDone) = (queue, timeout, onDone)
   }
 
   private enum CodingKeys: String, CodingKey {
@@ -177,5 +196,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     case codeVersion = "code_version"
     case seed
     case modelHash = "model_hash"
+    case queue, timeout
+    case onDone = "on_done"
   }
 }

@@ -76,7 +76,8 @@ struct LineLog {
     case ENOENT, ENOTDIR:
       RunError("\(path): the run directory is gone; start the run again")
     case ENOSPC, EDQUOT:
-      RunError("\(path): the disk is full, the record was not written; free some space")
+      RunError(
+        "\(path): the disk is full, the record was not written; free some space", isDiskFull: true)
     case EFBIG:
       RunError("\(path): the file size limit is reached; raise `ulimit -f`")
     case EACCES, EPERM, EROFS:

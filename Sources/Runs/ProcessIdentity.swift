@@ -21,13 +21,29 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
 
   /// The identity of a living process, or `nil` when there is none with that number.
   package init?(pid: Int32) {
-    guard let found = Self.startTime(of: pid), let boot = Self.boot else { return nil }
+    guard let found = Self.stat(of: pid)?.startTime, let boot = Self.boot else { return nil }
     self.init(pid: pid, startTime: found, bootID: boot)
   }
 
   /// Whether this very process still lives; one that only waits to be reaped does not.
   package var isAlive: Bool {
     ProcessIdentity(pid: pid) == self
+  }
+
+  /// Whether it lives and is stopped, by SIGSTOP or the like.
+  package var isStopped: Bool { isAlive && Self.stat(of: pid)?.state == "T" }
+
+  /// Sends a signal to the process and all of its group if it leads one, as workers do.
+  ///
+  /// - Throws: `RunError` when the process is gone or belongs to somebody else.
+  package func signal(_ number: Int32) throws {
+    let group = getpgid(pid) == pid
+    guard isAlive, kill(group ? -pid : pid, number) == 0 else {
+      throw RunError(
+        "process \(pid): cannot be signalled"
+          + " (\(isAlive ? String(cString: strerror(errno)) : "it has ended"));"
+          + " look again with 'espalier runs'")
+    }
   }
 
   private enum CodingKeys: String, CodingKey {
@@ -40,14 +56,15 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
     text("/proc/sys/kernel/random/boot_id")?.trimmingCharacters(in: .whitespacesAndNewlines)
   }
 
-  /// Field 22 of the status line; fields are counted from behind the name, which may hold anything.
-  private static func startTime(of pid: Int32) -> UInt64? {
+  /// Fields 3 and 22 of the status line; fields are counted from behind the name, which may hold
+  /// anything.
+  private static func stat(of pid: Int32) -> (state: Substring, startTime: UInt64)? {
     guard pid > 0, let line = text("/proc/\(pid)/stat"), let name = line.lastIndex(of: ")") else {
       return nil
     }
     let fields = line[line.index(after: name)...].split(separator: " ")
     guard fields.count > 19, fields[0] != "Z", fields[0] != "X" else { return nil }
-    return UInt64(fields[19])
+    return UInt64(fields[19]).map { (fields[0], $0) }
   }
 
   /// A file of `/proc`, which states no size.

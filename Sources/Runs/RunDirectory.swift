@@ -19,6 +19,8 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     String(path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...])
   }
 
+  /// The directory of all runs beside it.
+  package var root: String { AtomicFile.directory(of: path) }
   /// The plan of a distillation.
   package var planPath: String { "\(path)/plan.json" }
   /// The job and its settings.
@@ -43,6 +45,14 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   /// The path of a file that a request names, relative to the run or absolute.
   package func resolve(_ name: String) -> String {
     name.hasPrefix("/") ? name : "\(path)/\(name)"
+  }
+
+  /// The file that an entry of a job's `weights` names.
+  ///
+  /// - Throws: `RunError` if it is the id of a run that is gone or has no weights.
+  package func weightsPath(_ name: String) throws -> String {
+    if name.contains("/") { return name }
+    return try RunDirectory.open("\(root)/\(name)").trainedWeights()
   }
 
   /// The file with the newest weights that a training has left: operators of a distillation, the whole
@@ -245,6 +255,31 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     return String(
       String.UnicodeScalarView(
         text.unicodeScalars.filter { $0 == "\n" || $0.properties.generalCategory != .control }))
+  }
+
+  /// The bytes that its files take on the disk.
+  package func size() -> Int {
+    let names = FileManager.default.enumerator(atPath: path)?.compactMap { $0 as? String } ?? []
+    return names.reduce(0) { sum, name in
+      var status = stat()
+      return lstat("\(path)/\(name)", &status) == 0 ? sum + Int(status.st_blocks) * 512 : sum
+    }
+  }
+
+  /// Removes the directory with all that is in it; from the first moment on it is no run any more.
+  ///
+  /// - Throws: `RunError` when it cannot be removed.
+  package func remove() throws {
+    let doomed = "\(root)/.\(id).removed"
+    guard rename(path, doomed) == 0 else {
+      throw RunError(
+        "\(path): cannot be removed (\(String(cString: strerror(errno)))); check its permissions")
+    }
+    do {
+      try FileManager.default.removeItem(atPath: doomed)
+    } catch {
+      throw RunError("\(doomed): cannot be removed wholly; remove it by hand")
+    }
   }
 
   /// A name that sorts by time and never repeats.

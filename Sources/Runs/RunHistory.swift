@@ -74,8 +74,12 @@ package struct RunHistory: Equatable, Sendable {
   package private(set) var lastEventTime: Double?
   /// Whether a worker has begun.
   package private(set) var isStarted = false
+  /// When the last worker began, in seconds since 1970.
+  package private(set) var startedAt: Double?
   /// Whether the worker waits.
   package private(set) var isPaused = false
+  /// Why it waits, when nobody asked it to.
+  package private(set) var pauseReason: String?
   /// How the run ended, with the worker's words; `nil` while it has not.
   package private(set) var end: RunEnd?
 
@@ -91,7 +95,8 @@ package struct RunHistory: Equatable, Sendable {
     switch event.kind {
     case .started(_, let totalSteps):
       isStarted = true
-      isPaused = false
+      startedAt = event.time
+      (isPaused, pauseReason) = (false, nil)
       end = nil
       total = totalSteps
       self.totalSteps = totalSteps
@@ -114,8 +119,8 @@ package struct RunHistory: Equatable, Sendable {
       self.step = step
       checkpoints.removeAll { $0.step >= step }
       checkpoints.append(SavedCheckpoint(step: step, path: path))
-    case .paused(let step): (self.step, isPaused) = (step, true)
-    case .resumed(let step): (self.step, isPaused) = (step, false)
+    case .paused(let step, let reason): (self.step, isPaused, pauseReason) = (step, true, reason)
+    case .resumed(let step): (self.step, isPaused, pauseReason) = (step, false, nil)
     case .progress(let done, let total, let label):
       (step, self.total, self.label) = (done, total, label)
     case .sampled(let role, let path, let classLabel, let seed):

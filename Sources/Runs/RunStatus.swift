@@ -9,6 +9,8 @@ package enum RunState: Equatable, Sendable {
   case running
   /// The worker lives and waits to be resumed.
   case paused
+  /// The worker's process was stopped in the middle of its work.
+  case frozen
   /// All was done.
   case done
   /// Somebody stopped it.
@@ -17,6 +19,28 @@ package enum RunState: Equatable, Sendable {
   case failed(String)
   /// The worker is gone without a last word.
   case lost
+
+  /// One word for people and files.
+  package var name: String {
+    switch self {
+    case .queued: "queued"
+    case .running: "running"
+    case .paused: "paused"
+    case .frozen: "frozen"
+    case .done: "done"
+    case .cancelled: "cancelled"
+    case .failed: "failed"
+    case .lost: "lost"
+    }
+  }
+
+  /// Whether nothing more will happen unless somebody takes the run up again.
+  package var isEnded: Bool {
+    switch self {
+    case .queued, .running, .paused, .frozen: false
+    case .done, .cancelled, .failed, .lost: true
+    }
+  }
 }
 
 extension RunState {
@@ -38,6 +62,8 @@ extension RunState {
 package struct RunStatus: Equatable, Sendable {
   /// What has become of it.
   package var state: RunState
+  /// Why it is paused, when nobody asked for it.
+  package var pauseReason: String?
   /// Steps, or other units of progress, that are done.
   package var step: Int
   /// Steps in all; 0 while unknown.
@@ -75,9 +101,13 @@ package struct RunStatus: Equatable, Sendable {
   /// - Parameters:
   ///   - history: All events of the run.
   ///   - isWorkerAlive: Whether its worker lives; `nil` when none was ever noted.
+  ///   - isWorkerStopped: Whether the living worker's process is stopped (SIGSTOP).
   ///   - now: The present, for silence.
-  package init(history: RunHistory, isWorkerAlive: Bool?, now: Date) {
-    state = Self.state(history, isWorkerAlive)
+  package init(
+    history: RunHistory, isWorkerAlive: Bool?, isWorkerStopped: Bool = false, now: Date
+  ) {
+    state = Self.state(history, isWorkerAlive, isWorkerStopped)
+    pauseReason = state == .paused ? history.pauseReason : nil
     let isRunning = state == .running
     step = history.step
     total = history.total
@@ -85,7 +115,9 @@ package struct RunStatus: Equatable, Sendable {
     secondsLeft = isRunning ? history.secondsLeft : nil
     lastEventTime = history.lastEventTime
     let age = history.lastEventTime.map { now.timeIntervalSince1970 - $0 } ?? 0
-    isSilent = (isRunning || state == .paused) && age > Self.silenceLimit
+    // One that waits for room on the disk writes nothing.
+    isSilent =
+      (isRunning || state == .paused && pauseReason == nil) && age > Self.silenceLimit
     loss = history.meanLoss.last?.value
     losses = history.losses.compactMapValues { $0.last?.value }
     heldOut = history.heldOut.compactMapValues(Self.change)
@@ -97,7 +129,14 @@ package struct RunStatus: Equatable, Sendable {
     return HeldOutChange(first: first.value, last: last.value)
   }
 
-  private static func state(_ history: RunHistory, _ isWorkerAlive: Bool?) -> RunState {
+  /// The state in one word, with the reason of a pause that nobody asked for.
+  package var stateText: String {
+    pauseReason.map { "\(state.name): \($0)" } ?? state.name
+  }
+
+  private static func state(
+    _ history: RunHistory, _ isWorkerAlive: Bool?, _ isWorkerStopped: Bool
+  ) -> RunState {
     switch history.end?.outcome {
     case .done: return .done
     case .cancelled: return .cancelled
@@ -106,6 +145,7 @@ package struct RunStatus: Equatable, Sendable {
     }
     guard let isWorkerAlive else { return history.isStarted ? .lost : .queued }
     guard isWorkerAlive else { return .lost }
+    if isWorkerStopped { return .frozen }
     return history.isPaused ? .paused : .running
   }
 }
@@ -126,9 +166,11 @@ package struct RunFollower: Sendable {
   /// Takes the events since the last poll and gives the run's status.
   package mutating func poll(now: Date = Date()) -> RunStatus {
     // The worker first: one that ends in between has by then written its last event.
-    let isWorkerAlive = run.worker()?.isAlive
+    let worker = run.worker()
+    let (isAlive, isStopped) = (worker?.isAlive, worker?.isStopped ?? false)
     for event in run.readEvents(after: &offset) { history.apply(event) }
-    return RunStatus(history: history, isWorkerAlive: isWorkerAlive, now: now)
+    return RunStatus(
+      history: history, isWorkerAlive: isAlive, isWorkerStopped: isStopped, now: now)
   }
 }
 

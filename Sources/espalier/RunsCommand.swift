@@ -5,9 +5,12 @@ import Runs
 /// `espalier runs`: shows and steers runs.
 struct RunsCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "runs", abstract: "List, show, follow, pause, resume and cancel runs.",
-    subcommands: [List.self, Show.self, Follow.self, Pause.self, Resume.self, Cancel.self],
-    defaultSubcommand: List.self)
+    commandName: "runs",
+    abstract: "List, show, follow, queue, pause, resume, retry, cancel and clean runs.",
+    subcommands: [
+      List.self, Show.self, Follow.self, Wait.self, Pause.self, Resume.self, Retry.self,
+      Cancel.self, Priority.self, Drain.self, Clean.self,
+    ], defaultSubcommand: List.self)
 
   struct List: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "List all runs, newest first.")
@@ -19,24 +22,36 @@ struct RunsCommand: ParsableCommand {
       let step, total: Int
       let loss: Double?
       let ageSeconds: Double?
+      let pauseReason: String?
+      let queuePosition, priority: Int?
+      let waitsFor: String?
     }
 
     func run() throws {
       let now = Date()
-      let rows = RunDirectory.list(root: runs.root).map { run in
-        let status = run.status(now: now)
-        let request = try? run.request()
+      let found = RunDirectory.list(root: runs.root).map { run in
+        (run: run, request: try? run.request(), status: run.status(now: now))
+      }
+      let waiting = WaitingRun.list(
+        found.compactMap { QueueEntry($0.run, try? $0.run.request(), $0.status.state) })
+      let rows = found.map { run, request, status in
+        let position = waiting.firstIndex { $0.id == run.id }
         return Row(
           id: run.id, kind: request?.job.kind ?? "?", name: request?.name ?? "?",
-          state: status.state.text, step: status.step, total: status.total, loss: status.loss,
-          ageSeconds: request.map { now.timeIntervalSince1970 - $0.createdAt })
+          state: status.state.name, step: status.step, total: status.total, loss: status.loss,
+          ageSeconds: request.map { now.timeIntervalSince1970 - $0.createdAt },
+          pauseReason: status.pauseReason, queuePosition: position.map { $0 + 1 },
+          priority: position.map { waiting[$0].priority },
+          waitsFor: position.flatMap { waiting[$0].reason })
       }
       if output.json { return try output.printJSON(rows) }
       if rows.isEmpty { print("no runs in \(runs.root)") }
       for row in rows {
         let state = row.state.padding(toLength: 10, withPad: " ", startingAt: 0)
         let loss = row.loss.map { "  loss \(short($0))" } ?? ""
-        print("\(row.id)  \(state) \(row.step)/\(row.total)  \(row.name)\(loss)")
+        let place = row.queuePosition.map { "  #\($0) in the queue" } ?? ""
+        let reason = [row.pauseReason, row.waitsFor].compactMap { $0.map { "  (\($0))" } }.joined()
+        print("\(row.id)  \(state) \(row.step)/\(row.total)  \(row.name)\(loss)\(place)\(reason)")
       }
     }
   }
@@ -50,7 +65,7 @@ struct RunsCommand: ParsableCommand {
       let run = try selection.run()
       let status = run.status(now: Date())
       if output.json { return try output.printJSON(RunReport(run, status)) }
-      print("\(run.path): \(status.state.text), step \(status.step) of \(status.total)")
+      print("\(run.path): \(status.stateText), step \(status.step) of \(status.total)")
       if case .failed(let text) = status.state { print(text) }
       for (id, change) in status.heldOut.sorted(by: { $0.key < $1.key }) {
         print("  \(id)  held-out \(short(change.first)) -> \(short(change.last))")
@@ -71,56 +86,52 @@ struct RunsCommand: ParsableCommand {
     func run() throws { try RunReport.follow(try selection.run(), output: output) }
   }
 
-  struct Pause: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Pause a run after its current step.")
-    @OptionGroup var selection: RunSelection
-    @OptionGroup var output: OutputOptions
-
-    func run() throws { try selection.run().ask(.pause, output) }
-  }
-
-  struct Resume: ParsableCommand {
+  struct Wait: ParsableCommand {
     static let configuration = CommandConfiguration(
-      abstract:
-        "Let a paused run go on, or restart a lost, failed or cancelled one from its checkpoint."
-    )
-    @OptionGroup var selection: RunSelection
+      abstract: "Wait until runs have ended.",
+      discussion: """
+        Exit code: 0 when all are done; otherwise that of the first that is not: 1 failed, 3 cancelled, \
+        4 lost, 5 waits in the queue for a run that did not end as done.
+        """)
+    @Argument(help: "Ids of runs, unique beginnings of them, or paths.") var ids: [String]
+    @OptionGroup var runs: RunsOptions
     @OptionGroup var output: OutputOptions
 
     func run() throws {
-      let run = try selection.run()
-      switch run.status(now: Date()).state {
-      case .queued, .running, .paused: try run.ask(.resume, output)
-      case .done: throw RunError("\(run.path): is done; there is nothing to resume")
-      case .cancelled, .failed, .lost:
-        try restart(run)
-        try run.tell("has a new worker", request: .resume, output)
-      }
-    }
-
-    /// Starts a worker and waits until it has taken the run up, so that what follows finds it running.
-    private func restart(_ run: RunDirectory) throws {
-      var offset: UInt64 = 0
-      _ = run.readEvents(after: &offset)
-      let pid = try WorkerLauncher.start(
-        executable: try WorkerLauncher.currentExecutable(), run: run)
-      while run.readEvents(after: &offset).isEmpty {
-        if WorkerLauncher.reap(pid) {
-          let last = run.logTail().split(separator: "\n").last.map(String.init) ?? "no reason given"
-          throw RunError("\(run.path): the worker gave up (\(last)); see \(run.logPath)")
+      let selected = try ids.map { try RunSelection.find($0, root: runs.root) }
+      var followers = selected.map { RunFollower($0) }
+      var reports: [RunReport] = []
+      var code: Int32 = 0
+      for index in followers.indices {
+        while true {
+          let status = followers[index].poll()
+          let run = selected[index]
+          let isBlocked =
+            status.state == .queued
+            && WaitingRun.list(root: run.root).contains { $0.id == run.id && $0.isBlocked }
+          guard status.state.isEnded || isBlocked else {
+            usleep(100_000)
+            continue
+          }
+          reports.append(RunReport(run, status))
+          if !output.json { print("\(run.path): \(isBlocked ? "blocked" : status.state.name)") }
+          if code == 0 { code = Self.code(status.state) }
+          break
         }
-        Thread.sleep(forTimeInterval: 0.02)
+      }
+      if output.json { try output.printJSON(reports) }
+      if code != 0 { throw ExitCode(code) }
+    }
+
+    private static func code(_ state: RunState) -> Int32 {
+      switch state {
+      case .done: 0
+      case .failed: 1
+      case .cancelled: 3
+      case .lost: 4
+      case .queued, .running, .paused, .frozen: 5
       }
     }
-  }
-
-  struct Cancel: ParsableCommand {
-    static let configuration = CommandConfiguration(
-      abstract: "Ask a run to save a checkpoint and stop.")
-    @OptionGroup var selection: RunSelection
-    @OptionGroup var output: OutputOptions
-
-    func run() throws { try selection.run().ask(.cancel, output) }
   }
 }
 
@@ -143,25 +154,5 @@ struct RunSelection: ParsableArguments {
         "\(root): \(found) with '\(id)', expected one; 'espalier runs' lists them")
     }
     return match
-  }
-}
-
-extension RunDirectory {
-  /// Sends a request to the run's worker; refuses when the run has ended.
-  fileprivate func ask(_ request: Control, _ output: OutputOptions) throws {
-    let state = status(now: Date()).state
-    switch state {
-    case .queued, .running, .paused: try append(request)
-    default:
-      throw RunError(
-        "\(path): is \(state.text), expected a running one; 'espalier runs' lists them")
-    }
-    try tell("was asked to \(request.rawValue)", request: request, output)
-  }
-
-  /// Says what was done with the run.
-  fileprivate func tell(_ text: String, request: Control, _ output: OutputOptions) throws {
-    if output.json { return try output.printJSON(["run": path, "request": request.rawValue]) }
-    print("\(path): \(text)")
   }
 }

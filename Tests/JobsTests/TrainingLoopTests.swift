@@ -1,3 +1,4 @@
+import Checkpoints
 import Foundation
 import Jobs
 import Plans
@@ -11,6 +12,8 @@ import Testing
     private(set) var step = 0
     var divergesAt: Int?
     var atStep: (Int) throws -> Void = { _ in }
+    /// How often the disk is full when a checkpoint is written.
+    var fullDisks = 0
 
     func takeStep() -> TrainingLoss {
       try? atStep(step)
@@ -23,6 +26,10 @@ import Testing
     func placeOfFailure() -> String? { divergesAt == nil ? nil : "blocks.3.out" }
 
     func save(in folder: String) throws {
+      if fullDisks > 0 {
+        fullDisks -= 1
+        throw CheckpointError("the disk is full", isDiskFull: true)
+      }
       try Data("\(step)".utf8).write(to: URL(fileURLWithPath: folder + "/latest.safetensors"))
     }
 
@@ -40,10 +47,14 @@ import Testing
     try body(try RunDirectory.create(root: root, job: request))
   }
 
-  private func train(_ training: Counter, in run: RunDirectory, steps: Int = 10) throws {
+  private func train(
+    _ training: Counter, in run: RunDirectory, steps: Int = 10,
+    checkpoints: CheckpointPolicy = CheckpointPolicy(every: 3),
+    clock: @escaping () -> Double = { 0 }
+  ) throws {
     try TrainingLoop(
-      context: JobContext(run: run), steps: steps, heldOutEvery: 4, checkpointEvery: 3,
-      rate: ("stage2.learning_rate", 0.5)
+      context: JobContext(run: run, roomInterval: 0.01), steps: steps, heldOutEvery: 4,
+      checkpoints: checkpoints, rate: ("stage2.learning_rate", 0.5), clock: clock
     ).run(training)
   }
 
@@ -71,8 +82,9 @@ import Testing
       let error = #expect(throws: RunError.self) { try train(training, in: run) }
       #expect(
         error?.message == "\(run.path): step 8: the loss is not finite, first in blocks.3.out; the"
-          + " last good checkpoint is checkpoints/latest.safetensors of step 6; start a run with a lower"
-          + " stage2.learning_rate than 0.5")
+          + " last good checkpoint is checkpoints/latest.safetensors of step 6; go on from there"
+          + " with half the stage2.learning_rate of 0.5 by"
+          + " 'espalier runs retry \(run.id) --rate-factor 0.5'")
       #expect(history(run).checkpoints.map(\.step) == [3, 6])
       let again = Counter()
       try train(again, in: run)
@@ -84,6 +96,95 @@ import Testing
       training.divergesAt = 1
       let error = #expect(throws: RunError.self) { try train(training, in: run) }
       #expect(error?.message.contains("there is no checkpoint yet") == true)
+    }
+  }
+
+  @Test func checkpointsAfterMinutes() throws {
+    try withRun { run in
+      let training = Counter()
+      // A step takes 20 seconds, a checkpoint nothing.
+      let policy = CheckpointPolicy(every: 1000, minutes: 1)
+      try train(training, in: run, checkpoints: policy) { Double(training.step) * 20 }
+      #expect(history(run).checkpoints.map(\.step) == [3, 6, 9, 10])
+    }
+  }
+
+  /// The newest checkpoints stay, each under its step but the last.
+  @Test func keepsTheLastCheckpoints() throws {
+    func kept(_ run: RunDirectory) throws -> [String: String] {
+      let names = try FileManager.default.contentsOfDirectory(atPath: run.checkpointsPath)
+      return try Dictionary(
+        uniqueKeysWithValues: names.map {
+          ($0, try String(contentsOfFile: "\(run.checkpointsPath)/\($0)", encoding: .utf8))
+        })
+    }
+    try withRun { run in
+      let policy = CheckpointPolicy(every: 3, keepLast: 3)
+      let training = Counter()
+      training.atStep = { if $0 == 7 { try run.append(Control.cancel) } }
+      #expect(throws: JobInterruption.cancelled) {
+        try train(training, in: run, checkpoints: policy)
+      }
+      let expected = [
+        "latest.safetensors": "8", "step-6.safetensors": "6", "step-3.safetensors": "3",
+      ]
+      #expect(try kept(run) == expected)
+      // Going on, with a leftover of steps that were given up, and keeping fewer.
+      try Data("99".utf8).write(
+        to: URL(fileURLWithPath: run.checkpointsPath + "/step-99.safetensors"))
+      try train(Counter(), in: run, checkpoints: CheckpointPolicy(every: 3, keepLast: 2))
+      #expect(try kept(run) == ["latest.safetensors": "10", "step-9.safetensors": "9"])
+    }
+  }
+
+  @Test func aFullDiskPauses() throws {
+    try withRun { run in
+      let training = Counter()
+      training.fullDisks = 3
+      try train(training, in: run)
+      let history = history(run)
+      #expect(history.checkpoints.map(\.step) == [3, 6, 9, 10])
+      var offset: UInt64 = 0
+      let pauses = run.readEvents(after: &offset).map(\.kind).filter {
+        switch $0 {
+        case .paused, .resumed: true
+        default: false
+        }
+      }
+      #expect(pauses == [.paused(step: 2, reason: "disk full"), .resumed(step: 2)])
+      #expect(!history.isPaused && history.pauseReason == nil)
+    }
+  }
+
+  /// Without room for a checkpoint of the present step the last one stays.
+  @Test func cancellationOnAFullDiskEndsAtOnce() throws {
+    try withRun { run in
+      let training = Counter()
+      training.atStep = {
+        guard $0 == 4 else { return }
+        training.fullDisks = .max
+        try run.append(Control.cancel)
+      }
+      #expect(throws: JobInterruption.cancelled) { try train(training, in: run) }
+      #expect(history(run).checkpoints.map(\.step) == [3])
+      let again = Counter()
+      try train(again, in: run)
+      #expect(again.step == 10 && history(run).checkpoints.map(\.step) == [3, 6, 9, 10])
+    }
+  }
+
+  @Test func timeIsUp() throws {
+    try withRun { run in
+      let context = JobContext(run: run)
+      context.limit(to: 0)
+      let training = Counter()
+      #expect(throws: JobInterruption.timedOut) {
+        try TrainingLoop(
+          context: context, steps: 9, heldOutEvery: 4, checkpoints: CheckpointPolicy(every: 3),
+          rate: ("stage2.learning_rate", 0.5)
+        ).run(training)
+      }
+      #expect(history(run).checkpoints.map(\.step) == [0])
     }
   }
 

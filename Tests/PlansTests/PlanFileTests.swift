@@ -78,6 +78,8 @@ import Testing
         "held_out_samples": 128,
         "keep_best": false,
         "checkpoint_every": 100,
+        "checkpoint_minutes": 10,
+        "keep_last": 1,
         "attention_loss": "l1",
         "mlp_loss": "l2",
         "huber_delta": 1,
@@ -99,7 +101,10 @@ import Testing
         "ema_warmup": true,
         "held_out_every": 100,
         "held_out_samples": 128,
+        "keep_best": false,
         "checkpoint_every": 100,
+        "checkpoint_minutes": 10,
+        "keep_last": 1,
         "distillation_weight": 0.25,
         "trained": "lora",
         "last_n_blocks": 1,
@@ -117,6 +122,37 @@ import Testing
     #expect(String(decoding: try sample().json(), as: UTF8.self) == Self.text)
     #expect(try GraftPlan.parse(Self.text, file: "plan.json") == sample())
     #expect((try JSONSerialization.jsonObject(with: try sample().json())) is [String: Any])
+  }
+
+  /// A plan made before there were checkpoints by minutes has the defaults.
+  @Test func lacksOfSettingsAreDefaults() throws {
+    let names = ["checkpoint_minutes", "keep_last", "keep_best"]
+    let lines = Self.text.split(separator: "\n", omittingEmptySubsequences: false)
+    let old = lines.filter { line in !names.contains { line.contains("\"\($0)\"") } }
+    #expect(old.count == lines.count - 6)
+    #expect(try GraftPlan.parse(old.joined(separator: "\n"), file: "old.json") == sample())
+  }
+
+  /// A checkpoint goes with plans of other rates and other checkpoints, and with no others.
+  @Test func continuations() throws {
+    let plan = sample()
+    var other = plan
+    other.scaleStage1Rates(by: 0.01)
+    #expect(other.stage1.learningRate == plan.stage1.learningRate * 0.01)
+    #expect(other.stage1.minimumRate == other.stage1.learningRate)
+    other.stage2.learningRate = 0.5
+    other.stage2.keepsBest = true
+    (other.stage1.keepLast, other.stage2.checkpointMinutes) = (5, 0)
+    #expect(other != plan && other.continues(plan))
+    try other.validate()
+    for key: WritableKeyPath<GraftPlan, Double> in [\.stage1.gamma, \.stage2.emaDecay] {
+      var changed = plan
+      changed[keyPath: key] = 0.25
+      #expect(!changed.continues(plan))
+    }
+    var seeded = plan
+    seeded.seed = 3
+    #expect(!seeded.continues(plan))
   }
 
   @Test func savesAndLoads() throws {

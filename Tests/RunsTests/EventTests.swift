@@ -33,6 +33,10 @@ private let golden: [(EventKind, String)] = [
     #"{"kind":"checkpointed","path":"checkpoints/50.safetensors","step":50,"t":1.5,"v":1}"#
   ),
   (.paused(step: 51), #"{"kind":"paused","step":51,"t":1.5,"v":1}"#),
+  (
+    .paused(step: 51, reason: "disk full"),
+    #"{"kind":"paused","reason":"disk full","step":51,"t":1.5,"v":1}"#
+  ),
   (.resumed(step: 51), #"{"kind":"resumed","step":51,"t":1.5,"v":1}"#),
   (
     .progress(done: 2, total: 8, label: "sampling"),

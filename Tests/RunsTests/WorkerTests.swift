@@ -60,15 +60,20 @@ import Testing
     #expect(run.status().state == .running)
   }
 
-  @Test func stoppedWorkerRunsSilently() throws {
+  @Test func stoppedWorkerIsFrozen() throws {
     let pid = try startWorker()
     defer {
       kill(pid, SIGKILL)
       waitpid(pid, nil, 0)
     }
-    kill(pid, SIGSTOP)
+    let worker = try #require(run.worker())
+    try worker.signal(SIGSTOP)
+    while !worker.isStopped { usleep(1000) }
     let status = run.status()
-    #expect(status.state == .running && status.isSilent)
+    #expect(status.state == .frozen && !status.isSilent)
+    try worker.signal(SIGCONT)
+    while worker.isStopped { usleep(1000) }
+    #expect(run.status().state == .running)
   }
 
   @Test func killedWorkerIsLost() throws {

@@ -64,7 +64,7 @@ package final class FileWork: @unchecked Sendable {
     }
     switch record.state {
     case .queued: return []
-    case .running, .paused:
+    case .running, .paused, .frozen:
       return [.analysisProgressed(done: record.step, total: record.total)]
     case .done:
       analysisRun = nil
@@ -92,7 +92,7 @@ package final class FileWork: @unchecked Sendable {
     var problem: String?
     switch record.state {
     case .queued: return []
-    case .running, .paused: isFinished = false
+    case .running, .paused, .frozen: isFinished = false
     case .done, .cancelled: break
     case .failed(let reason): problem = reason
     case .lost: problem = "its worker ended\(lastWords(id))"

@@ -90,25 +90,10 @@ package struct RunRecord: Equatable, Sendable {
   }
 
   /// Whether a worker is expected to go on with it.
-  package var isAlive: Bool {
-    switch state {
-    case .queued, .running, .paused: true
-    case .done, .cancelled, .failed, .lost: false
-    }
-  }
+  package var isAlive: Bool { !state.isEnded }
 
   /// One word for the state.
-  package var stateName: String {
-    switch state {
-    case .queued: "queued"
-    case .running: "running"
-    case .paused: "paused"
-    case .done: "done"
-    case .cancelled: "cancelled"
-    case .failed: "failed"
-    case .lost: "lost"
-    }
-  }
+  package var stateName: String { state.name }
 }
 
 /// The training whose marks and curves are shown.

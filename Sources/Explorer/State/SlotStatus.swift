@@ -82,7 +82,7 @@ extension AppState {
   private func phase(of state: RunState?) -> SlotPhase {
     switch state {
     case nil, .queued: .queued
-    case .running, .paused: .training
+    case .running, .paused, .frozen: .training
     case .done: .trained
     case .cancelled, .failed, .lost: .failed
     }

@@ -145,7 +145,7 @@ extension AppState {
 
   private mutating func announce(_ record: RunRecord) {
     switch record.state {
-    case .queued, .running: break
+    case .queued, .running, .frozen: break
     case .paused: notice = .note("\(record.name) is paused; p goes on")
     case .done: notice = .note("\(record.name) is done; s samples the grafted model")
     case .cancelled: notice = .note("\(record.name) was cancelled at step \(record.step)")

@@ -50,7 +50,7 @@ struct RunsPanel {
       }
     case .lost, .cancelled, .failed, .done:
       tail.append(("  \(record.stateName)\(ago(record))", style))
-    case .queued, .paused:
+    case .queued, .paused, .frozen:
       tail.append(("  \(record.stateName)", style))
     }
     if let loss = record.loss { tail.append(("  loss \(Format.loss(loss))", Theme.plain)) }
@@ -148,7 +148,7 @@ struct RunTable {
     switch record.state {
     case .queued: "~"
     case .running: "▶"
-    case .paused: "‖"
+    case .paused, .frozen: "‖"
     case .done: "✓"
     case .cancelled: "–"
     case .failed: "✗"
@@ -161,7 +161,7 @@ struct RunTable {
     switch record.state {
     case .queued: Theme.phase(.queued)
     case .running: Theme.phase(.training)
-    case .paused: Theme.warning
+    case .paused, .frozen: Theme.warning
     case .done: Theme.phase(.trained)
     case .cancelled: Theme.quiet
     case .failed, .lost: Theme.failure

@@ -1,0 +1,70 @@
+import ArgumentParser
+import Foundation
+import Plans
+import Runs
+
+/// When a training begins, how long it may take, and what follows.
+struct LaunchOptions: ParsableArguments {
+  @Flag(help: "Start the worker and return; follow it with 'espalier runs'.") var detach = false
+  @Flag(
+    help:
+      "Let the run wait in the queue for its turn and return; 'espalier runs drain' works on it.")
+  var queue = false
+  @Option(help: "Priority in the queue; higher ones go first.") var priority = 0
+  @Option(
+    help: .init(
+      "Begin only when this run is done (implies --queue); may be repeated.", valueName: "run"))
+  var after: [String] = []
+  @Option(
+    help: "Save a checkpoint and stop as failed after this time of the worker (such as 90m or 2h).")
+  var timeout: TimeSpan?
+  @Option(
+    help: .init(
+      "Command for /bin/sh -c after the end, with ESPALIER_RUN and ESPALIER_OUTCOME set.",
+      valueName: "command"))
+  var onDone: String?
+
+  /// Whether the run goes to the queue.
+  var isQueued: Bool { queue || !after.isEmpty }
+
+  func validate() throws {
+    guard priority == 0 || isQueued else {
+      throw ValidationError("--priority is for a run that waits; add --queue")
+    }
+    guard timeout.map({ $0.seconds > 0 }) ?? true else {
+      throw ValidationError("--timeout must be longer than nothing")
+    }
+  }
+
+  /// The runs that must be done before.
+  func runsBefore(root: String) throws -> [RunDirectory] {
+    try after.map { try RunSelection.find($0, root: root) }
+  }
+
+  /// Makes a run of a plan and starts its worker, or puts it into the queue; follows it unless it shall
+  /// be left alone.
+  func launch(_ job: Job, plan: GraftPlan, root: String, output: OutputOptions) throws {
+    let before = try runsBefore(root: root)
+    if let stranger = before.first(where: { $0.root != root }) {
+      throw RunError(
+        "--after: \(stranger.path) is not in \(root); name a run of the same directory")
+    }
+    let run = try RunDirectory.create(
+      root: root,
+      job: JobRequest(
+        job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
+        modelHash: plan.model.contentHash,
+        queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
+        timeout: timeout?.seconds, onDone: onDone),
+      plan: plan)
+    let executable = try WorkerLauncher.currentExecutable()
+    if isQueued {
+      try QueueRunner.start(root: root, executable: executable)
+    } else {
+      try WorkerLauncher.start(executable: executable, run: run)
+      guard detach else { return try RunReport.follow(run, output: output) }
+    }
+    if output.json { return try output.printJSON(["run": run.path]) }
+    print(run.path)
+  }
+}

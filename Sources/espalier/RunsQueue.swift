@@ -1,0 +1,145 @@
+import ArgumentParser
+import Dispatch
+import Foundation
+import Runs
+import Synchronization
+
+extension RunsCommand {
+  struct Drain: ParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Run what waits in the queue, one after the other, until it is empty.",
+      discussion: """
+        The eligible run with the highest priority goes first, among equals the oldest. A run that must \
+        come after others waits until they are done. Ctrl-C or --stop lets what runs come to its end and \
+        starts nothing more; queueing a run starts the queue again.
+        """)
+    @Option(help: "Trainings that may go on at once, those started directly included.") var jobs = 1
+    @Flag(help: "Leave a runner behind in the background and return.") var detach = false
+    @Flag(help: "Tell the runner to start nothing more.") var stop = false
+    @OptionGroup var runs: RunsOptions
+    @OptionGroup var output: OutputOptions
+
+    func validate() throws {
+      guard (1...64).contains(jobs) else {
+        throw ValidationError("--jobs is \(jobs); give 1 to 64")
+      }
+      guard !(stop && detach) else {
+        throw ValidationError("--stop and --detach exclude each other")
+      }
+    }
+
+    func run() throws {
+      if stop {
+        guard let runner = QueueRunner.current(root: runs.root) else {
+          throw RunError("\(runs.root): no runner works on the queue; there is nothing to stop")
+        }
+        try runner.signal(SIGTERM)
+        return try tell("the runner starts nothing more", ["runner": "stopping"])
+      }
+      let executable = try WorkerLauncher.currentExecutable()
+      if detach {
+        let pid = try QueueRunner.start(root: runs.root, executable: executable, jobs: jobs)
+        return try tell(
+          pid.map { "process \($0) runs the queue" } ?? "nothing waits",
+          ["runner": pid.map { "\($0)" } ?? "none"])
+      }
+      let stopping = StopSignals()
+      let runner = QueueRunner(root: runs.root, executable: executable, jobs: jobs)
+      let hasRun = try runner.drain(isStopping: { stopping.isAsked }) { line in
+        printToStandardError("\(line)\n")
+      }
+      try tell(
+        hasRun ? "the queue is drained" : "another runner works on the queue",
+        ["runner": hasRun ? "done" : "busy"])
+    }
+
+    private func tell(_ text: String, _ values: [String: String]) throws {
+      if output.json { return try output.printJSON(values) }
+      print("\(runs.root): \(text)")
+    }
+  }
+
+  struct Clean: ParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Remove ended runs with their checkpoints.",
+      discussion: """
+        Say which: --done, --failed, --cancelled, --lost. Runs that go on, wait in the queue, or are named \
+        by a waiting one always stay.
+        """)
+    @Flag(help: "Remove runs that are done.") var done = false
+    @Flag(help: "Remove runs that have failed.") var failed = false
+    @Flag(help: "Remove runs that were cancelled.") var cancelled = false
+    @Flag(help: "Remove runs whose worker died.") var lost = false
+    @Option(help: "Only those whose last event is older than this (such as 7d).") var olderThan:
+      TimeSpan?
+    @Flag(help: "Say what would be removed, and remove nothing.") var dryRun = false
+    @OptionGroup var runs: RunsOptions
+    @OptionGroup var output: OutputOptions
+
+    private struct Report: Encodable {
+      let removed: [String]
+      let bytes: Int
+      let isDryRun: Bool
+    }
+
+    func validate() throws {
+      guard done || failed || cancelled || lost else {
+        throw ValidationError("name what to remove: --done, --failed, --cancelled or --lost")
+      }
+    }
+
+    func run() throws {
+      let all = RunDirectory.list(root: runs.root)
+      let needed = Set(WaitingRun.list(root: runs.root).flatMap(\.after))
+      var removed: [String] = []
+      var bytes = 0
+      for run in all where !needed.contains(run.id) && isMeant(run.status()) {
+        bytes += run.size()
+        removed.append(run.id)
+        if !dryRun { try run.remove() }
+      }
+      if output.json {
+        return try output.printJSON(Report(removed: removed, bytes: bytes, isDryRun: dryRun))
+      }
+      for id in removed { print(id) }
+      let megabytes = String(format: "%.1f MB", Double(bytes) / 1e6)
+      print("\(removed.count) runs, \(megabytes) \(dryRun ? "would be freed" : "freed")")
+    }
+
+    private func isMeant(_ status: RunStatus) -> Bool {
+      let isChosen =
+        switch status.state {
+        case .done: done
+        case .failed: failed
+        case .cancelled: cancelled
+        case .lost: lost
+        case .queued, .running, .paused, .frozen: false
+        }
+      let age = Date().timeIntervalSince1970 - (status.lastEventTime ?? 0)
+      return isChosen && age >= olderThan?.seconds ?? 0
+    }
+  }
+}
+
+/// Notes SIGINT and SIGTERM instead of dying of them.
+private final class StopSignals {
+  private final class Flag: Sendable {
+    let isSet = Mutex(false)
+  }
+
+  private let flag = Flag()
+  private let sources: [any DispatchSourceSignal]
+
+  /// Whether one of them has come.
+  var isAsked: Bool { flag.isSet.withLock { $0 } }
+
+  init() {
+    sources = [SIGINT, SIGTERM].map { [flag] number in
+      signal(number, SIG_IGN)
+      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+      source.setEventHandler { flag.isSet.withLock { $0 = true } }
+      source.resume()
+      return source
+    }
+  }
+}

@@ -1,0 +1,86 @@
+import Checkpoints
+import Foundation
+import Runs
+import Testing
+
+/// A run whose disk, a small tmpfs, is full for a while; needs the right to mount one.
+@Suite(.enabled(if: geteuid() == 0, "mounting needs root")) struct DiskFullTests {
+  /// Calls `body` with a scratch home whose runs lie on a disk of 4 MB.
+  private func withSmallDisk(_ body: (Scratch, _ disk: String) throws -> Void) throws {
+    let scratch = try Scratch()
+    let disk = scratch.runs
+    try FileManager.default.createDirectory(atPath: disk, withIntermediateDirectories: true)
+    guard system("mount -t tmpfs -o size=4m none '\(disk)' 2>/dev/null") == 0 else {
+      // A container without the right to mount: the injected error of the loop's tests remains.
+      return
+    }
+    defer { _ = system("umount -l '\(disk)'") }
+    try body(scratch, disk)
+  }
+
+  /// Fills a disk to its last byte and gives the file that does so.
+  private func fill(_ disk: String) throws -> String {
+    let ballast = disk + "/.ballast"
+    let descriptor = open(ballast, O_WRONLY | O_CREAT, 0o600)
+    try #require(descriptor >= 0)
+    defer { close(descriptor) }
+    let block = [UInt8](repeating: 1, count: 4096)
+    while write(descriptor, block, block.count) > 0 {}
+    return ballast
+  }
+
+  /// Starts a run and fills its disk while the worker stands still after its first checkpoint.
+  private func beginOnAFullDisk(_ scratch: Scratch, _ disk: String, steps: Int) throws
+    -> (run: RunDirectory, ballast: String)
+  {
+    try scratch.tinyPlan(steps: steps, batch: 2, checkpointEvery: 3)
+    let outcome = try scratch.espalier("distill", "plan.json", "--detach")
+    let run = try RunDirectory.open(outcome.output.trimmingCharacters(in: .whitespacesAndNewlines))
+    try wait(for: "a checkpoint") { !run.history().checkpoints.isEmpty }
+    let worker = try #require(run.worker())
+    try worker.signal(SIGSTOP)
+    try wait(for: "the stop") { run.status().state == .frozen }
+    let ballast = try fill(disk)
+    try worker.signal(SIGCONT)
+    try wait(for: "the pause") { run.status().state == .paused }
+    #expect(run.status().pauseReason == "disk full" && !run.status().isSilent)
+    #expect(try scratch.espalier("runs", "show", run.id).output.contains("paused: disk full"))
+    return (run, ballast)
+  }
+
+  private func savedStep(_ run: RunDirectory) throws -> Int {
+    let file = try SafetensorsFile(path: run.checkpointsPath + "/latest.safetensors")
+    return try #require(file.metadata["step"].flatMap(Int.init))
+  }
+
+  private func operators(_ run: RunDirectory) throws -> Data {
+    try Data(contentsOf: URL(fileURLWithPath: run.checkpointsPath + "/operators.safetensors"))
+  }
+
+  @Test func waitsForRoom() throws {
+    let steps = 600
+    try withSmallDisk { scratch, disk in
+      let (run, ballast) = try beginOnAFullDisk(scratch, disk, steps: steps)
+      let saved = try savedStep(run)
+      #expect(saved % 3 == 0 && saved < steps)
+      try FileManager.default.removeItem(atPath: ballast)
+      try wait(for: "the end") { run.status().state == .done }
+      let whole: RunSummary = try scratch.espalier("distill", "plan.json", "--json").json()
+      #expect(try operators(run) == operators(try RunDirectory.open(whole.run)))
+    }
+  }
+
+  @Test func canBeCancelledMeanwhile() throws {
+    try withSmallDisk { scratch, disk in
+      let (run, ballast) = try beginOnAFullDisk(scratch, disk, steps: 5_000_000)
+      let saved = try savedStep(run)
+      #expect(try scratch.espalier("runs", "cancel", run.id).code == 0)
+      try wait(for: "the end") { run.status().state == .cancelled }
+      #expect(try savedStep(run) == saved)
+      try FileManager.default.removeItem(atPath: ballast)
+      #expect(try scratch.espalier("runs", "retry", run.id).code == 0)
+      try wait(for: "a later checkpoint") { try savedStep(run) > saved }
+      try run.cancel(hard: true)
+    }
+  }
+}

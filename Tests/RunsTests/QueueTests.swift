@@ -1,0 +1,110 @@
+import Foundation
+import Plans
+import Runs
+import Testing
+
+/// The order of the queue, and what a person does to runs that wait, end or are taken up again.
+@Suite struct QueueTests {
+  private func entry(
+    _ id: String, _ state: RunState = .queued, priority: Int = 0, after: [String] = [],
+    at time: Double = 0, waits: Bool = true
+  ) -> QueueEntry {
+    QueueEntry(
+      id: id, place: waits ? QueuePlace(priority: priority, after: after) : nil, createdAt: time,
+      state: state)
+  }
+
+  @Test func priorityThenAge() {
+    let waiting = WaitingRun.list([
+      entry("new", at: 3), entry("urgent", priority: 2, at: 2), entry("old", at: 1),
+      entry("later", priority: -1, at: 0), entry("direct", waits: false), entry("busy", .running),
+      entry("done", .done),
+    ])
+    #expect(waiting.map(\.id) == ["urgent", "old", "new", "later"])
+    #expect(waiting.allSatisfy { $0.obstacle == nil && $0.reason == nil })
+  }
+
+  @Test func whatMustBeDoneBefore() {
+    let waiting = WaitingRun.list([
+      entry("a", .done), entry("b", .running), entry("c", .failed("why")),
+      entry("1", after: ["a"]), entry("2", after: ["a", "b"]), entry("3", after: ["b", "c"]),
+      entry("4", after: ["gone"]), entry("5", after: ["1"]),
+    ])
+    #expect(
+      waiting.map(\.reason) == [
+        nil, "after b", "c, which must be done before, is failed",
+        "gone, which must be done before, is gone", "after 1",
+      ])
+    #expect(waiting.map(\.isBlocked) == [false, false, true, true, false])
+    for state: RunState in [.cancelled, .lost] {
+      let blocked = WaitingRun.list([entry("a", state), entry("b", after: ["a"])])
+      #expect(blocked.first?.isBlocked == true)
+    }
+  }
+
+  // MARK: - Files
+
+  private func run(_ scratch: Scratch, queue: QueuePlace?, onDone: String? = nil) throws
+    -> RunDirectory
+  {
+    try RunDirectory.create(
+      root: scratch.path + "/runs",
+      job: JobRequest(
+        job: .distill(planPath: "plan.json"), name: "test", codeVersion: "0", modelHash: "c0ffee",
+        queue: queue, timeout: 7200, onDone: onDone))
+  }
+
+  @Test func placesAreKept() throws {
+    let scratch = try Scratch()
+    let first = try run(scratch, queue: QueuePlace(priority: 3, after: ["x"]), onDone: "true")
+    let request = try first.request()
+    #expect(request.queue == QueuePlace(priority: 3, after: ["x"]))
+    #expect(request.timeout == 7200 && request.onDone == "true")
+    try first.setPriority(-4)
+    #expect(try first.request().queue == QueuePlace(priority: -4, after: ["x"]))
+    #expect(WaitingRun.list(root: first.root).map(\.priority) == [-4])
+    let direct = try run(scratch, queue: nil)
+    #expect(throws: RunError.self) { try direct.setPriority(1) }
+  }
+
+  /// Cancelling what waits needs no worker; the command for its end is told so.
+  @Test func withdrawing() throws {
+    let scratch = try Scratch()
+    let waiting = try run(
+      scratch, queue: QueuePlace(),
+      onDone: #"echo "$ESPALIER_OUTCOME" > "$ESPALIER_RUN/told"; exit 3"#)
+    #expect(try waiting.cancel() == .withdrawn)
+    #expect(waiting.status().state == .cancelled && waiting.isWithdrawn)
+    #expect(try String(contentsOfFile: waiting.path + "/told", encoding: .utf8) == "cancelled\n")
+    #expect(waiting.history().messages == ["the command for the run's end has ended: exit code 3"])
+    #expect(WaitingRun.list(root: waiting.root).isEmpty)
+    #expect(throws: RunError.self) { try waiting.cancel() }
+    // Taken up again it begins at once.
+    try waiting.prepareRetry()
+    #expect(try waiting.request().queue == nil && !waiting.isWithdrawn)
+  }
+
+  @Test func whatIsDoneStaysDone() throws {
+    let scratch = try Scratch()
+    let run = try run(scratch, queue: nil)
+    try run.append(Event(.started(pid: 1, totalSteps: 1)))
+    try run.finish(.done, "all")
+    #expect(throws: RunError.self) { try run.prepareRetry(.factor(0.5)) }
+    #expect(throws: RunError.self) { try run.cancel(hard: true) }
+    #expect(run.size() > 0)
+    try run.remove()
+    #expect(RunDirectory.list(root: run.root).isEmpty)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: run.root).isEmpty)
+  }
+
+  @Test func weightsOfARunAreFoundLate() throws {
+    let scratch = try Scratch()
+    let (first, second) = (try run(scratch, queue: nil), try run(scratch, queue: QueuePlace()))
+    #expect(try second.weightsPath("/a/b.safetensors") == "/a/b.safetensors")
+    #expect(throws: RunError.self) { try second.weightsPath(first.id) }
+    let operators = first.checkpointsPath + "/operators.safetensors"
+    try Data().write(to: URL(fileURLWithPath: operators))
+    #expect(try second.weightsPath(first.id) == operators)
+    #expect(throws: RunError.self) { try second.weightsPath("nothing") }
+  }
+}
