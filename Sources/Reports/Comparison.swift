@@ -20,6 +20,8 @@ package struct ComparisonRow: Encodable, Equatable, Sendable {
   package let agreement: Double?
   /// Squared Fréchet distance in the judge's features.
   package let frechetDistance: Double?
+  /// How the images were drawn that both are about.
+  package let judgedOn: DrawingSettings?
   /// Weights of the whole model.
   package let parameters: Int
   /// Operations of a forward pass of one image.
@@ -35,18 +37,19 @@ package struct ComparisonRow: Encodable, Equatable, Sendable {
 
   private enum CodingKeys: CodingKey {
     case run, name, plan, stage, state, heldOutFirst, heldOutLast, agreement, frechetDistance
+    case judgedOn
     case parameters, flops, forwardMilliseconds, forwardRatio, isOnParetoFront
   }
 
   /// Whether another line beats this one: at least as good in quality and cost, better in one.
   ///
-  /// Quality is the Fréchet distance where both have one, otherwise the last held-out loss of runs of
-  /// one stage; cost is the measured time, as its ratio to the teacher's, where both have one, otherwise
+  /// Quality is the Fréchet distance where both have one of equally drawn images, otherwise the last
+  /// held-out loss of runs of one stage; cost is the measured time, as its ratio to the teacher's, where both have one, otherwise
   /// the operations. Lines that share no measure do not beat each other.
   fileprivate func isDominated(by other: ComparisonRow) -> Bool {
     guard model == other.model else { return false }
     let quality: (Double, Double)
-    if let own = frechetDistance, let others = other.frechetDistance {
+    if let own = frechetDistance, let others = other.frechetDistance, judgedOn == other.judgedOn {
       quality = (own, others)
     } else if let own = heldOutLast, let others = other.heldOutLast, stage == other.stage {
       quality = (own, others)
@@ -83,8 +86,8 @@ package struct Comparison: Sendable {
     for (facts, measurements) in runs {
       let model = facts.plan.model.contentHash
       if teachers[model] == nil { order.append(model) }
-      // The first run with measurements knows most of the teacher.
-      if teachers[model]?.agreement == nil, measurements != nil || teachers[model] == nil {
+      // The first run that was judged knows most of the teacher.
+      if teachers[model] == nil || teachers[model]?.agreement == nil && measurements != nil {
         teachers[model] = ComparisonRow(teacherOf: facts, measurements)
       }
     }
@@ -95,6 +98,18 @@ package struct Comparison: Sendable {
         rows[index].hasQuality && !rows.contains { rows[index].isDominated(by: $0) }
     }
     self.rows = rows
+  }
+
+  /// On what agreement and Fréchet distance were measured; nil where there are none.
+  package var note: String? {
+    let drawn = rows.compactMap(\.judgedOn)
+    guard let first = drawn.first else { return nil }
+    guard drawn.allSatisfy({ $0 == first }) else {
+      return "The lines were judged on different numbers of images or steps, and such Fréchet"
+        + " distances do not compare; measure them with the same --samples and --steps."
+    }
+    return "Judged on \(first.samples) images of each model, \(first.steps) DDIM steps, guidance"
+      + " \(Figures.short(Double(first.guidance)))."
   }
 
   /// The headings of `cells`.
@@ -133,7 +148,7 @@ package struct Comparison: Sendable {
       }.joined(separator: "  ")
       while line.hasSuffix(" ") { line.removeLast() }
       return line
-    }.joined(separator: "\n")
+    }.joined(separator: "\n") + (note.map { "\n\n\($0)" } ?? "")
   }
 
   /// The table in Markdown.
@@ -144,7 +159,7 @@ package struct Comparison: Sendable {
       ([line(Self.headings), line(rule)]
       + rows.map { row in
         line(Self.cells(row).map { $0.replacing("|", with: "\\|").replacing("\n", with: " ") })
-      }).joined(separator: "\n")
+      }).joined(separator: "\n") + (note.map { "\n\n\($0)" } ?? "")
   }
 }
 
@@ -156,7 +171,8 @@ extension ComparisonRow {
       run: facts.run.path, name: facts.request.name, plan: facts.plan.summary, stage: facts.stage,
       state: facts.status.state.text, heldOutFirst: facts.status.meanHeldOut?.first,
       heldOutLast: facts.status.meanHeldOut?.last, agreement: measurements?.judged?.graft.agreement,
-      frechetDistance: measurements?.judged?.graft.frechetDistance, parameters: cost.parameters,
+      frechetDistance: measurements?.judged?.graft.frechetDistance,
+      judgedOn: measurements?.judgedOn, parameters: cost.parameters,
       flops: cost.flops, forwardMilliseconds: measurements?.speed?.graftMilliseconds,
       forwardRatio: measurements?.speed?.ratio, model: facts.plan.model.contentHash)
   }
@@ -169,7 +185,8 @@ extension ComparisonRow {
       run: nil, name: name ?? facts.plan.model.path,
       plan: "teacher", stage: nil, state: "pretrained", heldOutFirst: nil, heldOutLast: nil,
       agreement: measurements?.judged?.teacher.agreement,
-      frechetDistance: measurements?.judged?.teacher.frechetDistance, parameters: cost.parameters,
+      frechetDistance: measurements?.judged?.teacher.frechetDistance,
+      judgedOn: measurements?.judgedOn, parameters: cost.parameters,
       flops: cost.flops, forwardMilliseconds: measurements?.speed?.teacherMilliseconds,
       forwardRatio: measurements?.speed == nil ? nil : 1, model: facts.plan.model.contentHash)
   }

@@ -34,6 +34,7 @@ struct HTML {
   ///   - lines: The others.
   ///   - numeric: Columns that stand at the right.
   ///   - classes: The class of each line, if any.
+  /// - Returns: The table, which scrolls where the page is too narrow for it.
   static func table(
     _ headings: [String], _ lines: [[String]], numeric: Set<Int> = [], classes: [String] = []
   ) -> HTML {

@@ -46,7 +46,7 @@ struct LossChart {
       return height - margin.bottom - share * (height - margin.top - margin.bottom)
     }
     var parts: [HTML] = [.tag("title", [:], title)]
-    for value in Self.ticks(range) {
+    for value in Self.ticks(range, limit: Int(height / 26)) {
       let at = Self.number(y(value))
       parts.append(
         .tag(
@@ -110,8 +110,8 @@ struct LossChart {
     point.value.isFinite && point.value > 0
   }
 
-  /// Round numbers within a range of powers of ten: 1, 2 and 5 where there are few decades.
-  static func ticks(_ range: ClosedRange<Double>) -> [Double] {
+  /// At most about `limit` round numbers within a range of powers of ten, three or more if possible.
+  static func ticks(_ range: ClosedRange<Double>, limit: Int) -> [Double] {
     let decades = Int(range.lowerBound.rounded(.down))...Int(range.upperBound.rounded(.up))
     func within(_ digits: [Double]) -> [Double] {
       decades.flatMap { decade in digits.map { $0 * pow(10, Double(decade)) } }
@@ -121,7 +121,9 @@ struct LossChart {
       [1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 6, 8],
       Array(stride(from: 1.0, to: 10, by: 0.2)),
     ]
-    return choices.map(within).first { $0.count >= 3 } ?? within(choices[choices.count - 1])
+    let all = choices.map(within).first { $0.count >= 3 } ?? within(choices[choices.count - 1])
+    let every = max(1, (all.count + limit - 1) / max(1, limit))
+    return all.enumerated().filter { $0.offset % every == 0 }.map(\.element)
   }
 
   private static func number(_ value: Double) -> String {

@@ -90,6 +90,9 @@ package struct Measurements: Codable, Sendable {
     (self.weights, self.settings) = (weights, settings)
   }
 
+  /// How the images of the judgement were drawn; nil without one.
+  var judgedOn: DrawingSettings? { judged == nil ? nil : settings }
+
   /// Where a run keeps its measurements.
   package static func path(of run: RunDirectory) -> String { "\(run.path)/report.json" }
 

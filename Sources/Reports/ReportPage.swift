@@ -54,7 +54,8 @@ package struct ReportPage {
         ● marks the Pareto front: no other line is at least as good in quality and cost and better in \
         one. Quality is the Fréchet distance where both lines have one, otherwise the held-out loss of \
         one stage (stage 1 of different operators measures different things); cost is the measured \
-        time over the teacher's where both have one, otherwise the operations.
+        time over the teacher's where both have one, otherwise the operations.\
+        \(comparison.note.map { " " + $0 } ?? "")
         """),
     ]
   }
@@ -79,8 +80,8 @@ package struct ReportPage {
     .number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
     tr.front td{background:var(--mark)}
     .note,.legend,figcaption{color:var(--quiet);font-size:.87rem}
-    .plan{display:flex;flex-wrap:wrap;gap:4px;align-items:flex-start}
-    .block{width:3.9rem}.blocks{display:flex;gap:4px}
+    .plan{display:flex;flex-wrap:wrap;gap:4px;align-items:flex-start;max-width:58.5rem}
+    .block{width:3.7rem}.blocks{display:flex;gap:4px}
     .pair{border:1px solid var(--quiet);border-radius:4px;padding:2px}
     .index,.merge{font-size:.7rem;color:var(--quiet);text-align:center}
     .cell{border:1px solid var(--line);border-radius:3px;height:1.35rem;line-height:1.35rem;\
@@ -88,7 +89,8 @@ package struct ReportPage {
     .edited{background:hsl(var(--hue) var(--fill) var(--tone));border-color:hsl(var(--hue) 40% 50%)}
     .swatch{display:inline-block;width:1rem;height:.8rem;border-radius:2px;vertical-align:-1px}
     figure{margin:.5rem 1rem .5rem 0;display:inline-block;vertical-align:top}
-    figure img{image-rendering:pixelated;display:block;max-width:100%}
+    figure img{image-rendering:pixelated;display:block;max-width:100%;height:auto}
+    .legend{white-space:pre-wrap}
     svg{width:100%;height:auto;display:block}svg text{fill:var(--quiet);font:11px system-ui,sans-serif}
     svg .grid{stroke:var(--line)}polyline{fill:none;stroke-width:1.5}
     polyline.train{stroke:var(--train)}circle.train{fill:var(--train)}

@@ -187,7 +187,7 @@ struct RunSection {
               "img",
               [
                 "src": "data:image/png;base64,\(bytes.base64EncodedString())", "alt": caption,
-                "width": "\(picture.width)", "height": "\(picture.height)",
+                "width": "\(picture.width * (picture.width < 400 ? 2 : 1))",
               ]), .tag("figcaption", [:], caption),
           ]))
     }

@@ -60,7 +60,9 @@ final class Scratch {
   }
 
   /// Measurements of a run with some values, read back from its directory.
-  func measure(_ facts: RunFacts, distance: Double?, ratio: Double?) throws -> Measurements {
+  func measure(_ facts: RunFacts, distance: Double?, ratio: Double?, samples: Int = 40) throws
+    -> Measurements
+  {
     let weights = facts.run.checkpointsPath + "/operators.safetensors"
     try Data("weights".utf8).write(to: URL(fileURLWithPath: weights))
     try Data("weights".utf8).write(
@@ -76,7 +78,7 @@ final class Scratch {
     var parts = [
       "\"espalier_report\": 1",
       "\"weights\": \"\(try #require(try Measurements.weightsStamp(of: facts.run)))\"",
-      "\"settings\": {\"samples\": 40, \"steps\": 5, \"guidance\": 2, \"seed\": 0}",
+      "\"settings\": {\"samples\": \(samples), \"steps\": 5, \"guidance\": 2, \"seed\": 0}",
     ]
     if let distance {
       parts.append("\"judged\": {\"graft\": \(judged(distance)), \"teacher\": \(judged(1))}")
@@ -119,6 +121,24 @@ final class Scratch {
       rows.filter(\.isOnParetoFront).map(\.name) == ["model.safetensors", "fast", "good", "tied"])
     #expect(rows[0].forwardMilliseconds == 10 && rows[0].frechetDistance == 1)
     #expect(rows[1].plan == "hyena-x in attention of 1" || rows[1].plan.contains("attention of 1"))
+  }
+
+  /// Distances of other numbers of images do not compare.
+  @Test func frontOfUnequalMeasurements() throws {
+    let scratch = try Scratch()
+    let (few, many) = (try scratch.run(scratch.plan("few")), try scratch.run(scratch.plan("many")))
+    let equal = Comparison([
+      (few, try scratch.measure(few, distance: 9, ratio: 0.9)),
+      (many, try scratch.measure(many, distance: 5, ratio: 0.9)),
+    ])
+    #expect(equal.rows.filter(\.isOnParetoFront).map(\.name) == ["model.safetensors", "many"])
+    #expect(equal.note?.hasPrefix("Judged on 40 images of each model, 5 DDIM steps") == true)
+    let unequal = Comparison([
+      (few, try scratch.measure(few, distance: 9, ratio: 0.9, samples: 20)),
+      (many, try scratch.measure(many, distance: 5, ratio: 0.9)),
+    ])
+    #expect(unequal.rows.allSatisfy { $0.isOnParetoFront })
+    #expect(unequal.text.hasSuffix("the same --samples and --steps."))
   }
 
   /// Without a judge held-out losses of one stage compete, at the operations of the plans.

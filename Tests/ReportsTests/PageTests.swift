@@ -67,7 +67,7 @@ import Testing
     expectSound(html)
     let png = try Data(contentsOf: URL(fileURLWithPath: first.run.resolve("samples/x.png")))
     #expect(html.contains("data:image/png;base64,\(png.base64EncodedString())"))
-    #expect(html.contains("alt=\"graft, after stage 1\"") && html.contains("height=\"2\""))
+    #expect(html.contains("alt=\"graft, after stage 1\"") && html.contains("width=\"6\""))
     #expect(html.contains("tr class=\"front\""))
     // Comparison first, then a section each.
     let places = ["Comparison", "id=\"run-1\"", "id=\"run-2\""].map {

@@ -29,6 +29,7 @@ extension ComparePane {
   /// What there is to tell of both, line by line.
   ///
   /// - Parameter record: What the list of runs says of an identifier.
+  /// - Returns: The lines, without those on which nothing is known of either.
   package func facts(record: (String) -> RunRecord?) -> [ComparedFact] {
     func fact(_ title: String, _ value: (FocusedRun) -> String?) -> ComparedFact? {
       let values = runs.map(value)
