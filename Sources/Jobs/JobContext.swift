@@ -75,6 +75,7 @@ package final class JobContext: Sendable {
   /// Does something that writes files; while the disk is full, pauses the run and tries again.
   ///
   /// - Parameter body: May be called many times; what fails must leave things as they were.
+  /// - Returns: What `body` returns.
   /// - Throws: What `body` throws for any other reason, `JobInterruption` while it waits.
   package func whenRoom<Result>(_ body: () throws -> Result) throws -> Result {
     var isAnnounced = false

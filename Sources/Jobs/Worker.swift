@@ -19,13 +19,13 @@ package enum Worker {
     } catch {
       return fail("\(error)")
     }
-    // Cancelled while this process was being started.
-    if run.isWithdrawn { return 0 }
     removeLeftovers(of: run)
     signal(SIGPIPE, SIG_IGN)
     signal(SIGHUP, SIG_IGN)
     setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, niceness)
     let context = JobContext(run: run)
+    // Taken out of the queue while this process was being started; a request that came later is heard.
+    if run.isWithdrawn { return 0 }
     let sources = [SIGTERM, SIGINT].map { number in
       signal(number, SIG_IGN)
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())

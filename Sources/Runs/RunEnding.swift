@@ -59,6 +59,7 @@ extension RunDirectory {
   /// Asks the run's worker to stop, and kills it when it was asked before.
   ///
   /// - Parameter hard: Whether to kill it at once.
+  /// - Returns: What has been done.
   /// - Throws: `RunError` when the run has ended or the worker cannot be reached.
   @discardableResult
   package func cancel(hard: Bool = false) throws -> Cancellation {

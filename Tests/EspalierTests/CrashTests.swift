@@ -16,7 +16,9 @@ import Testing
   private func prepare(
     _ kind: Kind, _ scratch: Scratch, steps: Int, checkpointEvery: Int
   ) throws -> [String] {
+    let data = try scratch.tinyLatents()
     try scratch.tinyPlan(steps: steps, batch: 2, checkpointEvery: checkpointEvery) {
+      $0.data = data
       $0.stage1.heldOutEvery = 3
       $0.stage2.heldOutEvery = 3
       $0.stage1.decay = .plateau
@@ -135,20 +137,6 @@ import Testing
   func changedFilesAreNoticed(kind: Kind) throws {
     let scratch = try Scratch()
     var command = try prepare(kind, scratch, steps: 5_000_000, checkpointEvery: 1)
-    try FileManager.default.createDirectory(
-      atPath: scratch.path + "/data", withIntermediateDirectories: true)
-    func putData(_ count: Int) throws {
-      let values = (0..<(count * 4 * 16 * 16)).map { Float($0 % 17) / 8 - 1 }
-      try SafetensorsWriter.write(
-        [
-          .init(name: "latents", shape: [count, 4, 16, 16], floats: values),
-          .init(name: "labels", shape: [count], floats: (0..<count).map { Float($0 % 10) }),
-        ], metadata: [:], to: scratch.path + "/data/latents.safetensors")
-    }
-    try putData(40)
-    var plan = try GraftPlan.load(path: scratch.path + "/plan.json")
-    plan.data = DataSettings(path: scratch.path + "/data")
-    try plan.save(to: scratch.path + "/plan.json")
     command.append("--detach")
     let outcome = try scratch.run(command)
     let run = try RunDirectory.open(outcome.output.trimmingCharacters(in: .whitespacesAndNewlines))
@@ -169,7 +157,7 @@ import Testing
     let first = try refusal()
     #expect(first.hasPrefix("\(model): its weights have changed since the run was made"))
     try original.write(to: URL(fileURLWithPath: model))
-    try putData(41)
+    _ = try scratch.tinyLatents(count: 41)
     let second = try refusal()
     #expect(second.contains("latest.safetensors: the training data have changed"))
   }

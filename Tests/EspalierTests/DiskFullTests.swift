@@ -33,7 +33,8 @@ import Testing
   private func beginOnAFullDisk(_ scratch: Scratch, _ disk: String, steps: Int) throws
     -> (run: RunDirectory, ballast: String)
   {
-    try scratch.tinyPlan(steps: steps, batch: 2, checkpointEvery: 3)
+    let data = try scratch.tinyLatents()
+    try scratch.tinyPlan(steps: steps, batch: 2, checkpointEvery: 3) { $0.data = data }
     let outcome = try scratch.espalier("distill", "plan.json", "--detach")
     let run = try RunDirectory.open(outcome.output.trimmingCharacters(in: .whitespacesAndNewlines))
     try wait(for: "a checkpoint") { !run.history().checkpoints.isEmpty }

@@ -41,6 +41,20 @@ extension Scratch {
     return name
   }
 
+  /// Writes a small data set of latents for the tiny model, which need no encoding, and names it.
+  func tinyLatents(count: Int = 40) throws -> DataSettings {
+    try FileManager.default.createDirectory(
+      atPath: "\(path)/data", withIntermediateDirectories: true)
+    try SafetensorsWriter.write(
+      [
+        .init(
+          name: "latents", shape: [count, 4, 16, 16],
+          floats: (0..<(count * 1024)).map { Float($0 % 17) / 8 - 1 }),
+        .init(name: "labels", shape: [count], floats: (0..<count).map { Float($0 % 10) }),
+      ], metadata: [:], to: "\(path)/data/latents.safetensors")
+    return DataSettings(path: "\(path)/data")
+  }
+
   /// Writes `plan.json` for the tiny model: Hyena-X in block 1, a narrow MLP in block 0; both stages of
   /// the same length.
   func tinyPlan(

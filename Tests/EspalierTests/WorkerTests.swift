@@ -10,7 +10,8 @@ import Testing
 
   /// Starts a run in the background and waits for its first checkpoint.
   private func begin(_ scratch: Scratch, steps: Int = endless) throws -> RunDirectory {
-    try scratch.tinyPlan(steps: steps, batch: 4)
+    let data = try scratch.tinyLatents()
+    try scratch.tinyPlan(steps: steps, batch: 4) { $0.data = data }
     let outcome = try scratch.espalier("distill", "plan.json", "--detach")
     try #require(outcome.code == 0, "\(outcome.complaint)")
     let run = try RunDirectory.open(outcome.output.trimmingCharacters(in: .whitespacesAndNewlines))
@@ -65,7 +66,8 @@ import Testing
   @Test func resumedRunsEndLikeUndisturbedOnes() throws {
     let steps = 400
     let scratch = try Scratch()
-    try scratch.tinyPlan(steps: steps, batch: 4)
+    let data = try scratch.tinyLatents()
+    try scratch.tinyPlan(steps: steps, batch: 4) { $0.data = data }
     let whole: RunSummary = try scratch.espalier("distill", "plan.json", "--json").json()
     try #require(whole.state == "done")
     let expected = try operators(try RunDirectory.open(whole.run))
@@ -172,7 +174,8 @@ import Testing
   /// Whoever started it may die in any way; an interrupt, which people send, asks it to stop.
   @Test func workerOutlivesItsCommand() throws {
     let scratch = try Scratch()
-    try scratch.tinyPlan(steps: Self.endless, batch: 4)
+    let data = try scratch.tinyLatents()
+    try scratch.tinyPlan(steps: Self.endless, batch: 4) { $0.data = data }
     func follow() throws -> (RunningCommand, RunDirectory) {
       let known = Set(RunDirectory.list(root: scratch.runs))
       let command = try scratch.start(["distill", "plan.json"])

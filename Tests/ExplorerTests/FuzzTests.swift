@@ -7,7 +7,7 @@ import Explorer
 /// Random keys on screens of random sizes: nothing crashes and what must hold does hold.
 @Suite struct FuzzTests {
   static let keys: [Key] =
-    "hjklJgGnNvmeaxdpCtLrsSi><][)(+-uwWoE?:qysn 0123456789.,oddall".map { .character($0) }
+    "hjklJgGnNvmeaxdpCtLrsSi><][)(+-uwWoE?:qysn 0123456789.,oddallRRl".map { .character($0) }
     + [
       .enter, .enter, .enter, .escape, .tab, .backTab, .backspace, .delete, .up, .down, .left,
       .right, .home, .end, .pageUp, .pageDown, .function(1), .function(5), .control("r"),
@@ -47,7 +47,8 @@ import Explorer
     let facts: [Action] = [
       .trainingStarted(id: "r3", plan: state.plan, kind: .distill),
       .trainingStarted(id: "r3", plan: state.plan, kind: .finetune), .trainingFailed("no"),
-      .runsScanned([]),
+      .runsScanned([]), .runsScanned(Samples.queued(Samples.small).runs.records),
+      .trainingQueued(name: "a"), .logRead(id: "r3", lines: ["a", ""]),
       .runsScanned([Samples.record("r3", "a", .running, step: random.below(400))]),
       .runsScanned([Samples.record("r3", "a", .lost, step: 3)]),
       .historyRead(id: "r3", Samples.history(for: state.plan, steps: random.below(30))),

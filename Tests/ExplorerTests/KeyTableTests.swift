@@ -136,6 +136,22 @@ import Explorer
       }()
     ),
     (
+      "queue",
+      {
+        var state = Samples.queued(Samples.small)
+        press(&state, "r", "k", "k")
+        return state
+      }()
+    ),
+    (
+      "log",
+      {
+        var state = Samples.busy(Samples.small)
+        press(&state, "r", "l")
+        return state
+      }()
+    ),
+    (
       "images",
       {
         var state = Samples.withPreview(Samples.busy(Samples.small))

@@ -180,6 +180,61 @@ import Explorer
     #expect(try third.request().job == .finetune(planPath: "plan.json", weights: []))
   }
 
+  /// The queue's runner is the program itself; here a script that only says so.
+  @Test func queuedTrainingsWait() throws {
+    let work = work(try script("echo \"$@\" >> \(folder)/calls"))
+    let plan = Samples.oddPlan()
+    #expect(
+      work.perform(.startTraining(plan, kind: .distill, weightsFrom: nil, isQueued: true))
+        == [.trainingQueued(name: "hyena-odd")])
+    let first = try #require(RunDirectory.list(root: root).first)
+    #expect(
+      work.perform(.startTraining(plan, kind: .finetune, weightsFrom: first.id, isQueued: true))
+        == [.trainingQueued(name: "hyena-odd")])
+    let second = try #require(RunDirectory.list(root: root).first { $0 != first })
+    #expect(try second.request().job == .finetune(planPath: "plan.json", weights: [first.id]))
+    #expect(try second.request().queue == QueuePlace(after: [first.id]))
+    #expect(work.perform(.setPriority(id: second.id, 3)).isEmpty)
+    func records(_ wanted: ([RunRecord]) -> Bool) -> [RunRecord] {
+      for action in look(
+        work, until: { if case .runsScanned(let all) = $0 { wanted(all) } else { false } }
+      ).reversed() {
+        if case .runsScanned(let all) = action { return all }
+      }
+      return []
+    }
+    let queued = records { $0.contains { $0.waiting?.priority == 3 } }
+    #expect(queued.first { $0.id == second.id }?.queuePosition == 1)
+    #expect(queued.first { $0.id == second.id }?.waitReason == "after \(first.id)")
+    #expect(queued.first { $0.id == first.id }?.queuePosition == 2)
+    #expect(work.perform(.control(id: first.id, .cancel)).isEmpty)
+    let left = records { $0.contains { $0.state == .cancelled } }
+    #expect(left.first { $0.id == second.id }?.waiting?.isBlocked == true)
+    // Taken up again it has a worker at once.
+    #expect(work.perform(.retryRun(id: first.id, rateFactor: 0.5)).isEmpty)
+    let rate = try GraftPlan.load(path: first.planPath).stage1.learningRate
+    #expect(rate == plan.stage1.learningRate / 2)
+    for _ in 0..<3000
+    where !((try? String(contentsOfFile: folder + "/calls", encoding: .utf8)) ?? "").contains(
+      "worker \(first.path)")
+    {
+      usleep(10_000)
+    }
+    let calls = try String(contentsOfFile: folder + "/calls", encoding: .utf8)
+    #expect(
+      calls.contains("runs drain --runs \(root) --jobs 1") && calls.contains("worker \(first.path)")
+    )
+    guard case .logRead(_, let lines)? = work.perform(.readLog(id: first.id)).first else {
+      Issue.record("no log")
+      return
+    }
+    #expect(lines.contains { $0.hasSuffix("cancelled: cancelled before it began") })
+    guard case .controlFailed? = work.perform(.retryRun(id: second.id, rateFactor: 1)).first else {
+      Issue.record("a waiting run was taken up again")
+      return
+    }
+  }
+
   @Test func deadWorkersAreLostAndControlsAreWritten() throws {
     let worker = try script(
       """

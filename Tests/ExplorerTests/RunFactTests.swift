@@ -55,7 +55,6 @@ import Explorer
     _ = update(&state, .runsScanned([record] + state.runs.records))
     #expect(state.status(of: Samples.attention(1)).phase == .training)
     #expect(state.runs.listed.first == record)
-    #expect(state.reasonAgainst(.finetune)?.contains("one training at a time") == true)
     #expect(press(&state, "p") == [.control(id: "r4", .pause)])
     type(&state, "u")
     #expect(state.plan.stage2 == Stage2Settings())
@@ -70,11 +69,116 @@ import Explorer
     }
   }
 
-  @Test func oneTrainingAtATime() {
+  /// Beside another training a form asks whether to wait for it.
+  @Test func trainingsCanWaitForEachOther() {
+    for (answer, isQueued) in [("", true), ("0", false), ("1", true)] {
+      var state = Samples.busy(Samples.small)
+      press(&state, "d", .backTab)
+      type(&state, answer)
+      let effects = press(&state, .enter)
+      #expect(
+        effects == [
+          .startTraining(state.plan, kind: .distill, weightsFrom: nil, isQueued: isQueued)
+        ])
+      _ = update(&state, .trainingQueued(name: "hyena-odd"))
+      #expect(!state.runs.isLaunching && state.runs.focus?.id == "r3")
+      #expect(state.notice == .note("hyena-odd waits in the queue: r lists the runs"))
+    }
     var state = Samples.busy(Samples.small)
-    #expect(press(&state, "d").isEmpty)
-    #expect(state.overlays.isEmpty)
-    #expect(state.notice?.text.contains("hyena-odd is running") == true)
+    press(&state, "d", .backTab)
+    type(&state, "2")
+    #expect(press(&state, .enter).isEmpty)
+    guard case .form(let form) = state.overlay else { return }
+    #expect(form.problem?.contains("from 0 to 1") == true)
+  }
+
+  /// Finetuning that waits takes the weights that the followed distillation will leave; at once it takes
+  /// those of its last checkpoint.
+  @Test func finetuningWaitsForItsDistillation() {
+    let cases: [(Int, String, String?)] = [(0, "1", "r3"), (0, "0", nil), (400, "0", "r3")]
+    for (step, answer, weights) in cases {
+      var state = Samples.busy(Samples.small, step: step)
+      press(&state, "f", .backTab)
+      type(&state, answer)
+      let effects = press(&state, .enter)
+      #expect(
+        effects == [
+          .startTraining(
+            state.plan, kind: .finetune, weightsFrom: weights, isQueued: answer == "1")
+        ])
+    }
+  }
+
+  @Test func waitingRunsMoveAndAreWithdrawn() {
+    var state = Samples.queued(Samples.small)
+    press(&state, "r", "k", "k")
+    #expect(press(&state, "+") == [.setPriority(id: "q2", 1)])
+    #expect(press(&state, "-") == [.setPriority(id: "q2", -1)])
+    press(&state, "p")
+    #expect(state.notice?.text.contains("waits in the queue") == true)
+    #expect(press(&state, "C", "y") == [.control(id: "q2", .cancel)])
+    press(&state, "j", "j")
+    press(&state, "+")
+    #expect(state.notice == .warning("only runs in the queue have a priority"))
+  }
+
+  /// Asked a second time a worker is killed, but not that of a later life of the run.
+  @Test func cancellingTwiceKills() {
+    var state = Samples.busy(Samples.small)
+    #expect(press(&state, "C", "y") == [.control(id: "r3", .cancel)])
+    #expect(press(&state, "r", "C", "n").isEmpty)
+    #expect(press(&state, "C", "y") == [.killRun(id: "r3")])
+    for runState: RunState in [.cancelled, .running] {
+      _ = update(&state, .runsScanned([Samples.record("r3", "hyena-odd", runState, step: 413)]))
+    }
+    #expect(press(&state, "C", "y") == [.control(id: "r3", .cancel)])
+  }
+
+  @Test func endedRunsAreTakenUpAgain() {
+    var state = Samples.busy(Samples.small)
+    press(&state, "r")
+    press(&state, "R")
+    #expect(state.notice == .warning("hyena-odd is running: C cancels it first"))
+    press(&state, "j", "R")
+    #expect(state.notice == .warning("mlp-selfgraft is done already"))
+    press(&state, "j", "R")
+    #expect(press(&state, .enter) == [.retryRun(id: "r1", rateFactor: 1)])
+    // One that failed is offered half the rate.
+    state.runs.records[2] = Samples.record("r1", "swa-all", .failed("not finite"), step: 212)
+    press(&state, "R")
+    #expect(press(&state, .enter) == [.retryRun(id: "r1", rateFactor: 0.5)])
+    press(&state, "R", .control("u"))
+    type(&state, "-1")
+    #expect(press(&state, .enter).isEmpty)
+    guard case .prompt(let prompt) = state.overlay else {
+      Issue.record("the prompt is gone")
+      return
+    }
+    #expect(prompt.problem?.contains("above 0") == true)
+  }
+
+  @Test func theLogIsReadEverySecond() {
+    var state = Samples.busy(Samples.small)
+    #expect(press(&state, "r", "l") == [.readLog(id: "r3")])
+    _ = update(&state, .logRead(id: "r3", lines: ["one"]))
+    #expect(state.overlay == .log(LogPage(id: "r3", lines: ["one"])))
+    #expect(update(&state, .ticked(Samples.now + 1)) == [.readLog(id: "r3")])
+    _ = update(&state, .logRead(id: "r2", lines: ["other"]))
+    #expect(state.overlay == .log(LogPage(id: "r3", lines: ["one"])))
+    press(&state, .escape)
+    #expect(update(&state, .ticked(Samples.now + 2)).isEmpty)
+    _ = update(&state, .logRead(id: "r3", lines: ["late"]))
+    #expect(state.keyContext == .runs)
+  }
+
+  @Test func frozenAndWaitingForRoom() {
+    var state = Samples.busy(Samples.small, state: .frozen)
+    #expect(press(&state, "p") == [.control(id: "r3", .resume)])
+    var record = Samples.record("r3", "hyena-odd", .paused, step: 413, total: 800)
+    record.pauseReason = "disk full"
+    _ = update(&state, .runsScanned([record]))
+    #expect(state.notice == .warning("hyena-odd waits: disk full"))
+    #expect(press(&state, "p").isEmpty)
   }
 
   @Test func failureToStartIsSaid() {
@@ -103,7 +207,8 @@ import Explorer
 
   /// What a slot's mark is in each state of the run that trains it.
   static let phases: [(RunState, SlotPhase)] = [
-    (.queued, .queued), (.running, .training), (.paused, .training), (.done, .trained),
+    (.queued, .queued), (.running, .training), (.paused, .training), (.frozen, .training),
+    (.done, .trained),
     (.cancelled, .failed), (.failed("disk"), .failed), (.lost, .failed),
   ]
 

@@ -92,6 +92,30 @@ enum Samples {
     return state
   }
 
+  /// The busy state with runs in the queue: the second comes after the running one, the third can never
+  /// begin.
+  static func queued(_ size: Size) -> AppState {
+    var state = busy(size)
+    let places: [(String, QueuePlace, RunRecord.Kind)] = [
+      ("q3", QueuePlace(priority: -1, after: ["r1"]), .finetune), ("q2", QueuePlace(), .distill),
+      ("q1", QueuePlace(priority: 2, after: ["r3"]), .finetune),
+    ]
+    let entries =
+      places.map { QueueEntry(id: $0.0, place: $0.1, createdAt: now - 50, state: .queued) }
+      + state.runs.records.map {
+        QueueEntry(id: $0.id, place: nil, createdAt: $0.createdAt, state: $0.state)
+      }
+    let waiting = WaitingRun.list(entries)
+    state.runs.records =
+      places.map { id, _, kind in
+        var record = record(id, "hyena-odd", .queued, total: 0, age: 50, kind: kind)
+        record.queuePosition = waiting.firstIndex { $0.id == id }.map { $0 + 1 }
+        record.waiting = waiting.first { $0.id == id }
+        return record
+      } + state.runs.records
+    return state
+  }
+
   /// A run in which three pairs are trained, one with operators of its own.
   static func parallel(_ size: Size) -> AppState {
     var state = busy(size)

@@ -46,7 +46,7 @@ private final class PretendedWorld: EffectPerformer {
     switch effect {
     case .findAnalysis: actions.append(.analysisRead(Samples.analysis()))
     case .savePlan(let plan, let path, _): actions.append(.planSaved(plan, path: path))
-    case .startTraining(let plan, let kind, _):
+    case .startTraining(let plan, let kind, _, _):
       self.plan = plan
       state = .running
       actions.append(.trainingStarted(id: "r1", plan: plan, kind: kind))

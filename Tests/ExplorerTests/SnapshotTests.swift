@@ -106,6 +106,40 @@ import Explorer
     ),
     ("compare", { Samples.comparing($0) }),
     (
+      "queue",
+      {
+        var state = Samples.queued($0)
+        press(&state, "r", "k", "k", "k", "k")
+        return state
+      }
+    ),
+    (
+      "log",
+      {
+        var state = Samples.busy($0)
+        press(&state, "r", "l")
+        let lines = (1...70).map { "12:00:00  step \($0)/800  loss 0.12  3.4 steps/s" }
+        _ = update(&state, .logRead(id: "r3", lines: lines))
+        return state
+      }
+    ),
+    (
+      "retry",
+      {
+        var state = Samples.busy($0)
+        press(&state, "r", "j", "j", "R")
+        return state
+      }
+    ),
+    (
+      "distil-beside",
+      {
+        var state = Samples.busy($0)
+        press(&state, "d", .backTab)
+        return state
+      }
+    ),
+    (
       "images",
       {
         var state = Samples.withPreview(Samples.busy($0))

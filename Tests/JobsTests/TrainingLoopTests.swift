@@ -30,7 +30,8 @@ import Testing
         fullDisks -= 1
         throw CheckpointError("the disk is full", isDiskFull: true)
       }
-      try Data("\(step)".utf8).write(to: URL(fileURLWithPath: folder + "/latest.safetensors"))
+      let path = URL(fileURLWithPath: folder + "/latest.safetensors")
+      try Data("\(step)".utf8).write(to: path, options: .atomic)
     }
 
     func resume(from path: String) throws {
@@ -52,8 +53,10 @@ import Testing
     checkpoints: CheckpointPolicy = CheckpointPolicy(every: 3),
     clock: @escaping () -> Double = { 0 }
   ) throws {
+    let context = JobContext(run: run, roomInterval: 0.01)
+    try context.emit(.started(pid: 1, totalSteps: steps))
     try TrainingLoop(
-      context: JobContext(run: run, roomInterval: 0.01), steps: steps, heldOutEvery: 4,
+      context: context, steps: steps, heldOutEvery: 4,
       checkpoints: checkpoints, rate: ("stage2.learning_rate", 0.5), clock: clock
     ).run(training)
   }

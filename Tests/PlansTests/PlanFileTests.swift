@@ -257,57 +257,57 @@ import Testing
       (#""milestones": []"#, #""milestones": [0.5, 0.25]"#, 37, "stage1.milestones", "ascending"),
       (#""milestones": []"#, #""milestones": [2]"#, 37, "stage1.milestones", "found 2"),
       (
-        #""attention_loss": "l1""#, #""attention_loss": "l3""#, 43, "stage1.attention_loss",
+        #""attention_loss": "l1""#, #""attention_loss": "l3""#, 45, "stage1.attention_loss",
         "\"l1\", \"l2\" or \"huber\""
       ),
       (
-        #""3.attention": {"loss""#, #""3.attn": {"loss""#, 47, "stage1.overrides.3.attn",
+        #""3.attention": {"loss""#, #""3.attn": {"loss""#, 49, "stage1.overrides.3.attn",
         "a slot such as"
       ),
       (
-        #""3.attention": {"loss""#, #""30.mlp": {"loss""#, 47, "stage1.overrides.30.mlp",
+        #""3.attention": {"loss""#, #""30.mlp": {"loss""#, 49, "stage1.overrides.30.mlp",
         "blocks 0 to 27"
       ),
       (
-        #""loss": "huber""#, #""learning_rate": 2"#, 47,
+        #""loss": "huber""#, #""learning_rate": 2"#, 49,
         "stage1.overrides.3.attention.learning_rate", "found 2"
       ),
       (
-        #""loss": "huber""#, #""schedule": "cosine""#, 47,
+        #""loss": "huber""#, #""schedule": "cosine""#, 49,
         "stage1.overrides.3.attention.schedule", "\"multi_step\", \"exponential\" or \"plateau\""
       ),
       (
-        #""loss": "huber""#, #""rate": 2"#, 47, "stage1.overrides.3.attention.rate",
+        #""loss": "huber""#, #""rate": 2"#, 49, "stage1.overrides.3.attention.rate",
         "unknown key, expected one of loss"
       ),
       (
         #"{"operator": "swa", "config": {"window_left": 4, "window_right": 0}}"#,
-        #"{"operator": "mamba2"}"#, 47, "stage1.overrides.3.attention.init",
+        #"{"operator": "mamba2"}"#, 49, "stage1.overrides.3.attention.init",
         "mamba2 has no place for weights"
       ),
       (#""mode": "streaming""#, #""mode": "stream""#, 25, "stage1.mode", "or \"cached\""),
       (#""cache_gb": 20"#, #""cache_gb": 0"#, 29, "stage1.cache_gb", "found 0"),
-      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 55, "stage2.ema_decay", "found 1.5"),
-      (#""trained": "lora""#, #""trained": "some""#, 66, "stage2.trained", "\"grafts_and_norms\""),
-      (#""last_n_blocks": 1"#, #""last_n_blocks": 0"#, 67, "stage2.last_n_blocks", "found 0"),
+      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 57, "stage2.ema_decay", "found 1.5"),
+      (#""trained": "lora""#, #""trained": "some""#, 71, "stage2.trained", "\"grafts_and_norms\""),
+      (#""last_n_blocks": 1"#, #""last_n_blocks": 0"#, 72, "stage2.last_n_blocks", "found 0"),
       (
         #""trained": "lora",\#n    "last_n_blocks": 1"#,
-        #""trained": "last_n_blocks",\#n    "last_n_blocks": 29"#, 67, "stage2.last_n_blocks",
+        #""trained": "last_n_blocks",\#n    "last_n_blocks": 29"#, 72, "stage2.last_n_blocks",
         "expected 1 to 28"
       ),
-      (#""lora_rank": 16"#, #""lora_rank": 1153"#, 68, "stage2.lora_rank", "1 to 1152"),
-      (#""qkv", "adaLN"#, #""kv", "adaLN"#, 70, "stage2.lora_targets", "found the text \"kv\""),
-      (#""qkv", "adaLN_modulation.1""#, "", 70, "stage2.lora_targets", "at least one layer"),
-      (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 70, "stage2.lora_targets", "none twice"),
-      (#""recompute": true"#, #""recompute": 1"#, 71, "stage2.recompute", "true or false"),
-      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 59, "stage2.milestones", "found 1.5"),
-      (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 71, "stage2.dropout", "unknown"),
-      (#""seed": 18446744073709551615"#, #""seed": -1"#, 73, "seed", "a whole number from 0 up"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 73, "note", "unknown key"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 73, "seed", "twice"),
+      (#""lora_rank": 16"#, #""lora_rank": 1153"#, 73, "stage2.lora_rank", "1 to 1152"),
+      (#""qkv", "adaLN"#, #""kv", "adaLN"#, 75, "stage2.lora_targets", "found the text \"kv\""),
+      (#""qkv", "adaLN_modulation.1""#, "", 75, "stage2.lora_targets", "at least one layer"),
+      (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 75, "stage2.lora_targets", "none twice"),
+      (#""recompute": true"#, #""recompute": 1"#, 76, "stage2.recompute", "true or false"),
+      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 61, "stage2.milestones", "found 1.5"),
+      (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 76, "stage2.dropout", "unknown"),
+      (#""seed": 18446744073709551615"#, #""seed": -1"#, 78, "seed", "a whole number from 0 up"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 78, "note", "unknown key"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 78, "seed", "twice"),
       (#""blocks": ["#, #""blocks": {"#, 19, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 018"#, 73, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 74, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 018"#, 78, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 79, nil, "not valid JSON"),
       (#""family": "dit""#, #""family": 'dit'"#, 6, nil, "not valid JSON"),
       (#""name": "odd"#, #""name": "\u0007odd"#, 3, "name", "control characters"),
     ] as [(String, String, Int, String?, String)])

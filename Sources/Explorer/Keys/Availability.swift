@@ -34,7 +34,8 @@ extension AppState {
       plan.isEmpty
         ? "nothing to distil: ⏎ puts another operator in a slot first" : reasonAgainstTraining
     case .finetune: reasonAgainstTraining
-    case .pause, .cancel: reasonAgainstControl(runs.focusRecord, followed: true)
+    case .pause: reasonAgainstPause(runs.focusRecord, followed: true)
+    case .cancel: reasonAgainstControl(runs.focusRecord, followed: true)
     case .series, .scale:
       runs.focus == nil ? "no losses yet: d distils the plan, r opens an older run" : nil
     case .save:
@@ -70,10 +71,7 @@ extension AppState {
   }
 
   private var reasonAgainstTraining: String? {
-    if runs.isLaunching { return "the worker is being started" }
-    return runs.aliveTraining.map {
-      "\($0.name) is \($0.stateName); one training at a time (C cancels it)"
-    }
+    runs.isLaunching ? "the worker is being started" : nil
   }
 
   private func reasonAgainstControl(_ record: RunRecord?, followed: Bool) -> String? {
@@ -82,6 +80,14 @@ extension AppState {
         ? "no training is followed: d starts one, r lists them" : "there is no run here"
     }
     return record.isAlive ? nil : "\(record.name) is \(record.stateName) already"
+  }
+
+  private func reasonAgainstPause(_ record: RunRecord?, followed: Bool) -> String? {
+    if let record, record.queuePosition != nil {
+      return "\(record.name) waits in the queue: r lists the runs, where - lets it wait longer"
+    }
+    if let reason = record?.pauseReason { return "it waits already: \(reason)" }
+    return reasonAgainstControl(record, followed: followed)
   }
 
   private func reasonInRuns(_ command: Command) -> String? {
@@ -95,9 +101,17 @@ extension AppState {
       if !selected.kind.isTraining { return "only trainings can be opened" }
       return selected.modelHash == model.contentHash
         ? nil : "\(selected.name) is for another model"
+    case .retry:
+      guard let selected else { return "there is no run here" }
+      if selected.isAlive { return "\(selected.name) is \(selected.stateName): C cancels it first" }
+      return selected.state == .done ? "\(selected.name) is done already" : nil
+    case .log:
+      return selected == nil ? "there is no run here" : nil
+    case .raise, .lower:
+      return selected?.queuePosition == nil ? "only runs in the queue have a priority" : nil
     case .pause:
       if let selected, !selected.kind.isTraining { return "only trainings can pause" }
-      return reasonAgainstControl(selected, followed: false)
+      return reasonAgainstPause(selected, followed: false)
     case .cancel:
       return reasonAgainstControl(selected, followed: false)
     case .mark:

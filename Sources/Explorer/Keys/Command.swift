@@ -32,6 +32,7 @@ package enum Command: String, CaseIterable, Sendable {
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
+  case retry, log, raise, lower
   case saveFirst = "save-first"
   case erase, delete
   case eraseLine = "erase-line"
@@ -42,8 +43,8 @@ package enum Command: String, CaseIterable, Sendable {
   /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
   package var hasName: Bool {
     switch self {
-    case .accept, .yes, .no, .next, .previous, .saveFirst, .erase, .delete, .eraseLine,
-      .cursorLeft, .cursorRight, .complete, .compare, .command, .escape:
+    case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape:
       false
     default: true
     }
@@ -80,6 +81,8 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case runs
   /// Two runs beside each other.
   case compare
+  /// What a run has told.
+  case log
   /// The preview over the whole screen.
   case images
   /// The table of keys.
@@ -95,6 +98,7 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .question: "Question"
     case .runs: "Runs"
     case .compare: "Comparison"
+    case .log: "Log of a run"
     case .images: "Large images"
     case .help: "Help"
     }
@@ -112,6 +116,7 @@ extension AppState {
     case .confirm: .question
     case .runs: .runs
     case .compare: .compare
+    case .log: .log
     case .images: .images
     case .help: .help
     }

@@ -4,7 +4,7 @@ extension KeyBinding {
   /// The table of keys: dispatch, the hint bar, the help page and the README all read this.
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
-    + runsBindings + compareBindings + imagesBindings + helpBindings
+    + runsBindings + compareBindings + logBindings + imagesBindings + helpBindings
 
   private static func key(
     _ context: KeyContext, _ group: Group, _ keys: [Key], _ command: Command, _ summary: String,
@@ -56,7 +56,7 @@ extension KeyBinding {
     grid(.distil, ["d"], .distil, "distil what the plan changes", hint: hint("d", "distil", 2)),
     grid(.distil, ["f"], .finetune, "finetune the whole model, after distilling"),
     grid(.distil, ["p"], .pause, "pause or resume the training"),
-    grid(.distil, ["C"], .cancel, "cancel the training"),
+    grid(.distil, ["C"], .cancel, "cancel the training; kill it when asked again"),
     grid(.distil, ["t"], .series, "plot the losses of the slot, their mean, or all"),
     grid(.distil, ["L"], .scale, "linear or logarithmic losses"),
     grid(.distil, ["r"], .runs, "list of runs", hint: hint("r", "runs", 9)),
@@ -149,7 +149,17 @@ extension KeyBinding {
       .runs, .list, ["c"], .compare, "compare the marked runs, or the marked one and this",
       hint: hint("c", "compare")),
     key(.runs, .list, ["p"], .pause, "pause or resume it", hint: hint("p", "pause")),
-    key(.runs, .list, ["C"], .cancel, "cancel it", hint: hint("C", "cancel")),
+    key(
+      .runs, .list, ["C"], .cancel, "cancel it; kill it when asked again",
+      hint: hint("C", "cancel")),
+    key(
+      .runs, .list, ["R"], .retry, "take it up again from its checkpoint, perhaps more slowly",
+      hint: hint("R", "retry")),
+    key(.runs, .list, ["l"], .log, "what it has told", hint: hint("l", "log")),
+    key(
+      .runs, .list, ["+"], .raise, "earlier in the queue, by one step of priority",
+      hint: hint("+-", "priority", 6)),
+    key(.runs, .list, ["-"], .lower, "later in the queue"),
     key(
       .runs, .list, [.escape, "q", "r"], .escape, "back",
       hint: hint("Esc", "back")),
@@ -163,6 +173,11 @@ extension KeyBinding {
     key(
       .compare, .list, [.escape, "q", "c"], .escape, "back to the list",
       hint: hint("Esc", "back")),
+  ]
+
+  private static let logBindings: [KeyBinding] = [
+    key(
+      .log, .list, [.escape, "q", "l"], .escape, "back to the runs", hint: hint("Esc", "back"))
   ]
 
   private static let imagesBindings: [KeyBinding] = [

@@ -17,10 +17,12 @@ extension FileWork {
     case .followRun(let id):
       watcher.follow(id, now: Date())
       return id.flatMap { id in watcher.history(id).map { [.historyRead(id: id, $0)] } } ?? []
-    case .startTraining(let plan, let kind, let weightsFrom):
-      return [startTraining(plan, kind, weightsFrom)]
-    case .control(let id, let control):
-      return request(control, of: id)
+    case .startTraining(let plan, let kind, let weightsFrom, let isQueued):
+      return [
+        isQueued ? queueTraining(plan, kind, weightsFrom) : startTraining(plan, kind, weightsFrom)
+      ]
+    case .control, .killRun, .retryRun, .setPriority, .readLog:
+      return steer(effect)
     case .findAnalysis(let again):
       return [findAnalysis(again: again)]
     case .startPreview(let generation, let plan, let weightsFrom, let settings):
@@ -101,21 +103,9 @@ extension FileWork {
   }
 
   /// The newest weights of a run that is still there; none of no run.
-  private func weights(of id: String?) throws -> [String] {
+  func weights(of id: String?) throws -> [String] {
     guard let id, let run = watcher.run(id) else { return [] }
     return [try run.trainedWeights()]
-  }
-
-  private func request(_ control: Control, of id: String) -> [Action] {
-    guard let run = watcher.run(id) else {
-      return [.controlFailed("the run \(id) is no longer in \(root)")]
-    }
-    do {
-      try run.append(control)
-      return []
-    } catch {
-      return [.controlFailed("\(error)")]
-    }
   }
 
   // MARK: - Jobs
@@ -171,19 +161,26 @@ extension FileWork {
 
   /// Makes a run directory and starts its worker.
   private func start(_ job: Job, name: String, plan: GraftPlan?) throws -> RunDirectory {
-    var request = JobRequest(
-      job: job, name: name, createdAt: Date().timeIntervalSince1970, codeVersion: codeVersion,
-      seed: plan?.seed ?? 0, modelHash: model.contentHash)
-    let run = try RunDirectory.create(root: root, job: request, name: name, plan: plan)
+    var request = request(job, name, plan)
+    let run = try RunDirectory.create(root: root, job: request, plan: plan)
     if plan != nil, case .preview(var preview) = job {
       // The plan's place is known only now.
       preview.planPath = run.planPath
       request.job = .preview(preview)
       try run.writeRequest(request)
     }
-    children.append((pid: try WorkerLauncher.start(executable: executable, run: run), run: run.id))
+    try startWorker(run)
     watcher.add(run)
     return run
+  }
+
+  /// What a run is asked to do.
+  func request(
+    _ job: Job, _ name: String, _ plan: GraftPlan?, queue: QueuePlace? = nil
+  ) -> JobRequest {
+    JobRequest(
+      job: job, name: name, createdAt: Date().timeIntervalSince1970, codeVersion: codeVersion,
+      seed: plan?.seed ?? 0, modelHash: model.contentHash, queue: queue)
   }
 
   private static func name(_ model: ModelReference) -> String {

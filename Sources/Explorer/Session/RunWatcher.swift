@@ -26,7 +26,20 @@ struct RunWatcher {
   func images(_ id: String) -> [SampleImage] { tails[id]?.images ?? [] }
 
   /// What the list says about every run, newest first.
-  var records: [RunRecord] { order.compactMap { tails[$0]?.record } }
+  var records: [RunRecord] {
+    var places: [String: (Int, WaitingRun)] = [:]
+    for (index, run) in WaitingRun.list(order.compactMap { tails[$0]?.entry }).enumerated() {
+      places[run.id] = (index + 1, run)
+    }
+    return order.compactMap { id in
+      var record = tails[id]?.record
+      if let (position, run) = places[id] {
+        record?.queuePosition = position
+        record?.waiting = run
+      }
+      return record
+    }
+  }
 
   /// Adds a run that was made just now, before the next listing finds it.
   mutating func add(_ run: RunDirectory) {
@@ -117,7 +130,8 @@ struct RunTail {
       follower = RunFollower(run)
       isForgotten = false
     }
-    if request == nil { request = try? run.request() }
+    // A run that waits may get another place, one that is taken up again loses it.
+    if request == nil || request?.queue != nil { request = try? run.request() }
     size = length
     status = follower.poll(now: now)
     if isEnded && !isKept {
@@ -132,14 +146,19 @@ struct RunTail {
   /// Images in the order they were written, also of a run whose history was dropped.
   var images: [SampleImage] { isForgotten ? samples : follower.history.samples }
 
+  /// What the queue needs to know of it.
+  var entry: QueueEntry? { status.flatMap { QueueEntry(run, request, $0.state) } }
+
   var record: RunRecord? {
     guard let request, let status else { return nil }
     let state = status.state == .queued && hasEndedWorker ? .lost : status.state
-    return RunRecord(
+    var record = RunRecord(
       id: run.id, name: request.name, kind: Self.kind(request.job), modelHash: request.modelHash,
       createdAt: request.createdAt, state: state, step: status.step, total: status.total,
       loss: status.loss, rate: status.rate, secondsLeft: status.secondsLeft,
       lastEventAt: status.lastEventTime)
+    record.pauseReason = status.pauseReason
+    return record
   }
 
   private static func kind(_ job: Job) -> RunRecord.Kind {

@@ -44,24 +44,25 @@ extension Form {
       })
   }
 
-  /// A form for the settings of activation distillation.
-  static func distillation(_ settings: Stage1Settings) -> Form {
+  /// A form for the settings of activation distillation; `other` is a training that it can wait for.
+  static func distillation(_ settings: Stage1Settings, beside other: RunRecord?) -> Form {
     training(
-      .distill, steps: settings.steps, batchSize: settings.batchSize,
+      .distill, beside: other, steps: settings.steps, batchSize: settings.batchSize,
       samples: "samples in each step's teacher pass", learningRate: settings.learningRate)
   }
 
-  /// A form for the settings of finetuning.
-  static func finetuning(_ settings: Stage2Settings) -> Form {
+  /// A form for the settings of finetuning; `other` is a training that it can wait for.
+  static func finetuning(_ settings: Stage2Settings, beside other: RunRecord?) -> Form {
     training(
-      .finetune, steps: settings.steps, batchSize: settings.batchSize,
+      .finetune, beside: other, steps: settings.steps, batchSize: settings.batchSize,
       samples: "samples in each step", learningRate: settings.learningRate)
   }
 
   private static func training(
-    _ kind: RunRecord.Kind, steps: Int, batchSize: Int, samples: String, learningRate: Double
+    _ kind: RunRecord.Kind, beside other: RunRecord?, steps: Int, batchSize: Int, samples: String,
+    learningRate: Double
   ) -> Form {
-    Form(
+    var form = Form(
       purpose: .training(kind),
       fields: [
         Field(
@@ -74,6 +75,13 @@ extension Form {
           "learning_rate", "learning rate", learningRate, in: 1e-7...1, isInteger: false,
           summary: "AdamW's highest rate, after warm-up"),
       ])
+    if let other {
+      form.fields.append(
+        Field(
+          "queue", "wait in the queue", 1, in: 0...1, isInteger: true, unit: "0 begins now",
+          summary: "1 waits until it is its turn, 0 begins beside \(other.name)"))
+    }
+    return form
   }
 
   /// A form for the preview's settings.

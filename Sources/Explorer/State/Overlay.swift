@@ -14,6 +14,8 @@ package enum Overlay: Equatable, Sendable {
   case runs(RunsPane)
   /// Two runs beside each other.
   case compare(ComparePane)
+  /// What a run has told.
+  case log(LogPage)
   /// The preview over the whole screen.
   case images
   /// The table of keys.
@@ -99,6 +101,8 @@ package struct Prompt: Equatable, Sendable {
     case saveAs
     /// Which plan to load.
     case open
+    /// The factor of a run's learning rates when it is taken up again.
+    case retry(id: String)
     /// A command by name.
     case command
   }
@@ -129,6 +133,19 @@ package struct RunsPane: Equatable, Sendable {
   package var selection: String?
   /// Runs marked for a comparison, at most two.
   package var marked: [String] = []
+}
+
+/// The end of what a run has told, read again every second.
+package struct LogPage: Equatable, Sendable {
+  /// The run.
+  package let id: String
+  /// Its last lines; nil until they are read.
+  package var lines: [String]?
+
+  /// Shows a run's log.
+  package init(id: String, lines: [String]? = nil) {
+    (self.id, self.lines) = (id, lines)
+  }
 }
 
 /// The table of keys.

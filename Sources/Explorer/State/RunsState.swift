@@ -9,6 +9,8 @@ package struct RunsState: Equatable, Sendable {
   package var focus: FocusedRun?
   /// Whether a training was asked for and has not been confirmed yet.
   package var isLaunching = false
+  /// Runs that were asked to stop; asked again they are killed.
+  package var stopping: Set<String> = []
   /// Whether the run root was read at least once.
   package var isScanned = false
 
@@ -23,8 +25,11 @@ package struct RunsState: Equatable, Sendable {
     records.filter { $0.kind.isTraining || $0.isAlive }
   }
 
-  /// The training that goes on now, if any.
-  package var aliveTraining: RunRecord? { records.first { $0.kind.isTraining && $0.isAlive } }
+  /// The training that goes on now, or else one that waits for its turn.
+  package var aliveTraining: RunRecord? {
+    let alive = records.filter { $0.kind.isTraining && $0.isAlive }
+    return alive.first { $0.state != .queued } ?? alive.first
+  }
 }
 
 /// What the runs list says about one job.
@@ -68,6 +73,12 @@ package struct RunRecord: Equatable, Sendable {
   package let secondsLeft: Double?
   /// Time of its last event, in seconds since 1970.
   package let lastEventAt: Double?
+  /// Why it is paused, when nobody asked for it.
+  package var pauseReason: String?
+  /// Its place in the queue from 1 on; nil for a run that does not wait there.
+  package var queuePosition: Int?
+  /// What it waits for beside its turn.
+  package var waiting: WaitingRun?
 
   /// Makes a record.
   package init(
@@ -94,6 +105,12 @@ package struct RunRecord: Equatable, Sendable {
 
   /// One word for the state.
   package var stateName: String { state.name }
+
+  /// The state with the place in the queue, for a narrow column.
+  package var stateLabel: String { queuePosition.map { "\(stateName) #\($0)" } ?? stateName }
+
+  /// Why it waits although nobody asked it to, in a few words.
+  package var waitReason: String? { pauseReason ?? waiting?.reason }
 }
 
 /// The training whose marks and curves are shown.

@@ -32,7 +32,11 @@ package enum Action: Equatable, Sendable {
   case trainingStarted(id: String, plan: GraftPlan, kind: RunRecord.Kind)
   /// A distillation or finetuning could not be started.
   case trainingFailed(String)
-  /// A pause, resume or cancel request could not be written.
+  /// A distillation or finetuning waits in the queue.
+  case trainingQueued(name: String)
+  /// The end of what a run has told was read.
+  case logRead(id: String, lines: [String])
+  /// Something asked of a run could not be done.
   case controlFailed(String)
 
   /// A job computes the teacher's statistics.
@@ -77,11 +81,21 @@ package enum Effect: Equatable, Sendable {
   case readRuns(ids: [String])
   /// Follow the events of one run only; nil follows none.
   case followRun(id: String?)
-  /// Make a run directory for a distillation or finetuning and start its worker; `weightsFrom` names the
-  /// run whose weights finetuning starts from, nil starts the operators fresh.
-  case startTraining(GraftPlan, kind: RunRecord.Kind, weightsFrom: String?)
+  /// Make a run directory for a distillation or finetuning and start its worker or put it into the
+  /// queue; `weightsFrom` names the run whose weights finetuning starts from, nil starts the operators
+  /// fresh.
+  case startTraining(
+    GraftPlan, kind: RunRecord.Kind, weightsFrom: String?, isQueued: Bool = false)
   /// Append a request to a run's controls.
   case control(id: String, Control)
+  /// Kill a run's worker, which does not stop by itself.
+  case killRun(id: String)
+  /// Start a worker again on a run that has ended, its learning rates multiplied.
+  case retryRun(id: String, rateFactor: Double)
+  /// Give a waiting run another priority.
+  case setPriority(id: String, Int)
+  /// Read the end of what a run has told.
+  case readLog(id: String)
   /// Read the teacher's statistics, or start a job that computes them; `again` does not look for earlier ones.
   case findAnalysis(again: Bool)
   /// Start a job that samples a preview; `plan` is nil for the teacher alone, `weightsFrom` names the run whose

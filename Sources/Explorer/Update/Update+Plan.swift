@@ -97,7 +97,12 @@ extension AppState {
         isFinished = true
         return []
       case .cancelRun(let id):
-        notice = .note("asked \(runs.record(id)?.name ?? id) to stop")
+        let name = runs.record(id)?.name ?? id
+        guard runs.stopping.insert(id).inserted else {
+          notice = .note("killed \(name)")
+          return [.killRun(id: id)]
+        }
+        notice = .note("asked \(name) to stop")
         return [.control(id: id, .cancel)]
       case .overwrite(let path):
         return [.savePlan(plan, path: path, overwrite: true)]

@@ -67,6 +67,13 @@ extension AppState {
         markBlocks(text)
       }
       return []
+    case .retry(let id):
+      guard let factor = Double(text), factor > 0, factor <= 1000 else {
+        return refuse("type a factor above 0, such as 0.5; 1 leaves the rate")
+      }
+      overlays.removeLast()
+      notice = .note("taking up \(runs.record(id)?.name ?? id) again")
+      return [.retryRun(id: id, rateFactor: factor)]
     case .saveAs:
       guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
       overlays.removeLast()

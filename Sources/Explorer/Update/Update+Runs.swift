@@ -6,9 +6,11 @@ extension AppState {
   mutating func distil(_ command: Command, argument: String?) -> [Effect] {
     switch command {
     case .distil:
-      overlays.append(.form(.distillation(plan.stage1)))
+      overlays.append(
+        .form(.distillation(plan.stage1, beside: runs.aliveTraining)))
     case .finetune:
-      overlays.append(.form(.finetuning(plan.stage2)))
+      overlays.append(
+        .form(.finetuning(plan.stage2, beside: runs.aliveTraining)))
     case .pause:
       return runs.focusRecord.map { togglePause($0) } ?? []
     case .cancel:
@@ -36,7 +38,7 @@ extension AppState {
   }
 
   private mutating func togglePause(_ record: RunRecord) -> [Effect] {
-    if record.state == .paused {
+    if record.state == .paused || record.state == .frozen {
       notice = .note("asked \(record.name) to go on")
       return [.control(id: record.id, .resume)]
     }
@@ -46,7 +48,9 @@ extension AppState {
 
   /// Stores the form's numbers in the plan and asks for the worker.
   mutating func startTraining(_ kind: RunRecord.Kind, _ values: [String: Double]) -> [Effect] {
-    let weights = kind == .finetune ? trainedWeights?.runID : nil
+    let isQueued = values["queue"] == 1
+    let weights =
+      kind == .finetune ? (isQueued ? comingWeights : nil) ?? trainedWeights?.runID : nil
     let name = kind == .finetune ? "finetuning" : "distillation"
     document.edit("settings of the \(name)") { plan in
       func set(_ steps: inout Int, _ batchSize: inout Int, _ learningRate: inout Double) {
@@ -68,7 +72,16 @@ extension AppState {
     }
     runs.isLaunching = true
     notice = .note("starting the worker …")
-    return [.startTraining(plan, kind: kind, weightsFrom: weights)]
+    return [.startTraining(plan, kind: kind, weightsFrom: weights, isQueued: isQueued)]
+  }
+
+  /// The followed distillation while it is not over, when its weights will fit the plan.
+  private var comingWeights: String? {
+    guard let record = runs.focusRecord, record.kind == .distill, record.isAlive,
+      let trained = runs.focus?.plan,
+      plan.sites.contains(where: { plan.agrees(with: trained, at: $0) })
+    else { return nil }
+    return record.id
   }
 
   /// Acts in the list of runs.
@@ -96,6 +109,19 @@ extension AppState {
       if let selected { markRun(selected, in: pane) }
     case .compare:
       return [.readRuns(ids: runsToCompare(in: pane))]
+    case .retry:
+      guard let selected else { return [] }
+      let isSlower = if case .failed = selected.state { true } else { false }
+      overlays.append(
+        .prompt(
+          Prompt(purpose: .retry(id: selected.id), field: TextField(isSlower ? "0.5" : "1"))))
+    case .log:
+      guard let selected else { return [] }
+      overlays.append(.log(LogPage(id: selected.id)))
+      return [.readLog(id: selected.id)]
+    case .raise, .lower:
+      guard let selected, let priority = selected.waiting?.priority else { return [] }
+      return [.setPriority(id: selected.id, priority + (command == .raise ? 1 : -1))]
     default:
       overlays.removeLast()
     }
@@ -110,6 +136,7 @@ extension AppState {
       let before = runs.focusRecord?.state
       runs.records = records
       runs.isScanned = true
+      runs.stopping.formIntersection(records.filter(\.isAlive).map(\.id))
       if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
       if let after = runs.focusRecord, let before, before != after.state { announce(after) }
       return refreshComparison()
@@ -134,6 +161,13 @@ extension AppState {
       let what = kind == .finetune ? "finetuning the model" : "distilling \(plan.extent)"
       notice = .note("\(what) in the background")
       return [.followRun(id: id)]
+    case .trainingQueued(let name):
+      runs.isLaunching = false
+      notice = .note("\(name) waits in the queue: r lists the runs")
+    case .logRead(let id, let lines):
+      if case .log(let page) = overlay, page.id == id {
+        replaceTop(.log(LogPage(id: id, lines: lines)))
+      }
     case .trainingFailed(let reason):
       runs.isLaunching = false
       notice = .failure(reason)
@@ -146,7 +180,10 @@ extension AppState {
   private mutating func announce(_ record: RunRecord) {
     switch record.state {
     case .queued, .running, .frozen: break
-    case .paused: notice = .note("\(record.name) is paused; p goes on")
+    case .paused:
+      notice =
+        record.pauseReason.map { .warning("\(record.name) waits: \($0)") }
+        ?? .note("\(record.name) is paused; p goes on")
     case .done: notice = .note("\(record.name) is done; s samples the grafted model")
     case .cancelled: notice = .note("\(record.name) was cancelled at step \(record.step)")
     case .failed(let reason): notice = .failure("\(record.name) failed: \(reason)")
@@ -160,7 +197,8 @@ extension AppState {
     let mine = runs.records.filter {
       $0.kind.isTraining && $0.modelHash == model.contentHash
     }
-    if let alive = mine.first(where: \.isAlive) {
+    let alive = mine.filter(\.isAlive)
+    if let alive = alive.first(where: { $0.state != .queued }) ?? alive.first {
       let isUntouched = document.path == nil && plan.isEmpty && document.done.isEmpty
       return [.openRun(id: alive.id, adopt: isUntouched)]
     }

@@ -15,6 +15,7 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .ticked(let now):
     state.now = now
     state.expireNotice()
+    if case .log(let page) = state.overlay { return [.readLog(id: page.id)] }
     return []
   case .interrupted:
     return state.interrupt()
@@ -22,7 +23,7 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     state.notice = nil
     return state.perform(command, argument: argument, count: count)
   case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
-    .trainingFailed, .controlFailed:
+    .trainingFailed, .trainingQueued, .logRead, .controlFailed:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
@@ -125,6 +126,9 @@ extension AppState {
     case .question: return performInQuestion(command)
     case .runs: return performInRuns(command)
     case .compare: return performInComparison(command)
+    case .log:
+      overlays.removeLast()
+      return []
     case .help: return performInHelp(command)
     }
   }
@@ -158,8 +162,8 @@ extension AppState {
     case .redraw: return [.redraw]
     case .suspend: return [.suspend]
     case .quit: return leave()
-    case .accept, .yes, .no, .next, .previous, .saveFirst, .erase, .delete, .eraseLine,
-      .cursorLeft, .cursorRight, .complete, .compare:
+    case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare:
       return []
     }
   }

@@ -140,6 +140,7 @@ package struct BottomBar {
         ? "all, odd, even, every 2, last 7, 3-9, 1,3,5"
         : Format.count(state.promptedSlots.count, "block")
     case .saveAs, .open: "⏎ accept  Esc back"
+    case .retry: "1 leaves it  ⏎ accept  Esc back"
     case .command: "Tab completes  Esc back"
     }
   }
@@ -153,6 +154,7 @@ package struct BottomBar {
     case .mark(let slot): "mark the \(slot.title) of blocks: "
     case .saveAs: "save as: "
     case .open: "open plan: "
+    case .retry(let id): "retry \(state.runs.record(id)?.name ?? id) with the learning rate times "
     case .command: ":"
     }
   }

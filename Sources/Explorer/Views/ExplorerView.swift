@@ -49,6 +49,7 @@ package enum ExplorerView {
     case .confirm(let question): QuestionView(state: state, question: question).draw(on: &frame)
     case .runs(let pane): RunsView(state: state, pane: pane).draw(on: &frame)
     case .compare(let pane): CompareView(state: state, pane: pane).draw(on: &frame)
+    case .log(let page): LogView(state: state, page: page).draw(on: &frame)
     case .help(let page): HelpView(state: state, page: page).draw(on: &frame)
     case .prompt, .images: break
     }

@@ -291,6 +291,12 @@ struct QuestionView {
       ]
     case .cancelRun(let id):
       let record = state.runs.record(id)
+      if state.runs.stopping.contains(id) {
+        return [
+          "\(record?.name ?? id) was asked to stop already. Kill its worker?",
+          "What came after its last checkpoint is lost.",
+        ]
+      }
       return [
         "Cancel \(record?.name ?? id)"
           + (record.map { " at step \($0.step) of \($0.total)" } ?? "") + "?",
@@ -306,30 +312,8 @@ struct QuestionView {
     case .unsaved(.quit): "[s] save and leave   [y] leave without saving   [n] stay"
     case .unsaved: "[s] save first   [y] lose them   [n] stay"
     case .leaveRunning: "[y] leave   [n] stay"
-    case .cancelRun: "[y] cancel it   [n] let it run"
+    case .cancelRun: "[y] do it   [n] let it run"
     case .overwrite: "[y] write over it   [n] keep it"
     }
-  }
-}
-
-/// The list of runs over the screen.
-struct RunsView {
-  let state: AppState
-  let pane: RunsPane
-
-  func draw(on frame: inout Frame) {
-    let rows = min(max(state.runs.listed.count, 1) + 6, frame.rows - 4)
-    let inside = Popup.open(on: &frame, columns: 90, rows: rows, title: "runs")
-    RunTable(
-      state: state,
-      rect: Rect(
-        column: inside.column, row: inside.row, columns: inside.columns, rows: inside.rows - 2),
-      selection: pane.selection, marked: pane.marked
-    ).draw(on: &frame)
-    let hidden = state.runs.records.count - state.runs.listed.count
-    let others = hidden == 0 ? "" : "   \(hidden) ended previews and analyses are not listed"
-    frame.put(
-      Format.clip("⏎ opens its plan and losses\(others)", inside.columns), column: inside.column,
-      row: inside.bottom - 1, style: Theme.quiet)
   }
 }

@@ -51,7 +51,8 @@ struct RunsPanel {
     case .lost, .cancelled, .failed, .done:
       tail.append(("  \(record.stateName)\(ago(record))", style))
     case .queued, .paused, .frozen:
-      tail.append(("  \(record.stateName)", style))
+      tail.append(("  \(record.stateLabel)", style))
+      if let reason = record.waitReason { tail.append((" (\(reason))", Theme.quiet)) }
     }
     if let loss = record.loss { tail.append(("  loss \(Format.loss(loss))", Theme.plain)) }
     let used = (pieces + tail).reduce(0) { $0 + $1.0.count }
@@ -119,7 +120,7 @@ struct RunTable {
     let what = record.kind == .distill ? record.name : "\(record.kind.rawValue) \(record.name)"
     drawColumns(
       [
-        ("   \(what)", isFollowed ? Theme.strong : Theme.plain), (record.stateName, style),
+        ("   \(what)", isFollowed ? Theme.strong : Theme.plain), (record.stateLabel, style),
         (steps, Theme.plain), (record.loss.map(Format.loss) ?? "", Theme.plain),
         (Format.age(state.now - record.createdAt), Theme.quiet),
       ], on: &frame, row: row)

@@ -1,0 +1,47 @@
+import Foundation
+
+extension RunDirectory {
+  /// The end of what the worker has told and printed, a line each.
+  package func lastLines(bytes limit: UInt64 = 32_768) -> [String] {
+    var status = stat()
+    let size = stat(eventsPath, &status) == 0 ? UInt64(status.st_size) : 0
+    var offset = size - min(size, limit)
+    // A first line that is cut off is understood by nobody and left out.
+    let events = readEvents(after: &offset).compactMap(\.line)
+    return logTail().split(separator: "\n").map(String.init) + events
+  }
+}
+
+extension Event {
+  /// The event in a line for people, with its local time; nil for a mere heartbeat.
+  package var line: String? {
+    guard let text = kind.text else { return nil }
+    var seconds = time_t(max(0, min(time, 1e11)))
+    var parts = tm()
+    localtime_r(&seconds, &parts)
+    return String(format: "%02d:%02d:%02d  ", parts.tm_hour, parts.tm_min, parts.tm_sec) + text
+  }
+}
+
+extension EventKind {
+  fileprivate var text: String? {
+    func short(_ value: Double) -> String { String(format: "%.4g", value) }
+    switch self {
+    case .started(let pid, let steps): return "process \(pid) begins, \(steps) steps in all"
+    case .heartbeat: return nil
+    case .step(let step, let total, let loss, _, let rate, _):
+      return "step \(step)/\(total)  loss \(short(loss))  \(short(rate)) steps/s"
+    case .heldOut(let step, let loss, let losses):
+      let mean = losses.values.reduce(0, +) / Double(max(1, losses.count))
+      return "step \(step)  held-out loss \(short(loss ?? mean))"
+    case .checkpointed(let step, let path): return "step \(step)  checkpoint \(path)"
+    case .paused(let step, let reason):
+      return "step \(step)  paused\(reason.map { ": \($0)" } ?? "")"
+    case .resumed(let step): return "step \(step)  goes on"
+    case .progress(let done, let total, let label): return "\(label) \(done)/\(total)"
+    case .sampled(let role, let path, _, _): return "\(role.rawValue) in \(path)"
+    case .message(let text): return text
+    case .finished(let outcome, let text): return "\(outcome.rawValue): \(text)"
+    }
+  }
+}
