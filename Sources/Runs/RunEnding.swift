@@ -77,7 +77,8 @@ extension RunDirectory {
     }
     guard hard || isCancelRequested(since: follower.history.startedAt) else {
       try append(Control.cancel)
-      if worker.isStopped { try worker.signal(SIGCONT) }
+      // One that is frozen, or just about to be, must wake up to hear it.
+      if worker.isAlive { try worker.signal(SIGCONT) }
       return .asked
     }
     // First the event, so that the run is never taken for lost.

@@ -13,7 +13,9 @@ extension RunsCommand {
     func run() throws {
       let run = try selection.run()
       guard now else { return try run.ask(.pause, output) }
-      try run.requireWorker().signal(SIGSTOP)
+      let worker = try run.requireWorker()
+      try worker.signal(SIGSTOP)
+      while worker.isAlive, !worker.isStopped { usleep(2_000) }
       try run.tell("is frozen; 'espalier runs resume' lets it go on", "freeze", output)
     }
   }
@@ -29,10 +31,9 @@ extension RunsCommand {
     func run() throws {
       let run = try selection.run()
       switch run.status(now: Date()).state {
-      case .queued, .running, .paused: try run.ask(.resume, output)
-      case .frozen:
+      case .queued, .running, .paused, .frozen:
         try run.requireWorker().signal(SIGCONT)
-        try run.tell("goes on", "resume", output)
+        try run.ask(.resume, output)
       case .done: throw RunError("\(run.path): is done; there is nothing to resume")
       case .cancelled, .failed, .lost:
         try run.restart(nil)

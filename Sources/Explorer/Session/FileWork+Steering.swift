@@ -79,6 +79,7 @@ extension FileWork {
       return
     }
     try run.append(control)
-    if control != .pause, let worker, worker.isStopped { try worker.signal(SIGCONT) }
+    // One that is frozen must wake up to hear it.
+    if control != .pause, let worker, worker.isAlive { try worker.signal(SIGCONT) }
   }
 }
