@@ -66,10 +66,17 @@ import Testing
 
   /// Starts a worker directly, kills it after a while, and tells whether there was something to kill.
   private func startAndKill(
-    _ run: RunDirectory, _ scratch: Scratch, after microseconds: UInt32
+    _ run: RunDirectory, _ scratch: Scratch, after microseconds: UInt32, ofTraining: Bool = false
   ) throws -> Bool {
     func starts() -> Int {
-      run.readAllEvents().count { if case .started = $0.kind { true } else { false } }
+      run.readAllEvents().count {
+        switch $0.kind {
+        case .started: !ofTraining
+        // The first words of a training, from the start or after a checkpoint.
+        case .heldOut, .message: ofTraining
+        default: false
+        }
+      }
     }
     let before = starts()
     let worker = try scratch.start(["worker", run.path])
@@ -116,15 +123,17 @@ import Testing
     let kills = isLong ? 50 : 8
     let scratch = try Scratch()
     let command = try prepare(
-      .streaming, scratch, steps: isLong ? 1500 : 240, checkpointEvery: 2)
+      .streaming, scratch, steps: isLong ? 800 : 240, checkpointEvery: 2)
     let whole: RunSummary = try scratch.run(command + ["--json"]).json()
     let run = try make(command, scratch)
     var random = SystemRandomNumberGenerator()
     var done = 0
     for _ in 0..<kills {
-      if try startAndKill(run, scratch, after: .random(in: 0...120_000, using: &random)) {
-        done += 1
-      }
+      // In preparations as well as in the training.
+      let ofTraining = Bool.random(using: &random)
+      let isKilled = try startAndKill(
+        run, scratch, after: .random(in: 0...60_000, using: &random), ofTraining: ofTraining)
+      if isKilled { done += 1 }
     }
     #expect(done > kills / 2, "the run was over after \(done) kills")
     let resumed = try scratch.run(["worker", run.path])
