@@ -169,7 +169,7 @@ extension ComparisonRow {
     let cost = facts.plan.cost().edited
     self.init(
       run: facts.run.path, name: facts.request.name, plan: facts.plan.summary, stage: facts.stage,
-      state: facts.status.state.text, heldOutFirst: facts.status.meanHeldOut?.first,
+      state: facts.status.stateText, heldOutFirst: facts.status.meanHeldOut?.first,
       heldOutLast: facts.status.meanHeldOut?.last, agreement: measurements?.judged?.graft.agreement,
       frechetDistance: measurements?.judged?.graft.frechetDistance,
       judgedOn: measurements?.judgedOn, parameters: cost.parameters,

@@ -49,16 +49,12 @@ package struct RunFacts: Sendable {
   }
 
   /// Whether a worker may still change what the run holds.
-  package var isAlive: Bool {
-    switch status.state {
-    case .queued, .running, .paused: true
-    case .done, .cancelled, .failed, .lost: false
-    }
-  }
+  package var isAlive: Bool { !status.state.isEnded }
 
   /// Checkpoints that the training began with, later ones winning; none for fresh weights.
   package var startWeights: [String] {
-    if case .finetune(_, let weights) = request.job { weights } else { [] }
+    guard case .finetune(_, let weights) = request.job else { return [] }
+    return weights.map { (try? run.weightsPath($0)) ?? $0 }
   }
 }
 

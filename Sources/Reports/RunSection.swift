@@ -39,7 +39,7 @@ struct RunSection {
       .formatted(.iso8601.dateSeparator(.dash))
     var lines = [
       ["run", facts.run.id],
-      ["state", "\(status.state.text), step \(status.step) of \(status.total)"],
+      ["state", "\(status.stateText), step \(status.step) of \(status.total)"],
       ["begun", created], ["model", facts.plan.model.path],
       ["program", "espalier \(facts.request.codeVersion), seed \(facts.plan.seed)"],
     ]

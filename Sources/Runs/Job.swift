@@ -32,16 +32,6 @@ package enum Job: Equatable, Sendable {
   }
 }
 
-extension Job {
-  /// Whether it trains a plan; such runs take turns in the queue.
-  package var isTraining: Bool {
-    switch self {
-    case .distill, .finetune: true
-    case .preview, .analyze: false
-    }
-  }
-}
-
 /// Asks for images; the worker writes `samples/teacher.png`, `graft.png` and `difference.png`.
 package struct PreviewRequest: Codable, Equatable, Sendable {
   /// The model's file, or `demo`.

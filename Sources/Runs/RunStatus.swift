@@ -43,21 +43,6 @@ package enum RunState: Equatable, Sendable {
   }
 }
 
-extension RunState {
-  /// One word for tables.
-  package var text: String {
-    switch self {
-    case .queued: "queued"
-    case .running: "running"
-    case .paused: "paused"
-    case .done: "done"
-    case .cancelled: "cancelled"
-    case .failed: "failed"
-    case .lost: "lost"
-    }
-  }
-}
-
 /// A run at a glance.
 package struct RunStatus: Equatable, Sendable {
   /// What has become of it.

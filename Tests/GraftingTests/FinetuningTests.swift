@@ -318,7 +318,7 @@ struct FinetuningTests {
       let path = folder + "/checkpoint.safetensors"
       let run = try finetuning(plan())
       try run.saveCheckpoint(to: path)
-      let other = try finetuning(plan { $0.learningRate = 1e-5 })
+      let other = try finetuning(plan { $0.emaDecay = 0.5 })
       let changed = #expect(throws: CheckpointError.self) { try other.resume(from: path) }
       #expect(changed?.message.contains("was written for another plan") == true)
       try run.saveModel(to: path, teacherMetadata: [:])

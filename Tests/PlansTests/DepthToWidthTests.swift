@@ -90,11 +90,11 @@ struct DepthToWidthTests {
       (", \"merge\": \"residual\"", "", 24, "parallel[1].merge", "missing"),
       ("\"merge\": \"residual\"", "\"merged\": \"mean\"", 24, "parallel[1].merged", "unknown key"),
       ("\"parallel\": [", "\"parallel\": 3, \"x\": [", 22, "x", "unknown key"),
-      ("\"20+21\": {", "\"20+22\": {", 49, "stage1.overrides.20+22", "such as 2+3"),
-      ("\"20+21\": {", "\"27+28\": {", 49, "stage1.overrides.27+28", "found 28"),
-      ("\"loss\": \"l2\"", "\"init\": \"own\"", 49, "stage1.overrides.20+21.init", "starts from"),
+      ("\"20+21\": {", "\"20+22\": {", 51, "stage1.overrides.20+22", "such as 2+3"),
+      ("\"20+21\": {", "\"27+28\": {", 51, "stage1.overrides.27+28", "found 28"),
+      ("\"loss\": \"l2\"", "\"init\": \"own\"", 51, "stage1.overrides.20+21.init", "starts from"),
       (
-        "\"loss\": \"l2\"", "\"gate_scaled\": true", 49, "stage1.overrides.20+21.gate_scaled",
+        "\"loss\": \"l2\"", "\"gate_scaled\": true", 51, "stage1.overrides.20+21.gate_scaled",
         "no gate"
       ),
     ] as [(String, String, Int, String, String)])
