@@ -10,6 +10,7 @@ import Explorer
 @Suite final class LiveEffectsTests {
   private let folder: String
   private let root: String
+  private var works: [FileWork] = []
 
   init() throws {
     folder = NSTemporaryDirectory() + "espalier-explorer-\(UUID().uuidString)"
@@ -17,15 +18,12 @@ import Explorer
     try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
   }
 
-  /// Collects the workers: one that stays behind as a zombie hides the end of every later child from
+  /// Collects workers and runners: one that stays behind as a zombie hides the end of every later child from
   /// the test runner, and tests in processes of their own would wait for ever.
   deinit {
-    for run in RunDirectory.list(root: root) {
-      guard let pid = run.worker()?.pid else { continue }
-      if waitpid(pid, nil, WNOHANG) == 0 {
-        kill(pid, SIGKILL)
-        waitpid(pid, nil, 0)
-      }
+    for child in works.flatMap(\.children) {
+      kill(child.pid, SIGKILL)
+      waitpid(child.pid, nil, 0)
     }
     try? FileManager.default.removeItem(atPath: folder)
   }
@@ -42,7 +40,9 @@ import Explorer
   private func work(_ executable: String = "/bin/false", model: ModelReference = Samples.model)
     -> FileWork
   {
-    FileWork(root: root, model: model, executable: executable, codeVersion: "test")
+    let work = FileWork(root: root, model: model, executable: executable, codeVersion: "test")
+    works.append(work)
+    return work
   }
 
   /// Looks until a wanted fact is there, for at most some seconds of looks.

@@ -17,7 +17,8 @@ package final class FileWork: @unchecked Sendable {
   var previews: [String: Int] = [:]
   var delivered: [String: Int] = [:]
   var analysisRun: String?
-  var children: [(pid: Int32, run: String)] = []
+  /// Processes that this one has started and collects.
+  package var children: [(pid: Int32, run: String)] = []
   var lastRecords: [RunRecord]?
   var looks = 0
 
