@@ -86,8 +86,7 @@ package final class ActivationCache {
   /// Runs the teacher over all samples and writes what the sites see and give.
   private static func record(
     _ sites: Set<GraftSite>, _ graft: Graft, _ dataset: LatentDataset, identity: String,
-    tokens: Int,
-    dim: Int, _ path: String, progress: (Int, Int) throws -> Void
+    tokens: Int, dim: Int, _ path: String, progress: (Int, Int) throws -> Void
   ) throws {
     let samples = graft.plan.stage1.samples
     var drafts: [GraftSite: SafetensorsDraft] = [:]
@@ -143,8 +142,7 @@ package final class ActivationCache {
       visit(
         SiteActivations(
           site: site, input: gather("input", [tokens, dim]),
-          target: gather("target", [tokens, dim]),
-          side: gather(site.sideName, [dim])))
+          target: gather("target", [tokens, dim]), side: gather(site.sideName, [dim])))
     }
   }
 }

@@ -21,8 +21,7 @@ extension ActivationDistillation {
       let optimizer = trainer.optimizer
       for (index, parameter) in optimizer.parameters.enumerated() {
         func add(_ prefix: String, _ tensor: Tensor) {
-          items.append(
-            TensorItem(name: prefix + parameter.name, tensor))
+          items.append(TensorItem(name: prefix + parameter.name, tensor))
         }
         add("", parameter.value)
         add("first.", optimizer.first[index])

@@ -39,7 +39,8 @@ struct TeacherPass {
       batch.latents.rows(range), noise: batch.noise.rows(range), steps: steps)
     let conditioning = DiT.Conditioning(
       timesteps: diffusion.modelTimesteps(steps), labels: Array(batch.labels[range]))
-    let condition = teacher.condition(conditioning, on: Tape(recording: false)).tensor
+    // Only pairs ask for it.
+    lazy var condition = teacher.condition(conditioning, on: Tape(recording: false)).tensor
     // What the pair received whose second block comes next.
     var pairInput: Tensor?
     _ = teacher(

@@ -26,9 +26,7 @@ struct DistillJob {
     let training = DistillTraining(distillation: distillation)
     let loop = TrainingLoop(
       context: context, steps: settings.totalSteps, heldOutEvery: settings.heldOutEvery,
-      checkpoints: CheckpointPolicy(
-        every: settings.checkpointEvery, minutes: settings.checkpointMinutes,
-        keepLast: settings.keepLast),
+      checkpoints: settings.checkpoints,
       rate: ("stage1.learning_rate", settings.learningRate))
     try loop.run(training)
     if settings.keepsBest {

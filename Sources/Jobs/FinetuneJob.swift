@@ -29,9 +29,7 @@ struct FinetuneJob {
       heldOut: data.heldOut)
     let loop = TrainingLoop(
       context: context, steps: settings.steps, heldOutEvery: settings.heldOutEvery,
-      checkpoints: CheckpointPolicy(
-        every: settings.checkpointEvery, minutes: settings.checkpointMinutes,
-        keepLast: settings.keepLast),
+      checkpoints: settings.checkpoints,
       rate: ("stage2.learning_rate", settings.learningRate))
     try loop.run(
       FinetuneTraining(finetuning: finetuning, teacherMetadata: try file.metadata()))

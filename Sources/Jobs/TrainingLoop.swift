@@ -34,28 +34,13 @@ extension Training {
   package func validate(in folder: String) throws -> TrainingLoss { heldOut() }
 }
 
-/// When checkpoints are written, and which are kept.
-package struct CheckpointPolicy: Sendable {
-  /// Steps between two checkpoints.
-  private let steps: Int
-  /// Seconds after which there is a checkpoint in any case; nil counts steps alone.
-  private let seconds: Double?
-  /// Checkpoints that are kept.
-  private let keepLast: Int
-
+extension CheckpointPolicy {
   /// The newest checkpoint, relative to the run directory.
   static let latest = "checkpoints/latest.safetensors"
 
-  /// Makes a policy; `minutes` 0 counts steps alone.
-  package init(every steps: Int, minutes: Double = 0, keepLast: Int = 1) {
-    self.steps = steps
-    seconds = minutes > 0 ? minutes * 60 : nil
-    self.keepLast = keepLast
-  }
-
   /// Whether a checkpoint is due after a step, some seconds after the last one.
   func isDue(after step: Int, seconds elapsed: Double) -> Bool {
-    step % steps == 0 || elapsed >= seconds ?? .infinity
+    step % every == 0 || minutes > 0 && elapsed >= minutes * 60
   }
 
   /// Keeps the newest checkpoint under the name of its step, `step-N.safetensors`, and removes those

@@ -13,15 +13,10 @@ extension GraftPlan {
       plan.stage1.overrides[site]?.minimumRate = nil
     }
     plan.stage1.overrides = plan.stage1.overrides.filter { $0.value != SiteOverride() }
-    let (one, two) = (Stage1Settings(hiddenSize: 1), Stage2Settings())
-    plan.stage1.checkpointEvery = one.checkpointEvery
-    plan.stage1.checkpointMinutes = one.checkpointMinutes
-    plan.stage1.keepLast = one.keepLast
-    plan.stage2.learningRate = two.learningRate
-    plan.stage2.checkpointEvery = two.checkpointEvery
-    plan.stage2.checkpointMinutes = two.checkpointMinutes
-    plan.stage2.keepLast = two.keepLast
-    plan.stage2.keepsBest = two.keepsBest
+    plan.stage2.learningRate = 1
+    plan.stage2.keepsBest = false
+    plan.stage1.checkpoints = CheckpointPolicy(every: 1)
+    plan.stage2.checkpoints = CheckpointPolicy(every: 1)
     return plan
   }
 

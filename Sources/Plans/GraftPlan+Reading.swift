@@ -217,11 +217,7 @@ extension PlanReader {
     settings.heldOutSamples = try integer(
       "held_out_samples", in: section, or: settings.heldOutSamples)
     settings.keepsBest = try boolean("keep_best", in: section, or: settings.keepsBest)
-    settings.checkpointEvery = try integer(
-      "checkpoint_every", in: section, or: settings.checkpointEvery)
-    settings.checkpointMinutes = try number(
-      "checkpoint_minutes", in: section, or: settings.checkpointMinutes)
-    settings.keepLast = try integer("keep_last", in: section, or: settings.keepLast)
+    settings.checkpoints = try checkpoints(in: section, or: settings.checkpoints)
     settings.attentionLoss = try choice("attention_loss", in: section, or: settings.attentionLoss)
     settings.mlpLoss = try choice("mlp_loss", in: section, or: settings.mlpLoss)
     settings.huberDelta = try number("huber_delta", in: section, or: settings.huberDelta)
@@ -235,6 +231,16 @@ extension PlanReader {
       settings.overrides[site] = try siteOverride(node, key: list.path(site.description))
     }
     return settings
+  }
+
+  /// When checkpoints are written; `fallback` stands for absent keys.
+  private func checkpoints(
+    in section: PlanSection, or fallback: CheckpointPolicy
+  ) throws(PlanError) -> CheckpointPolicy {
+    CheckpointPolicy(
+      every: try integer("checkpoint_every", in: section, or: fallback.every),
+      minutes: try number("checkpoint_minutes", in: section, or: fallback.minutes),
+      keepLast: try integer("keep_last", in: section, or: fallback.keepLast))
   }
 
   /// The members of a section that are named by slots and pairs.
@@ -294,11 +300,7 @@ extension PlanReader {
     settings.heldOutSamples = try integer(
       "held_out_samples", in: section, or: settings.heldOutSamples)
     settings.keepsBest = try boolean("keep_best", in: section, or: settings.keepsBest)
-    settings.checkpointEvery = try integer(
-      "checkpoint_every", in: section, or: settings.checkpointEvery)
-    settings.checkpointMinutes = try number(
-      "checkpoint_minutes", in: section, or: settings.checkpointMinutes)
-    settings.keepLast = try integer("keep_last", in: section, or: settings.keepLast)
+    settings.checkpoints = try checkpoints(in: section, or: settings.checkpoints)
     settings.distillationWeight = try number(
       "distillation_weight", in: section, or: settings.distillationWeight)
     settings.trained = try choice("trained", in: section, or: settings.trained)

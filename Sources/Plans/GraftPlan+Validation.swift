@@ -167,7 +167,6 @@ extension Stage1Settings {
       ("warmup_steps", warmupSteps, 0...10_000_000),
       ("held_out_every", heldOutEvery, 1...10_000_000),
       ("held_out_samples", heldOutSamples, 1...1_000_000),
-      ("checkpoint_every", checkpointEvery, 1...10_000_000), ("keep_last", keepLast, 1...1000),
     ]
     for (name, value, range) in counts {
       try requireRange("\(key).\(name)", Double(value), in: range)
@@ -177,10 +176,10 @@ extension Stage1Settings {
       ("min_learning_rate", minimumRate, 1e-15...1), ("weight_decay", weightDecay, 0...1),
       ("clip_norm", clipNorm, 1e-9...1e9), ("gamma", gamma, 1e-6...1),
       ("huber_delta", huberDelta, 1e-9...1e9),
-      ("checkpoint_minutes", checkpointMinutes, 0...1e6),
     ]
     for (name, value, range) in numbers { try requireRange("\(key).\(name)", value, in: range) }
     try requireFractions("\(key).milestones", milestones)
+    try checkpoints.validate(key: key)
     guard decay == .multiStep || minimumRate <= learningRate else {
       throw PlanError(
         key: "\(key).min_learning_rate",
@@ -208,9 +207,7 @@ extension Stage2Settings {
     try requireRange("stage2.gamma", gamma, in: 1e-6...1)
     try requireRange("stage2.held_out_every", Double(heldOutEvery), in: 1...10_000_000)
     try requireRange("stage2.held_out_samples", Double(heldOutSamples), in: 1...1_000_000)
-    try requireRange("stage2.checkpoint_every", Double(checkpointEvery), in: 1...10_000_000)
-    try requireRange("stage2.checkpoint_minutes", checkpointMinutes, in: 0...1e6)
-    try requireRange("stage2.keep_last", Double(keepLast), in: 1...1000)
+    try checkpoints.validate(key: "stage2")
     try requireRange("stage2.distillation_weight", distillationWeight, in: 0...1e6)
     let blocks = trained == .lastBlocks ? shape.depth : 1024
     try requireRange("stage2.last_n_blocks", Double(lastBlocks), in: 1...Double(blocks))
@@ -223,6 +220,15 @@ extension Stage2Settings {
         "expected at least one layer and none twice, found"
           + " \(loraTargets.map(\.rawValue)); correct the list")
     }
+  }
+}
+
+extension CheckpointPolicy {
+  /// Checks the ranges of the settings of a stage.
+  fileprivate func validate(key: String) throws(PlanError) {
+    try requireRange("\(key).checkpoint_every", Double(every), in: 1...10_000_000)
+    try requireRange("\(key).checkpoint_minutes", minutes, in: 0...1e6)
+    try requireRange("\(key).keep_last", Double(keepLast), in: 1...1000)
   }
 }
 

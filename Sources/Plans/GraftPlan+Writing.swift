@@ -95,8 +95,7 @@ extension Stage1Settings {
       ("milestones", "[\(milestones.map(numberText).joined(separator: ", "))]"),
       ("gamma", numberText(gamma)), ("held_out_every", "\(heldOutEvery)"),
       ("held_out_samples", "\(heldOutSamples)"), ("keep_best", "\(keepsBest)"),
-      ("checkpoint_every", "\(checkpointEvery)"),
-      ("checkpoint_minutes", numberText(checkpointMinutes)), ("keep_last", "\(keepLast)"),
+    ] + checkpoints.members + [
       ("attention_loss", attentionLoss.rawValue.jsonQuoted),
       ("mlp_loss", mlpLoss.rawValue.jsonQuoted), ("huber_delta", numberText(huberDelta)),
       ("gate_scaled", "\(isGateScaled)"), ("overrides", "{\(overrides.joined(separator: ", "))}"),
@@ -137,8 +136,8 @@ extension Stage2Settings {
       ("milestones", "[\(milestones.map(numberText).joined(separator: ", "))]"),
       ("gamma", numberText(gamma)), ("ema_warmup", "\(emaWarmup)"),
       ("held_out_every", "\(heldOutEvery)"), ("held_out_samples", "\(heldOutSamples)"),
-      ("keep_best", "\(keepsBest)"), ("checkpoint_every", "\(checkpointEvery)"),
-      ("checkpoint_minutes", numberText(checkpointMinutes)), ("keep_last", "\(keepLast)"),
+      ("keep_best", "\(keepsBest)"),
+    ] + checkpoints.members + [
       ("distillation_weight", numberText(distillationWeight)),
       ("trained", trained.rawValue.jsonQuoted), ("last_n_blocks", "\(lastBlocks)"),
       ("lora_rank", "\(loraRank)"), ("lora_alpha", numberText(loraAlpha)),

@@ -93,12 +93,8 @@ package struct Stage1Settings: Codable, Equatable, Sendable {
   package var heldOutSamples = 128
   /// Whether each replacement ends as it was when its held-out loss was lowest, not as at the last step.
   package var keepsBest = false
-  /// Steps between two checkpoints.
-  package var checkpointEvery = 100
-  /// Minutes after which there is a checkpoint in any case; 0 counts steps alone.
-  package var checkpointMinutes = 10.0
-  /// Checkpoints that are kept, the newest with those before it.
-  package var keepLast = 1
+  /// When checkpoints are written, and which are kept.
+  package var checkpoints = CheckpointPolicy(every: 100, minutes: 10)
   /// Loss of replaced sequence mixers.
   package var attentionLoss = RegressionLoss.l1
   /// Loss of replaced channel mixers.

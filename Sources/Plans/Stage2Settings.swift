@@ -62,12 +62,8 @@ package struct Stage2Settings: Codable, Equatable, Sendable {
   package var heldOutSamples = 128
   /// Whether the model with the lowest held-out loss is kept beside the newest.
   package var keepsBest = false
-  /// Steps between two checkpoints.
-  package var checkpointEvery = 100
-  /// Minutes after which there is a checkpoint in any case; 0 counts steps alone.
-  package var checkpointMinutes = 10.0
-  /// Checkpoints that are kept, the newest with those before it.
-  package var keepLast = 1
+  /// When checkpoints are written, and which are kept.
+  package var checkpoints = CheckpointPolicy(every: 100, minutes: 10)
   /// Weight of the mean squared difference from the teacher's output, added to the loss.
   package var distillationWeight = 0.0
   /// What is trained.

@@ -44,8 +44,8 @@ package struct ComparisonRow: Encodable, Equatable, Sendable {
   /// Whether another line beats this one: at least as good in quality and cost, better in one.
   ///
   /// Quality is the Fréchet distance where both have one of equally drawn images, otherwise the last
-  /// held-out loss of runs of one stage; cost is the measured time, as its ratio to the teacher's, where both have one, otherwise
-  /// the operations. Lines that share no measure do not beat each other.
+  /// held-out loss of runs of one stage; cost is the measured time, as its ratio to the teacher's,
+  /// where both have one, otherwise the operations. Lines that share no measure do not beat each other.
   fileprivate func isDominated(by other: ComparisonRow) -> Bool {
     guard model == other.model else { return false }
     let quality: (Double, Double)

@@ -10,6 +10,7 @@ struct RunStates {
     var follower: RunFollower?
     var size: Int64 = -1
     var state = RunState.queued
+    var request: JobRequest?
   }
 
   init(root: String) { self.root = root }
@@ -20,11 +21,12 @@ struct RunStates {
     let present = Set(runs)
     tails = tails.filter { present.contains($0.key) }
     return runs.compactMap { run in
-      QueueEntry(run, try? run.request(), state(of: run))
+      let tail = tail(of: run)
+      return QueueEntry(run, tail.request, tail.state)
     }
   }
 
-  private mutating func state(of run: RunDirectory) -> RunState {
+  private mutating func tail(of run: RunDirectory) -> Tail {
     var tail = tails.removeValue(forKey: run) ?? Tail()
     var status = stat()
     let size = stat(run.eventsPath, &status) == 0 ? Int64(status.st_size) : 0
@@ -34,9 +36,10 @@ struct RunStates {
       // The curves of an ended run may be long.
       tail.follower = tail.state.isEnded ? nil : follower
       tail.size = size
+      tail.request = try? run.request()
     }
     tails[run] = tail
-    return tail.state
+    return tail
   }
 }
 
@@ -114,8 +117,7 @@ package final class QueueRunner {
       var follower = RunFollower(run)
       let state = follower.poll().state
       if !follower.history.isStarted && follower.history.end == nil {
-        let last = run.logTail().split(separator: "\n").last.map(String.init) ?? "no reason given"
-        try? run.finish(.failed, "\(run.path): the worker gave up (\(last)); see \(run.logPath)")
+        try? run.finish(.failed, run.gaveUp)
       } else if state == .lost {
         run.performHook(outcome: state.name)
       }

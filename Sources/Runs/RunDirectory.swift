@@ -282,6 +282,12 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     }
   }
 
+  /// Says that a worker ended before its first event, with the last thing that it printed.
+  package var gaveUp: String {
+    let last = logTail().split(separator: "\n").last.map(String.init) ?? "no reason given"
+    return "\(path): the worker gave up (\(last)); see \(logPath)"
+  }
+
   /// A name that sorts by time and never repeats.
   private static func newID(_ request: JobRequest) -> String {
     var seconds = time_t(request.createdAt)

@@ -147,10 +147,7 @@ extension RunDirectory {
     let executable = try WorkerLauncher.currentExecutable()
     let pid = try WorkerLauncher.start(executable: executable, run: self)
     while readEvents(after: &offset).isEmpty {
-      if WorkerLauncher.reap(pid) {
-        let last = logTail().split(separator: "\n").last.map(String.init) ?? "no reason given"
-        throw RunError("\(path): the worker gave up (\(last)); see \(logPath)")
-      }
+      if WorkerLauncher.reap(pid) { throw RunError(gaveUp) }
       Thread.sleep(forTimeInterval: 0.02)
     }
     try QueueRunner.start(root: root, executable: executable)

@@ -178,25 +178,8 @@ struct ParallelBlockTests {
     let output = model(Value(constant: x), conditioning, on: tape)
     let cotangent = random.normal(output.shape)
     tape.backward(output, cotangent)
-    func value() -> Double {
-      zip(model.predict(x, conditioning).values, cotangent.values)
-        .reduce(0) { $0 + Double($1.0) * Double($1.1) }
-    }
-    for parameter in model.parameters where !parameter.isFrozen {
-      let gradient = try #require(parameter.gradient, "\(parameter.name)")
-      // Along the gradient itself the slope is its norm.
-      let squares = gradient.values.reduce(0) { $0 + Double($1) * Double($1) }
-      let kept = parameter.value.copied()
-      let step = 5e-3 / squares.squareRoot()
-      func move(_ sign: Double) -> Double {
-        for i in 0..<kept.count {
-          parameter.value[i] = kept[i] + Float(sign * step * Double(gradient[i]))
-        }
-        return value()
-      }
-      let slope = (move(1) - move(-1)) / (2 * step)
-      parameter.value.assign(kept)
-      #expect(abs(slope / squares - 1) < 0.02, "\(parameter.name): \(slope) for \(squares)")
+    try expectSlopes(along: model.parameters.filter { !$0.isFrozen }, cotangent) {
+      model.predict(x, conditioning)
     }
   }
 

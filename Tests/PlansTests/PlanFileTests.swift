@@ -142,7 +142,7 @@ import Testing
     #expect(other.stage1.minimumRate == other.stage1.learningRate)
     other.stage2.learningRate = 0.5
     other.stage2.keepsBest = true
-    (other.stage1.keepLast, other.stage2.checkpointMinutes) = (5, 0)
+    (other.stage1.checkpoints.keepLast, other.stage2.checkpoints.minutes) = (5, 0)
     #expect(other != plan && other.continues(plan))
     try other.validate()
     for key: WritableKeyPath<GraftPlan, Double> in [\.stage1.gamma, \.stage2.emaDecay] {
