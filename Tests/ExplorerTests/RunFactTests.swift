@@ -269,6 +269,18 @@ import Explorer
     #expect(update(&state, .runsScanned([record])) == [.openRun(id: "r3", adopt: false)])
   }
 
+  @Test func endedRunOfTheSameChangesShowsItsLossesWhateverItsName() {
+    var state = edited()
+    var same = Samples.record("r2", "another name", .done, step: 400)
+    same.changes = state.plan.changes
+    var other = Samples.record("r3", "another name", .done, step: 400)
+    other.changes = Samples.oddPlan().changes
+    var waiting = Samples.record("r4", "another name", .cancelled)
+    waiting.changes = state.plan.changes
+    #expect(
+      update(&state, .runsScanned([waiting, other, same])) == [.openRun(id: "r2", adopt: false)])
+  }
+
   @Test func openingARunAsksAboutUnsavedChanges() {
     var state = Samples.busy(Samples.small)
     press(&state, "r", "j")

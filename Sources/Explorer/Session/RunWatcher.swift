@@ -95,6 +95,7 @@ struct RunTail {
   private(set) var status: RunStatus?
   private var follower: RunFollower
   private var request: JobRequest?
+  private let changes: GraftPlan.Changes?
   private var size: UInt64?
   private var isForgotten = false
   private var samples: [SampleImage] = []
@@ -103,6 +104,7 @@ struct RunTail {
     self.run = run
     follower = RunFollower(run)
     request = try? run.request()
+    changes = try? GraftPlan.load(path: run.planPath).changes
   }
 
   /// The events as far as they were read; empty for an ended run that nobody follows.
@@ -157,6 +159,7 @@ struct RunTail {
       createdAt: request.createdAt, state: state, step: status.step, total: status.total,
       loss: status.loss, rate: status.rate, secondsLeft: status.secondsLeft,
       lastEventAt: status.lastEventTime)
+    record.changes = changes
     record.pauseReason = status.pauseReason
     return record
   }

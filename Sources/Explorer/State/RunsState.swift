@@ -73,6 +73,8 @@ package struct RunRecord: Equatable, Sendable {
   package let secondsLeft: Double?
   /// Time of its last event, in seconds since 1970.
   package let lastEventAt: Double?
+  /// What its plan changes in the model; nil where there is no plan.
+  package var changes: GraftPlan.Changes?
   /// Why it is paused, when nobody asked for it.
   package var pauseReason: String?
   /// Its place in the queue from 1 on; nil for a run that does not wait there.

@@ -210,11 +210,12 @@ extension AppState {
     return effects
   }
 
-  /// Follows the newest training that bears the plan's name, so that its losses and marks show.
+  /// Follows the newest training of what the plan changes, else the newest that bears its name, so that
+  /// its losses and marks show.
   mutating func followMatchingRun() -> [Effect] {
-    let match = runs.records.first {
-      $0.kind.isTraining && $0.modelHash == model.contentHash && $0.name == plan.name
-    }
+    let mine = runs.records.filter { $0.kind.isTraining && $0.modelHash == model.contentHash }
+    let same = mine.filter { $0.changes == plan.changes && $0.step > 0 }
+    let match = same.first ?? mine.first { $0.name == plan.name }
     guard let match, !plan.isEmpty else {
       guard runs.focus != nil else { return [] }
       runs.focus = nil

@@ -297,6 +297,9 @@ struct QuestionView {
           "What came after its last checkpoint is lost.",
         ]
       }
+      if record?.state == .queued, record?.step == 0 {
+        return ["Take \(record?.name ?? id) out of the queue?", "It has not begun."]
+      }
       return [
         "Cancel \(record?.name ?? id)"
           + (record.map { " at step \($0.step) of \($0.total)" } ?? "") + "?",

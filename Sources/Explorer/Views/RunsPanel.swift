@@ -116,6 +116,8 @@ struct RunTable {
   private func drawLine(_ record: RunRecord, on frame: inout Frame, row: Int) {
     let style = Self.style(record)
     let isFollowed = state.runs.focus?.id == record.id
+    // Where one can choose, the mark is the cursor, as in every list.
+    let isMarked = selection.map { $0 == record.id } ?? isFollowed
     let steps = record.total > 0 ? "\(record.step)/\(record.total)" : ""
     let what = record.kind == .distill ? record.name : "\(record.kind.rawValue) \(record.name)"
     drawColumns(
@@ -126,7 +128,7 @@ struct RunTable {
       ], on: &frame, row: row)
     frame.write(
       [
-        (isFollowed ? "›" : " ", Theme.warning), (Self.mark(record), style),
+        (isMarked ? "›" : " ", Theme.warning), (Self.mark(record), style),
         (marked.contains(record.id) ? "•" : " ", Theme.strong),
       ], column: rect.column, row: row, maxColumns: 3)
   }
