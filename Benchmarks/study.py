@@ -6,8 +6,9 @@
 
 Half of the blocks (1, 3, ..., 27) get another operator, two operators go into all of them, and all blocks become
 parallel in pairs. Each graft is distilled (stage 1, 300 steps of 8 samples), measured, finetuned end to end (stage 2,
-40 steps of 16) and measured again: 100 images, 10 DDIM steps, guidance 2, the same noise for all. Then L1, L2 and Huber
-(delta 1) as losses of stage 1, for attention and for MLPs of the teacher's own kind. Everything is seeded.
+80 steps of 16) and measured again: 100 images, 10 DDIM steps, guidance 2, the same noise for all. Then L1, L2 and Huber
+(delta 1) as losses of stage 1, for attention and for MLPs of the teacher's own kind, and operators that start from weights
+of what they replace. Everything is seeded.
 
 A run that is stopped goes on where it was when it is started again with the same --output; what is done is skipped.
 The tables are in OUTPUT/study.md, rewritten after every part; the runs are in OUTPUT/runs, for 'espalier report'.
@@ -49,6 +50,11 @@ LOSSES = {
     "mlp_l1": ("MLP r=4, L1", MLP, "l1"),
     "mlp_l2": ("MLP r=4, L2", MLP, "l2"),
     "mlp_huber": ("MLP r=4, Huber", MLP, "huber"),
+}
+# Operators whose rows above start from their own initialisation.
+STARTS = {
+    f"{name}_transferred": (f"{ROWS[name][0]}", [[*ROWS[name][1][0], "--initialization", "transferred"]])
+    for name in ("swa", "linear_attention", "hyena_x", "mlp_r3")
 }
 
 
@@ -100,7 +106,7 @@ class Study:
         for verb, *arguments in edits:
             self.espalier("plan", verb, draft, *arguments)
         plan = json.loads(draft.read_text())
-        steps = (4, 2) if self.quick else (300, 40)
+        steps = (4, 2) if self.quick else (300, 80)
         plan["stage1"].update(steps=steps[0], batch_size=8, warmup_steps=min(20, steps[0] - 1),
                               held_out_every=steps[0], held_out_samples=64, checkpoint_every=50)
         if loss:
@@ -187,6 +193,10 @@ class Study:
             if name in LOSSES:
                 title, edits, loss = LOSSES[name]
                 self.part(f"{title}: stage 1", self.distilled(name, edits, loss))
+        for name in rows:
+            if name in STARTS:
+                title, edits = STARTS[name]
+                self.part(f"{title}, transferred: stage 1", self.distilled(name, edits))
         self.write(time.monotonic() - self.began)
 
     def write(self, seconds):
@@ -223,6 +233,15 @@ class Study:
             text += "\n" + line(["---", "---:", "---:", "---:"])
             for title, cell in losses:
                 text += "\n" + line([title, change(cell["row"]), *quality(cell["row"])])
+        starts = [(name, title) for name, (title, _) in STARTS.items() if f"{name}.1" in cells]
+        if starts:
+            text += "\n\n" + line(["stage 1 from", "held-out loss", "agreement", "Fréchet distance"])
+            text += "\n" + line(["---", "---:", "---:", "---:"])
+            for name, title in starts:
+                for cell, start in ((name.removesuffix("_transferred"), "own weights"), (name, "transferred")):
+                    if f"{cell}.1" in cells:
+                        row = cells[f"{cell}.1"]["row"]
+                        text += "\n" + line([f"{title}, {start}", change(row), *quality(row)])
         text += (f"\n\n{self.samples} images of each model, {self.steps} DDIM steps, guidance 2. Held-out losses of stage 1"
                  " are the operators' own and do not compare across rows; agreement and Fréchet distance are the shipped"
                  " judge's. Forward: batch 1, in turns with the teacher.")
@@ -271,7 +290,7 @@ def count(value):
 
 
 def main():
-    names = list(dict.fromkeys([*ROWS, *LOSSES]))
+    names = list(dict.fromkeys([*ROWS, *LOSSES, *STARTS]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, help="folder of plans, runs and tables")
     parser.add_argument("--quick", action="store_true", help="a few steps and images, to see that all works")
