@@ -43,7 +43,10 @@ let package = Package(
 
     // The engine.
     .target(name: "CKernels", cSettings: kernelFlags),
-    library("TensorCore", ["CKernels", "COpenBLAS"]),
+    .target(
+      name: "COneDNN", cSettings: kernelFlags,
+      linkerSettings: [.linkedLibrary("dnnl"), .linkedLibrary("dl")]),
+    library("TensorCore", ["CKernels", "COpenBLAS", "COneDNN"]),
     library("Autograd", ["TensorCore", "CKernels"]),
     library("Nn", ["Autograd", "TensorCore", "CKernels", "Checkpoints"]),
 
@@ -85,7 +88,7 @@ let package = Package(
       ]),
     library("Reports", ["Runs", "Grafting", "Models", "Plans", "Checkpoints", "TensorCore"]),
     .target(
-      name: "Assets", path: "Assets", exclude: ["README.md", "explorer.png"],
+      name: "Assets", path: "Assets", exclude: ["README.md", "study.md", "explorer.png"],
       sources: ["Assets.swift"], resources: [.copy("demo")], swiftSettings: strict),
 
     // The terminal.
@@ -103,7 +106,7 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
-    tests("TensorCore", ["TensorCore", "CKernels"]),
+    tests("TensorCore", ["TensorCore", "CKernels", "COneDNN"]),
     tests("Autograd", ["Autograd", "TensorCore", "Nn"]),
     tests("Checkpoints", ["Checkpoints"], exclude: ["Fixtures"]),
     tests("Plans", ["Plans", "Operators", "Checkpoints"]),
@@ -123,7 +126,7 @@ let package = Package(
         "Grafting", "Models", "Sampling", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
         "Autograd", "TensorCore", "Assets",
       ]),
-    tests("Parity", ["Parity", "Operators", "Checkpoints"]),
+    tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
     tests("TerminalUI", ["TerminalUI"]),
     tests(
       "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators"],

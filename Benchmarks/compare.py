@@ -4,7 +4,8 @@
     make build && python3 Benchmarks/compare.py            # pip install torch openvino
 
 Every work of every engine runs in a process of its own; the engines alternate for --rounds rounds and the median
-over all rounds counts. A ratio is the peer's time over Espalier's: above 1, Espalier is faster.
+over all rounds counts. A ratio is the peer's time over Espalier's in the same precision, or in float32 for works that
+have no other: above 1, Espalier is faster.
 """
 
 import argparse
@@ -42,11 +43,14 @@ def run(command):
     return json.loads(done.stdout)
 
 
-def espalier(binary, work, repeats):
-    report = run([binary, "bench", "--work", work, "--repeats", str(repeats), "--json"])
+def espalier(binary, work, precision, repeats):
+    command = [binary, "bench", "--work", work, "--precision", precision]
+    report = run(command + ["--repeats", str(repeats), "--json"])
     if report is None:
         return None
     row = report["rows"][0]
+    if row["precision"] != precision:
+        return None
     return {
         "engine": f"Espalier, BLAS core {report['blas_core']}",
         "threads": report["threads"],
@@ -72,8 +76,14 @@ def main():
         command = [sys.executable, HERE / script, "--work", work, "--precision", precision]
         return run(command + ["--repeats", str(options.repeats)])
 
-    engines = [("Espalier", lambda work: espalier(options.espalier, work, options.repeats))]
+    engines = []
     for precision in precisions:
+        engines.append(
+            (
+                f"Espalier {precision}",
+                lambda work, p=precision: espalier(options.espalier, work, p, options.repeats),
+            )
+        )
         if "torch" not in options.without:
             engines.append((f"PyTorch {precision}", lambda work, p=precision: peer("peer_torch.py", work, p)))
         if "openvino" not in options.without:
@@ -93,27 +103,31 @@ def main():
                 if found:
                     results[label].append(found)
                     versions[label.split()[0]] = f"{found['engine']}, {found['threads']} threads"
-        ours = results["Espalier"]
-        if not ours:
+        titles = [rows[0]["title"] for label, rows in results.items() if rows and label.startswith("Espalier")]
+        if not titles:
             continue
-        base = statistics.median(row["seconds"] for row in ours)
-        cells = [ours[0]["title"], f"{base * 1000:.1f} ms", f"{max(row['peak_memory_mib'] for row in ours):.0f} MiB"]
-        for label, _ in engines[1:]:
+        cells = titles[:1]
+        for label, _ in engines:
             rows = results[label]
             if not rows:
                 cells.append("")
                 continue
             seconds = statistics.median(row["seconds"] for row in rows)
             memory = max(row["peak_memory_mib"] for row in rows)
-            cells.append(f"{seconds * 1000:.1f} ms, {memory:.0f} MiB, **{seconds / base:.2f}x**")
+            cell = f"{seconds * 1000:.1f} ms, {memory:.0f} MiB"
+            engine, precision = label.split()
+            ours = [row["seconds"] for row in results[f"Espalier {precision}"] or results["Espalier fp32"]]
+            if engine != "Espalier" and ours:
+                cell += f", **{seconds / statistics.median(ours):.2f}x**"
+            cells.append(cell)
         lines.append("| " + " | ".join(cells) + " |")
         print(lines[-1], file=sys.stderr)
     print(f"{name}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}")
     if not has_bf16:
         print("This CPU has no bfloat16 dot products: only float32 is compared.")
     print("; ".join(versions.values()) + f"; {options.rounds} rounds, median of {options.repeats} each\n")
-    print("| work | Espalier | memory | " + " | ".join(label for label, _ in engines[1:]) + " |")
-    print("|" + " --- |" * (2 + len(engines)))
+    print("| work | " + " | ".join(label for label, _ in engines) + " |")
+    print("|" + " --- |" * (1 + len(engines)))
     print("\n".join(lines))
 
 

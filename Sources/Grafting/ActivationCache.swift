@@ -8,8 +8,8 @@ import TensorCore
 /// The activations of fixed samples in bfloat16, one memory-mapped file for each site.
 ///
 /// As in the paper, where features are extracted once and every operator learns from them for many
-/// epochs. The files are named by model, data, seed and number of samples: a run of the same finds
-/// them again, also for other replacements; anything else has files of its own.
+/// epochs. The files are named by model, data, seed, number of samples and precision: a run of the
+/// same finds them again, also for other replacements; anything else has files of its own.
 package final class ActivationCache {
   /// Number of samples.
   package let samples: Int
@@ -38,12 +38,12 @@ package final class ActivationCache {
     samples = settings.samples
     (tokens, dim) = (graft.teacher.config.tokens, graft.teacher.config.hiddenSize)
     try Self.require(budget: settings, sites: graft.plan.sites.count, tokens: tokens, dim: dim)
-    let identity = ContentHash.sha256(
-      Data(
-        [
-          "activations 1", plan.model.contentHash, dataset.identity, "\(plan.seed)", "\(samples)",
-          "\(ActivationDistillation.labelDropout)",
-        ].joined(separator: "\n").utf8))
+    var description = [
+      "activations 1", plan.model.contentHash, dataset.identity, "\(plan.seed)", "\(samples)",
+      "\(ActivationDistillation.labelDropout)",
+    ]
+    if graft.precision != .float32 { description.append(graft.precision.rawValue) }
+    let identity = ContentHash.sha256(Data(description.joined(separator: "\n").utf8))
     path = "\(folder)/activations-\(identity.prefix(24))"
     try AtomicFile.makeDirectory(path)
     var files: [GraftSite: SafetensorsFile] = [:]

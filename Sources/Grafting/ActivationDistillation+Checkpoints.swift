@@ -65,7 +65,7 @@ extension ActivationDistillation {
       }
       optimizer.steps = saved
       for (index, parameter) in optimizer.parameters.enumerated() {
-        parameter.value.assign(try read("", index))
+        parameter.assign(try read("", index))
         optimizer.first[index].assign(try read("first.", index))
         optimizer.second[index].assign(try read("second.", index))
       }

@@ -251,7 +251,7 @@ final class SiteTrainer {
   func restoreBest() -> Double? {
     guard let best else { return nil }
     for (parameter, value) in zip(optimizer.parameters, best.values) {
-      parameter.value.assign(value)
+      parameter.assign(value)
     }
     return best.loss
   }

@@ -34,6 +34,7 @@ extension DiffusionTrainer {
         tensor.assign(
           try FileWeights(file, prefix: prefix).tensor(parameter.name, tensor.shape, .zeros))
       }
+      parameter.noteChange()
     }
     optimizer.steps = steps
   }

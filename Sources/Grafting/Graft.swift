@@ -13,6 +13,8 @@ package final class Graft {
   package let teacher: DiT
   /// The teacher as the plan changes it; all weights outside the plan's sites are shared with it.
   package let model: DiT
+  /// What large linear layers of teacher and model multiply in.
+  package private(set) var precision = Precision.float32
   /// Sites whose weights no checkpoint gave: operators and merges are as at their start there,
   /// parallel blocks have the teacher's weights.
   package let untrained: [GraftSite]
@@ -96,6 +98,13 @@ package final class Graft {
     case .slot(let id): replacement(id)?.parameters ?? []
     case .pair(let pair): model.parameters(of: pair)
     }
+  }
+
+  /// Chooses what large linear layers of teacher and graft multiply in.
+  package func use(_ precision: Precision) {
+    self.precision = precision
+    teacher.parameters.use(precision)
+    model.parameters.use(precision)
   }
 
   /// Writes the weights of the plan's sites alone, with the plan in the metadata.

@@ -19,7 +19,9 @@ struct DistillJob {
     let data = try context.trainingData(
       plan.data, for: files, samples: settings.drawnSamples, heldOut: settings.heldOutSamples)
     let file = try files.open()
+    let precision = try context.precision()
     let graft = try Graft(fresh: plan, teacher: try file.load())
+    graft.use(precision)
     let distillation = try ActivationDistillation(
       graft: graft, dataset: data.training, heldOut: data.heldOut,
       cache: try activations(of: graft, data.training))

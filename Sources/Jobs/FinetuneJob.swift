@@ -24,9 +24,11 @@ struct FinetuneJob {
       plan.data, for: files, samples: settings.steps * settings.batchSize,
       heldOut: settings.heldOutSamples)
     let file = try files.open()
+    let precision = try context.precision()
+    let graft = try graft(plan, teacher: try file.load())
+    graft.use(precision)
     let finetuning = try Finetuning(
-      graft: try graft(plan, teacher: try file.load()), dataset: data.training,
-      heldOut: data.heldOut)
+      graft: graft, dataset: data.training, heldOut: data.heldOut)
     let loop = TrainingLoop(
       context: context, steps: settings.steps, heldOutEvery: settings.heldOutEvery,
       checkpoints: settings.checkpoints,

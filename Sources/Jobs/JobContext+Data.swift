@@ -3,6 +3,7 @@ import Foundation
 import Grafting
 import Plans
 import Runs
+import TensorCore
 
 extension JobContext {
   /// The run's plan and the model that it is for.
@@ -21,6 +22,30 @@ extension JobContext {
     }
     try plan.check(against: actual)
     return (plan, files)
+  }
+
+  /// What the run's large matrix products multiply in: as its request says, else what the CPU is fastest
+  /// with, which the request then says too, so that the run goes on likewise wherever it is resumed.
+  ///
+  /// - Throws: `RunError` for a name that is none, or if the request cannot be written.
+  func precision() throws -> Precision {
+    var request = try run.request()
+    if let name = request.precision {
+      guard let precision = Precision(rawValue: name) else {
+        throw RunError(
+          "\(run.requestPath): precision is '\(name)', expected fp32 or bf16; correct it, or take it"
+            + " out")
+      }
+      return precision
+    }
+    // What began without a choice was float32.
+    let hasBegun = FileManager.default.fileExists(
+      atPath: "\(run.checkpointsPath)/latest.safetensors")
+    let precision = hasBegun ? Precision.float32 : .fastest
+    request.precision = precision.rawValue
+    let resolved = request
+    try whenRoom { try run.writeRequest(resolved) }
+    return precision
   }
 
   /// Opens what a plan is trained on, with progress events; tells of images that are left out.

@@ -1,3 +1,4 @@
+import Autograd
 import Checkpoints
 import Foundation
 import Grafting
@@ -20,7 +21,9 @@ struct PreviewJob {
     let plan = try request.planPath.map { try GraftPlan.load(path: $0) }
     let total = (plan == nil ? 1 : 2) * request.steps
     try context.emit(.started(pid: getpid(), totalSteps: total))
+    let precision = try context.precision()
     let teacher = try file.load()
+    teacher.parameters.use(precision)
     let autoencoder = try files.autoencoder()
     let sampler = LatentSampler(
       steps: request.steps, guidance: Float(request.guidance), seed: request.seed)
@@ -45,6 +48,9 @@ struct PreviewJob {
     guard let plan else { return "teacher sampled" }
     try plan.check(against: try files.reference())
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: request.weights)
+    // The teacher is done, its packed weights may go.
+    teacher.parameters.use(.float32)
+    graft.model.parameters.use(precision)
     if !graft.untrained.isEmpty {
       let list = graft.untrained.map(\.description).joined(separator: ", ")
       try context.emit(.message("untrained: \(list)"))

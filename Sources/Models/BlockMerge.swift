@@ -47,7 +47,7 @@ package final class BlockMerge {
     switch form {
     case .projection(let weight, let bias):
       let both = tape.apply(ConcatenateChannels(), first, second)
-      return tape.apply(Linear(), both, Value(weight), Value(bias))
+      return tape.linear(both, weight, bias)
     case .mean: return tape.apply(WeightedSum([0.5, 0.5]), first, second)
     case .residual: return tape.apply(WeightedSum([1, 1, -1]), first, second, x)
     }

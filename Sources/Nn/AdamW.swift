@@ -58,6 +58,7 @@ package final class AdamW: Optimizer {
           value.pointer + start, gradient.pointer + start, m.pointer + start, v.pointer + start,
           range.count, rate, beta1, beta2, epsilon, weightDecay, correction1, correction2, scale)
       }
+      parameter.noteChange()
       parameter.clearGradient()
     }
     return norm

@@ -65,7 +65,10 @@ package final class Muon: Optimizer {
           parameter.value.rows(range).pointer, -rate * scale, direction.pointer, direction.count)
       }
     }
-    for (index, _) in matrices { parameters[index].clearGradient() }
+    for (index, _) in matrices {
+      parameters[index].noteChange()
+      parameters[index].clearGradient()
+    }
     rest.step(rate: rate, clipNorm: nil, gradientScale: gradientScale * clip)
     return norm
   }

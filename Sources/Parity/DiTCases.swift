@@ -44,6 +44,7 @@ enum DiTCases {
     let config = try config(fixture)
     let model = try DiT(config: config, weights: try fixture.weights())
     try check.requireNames(model.parameters)
+    check.round(model.parameters)
     let x = try latents(fixture, "in.x", config)
     let inputs = try conditioning(
       fixture, timesteps: "in.t", labels: "in.y", rows: x.shape[0], config: config)
@@ -167,6 +168,7 @@ enum DiTCases {
     }
     let model = try DiT(config: config, edits: edits, weights: try fixture.weights())
     try check.requireNames(model.parameters)
+    check.round(model.parameters)
     return model
   }
 

@@ -78,6 +78,7 @@ enum OperatorCases {
     ]
     let module = try build(settings, tokens: shape[1], in: fixture)
     try check.requireNames(module.parameters)
+    check.round(module.parameters)
     let tape = Tape()
     let x = tape.leaf(try fixture.tensor("in.x", shape: shape))
     let cotangent = try fixture.tensor("in.cotangent", shape: shape)

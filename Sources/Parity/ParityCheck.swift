@@ -34,23 +34,32 @@ package struct Comparison: Codable, Equatable, Sendable {
 /// files' README in its denominator.
 final class ParityCheck {
   let fixture: Fixture
+  private let precision: Precision
   private(set) var comparisons: [Comparison] = []
   /// Why parts of the case were left out.
   private(set) var omissions: [String] = []
   private var seen: Set<String> = []
   private let forwardTolerance: Double
+  /// Of numbers that are sums of many signed terms.
+  private let sumTolerance: Double
   private let gradientTolerance: Double
   private let gradientFloor: Double
 
-  /// Reads the tolerances of a case.
-  init(_ fixture: Fixture) throws {
+  /// Reads the tolerances of a case; those of bfloat16 are the same for all.
+  init(_ fixture: Fixture, precision: Precision = .float32) throws {
     self.fixture = fixture
+    self.precision = precision
     let settings = fixture.settings
     let tolerance = settings.has("tolerance") ? try settings.table("tolerance") : settings
-    forwardTolerance = try tolerance.number("forward", default: 1e-4)
-    gradientTolerance = try tolerance.number("grad", default: 1e-3)
+    let isRounded = precision == .bfloat16
+    forwardTolerance = isRounded ? 5e-2 : try tolerance.number("forward", default: 1e-4)
+    sumTolerance = isRounded ? 2e-1 : forwardTolerance
+    gradientTolerance = isRounded ? 1e-1 : try tolerance.number("grad", default: 1e-3)
     gradientFloor = 1e-3 * (try settings.number("grad_scale", default: 0))
   }
+
+  /// Multiplies the weights of all linear layers in the precision that is checked.
+  func round(_ parameters: [Parameter]) { parameters.use(precision, smallest: 1) }
 
   /// Compares an output, relative to its largest expected magnitude.
   func forward(
@@ -63,7 +72,7 @@ final class ParityCheck {
 
   /// Compares numbers in double precision, relative to the largest expected magnitude.
   func forward(_ name: String, _ found: [Double], tolerance: Double? = nil) throws {
-    try relative(name, found, tolerance: tolerance ?? forwardTolerance, remark: nil)
+    try relative(name, found, tolerance: tolerance ?? sumTolerance, remark: nil)
   }
 
   /// Compares numbers by their largest difference.

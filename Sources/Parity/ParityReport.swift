@@ -1,4 +1,5 @@
 import Foundation
+import TensorCore
 
 /// What became of one reference file.
 package struct ParityResult: Sendable {
@@ -30,6 +31,8 @@ package struct ParityReport: Sendable {
 
   /// The folder.
   package let directory: String
+  /// What linear layers multiplied in.
+  package let precision: Precision
   /// One result per supported file, by name.
   package private(set) var results: [ParityResult] = []
   /// What was not run.
@@ -43,10 +46,15 @@ package struct ParityReport: Sendable {
   /// A damaged file is a failed case, not an error.
   /// - Parameters:
   ///   - directory: The folder, with files `*.safetensors`.
+  ///   - precision: What linear layers multiply in; bfloat16 leaves out what has none.
   ///   - onResult: Called after each case.
   /// - Throws: `ParityError` if the folder cannot be read or holds no reference file.
-  package init(directory: String, onResult: (ParityResult) -> Void = { _ in }) throws {
+  package init(
+    directory: String, precision: Precision = .float32,
+    onResult: (ParityResult) -> Void = { _ in }
+  ) throws {
     self.directory = directory
+    self.precision = precision
     let folder = URL(filePath: directory)
     let entries: [String]
     do {
@@ -69,7 +77,8 @@ package struct ParityReport: Sendable {
       if entry.hasSuffix(".safetensors") {
         result = run(String(entry.dropLast(".safetensors".count)), path: path)
       } else {
-        result = ParityCase.family(of: entry)?.runFolder?(entry, path)
+        let family = precision == .float32 ? ParityCase.family(of: entry) : nil
+        result = family?.runFolder?(entry, path)
       }
       guard let result else { continue }
       results.append(result)
@@ -87,11 +96,15 @@ package struct ParityReport: Sendable {
         unsupported.append(Unsupported(name: name, reason: "no case of this name is known"))
         return nil
       }
+      guard precision == .float32 || family.hasRounding else {
+        unsupported.append(Unsupported(name: name, reason: "is not checked in bfloat16"))
+        return nil
+      }
       if let reason = try family.refusal(fixture) {
         unsupported.append(Unsupported(name: name, reason: reason))
         return nil
       }
-      let current = try ParityCheck(fixture)
+      let current = try ParityCheck(fixture, precision: precision)
       check = current
       try family.run(current)
       try current.requireComplete()

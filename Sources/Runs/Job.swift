@@ -163,11 +163,14 @@ package struct JobRequest: Codable, Equatable, Sendable {
   /// A command for `/bin/sh -c` after the run's end, however it ends.
   package var onDone: String?
 
+  /// What large matrix products multiply in, `fp32` or `bf16`; nil for what the CPU is fastest with.
+  package var precision: String?
+
   /// Describes a run.
   package init(
     job: Job, name: String, createdAt: Double = Date().timeIntervalSince1970,
     codeVersion: String, seed: UInt64 = 0, modelHash: String, queue: QueuePlace? = nil,
-    timeout: Double? = nil, onDone: String? = nil
+    timeout: Double? = nil, onDone: String? = nil, precision: String? = nil
   ) {
     self.version = Self.formatVersion
     self.job = job
@@ -177,6 +180,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     self.seed = seed
     self.modelHash = modelHash
     (self.queue, self.timeout, self.onDone) = (queue, timeout, onDone)
+    self.precision = precision
   }
 
   private enum CodingKeys: String, CodingKey {
@@ -188,5 +192,6 @@ package struct JobRequest: Codable, Equatable, Sendable {
     case modelHash = "model_hash"
     case queue, timeout
     case onDone = "on_done"
+    case precision
   }
 }

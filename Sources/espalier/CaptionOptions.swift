@@ -1,7 +1,9 @@
 import ArgumentParser
+import Autograd
 import Checkpoints
 import Grafting
 import Models
+import TensorCore
 
 /// What a text-conditional model is sampled with beside the sampler.
 struct CaptionOptions: ParsableArguments {
@@ -42,9 +44,12 @@ struct CaptionOptions: ParsableArguments {
   ///   - files: The model.
   ///   - count: Number of images; nil is one per caption.
   ///   - sampler: The sampling loop.
+  ///   - precision: What large linear layers multiply in.
   /// - Returns: What is to be drawn.
   /// - Throws: `CheckpointError`, and `ValidationError` for options that do not fit.
-  func drawing(_ files: PixArtFiles, count: Int?, sampler: LatentSampler) throws -> Drawing {
+  func drawing(
+    _ files: PixArtFiles, count: Int?, sampler: LatentSampler, precision: Precision
+  ) throws -> Drawing {
     guard let captions else {
       throw ValidationError("a PixArt model needs --captions, a file of text embeddings")
     }
@@ -66,6 +71,7 @@ struct CaptionOptions: ParsableArguments {
     }
     let (rows, columns) = (try latents(height, "--height"), try latents(width, "--width"))
     let model = try files.transformer.load()
+    model.parameters.use(precision)
     let count = count ?? texts.count
     return Drawing(
       count: count, columns: Int(Double(count).squareRoot().rounded(.up)), batch: 1,

@@ -1,6 +1,8 @@
 import ArgumentParser
+import Autograd
 import Foundation
 import Grafting
+import TensorCore
 
 /// `espalier evaluate`: the judge's agreement and Fréchet distance of a model's samples.
 struct EvaluateCommand: ParsableCommand {
@@ -16,6 +18,7 @@ struct EvaluateCommand: ParsableCommand {
   @OptionGroup var source: ModelOptions
   @Option(help: "Number of samples, balanced over the classes.") var samples = 1000
   @OptionGroup var sampling: SamplerOptions
+  @OptionGroup var precision: PrecisionOptions
   @OptionGroup var output: OutputOptions
 
   func validate() throws {
@@ -27,9 +30,11 @@ struct EvaluateCommand: ParsableCommand {
   func run() throws {
     let files = try ModelFiles(source.model)
     let judge = try files.judge()
+    let network = try source.graft.load(files)
+    network.parameters.use(precision.working)
     let console = ProgressLine()
     let result = try Evaluation.run(
-      try source.graft.load(files),
+      network,
       autoencoder: try files.autoencoder(), judge: judge, sampler: try sampling.latentSampler(),
       samples: samples
     ) { done in
@@ -38,6 +43,7 @@ struct EvaluateCommand: ParsableCommand {
     console.finish()
     if output.json { return try output.printJSON(result) }
     print("samples                 \(result.samples)")
+    print("large products in       \(precision.working.rawValue)")
     print("agreement (judge)       \(percent(result.agreement))")
     print("Fréchet distance (judge) \(short(result.frechetDistance))")
     print("  floor, two fresh sets \(short(result.frechetFloor))")

@@ -23,6 +23,7 @@ struct LaunchOptions: ParsableArguments {
       "Command for /bin/sh -c after the end, with ESPALIER_RUN and ESPALIER_OUTCOME set.",
       valueName: "command"))
   var onDone: String?
+  @OptionGroup var precision: PrecisionOptions
 
   /// Whether the run goes to the queue.
   var isQueued: Bool { queue || !after.isEmpty }
@@ -55,7 +56,7 @@ struct LaunchOptions: ParsableArguments {
         job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
         modelHash: plan.model.contentHash,
         queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
-        timeout: timeout?.seconds, onDone: onDone),
+        timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue),
       plan: plan)
     let executable = try WorkerLauncher.currentExecutable()
     if isQueued {

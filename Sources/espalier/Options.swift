@@ -3,6 +3,7 @@ import Foundation
 import Grafting
 import Reports
 import Runs
+import TensorCore
 
 /// The version that runs and files record.
 let espalierVersion = "0.1.0"
@@ -26,6 +27,26 @@ struct OutputOptions: ParsableArguments {
       positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
     print(String(decoding: try encoder.encode(value), as: UTF8.self))
   }
+}
+
+extension Precision: ExpressibleByArgument {}
+
+/// What large matrix products multiply in.
+struct PrecisionOptions: ParsableArguments {
+  enum Choice: String, CaseIterable, ExpressibleByArgument { case auto, fp32, bf16 }
+
+  @Option(
+    help: ArgumentHelp(
+      "What large matrix products multiply in; sums are float32. auto is bf16 on CPUs that have"
+        + " it, elsewhere fp32; where bf16 is asked for and the CPU has none it is emulated, slowly."
+    ))
+  var precision = Choice.auto
+
+  /// The precision; nil for what the CPU is fastest with.
+  var chosen: Precision? { Precision(rawValue: precision.rawValue) }
+
+  /// The precision.
+  var working: Precision { chosen ?? .fastest }
 }
 
 /// Where runs live.

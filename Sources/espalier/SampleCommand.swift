@@ -1,4 +1,5 @@
 import ArgumentParser
+import Autograd
 import Checkpoints
 import Foundation
 import Grafting
@@ -37,6 +38,7 @@ struct SampleCommand: ParsableCommand {
   @Option(help: "Decode large images piece by piece: on, off, or auto where memory asks for it.")
   var tiling = AutoencoderKL.Tiling.Mode.auto
   @OptionGroup var sampling: SamplerOptions
+  @OptionGroup var precision: PrecisionOptions
   @OptionGroup var captions: CaptionOptions
   @OptionGroup var format: OutputOptions
 
@@ -91,7 +93,7 @@ struct SampleCommand: ParsableCommand {
     }
     return try captions.drawing(
       try PixArtFiles(source.model), count: count,
-      sampler: try sampling.latentSampler(.pixArtDefaults))
+      sampler: try sampling.latentSampler(.pixArtDefaults), precision: precision.working)
   }
 
   /// What a class-conditional model draws.
@@ -99,6 +101,7 @@ struct SampleCommand: ParsableCommand {
     try captions.requireNone()
     let files = try ModelFiles(source.model)
     let network = try source.graft.load(files)
+    network.parameters.use(precision.working)
     let config = network.config
     let chosen = try classes.map { try Self.parse($0, config.numClasses) }
     let labels = chosen ?? Array(0..<config.numClasses)

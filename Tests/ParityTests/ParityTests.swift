@@ -2,6 +2,7 @@ import Checkpoints
 import Foundation
 import Operators
 import Parity
+import TensorCore
 import Testing
 
 @MainActor @Suite("Reference files")
@@ -35,6 +36,20 @@ struct ParityTests {
     #expect(report.passes)
     #expect(Set(report.results.map(\.name)).isSuperset(of: Self.required))
     #expect(report.unsupported.allSatisfy { !$0.reason.isEmpty })
+  }
+
+  @Test(.enabled(if: areAvailable, "reference files are absent"))
+  func linearLayersInBfloat16StayWithinItsTolerances() throws {
+    let report = try ParityReport(directory: Self.goldens, precision: .bfloat16)
+    let models = Self.required.filter {
+      $0.hasPrefix("op_") || ["dit_tiny", "dit_hybrid", "pixart_tiny"].contains($0)
+    }
+    #expect(report.passes && Set(report.results.map(\.name)).isSuperset(of: models))
+    for result in report.results {
+      // It would not be bfloat16 if nothing were rounded.
+      let error = try #require(result.worst(.forward)).error
+      #expect(error > 1e-3, Comment(rawValue: ParityReport.rows(result)))
+    }
   }
 
   // MARK: - A check must be able to fail

@@ -121,7 +121,7 @@ def main():
         measured("PyTorch", own + ["--phase", "reference"], {"OMP_NUM_THREADS": str(options.threads)})
         measured(
             "Espalier",
-            [options.espalier, "sample", model, "--sampler", "ddim"] + common
+            [options.espalier, "sample", model, "--sampler", "ddim", "--precision", "fp32"] + common
             + ["--noise", f"{folder}/noise.npy", "--latents", f"{folder}/latents.npy"]
             + ["--decoded", f"{folder}/decoded.npy", "--npz", f"{folder}/images.npz"],
             {"ESPALIER_THREADS": str(options.threads)})

@@ -2,8 +2,17 @@ import CKernels
 import TensorCore
 
 /// y = x W^T + b for x (..., in), W (out, in), b (out); inputs are x, W and optionally b.
+///
+/// A parameter whose precision is bfloat16 is multiplied in that: factors are rounded as PyTorch's
+/// autocast rounds them, results and biases stay float32.
 package struct Linear: DifferentiableOp {
-  package init() {}
+  /// The layer's weight, if it is to be multiplied in its own precision.
+  private let weight: Parameter?
+
+  /// The operation in float32, or with `weight` for its second input in that weight's precision.
+  package init(_ weight: Parameter? = nil) {
+    self.weight = weight?.precision == .bfloat16 ? weight : nil
+  }
 
   package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
     let x = inputs[0]
@@ -11,7 +20,7 @@ package struct Linear: DifferentiableOp {
     precondition(
       x.shape.last == weight.shape[1], "Linear: input \(x.shape), weight \(weight.shape)")
     let y = Tensor(x.shape.dropLast() + [weight.shape[0]])
-    LinearProduct(x, weight).forward(
+    LinearProduct(x, weight, self.weight).forward(
       x.pointer, weight.pointer, bias: inputs.count > 2 ? inputs[2].pointer : nil, y.pointer)
     return (y, ())
   }
@@ -21,7 +30,7 @@ package struct Linear: DifferentiableOp {
   ) {
     let x = inputs[0]
     let weight = inputs[1]
-    let product = LinearProduct(x, weight)
+    let product = LinearProduct(x, weight, self.weight)
     let (rows, outputs) = (product.rows, product.outputs)
     if sink.needs(0) {
       sink.contribute(0) { gradInput, accumulate in
@@ -46,23 +55,35 @@ package struct Linear: DifferentiableOp {
   }
 }
 
-/// The three products of a linear layer, by our kernels where the weights fit the cache, else by BLAS.
+/// The three products of a linear layer: in bfloat16 if that is wanted, by our kernels where the weights
+/// fit the cache, else by BLAS.
 private struct LinearProduct {
   let rows, inputs, outputs: Int
   private let isSmall: Bool
+  /// The weight that is multiplied in bfloat16.
+  private let rounded: Parameter?
   /// Smallest number of rows worth a thread of their own.
   private var grain: Int { max(64, 400_000 / (inputs * outputs)) }
 
-  init(_ x: Tensor, _ weight: Tensor) {
+  init(_ x: Tensor, _ weight: Tensor, _ rounded: Parameter?) {
+    self.rounded = rounded
     (outputs, inputs) = (weight.shape[0], weight.shape[1])
     rows = x.count / inputs
     isSmall = rows >= 64 && ck_linear_fits(inputs, outputs) != 0
+  }
+
+  private func factor(_ weight: Parameter, isBackward: Bool) -> PackedFactor {
+    weight.packed.factor(of: weight.value, version: weight.version, isBackward: isBackward)
   }
 
   func forward(
     _ x: UnsafePointer<Float>, _ weight: UnsafePointer<Float>, bias: UnsafePointer<Float>?,
     _ y: UnsafeMutablePointer<Float>
   ) {
+    if let rounded {
+      return factor(rounded, isBackward: false)
+        .multiply(m: rows, a: x, source: weight, bias: bias, into: y)
+    }
     if isSmall {
       Parallel.ranges(rows, grain: grain) { range in
         ck_linear_forward_f32(
@@ -85,6 +106,10 @@ private struct LinearProduct {
     _ gradOutput: UnsafePointer<Float>, _ weight: UnsafePointer<Float>,
     _ gradInput: UnsafeMutablePointer<Float>, accumulate: Bool
   ) {
+    if let rounded {
+      return factor(rounded, isBackward: true)
+        .multiply(m: rows, a: gradOutput, source: weight, adds: accumulate, into: gradInput)
+    }
     if isSmall {
       Parallel.ranges(rows, grain: grain) { range in
         ck_linear_input_gradient_f32(
@@ -102,6 +127,11 @@ private struct LinearProduct {
     _ gradOutput: UnsafePointer<Float>, _ x: UnsafePointer<Float>, _ gradWeight: Tensor,
     accumulate: Bool
   ) {
+    if rounded != nil {
+      return PackedFactor(k: rows, n: inputs, isTransposed: false).multiply(
+        m: outputs, a: gradOutput, transposeA: true, source: x, adds: accumulate,
+        into: gradWeight.pointer)
+    }
     if isSmall {
       if !accumulate { gradWeight.fill(0) }
       addOverRows(rows: rows, into: gradWeight) { range, part in
@@ -127,8 +157,8 @@ extension Tape {
   /// - Returns: (..., out).
   package func linear(_ x: Value, _ weight: Parameter, _ bias: Parameter? = nil) -> Value {
     let y =
-      if let bias { apply(Linear(), x, Value(weight), Value(bias)) } else {
-        apply(Linear(), x, Value(weight))
+      if let bias { apply(Linear(weight), x, Value(weight), Value(bias)) } else {
+        apply(Linear(weight), x, Value(weight))
       }
     guard let adapter = weight.adapter else { return y }
     let low = apply(Linear(), x, Value(adapter.down))

@@ -1,5 +1,6 @@
 #pragma once
 #include "ck_attention.h"
+#include "ck_bfloat16.h"
 #include "ck_compress.h"
 #include "ck_conv.h"
 #include "ck_elementwise.h"

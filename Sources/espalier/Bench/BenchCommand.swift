@@ -20,10 +20,11 @@ struct BenchCommand: ParsableCommand {
   var work: [String] = BenchWork.defaults
 
   @Option(help: "Repetitions; the median counts.") var repeats = 5
+  @OptionGroup var precision: PrecisionOptions
   @OptionGroup var output: OutputOptions
 
   private struct Row: Encodable {
-    let work, title: String
+    let work, title, precision: String
     let seconds, rate: Double
     let unit: String
     let peakMemoryBytes: Int
@@ -46,17 +47,21 @@ struct BenchCommand: ParsableCommand {
     let rows = try work.compactMap(BenchWork.named).map(measure)
     let report = Report(blasCore: Gemm.coreName, threads: Parallel.threads, rows: rows)
     if output.json { return try output.printJSON(report) }
-    print("BLAS core \(report.blasCore), \(report.threads) threads, median of \(repeats)")
+    print(
+      "BLAS core \(report.blasCore), \(PackedFactor.libraryName) for bf16, \(report.threads) threads,"
+        + " median of \(repeats)")
     for row in rows {
       let time = String(format: "%10.2f ms  %8.1f ", row.seconds * 1000, row.rate)
-      print(row.title.padding(toLength: 56, withPad: " ", startingAt: 0) + time + row.unit)
+      print(
+        row.title.padding(toLength: 56, withPad: " ", startingAt: 0) + time + row.unit
+          + "  " + row.precision)
     }
     let peak = (rows.map(\.peakMemoryBytes).max() ?? 0) >> 20
     print("peak memory \(peak) MiB")
   }
 
   private func measure(_ work: BenchWork) throws -> Row {
-    let body = try work.make()
+    let body = try work.make(precision.working)
     body()
     let times = (0..<repeats).map { _ in
       let start = DispatchTime.now().uptimeNanoseconds
@@ -67,7 +72,9 @@ struct BenchCommand: ParsableCommand {
     var usage = rusage()
     getrusage(.init(RUSAGE_SELF.rawValue), &usage)
     return Row(
-      work: work.id, title: work.title, seconds: median, rate: work.units / median, unit: work.unit,
+      work: work.id, title: work.title,
+      precision: (work.hasPrecision ? precision.working : .float32).rawValue, seconds: median,
+      rate: work.units / median, unit: work.unit,
       peakMemoryBytes: Int(usage.ru_maxrss) * 1024)
   }
 }

@@ -2,6 +2,7 @@ import Explorer
 import Foundation
 import Grafting
 import Plans
+import TensorCore
 import TerminalUI
 
 extension BenchWork {
@@ -14,7 +15,7 @@ extension BenchWork {
       id: "sixel", title: "sixel of an image of 256 px", units: 1, unit: "images/s", make: sixel),
   ]
 
-  @Sendable private static func frame() throws -> () -> Void {
+  @Sendable private static func frame(_: Precision) throws -> () -> Void {
     let files = try ModelFiles("demo")
     let reference = try files.reference()
     var plan = GraftPlan(named: "bench", model: reference)
@@ -27,7 +28,7 @@ extension BenchWork {
     return { _ = ExplorerView.frame(state) }
   }
 
-  @Sendable private static func sixel() -> () -> Void {
+  @Sendable private static func sixel(_: Precision) -> () -> Void {
     let side = 256
     // Smooth shades and an edge, as in a decoded image.
     let bytes = (0..<(side * side)).flatMap { index -> [UInt8] in

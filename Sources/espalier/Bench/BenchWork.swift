@@ -15,8 +15,10 @@ struct BenchWork: Sendable {
   /// Units of one run, for the rate.
   let units: Double
   let unit: String
-  /// Prepares the work and returns what is timed.
-  let make: @Sendable () throws -> () -> Void
+  /// Whether it has large linear layers or products, which a precision concerns.
+  var hasPrecision = false
+  /// Prepares the work, with large linear layers in a precision, and returns what is timed.
+  let make: @Sendable (Precision) throws -> () -> Void
 
   static func named(_ id: String) -> BenchWork? { all.first { $0.id == id } }
 
@@ -27,7 +29,7 @@ struct BenchWork: Sendable {
     [
       BenchWork(
         id: "product", title: "matrix product 512x4608x1152", units: 2e-9 * 512 * 4608 * 1152,
-        unit: "GFLOP/s", make: product),
+        unit: "GFLOP/s", hasPrecision: true, make: product),
       forward("forward_1", "DiT-XL/2 forward, 256 tokens", xl, batch: 1),
       forward("forward_2", "DiT-XL/2 forward, 256 tokens", xl, batch: 2),
       stage1("stage1_hyena_x", "Hyena-X", OperatorSpec("hyena_x"), .attention),
@@ -55,10 +57,14 @@ struct BenchWork: Sendable {
     OperatorSpec("mlp", ["expansion_ratio": ratio])
   }
 
-  @Sendable private static func product() -> () -> Void {
+  @Sendable private static func product(_ precision: Precision) -> () -> Void {
     var random = RandomStream(seed: 1)
     let (m, n, k) = (512, 4608, 1152)
     let (a, b, c) = (random.normal([m, k]), random.normal([n, k]), Tensor([m, n]))
+    if precision == .bfloat16 {
+      let factor = PackedFactor(k: k, n: n, isTransposed: true)
+      return { factor.multiply(m: m, a: a.pointer, source: b.pointer, into: c.pointer) }
+    }
     return {
       Gemm.run(transposeB: true, m: m, n: n, k: k, a: a.pointer, b: b.pointer, c: c.pointer)
     }
@@ -68,10 +74,12 @@ struct BenchWork: Sendable {
     -> BenchWork
   {
     BenchWork(
-      id: id, title: "\(title), batch \(batch)", units: Double(batch), unit: "images/s"
-    ) {
+      id: id, title: "\(title), batch \(batch)", units: Double(batch), unit: "images/s",
+      hasPrecision: config.hiddenSize >= 256
+    ) { precision in
       var random = RandomStream(seed: 1)
       let model = try DiT(config: config, weights: FreshWeights(seed: 1))
+      model.parameters.use(precision)
       let latents = random.normal([batch, config.inChannels, config.inputSize, config.inputSize])
       let conditioning = DiT.Conditioning(
         timesteps: [Float](repeating: 500, count: batch), labels: [Int](repeating: 0, count: batch))
@@ -86,8 +94,8 @@ struct BenchWork: Sendable {
     let (batch, tokens, dim) = (8, 256, 1152)
     return BenchWork(
       id: id, title: "stage-1 step, \(title), \(batch) x \(tokens) x \(dim)", units: Double(batch),
-      unit: "samples/s"
-    ) {
+      unit: "samples/s", hasPrecision: true
+    ) { precision in
       var random = RandomStream(seed: 1)
       let context = OperatorContext(
         hiddenSize: dim, tokens: tokens, numHeads: 16, prefix: "", weights: FreshWeights(seed: 1))
@@ -95,6 +103,7 @@ struct BenchWork: Sendable {
         slot == .attention
         ? try OperatorRegistry.sequenceMixer(spec, context)
         : try OperatorRegistry.channelMixer(spec, context)
+      student.parameters.use(precision)
       let optimizer = AdamW(student.parameters)
       let (input, target) = (
         random.normal([batch, tokens, dim]), random.normal([batch, tokens, dim])
@@ -110,7 +119,7 @@ struct BenchWork: Sendable {
     }
   }
 
-  @Sendable private static func decode() throws -> () -> Void {
+  @Sendable private static func decode(_: Precision) throws -> () -> Void {
     var random = RandomStream(seed: 1)
     let autoencoder = try AutoencoderKL(
       config: AutoencoderKLConfig(blockOutChannels: [128, 256, 512, 512]),
@@ -119,7 +128,7 @@ struct BenchWork: Sendable {
     return { _ = autoencoder.decode(latents) }
   }
 
-  @Sendable private static func train() throws -> () -> Void {
+  @Sendable private static func train(_: Precision) throws -> () -> Void {
     let batch = 32
     var random = RandomStream(seed: 1)
     let trainer = DiffusionTrainer(

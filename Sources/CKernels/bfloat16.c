@@ -1,0 +1,48 @@
+#include "ck_bfloat16.h"
+#include "ck_internal.h"
+
+/* The bits of x rounded to 16, ties to even; those of a NaN are cut off and kept a NaN. */
+CK_INLINE uint32_t rounded(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  uint32_t up = bits + 0x7fff + (bits >> 16 & 1);
+  return ((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : up) >> 16;
+}
+
+CK_CLONES void ck_bfloat16_from_f32(const float *x, uint16_t *y, size_t n) {
+  for (size_t i = 0; i < n; i++) y[i] = (uint16_t)rounded(x[i]);
+}
+
+CK_CLONES void ck_bfloat16_transposed_f32(const float *x, uint16_t *y, size_t rows, size_t columns,
+                                          size_t from, size_t to) {
+  enum { SIDE = 32 };
+  uint16_t tile[SIDE][SIDE];
+  for (size_t r0 = 0; r0 < rows; r0 += SIDE)
+    for (size_t c0 = from; c0 < to; c0 += SIDE) {
+      size_t height = rows - r0 < SIDE ? rows - r0 : SIDE, width = to - c0 < SIDE ? to - c0 : SIDE;
+      for (size_t r = 0; r < height; r++)
+        for (size_t c = 0; c < width; c++)
+          tile[r][c] = (uint16_t)rounded(x[(r0 + r) * columns + c0 + c]);
+      for (size_t c = 0; c < width; c++)
+        for (size_t r = 0; r < height; r++) y[(c0 + c) * rows + r0 + r] = tile[r][c];
+    }
+}
+
+CK_CLONES void ck_bfloat16_round_f32(const float *x, float *y, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    uint32_t bits = rounded(x[i]) << 16;
+    memcpy(y + i, &bits, 4);
+  }
+}
+
+CK_CLONES void ck_store_rows_f32(const float *x, const float *bias, float *y, size_t ldy, size_t rows,
+                                 size_t n, int add) {
+  for (size_t r = 0; r < rows; r++, x += n, y += ldy) {
+    if (add)
+      for (size_t j = 0; j < n; j++) y[j] += x[j];
+    else
+      memcpy(y, x, n * sizeof *y);
+    if (bias)
+      for (size_t j = 0; j < n; j++) y[j] += bias[j];
+  }
+}

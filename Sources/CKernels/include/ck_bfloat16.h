@@ -1,0 +1,18 @@
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+/* Rounds to bfloat16, ties to even; NaN stays NaN. */
+void ck_bfloat16_from_f32(const float *x, uint16_t *y, size_t n);
+
+/* Columns `from` ..< `to` of x (rows, columns) rounded and transposed, at the same rows of
+   y (columns, rows). */
+void ck_bfloat16_transposed_f32(const float *x, uint16_t *y, size_t rows, size_t columns,
+                                size_t from, size_t to);
+
+/* The values that bfloat16 holds of x, as float32; x and y may be the same. */
+void ck_bfloat16_round_f32(const float *x, float *y, size_t n);
+
+/* y (rows, n with ldy floats between rows) = or += x (rows, n) + bias (n); no bias where it is NULL. */
+void ck_store_rows_f32(const float *x, const float *bias, float *y, size_t ldy, size_t rows, size_t n,
+                       int add);

@@ -1,0 +1,37 @@
+#pragma once
+#include <stddef.h>
+
+/* Matrix products through oneDNN, one thread a call: C (m x n) = A B, all of them dense, sums and C in
+   float32. B is packed first, once for as many products as one likes. A product belongs to no thread;
+   several may run it at once, each with scratch memory of its own. */
+
+typedef enum { OD_F32 = 0, OD_BF16 = 1 } od_type;
+
+typedef struct {
+  size_t m, n, k;
+  od_type type; /* of A and of packed B */
+} od_shape;
+
+typedef struct od_product od_product;
+
+/* Whether the CPU multiplies bfloat16 in hardware. */
+int od_has_bfloat16(void);
+
+/* A product of that shape; NULL if the library has none on this CPU. */
+od_product *od_product_make(const od_shape *shape);
+
+/* Bytes of packed B, and of the scratch memory that a run needs; both want 64-byte alignment. */
+size_t od_packed_size(const od_product *product);
+size_t od_scratch_size(const od_product *product);
+
+/* Whether what was packed for one product fits the other. */
+int od_packs_alike(const od_product *one, const od_product *other);
+
+/* Packs float32 B, stored as (k, n), or as (n, k) if `transpose_b`; 0 if the library cannot. */
+int od_pack(const od_product *product, const float *b, size_t ldb, int transpose_b, void *packed);
+
+/* Runs it; 0 if the library reports an error. */
+int od_run(const od_product *product, const void *a, const void *packed, float *c, void *scratch);
+
+/* "oneDNN 2.6.3". */
+void od_version(char *text, size_t size);

@@ -1,0 +1,122 @@
+import COneDNN
+import Testing
+
+@testable import TensorCore
+
+/// Products with a packed factor against plain ones; oneDNN itself in float32 on any CPU, in bfloat16
+/// where that runs.
+struct PackedFactorTests {
+  private struct Shape: CustomTestStringConvertible, Sendable {
+    let m, n, k: Int
+    var testDescription: String { "(\(m), \(k)) by (\(k), \(n))" }
+  }
+
+  private static let shapes = [
+    Shape(m: 1, n: 64, k: 8), Shape(m: 7, n: 33, k: 19), Shape(m: 64, n: 200, k: 48),
+    Shape(m: 130, n: 192, k: 70),
+  ]
+
+  /// The product in double precision, of both factors as `value` gives their elements.
+  private static func expected(
+    _ shape: Shape, _ a: Tensor, _ b: Tensor, transposeA: Bool, isTransposed: Bool,
+    value: (Float) -> Float = { $0 }
+  ) -> [Double] {
+    var result: [Double] = []
+    for i in 0..<shape.m {
+      for j in 0..<shape.n {
+        var sum = 0.0
+        for p in 0..<shape.k {
+          let first = value(transposeA ? a[p * shape.m + i] : a[i * shape.k + p])
+          let second = value(isTransposed ? b[j * shape.k + p] : b[p * shape.n + j])
+          sum += Double(first) * Double(second)
+        }
+        result.append(sum)
+      }
+    }
+    return result
+  }
+
+  /// Float32 rounded to the nearest bfloat16, ties to even.
+  private static func rounded(_ value: Float) -> Float {
+    let below = Float(bitPattern: value.bitPattern & 0xffff_0000)
+    let above = Float(bitPattern: below.bitPattern + 0x1_0000)
+    let (down, up) = (abs(value - below), abs(above - value))
+    if down == up { return below.bitPattern & 0x1_0000 == 0 ? below : above }
+    return down < up ? below : above
+  }
+
+  private static func check(
+    _ shape: Shape, type: od_type, isNative: Bool, value: (Float) -> Float, tolerance: Double
+  ) {
+    var random = RandomStream(seed: 3)
+    for (transposeA, isTransposed) in [(false, true), (false, false), (true, false)] {
+      let a = random.normal(transposeA ? [shape.k, shape.m] : [shape.m, shape.k])
+      let b = random.normal(isTransposed ? [shape.n, shape.k] : [shape.k, shape.n])
+      let (bias, start) = (random.normal([shape.n]), random.normal([shape.m, shape.n]))
+      let product = expected(
+        shape, a, b, transposeA: transposeA, isTransposed: isTransposed, value: value)
+      let factor = PackedFactor(
+        k: shape.k, n: shape.n, isTransposed: isTransposed, type: type, isNative: isNative)
+      for (hasBias, adds) in [(false, false), (true, false), (false, true)] {
+        let c = start.copied()
+        factor.multiply(
+          m: shape.m, a: a.pointer, transposeA: transposeA, source: b.pointer,
+          bias: hasBias ? bias.pointer : nil, adds: adds, into: c.pointer)
+        for (index, sum) in product.enumerated() {
+          let column = index % shape.n
+          let wanted =
+            sum + (hasBias ? Double(bias[column]) : 0) + (adds ? Double(start[index]) : 0)
+          #expect(
+            abs(Double(c[index]) - wanted) < tolerance,
+            "element \(index), transposed \(transposeA) \(isTransposed), bias \(hasBias), adds \(adds)"
+          )
+        }
+      }
+    }
+  }
+
+  @Test(arguments: shapes) private func libraryMultipliesInFloat32(_ shape: Shape) {
+    Self.check(shape, type: OD_F32, isNative: true, value: { $0 }, tolerance: 1e-4)
+  }
+
+  @Test(arguments: shapes) private func emulationRoundsBothFactors(_ shape: Shape) {
+    Self.check(shape, type: OD_BF16, isNative: false, value: Self.rounded, tolerance: 1e-4)
+  }
+
+  @Test(.enabled(if: PackedFactor.hasHardware), arguments: shapes)
+  private func hardwareRoundsBothFactors(_ shape: Shape) {
+    Self.check(shape, type: OD_BF16, isNative: true, value: Self.rounded, tolerance: 1e-3)
+  }
+
+  @Test func oneFactorServesAllNumbersOfRows() {
+    var random = RandomStream(seed: 4)
+    let (n, k) = (96, 40)
+    let b = random.normal([n, k])
+    let factor = PackedFactor(k: k, n: n, isTransposed: true, type: OD_F32, isNative: true)
+    for m in [1, 3, 16, 100, 3] {
+      let (a, c) = (random.normal([m, k]), Tensor([m, n]))
+      factor.multiply(m: m, a: a.pointer, source: b.pointer, into: c.pointer)
+      let wanted = Self.expected(
+        Shape(m: m, n: n, k: k), a, b, transposeA: false, isTransposed: true)
+      for (found, wanted) in zip(c.values, wanted) { #expect(abs(Double(found) - wanted) < 1e-4) }
+    }
+  }
+
+  @Test func manyThreadsMayMultiplyAtOnce() {
+    var random = RandomStream(seed: 5)
+    let (m, n, k) = (20, 128, 32)
+    let (a, b) = (random.normal([m, k]), random.normal([n, k]))
+    let factor = PackedFactor(k: k, n: n, isTransposed: true, type: OD_F32, isNative: true)
+    let wanted = Self.expected(
+      Shape(m: m, n: n, k: k), a, b, transposeA: false, isTransposed: true)
+    let results = (0..<8).map { _ in Tensor([m, n]) }
+    Parallel.tasks(results.count) { index in
+      factor.multiply(m: m, a: a.pointer, source: b.pointer, into: results[index].pointer)
+    }
+    for result in results {
+      for (found, wanted) in zip(result.values, wanted) {
+        #expect(abs(Double(found) - wanted) < 1e-4)
+      }
+    }
+  }
+}
