@@ -62,7 +62,7 @@ package struct Stage1Settings: Codable, Equatable, Sendable {
   /// Where the activations come from.
   package var mode = Stage1Mode.streaming
   /// Optimiser steps of the streaming mode.
-  package var steps = 1200
+  package var steps = 1600
   /// Samples of the cached mode, 8k in the paper.
   package var samples = 8000
   /// Passes over them, 200 in the paper.

@@ -61,7 +61,7 @@ import Testing
       ],
       "stage1": {
         "mode": "streaming",
-        "steps": 1200,
+        "steps": 1600,
         "samples": 8000,
         "epochs": 200,
         "cache_gb": 20,
@@ -251,9 +251,9 @@ import Testing
       (#""family": "dit""#, #""family": "unet""#, 6, "model.family", "unknown family"),
       (#""learn_sigma": true"#, #""learn_sigma": 1"#, 14, "model.learn_sigma", "true or false"),
       (#""path": "demo","#, "", 4, "model.path", "missing"),
-      (#""steps": 1200"#, #""steps": 0"#, 26, "stage1.steps", "expected 1 to"),
-      (#""steps": 1200"#, #""steps": null"#, 26, "stage1.steps", "found null"),
-      (#""steps": 1200"#, #""stepz": 1200"#, 26, "stage1.stepz", "unknown key"),
+      (#""steps": 1600"#, #""steps": 0"#, 26, "stage1.steps", "expected 1 to"),
+      (#""steps": 1600"#, #""steps": null"#, 26, "stage1.steps", "found null"),
+      (#""steps": 1600"#, #""stepz": 1600"#, 26, "stage1.stepz", "unknown key"),
       (#""milestones": []"#, #""milestones": [0.5, 0.25]"#, 37, "stage1.milestones", "ascending"),
       (#""milestones": []"#, #""milestones": [2]"#, 37, "stage1.milestones", "found 2"),
       (
