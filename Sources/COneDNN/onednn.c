@@ -42,9 +42,12 @@ struct od_product {
 static dnnl_engine_t engine;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void (*set_threads)(int);
-static _Thread_local dnnl_stream_t stream;
+static pthread_key_t stream_key;
+
+static void drop_stream(void *stream) { dnnl_stream_destroy(stream); }
 
 static void prepare(void) {
+  if (pthread_key_create(&stream_key, drop_stream) != 0) return;
   if (dnnl_engine_create(&engine, dnnl_cpu, 0) != dnnl_success) engine = NULL;
   /* Debian's library runs on OpenMP, whose number of threads belongs to the calling thread. */
   *(void **)&set_threads = dlsym(RTLD_DEFAULT, "omp_set_num_threads");
@@ -53,11 +56,14 @@ static void prepare(void) {
 /* The calling thread's stream, on which the library keeps to that thread; NULL if there is none. */
 static dnnl_stream_t own_stream(void) {
   pthread_once(&once, prepare);
-  if (!stream && engine) {
-    if (set_threads) set_threads(1);
-    if (dnnl_stream_create(&stream, engine, dnnl_stream_default_flags) != dnnl_success) stream = NULL;
-  }
-  return stream;
+  if (!engine) return NULL;
+  dnnl_stream_t stream = pthread_getspecific(stream_key);
+  if (stream) return stream;
+  if (set_threads) set_threads(1);
+  if (dnnl_stream_create(&stream, engine, dnnl_stream_default_flags) != dnnl_success) return NULL;
+  if (pthread_setspecific(stream_key, stream) == 0) return stream;
+  dnnl_stream_destroy(stream);
+  return NULL;
 }
 
 static description_ref queried(const od_product *p, dnnl_query_t what) {
