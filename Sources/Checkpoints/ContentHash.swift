@@ -30,10 +30,9 @@ package enum ContentHash {
   ///
   /// - Throws: `CheckpointError` when a file is missing, unreadable or no regular file.
   package static func sha256(paths: [String]) throws(CheckpointError) -> String {
-    if paths.count == 1 { return try sha256(path: paths[0]) }
     var digests: [String] = []
     for path in paths { digests.append(try sha256(path: path)) }
-    return sha256(Data(digests.joined(separator: "\n").utf8))
+    return digest(of: digests)
   }
 
   /// The digest of bytes in memory as 64 lower-case hexadecimal digits.

@@ -17,7 +17,7 @@ package final class LatentFiles: @unchecked Sendable {
   package let shape: [Int]
   /// The label of every sample, not negative.
   package let labels: [Int]
-  /// The files, in the order of their samples.
+  /// The files, in the order of their samples, labels behind their latents.
   package let files: [String]
   private let rows: [Row]
   private let owners: [AnyObject]
@@ -45,17 +45,21 @@ package final class LatentFiles: @unchecked Sendable {
       throw CheckpointError("\(path): holds no samples; name a data set with latents and labels")
     }
     self.shape = shape
-    self.files = files
+    self.files = builder.files
     (labels, rows, owners) = (builder.labels, builder.rows, builder.owners)
   }
 
-  /// Names the files' exact content: names, sizes and times of change.
+  /// Names the files' exact content.
   ///
-  /// - Throws: `CheckpointError` when a file has gone.
-  package func identity() throws(CheckpointError) -> String {
-    var lines: [String] = []
-    for file in files { lines.append("\(file)\t\(try AtomicFile.stamp(of: file))") }
-    return ContentHash.sha256(Data(lines.joined(separator: "\n").utf8))
+  /// - Parameters:
+  ///   - directory: Where the digests of files are kept.
+  ///   - progress: Called with the number of files that have been read; may throw to stop.
+  /// - Returns: A SHA-256 digest.
+  /// - Throws: `CheckpointError` when a file has gone, what `progress` throws.
+  package func identity(
+    keptIn directory: String, progress: (Int) throws -> Void = { _ in }
+  ) throws -> String {
+    try ContentHash.sha256(paths: files, keptIn: directory, progress: progress)
   }
 
   /// Puts the elements of a sample into `target`, which has room for them; from any thread.
@@ -91,13 +95,16 @@ package final class LatentFiles: @unchecked Sendable {
     var labels: [Int] = []
     var rows: [Row] = []
     var owners: [AnyObject] = []
+    var files: [String] = []
 
     mutating func add(_ path: String) throws(CheckpointError) {
+      files.append(path)
       if path.hasSuffix(".tar") { return try addShard(path) }
       let file = try Checkpoint.open(path)
       if path.hasSuffix(".npy") {
         let beside = AtomicFile.directory(of: path) + "/labels.npy"
         let labelFile = try Checkpoint.open(beside)
+        files.append(beside)
         try addArrays(
           file, file.names.first ?? "latents", labelFile, labelFile.names.first ?? "labels")
       } else {

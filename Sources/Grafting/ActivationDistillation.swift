@@ -96,6 +96,11 @@ package final class ActivationDistillation {
     return Self.sum(losses)
   }
 
+  /// The learning rates of the last step, or of the first before it is taken, by site.
+  package var learningRates: [GraftSite: Double] {
+    trainers.mapValues { $0.rate(max(0, step - 1)) }
+  }
+
   /// The losses of all sites on the held-out samples, always the same ones.
   package func heldOutLosses() -> Losses {
     var random = RandomStream(seed: graft.plan.seed, name: "held out")

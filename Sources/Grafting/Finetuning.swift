@@ -91,6 +91,9 @@ package final class Finetuning {
     if settings.trained == .lora { LowRankAdaptation.attach(to: model, plan: plan) }
   }
 
+  /// The learning rate of the last step, or of the first before it is taken.
+  package var learningRate: Double { schedule.rate(step: max(0, step - 1)) }
+
   /// Takes one optimizer step and returns the losses before it; where one is not finite, the weights
   /// stay as they were.
   package func trainStep() -> TrainingStepReport {

@@ -23,16 +23,18 @@ extension LatentDataset {
   ///   - autoencoder: The encoder.
   ///   - autoencoderHash: Names its weights; another one encodes anew.
   ///   - cache: The folder of caches.
-  ///   - progress: Called with the number of images done; may throw to stop.
+  ///   - progress: Called with the number of images done, and what is done with them; may throw to
+  ///     stop.
   /// - Returns: The data set, and a line for each image that was left out.
   /// - Throws: `CheckpointError` if no image can be read or the cache cannot be written, what
   ///   `progress` throws.
   package static func encoding(
     _ folder: ImageFolder, labels: [Int], size: Int, flip: Bool, autoencoder: AutoencoderKL,
-    autoencoderHash: String, cache: String, progress: (Int) throws -> Void = { _ in }
+    autoencoderHash: String, cache: String, progress: (Int, String) throws -> Void = { _, _ in }
   ) throws -> (dataset: LatentDataset, skipped: [String]) {
+    let content = try folder.identity(keptIn: cache) { try progress($0, "reading images") }
     let description = [
-      "images 1", folder.identity, autoencoderHash, "\(size)", "\(flip)", "\(labels)",
+      "images 2", content, autoencoderHash, "\(size)", "\(flip)", "\(labels)",
     ]
     let identity = ContentHash.sha256(Data(description.joined(separator: "\n").utf8))
     let place = "\(cache)/images-\(identity.prefix(24))"
@@ -42,11 +44,11 @@ extension LatentDataset {
       let range = start..<min(folder.items.count, start + shardSize)
       let path = place + String(format: "/%07d.safetensors", start)
       if !isShard(path, of: identity) {
-        try progress(start)
+        try progress(start, "encoding images")
         try encodeShard(
           folder.items[range].map { ($0, labels[$0.classIndex]) }, of: folder, size: size,
           flip: flip, autoencoder, identity: identity, to: path
-        ) { try progress(start + $0) }
+        ) { try progress(start + $0, "encoding images") }
       }
       let file = try SafetensorsFile(path: path)
       skipped += (file.metadata["skipped"] ?? "").split(separator: "\n").map(String.init)

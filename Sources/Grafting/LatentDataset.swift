@@ -40,10 +40,17 @@ package struct LatentDataset {
 
   /// Makes a data set of latents in files.
   ///
-  /// - Throws: `CheckpointError` if a file has gone meanwhile.
-  package init(_ files: LatentFiles) throws(CheckpointError) {
+  /// - Parameters:
+  ///   - files: The files.
+  ///   - cache: The folder of caches, where the digests of large files are kept.
+  ///   - progress: Called with the number of files that have been read; may throw to stop.
+  /// - Throws: `CheckpointError` if a file has gone meanwhile, what `progress` throws.
+  package init(
+    _ files: LatentFiles, cache: String, progress: (Int) throws -> Void = { _ in }
+  ) throws {
     self.init(
-      shape: files.shape, labels: files.labels, identity: try files.identity(), read: files.read)
+      shape: files.shape, labels: files.labels,
+      identity: try files.identity(keptIn: cache, progress: progress), read: files.read)
   }
 
   /// Number of samples.

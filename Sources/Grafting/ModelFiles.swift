@@ -120,7 +120,7 @@ package struct ModelFiles: Sendable {
   /// An entry other than the usual one of a training checkpoint is part of the hash.
   package func reference() throws -> ModelReference {
     let file = try open()
-    var hash = try ContentHash.sha256(paths: file.files)
+    var hash = try ContentHash.sha256(paths: file.files, keptIn: Self.cachePath)
     let taken = file.tensors.container
     if let taken, try StateDict(file.tensors.file).container != taken {
       hash = ContentHash.sha256(Data("\(hash)#\(taken)".utf8))
@@ -200,12 +200,17 @@ package struct ModelFiles: Sendable {
 
   /// The folder for things that can be computed again: `$XDG_CACHE_HOME/espalier`.
   package static func cacheDirectory() throws -> String {
+    let path = cachePath
+    try AtomicFile.makeDirectory(path)
+    return path
+  }
+
+  /// Where that folder is or would be.
+  private static var cachePath: String {
     let environment = ProcessInfo.processInfo.environment
     let base =
       environment["XDG_CACHE_HOME"].flatMap { $0.hasPrefix("/") ? $0 : nil }
       ?? NSHomeDirectory() + "/.cache"
-    let path = base + "/espalier"
-    try AtomicFile.makeDirectory(path)
-    return path
+    return base + "/espalier"
   }
 }

@@ -70,7 +70,10 @@ package struct TrainingData {
     let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
     let hasLatents = !isFolder.boolValue || LatentFiles.isPresent(at: path)
     guard exists, !hasLatents else {
-      let dataset = try LatentDataset(try LatentFiles.open(path))
+      let latents = try LatentFiles.open(path)
+      let dataset = try LatentDataset(latents, cache: try ModelFiles.cacheDirectory()) {
+        try progress($0, latents.files.count, "reading latents")
+      }
       try require(dataset, fits: config, path)
       return (dataset, [])
     }
@@ -83,7 +86,7 @@ package struct TrainingData {
       flip: settings.flip, autoencoder: autoencoder,
       autoencoderHash: try ContentHash.sha256(paths: parts),
       cache: try ModelFiles.cacheDirectory()
-    ) { try progress($0, folder.items.count, "encoding images") }
+    ) { try progress($0, folder.items.count, $1) }
     try require(dataset, fits: config, path)
     return (dataset, skipped)
   }

@@ -9,7 +9,6 @@ package struct ImageFolder: Sendable {
     package let name: String
     /// The number of its subfolder among `classes`.
     package let classIndex: Int
-    fileprivate let stamp: String
   }
 
   /// Where it is.
@@ -38,13 +37,7 @@ package struct ImageFolder: Sendable {
       let files = ((try? manager.subpathsOfDirectory(atPath: "\(path)/\(folder)")) ?? []).sorted()
         .filter { Self.endings.contains(URL(fileURLWithPath: $0).pathExtension.lowercased()) }
       if files.isEmpty { continue }
-      for file in files {
-        let name = "\(folder)/\(file)"
-        items.append(
-          Item(
-            name: name, classIndex: classes.count,
-            stamp: try AtomicFile.stamp(of: "\(path)/\(name)")))
-      }
+      items += files.map { Item(name: "\(folder)/\($0)", classIndex: classes.count) }
       classes.append(folder)
     }
     guard !items.isEmpty else {
@@ -88,10 +81,21 @@ package struct ImageFolder: Sendable {
     return Array(classes.indices)
   }
 
-  /// Names the folder's exact content: paths, sizes and times of change of all images.
-  package var identity: String {
-    ContentHash.sha256(
-      Data(items.map { "\($0.name)\t\($0.stamp)" }.joined(separator: "\n").utf8))
+  /// Names the folder's exact content: the paths and bytes of all images.
+  ///
+  /// - Parameters:
+  ///   - directory: Where the digests of files are kept.
+  ///   - progress: Called with the number of images that have been read; may throw to stop.
+  /// - Returns: A SHA-256 digest.
+  /// - Throws: What `progress` throws.
+  package func identity(
+    keptIn directory: String, progress: (Int) throws -> Void = { _ in }
+  ) throws -> String {
+    var cache = DigestCache(of: path, in: directory)
+    let digests = try cache.digests(
+      of: items.map(\.name), unreadable: "unreadable", progress: progress)
+    let lines = zip(items, digests).map { "\($0.name)\t\($1)" }
+    return ContentHash.sha256(Data(lines.joined(separator: "\n").utf8))
   }
 
   /// An image in the form that training takes: cropped as upstream, perhaps mirrored.

@@ -77,6 +77,8 @@ private final class DistillTraining: Training {
     return TrainingLoss(sites: losses)
   }
 
+  var learningRate: LearningRate { LearningRate(sites: distillation.learningRates) }
+
   func heldOut() -> TrainingLoss { TrainingLoss(sites: distillation.heldOutLosses()) }
 
   func validate(in folder: String) -> TrainingLoss {
@@ -87,8 +89,8 @@ private final class DistillTraining: Training {
     losses.filter { !$0.value.isFinite }.keys.min().map(\.phrase)
   }
 
-  func save(in folder: String) throws {
-    try distillation.saveCheckpoint(to: "\(folder)/latest.safetensors")
+  func save(to path: String) throws {
+    try distillation.saveCheckpoint(to: path)
   }
 
   func resume(from path: String) throws { try distillation.resume(from: path) }

@@ -43,10 +43,7 @@ struct FinetuneJob {
 
   /// The graft with the weights that the run was given; a resumed run has its own.
   private func graft(_ plan: GraftPlan, teacher: DiT) throws -> Graft {
-    let checkpoint = "\(context.run.checkpointsPath)/latest.safetensors"
-    if FileManager.default.fileExists(atPath: checkpoint) {
-      return try Graft(fresh: plan, teacher: teacher)
-    }
+    if context.run.hasBegun { return try Graft(fresh: plan, teacher: teacher) }
     let weights = try weights.map(context.run.weightsPath)
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: weights)
     guard weights.isEmpty || plan.isEmpty || graft.untrained.count < plan.sites.count else {
@@ -75,6 +72,8 @@ private struct FinetuneTraining: Training {
     return TrainingLoss(report.gradientNorm.isFinite ? report.loss : .nan)
   }
 
+  var learningRate: LearningRate { LearningRate(finetuning.learningRate) }
+
   func heldOut() -> TrainingLoss { TrainingLoss(finetuning.heldOutLoss()) }
 
   func validate(in folder: String) throws -> TrainingLoss {
@@ -86,10 +85,10 @@ private struct FinetuneTraining: Training {
 
   func placeOfFailure() -> String? { finetuning.firstNonFinitePlace() ?? "the gradient" }
 
-  func save(in folder: String) throws {
-    try finetuning.saveCheckpoint(to: "\(folder)/latest.safetensors")
+  func save(to path: String) throws {
+    try finetuning.saveCheckpoint(to: path)
     try finetuning.saveModel(
-      to: "\(folder)/model.safetensors", teacherMetadata: teacherMetadata)
+      to: "\(AtomicFile.directory(of: path))/model.safetensors", teacherMetadata: teacherMetadata)
   }
 
   func resume(from path: String) throws { try finetuning.resume(from: path) }

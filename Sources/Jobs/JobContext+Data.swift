@@ -36,15 +36,15 @@ extension JobContext {
           "\(run.requestPath): precision is '\(name)', expected fp32 or bf16; correct it, or take it"
             + " out")
       }
+      print("large products in \(precision)")
       return precision
     }
     // What began without a choice was float32.
-    let hasBegun = FileManager.default.fileExists(
-      atPath: "\(run.checkpointsPath)/latest.safetensors")
-    let precision = hasBegun ? Precision.float32 : .fastest
+    let precision = run.hasBegun ? Precision.float32 : .fastest
     request.precision = precision.rawValue
     let resolved = request
     try whenRoom { try run.writeRequest(resolved) }
+    print("large products in \(precision)")
     return precision
   }
 

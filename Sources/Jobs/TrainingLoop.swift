@@ -12,6 +12,9 @@ package protocol Training {
   /// Takes one step and returns the losses before it.
   func takeStep() -> TrainingLoss
 
+  /// The learning rate of the last step that was taken.
+  var learningRate: LearningRate { get }
+
   /// The losses on samples that are never trained on.
   func heldOut() -> TrainingLoss
 
@@ -22,8 +25,8 @@ package protocol Training {
   /// Where the last step's loss stopped being finite, if that can be told.
   func placeOfFailure() -> String?
 
-  /// Writes the checkpoint that `resume` reads, and what belongs beside it, into a folder.
-  func save(in folder: String) throws
+  /// Writes the checkpoint that `resume` reads, and beside it what else the training leaves.
+  func save(to path: String) throws
 
   /// Goes on from a checkpoint.
   func resume(from path: String) throws
@@ -35,9 +38,6 @@ extension Training {
 }
 
 extension CheckpointPolicy {
-  /// The newest checkpoint, relative to the run directory.
-  static let latest = "checkpoints/latest.safetensors"
-
   /// Whether a checkpoint is due after a step, some seconds after the last one.
   func isDue(after step: Int, seconds elapsed: Double) -> Bool {
     step % every == 0 || minutes > 0 && elapsed >= minutes * 60
@@ -50,7 +50,7 @@ extension CheckpointPolicy {
   func makePlace(after step: Int, in run: RunDirectory) throws {
     let folder = run.checkpointsPath
     func path(_ step: Int) -> String { "\(folder)/step-\(step).safetensors" }
-    if keepLast > 1 { try AtomicFile.link("\(run.path)/\(Self.latest)", as: path(step)) }
+    if keepLast > 1 { try AtomicFile.link(run.latestPath, as: path(step)) }
     let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
     let kept = names.compactMap { name in
       Int(name.dropFirst("step-".count).dropLast(".safetensors".count))
@@ -120,7 +120,7 @@ package struct TrainingLoop {
   /// - Throws: `JobInterruption`, after a checkpoint if there is room for it; `RunError` when a loss is
   ///   not finite, without one.
   package func run(_ training: some Training) throws {
-    let path = "\(context.run.path)/\(CheckpointPolicy.latest)"
+    let path = context.run.latestPath
     var saved = Saved(step: nil, time: clock())
     if FileManager.default.fileExists(atPath: path) {
       try training.resume(from: path)
@@ -153,7 +153,8 @@ package struct TrainingLoop {
         try context.emit(
           .step(
             step: step, total: steps, loss: loss.whole, losses: loss.sites, rate: perSecond,
-            secondsLeft: Double(steps - step) / max(perSecond, 1e-9)))
+            secondsLeft: Double(steps - step) / max(perSecond, 1e-9),
+            learningRate: training.learningRate))
       }
       if step % heldOutEvery == 0 || step == steps {
         let folder = context.run.checkpointsPath
@@ -179,17 +180,17 @@ package struct TrainingLoop {
     let (step, before) = (training.step, saved.step)
     try context.whenRoom {
       if let before, before < step { try checkpoints.makePlace(after: before, in: context.run) }
-      try training.save(in: context.run.checkpointsPath)
+      try training.save(to: context.run.latestPath)
     }
     saved = Saved(step: step, time: clock())
-    try context.emit(.checkpointed(step: step, path: CheckpointPolicy.latest))
+    try context.emit(.checkpointed(step: step, path: RunDirectory.latest))
   }
 
   /// Says at which step and where the loss stopped being finite, and what is left of the run.
   private func failure(_ training: some Training, saved: Int?) -> RunError {
     let place = training.placeOfFailure().map { ", first in \($0)" } ?? ""
     let kept =
-      saved.map { "the last good checkpoint is \(CheckpointPolicy.latest) of step \($0)" }
+      saved.map { "the last good checkpoint is \(RunDirectory.latest) of step \($0)" }
       ?? "there is no checkpoint yet"
     return RunError(
       "\(context.run.path): step \(training.step): the loss is not finite\(place); \(kept); go on"

@@ -47,7 +47,6 @@ package enum Worker {
     do {
       let request = try run.request()
       if let seconds = request.timeout { context.limit(to: seconds) }
-      if let precision = request.precision { print("large products in \(precision)") }
       let text: String
       switch request.job {
       case .distill(let planPath):

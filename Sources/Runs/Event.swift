@@ -21,16 +21,39 @@ package enum SampleRole: String, Codable, CaseIterable, Sendable {
   case difference
 }
 
+/// The learning rate of a training step.
+package struct LearningRate: Equatable, Sendable {
+  /// The highest of all sites, or that of the whole model.
+  package let highest: Double
+  /// By site, where sites differ; else empty.
+  package let sites: [GraftSite: Double]
+
+  /// That of the whole model.
+  package init(_ rate: Double) { (highest, sites) = (rate, [:]) }
+
+  /// Those of sites.
+  package init(sites: [GraftSite: Double]) {
+    highest = sites.values.max() ?? 0
+    self.sites = Set(sites.values).count > 1 ? sites : [:]
+  }
+
+  /// As it was recorded.
+  fileprivate init(highest: Double, sites: [GraftSite: Double]) {
+    (self.highest, self.sites) = (highest, sites)
+  }
+}
+
 /// Something that happened in a worker.
 package enum EventKind: Equatable, Sendable {
   /// The worker began, or began again after a checkpoint.
   case started(pid: Int32, totalSteps: Int)
   /// The worker lives; sent about every second.
   case heartbeat(step: Int)
-  /// A training step: mean loss, loss by site, steps a second, estimated seconds to the end.
+  /// A training step: mean loss, loss by site, steps a second, estimated seconds to the end, and the
+  /// learning rate it was taken with.
   case step(
     step: Int, total: Int, loss: Double, losses: [GraftSite: Double], rate: Double,
-    secondsLeft: Double)
+    secondsLeft: Double, learningRate: LearningRate? = nil)
   /// Losses on samples that are never trained on: by site, and the whole, which is their mean unless
   /// it is given.
   case heldOut(step: Int, loss: Double? = nil, losses: [GraftSite: Double])
@@ -79,6 +102,8 @@ extension Event: Codable {
     case totalSteps = "total_steps"
     case secondsLeft = "seconds_left"
     case classLabel = "class_label"
+    case learningRate = "learning_rate"
+    case learningRates = "learning_rates"
   }
 
   private enum Name: String, Codable {
@@ -118,7 +143,8 @@ extension Event: Codable {
     case .step:
       return .step(
         step: try integer(.step), total: try integer(.total), loss: try real(.loss),
-        losses: try losses(), rate: try real(.rate), secondsLeft: try real(.secondsLeft))
+        losses: try losses(), rate: try real(.rate), secondsLeft: try real(.secondsLeft),
+        learningRate: try learningRate(in: container))
     case .heldOut:
       return .heldOut(
         step: try integer(.step), loss: try container.decodeIfPresent(Double.self, forKey: .loss),
@@ -144,6 +170,16 @@ extension Event: Codable {
     }
   }
 
+  private static func learningRate(
+    in container: KeyedDecodingContainer<CodingKeys>
+  ) throws -> LearningRate? {
+    guard let highest = try container.decodeIfPresent(Double.self, forKey: .learningRate) else {
+      return nil
+    }
+    let sites = try container.decodeIfPresent([GraftSite: Double].self, forKey: .learningRates)
+    return LearningRate(highest: highest, sites: sites ?? [:])
+  }
+
   /// Writes one record.
   package func encode(to encoder: any Encoder) throws {
     var container = encoder.container(keyedBy: CodingKeys.self)
@@ -157,7 +193,8 @@ extension Event: Codable {
     case .heartbeat(let step):
       try container.encode(Name.heartbeat, forKey: .kind)
       try container.encode(step, forKey: .step)
-    case .step(let step, let total, let loss, let losses, let rate, let secondsLeft):
+    case .step(
+      let step, let total, let loss, let losses, let rate, let secondsLeft, let learningRate):
       try container.encode(Name.step, forKey: .kind)
       try container.encode(step, forKey: .step)
       try container.encode(total, forKey: .total)
@@ -165,6 +202,10 @@ extension Event: Codable {
       try container.encode(losses, forKey: .losses)
       try container.encode(rate, forKey: .rate)
       try container.encode(secondsLeft, forKey: .secondsLeft)
+      try container.encodeIfPresent(learningRate?.highest, forKey: .learningRate)
+      if let sites = learningRate?.sites, !sites.isEmpty {
+        try container.encode(sites, forKey: .learningRates)
+      }
     case .heldOut(let step, let loss, let losses):
       try container.encode(Name.heldOut, forKey: .kind)
       try container.encode(step, forKey: .step)

@@ -2,7 +2,7 @@ import Foundation
 
 extension RunDirectory {
   /// The end of what the worker has told and printed, a line each.
-  package func lastLines(bytes limit: UInt64 = 32_768) -> [String] {
+  package func lastLines(bytes limit: UInt64 = 131_072) -> [String] {
     var status = stat()
     let size = stat(eventsPath, &status) == 0 ? UInt64(status.st_size) : 0
     var offset = size - min(size, limit)
@@ -29,7 +29,7 @@ extension EventKind {
     switch self {
     case .started(let pid, let steps): return "process \(pid) begins, \(steps) steps in all"
     case .heartbeat: return nil
-    case .step(let step, let total, let loss, _, let rate, _):
+    case .step(let step, let total, let loss, _, let rate, _, _):
       return "step \(step)/\(total)  loss \(short(loss))  \(short(rate)) steps/s"
     case .heldOut(let step, let loss, let losses):
       let mean = losses.values.reduce(0, +) / Double(max(1, losses.count))

@@ -162,7 +162,6 @@ package struct JobRequest: Codable, Equatable, Sendable {
   package var timeout: Double?
   /// A command for `/bin/sh -c` after the run's end, however it ends.
   package var onDone: String?
-
   /// What large matrix products multiply in, `fp32` or `bf16`; nil for what the CPU is fastest with.
   package var precision: String?
 

@@ -35,6 +35,12 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   package var lockPath: String { "\(path)/worker.lock" }
   /// What the worker prints.
   package var logPath: String { "\(path)/log.txt" }
+  /// The checkpoint that a training goes on from, relative to the run.
+  package static let latest = "checkpoints/latest.safetensors"
+  /// The checkpoint that a training goes on from.
+  package var latestPath: String { "\(path)/\(Self.latest)" }
+  /// Whether there is a checkpoint to go on from.
+  package var hasBegun: Bool { FileManager.default.fileExists(atPath: latestPath) }
   /// The directory of checkpoints.
   package var checkpointsPath: String { "\(path)/checkpoints" }
   /// The directory of sample images.

@@ -101,7 +101,7 @@ package struct RunHistory: Equatable, Sendable {
       total = totalSteps
       self.totalSteps = totalSteps
     case .heartbeat(let step): self.step = max(self.step, step)
-    case .step(let step, let total, let loss, let losses, let rate, let secondsLeft):
+    case .step(let step, let total, let loss, let losses, let rate, let secondsLeft, _):
       (self.step, self.total, self.rate, self.secondsLeft) = (step, total, rate, secondsLeft)
       Self.add(LossPoint(step: step, value: loss), to: &meanLoss)
       for (site, value) in losses {

@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import Plans
 import Synchronization
 
 /// The losses, speed and images of a run as an event file that TensorBoard reads.
@@ -28,19 +29,21 @@ package final class TensorBoardLog: Sendable {
   ///   the record before.
   package func add(_ event: Event) throws {
     switch event.kind {
-    case .step(let step, _, let loss, let losses, let rate, _):
-      let sites = losses.sorted { $0.key < $1.key }
-        .map { TensorBoardRecord.Value.scalar(tag: "train/\($0.key)", $0.value) }
-      try add(
-        [.scalar(tag: "loss/train", loss), .scalar(tag: "speed/steps_per_second", rate)] + sites,
-        step: step, time: event.time, ofTraining: true)
+    case .step(let step, _, let loss, let losses, let rate, _, let learningRate):
+      var values: [TensorBoardRecord.Value] = [
+        .scalar(tag: "loss/train", loss), .scalar(tag: "speed/steps_per_second", rate),
+      ]
+      values += Self.scalars("train", losses)
+      if let learningRate {
+        values.append(.scalar(tag: "learning_rate", learningRate.highest))
+        values += Self.scalars("learning_rate", learningRate.sites)
+      }
+      try add(values, step: step, time: event.time, ofTraining: true)
     case .heldOut(let step, let loss, let losses):
-      let sites = losses.sorted { $0.key < $1.key }
-      let mean = sites.isEmpty ? nil : sites.reduce(0) { $0 + $1.value } / Double(sites.count)
-      guard let whole = loss ?? mean else { return }
+      let sum = losses.sorted { $0.key < $1.key }.reduce(0) { $0 + $1.value }
+      guard let whole = loss ?? (losses.isEmpty ? nil : sum / Double(losses.count)) else { return }
       try add(
-        [.scalar(tag: "loss/held_out", whole)]
-          + sites.map { .scalar(tag: "held_out/\($0.key)", $0.value) },
+        [.scalar(tag: "loss/held_out", whole)] + Self.scalars("held_out", losses),
         step: step, time: event.time, ofTraining: true)
     case .sampled(let role, let path, _, _):
       let step = state.withLock { $0.step }
@@ -68,6 +71,13 @@ package final class TensorBoardLog: Sendable {
     return .image(
       tag: tag, png: try AtomicFile.read(path, limit: 256 << 20), width: picture.width,
       height: picture.height)
+  }
+
+  /// A chart for every site.
+  private static func scalars(
+    _ group: String, _ sites: [GraftSite: Double]
+  ) -> [TensorBoardRecord.Value] {
+    sites.sorted { $0.key < $1.key }.map { .scalar(tag: "\(group)/\($0.key)", $0.value) }
   }
 
   private func add(

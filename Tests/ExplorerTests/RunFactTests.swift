@@ -171,6 +171,33 @@ import Explorer
     #expect(state.keyContext == .runs)
   }
 
+  @Test func theLogScrollsAndStaysWhereItIs() throws {
+    var state = Samples.busy(Samples.small)
+    press(&state, "r", "l")
+    func lines(_ range: Range<Int>) -> [String] { range.map { "line \($0)." } }
+    /// The numbers of the lines on the screen.
+    func shown() -> [Int] {
+      ExplorerView.frame(state).text().matches(of: /line (\d+)/).compactMap { Int($0.1) }
+    }
+    _ = update(&state, .logRead(id: "r3", lines: lines(0..<50)))
+    let rows = state.size.rows - 6
+    #expect(shown() == Array(50 - rows..<50))
+    press(&state, "k", "k")
+    #expect(shown() == Array(48 - rows..<48))
+    // What comes in meanwhile, and what falls out above, moves nothing.
+    _ = update(&state, .logRead(id: "r3", lines: lines(5..<57)))
+    #expect(shown() == Array(48 - rows..<48))
+    press(&state, "g", "k")
+    #expect(shown() == Array(5..<5 + rows))
+    press(&state, " ")
+    #expect(shown() == Array(5 + rows..<5 + 2 * rows))
+    press(&state, "G", "j")
+    _ = update(&state, .logRead(id: "r3", lines: lines(5..<60)))
+    #expect(shown() == Array(60 - rows..<60))
+    press(&state, "q")
+    #expect(state.keyContext == .runs)
+  }
+
   @Test func frozenAndWaitingForRoom() {
     var state = Samples.busy(Samples.small, state: .frozen)
     #expect(press(&state, "p") == [.control(id: "r3", .resume)])

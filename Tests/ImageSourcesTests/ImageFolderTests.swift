@@ -78,9 +78,16 @@ import Testing
         try folder.labels(numClasses: 3, classNames: [])
       }
       #expect(other?.message.contains("has 2 class folders, the model 3 classes") == true)
-      #expect(try ImageFolder(path: path).identity == folder.identity)
-      try Data("longer".utf8).write(to: URL(filePath: "\(path)/owl/a.png"))
-      #expect(try ImageFolder(path: path).identity != folder.identity)
+      func identity() throws -> String { try ImageFolder(path: path).identity(keptIn: path) }
+      let before = try identity()
+      // The same bytes written anew are the same folder, other bytes of the same number are not.
+      try Data("x".utf8).write(to: URL(filePath: "\(path)/owl/a.png"))
+      #expect(try identity() == before)
+      try Data("y".utf8).write(to: URL(filePath: "\(path)/owl/a.png"))
+      #expect(try identity() != before)
+      try FileManager.default.createSymbolicLink(
+        atPath: "\(path)/owl/gone.png", withDestinationPath: "\(path)/nowhere")
+      #expect(try identity().count == 64)
     }
   }
 

@@ -25,13 +25,14 @@ import Testing
 
     func placeOfFailure() -> String? { divergesAt == nil ? nil : "blocks.3.out" }
 
-    func save(in folder: String) throws {
+    var learningRate: LearningRate { LearningRate(1 / Double(step)) }
+
+    func save(to path: String) throws {
       if fullDisks > 0 {
         fullDisks -= 1
         throw CheckpointError("the disk is full", isDiskFull: true)
       }
-      let path = URL(fileURLWithPath: folder + "/latest.safetensors")
-      try Data("\(step)".utf8).write(to: path, options: .atomic)
+      try Data("\(step)".utf8).write(to: URL(fileURLWithPath: path), options: .atomic)
     }
 
     func resume(from path: String) throws {

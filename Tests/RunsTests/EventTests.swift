@@ -21,6 +21,13 @@ private let golden: [(EventKind, String)] = [
       + #""seconds_left":113.5,"step":3,"t":1.5,"total":400,"v":1}"#
   ),
   (
+    .step(
+      step: 3, total: 400, loss: 0.25, losses: [:], rate: 3.5, secondsLeft: 113.5,
+      learningRate: LearningRate(sites: [odd: 0.5, even: 0.25])),
+    #"{"kind":"step","learning_rate":0.5,"learning_rates":{"1.attention":0.5,"12.mlp":0.25},"#
+      + #""loss":0.25,"losses":{},"rate":3.5,"seconds_left":113.5,"step":3,"t":1.5,"total":400,"v":1}"#
+  ),
+  (
     .heldOut(step: 50, losses: [even: .infinity]),
     #"{"kind":"held_out","losses":{"12.mlp":"inf"},"step":50,"t":1.5,"v":1}"#
   ),
@@ -78,7 +85,7 @@ private let golden: [(EventKind, String)] = [
   @Test func divergedLossIsLogged() throws {
     try run.append(
       Event(.step(step: 1, total: 2, loss: .nan, losses: [odd: .nan], rate: 1, secondsLeft: 1)))
-    guard case .step(_, _, let loss, let losses, _, _) = events().first else {
+    guard case .step(_, _, let loss, let losses, _, _, _) = events().first else {
       Issue.record("no step")
       return
     }

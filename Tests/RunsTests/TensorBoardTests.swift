@@ -46,10 +46,13 @@ import Testing
     #expect(try files(run).isEmpty)
 
     let site = GraftSite.slot(SlotID(block: 1, slot: .mlp))
+    let other = GraftSite.slot(SlotID(block: 2, slot: .mlp))
     try log.add(Event(.heldOut(step: 4, losses: [site: 0.5]), time: 11.5))
     try log.add(
       Event(
-        .step(step: 5, total: 9, loss: 2, losses: [site: 3], rate: 4, secondsLeft: 1), time: 12))
+        .step(
+          step: 5, total: 9, loss: 2, losses: [site: 3], rate: 4, secondsLeft: 1,
+          learningRate: LearningRate(sites: [site: 0.25, other: 0.5])), time: 12))
     let picture = RGBImage(width: 3, height: 2, grey: 9)
     try PNG.write(picture, to: "\(run.samplesPath)/graft.png")
     try log.add(
@@ -65,7 +68,8 @@ import Testing
       .summary(
         [
           .scalar(tag: "loss/train", 2), .scalar(tag: "speed/steps_per_second", 4),
-          .scalar(tag: "train/1.mlp", 3),
+          .scalar(tag: "train/1.mlp", 3), .scalar(tag: "learning_rate", 0.5),
+          .scalar(tag: "learning_rate/1.mlp", 0.25), .scalar(tag: "learning_rate/2.mlp", 0.5),
         ], step: 5, time: 12),
       .summary(
         [.image(tag: "samples/graft", png: png, width: 3, height: 2)], step: 5, time: 13),

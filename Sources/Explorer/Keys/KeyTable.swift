@@ -175,10 +175,23 @@ extension KeyBinding {
       hint: hint("Esc", "back")),
   ]
 
-  private static let logBindings: [KeyBinding] = [
-    key(
-      .log, .list, [.escape, "q", "l"], .escape, "back to the runs", hint: hint("Esc", "back"))
-  ]
+  private static let logBindings: [KeyBinding] =
+    scrollBindings(.log) + [
+      key(
+        .log, .list, [.escape, "q", "l"], .escape, "back to the runs", hint: hint("Esc", "back"))
+    ]
+
+  /// The keys that scroll a page.
+  private static func scrollBindings(_ context: KeyContext) -> [KeyBinding] {
+    [
+      key(context, .list, ["j", .down], .next, "scroll down", hint: hint("jk", "scroll")),
+      key(context, .list, ["k", .up], .previous, "scroll up"),
+      key(context, .list, [" ", .pageDown, .control("d")], .pageDown, "a page down"),
+      key(context, .list, ["b", .pageUp, .control("u")], .pageUp, "a page up"),
+      key(context, .list, ["g", .home], .first, "to the top"),
+      key(context, .list, ["G", .end], .last, "to the end"),
+    ]
+  }
 
   private static let imagesBindings: [KeyBinding] = [
     key(.images, .list, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample")),
@@ -200,17 +213,11 @@ extension KeyBinding {
       hint: hint("Esc", "back")),
   ]
 
-  private static let helpBindings: [KeyBinding] = [
-    key(.help, .list, ["j", .down], .next, "scroll down", hint: hint("jk", "scroll")),
-    key(.help, .list, ["k", .up], .previous, "scroll up"),
-    key(.help, .list, [" ", .pageDown, .control("d")], .pageDown, "a page down"),
-    key(.help, .list, ["b", .pageUp, .control("u")], .pageUp, "a page up"),
-    key(.help, .list, ["g", .home], .first, "to the top"),
-    key(.help, .list, ["G", .end], .last, "to the end"),
-    key(
-      .help, .list, [.escape, "q", "?", .enter], .escape, "back",
-      hint: hint("Esc", "back")),
-  ]
+  private static let helpBindings: [KeyBinding] =
+    scrollBindings(.help) + [
+      key(
+        .help, .list, [.escape, "q", "?", .enter], .escape, "back", hint: hint("Esc", "back"))
+    ]
 }
 
 /// A character key can be written as the character itself in the table.

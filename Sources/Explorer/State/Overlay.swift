@@ -135,16 +135,31 @@ package struct RunsPane: Equatable, Sendable {
   package var marked: [String] = []
 }
 
-/// The end of what a run has told, read again every second.
+/// What a run has told lately, read again every second.
 package struct LogPage: Equatable, Sendable {
   /// The run.
   package let id: String
   /// Its last lines; nil until they are read.
   package var lines: [String]?
+  /// How many rows of text lie below the last one shown; with none the log follows what is told.
+  package var below = 0
 
   /// Shows a run's log.
-  package init(id: String, lines: [String]? = nil) {
-    (self.id, self.lines) = (id, lines)
+  package init(id: String, lines: [String]? = nil, below: Int = 0) {
+    (self.id, self.lines, self.below) = (id, lines, below)
+  }
+
+  /// Takes in what was read again; what is shown stays where it is unless it was the end.
+  mutating func receive(_ read: [String], width: Int) {
+    if below > 0, let last = lines?.last, let index = read.lastIndex(of: last) {
+      below += Self.rows(read[(index + 1)...], width).count
+    }
+    lines = read
+  }
+
+  /// Lines as rows of a width.
+  static func rows(_ lines: some Sequence<String>, _ width: Int) -> [String] {
+    lines.flatMap { Format.wrap($0, width) }
   }
 }
 

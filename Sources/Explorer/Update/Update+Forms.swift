@@ -96,22 +96,53 @@ extension AppState {
   /// Scrolls the help page or leaves it.
   mutating func performInHelp(_ command: Command) -> [Effect] {
     guard case .help(var page) = overlay else { return [] }
-    let height = max(1, size.rows - 4)
-    let last = max(0, HelpText.lines(width: HelpText.width(size)).count - height)
-    switch command {
-    case .next: page.scroll += 1
-    case .previous: page.scroll -= 1
-    case .pageDown: page.scroll += height
-    case .pageUp: page.scroll -= height
-    case .first: page.scroll = 0
-    case .last: page.scroll = last
-    default:
+    let lines = HelpText.lines(width: HelpText.width(size)).count
+    guard
+      let scroll = Self.scrolled(
+        page.scroll, by: command, rows: max(1, size.rows - 4), of: lines)
+    else {
       overlays.removeLast()
       return []
     }
-    page.scroll = min(max(0, page.scroll), last)
+    page.scroll = scroll
     replaceTop(.help(page))
     return []
+  }
+
+  /// Scrolls a run's log or leaves it.
+  mutating func performInLog(_ command: Command) -> [Effect] {
+    guard case .log(var page) = overlay else { return [] }
+    let room = LogView.room(size)
+    let lines = LogPage.rows(page.lines ?? [], room.columns).count
+    let last = max(0, lines - room.rows)
+    guard
+      let first = Self.scrolled(
+        max(0, last - page.below), by: command, rows: room.rows, of: lines)
+    else {
+      overlays.removeLast()
+      return []
+    }
+    page.below = last - first
+    replaceTop(.log(page))
+    return []
+  }
+
+  /// The first line shown of a page after a command; nil for one that does not scroll.
+  private static func scrolled(
+    _ first: Int, by command: Command, rows: Int, of lines: Int
+  ) -> Int? {
+    let last = max(0, lines - rows)
+    let moved: Int
+    switch command {
+    case .next: moved = first + 1
+    case .previous: moved = first - 1
+    case .pageDown: moved = first + rows
+    case .pageUp: moved = first - rows
+    case .first: moved = 0
+    case .last: moved = last
+    default: return nil
+    }
+    return min(max(0, moved), last)
   }
 }
 

@@ -165,8 +165,9 @@ extension AppState {
       runs.isLaunching = false
       notice = .note("\(name) waits in the queue: r lists the runs")
     case .logRead(let id, let lines):
-      if case .log(let page) = overlay, page.id == id {
-        replaceTop(.log(LogPage(id: id, lines: lines)))
+      if case .log(var page) = overlay, page.id == id {
+        page.receive(lines, width: LogView.room(size).columns)
+        replaceTop(.log(page))
       }
     case .trainingFailed(let reason):
       runs.isLaunching = false

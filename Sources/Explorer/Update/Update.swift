@@ -126,9 +126,7 @@ extension AppState {
     case .question: return performInQuestion(command)
     case .runs: return performInRuns(command)
     case .compare: return performInComparison(command)
-    case .log:
-      overlays.removeLast()
-      return []
+    case .log: return performInLog(command)
     case .help: return performInHelp(command)
     }
   }
