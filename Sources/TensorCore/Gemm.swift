@@ -1,9 +1,13 @@
 import CKernels
 import COpenBLAS
 
-/// Matrix products in float32 on OpenBLAS, split over our own threads.
+/// Matrix products in float32, split over our own threads.
+///
+/// Our kernels multiply where they have vector instructions for the CPU; OpenBLAS elsewhere, and where
+/// products are scaled.
 package enum Gemm {
   private static let singleThreaded: Void = { openblas_set_num_threads(1) }()
+  private static let hasKernels = ck_gemm_is_fast() != 0
 
   /// The CPU core type whose kernels OpenBLAS chose.
   package static var coreName: String { String(cString: openblas_get_corename()) }
@@ -14,11 +18,18 @@ package enum Gemm {
     a: UnsafePointer<Float>, lda: Int, b: UnsafePointer<Float>, ldb: Int, beta: Float = 0,
     c: UnsafeMutablePointer<Float>, ldc: Int
   ) {
+    if hasKernels, alpha == 1, beta == 0 || beta == 1, k > 0 {
+      return ck_gemm_f32(
+        a, lda, transposeA ? 1 : 0, b, ldb, transposeB ? 1 : 0, c, ldc, m, n, k, beta == 1 ? 1 : 0)
+    }
     _ = singleThreaded
     cblas_sgemm(
       CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans,
       .init(m), .init(n), .init(k), alpha, a, .init(lda), b, .init(ldb), beta, c, .init(ldc))
   }
+
+  /// Rows or columns that are divided between threads by so many, whole tiles of the kernels.
+  private static let tile = 48
 
   /// C (m, n) = alpha op(A) op(B) + beta C on all threads, rows of C (or columns, if those are more) split.
   ///
@@ -32,21 +43,30 @@ package enum Gemm {
     let lda = transposeA ? m : k
     let ldb = transposeB ? k : n
     if m >= n || m * n < 4096 {
-      let work = n * k
-      Parallel.ranges(m, grain: max(4, 20_000 / max(1, work))) { rows in
+      split(m, grain: max(4, 20_000 / max(1, n * k))) { rows in
         let start = transposeA ? a + rows.lowerBound : a + rows.lowerBound * k
         serial(
           transposeA: transposeA, transposeB: transposeB, m: rows.count, n: n, k: k, alpha: alpha,
           a: start, lda: lda, b: b, ldb: ldb, beta: beta, c: c + rows.lowerBound * n, ldc: n)
       }
     } else {
-      Parallel.ranges(n, grain: max(16, 20_000 / max(1, m * k))) { columns in
+      split(n, grain: max(16, 20_000 / max(1, m * k))) { columns in
         let start = transposeB ? b + columns.lowerBound * k : b + columns.lowerBound
         serial(
           transposeA: transposeA, transposeB: transposeB, m: m, n: columns.count, k: k,
           alpha: alpha, a: a, lda: lda, b: start, ldb: ldb, beta: beta, c: c + columns.lowerBound,
           ldc: n)
       }
+    }
+  }
+
+  /// Calls `body` with ranges of rows or columns on all threads, whole tiles where there are many.
+  private static func split(_ count: Int, grain: Int, _ body: (Range<Int>) -> Void) {
+    guard count >= 2 * tile * Parallel.threads else {
+      return Parallel.ranges(count, grain: grain, body)
+    }
+    Parallel.ranges((count + tile - 1) / tile, grain: max(1, grain / tile)) { tiles in
+      body(tiles.lowerBound * tile..<min(count, tiles.upperBound * tile))
     }
   }
 

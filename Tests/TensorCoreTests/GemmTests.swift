@@ -1,3 +1,4 @@
+import CKernels
 import TensorCore
 import Testing
 
@@ -52,6 +53,46 @@ struct GemmTests {
         b: b.pointer, beta: 1, c: added.pointer)
       let sums = zip(expected, start.values).map { $0 + Double($1) }
       #expect(worst(added, sums) < tolerance, "\(transposeA) \(transposeB) added")
+    }
+  }
+
+  /// Blocks in all three directions, whole and ragged tiles of both kinds, inside wider rows.
+  @Test(
+    arguments: [6, 12], [(300, 50, 400), (290, 33, 769), (13, 96, 384), (4, 130, 31), (95, 7, 8)])
+  func kernelsStayInsideTheirRows(tileRows: Int, shape: (Int, Int, Int)) {
+    let before = ck_get_tile_rows()
+    ck_set_tile_rows(tileRows)
+    defer { ck_set_tile_rows(before) }
+    let (m, n, k) = shape
+    var random = RandomStream(seed: UInt64(m + n))
+    for (transposeA, transposeB) in [(false, false), (true, false), (false, true), (true, true)] {
+      let (lda, ldb, ldc) = ((transposeA ? m : k) + 3, (transposeB ? k : n) + 5, n + 2)
+      let a = random.normal([transposeA ? k : m, lda])
+      let b = random.normal([transposeB ? n : k, ldb])
+      let start = random.normal([m, ldc])
+      for beta in [Float(0), 1] {
+        let c = start.copied()
+        Gemm.serial(
+          transposeA: transposeA, transposeB: transposeB, m: m, n: n, k: k, a: a.pointer, lda: lda,
+          b: b.pointer, ldb: ldb, beta: beta, c: c.pointer, ldc: ldc)
+        var worst = 0.0
+        for row in 0..<m {
+          for column in 0..<ldc {
+            var expected = Double(start[row * ldc + column])
+            if column < n {
+              expected *= Double(beta)
+              for inner in 0..<k {
+                let left = a[transposeA ? inner * lda + row : row * lda + inner]
+                let right = b[transposeB ? column * ldb + inner : inner * ldb + column]
+                expected += Double(left) * Double(right)
+              }
+            }
+            let found = Double(c[row * ldc + column])
+            worst = max(worst, found.isFinite ? abs(found - expected) : .infinity)
+          }
+        }
+        #expect(worst < 1e-5 * Double(k).squareRoot(), "\(transposeA) \(transposeB) \(beta)")
+      }
     }
   }
 

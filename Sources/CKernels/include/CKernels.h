@@ -4,6 +4,7 @@
 #include "ck_compress.h"
 #include "ck_conv.h"
 #include "ck_elementwise.h"
+#include "ck_gemm.h"
 #include "ck_groupnorm.h"
 #include "ck_linear.h"
 #include "ck_linear_attention.h"

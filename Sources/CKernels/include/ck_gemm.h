@@ -1,0 +1,12 @@
+#pragma once
+#include <stddef.h>
+
+/* Whether `ck_gemm_f32` has vector kernels for this CPU. */
+int ck_gemm_is_fast(void);
+
+/* C (m x n, rows `ldc` apart) = op(A) op(B), or C += op(A) op(B) if `add`; one thread.
+
+   A is stored as (m, k), or as (k, m) if `transpose_a`; B as (k, n), or as (n, k) if `transpose_b`;
+   `lda` and `ldb` are the distances of their rows. */
+void ck_gemm_f32(const float *a, size_t lda, int transpose_a, const float *b, size_t ldb,
+                 int transpose_b, float *c, size_t ldc, size_t m, size_t n, size_t k, int add);
