@@ -41,6 +41,9 @@ package final class Parameter {
     noteChange()
   }
 
+  /// Whether there is no infinite or undefined number in the gradient.
+  package var hasFiniteGradient: Bool { gradient?.isFinite ?? true }
+
   /// Forgets the gradient but keeps its buffer for the next step.
   package func clearGradient() { gradient = nil }
 

@@ -37,7 +37,9 @@ package final class ActivationCache {
     let (plan, settings) = (graft.plan, graft.plan.stage1)
     samples = settings.samples
     (tokens, dim) = (graft.teacher.config.tokens, graft.teacher.config.hiddenSize)
-    try Self.require(budget: settings, sites: graft.plan.sites.count, tokens: tokens, dim: dim)
+    let bytesOfSite = 2 * Double(samples) * Double(2 * tokens * dim + dim)
+    let sites = graft.plan.sites
+    try Self.require(budget: settings, Double(sites.count) * bytesOfSite, sites.count)
     var description = [
       "activations 1", plan.model.contentHash, dataset.identity, "\(plan.seed)", "\(samples)",
       "\(ActivationDistillation.labelDropout)",
@@ -58,12 +60,16 @@ package final class ActivationCache {
     }
     let missing = Set(graft.plan.sites).subtracting(files.keys)
     if !missing.isEmpty {
+      Self.makeRoom(
+        in: folder, for: Double(missing.count) * bytesOfSite, budget: settings.cacheGB * 1e9, path)
       try Self.record(
         missing, graft, dataset, identity: identity, tokens: tokens, dim: dim, path,
         progress: progress)
       for site in missing { files[site] = try SafetensorsFile(path: Self.file(of: site, in: path)) }
     }
     self.files = files
+    // Which recordings were used last, for `makeRoom`.
+    utimes(path, nil)
   }
 
   private static func file(of site: GraftSite, in path: String) -> String {
@@ -72,15 +78,41 @@ package final class ActivationCache {
 
   /// Refuses recordings that take more room than the plan allows.
   private static func require(
-    budget settings: Stage1Settings, sites: Int, tokens: Int, dim: Int
+    budget settings: Stage1Settings, _ bytes: Double, _ sites: Int
   ) throws(PlanError) {
-    let bytes = 2.0 * Double(sites * settings.samples) * Double(2 * tokens * dim + dim)
     guard bytes > settings.cacheGB * 1e9 else { return }
     throw PlanError(
       key: "stage1.cache_gb",
       "the activations of \(sites) sites and \(settings.samples) samples take"
         + String(format: " %.3g GB, the budget is %.3g GB;", bytes / 1e9, settings.cacheGB)
         + " raise it, lower \"samples\", or set \"mode\" to \"streaming\"")
+  }
+
+  /// Removes recordings of others, those used longest ago first, until new ones fit the budget too.
+  ///
+  /// Who has them open keeps them; ones that are being made are left.
+  private static func makeRoom(
+    in folder: String, for bytes: Double, budget: Double, _ own: String
+  ) {
+    let manager = FileManager.default
+    func names(_ path: String) -> [String] {
+      (try? manager.contentsOfDirectory(atPath: path)) ?? []
+    }
+    let all = names(folder).filter { $0.hasPrefix("activations-") }.map { name in
+      let path = "\(folder)/\(name)"
+      var status = stat()
+      let usedAt = stat(path, &status) == 0 ? status.st_mtim.tv_sec : 0
+      let size = names(path).reduce(0.0) { sum, file in
+        stat("\(path)/\(file)", &status) == 0 ? sum + Double(status.st_size) : sum
+      }
+      return (path: path, usedAt: usedAt, size: size)
+    }
+    var total = all.reduce(bytes) { $0 + $1.size }
+    for old in all.sorted(by: { $0.usedAt < $1.usedAt }) where old.path != own {
+      if total <= budget { return }
+      if names(old.path).contains(where: { $0.hasSuffix(".tmp") }) { continue }
+      if (try? manager.removeItem(atPath: old.path)) != nil { total -= old.size }
+    }
   }
 
   /// Runs the teacher over all samples and writes what the sites see and give.
@@ -124,6 +156,19 @@ package final class ActivationCache {
       }
     }
     for draft in drafts.values { try draft.finish() }
+  }
+
+  /// Which recording of some samples is not finite, with what to do about it; nil if none is.
+  func fault(in rows: ArraySlice<Int>) -> String? {
+    var fault: String?
+    self(rows) { [path] seen in
+      if fault == nil, ![seen.input, seen.target, seen.side].allSatisfy(\.isFinite) {
+        fault =
+          "\(Self.file(of: seen.site, in: path)): holds values that are not finite; remove it, it is"
+          + " made anew when the run is taken up again"
+      }
+    }
+    return fault
   }
 
   /// Calls `visit` with the activations of some samples for every site in order.

@@ -35,7 +35,7 @@ extension ActivationDistillation {
       items,
       metadata: [
         "espalier_file": "stage 1 checkpoint", "step": String(step), "random": String(random.state),
-        "data": dataset.identity,
+        "data": dataset.identity, "held_out": heldOut.identity,
         "sites": String(decoding: try encoder.encode(states), as: UTF8.self),
         DiTFile.planKey: String(decoding: try graft.plan.json(), as: UTF8.self),
       ], to: path)
@@ -55,7 +55,7 @@ extension ActivationDistillation {
         "\(path): no step, random state and sites in the metadata; expected a stage 1 checkpoint")
     }
     try graft.plan.requireContinuation(
-      of: planText, trainedOn: file.metadata["data"], now: dataset.identity, path: path)
+      of: planText, from: file, on: (dataset.identity, heldOut.identity))
     for (site, trainer) in trainers {
       let optimizer = trainer.optimizer
       func read(_ prefix: String, _ index: Int) throws -> Tensor {
@@ -84,21 +84,22 @@ extension GraftPlan {
   ///
   /// - Parameters:
   ///   - text: The plan that the checkpoint holds.
-  ///   - saved: The identity of the data that it was trained on.
-  ///   - data: The identity of the data as they are.
-  ///   - path: The checkpoint's name.
+  ///   - file: The checkpoint.
+  ///   - data: The identities of the data and of the held-out samples as they are.
   /// - Throws: `CheckpointError`, and `PlanError` if the text is no plan.
   func requireContinuation(
-    of text: String, trainedOn saved: String?, now data: String, path: String
+    of text: String, from file: SafetensorsFile, on data: (training: String, heldOut: String)
   ) throws {
-    guard continues(try GraftPlan.parse(text, file: "\(path) (embedded plan)")) else {
+    guard continues(try GraftPlan.parse(text, file: "\(file.path) (embedded plan)")) else {
       throw CheckpointError(
-        "\(path): was written for another plan; start a run of the changed plan instead")
+        "\(file.path): was written for another plan; start a run of the changed plan instead")
     }
-    guard saved == data else {
-      throw CheckpointError(
-        "\(path): the training data have changed since it was written; restore them, or start a new"
-          + " run")
+    for (key, now, path) in [
+      ("data", data.training, self.data?.path),
+      ("held_out", data.heldOut, self.data?.heldOut ?? self.data?.path),
+    ] {
+      guard let before = file.metadata[key], before != now else { continue }
+      throw TrainingData.changed(path, checkpoint: file.path, from: before, to: now)
     }
   }
 }

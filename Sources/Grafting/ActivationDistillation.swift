@@ -19,7 +19,7 @@ package final class ActivationDistillation {
   package let graft: Graft
   let settings: Stage1Settings
   let dataset: LatentDataset
-  private let heldOut: LatentDataset
+  let heldOut: LatentDataset
   private let cache: ActivationCache?
   private let pass: TeacherPass
   /// What each site with parameters is trained by.
@@ -28,6 +28,9 @@ package final class ActivationDistillation {
   var random: RandomStream
   /// The samples of the current epoch in their order.
   private var order: (epoch: Int, rows: [Int]) = (-1, [])
+  /// What the last step learnt from: a batch, or rows of the cache.
+  private var lastBatch: DiffusionBatch?
+  private var lastRows: ArraySlice<Int> = []
   /// Number of steps taken.
   package internal(set) var step = 0
 
@@ -91,9 +94,13 @@ package final class ActivationDistillation {
         return loss * share
       }
     }
-    for site in trainers.keys.sorted() { trainers[site]?.step(step) }
+    var sums = Self.sum(losses)
+    // A step whose gradient is not finite was not taken.
+    for site in trainers.keys.sorted() where trainers[site]?.step(step) == false {
+      sums[site] = .nan
+    }
     step += 1
-    return Self.sum(losses)
+    return sums
   }
 
   /// The learning rates of the last step, or of the first before it is taken, by site.
@@ -114,6 +121,27 @@ package final class ActivationDistillation {
           return objective.loss(output.tensor, seen) * share
         }
       })
+  }
+
+  /// Whether the sites give finite losses and gradients on a few held-out samples.
+  package func isSound() -> Bool {
+    var random = RandomStream(seed: graft.plan.seed, name: "sound")
+    let batch = draw(min(Self.microBatch, heldOut.count), from: heldOut, &random)
+    let losses = lossesOfSites(0..<batch.steps.count, { pass(batch, $0, $1) }) { objective, seen in
+      let tape = Tape()
+      let output = self.graft.output(at: seen, on: tape)
+      let (loss, gradient) = objective.lossAndGradient(output.tensor, seen)
+      tape.backward(output, gradient)
+      return loss
+    }
+    defer { for parameter in trainable { parameter.clearGradient() } }
+    return losses.values.allSatisfy(\.isFinite) && trainable.allSatisfy(\.hasFiniteGradient)
+  }
+
+  /// What is wrong with the samples of the last step, with what to do about it; nil if nothing is.
+  package func faultInData() -> String? {
+    if let batch = lastBatch { return dataset.fault(in: batch) }
+    return cache?.fault(in: lastRows)
   }
 
   /// Measures the held-out losses, lowers rates that wait for a plateau, and keeps the best weights.
@@ -152,12 +180,14 @@ package final class ActivationDistillation {
   private func nextSamples() -> (Int, Show) {
     guard let cache else {
       let batch = draw(settings.batchSize, from: dataset, &random)
+      lastBatch = batch
       return (batch.steps.count, { [pass] in pass(batch, $0, $1) })
     }
     let epoch = step / settings.stepsPerEpoch
     if order.epoch != epoch { order = (epoch, Self.order(cache.samples, epoch, graft.plan.seed)) }
     let first = step % settings.stepsPerEpoch * settings.batchSize
     let rows = order.rows[first..<min(first + settings.batchSize, cache.samples)]
+    lastRows = rows
     return (
       rows.count,
       { cache(rows[(first + $0.lowerBound)..<(first + $0.upperBound)], $1) }
@@ -235,14 +265,21 @@ final class SiteTrainer {
 
   /// The learning rate of a step.
   func rate(_ step: Int) -> Double {
+    guard step < settings.totalSteps else { return 0 }
     let rate = schedule.rate(step: step)
     guard settings.decay == .plateau, plateau.factor < 1 else { return rate }
     return max(settings.minimumRate, rate * plateau.factor)
   }
 
-  /// Takes an optimizer step.
-  func step(_ step: Int) {
-    optimizer.step(rate: Float(rate(step)), clipNorm: Float(settings.clipNorm))
+  /// Takes an optimizer step, unless the site has had all of its steps.
+  ///
+  /// - Returns: Whether the gradient was finite.
+  func step(_ step: Int) -> Bool {
+    guard step < settings.totalSteps else {
+      for parameter in optimizer.parameters { parameter.clearGradient() }
+      return true
+    }
+    return optimizer.step(rate: Float(rate(step)), clipNorm: Float(settings.clipNorm)).isFinite
   }
 
   /// Takes a held-out loss into account.

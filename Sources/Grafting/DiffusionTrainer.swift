@@ -16,8 +16,13 @@ package struct DiffusionBatch {
   package let steps: [Int]
   /// Labels after label dropout; the null class is the model's `numClasses`.
   package let labels: [Int]
+  /// Which samples of the data set they are; empty if nobody has said.
+  package let samples: [Int]
 
-  package init(latents: Tensor, noise: Tensor, steps: [Int], labels: [Int]) {
+  package init(
+    latents: Tensor, noise: Tensor, steps: [Int], labels: [Int], samples: [Int] = []
+  ) {
+    self.samples = samples
     self.latents = latents
     self.noise = noise
     self.steps = steps
@@ -169,11 +174,22 @@ package final class DiffusionTrainer {
       _ = model(
         Value(constant: noisy), conditioning, on: Tape(recording: false),
         observe: { name, tensor in
-          if place == nil, !tensor.values.allSatisfy(\.isFinite) { place = name }
+          if place == nil, !tensor.isFinite { place = name }
         })
       if let place { return place }
     }
     return nil
+  }
+
+  /// The first parameter, by upstream name, whose gradient by a batch is not finite; nil when all are.
+  package func firstNonFiniteGradient(_ batch: DiffusionBatch, microBatch: Int) -> String? {
+    let rows = batch.steps.count
+    _ = MicroBatches(rows: rows, size: microBatch)
+      .accumulate(into: optimizer.parameters, recomputing: recomputesBlocks) {
+        run(batch, $0, on: $1(), gradientShare: Float($0.count) / Float(rows))
+      }
+    defer { for parameter in optimizer.parameters { parameter.clearGradient() } }
+    return optimizer.parameters.first { !$0.hasFiniteGradient }?.name
   }
 
   /// The noised latents of some rows and what else the model sees.

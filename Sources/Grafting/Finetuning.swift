@@ -122,9 +122,28 @@ package final class Finetuning {
     }
   }
 
-  /// Where in the model the last batch stopped being finite, by upstream name; nil if it never did.
+  /// Where in the model the last batch stopped being finite, by upstream name, on its way there or
+  /// back; nil if it never did.
   package func firstNonFinitePlace() -> String? {
-    lastBatch.flatMap { trainer.firstNonFinitePlace($0) }
+    lastBatch.flatMap(firstNonFinitePlace)
+  }
+
+  private func firstNonFinitePlace(_ batch: DiffusionBatch) -> String? {
+    trainer.firstNonFinitePlace(batch)
+      ?? trainer.firstNonFiniteGradient(batch, microBatch: settings.microBatch)
+      .map { "the gradient of \($0)" }
+  }
+
+  /// What is wrong with the samples of the last step, with what to do about it; nil if nothing is.
+  package func faultInData() -> String? { lastBatch.flatMap(dataset.fault) }
+
+  /// Whether losses and gradients of a few held-out samples are finite.
+  package func isSound() -> Bool {
+    var random = RandomStream(seed: plan.seed, name: "sound")
+    let batch = heldOut.batch(
+      min(settings.microBatch, heldOut.count), random: &random, nullClass: model.config.numClasses,
+      labelDropout: 0)
+    return firstNonFinitePlace(batch) == nil
   }
 
   /// Writes the model with its averaged weights, additions merged, and the plan in the metadata.
@@ -163,6 +182,7 @@ package final class Finetuning {
     metadata["step"] = String(step)
     metadata["random"] = String(random.state)
     metadata["data"] = dataset.identity
+    metadata["held_out"] = heldOut.identity
     metadata["lowest_held_out_loss"] = lowestHeldOutLoss.map { String($0) }
     metadata[DiTFile.planKey] = String(decoding: try plan.json(), as: UTF8.self)
     try SafetensorsWriter.write(
@@ -182,7 +202,7 @@ package final class Finetuning {
       throw CheckpointError("\(path): is no \(Self.kind); remove it to start anew")
     }
     try plan.requireContinuation(
-      of: text, trainedOn: file.metadata["data"], now: dataset.identity, path: path)
+      of: text, from: file, on: (dataset.identity, heldOut.identity))
     try trainer.restore(from: file)
     // Frozen tensors may be the teacher's: replaced, not written to.
     for parameter in frozen {

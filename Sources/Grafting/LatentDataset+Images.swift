@@ -12,8 +12,8 @@ extension LatentDataset {
 
   /// Encodes the images of a folder once, into a cache that a stopped encoding goes on from.
   ///
-  /// As method.md H1 has it: cropped, mirrored by chance, one draw of the posterior, scaled. Images
-  /// that cannot be read are left out.
+  /// Cropped as facebookresearch/DiT does, mirrored by chance, one draw of the posterior, scaled.
+  /// Images that cannot be read are left out.
   ///
   /// - Parameters:
   ///   - folder: The images.
@@ -23,6 +23,7 @@ extension LatentDataset {
   ///   - autoencoder: The encoder.
   ///   - autoencoderHash: Names its weights; another one encodes anew.
   ///   - cache: The folder of caches.
+  ///   - check: Called with the identity of the data before any image is encoded; may throw to stop.
   ///   - progress: Called with the number of images done, and what is done with them; may throw to
   ///     stop.
   /// - Returns: The data set, and a line for each image that was left out.
@@ -30,13 +31,15 @@ extension LatentDataset {
   ///   `progress` throws.
   package static func encoding(
     _ folder: ImageFolder, labels: [Int], size: Int, flip: Bool, autoencoder: AutoencoderKL,
-    autoencoderHash: String, cache: String, progress: (Int, String) throws -> Void = { _, _ in }
+    autoencoderHash: String, cache: String, check: (String) throws -> Void = { _ in },
+    progress: (Int, String) throws -> Void = { _, _ in }
   ) throws -> (dataset: LatentDataset, skipped: [String]) {
     let content = try folder.identity(keptIn: cache) { try progress($0, "reading images") }
     let description = [
       "images 2", content, autoencoderHash, "\(size)", "\(flip)", "\(labels)",
     ]
     let identity = ContentHash.sha256(Data(description.joined(separator: "\n").utf8))
+    try check(identity)
     let place = "\(cache)/images-\(identity.prefix(24))"
     try AtomicFile.makeDirectory(place)
     var (files, skipped): ([String], [String]) = ([], [])

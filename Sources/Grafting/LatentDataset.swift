@@ -10,6 +10,8 @@ package struct LatentDataset {
   /// Names the content, so that a changed data set is noticed; empty for one that only this process has.
   package let identity: String
   private let read: (Int, UnsafeMutablePointer<Float>) -> Void
+  /// Of a part of a data set, where its samples are in the whole.
+  private var places: [Int]?
 
   /// Makes a data set.
   ///
@@ -68,9 +70,11 @@ package struct LatentDataset {
 
   /// Some of the samples, in the given order.
   package func subset(_ indices: [Int], identity: String) -> LatentDataset {
-    LatentDataset(shape: shape, labels: indices.map { labels[$0] }, identity: identity) {
+    var part = LatentDataset(shape: shape, labels: indices.map { labels[$0] }, identity: identity) {
       read(indices[$0], $1)
     }
+    part.places = indices.map { places?[$0] ?? $0 }
+    return part
   }
 
   /// Sets samples aside, always the same ones: at most `count` and no more than a tenth.
@@ -172,7 +176,18 @@ package struct LatentDataset {
     }
     let clean = latents(indices)
     return DiffusionBatch(
-      latents: clean, noise: random.normal(clean.shape), steps: steps, labels: batchLabels)
+      latents: clean, noise: random.normal(clean.shape), steps: steps, labels: batchLabels,
+      samples: indices)
+  }
+
+  /// Which sample of a batch is not finite, with what to do about it; nil if all are.
+  package func fault(in batch: DiffusionBatch) -> String? {
+    for (row, index) in batch.samples.enumerated()
+    where !batch.latents.rows(row..<(row + 1)).isFinite {
+      return "sample \(places?[index] ?? index) of the training data holds values that are not"
+        + " finite; correct or remove it and start a new run"
+    }
+    return nil
   }
 
   /// A random sample; with weights, candidates are refused in proportion to their class's rarity.

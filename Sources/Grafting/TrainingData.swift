@@ -25,13 +25,25 @@ package struct TrainingData {
   ///   - files: The model that is trained, and its autoencoder.
   ///   - samples: How many samples the training draws.
   ///   - heldOut: How many samples to keep for the held-out loss.
+  ///   - checkpoint: What the training goes on from; data that have changed since are refused before
+  ///     they are encoded.
   ///   - progress: Called with what is done, how much there is, and what it is; may throw to stop.
   /// - Throws: `CheckpointError` for data that cannot be read or do not fit the model, and what
   ///   `progress` throws.
   package init(
     _ settings: DataSettings?, for files: ModelFiles, samples: Int, heldOut: Int,
-    progress: (Int, Int, String) throws -> Void = { _, _, _ in }
+    checkpoint: String? = nil, progress: (Int, Int, String) throws -> Void = { _, _, _ in }
   ) throws {
+    let saved = try checkpoint.map { ($0, try SafetensorsFile(path: $0).metadata) }
+    func requireSame(_ key: String, _ path: String) -> (String) throws -> Void {
+      { identity in
+        // Of a set that was divided, the parts' identities begin with that of the whole.
+        guard let (checkpoint, metadata) = saved, let before = metadata[key],
+          before != identity, !before.hasPrefix("\(identity) ")
+        else { return }
+        throw Self.changed(path, checkpoint: checkpoint, from: before, to: identity)
+      }
+    }
     guard let settings else {
       func images(_ stream: UInt64, _ count: Int, _ label: String) throws -> LatentDataset {
         try files.latents(stream: stream, count: count) { try progress($0, count, label) }
@@ -43,9 +55,11 @@ package struct TrainingData {
       return
     }
     let (dataset, skipped) = try Self.open(
-      settings.path, settings, for: files, progress: progress)
+      settings.path, settings, for: files, check: requireSame("data", settings.path),
+      progress: progress)
     if let path = settings.heldOut {
-      let (other, more) = try Self.open(path, settings, for: files, progress: progress)
+      let (other, more) = try Self.open(
+        path, settings, for: files, check: requireSame("held_out", path), progress: progress)
       (training, self.heldOut) = (dataset, other)
       self.skipped = skipped + more
       return
@@ -59,9 +73,27 @@ package struct TrainingData {
     self.skipped = skipped
   }
 
+  /// Says that data are not those that a checkpoint was trained on.
+  ///
+  /// - Parameters:
+  ///   - path: The data; nil for the procedural images.
+  ///   - checkpoint: The checkpoint.
+  ///   - before: Their identity then.
+  ///   - now: Their identity as they are.
+  /// - Returns: The error to throw.
+  static func changed(
+    _ path: String?, checkpoint: String, from before: String, to now: String
+  ) -> CheckpointError {
+    CheckpointError(
+      "\(path ?? "the procedural images"): the training data have changed since \(checkpoint) was"
+        + " written, their hash was \(before.prefix(12)) and is \(now.prefix(12)); restore them, or"
+        + " start a new run")
+  }
+
   /// Opens one data set of either kind and holds it against the model.
   private static func open(
     _ path: String, _ settings: DataSettings, for files: ModelFiles,
+    check: (String) throws -> Void,
     progress: (Int, Int, String) throws -> Void
   ) throws -> (LatentDataset, skipped: [String]) {
     let model = try files.open()
@@ -74,6 +106,7 @@ package struct TrainingData {
       let dataset = try LatentDataset(latents, cache: try ModelFiles.cacheDirectory()) {
         try progress($0, latents.files.count, "reading latents")
       }
+      try check(dataset.identity)
       try require(dataset, fits: config, path)
       return (dataset, [])
     }
@@ -85,7 +118,7 @@ package struct TrainingData {
       folder, labels: labels, size: config.inputSize * autoencoder.config.spatialFactor,
       flip: settings.flip, autoencoder: autoencoder,
       autoencoderHash: try ContentHash.sha256(paths: parts),
-      cache: try ModelFiles.cacheDirectory()
+      cache: try ModelFiles.cacheDirectory(), check: check
     ) { try progress($0, folder.items.count, $1) }
     try require(dataset, fits: config, path)
     return (dataset, skipped)

@@ -31,8 +31,8 @@ struct DistillJob {
       checkpoints: settings.checkpoints,
       rate: ("stage1.learning_rate", settings.learningRate))
     try loop.run(training)
-    if settings.keepsBest {
-      let best = distillation.restoreBest()
+    let best = distillation.restoreBest()
+    if !best.isEmpty {
       try loop.measure(training)
       try context.emit(
         .message("kept the best weights of \(best.count) sites by their held-out losses"))
@@ -88,6 +88,10 @@ private final class DistillTraining: Training {
   func placeOfFailure() -> String? {
     losses.filter { !$0.value.isFinite }.keys.min().map(\.phrase)
   }
+
+  func isSound() -> Bool { distillation.isSound() }
+
+  func faultInData() -> String? { distillation.faultInData() }
 
   func save(to path: String) throws {
     try distillation.saveCheckpoint(to: path)

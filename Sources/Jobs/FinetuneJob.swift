@@ -83,7 +83,11 @@ private struct FinetuneTraining: Training {
     return TrainingLoss(loss)
   }
 
-  func placeOfFailure() -> String? { finetuning.firstNonFinitePlace() ?? "the gradient" }
+  func placeOfFailure() -> String? { finetuning.firstNonFinitePlace() }
+
+  func isSound() -> Bool { finetuning.isSound() }
+
+  func faultInData() -> String? { finetuning.faultInData() }
 
   func save(to path: String) throws {
     try finetuning.saveCheckpoint(to: path)

@@ -62,8 +62,10 @@ extension JobContext {
   ) throws -> TrainingData {
     var throttle = Throttle()
     let data = try whenRoom {
-      try TrainingData(settings, for: files, samples: samples, heldOut: heldOut) {
-        done, total, label in
+      try TrainingData(
+        settings, for: files, samples: samples, heldOut: heldOut,
+        checkpoint: run.hasBegun ? run.latestPath : nil
+      ) { done, total, label in
         try checkpoint(step: 0)
         if throttle.isDue() { try emit(.progress(done: done, total: total, label: label)) }
       }

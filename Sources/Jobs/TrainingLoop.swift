@@ -25,6 +25,13 @@ package protocol Training {
   /// Where the last step's loss stopped being finite, if that can be told.
   func placeOfFailure() -> String?
 
+  /// What is wrong with the samples of the last step, with what to do about it; nil if nothing is.
+  func faultInData() -> String?
+
+  /// Whether losses and gradients of a few samples are finite; a checkpoint of weights that give
+  /// others would be of no use.
+  func isSound() -> Bool
+
   /// Writes the checkpoint that `resume` reads, and beside it what else the training leaves.
   func save(to path: String) throws
 
@@ -48,18 +55,15 @@ extension CheckpointPolicy {
   ///
   /// - Throws: `CheckpointError` when the second name cannot be given.
   func makePlace(after step: Int, in run: RunDirectory) throws {
-    let folder = run.checkpointsPath
-    func path(_ step: Int) -> String { "\(folder)/step-\(step).safetensors" }
-    if keepLast > 1 { try AtomicFile.link(run.latestPath, as: path(step)) }
-    let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
-    let kept = names.compactMap { name in
-      Int(name.dropFirst("step-".count).dropLast(".safetensors".count))
-        .flatMap { path($0) == "\(folder)/\(name)" ? $0 : nil }
+    if keepLast > 1 {
+      try AtomicFile.link(run.latestPath, as: run.checkpointPath(ofStep: step))
     }
+    let kept = run.keptSteps
     // Later ones belong to steps that the run has gone back behind.
-    let surplus =
-      kept.filter { $0 > step } + kept.filter { $0 <= step }.sorted().dropLast(keepLast - 1)
-    for step in surplus { try? FileManager.default.removeItem(atPath: path(step)) }
+    let surplus = kept.filter { $0 > step } + kept.filter { $0 <= step }.dropLast(keepLast - 1)
+    for step in surplus {
+      try? FileManager.default.removeItem(atPath: run.checkpointPath(ofStep: step))
+    }
   }
 }
 
@@ -178,6 +182,9 @@ package struct TrainingLoop {
 
   private func save(_ training: some Training, _ saved: inout Saved) throws {
     let (step, before) = (training.step, saved.step)
+    guard training.isSound() else {
+      throw failure(training, saved: before, "what the model makes of held-out samples")
+    }
     try context.whenRoom {
       if let before, before < step { try checkpoints.makePlace(after: before, in: context.run) }
       try training.save(to: context.run.latestPath)
@@ -187,15 +194,23 @@ package struct TrainingLoop {
   }
 
   /// Says at which step and where the loss stopped being finite, and what is left of the run.
-  private func failure(_ training: some Training, saved: Int?) -> RunError {
+  private func failure(
+    _ training: some Training, saved: Int?, _ what: String = "the loss"
+  ) -> RunError {
+    let begin = "\(context.run.path): step \(training.step): \(what) is not finite"
+    if let fault = training.faultInData() { return RunError("\(begin): \(fault)") }
     let place = training.placeOfFailure().map { ", first in \($0)" } ?? ""
-    let kept =
-      saved.map { "the last good checkpoint is \(RunDirectory.latest) of step \($0)" }
-      ?? "there is no checkpoint yet"
+    let retry = "'espalier runs retry \(context.run.id) --rate-factor 0.5"
+    let rate = "half the \(rate.key) of \(numberText(rate.value))"
+    guard let saved else {
+      return RunError(
+        "\(begin)\(place); there is no checkpoint yet; begin again with \(rate) by \(retry)'")
+    }
+    let older = context.run.keptSteps.last { $0 < saved }
+      .map { ", or from an earlier one by adding '--step \($0)'" }
     return RunError(
-      "\(context.run.path): step \(training.step): the loss is not finite\(place); \(kept); go on"
-        + " from there with half the \(rate.key) of \(numberText(rate.value)) by"
-        + " 'espalier runs retry \(context.run.id) --rate-factor 0.5'")
+      "\(begin)\(place); the last good checkpoint is \(RunDirectory.latest) of step \(saved); go on"
+        + " from there with \(rate) by \(retry)'\(older ?? "")")
   }
 }
 

@@ -274,7 +274,13 @@ extension PlanReader {
     if has("min_learning_rate") { own.minimumRate = try number("min_learning_rate", in: section) }
     if has("weight_decay") { own.weightDecay = try number("weight_decay", in: section) }
     if has("clip_norm") { own.clipNorm = try number("clip_norm", in: section) }
+    if has("warmup_steps") { own.warmupSteps = try integer("warmup_steps", in: section) }
     if has("schedule") { own.decay = try choice("schedule", in: section) }
+    if has("milestones") { own.milestones = try numbers("milestones", in: section, or: []) }
+    if has("gamma") { own.gamma = try number("gamma", in: section) }
+    if has("steps") { own.steps = try integer("steps", in: section) }
+    if has("epochs") { own.epochs = try integer("epochs", in: section) }
+    if has("keep_best") { own.keepsBest = try boolean("keep_best", in: section) }
     if has("gate_scaled") { own.isGateScaled = try boolean("gate_scaled", in: section) }
     if has("init") { own.initialization = try choice("init", in: section) }
     return own

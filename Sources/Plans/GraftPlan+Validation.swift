@@ -76,6 +76,11 @@ extension GraftPlan {
     let key = "stage1.overrides.\(site)"
     try checkBlocks(of: site, key: key)
     try stage1.settings(for: site).validate(key: key)
+    for (name, own, most) in [
+      ("steps", own.steps, stage1.steps), ("epochs", own.epochs, stage1.epochs),
+    ] {
+      try requireRange("\(key).\(name)", Double(own ?? 1), in: 1...most)
+    }
     switch site {
     case .pair:
       guard own.initialization == nil, own.isGateScaled == nil else {

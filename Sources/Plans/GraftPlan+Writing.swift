@@ -114,8 +114,11 @@ extension SiteOverride {
       ("learning_rate", learningRate.map(numberText)),
       ("min_learning_rate", minimumRate.map(numberText)),
       ("weight_decay", weightDecay.map(numberText)), ("clip_norm", clipNorm.map(numberText)),
-      ("schedule", decay?.rawValue.jsonQuoted), ("gate_scaled", isGateScaled.map { "\($0)" }),
-      ("init", initialization?.rawValue.jsonQuoted),
+      ("warmup_steps", warmupSteps.map { "\($0)" }), ("schedule", decay?.rawValue.jsonQuoted),
+      ("milestones", milestones.map { "[\($0.map(numberText).joined(separator: ", "))]" }),
+      ("gamma", gamma.map(numberText)), ("steps", steps.map { "\($0)" }),
+      ("epochs", epochs.map { "\($0)" }), ("keep_best", keepsBest.map { "\($0)" }),
+      ("gate_scaled", isGateScaled.map { "\($0)" }), ("init", initialization?.rawValue.jsonQuoted),
     ]
   }
 }

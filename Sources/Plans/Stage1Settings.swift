@@ -44,7 +44,15 @@ package struct SiteOverride: Codable, Equatable, Sendable {
   package var minimumRate: Double?
   package var weightDecay: Double?
   package var clipNorm: Double?
+  package var warmupSteps: Int?
   package var decay: RateDecay?
+  package var milestones: [Double]?
+  package var gamma: Double?
+  /// Steps after which the site is left as it is, in the streaming mode; at most those of the plan.
+  package var steps: Int?
+  /// The same in the cached mode, in passes over the samples.
+  package var epochs: Int?
+  package var keepsBest: Bool?
   package var isGateScaled: Bool?
   /// Nil is the operator's own; a pair has none, its blocks start from the model's weights.
   package var initialization: Initialization?
@@ -146,7 +154,13 @@ package struct Stage1Settings: Codable, Equatable, Sendable {
     own.minimumRate = override.minimumRate ?? minimumRate
     own.weightDecay = override.weightDecay ?? weightDecay
     own.clipNorm = override.clipNorm ?? clipNorm
+    own.warmupSteps = override.warmupSteps ?? warmupSteps
     own.decay = override.decay ?? decay
+    own.milestones = override.milestones ?? milestones
+    own.gamma = override.gamma ?? gamma
+    own.steps = override.steps ?? steps
+    own.epochs = override.epochs ?? epochs
+    own.keepsBest = override.keepsBest ?? keepsBest
     own.isGateScaled = override.isGateScaled ?? isGateScaled
     return own
   }
@@ -179,6 +193,7 @@ extension GraftPlan {
     // The released trainer validates every tenth epoch.
     stage1.heldOutEvery = 10 * stage1.stepsPerEpoch
     stage1.learningRate = preset == .paper ? 1e-4 : 5e-4
+    stage1.minimumRate = preset == .paper ? 1e-6 : 1.25e-6
     stage1.keepsBest = preset == .released
     guard preset == .released else { return }
     for id in edits.keys where id.slot == .mlp {

@@ -41,6 +41,18 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   package var latestPath: String { "\(path)/\(Self.latest)" }
   /// Whether there is a checkpoint to go on from.
   package var hasBegun: Bool { FileManager.default.fileExists(atPath: latestPath) }
+  /// A checkpoint that was kept when there was a newer one.
+  package func checkpointPath(ofStep step: Int) -> String {
+    "\(checkpointsPath)/step-\(step).safetensors"
+  }
+  /// The steps of those checkpoints, in order.
+  package var keptSteps: [Int] {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: checkpointsPath)) ?? []
+    return names.compactMap { name in
+      Int(name.dropFirst("step-".count).dropLast(".safetensors".count))
+        .flatMap { checkpointPath(ofStep: $0) == "\(checkpointsPath)/\(name)" ? $0 : nil }
+    }.sorted()
+  }
   /// The directory of checkpoints.
   package var checkpointsPath: String { "\(path)/checkpoints" }
   /// The directory of sample images.

@@ -1,3 +1,4 @@
+import Checkpoints
 import Foundation
 import Plans
 
@@ -12,16 +13,19 @@ package enum RateChange: Equatable, Sendable {
 extension RunDirectory {
   /// Prepares a run that has ended, though not well, for another worker.
   ///
-  /// - Parameter change: How the rates of its plan change, which its checkpoint accepts; nil leaves them.
-  /// - Throws: `RunError` when the run goes on, is done, or has no rate; `PlanError` for an impossible
-  ///   rate; `CheckpointError` when the disk fails.
-  package func prepareRetry(_ change: RateChange? = nil) throws {
+  /// - Parameters:
+  ///   - change: How the rates of its plan change, which its checkpoint accepts; nil leaves them.
+  ///   - step: Which of the checkpoints that are kept it goes on from; nil is the latest.
+  /// - Throws: `RunError` when the run goes on, is done, or has no rate or no such checkpoint;
+  ///   `PlanError` for an impossible rate; `CheckpointError` when the disk fails.
+  package func prepareRetry(_ change: RateChange? = nil, step: Int? = nil) throws {
     let state = status().state
     guard state.isEnded, state != .done else {
       throw RunError(
         "\(path): is \(state.name), expected one that was cancelled, failed or lost;"
           + " 'espalier runs' lists them")
     }
+    if let step { try goBack(to: step) }
     if let change { try self.change(rate: change) }
     var request = try request()
     if request.queue != nil {
@@ -29,6 +33,24 @@ extension RunDirectory {
       request.queue = nil
       try writeRequest(request)
     }
+  }
+
+  /// Makes an earlier checkpoint the latest.
+  private func goBack(to step: Int) throws {
+    guard keptSteps.contains(step) else {
+      let list = keptSteps.map(String.init).joined(separator: ", ")
+      throw RunError(
+        "\(path): keeps no checkpoint of step \(step), expected"
+          + (list.isEmpty ? " none but the latest (\"keep_last\" keeps more)" : " one of \(list)")
+          + "; leave out --step to go on from the latest")
+    }
+    let draft = "\(checkpointsPath)/.latest.tmp"
+    try AtomicFile.link(checkpointPath(ofStep: step), as: draft)
+    guard rename(draft, latestPath) == 0 else {
+      throw RunError(
+        "\(latestPath): cannot be replaced (\(String(cString: strerror(errno)))); check the disk")
+    }
+    try append(Event(.message("goes back to the checkpoint of step \(step)")))
   }
 
   private func change(rate change: RateChange) throws {

@@ -83,6 +83,11 @@ package struct Tensor {
   /// Overwrites all elements with one value.
   package func fill(_ value: Float) { pointer.update(repeating: value, count: count) }
 
+  /// Whether no element is infinite or undefined.
+  package var isFinite: Bool {
+    UnsafeBufferPointer(start: pointer, count: count).allSatisfy(\.isFinite)
+  }
+
   /// The elements in row-major order.
   package var values: [Float] { Array(UnsafeBufferPointer(start: pointer, count: count)) }
 

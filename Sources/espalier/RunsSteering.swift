@@ -49,6 +49,8 @@ extension RunsCommand {
     @Option(help: "The plan's learning rate from now on; those of single sites change alike.")
     var learningRate: Double?
     @Option(help: "Factor of all learning rates, such as 0.5.") var rateFactor: Double?
+    @Option(help: "Go on from the checkpoint that was kept of this step (see keep_last).")
+    var step: Int?
     @OptionGroup var output: OutputOptions
 
     func validate() throws {
@@ -62,7 +64,8 @@ extension RunsCommand {
 
     func run() throws {
       let run = try selection.run()
-      try run.restart(learningRate.map { .rate($0) } ?? rateFactor.map { .factor($0) })
+      try run.restart(
+        learningRate.map { .rate($0) } ?? rateFactor.map { .factor($0) }, step: step)
       try run.tell("has a new worker", "retry", output)
     }
   }
@@ -140,8 +143,8 @@ extension RunDirectory {
 
   /// Starts a worker on a run that has ended and waits until it has taken the run up, so that what
   /// follows finds it running; runs of the queue that waited for it get their turns.
-  fileprivate func restart(_ change: RateChange?) throws {
-    try prepareRetry(change)
+  fileprivate func restart(_ change: RateChange?, step: Int? = nil) throws {
+    try prepareRetry(change, step: step)
     var offset: UInt64 = 0
     _ = readEvents(after: &offset)
     let executable = try WorkerLauncher.currentExecutable()

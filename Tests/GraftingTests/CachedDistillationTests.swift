@@ -46,6 +46,88 @@ final class CachedDistillationTests {
       graft: graft, dataset: data(seed), heldOut: TinyModel.latents(seed: 2), cache: cache)
   }
 
+  @Test func aSiteMayStopEarlier() throws {
+    var plan = plan()
+    plan.stage1.mode = .streaming
+    plan.stage1.steps = 6
+    var own = SiteOverride()
+    (own.steps, own.keepsBest, own.gamma, own.milestones) = (3, true, 0.25, [0.5])
+    plan.stage1.overrides[.slot(mlp)] = own
+    let run = try distillation(plan)
+    func values(_ id: SlotID) -> [[Float]] {
+      run.graft.parameters(of: .slot(id)).map(\.value.values)
+    }
+    for _ in 0..<3 { _ = run.trainStep() }
+    let rate = try #require(run.learningRates[.slot(mlp)])
+    #expect(abs(rate / (run.learningRates[.slot(attention)] ?? 0) - 0.25) < 0.3)
+    let before = (values(mlp), values(attention))
+    let losses = run.trainStep()
+    #expect(values(mlp) == before.0 && values(attention) != before.1)
+    #expect(losses[.slot(mlp)]?.isFinite == true && run.learningRates[.slot(mlp)] == 0)
+    _ = run.validate()
+    #expect(Array(run.restoreBest().keys) == [.slot(mlp)])
+    own.steps = 7
+    plan.stage1.overrides[.slot(mlp)] = own
+    let error = #expect(throws: PlanError.self) { try plan.validate() }
+    #expect(error?.key == "stage1.overrides.0.mlp.steps")
+  }
+
+  @Test func recordingsOfOthersMakeRoom() throws {
+    var plan = plan()
+    // A recording takes 95 kB.
+    plan.stage1.cacheGB = 1.5e-4
+    _ = try distillation(plan)
+    let first = try recordings()
+    _ = try distillation(plan, data: 2)
+    let second = try recordings()
+    #expect(first.count == 2 && second.count == 2)
+    #expect(Set(first.keys).isDisjoint(with: second.keys))
+    plan.stage1.cacheGB = 1
+    _ = try distillation(plan)
+    #expect(try recordings().count == 4)
+  }
+
+  @Test func changedHeldOutSamplesAreNoticed() throws {
+    let run = try distillation(plan())
+    let path = "\(folder)/checkpoint.safetensors"
+    try run.saveCheckpoint(to: path)
+    try distillation(plan()).resume(from: path)
+    let other = TinyModel.latents(seed: 2)
+    let changed = try ActivationDistillation(
+      graft: run.graft, dataset: data(),
+      heldOut: other.subset(Array(0..<other.count), identity: "other"),
+      cache: try ActivationCache(graft: run.graft, dataset: data(), folder: folder))
+    let error = #expect(throws: CheckpointError.self) { try changed.resume(from: path) }
+    #expect(error?.message.contains("the training data have changed since \(path)") == true)
+  }
+
+  @Test func faultySamplesAndRecordingsAreNamed() throws {
+    let good = TinyModel.latents(seed: 1)
+    let broken = good.latents(0..<good.count)
+    let width = broken.count / good.count
+    for element in 0..<broken.count where element / width % 2 == 1 { broken[element] = .nan }
+    let run = try distillation(plan())
+    _ = run.trainStep()
+    #expect(run.faultInData() == nil && run.isSound())
+    var plan = plan()
+    plan.stage1.mode = .streaming
+    let bad = LatentDataset(latents: broken, labels: good.labels)
+    let odd = bad.subset(Array(stride(from: 1, to: bad.count, by: 2)), identity: "")
+    let streaming = try ActivationDistillation(
+      graft: try Graft(fresh: plan, teacher: try TinyModel.make()), dataset: odd, heldOut: odd)
+    #expect(streaming.trainStep().values.contains { !$0.isFinite })
+    let fault = try #require(streaming.faultInData())
+    let sample = fault.split(separator: " ").lazy.compactMap { Int($0) }.first
+    #expect(sample.map { $0 % 2 } == 1 && fault.contains("correct or remove it"))
+    #expect(!streaming.isSound())
+
+    let cached = try ActivationDistillation(
+      graft: run.graft, dataset: odd, heldOut: good,
+      cache: try ActivationCache(graft: run.graft, dataset: odd, folder: folder))
+    _ = cached.trainStep()
+    #expect(cached.faultInData()?.contains(".safetensors: holds values that are not") == true)
+  }
+
   private func parameters(_ run: ActivationDistillation) -> [[Float]] {
     run.graft.plan.sites.flatMap(run.graft.parameters).map(\.value.values)
   }

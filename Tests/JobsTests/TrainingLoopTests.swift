@@ -27,6 +27,14 @@ import Testing
 
     var learningRate: LearningRate { LearningRate(1 / Double(step)) }
 
+    /// The step from which on its weights are of no use.
+    var spoiltAt = Int.max
+    var fault: String?
+
+    func isSound() -> Bool { step < spoiltAt }
+
+    func faultInData() -> String? { fault }
+
     func save(to path: String) throws {
       if fullDisks > 0 {
         fullDisks -= 1
@@ -100,6 +108,42 @@ import Testing
       training.divergesAt = 1
       let error = #expect(throws: RunError.self) { try train(training, in: run) }
       #expect(error?.message.contains("there is no checkpoint yet") == true)
+    }
+  }
+
+  @Test func spoiltWeightsDoNotReplaceACheckpoint() throws {
+    try withRun { run in
+      let training = Counter()
+      training.spoiltAt = 8
+      let policy = CheckpointPolicy(every: 3, keepLast: 3)
+      let error = #expect(throws: RunError.self) {
+        try train(training, in: run, checkpoints: policy)
+      }
+      let message = error?.message ?? ""
+      #expect(
+        message.contains("step 9: what the model makes of held-out samples is not finite; the last")
+      )
+      #expect(message.contains("of step 6; go on from there with half the stage2.learning_rate"))
+      #expect(message.hasSuffix("0.5', or from an earlier one by adding '--step 3'"))
+      #expect(try String(contentsOfFile: run.latestPath, encoding: .utf8) == "6")
+      try run.append(Event(.finished(outcome: .failed, text: message)))
+      let wrong = #expect(throws: RunError.self) { try run.prepareRetry(step: 4) }
+      #expect(wrong?.message.contains("keeps no checkpoint of step 4, expected one of 3") == true)
+      try run.prepareRetry(step: 3)
+      #expect(try String(contentsOfFile: run.latestPath, encoding: .utf8) == "3")
+      try train(Counter(), in: run, checkpoints: policy)
+      #expect(history(run).messages.contains("resumed at step 3 from its last checkpoint"))
+    }
+  }
+
+  @Test func faultySamplesAreBlamedFirst() throws {
+    try withRun { run in
+      let training = Counter()
+      (training.divergesAt, training.fault) = (2, "sample 7 is bad; correct it")
+      let error = #expect(throws: RunError.self) { try train(training, in: run) }
+      #expect(
+        error?.message
+          == "\(run.path): step 2: the loss is not finite: sample 7 is bad; correct it")
     }
   }
 
