@@ -33,6 +33,13 @@ final class PackedWeight: @unchecked Sendable {
   }
 }
 
+extension Parameter {
+  /// The weight as the second factor of its products.
+  func factor(isBackward: Bool) -> PackedFactor {
+    packed.factor(of: value, version: version, isBackward: isBackward)
+  }
+}
+
 extension Sequence<Parameter> {
   /// Chooses what linear layers multiply their weights in.
   ///

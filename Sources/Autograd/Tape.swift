@@ -141,6 +141,9 @@ package final class Tape {
     self.store = store
   }
 
+  /// Whether nothing is recorded.
+  var isSilent: Bool { !recording }
+
   /// Runs an operation and records it if any input needs a gradient.
   package func apply(_ op: some DifferentiableOp, _ inputs: Value...) -> Value {
     let tensors = inputs.map(\.tensor)

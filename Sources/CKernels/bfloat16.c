@@ -46,3 +46,17 @@ CK_CLONES void ck_store_rows_f32(const float *x, const float *bias, float *y, si
       for (size_t j = 0; j < n; j++) y[j] += bias[j];
   }
 }
+
+CK_CLONES void ck_bfloat16_gelu_f32(const float *x, const float *bias, uint16_t *y, size_t ldy,
+                                    size_t rows, size_t n) {
+  for (size_t r = 0; r < rows; r++, x += n, y += ldy)
+    for (size_t j = 0; j < n; j++)
+      y[j] = (uint16_t)rounded(ck_gelu(bias ? x[j] + bias[j] : x[j]));
+}
+
+CK_CLONES void ck_bfloat16_to_f32(const uint16_t *x, float *y, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    uint32_t bits = (uint32_t)x[i] << 16;
+    memcpy(y + i, &bits, 4);
+  }
+}

@@ -65,3 +65,9 @@ CK_INLINE float ck_exp2(float x) {
 }
 
 CK_INLINE float ck_sigmoid(float x) { return 1.0f / (1.0f + ck_exp(-x)); }
+
+/* GELU_tanh(x) = x * sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3). */
+#define GELU_A 1.5957691216057308f /* 2 sqrt(2/pi) */
+#define GELU_B 0.07135481282553173f /* 2 sqrt(2/pi) 0.044715 */
+
+CK_INLINE float ck_gelu(float x) { return x * ck_sigmoid(x * (GELU_A + GELU_B * x * x)); }

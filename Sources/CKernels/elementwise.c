@@ -1,14 +1,9 @@
 #include "ck_elementwise.h"
 #include "ck_internal.h"
 
-/* GELU_tanh(x) = x * sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3). */
-#define GELU_A 1.5957691216057308f /* 2 sqrt(2/pi) */
-#define GELU_B 0.07135481282553173f /* 2 sqrt(2/pi) 0.044715 */
-
 CK_CLONES void ck_gelu_forward_f32(const float *restrict x, float *restrict y, size_t count) {
   for (size_t i = 0; i < count; i++) {
-    float v = x[i];
-    y[i] = v * ck_sigmoid(v * (GELU_A + GELU_B * v * v));
+    y[i] = ck_gelu(x[i]);
   }
 }
 

@@ -283,12 +283,19 @@ struct SpatialAttention {
         transposeA: true, transposeB: true, m: tokens, n: 3 * channels, k: channels,
         a: normed.pointer + image * channels * tokens, b: qkvWeight.pointer, beta: 1, c: rows)
     }
-    Parallel.tasks(batch) { image in
+    // There is one head: the queries are divided, so that all threads have work.
+    let parts = min(Parallel.threads, max(1, tokens / 64))
+    Parallel.tasks(batch * parts) { task in
+      let (image, part) = (task / parts, task % parts)
+      let queries = (tokens * part / parts)..<(tokens * (part + 1) / parts)
       let rows = qkv.pointer + image * tokens * 3 * channels
-      ck_attention_forward_f32(
-        rows, rows + channels, rows + 2 * channels, 3 * channels,
-        mixed.pointer + image * tokens * channels, channels, logSums.pointer + image * tokens,
-        tokens, channels, 1 / Float(channels).squareRoot(), tokens, tokens)
+      let first = image * tokens + queries.lowerBound
+      var shape = ck_cross_attention_shape(
+        queries: queries.count, keys: tokens, head_dim: channels, q_stride: 3 * channels,
+        kv_stride: 3 * channels, out_stride: channels, scale: 1 / Float(channels).squareRoot())
+      ck_cross_attention_forward_f32(
+        rows + queries.lowerBound * 3 * channels, rows + channels, rows + 2 * channels, nil,
+        mixed.pointer + first * channels, logSums.pointer + first, &shape)
     }
     for image in 0..<batch {
       let target = result.pointer + image * channels * tokens

@@ -48,8 +48,6 @@ package final class MLP: ChannelMixer {
   package var parameters: [Parameter] { [fc1Weight, fc1Bias, fc2Weight, fc2Bias] }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let hidden = tape.linear(x, fc1Weight, fc1Bias)
-    let activated = tape.apply(GELU(), hidden)
-    return tape.linear(activated, fc2Weight, fc2Bias)
+    tape.feedForward(x, up: (fc1Weight, fc1Bias), down: (fc2Weight, fc2Bias))
   }
 }

@@ -64,9 +64,76 @@ package final class PackedFactor: @unchecked Sendable {
     m: Int, a: UnsafePointer<Float>, transposeA: Bool = false, source: UnsafePointer<Float>,
     bias: UnsafePointer<Float>? = nil, adds: Bool = false, into c: UnsafeMutablePointer<Float>
   ) {
-    switch isNative ? native(m, a, transposeA, source, bias, adds, c) : .unsupported {
+    multiply(m, .floats(a, isTransposed: transposeA), source, bias, .sums(c, adds: adds))
+  }
+
+  /// C (m, n) = A B + bias with a first factor that is rounded already.
+  ///
+  /// - Parameters:
+  ///   - a: (m, k).
+  ///   - source: This factor in float32, the same at every call.
+  ///   - bias: (n), or nil for none.
+  ///   - c: (m, n).
+  package func multiply(
+    _ a: RoundedMatrix, source: UnsafePointer<Float>, bias: UnsafePointer<Float>? = nil,
+    into c: UnsafeMutablePointer<Float>
+  ) {
+    precondition(a.columns == k, "PackedFactor: (\(a.rows), \(a.columns)) by (\(k), \(n))")
+    multiply(a.rows, .rounded(a), source, bias, .sums(c, adds: false))
+  }
+
+  /// GELU(A B + bias), rounded while a block of it lies in the cache.
+  ///
+  /// - Parameters:
+  ///   - m: Rows of the result.
+  ///   - a: (m, k) in float32.
+  ///   - source: This factor in float32, the same at every call.
+  ///   - bias: (n), or nil for none.
+  /// - Returns: (m, n).
+  package func gelu(
+    m: Int, a: UnsafePointer<Float>, source: UnsafePointer<Float>, bias: UnsafePointer<Float>? = nil
+  ) -> RoundedMatrix {
+    let result = RoundedMatrix(rows: m, columns: n)
+    multiply(m, .floats(a, isTransposed: false), source, bias, .gelu(result))
+    return result
+  }
+
+  /// What is multiplied by this factor.
+  private enum First {
+    /// (m, k) in float32, or (k, m).
+    case floats(UnsafePointer<Float>, isTransposed: Bool)
+    case rounded(RoundedMatrix)
+  }
+
+  /// What becomes of a product and its bias.
+  private enum Target {
+    /// Stored, or added to what is there.
+    case sums(UnsafeMutablePointer<Float>, adds: Bool)
+    case gelu(RoundedMatrix)
+
+    /// Takes a tile (rows, columns) of the product, of `n` columns in all.
+    func take(
+      _ tile: UnsafePointer<Float>, _ bias: UnsafePointer<Float>?, rows: Range<Int>,
+      columns: Range<Int>, of n: Int
+    ) {
+      let bias = bias.map { $0 + columns.lowerBound }
+      let start = rows.lowerBound * n + columns.lowerBound
+      switch self {
+      case .sums(let c, let adds):
+        ck_store_rows_f32(tile, bias, c + start, n, rows.count, columns.count, adds ? 1 : 0)
+      case .gelu(let result):
+        ck_bfloat16_gelu_f32(tile, bias, result.halves + start, n, rows.count, columns.count)
+      }
+    }
+  }
+
+  private func multiply(
+    _ m: Int, _ first: First, _ source: UnsafePointer<Float>, _ bias: UnsafePointer<Float>?,
+    _ target: Target
+  ) {
+    switch isNative ? native(m, first, source, bias, target) : .unsupported {
     case .done: break
-    case .unsupported: emulate(m, a, transposeA, source, bias, adds, c)
+    case .unsupported: emulate(m, first, source, bias, target)
     case .failed: preconditionFailure("oneDNN cannot multiply (\(m), \(k)) by (\(k), \(n))")
     }
   }
@@ -80,8 +147,8 @@ package final class PackedFactor: @unchecked Sendable {
 
   /// Multiplies in hardware: blocks of rows by the columns of every thread.
   private func native(
-    _ m: Int, _ a: UnsafePointer<Float>, _ transposeA: Bool, _ source: UnsafePointer<Float>,
-    _ bias: UnsafePointer<Float>?, _ adds: Bool, _ c: UnsafeMutablePointer<Float>
+    _ m: Int, _ first: First, _ source: UnsafePointer<Float>, _ bias: UnsafePointer<Float>?,
+    _ target: Target
   ) -> Outcome {
     let blocks = stride(from: 0, to: m, by: Self.rowBlock).map {
       $0..<min(m, $0 + Self.rowBlock)
@@ -96,7 +163,7 @@ package final class PackedFactor: @unchecked Sendable {
       }
       products.append(ofRows)
     }
-    let first = firstFactor(a, m: m, isTransposed: transposeA)
+    let first = firstFactor(first, m: m)
     let failures = Tensor.zeros([parts.count])
     Parallel.tasks(parts.count) { index in
       let (part, lower) = (parts[index], parts[index].columns.lowerBound)
@@ -117,16 +184,22 @@ package final class PackedFactor: @unchecked Sendable {
           UnsafeRawPointer(first.pointer) + rows.lowerBound * k * (type == OD_BF16 ? 2 : 4)
         guard od_run(product.handle, block, packed.pointer, tile.pointer, scratch.pointer) != 0
         else { return failures[index] = 1 }
-        ck_store_rows_f32(
-          tile.pointer, bias.map { $0 + lower }, c + rows.lowerBound * n + lower, n, rows.count,
-          width, adds ? 1 : 0)
+        target.take(tile.pointer, bias, rows: rows, columns: part.columns, of: n)
       }
     }
     return failures.values.contains(1) ? .failed : .done
   }
 
   /// A dense first factor (m, k): bfloat16, two elements in the place of a float, or float32.
-  private func firstFactor(_ a: UnsafePointer<Float>, m: Int, isTransposed: Bool) -> Tensor {
+  private func firstFactor(_ first: First, m: Int) -> Tensor {
+    let (a, isTransposed): (UnsafePointer<Float>, Bool)
+    switch first {
+    case .floats(let floats, let transposed): (a, isTransposed) = (floats, transposed)
+    case .rounded(let matrix) where type == OD_BF16: return matrix.memory
+    case .rounded(let matrix):
+      let floats = matrix.floats()
+      return floats
+    }
     guard type == OD_BF16 else {
       let result = Tensor([m, k])
       for i in 0..<m {
@@ -134,39 +207,37 @@ package final class PackedFactor: @unchecked Sendable {
       }
       return result
     }
-    let result = Tensor([(m * k + 1) / 2])
-    let halves = UnsafeMutableRawPointer(result.pointer).assumingMemoryBound(to: UInt16.self)
+    let result = RoundedMatrix(rows: m, columns: k)
     if isTransposed {
       Parallel.ranges(m, grain: max(32, (1 << 14) / k)) { columns in
-        ck_bfloat16_transposed_f32(a, halves, k, m, columns.lowerBound, columns.upperBound)
+        ck_bfloat16_transposed_f32(a, result.halves, k, m, columns.lowerBound, columns.upperBound)
       }
     } else {
       Parallel.ranges(m * k, grain: 1 << 14) { range in
-        ck_bfloat16_from_f32(a + range.lowerBound, halves + range.lowerBound, range.count)
+        ck_bfloat16_from_f32(a + range.lowerBound, result.halves + range.lowerBound, range.count)
       }
     }
-    return result
+    return result.memory
   }
 
   private func emulate(
-    _ m: Int, _ a: UnsafePointer<Float>, _ transposeA: Bool, _ source: UnsafePointer<Float>,
-    _ bias: UnsafePointer<Float>?, _ adds: Bool, _ c: UnsafeMutablePointer<Float>
+    _ m: Int, _ first: First, _ source: UnsafePointer<Float>, _ bias: UnsafePointer<Float>?,
+    _ target: Target
   ) {
     let b = emulation.rounded(source, count: k * n)
-    let first = Self.rounded(a, count: m * k)
-    if let bias {
-      for row in 0..<m {
-        if adds {
-          ck_add_f32(c + row * n, bias, n)
-        } else {
-          (c + row * n).update(from: bias, count: n)
-        }
+    let (a, transposeA) =
+      switch first {
+      case .floats(let a, let isTransposed): (Self.rounded(a, count: m * k), isTransposed)
+      case .rounded(let matrix): (matrix.floats(), false)
       }
-    }
-    withExtendedLifetime((first, b)) {
+    let product = Tensor([m, n])
+    withExtendedLifetime((a, b)) {
       Gemm.run(
-        transposeA: transposeA, transposeB: isTransposed, m: m, n: n, k: k, a: first.pointer,
-        b: b.pointer, beta: adds || bias != nil ? 1 : 0, c: c)
+        transposeA: transposeA, transposeB: isTransposed, m: m, n: n, k: k, a: a.pointer,
+        b: b.pointer, c: product.pointer)
+    }
+    Parallel.ranges(m, grain: max(1, (1 << 13) / n)) { rows in
+      target.take(product.pointer + rows.lowerBound * n, bias, rows: rows, columns: 0..<n, of: n)
     }
   }
 
@@ -193,7 +264,8 @@ package final class PackedFactor: @unchecked Sendable {
           k: k, n: n, isTransposed: isTransposed, type: OD_BF16, isNative: isNative)
       }
       let outcome = factor(true).native(
-        m, a.pointer, isTransposed, b.pointer, bias.pointer, isTransposed, found.pointer)
+        m, .floats(a.pointer, isTransposed: isTransposed), b.pointer, bias.pointer,
+        .sums(found.pointer, adds: isTransposed))
       guard case .done = outcome else { return false }
       factor(false).multiply(
         m: m, a: a.pointer, transposeA: isTransposed, source: b.pointer, bias: bias.pointer,

@@ -50,8 +50,8 @@ struct PlanCommand: ParsableCommand {
     @Option(help: "\(DataSettings.help).") var data: String?
     @Option(help: "What the operators start from: own or transferred weights.")
     var initialization: Initialization?
-    @Option(help: "Stage-1 settings of the paper or of the released configurations.")
-    var preset: Stage1Preset?
+    @Option(help: "Settings of both stages of the paper or of the released configurations.")
+    var preset: TrainingPreset?
     @Option(help: "Stage-1 steps.") var steps: Int?
     @Option(help: "Stage-1 batch size.") var batch: Int?
     @Option(help: "Stage-1 learning rate.") var learningRate: Double?
@@ -189,7 +189,7 @@ struct PlanCommand: ParsableCommand {
 
 extension Slot: ExpressibleByArgument {}
 extension Initialization: ExpressibleByArgument {}
-extension Stage1Preset: ExpressibleByArgument {}
+extension TrainingPreset: ExpressibleByArgument {}
 
 /// What `plan show` prints.
 struct PlanSummary: Encodable {

@@ -43,6 +43,31 @@ struct PrecisionTests {
     }
   }
 
+  /// Nothing between the layers is stored in float32 then, which no result shows.
+  @Test(arguments: [Precision.float32, .bfloat16])
+  func silentFeedForwardIsTheRecordedOne(precision: Precision) throws {
+    var random = RandomStream(seed: 3)
+    let up = Parameter("up", random.normal([outputs, inputs]))
+    let down = Parameter("down", random.normal([inputs, outputs]))
+    let biases = (
+      Parameter("up bias", random.normal([outputs])),
+      Parameter("down bias", random.normal([inputs]))
+    )
+    [up, down].use(precision, smallest: 1)
+    let x = random.normal([2, rows, inputs])
+    func output(recording: Bool) -> (Tensor, Tape, Value) {
+      let tape = Tape(recording: recording)
+      let leaf = recording ? tape.leaf(x) : Value(constant: x)
+      let y = tape.feedForward(leaf, up: (up, biases.0), down: (down, biases.1))
+      return (y.tensor, tape, y)
+    }
+    let (recorded, tape, y) = output(recording: true)
+    #expect(recorded.shape == [2, rows, inputs])
+    #expect(output(recording: false).0.values == recorded.values)
+    tape.backward(y, random.normal([2, rows, inputs]))
+    #expect(up.gradient != nil && down.gradient != nil)
+  }
+
   @Test func smallWeightsAndVectorsStayFloat32() {
     let (weight, bias, _, _) = parameters()
     [weight, bias].use(.bfloat16)

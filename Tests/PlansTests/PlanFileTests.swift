@@ -362,6 +362,8 @@ import Testing
     plan.apply(.paper)
     #expect(plan.stage1.settings(for: .slot(mlp)).learningRate == 1e-4 && !plan.stage1.keepsBest)
     #expect(plan.stage1.loss(for: .slot(SlotID(block: 3, slot: .attention))) == .huber)
+    #expect(plan.stage2.steps == 50_000 && plan.stage2.batchSize == 256)
+    #expect(plan.stage2.warmupSteps == 1000 && !plan.stage2.emaWarmup)
   }
 
   @Test func deepNestingAndGarbage() {

@@ -72,16 +72,12 @@ private struct LinearProduct {
     isSmall = rows >= 64 && ck_linear_fits(inputs, outputs) != 0
   }
 
-  private func factor(_ weight: Parameter, isBackward: Bool) -> PackedFactor {
-    weight.packed.factor(of: weight.value, version: weight.version, isBackward: isBackward)
-  }
-
   func forward(
     _ x: UnsafePointer<Float>, _ weight: UnsafePointer<Float>, bias: UnsafePointer<Float>?,
     _ y: UnsafeMutablePointer<Float>
   ) {
     if let rounded {
-      return factor(rounded, isBackward: false)
+      return rounded.factor(isBackward: false)
         .multiply(m: rows, a: x, source: weight, bias: bias, into: y)
     }
     if isSmall {
@@ -107,7 +103,7 @@ private struct LinearProduct {
     _ gradInput: UnsafeMutablePointer<Float>, accumulate: Bool
   ) {
     if let rounded {
-      return factor(rounded, isBackward: true)
+      return rounded.factor(isBackward: true)
         .multiply(m: rows, a: gradOutput, source: weight, adds: accumulate, into: gradInput)
     }
     if isSmall {

@@ -16,3 +16,11 @@ void ck_bfloat16_round_f32(const float *x, float *y, size_t n);
 /* y (rows, n with ldy floats between rows) = or += x (rows, n) + bias (n); no bias where it is NULL. */
 void ck_store_rows_f32(const float *x, const float *bias, float *y, size_t ldy, size_t rows, size_t n,
                        int add);
+
+/* y (rows, n with ldy elements between rows) = GELU(x (rows, n) + bias (n)), rounded; no bias where it
+   is NULL. */
+void ck_bfloat16_gelu_f32(const float *x, const float *bias, uint16_t *y, size_t ldy, size_t rows,
+                          size_t n);
+
+/* The values of bfloat16 numbers. */
+void ck_bfloat16_to_f32(const uint16_t *x, float *y, size_t n);
