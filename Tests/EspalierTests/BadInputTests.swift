@@ -117,7 +117,7 @@ import Testing
     let scratch = try Scratch()
     for verb in ["show", "follow", "pause", "resume", "cancel"] {
       try scratch.expectRefusal(
-        ["runs", verb, "nope"], mentions: [scratch.runs, "no run begins with 'nope'"])
+        ["runs", verb, "nope"], mentions: [scratch.runs, "no run begins or ends with 'nope'"])
       try scratch.expectRefusal(["runs", verb, "./nope"], mentions: ["nope", "no run"])
     }
     try scratch.expectRefusal(["parity", "nowhere"], code: 2, mentions: ["nowhere"])
