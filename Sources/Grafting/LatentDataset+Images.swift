@@ -26,7 +26,7 @@ extension LatentDataset {
   ///   - check: Called with the identity of the data before any image is encoded; may throw to stop.
   ///   - progress: Called with the number of images done, and what is done with them; may throw to
   ///     stop.
-  /// - Returns: The data set, and a line for each image that was left out.
+  /// - Returns: The data set, and a line for each image or other file that was left out.
   /// - Throws: `CheckpointError` if no image can be read or the cache cannot be written, what
   ///   `progress` throws.
   package static func encoding(
@@ -65,7 +65,7 @@ extension LatentDataset {
     let latents = try LatentFiles(files: files, path: place)
     let dataset = LatentDataset(
       shape: latents.shape, labels: latents.labels, identity: identity, read: latents.read)
-    return (dataset, skipped)
+    return (dataset, skipped + folder.ignored)
   }
 
   /// Whether a file is a whole shard of the cache; damage and absence are the same.

@@ -117,15 +117,27 @@ package struct ModelFiles: Sendable {
 
   /// The model as a plan refers to it; reads the whole file once for its hash.
   ///
-  /// An entry other than the usual one of a training checkpoint is part of the hash.
+  /// - Throws: `CheckpointError` for a model that is itself a graft: plans are for pretrained ones.
   package func reference() throws -> ModelReference {
+    let file = try open()
+    if let plan = try file.plan() {
+      throw CheckpointError(
+        "\(modelPath): expected a pretrained model, found a graft of \(plan.model.path), which cannot"
+          + " be grafted again; make one plan of all changes for \(plan.model.path)")
+    }
+    return ModelReference(path: name, shape: file.shape, contentHash: try contentHash())
+  }
+
+  /// Names what the model computes; an entry other than the usual one of a training checkpoint is part
+  /// of it.
+  package func contentHash() throws -> String {
     let file = try open()
     var hash = try ContentHash.sha256(paths: file.files, keptIn: Self.cachePath)
     let taken = file.tensors.container
     if let taken, try StateDict(file.tensors.file).container != taken {
       hash = ContentHash.sha256(Data("\(hash)#\(taken)".utf8))
     }
-    return ModelReference(path: name, shape: file.shape, contentHash: hash)
+    return hash
   }
 
   /// Loads the autoencoder.

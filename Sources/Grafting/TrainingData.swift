@@ -9,7 +9,7 @@ package struct TrainingData {
   package let training: LatentDataset
   /// Samples that are never trained on.
   package let heldOut: LatentDataset
-  /// A line for each image that could not be read and was left out.
+  /// A line for each file that could not be used as an image and was left out.
   package let skipped: [String]
 
   /// Largest number of procedural images that are encoded; a short training needs no more than it has

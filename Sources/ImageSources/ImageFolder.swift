@@ -17,8 +17,10 @@ package struct ImageFolder: Sendable {
   package let classes: [String]
   /// All images, sorted by class and name.
   package let items: [Item]
+  /// A line for each file that is passed over: by its ending no image, or an image in no class folder.
+  package let ignored: [String]
 
-  private static let endings: Set<String> = ["png", "jpg", "jpeg"]
+  private static let endings: Set<String> = ["png", "jpg", "jpeg", "jpe", "jfif"]
 
   /// Lists a folder; the images themselves are not opened.
   ///
@@ -26,19 +28,25 @@ package struct ImageFolder: Sendable {
   package init(path: String) throws(CheckpointError) {
     let manager = FileManager.default
     let names = ((try? manager.contentsOfDirectory(atPath: path)) ?? []).sorted()
-    let folders = names.filter { name in
+    func isFolder(_ name: String) -> Bool {
       var isFolder: ObjCBool = false
-      return !name.hasPrefix(".")
-        && manager.fileExists(atPath: "\(path)/\(name)", isDirectory: &isFolder)
+      return manager.fileExists(atPath: "\(path)/\(name)", isDirectory: &isFolder)
         && isFolder.boolValue
     }
-    var (classes, items): ([String], [Item]) = ([], [])
-    for folder in folders {
-      let files = ((try? manager.subpathsOfDirectory(atPath: "\(path)/\(folder)")) ?? []).sorted()
-        .filter { Self.endings.contains(URL(fileURLWithPath: $0).pathExtension.lowercased()) }
-      if files.isEmpty { continue }
-      items += files.map { Item(name: "\(folder)/\($0)", classIndex: classes.count) }
-      classes.append(folder)
+    var (classes, items, ignored): ([String], [Item], [String]) = ([], [], [])
+    for name in names where !name.hasPrefix(".") {
+      guard isFolder(name) else {
+        if Self.isImage(name) { ignored.append("\(path)/\(name): lies in no class folder") }
+        continue
+      }
+      let inside = ((try? manager.subpathsOfDirectory(atPath: "\(path)/\(name)")) ?? []).sorted()
+        .map { "\(name)/\($0)" }
+      let images = inside.filter(Self.isImage)
+      ignored += inside.filter { !Self.isImage($0) && !Self.isHidden($0) && !isFolder($0) }
+        .map { "\(path)/\($0): its ending is not that of a PNG or JPEG file" }
+      if images.isEmpty { continue }
+      items += images.map { Item(name: $0, classIndex: classes.count) }
+      classes.append(name)
     }
     guard !items.isEmpty else {
       throw CheckpointError(
@@ -48,6 +56,15 @@ package struct ImageFolder: Sendable {
     self.path = path
     self.classes = classes
     self.items = items
+    self.ignored = ignored
+  }
+
+  private static func isImage(_ name: String) -> Bool {
+    name.lastIndex(of: ".").map { endings.contains(name[$0...].dropFirst().lowercased()) } ?? false
+  }
+
+  private static func isHidden(_ name: String) -> Bool {
+    name.split(separator: "/").contains { $0.hasPrefix(".") }
   }
 
   /// The label of every class folder in a model.
@@ -60,7 +77,8 @@ package struct ImageFolder: Sendable {
   ///   - numClasses: Number of the model's classes.
   ///   - classNames: Their names, if the model has them.
   /// - Returns: A label for each of `classes`.
-  /// - Throws: `CheckpointError` for a number out of range and for folders that match no class.
+  /// - Throws: `CheckpointError` for a number out of range and for folders that match no class, beside
+  ///   others that do or in another number than the classes.
   package func labels(numClasses: Int, classNames: [String]) throws(CheckpointError) -> [Int] {
     let numbers = classes.compactMap { Int($0) }
     if numbers.count == classes.count {
@@ -73,10 +91,17 @@ package struct ImageFolder: Sendable {
     }
     let named = classes.compactMap { classNames.firstIndex(of: $0) }
     if named.count == classes.count { return named }
-    guard classes.count == numClasses else {
+    guard classes.count == numClasses, named.isEmpty else {
+      let strangers =
+        numbers.count > named.count
+        ? classes.filter { Int($0) == nil } : classes.filter { !classNames.contains($0) }
+      let list = strangers.prefix(5).map { "'\($0)'" }.joined(separator: " or ")
+      let more = strangers.count > 5 ? " or \(strangers.count - 5) more" : ""
+      let example = classNames.first.map { ", or by their names, such as '\($0)'" } ?? ""
       throw CheckpointError(
-        "\(path): has \(classes.count) class folders, the model \(numClasses) classes;"
-          + " name the folders by the numbers of their classes, from 0 on")
+        "\(path): has \(classes.count) class folders, the model \(numClasses) classes, none"
+          + " of which is \(list)\(more); name the folders by the numbers of their classes,"
+          + " from 0 on\(example)")
     }
     return Array(classes.indices)
   }

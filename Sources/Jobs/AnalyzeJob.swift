@@ -13,15 +13,15 @@ package struct AnalyzeJob {
 
   func perform(_ request: AnalyzeRequest) throws -> String {
     let files = try ModelFiles(request.modelPath)
-    let reference = try files.reference()
+    let hash = try files.contentHash()
     try context.emit(.started(pid: getpid(), totalSteps: Self.steps))
     let analysis = try Self.analyze(
-      files, modelHash: reference.contentHash, samples: request.samples
+      files, modelHash: hash, samples: request.samples
     ) { done, total in
       try context.checkpoint(step: done)
       try context.emit(.progress(done: done, total: total, label: "analysing the teacher"))
     }
-    let path = ModelAnalysis.cachePath(modelHash: reference.contentHash)
+    let path = ModelAnalysis.cachePath(modelHash: hash)
     try analysis.save(to: path)
     return "analysis in \(path)"
   }

@@ -74,7 +74,8 @@ extension JobContext {
       let list = data.skipped.joined(separator: "\n") + "\n"
       try whenRoom { try AtomicFile.write(Data(list.utf8), to: "\(run.path)/skipped.txt") }
       try emit(
-        .message("\(data.skipped.count) images cannot be read and are left out, see skipped.txt"))
+        .message(
+          "\(data.skipped.count) files cannot be used as images and are left out, see skipped.txt"))
     }
     return data
   }

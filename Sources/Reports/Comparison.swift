@@ -8,6 +8,8 @@ package struct ComparisonRow: Encodable, Equatable, Sendable {
   package let run: String?
   /// The run's name.
   package let name: String
+  /// What tells the line from the others: the name, with the end of the run's id where names repeat.
+  package fileprivate(set) var label: String
   /// The plan in a few words.
   package let plan: String
   /// The stage of grafting; nil for a teacher.
@@ -93,6 +95,11 @@ package struct Comparison: Sendable {
     }
     var rows = order.compactMap { teachers[$0] }
     rows += runs.map { ComparisonRow($0.facts, $0.measurements) }
+    let byName = Dictionary(grouping: runs) { $0.facts.request.name }
+    for (index, (facts, _)) in zip(order.count..., runs) {
+      let namesakes = Set((byName[facts.request.name] ?? []).map { $0.facts.run })
+      if namesakes.count > 1 { rows[index].label += " \(facts.run.shortID)" }
+    }
     for index in rows.indices {
       rows[index].isOnParetoFront =
         rows[index].hasQuality && !rows.contains { rows[index].isDominated(by: $0) }
@@ -128,7 +135,7 @@ package struct Comparison: Sendable {
         ?? Figures.short(last)
     }
     return [
-      row.name, row.plan, row.stage.map(String.init) ?? "–", heldOut ?? "–",
+      row.label, row.plan, row.stage.map(String.init) ?? "–", heldOut ?? "–",
       row.agreement.map(Figures.percent) ?? "–", row.frechetDistance.map(Figures.short) ?? "–",
       Figures.metric(Double(row.parameters)), Figures.metric(row.flops),
       row.forwardMilliseconds.map { Figures.short($0) + " ms" } ?? "–",
@@ -168,7 +175,8 @@ extension ComparisonRow {
   fileprivate init(_ facts: RunFacts, _ measurements: Measurements?) {
     let cost = facts.plan.cost().edited
     self.init(
-      run: facts.run.path, name: facts.request.name, plan: facts.plan.summary, stage: facts.stage,
+      run: facts.run.path, name: facts.request.name, label: facts.request.name,
+      plan: facts.plan.summary, stage: facts.stage,
       state: facts.status.stateText, heldOutFirst: facts.status.meanHeldOut?.first,
       heldOutLast: facts.status.meanHeldOut?.last, agreement: measurements?.judged?.graft.agreement,
       frechetDistance: measurements?.judged?.graft.frechetDistance,
@@ -180,9 +188,10 @@ extension ComparisonRow {
   /// What is known of a run's teacher.
   fileprivate init(teacherOf facts: RunFacts, _ measurements: Measurements?) {
     let cost = facts.plan.cost().original
-    let name = facts.plan.model.path.split(separator: "/").last.map(String.init)
+    let path = facts.plan.model.path
+    let name = path.split(separator: "/").last.map(String.init) ?? path
     self.init(
-      run: nil, name: name ?? facts.plan.model.path,
+      run: nil, name: name, label: name,
       plan: "teacher", stage: nil, state: "pretrained", heldOutFirst: nil, heldOutLast: nil,
       agreement: measurements?.judged?.teacher.agreement,
       frechetDistance: measurements?.judged?.teacher.frechetDistance,

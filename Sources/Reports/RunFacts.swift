@@ -15,7 +15,7 @@ package struct RunFacts: Sendable {
   package let history: RunHistory
   /// Where it stands.
   package let status: RunStatus
-  /// Names of the images that could not be read, if any.
+  /// A line for each file that could not be used as an image, if any.
   package let skipped: [String]
 
   /// Reads a run.

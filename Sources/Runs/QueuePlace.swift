@@ -70,6 +70,20 @@ package struct WaitingRun: Equatable, Sendable {
     }
   }
 
+  /// Why it waits and, where it will not begin by itself, the command that helps; nil when it only waits
+  /// for its turn.
+  package var explanation: String? {
+    guard case .broken(let id, let state) = obstacle else { return reason }
+    let help =
+      state == Self.gone
+      ? "'espalier runs cancel \(self.id)' takes this one out of the queue"
+      : "'espalier runs retry \(id)' takes that one up again"
+    return reason.map { "\($0); \(help)" }
+  }
+
+  /// The state of a run whose directory is no more.
+  private static let gone = "gone"
+
   /// Whether it will not begin unless somebody does something.
   package var isBlocked: Bool {
     if case .broken = obstacle { true } else { false }
@@ -93,7 +107,7 @@ package struct WaitingRun: Equatable, Sendable {
       let broken = before.first { states[$0]?.isEnded ?? true }
       return WaitingRun(
         id: entry.id, priority: entry.place?.priority ?? 0, after: entry.place?.after ?? [],
-        obstacle: broken.map { .broken($0, state: states[$0]?.name ?? "gone") }
+        obstacle: broken.map { .broken($0, state: states[$0]?.name ?? Self.gone) }
           ?? before.first.map { .unfinished($0) })
     }
   }

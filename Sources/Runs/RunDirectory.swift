@@ -19,6 +19,11 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     String(path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...])
   }
 
+  /// The end of its name, which no other run has in practice.
+  package var shortID: String {
+    String(id[(id.lastIndex(of: "-").map(id.index(after:)) ?? id.startIndex)...])
+  }
+
   /// The directory of all runs beside it.
   package var root: String { AtomicFile.directory(of: path) }
   /// The plan of a distillation.

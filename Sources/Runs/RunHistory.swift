@@ -64,7 +64,7 @@ package struct RunHistory: Equatable, Sendable {
   package private(set) var total = 0
   /// Steps of the whole job, as the worker's first event says; preparations count otherwise.
   private var totalSteps = 0
-  /// What is being done, when it is no training.
+  /// What is being done, while it is no training.
   package private(set) var label: String?
   /// Steps a second, as last reported.
   package private(set) var rate: Double?
@@ -100,9 +100,11 @@ package struct RunHistory: Equatable, Sendable {
       end = nil
       total = totalSteps
       self.totalSteps = totalSteps
+      label = nil
     case .heartbeat(let step): self.step = max(self.step, step)
     case .step(let step, let total, let loss, let losses, let rate, let secondsLeft, _):
       (self.step, self.total, self.rate, self.secondsLeft) = (step, total, rate, secondsLeft)
+      label = nil
       Self.add(LossPoint(step: step, value: loss), to: &meanLoss)
       for (site, value) in losses {
         Self.add(LossPoint(step: step, value: value), to: &self.losses[site, default: []])
@@ -128,6 +130,7 @@ package struct RunHistory: Equatable, Sendable {
     case .message(let text): messages.append(text)
     case .finished(let outcome, let text):
       end = RunEnd(outcome: outcome, text: text)
+      label = nil
       // Ended amid preparations, such as encoding, whose units are no steps.
       if outcome != .done, totalSteps > 0, total != totalSteps {
         (step, total) = (checkpoints.last?.step ?? 0, totalSteps)

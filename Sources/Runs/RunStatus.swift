@@ -53,6 +53,8 @@ package struct RunStatus: Equatable, Sendable {
   package var step: Int
   /// Steps in all; 0 while unknown.
   package var total: Int
+  /// What is counted instead of steps, such as `encoding images`; `nil` for steps.
+  package var label: String?
   /// Steps a second; `nil` unless the run is running and has said so.
   package var rate: Double?
   /// Estimated seconds to the end; `nil` unless the run is running and has said so.
@@ -96,6 +98,7 @@ package struct RunStatus: Equatable, Sendable {
     let isRunning = state == .running
     step = history.step
     total = history.total
+    label = history.label
     rate = isRunning ? history.rate : nil
     secondsLeft = isRunning ? history.secondsLeft : nil
     lastEventTime = history.lastEventTime
@@ -113,6 +116,9 @@ package struct RunStatus: Equatable, Sendable {
     guard let first = series.first, let last = series.last else { return nil }
     return HeldOutChange(first: first.value, last: last.value)
   }
+
+  /// How far it is: `step 5 of 60`, `encoding images 64 of 480`.
+  package var progressText: String { "\(label ?? "step") \(step) of \(total)" }
 
   /// The state in one word, with the reason of a pause that nobody asked for.
   package var stateText: String {

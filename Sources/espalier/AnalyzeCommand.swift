@@ -23,7 +23,7 @@ struct AnalyzeCommand: ParsableCommand {
 
   func run() throws {
     let files = try ModelFiles(model)
-    let hash = try files.reference().contentHash
+    let hash = try files.contentHash()
     let path = ModelAnalysis.cachePath(modelHash: hash)
     let analysis: ModelAnalysis
     if !fresh, FileManager.default.fileExists(atPath: path) {

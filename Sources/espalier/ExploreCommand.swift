@@ -21,13 +21,19 @@ struct ExploreCommand: ParsableCommand {
     guard ModelFiles.exists(model) else {
       throw ValidationError("'\(model)' is neither a command nor a model file")
     }
-    let files = try ModelFiles(model)
+    var files = try ModelFiles(model)
+    // Of a grafted model it shows the teacher, and the graft as a plan of it.
+    let graft = try files.open().plan()
+    if let graft { files = try ModelFiles(graft.model.path) }
     let reference = try files.reference()
     let document: PlanDocument
     if let plan {
       let loaded = try GraftPlan.load(path: plan)
       try naming(plan) { () throws(PlanError) in try loaded.check(against: reference) }
       document = PlanDocument(plan: loaded, path: plan)
+    } else if let graft {
+      try naming(model) { () throws(PlanError) in try graft.check(against: reference) }
+      document = PlanDocument(plan: graft)
     } else {
       document = PlanDocument(plan: GraftPlan(named: "untitled", model: reference), path: nil)
     }

@@ -23,33 +23,61 @@ struct FinetuneCommand: ParsableCommand {
       "Take the weights of a run (id, unique beginning or path) or file; may be repeated, the last one"
         + " that trained a slot wins (default: fresh operators).", valueName: "run|file"))
   var from: [String] = []
+  @Option(help: "\(DataSettings.help) (default: the plan's).") var data: String?
   @OptionGroup var launch: LaunchOptions
   @OptionGroup var runs: RunsOptions
   @OptionGroup var output: OutputOptions
 
   func run() throws {
-    let loaded = try GraftPlan.load(path: plan)
+    var loaded = try GraftPlan.load(path: plan)
+    if let data { loaded.train(on: data) }
     try loaded.check(against: try ModelFiles(loaded.model.path), file: plan)
     let before = try launch.runsBefore(root: runs.root)
-    let weights = try from.map { try Self.weights(of: $0, root: runs.root, later: before) }
+    let sources = from.isEmpty ? before.map(Source.run) : try from.map(source)
+    let weights = try sources.map { source in
+      switch source {
+      case .file(let path): path
+      // Those of a run that must be done before are found when this one begins.
+      case .run(let run): before.contains(run) ? run.id : try run.trainedWeights()
+      }
+    }
+    for case .run(let run) in sources { warnOfOtherData(run, than: loaded) }
     try launch.launch(
-      .finetune(
-        planPath: "plan.json", weights: from.isEmpty ? before.map(\.id) : weights),
-      plan: loaded, root: runs.root, output: output)
+      .finetune(planPath: "plan.json", weights: weights), plan: loaded, root: runs.root,
+      output: output)
   }
 
-  /// The absolute path of a file, or of the newest weights of a run; the id of a run that must be done
-  /// before, whose weights are found when the run begins.
-  private static func weights(
-    of name: String, root: String, later: [RunDirectory]
-  ) throws -> String {
+  /// Where weights come from.
+  private enum Source {
+    /// The absolute path of a file.
+    case file(String)
+    case run(RunDirectory)
+  }
+
+  /// What a value of `--from` names.
+  private func source(_ name: String) throws -> Source {
     var isDirectory: ObjCBool = false
-    if FileManager.default.fileExists(atPath: name, isDirectory: &isDirectory),
-      !isDirectory.boolValue
-    {
-      return URL(fileURLWithPath: name).standardizedFileURL.path
+    let exists = FileManager.default.fileExists(atPath: name, isDirectory: &isDirectory)
+    if exists, !isDirectory.boolValue {
+      return .file(URL(fileURLWithPath: name).standardizedFileURL.path)
     }
-    let run = try RunSelection.find(name, root: root)
-    return later.contains(run) ? run.id : try run.trainedWeights()
+    let isRun = !name.contains("/") && !RunSelection.matches(of: name, root: runs.root).isEmpty
+    guard exists || isRun else {
+      throw RunError(
+        "--from: '\(name)' is neither a file nor a run in \(runs.root); give the path of a checkpoint,"
+          + " or a run that 'espalier runs' lists")
+    }
+    return .run(try RunSelection.find(name, root: runs.root))
+  }
+
+  /// Says when operators were trained on other data than the plan has.
+  private func warnOfOtherData(_ run: RunDirectory, than plan: GraftPlan) {
+    guard let trained = try? GraftPlan.load(path: run.planPath),
+      trained.data?.path != plan.data?.path
+    else { return }
+    func name(_ data: DataSettings?) -> String { data?.path ?? "the procedural images" }
+    printToStandardError(
+      "espalier: warning: \(run.path) was trained on \(name(trained.data)), this run takes"
+        + " \(name(plan.data)); --data \(trained.data?.path ?? "shapes") takes the same\n")
   }
 }

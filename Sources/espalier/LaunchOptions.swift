@@ -16,7 +16,8 @@ struct LaunchOptions: ParsableArguments {
       "Begin only when this run is done (implies --queue); may be repeated.", valueName: "run"))
   var after: [String] = []
   @Option(
-    help: "Save a checkpoint and stop as failed after this time of the worker (such as 90m or 2h).")
+    help: "Save a checkpoint and stop as failed after this time of the worker (such as 90m or 2h).",
+    transform: TimeSpan.init(text:))
   var timeout: TimeSpan?
   @Option(
     help: .init(

@@ -1,5 +1,12 @@
 import Foundation
 
+/// The columns of the terminal that standard output goes to; nil for a file or a pipe.
+func terminalColumns() -> Int? {
+  var size = winsize()
+  guard ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return nil }
+  return Int(size.ws_col)
+}
+
 /// Progress on standard error: one line that rewrites itself on a terminal, plain lines otherwise.
 final class ProgressLine {
   private let isTerminal = isatty(STDERR_FILENO) == 1

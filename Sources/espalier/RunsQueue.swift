@@ -70,8 +70,10 @@ extension RunsCommand {
     @Flag(help: "Remove runs that have failed.") var failed = false
     @Flag(help: "Remove runs that were cancelled.") var cancelled = false
     @Flag(help: "Remove runs whose worker died.") var lost = false
-    @Option(help: "Only those whose last event is older than this (such as 7d).") var olderThan:
-      TimeSpan?
+    @Option(
+      help: "Only those whose last event is older than this (such as 7d).",
+      transform: TimeSpan.init(text:))
+    var olderThan: TimeSpan?
     @Flag(help: "Say what would be removed, and remove nothing.") var dryRun = false
     @OptionGroup var runs: RunsOptions
     @OptionGroup var output: OutputOptions

@@ -75,8 +75,10 @@ extension RunsCommand {
       abstract: "Ask a run to save a checkpoint and stop; kill it when asked a second time.")
     @OptionGroup var selection: RunSelection
     @Flag(help: "Kill it at once; what came after its last checkpoint is lost.") var hard = false
-    @Option(help: "Kill it if it has not stopped after this time (such as 30s).") var grace:
-      TimeSpan?
+    @Option(
+      help: "Kill it if it has not stopped after this time (such as 30s).",
+      transform: TimeSpan.init(text:))
+    var grace: TimeSpan?
     @OptionGroup var output: OutputOptions
 
     func run() throws {
@@ -112,14 +114,19 @@ extension RunsCommand {
 }
 
 /// A time such as `90s`, `30m`, `2h` or `7d`.
-struct TimeSpan: ExpressibleByArgument {
+struct TimeSpan {
   let seconds: Double
 
-  init?(argument: String) {
+  /// Reads an option's value.
+  init(text: String) throws(ValidationError) {
     let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
-    guard let unit = argument.last.flatMap({ units[$0] }),
-      let number = Double(argument.dropLast()), number.isFinite, number >= 0
-    else { return nil }
+    guard let unit = text.last.flatMap({ units[$0] }),
+      let number = Double(text.dropLast()), number.isFinite, number >= 0
+    else {
+      throw ValidationError(
+        "expected a duration such as 90m: a number and s, m, h or d (seconds, minutes, hours, days)"
+      )
+    }
     seconds = number * unit
   }
 }
@@ -135,6 +142,11 @@ extension RunDirectory {
   /// The living worker.
   fileprivate func requireWorker() throws -> ProcessIdentity {
     guard let worker = worker(), worker.isAlive else {
+      if status().state == .queued, (try? request())?.queue != nil {
+        throw RunError(
+          "\(path): waits in the queue and has no worker yet; 'espalier runs cancel \(id)' takes it"
+            + " out, 'espalier runs priority \(id) -- -1' lets others go first")
+      }
       throw RunError(
         "\(path): is \(status().state.name), expected a running one; 'espalier runs' lists them")
     }

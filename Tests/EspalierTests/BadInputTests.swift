@@ -55,6 +55,37 @@ import Testing
       mentions: ["model.safetensors: no 'autoencoder.safetensors' beside it"])
   }
 
+  /// A graft is looked at as it is, but grafted no further.
+  @Test func graftsAreNotGrafted() throws {
+    let scratch = try Scratch()
+    try scratch.tinyPlan()
+    let convert = try scratch.espalier(
+      "convert", "model.safetensors", "--plan", "plan.json", "--to", "graft.safetensors")
+    #expect(convert.code == 0, "\(convert.complaint)")
+    for command in [
+      ["plan", "new", "p.json", "--model", "graft.safetensors"],
+      ["sample", "graft.safetensors", "--plan", "plan.json", "--output", "x.png"],
+    ] {
+      try scratch.expectRefusal(
+        command,
+        mentions: [
+          "graft.safetensors: expected a pretrained model, found a graft of",
+          "make one plan of all changes for \(scratch.path)/model.safetensors",
+        ])
+    }
+    // The explorer shows it as a plan of its teacher.
+    try scratch.expectRefusal(
+      ["explore", "graft.safetensors"], mentions: ["needs a terminal"],
+      environment: ["TERM": "xterm"])
+    for command in [
+      ["sample", "graft.safetensors", "--npz", "x.npz", "--count", "1", "--steps", "1"],
+      ["analyze", "graft.safetensors", "--samples", "1"],
+    ] {
+      let outcome = try scratch.run(command)
+      #expect(outcome.code == 0, "\(outcome.complaint)")
+    }
+  }
+
   @Test func impossibleNumbers() throws {
     let scratch = try Scratch()
     let model = try scratch.tinyModel()
@@ -86,7 +117,7 @@ import Testing
     let scratch = try Scratch()
     for verb in ["show", "follow", "pause", "resume", "cancel"] {
       try scratch.expectRefusal(
-        ["runs", verb, "nope"], mentions: [scratch.runs, "no run begins with 'nope'"])
+        ["runs", verb, "nope"], mentions: [scratch.runs, "no run begins or ends with 'nope'"])
       try scratch.expectRefusal(["runs", verb, "./nope"], mentions: ["nope", "no run"])
     }
     try scratch.expectRefusal(["parity", "nowhere"], code: 2, mentions: ["nowhere"])

@@ -38,6 +38,9 @@ import Testing
     let scratch = try Scratch()
     try scratch.tinyPlan(steps: 2)
     let data = try images(scratch, classes: ["0", "3", "9"], damaged: 2)
+    for stray in ["0/x.webp", "outside.png"] {
+      try scratch.put("x", "\(data)/\(stray)")
+    }
     func distil() throws -> (RunDirectory, [UInt8]) {
       let outcome = try scratch.espalier("distill", "plan.json", "--data", data, "--json")
       try #require(outcome.code == 0, "\(outcome.complaint)")
@@ -47,10 +50,16 @@ import Testing
       return (run, [UInt8](operators))
     }
     let (run, operators) = try distil()
-    #expect(messages(run).contains("2 images cannot be read and are left out, see skipped.txt"))
+    #expect(
+      messages(run).contains("4 files cannot be used as images and are left out, see skipped.txt"))
     let list = try String(contentsOfFile: "\(run.path)/skipped.txt", encoding: .utf8)
     let lines = list.split(separator: "\n")
-    #expect(lines.count == 2 && lines.allSatisfy { $0.contains("is neither a PNG nor a JPEG") })
+    #expect(lines.prefix(2).allSatisfy { $0.contains("is neither a PNG nor a JPEG") })
+    #expect(
+      lines.dropFirst(2) == [
+        "\(scratch.path)/images/0/x.webp: its ending is not that of a PNG or JPEG file",
+        "\(scratch.path)/images/outside.png: lies in no class folder",
+      ])
 
     // Again from the cache, which tells of the damaged ones all the same.
     let cache = "\(scratch.path)/cache/espalier"

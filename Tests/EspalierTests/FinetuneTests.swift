@@ -25,6 +25,7 @@ import Testing
     let outcome = try scratch.espalier(
       "finetune", "plan.json", "--from", String(distilled.id.prefix(20)), "--json")
     let second: RunSummary = try outcome.json()
+    #expect(!outcome.complaint.contains("warning"))
     #expect(outcome.code == 0 && second.state == "done" && second.step == 30)
     #expect(second.heldOut.isEmpty)
     let change = (try #require(second.meanHeldOutFirst), try #require(second.meanHeldOutLast))
@@ -113,12 +114,35 @@ import Testing
     #expect(history(run).meanLoss.last == history(undisturbed).meanLoss.last)
   }
 
+  /// Both stages take their data alike; operators of other data are warned of.
+  @Test func dataOfTheCommandLine() throws {
+    let scratch = try Scratch()
+    try scratch.tinyPlan(steps: 2)
+    let data = try scratch.tinyLatents().path
+    let first: RunSummary = try scratch.espalier(
+      "distill", "plan.json", "--data", data, "--json"
+    ).json()
+    let same = try scratch.espalier(
+      "finetune", "plan.json", "--from", first.run, "--data", data, "--detach")
+    #expect(same.code == 0 && same.complaint.isEmpty, "\(same.complaint)")
+    let run = try RunDirectory.open(same.output.trimmingCharacters(in: .whitespacesAndNewlines))
+    #expect(try GraftPlan.load(path: run.planPath).data?.path == data)
+    let other = try scratch.espalier("finetune", "plan.json", "--from", first.run, "--queue")
+    #expect(
+      other.complaint == "espalier: warning: \(first.run) was trained on \(data), this run takes"
+        + " the procedural images; --data \(data) takes the same\n")
+    for id in [run.id, try RunDirectory.open(other.output.split(separator: "\n").joined()).id] {
+      #expect(try scratch.espalier("runs", "wait", id).code == 0)
+    }
+  }
+
   @Test func refusals() throws {
     let scratch = try Scratch()
     try scratch.tinyPlan()
     try scratch.put("{}", "notes.txt")
     try scratch.expectRefusal(
-      ["finetune", "plan.json", "--from", "nothing"], mentions: ["no run begins with 'nothing'"])
+      ["finetune", "plan.json", "--from", "nothing"],
+      mentions: ["'nothing' is neither a file nor a run in \(scratch.runs)"])
     try scratch.expectRefusal(
       ["finetune", "model.safetensors"], mentions: ["model.safetensors", "not valid JSON"])
     let text = try scratch.text("plan.json")

@@ -77,7 +77,18 @@ import Testing
     let begins = try [raised, high, low].map { try #require($0.history().startedAt) }
     #expect(begins == begins.sorted())
     #expect(
-      try row(blocked, scratch).waitsFor == "\(busy.id), which must be done before, is cancelled")
+      try row(blocked, scratch).waitsFor
+        == "\(busy.id), which must be done before, is cancelled; 'espalier runs retry \(busy.id)'"
+        + " takes that one up again")
+    struct Shown: Decodable { let queuePosition: Int, waitsFor: String }
+    let shown: Shown = try scratch.espalier("runs", "show", blocked.id, "--json").json()
+    #expect(shown.queuePosition == 1 && shown.waitsFor.contains("runs retry"))
+    try wait(for: "the runner's end") { QueueRunner.current(root: scratch.runs) == nil }
+    for verb in ["pause", "resume"] {
+      try scratch.expectRefusal(
+        ["runs", verb, blocked.id],
+        mentions: ["waits in the queue", "'espalier runs cancel \(blocked.id)' takes it out"])
+    }
 
     // What a waiting run needs stays; the rest goes.
     struct Cleaned: Decodable { let removed: [String], bytes: Int }
@@ -153,5 +164,28 @@ import Testing
     #expect(history.end?.text.contains("its time was up at step \(history.step)") == true)
     #expect(history.end?.text.contains("'espalier runs retry \(run.id)'") == true)
     #expect(history.checkpoints.last?.step == history.step)
+
+    // Why it failed is told by every command.
+    struct Shown: Decodable {
+      let state: String, ending: String?, loss: Double?, checkpoint: String?
+    }
+    let shown: Shown = try scratch.espalier("runs", "show", run.shortID, "--json").json()
+    #expect(shown.state == "failed" && shown.ending == history.end?.text)
+    #expect(shown.loss == history.meanLoss.last?.value && shown.checkpoint == run.latestPath)
+    let followed = try scratch.espalier("runs", "follow", run.id, "--json")
+    #expect(try followed.code == 1 && followed.json(Shown.self).ending == shown.ending)
+    #expect(try scratch.espalier("runs").output.contains("(\(try #require(shown.ending)))"))
+  }
+
+  @Test func durations() throws {
+    let scratch = try Scratch()
+    for (arguments, option) in [
+      (["distill", "plan.json", "--timeout", "5"], "--timeout"),
+      (["runs", "cancel", "x", "--grace", "1h30m"], "--grace"),
+      (["runs", "clean", "--done", "--older-than", "week"], "--older-than"),
+    ] {
+      try scratch.expectRefusal(
+        arguments, code: 2, mentions: [option, "expected a duration such as 90m"])
+    }
   }
 }

@@ -102,7 +102,8 @@ import Testing
       modelHash: "0")
     let other = try RunDirectory.create(root: scratch.runs, job: request)
     try scratch.expectRefusal(
-      ["report", "nothing", "--output", "page.html"], mentions: ["no run begins with 'nothing'"])
+      ["report", "nothing", "--output", "page.html"],
+      mentions: ["no run begins or ends with 'nothing'"])
     try scratch.expectRefusal(
       ["report", other.path, "--output", "page.html"], mentions: ["trains nothing"])
     try scratch.expectRefusal(["compare", other.id], mentions: ["trains nothing"])

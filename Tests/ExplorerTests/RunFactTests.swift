@@ -34,6 +34,34 @@ import Explorer
     #expect(state.plan.stage1.steps == Stage1Settings(hiddenSize: 64).steps)
   }
 
+  /// What trains on recordings does epochs, and takes as long as their steps.
+  @Test func cachedDistillationCountsEpochs() {
+    var state = Samples.busy(Samples.small, step: 800, state: .done)
+    state.document.edit("cached") { plan in
+      plan.stage1.mode = .cached
+      (plan.stage1.samples, plan.stage1.batchSize) = (80, 8)
+    }
+    press(&state, "d")
+    type(&state, "34")
+    guard case .form(let form) = state.overlay else {
+      Issue.record("no form")
+      return
+    }
+    #expect(form.fields.map(\.key) == ["epochs", "batch_size", "learning_rate"])
+    // 340 steps at 3.4 a second.
+    #expect(ExplorerView.frame(state).text().contains("~01:40 at 3.4 steps/s"))
+    let before = state.plan.stage1
+    press(&state, .enter)
+    #expect(state.plan.stage1.epochs == 34 && state.plan.stage1.steps == before.steps)
+    #expect(state.plan.stage1.totalSteps == 340)
+  }
+
+  @Test func preparationsAreNoSteps() {
+    var state = Samples.busy(Samples.large)
+    state.runs.records[0].label = "encoding images"
+    #expect(ExplorerView.frame(state).text().contains(" encoding images 412/800"))
+  }
+
   @Test func finetuningStartsFromTheFollowedRun() {
     var state = Samples.busy(Samples.small, step: 800, state: .done)
     press(&state, "f")

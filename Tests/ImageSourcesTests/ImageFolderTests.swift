@@ -66,18 +66,36 @@ import Testing
   @Test func listsClassesAndTheirImages() throws {
     let names = [
       "owl/b.JPG", "owl/a.png", "cat/deep/c.jpeg", "cat/notes.txt", "empty/x.txt", "d.png",
+      "owl/c.jpe", "owl/d.JFIF", "owl/.hidden", "readme.txt",
     ]
     try withFolder(names) { path in
       let folder = try ImageFolder(path: path)
       #expect(folder.classes == ["cat", "owl"])
-      #expect(folder.items.map(\.name) == ["cat/deep/c.jpeg", "owl/a.png", "owl/b.JPG"])
-      #expect(folder.items.map(\.classIndex) == [0, 1, 1])
+      #expect(
+        folder.items.map(\.name) == [
+          "cat/deep/c.jpeg", "owl/a.png", "owl/b.JPG", "owl/c.jpe", "owl/d.JFIF",
+        ])
+      #expect(folder.items.map(\.classIndex) == [0, 1, 1, 1, 1])
+      #expect(
+        folder.ignored == [
+          "\(path)/cat/notes.txt: its ending is not that of a PNG or JPEG file",
+          "\(path)/d.png: lies in no class folder",
+          "\(path)/empty/x.txt: its ending is not that of a PNG or JPEG file",
+        ])
       #expect(try folder.labels(numClasses: 2, classNames: []) == [0, 1])
       #expect(try folder.labels(numClasses: 3, classNames: ["dog", "owl", "cat"]) == [2, 1])
       let other = #expect(throws: CheckpointError.self) {
         try folder.labels(numClasses: 3, classNames: [])
       }
-      #expect(other?.message.contains("has 2 class folders, the model 3 classes") == true)
+      #expect(
+        other?.message.contains(
+          "has 2 class folders, the model 3 classes, none of which is 'cat' or 'owl'") == true)
+      // A misspelt name does not make labels of the order.
+      let misspelt = #expect(throws: CheckpointError.self) {
+        try folder.labels(numClasses: 2, classNames: ["cat", "eagle"])
+      }
+      #expect(misspelt?.message.contains("none of which is 'owl'; name the folders") == true)
+      #expect(misspelt?.message.hasSuffix("or by their names, such as 'cat'") == true)
       func identity() throws -> String { try ImageFolder(path: path).identity(keptIn: path) }
       let before = try identity()
       // The same bytes written anew are the same folder, other bytes of the same number are not.

@@ -37,6 +37,10 @@ def expected_scalars(run):
             put("speed/steps_per_second", event["step"], event["rate"])
             for site, value in event["losses"].items():
                 put(f"train/{site}", event["step"], value)
+            if "learning_rate" in event:
+                put("learning_rate", event["step"], event["learning_rate"])
+            for site, value in event.get("learning_rates", {}).items():
+                put(f"learning_rate/{site}", event["step"], value)
         elif event["kind"] == "held_out":
             losses = event["losses"]
             whole = event.get("loss", sum(map(float, losses.values())) / max(1, len(losses)))

@@ -161,6 +161,20 @@ final class Scratch {
     #expect(rows[1].parameters < rows[0].parameters && rows[2].flops > rows[0].flops)
   }
 
+  /// Runs of one name are told apart by the ends of their ids, by which commands find them.
+  @Test func namesakes() throws {
+    let scratch = try Scratch()
+    let runs = try ["same", "same", "other"].map { try scratch.run(scratch.plan($0)) }
+    let rows = Comparison(runs.map { ($0, nil) }).rows
+    #expect(
+      rows.map(\.label) == [
+        "model.safetensors", "same \(runs[0].run.shortID)", "same \(runs[1].run.shortID)", "other",
+      ])
+    #expect(runs.allSatisfy { $0.run.id.hasSuffix("-\($0.run.shortID)") })
+    #expect(Comparison.cells(rows[1])[0] == rows[1].label && rows[1].name == "same")
+    #expect(Comparison([(runs[0], nil), (runs[0], nil)]).rows.last?.label == "same")
+  }
+
   @Test func table() throws {
     let scratch = try Scratch()
     let facts = try scratch.run(scratch.plan("a|b"), heldOut: 0.5)

@@ -35,6 +35,13 @@ import Testing
         nil, "after b", "c, which must be done before, is failed",
         "gone, which must be done before, is gone", "after 1",
       ])
+    #expect(
+      waiting.map(\.explanation) == [
+        nil, "after b",
+        "c, which must be done before, is failed; 'espalier runs retry c' takes that one up again",
+        "gone, which must be done before, is gone;"
+          + " 'espalier runs cancel 4' takes this one out of the queue", "after 1",
+      ])
     #expect(waiting.map(\.isBlocked) == [false, false, true, true, false])
     for state: RunState in [.cancelled, .lost] {
       let blocked = WaitingRun.list([entry("a", state), entry("b", after: ["a"])])

@@ -160,6 +160,7 @@ struct RunTail {
       loss: status.loss, rate: status.rate, secondsLeft: status.secondsLeft,
       lastEventAt: status.lastEventTime)
     record.changes = changes
+    record.label = status.label
     record.pauseReason = status.pauseReason
     return record
   }

@@ -46,28 +46,41 @@ extension Form {
 
   /// A form for the settings of activation distillation; `other` is a training that it can wait for.
   static func distillation(_ settings: Stage1Settings, beside other: RunRecord?) -> Form {
-    training(
-      .distill, beside: other, steps: settings.steps, batchSize: settings.batchSize,
-      samples: "samples in each step's teacher pass", learningRate: settings.learningRate)
+    let isCached = settings.mode == .cached
+    return training(
+      .distill, beside: other,
+      length: isCached
+        ? Field(
+          "epochs", "epochs", Double(settings.epochs), in: 1...1_000_000, isInteger: true,
+          summary: "passes over \(settings.samples) recorded samples")
+        : steps(settings.steps),
+      batchSize: settings.batchSize,
+      samples: isCached ? "samples in each step" : "samples in each step's teacher pass",
+      learningRate: settings.learningRate)
   }
 
   /// A form for the settings of finetuning; `other` is a training that it can wait for.
   static func finetuning(_ settings: Stage2Settings, beside other: RunRecord?) -> Form {
     training(
-      .finetune, beside: other, steps: settings.steps, batchSize: settings.batchSize,
+      .finetune, beside: other, length: steps(settings.steps), batchSize: settings.batchSize,
       samples: "samples in each step", learningRate: settings.learningRate)
   }
 
+  private static func steps(_ steps: Int) -> Field {
+    Field(
+      "steps", "steps", Double(steps), in: 1...1_000_000, isInteger: true,
+      summary: "optimizer steps")
+  }
+
   private static func training(
-    _ kind: RunRecord.Kind, beside other: RunRecord?, steps: Int, batchSize: Int, samples: String,
+    _ kind: RunRecord.Kind, beside other: RunRecord?, length: Field, batchSize: Int,
+    samples: String,
     learningRate: Double
   ) -> Form {
     var form = Form(
       purpose: .training(kind),
       fields: [
-        Field(
-          "steps", "steps", Double(steps), in: 1...1_000_000, isInteger: true,
-          summary: "optimizer steps"),
+        length,
         Field(
           "batch_size", "batch size", Double(batchSize), in: 1...4096, isInteger: true,
           unit: "samples", summary: samples),
@@ -104,6 +117,12 @@ extension Form {
       ])
   }
 
+  /// The numbers typed that are allowed, by the names of their fields.
+  package var values: [String: Double] {
+    Dictionary(
+      uniqueKeysWithValues: fields.compactMap { field in field.value.map { (field.key, $0) } })
+  }
+
   /// The operator as typed, or nil when a field is wrong or the form is for something else.
   package var spec: OperatorSpec? {
     guard case .configuration(let name, _) = purpose else { return nil }
@@ -113,5 +132,24 @@ extension Form {
       config[field.key] = value
     }
     return OperatorSpec(name, config)
+  }
+}
+
+extension GraftPlan {
+  /// Takes over the numbers of a training's form; what is missing stays.
+  mutating func take(_ values: [String: Double], of kind: RunRecord.Kind) {
+    func set(_ number: inout Int, _ key: String) {
+      if let value = values[key] { number = Int(value) }
+    }
+    if kind == .finetune {
+      set(&stage2.steps, "steps")
+      set(&stage2.batchSize, "batch_size")
+      stage2.learningRate = values["learning_rate"] ?? stage2.learningRate
+    } else {
+      set(&stage1.steps, "steps")
+      set(&stage1.epochs, "epochs")
+      set(&stage1.batchSize, "batch_size")
+      stage1.learningRate = values["learning_rate"] ?? stage1.learningRate
+    }
   }
 }

@@ -75,6 +75,8 @@ package struct RunRecord: Equatable, Sendable {
   package let lastEventAt: Double?
   /// What its plan changes in the model; nil where there is no plan.
   package var changes: GraftPlan.Changes?
+  /// What is counted instead of steps, such as images that are encoded; nil for steps.
+  package var label: String?
   /// Why it is paused, when nobody asked for it.
   package var pauseReason: String?
   /// Its place in the queue from 1 on; nil for a run that does not wait there.

@@ -74,8 +74,7 @@ extension AppState {
 
   private mutating func accept(_ form: Form) -> [Effect] {
     overlays.removeLast()
-    let values = Dictionary(
-      uniqueKeysWithValues: form.fields.map { ($0.key, $0.value ?? 0) })
+    let values = form.values
     switch form.purpose {
     case .configuration(_, let targets):
       if case .picker = overlay { overlays.removeLast() }

@@ -52,18 +52,7 @@ extension AppState {
     let weights =
       kind == .finetune ? (isQueued ? comingWeights : nil) ?? trainedWeights?.runID : nil
     let name = kind == .finetune ? "finetuning" : "distillation"
-    document.edit("settings of the \(name)") { plan in
-      func set(_ steps: inout Int, _ batchSize: inout Int, _ learningRate: inout Double) {
-        steps = Int(values["steps"] ?? Double(steps))
-        batchSize = Int(values["batch_size"] ?? Double(batchSize))
-        learningRate = values["learning_rate"] ?? learningRate
-      }
-      if kind == .finetune {
-        set(&plan.stage2.steps, &plan.stage2.batchSize, &plan.stage2.learningRate)
-      } else {
-        set(&plan.stage1.steps, &plan.stage1.batchSize, &plan.stage1.learningRate)
-      }
-    }
+    document.edit("settings of the \(name)") { $0.take(values, of: kind) }
     do {
       try plan.validate()
     } catch {

@@ -246,9 +246,14 @@ struct FormView {
   /// How long it takes at the rate of the followed run, if that is of the same kind.
   private func duration(of kind: RunRecord.Kind) -> [String] {
     guard state.runs.focusRecord?.kind == kind, let rate = state.runs.focus?.history.rate,
-      rate > 0, let steps = form.fields.first?.value
+      rate > 0, form.fields.first?.value != nil
     else { return [] }
-    return ["~\(Format.clock(steps / rate)) at \(Format.rate(rate)), the rate of the last run"]
+    var plan = state.plan
+    plan.take(form.values, of: kind)
+    let steps = kind == .finetune ? plan.stage2.steps : plan.stage1.totalSteps
+    return [
+      "~\(Format.clock(Double(steps) / rate)) at \(Format.rate(rate)), the rate of the last run"
+    ]
   }
 }
 

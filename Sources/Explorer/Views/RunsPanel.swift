@@ -38,7 +38,8 @@ struct RunsPanel {
       ("\(RunTable.mark(record)) ", style), (Format.clip(record.name, 16), Theme.strong),
       (" ", Theme.plain),
     ]
-    var tail: [(String, Style)] = [(" \(record.step)/\(record.total)", Theme.plain)]
+    let count = " \(record.label.map { "\($0) " } ?? "")\(record.step)/\(record.total)"
+    var tail: [(String, Style)] = [(count, Theme.plain)]
     switch record.state {
     case .running:
       if let rate = record.rate { tail.append(("  \(Format.rate(rate))", Theme.quiet)) }
@@ -46,7 +47,7 @@ struct RunsPanel {
         tail.append(("  ~\(Format.clock(left)) left", Theme.plain))
       }
       if let silence = silence(record) {
-        tail = [(" \(record.step)/\(record.total)  silent for \(silence)", Theme.warning)]
+        tail = [("\(count)  silent for \(silence)", Theme.warning)]
       }
     case .lost, .cancelled, .failed, .done:
       tail.append(("  \(record.stateName)\(ago(record))", style))
