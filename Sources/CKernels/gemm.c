@@ -169,7 +169,7 @@ CK_INLINE void blocked(matrix a, matrix b, float *c, size_t ldc, size_t m, size_
     const int adds = add || from > 0;
     for (size_t first = 0; first < m; first += height) {
       const size_t left = smaller(height, m - first);
-      const size_t tiles = left / most + 1;
+      const size_t tiles = left / most + 2;
       pack_rows(a, first, from, left, depth, most, packed);
       for (size_t j = 0; j < n; j += width) {
         const size_t columns = smaller(width, n - j);
@@ -210,6 +210,7 @@ CK_CLONES void ck_gemm_f32(const float *a, size_t lda, int transpose_a, const fl
                            int add) {
   if (m <= MOST_DOT_ROWS && !transpose_a && transpose_b)
     return dots(a, lda, b, ldb, c, ldc, m, n, k, add);
+  if (m == 0 || n == 0) return;
   const matrix left = {a, lda, transpose_a}, right = {b, ldb, transpose_b};
   if (ck_tile_rows == MAX_TILE_ROWS)
     blocked(left, right, c, ldc, m, n, k, add, MAX_TILE_ROWS, 2 * LANES);

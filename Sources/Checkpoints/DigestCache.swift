@@ -29,12 +29,17 @@ package struct DigestCache {
   ///   - directory: Where digests are kept, which is made when there are some; nil to keep none.
   ///   - smallestKept: Bytes of files from which on they are.
   package init(of folder: String, in directory: String?, smallestKept: Int = smallestKept) {
-    let absolute = URL(fileURLWithPath: folder).standardizedFileURL.path
+    let absolute = Self.absolute(folder)
     self.folder = absolute
     self.smallestKept = smallestKept
     path = directory.map {
       "\($0)/digests-\(ContentHash.sha256(Data(absolute.utf8)).prefix(24)).tsv"
     }
+  }
+
+  /// A path from the root on; ".." stays, since what it means depends on links.
+  static func absolute(_ path: String) -> String {
+    path.hasPrefix("/") ? path : "\(FileManager.default.currentDirectoryPath)/\(path)"
   }
 
   /// The digests of files, in their order.
@@ -123,7 +128,8 @@ package struct DigestCache {
       guard stat(path, &status) == 0 else { return nil }
       size = Int(status.st_size)
       let (modified, changed) = (status.st_mtim, status.st_ctim)
-      text = "\(size) \(modified.tv_sec).\(modified.tv_nsec) \(changed.tv_sec).\(changed.tv_nsec)"
+      text =
+        "\(status.st_dev) \(status.st_ino) \(size) \(modified.tv_sec).\(modified.tv_nsec) \(changed.tv_sec).\(changed.tv_nsec)"
       changedAt = TimeInterval(max(modified.tv_sec, changed.tv_sec))
     }
   }
@@ -144,7 +150,7 @@ extension ContentHash {
     paths: [String], keptIn directory: String?, progress: (Int) throws -> Void = { _ in }
   ) throws -> String {
     var digests: [String] = []
-    let absolute = paths.map { URL(fileURLWithPath: $0).standardizedFileURL.path }
+    let absolute = paths.map(DigestCache.absolute)
     // Files of one folder in a row are looked up together.
     var start = 0
     while start < absolute.count {

@@ -48,6 +48,8 @@ package final class ActivationCache {
     let identity = ContentHash.sha256(Data(description.joined(separator: "\n").utf8))
     path = "\(folder)/activations-\(identity.prefix(24))"
     try AtomicFile.makeDirectory(path)
+    // Which recordings were used last, for `makeRoom`.
+    utimes(path, nil)
     var files: [GraftSite: SafetensorsFile] = [:]
     for site in graft.plan.sites {
       // A missing, damaged or foreign file is made anew.
@@ -68,8 +70,6 @@ package final class ActivationCache {
       for site in missing { files[site] = try SafetensorsFile(path: Self.file(of: site, in: path)) }
     }
     self.files = files
-    // Which recordings were used last, for `makeRoom`.
-    utimes(path, nil)
   }
 
   private static func file(of site: GraftSite, in path: String) -> String {
@@ -90,7 +90,8 @@ package final class ActivationCache {
 
   /// Removes recordings of others, those used longest ago first, until new ones fit the budget too.
   ///
-  /// Who has them open keeps them; ones that are being made are left.
+  /// Who has them open keeps them; ones that are being made or were just taken up are left. What a
+  /// killed recording has left behind goes first.
   private static func makeRoom(
     in folder: String, for bytes: Double, budget: Double, _ own: String
   ) {
@@ -102,6 +103,13 @@ package final class ActivationCache {
       let path = "\(folder)/\(name)"
       var status = stat()
       let usedAt = stat(path, &status) == 0 ? status.st_mtim.tv_sec : 0
+      for draft in names(path) where draft.hasSuffix(".tmp") {
+        // Named by the file, the process and a random number.
+        guard let pid = draft.split(separator: ".").dropLast(2).last.flatMap({ pid_t($0) }),
+          kill(pid, 0) != 0, errno == ESRCH
+        else { continue }
+        unlink("\(path)/\(draft)")
+      }
       let size = names(path).reduce(0.0) { sum, file in
         stat("\(path)/\(file)", &status) == 0 ? sum + Double(status.st_size) : sum
       }
@@ -110,7 +118,8 @@ package final class ActivationCache {
     var total = all.reduce(bytes) { $0 + $1.size }
     for old in all.sorted(by: { $0.usedAt < $1.usedAt }) where old.path != own {
       if total <= budget { return }
-      if names(old.path).contains(where: { $0.hasSuffix(".tmp") }) { continue }
+      let isNew = old.usedAt > time(nil) - 60
+      if isNew || names(old.path).contains(where: { $0.hasSuffix(".tmp") }) { continue }
       if (try? manager.removeItem(atPath: old.path)) != nil { total -= old.size }
     }
   }
@@ -139,6 +148,7 @@ package final class ActivationCache {
         min(recordedTogether, samples - start), random: &random,
         nullClass: graft.teacher.config.numClasses,
         labelDropout: ActivationDistillation.labelDropout)
+      if let fault = dataset.fault(in: batch) { throw CheckpointError(fault) }
       let parts = MicroBatches(
         rows: batch.steps.count, size: ActivationDistillation.microBatch)
       _ = parts.map { range in

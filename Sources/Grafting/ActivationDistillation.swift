@@ -123,10 +123,15 @@ package final class ActivationDistillation {
       })
   }
 
-  /// Whether the sites give finite losses and gradients on a few held-out samples.
+  /// A held-out sample, always the same one.
+  private var witness: DiffusionBatch {
+    var random = RandomStream(seed: graft.plan.seed, name: "witness")
+    return draw(1, from: heldOut, &random)
+  }
+
+  /// Whether the sites give a finite loss and gradient on a held-out sample.
   package func isSound() -> Bool {
-    var random = RandomStream(seed: graft.plan.seed, name: "sound")
-    let batch = draw(min(Self.microBatch, heldOut.count), from: heldOut, &random)
+    let batch = witness
     let losses = lossesOfSites(0..<batch.steps.count, { pass(batch, $0, $1) }) { objective, seen in
       let tape = Tape()
       let output = self.graft.output(at: seen, on: tape)
@@ -138,10 +143,11 @@ package final class ActivationDistillation {
     return losses.values.allSatisfy(\.isFinite) && trainable.allSatisfy(\.hasFiniteGradient)
   }
 
-  /// What is wrong with the samples of the last step, with what to do about it; nil if nothing is.
+  /// What is wrong with the samples of the last step or those of `isSound`, with what to do about it;
+  /// nil if nothing is.
   package func faultInData() -> String? {
-    if let batch = lastBatch { return dataset.fault(in: batch) }
-    return cache?.fault(in: lastRows)
+    lastBatch.flatMap { dataset.fault(in: $0) } ?? cache?.fault(in: lastRows)
+      ?? heldOut.fault(in: witness, of: "held-out")
   }
 
   /// Measures the held-out losses, lowers rates that wait for a plateau, and keeps the best weights.

@@ -125,25 +125,29 @@ package final class Finetuning {
   /// Where in the model the last batch stopped being finite, by upstream name, on its way there or
   /// back; nil if it never did.
   package func firstNonFinitePlace() -> String? {
-    lastBatch.flatMap(firstNonFinitePlace)
+    lastBatch.flatMap { batch in
+      trainer.firstNonFinitePlace(batch)
+        ?? trainer.firstNonFiniteGradient(batch, microBatch: settings.microBatch)
+        .map { "the gradient of \($0)" }
+    }
   }
 
-  private func firstNonFinitePlace(_ batch: DiffusionBatch) -> String? {
-    trainer.firstNonFinitePlace(batch)
-      ?? trainer.firstNonFiniteGradient(batch, microBatch: settings.microBatch)
-      .map { "the gradient of \($0)" }
+  /// What is wrong with the samples of the last step or that of `isSound`, with what to do about it;
+  /// nil if nothing is.
+  package func faultInData() -> String? {
+    lastBatch.flatMap { dataset.fault(in: $0) } ?? heldOut.fault(in: witness, of: "held-out")
   }
 
-  /// What is wrong with the samples of the last step, with what to do about it; nil if nothing is.
-  package func faultInData() -> String? { lastBatch.flatMap(dataset.fault) }
+  /// A held-out sample, always the same one.
+  private var witness: DiffusionBatch {
+    var random = RandomStream(seed: plan.seed, name: "witness")
+    return heldOut.batch(
+      1, random: &random, nullClass: model.config.numClasses, labelDropout: 0)
+  }
 
-  /// Whether losses and gradients of a few held-out samples are finite.
+  /// Whether the gradient of a held-out sample, and with it all on the way there, is finite.
   package func isSound() -> Bool {
-    var random = RandomStream(seed: plan.seed, name: "sound")
-    let batch = heldOut.batch(
-      min(settings.microBatch, heldOut.count), random: &random, nullClass: model.config.numClasses,
-      labelDropout: 0)
-    return firstNonFinitePlace(batch) == nil
+    trainer.firstNonFiniteGradient(witness, microBatch: 1) == nil
   }
 
   /// Writes the model with its averaged weights, additions merged, and the plan in the metadata.

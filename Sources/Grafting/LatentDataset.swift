@@ -181,10 +181,15 @@ package struct LatentDataset {
   }
 
   /// Which sample of a batch is not finite, with what to do about it; nil if all are.
-  package func fault(in batch: DiffusionBatch) -> String? {
+  ///
+  /// - Parameters:
+  ///   - batch: A batch of this data set.
+  ///   - name: What the data set is.
+  /// - Returns: A sentence for people.
+  package func fault(in batch: DiffusionBatch, of name: String = "training") -> String? {
     for (row, index) in batch.samples.enumerated()
     where !batch.latents.rows(row..<(row + 1)).isFinite {
-      return "sample \(places?[index] ?? index) of the training data holds values that are not"
+      return "sample \(places?[index] ?? index) of the \(name) data holds values that are not"
         + " finite; correct or remove it and start a new run"
     }
     return nil

@@ -25,8 +25,9 @@ extension RunDirectory {
         "\(path): is \(state.name), expected one that was cancelled, failed or lost;"
           + " 'espalier runs' lists them")
     }
-    if let step { try goBack(to: step) }
+    if let step { try requireKept(step) }
     if let change { try self.change(rate: change) }
+    if let step { try goBack(to: step) }
     var request = try request()
     if request.queue != nil {
       // It begins at once from now on.
@@ -35,8 +36,7 @@ extension RunDirectory {
     }
   }
 
-  /// Makes an earlier checkpoint the latest.
-  private func goBack(to step: Int) throws {
+  private func requireKept(_ step: Int) throws {
     guard keptSteps.contains(step) else {
       let list = keptSteps.map(String.init).joined(separator: ", ")
       throw RunError(
@@ -44,6 +44,10 @@ extension RunDirectory {
           + (list.isEmpty ? " none but the latest (\"keep_last\" keeps more)" : " one of \(list)")
           + "; leave out --step to go on from the latest")
     }
+  }
+
+  /// Makes an earlier checkpoint the latest.
+  private func goBack(to step: Int) throws {
     let draft = "\(checkpointsPath)/.latest.tmp"
     try AtomicFile.link(checkpointPath(ofStep: step), as: draft)
     guard rename(draft, latestPath) == 0 else {

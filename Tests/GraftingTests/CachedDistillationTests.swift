@@ -78,6 +78,15 @@ final class CachedDistillationTests {
     plan.stage1.cacheGB = 1.5e-4
     _ = try distillation(plan)
     let first = try recordings()
+    // Just used, so it stays beside the next; then it goes, and so does what a killed one left.
+    _ = try distillation(plan, data: 3)
+    #expect(try recordings().count == 4)
+    for name in try FileManager.default.contentsOfDirectory(atPath: folder) {
+      let path = "\(folder)/\(name)"
+      try Data().write(to: URL(filePath: "\(path)/.0.mlp.safetensors.4194303.x1.tmp"))
+      try FileManager.default.setAttributes(
+        [.modificationDate: Date.distantPast], ofItemAtPath: path)
+    }
     _ = try distillation(plan, data: 2)
     let second = try recordings()
     #expect(first.count == 2 && second.count == 2)
@@ -121,11 +130,25 @@ final class CachedDistillationTests {
     #expect(sample.map { $0 % 2 } == 1 && fault.contains("correct or remove it"))
     #expect(!streaming.isSound())
 
-    let cached = try ActivationDistillation(
-      graft: run.graft, dataset: odd, heldOut: good,
-      cache: try ActivationCache(graft: run.graft, dataset: odd, folder: folder))
-    _ = cached.trainStep()
-    #expect(cached.faultInData()?.contains(".safetensors: holds values that are not") == true)
+    let refusal = #expect(throws: CheckpointError.self) {
+      try ActivationCache(graft: run.graft, dataset: odd, folder: folder)
+    }
+    #expect(refusal?.message.contains("of the training data holds values that are not") == true)
+    let held = try ActivationDistillation(
+      graft: try Graft(fresh: plan, teacher: try TinyModel.make()), dataset: good, heldOut: odd)
+    _ = held.trainStep()
+    #expect(!held.isSound())
+    #expect(held.faultInData()?.contains("of the held-out data holds values that are not") == true)
+
+    // A recording that was damaged afterwards.
+    let name = try #require(try recordings().keys.first { $0.hasSuffix("0.mlp.safetensors") })
+    let path = "\(folder)/\(name)"
+    var bytes = try Data(contentsOf: URL(filePath: path))
+    for index in bytes.count / 4..<bytes.count { bytes[index] = 0xff }
+    try bytes.write(to: URL(filePath: path))
+    let damaged = try distillation(self.plan())
+    _ = damaged.trainStep()
+    #expect(damaged.faultInData()?.hasPrefix("\(path): holds values that are not") == true)
   }
 
   private func parameters(_ run: ActivationDistillation) -> [[Float]] {

@@ -304,6 +304,21 @@ struct FinetuningTests {
     #expect(!report.loss.isFinite && !report.gradientNorm.isFinite)
     #expect(run.firstNonFinitePlace() == "x_embedder.out")
     #expect(values(run) == before)
+    #expect(run.faultInData()?.contains("sample 0 of the training data") == true)
+  }
+
+  /// The loss may still be finite where the way back is not.
+  @Test func spoiltWeightsAreNoSoundModel() throws {
+    let run = try finetuning(plan())
+    #expect(run.isSound() && run.isSound())
+    let before = run.heldOutLoss()
+    let weight = try #require(run.model.parameters.first { $0.name == "final_layer.linear.weight" })
+    let good = weight.value.copied()
+    for element in 0..<weight.value.count { weight.value[element] = 1e30 }
+    weight.noteChange()
+    #expect(!run.isSound())
+    weight.assign(good)
+    #expect(run.isSound() && run.heldOutLoss() == before)
   }
 
   @Test func refusals() throws {

@@ -129,6 +129,8 @@ import Testing
       try run.append(Event(.finished(outcome: .failed, text: message)))
       let wrong = #expect(throws: RunError.self) { try run.prepareRetry(step: 4) }
       #expect(wrong?.message.contains("keeps no checkpoint of step 4, expected one of 3") == true)
+      #expect(throws: (any Error).self) { try run.prepareRetry(.rate(5), step: 3) }
+      #expect(try String(contentsOfFile: run.latestPath, encoding: .utf8) == "6")
       try run.prepareRetry(step: 3)
       #expect(try String(contentsOfFile: run.latestPath, encoding: .utf8) == "3")
       try train(Counter(), in: run, checkpoints: policy)
