@@ -34,6 +34,12 @@ import Explorer
     let text = "#!/bin/sh\nrun=$2\nevents=$run/events.jsonl\n" + body
     try Data(text.utf8).write(to: URL(filePath: path))
     try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: path)
+    // A process that another test starts meanwhile may hold the file open for writing for a moment, and
+    // the kernel runs no such file; it gives a read lease on it as soon as nobody does.
+    let (setLease, readLease): (Int32, Int32) = (1024, 0)
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    defer { close(descriptor) }
+    while fcntl(descriptor, setLease, readLease) != 0, errno == EAGAIN { usleep(1000) }
     return path
   }
 
