@@ -8,10 +8,22 @@ final class PackedWeight: @unchecked Sendable {
   private var version = 0
   private var forward, backward: PackedFactor?
 
+  /// Whether nothing but the forward factor is left of the weight.
+  private var isSealed = false
+
+  /// Makes the forward factor of a weight that is about to be given up, whose next version is `version`.
+  func seal(_ weight: Tensor, version: Int) {
+    factor(of: weight, version: version, isBackward: false).prepare(.floats(weight.pointer))
+    lock.lock()
+    defer { lock.unlock() }
+    isSealed = true
+  }
+
   /// Forgets the factors.
   func clear() {
     lock.lock()
     defer { lock.unlock() }
+    precondition(!isSealed, "a weight kept for inference in bfloat16 has no other values")
     (forward, backward) = (nil, nil)
   }
 
@@ -19,6 +31,9 @@ final class PackedWeight: @unchecked Sendable {
   func factor(of weight: Tensor, version: Int, isBackward: Bool) -> PackedFactor {
     lock.lock()
     defer { lock.unlock() }
+    precondition(
+      !isSealed || (version == self.version && !isBackward),
+      "a weight kept for inference was trained")
     if version != self.version { (forward, backward) = (nil, nil) }
     self.version = version
     let (outputs, inputs) = (weight.shape[0], weight.shape[1])
@@ -38,6 +53,13 @@ extension Parameter {
   func factor(isBackward: Bool) -> PackedFactor {
     packed.factor(of: value, version: version, isBackward: isBackward)
   }
+
+  /// Keeps nothing of the weight but what products in bfloat16 read.
+  fileprivate func seal() {
+    precision = .bfloat16
+    packed.seal(value, version: version + 1)
+    value = .forbidden(value.shape)
+  }
 }
 
 extension Sequence<Parameter> {
@@ -52,5 +74,14 @@ extension Sequence<Parameter> {
     for parameter in self where parameter.value.shape.count == 2 {
       parameter.precision = parameter.value.count >= smallest ? precision : .float32
     }
+  }
+
+  /// Chooses what linear layers multiply their weights in, for inference alone: of those in bfloat16
+  /// nothing else is kept, so that they take half the memory.
+  ///
+  /// - Parameter precision: The number format of the factors.
+  package func useForInference(_ precision: Precision) {
+    use(precision)
+    for parameter in self where parameter.precision == .bfloat16 { parameter.seal() }
   }
 }

@@ -9,27 +9,26 @@ package struct Value {
     case parameter(Parameter)
   }
 
-  package let tensor: Tensor
+  package let activation: Activation
   fileprivate let origin: Origin
 
   /// Wraps a tensor that needs no gradient.
-  package init(constant tensor: Tensor) {
-    self.tensor = tensor
-    origin = .constant
-  }
+  package init(constant tensor: Tensor) { self.init(.floats(tensor), .constant) }
 
-  fileprivate init(_ tensor: Tensor, _ origin: Origin) {
-    self.tensor = tensor
+  fileprivate init(_ activation: Activation, _ origin: Origin) {
+    self.activation = activation
     self.origin = origin
   }
 
   /// Wraps a parameter.
   package init(_ parameter: Parameter) {
-    tensor = parameter.value
-    origin = .parameter(parameter)
+    self.init(.floats(parameter.value), .parameter(parameter))
   }
 
-  package var shape: [Int] { tensor.shape }
+  package var shape: [Int] { activation.shape }
+
+  /// The values in float32; made anew at every access where they are rounded.
+  package var tensor: Tensor { activation.floats }
 
   fileprivate var needsGradient: Bool {
     switch origin {
@@ -40,11 +39,25 @@ package struct Value {
   }
 }
 
-/// A fused operation with its own backward pass.
+/// A fused operation with its own backward pass, some of whose activations may be in bfloat16.
 ///
 /// `backward` has no default and no gradient-free twin: inference is running on a tape that does not
-/// record.
-package protocol DifferentiableOp {
+/// record. Gradients are float32.
+package protocol MixedPrecisionOp {
+  /// What the backward pass needs besides inputs and output.
+  associatedtype Saved
+
+  /// Computes the output.
+  func forward(_ inputs: [Activation]) -> (output: Activation, saved: Saved)
+
+  /// Adds the gradient of every input that needs one to `sink`.
+  func backward(
+    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Saved,
+    into sink: GradientSink)
+}
+
+/// A fused operation on float32 with its own backward pass.
+package protocol DifferentiableOp: MixedPrecisionOp {
   /// What the backward pass needs besides inputs and output.
   associatedtype Saved
 
@@ -54,6 +67,21 @@ package protocol DifferentiableOp {
   /// Adds the gradient of every input that needs one to `sink`.
   func backward(
     _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Saved, into sink: GradientSink)
+}
+
+extension DifferentiableOp {
+  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Saved) {
+    let (output, saved) = forward(inputs.map(\.floats))
+    return (.floats(output), saved)
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Saved,
+    into sink: GradientSink
+  ) {
+    backward(
+      gradOutput, inputs: inputs.map(\.floats), output: output.floats, saved: saved, into: sink)
+  }
 }
 
 /// Receives the input gradients of one operation: the first contribution is stored, later ones are
@@ -121,6 +149,8 @@ package final class Tape {
 
   private let recording: Bool
   private let recomputing: Bool
+  /// Whether what is run will be run once more on a tape that records.
+  private let rehearsing: Bool
   fileprivate let store: GradientStore?
   private var entries: [Entry] = []
   fileprivate var gradients: [Tensor?] = []
@@ -133,26 +163,33 @@ package final class Tape {
   ///   - recording: A tape that does not record serves inference and keeps no activation alive.
   ///   - store: Receives the gradients of parameters; nil leaves them in the parameters themselves.
   ///   - recomputing: Keeps nothing of a segment but its inputs and runs it again on the way back.
-  package init(
+  package convenience init(
     recording: Bool = true, gradients store: GradientStore? = nil, recomputing: Bool = false
+  ) {
+    self.init(recording, store, recomputing: recomputing, rehearsing: false)
+  }
+
+  private init(
+    _ recording: Bool, _ store: GradientStore?, recomputing: Bool, rehearsing: Bool
   ) {
     self.recording = recording
     self.recomputing = recomputing
+    self.rehearsing = rehearsing
     self.store = store
   }
 
-  /// Whether nothing is recorded.
-  var isSilent: Bool { !recording }
+  /// Whether nothing will be walked back, so that operations may be fused that could not be.
+  var isForInference: Bool { !recording && !rehearsing }
 
   /// Runs an operation and records it if any input needs a gradient.
-  package func apply(_ op: some DifferentiableOp, _ inputs: Value...) -> Value {
-    let tensors = inputs.map(\.tensor)
-    let (output, saved) = op.forward(tensors)
-    guard inputs.contains(where: \.needsGradient) else { return Value(constant: output) }
+  package func apply(_ op: some MixedPrecisionOp, _ inputs: Value...) -> Value {
+    let activations = inputs.map(\.activation)
+    let (output, saved) = op.forward(activations)
+    guard inputs.contains(where: \.needsGradient) else { return Value(output, .constant) }
     meetsGradients = true
-    guard recording else { return Value(constant: output) }
+    guard recording else { return Value(output, .constant) }
     return record(output, inputs) { gradOutput, sink in
-      op.backward(gradOutput, inputs: tensors, output: output, saved: saved, into: sink)
+      op.backward(gradOutput, inputs: activations, output: output, saved: saved, into: sink)
     }
   }
 
@@ -166,9 +203,9 @@ package final class Tape {
   /// - Returns: What `body` returns.
   package func segment(_ body: @escaping (Tape) -> Value) -> Value {
     guard recording, recomputing else { return body(self) }
-    let silent = Tape(recording: false)
-    let output = body(silent).tensor
-    guard silent.meetsGradients else { return Value(constant: output) }
+    let silent = Tape(false, nil, recomputing: false, rehearsing: true)
+    let output = body(silent).activation
+    guard silent.meetsGradients else { return Value(output, .constant) }
     return record(output, []) { gradOutput, sink in
       let again = body(sink.tape)
       GradientSink(tape: sink.tape, inputs: [again]).pass(0, gradOutput)
@@ -176,10 +213,10 @@ package final class Tape {
   }
 
   /// Marks a tensor whose gradient is wanted after `backward` (see `gradient(of:)`).
-  package func leaf(_ tensor: Tensor) -> Value { record(tensor, [], backward: nil) }
+  package func leaf(_ tensor: Tensor) -> Value { record(.floats(tensor), [], backward: nil) }
 
   private func record(
-    _ output: Tensor, _ inputs: [Value], backward: ((Tensor, GradientSink) -> Void)?
+    _ output: Activation, _ inputs: [Value], backward: ((Tensor, GradientSink) -> Void)?
   ) -> Value {
     entries.append(Entry(inputs: inputs, backward: backward))
     gradients.append(nil)
@@ -199,7 +236,8 @@ package final class Tape {
   ///   shape; outputs that need no gradient are skipped.
   package func backward(_ seeds: [(Value, Tensor)]) {
     for (value, gradient) in seeds {
-      precondition(value.tensor.count == gradient.count, "backward: seed of another shape")
+      precondition(
+        value.shape.reduce(1, *) == gradient.count, "backward: seed of another shape")
       let sink = GradientSink(tape: self, inputs: [value])
       sink.pass(0, gradient.copied())
     }

@@ -71,3 +71,23 @@ CK_INLINE float ck_sigmoid(float x) { return 1.0f / (1.0f + ck_exp(-x)); }
 #define GELU_B 0.07135481282553173f /* 2 sqrt(2/pi) 0.044715 */
 
 CK_INLINE float ck_gelu(float x) { return x * ck_sigmoid(x * (GELU_A + GELU_B * x * x)); }
+
+CK_INLINE float ck_gelu_slope(float x) {
+  float s = ck_sigmoid(x * (GELU_A + GELU_B * x * x));
+  return s + x * s * (1.0f - s) * (GELU_A + 3.0f * GELU_B * x * x);
+}
+
+/* The bits of x rounded to 16, ties to even; those of a NaN are cut off and kept a NaN. */
+CK_INLINE uint32_t ck_bfloat16_bits(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  uint32_t up = bits + 0x7fff + (bits >> 16 & 1);
+  return ((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : up) >> 16;
+}
+
+CK_INLINE float ck_from_bfloat16(uint16_t x) {
+  uint32_t bits = (uint32_t)x << 16;
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}

@@ -11,12 +11,7 @@ CK_CLONES void ck_gelu_backward_f32(const float *restrict x, const float *restri
                                     float *restrict dx, size_t count, int accumulate) {
   float keep = accumulate ? 1.0f : 0.0f;
   if (!accumulate) memset(dx, 0, count * sizeof *dx);
-  for (size_t i = 0; i < count; i++) {
-    float v = x[i];
-    float s = ck_sigmoid(v * (GELU_A + GELU_B * v * v));
-    float d = s + v * s * (1.0f - s) * (GELU_A + 3.0f * GELU_B * v * v);
-    dx[i] = keep * dx[i] + dy[i] * d;
-  }
+  for (size_t i = 0; i < count; i++) dx[i] = keep * dx[i] + dy[i] * ck_gelu_slope(x[i]);
 }
 
 CK_CLONES void ck_silu_forward_f32(const float *restrict x, float *restrict y, size_t count) {
@@ -39,11 +34,6 @@ CK_CLONES void ck_add_f32(float *restrict y, const float *restrict x, size_t cou
 
 CK_CLONES void ck_axpy_f32(float *restrict y, float a, const float *restrict x, size_t count) {
   for (size_t i = 0; i < count; i++) y[i] += a * x[i];
-}
-
-CK_CLONES void ck_multiply_add_f32(float *restrict y, const float *restrict a,
-                                   const float *restrict b, size_t count) {
-  for (size_t i = 0; i < count; i++) y[i] += a[i] * b[i];
 }
 
 CK_CLONES void ck_scale_f32(float *y, float a, size_t count) {

@@ -70,34 +70,58 @@ static description_ref queried(const od_product *p, dnnl_query_t what) {
   return dnnl_primitive_desc_query_md(p->chosen, what, 0);
 }
 
-static dnnl_data_type_t type_of(const od_shape *shape) {
-  return shape->type == OD_BF16 ? dnnl_bf16 : dnnl_f32;
+static dnnl_data_type_t name_of(od_type type) { return type == OD_BF16 ? dnnl_bf16 : dnnl_f32; }
+
+/* What is done to a product before it is stored. */
+static int append_operations(dnnl_post_ops_t list, const od_shape *s) {
+#if DNNL_VERSION_MAJOR >= 3
+  return (!s->adds || dnnl_post_ops_append_sum(list, 1, 0, dnnl_data_type_undef) == dnnl_success) &&
+         (!s->gelu ||
+          dnnl_post_ops_append_eltwise(list, dnnl_eltwise_gelu_tanh, 0, 0) == dnnl_success);
+#else
+  return (!s->adds || dnnl_post_ops_append_sum(list, 1) == dnnl_success) &&
+         (!s->gelu ||
+          dnnl_post_ops_append_eltwise(list, 1, dnnl_eltwise_gelu_tanh, 0, 0) == dnnl_success);
+#endif
+}
+
+/* The attributes of a product; 0 if the library does not take them. */
+static int describe_attributes(const od_shape *s, dnnl_primitive_attr_t *attributes) {
+  dnnl_post_ops_t list = NULL;
+  int done = dnnl_primitive_attr_create(attributes) == dnnl_success &&
+             dnnl_primitive_attr_set_scratchpad_mode(*attributes, dnnl_scratchpad_mode_user) ==
+                 dnnl_success &&
+             dnnl_post_ops_create(&list) == dnnl_success && append_operations(list, s) &&
+             dnnl_primitive_attr_set_post_ops(*attributes, list) == dnnl_success;
+  if (list) dnnl_post_ops_destroy(list);
+  return done;
 }
 
 /* The library's choice for a product; 0 if it has none. */
 static int choose(const od_shape *s, const_dnnl_primitive_attr_t attributes,
                   dnnl_primitive_desc_t *chosen) {
-  const dnnl_dims_t da = {(dnnl_dim_t)s->m, (dnnl_dim_t)s->k},
-                    db = {(dnnl_dim_t)s->k, (dnnl_dim_t)s->n},
-                    dc = {(dnnl_dim_t)s->m, (dnnl_dim_t)s->n};
-  const dnnl_dims_t sa = {(dnnl_dim_t)s->k, 1}, sc = {(dnnl_dim_t)s->n, 1};
-  description a = {0}, b = {0}, c = {0};
-  int done = describe(&a, da, type_of(s), sa) == dnnl_success &&
-             describe(&b, db, type_of(s), NULL) == dnnl_success &&
-             describe(&c, dc, dnnl_f32, sc) == dnnl_success;
+  const dnnl_dim_t m = (dnnl_dim_t)s->m, n = (dnnl_dim_t)s->n, k = (dnnl_dim_t)s->k;
+  const dnnl_dims_t da = {m, k}, db = {k, n}, dc = {m, n}, dbias = {1, n};
+  const dnnl_dims_t sa = {k, 1}, sc = {n, 1};
+  description a = {0}, b = {0}, c = {0}, bias = {0};
+  int done = describe(&a, da, name_of(s->type), sa) == dnnl_success &&
+             describe(&b, db, name_of(s->type), NULL) == dnnl_success &&
+             describe(&c, dc, name_of(s->result), sc) == dnnl_success &&
+             (!s->has_bias || describe(&bias, dbias, dnnl_f32, sc) == dnnl_success);
   if (done) {
 #if DNNL_VERSION_MAJOR >= 3
-    done = dnnl_matmul_primitive_desc_create(chosen, engine, a, b, NULL, c, attributes) ==
+    done = dnnl_matmul_primitive_desc_create(chosen, engine, a, b, bias, c, attributes) ==
            dnnl_success;
 #else
     dnnl_matmul_desc_t wanted;
-    done = dnnl_matmul_desc_init(&wanted, &a, &b, NULL, &c) == dnnl_success &&
+    done = dnnl_matmul_desc_init(&wanted, &a, &b, s->has_bias ? &bias : NULL, &c) == dnnl_success &&
            dnnl_primitive_desc_create(chosen, &wanted, attributes, engine, NULL) == dnnl_success;
 #endif
   }
   forget(a);
   forget(b);
   forget(c);
+  forget(bias);
   return done;
 }
 
@@ -107,12 +131,8 @@ od_product *od_product_make(const od_shape *shape) {
   if (!p) return NULL;
   p->shape = *shape;
   dnnl_primitive_attr_t attributes = NULL;
-  int done =
-      dnnl_primitive_attr_create(&attributes) == dnnl_success &&
-      dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user) ==
-          dnnl_success &&
-      choose(shape, attributes, &p->chosen) &&
-      dnnl_primitive_create(&p->primitive, p->chosen) == dnnl_success;
+  int done = describe_attributes(shape, &attributes) && choose(shape, attributes, &p->chosen) &&
+             dnnl_primitive_create(&p->primitive, p->chosen) == dnnl_success;
   if (attributes) dnnl_primitive_attr_destroy(attributes);
   if (done) return p;
   if (p->chosen) dnnl_primitive_desc_destroy(p->chosen);
@@ -128,16 +148,12 @@ size_t od_scratch_size(const od_product *p) {
   return dnnl_memory_desc_get_size(queried(p, dnnl_query_scratchpad_md));
 }
 
-int od_packs_alike(const od_product *one, const od_product *other) {
-  return dnnl_memory_desc_equal(queried(one, dnnl_query_weights_md),
-                                queried(other, dnnl_query_weights_md));
-}
-
 static int remember(dnnl_memory_t *memory, description_ref d, const void *place) {
   return dnnl_memory_create(memory, d, engine, (void *)place) == dnnl_success;
 }
 
-int od_pack(const od_product *p, const float *b, size_t ldb, int transpose_b, void *packed) {
+int od_pack(const od_product *p, const void *b, od_type type, size_t ldb, int transpose_b,
+            void *packed) {
   dnnl_stream_t own = own_stream();
   if (!own) return 0;
   const dnnl_dims_t dims = {(dnnl_dim_t)p->shape.k, (dnnl_dim_t)p->shape.n};
@@ -147,7 +163,7 @@ int od_pack(const od_product *p, const float *b, size_t ldb, int transpose_b, vo
   dnnl_primitive_t reorder = NULL;
   dnnl_memory_t from = NULL, to = NULL;
   description_ref target = queried(p, dnnl_query_weights_md);
-  int done = describe(&plain, dims, dnnl_f32, strides) == dnnl_success &&
+  int done = describe(&plain, dims, name_of(type), strides) == dnnl_success &&
              dnnl_reorder_primitive_desc_create(&chosen, REF(plain), engine, target, engine, NULL) ==
                  dnnl_success &&
              dnnl_primitive_create(&reorder, chosen) == dnnl_success &&
@@ -165,7 +181,8 @@ int od_pack(const od_product *p, const float *b, size_t ldb, int transpose_b, vo
   return done;
 }
 
-int od_run(const od_product *p, const void *a, const void *packed, float *c, void *scratch) {
+int od_run(const od_product *p, const void *a, const void *packed, const float *bias, void *c,
+           void *scratch) {
   dnnl_stream_t own = own_stream();
   if (!own) return 0;
   struct {
@@ -177,17 +194,20 @@ int od_run(const od_product *p, const void *a, const void *packed, float *c, voi
       {DNNL_ARG_WEIGHTS, dnnl_query_weights_md, packed},
       {DNNL_ARG_DST, dnnl_query_dst_md, c},
       {DNNL_ARG_SCRATCHPAD, dnnl_query_scratchpad_md, scratch},
+      {DNNL_ARG_BIAS, dnnl_query_weights_md, bias},
   };
-  enum { COUNT = sizeof parts / sizeof parts[0] };
-  dnnl_exec_arg_t arguments[COUNT] = {{0}};
+  const int count = p->shape.has_bias ? 5 : 4;
+  dnnl_exec_arg_t arguments[5] = {{0}};
   int done = 1;
-  for (int i = 0; done && i < COUNT; i++) {
+  for (int i = 0; done && i < count; i++) {
     arguments[i].arg = parts[i].argument;
-    done = remember(&arguments[i].memory, queried(p, parts[i].what), parts[i].place);
+    /* The bias is the second of the weights. */
+    done = remember(&arguments[i].memory,
+                    dnnl_primitive_desc_query_md(p->chosen, parts[i].what, i == 4), parts[i].place);
   }
-  done = done && dnnl_primitive_execute(p->primitive, own, COUNT, arguments) == dnnl_success &&
+  done = done && dnnl_primitive_execute(p->primitive, own, count, arguments) == dnnl_success &&
          dnnl_stream_wait(own) == dnnl_success;
-  for (int i = 0; i < COUNT; i++)
+  for (int i = 0; i < count; i++)
     if (arguments[i].memory) dnnl_memory_destroy(arguments[i].memory);
   return done;
 }

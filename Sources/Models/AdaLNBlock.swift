@@ -84,12 +84,16 @@ package final class AdaLNBlock {
     between: (Value) -> Value = { $0 }, observe: ((Activations) -> Void)? = nil
   ) -> Value {
     let attentionInput = tape.apply(
-      LayerNormModulate(shiftChunk: 0, scaleChunk: 1, epsilon: epsilon), x, modulation)
+      LayerNormModulate(
+        shiftChunk: 0, scaleChunk: 1, epsilon: epsilon, rounds: sequenceMixer.roundsInput),
+      x, modulation)
     let attentionOutput = sequenceMixer(attentionInput, grid: grid, on: tape)
     let middle = between(
       tape.apply(GatedResidual(gateChunk: 2), x, attentionOutput, modulation))
     let mlpInput = tape.apply(
-      LayerNormModulate(shiftChunk: 3, scaleChunk: 4, epsilon: mlpEpsilon), middle, modulation)
+      LayerNormModulate(
+        shiftChunk: 3, scaleChunk: 4, epsilon: mlpEpsilon, rounds: channelMixer.roundsInput),
+      middle, modulation)
     let mlpOutput = channelMixer(mlpInput, on: tape)
     let out = tape.apply(GatedResidual(gateChunk: 5), middle, mlpOutput, modulation)
     observe?(
@@ -104,6 +108,7 @@ package final class AdaLNBlock {
 /// The initialisation of pretrained linears: Xavier-uniform weights, zero biases.
 private struct XavierLinear: WeightSource {
   let source: any WeightSource
+  var inferencePrecision: Precision? { source.inferencePrecision }
 
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
     guard case .uniform = initializer else { return try source.tensor(name, shape, initializer) }

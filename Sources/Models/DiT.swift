@@ -43,11 +43,11 @@ package final class DiT {
     self.config = config
     patches = try PatchEmbedding(
       weights, dim: dim, channels: config.inChannels, patch: config.patchSize)
-    positions = try weights.parameter(
+    positions = try weights.table(
       "pos_embed", [1, config.tokens, dim], .table(config.positionTable()))
     positions.isFrozen = true
     times = try TimestepEmbedder(weights, dim: dim, std: initialization.embedderStd)
-    labelTable = try weights.parameter(
+    labelTable = try weights.table(
       "y_embedder.embedding_table.weight", [config.numClasses + 1, dim],
       .normal(initialization.embedderStd))
     blocks = try (0..<config.depth).map { index in

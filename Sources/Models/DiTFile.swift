@@ -2,6 +2,7 @@ import Checkpoints
 import Foundation
 import Nn
 import Plans
+import TensorCore
 
 /// A DiT on disk: a file of weights in any format, or a folder of diffusers.
 ///
@@ -159,11 +160,16 @@ package struct DiTFile {
   /// Loads the model, with the replacement operators and parallel blocks of its embedded plan if it has
   /// one.
   ///
+  /// - Parameter precision: What a model for inference alone multiplies in, see `InferenceWeights`; nil for
+  ///   a model that may be trained.
+  /// - Returns: The model.
   /// - Throws: `CheckpointError` for a missing, unexpected or wrongly shaped tensor; `PlanError` for
   ///   an embedded plan that is not usable.
-  package func load() throws -> DiT {
+  package func load(forInference precision: Precision? = nil) throws -> DiT {
     let plain = FileWeights(tensors)
-    let weights: any WeightSource = naming == .official ? plain : DiffusersWeights(plain)
+    let named: any WeightSource = naming == .official ? plain : DiffusersWeights(plain)
+    let weights: any WeightSource =
+      if let precision { InferenceWeights(named, precision) } else { named }
     let plan = try plan()
     guard plan?.parallel.isEmpty ?? true || naming == .official else {
       throw CheckpointError(

@@ -43,7 +43,7 @@ package final class PixArt {
     output = try OutputProjection(
       weights, dim: dim, channels: config.outChannels, patch: config.patchSize,
       epsilon: Float(config.normEpsilon))
-    outputTable = try weights.parameter(
+    outputTable = try weights.table(
       "final_layer.scale_shift_table", [2, dim], .normal(1 / Float(dim).squareRoot()))
   }
 

@@ -22,7 +22,7 @@ package final class PixArtBlock {
       index: index, edits: edits, weights: weights)
     attention = try CaptionAttention(
       weights, prefix: "blocks.\(index).cross_attn.", dim: dim, heads: config.numHeads)
-    modulationTable = try weights.parameter(
+    modulationTable = try weights.table(
       "blocks.\(index).scale_shift_table", [6, dim], .normal(1 / Float(dim).squareRoot()))
   }
 

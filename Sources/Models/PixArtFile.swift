@@ -74,13 +74,17 @@ package struct PixArtFile {
 
   /// Loads the model.
   ///
+  /// - Parameter precision: What a model for inference alone multiplies in, see `InferenceWeights`; nil for
+  ///   a model that may be trained.
+  /// - Returns: The model.
   /// - Throws: `CheckpointError` for a missing, unexpected or wrongly shaped tensor.
-  package func load() throws -> PixArt {
+  package func load(forInference precision: Precision? = nil) throws -> PixArt {
     let watched = WatchedWeights(FileWeights(file))
     let naming = naming
-    let model = try PixArt(
-      config: config,
-      weights: RenamedWeights(watched) { PixArtKeyMap.keys($0, in: naming) })
+    let named = RenamedWeights(watched) { PixArtKeyMap.keys($0, in: naming) }
+    let weights: any WeightSource =
+      if let precision { InferenceWeights(named, precision) } else { named }
+    let model = try PixArt(config: config, weights: weights)
     let others = PixArtKeyMap.ignored.union([PixArtKeyMap.nullCaption])
     try watched.requireAllTaken(
       of: file.names.filter { !others.contains($0) }, in: path, model: "PixArt")

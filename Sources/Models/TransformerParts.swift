@@ -33,20 +33,20 @@ struct PatchEmbedding {
   }
 }
 
-private struct PatchProjection: DifferentiableOp {
-  private func flat(_ inputs: [Tensor]) -> [Tensor] {
-    let weight = inputs[1]
-    return [
-      inputs[0], weight.reshaped([weight.shape[0], weight.count / weight.shape[0]]), inputs[2],
-    ]
+private struct PatchProjection: MixedPrecisionOp {
+  private func flat(_ inputs: [Activation]) -> [Activation] {
+    let weight = inputs[1].floats
+    let flattened = weight.reshaped([weight.shape[0], weight.count / weight.shape[0]])
+    return [inputs[0], .floats(flattened), inputs[2]]
   }
 
-  func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+  func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
     Linear().forward(flat(inputs))
   }
 
   func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    into sink: GradientSink
   ) {
     Linear().backward(gradOutput, inputs: flat(inputs), output: output, saved: (), into: sink)
   }

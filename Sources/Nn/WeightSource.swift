@@ -45,14 +45,44 @@ package protocol WeightSource {
   ///
   /// - Throws: `CheckpointError` if the key is missing or has another shape.
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor
+
+  /// What parameters are kept in that serve inference alone; nil for parameters that may be trained.
+  var inferencePrecision: Precision? { get }
 }
 
 extension WeightSource {
+  package var inferencePrecision: Precision? { nil }
+
   /// A parameter under its checkpoint key.
   package func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws
     -> Parameter
   {
+    let parameter = Parameter(name, try tensor(name, shape, initializer))
+    if let inferencePrecision { [parameter].useForInference(inferencePrecision) }
+    return parameter
+  }
+
+  /// A parameter that is looked up or added and never multiplied, and so stays as it is.
+  package func table(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Parameter
+  {
     Parameter(name, try tensor(name, shape, initializer))
+  }
+}
+
+/// Serves parameters for inference alone, each in the format that is multiplied, so that a model never
+/// lies in memory twice.
+package struct InferenceWeights: WeightSource {
+  private let source: any WeightSource
+  package let inferencePrecision: Precision?
+
+  /// Serves `source` in a precision.
+  package init(_ source: any WeightSource, _ precision: Precision) {
+    self.source = source
+    inferencePrecision = precision
+  }
+
+  package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+    try source.tensor(name, shape, initializer)
   }
 }
 

@@ -12,6 +12,11 @@ package protocol GraftOperator: AnyObject {
   func callAsFunction(_ x: Value, on tape: Tape) -> Value
 }
 
+extension GraftOperator {
+  /// Whether its input, which linear layers in bfloat16 read first, may as well come rounded.
+  package var roundsInput: Bool { parameters.contains { $0.precision == .bfloat16 } }
+}
+
 /// How the tokens of a sequence lie in the image, in raster order.
 package struct TokenGrid: Equatable, Sendable {
   package let rows, columns: Int

@@ -1,8 +1,7 @@
 import Autograd
 import Plans
-import TensorCore
 
-/// What the Hyena operators of keshik6/grafting share: settings, cost and the split into q, k, v.
+/// What the Hyena operators of keshik6/grafting share: settings, cost and initial filters.
 enum HyenaParts {
   /// The depth of the recurrence: the official classes split their projection into q, k and v and so
   /// run with 2 alone.
@@ -44,15 +43,6 @@ enum HyenaParts {
           activations: 2 * tokens * dim)
     }
     return cost
-  }
-
-  /// q * filter(k * v) for (batch, tokens, 3 dim), split into q, k, v in this order.
-  static func gated(_ qkv: Value, on tape: Tape, filter: (Value) -> Value) -> Value {
-    let dim = qkv.shape[2] / 3
-    let q = tape.apply(ChannelSlice(0..<dim), qkv)
-    let k = tape.apply(ChannelSlice(dim..<(2 * dim)), qkv)
-    let v = tape.apply(ChannelSlice((2 * dim)..<(3 * dim)), qkv)
-    return tape.apply(Multiply(), q, filter(tape.apply(Multiply(), k, v)))
   }
 }
 

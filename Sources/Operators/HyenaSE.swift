@@ -53,11 +53,10 @@ package final class HyenaSE: SequenceMixer {
   }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let projected = tape.linear(x, inWeight, inBias)
-    let qkv = tape.apply(CausalConvolution(), projected, Value(shortWeight), Value(shortBias))
-    let gated = HyenaParts.gated(qkv, on: tape) { product in
-      tape.apply(CausalConvolution(), product, Value(innerWeight), Value(innerBias))
-    }
+    let projected = tape.linear(x, inWeight, inBias, rounds: true)
+    let gated = tape.apply(
+      Hyena(short: true, inner: true), projected, Value(shortWeight), Value(shortBias),
+      Value(innerWeight), Value(innerBias))
     return tape.linear(gated, outWeight, outBias)
   }
 }

@@ -38,10 +38,9 @@ package final class HyenaX: SequenceMixer {
   }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let projected = tape.linear(x, inWeight, inBias)
-    let convolved = tape.apply(
-      CausalConvolution(), projected, Value(filterWeight), Value(filterBias))
-    let gated = tape.apply(HyenaGate(), convolved)
+    let projected = tape.linear(x, inWeight, inBias, rounds: true)
+    let gated = tape.apply(
+      Hyena(short: true, inner: false), projected, Value(filterWeight), Value(filterBias))
     return tape.linear(gated, outWeight, outBias)
   }
 }

@@ -38,10 +38,9 @@ package final class HyenaY: SequenceMixer {
   }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let qkv = tape.linear(x, inWeight, inBias)
-    let gated = HyenaParts.gated(qkv, on: tape) { product in
-      tape.apply(CausalConvolution(), product, Value(innerWeight), Value(innerBias))
-    }
+    let qkv = tape.linear(x, inWeight, inBias, rounds: true)
+    let gated = tape.apply(
+      Hyena(short: false, inner: true), qkv, Value(innerWeight), Value(innerBias))
     return tape.linear(gated, outWeight, outBias)
   }
 }

@@ -105,3 +105,33 @@ package final class Storage {
 
   deinit { if owner == nil { BufferPool.give(pointer, size: size) } }
 }
+
+/// A range of addresses without memory: reading or writing there ends the process.
+private final class ForbiddenRange {
+  let pointer: UnsafeMutablePointer<Float>
+  private let bytes: Int
+
+  init(count: Int) {
+    bytes = max(1, count) * MemoryLayout<Float>.size
+    let start = mmap(nil, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    guard let start, start != MAP_FAILED else {
+      preconditionFailure("no addresses for \(bytes) bytes")
+    }
+    pointer = start.bindMemory(to: Float.self, capacity: max(1, count))
+  }
+
+  deinit { munmap(pointer, bytes) }
+}
+
+extension Tensor {
+  /// The shape of a tensor whose values are gone; whoever asks for them is stopped at once.
+  ///
+  /// - Parameter shape: Its shape.
+  /// - Returns: A tensor that takes no memory.
+  package static func forbidden(_ shape: [Int]) -> Tensor {
+    let count = shape.reduce(1, *)
+    let range = ForbiddenRange(count: count)
+    return Tensor(
+      storage: Storage(borrowing: range.pointer, count: count, owner: range), shape: shape)
+  }
+}

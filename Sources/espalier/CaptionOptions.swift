@@ -70,8 +70,7 @@ struct CaptionOptions: ParsableArguments {
       return side / pixels
     }
     let (rows, columns) = (try latents(height, "--height"), try latents(width, "--width"))
-    let model = try files.transformer.load()
-    model.parameters.use(precision)
+    let model = try files.transformer.load(forInference: precision)
     let count = count ?? texts.count
     return Drawing(
       count: count, columns: Int(Double(count).squareRoot().rounded(.up)), batch: 1,

@@ -30,8 +30,7 @@ struct EvaluateCommand: ParsableCommand {
   func run() throws {
     let files = try ModelFiles(source.model)
     let judge = try files.judge()
-    let network = try source.graft.load(files)
-    network.parameters.use(precision.working)
+    let network = try source.graft.load(files, forInference: precision.working)
     let console = ProgressLine()
     let result = try Evaluation.run(
       network,

@@ -1,8 +1,10 @@
 import ArgumentParser
+import Autograd
 import Checkpoints
 import Grafting
 import Models
 import Plans
+import TensorCore
 
 /// Which model commands sample and evaluate draw from.
 struct ModelOptions: ParsableArguments {
@@ -22,9 +24,13 @@ struct GraftOptions: ParsableArguments {
     if weights != nil, plan == nil { throw ValidationError("--weights needs --plan") }
   }
 
-  /// The model of a file; with a plan, that plan's graft of it.
-  func load(_ files: ModelFiles) throws -> DiT {
-    try load(files.name, try files.open()).model
+  /// The model of a file, for inference in a precision; with a plan, that plan's graft of it, whose
+  /// weights stay in float32 beside those that are multiplied.
+  func load(_ files: ModelFiles, forInference precision: Precision) throws -> DiT {
+    guard plan != nil else { return try files.open().load(forInference: precision) }
+    let model = try load(files.name, try files.open()).model
+    model.parameters.use(precision)
+    return model
   }
 
   /// The model of an open file and its metadata; with a plan, that plan's graft of it.

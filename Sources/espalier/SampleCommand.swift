@@ -100,8 +100,7 @@ struct SampleCommand: ParsableCommand {
   private func classDrawing(_ count: Int?) throws -> Drawing {
     try captions.requireNone()
     let files = try ModelFiles(source.model)
-    let network = try source.graft.load(files)
-    network.parameters.use(precision.working)
+    let network = try source.graft.load(files, forInference: precision.working)
     let config = network.config
     let chosen = try classes.map { try Self.parse($0, config.numClasses) }
     let labels = chosen ?? Array(0..<config.numClasses)

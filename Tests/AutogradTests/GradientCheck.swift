@@ -17,7 +17,7 @@ struct GradientCheck {
   var tolerance = 2e-5
 
   func callAsFunction(
-    _ op: some DifferentiableOp, _ inputs: [Tensor], seed: UInt64 = 1, _ comment: Comment? = nil,
+    _ op: some MixedPrecisionOp, _ inputs: [Tensor], seed: UInt64 = 1, _ comment: Comment? = nil,
     reference: Reference, location: SourceLocation = #_sourceLocation
   ) {
     let doubles = inputs.map { $0.values.map(Double.init) }
@@ -51,7 +51,7 @@ struct GradientCheck {
     checkParameters(op, inputs, cotangent, gradients, location)
   }
 
-  private func apply(_ op: some DifferentiableOp, _ values: [Value], on tape: Tape) -> Value {
+  private func apply(_ op: some MixedPrecisionOp, _ values: [Value], on tape: Tape) -> Value {
     switch values.count {
     case 1: tape.apply(op, values[0])
     case 2: tape.apply(op, values[0], values[1])
@@ -101,7 +101,7 @@ struct GradientCheck {
   }
 
   private func checkConstants(
-    _ op: some DifferentiableOp, _ inputs: [Tensor], _ cotangent: Tensor, _ gradients: [[Float]],
+    _ op: some MixedPrecisionOp, _ inputs: [Tensor], _ cotangent: Tensor, _ gradients: [[Float]],
     _ location: SourceLocation
   ) {
     for constant in inputs.indices where inputs.count > 1 {
@@ -123,7 +123,7 @@ struct GradientCheck {
   }
 
   private func checkAccumulation(
-    _ op: some DifferentiableOp, _ inputs: [Tensor], _ cotangent: Tensor, _ gradients: [[Float]],
+    _ op: some MixedPrecisionOp, _ inputs: [Tensor], _ cotangent: Tensor, _ gradients: [[Float]],
     _ location: SourceLocation
   ) {
     let tape = Tape()
@@ -139,7 +139,7 @@ struct GradientCheck {
   }
 
   private func checkParameters(
-    _ op: some DifferentiableOp, _ inputs: [Tensor], _ cotangent: Tensor, _ gradients: [[Float]],
+    _ op: some MixedPrecisionOp, _ inputs: [Tensor], _ cotangent: Tensor, _ gradients: [[Float]],
     _ location: SourceLocation
   ) {
     let parameters = inputs.enumerated().map { Parameter("p\($0.offset)", $0.element) }

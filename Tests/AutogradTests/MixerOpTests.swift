@@ -169,8 +169,78 @@ struct MixerOpTests {
         (0..<6).flatMap { row in range.map { inputs[0][row * 7 + $0] } }
       }
     }
-    check(Multiply(), [x, random.normal([2, 3, 7])]) { inputs in
-      zip(inputs[0], inputs[1]).map { $0 * $1 }
+  }
+
+  /// A causal depthwise convolution along tokens by its definition; x (tokens, channels).
+  private func convolved(
+    _ x: [Double], _ weight: [Double], _ bias: [Double], channels: Int
+  ) -> [Double] {
+    let taps = weight.count / channels
+    return x.indices.map { at in
+      let (token, channel) = (at / channels, at % channels)
+      return (0..<taps).reduce(bias[channel]) { sum, tap in
+        let from = token - (taps - 1) + tap
+        return from < 0 ? sum : sum + weight[channel * taps + tap] * x[from * channels + channel]
+      }
     }
+  }
+
+  /// The Hyena mixers by their definition.
+  private func hyena(
+    _ inputs: [[Double]], batch: Int, dim: Int, short: Bool, inner: Bool
+  ) -> [Double] {
+    let size = inputs[0].count / batch
+    return (0..<batch).flatMap { item -> [Double] in
+      var qkv = Array(inputs[0][(item * size)..<((item + 1) * size)])
+      if short { qkv = convolved(qkv, inputs[1], inputs[2], channels: 3 * dim) }
+      func part(_ index: Int) -> [Double] {
+        (0..<(size / 3)).map { qkv[$0 / dim * 3 * dim + index * dim + $0 % dim] }
+      }
+      var product = zip(part(1), part(2)).map { $0 * $1 }
+      if inner {
+        product = convolved(
+          product, inputs[inputs.count - 2], inputs[inputs.count - 1], channels: dim)
+      }
+      return zip(part(0), product).map { $0 * $1 }
+    }
+  }
+
+  private func hyenaInputs(
+    _ shape: [Int], short: Int?, inner: Int?, _ random: inout RandomStream
+  ) -> [Tensor] {
+    let dim = shape[2]
+    var inputs = [random.normal([shape[0], shape[1], 3 * dim])]
+    if let short { inputs += [random.normal([3 * dim, 1, short]), random.normal([3 * dim])] }
+    if let inner { inputs += [random.normal([dim, 1, inner]), random.normal([dim])] }
+    return inputs
+  }
+
+  @Test(arguments: [[1, 1, 1], [2, 5, 3], [1, 9, 16], [3, 4, 37], [2, 3, 70]])
+  func hyenaMixersAreGatedConvolutions(shape: [Int]) {
+    var random = RandomStream(seed: UInt64(shape[2]))
+    for (short, inner) in [(4, nil), (nil, 3), (2, 5), (nil, nil), (7, 1)] as [(Int?, Int?)] {
+      let op = Hyena(short: short != nil, inner: inner != nil)
+      let inputs = hyenaInputs(shape, short: short, inner: inner, &random)
+      check(op, inputs, "\(shape), \(String(describing: (short, inner)))") {
+        hyena($0, batch: shape[0], dim: shape[2], short: short != nil, inner: inner != nil)
+      }
+    }
+  }
+
+  @Test func hyenaOfRoundedActivationsRoundsItsOutputAlone() {
+    var random = RandomStream(seed: 9)
+    let op = Hyena(short: true, inner: true)
+    var inputs = hyenaInputs([2, 6, 21], short: 4, inner: 3, &random).map(Activation.floats)
+    let rounded = RoundedTensor(rounding: inputs[0].floats)
+    inputs[0] = .rounded(rounded)
+    let found = op.forward(inputs).output
+    inputs[0] = .floats(rounded.floats)
+    let exact = op.forward(inputs).output.floats
+    guard case .rounded(let output) = found else {
+      Issue.record("the output is not rounded")
+      return
+    }
+    #expect(output.floats.values == RoundedTensor(rounding: exact).floats.values)
+    #expect(output.shape == [2, 6, 21])
   }
 }

@@ -1,4 +1,5 @@
 import COneDNN
+import Foundation
 import Testing
 
 @testable import TensorCore
@@ -60,8 +61,8 @@ struct PackedFactorTests {
       for (hasBias, adds) in [(false, false), (true, false), (false, true)] {
         let c = start.copied()
         factor.multiply(
-          m: shape.m, a: a.pointer, transposeA: transposeA, source: b.pointer,
-          bias: hasBias ? bias.pointer : nil, adds: adds, into: c.pointer)
+          m: shape.m, .floats(a.pointer, isTransposed: transposeA), by: .floats(b.pointer),
+          bias: hasBias ? bias.pointer : nil, into: .floats(c.pointer, adds: adds))
         for (index, sum) in product.enumerated() {
           let column = index % shape.n
           let wanted =
@@ -88,6 +89,39 @@ struct PackedFactorTests {
     Self.check(shape, type: OD_BF16, isNative: true, value: Self.rounded, tolerance: 1e-3)
   }
 
+  /// Rounded factors and results, with GELU and without; in hardware where it is there.
+  @Test(arguments: shapes + [Shape(m: 300, n: 72, k: 33)])
+  private func roundedActivationsPassFromProductToProduct(_ shape: Shape) {
+    var random = RandomStream(seed: 6)
+    let (m, n, k) = (shape.m, shape.n, shape.k)
+    let (a, b, bias) = (random.normal([m, k]), random.normal([n, k]), random.normal([n]))
+    let sums = Self.expected(
+      shape, a, b, transposeA: false, isTransposed: true, value: Self.rounded)
+    for gelu in [false, true] {
+      for source in [PackedFactor.Source.floats(b.pointer), .rounded(RoundedTensor(rounding: b))] {
+        let factor = PackedFactor(k: k, n: n, isTransposed: true)
+        let result = RoundedTensor([m, n])
+        factor.multiply(
+          m: m, .rounded(RoundedTensor(rounding: a)), by: source, bias: bias.pointer,
+          into: .rounded(result, gelu: gelu))
+        for (index, found) in result.floats.values.enumerated() {
+          let sum = sums[index] + Double(bias[index % n])
+          let cube = sum + 0.044715 * sum * sum * sum
+          let wanted = gelu ? 0.5 * sum * (1 + tanh((2 / Double.pi).squareRoot() * cube)) : sum
+          #expect(abs(Double(found) - wanted) <= abs(wanted) / 250 + 1e-3, "\(index), GELU \(gelu)")
+        }
+      }
+    }
+  }
+
+  @Test func roundedTensorsKeepShapeAndValues() {
+    let x = Tensor([1, -2.5, 1.00390625, .infinity, 1e-30, -0.0], shape: [2, 3])
+    let rounded = RoundedTensor(rounding: x)
+    #expect(rounded.shape == [2, 3] && rounded.floats.shape == [2, 3])
+    #expect(rounded.floats.values.prefix(4) == [1, -2.5, 1, .infinity])
+    #expect(RoundedTensor(rounding: Tensor([.nan], shape: [1])).floats[0].isNaN)
+  }
+
   @Test func oneFactorServesAllNumbersOfRows() {
     var random = RandomStream(seed: 4)
     let (n, k) = (96, 40)
@@ -95,7 +129,8 @@ struct PackedFactorTests {
     let factor = PackedFactor(k: k, n: n, isTransposed: true, type: OD_F32, isNative: true)
     for m in [1, 3, 16, 100, 3] {
       let (a, c) = (random.normal([m, k]), Tensor([m, n]))
-      factor.multiply(m: m, a: a.pointer, source: b.pointer, into: c.pointer)
+      factor.multiply(
+        m: m, .floats(a.pointer), by: .floats(b.pointer), into: .floats(c.pointer))
       let wanted = Self.expected(
         Shape(m: m, n: n, k: k), a, b, transposeA: false, isTransposed: true)
       for (found, wanted) in zip(c.values, wanted) { #expect(abs(Double(found) - wanted) < 1e-4) }
@@ -111,7 +146,8 @@ struct PackedFactorTests {
       Shape(m: m, n: n, k: k), a, b, transposeA: false, isTransposed: true)
     let results = (0..<8).map { _ in Tensor([m, n]) }
     Parallel.tasks(results.count) { index in
-      factor.multiply(m: m, a: a.pointer, source: b.pointer, into: results[index].pointer)
+      factor.multiply(
+        m: m, .floats(a.pointer), by: .floats(b.pointer), into: .floats(results[index].pointer))
     }
     for result in results {
       for (found, wanted) in zip(result.values, wanted) {

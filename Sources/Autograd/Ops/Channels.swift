@@ -77,33 +77,6 @@ package struct ConcatenateChannels: DifferentiableOp {
   }
 }
 
-/// The product of two tensors of one shape, element by element.
-package struct Multiply: DifferentiableOp {
-  package init() {}
-
-  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
-    precondition(
-      inputs[0].shape == inputs[1].shape, "Multiply: \(inputs[0].shape), \(inputs[1].shape)")
-    let y = Tensor.zeros(inputs[0].shape)
-    addProduct(inputs[0], inputs[1], to: y)
-    return (y, ())
-  }
-
-  package func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
-  ) {
-    if sink.needs(0) { sink.add(0) { addProduct(gradOutput, inputs[1], to: $0) } }
-    if sink.needs(1) { sink.add(1) { addProduct(gradOutput, inputs[0], to: $0) } }
-  }
-
-  private func addProduct(_ a: Tensor, _ b: Tensor, to sum: Tensor) {
-    Parallel.ranges(sum.count, grain: 1 << 14) { range in
-      let start = range.lowerBound
-      ck_multiply_add_f32(sum.pointer + start, a.pointer + start, b.pointer + start, range.count)
-    }
-  }
-}
-
 /// Causal convolution along features with one filter per token and zero history.
 ///
 /// Inputs x (batch, tokens, features), weight (tokens, 1, taps), bias (tokens): a depthwise

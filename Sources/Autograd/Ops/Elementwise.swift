@@ -3,27 +3,44 @@ import TensorCore
 
 private let grain = 1 << 13
 
-/// GELU in its tanh form, element-wise.
-package struct GELU: DifferentiableOp {
+/// GELU in its tanh form, element-wise; of bfloat16 in bfloat16.
+package struct GELU: MixedPrecisionOp {
   package init() {}
 
-  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
-    let x = inputs[0]
-    let y = Tensor(x.shape)
-    Parallel.ranges(x.count, grain: grain) { range in
-      ck_gelu_forward_f32(x.pointer + range.lowerBound, y.pointer + range.lowerBound, range.count)
+  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
+    switch inputs[0] {
+    case .floats(let x):
+      let y = Tensor(x.shape)
+      Parallel.ranges(x.count, grain: grain) { range in
+        ck_gelu_forward_f32(x.pointer + range.lowerBound, y.pointer + range.lowerBound, range.count)
+      }
+      return (.floats(y), ())
+    case .rounded(let x):
+      let y = RoundedTensor(x.shape)
+      Parallel.ranges(x.count, grain: grain) { range in
+        ck_gelu_forward_bf16(x.halves + range.lowerBound, y.halves + range.lowerBound, range.count)
+      }
+      return (.rounded(y), ())
     }
-    return (y, ())
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    into sink: GradientSink
   ) {
     sink.contribute(0) { gradInput, accumulate in
       Parallel.ranges(gradInput.count, grain: grain) { range in
-        ck_gelu_backward_f32(
-          inputs[0].pointer + range.lowerBound, gradOutput.pointer + range.lowerBound,
-          gradInput.pointer + range.lowerBound, range.count, accumulate ? 1 : 0)
+        let (from, count) = (range.lowerBound, range.count)
+        switch inputs[0] {
+        case .floats(let x):
+          ck_gelu_backward_f32(
+            x.pointer + from, gradOutput.pointer + from, gradInput.pointer + from, count,
+            accumulate ? 1 : 0)
+        case .rounded(let x):
+          ck_gelu_backward_bf16(
+            x.halves + from, gradOutput.pointer + from, gradInput.pointer + from, count,
+            accumulate ? 1 : 0)
+        }
       }
     }
   }

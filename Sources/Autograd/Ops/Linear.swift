@@ -4,33 +4,53 @@ import TensorCore
 /// y = x W^T + b for x (..., in), W (out, in), b (out); inputs are x, W and optionally b.
 ///
 /// A parameter whose precision is bfloat16 is multiplied in that: factors are rounded as PyTorch's
-/// autocast rounds them, results and biases stay float32.
-package struct Linear: DifferentiableOp {
-  /// The layer's weight, if it is to be multiplied in its own precision.
-  private let weight: Parameter?
-
-  /// The operation in float32, or with `weight` for its second input in that weight's precision.
-  package init(_ weight: Parameter? = nil) {
-    self.weight = weight?.precision == .bfloat16 ? weight : nil
+/// autocast rounds them, biases and sums stay float32, and so does the result if it is not wanted rounded.
+package struct Linear: MixedPrecisionOp {
+  /// What becomes of the result of a product in bfloat16.
+  enum Result {
+    case floats
+    case rounded
+    /// GELU of it, rounded; only where nothing is recorded.
+    case activated
   }
 
-  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
-    let x = inputs[0]
-    let weight = inputs[1]
+  /// The layer's weight, if it is to be multiplied in its own precision.
+  private let weight: Parameter?
+  private let result: Result
+
+  /// The operation in float32.
+  package init() { (weight, result) = (nil, .floats) }
+
+  /// The operation with `weight` for its second input, in that weight's precision.
+  init(_ weight: Parameter, _ result: Result = .floats) {
+    self.weight = weight.precision == .bfloat16 ? weight : nil
+    self.result = result
+  }
+
+  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
+    let (x, weight) = (inputs[0], inputs[1].floats)
     precondition(
       x.shape.last == weight.shape[1], "Linear: input \(x.shape), weight \(weight.shape)")
-    let y = Tensor(x.shape.dropLast() + [weight.shape[0]])
-    LinearProduct(x, weight, self.weight).forward(
-      x.pointer, weight.pointer, bias: inputs.count > 2 ? inputs[2].pointer : nil, y.pointer)
-    return (y, ())
+    let shape = Array(x.shape.dropLast()) + [weight.shape[0]]
+    let bias = inputs.count > 2 ? UnsafePointer(inputs[2].floats.pointer) : nil
+    let product = LinearProduct(x.shape, weight, self.weight)
+    if self.weight != nil, result != .floats {
+      let y = RoundedTensor(shape)
+      product.forward(x, weight.pointer, bias: bias, .rounded(y, gelu: result == .activated))
+      return (.rounded(y), ())
+    }
+    let y = Tensor(shape)
+    product.forward(x, weight.pointer, bias: bias, .floats(y.pointer))
+    return (.floats(y), ())
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    into sink: GradientSink
   ) {
-    let x = inputs[0]
-    let weight = inputs[1]
-    let product = LinearProduct(x, weight, self.weight)
+    precondition(result != .activated, "Linear: recorded with its activation")
+    let (x, weight) = (inputs[0], inputs[1].floats)
+    let product = LinearProduct(x.shape, weight, self.weight)
     let (rows, outputs) = (product.rows, product.outputs)
     if sink.needs(0) {
       sink.contribute(0) { gradInput, accumulate in
@@ -40,8 +60,7 @@ package struct Linear: DifferentiableOp {
     }
     if sink.needs(1) {
       sink.contribute(1) { gradWeight, accumulate in
-        product.weightGradient(
-          gradOutput.pointer, x.pointer, gradWeight, accumulate: accumulate)
+        product.weightGradient(gradOutput.pointer, x, gradWeight, accumulate: accumulate)
       }
     }
     if inputs.count > 2, sink.needs(2) {
@@ -65,21 +84,30 @@ private struct LinearProduct {
   /// Smallest number of rows worth a thread of their own.
   private var grain: Int { max(64, 400_000 / (inputs * outputs)) }
 
-  init(_ x: Tensor, _ weight: Tensor, _ rounded: Parameter?) {
+  init(_ x: [Int], _ weight: Tensor, _ rounded: Parameter?) {
     self.rounded = rounded
     (outputs, inputs) = (weight.shape[0], weight.shape[1])
-    rows = x.count / inputs
+    rows = x.dropLast().reduce(1, *)
     isSmall = rows >= 64 && ck_linear_fits(inputs, outputs) != 0
   }
 
   func forward(
+    _ x: Activation, _ weight: UnsafePointer<Float>, bias: UnsafePointer<Float>?,
+    _ result: PackedFactor.Result
+  ) {
+    if let rounded {
+      rounded.factor(isBackward: false)
+        .multiply(m: rows, .init(x), by: .floats(weight), bias: bias, into: result)
+    } else if case .floats(let y, _) = result {
+      let x = x.floats
+      withExtendedLifetime(x) { forward(x.pointer, weight, bias: bias, y) }
+    }
+  }
+
+  private func forward(
     _ x: UnsafePointer<Float>, _ weight: UnsafePointer<Float>, bias: UnsafePointer<Float>?,
     _ y: UnsafeMutablePointer<Float>
   ) {
-    if let rounded {
-      return rounded.factor(isBackward: false)
-        .multiply(m: rows, a: x, source: weight, bias: bias, into: y)
-    }
     if isSmall {
       Parallel.ranges(rows, grain: grain) { range in
         ck_linear_forward_f32(
@@ -104,7 +132,9 @@ private struct LinearProduct {
   ) {
     if let rounded {
       return rounded.factor(isBackward: true)
-        .multiply(m: rows, a: gradOutput, source: weight, adds: accumulate, into: gradInput)
+        .multiply(
+          m: rows, .floats(gradOutput), by: .floats(weight),
+          into: .floats(gradInput, adds: accumulate))
     }
     if isSmall {
       Parallel.ranges(rows, grain: grain) { range in
@@ -120,14 +150,23 @@ private struct LinearProduct {
   }
 
   func weightGradient(
-    _ gradOutput: UnsafePointer<Float>, _ x: UnsafePointer<Float>, _ gradWeight: Tensor,
-    accumulate: Bool
+    _ gradOutput: UnsafePointer<Float>, _ x: Activation, _ gradWeight: Tensor, accumulate: Bool
   ) {
     if rounded != nil {
       return PackedFactor(k: rows, n: inputs, isTransposed: false).multiply(
-        m: outputs, a: gradOutput, transposeA: true, source: x, adds: accumulate,
-        into: gradWeight.pointer)
+        m: outputs, .floats(gradOutput, isTransposed: true), by: .init(x),
+        into: .floats(gradWeight.pointer, adds: accumulate))
     }
+    let x = x.floats
+    withExtendedLifetime(x) {
+      weightGradient(gradOutput, x.pointer, gradWeight, accumulate: accumulate)
+    }
+  }
+
+  private func weightGradient(
+    _ gradOutput: UnsafePointer<Float>, _ x: UnsafePointer<Float>, _ gradWeight: Tensor,
+    accumulate: Bool
+  ) {
     if isSmall {
       if !accumulate { gradWeight.fill(0) }
       addOverRows(rows: rows, into: gradWeight) { range, part in
@@ -143,6 +182,24 @@ private struct LinearProduct {
   }
 }
 
+extension PackedFactor.First {
+  fileprivate init(_ activation: Activation) {
+    switch activation {
+    case .floats(let tensor): self = .floats(tensor.pointer)
+    case .rounded(let tensor): self = .rounded(tensor)
+    }
+  }
+}
+
+extension PackedFactor.Source {
+  fileprivate init(_ activation: Activation) {
+    switch activation {
+    case .floats(let tensor): self = .floats(tensor.pointer)
+    case .rounded(let tensor): self = .rounded(tensor)
+    }
+  }
+}
+
 extension Tape {
   /// A linear layer: y = x W^T + b, with the low-rank addition of the weight's adapter if it has one.
   ///
@@ -150,11 +207,15 @@ extension Tape {
   ///   - x: (..., in).
   ///   - weight: (out, in).
   ///   - bias: (out), or nil for none.
+  ///   - rounds: Whether the result may be in bfloat16, which it is if the weight is multiplied in that.
   /// - Returns: (..., out).
-  package func linear(_ x: Value, _ weight: Parameter, _ bias: Parameter? = nil) -> Value {
+  package func linear(
+    _ x: Value, _ weight: Parameter, _ bias: Parameter? = nil, rounds: Bool = false
+  ) -> Value {
+    let result = rounds && weight.adapter == nil ? Linear.Result.rounded : .floats
     let y =
-      if let bias { apply(Linear(weight), x, Value(weight), Value(bias)) } else {
-        apply(Linear(weight), x, Value(weight))
+      if let bias { apply(Linear(weight, result), x, Value(weight), Value(bias)) } else {
+        apply(Linear(weight, result), x, Value(weight))
       }
     guard let adapter = weight.adapter else { return y }
     let low = apply(Linear(), x, Value(adapter.down))

@@ -5,23 +5,27 @@ import TensorCore
 ///
 /// Inputs x (batch, tokens, dim) and the conditioning projection (batch, chunks * dim), of which two
 /// chunks are read. Upstream: facebookresearch/DiT `modulate(norm(x), shift, scale)`.
-package struct LayerNormModulate: DifferentiableOp {
+package struct LayerNormModulate: MixedPrecisionOp {
   private let shiftChunk: Int
   private let scaleChunk: Int
   private let epsilon: Float
+  private let rounds: Bool
 
-  package init(shiftChunk: Int, scaleChunk: Int, epsilon: Float = 1e-6) {
+  /// Makes the operation; if it `rounds`, its output is in bfloat16.
+  package init(shiftChunk: Int, scaleChunk: Int, epsilon: Float = 1e-6, rounds: Bool = false) {
     self.shiftChunk = shiftChunk
     self.scaleChunk = scaleChunk
     self.epsilon = epsilon
+    self.rounds = rounds
   }
 
-  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: (mean: Tensor, rstd: Tensor))
-  {
-    let (x, modulation) = (inputs[0], inputs[1])
+  package func forward(
+    _ inputs: [Activation]
+  ) -> (output: Activation, saved: (mean: Tensor, rstd: Tensor)) {
+    let (x, modulation) = (inputs[0].floats, inputs[1].floats)
     let (batch, tokens, dim) = (x.shape[0], x.shape[1], x.shape[2])
     let stride = modulation.shape[1]
-    let y = Tensor(x.shape)
+    let y = rounds ? Activation.rounded(RoundedTensor(x.shape)) : .floats(Tensor(x.shape))
     let mean = Tensor([batch, tokens])
     let rstd = Tensor([batch, tokens])
     Parallel.ranges(batch * tokens, grain: max(1, 4096 / dim)) { range in
@@ -30,9 +34,17 @@ package struct LayerNormModulate: DifferentiableOp {
         let item = row / tokens
         let rows = min(range.upperBound, (item + 1) * tokens) - row
         let condition = modulation.pointer + item * stride
-        ck_layernorm_modulate_forward_f32(
-          x.pointer + row * dim, condition + shiftChunk * dim, condition + scaleChunk * dim,
-          epsilon, y.pointer + row * dim, mean.pointer + row, rstd.pointer + row, rows, dim)
+        let (shift, scale) = (condition + shiftChunk * dim, condition + scaleChunk * dim)
+        switch y {
+        case .floats(let y):
+          ck_layernorm_modulate_forward_f32(
+            x.pointer + row * dim, shift, scale, epsilon, y.pointer + row * dim,
+            mean.pointer + row, rstd.pointer + row, rows, dim)
+        case .rounded(let y):
+          ck_layernorm_modulate_forward_bf16(
+            x.pointer + row * dim, shift, scale, epsilon, y.halves + row * dim, mean.pointer + row,
+            rstd.pointer + row, rows, dim)
+        }
         row += rows
       }
     }
@@ -40,10 +52,10 @@ package struct LayerNormModulate: DifferentiableOp {
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: (mean: Tensor, rstd: Tensor),
-    into sink: GradientSink
+    _ gradOutput: Tensor, inputs: [Activation], output: Activation,
+    saved: (mean: Tensor, rstd: Tensor), into sink: GradientSink
   ) {
-    let (x, modulation) = (inputs[0], inputs[1])
+    let (x, modulation) = (inputs[0].floats, inputs[1].floats)
     let (batch, tokens, dim) = (x.shape[0], x.shape[1], x.shape[2])
     let stride = modulation.shape[1]
     var gradX: (Tensor, Bool)?

@@ -15,8 +15,6 @@ void ck_silu_backward_f32(const float *x, const float *dy, float *dx, size_t cou
 void ck_add_f32(float *y, const float *x, size_t count);
 /* y += a * x. */
 void ck_axpy_f32(float *y, float a, const float *x, size_t count);
-/* y += a * b, element by element. */
-void ck_multiply_add_f32(float *y, const float *a, const float *b, size_t count);
 /* y *= a. */
 void ck_scale_f32(float *y, float a, size_t count);
 /* y[r][c] += bias[c]. */

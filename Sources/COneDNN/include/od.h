@@ -1,7 +1,7 @@
 #pragma once
 #include <stddef.h>
 
-/* Matrix products through oneDNN, one thread a call: C (m x n) = A B, all of them dense, sums and C in
+/* Matrix products through oneDNN, one thread a call: C (m x n) = A B, all of them dense, sums in
    float32. B is packed first, once for as many products as one likes. A product belongs to no thread;
    several may run it at once, each with scratch memory of its own. */
 
@@ -9,7 +9,11 @@ typedef enum { OD_F32 = 0, OD_BF16 = 1 } od_type;
 
 typedef struct {
   size_t m, n, k;
-  od_type type; /* of A and of packed B */
+  od_type type;   /* of A and of packed B */
+  od_type result; /* of C */
+  int has_bias;   /* C += bias (n), in float32 */
+  int gelu;       /* C = GELU(C), its tanh form, after the bias */
+  int adds;       /* C is added to what was there; not together with `gelu` */
 } od_shape;
 
 typedef struct od_product od_product;
@@ -24,14 +28,13 @@ od_product *od_product_make(const od_shape *shape);
 size_t od_packed_size(const od_product *product);
 size_t od_scratch_size(const od_product *product);
 
-/* Whether what was packed for one product fits the other. */
-int od_packs_alike(const od_product *one, const od_product *other);
+/* Packs B, stored in `type` as (k, n), or as (n, k) if `transpose_b`; 0 if the library cannot. */
+int od_pack(const od_product *product, const void *b, od_type type, size_t ldb, int transpose_b,
+            void *packed);
 
-/* Packs float32 B, stored as (k, n), or as (n, k) if `transpose_b`; 0 if the library cannot. */
-int od_pack(const od_product *product, const float *b, size_t ldb, int transpose_b, void *packed);
-
-/* Runs it; 0 if the library reports an error. */
-int od_run(const od_product *product, const void *a, const void *packed, float *c, void *scratch);
+/* Runs it, with a bias if its shape has one; 0 if the library reports an error. */
+int od_run(const od_product *product, const void *a, const void *packed, const float *bias, void *c,
+           void *scratch);
 
 /* "oneDNN 2.6.3". */
 void od_version(char *text, size_t size);

@@ -63,7 +63,10 @@ struct BenchWork: Sendable {
     let (a, b, c) = (random.normal([m, k]), random.normal([n, k]), Tensor([m, n]))
     if precision == .bfloat16 {
       let factor = PackedFactor(k: k, n: n, isTransposed: true)
-      return { factor.multiply(m: m, a: a.pointer, source: b.pointer, into: c.pointer) }
+      let (rounded, result) = (RoundedTensor(rounding: a), RoundedTensor([m, n]))
+      return {
+        factor.multiply(m: m, .rounded(rounded), by: .floats(b.pointer), into: .rounded(result))
+      }
     }
     return {
       Gemm.run(transposeB: true, m: m, n: n, k: k, a: a.pointer, b: b.pointer, c: c.pointer)
@@ -78,8 +81,8 @@ struct BenchWork: Sendable {
       hasPrecision: config.hiddenSize >= 256
     ) { precision in
       var random = RandomStream(seed: 1)
-      let model = try DiT(config: config, weights: FreshWeights(seed: 1))
-      model.parameters.use(precision)
+      let model = try DiT(
+        config: config, weights: InferenceWeights(FreshWeights(seed: 1), precision))
       let latents = random.normal([batch, config.inChannels, config.inputSize, config.inputSize])
       let conditioning = DiT.Conditioning(
         timesteps: [Float](repeating: 500, count: batch), labels: [Int](repeating: 0, count: batch))

@@ -1,0 +1,106 @@
+#include "ck_rounded_attention.h"
+#include "ck_softmax.h"
+
+enum { QUERIES = 24, GRADIENT_QUERIES = 64 };
+
+/* Pairs of bfloat16. */
+typedef uint32_t words __attribute__((vector_size(64), aligned(4)));
+
+/* 16-column panels of pairs: pair p of column j at data[j / 16 * panel + p * 16 + j % 16]. */
+typedef struct {
+  const uint32_t *data;
+  size_t panel;
+} pair_panels;
+
+CK_INLINE pair_panels panels_from_column(pair_panels b, size_t column) {
+  b.data += column / LANES * b.panel;
+  return b;
+}
+
+CK_INLINE pair_panels panels_from_pair(pair_panels b, size_t pair) {
+  b.data += pair * LANES;
+  return b;
+}
+
+/* The columns of the panels are rows of x (n, pairs), those beyond n zero. */
+CK_INLINE pair_panels pack_words_transposed(const uint32_t *x, size_t stride, uint32_t *out,
+                                            size_t n, size_t pairs) {
+  pack_panels_transposed((const float *)x, stride, (float *)out, n, pairs);
+  return (pair_panels){out, pairs * LANES};
+}
+
+/* The pairs of the panels are neighbouring rows of x (n, d), columns beyond d and a row after an odd
+   number of them zero. */
+CK_INLINE pair_panels pack_row_pairs(const uint16_t *x, size_t stride, uint32_t *out, size_t n,
+                                     size_t d) {
+  const size_t pairs = (n + 1) / 2;
+  for (size_t j = 0; j < d; j += LANES) {
+    uint32_t *to = out + j * pairs;
+    const size_t width = smaller(LANES, d - j);
+    for (size_t p = 0; p < pairs; p++, to += LANES) {
+      const uint16_t *first = x + 2 * p * stride + j, *second = first + stride;
+      if (width == LANES && 2 * p + 1 < n) {
+        for (size_t c = 0; c < LANES; c++) to[c] = first[c] | (uint32_t)second[c] << 16;
+      } else {
+        for (size_t c = 0; c < width; c++)
+          to[c] = first[c] | (2 * p + 1 < n ? (uint32_t)second[c] << 16 : 0);
+        for (size_t c = width; c < LANES; c++) to[c] = 0;
+      }
+    }
+  }
+  return (pair_panels){out, pairs * LANES};
+}
+
+CK_INLINE void round_row(const float *x, uint16_t *y, size_t n) {
+  for (size_t i = 0; i < n; i++) y[i] = (uint16_t)ck_bfloat16_bits(x[i]);
+}
+
+/* Neighbouring rows of x (rows, width) as words, zero after an odd number of rows. */
+CK_INLINE void round_row_pairs(const float *x, size_t width, uint32_t *y, size_t rows) {
+  for (size_t r = 0; r < rows; r += 2, x += 2 * width, y += width)
+    if (r + 1 < rows)
+      for (size_t j = 0; j < width; j++)
+        y[j] = ck_bfloat16_bits(x[j]) | ck_bfloat16_bits(x[width + j]) << 16;
+    else
+      for (size_t j = 0; j < width; j++) y[j] = ck_bfloat16_bits(x[j]);
+}
+
+#define PAIRS(name) name##_emulated
+#define PAIRS_ENTRY CK_CLONES static
+#include "ck_pairs.h"
+#undef PAIRS
+#undef PAIRS_ENTRY
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define PAIRS_NATIVE
+#define PAIRS(name) name##_native
+#define PAIRS_ENTRY static
+#pragma clang attribute push(__attribute__((target("arch=x86-64-v4,avx512bf16"))),                 \
+                             apply_to = function)
+#include "ck_pairs.h"
+#pragma clang attribute pop
+#endif
+
+void ck_attention_forward_bf16(const uint16_t *q, const uint16_t *k, const uint16_t *v,
+                               uint16_t *out, float *lse, const ck_rounded_attention_shape *shape,
+                               int native) {
+#if defined(__x86_64__)
+  if (native) return ck_attention_forward_native(q, k, v, out, lse, shape);
+#endif
+  (void)native;
+  ck_attention_forward_emulated(q, k, v, out, lse, shape);
+}
+
+void ck_attention_backward_bf16(const uint16_t *q, const uint16_t *k, const uint16_t *v,
+                                const uint16_t *out, const float *dout, const float *lse, float *dq,
+                                float *dk, float *dv, const ck_rounded_attention_shape *shape,
+                                int native) {
+#if defined(__x86_64__)
+  if (native)
+    return ck_attention_backward_native(q, k, v, out, dout, lse, dq, dk, dv, shape);
+#endif
+  (void)native;
+  ck_attention_backward_emulated(q, k, v, out, dout, lse, dq, dk, dv, shape);
+}
