@@ -1,10 +1,10 @@
 #include "ck_hyena.h"
 #include "ck_tile.h"
 
-/* Sixteen channels at a time, of which the last ones may be missing; what passes between the
-   convolutions stays in the cache. */
+/* A few cache lines of channels at a time, so that memory is read in streams and what passes between
+   the convolutions stays in the cache; the last channels may be missing. */
 
-enum { MAX_TAPS = 64 };
+enum { MAX_TAPS = 64, UNITS = 4, CHANNELS = UNITS * LANES, ROWS = 16 };
 
 /* Elements of float32 or of bfloat16. */
 typedef struct {
@@ -12,23 +12,20 @@ typedef struct {
   int is_rounded;
 } elements;
 
+/* Sixteen elements, of which n are there and the others zero. */
 CK_INLINE void load(elements x, size_t at, size_t n, vec *out) {
+  if (n < LANES) *out = (vec){0};
   if (x.is_rounded) {
     const uint16_t *from = (const uint16_t *)x.start + at;
-    if (n == LANES) {
+    if (n == LANES)
       for (size_t c = 0; c < LANES; c++) (*out)[c] = ck_from_bfloat16(from[c]);
-    } else {
-      *out = (vec){0};
+    else
       for (size_t c = 0; c < n; c++) (*out)[c] = ck_from_bfloat16(from[c]);
-    }
   } else {
     const float *from = (const float *)x.start + at;
-    if (n == LANES) {
-      *out = *(const vec *)from;
-    } else {
-      *out = (vec){0};
+    if (n == LANES) *out = *(const vec *)from;
+    else
       for (size_t c = 0; c < n; c++) (*out)[c] = from[c];
-    }
   }
 }
 
@@ -38,7 +35,7 @@ CK_INLINE void store(float *to, size_t n, const vec *value, int add) {
     for (size_t c = 0; c < n; c++) to[c] = (add ? to[c] : 0) + (*value)[c];
 }
 
-/* The filters of n channels, tap by tap, and their bias. */
+/* The filters of sixteen channels, tap by tap, and their bias. */
 typedef struct {
   vec taps[MAX_TAPS], bias;
 } filter;
@@ -60,151 +57,204 @@ CK_INLINE void scatter(const filter *f, float *weight, float *bias, size_t chann
 }
 
 /* Token t of one of q, k, v: x, or its convolution. */
-CK_INLINE void convolved(elements x, size_t channel, size_t n, const filter *f,
-                         const ck_hyena_shape *s, size_t t, vec *out) {
-  const size_t row = 3 * s->dim;
-  if (s->short_taps == 0) return load(x, t * row + channel, n, out);
+CK_INLINE void convolved(elements x, size_t row, size_t channel, size_t n, const filter *f,
+                         size_t taps, size_t t, vec *out) {
+  if (taps == 0) return load(x, t * row + channel, n, out);
   vec sum = f->bias, in;
-  for (size_t j = 0, lag = s->short_taps - 1; j < s->short_taps; j++, lag--) {
-    if (lag > t) continue;
-    load(x, (t - lag) * row + channel, n, &in);
+  for (size_t j = t + 1 < taps ? taps - 1 - t : 0; j < taps; j++) {
+    load(x, (t + 1 + j - taps) * row + channel, n, &in);
     sum += f->taps[j] * in;
   }
   *out = sum;
 }
 
-/* Token t of the inner convolution of `signal`. */
-CK_INLINE void inner_convolved(const vec *signal, const filter *f, size_t taps, size_t t, vec *out) {
+/* Token t of the convolution of a signal. */
+CK_INLINE void inner_convolved(const vec *signal, const filter *f, size_t taps, size_t t,
+                               vec *out) {
   if (taps == 0) {
-    *out = signal[t];
+    *out = signal[t * UNITS];
     return;
   }
   vec sum = f->bias;
-  for (size_t j = 0, lag = taps - 1; j < taps; j++, lag--)
-    if (lag <= t) sum += f->taps[j] * signal[t - lag];
+  for (size_t j = t + 1 < taps ? taps - 1 - t : 0; j < taps; j++)
+    sum += f->taps[j] * signal[(t + 1 + j - taps) * UNITS];
   *out = sum;
 }
 
-/* The way back through a convolution: token t of the gradient of its input. */
-CK_INLINE void correlated(const vec *gradient, const filter *f, size_t taps, size_t tokens, size_t t,
-                          vec *out) {
+/* The way back through a convolution: token t of the gradient of its input. The gradient has zeros
+   behind its last token. */
+CK_INLINE void correlated(const vec *gradient, const filter *f, size_t taps, size_t t, vec *out) {
   vec sum = {0};
-  for (size_t j = 0, lag = taps - 1; j < taps; j++, lag--)
-    if (t + lag < tokens) sum += f->taps[j] * gradient[t + lag];
+  for (size_t lag = 0; lag < taps; lag++)
+    sum += f->taps[taps - 1 - lag] * gradient[(t + lag) * UNITS];
   *out = sum;
+}
+
+CK_INLINE void clear(filter *f, size_t taps) {
+  f->bias = (vec){0};
+  for (size_t j = 0; j < taps; j++) f->taps[j] = (vec){0};
+}
+
+/* Tokens from ..< to of the way back to x: stores dx (or adds to it), adds to the change of the filter,
+   each unless it is NULL. */
+CK_INLINE void convolve_back(elements x, const vec *gradient, const filter *f, filter *change,
+                             float *dx, int accumulate, size_t row, size_t channel, size_t n,
+                             size_t from, size_t to, size_t taps) {
+  if (dx)
+    for (size_t t = from; t < to; t++) {
+      vec back = gradient[t * UNITS];
+      if (taps) correlated(gradient, f, taps, t, &back);
+      store(dx + t * row + channel, n, &back, accumulate);
+    }
+  if (!change) return;
+  vec sums[MAX_TAPS], bias = change->bias, in;
+  for (size_t j = 0; j < taps; j++) sums[j] = change->taps[j];
+  for (size_t t = from; t < to; t++) {
+    load(x, t * row + channel, n, &in);
+    bias += gradient[t * UNITS];
+    for (size_t j = 0; j < taps; j++) sums[j] += gradient[(t + taps - 1 - j) * UNITS] * in;
+  }
+  for (size_t j = 0; j < taps; j++) change->taps[j] = sums[j];
+  change->bias = bias;
+}
+
+/* The filters of some channels; `outer` has those of q, k and v. */
+CK_INLINE void gather_all(filter outer[3][UNITS], filter inner[UNITS], const ck_hyena_filters *from,
+                          const ck_hyena_shape *s, size_t first, size_t last) {
+  for (size_t u = 0, c = first; c < last; u++, c += LANES) {
+    const size_t n = smaller(LANES, last - c);
+    if (s->short_taps)
+      for (size_t i = 0; i < 3; i++)
+        gather(&outer[i][u], from->short_weight, from->short_bias, i * s->dim + c, n,
+               s->short_taps);
+    if (s->inner_taps)
+      gather(&inner[u], from->inner_weight, from->inner_bias, c, n, s->inner_taps);
+  }
 }
 
 CK_INLINE void forward(elements x, const ck_hyena_filters *filters, float *y, uint16_t *halves,
-                       const ck_hyena_shape *s) {
-  filter outer[3], inner;
-  vec *signal = (vec *)scratch(s->tokens * LANES);
-  for (size_t c = s->from; c < s->to; c += LANES) {
-    const size_t n = smaller(LANES, s->to - c);
-    if (s->short_taps)
-      for (size_t i = 0; i < 3; i++)
-        gather(&outer[i], filters->short_weight, filters->short_bias, i * s->dim + c, n,
-               s->short_taps);
-    if (s->inner_taps)
-      gather(&inner, filters->inner_weight, filters->inner_bias, c, n, s->inner_taps);
-    for (size_t t = 0; t < s->tokens; t++) {
-      vec q, k, v, m;
-      convolved(x, c, n, &outer[0], s, t, &q);
-      convolved(x, s->dim + c, n, &outer[1], s, t, &k);
-      convolved(x, 2 * s->dim + c, n, &outer[2], s, t, &v);
-      signal[t] = k * v;
-      inner_convolved(signal, &inner, s->inner_taps, t, &m);
-      m *= q;
-      if (y) store(y + t * s->dim + c, n, &m, 0);
-      else
-        for (size_t i = 0; i < n; i++)
-          halves[t * s->dim + c + i] = (uint16_t)ck_bfloat16_bits(m[i]);
-    }
+                       const ck_hyena_shape *s, size_t short_taps, size_t inner_taps) {
+  const size_t row = 3 * s->dim;
+  filter outer[3][UNITS], inner[UNITS];
+  vec *signal = (vec *)scratch(s->tokens * CHANNELS);
+  for (size_t first = s->from; first < s->to; first += CHANNELS) {
+    const size_t last = smaller(first + CHANNELS, s->to);
+    gather_all(outer, inner, filters, s, first, last);
+    for (size_t t = 0; t < s->tokens; t++)
+      for (size_t u = 0, c = first; c < last; u++, c += LANES) {
+        const size_t n = smaller(LANES, last - c);
+        vec q, k, v, m;
+        convolved(x, row, c, n, &outer[0][u], short_taps, t, &q);
+        convolved(x, row, s->dim + c, n, &outer[1][u], short_taps, t, &k);
+        convolved(x, row, 2 * s->dim + c, n, &outer[2][u], short_taps, t, &v);
+        signal[t * UNITS + u] = k * v;
+        inner_convolved(signal + u, &inner[u], inner_taps, t, &m);
+        m *= q;
+        if (y) store(y + t * s->dim + c, n, &m, 0);
+        else
+          for (size_t i = 0; i < n; i++)
+            halves[t * s->dim + c + i] = (uint16_t)ck_bfloat16_bits(m[i]);
+      }
   }
 }
 
 CK_INLINE void backward(elements x, const ck_hyena_filters *filters, const float *dy, float *dx,
-                        int accumulate, const ck_hyena_filters *gradients, const ck_hyena_shape *s) {
-  filter outer[3], inner, slope;
+                        int accumulate, const ck_hyena_filters *gradients, const ck_hyena_shape *s,
+                        size_t short_taps, size_t inner_taps) {
   const size_t tokens = s->tokens, row = 3 * s->dim;
-  vec *parts[3], *signal = (vec *)scratch(5 * tokens * LANES), *slopes = signal + tokens;
-  for (size_t i = 0; i < 3; i++) parts[i] = signal + (2 + i) * tokens;
-  for (size_t c = s->from; c < s->to; c += LANES) {
-    const size_t n = smaller(LANES, s->to - c);
-    if (s->short_taps)
-      for (size_t i = 0; i < 3; i++)
-        gather(&outer[i], filters->short_weight, filters->short_bias, i * s->dim + c, n,
-               s->short_taps);
-    if (s->inner_taps)
-      gather(&inner, filters->inner_weight, filters->inner_bias, c, n, s->inner_taps);
-    /* Forwards: the gradients of q and of what it is multiplied with. */
-    slope.bias = (vec){0};
-    for (size_t j = 0; j < s->inner_taps; j++) slope.taps[j] = (vec){0};
-    for (size_t t = 0; t < tokens; t++) {
-      vec q, m, g;
-      convolved(x, c, n, &outer[0], s, t, &q);
-      convolved(x, s->dim + c, n, &outer[1], s, t, &parts[1][t]);
-      convolved(x, 2 * s->dim + c, n, &outer[2], s, t, &parts[2][t]);
-      signal[t] = parts[1][t] * parts[2][t];
-      inner_convolved(signal, &inner, s->inner_taps, t, &m);
-      load((elements){dy, 0}, t * s->dim + c, n, &g);
-      parts[0][t] = g * m;
-      const vec back = slopes[t] = g * q;
-      slope.bias += back;
-      for (size_t j = 0, lag = s->inner_taps - 1; j < s->inner_taps; j++, lag--)
-        if (lag <= t) slope.taps[j] += back * signal[t - lag];
-    }
-    if (s->inner_taps && gradients->inner_weight)
-      scatter(&slope, gradients->inner_weight, gradients->inner_bias, c, n, s->inner_taps);
-    /* Those of k and v. */
-    for (size_t t = 0; t < tokens; t++) {
-      vec back = slopes[t];
-      if (s->inner_taps) correlated(slopes, &inner, s->inner_taps, tokens, t, &back);
-      const vec k = parts[1][t];
-      parts[1][t] = back * parts[2][t];
-      parts[2][t] = back * k;
-    }
-    /* And those of x and of the short filters. */
-    for (size_t i = 0; i < 3; i++) {
-      const size_t channel = i * s->dim + c;
-      if (dx)
-        for (size_t t = 0; t < tokens; t++) {
-          vec back = parts[i][t];
-          if (s->short_taps) correlated(parts[i], &outer[i], s->short_taps, tokens, t, &back);
-          store(dx + t * row + channel, n, &back, accumulate);
-        }
-      if (!s->short_taps || !gradients->short_weight) continue;
-      slope.bias = (vec){0};
-      for (size_t j = 0; j < s->short_taps; j++) slope.taps[j] = (vec){0};
-      for (size_t t = 0; t < tokens; t++) {
-        vec in;
-        load(x, t * row + channel, n, &in);
-        slope.bias += parts[i][t];
-        for (size_t j = 0, lag = s->short_taps - 1; j < s->short_taps; j++, lag--)
-          if (t + lag < tokens) slope.taps[j] += parts[i][t + lag] * in;
+  filter outer[3][UNITS], inner[UNITS], change[UNITS];
+  const size_t size = (tokens + MAX_TAPS) * UNITS;
+  vec *parts[3], *signal = (vec *)scratch(5 * size * LANES), *slopes = signal + size;
+  for (size_t i = 0; i < 3; i++) parts[i] = slopes + (1 + i) * size;
+  for (size_t i = 0; i < 4; i++)
+    memset(slopes + i * size + tokens * UNITS, 0, MAX_TAPS * UNITS * sizeof(vec));
+  for (size_t first = s->from; first < s->to; first += CHANNELS) {
+    const size_t last = smaller(first + CHANNELS, s->to);
+    gather_all(outer, inner, filters, s, first, last);
+    /* The gradients of q and of what it is multiplied with; what is needed of k and v. */
+    for (size_t t = 0; t < tokens; t++)
+      for (size_t u = 0, c = first; c < last; u++, c += LANES) {
+        const size_t n = smaller(LANES, last - c), at = t * UNITS + u;
+        vec q, m, g;
+        convolved(x, row, c, n, &outer[0][u], short_taps, t, &q);
+        convolved(x, row, s->dim + c, n, &outer[1][u], short_taps, t, &parts[1][at]);
+        convolved(x, row, 2 * s->dim + c, n, &outer[2][u], short_taps, t, &parts[2][at]);
+        signal[at] = parts[1][at] * parts[2][at];
+        inner_convolved(signal + u, &inner[u], inner_taps, t, &m);
+        load((elements){dy, 0}, t * s->dim + c, n, &g);
+        parts[0][at] = g * m;
+        slopes[at] = g * q;
       }
-      scatter(&slope, gradients->short_weight, gradients->short_bias, channel, n, s->short_taps);
+    for (size_t u = 0, c = first; c < last; u++, c += LANES) {
+      if (inner_taps && gradients->inner_weight) {
+        clear(&change[u], inner_taps);
+        convolve_back((elements){signal + u, 0}, slopes + u, NULL, &change[u], NULL, 0,
+                      UNITS * LANES, 0, LANES, 0, tokens, inner_taps);
+        scatter(&change[u], gradients->inner_weight, gradients->inner_bias, c,
+                smaller(LANES, last - c), inner_taps);
+      }
+      for (size_t t = 0; t < tokens; t++) {
+        const size_t at = t * UNITS + u;
+        vec back = slopes[at];
+        if (inner_taps) correlated(slopes + u, &inner[u], inner_taps, t, &back);
+        const vec k = parts[1][at];
+        parts[1][at] = back * parts[2][at];
+        parts[2][at] = back * k;
+      }
+    }
+    for (size_t i = 0; i < 3; i++) {
+      const int trains = short_taps && gradients->short_weight;
+      if (trains)
+        for (size_t u = 0; u < UNITS; u++) clear(&change[u], short_taps);
+      for (size_t from = 0; from < tokens; from += ROWS)
+        for (size_t u = 0, c = first; c < last; u++, c += LANES)
+          convolve_back(x, parts[i] + u, &outer[i][u], trains ? &change[u] : NULL, dx, accumulate,
+                        row, i * s->dim + c, smaller(LANES, last - c), from,
+                        smaller(from + ROWS, tokens), short_taps);
+      for (size_t u = 0, c = first; trains && c < last; u++, c += LANES)
+        scatter(&change[u], gradients->short_weight, gradients->short_bias, i * s->dim + c,
+                smaller(LANES, last - c), short_taps);
     }
   }
 }
 
+/* The usual filters have four taps; loops over so many are unrolled. */
+#define FOR_USUAL_TAPS(CALL)                                                                       \
+  if (shape->short_taps == 4 && shape->inner_taps == 4) CALL(4, 4)                                 \
+  else if (shape->short_taps == 4 && shape->inner_taps == 0) CALL(4, 0)                            \
+  else if (shape->short_taps == 0 && shape->inner_taps == 4) CALL(0, 4)                            \
+  else CALL(shape->short_taps, shape->inner_taps)
+
 CK_CLONES void ck_hyena_forward_f32(const float *x, const ck_hyena_filters *filters, float *y,
                                     const ck_hyena_shape *shape) {
-  forward((elements){x, 0}, filters, y, NULL, shape);
+#define RUN(SHORT, INNER) forward((elements){x, 0}, filters, y, NULL, shape, SHORT, INNER);
+  FOR_USUAL_TAPS(RUN)
+#undef RUN
 }
 
 CK_CLONES void ck_hyena_backward_f32(const float *x, const ck_hyena_filters *filters,
                                      const float *dy, float *dx, int accumulate,
-                                     const ck_hyena_filters *gradients, const ck_hyena_shape *shape) {
-  backward((elements){x, 0}, filters, dy, dx, accumulate, gradients, shape);
+                                     const ck_hyena_filters *gradients,
+                                     const ck_hyena_shape *shape) {
+#define RUN(SHORT, INNER)                                                                          \
+  backward((elements){x, 0}, filters, dy, dx, accumulate, gradients, shape, SHORT, INNER);
+  FOR_USUAL_TAPS(RUN)
+#undef RUN
 }
 
 CK_CLONES void ck_hyena_forward_bf16(const uint16_t *x, const ck_hyena_filters *filters,
                                      uint16_t *y, const ck_hyena_shape *shape) {
-  forward((elements){x, 1}, filters, NULL, y, shape);
+#define RUN(SHORT, INNER) forward((elements){x, 1}, filters, NULL, y, shape, SHORT, INNER);
+  FOR_USUAL_TAPS(RUN)
+#undef RUN
 }
 
 CK_CLONES void ck_hyena_backward_bf16(const uint16_t *x, const ck_hyena_filters *filters,
                                       const float *dy, float *dx, int accumulate,
-                                      const ck_hyena_filters *gradients, const ck_hyena_shape *shape) {
-  backward((elements){x, 1}, filters, dy, dx, accumulate, gradients, shape);
+                                      const ck_hyena_filters *gradients,
+                                      const ck_hyena_shape *shape) {
+#define RUN(SHORT, INNER)                                                                          \
+  backward((elements){x, 1}, filters, dy, dx, accumulate, gradients, shape, SHORT, INNER);
+  FOR_USUAL_TAPS(RUN)
+#undef RUN
 }
