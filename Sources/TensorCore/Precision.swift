@@ -1,5 +1,5 @@
-/// The number format of the factors of large matrix products; their sums, the weights and all other
-/// values are float32.
+/// What large linear layers multiply in, and the number format of activations between them where a fused
+/// operation takes it; sums, norms, softmax, losses, gradients and the weights themselves are float32.
 package enum Precision: String, CaseIterable, Sendable {
   case float32 = "fp32"
   case bfloat16 = "bf16"
