@@ -237,6 +237,7 @@ struct Convolution3x3Tests {
 
   @Test(arguments: [
     (3, 5, 7, 9), (4, 4, 8, 16), (2, 6, 1, 3), (5, 9, 33, 26), (1, 1, 2, 2), (8, 7, 20, 26),
+    (20, 33, 9, 130), (270, 17, 4, 20), (3, 16, 1, 1),
   ])
   func matchesDefinition(inputs: Int, outputs: Int, height: Int, width: Int) throws {
     var random = RandomStream(seed: UInt64(inputs * 100 + width))
