@@ -1,16 +1,8 @@
 #include "ck_bfloat16.h"
 #include "ck_internal.h"
 
-/* The bits of x rounded to 16, ties to even; those of a NaN are cut off and kept a NaN. */
-CK_INLINE uint32_t rounded(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  uint32_t up = bits + 0x7fff + (bits >> 16 & 1);
-  return ((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : up) >> 16;
-}
-
 CK_CLONES void ck_bfloat16_from_f32(const float *x, uint16_t *y, size_t n) {
-  for (size_t i = 0; i < n; i++) y[i] = (uint16_t)rounded(x[i]);
+  for (size_t i = 0; i < n; i++) y[i] = (uint16_t)ck_bfloat16_bits(x[i]);
 }
 
 CK_CLONES void ck_bfloat16_transposed_f32(const float *x, uint16_t *y, size_t rows, size_t columns,
@@ -22,7 +14,7 @@ CK_CLONES void ck_bfloat16_transposed_f32(const float *x, uint16_t *y, size_t ro
       size_t height = rows - r0 < SIDE ? rows - r0 : SIDE, width = to - c0 < SIDE ? to - c0 : SIDE;
       for (size_t r = 0; r < height; r++)
         for (size_t c = 0; c < width; c++)
-          tile[r][c] = (uint16_t)rounded(x[(r0 + r) * columns + c0 + c]);
+          tile[r][c] = (uint16_t)ck_bfloat16_bits(x[(r0 + r) * columns + c0 + c]);
       for (size_t c = 0; c < width; c++)
         for (size_t r = 0; r < height; r++) y[(c0 + c) * rows + r0 + r] = tile[r][c];
     }
@@ -30,7 +22,7 @@ CK_CLONES void ck_bfloat16_transposed_f32(const float *x, uint16_t *y, size_t ro
 
 CK_CLONES void ck_bfloat16_round_f32(const float *x, float *y, size_t n) {
   for (size_t i = 0; i < n; i++) {
-    uint32_t bits = rounded(x[i]) << 16;
+    uint32_t bits = ck_bfloat16_bits(x[i]) << 16;
     memcpy(y + i, &bits, 4);
   }
 }
@@ -51,7 +43,7 @@ CK_CLONES void ck_bfloat16_gelu_f32(const float *x, const float *bias, uint16_t 
                                     size_t rows, size_t n) {
   for (size_t r = 0; r < rows; r++, x += n, y += ldy)
     for (size_t j = 0; j < n; j++)
-      y[j] = (uint16_t)rounded(ck_gelu(bias ? x[j] + bias[j] : x[j]));
+      y[j] = (uint16_t)ck_bfloat16_bits(ck_gelu(bias ? x[j] + bias[j] : x[j]));
 }
 
 CK_CLONES void ck_bfloat16_to_f32(const uint16_t *x, float *y, size_t n) {

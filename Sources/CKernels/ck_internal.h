@@ -71,3 +71,13 @@ CK_INLINE float ck_sigmoid(float x) { return 1.0f / (1.0f + ck_exp(-x)); }
 #define GELU_B 0.07135481282553173f /* 2 sqrt(2/pi) 0.044715 */
 
 CK_INLINE float ck_gelu(float x) { return x * ck_sigmoid(x * (GELU_A + GELU_B * x * x)); }
+
+CK_INLINE float ck_silu(float x) { return x * ck_sigmoid(x); }
+
+/* The bits of x rounded to bfloat16, ties to even; those of a NaN are cut off and kept a NaN. */
+CK_INLINE uint32_t ck_bfloat16_bits(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  uint32_t up = bits + 0x7fff + (bits >> 16 & 1);
+  return ((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : up) >> 16;
+}

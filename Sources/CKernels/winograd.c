@@ -128,16 +128,18 @@ CK_INLINE void gather_rows(float *to, const float *x, const ck_winograd_shape *s
     }
     const float *in = x + (size_t)y * s->width + left;
     if (silu)
-      for (int i = from; i < end; i++) {
-        float value = scale * in[i] + shift;
-        line[i] = value * ck_sigmoid(value);
-      }
+      for (int i = from; i < end; i++) line[i] = ck_silu(scale * in[i] + shift);
     else
       for (int i = from; i < end; i++) line[i] = in[i];
-    if (step == 1)
+    if (step == 1) {
       memcpy(to, line, (size_t)row * sizeof *to);
-    else
-      for (int i = 0; i < half; i++) to[i] = line[2 * i], to[half + i] = line[2 * i + 1];
+      continue;
+    }
+    for (int i = 0; i < half; i += WIDE) {
+      const v8 a = *(const v8 *)(line + 2 * i), b = *(const v8 *)(line + 2 * i + WIDE);
+      *(v8 *)(to + i) = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+      *(v8 *)(to + half + i) = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+    }
   }
 }
 

@@ -11,7 +11,15 @@ package struct GroupNorm {
   private let groups: Int
   private let epsilon: Float = 1e-6
 
-  init(_ weights: any WeightSource, _ name: String, channels: Int, groups: Int) throws {
+  /// Reads `name.weight` and `name.bias`.
+  ///
+  /// - Parameters:
+  ///   - weights: Source of both.
+  ///   - name: Key without the last part.
+  ///   - channels: Planes of the input.
+  ///   - groups: Groups of planes that are normalised together.
+  /// - Throws: What the source throws.
+  package init(_ weights: any WeightSource, _ name: String, channels: Int, groups: Int) throws {
     weight = try weights.tensor(name + ".weight", [channels], .ones)
     bias = try weights.tensor(name + ".bias", [channels], .zeros)
     self.groups = groups
@@ -41,8 +49,8 @@ package struct GroupNorm {
     return (scale, shift)
   }
 
-  /// The normalised planes, in a tensor of their own.
-  func callAsFunction(_ x: Tensor) -> Tensor {
+  /// The normalised planes of x (batch, C, H, W), in a tensor of their own.
+  package func callAsFunction(_ x: Tensor) -> Tensor {
     let (scale, shift) = planeScales(x)
     let result = Tensor(x.shape)
     let size = x.shape[2] * x.shape[3]
@@ -96,12 +104,13 @@ struct ResidualBlock {
   private let shortcut: PointwiseConvolution?
 
   init(
-    _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int, groups: Int
+    _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int, groups: Int,
+    _ precision: ConvolutionPrecision
   ) throws {
     norm1 = try GroupNorm(weights, name + ".norm1", channels: inputs, groups: groups)
-    conv1 = try Convolution3x3(weights, name + ".conv1", inputs, outputs)
+    conv1 = try Convolution3x3(weights, name + ".conv1", inputs, outputs, .none, precision)
     norm2 = try GroupNorm(weights, name + ".norm2", channels: outputs, groups: groups)
-    conv2 = try Convolution3x3(weights, name + ".conv2", outputs, outputs)
+    conv2 = try Convolution3x3(weights, name + ".conv2", outputs, outputs, .none, precision)
     shortcut =
       inputs == outputs
       ? nil : try PointwiseConvolution(weights, name + ".conv_shortcut", inputs, outputs)

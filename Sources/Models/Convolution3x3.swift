@@ -26,10 +26,11 @@ package struct Convolution3x3 {
   ///   - inputs: Channels of the input.
   ///   - outputs: Channels of the result.
   ///   - resampling: What happens to the resolution.
+  ///   - precision: What it multiplies in.
   /// - Throws: What the source throws.
   package init(
     _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int,
-    _ resampling: Resampling = .none
+    _ resampling: Resampling = .none, _ precision: ConvolutionPrecision = .float32
   ) throws {
     let weight = try weights.tensor(name + ".weight", [outputs, inputs, 3, 3], .xavierUniform)
     let bias = try weights.tensor(name + ".bias", [outputs], .zeros)
@@ -37,9 +38,12 @@ package struct Convolution3x3 {
     self.outputs = outputs
     self.resampling = resampling
     kernel =
-      WinogradConvolution.suits(inputs: inputs, outputs: outputs, resampling)
-      ? WinogradConvolution(weight, bias, resampling)
-      : DirectConvolution(weight, bias, resampling)
+      switch precision.of(weight) {
+      case .bfloat16: RoundedConvolution(weight, bias, resampling)
+      case .float32 where WinogradConvolution.suits(outputs: outputs, resampling):
+        WinogradConvolution(weight, bias, resampling)
+      case .float32: DirectConvolution(weight, bias, resampling)
+      }
   }
 
   /// Convolves x (batch, inputs, H, W).
@@ -76,6 +80,25 @@ extension Convolution3x3.Resampling {
       return ((height + padding) / 2, (width + padding) / 2)
     }
   }
+}
+
+/// What the convolutions of a network multiply in; sums, results and all else are float32.
+package struct ConvolutionPrecision: Sendable {
+  private let precision: Precision
+  private let smallest: Int
+
+  package static let float32 = ConvolutionPrecision(.float32)
+
+  /// Makes a rule.
+  ///
+  /// - Parameters:
+  ///   - precision: What large convolutions multiply in.
+  ///   - smallest: Elements of a weight from which on one is large.
+  package init(_ precision: Precision, smallest: Int = 1 << 16) {
+    (self.precision, self.smallest) = (precision, smallest)
+  }
+
+  func of(_ weight: Tensor) -> Precision { weight.count < smallest ? .float32 : precision }
 }
 
 /// What a convolution reads.

@@ -1,7 +1,7 @@
 import CKernels
 import TensorCore
 
-/// A 3x3 convolution by its definition, from planes copied with zeros around them.
+/// A 3x3 convolution by its definition, from planes copied with zeros around them; not after doubling.
 struct DirectConvolution: ConvolutionKernel {
   private let packed, bias: Tensor
   private let inputs, outputs: Int
@@ -21,7 +21,7 @@ struct DirectConvolution: ConvolutionKernel {
   ) {
     let (x, affine) = (input.x, input.affine)
     let batch = x.shape[0]
-    var shape = geometry(height: x.shape[2], width: x.shape[3])
+    var shape = resampling.paddedShape(of: x)
     let plane = Int(ck_conv3x3_plane_size(&shape))
     let planes = Tensor([batch * inputs, plane])
     let size = x.shape[2] * x.shape[3]
@@ -33,32 +33,42 @@ struct DirectConvolution: ConvolutionKernel {
           affine?.scale[index] ?? 1, affine?.shift[index] ?? 0, affine == nil ? 0 : 1)
       }
     }
-    // A task is a band of rows whose input stays in the cache while all output channels use it.
-    let height = Int(shape.out_height)
-    let rowSize = inputs * Int(shape.row) * Int(shape.stride)
-    let rows = max(1, min(height, 65536 / max(1, rowSize)))
-    let bands = (height + rows - 1) / rows
     let outputSize = result.count / max(1, batch)
-    Parallel.tasks(batch * bands) { task in
+    shape.forBands(of: batch, planes: inputs) { [shape] image, rows in
       var shape = shape
-      let image = task / bands
-      let first = task % bands * rows
       ck_conv3x3_forward_f32(
         result.pointer + image * outputSize, planes.pointer + image * inputs * plane,
         packed.pointer, bias.pointer,
         residual.map { UnsafePointer($0.pointer + image * outputSize) },
-        &shape, Int32(inputs), Int32(outputs), Int32(first), Int32(min(height, first + rows)),
+        &shape, Int32(inputs), Int32(outputs), Int32(rows.lowerBound), Int32(rows.upperBound),
         clampsNegative ? 1 : 0)
     }
   }
+}
 
-  private func geometry(height: Int, width: Int) -> ck_conv3x3_shape {
-    let (upsample, stride, pad): (Int32, Int32, Int32) =
-      switch resampling {
-      case .none: (1, 1, 1)
-      case .doubling: (2, 1, 1)
-      case .halving(let padsAllSides): (1, 2, padsAllSides ? 1 : 0)
+extension Convolution3x3.Resampling {
+  /// How the planes of x (batch, inputs, H, W) lie in memory; not doubled yet.
+  func paddedShape(of x: Tensor) -> ck_conv3x3_shape {
+    let (stride, pad): (Int32, Int32) =
+      switch self {
+      case .none, .doubling: (1, 1)
+      case .halving(let padsAllSides): (2, padsAllSides ? 1 : 0)
       }
-    return ck_conv3x3_geometry(Int32(height), Int32(width), upsample, stride, pad)
+    return ck_conv3x3_geometry(Int32(x.shape[2]), Int32(x.shape[3]), stride, pad)
+  }
+}
+
+extension ck_conv3x3_shape {
+  /// Calls `body` with every image and bands of the result's rows, on all threads: the input of a band
+  /// stays in the cache while all output channels use it.
+  func forBands(of batch: Int, planes: Int, _ body: (Int, Range<Int>) -> Void) {
+    let height = Int(out_height)
+    let rowSize = planes * Int(row) * Int(stride)
+    let rows = max(1, min(height, 65536 / max(1, rowSize)))
+    let bands = (height + rows - 1) / rows
+    Parallel.tasks(batch * bands) { task in
+      let first = task % bands * rows
+      body(task / bands, first..<min(height, first + rows))
+    }
   }
 }

@@ -10,12 +10,13 @@ struct WinogradConvolution: ConvolutionKernel {
   /// Output channels that are multiplied together.
   private let group = Int32(ck_get_tile_rows())
 
-  /// Whether this is faster than the definition.
-  static func suits(
-    inputs: Int, outputs: Int, _ resampling: Convolution3x3.Resampling
-  ) -> Bool {
-    if case .halving = resampling { return false }
-    return outputs >= 16
+  /// Whether this is there for a resampling, and faster than the definition.
+  static func suits(outputs: Int, _ resampling: Convolution3x3.Resampling) -> Bool {
+    switch resampling {
+    case .none: outputs >= 16
+    case .doubling: true
+    case .halving: false
+    }
   }
 
   /// Takes a weight (outputs, inputs, 3, 3) and a bias (outputs).
