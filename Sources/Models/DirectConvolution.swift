@@ -64,7 +64,8 @@ extension ck_conv3x3_shape {
   func forBands(of batch: Int, planes: Int, _ body: (Int, Range<Int>) -> Void) {
     let height = Int(out_height)
     let rowSize = planes * Int(row) * Int(stride)
-    let rows = max(1, min(height, 65536 / max(1, rowSize)))
+    let share = batch * height / Parallel.threads
+    let rows = max(1, min(height, share, 65536 / max(1, rowSize)))
     let bands = (height + rows - 1) / rows
     Parallel.tasks(batch * bands) { task in
       let first = task % bands * rows

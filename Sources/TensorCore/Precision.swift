@@ -1,5 +1,5 @@
-/// The number format of the factors of large matrix products; their sums, the weights and all other
-/// values are float32.
+/// The number format of the factors of large matrix products and convolutions; their sums, the weights
+/// and all other values are float32.
 package enum Precision: String, CaseIterable, Sendable {
   case float32 = "fp32"
   case bfloat16 = "bf16"
