@@ -43,9 +43,11 @@ CK_CLONES void ck_bfloat16_rows_f32(const float *x, const float *bias, uint16_t 
                                     size_t n, int gelu) {
   for (size_t r = 0; r < rows; r++, x += n, y += n)
     if (gelu)
-      for (size_t j = 0; j < n; j++) y[j] = (uint16_t)ck_bfloat16_bits(ck_gelu(bias ? x[j] + bias[j] : x[j]));
+      for (size_t j = 0; j < n; j++)
+        y[j] = (uint16_t)ck_bfloat16_bits(ck_gelu(bias ? x[j] + bias[j] : x[j]));
     else
-      for (size_t j = 0; j < n; j++) y[j] = (uint16_t)ck_bfloat16_bits(bias ? x[j] + bias[j] : x[j]);
+      for (size_t j = 0; j < n; j++)
+        y[j] = (uint16_t)ck_bfloat16_bits(bias ? x[j] + bias[j] : x[j]);
 }
 
 CK_CLONES void ck_bfloat16_to_f32(const uint16_t *x, float *y, size_t n) {

@@ -72,6 +72,8 @@ CK_INLINE float ck_sigmoid(float x) { return 1.0f / (1.0f + ck_exp(-x)); }
 
 CK_INLINE float ck_gelu(float x) { return x * ck_sigmoid(x * (GELU_A + GELU_B * x * x)); }
 
+CK_INLINE float ck_silu(float x) { return x * ck_sigmoid(x); }
+
 CK_INLINE float ck_gelu_slope(float x) {
   float s = ck_sigmoid(x * (GELU_A + GELU_B * x * x));
   return s + x * s * (1.0f - s) * (GELU_A + 3.0f * GELU_B * x * x);

@@ -1,52 +1,85 @@
 #include "ck_conv.h"
 #include "ck_internal.h"
 
-CK_INLINE float silu_of(float x) { return x * ck_sigmoid(x); }
-
 /* Eight neighbouring pixels of a row. */
 typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 enum { TAPS = 9, OUTS = 4, SEGMENTS = 2, WIDE = 8 };
 
-static int round_up(int n) { return (n + WIDE - 1) / WIDE * WIDE; }
+/* Whole segments; those in bfloat16 are twice as long. */
+static int whole_segments(int n) { return (n + 2 * WIDE - 1) / (2 * WIDE) * (2 * WIDE); }
 
-ck_conv3x3_shape ck_conv3x3_geometry(int height, int width, int upsample, int stride, int pad) {
-  ck_conv3x3_shape s = {.height = height, .width = width, .upsample = upsample, .stride = stride,
-                        .pad = pad};
-  s.rows = height * upsample + pad + 1;
+ck_conv3x3_shape ck_conv3x3_geometry(int height, int width, int stride, int pad) {
+  ck_conv3x3_shape s = {.height = height, .width = width, .stride = stride, .pad = pad};
+  s.rows = height + pad + 1;
   s.out_height = (s.rows - 3) / stride + 1;
-  s.out_width = (width * upsample + pad + 1 - 3) / stride + 1;
-  /* A segment of eight pixels may reach beyond the last one: the rows are that much longer. */
-  s.half = stride == 2 ? round_up(s.out_width) + WIDE : 0;
-  s.row = stride == 2 ? 2 * s.half : round_up(s.out_width) + WIDE;
+  s.out_width = (width + pad + 1 - 3) / stride + 1;
+  /* A segment may reach beyond the last pixel: the rows are that much longer. */
+  s.half = stride == 2 ? whole_segments(s.out_width) + WIDE : 0;
+  s.row = stride == 2 ? 2 * s.half : whole_segments(s.out_width) + WIDE;
   return s;
 }
 
 long ck_conv3x3_plane_size(const ck_conv3x3_shape *s) { return (long)s->rows * s->row; }
 
+/* A float or a pair. */
+typedef uint32_t __attribute__((may_alias)) element;
+
+/* Stores a line of the input as row y of a padded plane. */
+CK_INLINE void place(element *dst, const element *line, const ck_conv3x3_shape *s, int y) {
+  element *to = dst + (long)(y + s->pad) * s->row;
+  memset(to, 0, (size_t)s->row * 4);
+  if (s->stride == 2) {
+    /* Even columns first, then odd ones, so that a stride of two reads neighbours. */
+    for (int odd = 0; odd < 2; odd++) {
+      const int shift = odd - s->pad, end = (s->width - shift + 1) / 2;
+      for (int i = shift < 0; i < end; i++) to[odd * s->half + i] = line[2 * i + shift];
+    }
+  } else {
+    memcpy(to + s->pad, line, (size_t)s->width * 4);
+  }
+}
+
+CK_INLINE void clear_edges(element *dst, const ck_conv3x3_shape *s) {
+  if (s->pad) memset(dst, 0, (size_t)s->row * 4);
+  memset(dst + (long)(s->rows - 1) * s->row, 0, (size_t)s->row * 4);
+}
+
+CK_INLINE void activate(float *line, const float *x, int width, float scale, float shift, int silu) {
+  if (silu)
+    for (int i = 0; i < width; i++) line[i] = ck_silu(scale * x[i] + shift);
+  else
+    for (int i = 0; i < width; i++) line[i] = scale * x[i] + shift;
+}
+
 CK_CLONES void ck_conv3x3_fill_f32(float *dst, const float *src, const ck_conv3x3_shape *s,
                                 float scale, float shift, int silu) {
-  const int width = s->width, row = s->row, pad = s->pad;
+  const int width = s->width;
   float line[width];
-  if (pad) memset(dst, 0, (size_t)row * 4);
   for (int y = 0; y < s->height; y++, src += width) {
-    if (silu)
-      for (int x = 0; x < width; x++) line[x] = silu_of(scale * src[x] + shift);
-    else
-      for (int x = 0; x < width; x++) line[x] = scale * src[x] + shift;
-    float *to = dst + (long)(y * s->upsample + pad) * row;
-    memset(to, 0, (size_t)row * 4);
-    if (s->stride == 2) {
-      /* Even columns first, then odd ones, so that a stride of two reads neighbours. */
-      for (int x = 0; x < width; x++) to[((x + pad) & 1) * s->half + ((x + pad) >> 1)] = line[x];
-    } else if (s->upsample == 2) {
-      for (int x = 0; x < width; x++) to[pad + 2 * x] = to[pad + 2 * x + 1] = line[x];
-      memcpy(to + row, to, (size_t)row * 4);
-    } else {
-      memcpy(to + pad, line, (size_t)width * 4);
-    }
+    activate(line, src, width, scale, shift, silu);
+    place((element *)dst, (const element *)line, s, y);
   }
-  memset(dst + (long)(s->rows - 1) * row, 0, (size_t)row * 4);
+  clear_edges((element *)dst, s);
+}
+
+CK_CLONES void ck_conv3x3_fill_bf16(uint32_t *dst, const float *src, int count,
+                                    const ck_conv3x3_shape *s, const float *scale,
+                                    const float *shift, int silu) {
+  const int width = s->width;
+  const long plane = (long)s->height * width;
+  float line[width];
+  uint32_t pairs[width];
+  for (int y = 0; y < s->height; y++, src += width) {
+    activate(line, src, width, scale[0], shift[0], silu);
+    for (int x = 0; x < width; x++) pairs[x] = ck_bfloat16_bits(line[x]);
+    if (count == 2) {
+      activate(line, src + plane, width, scale[1], shift[1], silu);
+      for (int x = 0; x < width; x++) pairs[x] |= ck_bfloat16_bits(line[x]) << 16;
+    }
+    place(dst, pairs, s, y);
+  }
+  clear_edges(dst, s);
 }
 
 long ck_conv3x3_packed_size(int out_channels, int in_channels) {

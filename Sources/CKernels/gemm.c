@@ -1,5 +1,5 @@
 #include "ck_gemm.h"
-#include "ck_tile.h"
+#include "ck_gemm_tile.h"
 
 /* Matrix products from packed blocks: rows of A stay in the second cache, a panel of B in the first,
    and while a panel is used the next one is fetched from memory. */
@@ -7,7 +7,6 @@
 enum {
   DEPTH = 384,      /* of a block along the common axis */
   MOST_ROWS = 288,  /* of A in a block */
-  SMALL_ROWS = 6,   /* of a tile where the registers hold no more */
   MOST_DOT_ROWS = 4 /* of A up to which every element of B is used so rarely that packing costs more */
 };
 
@@ -107,51 +106,11 @@ CK_INLINE void prefetch_panel(matrix b, size_t first, size_t column, size_t acro
     __builtin_prefetch(x + line / across * b.row + line % across * LANES, 0, 2);
 }
 
-/* C (ROWS x 16 VECS) (+)= A B, both packed. */
-#define GEMM_TILE(ROWS, VECS)                                                                      \
-  {                                                                                                \
-    vec sum[ROWS][VECS];                                                                           \
-    _Pragma("clang loop unroll(full)") for (int i = 0; i < ROWS; i++)                              \
-        _Pragma("clang loop unroll(full)") for (int v = 0; v < VECS; v++) sum[i][v] =              \
-            add ? *(const vec *)(c + (size_t)i * ldc + v * LANES) : (vec){0};                      \
-    const float *x = a, *y = b;                                                                    \
-    _Pragma("clang loop unroll_count(4)") for (size_t p = 0; p < depth;                            \
-                                               p++, x += ROWS, y += VECS * LANES) {                \
-      vec row[VECS];                                                                               \
-      _Pragma("clang loop unroll(full)") for (int v = 0; v < VECS; v++) row[v] =                   \
-          *(const vec *)(y + v * LANES);                                                           \
-      _Pragma("clang loop unroll(full)") for (int i = 0; i < ROWS; i++)                            \
-          _Pragma("clang loop unroll(full)") for (int v = 0; v < VECS; v++) sum[i][v] +=           \
-              x[i] * row[v];                                                                       \
-    }                                                                                              \
-    _Pragma("clang loop unroll(full)") for (int i = 0; i < ROWS; i++)                              \
-        _Pragma("clang loop unroll(full)") for (int v = 0; v < VECS; v++) *(                       \
-            vec *)(c + (size_t)i * ldc + v * LANES) = sum[i][v];                                   \
-  }
-
-#define GEMM_TILES(VECS)                                                                           \
-  if (rows == 12) GEMM_TILE(12, VECS)                                                              \
-  else if (rows == 6) GEMM_TILE(6, VECS)                                                           \
-  else if (rows == 5) GEMM_TILE(5, VECS)                                                           \
-  else if (rows == 4) GEMM_TILE(4, VECS)                                                           \
-  else if (rows == 3) GEMM_TILE(3, VECS)                                                           \
-  else if (rows == 2) GEMM_TILE(2, VECS)                                                           \
-  else GEMM_TILE(1, VECS)
-
-CK_INLINE void tile(const float *a, const float *b, float *c, size_t ldc, size_t rows, size_t depth,
-                    int add, size_t width) {
-  if (width == LANES) {
-    GEMM_TILES(1)
-  } else {
-    GEMM_TILES(2)
-  }
-}
-
 /* The same where C has only `n` columns of the tile's width. */
 CK_INLINE void narrow_tile(const float *a, const float *b, float *c, size_t ldc, size_t rows,
                            size_t n, size_t depth, int add, size_t width) {
   float whole[MAX_TILE_ROWS * 2 * LANES];
-  tile(a, b, whole, width, rows, depth, 0, width);
+  gemm_tile(a, b, whole, width, rows, depth, 0, width);
   for (size_t i = 0; i < rows; i++)
     for (size_t j = 0; j < n; j++)
       c[i * ldc + j] = whole[i * width + j] + (add ? c[i * ldc + j] : 0);
@@ -184,7 +143,7 @@ CK_INLINE void blocked(matrix a, matrix b, float *c, size_t ldc, size_t m, size_
           prefetch_panel(b, from, j + width, across, lines * count / tiles,
                          lines * (count + 1) / tiles);
           float *target = c + (first + i) * ldc + j;
-          if (columns == width) tile(at, panel, target, ldc, rows, depth, adds, width);
+          if (columns == width) gemm_tile(at, panel, target, ldc, rows, depth, adds, width);
           else narrow_tile(at, panel, target, ldc, rows, columns, depth, adds, width);
         }
       }

@@ -1,8 +1,6 @@
 #include "ck_groupnorm.h"
 #include "ck_internal.h"
 
-CK_INLINE float silu_of(float x) { return x * ck_sigmoid(x); }
-
 enum { LANES = 32, PART = 8192 };
 
 /* Adds up x - center or its square: float lanes inside parts of bounded length, doubles across. */
@@ -37,7 +35,7 @@ void ck_groupnorm_moments_f32(float *mean, float *rstd, const float *x, long cou
 CK_CLONES void ck_scale_shift_silu_forward_f32(float *y, const float *x, long count, float scale,
                                             float shift, int silu) {
   if (silu)
-    for (long i = 0; i < count; i++) y[i] = silu_of(scale * x[i] + shift);
+    for (long i = 0; i < count; i++) y[i] = ck_silu(scale * x[i] + shift);
   else
     for (long i = 0; i < count; i++) y[i] = scale * x[i] + shift;
 }

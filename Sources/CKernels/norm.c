@@ -82,8 +82,6 @@ CK_CLONES void ck_layernorm_modulate_backward_f32(const float *restrict dy,
   }
 }
 
-CK_INLINE float ck_silu(float x) { return x * ck_sigmoid(x); }
-
 CK_CLONES void ck_gated_rmsnorm_forward_f32(const float *restrict y, const float *restrict z,
                                             const float *restrict weight, float eps,
                                             float *restrict out, float *restrict rstd,

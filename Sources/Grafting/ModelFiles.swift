@@ -4,6 +4,7 @@ import Foundation
 import ImageSources
 import Models
 import Plans
+import TensorCore
 
 /// A DiT on disk with the files that belong to it.
 package struct ModelFiles: Sendable {
@@ -142,14 +143,16 @@ package struct ModelFiles: Sendable {
 
   /// Loads the autoencoder.
   ///
+  /// - Parameter precision: What its large convolutions multiply in.
+  /// - Returns: The autoencoder.
   /// - Throws: `CheckpointError` if there is none beside the model, or one of other latents.
-  package func autoencoder() throws -> AutoencoderKL {
+  package func autoencoder(_ precision: Precision) throws -> AutoencoderKL {
     guard let autoencoderPath else {
       throw CheckpointError(
         "\(modelPath): no 'autoencoder.safetensors' beside it and no folder 'vae'; put the model's autoencoder there"
       )
     }
-    let autoencoder = try AutoencoderKL(path: autoencoderPath)
+    let autoencoder = try AutoencoderKL(path: autoencoderPath, precision: precision)
     let (channels, expected) = (autoencoder.config.latentChannels, try open().config.inChannels)
     guard channels == expected else {
       throw CheckpointError(
@@ -183,7 +186,8 @@ package struct ModelFiles: Sendable {
     throws -> LatentDataset
   {
     try requireShapes()
-    let autoencoder = try autoencoder()
+    // The latents are kept and found again by every run, whatever it multiplies in.
+    let autoencoder = try autoencoder(.float32)
     let parts = try AutoencoderKL.files(of: autoencoderPath ?? "")
     let identity = "autoencoder \(try ContentHash.sha256(paths: parts))"
     let cache = try Self.cacheDirectory() + "/latents-\(stream)-\(count).safetensors"
@@ -202,7 +206,7 @@ package struct ModelFiles: Sendable {
         "\(modelPath): its classes are not the procedural shapes, and no other data set is named; "
           + "name one as \"data\" in the plan or with --data")
     }
-    let side = file.config.inputSize * (try autoencoder().config.spatialFactor)
+    let side = file.config.inputSize * (try autoencoder(.float32).config.spatialFactor)
     guard side == ShapeSource.side else {
       throw CheckpointError(
         "\(modelPath): its images are \(side) pixels wide, the procedural ones \(ShapeSource.side); "

@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import Models
+import TensorCore
 
 /// A PixArt on disk with the autoencoder that belongs to it.
 package struct PixArtFiles {
@@ -17,10 +18,12 @@ package struct PixArtFiles {
   /// Loads the autoencoder: a given file, else `vae/` of the diffusers directory, else
   /// `autoencoder.safetensors` beside the weights.
   ///
-  /// - Parameter path: The weights of the autoencoder; nil looks for them.
+  /// - Parameters:
+  ///   - path: The weights of the autoencoder; nil looks for them.
+  ///   - precision: What its large convolutions multiply in.
   /// - Returns: The autoencoder.
   /// - Throws: `CheckpointError` if there is none, one of other latents, or one without configuration.
-  package func autoencoder(_ path: String? = nil) throws -> AutoencoderKL {
+  package func autoencoder(_ path: String?, _ precision: Precision) throws -> AutoencoderKL {
     let folder = URL(fileURLWithPath: transformer.path).deletingLastPathComponent()
     let candidates = ["../vae/diffusion_pytorch_model.safetensors", "autoencoder.safetensors"]
       .map { folder.appending(path: $0).standardizedFileURL.path }
@@ -41,6 +44,6 @@ package struct PixArtFiles {
         "\(found): has \(config.latentChannels) latent channels, \(transformer.path) has"
           + " \(transformer.config.inChannels); use the model's own autoencoder")
     }
-    return try AutoencoderKL(path: found, config: config)
+    return try AutoencoderKL(path: found, config: config, precision: precision)
   }
 }

@@ -112,7 +112,8 @@ package struct TrainingData {
     }
     let folder = try ImageFolder(path: path)
     let labels = try folder.labels(numClasses: config.numClasses, classNames: model.classNames)
-    let autoencoder = try files.autoencoder()
+    // The latents are kept and found again by every run, whatever it multiplies in.
+    let autoencoder = try files.autoencoder(.float32)
     let parts = try AutoencoderKL.files(of: files.autoencoderPath ?? "")
     let (dataset, skipped) = try LatentDataset.encoding(
       folder, labels: labels, size: config.inputSize * autoencoder.config.spatialFactor,

@@ -24,7 +24,7 @@ struct PreviewJob {
     let precision = try context.precision()
     let teacher = try file.load()
     teacher.parameters.use(precision)
-    let autoencoder = try files.autoencoder()
+    let autoencoder = try files.autoencoder(precision)
     let sampler = LatentSampler(
       steps: request.steps, guidance: Float(request.guidance), seed: request.seed)
     var done = 0

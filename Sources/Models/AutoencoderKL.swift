@@ -44,12 +44,16 @@ package final class AutoencoderKL {
   /// - Parameters:
   ///   - config: Its shape, which must be valid.
   ///   - weights: Source of the parameters.
+  ///   - precision: What its 3x3 convolutions multiply in.
   /// - Throws: What the source throws, for a missing key or a wrong shape.
-  package init(config: AutoencoderKLConfig, weights: any WeightSource) throws {
+  package init(
+    config: AutoencoderKLConfig, weights: any WeightSource,
+    precision: ConvolutionPrecision = .float32
+  ) throws {
     self.config = config
     let latent = config.latentChannels
-    encoder = try AutoencoderKLCoder(.encoder, config, weights)
-    decoder = try AutoencoderKLCoder(.decoder, config, weights)
+    encoder = try AutoencoderKLCoder(.encoder, config, weights, precision)
+    decoder = try AutoencoderKLCoder(.decoder, config, weights, precision)
     quantConv = try PointwiseConvolution(weights, "quant_conv", 2 * latent, 2 * latent)
     postQuantConv = try PointwiseConvolution(weights, "post_quant_conv", latent, latent)
   }
@@ -79,13 +83,17 @@ package final class AutoencoderKL {
   /// - Parameters:
   ///   - path: The weights.
   ///   - config: Their shape; nil looks for it as `AutoencoderKLConfig.find` does.
+  ///   - precision: What large 3x3 convolutions multiply in.
   /// - Throws: `CheckpointError` for an unreadable file, a missing or unexpected key, a wrong shape.
-  package convenience init(path: String, config: AutoencoderKLConfig? = nil) throws {
+  package convenience init(
+    path: String, config: AutoencoderKLConfig? = nil, precision: Precision = .float32
+  ) throws {
     let file = try Self.file(of: path)
     let config = try config ?? AutoencoderKLConfig.find(for: file)
     let weights = WatchedWeights(FileWeights(file))
     try config.validate(file: path)
-    try self.init(config: config, weights: weights)
+    try self.init(
+      config: config, weights: weights, precision: ConvolutionPrecision(precision))
     try weights.requireAllTaken(of: file.names, in: path, model: "AutoencoderKL")
   }
 

@@ -14,27 +14,31 @@ struct AutoencoderKLCoder {
   private let normOut: GroupNorm
   private let direction: Direction
 
-  init(_ direction: Direction, _ config: AutoencoderKLConfig, _ weights: any WeightSource) throws {
+  init(
+    _ direction: Direction, _ config: AutoencoderKLConfig, _ weights: any WeightSource,
+    _ precision: ConvolutionPrecision
+  ) throws {
     let isEncoder = direction == .encoder
     let name = isEncoder ? "encoder" : "decoder"
     let widths = isEncoder ? config.blockOutChannels : config.blockOutChannels.reversed()
     let groups = config.normNumGroups
     let (first, last) = (widths[0], widths[widths.count - 1])
     convIn = try Convolution3x3(
-      weights, "\(name).conv_in", isEncoder ? config.inChannels : config.latentChannels, first)
+      weights, "\(name).conv_in", isEncoder ? config.inChannels : config.latentChannels, first,
+      .none, precision)
     stages = try widths.indices.map { index in
       try Stage(
         direction, weights, "\(name).\(isEncoder ? "down" : "up")_blocks.\(index)",
         inputs: widths[max(0, index - 1)], outputs: widths[index],
         layers: config.layersPerBlock + (isEncoder ? 0 : 1), groups: groups,
-        resamples: index < widths.count - 1)
+        resamples: index < widths.count - 1, precision)
     }
     middle = try MiddleBlock(
-      weights, "\(name).mid_block", channels: isEncoder ? last : first, groups: groups)
+      weights, "\(name).mid_block", channels: isEncoder ? last : first, groups: groups, precision)
     normOut = try GroupNorm(weights, "\(name).conv_norm_out", channels: last, groups: groups)
     convOut = try Convolution3x3(
       weights, "\(name).conv_out", last,
-      isEncoder ? 2 * config.latentChannels : config.outChannels)
+      isEncoder ? 2 * config.latentChannels : config.outChannels, .none, precision)
     self.direction = direction
   }
 
@@ -60,11 +64,16 @@ private struct MiddleBlock {
   let first, second: ResidualBlock
   let attention: SpatialAttention
 
-  init(_ weights: any WeightSource, _ name: String, channels: Int, groups: Int) throws {
-    first = try ResidualBlock(weights, name + ".resnets.0", channels, channels, groups: groups)
+  init(
+    _ weights: any WeightSource, _ name: String, channels: Int, groups: Int,
+    _ precision: ConvolutionPrecision
+  ) throws {
+    first = try ResidualBlock(
+      weights, name + ".resnets.0", channels, channels, groups: groups, precision)
     attention = try SpatialAttention(
       weights, name + ".attentions.0", channels: channels, groups: groups)
-    second = try ResidualBlock(weights, name + ".resnets.1", channels, channels, groups: groups)
+    second = try ResidualBlock(
+      weights, name + ".resnets.1", channels, channels, groups: groups, precision)
   }
 
   func callAsFunction(_ x: Tensor) -> Tensor { second(attention(first(x))) }
@@ -77,11 +86,13 @@ private struct Stage {
 
   init(
     _ direction: AutoencoderKLCoder.Direction, _ weights: any WeightSource, _ name: String,
-    inputs: Int, outputs: Int, layers: Int, groups: Int, resamples: Bool
+    inputs: Int, outputs: Int, layers: Int, groups: Int, resamples: Bool,
+    _ precision: ConvolutionPrecision
   ) throws {
     blocks = try (0..<layers).map { layer in
       try ResidualBlock(
-        weights, "\(name).resnets.\(layer)", layer == 0 ? inputs : outputs, outputs, groups: groups)
+        weights, "\(name).resnets.\(layer)", layer == 0 ? inputs : outputs, outputs, groups: groups,
+        precision)
     }
     let (key, resampling): (String, Convolution3x3.Resampling) =
       switch direction {
@@ -90,7 +101,8 @@ private struct Stage {
       }
     resampler =
       resamples
-      ? try Convolution3x3(weights, "\(name).\(key).0.conv", outputs, outputs, resampling) : nil
+      ? try Convolution3x3(
+        weights, "\(name).\(key).0.conv", outputs, outputs, resampling, precision) : nil
   }
 
   func callAsFunction(_ x: Tensor) -> Tensor {

@@ -11,7 +11,15 @@ package struct GroupNorm {
   private let groups: Int
   private let epsilon: Float = 1e-6
 
-  init(_ weights: any WeightSource, _ name: String, channels: Int, groups: Int) throws {
+  /// Reads `name.weight` and `name.bias`.
+  ///
+  /// - Parameters:
+  ///   - weights: Source of both.
+  ///   - name: Key without the last part.
+  ///   - channels: Planes of the input.
+  ///   - groups: Groups of planes that are normalised together.
+  /// - Throws: What the source throws.
+  package init(_ weights: any WeightSource, _ name: String, channels: Int, groups: Int) throws {
     weight = try weights.tensor(name + ".weight", [channels], .ones)
     bias = try weights.tensor(name + ".bias", [channels], .zeros)
     self.groups = groups
@@ -41,8 +49,8 @@ package struct GroupNorm {
     return (scale, shift)
   }
 
-  /// The normalised planes, in a tensor of their own.
-  func callAsFunction(_ x: Tensor) -> Tensor {
+  /// The normalised planes of x (batch, C, H, W), in a tensor of their own.
+  package func callAsFunction(_ x: Tensor) -> Tensor {
     let (scale, shift) = planeScales(x)
     let result = Tensor(x.shape)
     let size = x.shape[2] * x.shape[3]
@@ -54,106 +62,6 @@ package struct GroupNorm {
       }
     }
     return result
-  }
-}
-
-/// A 3x3 convolution that can take normalisation, SiLU, doubling and a residual sum along.
-package struct Convolution3x3 {
-  /// What happens to the resolution.
-  package enum Resampling {
-    /// Nothing; one zero on every side.
-    case none
-    /// Nearest-neighbour doubling before the convolution.
-    case doubling
-    /// Stride two; zeros only below and right, as in diffusers, or on every side.
-    case halving(padsAllSides: Bool)
-  }
-
-  private let packed: Tensor
-  private let bias: Tensor
-  private let inputs: Int
-  private let outputs: Int
-  private let resampling: Resampling
-
-  /// Reads `name.weight` (outputs, inputs, 3, 3) and `name.bias`.
-  ///
-  /// - Parameters:
-  ///   - weights: Source of both.
-  ///   - name: Key without the last part.
-  ///   - inputs: Channels of the input.
-  ///   - outputs: Channels of the result.
-  ///   - resampling: What happens to the resolution.
-  /// - Throws: What the source throws.
-  package init(
-    _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int,
-    _ resampling: Resampling = .none
-  ) throws {
-    let weight = try weights.tensor(name + ".weight", [outputs, inputs, 3, 3], .xavierUniform)
-    bias = try weights.tensor(name + ".bias", [outputs], .zeros)
-    packed = Tensor([Int(ck_conv3x3_packed_size(Int32(outputs), Int32(inputs)))])
-    ck_conv3x3_pack_f32(packed.pointer, weight.pointer, Int32(outputs), Int32(inputs))
-    self.inputs = inputs
-    self.outputs = outputs
-    self.resampling = resampling
-  }
-
-  /// Convolves x (batch, inputs, H, W).
-  ///
-  /// - Parameters:
-  ///   - x: The input.
-  ///   - norm: If given, the convolution sees SiLU(norm(x)).
-  ///   - residual: Added to the result.
-  ///   - clampsNegative: If true, negative results become 0 (ReLU).
-  /// - Returns: (batch, outputs, H', W').
-  package func callAsFunction(
-    _ x: Tensor, after norm: GroupNorm? = nil, plus residual: Tensor? = nil,
-    clampsNegative: Bool = false
-  ) -> Tensor {
-    precondition(x.shape.count == 4 && x.shape[1] == inputs, "convolution: input \(x.shape)")
-    let batch = x.shape[0]
-    var shape = geometry(height: x.shape[2], width: x.shape[3])
-    let plane = Int(ck_conv3x3_plane_size(&shape))
-    let result = Tensor([batch, outputs, Int(shape.out_height), Int(shape.out_width)])
-    precondition(residual == nil || residual?.shape == result.shape, "convolution: residual")
-    let planes = Tensor([batch * inputs, plane])
-    let affine = norm?.planeScales(x)
-    let size = x.shape[2] * x.shape[3]
-    Parallel.ranges(batch * inputs, grain: max(1, 16384 / plane)) { range in
-      var shape = shape
-      for index in range {
-        ck_conv3x3_fill_f32(
-          planes.pointer + index * plane, x.pointer + index * size, &shape,
-          affine?.scale[index] ?? 1, affine?.shift[index] ?? 0, affine == nil ? 0 : 1)
-      }
-    }
-    // A task is a band of rows whose input stays in the cache while all output channels use it.
-    let height = Int(shape.out_height)
-    let rowSize = inputs * Int(shape.row) * Int(shape.stride)
-    let rows = max(1, min(height, 65536 / max(1, rowSize)))
-    let bands = (height + rows - 1) / rows
-    let outputSize = result.count / max(1, batch)
-    Parallel.tasks(batch * bands) { task in
-      var shape = shape
-      let image = task / bands
-      let first = task % bands * rows
-      ck_conv3x3_forward_f32(
-        result.pointer + image * outputSize, planes.pointer + image * inputs * plane,
-        packed.pointer, bias.pointer,
-        residual.map { UnsafePointer($0.pointer + image * outputSize) },
-        &shape, Int32(inputs), Int32(outputs), Int32(first), Int32(min(height, first + rows)),
-        clampsNegative ? 1 : 0)
-    }
-    return result
-  }
-
-  private func geometry(height: Int, width: Int) -> ck_conv3x3_shape {
-    let (upsample, stride, pad): (Int32, Int32, Int32) =
-      switch resampling {
-      case .none: (1, 1, 1)
-      case .doubling: (2, 1, 1)
-      case .halving(let padsAllSides): (1, 2, padsAllSides ? 1 : 0)
-      }
-    return ck_conv3x3_geometry(Int32(height), Int32(width), upsample, stride, pad)
   }
 }
 
@@ -196,12 +104,13 @@ struct ResidualBlock {
   private let shortcut: PointwiseConvolution?
 
   init(
-    _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int, groups: Int
+    _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int, groups: Int,
+    _ precision: ConvolutionPrecision
   ) throws {
     norm1 = try GroupNorm(weights, name + ".norm1", channels: inputs, groups: groups)
-    conv1 = try Convolution3x3(weights, name + ".conv1", inputs, outputs)
+    conv1 = try Convolution3x3(weights, name + ".conv1", inputs, outputs, .none, precision)
     norm2 = try GroupNorm(weights, name + ".norm2", channels: outputs, groups: groups)
-    conv2 = try Convolution3x3(weights, name + ".conv2", outputs, outputs)
+    conv2 = try Convolution3x3(weights, name + ".conv2", outputs, outputs, .none, precision)
     shortcut =
       inputs == outputs
       ? nil : try PointwiseConvolution(weights, name + ".conv_shortcut", inputs, outputs)

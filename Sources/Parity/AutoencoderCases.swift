@@ -10,7 +10,8 @@ enum AutoencoderCases {
     let config = try config(fixture)
     let parameters = try fixture.parameters()
     let model = try AutoencoderKL(
-      config: config, weights: DictionaryWeights(parameters, origin: fixture.path))
+      config: config, weights: DictionaryWeights(parameters, origin: fixture.path),
+      precision: check.convolutionPrecision)
     let images = try fixture.tensor("in.x", shape: [-1, config.inChannels, -1, -1])
     let factor = config.spatialFactor
     guard images.shape[2] % factor == 0, images.shape[3] % factor == 0 else {
@@ -29,7 +30,8 @@ enum AutoencoderCases {
     let early = try AutoencoderKL(
       config: config,
       weights: DictionaryWeights(
-        try earlyNames(parameters, fixture.settings), origin: fixture.path))
+        try earlyNames(parameters, fixture.settings), origin: fixture.path),
+      precision: check.convolutionPrecision)
     try check.forward("out.decode", early.decode(latents), remark: "early attention names")
     try check.forward(
       "out.encoder", early.encoderFeatures(images), remark: "early attention names")

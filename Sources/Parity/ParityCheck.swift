@@ -1,5 +1,6 @@
 import Autograd
 import Foundation
+import Models
 import TensorCore
 
 /// One tensor of the engine held against the reference.
@@ -62,6 +63,9 @@ final class ParityCheck {
 
   /// Multiplies the weights of all linear layers in the precision that is checked.
   func round(_ parameters: [Parameter]) { parameters.use(precision, smallest: 1) }
+
+  /// What convolutions of any size multiply in.
+  var convolutionPrecision: ConvolutionPrecision { ConvolutionPrecision(precision, smallest: 1) }
 
   /// Compares an output, relative to its largest expected magnitude.
   func forward(

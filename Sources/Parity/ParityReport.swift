@@ -31,7 +31,7 @@ package struct ParityReport: Sendable {
 
   /// The folder.
   package let directory: String
-  /// What linear layers multiplied in.
+  /// What linear layers and convolutions multiplied in.
   package let precision: Precision
   /// One result per supported file, by name.
   package private(set) var results: [ParityResult] = []
@@ -46,7 +46,7 @@ package struct ParityReport: Sendable {
   /// A damaged file is a failed case, not an error.
   /// - Parameters:
   ///   - directory: The folder, with files `*.safetensors`.
-  ///   - precision: What linear layers multiply in; bfloat16 leaves out what has none.
+  ///   - precision: What linear layers and convolutions multiply in; bfloat16 leaves out what has none.
   ///   - onResult: Called after each case.
   /// - Throws: `ParityError` if the folder cannot be read or holds no reference file.
   package init(

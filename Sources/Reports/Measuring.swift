@@ -108,7 +108,7 @@ package struct Measuring {
     _ graft: Graft, _ files: ModelFiles, _ settings: DrawingSettings,
     into result: inout Measurements
   ) throws {
-    let (judge, autoencoder) = (try files.judge(), try files.autoencoder())
+    let (judge, autoencoder) = (try files.judge(), try files.autoencoder(.float32))
     func evaluate(_ model: DiT, _ name: String) throws -> Evaluation {
       try Evaluation.run(
         model, autoencoder: autoencoder, judge: judge, sampler: settings.sampler,
@@ -124,7 +124,7 @@ package struct Measuring {
     _ graft: Graft, _ files: ModelFiles, _ settings: DrawingSettings,
     into result: inout Measurements
   ) throws {
-    let autoencoder = try files.autoencoder()
+    let autoencoder = try files.autoencoder(.float32)
     let labels = Array(0..<min(images, graft.teacher.config.numClasses))
     func draw(_ model: DiT, _ name: String) throws -> [RGBImage] {
       let latents = try settings.sampler.sample(

@@ -1,5 +1,6 @@
-/// What large linear layers multiply in, and the number format of activations between them where a fused
-/// operation takes it; sums, norms, softmax, losses, gradients and the weights themselves are float32.
+/// What large linear layers and convolutions multiply in, and the number format of activations between
+/// linear layers where a fused operation takes it; sums, norms, softmax, losses, gradients and the weights
+/// themselves are float32.
 package enum Precision: String, CaseIterable, Sendable {
   case float32 = "fp32"
   case bfloat16 = "bf16"

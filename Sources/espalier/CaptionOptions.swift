@@ -44,7 +44,7 @@ struct CaptionOptions: ParsableArguments {
   ///   - files: The model.
   ///   - count: Number of images; nil is one per caption.
   ///   - sampler: The sampling loop.
-  ///   - precision: What large linear layers multiply in.
+  ///   - precision: What large linear layers and convolutions multiply in.
   /// - Returns: What is to be drawn.
   /// - Throws: `CheckpointError`, and `ValidationError` for options that do not fit.
   func drawing(
@@ -59,7 +59,7 @@ struct CaptionOptions: ParsableArguments {
     let stored = try files.transformer.nullCaption().map {
       Captions(embeddings: $0.reshaped([1] + $0.shape))
     }
-    let autoencoder = try files.autoencoder(autoencoder)
+    let autoencoder = try files.autoencoder(autoencoder, precision)
     let pixels = autoencoder.config.spatialFactor
     func latents(_ side: Int?, _ name: String) throws -> Int {
       guard let side else { return config.sampleSize }

@@ -34,8 +34,8 @@ struct EvaluateCommand: ParsableCommand {
     let console = ProgressLine()
     let result = try Evaluation.run(
       network,
-      autoencoder: try files.autoencoder(), judge: judge, sampler: try sampling.latentSampler(),
-      samples: samples
+      autoencoder: try files.autoencoder(precision.working), judge: judge,
+      sampler: try sampling.latentSampler(), samples: samples
     ) { done in
       console.update("judged \(done)/\(samples)")
     }

@@ -31,14 +31,14 @@ struct OutputOptions: ParsableArguments {
 
 extension Precision: ExpressibleByArgument {}
 
-/// What large matrix products multiply in.
+/// What large matrix products and convolutions multiply in.
 struct PrecisionOptions: ParsableArguments {
   enum Choice: String, CaseIterable, ExpressibleByArgument { case auto, fp32, bf16 }
 
   @Option(
     help: ArgumentHelp(
-      "What large matrix products multiply in; sums are float32. auto is bf16 on CPUs that have"
-        + " it, elsewhere fp32; where bf16 is asked for and the CPU has none it is emulated, slowly."
+      "What large matrix products and convolutions multiply in; sums are float32. auto is bf16 on"
+        + " CPUs that have it, elsewhere fp32; where bf16 is asked for and the CPU has none it is emulated, slowly."
     ))
   var precision = Choice.auto
 

@@ -10,7 +10,7 @@ struct ParityCommand: ParsableCommand {
     abstract: "Run reference files (goldens) through the engine and compare outputs and gradients.",
     discussion: """
       Prints a row per file: the forward error and the gradient error that come closest to their \
-      tolerances. With --precision bf16 the linear layers of operators and models multiply in bfloat16, \
+      tolerances. With --precision bf16 linear layers and 3x3 convolutions multiply in bfloat16, \
       emulated where the CPU has none, and the tolerances are 5e-2 for outputs, 2e-1 for sums of them and 1e-1 for gradients. Exits with 0 if every supported file passes, with 1 if one fails, and with 2 if the \
       folder cannot be read.
       """)
@@ -18,7 +18,8 @@ struct ParityCommand: ParsableCommand {
   @Argument(help: "The folder with the reference files, *.safetensors.")
   var directory: String
 
-  @Option(help: "What linear layers multiply in: fp32 or bf16.") var precision = Precision.float32
+  @Option(help: "What linear layers and convolutions multiply in: fp32 or bf16.")
+  var precision = Precision.float32
 
   @Flag(help: "Print one JSON object with every comparison.")
   var json = false

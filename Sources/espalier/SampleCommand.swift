@@ -108,7 +108,7 @@ struct SampleCommand: ParsableCommand {
     return Drawing(
       count: count ?? 40, columns: labels.count, batch: 20,
       latentShape: [config.inChannels, config.inputSize, config.inputSize],
-      autoencoder: destinations.needImages ? try files.autoencoder() : nil
+      autoencoder: destinations.needImages ? try files.autoencoder(precision.working) : nil
     ) { range, start, onStep in
       try sampler.sample(
         network, labels: range.map { labels[$0 % labels.count] }, first: range.lowerBound,

@@ -39,10 +39,10 @@ struct ParityTests {
   }
 
   @Test(.enabled(if: areAvailable, "reference files are absent"))
-  func linearLayersInBfloat16StayWithinItsTolerances() throws {
+  func largeLayersInBfloat16StayWithinItsTolerances() throws {
     let report = try ParityReport(directory: Self.goldens, precision: .bfloat16)
     let models = Self.required.filter {
-      $0.hasPrefix("op_") || ["dit_tiny", "dit_hybrid", "pixart_tiny"].contains($0)
+      $0.hasPrefix("op_") || ["dit_tiny", "dit_hybrid", "pixart_tiny", "vae_tiny"].contains($0)
     }
     #expect(report.passes && Set(report.results.map(\.name)).isSuperset(of: models))
     for result in report.results {

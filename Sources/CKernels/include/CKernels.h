@@ -16,3 +16,4 @@
 #include "ck_scan.h"
 #include "ck_sequence.h"
 #include "ck_tile_rows.h"
+#include "ck_winograd.h"

@@ -15,9 +15,9 @@ struct BenchWork: Sendable {
   /// Units of one run, for the rate.
   let units: Double
   let unit: String
-  /// Whether it has large linear layers or products, which a precision concerns.
+  /// Whether it has large linear layers, convolutions or products, which a precision concerns.
   var hasPrecision = false
-  /// Prepares the work, with large linear layers in a precision, and returns what is timed.
+  /// Prepares the work, with large layers in a precision, and returns what is timed.
   let make: @Sendable (Precision) throws -> () -> Void
 
   static func named(_ id: String) -> BenchWork? { all.first { $0.id == id } }
@@ -40,7 +40,7 @@ struct BenchWork: Sendable {
       stage1("stage1_mlp_r6", "MLP r=6", mlp(ratio: 6), .mlp),
       BenchWork(
         id: "decode", title: "SD autoencoder decode to 256 px", units: 1, unit: "images/s",
-        make: decode),
+        hasPrecision: true, make: decode),
       forward("demo_forward_1", "shipped model forward, 256 tokens", demo, batch: 1),
       forward("demo_forward_8", "shipped model forward, 256 tokens", demo, batch: 8),
       BenchWork(
@@ -122,11 +122,11 @@ struct BenchWork: Sendable {
     }
   }
 
-  @Sendable private static func decode(_: Precision) throws -> () -> Void {
+  @Sendable private static func decode(_ precision: Precision) throws -> () -> Void {
     var random = RandomStream(seed: 1)
     let autoencoder = try AutoencoderKL(
       config: AutoencoderKLConfig(blockOutChannels: [128, 256, 512, 512]),
-      weights: FreshWeights(seed: 1))
+      weights: FreshWeights(seed: 1), precision: ConvolutionPrecision(precision))
     let latents = random.normal([1, 4, 32, 32])
     return { _ = autoencoder.decode(latents) }
   }

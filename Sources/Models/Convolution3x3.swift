@@ -1,0 +1,118 @@
+import Nn
+import TensorCore
+
+/// A 3x3 convolution that can take normalisation, SiLU, doubling and a residual sum along.
+package struct Convolution3x3 {
+  /// What happens to the resolution.
+  package enum Resampling {
+    /// Nothing; one zero on every side.
+    case none
+    /// Nearest-neighbour doubling before the convolution.
+    case doubling
+    /// Stride two; zeros only below and right, as in diffusers, or on every side.
+    case halving(padsAllSides: Bool)
+  }
+
+  private let inputs: Int
+  private let outputs: Int
+  private let resampling: Resampling
+  private let kernel: any ConvolutionKernel
+
+  /// Reads `name.weight` (outputs, inputs, 3, 3) and `name.bias`.
+  ///
+  /// - Parameters:
+  ///   - weights: Source of both.
+  ///   - name: Key without the last part.
+  ///   - inputs: Channels of the input.
+  ///   - outputs: Channels of the result.
+  ///   - resampling: What happens to the resolution.
+  ///   - precision: What it multiplies in.
+  /// - Throws: What the source throws.
+  package init(
+    _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int,
+    _ resampling: Resampling = .none, _ precision: ConvolutionPrecision = .float32
+  ) throws {
+    let weight = try weights.tensor(name + ".weight", [outputs, inputs, 3, 3], .xavierUniform)
+    let bias = try weights.tensor(name + ".bias", [outputs], .zeros)
+    self.inputs = inputs
+    self.outputs = outputs
+    self.resampling = resampling
+    kernel =
+      switch precision.of(weight) {
+      case .bfloat16: RoundedConvolution(weight, bias, resampling)
+      case .float32 where WinogradConvolution.suits(outputs: outputs, resampling):
+        WinogradConvolution(weight, bias, resampling)
+      case .float32: DirectConvolution(weight, bias, resampling)
+      }
+  }
+
+  /// Convolves x (batch, inputs, H, W).
+  ///
+  /// - Parameters:
+  ///   - x: The input.
+  ///   - norm: If given, the convolution sees SiLU(norm(x)).
+  ///   - residual: Added to the result.
+  ///   - clampsNegative: If true, negative results become 0 (ReLU).
+  /// - Returns: (batch, outputs, H', W').
+  package func callAsFunction(
+    _ x: Tensor, after norm: GroupNorm? = nil, plus residual: Tensor? = nil,
+    clampsNegative: Bool = false
+  ) -> Tensor {
+    precondition(x.shape.count == 4 && x.shape[1] == inputs, "convolution: input \(x.shape)")
+    let (height, width) = resampling.size(height: x.shape[2], width: x.shape[3])
+    let result = Tensor([x.shape[0], outputs, height, width])
+    precondition(residual == nil || residual?.shape == result.shape, "convolution: residual")
+    kernel.apply(
+      ConvolutionInput(x: x, affine: norm?.planeScales(x)), plus: residual,
+      clampsNegative: clampsNegative, into: result)
+    return result
+  }
+}
+
+extension Convolution3x3.Resampling {
+  /// The plane that becomes of one of some size.
+  func size(height: Int, width: Int) -> (height: Int, width: Int) {
+    switch self {
+    case .none: return (height, width)
+    case .doubling: return (2 * height, 2 * width)
+    case .halving(let padsAllSides):
+      let padding = padsAllSides ? 1 : 0
+      return ((height + padding) / 2, (width + padding) / 2)
+    }
+  }
+}
+
+/// What the convolutions of a network multiply in; sums, results and all else are float32.
+package struct ConvolutionPrecision: Sendable {
+  private let precision: Precision
+  private let smallest: Int
+
+  package static let float32 = ConvolutionPrecision(.float32)
+
+  /// Makes a rule.
+  ///
+  /// - Parameters:
+  ///   - precision: What large convolutions multiply in.
+  ///   - smallest: Elements of a weight from which on one is large.
+  package init(_ precision: Precision, smallest: Int = 1 << 16) {
+    (self.precision, self.smallest) = (precision, smallest)
+  }
+
+  func of(_ weight: Tensor) -> Precision { weight.count < smallest ? .float32 : precision }
+}
+
+/// What a convolution reads.
+struct ConvolutionInput {
+  /// (batch, inputs, H, W).
+  let x: Tensor
+  /// If given, (batch, inputs) each, the convolution sees SiLU(scale x + shift).
+  let affine: (scale: Tensor, shift: Tensor)?
+}
+
+/// A way to compute 3x3 convolutions, with the weights in the order that it wants.
+protocol ConvolutionKernel {
+  /// Stores the convolution of `input` plus bias and residual in `result`, no negative values if
+  /// `clampsNegative`.
+  func apply(
+    _ input: ConvolutionInput, plus residual: Tensor?, clampsNegative: Bool, into result: Tensor)
+}

@@ -1,0 +1,71 @@
+import CKernels
+import TensorCore
+
+/// A 3x3 convolution of inputs and weights rounded to bfloat16, with float32 sums.
+///
+/// A CPU without dot products of bfloat16 emulates them. A doubled image is convolved before it is
+/// doubled, with sums of weights, which are rounded after they are summed.
+struct RoundedConvolution: ConvolutionKernel {
+  /// Two elements in the place of a float.
+  private let packed: Tensor
+  private let bias: Tensor
+  private let inputs, outputs: Int
+  private let resampling: Convolution3x3.Resampling
+  private let doubles: Int32
+
+  /// Takes a weight (outputs, inputs, 3, 3) and a bias (outputs).
+  init(_ weight: Tensor, _ bias: Tensor, _ resampling: Convolution3x3.Resampling) {
+    (outputs, inputs) = (weight.shape[0], weight.shape[1])
+    if case .doubling = resampling { doubles = 1 } else { doubles = 0 }
+    packed = Tensor([Int(ck_conv3x3_packed_size_bf16(Int32(outputs), Int32(inputs), doubles))])
+    ck_conv3x3_pack_bf16(
+      packed.pairs, weight.pointer, Int32(outputs), Int32(inputs), doubles)
+    self.bias = bias
+    self.resampling = resampling
+  }
+
+  func apply(
+    _ input: ConvolutionInput, plus residual: Tensor?, clampsNegative: Bool, into result: Tensor
+  ) {
+    let (x, affine) = (input.x, input.affine)
+    let batch = x.shape[0]
+    let pairs = (inputs + 1) / 2
+    var shape = resampling.paddedShape(of: x)
+    let plane = Int(ck_conv3x3_plane_size(&shape))
+    let planes = Tensor([batch * pairs, plane])
+    let size = x.shape[2] * x.shape[3]
+    Parallel.ranges(batch * pairs, grain: max(1, 16384 / plane)) { range in
+      var shape = shape
+      for index in range {
+        let channel = index / pairs * inputs + index % pairs * 2
+        let isAlone = index % pairs * 2 + 1 == inputs
+        let unchanged: [Float] = [1, 1, 0, 0]
+        unchanged.withUnsafeBufferPointer { unchanged in
+          guard let one = unchanged.baseAddress else { return }
+          ck_conv3x3_fill_bf16(
+            planes.pairs + index * plane, x.pointer + channel * size, isAlone ? 1 : 2, &shape,
+            affine.map { UnsafePointer($0.scale.pointer + channel) } ?? one,
+            affine.map { UnsafePointer($0.shift.pointer + channel) } ?? one + 2,
+            affine == nil ? 0 : 1)
+        }
+      }
+    }
+    let isNative = ck_conv3x3_has_bf16()
+    let outputSize = result.count / max(1, batch)
+    shape.forBands(of: batch, planes: pairs) { [shape] image, rows in
+      var shape = shape
+      ck_conv3x3_forward_bf16(
+        result.pointer + image * outputSize, planes.pairs + image * pairs * plane, packed.pairs,
+        bias.pointer, residual.map { UnsafePointer($0.pointer + image * outputSize) }, &shape,
+        Int32(inputs), Int32(outputs), doubles, Int32(rows.lowerBound), Int32(rows.upperBound),
+        clampsNegative ? 1 : 0, isNative)
+    }
+  }
+}
+
+extension Tensor {
+  /// Its memory as pairs of bfloat16 numbers.
+  fileprivate var pairs: UnsafeMutablePointer<UInt32> {
+    UnsafeMutableRawPointer(pointer).assumingMemoryBound(to: UInt32.self)
+  }
+}
