@@ -44,26 +44,6 @@ CK_INLINE float ck_exp(float x) {
   return p * scale;
 }
 
-/* 2^x to 1e-7 relative, branch-free, for x up to 126; stays at 2^-125 below that. */
-CK_INLINE float ck_exp2(float x) {
-  x = x < -125.0f ? -125.0f : x;
-  float shifted = x + 12582912.0f; /* 1.5 * 2^23: rounds to nearest */
-  float r = x - (shifted - 12582912.0f);
-  float p = 1.3276471960e-3f;
-  p = p * r + 9.6755415026e-3f;
-  p = p * r + 5.5507132751e-2f;
-  p = p * r + 2.4022119721e-1f;
-  p = p * r + 6.9314696706e-1f;
-  p = p * r + 1.0f;
-  int32_t whole, bits;
-  memcpy(&whole, &shifted, 4);
-  memcpy(&bits, &p, 4);
-  bits = (int32_t)((uint32_t)bits + ((uint32_t)whole << 23));
-  float result;
-  memcpy(&result, &bits, 4);
-  return result;
-}
-
 CK_INLINE float ck_sigmoid(float x) { return 1.0f / (1.0f + ck_exp(-x)); }
 
 /* GELU_tanh(x) = x * sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3). */
