@@ -120,28 +120,8 @@ CK_INLINE panels pack_panels(const float *x, size_t stride, float *out, size_t n
   return (panels){out, LANES, n * LANES};
 }
 
-/* Packed panels (depth d, width n) of a transposed row-major matrix, columns beyond n zero. */
-CK_INLINE panels pack_panels_transposed(const float *x, size_t stride, float *out, size_t n,
-                                        size_t d) {
-  for (size_t j = 0; j < n; j += LANES) {
-    float *panel = out + j * d;
-    size_t width = smaller(LANES, n - j);
-    for (size_t c = 0; c < d; c++) {
-      for (size_t i = 0; i < width; i++) panel[c * LANES + i] = x[(j + i) * stride + c];
-      for (size_t i = width; i < LANES; i++) panel[c * LANES + i] = 0;
-    }
-  }
-  return (panels){out, LANES, d * LANES};
-}
-
 /* The panels from column `from` on, a multiple of 16. */
 CK_INLINE panels from_column(panels b, size_t from) {
   b.data += from / LANES * b.panel;
-  return b;
-}
-
-/* The panels from row `from` on. */
-CK_INLINE panels from_row(panels b, size_t from) {
-  b.data += from * b.row;
   return b;
 }

@@ -9,9 +9,8 @@ CK_CLONES void ck_gelu_forward_f32(const float *restrict x, float *restrict y, s
 
 CK_CLONES void ck_gelu_backward_f32(const float *restrict x, const float *restrict dy,
                                     float *restrict dx, size_t count, int accumulate) {
-  float keep = accumulate ? 1.0f : 0.0f;
-  if (!accumulate) memset(dx, 0, count * sizeof *dx);
-  for (size_t i = 0; i < count; i++) dx[i] = keep * dx[i] + dy[i] * ck_gelu_slope(x[i]);
+  for (size_t i = 0; i < count; i++)
+    dx[i] = (accumulate ? dx[i] : 0) + dy[i] * ck_gelu_slope(x[i]);
 }
 
 CK_CLONES void ck_silu_forward_f32(const float *restrict x, float *restrict y, size_t count) {
@@ -20,11 +19,9 @@ CK_CLONES void ck_silu_forward_f32(const float *restrict x, float *restrict y, s
 
 CK_CLONES void ck_silu_backward_f32(const float *restrict x, const float *restrict dy,
                                     float *restrict dx, size_t count, int accumulate) {
-  float keep = accumulate ? 1.0f : 0.0f;
-  if (!accumulate) memset(dx, 0, count * sizeof *dx);
   for (size_t i = 0; i < count; i++) {
     float s = ck_sigmoid(x[i]);
-    dx[i] = keep * dx[i] + dy[i] * (s + x[i] * s * (1.0f - s));
+    dx[i] = (accumulate ? dx[i] : 0) + dy[i] * (s + x[i] * s * (1.0f - s));
   }
 }
 

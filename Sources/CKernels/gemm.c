@@ -1,5 +1,5 @@
 #include "ck_gemm.h"
-#include "ck_gemm_tile.h"
+#include "ck_packed.h"
 
 /* Matrix products from packed blocks: rows of A stay in the second cache, a panel of B in the first,
    and while a panel is used the next one is fetched from memory. */
@@ -10,115 +10,45 @@ enum {
   MOST_DOT_ROWS = 4 /* of A up to which every element of B is used so rarely that packing costs more */
 };
 
+/* Cache lines that are wanted soon, `across` of them in each row of a matrix. */
 typedef struct {
-  const float *data;
-  size_t row;
-  int is_transposed;
-} matrix;
+  const float *row;
+  size_t stride, across, column, left;
+} lines;
 
-/* Rows of the next tile when `left` are left and tiles have at most `most`. */
-CK_INLINE size_t tile_height(size_t left, size_t most) {
-  return left >= most ? most : left >= SMALL_ROWS ? SMALL_ROWS : left;
+/* What a panel from `column` on is packed from; nothing if the panel is not a whole one. */
+CK_INLINE lines panel_lines(matrix b, size_t from, size_t column, size_t n, size_t depth,
+                            size_t width) {
+  const size_t down = b.is_transposed ? width : depth;
+  lines l = {b.data, b.row, (b.is_transposed ? depth : width) / LANES, 0, 0};
+  if (column + width > n) return l;
+  l.row += b.is_transposed ? column * b.row + from : from * b.row + column;
+  l.left = l.across * down;
+  return l;
 }
 
-/* 8 columns of 8 rows of x, the last of which counts for all from `rows` on, as rows of `out`, which
-   are `step` apart and written in their order. */
-CK_INLINE void transpose_8(const float *x, size_t row, size_t rows, float *out, size_t step) {
-  typedef float half __attribute__((vector_size(32), aligned(4)));
-  half r[8], t[8];
-  for (size_t i = 0; i < 8; i++) r[i] = *(const half *)(x + smaller(i, rows - 1) * row);
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-    t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-  }
-  for (int i = 0; i < 8; i += 4) {
-    r[i] = __builtin_shufflevector(t[i], t[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-    r[i + 1] = __builtin_shufflevector(t[i], t[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-    r[i + 2] = __builtin_shufflevector(t[i + 1], t[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
-    r[i + 3] = __builtin_shufflevector(t[i + 1], t[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
-  }
-  for (int i = 0; i < 4; i++) {
-    t[i] = __builtin_shufflevector(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-    t[i + 4] = __builtin_shufflevector(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-  }
-  for (size_t i = 0; i < 8; i++) *(half *)(out + i * step) = t[i];
-}
-
-/* A block (m x depth) of op(A), tile by tile; of each the columns one after the other. */
-CK_INLINE void pack_rows(matrix a, size_t first, size_t from, size_t m, size_t depth, size_t most,
-                         float *out) {
-  for (size_t i = 0, rows; i < m; i += rows, out += rows * depth) {
-    rows = tile_height(m - i, most);
-    if (a.is_transposed) {
-      const float *x = a.data + from * a.row + first + i;
-      for (size_t p = 0; p < depth; p++, x += a.row)
-        for (size_t r = 0; r < rows; r++) out[p * rows + r] = x[r];
-    } else {
-      const float *x = a.data + (first + i) * a.row + from;
-      size_t done = 0;
-      /* What is written beyond a column's end is overwritten by the columns behind it. */
-      if (rows == most)
-        for (; done + 8 <= depth; done += 8) {
-          float *to = out + done * rows;
-          if (rows > 8) transpose_8(x + 8 * a.row + done, a.row, rows - 8, to + 8, rows);
-          transpose_8(x + done, a.row, smaller(rows, 8), to, rows);
-        }
-      for (size_t p = done; p < depth; p++)
-        for (size_t r = 0; r < rows; r++) out[p * rows + r] = x[r * a.row + p];
-    }
+/* Fetches the next `count` lines. */
+CK_INLINE void prefetch(lines *l, size_t count) {
+  for (count = smaller(count, l->left), l->left -= count; count > 0; count--) {
+    __builtin_prefetch(l->row + l->column * LANES, 0, 2);
+    if (++l->column == l->across) l->column = 0, l->row += l->stride;
   }
 }
 
-/* A panel (depth x width) of op(B), of which `n` columns are there and the others zero. */
-CK_INLINE void pack_panel(matrix b, size_t from, size_t column, size_t n, size_t depth, size_t width,
-                          float *out) {
-  if (!b.is_transposed) {
-    const float *x = b.data + from * b.row + column;
-    for (size_t p = 0; p < depth; p++, x += b.row, out += width) {
-      if (n == width) {
-        for (size_t c = 0; c < width; c += LANES) *(vec *)(out + c) = *(const vec *)(x + c);
-      } else {
-        for (size_t c = 0; c < n; c++) out[c] = x[c];
-        for (size_t c = n; c < width; c++) out[c] = 0;
-      }
-    }
-    return;
-  }
-  const float *x = b.data + column * b.row + from;
-  size_t done = 0;
-  if (n == width)
-    for (; done + 8 <= depth; done += 8)
-      for (size_t c = 0; c < width; c += 8)
-        transpose_8(x + c * b.row + done, b.row, 8, out + done * width + c, width);
-  for (size_t p = done; p < depth; p++) {
-    for (size_t c = 0; c < n; c++) out[p * width + c] = x[c * b.row + p];
-    for (size_t c = n; c < width; c++) out[p * width + c] = 0;
-  }
-}
-
-/* Fetches lines `from` to `to` of the part of memory that a panel will be packed from, `across` of
-   them in a row. */
-CK_INLINE void prefetch_panel(matrix b, size_t first, size_t column, size_t across, size_t from,
-                              size_t to) {
-  const float *x = b.is_transposed ? b.data + column * b.row + first
-                                   : b.data + first * b.row + column;
-  for (size_t line = from; line < to; line++)
-    __builtin_prefetch(x + line / across * b.row + line % across * LANES, 0, 2);
-}
-
-/* The same where C has only `n` columns of the tile's width. */
-CK_INLINE void narrow_tile(const float *a, const float *b, float *c, size_t ldc, size_t rows,
-                           size_t n, size_t depth, int add, size_t width) {
+/* `packed_tile` where C has only `n` columns of the tile's width. */
+CK_INLINE void narrow_tile(const int rows, const int vecs, const float *a, const float *b, float *c,
+                           size_t ldc, size_t n, size_t depth, int add) {
   float whole[MAX_TILE_ROWS * 2 * LANES];
-  gemm_tile(a, b, whole, width, rows, depth, 0, width);
-  for (size_t i = 0; i < rows; i++)
+  packed_tile(rows, vecs, a, b, whole, (size_t)vecs * LANES, depth, 0);
+  for (size_t i = 0; i < (size_t)rows; i++)
     for (size_t j = 0; j < n; j++)
-      c[i * ldc + j] = whole[i * width + j] + (add ? c[i * ldc + j] : 0);
+      c[i * ldc + j] = whole[i * vecs * LANES + j] + (add ? c[i * ldc + j] : 0);
 }
 
-/* Tiles of at most `most` rows and `width` columns. */
+/* Tiles of at most `most` rows and 16 `vecs` columns. */
 CK_INLINE void blocked(matrix a, matrix b, float *c, size_t ldc, size_t m, size_t n, size_t k,
-                       int add, size_t most, size_t width) {
+                       int add, const size_t most, const int vecs) {
+  const size_t width = (size_t)vecs * LANES;
   const size_t blocks = (m + MOST_ROWS - 1) / MOST_ROWS;
   const size_t height = ((m + blocks - 1) / blocks + most - 1) / most * most;
   const size_t deepest = smaller(k, DEPTH);
@@ -128,24 +58,21 @@ CK_INLINE void blocked(matrix a, matrix b, float *c, size_t ldc, size_t m, size_
     const int adds = add || from > 0;
     for (size_t first = 0; first < m; first += height) {
       const size_t left = smaller(height, m - first);
-      const size_t tiles = left / most + 2;
+      const size_t tiles = left / most + 1;
       pack_rows(a, first, from, left, depth, most, packed);
       for (size_t j = 0; j < n; j += width) {
         const size_t columns = smaller(width, n - j);
-        /* What the next panel is packed from: so many rows of so many cache lines. */
-        const size_t across = (b.is_transposed ? depth : width) / LANES;
-        const size_t down = b.is_transposed ? width : depth;
-        const size_t lines = j + 2 * width <= n ? across * down : 0;
+        lines next = panel_lines(b, from, j + width, n, depth, width);
+        const size_t share = next.left / tiles + 1;
         pack_panel(b, from, j, columns, depth, width, panel);
-        const float *at = packed;
-        for (size_t i = 0, rows, count = 0; i < left; i += rows, at += rows * depth, count++) {
-          rows = tile_height(left - i, most);
-          prefetch_panel(b, from, j + width, across, lines * count / tiles,
-                         lines * (count + 1) / tiles);
-          float *target = c + (first + i) * ldc + j;
-          if (columns == width) gemm_tile(at, panel, target, ldc, rows, depth, adds, width);
-          else narrow_tile(at, panel, target, ldc, rows, columns, depth, adds, width);
-        }
+        float *target = c + first * ldc + j;
+#define WHOLE(ROWS)                                                                                \
+  prefetch(&next, share), packed_tile(ROWS, vecs, packed + i * depth, panel, target + i * ldc,     \
+                                      ldc, depth, adds)
+#define NARROW(ROWS)                                                                               \
+  narrow_tile(ROWS, vecs, packed + i * depth, panel, target + i * ldc, ldc, columns, depth, adds)
+        if (columns == width) CK_EACH_TILE(left, most, i, WHOLE)
+        else CK_EACH_TILE(left, most, i, NARROW)
       }
     }
   }
@@ -172,9 +99,9 @@ CK_CLONES void ck_gemm_f32(const float *a, size_t lda, int transpose_a, const fl
   if (m == 0 || n == 0) return;
   const matrix left = {a, lda, transpose_a}, right = {b, ldb, transpose_b};
   if (ck_tile_rows == MAX_TILE_ROWS)
-    blocked(left, right, c, ldc, m, n, k, add, MAX_TILE_ROWS, 2 * LANES);
+    blocked(left, right, c, ldc, m, n, k, add, MAX_TILE_ROWS, 2);
   else
-    blocked(left, right, c, ldc, m, n, k, add, SMALL_ROWS, LANES);
+    blocked(left, right, c, ldc, m, n, k, add, SMALL_ROWS, 1);
 }
 
 int ck_gemm_is_fast(void) {

@@ -1,5 +1,5 @@
 #include "ck_linear.h"
-#include "ck_tile.h"
+#include "ck_packed.h"
 
 enum {
   ROW_BLOCK = 48,    /* rows of x that stay in the first cache while a panel is used */
@@ -24,7 +24,10 @@ CK_INLINE void blocked(const float *a, size_t lda, panels b, float *c, size_t ld
 
 CK_CLONES void ck_linear_forward_f32(const float *x, const float *weight, const float *bias,
                                      float *y, size_t rows, size_t inputs, size_t outputs) {
-  panels b = pack_panels_transposed(weight, inputs, scratch(inputs * outputs), outputs, inputs);
+  float *packed = scratch(inputs * outputs);
+  for (size_t j = 0; j < outputs; j += LANES)
+    pack_panel((matrix){weight, inputs, 1}, 0, j, LANES, inputs, LANES, packed + j * inputs);
+  panels b = {packed, LANES, inputs * LANES};
   if (bias)
     for (size_t r = 0; r < rows; r++) memcpy(y + r * outputs, bias, outputs * sizeof *y);
   blocked(x, inputs, b, y, outputs, rows, outputs, inputs, bias != NULL);

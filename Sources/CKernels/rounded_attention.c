@@ -1,7 +1,43 @@
 #include "ck_rounded_attention.h"
-#include "ck_softmax.h"
+#include "ck_packed.h"
+
+#define LOG2_E 1.44269504088896341f
 
 enum { QUERIES = 24, GRADIENT_QUERIES = 64 };
+
+/* Largest element of a row whose width is a multiple of 16. */
+CK_INLINE float row_max(const float *row, size_t width) {
+  vec top = *(const vec *)row;
+  for (size_t j = LANES; j < width; j += LANES)
+    top = __builtin_elementwise_max(top, *(const vec *)(row + j));
+  return __builtin_reduce_max(top);
+}
+
+/* Sum of a row whose width is a multiple of 16. */
+CK_INLINE float row_sum(const float *row, size_t width) {
+  vec total = *(const vec *)row;
+  for (size_t j = LANES; j < width; j += LANES) total += *(const vec *)(row + j);
+  float sum = 0;
+  for (int lane = 0; lane < LANES; lane++) sum += total[lane];
+  return sum;
+}
+
+/* First key column (a multiple of 16) and one past the last for queries i0 ..< i1. */
+CK_INLINE void key_range(size_t i0, size_t i1, size_t keys, size_t left, size_t right, size_t *from,
+                         size_t *to) {
+  size_t low = left >= i0 ? 0 : i0 - left;
+  size_t high = right >= keys || i1 + right > keys ? keys : i1 + right;
+  *from = low / LANES * LANES;
+  *to = high;
+}
+
+/* Columns of query i's row that it may see, relative to `from`. */
+CK_INLINE void visible(size_t i, size_t keys, size_t left, size_t right, size_t from, size_t *lo,
+                       size_t *hi) {
+  *lo = (left >= i ? 0 : i - left);
+  *lo = *lo < from ? 0 : *lo - from;
+  *hi = (right >= keys || i + right + 1 > keys ? keys : i + right + 1) - from;
+}
 
 /* Pairs of bfloat16. */
 typedef uint32_t words __attribute__((vector_size(64), aligned(4)));
@@ -25,7 +61,9 @@ CK_INLINE pair_panels panels_from_pair(pair_panels b, size_t pair) {
 /* The columns of the panels are rows of x (n, pairs), those beyond n zero. */
 CK_INLINE pair_panels pack_words_transposed(const uint32_t *x, size_t stride, uint32_t *out,
                                             size_t n, size_t pairs) {
-  pack_panels_transposed((const float *)x, stride, (float *)out, n, pairs);
+  for (size_t j = 0; j < n; j += LANES)
+    pack_panel((matrix){(const float *)x, stride, 1}, 0, j, smaller(LANES, n - j), pairs, LANES,
+               (float *)out + j * pairs);
   return (pair_panels){out, pairs * LANES};
 }
 

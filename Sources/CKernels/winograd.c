@@ -1,4 +1,4 @@
-#include "ck_gemm_tile.h"
+#include "ck_packed.h"
 #include "ck_winograd.h"
 
 /* Eight neighbouring tiles or pixels of a row; a vector holds two such segments. */
@@ -263,9 +263,14 @@ CK_INLINE void multiply_matrix(float *m, const float *u, const float *v, const c
   for (size_t part = 0; part < parts; part++) {
     const size_t from = channels * part / parts, depth = channels * (part + 1) / parts - from;
     for (int j = 0; j < panels; j++)
-      for (int g = 0; g < groups; g++)
-        gemm_tile(u + (g * channels + from) * group, v + j * panel_size(s) + from * width,
-                  m + g * group * row + j * width, row, group, depth, part > 0, width);
+      for (int g = 0; g < groups; g++) {
+#define TILE(ROWS, VECS)                                                                           \
+  packed_tile(ROWS, VECS, u + (g * channels + from) * ROWS, v + j * panel_size(s) + from * width,  \
+              m + g * ROWS * row + j * width, row, depth, part > 0)
+        if (group == MAX_TILE_ROWS) TILE(MAX_TILE_ROWS, 2);
+        else TILE(SMALL_ROWS, 1);
+#undef TILE
+      }
   }
 }
 

@@ -73,7 +73,9 @@ struct TileTests {
   }
 
   /// Odd numbers of tokens and head widths, with and without a window, forward and backward.
-  @Test(arguments: [(37, 16, 99, 99), (64, 72, 99, 99), (53, 20, 5, 3), (30, 8, 0, 0)])
+  @Test(arguments: [
+    (37, 16, 99, 99), (64, 72, 99, 99), (53, 20, 5, 3), (30, 8, 0, 0), (150, 24, 70, 9),
+  ])
   func attentionIsTheSameWithBothTiles(tokens: Int, headDim: Int, left: Int, right: Int) {
     var random = RandomStream(seed: UInt64(tokens))
     let qkv = random.normal([tokens, 3 * headDim])
