@@ -114,7 +114,7 @@ PAIRS_ENTRY void PAIRS(ck_attention_forward)(const uint16_t *q, const uint16_t *
       for (size_t j = hi; j < width; j++) row[j] = 0;
       sum[r] = row_sum(row, width);
       lse[i0 + r] = top * s->scale + logf(sum[r]);
-      round_row(row, (uint16_t *)(weights + r * width / 2), width);
+      round_row(row, (half *)(weights + r * width / 2), width);
     }
     PAIRS(multiply)(weights, width / 2, 1, panels_from_pair(vb, from / 2), o, dp, rows, dp,
                     (to - from + 1) / 2, 0);
@@ -156,9 +156,9 @@ PAIRS_ENTRY void PAIRS(ck_attention_backward)(const uint16_t *q, const uint16_t 
     const uint16_t *qi = q + i0 * s->stride;
     const float *gi = dout + i0 * s->out_stride;
     for (size_t r = 0; r < rows; r++)
-      round_row(gi + r * s->out_stride, (uint16_t *)(g + r * pairs), head_dim);
+      round_row(gi + r * s->out_stride, (half *)(g + r * pairs), head_dim);
     const pair_panels qb = pack_row_pairs(qi, s->stride, qp, rows, head_dim);
-    const pair_panels gb = pack_row_pairs((const uint16_t *)g, head_dim, gp, rows, head_dim);
+    const pair_panels gb = pack_row_pairs((const half *)g, head_dim, gp, rows, head_dim);
     PAIRS(multiply)((const uint32_t *)qi, s->stride / 2, 1, panels_from_column(kb, from), p, width,
                     rows, width, pairs, 0);
     PAIRS(multiply)(g, pairs, 1, panels_from_column(vb, from), ds, width, rows, width, pairs, 0);
@@ -180,7 +180,7 @@ PAIRS_ENTRY void PAIRS(ck_attention_backward)(const uint16_t *q, const uint16_t 
       for (size_t j = hi; j < width; j++) pr[j] = dr[j] = 0;
     }
     for (size_t r = 0; r < rows; r++)
-      round_row(ds + r * width, (uint16_t *)(halves + r * width / 2), width);
+      round_row(ds + r * width, (half *)(halves + r * width / 2), width);
     PAIRS(multiply)(halves, width / 2, 1, panels_from_pair(kr, from / 2), block, dp, rows, dp,
                     (seen + 1) / 2, 0);
     for (size_t r = 0; r < rows; r++)

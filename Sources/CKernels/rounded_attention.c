@@ -39,8 +39,11 @@ CK_INLINE void visible(size_t i, size_t keys, size_t left, size_t right, size_t 
   *hi = (right >= keys || i + right + 1 > keys ? keys : i + right + 1) - from;
 }
 
+/* A bfloat16 that is read as one of a pair. */
+typedef uint16_t half __attribute__((may_alias));
+
 /* Pairs of bfloat16. */
-typedef uint32_t words __attribute__((vector_size(64), aligned(4)));
+typedef uint32_t words __attribute__((vector_size(64), aligned(4), may_alias));
 
 /* 16-column panels of pairs: pair p of column j at data[j / 16 * panel + p * 16 + j % 16]. */
 typedef struct {
@@ -69,14 +72,14 @@ CK_INLINE pair_panels pack_words_transposed(const uint32_t *x, size_t stride, ui
 
 /* The pairs of the panels are neighbouring rows of x (n, d), columns beyond d and a row after an odd
    number of them zero. */
-CK_INLINE pair_panels pack_row_pairs(const uint16_t *x, size_t stride, uint32_t *out, size_t n,
+CK_INLINE pair_panels pack_row_pairs(const half *x, size_t stride, uint32_t *out, size_t n,
                                      size_t d) {
   const size_t pairs = (n + 1) / 2;
   for (size_t j = 0; j < d; j += LANES) {
     uint32_t *to = out + j * pairs;
     const size_t width = smaller(LANES, d - j);
     for (size_t p = 0; p < pairs; p++, to += LANES) {
-      const uint16_t *first = x + 2 * p * stride + j, *second = first + stride;
+      const half *first = x + 2 * p * stride + j, *second = first + stride;
       if (width == LANES && 2 * p + 1 < n) {
         for (size_t c = 0; c < LANES; c++) to[c] = first[c] | (uint32_t)second[c] << 16;
       } else {
@@ -89,8 +92,8 @@ CK_INLINE pair_panels pack_row_pairs(const uint16_t *x, size_t stride, uint32_t 
   return (pair_panels){out, pairs * LANES};
 }
 
-CK_INLINE void round_row(const float *x, uint16_t *y, size_t n) {
-  for (size_t i = 0; i < n; i++) y[i] = (uint16_t)ck_bfloat16_bits(x[i]);
+CK_INLINE void round_row(const float *x, half *y, size_t n) {
+  for (size_t i = 0; i < n; i++) y[i] = (half)ck_bfloat16_bits(x[i]);
 }
 
 /* Neighbouring rows of x (rows, width) as words, zero after an odd number of rows. */

@@ -8,6 +8,12 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_version.h>
 
+/* Bfloat16 is packed in blocks of 64 columns that follow each other, each with its pairs of rows side by
+   side; how float32 is packed is the library's choice. */
+static dnnl_format_tag_t packed_layout(dnnl_data_type_t type) {
+  return type == dnnl_bf16 ? dnnl_BA16a64b2a : dnnl_format_tag_any;
+}
+
 /* Memory descriptors are values in version 2 of the library, objects in version 3. */
 #if DNNL_VERSION_MAJOR >= 3
 typedef dnnl_memory_desc_t description;
@@ -16,7 +22,7 @@ typedef const_dnnl_memory_desc_t description_ref;
 static dnnl_status_t describe(description *d, const dnnl_dims_t dims, dnnl_data_type_t type,
                               const dnnl_dims_t strides) {
   if (strides) return dnnl_memory_desc_create_with_strides(d, 2, dims, type, strides);
-  return dnnl_memory_desc_create_with_tag(d, 2, dims, type, dnnl_format_tag_any);
+  return dnnl_memory_desc_create_with_tag(d, 2, dims, type, packed_layout(type));
 }
 static void forget(description d) {
   if (d) dnnl_memory_desc_destroy(d);
@@ -28,7 +34,7 @@ typedef const dnnl_memory_desc_t *description_ref;
 static dnnl_status_t describe(description *d, const dnnl_dims_t dims, dnnl_data_type_t type,
                               const dnnl_dims_t strides) {
   if (strides) return dnnl_memory_desc_init_by_strides(d, 2, dims, type, strides);
-  return dnnl_memory_desc_init_by_tag(d, 2, dims, type, dnnl_format_tag_any);
+  return dnnl_memory_desc_init_by_tag(d, 2, dims, type, packed_layout(type));
 }
 static void forget(description d) { (void)d; }
 #endif

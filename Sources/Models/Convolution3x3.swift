@@ -60,6 +60,7 @@ package struct Convolution3x3 {
   ) -> Tensor {
     precondition(x.shape.count == 4 && x.shape[1] == inputs, "convolution: input \(x.shape)")
     let (height, width) = resampling.size(height: x.shape[2], width: x.shape[3])
+    precondition(height > 0 && width > 0, "convolution: input \(x.shape) leaves no pixel")
     let result = Tensor([x.shape[0], outputs, height, width])
     precondition(residual == nil || residual?.shape == result.shape, "convolution: residual")
     kernel.apply(

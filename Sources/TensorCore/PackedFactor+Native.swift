@@ -11,10 +11,8 @@ extension PackedFactor {
     case failed
   }
 
-  /// Columns that lie together in packed bfloat16.
-  ///
-  /// Ranges that begin at a multiple of them follow each other in memory. The trial would show where that
-  /// does not hold.
+  /// Columns that lie together in packed bfloat16; ranges that begin at a multiple of them follow each
+  /// other.
   fileprivate static let columnBlock = 64
   /// Rows that are multiplied at once at most, and at least where there are so many.
   private static let rowBlock = 64...256

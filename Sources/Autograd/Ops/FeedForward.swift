@@ -4,7 +4,8 @@ extension Tape {
   /// Two linear layers with a GELU between them.
   ///
   /// Where a layer is multiplied in bfloat16, what is between the layers is bfloat16; in inference it is
-  /// stored once, with bias and GELU done on each block of the first product.
+  /// stored once, with bias and GELU done on each block of the first product. Recorded, it is rounded before
+  /// GELU as well, as PyTorch's autocast rounds it, so the two differ by a rounding.
   ///
   /// - Parameters:
   ///   - x: (..., in).

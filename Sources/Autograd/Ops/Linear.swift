@@ -207,7 +207,8 @@ extension Tape {
   ///   - x: (..., in).
   ///   - weight: (out, in).
   ///   - bias: (out), or nil for none.
-  ///   - rounds: Whether the result may be in bfloat16, which it is if the weight is multiplied in that.
+  ///   - rounds: Whether the result may be in bfloat16, which it is if the weight is multiplied in that and
+  ///     has no adapter.
   /// - Returns: (..., out).
   package func linear(
     _ x: Value, _ weight: Parameter, _ bias: Parameter? = nil, rounds: Bool = false

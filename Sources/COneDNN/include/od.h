@@ -24,7 +24,7 @@ int od_has_bfloat16(void);
 /* A product of that shape; NULL if the library has none on this CPU. */
 od_product *od_product_make(const od_shape *shape);
 
-/* Bytes of packed B, and of the scratch memory that a run needs; both want 64-byte alignment. */
+/* Bytes of packed B, in which every 64 columns of bfloat16 lie together, one block behind the other, and of the scratch memory that a run needs; both want 64-byte alignment. */
 size_t od_packed_size(const od_product *product);
 size_t od_scratch_size(const od_product *product);
 
