@@ -83,7 +83,5 @@ extension Sequence<Parameter> {
   package func useForInference(_ precision: Precision) {
     use(precision)
     for parameter in self where parameter.precision == .bfloat16 { parameter.seal() }
-    // The buffers that the weights were read into.
-    BufferPool.trim()
   }
 }

@@ -1,6 +1,14 @@
 #include "ck_bfloat16.h"
 #include "ck_internal.h"
 
+int ck_has_bfloat16(void) {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16");
+#else
+  return 0;
+#endif
+}
+
 CK_CLONES void ck_bfloat16_from_f32(const float *x, uint16_t *y, size_t n) {
   for (size_t i = 0; i < n; i++) y[i] = (uint16_t)ck_bfloat16_bits(x[i]);
 }

@@ -65,16 +65,17 @@ CK_CLONES void ck_conv3x3_fill_f32(float *dst, const float *src, const ck_conv3x
 
 CK_CLONES void ck_conv3x3_fill_bf16(uint32_t *dst, const float *src, int count,
                                     const ck_conv3x3_shape *s, const float *scale,
-                                    const float *shift, int silu) {
+                                    const float *shift) {
   const int width = s->width;
   const long plane = (long)s->height * width;
   float line[width];
   uint32_t pairs[width];
   for (int y = 0; y < s->height; y++, src += width) {
-    activate(line, src, width, scale[0], shift[0], silu);
+    activate(line, src, width, scale ? scale[0] : 1, scale ? shift[0] : 0, scale != NULL);
     for (int x = 0; x < width; x++) pairs[x] = ck_bfloat16_bits(line[x]);
     if (count == 2) {
-      activate(line, src + plane, width, scale[1], shift[1], silu);
+      activate(line, src + plane, width, scale ? scale[1] : 1, scale ? shift[1] : 0,
+               scale != NULL);
       for (int x = 0; x < width; x++) pairs[x] |= ck_bfloat16_bits(line[x]) << 16;
     }
     place(dst, pairs, s, y);

@@ -102,12 +102,8 @@ __attribute__((target("avx512f,avx512bf16"))) static void tile_native(
   BF16_TILE(OUTS, SEGMENTS, DOT_NATIVE)
 }
 
-int ck_conv3x3_has_bf16(void) {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bf16");
-}
 #else
 #define tile_native tile_plain
-int ck_conv3x3_has_bf16(void) { return 0; }
 #endif
 
 CK_INLINE void store(float *out, const v16 *sums, const float *residual, int count, int relu) {

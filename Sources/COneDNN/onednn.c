@@ -218,15 +218,6 @@ int od_run(const od_product *p, const void *a, const void *packed, const float *
   return done;
 }
 
-int od_has_bfloat16(void) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512bf16") != 0;
-#else
-  return 0;
-#endif
-}
-
 void od_version(char *text, size_t size) {
   const dnnl_version_t *version = dnnl_version();
   snprintf(text, size, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);

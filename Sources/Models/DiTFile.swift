@@ -194,6 +194,8 @@ package struct DiTFile {
         "\(path): tensor '\(extra)' belongs to no parameter of this model; "
           + "check that the file holds a DiT of depth \(config.depth)")
     }
+    // The buffers that weights were read into and are not kept in.
+    if precision != nil { BufferPool.trim() }
     return model
   }
 }

@@ -88,6 +88,8 @@ package struct PixArtFile {
     let others = PixArtKeyMap.ignored.union([PixArtKeyMap.nullCaption])
     try watched.requireAllTaken(
       of: file.names.filter { !others.contains($0) }, in: path, model: "PixArt")
+    // The buffers that weights were read into and are not kept in.
+    if precision != nil { BufferPool.trim() }
     return model
   }
 

@@ -39,18 +39,13 @@ struct RoundedConvolution: ConvolutionKernel {
       for index in range {
         let channel = index / pairs * inputs + index % pairs * 2
         let isAlone = index % pairs * 2 + 1 == inputs
-        let unchanged: [Float] = [1, 1, 0, 0]
-        unchanged.withUnsafeBufferPointer { unchanged in
-          guard let one = unchanged.baseAddress else { return }
-          ck_conv3x3_fill_bf16(
-            planes.pairs + index * plane, x.pointer + channel * size, isAlone ? 1 : 2, &shape,
-            affine.map { UnsafePointer($0.scale.pointer + channel) } ?? one,
-            affine.map { UnsafePointer($0.shift.pointer + channel) } ?? one + 2,
-            affine == nil ? 0 : 1)
-        }
+        ck_conv3x3_fill_bf16(
+          planes.pairs + index * plane, x.pointer + channel * size, isAlone ? 1 : 2, &shape,
+          affine.map { UnsafePointer($0.scale.pointer + channel) },
+          affine.map { UnsafePointer($0.shift.pointer + channel) })
       }
     }
-    let isNative = ck_conv3x3_has_bf16()
+    let isNative = ck_has_bfloat16()
     let outputSize = result.count / max(1, batch)
     shape.forBands(of: batch, planes: pairs) { [shape] image, rows in
       var shape = shape

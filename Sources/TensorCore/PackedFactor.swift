@@ -10,7 +10,7 @@ import Foundation
 /// rounding, so that one can see anywhere what bfloat16 does to a model.
 package final class PackedFactor: @unchecked Sendable {
   /// Whether the CPU multiplies bfloat16 in hardware, and the library passes a trial of it.
-  package static let hasHardware = od_has_bfloat16() != 0 && PackedFactor.passesTrial()
+  package static let hasHardware = ck_has_bfloat16() != 0 && PackedFactor.passesTrial()
 
   /// The library that multiplies in hardware, with its version.
   package static var libraryName: String {

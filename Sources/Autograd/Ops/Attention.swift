@@ -37,7 +37,7 @@ package struct Attention: MixedPrecisionOp {
       left: left, right: right)
   }
 
-  private static let native: Int32 = PackedFactor.hasHardware ? 1 : 0
+  private static let native = ck_has_bfloat16()
 
   package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Tensor) {
     let g = Geometry(inputs[0].shape, heads: heads)

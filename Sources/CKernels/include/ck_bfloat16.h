@@ -2,6 +2,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Whether the CPU has dot products of bfloat16, and the wide vectors that our kernels use with them. */
+int ck_has_bfloat16(void);
+
 /* Rounds to bfloat16, ties to even; NaN stays NaN. */
 void ck_bfloat16_from_f32(const float *x, uint16_t *y, size_t n);
 

@@ -27,9 +27,9 @@ void ck_conv3x3_fill_f32(float *dst, const float *src, const ck_conv3x3_shape *s
                          float shift, int silu);
 
 /* The same for a pair of channels (`count` 2) or a channel alone (1); src, scale and shift of both
-   follow each other. */
+   follow each other. Always with SiLU, unless scale and shift are NULL: then src as it is. */
 void ck_conv3x3_fill_bf16(uint32_t *dst, const float *src, int count, const ck_conv3x3_shape *shape,
-                          const float *scale, const float *shift, int silu);
+                          const float *scale, const float *shift);
 
 /* Floats of packed weights. */
 long ck_conv3x3_packed_size(int out_channels, int in_channels);
@@ -44,9 +44,6 @@ void ck_conv3x3_forward_f32(float *out, const float *planes, const float *packed
                             const float *bias, const float *residual,
                             const ck_conv3x3_shape *shape, int in_channels, int out_channels,
                             int row_begin, int row_end, int relu);
-
-/* Whether the CPU has dot products of bfloat16. */
-int ck_conv3x3_has_bf16(void);
 
 /* Elements of packed weights, where the result is doubled or not. */
 long ck_conv3x3_packed_size_bf16(int out_channels, int in_channels, int doubles);

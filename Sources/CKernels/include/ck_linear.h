@@ -2,8 +2,8 @@
 #include <stddef.h>
 
 /* Products of a linear layer whose weight matrix stays in the cache, on the calling thread. These
-   spare the packing of the general products (ck_gemm.h) and their passes over C. All widths must be multiples of 16 (`ck_linear_fits`); tensors are contiguous
-   and row-major. */
+   spare the packing of the general products (ck_gemm.h) and their passes over C. All widths must be
+   multiples of 16 (`ck_linear_fits`); tensors are contiguous and row-major. */
 
 /* Whether the functions below take a layer of these widths. */
 int ck_linear_fits(size_t inputs, size_t outputs);

@@ -18,9 +18,6 @@ typedef struct {
 
 typedef struct od_product od_product;
 
-/* Whether the CPU multiplies bfloat16 in hardware. */
-int od_has_bfloat16(void);
-
 /* A product of that shape; NULL if the library has none on this CPU. */
 od_product *od_product_make(const od_shape *shape);
 
