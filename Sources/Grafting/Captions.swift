@@ -39,6 +39,27 @@ package struct Captions {
     return result
   }
 
+  /// The same without the padding that all of them end with; attention gives it no weight.
+  ///
+  /// A caption without any token attends to all its padding alike, so then nothing is cut.
+  package func trimmed() -> Captions {
+    var used = 1
+    for row in 0..<count {
+      guard let last = (0..<length).last(where: { mask[row * length + $0] != 0 }) else {
+        return self
+      }
+      used = max(used, last + 1)
+    }
+    let result = Captions(
+      embeddings: Tensor([count, used, channels]), mask: Tensor([count, used]))
+    for row in 0..<count {
+      (result.embeddings.pointer + row * used * channels).update(
+        from: embeddings.pointer + row * length * channels, count: used * channels)
+      (result.mask.pointer + row * used).update(from: mask.pointer + row * length, count: used)
+    }
+    return result
+  }
+
   /// These captions and then others, all of the longer length.
   package func followed(by others: Captions) -> Captions {
     let length = max(length, others.length)

@@ -39,6 +39,7 @@ extension LatentSampler {
         [Int](repeating: 0, count: captions.count), length: null.length)
       shown = captions.followed(by: repeated)
     }
+    shown = shown.trimmed()
     return try sample(
       shape: [captions.count, config.inChannels, height, width], outChannels: config.outChannels,
       first: first, start: start,

@@ -64,15 +64,18 @@ package struct LatentSampler: Sendable {
   ) throws -> Tensor {
     let config = model.config
     let null = [Int](repeating: config.numClasses, count: labels.count)
-    let allLabels = isGuided ? labels + null : labels
+    // Samplers walk from the last timestep to the first.
+    let modulations = TrajectoryModulations(
+      model, labels: isGuided ? labels + null : labels,
+      timesteps: try timesteps().reversed().map(Float.init))
     return try sample(
       shape: [labels.count, config.inChannels, config.inputSize, config.inputSize],
       outChannels: config.outChannels, first: first, start: start,
       guidedChannels: Guidance.guidedChannels,
       network: { latents, timesteps in
         model(
-          Value(constant: latents), DiT.Conditioning(timesteps: timesteps, labels: allLabels),
-          on: Tape(recording: false), observeBlock: observeBlock
+          Value(constant: latents), modulations(at: timesteps[0]), on: Tape(recording: false),
+          observeBlock: observeBlock
         ).tensor
       }, onStep: onStep)
   }

@@ -121,20 +121,28 @@ package final class DiT {
     _ x: Value, _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil,
     observeBlock: ((Int, DiTBlock.Activations) -> Void)? = nil
   ) -> Value {
+    self(
+      x, modulations(conditioning, on: tape, observe: observe), on: tape, observe: observe,
+      observeBlock: observeBlock)
+  }
+
+  /// The same with modulations made beforehand.
+  package func callAsFunction(
+    _ x: Value, _ modulations: Modulations, on tape: Tape, observe: Observer? = nil,
+    observeBlock: ((Int, DiTBlock.Activations) -> Void)? = nil
+  ) -> Value {
     let grid = patches.grid(x)
     var hidden = patches(x, on: tape)
     observe?("x_embedder.out", hidden.tensor)
     hidden = tape.apply(Add(), hidden, positionValue(grid))
 
-    let condition = condition(conditioning, on: tape, observe: observe)
-
     func run(_ index: Int, _ x: Value) -> Value {
-      let block = blocks[index]
+      let (block, modulation) = (blocks[index], modulations.blocks[index])
       observe?("blocks.\(index).in", x.tensor)
-      if let observe { observe("blocks.\(index).adaLN.out", block.modulation(condition.tensor)) }
+      observe?("blocks.\(index).adaLN.out", modulation.tensor)
       let report = observeBlock.map { call in { call(index, $0) } }
       let out = tape.segment { tape in
-        block(x, condition, grid: grid, on: tape, observe: report)
+        block(x, modulation: modulation, grid: grid, on: tape, observe: report)
       }
       observe?("blocks.\(index).out", out.tensor)
       return out
@@ -152,11 +160,20 @@ package final class DiT {
       }
     }
 
-    let modulation = tape.linear(condition, finalModulationWeight, finalModulationBias)
-    observe?("final_layer.adaLN.out", modulation.tensor)
-    hidden = output(hidden, modulation: modulation, on: tape)
+    observe?("final_layer.adaLN.out", modulations.finalLayer.tensor)
+    hidden = output(hidden, modulation: modulations.finalLayer, on: tape)
     observe?("final_layer.out", hidden.tensor)
     return output.image(hidden, grid: grid, on: tape)
+  }
+
+  /// What all blocks and the final layer make of timesteps and labels.
+  package func modulations(
+    _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil
+  ) -> Modulations {
+    let condition = condition(conditioning, on: tape, observe: observe)
+    return Modulations(
+      blocks: blocks.map { $0.modulation(condition, on: tape) },
+      finalLayer: tape.linear(condition, finalModulationWeight, finalModulationBias))
   }
 
   /// What all blocks are modulated by, SiLU of the sum of both embeddings (batch, dim).
@@ -187,7 +204,10 @@ package final class DiT {
   ) -> Value {
     guard let merge = merges[pair] else { preconditionFailure("DiT: \(pair) is no pair") }
     let grid = TokenGrid(rows: config.grid, columns: config.grid)
-    let outputs = pair.blocks.map { blocks[$0](x, condition, grid: grid, on: tape) }
+    let outputs = pair.blocks.map { index in
+      let block = blocks[index]
+      return block(x, modulation: block.modulation(condition, on: tape), grid: grid, on: tape)
+    }
     return merge(x, outputs[0], outputs[1], on: tape)
   }
 

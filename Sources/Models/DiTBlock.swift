@@ -33,26 +33,25 @@ package final class DiTBlock {
   /// What enters and leaves the block and its operators.
   package typealias Activations = AdaLNBlock.Activations
 
-  /// Applies the block to x (batch, tokens, dim) under the conditioning SiLU(c) (batch, dim).
+  /// Applies the block to x (batch, tokens, dim).
   ///
   /// - Parameters:
   ///   - x: Tokens.
-  ///   - condition: Activated conditioning.
+  ///   - modulation: What `modulation` made of the conditioning (batch, 6 dim).
   ///   - grid: How the tokens lie.
   ///   - tape: Records or not.
   ///   - observe: Called with the activations, those of the operators taken before the gates.
   /// - Returns: The block's output (batch, tokens, dim).
   func callAsFunction(
-    _ x: Value, _ condition: Value, grid: TokenGrid, on tape: Tape,
+    _ x: Value, modulation: Value, grid: TokenGrid, on tape: Tape,
     observe: ((Activations) -> Void)? = nil
   ) -> Value {
-    let modulation = tape.linear(condition, modulationWeight, modulationBias)
-    return core(x, modulation: modulation, grid: grid, on: tape, observe: observe)
+    core(x, modulation: modulation, grid: grid, on: tape, observe: observe)
   }
 
-  /// The conditioning projection (batch, 6 dim): shift, scale, gate of attention, then of the MLP.
-  package func modulation(_ condition: Tensor) -> Tensor {
-    Tape(recording: false).linear(Value(constant: condition), modulationWeight, modulationBias)
-      .tensor
+  /// The projection (batch, 6 dim) of the activated conditioning (batch, dim): shift, scale and gate of
+  /// attention, then of the MLP.
+  func modulation(_ condition: Value, on tape: Tape) -> Value {
+    tape.linear(condition, modulationWeight, modulationBias)
   }
 }

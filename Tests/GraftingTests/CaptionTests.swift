@@ -1,3 +1,4 @@
+import Autograd
 import Checkpoints
 import Foundation
 import Grafting
@@ -53,11 +54,41 @@ struct CaptionTests {
     #expect(both.mask.values == [1, 0, 1, 1])
   }
 
-  @Test func guidanceAndBatchesOfASampler() throws {
-    let model = try PixArt(
+  private func pixArt() throws -> PixArt {
+    try PixArt(
       config: PixArtConfig(
         depth: 1, hiddenSize: 16, numHeads: 2, sampleSize: 4, captionChannels: 6,
         interpolationScale: 1), weights: Noise())
+  }
+
+  /// Masked tokens after all others make no difference; those in between stay.
+  @Test func trimmingCutsPaddingAlone() throws {
+    var random = RandomStream(seed: 2)
+    let captions = Captions(
+      embeddings: random.normal([2, 6, 6]),
+      mask: Tensor([1, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0], shape: [2, 6]))
+    let trimmed = captions.trimmed()
+    #expect(trimmed.embeddings.shape == [2, 3, 6])
+    #expect(trimmed.mask.values == [1, 0, 1, 1, 1, 0])
+    #expect(trimmed.embeddings[18] == captions.embeddings[36])
+    let model = try pixArt()
+    let x = random.normal([2, 4, 4, 4])
+    func predict(_ captions: Captions) -> Tensor {
+      model.predict(
+        x,
+        PixArt.Conditioning(
+          timesteps: [900, 20], caption: Value(constant: captions.embeddings), mask: captions.mask))
+    }
+    let (whole, cut) = (predict(captions).values, predict(trimmed).values)
+    #expect(zip(whole, cut).allSatisfy { abs($0 - $1) < 1e-5 * max(1, abs($0)) })
+    let empty = Captions(
+      embeddings: captions.embeddings,
+      mask: Tensor([1, 0, 0, 0, 0, 0] + Array(repeating: 0, count: 6), shape: [2, 6]))
+    #expect(empty.trimmed().length == 6)
+  }
+
+  @Test func guidanceAndBatchesOfASampler() throws {
+    let model = try pixArt()
     var random = RandomStream(seed: 1)
     let captions = Captions(embeddings: random.normal([2, 3, 6]))
     let null = Captions(embeddings: random.normal([1, 5, 6]))

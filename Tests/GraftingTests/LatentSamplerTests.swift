@@ -1,4 +1,7 @@
+import Autograd
 import Grafting
+import Models
+import Nn
 import Sampling
 import TensorCore
 import Testing
@@ -22,5 +25,27 @@ struct LatentSamplerTests {
     #expect(start.values == kept)
     for index in 0..<start.count { start[index] += 0.5 }
     #expect(try sampler.sample(model, labels: [0, 1, 2], start: start).values != drawn)
+  }
+
+  /// Modulations made for several steps at a time are those of each step, wherever a walk begins.
+  @Test(arguments: [3, 30, 70])
+  func modulationsOfATrajectory(batch: Int) throws {
+    let model = try TinyModel.make()
+    let labels = (0..<batch).map { $0 % 4 }
+    let timesteps: [Float] = [999, 750, 500, 250, 0]
+    let modulations = TrajectoryModulations(model, labels: labels, timesteps: timesteps)
+    var random = RandomStream(seed: 5)
+    let x = random.normal([batch, 2, 4, 4])
+    for timestep in timesteps + [500, 250, 999] {
+      let found = model(
+        Value(constant: x), modulations(at: timestep), on: Tape(recording: false)
+      ).tensor
+      let expected = model.predict(
+        x,
+        DiT.Conditioning(
+          timesteps: [Float](repeating: timestep, count: batch), labels: labels))
+      #expect(
+        zip(found.values, expected.values).allSatisfy { abs($0 - $1) < 1e-5 * max(1, abs($1)) })
+    }
   }
 }
