@@ -81,8 +81,8 @@ private struct CaptionAttention {
   var parameters: [Parameter] { [qWeight, qBias, kvWeight, kvBias, projWeight, projBias] }
 
   func callAsFunction(_ x: Value, _ caption: Value, bias: Tensor?, on tape: Tape) -> Value {
-    let queries = tape.linear(x, qWeight, qBias)
-    let keysAndValues = tape.linear(caption, kvWeight, kvBias)
+    let queries = tape.linear(x, qWeight, qBias, rounds: true)
+    let keysAndValues = tape.linear(caption, kvWeight, kvBias, rounds: true)
     let mixed = tape.apply(CrossAttention(heads: heads, bias: bias), queries, keysAndValues)
     return tape.linear(mixed, projWeight, projBias)
   }

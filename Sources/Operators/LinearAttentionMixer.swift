@@ -43,7 +43,7 @@ package final class LinearAttentionMixer: SequenceMixer {
   package var parameters: [Parameter] { [qkvWeight, qkvBias, projWeight, projBias] }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let qkv = tape.linear(x, qkvWeight, qkvBias)
+    let qkv = tape.linear(x, qkvWeight, qkvBias, rounds: true)
     let mixed = tape.apply(attention, qkv)
     return tape.linear(mixed, projWeight, projBias)
   }

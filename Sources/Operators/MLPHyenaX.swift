@@ -71,10 +71,8 @@ package final class MLPHyenaX: ChannelMixer {
   }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let projected = tape.linear(x, inWeight, inBias)
-    let qkv = tape.apply(
-      FeatureConvolution(), projected, Value(filterWeight), Value(filterBias))
-    let gated = tape.apply(HyenaGate(), qkv)
+    let projected = tape.linear(x, inWeight, inBias, rounds: true)
+    let gated = tape.apply(FeatureHyena(), projected, Value(filterWeight), Value(filterBias))
     return tape.linear(gated, outWeight, outBias)
   }
 }

@@ -116,7 +116,7 @@ package final class Mamba2: SequenceMixer {
   }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let projected = tape.linear(x, inWeight)
+    let projected = tape.linear(x, inWeight, rounds: true)
     let (inner, end) = (sizes.inner, sizes.inner + sizes.convolved)
     let gate = tape.apply(ChannelSlice(0..<inner), projected)
     let step = tape.apply(ChannelSlice(end..<(end + sizes.heads)), projected)
@@ -127,7 +127,8 @@ package final class Mamba2: SequenceMixer {
     let scanned = tape.apply(
       scan, signal, step, Value(stepBias), Value(decayLog), Value(skip))
     let normed = tape.apply(
-      GatedRMSNorm(groups: sizes.groups), scanned, gate, Value(normWeight))
+      GatedRMSNorm(groups: sizes.groups, rounds: outWeight.precision == .bfloat16), scanned, gate,
+      Value(normWeight))
     return tape.linear(normed, outWeight)
   }
 }

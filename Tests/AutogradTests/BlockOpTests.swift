@@ -123,15 +123,4 @@ struct BlockOpTests {
       }
     }
   }
-
-  @Test(arguments: shapes)
-  func hyenaGate(batch: Int, tokens: Int, dim: Int) {
-    var random = RandomStream(seed: UInt64(tokens))
-    check(HyenaGate(), [random.normal([batch, tokens, 3 * dim])]) { inputs in
-      (0..<(batch * tokens * dim)).map { at in
-        let base = at / dim * 3 * dim + at % dim
-        return inputs[0][base] * inputs[0][base + dim] * inputs[0][base + 2 * dim]
-      }
-    }
-  }
 }

@@ -140,22 +140,27 @@ struct MixerOpTests {
   }
 
   @Test(arguments: [1, 2, 4, 7], [1, 3, 9, 40])
-  func featureConvolution(taps: Int, features: Int) {
-    var random = RandomStream(seed: UInt64(taps * 100 + features))
+  func hyenaAlongFeatures(taps: Int, dim: Int) {
+    var random = RandomStream(seed: UInt64(taps * 100 + dim))
+    let width = 3 * dim
     for (batch, tokens) in [(1, 1), (3, 5)] {
       let inputs = [
-        random.normal([batch, tokens, features]), random.normal([tokens, 1, taps]),
+        random.normal([batch, tokens, width]), random.normal([tokens, 1, taps]),
         random.normal([tokens]),
       ]
-      check(FeatureConvolution(), inputs, "\(batch) x \(tokens)") { inputs in
-        inputs[0].indices.map { at in
-          let (row, feature) = (at / features, at % features)
+      check(FeatureHyena(), inputs, "\(batch) x \(tokens)") { inputs in
+        let filtered = inputs[0].indices.map { at in
+          let (row, feature) = (at / width, at % width)
           let token = row % tokens
           return (0..<taps).reduce(inputs[2][token]) { sum, tap in
             let from = feature - (taps - 1) + tap
             guard from >= 0 else { return sum }
-            return sum + inputs[1][token * taps + tap] * inputs[0][row * features + from]
+            return sum + inputs[1][token * taps + tap] * inputs[0][row * width + from]
           }
+        }
+        return (0..<(batch * tokens * dim)).map { at in
+          let q = at / dim * width + at % dim
+          return filtered[q] * filtered[q + dim] * filtered[q + 2 * dim]
         }
       }
     }

@@ -77,27 +77,28 @@ struct PrecisionTests {
     return ([up, down], { $0.feedForward($1, up: (up, biases.0), down: (down, biases.1)) })
   }
 
-  private func attention(window: (left: Int, right: Int)?) -> ([Parameter], (Tape, Value) -> Value)
-  {
+  private func attention(_ op: some MixedPrecisionOp) -> ([Parameter], (Tape, Value) -> Value) {
     var random = RandomStream(seed: 4)
     let qkv = Parameter("qkv", random.normal([3 * inputs, inputs]))
     for index in 0..<qkv.value.count { qkv.value[index] *= 0.1 }
     let projection = Parameter("proj", random.normal([inputs, inputs]))
     return (
       [qkv, projection],
-      { tape, x in
-        let mixed = tape.apply(
-          Attention(heads: 4, window: window), tape.linear(x, qkv, rounds: true))
-        return tape.linear(mixed, projection)
-      }
+      { tape, x in tape.linear(tape.apply(op, tape.linear(x, qkv, rounds: true)), projection) }
     )
   }
 
-  @Test(arguments: [0, 1, 2])
+  @Test(arguments: [0, 1, 2, 3])
   func activationsMayBeBfloat16BetweenLayers(kind: Int) throws {
     var random = RandomStream(seed: 5)
     let x = random.normal([2, rows, inputs])
-    let (weights, body) = kind == 0 ? mlp() : attention(window: kind == 1 ? nil : (3, 5))
+    let (weights, body) =
+      switch kind {
+      case 0: mlp()
+      case 1: attention(LinearAttention(heads: 4))
+      case 2: attention(Attention(heads: 4))
+      default: attention(Attention(heads: 4, window: (3, 5)))
+      }
     let exact = try run(.float32, weights, x, body)
     #expect(exact.inference.values == exact.output.values)
     let rounded = try run(.bfloat16, weights, x, body)
@@ -126,6 +127,38 @@ struct PrecisionTests {
     }
     #expect(
       values.values == Attention(heads: 2).forward([.floats(qkv.floats)]).output.floats.values)
+  }
+
+  /// Rounded input gives what its values give in float32, rounded at the end if `rounds`.
+  private func expectRounded(
+    _ op: some MixedPrecisionOp, _ shapes: [[Int]], rounded: Int, rounds: Bool = true
+  ) {
+    var random = RandomStream(seed: 9)
+    let inputs = shapes.enumerated().map { index, shape in
+      index < rounded
+        ? Activation.rounded(RoundedTensor(rounding: random.normal(shape)))
+        : .floats(random.normal(shape))
+    }
+    let found = op.forward(inputs).output
+    let exact = op.forward(inputs.map { .floats($0.floats) }).output.floats
+    if case .rounded = found { #expect(rounds) } else { #expect(!rounds) }
+    let wanted = rounds ? RoundedTensor(rounding: exact).floats : exact
+    #expect(found.shape == exact.shape && found.floats.values == wanted.values)
+  }
+
+  @Test func mixersTakeRoundedInput() {
+    expectRounded(LinearAttention(heads: 3), [[2, 11, 3 * 15]], rounded: 1)
+    expectRounded(CrossAttention(heads: 3), [[2, 11, 15], [2, 4, 30]], rounded: 2)
+    expectRounded(CrossAttention(heads: 3), [[2, 11, 45], [2, 4, 30]], rounded: 1)
+    expectRounded(FeatureHyena(), [[2, 5, 3 * 7], [5, 1, 4], [5]], rounded: 1)
+    expectRounded(ChannelSlice(3..<9), [[2, 5, 13]], rounded: 1, rounds: false)
+  }
+
+  @Test func gatedNormRoundsOnDemand() {
+    var random = RandomStream(seed: 7)
+    let inputs = [[2, 5, 24], [2, 5, 24], [24]].map { Activation.floats(random.normal($0)) }
+    let norm = { GatedRMSNorm(groups: 2, rounds: $0).forward(inputs).output }
+    #expect(norm(true).floats.values == RoundedTensor(rounding: norm(false).floats).floats.values)
   }
 
   @Test func modulatedNormRoundsOnDemand() {

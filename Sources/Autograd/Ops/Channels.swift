@@ -1,28 +1,32 @@
 import CKernels
 import TensorCore
 
-/// Some neighbouring channels: (..., channels) -> (..., range.count).
-package struct ChannelSlice: DifferentiableOp {
+/// Some neighbouring channels in float32: (..., channels) -> (..., range.count).
+package struct ChannelSlice: MixedPrecisionOp {
   private let range: Range<Int>
 
   package init(_ range: Range<Int>) { self.range = range }
 
-  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
-    let x = inputs[0]
-    let width = x.shape[x.shape.count - 1]
-    precondition(range.upperBound <= width, "ChannelSlice: \(range) of \(x.shape)")
-    let y = Tensor(x.shape.dropLast() + [range.count])
-    Parallel.ranges(x.count / width, grain: max(1, 8192 / range.count)) { rows in
+  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
+    let shape = inputs[0].shape
+    let width = shape[shape.count - 1]
+    precondition(range.upperBound <= width, "ChannelSlice: \(range) of \(shape)")
+    let y = Tensor(shape.dropLast() + [range.count])
+    Parallel.ranges(y.count / range.count, grain: max(1, 8192 / range.count)) { rows in
       for row in rows {
-        (y.pointer + row * range.count).update(
-          from: x.pointer + row * width + range.lowerBound, count: range.count)
+        let (from, to) = (row * width + range.lowerBound, y.pointer + row * range.count)
+        switch inputs[0] {
+        case .floats(let x): to.update(from: x.pointer + from, count: range.count)
+        case .rounded(let x): ck_bfloat16_to_f32(x.halves + from, to, range.count)
+        }
       }
     }
-    return (y, ())
+    return (.floats(y), ())
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    into sink: GradientSink
   ) {
     let width = inputs[0].shape[inputs[0].shape.count - 1]
     sink.add(0) { gradX in
@@ -71,56 +75,6 @@ package struct ConcatenateChannels: DifferentiableOp {
             ck_add_f32(
               gradient.pointer + row * own, gradOutput.pointer + row * width + start, own)
           }
-        }
-      }
-    }
-  }
-}
-
-/// Causal convolution along features with one filter per token and zero history.
-///
-/// Inputs x (batch, tokens, features), weight (tokens, 1, taps), bias (tokens): a depthwise
-/// convolution whose channels are the tokens (keshik6/grafting `mlp_hyena_x`).
-package struct FeatureConvolution: DifferentiableOp {
-  package init() {}
-
-  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
-    let (x, weight, bias) = (inputs[0], inputs[1], inputs[2])
-    let (tokens, features) = (x.shape[1], x.shape[2])
-    precondition(
-      weight.shape[0] == tokens, "FeatureConvolution: \(tokens) tokens, weight \(weight.shape)")
-    let taps = weight.shape[2]
-    let y = Tensor(x.shape)
-    Parallel.ranges(x.shape[0] * tokens, grain: max(1, 8192 / features)) { rows in
-      for row in rows {
-        let token = row % tokens
-        ck_row_conv_forward_f32(
-          x.pointer + row * features, weight.pointer + token * taps, bias[token],
-          y.pointer + row * features, features, taps)
-      }
-    }
-    return (y, ())
-  }
-
-  package func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
-  ) {
-    let (x, weight) = (inputs[0], inputs[1])
-    let (batch, tokens, features) = (x.shape[0], x.shape[1], x.shape[2])
-    let taps = weight.shape[2]
-    var gradX: (Tensor, Bool)?
-    var gradWeight, gradBias: Tensor?
-    if sink.needs(0) { sink.contribute(0) { gradX = ($0, $1) } }
-    if sink.needs(1) { sink.add(1) { gradWeight = $0 } }
-    if sink.needs(2) { sink.add(2) { gradBias = $0 } }
-    Parallel.ranges(tokens, grain: max(1, 8192 / features)) { range in
-      for token in range {
-        for item in 0..<batch {
-          let start = (item * tokens + token) * features
-          ck_row_conv_backward_f32(
-            x.pointer + start, weight.pointer + token * taps, gradOutput.pointer + start,
-            gradX.map { $0.0.pointer + start }, gradWeight.map { $0.pointer + token * taps },
-            gradBias.map { $0.pointer + token }, features, taps, gradX?.1 == true ? 1 : 0)
         }
       }
     }

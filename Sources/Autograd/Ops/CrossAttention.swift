@@ -6,8 +6,8 @@ import TensorCore
 /// Inputs: queries (batch, queries, width), of which the first dim columns are used, and keys beside
 /// values (batch, keys, 2 dim); output (batch, queries, dim). Scale head_dim^-1/2. Upstream:
 /// PixArt-sigma `MultiHeadCrossAttention`, and `AttentionKVCompress`, whose queries are the first third of
-/// a fused qkv tensor.
-package struct CrossAttention: DifferentiableOp {
+/// a fused qkv tensor. The output is in the format of the queries.
+package struct CrossAttention: MixedPrecisionOp {
   private let heads: Int
   private let bias: Tensor?
 
@@ -21,43 +21,50 @@ package struct CrossAttention: DifferentiableOp {
     self.bias = bias
   }
 
-  private func shape(_ q: Tensor, _ kv: Tensor) -> ck_cross_attention_shape {
-    let dim = kv.shape[2] / 2
+  private func shape(_ inputs: [Activation]) -> ck_cross_attention_shape {
+    let (q, kv) = (inputs[0].shape, inputs[1].shape)
+    let dim = kv[2] / 2
     precondition(
-      q.shape.count == 3 && q.shape[0] == kv.shape[0] && q.shape[2] >= dim && dim % heads == 0,
-      "CrossAttention: queries \(q.shape), keys and values \(kv.shape), \(heads) heads")
+      q.count == 3 && q[0] == kv[0] && q[2] >= dim && dim % heads == 0,
+      "CrossAttention: queries \(q), keys and values \(kv), \(heads) heads")
     precondition(
-      bias == nil || bias?.shape == [kv.shape[0], kv.shape[1]],
-      "CrossAttention: bias \(bias?.shape ?? []) for keys \(kv.shape)")
+      bias == nil || bias?.shape == [kv[0], kv[1]],
+      "CrossAttention: bias \(bias?.shape ?? []) for keys \(kv)")
     return ck_cross_attention_shape(
-      queries: q.shape[1], keys: kv.shape[1], head_dim: dim / heads, q_stride: q.shape[2],
+      queries: q[1], keys: kv[1], head_dim: dim / heads, q_stride: q[2],
       kv_stride: 2 * dim, out_stride: dim, scale: 1 / Float(dim / heads).squareRoot())
   }
 
-  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Tensor) {
-    let (q, kv) = (inputs[0], inputs[1])
-    let shape = shape(q, kv)
-    let dim = shape.out_stride
-    let out = Tensor([q.shape[0], shape.queries, dim])
-    let logSumExp = Tensor([q.shape[0], heads, shape.queries])
-    Parallel.tasks(q.shape[0] * heads) { task in
-      var shape = shape
-      let (item, column) = (task / heads, task % heads * shape.head_dim)
-      let keys = kv.pointer + item * shape.keys * 2 * dim + column
-      ck_cross_attention_forward_f32(
-        q.pointer + item * shape.queries * shape.q_stride + column, keys, keys + dim,
-        bias.map { UnsafePointer($0.pointer + item * shape.keys) },
-        out.pointer + item * shape.queries * dim + column,
-        logSumExp.pointer + task * shape.queries, &shape)
+  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Tensor) {
+    let shape = shape(inputs)
+    let (batch, dim, width) = (inputs[0].shape[0], shape.out_stride, shape.head_dim)
+    let out = Activation([batch, shape.queries, dim], like: inputs[0])
+    let logSumExp = Tensor([batch, heads, shape.queries])
+    Parallel.tasks(batch * heads) { task in
+      let (item, column) = (task / heads, task % heads * width)
+      let queries = (item * shape.queries)..<((item + 1) * shape.queries)
+      let keys = (item * shape.keys)..<((item + 1) * shape.keys)
+      inputs[0].read(rows: queries, from: [column], width: width) { q, qStride in
+        inputs[1].read(rows: keys, from: [column, dim + column], width: width) { kv, kvStride in
+          out.write(rows: queries, from: column, width: width) { place, outStride in
+            var shape = shape
+            (shape.q_stride, shape.kv_stride, shape.out_stride) = (qStride, kvStride, outStride)
+            ck_cross_attention_forward_f32(
+              q[0], kv[0], kv[1], bias.map { UnsafePointer($0.pointer + keys.lowerBound) }, place,
+              logSumExp.pointer + task * shape.queries, &shape)
+          }
+        }
+      }
     }
     return (out, logSumExp)
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Tensor, into sink: GradientSink
+    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Tensor,
+    into sink: GradientSink
   ) {
-    let (q, kv) = (inputs[0], inputs[1])
-    let shape = shape(q, kv)
+    let (q, kv, output) = (inputs[0].floats, inputs[1].floats, output.floats)
+    let shape = shape(inputs)
     let dim = shape.out_stride
     let gradQ = shape.q_stride == dim ? Tensor(q.shape) : .zeros(q.shape)
     let gradKV = Tensor(kv.shape)

@@ -5,36 +5,43 @@ import TensorCore
 ///
 /// Inputs y and z (batch, tokens, dim), weight (dim). Upstream: state-spaces/mamba `RMSNorm` of
 /// `layernorm_gated` with `norm_before_gate` false and group size dim / groups.
-package struct GatedRMSNorm: DifferentiableOp {
+package struct GatedRMSNorm: MixedPrecisionOp {
   private let groups: Int
   private let epsilon: Float
+  private let rounds: Bool
 
-  package init(groups: Int = 1, epsilon: Float = 1e-5) {
+  /// Makes the norm within `groups` groups, in bfloat16 if `rounds` says so.
+  package init(groups: Int = 1, epsilon: Float = 1e-5, rounds: Bool = false) {
     self.groups = groups
     self.epsilon = epsilon
+    self.rounds = rounds
   }
 
-  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Tensor) {
-    let (y, z, weight) = (inputs[0], inputs[1], inputs[2])
+  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Tensor) {
+    let (y, z, weight) = (inputs[0].floats, inputs[1].floats, inputs[2].floats)
     let dim = weight.count
     precondition(
       y.count == z.count && y.count % dim == 0 && dim % groups == 0,
       "GatedRMSNorm: \(y.shape), \(z.shape), \(groups) groups of \(dim)")
-    let out = Tensor(y.shape)
+    let out =
+      rounds ? Activation.rounded(RoundedTensor(y.shape)) : .floats(Tensor(y.shape))
     let rstd = Tensor([y.count / dim, groups])
     Parallel.ranges(y.count / dim, grain: max(1, 4096 / dim)) { range in
       let start = range.lowerBound
-      ck_gated_rmsnorm_forward_f32(
-        y.pointer + start * dim, z.pointer + start * dim, weight.pointer, epsilon,
-        out.pointer + start * dim, rstd.pointer + start * groups, range.count, dim, groups)
+      out.write(rows: range, from: 0, width: dim) { place, _ in
+        ck_gated_rmsnorm_forward_f32(
+          y.pointer + start * dim, z.pointer + start * dim, weight.pointer, epsilon, place,
+          rstd.pointer + start * groups, range.count, dim, groups)
+      }
     }
     return (out, rstd)
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Tensor, into sink: GradientSink
+    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Tensor,
+    into sink: GradientSink
   ) {
-    let (y, z, weight) = (inputs[0], inputs[1], inputs[2])
+    let (y, z, weight) = (inputs[0].floats, inputs[1].floats, inputs[2].floats)
     let dim = weight.count
     let rows = y.count / dim
     var gradY: (Tensor, Bool)?

@@ -16,11 +16,7 @@ package struct Hyena: MixedPrecisionOp {
   package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
     let work = Work(self, inputs)
     let shape = [work.batch, work.tokens, work.dim]
-    let y: Activation
-    switch inputs[0] {
-    case .floats: y = .floats(Tensor(shape))
-    case .rounded: y = .rounded(RoundedTensor(shape))
-    }
+    let y = Activation(shape, like: inputs[0])
     Parallel.tasks(work.batch * work.groups.count) { task in
       let item = task / work.groups.count
       var (shape, filters) = (work.shape(work.groups[task % work.groups.count]), work.filters)

@@ -6,31 +6,36 @@ import TensorCore
 /// Every token sees all tokens; scores are phi(q) . phi(k) with phi(x) = elu(x) + 1, divided by their
 /// sum plus 1e-6. Summing phi(k)^T v first makes time and memory grow with the tokens, not with their
 /// square. Source: Katharopoulos et al. 2020, arXiv 2006.16236, equations 4 to 7 (idiap/fast-transformers
-/// `LinearAttention`). Layout of heads as in `Attention`.
-package struct LinearAttention: DifferentiableOp {
+/// `LinearAttention`). Layout of heads as in `Attention`. The output is in the input's format.
+package struct LinearAttention: MixedPrecisionOp {
   private let heads: Int
 
   package init(heads: Int) { self.heads = heads }
 
-  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
-    let qkv = inputs[0]
-    let (batch, tokens, dim) = (qkv.shape[0], qkv.shape[1], qkv.shape[2] / 3)
+  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
+    let shape = inputs[0].shape
+    let (batch, tokens, dim) = (shape[0], shape[1], shape[2] / 3)
     precondition(dim % heads == 0, "LinearAttention: \(dim) channels for \(heads) heads")
-    let out = Tensor([batch, tokens, dim])
+    let (out, headDim) = (Activation([batch, tokens, dim], like: inputs[0]), dim / heads)
     Parallel.tasks(batch * heads) { task in
-      let (item, column) = (task / heads, task % heads * (dim / heads))
-      let q = qkv.pointer + item * tokens * 3 * dim + column
-      ck_linear_attention_forward_f32(
-        q, q + dim, q + 2 * dim, 3 * dim, out.pointer + item * tokens * dim + column, dim, tokens,
-        dim / heads)
+      let (item, column) = (task / heads, task % heads * headDim)
+      let rows = (item * tokens)..<((item + 1) * tokens)
+      inputs[0].read(rows: rows, from: [column, dim + column, 2 * dim + column], width: headDim) {
+        places, stride in
+        out.write(rows: rows, from: column, width: headDim) { place, outStride in
+          ck_linear_attention_forward_f32(
+            places[0], places[1], places[2], stride, place, outStride, tokens, headDim)
+        }
+      }
     }
     return (out, ())
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    into sink: GradientSink
   ) {
-    let qkv = inputs[0]
+    let (qkv, output) = (inputs[0].floats, output.floats)
     let (batch, tokens, dim) = (qkv.shape[0], qkv.shape[1], qkv.shape[2] / 3)
     let gradQKV = Tensor(qkv.shape)
     Parallel.tasks(batch * heads) { task in

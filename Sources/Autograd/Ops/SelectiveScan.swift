@@ -7,7 +7,8 @@ import TensorCore
 /// step sizes dt (batch, tokens, heads), dt_bias, A_log and D (heads); output (batch, tokens,
 /// heads head_dim). Heads of one group are neighbours and share B and C. Computed chunk by chunk
 /// (Dao & Gu 2024, arXiv 2405.21060, section 6; state-spaces/mamba `ssd_minimal`): the chunk's length
-/// changes rounding and speed, not the result.
+/// changes rounding and speed, not the result. Chunks over 64 tokens, which suit a GPU, are taken in
+/// pieces of 64: the pairs of tokens within a chunk are most of the work on a CPU.
 package struct SelectiveScan: DifferentiableOp {
   private let heads, groups, state, chunk: Int
 
@@ -18,7 +19,7 @@ package struct SelectiveScan: DifferentiableOp {
     self.heads = heads
     self.groups = groups
     self.state = state
-    self.chunk = chunk
+    self.chunk = min(chunk, 64)
   }
 
   /// A share of the work: some heads of one group of one batch item.

@@ -53,34 +53,3 @@ package struct CausalConvolution: DifferentiableOp {
     addParameter(2)
   }
 }
-
-/// The Hyena gates q * (k * v) on a tensor (batch, tokens, 3 dim) -> (batch, tokens, dim).
-package struct HyenaGate: DifferentiableOp {
-  package init() {}
-
-  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
-    let qkv = inputs[0]
-    let dim = qkv.shape[2] / 3
-    let y = Tensor([qkv.shape[0], qkv.shape[1], dim])
-    Parallel.ranges(y.count / dim, grain: max(1, 4096 / dim)) { range in
-      ck_hyena_gate_forward_f32(
-        qkv.pointer + range.lowerBound * 3 * dim, y.pointer + range.lowerBound * dim, range.count,
-        dim)
-    }
-    return (y, ())
-  }
-
-  package func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
-  ) {
-    let qkv = inputs[0]
-    let dim = qkv.shape[2] / 3
-    sink.contribute(0) { gradQKV, accumulate in
-      Parallel.ranges(qkv.count / (3 * dim), grain: max(1, 4096 / dim)) { range in
-        ck_hyena_gate_backward_f32(
-          qkv.pointer + range.lowerBound * 3 * dim, gradOutput.pointer + range.lowerBound * dim,
-          gradQKV.pointer + range.lowerBound * 3 * dim, range.count, dim, accumulate ? 1 : 0)
-      }
-    }
-  }
-}
