@@ -52,7 +52,8 @@ static inline void *nc_open(const char *term, FILE *output, FILE *input) {
   cbreak();
   noecho();
   nonl();
-  /* Inserting and deleting characters or lines would move the pixels of an image. */
+  /* Inserting and deleting characters or lines would move the pixels of an image. Scrolling a part of the
+     screen would too, and no option of curses forbids that. */
   idcok(stdscr, FALSE);
   idlok(stdscr, FALSE);
   scrollok(stdscr, FALSE);
@@ -95,12 +96,17 @@ static inline void nc_erase(void) { erase(); }
 static inline void nc_resize(int rows, int columns) { resize_term(rows, columns); }
 static inline void nc_clear_on_update(void) { clearok(curscr, TRUE); }
 
-/* Sends what changed. `row` < 0 hides the cursor. */
+/* Sends what changed. */
+static inline void nc_send(void) {
+  wnoutrefresh(stdscr);
+  doupdate();
+}
+
+/* Sends what changed and places the cursor; `row` < 0 hides it. */
 static inline void nc_update(int row, int column) {
   curs_set(row >= 0);
   if (row >= 0) move(row, column);
-  wnoutrefresh(stdscr);
-  doupdate();
+  nc_send();
 }
 
 /* Sets the locale of characters from the environment; C.UTF-8 if that is no UTF-8. 1: the environment's. */

@@ -35,7 +35,7 @@ struct PreviewJob {
         onStep: { _, _, _ in
           done += 1
           try context.checkpoint(step: done)
-          if throttle.isDue() {
+          if throttle.isDue() || done == total {
             try context.emit(
               .progress(done: done, total: total, label: "sampling \(role.rawValue)"))
           }

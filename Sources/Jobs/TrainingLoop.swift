@@ -162,6 +162,7 @@ package struct TrainingLoop {
       }
       if step % heldOutEvery == 0 || step == steps {
         let folder = context.run.checkpointsPath
+        try announceMeasuring(step)
         try report(try context.whenRoom { try training.validate(in: folder) }, step: step)
       }
       if checkpoints.isDue(after: step, seconds: clock() - saved.time) {
@@ -172,7 +173,13 @@ package struct TrainingLoop {
 
   /// Emits the held-out losses as they are now.
   package func measure(_ training: some Training) throws {
+    try announceMeasuring(training.step)
     try report(training.heldOut(), step: training.step)
+  }
+
+  private func announceMeasuring(_ step: Int) throws {
+    try context.emit(
+      .progress(done: step, total: steps, label: "measuring held-out losses at step"))
   }
 
   private func report(_ loss: TrainingLoss, step: Int) throws {

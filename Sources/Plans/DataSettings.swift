@@ -12,6 +12,11 @@ package struct DataSettings: Equatable, Sendable {
   /// Names a data set.
   package init(path: String) { self.path = path }
 
+  /// The first of its paths at which there is nothing.
+  package var missingPath: String? {
+    [path, heldOut].compactMap { $0 }.first { !FileManager.default.fileExists(atPath: $0) }
+  }
+
   /// The same with relative paths taken from a folder.
   package func resolved(in folder: String) -> DataSettings {
     func absolute(_ path: String) -> String {

@@ -81,9 +81,11 @@ package struct AnalyzeRequest: Codable, Equatable, Sendable {
   package var modelPath: String
   /// Images that are averaged over.
   package var samples: Int
+  /// As many as one averages over unless told otherwise.
+  package static let samples = 32
 
   /// Asks for statistics.
-  package init(modelPath: String, samples: Int = 32) {
+  package init(modelPath: String, samples: Int = AnalyzeRequest.samples) {
     self.modelPath = modelPath
     self.samples = samples
   }

@@ -119,12 +119,19 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   ///   - name: The run's name for people, if not the one in `job`.
   ///   - plan: The plan of a distillation, saved as `planPath`.
   /// - Returns: The new run.
-  /// - Throws: `CheckpointError` when the disk is full or read-only, `PlanError` for an invalid plan.
+  /// - Throws: `CheckpointError` when the disk is full or read-only, `PlanError` for an invalid plan,
+  ///   `RunError` for data to train on that are not there.
   package static func create(
     root: String, job: JobRequest, name: String? = nil, plan: GraftPlan? = nil
   ) throws -> RunDirectory {
     var request = job
     if let name { request.name = name }
+    // One that waits in the queue may find them when its turn comes.
+    if job.job.isTraining, job.queue == nil, let missing = plan?.data?.missingPath {
+      throw RunError(
+        "\(missing): no such file or folder, though the plan trains on it; set another by"
+          + " 'espalier plan set PLAN --data PATH', or --data shapes for the procedural images")
+    }
     try AtomicFile.makeDirectory(root)
     let id = newID(request)
     let draft = RunDirectory(path: "\(root)/.\(id).tmp")

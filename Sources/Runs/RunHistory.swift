@@ -101,6 +101,7 @@ package struct RunHistory: Equatable, Sendable {
       total = totalSteps
       self.totalSteps = totalSteps
       label = nil
+      (step, rate, secondsLeft) = (checkpoints.last?.step ?? 0, nil, nil)
     case .heartbeat(let step): self.step = max(self.step, step)
     case .step(let step, let total, let loss, let losses, let rate, let secondsLeft, _):
       (self.step, self.total, self.rate, self.secondsLeft) = (step, total, rate, secondsLeft)
@@ -110,6 +111,9 @@ package struct RunHistory: Equatable, Sendable {
         Self.add(LossPoint(step: step, value: value), to: &self.losses[site, default: []])
       }
     case .heldOut(let step, let loss, let losses):
+      (self.step, label) = (step, nil)
+      if totalSteps > 0 { total = totalSteps }
+      dropLosses(after: step)
       for (site, value) in losses {
         Self.add(LossPoint(step: step, value: value), to: &heldOut[site, default: []])
       }
@@ -121,8 +125,13 @@ package struct RunHistory: Equatable, Sendable {
       self.step = step
       checkpoints.removeAll { $0.step >= step }
       checkpoints.append(SavedCheckpoint(step: step, path: path))
-    case .paused(let step, let reason): (self.step, isPaused, pauseReason) = (step, true, reason)
-    case .resumed(let step): (self.step, isPaused, pauseReason) = (step, false, nil)
+    case .paused(let step, let reason):
+      (isPaused, pauseReason) = (true, reason)
+      // What is counted in a preparation is no step.
+      if label == nil { self.step = step }
+    case .resumed(let step):
+      (isPaused, pauseReason) = (false, nil)
+      if label == nil { self.step = step }
     case .progress(let done, let total, let label):
       (step, self.total, self.label) = (done, total, label)
     case .sampled(let role, let path, let classLabel, let seed):
@@ -136,6 +145,13 @@ package struct RunHistory: Equatable, Sendable {
         (step, total) = (checkpoints.last?.step ?? 0, totalSteps)
       }
     }
+  }
+
+  /// Forgets training losses of a worker that was further than the present one, which began before that.
+  private mutating func dropLosses(after step: Int) {
+    guard let last = meanLoss.last, last.step > step else { return }
+    meanLoss.removeAll { $0.step > step }
+    losses = losses.mapValues { $0.filter { $0.step <= step } }.filter { !$0.value.isEmpty }
   }
 
   private static func add(_ point: LossPoint, to series: inout [LossPoint]) {

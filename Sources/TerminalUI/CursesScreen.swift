@@ -45,17 +45,31 @@ final class CursesScreen {
   }
 
   /// Writes the cells that differ from `before`, or all of them, into curses' own picture.
-  func put(_ cells: [ScreenCell], before: [ScreenCell]?, columns: Int) {
-    if let before, before.count == cells.count {
-      for index in cells.indices where cells[index] != before[index] {
-        put(cells[index], row: index / columns, column: index % columns)
-      }
-    } else {
+  ///
+  /// Where three neighbouring lines or more stood elsewhere before, curses lets the terminal scroll, whatever
+  /// `idlok` says, and the pixels of images would move along.
+  /// - Parameters:
+  ///   - cells: The screen, row by row.
+  ///   - before: What it was; nil if that is not known.
+  ///   - columns: Cells of a row.
+  ///   - keepsPixels: Sends every second row now, so that neighbours never change at once.
+  func put(_ cells: [ScreenCell], before: [ScreenCell]?, columns: Int, keepsPixels: Bool = false) {
+    guard let before, before.count == cells.count else {
       nc_erase()
       for index in cells.indices where cells[index] != ScreenCell() {
         put(cells[index], row: index / columns, column: index % columns)
       }
+      return
     }
+    func putRows(_ isDue: (Int) -> Bool) {
+      for index in cells.indices where cells[index] != before[index] && isDue(index / columns) {
+        put(cells[index], row: index / columns, column: index % columns)
+      }
+    }
+    guard keepsPixels else { return putRows { _ in true } }
+    putRows { $0.isMultiple(of: 2) }
+    nc_send()
+    putRows { !$0.isMultiple(of: 2) }
   }
 
   /// Sends what changed to the terminal and shows the cursor at a cell, or hides it.

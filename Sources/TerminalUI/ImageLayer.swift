@@ -59,6 +59,9 @@ package struct ImageLayer {
   /// Forgets what was drawn: every image is to be drawn again.
   package mutating func invalidate() { shown = [:] }
 
+  /// Whether no image is on the screen as pixels.
+  var isEmpty: Bool { shown.isEmpty }
+
   /// The images that are on the screen but not drawn yet.
   package var pending: Bool { shown.values.contains { $0.isDirty } }
 

@@ -115,7 +115,7 @@ package final class Terminal {
     let changed = new != cells
     guard changed || cursorMoved || layer.pending else { return }
     if capabilities.synchronizedUpdates { device.write("\u{1b}[?2026h") }
-    screen.put(new, before: cells, columns: size.columns)
+    screen.put(new, before: cells, columns: size.columns, keepsPixels: !layer.isEmpty)
     if screen.takeRedraw() {
       screen.put(new, before: nil, columns: size.columns)
       _ = screen.takeRedraw()

@@ -11,12 +11,14 @@ struct AnalyzeCommand: ParsableCommand {
     abstract: "Measure activation statistics and attention locality of every block.")
 
   @Argument(help: .init(modelHelp)) var model = "demo"
-  @Option(help: "Sampling trajectories to average over.") var samples = 16
+  @Option(
+    help: "Sampling trajectories to average over (default: 32, or those of the cached result).")
+  var samples: Int?
   @Flag(help: "Measure again even if the cache has a result.") var fresh = false
   @OptionGroup var output: OutputOptions
 
   func validate() throws {
-    guard (1...10_000).contains(samples) else {
+    if let samples, !(1...10_000).contains(samples) {
       throw ValidationError("--samples is \(samples); give 1 to 10000")
     }
   }
@@ -25,16 +27,28 @@ struct AnalyzeCommand: ParsableCommand {
     let files = try ModelFiles(model)
     let hash = try files.contentHash()
     let path = ModelAnalysis.cachePath(modelHash: hash)
+    var known: ModelAnalysis?
+    if FileManager.default.fileExists(atPath: path) {
+      // A damaged file is no reason against measuring anew.
+      known = fresh ? try? ModelAnalysis.load(path: path) : try ModelAnalysis.load(path: path)
+    }
     let analysis: ModelAnalysis
-    if !fresh, FileManager.default.fileExists(atPath: path) {
-      analysis = try ModelAnalysis.load(path: path)
+    if !fresh, let known, samples == nil || samples == known.samples {
+      analysis = known
     } else {
       let console = ProgressLine()
-      analysis = try AnalyzeJob.analyze(files, modelHash: hash, samples: samples) { done, total in
+      analysis = try AnalyzeJob.analyze(
+        files, modelHash: hash, samples: samples ?? known?.samples ?? AnalyzeRequest.samples
+      ) { done, total in
         console.update("analysing \(done)/\(total)")
       }
       console.finish()
-      try analysis.save(to: path)
+      if let known, known.samples > analysis.samples {
+        printToStandardError(
+          "espalier: not kept, the cached result is of more samples: \(known.samples)\n")
+      } else {
+        try analysis.save(to: path)
+      }
     }
     if output.json { return try output.printJSON(analysis) }
     show(analysis)
@@ -45,7 +59,7 @@ struct AnalyzeCommand: ParsableCommand {
     let columns = [
       "block", "L_\(analysis.paperBand)", "attn var", "max", "kurt", "mlp var", "max", "kurt",
     ]
-    print(columns.map { $0.padding(toLength: 9, withPad: " ", startingAt: 0) }.joined())
+    print(columns.map { $0.padding(toLength: 12, withPad: " ", startingAt: 0) }.joined())
     for (index, block) in analysis.blocks.enumerated() {
       let locality = band.flatMap { $0 < block.locality.count ? block.locality[$0] : nil }
       let cells =
@@ -53,10 +67,10 @@ struct AnalyzeCommand: ParsableCommand {
         + [block.attention, block.mlp].flatMap {
           [short($0.variance), short($0.maxAbs), short($0.kurtosis)]
         }
-      print(cells.map { $0.padding(toLength: 9, withPad: " ", startingAt: 0) }.joined())
+      print(cells.map { $0.padding(toLength: 12, withPad: " ", startingAt: 0) }.joined())
     }
     print(
-      "\(analysis.samples) samples, timesteps \(analysis.timesteps.map(String.init).joined(separator: " "))"
+      "\(analysis.samples) sample\(analysis.samples == 1 ? "" : "s"), timesteps \(analysis.timesteps.map(String.init).joined(separator: " "))"
     )
   }
 }

@@ -54,6 +54,13 @@ struct RunsOptions: ParsableArguments {
   @Option(help: "Directory of the runs (default: $ESPALIER_RUNS, else the XDG state directory).")
   var runs: String?
 
+  func validate() throws {
+    var isFolder: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: root, isDirectory: &isFolder), !isFolder.boolValue
+    else { return }
+    throw ValidationError("\(root): is a file, not a directory of runs; give another by --runs")
+  }
+
   /// The directory, made absolute so that a detached worker finds it.
   var root: String {
     URL(fileURLWithPath: runs ?? RunDirectory.defaultRoot()).standardizedFileURL.path

@@ -52,6 +52,9 @@ struct SampleCommand: ParsableCommand {
       throw ValidationError(
         "there is nothing to write; give --output, --npz, --latents or --decoded")
     }
+    if let output, !output.lowercased().hasSuffix(".png") {
+      throw ValidationError("--output is \(output), but images are written as PNG; end it in .png")
+    }
     guard Set(paths).count == paths.count else {
       throw ValidationError("two options name the same file to write; give different ones")
     }

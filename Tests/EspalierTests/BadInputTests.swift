@@ -137,10 +137,10 @@ import Testing
         try scratch.expectRefusal(command, mentions: ["\(place)/", "nothing was written"])
       }
     }
-    for place in ["/proc/runs", "file"] {
-      try scratch.expectRefusal(
-        ["distill", "plan.json", "--runs", place], mentions: [place])
-    }
+    try scratch.expectRefusal(
+      ["distill", "plan.json", "--runs", "/proc/runs"], mentions: ["/proc/runs"])
+    try scratch.expectRefusal(
+      ["distill", "plan.json", "--runs", "file"], code: 2, mentions: ["file", "not a directory"])
     try scratch.expectRefusal(
       ["plan", "new", "plan.json", "--model", "model.safetensors"], code: 2,
       mentions: ["plan.json exists; add --force"])

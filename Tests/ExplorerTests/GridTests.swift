@@ -128,4 +128,15 @@ import Explorer
     press(&state, .escape)
     #expect(state.overlays.isEmpty)
   }
+
+  @Test func escapeTakesACountBack() {
+    var state = Samples.state()
+    type(&state, "9")
+    press(&state, .escape)
+    #expect(state.notice == nil && state.pending == PendingInput())
+    type(&state, "j")
+    #expect(state.cursor.block == 1)
+    press(&state, .escape)
+    #expect(state.notice?.kind == .warning)
+  }
 }

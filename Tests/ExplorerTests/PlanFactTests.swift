@@ -11,10 +11,13 @@ import Explorer
     press(&state, .control("u"))
     type(&state, "plans/odd")
     let effects = press(&state, .enter)
-    #expect(state.plan.name == "odd")
-    #expect(effects == [.savePlan(state.plan, path: "plans/odd.json", overwrite: false)])
-    _ = update(&state, .planSaved(state.plan, path: "plans/odd.json"))
-    #expect(!state.document.isModified)
+    var named = state.plan
+    named.name = "odd"
+    #expect(effects == [.savePlan(named, path: "plans/odd.json", overwrite: false)])
+    // Only a file gives a name.
+    #expect(state.plan.name == AppState.untitled)
+    _ = update(&state, .planSaved(named, path: "plans/odd.json"))
+    #expect(!state.document.isModified && state.plan == named)
     #expect(state.document.path == "plans/odd.json")
     press(&state, "w")
     #expect(state.notice?.kind == .warning)
@@ -24,8 +27,6 @@ import Explorer
 
   @Test func undoKeepsTheNameAndCountsAsAChange() {
     var state = edited()
-    _ = press(&state, "w")
-    _ = press(&state, .enter)
     _ = update(&state, .planSaved(state.plan, path: "untitled.json"))
     type(&state, "u")
     #expect(state.document.isModified)
@@ -39,7 +40,21 @@ import Explorer
     #expect(state.overlay == .confirm(.overwrite(path: "p.json")))
     #expect(press(&state, "n").isEmpty)
     _ = update(&state, .planExists(path: "p.json"))
-    #expect(press(&state, "y") == [.savePlan(state.plan, path: "p.json", overwrite: true)])
+    var named = state.plan
+    named.name = "p"
+    #expect(press(&state, "y") == [.savePlan(named, path: "p.json", overwrite: true)])
+  }
+
+  /// Whoever steps out of naming the file stays, also when another save succeeds later.
+  @Test(arguments: [Key.control("c"), .escape])
+  func steppingOutOfTheNameTakesLeavingBack(key: Key) {
+    var state = edited()
+    type(&state, "qs")
+    #expect(state.afterSave == .quit)
+    _ = key == .escape ? press(&state, key) : update(&state, .interrupted)
+    #expect(state.overlay == nil && state.afterSave == nil)
+    _ = update(&state, .planSaved(state.plan, path: "p.json"))
+    #expect(!state.isFinished)
   }
 
   @Test func editsMadeWhileSavingStayUnsaved() {

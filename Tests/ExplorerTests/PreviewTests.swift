@@ -154,6 +154,11 @@ import Explorer
     #expect(ExplorerView.frame(state).text().contains("L32 .87"))
     #expect(press(&state, "A") == [.findAnalysis(again: true)])
     _ = update(&state, .analysisFailed("no space"))
+    #expect(state.notice == .failure("no new statistics: no space"))
+    #expect(ExplorerView.frame(state).text().contains("L32 .87"))
+    state.analysis = .computing(runID: nil, done: 0, total: 0)
+    state.knownAnalysis = nil
+    _ = update(&state, .analysisFailed("no space"))
     #expect(ExplorerView.frame(state).text().contains("no statistics"))
   }
 

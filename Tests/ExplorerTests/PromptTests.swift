@@ -17,6 +17,14 @@ import Explorer
     #expect(parse("apply  last 7 ")?.argument == "last 7")
     #expect(parse("accept") == nil)
     #expect(parse("undo 3") == nil)
+    #expect(parse("next-seed 9999")?.argument == "9999" && parse("last 3")?.argument == "3")
+    for wrong in [
+      "next-seed 9223372036854775807", "previous-seed -9223372036854775808", "next-class x",
+      "next-class 0", "last -1", "first abc", "-5",
+    ] {
+      #expect(parse(wrong) == nil, "\(wrong)")
+    }
+    #expect(Int(parse("99999999999999999999999")?.argument ?? "") == Int.max)
     #expect(parse("nonsense") == nil)
   }
 

@@ -319,7 +319,9 @@ import Explorer
 
   @Test func endedRunOfTheSameNameShowsItsLosses() {
     var state = edited()
-    state.document.rename("hyena-odd")
+    var named = state.plan
+    named.name = "hyena-odd"
+    state.document.markSaved(named, at: "hyena-odd.json")
     let record = Samples.record("r3", "hyena-odd", .done, step: 400)
     #expect(update(&state, .runsScanned([record])) == [.openRun(id: "r3", adopt: false)])
   }

@@ -45,6 +45,31 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     }
   }
 
+  /// Another worker begins at the last checkpoint, or anew; what the one before did after it is undone.
+  @Test func anotherWorkerGoesBack() {
+    let measured = Event(.heldOut(step: 0, loss: nil, losses: [slot: 2]), time: 100)
+    let late = Event(.heldOut(step: 4, loss: nil, losses: [slot: 1]), time: 100)
+    let encoding = Event(.progress(done: 1, total: 8, label: "encoding images"), time: 100)
+    let lost = [begin, measured, step(2, 0.5), step(4, 0.25), late]
+    let preparing = status(lost + [begin, encoding], alive: true)
+    #expect(preparing.loss == nil && preparing.rate == nil)
+    let anew = status(lost + [begin, encoding, measured], alive: true)
+    #expect(anew.step == 0 && anew.loss == nil && anew.losses.isEmpty)
+    #expect(anew.heldOut[slot]?.last == 2 && anew.progressText == "step 0 of 10")
+    let saved = Event(.checkpointed(step: 4, path: "checkpoints/latest.safetensors"))
+    let resumed = status(lost + [saved, step(5, 0.1), begin], alive: true)
+    #expect(resumed.step == 4 && resumed.rate == nil && resumed.heldOut[slot]?.last == 1)
+  }
+
+  /// A pause amid preparations leaves their count alone; a held-out measurement ends its own.
+  @Test func pausesAmidPreparations() {
+    let encoding = Event(.progress(done: 450, total: 800, label: "encoding images"), time: 100)
+    let paused = status([begin, encoding, Event(.paused(step: 0))], alive: true)
+    #expect(paused.progressText == "encoding images 450 of 800")
+    let measured = Event(.heldOut(step: 0, loss: 1, losses: [:]), time: 100)
+    #expect(status([begin, encoding, measured], alive: true).progressText == "step 0 of 10")
+  }
+
   /// Images that were encoded before the first step are no steps.
   @Test func endsAmidPreparations() {
     let encoding = Event(.progress(done: 640, total: 2048, label: "encoding images"), time: 100)
@@ -114,7 +139,8 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     #expect(history.heldOut[slot]?.count == 1)
     #expect(history.messages == ["hello"])
     #expect(history.samples.map(\.path) == ["t.png"])
-    #expect(history.step == 2 && history.total == 9 && history.label == "sampling")
+    // A measurement ends what was counted before it.
+    #expect(history.step == 4 && history.total == 9 && history.label == nil)
     #expect(history.lastEventTime == 7)
   }
 

@@ -63,6 +63,19 @@ package enum Command: String, CaseIterable, Sendable {
     default: nil
     }
   }
+
+  /// Why an argument cannot be used, in one sentence; nil when it may.
+  func problem(with argument: String) -> String? {
+    switch self.argument {
+    case "N":
+      Int(argument).map((1...9999).contains) == true
+        ? nil : "\(rawValue) takes a number from 1 to 9999"
+    case "BLOCK":
+      Int(argument).map { $0 >= 0 } == true ? nil : "\(rawValue) takes the number of a block"
+    case nil: "\(rawValue) takes no argument"
+    default: nil
+    }
+  }
 }
 
 /// What has the keyboard.

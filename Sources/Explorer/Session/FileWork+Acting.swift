@@ -34,8 +34,12 @@ extension FileWork {
 
   private func save(_ plan: GraftPlan, to path: String, overwrite: Bool) -> Action {
     let expanded = Self.expand(path)
-    if !overwrite && FileManager.default.fileExists(atPath: expanded) {
-      return .planExists(path: path)
+    var isFolder: ObjCBool = false
+    if FileManager.default.fileExists(atPath: expanded, isDirectory: &isFolder) {
+      if isFolder.boolValue {
+        return .planSaveFailed("\(path): is a folder; give the name of a file in it")
+      }
+      if !overwrite { return .planExists(path: path) }
     }
     do {
       try plan.save(to: expanded)

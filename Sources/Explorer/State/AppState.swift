@@ -28,6 +28,8 @@ package struct AppState: Equatable, Sendable {
   package var overlays: [Overlay] = []
   /// Statistics of the teacher.
   package var analysis = AnalysisState.unknown
+  /// The statistics that are being computed anew, should that fail.
+  package var knownAnalysis: ModelAnalysis?
   /// The jobs in the run root.
   package var runs = RunsState()
   /// The images before and after grafting.

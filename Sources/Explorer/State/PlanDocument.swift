@@ -70,15 +70,12 @@ package struct PlanDocument: Equatable, Sendable {
     return change
   }
 
-  /// Records that `saved` now lies at `path`; edits made since then still count as unsaved.
+  /// Records that `saved` now lies at `path`; its name is the plan's, edits made since then still count as
+  /// unsaved.
   package mutating func markSaved(_ saved: GraftPlan, at path: String) {
     savedPlan = saved
+    plan.name = saved.name
     self.path = path
-  }
-
-  /// Gives the plan another name without making a step of it.
-  package mutating func rename(_ name: String) {
-    plan.name = name
   }
 
   private func named(_ other: GraftPlan) -> GraftPlan {

@@ -17,6 +17,15 @@ package struct RunsState: Equatable, Sendable {
   /// The record with this identifier.
   package func record(_ id: String) -> RunRecord? { records.first { $0.id == id } }
 
+  /// What a run is called: its name, and the end of its identifier where another training bears the same name.
+  package func title(_ record: RunRecord) -> String {
+    let isShared = listed.contains { $0.id != record.id && $0.name == record.name }
+    return isShared ? "\(record.name) ·\(record.id.split(separator: "-").last ?? "")" : record.name
+  }
+
+  /// The title of the run with this identifier.
+  package func title(of id: String) -> String { record(id).map(title) ?? id }
+
   /// The record of the focused run.
   package var focusRecord: RunRecord? { focus.flatMap { record($0.id) } }
 
@@ -115,6 +124,18 @@ package struct RunRecord: Equatable, Sendable {
 
   /// Why it waits although nobody asked it to, in a few words.
   package var waitReason: String? { pauseReason ?? waiting?.reason }
+
+  /// What became of it, where that needs more than one word.
+  package var remark: String? {
+    switch state {
+    case .failed(let reason): "failed: \(reason)"
+    case .lost: "its worker ended at \(progressText); R takes it up again"
+    default: waitReason.map { "waits: \($0)" }
+    }
+  }
+
+  /// How far it is: "step 5 of 60", "encoding images 64 of 480".
+  package var progressText: String { "\(label ?? "step") \(step) of \(total)" }
 }
 
 /// The training whose marks and curves are shown.

@@ -29,11 +29,14 @@ extension AppState {
   }
 
   /// Writes the plan to a path; a plan that has never had a name takes the file's.
-  mutating func save(to path: String) -> [Effect] {
-    if document.path == nil || plan.name == Self.untitled {
-      document.rename(Self.stem(path))
-    }
-    return [.savePlan(plan, path: path, overwrite: path == document.path)]
+  func save(to path: String) -> [Effect] {
+    [.savePlan(named(after: path), path: path, overwrite: path == document.path)]
+  }
+
+  private func named(after path: String) -> GraftPlan {
+    var named = plan
+    if document.path == nil || plan.name == Self.untitled { named.name = Self.stem(path) }
+    return named
   }
 
   /// The name of a plan that has not been saved.
@@ -105,7 +108,7 @@ extension AppState {
         notice = .note("asked \(name) to stop")
         return [.control(id: id, .cancel)]
       case .overwrite(let path):
-        return [.savePlan(plan, path: path, overwrite: true)]
+        return [.savePlan(named(after: path), path: path, overwrite: true)]
       }
     default:
       return []

@@ -13,6 +13,7 @@ extension AppState {
     case .images:
       overlays.append(.images)
     case .analyze:
+      if case .ready(let known) = analysis { knownAnalysis = known }
       analysis = .computing(runID: nil, done: 0, total: 0)
       return [.findAnalysis(again: true)]
     case .nextClass: turnClass(by: times)
@@ -102,8 +103,10 @@ extension AppState {
       }
     case .analysisRead(let read):
       analysis = .ready(read)
+      knownAnalysis = nil
     case .analysisFailed(let reason):
-      analysis = .failed(reason)
+      analysis = knownAnalysis.map { .ready($0) } ?? .failed(reason)
+      notice = .failure("no new statistics: \(reason)")
     case .previewStarted(let generation, let runID):
       guard preview.pending?.generation == generation else {
         // A newer one was asked for while this one's worker was being started.

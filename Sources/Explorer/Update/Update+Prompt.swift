@@ -113,7 +113,9 @@ extension AppState {
     guard let name = parts.first else {
       return .failure(CommandProblem(text: "type the name of a command"))
     }
-    if Int(name) != nil { return .success((.first, name)) }
+    if name.allSatisfy(\.isWholeNumber) {
+      return .success((.first, String(Int(name) ?? Int.max)))
+    }
     guard let command = Command(rawValue: name), command.hasName else {
       let near = Command.names.filter { $0.hasPrefix(name.prefix(1)) }.joined(separator: ", ")
       return .failure(
@@ -122,8 +124,8 @@ extension AppState {
             + (near.isEmpty ? "; Tab lists them" : "; there are \(near)")))
     }
     let argument = parts.count > 1 ? parts[1].trimmingSpaces : ""
-    if !argument.isEmpty && command.argument == nil {
-      return .failure(CommandProblem(text: "\(name) takes no argument"))
+    if !argument.isEmpty, let problem = command.problem(with: argument) {
+      return .failure(CommandProblem(text: problem))
     }
     return .success((command, argument.isEmpty ? nil : argument))
   }

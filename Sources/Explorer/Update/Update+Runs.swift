@@ -175,10 +175,12 @@ extension AppState {
         record.pauseReason.map { .warning("\(record.name) waits: \($0)") }
         ?? .note("\(record.name) is paused; p goes on")
     case .done: notice = .note("\(record.name) is done; s samples the grafted model")
-    case .cancelled: notice = .note("\(record.name) was cancelled at step \(record.step)")
+    case .cancelled: notice = .note("\(record.name) was cancelled at \(record.progressText)")
     case .failed(let reason): notice = .failure("\(record.name) failed: \(reason)")
     case .lost:
-      notice = .failure("\(record.name) is lost: its worker ended at step \(record.step)")
+      notice = .failure(
+        "\(record.name) is lost: its worker ended at \(record.progressText); r lists the runs, where R takes it up again"
+      )
     }
   }
 

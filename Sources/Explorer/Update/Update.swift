@@ -62,9 +62,11 @@ extension AppState {
       pending.keys = keys
       return []
     case .command(let command):
-      let count = pending.count
+      let typed = pending
       pending = PendingInput()
-      return perform(command, argument: nil, count: count)
+      // Taking back a count is all that Esc does then.
+      if command == .escape && typed != pending { return [] }
+      return perform(command, argument: nil, count: typed.count)
     case .none:
       let text = keys.map(\.label).joined()
       pending = PendingInput()
@@ -105,6 +107,7 @@ extension AppState {
       return perform(.quit, argument: nil, count: nil)
     default:
       overlays.removeLast()
+      afterSave = nil
       return []
     }
   }

@@ -96,8 +96,17 @@ package struct BottomBar {
       case .warning: ("! ", Theme.barWarning)
       case .failure: ("✗ ", Theme.barFailure)
       }
-    frame.put(
-      Format.clip(mark + notice.text, frame.columns - 2), column: 1, row: row, style: style)
+    drawLines(mark + notice.text, on: &frame, last: row, style: style)
+  }
+
+  /// Text whose last line is in `row` and which takes as many rows above as it needs.
+  private func drawLines(_ text: String, on frame: inout Frame, last row: Int, style: Style) {
+    let lines = Format.wrap(text, frame.columns - 2).suffix(row)
+    for (index, line) in lines.enumerated() {
+      let y = row - lines.count + 1 + index
+      frame.fill(column: 0, row: y, columns: frame.columns, rows: 1, style: Theme.bar)
+      frame.put(line, column: 1, row: y, style: style)
+    }
   }
 
   private func drawPrompt(_ prompt: Prompt, on frame: inout Frame, row: Int) {
@@ -105,12 +114,17 @@ package struct BottomBar {
     let start = 1 + frame.put(label, column: 1, row: row, style: Theme.barQuiet)
     let room = max(1, frame.columns - start - 1)
     // A line longer than the room scrolls so that the cursor stays in sight.
-    let hidden = max(0, prompt.field.cursor - room + 1)
+    var before = prompt.field.text.prefix(prompt.field.cursor)
+    var hidden = 0
+    while TextWidth.columns(of: String(before)) > room - 1, !before.isEmpty {
+      before.removeFirst()
+      hidden += 1
+    }
     let text = String(prompt.field.text.dropFirst(hidden))
     frame.put(text, column: start, row: row, style: Theme.barStrong, maxColumns: room)
-    let cursor = start + prompt.field.cursor - hidden
+    let cursor = start + TextWidth.columns(of: String(before))
     frame.cursor = (column: cursor, row: row)
-    let used = start + min(room, text.count) + 2
+    let used = start + min(room, TextWidth.columns(of: text)) + 2
     let remark = prompt.problem.map { "! \($0)" } ?? hint(prompt)
     let free = frame.columns - used - 1
     if prompt.problem != nil || remark.count <= free {
@@ -119,17 +133,8 @@ package struct BottomBar {
         style: prompt.problem == nil ? Theme.barQuiet : Theme.barWarning)
     }
     if let problem = prompt.problem, problem.count + 2 > free {
-      drawProblem(problem, on: &frame, above: row)
-    }
-  }
-
-  /// A problem too long for the rest of the line goes above it.
-  private func drawProblem(_ problem: String, on frame: inout Frame, above row: Int) {
-    let lines = Format.wrap("! " + problem, frame.columns - 2)
-    for (index, line) in lines.enumerated() {
-      let y = row - lines.count + index
-      frame.fill(column: 0, row: y, columns: frame.columns, rows: 1, style: Theme.bar)
-      frame.put(line, column: 1, row: y, style: Theme.barWarning)
+      // Too long for the rest of the line, it goes above it.
+      drawLines("! " + problem, on: &frame, last: row - 1, style: Theme.barWarning)
     }
   }
 

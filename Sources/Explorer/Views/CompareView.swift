@@ -65,7 +65,7 @@ struct CompareView {
         + values.map { (Format.pad($0.0, width - 2) + "  ", $0.1) }
     }
     let names = zip(pane.runs, Self.styles).map { run, style in
-      ("── \(state.runs.record(run.id)?.name ?? run.id)", style)
+      ("── \(state.runs.title(of: run.id))", style)
     }
     var lines = [line("", names)]
     for fact in pane.facts(record: state.runs.record) {

@@ -15,7 +15,7 @@ package enum HelpText {
   }
 
   /// The width of the page's text on a screen.
-  static func width(_ size: Size) -> Int { min(92, size.columns - 4) }
+  static func width(_ size: Size) -> Int { min(92, size.columns - 6) }
 
   /// The whole page.
   package static func lines(width: Int) -> [Line] {

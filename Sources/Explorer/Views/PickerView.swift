@@ -298,16 +298,16 @@ struct QuestionView {
       let record = state.runs.record(id)
       if state.runs.stopping.contains(id) {
         return [
-          "\(record?.name ?? id) was asked to stop already. Kill its worker?",
+          "\(state.runs.title(of: id)) was asked to stop already. Kill its worker?",
           "What came after its last checkpoint is lost.",
         ]
       }
       if record?.state == .queued, record?.step == 0 {
-        return ["Take \(record?.name ?? id) out of the queue?", "It has not begun."]
+        return ["Take \(state.runs.title(of: id)) out of the queue?", "It has not begun."]
       }
       return [
-        "Cancel \(record?.name ?? id)"
-          + (record.map { " at step \($0.step) of \($0.total)" } ?? "") + "?",
+        "Cancel \(state.runs.title(of: id))" + (record.map { " at \($0.progressText)" } ?? "")
+          + "?",
         "Its checkpoints stay.",
       ]
     case .overwrite(let path):

@@ -119,8 +119,12 @@ struct RunTable {
     let isFollowed = state.runs.focus?.id == record.id
     // Where one can choose, the mark is the cursor, as in every list.
     let isMarked = selection.map { $0 == record.id } ?? isFollowed
-    let steps = record.total > 0 ? "\(record.step)/\(record.total)" : ""
-    let what = record.kind == .distill ? record.name : "\(record.kind.rawValue) \(record.name)"
+    var steps = record.total > 0 ? "\(record.step)/\(record.total)" : ""
+    if let label = record.label, record.total > 0 {
+      steps = "\(label.prefix { $0 != " " }) \(100 * record.step / record.total)%"
+    }
+    let title = state.runs.title(record)
+    let what = record.kind == .distill ? title : "\(record.kind.rawValue) \(title)"
     drawColumns(
       [
         ("   \(what)", isFollowed ? Theme.strong : Theme.plain), (record.stateLabel, style),

@@ -6,21 +6,25 @@ struct RunsView {
   let pane: RunsPane
 
   func draw(on frame: inout Frame) {
-    let rows = min(max(state.runs.listed.count, 1) + 6, frame.rows - 4)
-    let inside = Popup.open(on: &frame, columns: 90, rows: rows, title: "runs")
+    let hidden = state.runs.records.count - state.runs.listed.count
+    let others = hidden == 0 ? "" : "   \(hidden) ended previews and analyses are not listed"
+    let remark = pane.selection.flatMap(state.runs.record)?.remark
+    let width = min(90, frame.columns - 2)
+    let foot = Format.wrap(remark ?? "⏎ opens its plan and losses\(others)", width - 6).prefix(4)
+    let rows = min(max(state.runs.listed.count, 1) + 5 + foot.count, frame.rows - 4)
+    let inside = Popup.open(on: &frame, columns: width, rows: rows, title: "runs")
     RunTable(
       state: state,
       rect: Rect(
-        column: inside.column, row: inside.row, columns: inside.columns, rows: inside.rows - 2),
+        column: inside.column, row: inside.row, columns: inside.columns,
+        rows: inside.rows - 1 - foot.count),
       selection: pane.selection, marked: pane.marked
     ).draw(on: &frame)
-    let hidden = state.runs.records.count - state.runs.listed.count
-    let others = hidden == 0 ? "" : "   \(hidden) ended previews and analyses are not listed"
-    let reason = pane.selection.flatMap(state.runs.record)?.waitReason.map { "waits: \($0)" }
-    frame.put(
-      Format.clip(reason ?? "⏎ opens its plan and losses\(others)", inside.columns),
-      column: inside.column,
-      row: inside.bottom - 1, style: Theme.quiet)
+    for (index, line) in foot.enumerated() {
+      frame.put(
+        Format.clip(line, inside.columns), column: inside.column,
+        row: inside.bottom - foot.count + index, style: Theme.quiet)
+    }
   }
 }
 
@@ -35,7 +39,7 @@ struct LogView {
   }
 
   func draw(on frame: inout Frame) {
-    let name = state.runs.record(page.id)?.name ?? page.id
+    let name = state.runs.title(of: page.id)
     let inside = Popup.open(
       on: &frame, columns: frame.columns - 4, rows: frame.rows - 4, title: "log of \(name)")
     let lines = LogPage.rows(page.lines ?? ["reading …"], inside.columns)
