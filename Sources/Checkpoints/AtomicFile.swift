@@ -159,6 +159,22 @@ package enum AtomicFile {
     return "\(directory(of: path))/.\(name.prefix(100)).\(getpid()).\(stamp).tmp"
   }
 
+  /// Whether a file of this name is one that is being written, or was when its writer was killed.
+  package static func isTemporary(_ name: String) -> Bool {
+    name.hasPrefix(".") && name.hasSuffix(".tmp")
+  }
+
+  /// Removes what killed processes have not finished writing in a directory.
+  package static func removeAbandoned(in directory: String) {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
+    for name in names where isTemporary(name) {
+      guard let writer = name.split(separator: ".").dropLast(2).last.flatMap({ pid_t($0) }),
+        kill(writer, 0) != 0, errno == ESRCH
+      else { continue }
+      unlink("\(directory)/\(name)")
+    }
+  }
+
   /// Makes the rename itself durable; a file system that cannot sync a directory loses nothing else.
   static func syncDirectory(of path: String) {
     let descriptor = open(directory(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)

@@ -103,13 +103,7 @@ package final class ActivationCache {
       let path = "\(folder)/\(name)"
       var status = stat()
       let usedAt = stat(path, &status) == 0 ? status.st_mtim.tv_sec : 0
-      for draft in names(path) where draft.hasSuffix(".tmp") {
-        // Named by the file, the process and a random number.
-        guard let pid = draft.split(separator: ".").dropLast(2).last.flatMap({ pid_t($0) }),
-          kill(pid, 0) != 0, errno == ESRCH
-        else { continue }
-        unlink("\(path)/\(draft)")
-      }
+      AtomicFile.removeAbandoned(in: path)
       let size = names(path).reduce(0.0) { sum, file in
         stat("\(path)/\(file)", &status) == 0 ? sum + Double(status.st_size) : sum
       }
@@ -119,7 +113,7 @@ package final class ActivationCache {
     for old in all.sorted(by: { $0.usedAt < $1.usedAt }) where old.path != own {
       if total <= budget { return }
       let isNew = old.usedAt > time(nil) - 60
-      if isNew || names(old.path).contains(where: { $0.hasSuffix(".tmp") }) { continue }
+      if isNew || names(old.path).contains(where: AtomicFile.isTemporary) { continue }
       if (try? manager.removeItem(atPath: old.path)) != nil { total -= old.size }
     }
   }

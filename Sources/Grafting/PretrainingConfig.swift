@@ -158,8 +158,10 @@ extension DecodingError {
       return "key '\(name(context.codingPath + [key]))' is missing; add it"
     case .typeMismatch(let type, let context), .valueNotFound(let type, let context):
       return "key '\(name(context.codingPath))' must be a \(type)"
+    case .dataCorrupted(let context) where context.codingPath.isEmpty:
+      return "not valid JSON; check its braces, commas and quotes"
     case .dataCorrupted(let context):
-      return "not valid JSON: \(context.debugDescription)"
+      return "key '\(name(context.codingPath))': \(context.debugDescription); correct it"
     @unknown default: return "\(self)"
     }
   }

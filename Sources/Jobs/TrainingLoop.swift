@@ -179,7 +179,7 @@ package struct TrainingLoop {
 
   private func announceMeasuring(_ step: Int) throws {
     try context.emit(
-      .progress(done: step, total: steps, label: "measuring held-out losses at step"))
+      .progress(done: step, total: steps, label: "measuring at step"))
   }
 
   private func report(_ loss: TrainingLoss, step: Int) throws {

@@ -1,3 +1,4 @@
+import Checkpoints
 import Dispatch
 import Foundation
 import Runs
@@ -87,7 +88,7 @@ package enum Worker {
   private static func removeLeftovers(of run: RunDirectory) {
     for folder in [run.checkpointsPath, run.samplesPath] {
       let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
-      for name in names where name.hasPrefix(".") && name.hasSuffix(".tmp") {
+      for name in names where AtomicFile.isTemporary(name) {
         try? FileManager.default.removeItem(atPath: "\(folder)/\(name)")
       }
     }

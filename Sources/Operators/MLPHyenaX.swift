@@ -32,7 +32,7 @@ package final class MLPHyenaX: ChannelMixer {
             + shape.tokens * (spec.count("short_filter_order") + 1),
           // Projections 8rND^2 and gating 2rND; Table 4 does not count this convolution.
           flops: 8 * tokens * Double(dim) * width + 2 * tokens * width,
-          activations: tokens * (7 * width + Double(dim)))
+          activations: tokens * (4 * width + Double(dim)))
       },
       label: { spec in
         let ratio = spec.count("expansion_ratio")

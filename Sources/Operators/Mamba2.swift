@@ -21,7 +21,8 @@ package final class Mamba2: SequenceMixer {
         field("headdim", "channels per head; divides the inner width", 16, 1...1024),
         field("ngroups", "groups of heads with B and C of their own", 1, 1...1024),
         field(
-          "chunk_size", "tokens that the scan takes at once; no change of result", 256, 1...1024),
+          "chunk_size", "tokens that the scan takes at once, here 64 at most; no change of result",
+          256, 1...1024),
       ],
       cost: { spec, shape in
         let sizes = Sizes(spec, hiddenSize: shape.hiddenSize)

@@ -74,6 +74,8 @@ package struct RunHistory: Equatable, Sendable {
   package private(set) var lastEventTime: Double?
   /// Whether a worker has begun.
   package private(set) var isStarted = false
+  /// Whether the last worker has taken a step.
+  private(set) var hasStepped = false
   /// When the last worker began, in seconds since 1970.
   package private(set) var startedAt: Double?
   /// Whether the worker waits.
@@ -102,10 +104,12 @@ package struct RunHistory: Equatable, Sendable {
       self.totalSteps = totalSteps
       label = nil
       (step, rate, secondsLeft) = (checkpoints.last?.step ?? 0, nil, nil)
+      hasStepped = false
     case .heartbeat(let step): self.step = max(self.step, step)
     case .step(let step, let total, let loss, let losses, let rate, let secondsLeft, _):
       (self.step, self.total, self.rate, self.secondsLeft) = (step, total, rate, secondsLeft)
       label = nil
+      hasStepped = true
       Self.add(LossPoint(step: step, value: loss), to: &meanLoss)
       for (site, value) in losses {
         Self.add(LossPoint(step: step, value: value), to: &self.losses[site, default: []])

@@ -106,8 +106,8 @@ package struct RunStatus: Equatable, Sendable {
     // One that waits for room on the disk writes nothing.
     isSilent =
       (isRunning || state == .paused && pauseReason == nil) && age > Self.silenceLimit
-    // Amid preparations that is the loss of an earlier worker, if any.
-    loss = label == nil ? history.meanLoss.last?.value : nil
+    // Until the worker has taken a step, the last loss is that of an earlier one.
+    loss = history.hasStepped ? history.meanLoss.last?.value : nil
     losses = history.losses.compactMapValues { $0.last?.value }
     heldOut = history.heldOut.compactMapValues(Self.change)
     meanHeldOut = Self.change(history.meanHeldOut)

@@ -111,11 +111,12 @@ package final class Terminal {
       frame.cursor?.column != self.frame?.cursor?.column
       || frame.cursor?.row != self.frame?.cursor?.row
     self.frame = frame
+    let hadImages = !layer.isEmpty
     let new = layer.compose(frame, size: size, capabilities: capabilities)
     let changed = new != cells
     guard changed || cursorMoved || layer.pending else { return }
     if capabilities.synchronizedUpdates { device.write("\u{1b}[?2026h") }
-    screen.put(new, before: cells, columns: size.columns, keepsPixels: !layer.isEmpty)
+    screen.put(new, before: cells, columns: size.columns, keepsPixels: hadImages || !layer.isEmpty)
     if screen.takeRedraw() {
       screen.put(new, before: nil, columns: size.columns)
       _ = screen.takeRedraw()

@@ -54,12 +54,19 @@ struct AnalyzeCommand: ParsableCommand {
     show(analysis)
   }
 
+  /// A line of at most 80 columns: the block, its locality, and six statistics.
+  private func row(_ cells: [String]) -> String {
+    zip(cells, [6, 7, 11, 11, 11, 11, 11, 11]).map { cell, width in
+      cell.padding(toLength: width, withPad: " ", startingAt: 0)
+    }.joined()
+  }
+
   private func show(_ analysis: ModelAnalysis) {
     let band = analysis.bands.firstIndex(of: analysis.paperBand)
     let columns = [
       "block", "L_\(analysis.paperBand)", "attn var", "max", "kurt", "mlp var", "max", "kurt",
     ]
-    print(columns.map { $0.padding(toLength: 12, withPad: " ", startingAt: 0) }.joined())
+    print(row(columns))
     for (index, block) in analysis.blocks.enumerated() {
       let locality = band.flatMap { $0 < block.locality.count ? block.locality[$0] : nil }
       let cells =
@@ -67,7 +74,7 @@ struct AnalyzeCommand: ParsableCommand {
         + [block.attention, block.mlp].flatMap {
           [short($0.variance), short($0.maxAbs), short($0.kurtosis)]
         }
-      print(cells.map { $0.padding(toLength: 12, withPad: " ", startingAt: 0) }.joined())
+      print(row(cells))
     }
     print(
       "\(analysis.samples) sample\(analysis.samples == 1 ? "" : "s"), timesteps \(analysis.timesteps.map(String.init).joined(separator: " "))"

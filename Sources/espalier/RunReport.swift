@@ -81,7 +81,7 @@ struct RunReport: Encodable {
         console.finish()
         if output.json { try report(run, status, follower.history, output) }
         throw RunError(
-          "\(run.path): the worker died at step \(status.step); "
+          "\(run.path): the worker died at \(status.progressText); "
             + "'espalier runs resume \(run.id)' goes on from the last checkpoint")
       }
       Thread.sleep(forTimeInterval: 0.1)

@@ -96,6 +96,7 @@ import Explorer
       (work(), .loadPlan(path: folder + "/missing.json")),
       (work(model: other), .loadPlan(path: path)),
       (work(), .savePlan(Samples.oddPlan(), path: folder + "/no/such/p.json", overwrite: false)),
+      (work(), .savePlan(Samples.oddPlan(), path: folder, overwrite: true)),
     ]
     for (work, effect) in attempts {
       let actions = work.perform(effect)

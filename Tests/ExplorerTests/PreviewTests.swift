@@ -157,8 +157,9 @@ import Explorer
     #expect(state.notice == .failure("no new statistics: no space"))
     #expect(ExplorerView.frame(state).text().contains("L32 .87"))
     state.analysis = .computing(runID: nil, done: 0, total: 0)
-    state.knownAnalysis = nil
+    state.notice = nil
     _ = update(&state, .analysisFailed("no space"))
+    #expect(state.notice == nil)
     #expect(ExplorerView.frame(state).text().contains("no statistics"))
   }
 

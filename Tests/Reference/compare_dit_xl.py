@@ -18,8 +18,8 @@ import time
 
 import numpy as np
 
-def make(folder, classes):
-    """Writes the model, vae/ and noise.npy, in a process of its own."""
+def make(folder):
+    """Writes the model and vae/, in a process of its own."""
     import torch
     from safetensors.torch import save_file
 
@@ -34,8 +34,7 @@ def make(folder, classes):
     save_file(autoencoder.weights, f"{folder}/vae/diffusion_pytorch_model.safetensors", {"format": "pt"})
     with open(f"{folder}/vae/config.json", "w") as file:
         json.dump(Autoencoder.config(), file)
-    noise = torch.randn(len(classes), 4, 32, 32, generator=torch.Generator().manual_seed(1))
-    np.save(f"{folder}/noise.npy", noise.numpy())
+    open(f"{folder}/made", "w").close()
 
 
 def reference(folder, classes, steps, guidance):
@@ -104,7 +103,7 @@ def main():
     options = parser.parse_args()
     classes = [int(text) for text in options.classes.split(",")]
     if options.phase == "make":
-        return make(options.folder, classes)
+        return make(options.folder)
     if options.phase == "reference":
         return reference(options.folder, classes, options.steps, options.guidance)
 
@@ -116,8 +115,10 @@ def main():
         common += ["--guidance", str(options.guidance)]
         own = [sys.executable, __file__, "--folder", folder] + common
         model = f"{folder}/DiT-XL-2-256x256.pt"
-        if not os.path.exists(f"{folder}/noise.npy"):
+        if not os.path.exists(f"{folder}/made"):
             measured("making the weights", own + ["--phase", "make"])
+        noise = np.random.default_rng(1).standard_normal((len(classes), 4, 32, 32), np.float32)
+        np.save(f"{folder}/noise.npy", noise)
         measured("PyTorch", own + ["--phase", "reference"], {"OMP_NUM_THREADS": str(options.threads)})
         measured(
             "Espalier",

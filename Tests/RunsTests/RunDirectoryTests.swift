@@ -42,6 +42,26 @@ import Testing
     #expect(error.map { "\($0)" }?.contains("is a file, expected a directory") == true)
   }
 
+  /// Data that are not there are missed at once, unless the run waits for its turn.
+  @Test func missingDataAreMissedBeforeARunIsMade() throws {
+    var plan = GraftPlan(
+      named: "p", model: ModelReference(path: "demo", shape: smallShape, contentHash: "c0ffee"))
+    plan.data = DataSettings(path: "\(scratch.path)/nowhere")
+    let error = #expect(throws: RunError.self) {
+      try RunDirectory.create(root: scratch.path, job: scratch.request(), plan: plan)
+    }
+    #expect(error.map { "\($0)" }?.contains("nowhere: no such file or folder") == true)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path).isEmpty)
+    var waiting = scratch.request()
+    waiting.queue = QueuePlace(priority: 0, after: [])
+    _ = try RunDirectory.create(root: scratch.path, job: waiting, plan: plan)
+    var images = scratch.request("images")
+    images.job = .preview(PreviewRequest(modelPath: "demo", classLabel: 0))
+    _ = try RunDirectory.create(root: scratch.path, job: images, plan: plan)
+    plan.data = DataSettings(path: scratch.path)
+    _ = try RunDirectory.create(root: scratch.path, job: scratch.request("there"), plan: plan)
+  }
+
   @Test func everyJobRoundTrips() throws {
     let jobs: [Job] = [
       .distill(planPath: "plan.json"),

@@ -56,9 +56,14 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     let anew = status(lost + [begin, encoding, measured], alive: true)
     #expect(anew.step == 0 && anew.loss == nil && anew.losses.isEmpty)
     #expect(anew.heldOut[slot]?.last == 2 && anew.progressText == "step 0 of 10")
+    // A measurement amid the training leaves the loss.
+    let measuring = Event(.progress(done: 4, total: 10, label: "measuring at step"), time: 100)
+    #expect(status([begin, step(4, 0.25), measuring], alive: true).loss == 0.25)
     let saved = Event(.checkpointed(step: 4, path: "checkpoints/latest.safetensors"))
     let resumed = status(lost + [saved, step(5, 0.1), begin], alive: true)
-    #expect(resumed.step == 4 && resumed.rate == nil && resumed.heldOut[slot]?.last == 1)
+    #expect(
+      resumed.step == 4 && resumed.rate == nil && resumed.loss == nil
+        && resumed.heldOut[slot]?.last == 1)
   }
 
   /// A pause amid preparations leaves their count alone; a held-out measurement ends its own.

@@ -64,7 +64,7 @@ extension AppState {
     case .nextClass, .previousClass:
       model.shape.numClasses < 2 ? "the model has one class only" : nil
     case .escape:
-      anchor == nil && marks.isEmpty && pending == PendingInput() && keyContext == .grid
+      anchor == nil && marks.isEmpty && keyContext == .grid
         ? "nothing to step out of; q leaves" : nil
     default: nil
     }

@@ -130,7 +130,8 @@ extension KeyBinding {
 
   private static let questionBindings: [KeyBinding] = [
     key(.question, .list, ["y"], .yes, "yes", hint: hint("y", "yes")),
-    key(.question, .list, ["s"], .saveFirst, "save first, then go on"),
+    key(
+      .question, .list, ["s"], .saveFirst, "save first, then go on", hint: hint("s", "save first")),
     key(
       .question, .list, ["n", .escape, "q"], .no, "no, stay",
       hint: hint("n", "no")),

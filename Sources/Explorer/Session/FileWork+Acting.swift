@@ -138,7 +138,10 @@ extension FileWork {
       return .analysisStarted(runID: running.id)
     }
     do {
-      let request = AnalyzeRequest(modelPath: model.path)
+      var request = AnalyzeRequest(modelPath: model.path)
+      if case .analysisRead(let known) = readAnalysis() {
+        request.samples = max(request.samples, known.samples)
+      }
       let run = try start(.analyze(request), name: Self.name(model), plan: nil)
       analysisRun = run.id
       return .analysisStarted(runID: run.id)

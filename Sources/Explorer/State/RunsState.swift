@@ -18,9 +18,15 @@ package struct RunsState: Equatable, Sendable {
   package func record(_ id: String) -> RunRecord? { records.first { $0.id == id } }
 
   /// What a run is called: its name, and the end of its identifier where another training bears the same name.
-  package func title(_ record: RunRecord) -> String {
-    let isShared = listed.contains { $0.id != record.id && $0.name == record.name }
-    return isShared ? "\(record.name) ·\(record.id.split(separator: "-").last ?? "")" : record.name
+  package func title(_ record: RunRecord) -> String { record.name + distinction(of: record) }
+
+  /// What follows the name in a title; mostly nothing.
+  func distinction(of record: RunRecord) -> String {
+    let isShared = records.contains {
+      $0.kind.isTraining && $0.id != record.id && $0.name == record.name
+    }
+    return isShared && record.kind.isTraining
+      ? " ·\(record.id.split(separator: "-").last ?? "")" : ""
   }
 
   /// The title of the run with this identifier.

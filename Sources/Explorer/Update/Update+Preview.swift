@@ -105,8 +105,12 @@ extension AppState {
       analysis = .ready(read)
       knownAnalysis = nil
     case .analysisFailed(let reason):
-      analysis = knownAnalysis.map { .ready($0) } ?? .failed(reason)
-      notice = .failure("no new statistics: \(reason)")
+      if let known = knownAnalysis.take() {
+        analysis = .ready(known)
+        notice = .failure("no new statistics: \(reason)")
+      } else {
+        analysis = .failed(reason)
+      }
     case .previewStarted(let generation, let runID):
       guard preview.pending?.generation == generation else {
         // A newer one was asked for while this one's worker was being started.

@@ -113,7 +113,7 @@ extension AppState {
     guard let name = parts.first else {
       return .failure(CommandProblem(text: "type the name of a command"))
     }
-    if name.allSatisfy(\.isWholeNumber) {
+    if name.allSatisfy({ $0.isASCII && $0.isWholeNumber }) {
       return .success((.first, String(Int(name) ?? Int.max)))
     }
     guard let command = Command(rawValue: name), command.hasName else {

@@ -55,7 +55,10 @@ package struct BottomBar {
       column += frame.put(mode + "  ", column: column, row: row, style: Theme.barChanged)
     }
     let end = frame.columns - (typed.isEmpty ? 0 : typed.count + 2)
-    for hint in Self.hints(for: state.keyContext, columns: end - column) {
+    let hints = Self.hints(for: state.keyContext, columns: end - column) {
+      state.keyContext != .question || state.reasonAgainst($0) == nil
+    }
+    for hint in hints {
       column += frame.put(hint.keys, column: column, row: row, style: Theme.barKey) + 1
       column += frame.put(hint.text, column: column, row: row, style: Theme.bar) + 2
     }
@@ -66,8 +69,11 @@ package struct BottomBar {
   }
 
   /// The hints that fit, in the table's order; the least needed ones go first.
-  package static func hints(for context: KeyContext, columns: Int) -> [KeyBinding.Hint] {
-    var hints = KeyBinding.all.filter { $0.context == context }.compactMap(\.hint)
+  package static func hints(
+    for context: KeyContext, columns: Int, where isUsable: (Command) -> Bool = { _ in true }
+  ) -> [KeyBinding.Hint] {
+    var hints = KeyBinding.all.filter { $0.context == context && isUsable($0.command) }
+      .compactMap(\.hint)
     func width() -> Int { hints.reduce(-2) { $0 + $1.keys.count + 1 + $1.text.count + 2 } }
     while width() > columns, let least = hints.map(\.rank).max(),
       let index = hints.lastIndex(where: { $0.rank == least })
@@ -114,15 +120,15 @@ package struct BottomBar {
     let start = 1 + frame.put(label, column: 1, row: row, style: Theme.barQuiet)
     let room = max(1, frame.columns - start - 1)
     // A line longer than the room scrolls so that the cursor stays in sight.
-    var before = prompt.field.text.prefix(prompt.field.cursor)
-    var hidden = 0
-    while TextWidth.columns(of: String(before)) > room - 1, !before.isEmpty {
-      before.removeFirst()
-      hidden += 1
+    var (hidden, width) = (prompt.field.cursor, 0)
+    for character in prompt.field.text.prefix(prompt.field.cursor).reversed() {
+      let wider = width + TextWidth.columns(of: String(character))
+      if wider > room - 1 { break }
+      (hidden, width) = (hidden - 1, wider)
     }
     let text = String(prompt.field.text.dropFirst(hidden))
     frame.put(text, column: start, row: row, style: Theme.barStrong, maxColumns: room)
-    let cursor = start + TextWidth.columns(of: String(before))
+    let cursor = start + width
     frame.cursor = (column: cursor, row: row)
     let used = start + min(room, TextWidth.columns(of: text)) + 2
     let remark = prompt.problem.map { "! \($0)" } ?? hint(prompt)

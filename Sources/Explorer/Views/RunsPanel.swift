@@ -123,8 +123,10 @@ struct RunTable {
     if let label = record.label, record.total > 0 {
       steps = "\(label.prefix { $0 != " " }) \(100 * record.step / record.total)%"
     }
-    let title = state.runs.title(record)
-    let what = record.kind == .distill ? title : "\(record.kind.rawValue) \(title)"
+    let name = record.kind == .distill ? record.name : "\(record.kind.rawValue) \(record.name)"
+    let distinction = state.runs.distinction(of: record)
+    // The end of the title is what tells it from another, so a long name is cut before it.
+    let what = Format.clip(name, nameWidth - 4 - distinction.count) + distinction
     drawColumns(
       [
         ("   \(what)", isFollowed ? Theme.strong : Theme.plain), (record.stateLabel, style),
@@ -138,9 +140,11 @@ struct RunTable {
       ], column: rect.column, row: row, maxColumns: 3)
   }
 
+  private var nameWidth: Int { min(32, max(10, rect.columns - 45)) }
+
   /// Writes name, state, steps, loss and age, the last three at the right edges of their columns.
   private func drawColumns(_ texts: [(String, Style)], on frame: inout Frame, row: Int) {
-    let widths = [min(32, max(10, rect.columns - 45)), 10, 14, 8, 10]
+    let widths = [nameWidth, 10, 14, 8, 10]
     var column = rect.column
     for (index, (text, style)) in texts.enumerated() {
       let width = widths[index]

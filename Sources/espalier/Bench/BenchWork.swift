@@ -83,6 +83,8 @@ struct BenchWork: Sendable {
       var random = RandomStream(seed: 1)
       let model = try DiT(
         config: config, weights: InferenceWeights(FreshWeights(seed: 1), precision))
+      // As after loading a file.
+      BufferPool.trim()
       let latents = random.normal([batch, config.inChannels, config.inputSize, config.inputSize])
       let conditioning = DiT.Conditioning(
         timesteps: [Float](repeating: 500, count: batch), labels: [Int](repeating: 0, count: batch))
