@@ -55,6 +55,8 @@ extension RunDirectory {
         "\(latestPath): cannot be replaced (\(String(cString: strerror(errno)))); check the disk")
     }
     try append(Event(.message("goes back to the checkpoint of step \(step)")))
+    // Later ones are no longer what a worker begins from.
+    try append(Event(.checkpointed(step: step, path: Self.latest)))
   }
 
   private func change(rate change: RateChange) throws {

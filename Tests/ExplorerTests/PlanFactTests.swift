@@ -65,6 +65,16 @@ import Explorer
     #expect(state.document.isModified)
   }
 
+  @Test func aPlanOpenedWhileAnotherWasSavedIsNotIt() {
+    var state = edited()
+    var saved = state.plan
+    saved.name = "p"
+    state.document = PlanDocument(plan: GraftPlan(named: AppState.untitled, model: Samples.model))
+    _ = update(&state, .planSaved(saved, path: "p.json"))
+    #expect(state.document.path == nil && state.plan.name == AppState.untitled)
+    #expect(state.notice == .note("saved p.json"))
+  }
+
   @Test func failuresAreSaidAndNothingIsLost() {
     var state = edited()
     let plan = state.plan

@@ -133,6 +133,7 @@ import Testing
       #expect(try String(contentsOfFile: run.latestPath, encoding: .utf8) == "6")
       try run.prepareRetry(step: 3)
       #expect(try String(contentsOfFile: run.latestPath, encoding: .utf8) == "3")
+      #expect(history(run).checkpoints.map(\.step) == [3] && history(run).step == 3)
       try train(Counter(), in: run, checkpoints: policy)
       #expect(history(run).messages.contains("resumed at step 3 from its last checkpoint"))
     }

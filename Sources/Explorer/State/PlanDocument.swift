@@ -70,6 +70,15 @@ package struct PlanDocument: Equatable, Sendable {
     return change
   }
 
+  /// Whether the plan was once like another one, whatever either is called; of a plan that has been closed it was not.
+  package func hasBeen(_ other: GraftPlan) -> Bool {
+    ([plan, savedPlan] + done.map(\.before) + undone.map(\.after)).contains { candidate in
+      var candidate = candidate
+      candidate.name = other.name
+      return candidate == other
+    }
+  }
+
   /// Records that `saved` now lies at `path`; its name is the plan's, edits made since then still count as
   /// unsaved.
   package mutating func markSaved(_ saved: GraftPlan, at path: String) {

@@ -119,7 +119,8 @@ extension AppState {
   mutating func receivePlanFact(_ action: Action) -> [Effect] {
     switch action {
     case .planSaved(let saved, let path):
-      document.markSaved(saved, at: path)
+      // Another plan may have been opened while a slow disk was writing.
+      if document.hasBeen(saved) { document.markSaved(saved, at: path) }
       notice = .note("saved \(path)")
       guard let step = afterSave else { return [] }
       afterSave = nil

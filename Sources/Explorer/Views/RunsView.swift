@@ -7,7 +7,7 @@ struct RunsView {
 
   func draw(on frame: inout Frame) {
     let hidden = state.runs.records.count - state.runs.listed.count
-    let others = hidden == 0 ? "" : "   \(hidden) ended previews and analyses are not listed"
+    let others = hidden == 0 ? "" : "; \(hidden) ended previews and analyses are not listed"
     let remark = pane.selection.flatMap(state.runs.record)?.remark
     let width = min(90, frame.columns - 2)
     let foot = Format.wrap(remark ?? "⏎ opens its plan and losses\(others)", width - 6).prefix(4)
