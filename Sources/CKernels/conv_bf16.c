@@ -1,5 +1,5 @@
 #include "ck_conv.h"
-#include "ck_internal.h"
+#include "ck_pixels.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -106,20 +106,6 @@ __attribute__((target("avx512f,avx512bf16"))) static void tile_native(
 #define tile_native tile_plain
 #endif
 
-CK_INLINE void store(float *out, const v16 *sums, const float *residual, int count, int relu) {
-  v16 value = *sums;
-  if (count >= WIDE) {
-    if (residual) value += *(const v16 *)residual;
-    if (relu) value = __builtin_elementwise_max(value, (v16){0});
-    *(v16 *)out = value;
-    return;
-  }
-  for (int k = 0; k < count; k++) {
-    float one = value[k] + (residual ? residual[k] : 0);
-    out[k] = relu && !(one > 0) ? 0 : one;
-  }
-}
-
 CK_CLONES void ck_conv3x3_forward_bf16(float *out, const uint32_t *planes, const uint32_t *packed,
                                        const float *bias, const float *residual,
                                        const ck_conv3x3_shape *s, int in_channels,
@@ -161,7 +147,7 @@ CK_CLONES void ck_conv3x3_forward_bf16(float *out, const uint32_t *planes, const
           const long pixel = (o + i / SEGMENTS) * out_plane + (long)y * width + x;
           const float *plus = residual ? residual + pixel : NULL;
           if (!doubles) {
-            store(out + pixel, &sums[0][i], plus, width - x, relu);
+            store_pixels(out + pixel, plus, (const float *)&sums[0][i], width - x, relu);
             continue;
           }
           const v16 left = sums[0][i], right = sums[1][i];
@@ -169,9 +155,10 @@ CK_CLONES void ck_conv3x3_forward_bf16(float *out, const uint32_t *planes, const
                                                        5, 21, 6, 22, 7, 23),
                                __builtin_shufflevector(left, right, 8, 24, 9, 25, 10, 26, 11, 27, 12,
                                                        28, 13, 29, 14, 30, 15, 31)};
-          store(out + pixel, both, plus, width - x, relu);
+          store_pixels(out + pixel, plus, (const float *)both, width - x, relu);
           if (width - x > WIDE)
-            store(out + pixel + WIDE, both + 1, plus ? plus + WIDE : NULL, width - x - WIDE, relu);
+            store_pixels(out + pixel + WIDE, plus ? plus + WIDE : NULL, (const float *)(both + 1),
+                         width - x - WIDE, relu);
         }
       }
     }

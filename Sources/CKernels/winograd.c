@@ -1,4 +1,5 @@
 #include "ck_packed.h"
+#include "ck_pixels.h"
 #include "ck_winograd.h"
 
 /* Eight neighbouring tiles or pixels of a row; a vector holds two such segments. */
@@ -209,21 +210,6 @@ CK_INLINE void sum_products(vec *to, const vec *m, int i, int doubles) {
   else *to = i == 0 ? m[0] + m[1] + m[2] : m[1] - m[2] - m[3];
 }
 
-/* A row of 16 pixels to store; the image may end within it. */
-CK_INLINE void store_pixels(float *out, const float *residual, const vec *pixels, int count, int relu) {
-  vec value = *pixels;
-  if (count >= LANES) {
-    if (residual) value += *(const vec *)residual;
-    if (relu) value = __builtin_elementwise_max(value, (vec){0});
-    *(vec *)out = value;
-    return;
-  }
-  for (int i = 0; i < count; i++) {
-    float one = value[i] + (residual ? residual[i] : 0);
-    out[i] = relu && !(one > 0) ? 0 : one;
-  }
-}
-
 /* The pixels of one output channel in 16 tiles, two segments from number `at` of the band on. */
 CK_INLINE void store_tiles(float *out, const float *residual, const float *m, size_t matrix, int at,
                            float bias, const ck_winograd_shape *s, const ck_winograd_band *b,
@@ -250,7 +236,8 @@ CK_INLINE void store_tiles(float *out, const float *residual, const float *m, si
       const int x = 2 * WIDE * (b->first_segment + (at + j) % b->segments);
       if (y >= s->out_height) continue;
       const size_t pixel = (size_t)y * s->out_width + x;
-      store_pixels(out + pixel, residual ? residual + pixel : NULL, pixels + j, s->out_width - x, relu);
+      store_pixels(out + pixel, residual ? residual + pixel : NULL, (const float *)(pixels + j),
+                   s->out_width - x, relu);
     }
   }
 }

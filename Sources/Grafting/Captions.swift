@@ -28,13 +28,19 @@ package struct Captions {
   /// The captions at some indices, in that order, padded to a length.
   package func selecting(_ indices: [Int], length: Int) -> Captions {
     precondition(length >= self.length, "Captions: \(self.length) tokens cut to \(length)")
+    return copied(indices, length: length)
+  }
+
+  /// The captions at some indices, padded or cut to a length.
+  private func copied(_ indices: [Int], length: Int) -> Captions {
     let result = Captions(
       embeddings: .zeros([indices.count, length, channels]), mask: .zeros([indices.count, length]))
+    let kept = min(length, self.length)
     for (row, index) in indices.enumerated() {
       (result.embeddings.pointer + row * length * channels).update(
-        from: embeddings.pointer + index * self.length * channels, count: self.length * channels)
+        from: embeddings.pointer + index * self.length * channels, count: kept * channels)
       (result.mask.pointer + row * length).update(
-        from: mask.pointer + index * self.length, count: self.length)
+        from: mask.pointer + index * self.length, count: kept)
     }
     return result
   }
@@ -50,14 +56,7 @@ package struct Captions {
       }
       used = max(used, last + 1)
     }
-    let result = Captions(
-      embeddings: Tensor([count, used, channels]), mask: Tensor([count, used]))
-    for row in 0..<count {
-      (result.embeddings.pointer + row * used * channels).update(
-        from: embeddings.pointer + row * length * channels, count: used * channels)
-      (result.mask.pointer + row * used).update(from: mask.pointer + row * length, count: used)
-    }
-    return result
+    return copied(Array(0..<count), length: used)
   }
 
   /// These captions and then others, all of the longer length.
