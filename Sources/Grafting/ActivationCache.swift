@@ -42,7 +42,7 @@ package final class ActivationCache {
     try Self.require(budget: settings, Double(sites.count) * bytesOfSite, sites.count)
     var description = [
       "activations 1", plan.model.contentHash, dataset.identity, "\(plan.seed)", "\(samples)",
-      "\(ActivationDistillation.labelDropout)",
+      "\(settings.labelDropout)",
     ]
     if graft.precision != .float32 { description.append(graft.precision.rawValue) }
     let identity = ContentHash.sha256(Data(description.joined(separator: "\n").utf8))
@@ -141,7 +141,7 @@ package final class ActivationCache {
       let batch = dataset.batch(
         min(recordedTogether, samples - start), random: &random,
         nullClass: graft.teacher.config.numClasses,
-        labelDropout: ActivationDistillation.labelDropout)
+        labelDropout: graft.plan.stage1.labelDropout)
       if let fault = dataset.fault(in: batch) { throw CheckpointError(fault) }
       let parts = MicroBatches(
         rows: batch.steps.count, size: ActivationDistillation.microBatch)

@@ -53,7 +53,7 @@ package struct ModelShape: Codable, Equatable, Sendable {
   /// The operator that the pretrained model has in a slot.
   package func original(_ slot: Slot) -> OperatorSpec {
     switch slot {
-    case .attention: OperatorSpec("mha")
+    case .attention: OperatorSpec("mha").normalized(for: self)
     case .mlp: OperatorSpec("mlp", ["expansion_ratio": mlpRatio])
     }
   }
@@ -73,5 +73,71 @@ package struct ModelReference: Codable, Equatable, Sendable {
     self.path = path
     self.shape = shape
     self.contentHash = contentHash
+  }
+}
+
+extension ModelShape {
+  /// Checks that such a model can exist.
+  ///
+  /// - Throws: `PlanError` that names the key under `model`.
+  package func validate() throws(PlanError) {
+    guard family == "dit" else {
+      throw PlanError(
+        key: "model.family",
+        "unknown family \(family.prefix(60).debugDescription), expected \"dit\"; correct it")
+    }
+    let limits: [(String, Int, ClosedRange<Double>)] = [
+      ("depth", depth, 1...1024), ("hidden_size", hiddenSize, 1...65536),
+      ("num_heads", numHeads, 1...1024), ("patch_size", patchSize, 1...64),
+      ("input_size", inputSize, 1...4096), ("in_channels", inChannels, 1...1024),
+      ("num_classes", numClasses, 1...1_000_000),
+    ]
+    for (key, value, range) in limits {
+      try value.check(in: range, at: "model.\(key)")
+    }
+    try mlpRatio.check(in: 0.25...16, at: "model.mlp_ratio")
+    guard hiddenSize % numHeads == 0 else {
+      throw PlanError(
+        key: "model.num_heads",
+        "\(numHeads) heads do not divide the hidden size \(hiddenSize); correct one of them")
+    }
+    guard inputSize % patchSize == 0 else {
+      throw PlanError(
+        key: "model.patch_size",
+        "patches of \(patchSize) do not divide the input size \(inputSize); correct one of them")
+    }
+  }
+
+  /// The shape's entries in a plan file, as text.
+  fileprivate var described: [(key: String, value: String)] {
+    [
+      ("family", family), ("depth", "\(depth)"), ("hidden_size", "\(hiddenSize)"),
+      ("num_heads", "\(numHeads)"), ("patch_size", "\(patchSize)"), ("input_size", "\(inputSize)"),
+      ("in_channels", "\(inChannels)"), ("num_classes", "\(numClasses)"),
+      ("learn_sigma", "\(learnSigma)"), ("mlp_ratio", numberText(mlpRatio)),
+    ]
+  }
+}
+
+extension GraftPlan {
+  /// Checks that the plan was made for a model.
+  ///
+  /// - Throws: `PlanError` when shape or content differ; the path may.
+  package func check(against actual: ModelReference) throws(PlanError) {
+    let mine = model.shape.described
+    let theirs = actual.shape.described
+    for (own, other) in zip(mine, theirs) where own.value != other.value {
+      throw PlanError(
+        key: "model.\(own.key)",
+        "the plan was made for another model, it says \(own.value) and \(actual.path) has"
+          + " \(other.value); open the plan with its own model or make a new one")
+    }
+    guard model.contentHash == actual.contentHash else {
+      throw PlanError(
+        key: "model.content_hash",
+        "the plan was made for other weights, it says \(model.contentHash.prefix(12)) and"
+          + " \(actual.path) has \(actual.contentHash.prefix(12));"
+          + " open the plan with its own model or make a new one")
+    }
   }
 }
