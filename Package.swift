@@ -40,6 +40,10 @@ let package = Package(
     .systemLibrary(name: "CPng"),
     .systemLibrary(name: "CJpeg"),
     .systemLibrary(name: "CZlib"),
+    .systemLibrary(name: "CText"),
+
+    // Text as people see it.
+    library("Text", ["CText"]),
 
     // The engine.
     .target(name: "CKernels", cSettings: kernelFlags),
@@ -78,23 +82,24 @@ let package = Package(
       "Parity",
       [
         "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Nn",
-        "Autograd", "TensorCore",
+        "Autograd", "TensorCore", "Text",
       ]),
     library(
       "Jobs",
       [
         "Runs", "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints",
-        "ImageSources", "Nn", "Autograd", "TensorCore", "Assets",
+        "ImageSources", "Nn", "Autograd", "TensorCore", "Assets", "Text",
       ]),
-    library("Reports", ["Runs", "Grafting", "Models", "Plans", "Checkpoints", "TensorCore"]),
+    library(
+      "Reports", ["Runs", "Grafting", "Models", "Plans", "Checkpoints", "TensorCore", "Text"]),
     .target(
       name: "Assets", path: "Assets", exclude: ["README.md", "study.md", "explorer.png"],
       sources: ["Assets.swift"], resources: [.copy("demo")], swiftSettings: strict),
 
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
-    library("TerminalUI", ["CNcurses", "CSixel", "CTerminal"]),
-    library("Explorer", ["TerminalUI", "Runs", "Plans", "Checkpoints"]),
+    library("TerminalUI", ["Text", "CNcurses", "CSixel", "CTerminal"]),
+    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Checkpoints"]),
     .executableTarget(
       name: "espalier",
       dependencies: [
@@ -102,7 +107,7 @@ let package = Package(
         "Analysis", "Sampling",
         "Models",
         "Operators", "Plans", "Checkpoints", "ImageSources", "Nn", "Autograd", "TensorCore",
-        "Assets",
+        "Assets", "Text",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
@@ -127,9 +132,10 @@ let package = Package(
         "Autograd", "TensorCore", "Assets",
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
-    tests("TerminalUI", ["TerminalUI"]),
+    tests("Text", ["Text"]),
+    tests("TerminalUI", ["TerminalUI", "Text"]),
     tests(
-      "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators"],
+      "Explorer", ["Explorer", "TerminalUI", "Text", "Runs", "Plans", "Operators"],
       resources: [.copy("Snapshots")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Checkpoints"]),
     tests("Reports", ["Reports", "Grafting", "Operators", "Runs", "Plans", "Checkpoints"]),

@@ -32,13 +32,13 @@ struct ParityCommand: ParsableCommand {
         if json { return }
         if isFirst { print(ParityReport.tableHead) }
         isFirst = false
-        print(ParityReport.rows(result))
+        print(lines: ParityReport.rows(result))
       }
     } catch let error as ParityError {
       printToStandardError("Error: \(error)\n")
       throw ExitCode(2)
     }
-    print(json ? try report.json() : report.closing)
+    if json { print(json: try report.json()) } else { print(lines: report.closing) }
     if !report.passes { throw ExitCode.failure }
   }
 }

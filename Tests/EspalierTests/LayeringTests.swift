@@ -5,6 +5,7 @@ import Testing
 @Suite struct LayeringTests {
   /// What each target may import of ours and of the system libraries; arrows point downwards only.
   static let layers: [String: Set<String>] = [
+    "Text": ["CText"],
     "TensorCore": ["CKernels", "COpenBLAS", "COneDNN"],
     "Autograd": ["TensorCore", "CKernels"],
     "Nn": ["Autograd", "TensorCore", "CKernels", "Checkpoints"],
@@ -25,20 +26,20 @@ import Testing
     ],
     "Parity": [
       "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Nn",
-      "Autograd", "TensorCore",
+      "Autograd", "TensorCore", "Text",
     ],
     "Jobs": [
       "Runs", "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints",
-      "ImageSources", "Nn", "Autograd", "TensorCore", "Assets",
+      "ImageSources", "Nn", "Autograd", "TensorCore", "Assets", "Text",
     ],
-    "Reports": ["Runs", "Grafting", "Models", "Plans", "Checkpoints", "TensorCore"],
-    "TerminalUI": ["CNcurses", "CSixel", "CTerminal"],
-    "Explorer": ["TerminalUI", "Runs", "Plans", "Checkpoints"],
+    "Reports": ["Runs", "Grafting", "Models", "Plans", "Checkpoints", "TensorCore", "Text"],
+    "TerminalUI": ["Text", "CNcurses", "CSixel", "CTerminal"],
+    "Explorer": ["TerminalUI", "Text", "Runs", "Plans", "Checkpoints"],
     "espalier": [
       "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Grafting",
       "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
       "Autograd",
-      "TensorCore", "Assets", "ArgumentParser",
+      "TensorCore", "Assets", "Text", "ArgumentParser",
     ],
   ]
 
