@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Parity
 import TensorCore
+import Text
 
 /// `espalier parity`: holds the engine against reference files.
 struct ParityCommand: ParsableCommand {
@@ -35,7 +36,7 @@ struct ParityCommand: ParsableCommand {
         print(lines: ParityReport.rows(result))
       }
     } catch let error as ParityError {
-      printToStandardError("Error: \(error)\n")
+      printToStandardError("Error: \("\(error)".printableSentence)\n")
       throw ExitCode(2)
     }
     if json { print(json: try report.json()) } else { print(lines: report.closing) }

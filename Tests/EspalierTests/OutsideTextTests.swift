@@ -5,6 +5,7 @@ import Testing
 /// Names, paths and echoes from outside reach neither the terminal nor a report raw, and no refusal is long.
 @Suite struct OutsideTextTests {
   private static let hostile = "n\u{1b}]0;t\u{7}\u{9b}31m\u{202e}\u{200b}日本\rx"
+  private static let misleading = "m\u{202e}\u{200b}日本e\u{301}"
   private static let long = String(repeating: "long", count: 1250)
 
   /// The scalars of a text that a terminal obeys or that nobody sees.
@@ -41,21 +42,26 @@ import Testing
     let scratch = try Scratch()
     let name = Self.hostile + ".safetensors"
     _ = try scratch.tinyModel(name, classNames: [Self.hostile, "b\nc"] + (2..<10).map { "c\($0)" })
-    let shown = "n\\u{1b}]0;t\\u{7}\\u{9b}31m\\u{202e}\\u{200b}日本\\rx"
+    let shown = "n\\u{1b}]0;t\\u{7}\\u{9b}31m\\u{202e}\\u{200b}日本"
+    // A plan takes no control characters, but what else misleads.
+    let plan = "p\(Self.misleading).json"
+    _ = try scratch.tinyModel(Self.misleading)
     for json in [[], ["--json"]] {
       try expectHarmless(scratch, ["inspect", name, "--tensors"] + json)
       try expectHarmless(
         scratch,
-        ["plan", "new", "\(Self.hostile).json", "--force", "--model", name, "--name", Self.hostile]
+        ["plan", "new", plan, "--force", "--model", Self.misleading, "--name", Self.misleading]
           + json)
-      try expectHarmless(scratch, ["plan", "show", "\(Self.hostile).json"] + json)
-      try expectHarmless(scratch, ["plan", "validate", "\(Self.hostile).json"] + json)
+      try expectHarmless(scratch, ["plan", "show", plan] + json)
+      try expectHarmless(scratch, ["plan", "validate", plan] + json)
       try expectHarmless(scratch, ["runs", "--runs", Self.hostile] + json)
     }
-    try expectHarmless(scratch, ["inspect", name], shows: "\(shown).safetensors")
-    try expectHarmless(scratch, ["inspect", name], shows: "classes: \(shown), b\\nc")
+    try expectHarmless(scratch, ["inspect", name], shows: "\(shown)\\rx.safetensors")
+    try expectHarmless(scratch, ["inspect", name], shows: "classes: \(shown)\\rx, b\\nc")
     try expectHarmless(
-      scratch, ["sample", "\(Self.hostile).pt", "--output", "x.png"], code: 1, shows: "\(shown).pt")
+      scratch, ["plan", "new", "p.json", "--model", name, "--name", Self.hostile], code: 1)
+    try expectHarmless(
+      scratch, ["sample", "\(Self.hostile).pt", "--output", "x.png"], code: 1, shows: shown)
     try expectHarmless(scratch, ["runs", "show", Self.hostile], code: 1, shows: shown)
     try expectHarmless(scratch, [Self.hostile], code: 2, shows: shown)
     try expectHarmless(
@@ -66,7 +72,7 @@ import Testing
     let scratch = try Scratch()
     let data = try scratch.tinyLatents()
     try scratch.tinyPlan {
-      $0.name = Self.hostile + " | <b>"
+      $0.name = Self.misleading + " | <b>"
       $0.data = data
     }
     try expectHarmless(scratch, ["distill", "plan.json"])
@@ -79,10 +85,11 @@ import Testing
       try expectHarmless(scratch, ["runs", "wait", id] + json)
       try expectHarmless(scratch, ["compare", id] + json)
     }
-    try expectHarmless(scratch, ["compare", id, "--markdown"], shows: "日本\\rx \\| <b>")
-    try expectHarmless(scratch, ["report", id, "--samples", "20", "--steps", "2", "--output", "report.html"])
+    try expectHarmless(scratch, ["compare", id, "--markdown"], shows: "日本e\u{301} \\| <b>")
+    try expectHarmless(
+      scratch, ["report", id, "--samples", "20", "--steps", "2", "--output", "report.html"])
     let page = try scratch.text("report.html")
-    #expect(obeyed(page) == [] && page.contains("\\u{1b}]0;t\\u{7}") && !page.contains("<b>"))
+    #expect(obeyed(page) == [] && page.contains("m\\u{202e}\\u{200b}日本") && !page.contains("<b>"))
     // Lines of a log are lines, and nothing else of them is obeyed.
     let log = try FileHandle(forWritingTo: URL(fileURLWithPath: "\(scratch.runs)/\(id)/log.txt"))
     try log.seekToEnd()
