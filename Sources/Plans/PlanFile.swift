@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 extension GraftPlan {
@@ -121,7 +121,7 @@ extension GraftPlan {
   /// Relative paths of data stay as they are in the folder that they count from, and become absolute
   /// in any other.
   ///
-  /// - Throws: `PlanError` when the plan is not valid, `CheckpointError` when it cannot be written.
+  /// - Throws: `PlanError` when the plan is not valid, `FileError` when it cannot be written.
   package func save(to path: String) throws {
     var plan = self
     plan.data = data?.moved(to: AtomicFile.directory(of: path))

@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 /// A value that a setting can have: how files and command lines write it, and which are refused.

@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 
 /// Values by key, with what all collections of settings share.
 struct SettingValues: Equatable, Sendable {

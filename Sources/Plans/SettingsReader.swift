@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 
 /// A JSON value that remembers where it stands in its text.
 package struct JSONNode: Sendable {
@@ -106,7 +106,7 @@ package struct SettingsReader {
   ///
   /// - Throws: `PlanError` when it cannot be read or is larger than any plan or recipe.
   package init(path: String) throws(PlanError) {
-    do throws(CheckpointError) {
+    do throws(FileError) {
       self.init(file: path, text: try AtomicFile.read(path, limit: 4 << 20))
     } catch {
       throw PlanError(key: nil, error.message)

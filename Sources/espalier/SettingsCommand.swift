@@ -1,5 +1,6 @@
 import ArgumentParser
 import Plans
+import Text
 
 extension PlanCommand {
   /// `espalier plan settings`: every setting of a plan.
@@ -11,7 +12,7 @@ extension PlanCommand {
 
     func run() throws {
       if output.json { return try output.printJSON(SettingsTables.sections.flatMap(\.rows)) }
-      print(SettingsTables.markdown)
+      print(lines: SettingsTables.markdown)
     }
   }
 }
@@ -81,15 +82,6 @@ enum SettingsTables {
 
   /// Lines of at most 120 columns; all but the first are indented.
   private static func wrapped(_ text: String, indent: String) -> String {
-    var lines = [""]
-    for word in text.split(separator: " ") {
-      let last = lines.count - 1
-      if !lines[last].isEmpty, lines[last].count + 1 + word.count > 120 {
-        lines.append(indent + word)
-      } else {
-        lines[last] += (lines[last].isEmpty ? "" : " ") + word
-      }
-    }
-    return lines.joined(separator: "\n")
+    TextWidth.wrap(text, 120 - indent.count).joined(separator: "\n\(indent)")
   }
 }

@@ -12,6 +12,8 @@ import Testing
     #expect(
       listed.output == page,
       "docs/settings.md is out of date; run 'espalier plan settings > docs/settings.md'")
+    let lines = page.split(separator: "\n")
+    #expect(lines.count > 60 && lines.allSatisfy { $0.count <= 120 })
     let help = try Scratch().espalier("plan", "set", "--help").output
     for (section, rows) in GraftPlan.sections {
       for row in rows where !row.traits.contains(.siteOnly) {
