@@ -160,7 +160,7 @@ package struct ImageLayer {
     else { return false }
     let cell = capabilities.cell(size)
     var pixels = image.fittedSize(cellWidth: cell.width, cellHeight: cell.height)
-    let limit = capabilities.largestImage ?? (1000, 1000)
+    let limit = capabilities.largestImage ?? PixelSize(1000, 1000)
     let excess = max(
       1, Double(pixels.width) / Double(limit.width), Double(pixels.height) / Double(limit.height))
     pixels.width = Int(Double(pixels.width) / excess)

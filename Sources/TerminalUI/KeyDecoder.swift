@@ -3,7 +3,7 @@ package enum TerminalReply: Equatable, Sendable {
   /// Primary device attributes (DA1); 4 among them means sixel.
   case deviceAttributes([Int])
   /// The size of one cell in pixels.
-  case cellSize(width: Int, height: Int)
+  case cellSize(PixelSize)
   /// An answer to XTSMGRAPHICS: item 1 is the number of colour registers, 2 the largest sixel image.
   case graphics(item: Int, status: Int, values: [Int])
   /// The state of a private mode (DECRPM): 0 unknown, 1 set, 2 reset, 3 and 4 the same for good.
@@ -290,7 +290,7 @@ package struct KeyDecoder: Sendable {
     switch final {
     case 0x74:  // t
       if numbers.count == 3 && numbers[0] == 6 {
-        return [.reply(.cellSize(width: numbers[2], height: numbers[1]))]
+        return [.reply(.cellSize(PixelSize(numbers[2], numbers[1])))]
       }
       return [.reply(.other)]
     case 0x63, 0x6e,

@@ -109,9 +109,7 @@ package final class Terminal {
   /// have to be encoded anew, some of them during the next calls of `nextEvent`.
   package func render(_ frame: Frame) {
     guard isOpen, !isGone, frame != self.frame else { return }
-    let cursorMoved =
-      frame.cursor?.column != self.frame?.cursor?.column
-      || frame.cursor?.row != self.frame?.cursor?.row
+    let cursorMoved = frame.cursor != self.frame?.cursor
     self.frame = frame
     let hadImages = !layer.isEmpty
     let new = layer.compose(frame, size: size, capabilities: capabilities)
@@ -228,9 +226,9 @@ package final class Terminal {
         if key == .control("l") { repaint() }
         queue.append(.key(key))
       case .paste(let text): queue.append(.paste(text))
-      case .reply(.cellSize(let width, let height)):
+      case .reply(.cellSize(let cell)):
         let before = capabilities.cell(size)
-        capabilities.note(.cellSize(width: width, height: height))
+        capabilities.note(.cellSize(cell))
         if capabilities.cell(size) != before { takeSize() }
       case .reply: break
       }

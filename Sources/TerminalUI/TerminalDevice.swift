@@ -88,7 +88,7 @@ struct TerminalDevice {
     guard ct_window_size(descriptor, &rows, &columns, &width, &height) == 0, rows > 0, columns > 0
     else { return Size(columns: 80, rows: 24) }
     return Size(
-      columns: Int(columns), rows: Int(rows), pixelWidth: Int(width), pixelHeight: Int(height))
+      columns: Int(columns), rows: Int(rows), window: PixelSize(Int(width), Int(height)))
   }
 
   /// Milliseconds of a clock that only goes forward.

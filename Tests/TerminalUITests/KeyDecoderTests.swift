@@ -60,7 +60,7 @@ import TerminalUI
 
   @Test func answersAreNotKeys() {
     #expect(decode("\u{1b}[?63;1;2;4;22c") == [.reply(.deviceAttributes([63, 1, 2, 4, 22]))])
-    #expect(decode("\u{1b}[6;13;6t") == [.reply(.cellSize(width: 6, height: 13))])
+    #expect(decode("\u{1b}[6;13;6t") == [.reply(.cellSize(PixelSize(6, 13)))])
     #expect(decode("\u{1b}[?1;0;1024S") == [.reply(.graphics(item: 1, status: 0, values: [1024]))])
     #expect(
       decode("\u{1b}[?2;0;1000;900S")
@@ -218,8 +218,8 @@ import TerminalUI
   @Test func hugeNumbersOfAnswersAreCut() {
     #expect(
       decode("\u{1b}[6;9223372036854775807;99999999999999999999t")
-        == [.reply(.cellSize(width: 9_999_999, height: 9_999_999))])
-    #expect(decode("\u{1b}[6;-5;0t") == [.reply(.cellSize(width: 0, height: 0))])
+        == [.reply(.cellSize(PixelSize(9_999_999, 9_999_999)))])
+    #expect(decode("\u{1b}[6;-5;0t") == [.reply(.cellSize(PixelSize(0, 0)))])
     #expect(decode("\u{1b}[155;1u") == [] && decode("\u{1b}[99999999999u") == [])
     let long = "\u{1b}[" + String(repeating: "1;", count: 4000) + "C"
     #expect(decode(long + "x") == [.key(.right), .key("x")])
