@@ -187,6 +187,6 @@ extension CursesScreen {
   /// Keeps the terminal's present modes as those to come back to.
   static func keepModes() { nc_keep_modes() }
 
-  /// Chooses the character locale; false if the environment's is not UTF-8 and C.UTF-8 was taken.
-  static func setLocale() -> Bool { nc_set_locale() != 0 }
+  /// Chooses the character locale: the environment's if that is UTF-8, else C.UTF-8.
+  static func setLocale() { nc_set_locale() }
 }
