@@ -157,7 +157,7 @@ struct PlotPoint {
   var isFinite: Bool { x.isFinite && y.isFinite }
 }
 
-/// One axis: where values lie between its ends, and the labels of the ends.
+/// One axis: the relative positions of values between its ends, and the labels.
 struct PlotAxis {
   var low: Double
   var high: Double

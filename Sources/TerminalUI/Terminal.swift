@@ -105,7 +105,7 @@ package final class Terminal {
   /// Shows a frame: sends what differs from the one before, nothing if nothing does.
   ///
   /// A frame of another size than the terminal's is cut or padded. Images are drawn after the text; if several
-  /// have to be encoded anew, some of them during the next calls of `nextEvent`.
+  /// have to be encoded, some of them during the next calls of `nextEvent`.
   package func render(_ frame: Frame) {
     guard isOpen, !isGone, frame != self.frame else { return }
     let cursorMoved = frame.cursor != self.frame?.cursor
