@@ -38,9 +38,9 @@ lint:
 
 # The program, its shipped model, manual pages and shell completions below PREFIX.
 install: check
-	@swift build $(STATIC) --product espalier
 	@swift package --scratch-path .build/install --allow-writing-to-package-directory \
 	  generate-manual --configuration release --multi-page >/dev/null
+	@swift build $(STATIC) --product espalier
 	@to="$(DESTDIR)$(PREFIX)"; built=.build/install/release; share="$$to/share"; \
 	install -D -m 755 $$built/espalier "$$to/bin/espalier"; \
 	rm -rf "$$share/espalier/demo"; install -d "$$share/espalier/demo" "$$share/man/man1"; \
