@@ -7,7 +7,7 @@ DESTDIR ?=
 STATIC := --scratch-path .build/install -c release --static-swift-stdlib
 VERSION = $(shell sed -n 's/.*espalierVersion = "\(.*\)".*/\1/p' Sources/espalier/*.swift)
 
-.PHONY: run build test sanitize bench format lint install uninstall deb check
+.PHONY: run build test record sanitize bench format lint install uninstall deb check
 
 run: build
 	@exec .build/release/espalier explore
@@ -26,6 +26,10 @@ sanitize: check
 	  swift test --sanitize=$$kind --scratch-path .build/$$kind --disable-xctest $$skipped \
 	    --filter 'FilesTests|PicturesTests|CheckpointsTests|DatasetsTests|TensorCoreTests|AutogradTests|OperatorsTests'; \
 	done
+
+# Writes docs/keys.md and the explorer's stored screens anew where they differ; the tests that do so fail.
+record: check
+	-@ESPALIER_RECORD=1 swift test --filter 'SnapshotTests|KeyTableTests'
 
 bench: build
 	@.build/release/espalier bench
