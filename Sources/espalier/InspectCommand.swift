@@ -94,7 +94,7 @@ private struct InspectReport: Encodable {
     isGraft = dit?.isGraft ?? false
     var edits: [String: String] = [:]
     for (id, spec) in dit?.changes.edits ?? [:] {
-      edits["\(id)"] = OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name
+      edits["\(id)"] = OperatorCatalog.label(spec)
     }
     for (pair, merge) in dit?.changes.parallel ?? [:] {
       edits["\(pair)"] = "parallel, merged by \(merge.rawValue)"
