@@ -31,5 +31,9 @@ enum HyenaSE {
     sequenceMixer: { spec, context in
       let taps = spec.count("short_filter_order")
       return try HyenaMixer(context, shortTaps: taps, innerTaps: taps)
-    }, transfer: .gatedValues(hasShortFilter: true))
+    }, transfer: .gatedValues(hasShortFilter: true),
+    settings: { shapes in
+      guard shapes.have("in_proj", "short_filter", "inner_filter", "out_proj") else { return nil }
+      return shapes.taps(of: "short_filter").map { ["short_filter_order": $0] }
+    })
 }
