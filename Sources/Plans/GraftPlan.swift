@@ -105,7 +105,7 @@ extension ModelShape {
     let conditioning = depth * 6 * width * width + 2 * width * width
     let output = patch * outChannels * width
     let biases = 3 * width + depth * 6 * width + 2 * width + patch * outChannels
-    let tables = tokens * width + (numClasses + 1) * width
+    let tables = tokens * width + labelRows * width
     let (perToken, perImage) = (Double(embedding + output), Double(timestep + conditioning))
     return OperatorCost(
       parameters: embedding + timestep + conditioning + output + biases + tables,
@@ -122,7 +122,7 @@ extension GraftPlan {
     try settings.validate(at: "")
     try model.path.check(in: nil, at: "model.path")
     try model.contentHash.check(in: nil, at: "model.content_hash")
-    try model.shape.validate()
+    try model.validate()
     for (id, spec) in edits.sorted(by: { $0.key < $1.key }) {
       try checkBlocks(of: .slot(id), key: "\(id)")
       try Self.check(spec, at: id, shape: model.shape)

@@ -41,7 +41,13 @@ package struct OperatorSpec: Codable, Equatable, Hashable, Sendable {
     for field in descriptor.fields {
       let own = config[field.key]
       let isDefault = own == nil || own == field.modelValue?(shape)
-      spec.config[field.key] = field.isImplied ? nil : isDefault ? field.defaultValue : own
+      spec.config[field.key] = isDefault ? field.defaultValue : own
+      guard field.isImplied else { continue }
+      // What is not in forms stays where it is a choice: where the default were possible too.
+      var other = self
+      other.config[field.key] = field.defaultValue
+      let isChosen = own != field.defaultValue && descriptor.refusal(of: other, shape: shape) == nil
+      if isDefault || !isChosen { spec.config[field.key] = nil }
     }
     return spec
   }

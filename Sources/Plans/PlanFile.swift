@@ -42,7 +42,7 @@ extension GraftPlan {
     let top = try reader.section(root, key: "", known: known + rows)
     var plan = GraftPlan(
       named: try reader.value("name", in: top), model: try reader.model(in: top))
-    try reader.locating { () throws(PlanError) in try plan.model.shape.validate() }
+    try reader.locating { () throws(PlanError) in try plan.model.validate() }
     plan.seed = try reader.value("seed", in: top)
     plan.edits = try reader.edits(in: top, depth: plan.model.shape.depth)
     plan.parallel = try reader.parallel(in: top, depth: plan.model.shape.depth)
@@ -62,15 +62,9 @@ extension GraftPlan {
   /// - Throws: `PlanError` when the plan is not valid; an invalid plan is never written.
   package func json() throws(PlanError) -> Data {
     try validate()
-    let shape = model.shape
-    let modelMembers: [(String, String)] = [
-      ("path", model.path.json), ("family", shape.family.json), ("depth", shape.depth.json),
-      ("hidden_size", shape.hiddenSize.json), ("num_heads", shape.numHeads.json),
-      ("patch_size", shape.patchSize.json), ("input_size", shape.inputSize.json),
-      ("in_channels", shape.inChannels.json), ("num_classes", shape.numClasses.json),
-      ("learn_sigma", shape.learnSigma.json), ("mlp_ratio", shape.mlpRatio.json),
-      ("content_hash", model.contentHash.json),
-    ]
+    let modelMembers =
+      [("path", model.path.json)] + model.shape.members.map { ($0.key, $0.value) }
+      + [("content_hash", model.contentHash.json)]
     var members: [(String, String)] = [
       ("espalier_plan", Self.formatVersion.json), ("name", self.name.json),
       ("model", Self.object(modelMembers)), ("blocks", blockList),
@@ -219,9 +213,10 @@ extension SettingsReader {
       required("model", in: top), key: "model",
       known: [
         "path", "family", "depth", "hidden_size", "num_heads", "patch_size", "input_size",
-        "in_channels", "num_classes", "learn_sigma", "mlp_ratio", "content_hash",
+        "in_channels", "num_classes", "learn_sigma", "mlp_ratio", "has_null_class",
+        "frequency_shift", "mlp_norm_epsilon", "content_hash",
       ])
-    let shape = ModelShape(
+    var shape = ModelShape(
       family: try value("family", in: section), depth: try value("depth", in: section),
       hiddenSize: try value("hidden_size", in: section),
       numHeads: try value("num_heads", in: section),
@@ -231,6 +226,9 @@ extension SettingsReader {
       numClasses: try value("num_classes", in: section),
       learnSigma: try value("learn_sigma", in: section),
       mlpRatio: try value("mlp_ratio", in: section))
+    shape.hasNullClass = try value("has_null_class", in: section, or: shape.hasNullClass)
+    shape.frequencyShift = try value("frequency_shift", in: section, or: shape.frequencyShift)
+    shape.mlpNormEpsilon = try value("mlp_norm_epsilon", in: section, or: shape.mlpNormEpsilon)
     return ModelReference(
       path: try value("path", in: section), shape: shape,
       contentHash: try value("content_hash", in: section))

@@ -194,6 +194,13 @@ package struct SettingsReader {
     try Value.read(required(name, in: section), at: section.path(name), by: &self)
   }
 
+  /// The value of a member, or another one where it is absent.
+  mutating func value<Value: SettingValue>(
+    _ name: String, in section: JSONSection, or absent: Value
+  ) throws(PlanError) -> Value {
+    try section.members[name] == nil ? absent : value(name, in: section)
+  }
+
   func wrongType(_ node: JSONNode, _ key: String, _ expected: String) -> PlanError {
     error(at: node.position, key: key, "expected \(expected), found \(node.kind); correct it")
   }

@@ -48,10 +48,10 @@ package final class Pretraining {
       try initialModel.map { FileWeights(try SafetensorsFile(path: $0)) }
       ?? FreshWeights(seed: config.seed)
     let model = try DiT(
-      config: config.model.dit, weights: weights,
-      initialization: .init(embedderStd: config.embedderStd))
+      config: config.model, weights: weights,
+      initialization: .init(embedderStd: Float(config.embedderStd)))
     trainer = DiffusionTrainer(
-      model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: config.emaDecay,
+      model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: Float(config.emaDecay),
       makeOptimizer: config.optimizer == .muon ? Self.muon : { AdamW($0) })
     timesteps = config.timestepDensity.flatMap(TimestepDensity.init) ?? .uniform
     random = RandomStream(seed: config.seed, name: "pretraining")
@@ -82,10 +82,10 @@ package final class Pretraining {
       pooled[phase.grid] = data
       let batch = data.batch(
         phase.batch, random: &random, timesteps: timesteps, classWeights: config.classWeights,
-        nullClass: config.model.numClasses, labelDropout: config.labelDropout)
-      let decay = min(config.emaDecay, Float(step + 1) / Float(step + 10))
+        nullClass: config.model.nullClass, labelDropout: config.labelDropout)
+      let decay = min(Float(config.emaDecay), Float(step + 1) / Float(step + 10))
       let result = trainer.step(
-        batch, microBatch: phase.microBatch, rate: rate, clipNorm: config.clipNorm, emaDecay: decay)
+        batch, microBatch: phase.microBatch, rate: rate, clipNorm: Float(config.clipNorm), emaDecay: decay)
       step += 1
       guard result.loss.isFinite else {
         throw PretrainingError(

@@ -11,7 +11,8 @@ import Training
 struct PretrainCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "pretrain",
-    abstract: "Train a DiT from scratch on the procedural images; resumes from its checkpoint.")
+    abstract: "Train a DiT from scratch on the procedural images; resumes from its checkpoint.",
+    discussion: "Settings of the recipe:\n\n\(SettingsTables.recipeHelp)")
 
   @Argument(help: "The recipe, a JSON file (see Assets/demo/pretrain.json).")
   var recipe: String
@@ -43,7 +44,7 @@ struct PretrainCommand: ParsableCommand {
       config: config, dataset: dataset, directory: output,
       initialModel: config.initialModel.map { base.appending(path: $0).path },
       modelMetadata: try DiTFile.metadata(
-        config: config.model.dit, classNames: ShapeSource.classNames, name: config.name))
+        config: config.model, classNames: ShapeSource.classNames, name: config.name))
     let deadline = minutes.map { Date().addingTimeInterval($0 * 60) }
     let encoder = JSONEncoder()
     encoder.outputFormatting = .sortedKeys

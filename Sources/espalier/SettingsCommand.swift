@@ -1,6 +1,7 @@
 import ArgumentParser
 import Plans
 import Text
+import Training
 
 extension PlanCommand {
   /// `espalier plan settings`: every setting of a plan.
@@ -50,9 +51,25 @@ enum SettingsTables {
     (title: section.key, rows: section.rows.map { Row($0, in: section.key) })
   }
 
+  /// The sections of a recipe for pretraining.
+  static let recipe: [(title: String, rows: [Row])] = [
+    ("", PretrainingSchema.table.all), ("model", PretrainingModelSchema.table.all),
+    ("data", PretrainingDataSchema.table.all), ("phases[]", PretrainingPhaseSchema.table.all),
+  ].map { section in
+    // Objects are described by their own sections.
+    let rows = section.1.filter { !$0.kind.contains("object") }
+    return (title: section.0, rows: rows.map { Row($0, in: section.0) })
+  }
+
   /// The settings of a plan, a line each, for help texts.
-  static let help = sections.flatMap(\.rows)
-    .map { "\($0.key) (\($0.values); \($0.otherwise)): \($0.summary)" }.joined(separator: "\n")
+  static let help = lines(sections)
+  /// The settings of a recipe, a line each, for help texts.
+  static let recipeHelp = lines(recipe)
+
+  private static func lines(_ sections: [(title: String, rows: [Row])]) -> String {
+    sections.flatMap(\.rows)
+      .map { "\($0.key) (\($0.values); \($0.otherwise)): \($0.summary)" }.joined(separator: "\n")
+  }
 
   /// The page of the documentation.
   static var markdown: String {
@@ -69,7 +86,10 @@ enum SettingsTables {
       let heading = section.title.isEmpty ? "## Plan" : "## Section `\(section.title)`"
       return heading + "\n\n" + section.rows.map(entry).joined(separator: "\n")
     }
-    return (intro.map { wrapped($0, indent: "") } + tables).joined(separator: "\n\n")
+    let last =
+      "## Recipe of `espalier pretrain`\n\n"
+      + recipe.flatMap(\.rows).map(entry).joined(separator: "\n")
+    return (intro.map { wrapped($0, indent: "") } + tables + [last]).joined(separator: "\n\n")
   }
 
   private static func entry(_ row: Row) -> String {
