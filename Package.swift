@@ -21,7 +21,8 @@ func tests(
   resources: [Resource] = []
 ) -> Target {
   .testTarget(
-    name: "\(name)Tests", dependencies: dependencies, exclude: exclude, resources: resources,
+    name: "\(name)Tests", dependencies: dependencies + ["TestSupport"], exclude: exclude,
+    resources: resources,
     swiftSettings: strict)
 }
 
@@ -60,7 +61,7 @@ let package = Package(
 
     // The method.
     library("Operators", ["Plans", "Nn", "Autograd", "TensorCore", "CKernels"]),
-    library("ImageSources", ["Checkpoints"]),
+    library("ImageSources", ["TensorCore", "Checkpoints"]),
     library(
       "Models", ["Operators", "Plans", "Checkpoints", "Nn", "Autograd", "TensorCore", "CKernels"]),
     library(
@@ -106,6 +107,9 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
+    .target(
+      name: "TestSupport", dependencies: ["TensorCore"], path: "Tests/TestSupport",
+      swiftSettings: strict),
     tests("TensorCore", ["TensorCore", "CKernels", "COneDNN"]),
     tests("Autograd", ["Autograd", "TensorCore", "Nn"]),
     tests("Checkpoints", ["Checkpoints"], exclude: ["Fixtures"]),
@@ -131,7 +135,7 @@ let package = Package(
     tests(
       "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators"],
       resources: [.copy("Snapshots")]),
-    tests("Jobs", ["Jobs", "Runs", "Plans", "Checkpoints"]),
+    tests("Jobs", ["Jobs", "Runs", "Plans", "Checkpoints", "TensorCore"]),
     tests("Reports", ["Reports", "Grafting", "Operators", "Runs", "Plans", "Checkpoints"]),
     tests(
       "Espalier",

@@ -21,6 +21,7 @@ package struct LatentSampler: Sendable {
   package var steps: Int
   /// Guidance scale; 1 is no guidance.
   package var guidance: Float
+  /// Seed of the start noise and of the ancestral noise.
   package var seed: UInt64
   /// Share of ancestral noise in DDIM: 0 is deterministic, 1 is ancestral.
   package var eta: Double
@@ -47,7 +48,7 @@ package struct LatentSampler: Sendable {
 
   /// The latents (count, channels, size, size) of a list of labels; guidance acts on three channels.
   ///
-  /// Sample i has the start noise of stream `seed` and index `first + i`, whatever the batch it is in.
+  /// Row i has the noise of sample `first + i` of the seed, whatever the batch it is in.
   /// - Parameters:
   ///   - model: The network, grafted or not.
   ///   - labels: One class per sample.
@@ -105,7 +106,6 @@ package struct LatentSampler: Sendable {
     }
     precondition(start.map { $0.shape == shape } ?? true, "sampler: start \(start?.shape ?? [])")
     let count = shape[0]
-    let noise = GaussianNoise(seed: seed)
     /// A tensor whose rows are those of all samples, the same in both halves of a guided batch.
     func batch(_ sample: (Int) -> Tensor) -> Tensor {
       let result = Tensor([isGuided ? 2 * count : count] + shape.dropFirst())
@@ -114,20 +114,19 @@ package struct LatentSampler: Sendable {
       }
       return result
     }
-    /// Noise of a stream.
-    func draw(stream: UInt64) -> Tensor {
-      batch { row in
-        noise.tensor([1] + shape.dropFirst(), stream: (UInt64(first + row) << 16) | stream)
-      }
+    let width = shape.dropFirst().reduce(1, *)
+    func draw(_ name: String) -> Tensor {
+      let noise = RandomStream(seed: seed, "sampling/\(name)")
+      return batch { noise.normal([1] + shape.dropFirst(), from: (first + $0) * width) }
     }
     let model =
       isGuided ? Guidance.guided(network, scale: guidance, channels: guidedChannels) : network
-    let stepNoise: StepNoise = { position, _ in draw(stream: UInt64(position + 1)) }
+    let stepNoise: StepNoise = { position, _ in draw("\(position)") }
     let report: (SamplerStep) throws -> Void = { step in
       try onStep(step.position + 1, step.count, step.predictedStart.rows(0..<count))
     }
     let diffusion = try process()
-    let start = start.map { given in batch { given.rows($0..<($0 + 1)) } } ?? draw(stream: 0)
+    let start = start.map { given in batch { given.rows($0..<($0 + 1)) } } ?? draw("start")
     let result =
       switch method {
       case .ddim:

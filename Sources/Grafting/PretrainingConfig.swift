@@ -95,7 +95,7 @@ package struct PretrainingConfig: Codable, Equatable, Sendable {
     try check(
       model.hiddenSize % model.numHeads == 0 && model.hiddenSize % 4 == 0,
       "key 'model.hidden_size' is \(model.hiddenSize); it must be divisible by 4 and by num_heads")
-    if let knots = timestepDensity, TimestepDensity(knots: knots) == nil {
+    if let knots = timestepDensity, DiscreteDistribution(timestepKnots: knots) == nil {
       try check(
         false,
         "key 'timestep_density' must be a list of [timestep, weight] with rising timesteps from 0 to "

@@ -84,7 +84,7 @@ package struct OfficialGraft: Equatable, Sendable {
     var warnings: [String] = []
     weights = try Self.weights(config, blocks: blocks, warnings: &warnings)
     graftedCheckpoint = config.optionalText("grafted_dit_ckpt_path")
-    seed = config.value("global_seed")?.int.flatMap(UInt64.init(exactly:)) ?? 0
+    seed = try config.seed("global_seed")
     learningRate = config.value("initial_learning_rate")?.float
     self.warnings = warnings
   }

@@ -105,6 +105,17 @@ struct YAMLDocument {
       return number
     }
 
+    /// A seed, 0 to 2^64 - 1; 0 where it is absent.
+    func seed(_ name: String) throws -> UInt64 {
+      guard let node = value(name), node.null == nil else { return 0 }
+      guard let seed = node.string.flatMap({ UInt64($0) }) else {
+        throw error(
+          name,
+          "expected a whole number from 0 to \(UInt64.max), found \(described(name)); correct it")
+      }
+      return seed
+    }
+
     /// What stands under a key, for messages.
     func described(_ name: String) -> String {
       value(name).map(YAMLDocument.described) ?? "nothing"

@@ -6,6 +6,7 @@ import Operators
 import Plans
 import Sampling
 import TensorCore
+import TestSupport
 
 /// A small DiT with open gates, its latents and a plan for it.
 @MainActor
@@ -19,16 +20,16 @@ enum TinyModel {
 
   private struct Noise: WeightSource {
     func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
-      var random = RandomStream(seed: 9, name: name)
-      if case .table = initializer { return initializer.tensor(shape, random: &random) }
-      return Initializer.normal(0.2).tensor(shape, random: &random)
+      let random = RandomStream(seed: 9, name)
+      if case .table = initializer { return initializer.tensor(shape, random) }
+      return Initializer.normal(0.2).tensor(shape, random)
     }
   }
 
   static func make() throws -> DiT { try DiT(config: config, weights: Noise()) }
 
   static func latents(seed: UInt64, count: Int = 40) -> LatentDataset {
-    var random = RandomStream(seed: seed)
+    var random = RandomSequence(seed: seed)
     return LatentDataset(
       latents: random.normal([count, 2, 4, 4]), labels: (0..<count).map { $0 % 3 })
   }
