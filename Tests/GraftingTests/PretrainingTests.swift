@@ -1,7 +1,9 @@
 import Checkpoints
+import Files
 import Foundation
-import Grafting
+import Training
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Pretraining")
@@ -74,10 +76,10 @@ struct PretrainingTests {
       try training(in: folder).save()
       let path = "\(folder)/checkpoint.safetensors"
       try Self.replaceGenerator(in: path, by: nil)
-      let old = #expect(throws: CheckpointError.self) { try training(in: folder) }
+      let old = #expect(throws: FileError.self) { try training(in: folder) }
       #expect(old?.message.contains("resume this training with espalier 0.1") == true)
       try Self.replaceGenerator(in: path, by: "dice")
-      let other = #expect(throws: CheckpointError.self) { try training(in: folder) }
+      let other = #expect(throws: FileError.self) { try training(in: folder) }
       #expect(other?.message.contains("is 'dice', expected 'philox4x32-10'") == true)
       try Self.replaceGenerator(in: path, by: "philox4x32-10")
       #expect(try training(in: folder).step == 0)

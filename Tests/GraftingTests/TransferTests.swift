@@ -1,7 +1,6 @@
 import Autograd
 import Foundation
 import Grafting
-import Models
 import Nn
 import Operators
 import Plans
