@@ -156,12 +156,12 @@ package struct LatentDataset {
   ///   - name: Names the batch, such as `stage2/100`; its streams have names that begin so.
   ///   - samples: How often each sample is drawn; nil for all equally often.
   ///   - timesteps: How often each of the 1000 timesteps is drawn; nil for all equally often.
-  ///   - nullClass: The label of dropped labels.
+  ///   - nullClass: The label of dropped labels; nil drops none.
   ///   - labelDropout: Share of labels that are dropped.
   /// - Returns: The rows.
   package func batch(
     _ rows: Range<Int>, seed: UInt64, name: String, samples: DiscreteDistribution? = nil,
-    timesteps: DiscreteDistribution? = nil, nullClass: Int, labelDropout: Double
+    timesteps: DiscreteDistribution? = nil, nullClass: Int?, labelDropout: Double
   ) -> DiffusionBatch {
     func stream(_ use: String) -> RandomStream { RandomStream(seed: seed, "\(name)/\(use)") }
     func draw(_ distribution: DiscreteDistribution?, _ count: Int, _ random: RandomStream) -> [Int]
@@ -177,7 +177,7 @@ package struct LatentDataset {
       latents: clean, noise: stream("noise").normal(clean.shape, from: rows.lowerBound * width),
       steps: draw(timesteps, DiscreteDistribution.timesteps, stream("timestep")),
       labels: zip(rows, indices).map {
-        dropout.uniform($0) < labelDropout ? nullClass : labels[$1]
+        dropout.uniform($0) < labelDropout ? nullClass ?? labels[$1] : labels[$1]
       }, samples: indices)
   }
 

@@ -171,7 +171,7 @@ package final class ActivationDistillation {
     _ count: Int, from dataset: LatentDataset, _ name: String
   ) -> DiffusionBatch {
     dataset.batch(
-      0..<count, seed: graft.plan.seed, name: name, nullClass: graft.teacher.config.numClasses,
+      0..<count, seed: graft.plan.seed, name: name, nullClass: graft.teacher.config.nullClass,
       labelDropout: Self.labelDropout)
   }
 

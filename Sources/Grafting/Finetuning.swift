@@ -100,7 +100,7 @@ package final class Finetuning {
   package func trainStep() -> TrainingStepReport {
     let batch = dataset.batch(
       0..<settings.batchSize, seed: plan.seed, name: "stage2/\(step)",
-      nullClass: model.config.numClasses,
+      nullClass: model.config.nullClass,
       labelDropout: settings.labelDropout)
     lastBatch = batch
     var decay = Float(settings.emaDecay)
@@ -117,7 +117,7 @@ package final class Finetuning {
   package func heldOutLoss() -> Double {
     let batch = heldOut.batch(
       0..<settings.heldOutSamples, seed: plan.seed, name: "held-out",
-      nullClass: model.config.numClasses,
+      nullClass: model.config.nullClass,
       labelDropout: settings.labelDropout)
     return trainer.withAverages {
       trainer.evaluate(batch, microBatch: settings.microBatch).loss
@@ -143,7 +143,7 @@ package final class Finetuning {
   /// A held-out sample, always the same one.
   private var witness: DiffusionBatch {
     heldOut.batch(
-      0..<1, seed: plan.seed, name: "witness", nullClass: model.config.numClasses, labelDropout: 0)
+      0..<1, seed: plan.seed, name: "witness", nullClass: model.config.nullClass, labelDropout: 0)
   }
 
   /// Whether the gradient of a held-out sample, and with it all on the way there, is finite.
