@@ -37,6 +37,7 @@ package enum Worker {
     let heartbeat = DispatchSource.makeTimerSource(queue: .global())
     heartbeat.schedule(deadline: .now() + 1, repeating: 1)
     heartbeat.setEventHandler { context.emitHeartbeat() }
+    defer { run.keepSummary() }
     heartbeat.resume()
     defer {
       heartbeat.cancel()

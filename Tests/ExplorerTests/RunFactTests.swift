@@ -310,7 +310,7 @@ import Explorer
 
   @Test func runsOfOtherModelsAreLeftAlone() {
     var state = Samples.state()
-    let other = RunRecord(
+    let other = RunSummary(
       id: "r9", name: "other", kind: .distill, modelHash: "else", createdAt: 0, state: .running)
     #expect(update(&state, .runsScanned([other])).isEmpty)
     press(&state, "r", .enter)

@@ -5,8 +5,8 @@ import Testing
 import Explorer
 
 @Suite struct RunTitleTests {
-  private func record(_ id: String, _ kind: RunRecord.Kind, name: String = "odd") -> RunRecord {
-    RunRecord(
+  private func record(_ id: String, _ kind: Job.Kind, name: String = "odd") -> RunSummary {
+    RunSummary(
       id: id, name: name, kind: kind, modelHash: "m", createdAt: 0, state: .running)
   }
 
@@ -35,7 +35,7 @@ import Explorer
   func theListSaysWhatBecameOfARun(end: RunState) {
     var state = Samples.state(Samples.small)
     state.runs.records = [
-      RunRecord(
+      RunSummary(
         id: "r", name: "odd", kind: .distill, modelHash: "m", createdAt: 0, state: end, step: 3,
         total: 9)
     ]

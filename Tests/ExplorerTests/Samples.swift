@@ -96,7 +96,7 @@ enum Samples {
   /// begin.
   static func queued(_ size: Size) -> AppState {
     var state = busy(size)
-    let places: [(String, QueuePlace, RunRecord.Kind)] = [
+    let places: [(String, QueuePlace, Job.Kind)] = [
       ("q3", QueuePlace(priority: -1, after: ["r1"]), .finetune), ("q2", QueuePlace(), .distill),
       ("q1", QueuePlace(priority: 2, after: ["r3"]), .finetune),
     ]
@@ -134,12 +134,12 @@ enum Samples {
 
   static func record(
     _ id: String, _ name: String, _ state: RunState, step: Int = 0, total: Int = 400,
-    age: Double = 60, kind: RunRecord.Kind = .distill
-  ) -> RunRecord {
-    RunRecord(
+    age: Double = 60, kind: Job.Kind = .distill
+  ) -> RunSummary {
+    RunSummary(
       id: id, name: name, kind: kind, modelHash: "feedbeef", createdAt: now - age, state: state,
       step: step, total: total, loss: step > 0 ? 0.121 : nil, rate: 3.4,
-      secondsLeft: Double(total - step) / 3.4, lastEventAt: now - min(age, 1))
+      secondsLeft: Double(total - step) / 3.4, lastEventTime: now - min(age, 1))
   }
 
   /// Losses that fall from about 0.23 to about 0.12 with a fixed ripple.

@@ -81,7 +81,7 @@ import Testing
       scratch, queue: QueuePlace(),
       onDone: #"echo "$ESPALIER_OUTCOME" > "$ESPALIER_RUN/told"; exit 3"#)
     #expect(try waiting.cancel() == .withdrawn)
-    #expect(waiting.status().state == .cancelled && waiting.isWithdrawn)
+    #expect(waiting.summary().state == .cancelled && waiting.isWithdrawn)
     #expect(try String(contentsOfFile: waiting.path + "/told", encoding: .utf8) == "cancelled\n")
     #expect(waiting.history().messages == ["the command for the run's end has ended: exit code 3"])
     #expect(WaitingRun.list(root: waiting.root).isEmpty)

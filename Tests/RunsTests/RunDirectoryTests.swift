@@ -24,7 +24,7 @@ import Testing
         "checkpoints", "control.jsonl", "events.jsonl", "plan.json", "run.json", "samples",
       ])
     #expect(try FileManager.default.contentsOfDirectory(atPath: root) == [run.id])
-    #expect(run.status().state == .queued)
+    #expect(run.summary().state == .queued)
   }
 
   @Test func failedCreationLeavesNothing() throws {

@@ -164,6 +164,6 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     #expect(follower.history.messages == ["once"])
     try run.append(Event(.finished(outcome: .done, text: "")))
     #expect(follower.poll().state == .done)
-    #expect(run.status() == follower.poll())
+    #expect(run.summary() == follower.poll())
   }
 }
