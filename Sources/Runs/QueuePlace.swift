@@ -91,7 +91,7 @@ extension [RunSummary] {
 extension RunDirectory {
   /// Gives the run another priority in the queue.
   ///
-  /// - Throws: `RunError` when it does not wait there, `CheckpointError` when the disk fails.
+  /// - Throws: `RunError` when it does not wait there, `FileError` when the disk fails.
   package func setPriority(_ priority: Int) throws {
     var request = try request()
     guard request.queue != nil, summary().state == .queued else {

@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 /// Starts the waiting runs of a run root one after the other.

@@ -1,8 +1,9 @@
 import ArgumentParser
 import Foundation
-import Grafting
+import Models
 import Reports
 import Runs
+import Sampling
 import TensorCore
 
 /// The version that runs and files record.

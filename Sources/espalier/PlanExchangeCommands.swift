@@ -1,7 +1,8 @@
 import ArgumentParser
 import Checkpoints
+import Files
 import Foundation
-import Grafting
+import Models
 import OfficialFormat
 import Plans
 

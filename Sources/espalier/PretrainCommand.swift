@@ -1,11 +1,11 @@
 import ArgumentParser
-import Checkpoints
+import Datasets
+import Files
 import Foundation
-import Grafting
-import ImageSources
 import Models
 import Nn
 import TensorCore
+import Training
 
 /// `espalier pretrain`: trains a DiT from scratch.
 struct PretrainCommand: ParsableCommand {
