@@ -138,7 +138,12 @@ extension Job: Codable {
   /// `{"kind": …, "request": {…}}`.
   package init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: CodingKeys.self)
-    switch try container.decode(Kind.self, forKey: .kind) {
+    let name = try container.decode(String.self, forKey: .kind)
+    guard let kind = Kind(rawValue: name) else {
+      throw DecodingError.dataCorruptedError(
+        forKey: .kind, in: container, debugDescription: "unknown job \(name)")
+    }
+    switch kind {
     case .distill:
       self = .distill(planPath: try container.decode(String.self, forKey: .planPath))
     case .finetune:

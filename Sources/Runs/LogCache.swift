@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 /// A file with what was read of a run's log up to an offset, so that no reader begins from the start again.

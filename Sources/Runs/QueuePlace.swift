@@ -40,6 +40,11 @@ package struct QueueTurn: Codable, Equatable, Sendable {
   /// What it waits for beside its turn; nil when it may begin.
   package let obstacle: Obstacle?
 
+  /// States a turn.
+  package init(position: Int, obstacle: Obstacle?) {
+    (self.position, self.obstacle) = (position, obstacle)
+  }
+
   /// Whether it will not begin unless somebody does something.
   package var isBlocked: Bool {
     if case .broken = obstacle { true } else { false }

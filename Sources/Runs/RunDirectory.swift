@@ -346,7 +346,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     }
     let stamp = numbers[..<3].joined() + "-" + numbers[3...].joined()
     let suffix = String(UInt32.random(in: .min ... .max), radix: 36)
-    return "\(stamp)-\(request.job.kind)-\(suffix)"
+    return "\(stamp)-\(request.job.kind.rawValue)-\(suffix)"
   }
 
   private func write(_ value: some Encodable, to path: String) throws {

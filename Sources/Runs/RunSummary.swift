@@ -46,6 +46,9 @@ package struct SavedCheckpoint: Codable, Equatable, Sendable {
   package let step: Int
   /// Its path relative to the run directory.
   package let path: String
+
+  /// Names a checkpoint.
+  package init(step: Int, path: String) { (self.step, self.path) = (step, path) }
 }
 
 /// How a run ended, in the worker's own words.
@@ -54,6 +57,9 @@ package struct RunEnd: Codable, Equatable, Sendable {
   package let outcome: RunOutcome
   /// The worker's words, for people.
   package let text: String
+
+  /// States an end.
+  package init(outcome: RunOutcome, text: String) { (self.outcome, self.text) = (outcome, text) }
 }
 
 /// First and last of some losses.
@@ -153,8 +159,14 @@ package struct RunSummary: Codable, Equatable, Sendable {
   /// Images that are kept.
   private static let imageLimit = 16
 
-  /// A run of which nothing is known.
-  package init() {}
+  /// A run whose log tells nothing yet.
+  package init(
+    id: String = "", name: String = "", kind: Job.Kind? = nil, modelHash: String = "",
+    createdAt: Double? = nil, state: RunState = .queued
+  ) {
+    (self.id, self.name, self.kind, self.modelHash) = (id, name, kind, modelHash)
+    (self.createdAt, self.state) = (createdAt, state)
+  }
 
   private enum CodingKeys: String, CodingKey {
     case id, name, kind
@@ -248,10 +260,12 @@ package struct RunSummary: Codable, Equatable, Sendable {
   /// The run as it is now.
   ///
   /// - Parameters:
-  ///   - worker: What is known of its worker.
+  ///   - worker: What has become of its worker; nil when none was ever noted.
   ///   - now: The present.
   ///   - quiet: Seconds since the log was last seen to grow, by clocks other than the worker's.
-  package func seen(worker: WorkerPresence, now: Date, quiet: Double = .infinity) -> RunSummary {
+  package func seen(worker: ProcessIdentity.Presence?, now: Date, quiet: Double = .infinity)
+    -> RunSummary
+  {
     // Negative after a clock was set back.
     let age = lastEventTime.map { now.timeIntervalSince1970 - $0 } ?? .infinity
     var seen = self
@@ -264,7 +278,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
     return seen
   }
 
-  private func state(_ worker: WorkerPresence, isFresh: Bool) -> RunState {
+  private func state(_ worker: ProcessIdentity.Presence?, isFresh: Bool) -> RunState {
     switch end?.outcome {
     case .done: return .done
     case .cancelled: return .cancelled
@@ -272,11 +286,11 @@ package struct RunSummary: Codable, Equatable, Sendable {
     case nil: break
     }
     switch worker {
-    case .none: return isStarted ? .lost : .queued
+    case nil: return isStarted ? .lost : .queued
     case .gone: return .lost
     case .stopped: return .frozen
-    case .unknown where !isFresh: return .lost
-    case .alive, .unknown: return isPaused ? .paused : .running
+    case .unseen where !isFresh: return .lost
+    case .running, .unseen: return isPaused ? .paused : .running
     }
   }
 
@@ -298,28 +312,30 @@ extension [GraftSite: Double] {
   }
 }
 
-/// What can be told of a run's worker.
-package enum WorkerPresence: Sendable {
-  /// None was ever noted.
-  case none
-  /// It lives.
-  case alive
-  /// It lives and is stopped (SIGSTOP).
-  case stopped
-  /// It is gone.
-  case gone
-  /// It cannot be asked: it belongs to another host or to another pid namespace, or its note is damaged.
-  case unknown
+extension ProcessIdentity {
+  /// What can be told of a process.
+  package enum Presence: Equatable, Sendable {
+    /// It lives.
+    case running
+    /// It lives and is stopped, by SIGSTOP or the like.
+    case stopped
+    /// It has ended.
+    case gone
+    /// It belongs to another boot or host.
+    case unseen
+  }
+
+  /// What has become of the process.
+  package var presence: Presence {
+    if isForeign { return .unseen }
+    return isAlive ? isStopped ? .stopped : .running : .gone
+  }
 }
 
 extension RunDirectory {
-  /// What can be told of the run's worker from here.
-  func workerPresence() -> WorkerPresence {
-    guard let worker = worker() else {
-      return access(workerPath, F_OK) == 0 ? .unknown : .none
-    }
-    if worker.isForeign { return .unknown }
-    guard worker.isAlive else { return .gone }
-    return worker.isStopped ? .stopped : .alive
+  /// What can be told of the run's worker; nil when none was ever noted.
+  func workerPresence() -> ProcessIdentity.Presence? {
+    if let worker = worker() { return worker.presence }
+    return access(workerPath, F_OK) == 0 ? .unseen : nil
   }
 }

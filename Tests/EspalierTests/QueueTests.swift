@@ -36,7 +36,7 @@ import Testing
     #expect(outcome.code == 0 && reports.map(\.state) == ["done", "done"])
     #expect(reports[1].run == first.path)
     #expect(!second.history().messages.contains { $0.contains("fresh") })
-    let (one, two) = (first.history(), second.history())
+    let (one, two) = (first.summary(), second.summary())
     #expect(try #require(one.lastEventTime) <= (try #require(two.startedAt)) + 1)
     try wait(for: "the hook") { scratch.exists("told") }
     #expect(try scratch.text("told") == "done\n")

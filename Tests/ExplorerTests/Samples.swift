@@ -99,19 +99,13 @@ enum Samples {
       ("q3", QueuePlace(priority: -1, after: ["r1"]), .finetune), ("q2", QueuePlace(), .distill),
       ("q1", QueuePlace(priority: 2, after: ["r3"]), .finetune),
     ]
-    let entries =
-      places.map { QueueEntry(id: $0.0, place: $0.1, createdAt: now - 50, state: .queued) }
-      + state.runs.records.map {
-        QueueEntry(id: $0.id, place: nil, createdAt: $0.createdAt, state: $0.state)
-      }
-    let waiting = WaitingRun.list(entries)
     state.runs.records =
-      places.map { id, _, kind in
+      places.map { id, place, kind in
         var record = record(id, "hyena-odd", .queued, total: 0, age: 50, kind: kind)
-        record.queuePosition = waiting.firstIndex { $0.id == id }.map { $0 + 1 }
-        record.waiting = waiting.first { $0.id == id }
+        record.place = place
         return record
       } + state.runs.records
+    state.runs.records.takeTurns()
     return state
   }
 
@@ -135,10 +129,12 @@ enum Samples {
     _ id: String, _ name: String, _ state: RunState, step: Int = 0, total: Int = 400,
     age: Double = 60, kind: Job.Kind = .distill
   ) -> RunSummary {
-    RunSummary(
-      id: id, name: name, kind: kind, modelHash: "feedbeef", createdAt: now - age, state: state,
-      step: step, total: total, loss: step > 0 ? 0.121 : nil, rate: 3.4,
-      secondsLeft: Double(total - step) / 3.4, lastEventTime: now - min(age, 1))
+    var record = RunSummary(
+      id: id, name: name, kind: kind, modelHash: "feedbeef", createdAt: now - age, state: state)
+    (record.step, record.total, record.loss) = (step, total, step > 0 ? 0.121 : nil)
+    (record.rate, record.secondsLeft) = (3.4, Double(total - step) / 3.4)
+    record.lastEventTime = now - min(age, 1)
+    return record
   }
 
   /// Losses that fall from about 0.23 to about 0.12 with a fixed ripple.

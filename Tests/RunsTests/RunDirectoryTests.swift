@@ -78,7 +78,7 @@ import Testing
       request.job = job
       let run = try RunDirectory.create(root: scratch.path, job: request)
       #expect(try run.request() == request)
-      #expect(run.id.contains(job.kind))
+      #expect(run.id.contains(job.kind.rawValue))
     }
   }
 

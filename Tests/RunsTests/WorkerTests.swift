@@ -91,7 +91,9 @@ import Testing
 
   /// The number of a dead worker belongs to another process by now: this one.
   @Test func reusedProcessNumberIsLost() throws {
-    try run.append(Event(.started(pid: getpid(), totalSteps: 9)))
+    try run.append(Event(.started(pid: getpid(), totalSteps: 9), time: 1000))
+    let longAgo = timeval(tv_sec: 1000, tv_usec: 0)
+    utimes(run.eventsPath, [longAgo, longAgo])
     try run.claim()
     #expect(run.summary().state == .running)
     let own = try #require(ProcessIdentity(pid: getpid()))
