@@ -294,12 +294,9 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     return records
   }
 
-  /// The end of what the worker printed, without control characters other than line ends.
+  /// The end of what the worker printed.
   package func logTail(bytes limit: Int = 4096) -> String {
-    let text = String(decoding: RegularFile.tail(logPath, bytes: limit), as: UTF8.self)
-    return String(
-      String.UnicodeScalarView(
-        text.unicodeScalars.filter { $0 == "\n" || $0.properties.generalCategory != .control }))
+    String(decoding: RegularFile.tail(logPath, bytes: limit), as: UTF8.self)
   }
 
   /// The bytes that its files take on the disk.

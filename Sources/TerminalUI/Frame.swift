@@ -1,3 +1,5 @@
+import Text
+
 /// A picture of the whole screen: a grid of styled cells and the images on it.
 ///
 /// A value: views draw into one, tests compare its `text()`, the terminal shows it. Everything outside the grid is
@@ -44,7 +46,7 @@ package struct Frame: Equatable, Sendable {
   /// Writes text from a position to the right, clipped to the grid and to `maxColumns` columns.
   ///
   /// - Parameters:
-  ///   - text: The text; control characters are replaced, never sent.
+  ///   - text: The text; what could control the terminal is drawn as an escape, see `String.printable`.
   ///   - column: The column of the first character; may be negative.
   ///   - row: The row.
   ///   - style: How it is drawn.
@@ -69,8 +71,9 @@ package struct Frame: Equatable, Sendable {
     column: Int, row: Int, columns: Int, rows: Int, character: Character = " ",
     style: Style = Style()
   ) {
-    let piece = TextWidth.pieces(of: String(character)).first
-    let narrow = piece.flatMap { $0.columns == 1 ? $0 : nil } ?? Piece(character: " ", columns: 1)
+    // A wide character becomes a space.
+    let pieces = TextWidth.pieces(of: "\(character) ")
+    guard let narrow = pieces.first(where: { $0.columns == 1 }) else { return }
     for y in max(0, row)..<max(max(0, row), min(self.rows, row + rows)) {
       for x in max(0, column)..<max(max(0, column), min(self.columns, column + columns)) {
         write(narrow, column: x, row: y, style: style)
@@ -160,15 +163,13 @@ package struct Frame: Equatable, Sendable {
 
   // MARK: - Cells
 
-  private typealias Piece = TextWidth.Piece
-
   private func contains(_ column: Int, _ row: Int) -> Bool {
     column >= 0 && column < columns && row >= 0 && row < rows
   }
 
   /// Writes one piece; half of a wide character that would hang over an edge becomes a space.
   private mutating func write(
-    _ piece: Piece, column: Int, row: Int, style: Style, limit: Int? = nil
+    _ piece: TextWidth.Piece, column: Int, row: Int, style: Style, limit: Int? = nil
   ) {
     let limit = min(limit ?? columns, columns)
     let whole = column >= 0 && column + piece.columns <= limit

@@ -74,4 +74,23 @@ package struct Size: Equatable, Sendable {
     self.cellWidth = cellWidth
     self.cellHeight = cellHeight
   }
+
+  /// Makes the size that a terminal states, cut to what a screen can have.
+  ///
+  /// - Parameters:
+  ///   - columns: Cells in a row, at least 1.
+  ///   - rows: Rows, at least 1.
+  ///   - pixelWidth: Pixels across the window, 0 when unknown; they may include a border.
+  ///   - pixelHeight: Pixels down the window, 0 when unknown.
+  package init(columns: Int, rows: Int, pixelWidth: Int, pixelHeight: Int) {
+    self.init(columns: min(columns, 1000), rows: min(rows, 500))
+    // Rounding down leaves a border out.
+    let (width, height) = (pixelWidth / columns, pixelHeight / rows)
+    if Self.isCell(width: width, height: height) { (cellWidth, cellHeight) = (width, height) }
+  }
+
+  /// Whether one cell can have so many pixels; sizes come from outside.
+  static func isCell(width: Int, height: Int) -> Bool {
+    (1...256).contains(width) && (1...256).contains(height)
+  }
 }

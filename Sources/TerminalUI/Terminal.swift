@@ -29,7 +29,8 @@ package final class Terminal {
   ///
   /// - Parameters:
   ///   - graphics: How images are to be drawn.
-  ///   - environment: TERM names the terminal's type; NO_COLOR, not empty, keeps text in the default colours.
+  ///   - environment: TERM names the terminal's type; NO_COLOR, not empty, keeps text in the default colours;
+  ///     ESCDELAY and SSH_CONNECTION decide how long an ESC waits for the rest of a key.
   /// - Throws: `TerminalError` if there is no terminal or its type is unknown or cannot position the cursor.
   package init(
     graphics: GraphicsMode = .auto, environment: [String: String] = Terminal.environment()
@@ -48,7 +49,7 @@ package final class Terminal {
     let signals = ct_watch_signals()
     var original = device.original
     ct_arm(device.descriptor, &original, "", 0)
-    var decoder = KeyDecoder()
+    var decoder = KeyDecoder(escapeDelay: KeyDecoder.escapeDelay(environment))
     var typed: [KeyDecoder.Input] = []
     if !term.hasPrefix("linux") {
       device.setKeyModes()
@@ -81,6 +82,7 @@ package final class Terminal {
     enterModes()
     screen.resize(size)
     take(typed)
+    noteDecoderDeadline()
   }
 
   deinit { close() }
@@ -212,6 +214,10 @@ package final class Terminal {
       return
     }
     take(bytes.flatMap { decoder.feed($0) })
+    noteDecoderDeadline()
+  }
+
+  private func noteDecoderDeadline() {
     decoderDeadline = decoder.timeoutMilliseconds.map { TerminalDevice.now() + $0 }
   }
 
@@ -332,7 +338,7 @@ package final class Terminal {
   /// The process' environment.
   package static func environment() -> [String: String] {
     var result: [String: String] = [:]
-    for name in ["TERM", "NO_COLOR"] {
+    for name in ["TERM", "NO_COLOR", "ESCDELAY", "SSH_CONNECTION", "SSH_TTY"] {
       if let value = getenv(name) { result[name] = String(cString: value) }
     }
     return result

@@ -47,11 +47,14 @@ package struct TerminalCapabilities: Equatable, Sendable {
       answered = true
       sixel = attributes.contains(4)
     case .cellSize(let width, let height):
-      if width > 0 && height > 0 { reportedCell = (width, height) }
+      if Size.isCell(width: width, height: height) { reportedCell = (width, height) }
     case .graphics(item: 1, status: 0, let values):
       if let count = values.first, count > 1 { colorRegisters = count }
     case .graphics(item: 2, status: 0, let values):
-      if values.count == 2, values[0] > 0, values[1] > 0 { largestImage = (values[0], values[1]) }
+      if values.count == 2, values[0] > 0, values[1] > 0 {
+        let limit = SixelEncoder.largestSide
+        largestImage = (min(values[0], limit), min(values[1], limit))
+      }
     case .mode(number: 2026, let state): synchronizedUpdates = (1...3).contains(state)
     case .version(let text): version = text
     default: break
@@ -92,7 +95,11 @@ package struct TerminalCapabilities: Equatable, Sendable {
   /// A report that disagrees with the window's size wins: some multiplexers make the latter up.
   package func cell(_ size: Size) -> (width: Int, height: Int) {
     if let reportedCell { return reportedCell }
-    if let width = size.cellWidth, let height = size.cellHeight { return (width, height) }
+    if let width = size.cellWidth, let height = size.cellHeight,
+      Size.isCell(width: width, height: height)
+    {
+      return (width, height)
+    }
     if let largestImage, size.columns > 0, size.rows > 0 {
       let guess = (largestImage.width / size.columns, largestImage.height / size.rows)
       // The geometry is the text area's in some terminals and a fixed limit in others.

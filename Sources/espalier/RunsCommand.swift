@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Runs
+import Text
 
 /// `espalier runs`: shows and steers runs.
 struct RunsCommand: ParsableCommand {
@@ -33,19 +34,18 @@ struct RunsCommand: ParsableCommand {
 
     /// A line about a run; why it failed, or what is damaged, gets what room is left.
     private static func line(_ run: RunSummary, columns: Int) -> String {
-      let state = run.state.name.padding(toLength: 10, withPad: " ", startingAt: 0)
+      let state = TextWidth.pad(run.state.name, 10)
       let progress = "\(run.label.map { "\($0) " } ?? "")\(run.step)/\(run.total)"
       let loss = run.loss.map { "  loss \(short($0))" } ?? ""
       let place = run.turn.map { "  #\($0.position) in the queue" } ?? ""
       let reason = [run.pauseReason, run.waitsFor].compactMap { $0.map { "  (\($0))" } }.joined()
       let name = run.kind == nil ? "?" : run.name
       let line = "\(run.id)  \(state) \(progress)  \(name)\(loss)\(place)\(reason)"
-      let room = columns - line.count - "  ()".count
+      let room = columns - TextWidth.columns(of: line) - "  ()".count
       let remark =
         run.damage.map { "damaged: \($0)" } ?? (run.state == .failed ? run.end?.text : nil)
       guard let remark, room >= 16 else { return line }
-      let text = remark.replacing("\n", with: " ")
-      return "\(line)  (\(text.count > room ? text.prefix(room - 1) + "…" : text))"
+      return "\(line)  (\(TextWidth.clip(remark.printableSentence, room)))"
     }
   }
 
@@ -61,13 +61,13 @@ struct RunsCommand: ParsableCommand {
       let summary = report.summary
       print("\(run.path): \(summary.stateText), \(summary.progressText)")
       if let damage = summary.damage { print("damaged: \(damage)") }
-      if summary.state == .failed, let text = summary.end?.text { print(text) }
+      if summary.state == .failed, let text = summary.end?.text { print(lines: text) }
       if let turn = summary.turn {
         print("#\(turn.position) in the queue\(summary.waitsFor.map { ": \($0)" } ?? "")")
       }
       for line in report.heldOutLines { print(line) }
       let log = run.logTail()
-      if !log.isEmpty { print("log:\n\(log)") }
+      if !log.isEmpty { print(lines: "log:\n\(log)") }
     }
   }
 

@@ -51,6 +51,37 @@ import TerminalUI
     #expect(answered([]).cell(unknown) == (10, 20))
   }
 
+  @Test(arguments: [0, -1, 257, 9_999_999, Int.max, Int.min])
+  func hostileSizesAreNotTaken(pixels: Int) {
+    let sized = Size(columns: 80, rows: 24, cellWidth: pixels, cellHeight: pixels)
+    #expect(answered([]).cell(sized) == (10, 20))
+    #expect(answered([.cellSize(width: pixels, height: 16)]).cell(sized) == (10, 20))
+    let capabilities = answered([
+      .graphics(item: 1, status: 0, values: [pixels]),
+      .graphics(item: 2, status: 0, values: [pixels, pixels]),
+    ])
+    #expect((2...256).contains(capabilities.sixelColors))
+    #expect((1...4096).contains(capabilities.largestImage?.width ?? 1))
+    var layer = ImageLayer()
+    var sixel = capabilities
+    sixel.choose(.sixel)
+    var frame = Frame(columns: 80, rows: 24)
+    frame.images = [.solid(id: "a", column: 0, row: 0, columns: 80, rows: 23)]
+    #expect(layer.compose(frame, size: sized, capabilities: sixel).count == 80 * 24)
+    for emission in layer.takeEmissions(limit: 9) {
+      #expect(emission.width <= 4096 && emission.height <= 4096)
+    }
+  }
+
+  @Test func windowsAreCutToWhatAScreenCanHave() {
+    let huge = Size(columns: 65535, rows: 65535, pixelWidth: 65535, pixelHeight: 65535)
+    #expect(huge == Size(columns: 1000, rows: 500, cellWidth: 1, cellHeight: 1))
+    let xterm = Size(columns: 80, rows: 24, pixelWidth: 484, pixelHeight: 316)
+    #expect(xterm == Size(columns: 80, rows: 24, cellWidth: 6, cellHeight: 13))
+    #expect(Size(columns: 1, rows: 1, pixelWidth: 65535, pixelHeight: 9).cellWidth == nil)
+    #expect(Size(columns: 80, rows: 24, pixelWidth: 0, pixelHeight: 0).cellHeight == nil)
+  }
+
   @Test func synchronizedUpdatesNeedAKnownMode() {
     #expect(answered([.mode(number: 2026, state: 2)]).synchronizedUpdates)
     #expect(!answered([.mode(number: 2026, state: 4)]).synchronizedUpdates)

@@ -1,7 +1,7 @@
 import TerminalUI
 
 extension KeyBinding {
-  /// The table of keys: dispatch, the hint bar, the help page and the README all read this.
+  /// The table of keys: dispatch, the hint bar, the help page and `docs/keys.md` all read this.
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
     + runsBindings + compareBindings + logBindings + imagesBindings + helpBindings
@@ -219,12 +219,4 @@ extension KeyBinding {
       key(
         .help, .list, [.escape, "q", "?", .enter], .escape, "back", hint: hint("Esc", "back"))
     ]
-}
-
-/// A character key can be written as the character itself in the table.
-extension Key: ExpressibleByUnicodeScalarLiteral {
-  /// Makes a character key.
-  package init(unicodeScalarLiteral value: Character) {
-    self = .character(value)
-  }
 }

@@ -1,5 +1,6 @@
 import Plans
 import Runs
+import Text
 
 /// A screen or prompt on top of the grid.
 package enum Overlay: Equatable, Sendable {
@@ -160,7 +161,7 @@ package struct LogPage: Equatable, Sendable {
 
   /// Lines as rows of a width.
   static func rows(_ lines: some Sequence<String>, _ width: Int) -> [String] {
-    lines.flatMap { Format.wrap($0, width) }
+    lines.flatMap { TextWidth.wrap($0, width) }
   }
 }
 

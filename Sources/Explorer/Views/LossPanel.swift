@@ -1,6 +1,7 @@
 import Plans
 import Runs
 import TerminalUI
+import Text
 
 /// The losses of the followed run as curves over steps.
 struct LossPanel {
@@ -16,7 +17,7 @@ struct LossPanel {
       column: rect.column + 1, row: rect.row + 1, columns: rect.columns - 2, rows: rect.rows - 1)
     let series = curves(columns: body.columns)
     guard series.contains(where: { !$0.y.isEmpty }) else {
-      for (index, line) in Format.wrap(emptyText, body.columns).prefix(body.rows).enumerated() {
+      for (index, line) in TextWidth.wrap(emptyText, body.columns).prefix(body.rows).enumerated() {
         frame.put(line, column: body.column, row: body.row + index, style: Theme.quiet)
       }
       return

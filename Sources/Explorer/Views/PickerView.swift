@@ -1,6 +1,7 @@
 import Plans
 import Runs
 import TerminalUI
+import Text
 
 /// A box in the middle of the screen.
 enum Popup {
@@ -45,10 +46,10 @@ struct PickerView {
         row: inside.row + 1 + index)
     }
     frame.put(
-      Format.clip(summary(picker.entry), inside.columns), column: inside.column,
+      TextWidth.clip(summary(picker.entry), inside.columns), column: inside.column,
       row: inside.bottom - 2)
     frame.put(
-      Format.clip(detail, inside.columns), column: inside.column, row: inside.bottom - 1,
+      TextWidth.clip(detail, inside.columns), column: inside.column, row: inside.bottom - 1,
       style: Theme.quiet)
   }
 
@@ -80,14 +81,14 @@ struct PickerView {
     let costs = inside.right - 17
     frame.write(
       [
-        (isSelected ? "› " : "  ", Theme.warning), (Format.pad(title, 11), Theme.strong),
-        (Format.clip(summary(entry), max(0, costs - inside.column - 14)), Theme.plain),
+        (isSelected ? "› " : "  ", Theme.warning), (TextWidth.pad(title, 11), Theme.strong),
+        (TextWidth.clip(summary(entry), max(0, costs - inside.column - 14)), Theme.plain),
       ], column: inside.column, row: row, maxColumns: costs - inside.column - 1)
     frame.write(
       [
-        (Format.padLeft(Format.change(from: before.flops, to: after.flops), 8), Theme.plain),
+        (TextWidth.padLeft(Format.change(from: before.flops, to: after.flops), 8), Theme.plain),
         (
-          Format.padLeft(
+          TextWidth.padLeft(
             Format.change(from: Double(before.parameters), to: Double(after.parameters)), 9),
           Theme.plain
         ),
@@ -117,7 +118,7 @@ struct FormView {
   func draw(on frame: inout Frame) {
     let about = aboutLines
     let width = min(72, frame.columns - 4)
-    let problem = form.problem.map { Format.wrap($0, width - 4) } ?? []
+    let problem = form.problem.map { TextWidth.wrap($0, width - 4) } ?? []
     let rows = form.fields.count + about.count + max(1, problem.count) + 5
     let inside = Popup.open(on: &frame, columns: width, rows: rows, title: title)
     var row = inside.row
@@ -136,7 +137,7 @@ struct FormView {
       let range =
         "\(Format.plain(field.range.lowerBound)) to \(Format.plain(field.range.upperBound))"
       frame.put(
-        Format.clip("\(field.summary): \(range)", inside.columns), column: inside.column,
+        TextWidth.clip("\(field.summary): \(range)", inside.columns), column: inside.column,
         row: row, style: Theme.quiet)
     }
     for (index, line) in problem.enumerated() {
@@ -154,14 +155,14 @@ struct FormView {
     frame.put(
       isSelected ? "›" : " ", column: inside.column, row: row, style: Theme.warning)
     frame.put(
-      Format.clip(field.title, name - 1), column: inside.column + 2, row: row,
+      TextWidth.clip(field.title, name - 1), column: inside.column + 2, row: row,
       style: isSelected ? Theme.strong : Theme.plain)
     let left = inside.column + 2 + name
     let hidden = max(0, field.text.cursor - box + 1)
     let text = String(field.text.text.dropFirst(hidden))
     let isWhole = isSelected && form.isFresh
     frame.put(
-      Format.pad(text, box), column: left, row: row,
+      TextWidth.pad(text, box), column: left, row: row,
       style: isWhole ? Theme.cursor : Theme.field)
     frame.put(
       remark(field), column: left + box + 2, row: row, style: Theme.quiet,
@@ -265,7 +266,7 @@ struct QuestionView {
 
   func draw(on frame: inout Frame) {
     let width = min(64, frame.columns - 4)
-    let lines = Self.text(question, state).flatMap { Format.wrap($0, width - 4) }
+    let lines = Self.text(question, state).flatMap { TextWidth.wrap($0, width - 4) }
     let inside = Popup.open(on: &frame, columns: width, rows: lines.count + 4, title: "question")
     for (index, line) in lines.enumerated() {
       frame.put(line, column: inside.column, row: inside.row + index, maxColumns: inside.columns)
