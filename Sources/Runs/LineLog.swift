@@ -41,7 +41,11 @@ struct LineLog {
   /// missing, or is no regular file, has no lines. Memory does not grow with the file: a line longer
   /// than `lineLimit` is passed over, and so is a hole of that size in a sparse file.
   ///
-  /// - Parameter limit: Bytes after which reading stops for now.
+  /// - Parameters:
+  ///   - offset: Where reading begins.
+  ///   - limit: Bytes after which reading stops for now.
+  ///   - body: Called with each line; the bytes are valid until it returns.
+  /// - Returns: What was passed over, and whether the end was reached.
   func read(
     after offset: inout UInt64, limit: Int = .max, _ body: (UnsafeRawBufferPointer) -> Void
   ) -> Reading {

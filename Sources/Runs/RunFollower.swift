@@ -33,7 +33,9 @@ package struct RunFollower: Sendable {
 
   /// Follows a run from its beginning.
   ///
-  /// - Parameter keepsCurves: Whether its losses by step are wanted.
+  /// - Parameters:
+  ///   - run: The run.
+  ///   - keepsCurves: Whether its losses by step are wanted.
   package init(_ run: RunDirectory, keepsCurves: Bool = false) {
     self.run = run
     self.keepsCurves = keepsCurves
@@ -45,6 +47,7 @@ package struct RunFollower: Sendable {
   /// - Parameters:
   ///   - now: The present.
   ///   - limit: Bytes of the log after which reading stops for now.
+  /// - Returns: The run as it is now.
   package mutating func poll(now: Date = Date(), limit: Int = logLimit) -> RunSummary {
     // The worker first: one that ends in between has by then written its last event.
     let worker = run.workerPresence()

@@ -27,7 +27,9 @@ package struct RunStore: Sendable {
 
   /// A store of which nothing was looked at yet.
   ///
-  /// - Parameter readsPlans: Whether the summaries tell what the runs' plans change.
+  /// - Parameters:
+  ///   - root: The directory of all runs.
+  ///   - readsPlans: Whether the summaries tell what the runs' plans change.
   package init(root: String, readsPlans: Bool = false) {
     (self.root, self.readsPlans) = (root, readsPlans)
   }

@@ -263,6 +263,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
   ///   - worker: What has become of its worker; nil when none was ever noted.
   ///   - now: The present.
   ///   - quiet: Seconds since the log was last seen to grow, by clocks other than the worker's.
+  /// - Returns: The summary with its state.
   package func seen(worker: ProcessIdentity.Presence?, now: Date, quiet: Double = .infinity)
     -> RunSummary
   {

@@ -48,7 +48,9 @@ import Testing
     _ run: RunDirectory, _ undisturbed: RunDirectory, at location: SourceLocation = #_sourceLocation
   ) throws {
     let (mine, whole) = (run.history(), undisturbed.history())
-    #expect(mine.summary.end?.outcome == .done, "\(mine.summary.end?.text ?? "no end")", sourceLocation: location)
+    #expect(
+      mine.summary.end?.outcome == .done, "\(mine.summary.end?.text ?? "no end")",
+      sourceLocation: location)
     let (some, all) = (try weights(run), try weights(undisturbed))
     #expect(some.keys.sorted() == all.keys.sorted(), sourceLocation: location)
     for (name, bytes) in all {

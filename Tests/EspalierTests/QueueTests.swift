@@ -161,7 +161,8 @@ import Testing
     #expect(outcome.code == 1)
     let run = try #require(RunDirectory.list(root: scratch.runs).first)
     let history = run.history()
-    #expect(history.summary.end?.text.contains("its time was up at step \(history.summary.step)") == true)
+    #expect(
+      history.summary.end?.text.contains("its time was up at step \(history.summary.step)") == true)
     #expect(history.summary.end?.text.contains("'espalier runs retry \(run.id)'") == true)
     #expect(history.summary.checkpoint?.step == history.summary.step)
 

@@ -131,7 +131,9 @@ import Testing
     let step = history(run).summary.step
     #expect(try state(scratch, run) == "paused")
     #expect(try scratch.espalier("runs", "resume", run.id).code == 0)
-    try wait(for: "more steps") { run.summary().state == .running && history(run).summary.step > step }
+    try wait(for: "more steps") {
+      run.summary().state == .running && history(run).summary.step > step
+    }
     #expect(starts(run) == 1, "the same worker goes on")
     // A paused run can be cancelled, and a pause does not outlive its worker.
     #expect(try scratch.espalier("runs", "pause", run.id).code == 0)

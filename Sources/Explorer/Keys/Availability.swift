@@ -103,7 +103,9 @@ extension AppState {
         ? nil : "\(selected.name) is for another model"
     case .retry:
       guard let selected else { return "there is no run here" }
-      if selected.isAlive { return "\(selected.name) is \(selected.state.name): C cancels it first" }
+      if selected.isAlive {
+        return "\(selected.name) is \(selected.state.name): C cancels it first"
+      }
       return selected.state == .done ? "\(selected.name) is done already" : nil
     case .log:
       return selected == nil ? "there is no run here" : nil

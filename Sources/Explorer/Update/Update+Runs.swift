@@ -102,13 +102,17 @@ extension AppState {
       guard let selected else { return [] }
       overlays.append(
         .prompt(
-          Prompt(purpose: .retry(id: selected.id), field: TextField(selected.state == .failed ? "0.5" : "1"))))
+          Prompt(
+            purpose: .retry(id: selected.id),
+            field: TextField(selected.state == .failed ? "0.5" : "1"))))
     case .log:
       guard let selected else { return [] }
       overlays.append(.log(LogPage(id: selected.id)))
       return [.readLog(id: selected.id)]
     case .raise, .lower:
-      guard let selected, selected.turn != nil, let priority = selected.place?.priority else { return [] }
+      guard let selected, selected.turn != nil, let priority = selected.place?.priority else {
+        return []
+      }
       return [.setPriority(id: selected.id, priority + (command == .raise ? 1 : -1))]
     default:
       overlays.removeLast()

@@ -124,7 +124,8 @@ struct RunTable {
     if let label = record.label, record.total > 0 {
       steps = "\(label.prefix { $0 != " " }) \(100 * record.step / record.total)%"
     }
-    let name = record.kind == .distill ? record.name : "\(record.kind?.rawValue ?? "?") \(record.name)"
+    let name =
+      record.kind == .distill ? record.name : "\(record.kind?.rawValue ?? "?") \(record.name)"
     let distinction = state.runs.distinction(of: record)
     // The end of the title is what tells it from another, so a long name is cut before it.
     let what =

@@ -106,7 +106,8 @@ struct SlotPanel {
     let train = history.losses[site]
     let heldOut = history.heldOut[site]
     drawLoss(
-      kind == "HUBER" ? "Huber" : "\(kind) loss", train?.last?.value, train?.first?.value, &frame, row
+      kind == "HUBER" ? "Huber" : "\(kind) loss", train?.last?.value, train?.first?.value, &frame,
+      row
     )
     drawLoss("held-out", heldOut?.last?.value, heldOut?.first?.value, &frame, row + 1)
     return row + 2
