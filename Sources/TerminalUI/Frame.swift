@@ -5,6 +5,17 @@ import Text
 /// A value: views draw into one, tests compare its `text()`, the terminal shows it. Everything outside the grid is
 /// clipped. Painter's order: what is drawn later covers what was there, images included.
 package struct Frame: Equatable, Sendable {
+  /// The place of a cell.
+  package struct Position: Equatable, Sendable {
+    /// Its column, from 0 on.
+    package let column: Int
+    /// Its row, from 0 on.
+    package let row: Int
+
+    /// Makes a position.
+    package init(column: Int, row: Int) { (self.column, self.row) = (column, row) }
+  }
+
   /// Cells in a row.
   package let columns: Int
   /// Rows.
@@ -12,7 +23,7 @@ package struct Frame: Equatable, Sendable {
   /// The images, in painting order.
   package var images: [ImagePlacement] = []
   /// Where the text cursor is shown; nil hides it.
-  package var cursor: (column: Int, row: Int)?
+  package var cursor: Position?
 
   package private(set) var cells: [Cell]
   /// Cells that were written after an image was placed under them.
@@ -23,13 +34,6 @@ package struct Frame: Equatable, Sendable {
     self.columns = max(0, columns)
     self.rows = max(0, rows)
     cells = Array(repeating: Cell(), count: self.columns * self.rows)
-  }
-
-  /// Compares size, cells, images and cursor.
-  package static func == (a: Frame, b: Frame) -> Bool {
-    a.columns == b.columns && a.rows == b.rows && a.cursor?.column == b.cursor?.column
-      && a.cursor?.row == b.cursor?.row && a.covering == b.covering && a.images == b.images
-      && a.cells == b.cells
   }
 
   /// The cell at a position; a blank one outside the grid, where writing does nothing.

@@ -88,7 +88,7 @@ struct TerminalDevice {
     guard ct_window_size(descriptor, &rows, &columns, &width, &height) == 0, rows > 0, columns > 0
     else { return Size(columns: 80, rows: 24) }
     return Size(
-      columns: Int(columns), rows: Int(rows), pixelWidth: Int(width), pixelHeight: Int(height))
+      columns: Int(columns), rows: Int(rows), window: PixelSize(Int(width), Int(height)))
   }
 
   /// Milliseconds of a clock that only goes forward.
@@ -108,7 +108,7 @@ struct TerminalDevice {
   func ask(
     _ capabilities: inout TerminalCapabilities, decoder: inout KeyDecoder, milliseconds: Int
   ) -> [KeyDecoder.Input] {
-    write("\u{1b}[>0q\u{1b}[16t\u{1b}[?1;1;0S\u{1b}[?2;1;0S\u{1b}[?2026$p\u{1b}[c")
+    write("\u{1b}[16t\u{1b}[?1;1;0S\u{1b}[?2;1;0S\u{1b}[?2026$p\u{1b}[c")
     let deadline = Self.now() + milliseconds
     var typed: [KeyDecoder.Input] = []
     while !capabilities.answered, Self.now() < deadline {

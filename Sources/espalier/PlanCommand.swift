@@ -214,7 +214,7 @@ struct PlanSummary: Encodable {
     edits = plan.edits.sorted { $0.key < $1.key }.map { id, spec in
       Edit(
         block: id.block, slot: id.slot.rawValue, operator: spec.name,
-        label: OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name,
+        label: OperatorCatalog.label(spec),
         config: spec.config)
     }
     parallel = plan.parallel.sorted { $0.key < $1.key }.map { pair, merge in

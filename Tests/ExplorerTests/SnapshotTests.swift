@@ -202,7 +202,7 @@ import Explorer
     var styled = frame
     styled.restyle(column: 5, row: 5, columns: 1) { $0.underline.toggle() }
     var moved = frame
-    moved.cursor = (1, 1)
+    moved.cursor = .init(column: 1, row: 1)
     var without = frame
     without.images.removeLast()
     let texts = [frame, styled, moved, without].map(\.snapshot)

@@ -109,7 +109,7 @@ import TerminalUI
     let blank = Frame(columns: 3, rows: 1)
     var other = blank
     #expect(blank == other)
-    other.cursor = (1, 0)
+    other.cursor = .init(column: 1, row: 0)
     #expect(blank != other)
     other.cursor = nil
     other[1, 0].style.bold = true

@@ -60,13 +60,13 @@ import TerminalUI
 
   @Test func answersAreNotKeys() {
     #expect(decode("\u{1b}[?63;1;2;4;22c") == [.reply(.deviceAttributes([63, 1, 2, 4, 22]))])
-    #expect(decode("\u{1b}[6;13;6t") == [.reply(.cellSize(width: 6, height: 13))])
+    #expect(decode("\u{1b}[6;13;6t") == [.reply(.cellSize(PixelSize(6, 13)))])
     #expect(decode("\u{1b}[?1;0;1024S") == [.reply(.graphics(item: 1, status: 0, values: [1024]))])
     #expect(
       decode("\u{1b}[?2;0;1000;900S")
         == [.reply(.graphics(item: 2, status: 0, values: [1000, 900]))])
     #expect(decode("\u{1b}[?2026;2$y") == [.reply(.mode(number: 2026, state: 2))])
-    #expect(decode("\u{1b}P>|XTerm(379)\u{1b}\\") == [.reply(.version("XTerm(379)"))])
+    #expect(decode("\u{1b}P>|XTerm(379)\u{1b}\\") == [.reply(.other)])
     for other in [
       "\u{1b}P1$r0m\u{1b}\\", "\u{1b}]11;rgb:0/0/0\u{7}", "\u{1b}_Gi=1;OK\u{1b}\\",
       "\u{1b}[>41;379;0c", "\u{1b}[24;80R", "\u{1b}[I",
@@ -116,7 +116,8 @@ import TerminalUI
       let keys = inputs.compactMap { if case .key(let key) = $0 { key } else { nil } }
       let whole = decode(pieces: [sequence])
       let isAnswer = !whole.contains { if case .key = $0 { true } else { false } }
-      if sequence.hasPrefix("\u{1b}]"), pieces[0] == "\u{1b}]" { continue }
+      // Nothing is asked for that a terminal answers with a string: its introducer alone is two keys.
+      if ["\u{1b}]", "\u{1b}P"].contains(pieces[0]) { continue }
       if pieces[0] == "\u{1b}" {
         #expect(keys == [.escape], "\(pieces)")
       } else if isAnswer {
@@ -162,7 +163,7 @@ import TerminalUI
   @Test func aLateAnswerCutByAPauseIsSwallowed() {
     #expect(
       decode(pieces: ["\u{1b}P>|XTe", "rm(379)\u{1b}\\", "q"])
-        == [.reply(.version("XTerm(379)")), .key("q")])
+        == [.reply(.other), .key("q")])
     // Its end is lost: after another pause keys are keys again, and an Esc ends it at once.
     #expect(decode(pieces: ["\u{1b}P>|XTe", "rm", "q"]) == [.key("q")])
     #expect(decode(pieces: ["\u{1b}P>|XTe", "\u{1b}", "q"]).last == .key("q"))
@@ -218,8 +219,8 @@ import TerminalUI
   @Test func hugeNumbersOfAnswersAreCut() {
     #expect(
       decode("\u{1b}[6;9223372036854775807;99999999999999999999t")
-        == [.reply(.cellSize(width: 9_999_999, height: 9_999_999))])
-    #expect(decode("\u{1b}[6;-5;0t") == [.reply(.cellSize(width: 0, height: 0))])
+        == [.reply(.cellSize(PixelSize(9_999_999, 9_999_999)))])
+    #expect(decode("\u{1b}[6;-5;0t") == [.reply(.cellSize(PixelSize(0, 0)))])
     #expect(decode("\u{1b}[155;1u") == [] && decode("\u{1b}[99999999999u") == [])
     let long = "\u{1b}[" + String(repeating: "1;", count: 4000) + "C"
     #expect(decode(long + "x") == [.key(.right), .key("x")])

@@ -132,8 +132,7 @@ package struct BottomBar {
     }
     let text = String(prompt.field.text.dropFirst(hidden))
     frame.put(text, column: start, row: row, style: Theme.barStrong, maxColumns: room)
-    let cursor = start + width
-    frame.cursor = (column: cursor, row: row)
+    frame.cursor = .init(column: start + width, row: row)
     let used = start + min(room, TextWidth.columns(of: text)) + 2
     let remark = prompt.problem.map { "! \($0)" } ?? hint(prompt)
     let free = frame.columns - used - 1

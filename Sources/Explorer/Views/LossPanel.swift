@@ -95,7 +95,7 @@ struct LossPanel {
         curve("held-out", history.meanHeldOut, limit, Theme.heldOutCurve),
       ]
     case .all:
-      return history.sites.filter { $0 != site }.map {
+      return history.losses.keys.sorted().filter { $0 != site }.map {
         // Dozens of curves on top of each other: points at even distances are enough.
         curve(
           $0.description, Self.sampled(history.losses[$0] ?? LossSeries(), limit: 2 * limit), limit,

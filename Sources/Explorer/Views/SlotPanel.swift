@@ -1,3 +1,4 @@
+import Foundation
 import Plans
 import Runs
 import TerminalUI
@@ -227,7 +228,7 @@ struct SlotPanel {
 
   /// Signed logarithm, so that one outlying block does not flatten all others.
   private static func compressed(_ value: Double) -> Double {
-    value < 0 ? -compressed(-value) : (1 + value * 1000).logarithm
+    value < 0 ? -compressed(-value) : log(1 + value * 1000)
   }
 
   private func drawLocality(_ analysis: ModelAnalysis, on frame: inout Frame, row: Int) {
