@@ -49,7 +49,9 @@ import Testing
     _ run: RunDirectory, _ undisturbed: RunDirectory, at location: SourceLocation = #_sourceLocation
   ) throws {
     let (mine, whole) = (run.history(), undisturbed.history())
-    #expect(mine.end?.outcome == .done, "\(mine.end?.text ?? "no end")", sourceLocation: location)
+    #expect(
+      mine.summary.end?.outcome == .done, "\(mine.summary.end?.text ?? "no end")",
+      sourceLocation: location)
     let (some, all) = (try weights(run), try weights(undisturbed))
     #expect(some.keys.sorted() == all.keys.sorted(), sourceLocation: location)
     for (name, bytes) in all {
@@ -150,13 +152,13 @@ import Testing
     let outcome = try scratch.run(command)
     let run = try RunDirectory.open(outcome.output.trimmingCharacters(in: .whitespacesAndNewlines))
     try wait(for: "a checkpoint") {
-      !run.history().checkpoints.isEmpty || run.status().state.isEnded
+      run.summary().checkpoint != nil || run.summary().state.isEnded
     }
     try run.cancel(hard: true)
     func refusal() throws -> String {
       let resumed = try scratch.run(["worker", run.path])
       #expect(resumed.code == 1)
-      return run.history().end?.text ?? ""
+      return run.summary().end?.text ?? ""
     }
     let model = scratch.path + "/model.safetensors"
     let original = try Data(contentsOf: URL(fileURLWithPath: model))
