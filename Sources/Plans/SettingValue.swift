@@ -177,7 +177,7 @@ extension SettingChoice {
 }
 
 extension Optional: SettingValue where Wrapped: SettingValue {
-  package static var kind: String { "\(Wrapped.kind) or null" }
+  package static var kind: String { "null or \(Wrapped.kind)" }
 
   package static func read(
     _ node: JSONNode, at key: String, by reader: inout SettingsReader

@@ -115,7 +115,7 @@ package struct PretrainingSchema: SettingsSchema {
     "relative density of the training timesteps as knots [timestep, weight], linear in between;"
       + " without it uniform",
     refusing: { knots in
-      guard let knots, TimestepDensity(knots: knots) == nil else { return nil }
+      guard let knots, DiscreteDistribution(timestepKnots: knots) == nil else { return nil }
       return
         "expected [timestep, weight] with rising timesteps from 0 to 999 and weights of at least"
         + " 0, one of them positive, found \(knots.json.prefix(60)); correct the list"

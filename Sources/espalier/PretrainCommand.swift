@@ -28,11 +28,11 @@ struct PretrainCommand: ParsableCommand {
 
   func run() throws {
     let config = try PretrainingConfig.load(path: recipe)
-    try AtomicFile.makeDirectory(output)
     let base = URL(fileURLWithPath: recipe).deletingLastPathComponent()
     let autoencoderPath = base.appending(path: config.autoencoder).path
     let autoencoder = try AutoencoderKL(path: autoencoderPath)
     let hash = try ContentHash.sha256(path: autoencoderPath)
+    try AtomicFile.makeDirectory(output)
     let console = ProgressLine()
     let dataset = try LatentDataset.encoding(
       ShapeSource(seed: config.data.seed), count: config.data.count, autoencoder: autoencoder,

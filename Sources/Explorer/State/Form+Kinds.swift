@@ -1,4 +1,5 @@
 import Plans
+import Runs
 
 extension Form.Field {
   /// Makes a field that holds `value`.
@@ -48,8 +49,7 @@ extension Form {
   }
 
   /// A form for the settings of a training; `other` is one that it can wait for.
-  static func training(_ kind: RunRecord.Kind, of plan: GraftPlan, beside other: RunRecord?) -> Form
-  {
+  static func training(_ kind: Job.Kind, of plan: GraftPlan, beside other: RunSummary?) -> Form {
     let rows = kind == .finetune ? plan.stage2.formFields : plan.stage1.formFields
     var form = Form(purpose: .training(kind), fields: rows.map { Field($0.row, $0.json) })
     if let other {
@@ -101,7 +101,7 @@ extension Form {
 
 extension GraftPlan {
   /// Takes over the numbers of a training's form, which its fields have checked.
-  mutating func take(_ values: [String: Double], of kind: RunRecord.Kind) {
+  mutating func take(_ values: [String: Double], of kind: Job.Kind) {
     let section = kind == .finetune ? "stage2" : "stage1"
     for (key, value) in values where key != "queue" {
       try? set("\(section).\(key)", to: numberText(value))
