@@ -91,7 +91,6 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     weights = try container.decode([String].self, forKey: .weights)
     classLabel = try container.decode(Int.self, forKey: .classLabel, in: FileNumber.counts)
     seed = try container.decode(UInt64.self, forKey: .seed)
-    generator = try container.decodeIfPresent(String.self, forKey: .generator)
     steps = try container.decode(Int.self, forKey: .steps, in: 1...1000)
     guidance = try container.decode(Double.self, forKey: .guidance, in: -1e6...1e6)
     count = try container.decode(Int.self, forKey: .count, in: 1...1024)
