@@ -51,12 +51,13 @@ let package = Package(
     library("Nn", ["Autograd", "TensorCore", "CKernels", "Checkpoints"]),
 
     // Files and plans: no numeric code.
+    .target(name: "CSystem", cSettings: kernelFlags),
     .target(
       name: "Checkpoints",
-      dependencies: ["CPng", "CJpeg", "CZlib"],
+      dependencies: ["CSystem", "CPng", "CJpeg", "CZlib"],
       swiftSettings: strict),
     library("Plans", ["Checkpoints"]),
-    library("Runs", ["Plans", "Checkpoints"]),
+    library("Runs", ["Plans", "Checkpoints", "CSystem"]),
 
     // The method.
     library("Operators", ["Plans", "Nn", "Autograd", "TensorCore", "CKernels"]),

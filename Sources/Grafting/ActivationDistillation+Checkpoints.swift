@@ -54,6 +54,7 @@ extension ActivationDistillation {
       throw CheckpointError(
         "\(path): no step, random state and sites in the metadata; expected a stage 1 checkpoint")
     }
+    try file.require(saved, in: 0...graft.plan.stage1.totalSteps, called: "step")
     try graft.plan.requireContinuation(
       of: planText, from: file, on: (dataset.identity, heldOut.identity))
     for (site, trainer) in trainers {

@@ -16,6 +16,8 @@ package final class Pretraining {
   private let timesteps: TimestepDensity
   private var random: RandomStream
   private var pooled: [Int: LatentDataset] = [:]
+  /// The step of the last checkpoint; nil while there is none of this object.
+  private var lastSaved: Int?
   /// Number of steps taken so far.
   package private(set) var step = 0
 
@@ -108,7 +110,7 @@ package final class Pretraining {
       }
       if step % config.checkpointEvery == 0 { try save() }
     }
-    try save()
+    if lastSaved != step { try save() }
   }
 
   /// Writes the complete training state, and the averaged model beside it.
@@ -117,10 +119,12 @@ package final class Pretraining {
     metadata["espalier_pretraining"] = "1"
     metadata["step"] = String(step)
     metadata["random"] = String(random.state)
-    try SafetensorsWriter.write(trainer.checkpointItems(), metadata: metadata, to: checkpointPath)
+    try MappedFile.requireUnchanged()
     try trainer.saveAveragedModel(
       to: directory + "/model.safetensors",
       metadata: modelMetadata.merging(["training_steps": String(step)]) { $1 })
+    try SafetensorsWriter.write(trainer.checkpointItems(), metadata: metadata, to: checkpointPath)
+    lastSaved = step
   }
 
   private func resume() throws {
@@ -131,7 +135,8 @@ package final class Pretraining {
       throw PretrainingError(
         "\(checkpointPath): no training state in its metadata; move the file away to start anew")
     }
-    try trainer.restore(from: file)
+    try file.require(steps, in: 0...config.totalSteps, called: "step")
+    try trainer.restore(from: file, stepsUpTo: config.totalSteps)
     random = RandomStream(state: state)
     step = steps
   }

@@ -30,22 +30,11 @@ package final class JobContext: Sendable {
     var deadline: ContinuousClock.Instant?
   }
 
-  /// Opens the context; a run that was started before skips the requests made for its last worker.
+  /// Opens the context.
   package init(run: RunDirectory, roomInterval: TimeInterval = 3) {
     self.run = run
     tensorBoard = (try? run.request())?.job.isTraining == true ? TensorBoardLog(run: run) : nil
     self.roomInterval = roomInterval
-    var (events, controls): (UInt64, UInt64) = (0, 0)
-    let wasStarted = run.readEvents(after: &events).contains {
-      switch $0.kind {
-      case .started, .finished: true
-      default: false
-      }
-    }
-    guard wasStarted else { return }
-    _ = run.readControls(after: &controls)
-    let start = controls
-    state.withLock { $0.controlOffset = start }
   }
 
   /// Appends an event to the log and, where it has something to plot, to the one for TensorBoard, when
@@ -61,7 +50,12 @@ package final class JobContext: Sendable {
   /// Says that the worker lives; what room is left on a full disk is kept for its last words.
   func emitHeartbeat() {
     let (step, lacksRoom) = state.withLock { ($0.step, $0.lacksRoom) }
-    if !lacksRoom { try? run.append(Event(.heartbeat(step: step))) }
+    if !lacksRoom {
+      try? run.append(Event(.heartbeat(step: step)))
+    } else {
+      // Which takes no room, and shows other hosts that somebody is at work.
+      utimes(run.eventsPath, nil)
+    }
   }
 
   /// Asks the job to stop at its next step, as a signal does.
@@ -69,6 +63,8 @@ package final class JobContext: Sendable {
 
   /// Gives the job some seconds from now on, after which it stops at its next step.
   package func limit(to seconds: Double) {
+    // A century is no limit, and what is no number is none either.
+    guard seconds < 3e9 else { return }
     state.withLock { $0.deadline = .now + .seconds(seconds) }
   }
 
@@ -109,8 +105,10 @@ package final class JobContext: Sendable {
 
   /// To be called between steps: notes the step, waits while paused.
   ///
-  /// - Throws: `JobInterruption` after a cancel request or the end of the job's time.
+  /// - Throws: `JobInterruption` after a cancel request or the end of the job's time, `CheckpointError` if
+  ///   a file that is in use was truncated.
   package func checkpoint(step: Int) throws {
+    try MappedFile.requireIntact()
     let first = poll(step: step)
     if let interruption = first.interruption { throw interruption }
     guard first.paused else { return }
@@ -131,7 +129,7 @@ package final class JobContext: Sendable {
         switch control {
         case .pause: state.isPaused = true
         case .resume: state.isPaused = false
-        case .cancel: state.isCancelled = true
+        case .cancel, .kill: state.isCancelled = true
         }
       }
       if state.isCancelled { return (state.isPaused, .cancelled) }

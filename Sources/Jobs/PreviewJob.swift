@@ -18,7 +18,7 @@ struct PreviewJob {
         "\(context.run.requestPath): class \(request.classLabel) is outside 0 to "
           + "\(file.config.numClasses - 1); choose a class of the model")
     }
-    let plan = try request.planPath.map { try GraftPlan.load(path: $0) }
+    let plan = try request.planPath.map { try GraftPlan.load(path: context.run.resolve($0)) }
     let total = (plan == nil ? 1 : 2) * request.steps
     try context.emit(.started(pid: getpid(), totalSteps: total))
     let precision = try context.precision()

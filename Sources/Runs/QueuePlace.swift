@@ -2,6 +2,8 @@
 package struct QueuePlace: Codable, Equatable, Sendable {
   /// Higher ones go first; among equals the oldest.
   package var priority: Int
+  /// The priorities that a person can give.
+  package static let priorities = -1_000_000...1_000_000
   /// Ids of runs that must be done before.
   package var after: [String]
 
@@ -100,7 +102,8 @@ package struct WaitingRun: Equatable, Sendable {
     let states = Dictionary(runs.map { ($0.id, $0.state) }) { first, _ in first }
     let waiting = runs.filter { $0.place != nil && $0.state == .queued }.sorted { one, other in
       let (first, second) = (one.place?.priority ?? 0, other.place?.priority ?? 0)
-      return (-first, one.createdAt, one.id) < (-second, other.createdAt, other.id)
+      if first != second { return first > second }
+      return (one.createdAt, one.id) < (other.createdAt, other.id)
     }
     return waiting.map { entry in
       let before = (entry.place?.after ?? []).filter { states[$0] != .done }
@@ -116,13 +119,18 @@ package struct WaitingRun: Equatable, Sendable {
 extension RunDirectory {
   /// Gives the run another priority in the queue.
   ///
-  /// - Throws: `RunError` when it does not wait there, `CheckpointError` when the disk fails.
+  /// - Throws: `RunError` when it does not wait there or belongs to another user, `CheckpointError` when
+  ///   the disk fails.
   package func setPriority(_ priority: Int) throws {
-    var request = try request()
-    guard request.queue != nil, status().state == .queued else {
+    let isChanged = try withLock {
+      var request = try request()
+      guard request.queue != nil, status().state == .queued else { return false }
+      request.queue?.priority = priority
+      try writeRequest(request)
+      return true
+    }
+    guard isChanged == true else {
       throw RunError("\(path): does not wait in the queue; 'espalier runs' shows what does")
     }
-    request.queue?.priority = priority
-    try writeRequest(request)
   }
 }

@@ -134,7 +134,7 @@ package struct RunHistory: Equatable, Sendable {
       // What is counted in a preparation is no step.
       if label == nil { self.step = step }
     case .resumed(let step):
-      (isPaused, pauseReason) = (false, nil)
+      (isPaused, pauseReason, end) = (false, nil, nil)
       if label == nil { self.step = step }
     case .progress(let done, let total, let label):
       (step, self.total, self.label) = (done, total, label)

@@ -30,9 +30,10 @@ extension RunDirectory {
     if let step { try goBack(to: step) }
     var request = try request()
     if request.queue != nil {
-      // It begins at once from now on.
+      // It begins at once from now on, for whoever asked.
       request.queue = nil
       try writeRequest(request)
+      unlink(environmentPath)
     }
   }
 
@@ -48,12 +49,7 @@ extension RunDirectory {
 
   /// Makes an earlier checkpoint the latest.
   private func goBack(to step: Int) throws {
-    let draft = "\(checkpointsPath)/.latest.tmp"
-    try AtomicFile.link(checkpointPath(ofStep: step), as: draft)
-    guard rename(draft, latestPath) == 0 else {
-      throw RunError(
-        "\(latestPath): cannot be replaced (\(String(cString: strerror(errno)))); check the disk")
-    }
+    try AtomicFile.link(checkpointPath(ofStep: step), as: latestPath)
     try append(Event(.message("goes back to the checkpoint of step \(step)")))
     // Later ones are no longer what a worker begins from.
     try append(Event(.checkpointed(step: step, path: Self.latest)))

@@ -159,14 +159,26 @@ package struct RunFollower: Sendable {
   package mutating func poll(now: Date = Date()) -> RunStatus {
     // The worker first: one that ends in between has by then written its last event.
     let worker = run.worker()
-    let (isAlive, isStopped) = (worker?.isAlive, worker?.isStopped ?? false)
+    let presence = worker?.presence
+    let isAlive = presence.map { $0 == .running || $0 == .stopped || $0 == .unseen }
+    let isStopped = presence == .stopped
     for event in run.readEvents(after: &offset) { history.apply(event) }
-    return RunStatus(
+    var status = RunStatus(
       history: history, isWorkerAlive: isAlive, isWorkerStopped: isStopped, now: now)
+    // One that is being killed is not lost.
+    if status.state == .lost, run.hasRequest(.kill) { status.state = .cancelled }
+    return status
   }
 }
 
 extension RunDirectory {
+  /// What all of the run's events tell.
+  package func history() -> RunHistory {
+    var follower = RunFollower(self)
+    _ = follower.poll()
+    return follower.history
+  }
+
   /// The run's status from its whole log; a reader that polls uses a `RunFollower` instead.
   package func status(now: Date = Date()) -> RunStatus {
     var follower = RunFollower(self)

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Checkpoints
 import Foundation
 import Grafting
 import Reports
@@ -63,7 +64,7 @@ struct RunsOptions: ParsableArguments {
 
   /// The directory, made absolute so that a detached worker finds it.
   var root: String {
-    URL(fileURLWithPath: runs ?? RunDirectory.defaultRoot()).standardizedFileURL.path
+    AtomicFile.absolute(runs ?? RunDirectory.defaultRoot())
   }
 }
 

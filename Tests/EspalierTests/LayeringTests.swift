@@ -8,9 +8,9 @@ import Testing
     "TensorCore": ["CKernels", "COpenBLAS", "COneDNN"],
     "Autograd": ["TensorCore", "CKernels"],
     "Nn": ["Autograd", "TensorCore", "CKernels", "Checkpoints"],
-    "Checkpoints": ["CPng", "CJpeg", "CZlib"],
+    "Checkpoints": ["CSystem", "CPng", "CJpeg", "CZlib"],
     "Plans": ["Checkpoints"],
-    "Runs": ["Plans", "Checkpoints"],
+    "Runs": ["Plans", "Checkpoints", "CSystem"],
     "Operators": ["Plans", "Nn", "Autograd", "TensorCore", "CKernels"],
     "ImageSources": ["Checkpoints"],
     "Models": [

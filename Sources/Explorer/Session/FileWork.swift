@@ -7,9 +7,8 @@ import Runs
 ///
 /// `@unchecked Sendable`: everything is touched on the serial queue of `LiveEffects` alone.
 package final class FileWork: @unchecked Sendable {
-  let root: String
+  let launcher: RunLauncher
   let model: ModelReference
-  let executable: String
   let codeVersion: String
   var watcher: RunWatcher
   /// What is read of runs that are being compared.
@@ -17,19 +16,19 @@ package final class FileWork: @unchecked Sendable {
   var previews: [String: Int] = [:]
   var delivered: [String: Int] = [:]
   var analysisRun: String?
-  /// Processes that this one has started and collects.
-  package var children: [(pid: Int32, run: String)] = []
   var lastRecords: [RunRecord]?
   var looks = 0
 
   /// Does the work for one run root and model.
-  package init(root: String, model: ModelReference, executable: String, codeVersion: String) {
-    self.root = root
+  package init(launcher: RunLauncher, model: ModelReference, codeVersion: String) {
+    self.launcher = launcher
     self.model = model
-    self.executable = executable
     self.codeVersion = codeVersion
-    watcher = RunWatcher(root: root)
+    watcher = RunWatcher(root: launcher.root)
   }
+
+  /// The directory of run directories.
+  var root: String { launcher.root }
 
   // MARK: - Looking
 
@@ -39,10 +38,7 @@ package final class FileWork: @unchecked Sendable {
     looks += 1
     if thorough {
       watcher.list()
-      for child in children where WorkerLauncher.reap(child.pid) {
-        watcher.noteEndedWorker(of: child.run)
-        children.removeAll { $0.pid == child.pid }
-      }
+      for run in launcher.collect() { watcher.noteEndedWorker(of: run.id) }
     }
     let changed = watcher.look(now: now, thorough: thorough)
     var actions: [Action] = []
