@@ -19,7 +19,7 @@ sanitize: check
 	@for kind in address thread; do \
 	  skipped=$$([ $$kind = address ] || echo --skip damagedFixturesNeverCrash); \
 	  swift test --sanitize=$$kind --scratch-path .build/$$kind --disable-xctest $$skipped \
-	    --filter 'CheckpointsTests|TensorCoreTests|AutogradTests|OperatorsTests' || exit 1; \
+	    --filter 'FilesTests|PicturesTests|CheckpointsTests|DatasetsTests|TensorCoreTests|AutogradTests|OperatorsTests' || exit 1; \
 	done
 
 bench: build

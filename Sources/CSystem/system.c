@@ -19,6 +19,10 @@ int csys_signal_process(int process, int signal) {
   return (int)syscall(SYS_pidfd_send_signal, process, signal, NULL, 0);
 }
 
+int csys_close_from(posix_spawn_file_actions_t *actions, int first) {
+  return posix_spawn_file_actions_addclosefrom_np(actions, first);
+}
+
 struct csys_mapping {
   // What the signal handler reads. `start` is 0 while the node is not in use.
   _Atomic(uintptr_t) start;

@@ -1,5 +1,5 @@
-import Checkpoints
 import Dispatch
+import Files
 import Foundation
 import Runs
 import Synchronization
@@ -100,12 +100,12 @@ package final class JobContext: Sendable {
   }
 
   private static func isDiskFull(_ error: any Error) -> Bool {
-    (error as? CheckpointError)?.isDiskFull ?? (error as? RunError)?.isDiskFull ?? false
+    (error as? FileError)?.isDiskFull ?? (error as? RunError)?.isDiskFull ?? false
   }
 
   /// To be called between steps: notes the step, waits while paused.
   ///
-  /// - Throws: `JobInterruption` after a cancel request or the end of the job's time, `CheckpointError` if
+  /// - Throws: `JobInterruption` after a cancel request or the end of the job's time, `FileError` if
   ///   a file that is in use was truncated.
   package func checkpoint(step: Int) throws {
     try MappedFile.requireIntact()

@@ -1,5 +1,5 @@
-import Checkpoints
 import Dispatch
+import Files
 import Foundation
 import Plans
 import Runs

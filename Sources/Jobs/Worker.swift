@@ -1,5 +1,5 @@
-import Checkpoints
 import Dispatch
+import Files
 import Foundation
 import Runs
 import TensorCore

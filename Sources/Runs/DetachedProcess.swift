@@ -1,3 +1,4 @@
+import CSystem
 import Foundation
 
 /// Programs that outlive whoever starts them.
@@ -35,7 +36,7 @@ enum DetachedProcess {
     posix_spawn_file_actions_adddup2(&actions, output, 2)
     let lock = RunDirectory.inheritedLock
     if let inherited { posix_spawn_file_actions_adddup2(&actions, inherited, lock) }
-    posix_spawn_file_actions_addclosefrom_np(&actions, inherited == nil ? lock : lock + 1)
+    csys_close_from(&actions, inherited == nil ? lock : lock + 1)
 
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)

@@ -34,12 +34,23 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
   }
 
   /// The identity of a process of this host and namespace that is not reaped; `nil` for none.
+  package init?(pid: Int32) {
+    guard let facts = OpenProcess(pid)?.facts() else { return nil }
+    self = facts.identity
+  }
+
+  /// The identity of a child that was started just now, and has perhaps ended already.
   ///
   /// - Parameters:
   ///   - pid: The process number.
-  ///   - command: What it was started as, which the kernel forgets when it ends.
-  package init?(pid: Int32, command: [String] = []) {
-    guard let found = OpenProcess(pid)?.facts()?.identity else { return nil }
+  ///   - command: What it was started as, which the kernel shows a moment later and forgets at its end.
+  init?(child pid: Int32, startedAs command: [String]) {
+    guard let process = OpenProcess(pid), var facts = process.facts() else { return nil }
+    while facts.identity.command.isEmpty, process.isUnderWay {
+      usleep(200)
+      if let later = process.facts() { facts = later }
+    }
+    let found = facts.identity
     self.init(
       pid: pid, startTime: found.startTime, owner: found.owner,
       command: found.command.isEmpty ? command : found.command)
@@ -125,10 +136,12 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
   /// Empty where the kernel does not tell, like the others.
   private static var host: String {
     var name = [UInt8](repeating: 0, count: 256)
-    let isKnown = name.withUnsafeMutableBytes { buffer in
-      gethostname(buffer.baseAddress?.assumingMemoryBound(to: CChar.self), buffer.count - 1) == 0
+    let code = name.withUnsafeMutableBytes { buffer in
+      buffer.baseAddress.map {
+        gethostname($0.assumingMemoryBound(to: CChar.self), buffer.count - 1)
+      }
     }
-    return isKnown ? String(decoding: name.prefix { $0 != 0 }, as: UTF8.self) : ""
+    return code == 0 ? String(decoding: name.prefix { $0 != 0 }, as: UTF8.self) : ""
   }
 
   private static var bootID: String {
@@ -153,9 +166,9 @@ private struct OpenProcess: ~Copyable {
       errno = ESRCH
       return nil
     }
-    descriptor = csys_open_process(pid)
-    self.pid = pid
-    if descriptor < 0 { return nil }
+    let opened = csys_open_process(pid)
+    guard opened >= 0 else { return nil }
+    (descriptor, self.pid) = (opened, pid)
   }
 
   deinit { close(descriptor) }

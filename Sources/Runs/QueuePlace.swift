@@ -119,7 +119,7 @@ package struct WaitingRun: Equatable, Sendable {
 extension RunDirectory {
   /// Gives the run another priority in the queue.
   ///
-  /// - Throws: `RunError` when it does not wait there or belongs to another user, `CheckpointError` when
+  /// - Throws: `RunError` when it does not wait there or belongs to another user, `FileError` when
   ///   the disk fails.
   package func setPriority(_ priority: Int) throws {
     let isChanged = try withLock {

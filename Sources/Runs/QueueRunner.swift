@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 /// The states of all runs below a root, read again only where something was appended.
@@ -75,7 +75,7 @@ package final class QueueRunner {
   ///   - isStopping: Whether to start nothing more and only wait for what runs.
   ///   - report: Called with a line about each run that begins, ends or cannot begin.
   /// - Returns: Whether this process got the lock; without it another one does the work.
-  /// - Throws: `CheckpointError` when the lock cannot be had; in the end, why the first of the runs that
+  /// - Throws: `FileError` when the lock cannot be had; in the end, why the first of the runs that
   ///   could not be started was not.
   package func drain(
     isStopping: () -> Bool = { false }, report: (String) -> Void = { _ in }
@@ -144,7 +144,7 @@ package final class QueueRunner {
 
   /// Asks the process that runs the queue to start nothing more.
   ///
-  /// - Throws: `RunError` when none does, `CheckpointError` when the disk fails.
+  /// - Throws: `RunError` when none does, `FileError` when the disk fails.
   package static func stop(root: String) throws {
     guard isAtWork(root: root) else {
       throw RunError("\(root): no runner works on the queue; there is nothing to stop")

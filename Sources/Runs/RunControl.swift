@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 /// What a person can ask of a running worker.

@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 import Plans
 
@@ -127,7 +127,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
 
   /// What the run was asked to do.
   ///
-  /// - Throws: `CheckpointError` when the file cannot be read, `RunError` when it makes no sense.
+  /// - Throws: `FileError` when the file cannot be read, `RunError` when it makes no sense.
   package func request() throws -> JobRequest {
     let request: JobRequest = try read(requestPath)
     guard request.version == JobRequest.formatVersion else {
@@ -140,7 +140,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
 
   /// Replaces the request, in one piece.
   ///
-  /// - Throws: `CheckpointError` when it cannot be written.
+  /// - Throws: `FileError` when it cannot be written.
   package func writeRequest(_ request: JobRequest) throws {
     try write(request, to: requestPath)
   }

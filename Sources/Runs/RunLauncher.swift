@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 import Plans
 
@@ -7,8 +7,8 @@ package final class RunLauncher {
   /// The directory of all runs.
   package let root: String
   private let executable: String
-  /// Processes that were started from here; the runner of the queue has no run.
-  private var children: [(pid: Int32, run: RunDirectory?)] = []
+  /// Processes that were started from here and not yet collected; the runner of the queue has no run.
+  package private(set) var children: [(pid: Int32, run: RunDirectory?)] = []
 
   /// Makes a launcher.
   ///
@@ -57,7 +57,7 @@ package final class RunLauncher {
   ///   - change: How the rates of its plan change, which its checkpoint accepts; nil leaves them.
   ///   - step: Which of the checkpoints that are kept it goes on from; nil is the latest.
   /// - Throws: `RunError` when the run goes on, is done, has no rate or no such checkpoint, or belongs to
-  ///   another user; `PlanError` for an impossible rate; `CheckpointError` when the disk fails.
+  ///   another user; `PlanError` for an impossible rate; `FileError` when the disk fails.
   package func retry(
     _ run: RunDirectory, _ change: RateChange? = nil, step: Int? = nil
   ) throws {
@@ -111,7 +111,7 @@ package final class RunLauncher {
     }
     children.append((pid, run))
     // The worker notes itself too; noted here, it is known even if it dies at once.
-    if let identity = ProcessIdentity(pid: pid, command: [executable] + words) {
+    if let identity = ProcessIdentity(child: pid, startedAs: [executable] + words) {
       try? run.record(identity)
     }
   }
@@ -138,7 +138,7 @@ extension RunDirectory {
   ///   - name: The run's name for people, if not the one in `job`.
   ///   - plan: The plan of a distillation, saved as `planPath`.
   /// - Returns: The new run.
-  /// - Throws: `CheckpointError` when the disk is full or read-only, `PlanError` for an invalid plan,
+  /// - Throws: `FileError` when the disk is full or read-only, `PlanError` for an invalid plan,
   ///   `RunError` for data to train on that are not there.
   package static func create(
     root: String, job: JobRequest, name: String? = nil, plan: GraftPlan? = nil

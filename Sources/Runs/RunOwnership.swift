@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 /// Who may do what to a run: its worker and every command that starts, retries, cancels or removes it hold
@@ -27,7 +27,7 @@ extension RunDirectory {
   /// - Parameter inherited: A descriptor of the lock that this process was started with.
   /// - Returns: The lock; nil while another process has it.
   /// - Throws: `RunError` for a run of another user, and one with links or devices among its files;
-  ///   `CheckpointError` when the file system has no locks.
+  ///   `FileError` when the file system has no locks.
   func lock(inherited: Int32? = nil) throws -> FileLock? {
     try requireOwn()
     return try FileLock.take(lockPath, inherited: inherited)
@@ -52,7 +52,7 @@ extension RunDirectory {
   /// Makes this process the run's worker for as long as it keeps the lock.
   ///
   /// - Throws: `RunError` while another process works on it or for a run of another user,
-  ///   `CheckpointError` when the disk fails.
+  ///   `FileError` when the disk fails.
   package func claim() throws -> FileLock {
     guard let own = ProcessIdentity(pid: getpid()) else {
       throw RunError("\(path): this system has no /proc, which workers need; mount it")

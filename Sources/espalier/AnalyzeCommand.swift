@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
-import Grafting
 import Jobs
+import Models
 import Runs
 
 /// `espalier analyze`: activation statistics and attention locality of a model.

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Checkpoints
+import Files
 import Foundation
-import Grafting
 import Models
 
 /// `espalier convert`: a model in another format or naming.
@@ -38,19 +38,22 @@ struct ConvertCommand: ParsableCommand {
   }
 
   func validate() throws {
-    guard heads.map({ $0 > 0 }) ?? true else {
-      throw ValidationError("--heads is \(heads ?? 0); give a positive number")
+    guard heads.map({ (1...4096).contains($0) }) ?? true else {
+      throw ValidationError("--heads is \(heads ?? 0); give 1 to 4096")
     }
   }
 
   func run() throws {
     let file = try ModelFiles.open(model, numHeads: heads)
     let (network, metadata) = try graft.load(model, file)
-    var files = try DiTWriter.write(
-      network, metadata: metadata, classNames: file.classNames,
-      as: .init(naming: naming, dtype: dtype.dtype), to: to)
-    if DiffusersFolder.isFolder(to), let autoencoder = try ModelFiles(model).autoencoderPath {
-      files += try DiTWriter.writeAutoencoder(autoencoder, to: "\(to)/vae")
+    // A folder that is only half of a model would be of no use.
+    let files = try AtomicFile.together {
+      let files = try DiTWriter.write(
+        network, metadata: metadata, classNames: file.classNames,
+        as: .init(naming: naming, dtype: dtype.dtype), to: to)
+      guard DiffusersFolder.isFolder(to), let autoencoder = try ModelFiles(model).autoencoderPath
+      else { return files }
+      return files + (try DiTWriter.writeAutoencoder(autoencoder, to: "\(to)/vae"))
     }
     if output.json { return try output.printJSON(["files": files]) }
     for file in files { print(file) }

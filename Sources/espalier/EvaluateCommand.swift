@@ -1,7 +1,8 @@
 import ArgumentParser
 import Autograd
+import Evaluation
 import Foundation
-import Grafting
+import Models
 import TensorCore
 
 /// `espalier evaluate`: the judge's agreement and Fréchet distance of a model's samples.

@@ -1,7 +1,7 @@
 import ArgumentParser
-import Checkpoints
+import Files
 import Foundation
-import Grafting
+import Models
 import Plans
 import Runs
 

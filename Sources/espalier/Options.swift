@@ -1,9 +1,10 @@
 import ArgumentParser
-import Checkpoints
+import Files
 import Foundation
-import Grafting
+import Models
 import Reports
 import Runs
+import Sampling
 import TensorCore
 
 /// The version that runs and files record.

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Grafting
+import Models
 import Plans
 
 /// `espalier plan`: makes, edits, shows and checks plans without a terminal.

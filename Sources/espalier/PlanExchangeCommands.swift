@@ -1,7 +1,8 @@
 import ArgumentParser
 import Checkpoints
+import Files
 import Foundation
-import Grafting
+import Models
 import OfficialFormat
 import Plans
 
@@ -92,13 +93,15 @@ extension PlanCommand {
         }
       }
       let file = try weights.map { try Checkpoint.open($0) }
-      try AtomicFile.makeDirectory(folder)
-      let paths = try file.map { try OfficialWeights.scatter(plan, from: $0, to: folder) } ?? [:]
-      let export = try OfficialExport(
-        plan, operatorConfigPath: operatorPath, weights: paths, graftedCheckpoint: graftedCheckpoint
-      )
-      try AtomicFile.write(Data(export.operatorConfig.utf8), to: operatorPath)
-      try AtomicFile.write(Data(export.graft.utf8), to: graftPath)
+      try AtomicFile.together {
+        try AtomicFile.makeDirectory(folder)
+        let paths = try file.map { try OfficialWeights.scatter(plan, from: $0, to: folder) } ?? [:]
+        let export = try OfficialExport(
+          plan, operatorConfigPath: operatorPath, weights: paths,
+          graftedCheckpoint: graftedCheckpoint)
+        try AtomicFile.write(Data(export.operatorConfig.utf8), to: operatorPath)
+        try AtomicFile.write(Data(export.graft.utf8), to: graftPath)
+      }
       print(graftPath)
     }
   }

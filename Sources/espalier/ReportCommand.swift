@@ -1,5 +1,5 @@
 import ArgumentParser
-import Checkpoints
+import Files
 import Foundation
 import Reports
 import Runs

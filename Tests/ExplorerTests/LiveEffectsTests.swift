@@ -1,10 +1,9 @@
-import Checkpoints
+import Explorer
 import Foundation
+import Pictures
 import Plans
 import Runs
 import Testing
-
-import Explorer
 
 /// The real outside world on temporary directories, with a shell script in the worker's place.
 @Suite final class LiveEffectsTests {
@@ -21,7 +20,7 @@ import Explorer
   /// Collects workers and runners: one that stays behind as a zombie hides the end of every later child from
   /// the test runner, and tests in processes of their own would wait for ever.
   deinit {
-    for child in works.flatMap(\.children) {
+    for child in works.flatMap(\.launcher.children) {
       kill(child.pid, SIGKILL)
       waitpid(child.pid, nil, 0)
     }
@@ -46,7 +45,10 @@ import Explorer
   private func work(_ executable: String = "/bin/false", model: ModelReference = Samples.model)
     -> FileWork
   {
-    let work = FileWork(root: root, model: model, executable: executable, codeVersion: "test")
+    guard let launcher = try? RunLauncher(root: root, executable: executable) else {
+      preconditionFailure("/proc is missing")
+    }
+    let work = FileWork(launcher: launcher, model: model, codeVersion: "test")
     works.append(work)
     return work
   }
@@ -330,7 +332,8 @@ import Explorer
   /// The queue in front of all this hands results over and finishes on closing.
   @Test func effectsArePerformedInOrder() throws {
     let effects = LiveEffects(
-      root: root, model: Samples.model, executable: "/bin/false", codeVersion: "test")
+      launcher: try RunLauncher(root: root, executable: "/bin/false"), model: Samples.model,
+      codeVersion: "test")
     let first = folder + "/a.json"
     effects.perform(.savePlan(Samples.oddPlan(), path: first, overwrite: false))
     effects.perform(.savePlan(Samples.oddPlan(), path: first, overwrite: false))

@@ -1,11 +1,10 @@
-import Checkpoints
+import Explorer
 import Foundation
 import Operators
+import Pictures
 import Plans
 import Runs
 import TerminalUI
-
-import Explorer
 
 /// States and facts that the tests share; everything is a pure function of its arguments.
 enum Samples {

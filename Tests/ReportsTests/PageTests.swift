@@ -1,8 +1,9 @@
-import Checkpoints
 import Foundation
+import Pictures
 import Plans
 import Reports
 import Runs
+import TestSupport
 import Testing
 
 /// The HTML page, held against what must and must not stand in it.

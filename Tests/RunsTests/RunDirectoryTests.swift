@@ -1,6 +1,7 @@
 import Foundation
 import Plans
 import Runs
+import TestSupport
 import Testing
 
 @Suite struct RunDirectoryTests {
@@ -22,6 +23,7 @@ import Testing
     #expect(
       try FileManager.default.contentsOfDirectory(atPath: run.path).sorted() == [
         "checkpoints", "control.jsonl", "events.jsonl", "plan.json", "run.json", "samples",
+        "worker.lock",
       ])
     #expect(try FileManager.default.contentsOfDirectory(atPath: root) == [run.id])
     #expect(run.status().state == .queued)

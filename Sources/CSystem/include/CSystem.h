@@ -1,6 +1,7 @@
 #ifndef CSYSTEM_H
 #define CSYSTEM_H
 
+#include <spawn.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -10,6 +11,8 @@
 int csys_open_process(pid_t pid);
 /// Sends a signal to the process of such a descriptor (pidfd_send_signal(2)); -1 with errno.
 int csys_signal_process(int process, int signal);
+/// Lets a program that is spawned begin without the descriptors from `first` on.
+int csys_close_from(posix_spawn_file_actions_t *actions, int first);
 
 /// A watched mapping of a file.
 typedef struct csys_mapping csys_mapping;

@@ -1,5 +1,5 @@
-import Checkpoints
 import Foundation
+import Pictures
 import Plans
 import Runs
 
@@ -7,7 +7,8 @@ import Runs
 ///
 /// `@unchecked Sendable`: everything is touched on the serial queue of `LiveEffects` alone.
 package final class FileWork: @unchecked Sendable {
-  let launcher: RunLauncher
+  /// Makes and starts runs.
+  package let launcher: RunLauncher
   let model: ModelReference
   let codeVersion: String
   var watcher: RunWatcher

@@ -1,0 +1,93 @@
+import Autograd
+import Checkpoints
+import Files
+import Nn
+import TensorCore
+
+extension DiffusionTrainer {
+  /// What a checkpoint holds of the training: every trained parameter with its average and moments.
+  ///
+  /// The elements are fetched when they are written, so that no second copy is made.
+  package func checkpointItems() -> [TensorItem] {
+    optimizer.parameters.indices.flatMap { index in
+      state(of: index).map { prefix, tensor in
+        TensorItem(name: prefix + optimizer.parameters[index].name, tensor)
+      }
+    }
+  }
+
+  /// The metadata that belongs to `checkpointItems`.
+  package var checkpointMetadata: [String: String] {
+    ["optimizer_steps": String(optimizer.steps)]
+  }
+
+  /// Goes on from the tensors of a checkpoint.
+  ///
+  /// - Parameters:
+  ///   - file: The checkpoint.
+  ///   - limit: The most steps that its optimizer can have taken.
+  /// - Throws: `FileError` for a missing tensor, one of another shape, or missing or impossible
+  ///   metadata.
+  package func restore(from file: SafetensorsFile, stepsUpTo limit: Int) throws {
+    guard let steps = file.metadata["optimizer_steps"].flatMap(Int.init) else {
+      throw FileError(
+        "\(file.path): no 'optimizer_steps' in its metadata, so it is no checkpoint of a training;"
+          + " move the file away to start anew")
+    }
+    // Each step of a training takes one step of its optimizer at most.
+    try file.require(steps, in: 0...limit, called: "optimizer_steps")
+    for (index, parameter) in optimizer.parameters.enumerated() {
+      for (prefix, tensor) in state(of: index) {
+        tensor.assign(
+          try FileWeights(file, prefix: prefix).tensor(parameter.name, tensor.shape, .zeros))
+      }
+      parameter.noteChange()
+    }
+    optimizer.steps = steps
+  }
+
+  /// The tensors of one trained parameter under their prefixes.
+  private func state(of index: Int) -> [(prefix: String, tensor: Tensor)] {
+    [
+      ("model.", optimizer.parameters[index].value), ("ema.", ema.averages[index]),
+      ("first.", optimizer.first[index]), ("second.", optimizer.second[index]),
+    ]
+  }
+
+  /// Writes the model with its averaged weights, adapters merged into them.
+  ///
+  /// - Throws: `FileError` if the file cannot be written.
+  package func saveAveragedModel(to path: String, metadata: [String: String]) throws {
+    try withAverages {
+      let items = model.parameters.map { parameter in
+        TensorItem(name: parameter.name, shape: parameter.value.shape) {
+          parameter.mergedValue.values
+        }
+      }
+      try SafetensorsWriter.write(items, metadata: metadata, to: path)
+    }
+  }
+}
+
+extension SafetensorsFile {
+  /// Refuses a checkpoint that counts something as no training does.
+  ///
+  /// - Throws: `FileError`.
+  package func require(
+    _ count: Int, in range: ClosedRange<Int>, called key: String
+  ) throws(FileError) {
+    guard range.contains(count) else {
+      throw FileError(
+        "\(path): '\(key)' in its metadata is \(count), expected \(range.lowerBound) to"
+          + " \(range.upperBound); the checkpoint is damaged, go on from another one by"
+          + " 'espalier runs retry RUN --step N'")
+    }
+  }
+}
+
+extension TensorItem {
+  /// An item whose elements are taken from a tensor when they are written.
+  package init(name: String, _ tensor: Tensor) {
+    self.init(name: name, shape: tensor.shape) { tensor.values }
+  }
+}
