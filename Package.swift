@@ -40,6 +40,10 @@ let package = Package(
     .systemLibrary(name: "CPng"),
     .systemLibrary(name: "CJpeg"),
     .systemLibrary(name: "CZlib"),
+    .systemLibrary(name: "CText"),
+
+    // Text as people see it.
+    library("Text", ["CText"]),
 
     // The engine.
     .target(name: "CKernels", cSettings: kernelFlags),
@@ -68,7 +72,10 @@ let package = Package(
       ]),
     library(
       "OfficialFormat",
-      ["Models", "Plans", "Checkpoints", "Files", .product(name: "Yams", package: "Yams")]),
+      [
+        "Models", "Operators", "Plans", "Checkpoints", "Files",
+        .product(name: "Yams", package: "Yams"),
+      ]),
     library(
       "Sampling", ["Models", "Checkpoints", "Pictures", "Files", "Autograd", "TensorCore"]),
     library(
@@ -81,8 +88,8 @@ let package = Package(
     library(
       "Training",
       [
-        "Datasets", "Sampling", "Models", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
-        "CKernels",
+        "Datasets", "Sampling", "Models", "Plans", "Checkpoints", "Files", "Nn", "Autograd",
+        "TensorCore", "CKernels",
       ]),
     library(
       "Grafting",
@@ -95,19 +102,19 @@ let package = Package(
       [
         "Grafting", "Training", "Evaluation", "Datasets", "Analysis", "Sampling", "Models",
         "Operators",
-        "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
+        "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "Text",
       ]),
     library(
       "Jobs",
       [
         "Runs", "Grafting", "Analysis", "Datasets", "Sampling", "Models", "Plans",
-        "Pictures", "Files", "Autograd", "TensorCore",
+        "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
       "Reports",
       [
         "Runs", "Grafting", "Evaluation", "Sampling", "Models", "Plans", "Pictures", "Files",
-        "TensorCore",
+        "TensorCore", "Text",
       ]),
     .target(
       name: "Assets", path: "Assets", exclude: ["README.md", "study.md", "explorer.png"],
@@ -115,14 +122,14 @@ let package = Package(
 
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
-    library("TerminalUI", ["CNcurses", "CSixel", "CTerminal"]),
-    library("Explorer", ["TerminalUI", "Runs", "Plans", "Pictures"]),
+    library("TerminalUI", ["Text", "CNcurses", "CSixel", "CTerminal"]),
+    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
     .executableTarget(
       name: "espalier",
       dependencies: [
         "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Grafting",
         "Training", "Evaluation", "Datasets", "Sampling", "Models", "Operators", "Plans",
-        "Checkpoints", "Pictures", "Files", "Nn", "Autograd", "TensorCore",
+        "Checkpoints", "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Text",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
@@ -164,6 +171,7 @@ let package = Package(
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "TestSupport",
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
+    tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI"]),
     tests(
       "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures"],

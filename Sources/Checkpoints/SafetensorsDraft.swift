@@ -42,7 +42,9 @@ package final class SafetensorsDraft: @unchecked Sendable {
     let protection = PROT_READ | PROT_WRITE
     let start =
       code == 0 ? mmap(nil, size, protection, MAP_SHARED, file.descriptor, 0) : MAP_FAILED
-    guard let start, start != MAP_FAILED else { throw .writing(path, errno: code > 0 ? code : errno) }
+    guard let start, start != MAP_FAILED else {
+      throw .writing(path, errno: code > 0 ? code : errno)
+    }
     guardian = try MappingGuard(
       UnsafeRawBufferPointer(start: start, count: size), protection, file.descriptor, path: path)
     bytes = UnsafeMutableRawBufferPointer(start: start, count: size)

@@ -8,8 +8,10 @@ import Synchronization
 /// killed process left is removed by the next save of the same file. A process that runs under
 /// `ulimit -f` must ignore SIGXFSZ to get the error instead of being killed.
 package enum AtomicFile {
-  /// Called before every operation that changes the disk, with the file it belongs to; a code other than
-  /// 0 makes the operation fail with that `errno`. For tests of full and failing disks.
+  /// Lets tests of full and failing disks fail single operations.
+  ///
+  /// Called before every operation that changes the disk, with the file it belongs to; a result other
+  /// than 0 is the `errno` that the operation fails with.
   @TaskLocal package static var failure: (@Sendable (_ path: String) -> Int32)?
 
   /// Throws the error that a test wants here.
@@ -169,6 +171,7 @@ package enum AtomicFile {
   /// - Parameters:
   ///   - path: Any path.
   ///   - home: The home directory; nil for the one of the user database.
+  /// - Returns: The path, which need not exist.
   package static func absolute(
     _ path: String, home: String? = ProcessInfo.processInfo.environment["HOME"]
   ) -> String {

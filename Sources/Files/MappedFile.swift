@@ -59,7 +59,8 @@ package final class MappedFile {
   /// - Throws: `FileError` naming the file.
   package static func requireUnchanged() throws(FileError) {
     try requireIntact()
-    let path = withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(PATH_MAX) + 1) { buffer in
+    let path = withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(PATH_MAX) + 1) {
+      buffer in
       csys_changed_path(buffer.baseAddress, buffer.count) == 1
         ? buffer.baseAddress.map { String(cString: $0) } : nil
     }

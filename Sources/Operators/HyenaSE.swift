@@ -33,7 +33,11 @@ package final class HyenaSE: SequenceMixer {
       }),
     sequenceMixer: { spec, context in
       try HyenaSE(context, taps: spec.count("short_filter_order"))
-    }, transfer: .gatedValues(hasShortFilter: true))
+    }, transfer: .gatedValues(hasShortFilter: true),
+    settings: { shapes in
+      guard shapes.have("in_proj", "short_filter", "inner_filter", "out_proj") else { return nil }
+      return shapes.taps(of: "short_filter").map { ["short_filter_order": $0] }
+    })
 
   private let inWeight, inBias, shortWeight, shortBias: Parameter
   private let innerWeight, innerBias, outWeight, outBias: Parameter

@@ -21,7 +21,11 @@ package final class HyenaX: SequenceMixer {
       label: { HyenaParts.label("hyena-x", taps: $0.count("short_filter_order")) }),
     sequenceMixer: { spec, context in
       try HyenaX(context, shortFilterOrder: spec.count("short_filter_order"))
-    }, transfer: .gatedValues(hasShortFilter: true))
+    }, transfer: .gatedValues(hasShortFilter: true),
+    settings: { shapes in
+      guard shapes.have("in_proj", "short_filter", "out_proj") else { return nil }
+      return shapes.taps(of: "short_filter").map { ["short_filter_order": $0] }
+    })
 
   private let inWeight, inBias, filterWeight, filterBias, outWeight, outBias: Parameter
 

@@ -21,7 +21,11 @@ package final class HyenaY: SequenceMixer {
       label: { HyenaParts.label("hyena-y", taps: $0.count("inner_filter_len")) }),
     sequenceMixer: { spec, context in
       try HyenaY(context, taps: spec.count("inner_filter_len"))
-    }, transfer: .gatedValues(hasShortFilter: false))
+    }, transfer: .gatedValues(hasShortFilter: false),
+    settings: { shapes in
+      guard shapes.have("in_proj", "inner_filter", "out_proj") else { return nil }
+      return shapes.taps(of: "inner_filter").map { ["inner_filter_len": $0] }
+    })
 
   private let inWeight, inBias, innerWeight, innerBias, outWeight, outBias: Parameter
 

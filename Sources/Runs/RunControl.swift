@@ -79,7 +79,8 @@ extension RunDirectory {
   /// - Throws: `RunError` when the run has ended or belongs to another user.
   @discardableResult
   package func requestCancellation() throws -> Cancellation {
-    let isWithdrawn = try requireUnfinished() == .queued
+    let isWithdrawn =
+      try requireUnfinished() == .queued
       && withLock {
         guard status().state == .queued else { return false }
         try append(Event(.finished(outcome: .cancelled, text: "cancelled before it began")))
@@ -162,9 +163,10 @@ extension RunDirectory {
   /// Refuses a process that works on another directory of the same name.
   private func require(_ worker: ProcessIdentity) throws {
     var (named, own) = (stat(), stat())
-    guard !worker.isHere
-      || worker.command.last.map({ stat($0, &named) }) == 0 && stat(path, &own) == 0
-        && named.st_dev == own.st_dev && named.st_ino == own.st_ino
+    guard
+      !worker.isHere
+        || worker.command.last.map({ stat($0, &named) }) == 0 && stat(path, &own) == 0
+          && named.st_dev == own.st_dev && named.st_ino == own.st_ino
     else {
       throw RunError(
         "\(workerPath): names a process that works on another directory; steer that one instead")

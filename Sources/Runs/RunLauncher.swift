@@ -61,7 +61,10 @@ package final class RunLauncher {
   package func retry(
     _ run: RunDirectory, _ change: RateChange? = nil, step: Int? = nil
   ) throws {
-    guard let lock = try run.lock() else { throw run.busy }
+    guard let lock = try run.lock() else {
+      try run.requireUnsuccessful()
+      throw run.busy
+    }
     try run.prepareRetry(change, step: step)
     try start(run, lock)
     // From now on it is a run that goes on, also for those of the queue that wait for it.

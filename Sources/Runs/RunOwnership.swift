@@ -20,7 +20,7 @@ extension RunDirectory {
   }
 
   /// The descriptor on which a worker inherits the lock of its run from whoever started it.
-  static let inheritedLock: Int32 = 3
+  package static let inheritedLock: Int32 = 3
 
   /// Takes the run's lock.
   ///
@@ -30,7 +30,13 @@ extension RunDirectory {
   ///   `FileError` when the file system has no locks.
   func lock(inherited: Int32? = nil) throws -> FileLock? {
     try requireOwn()
-    return try FileLock.take(lockPath, inherited: inherited)
+    // A process that was just killed, or a child that has yet to become another program, may have it for
+    // a moment longer.
+    for _ in 0..<20 {
+      if let lock = try FileLock.take(lockPath, inherited: inherited) { return lock }
+      usleep(5_000)
+    }
+    return nil
   }
 
   /// Does something under the run's lock.
@@ -51,13 +57,15 @@ extension RunDirectory {
 
   /// Makes this process the run's worker for as long as it keeps the lock.
   ///
+  /// - Parameter inherited: A descriptor of the lock that this process was started with, if any.
+  /// - Returns: The lock.
   /// - Throws: `RunError` while another process works on it or for a run of another user,
   ///   `FileError` when the disk fails.
-  package func claim() throws -> FileLock {
+  package func claim(inherited: Int32? = nil) throws -> FileLock {
     guard let own = ProcessIdentity(pid: getpid()) else {
       throw RunError("\(path): this system has no /proc, which workers need; mount it")
     }
-    guard let lock = try lock(inherited: Self.inheritedLock) else { throw busy }
+    guard let lock = try lock(inherited: inherited) else { throw busy }
     if let other = worker(), other != own {
       guard other.presence == .gone || status().state.isEnded else { throw busy }
       try dropRequests()
@@ -75,13 +83,15 @@ extension RunDirectory {
   /// - Throws: `RunError`.
   package func requireOwn() throws {
     var status = stat()
-    for place in [path, requestPath] where lstat(place, &status) == 0 && status.st_uid != geteuid() {
+    for place in [path, requestPath] where lstat(place, &status) == 0 && status.st_uid != geteuid()
+    {
       throw RunError(
         "\(place): belongs to user \(status.st_uid), not to you (\(geteuid())); only its owner starts,"
           + " steers and removes this run")
     }
     let plain: Set = [
-      requestPath, planPath, eventsPath, controlPath, workerPath, lockPath, logPath, environmentPath,
+      requestPath, planPath, eventsPath, controlPath, workerPath, lockPath, logPath,
+      environmentPath,
     ]
     for case let name as String in FileManager.default.enumerator(atPath: path) ?? .init() {
       let place = "\(path)/\(name)"
@@ -169,7 +179,7 @@ extension RunDirectory {
   private static func delete(_ doomed: String) throws {
     do {
       try FileManager.default.removeItem(atPath: doomed)
-    } catch where access(doomed, F_OK) == 0 {
+    } catch  where access(doomed, F_OK) == 0 {
       throw RunError("\(doomed): cannot be removed wholly; remove it by hand")
     } catch {
       // Another clean has removed the rest.

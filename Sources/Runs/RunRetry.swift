@@ -19,12 +19,7 @@ extension RunDirectory {
   /// - Throws: `RunError` when the run goes on, is done, or has no rate or no such checkpoint;
   ///   `PlanError` for an impossible rate; `FileError` when the disk fails.
   package func prepareRetry(_ change: RateChange? = nil, step: Int? = nil) throws {
-    let state = status().state
-    guard state.isEnded, state != .done else {
-      throw RunError(
-        "\(path): is \(state.name), expected one that was cancelled, failed or lost;"
-          + " 'espalier runs' lists them")
-    }
+    try requireUnsuccessful()
     if let step { try requireKept(step) }
     if let change { try self.change(rate: change) }
     if let step { try goBack(to: step) }
@@ -34,6 +29,16 @@ extension RunDirectory {
       request.queue = nil
       try writeRequest(request)
       unlink(environmentPath)
+    }
+  }
+
+  /// Refuses a run that goes on or is done.
+  func requireUnsuccessful() throws {
+    let state = status().state
+    guard state.isEnded, state != .done else {
+      throw RunError(
+        "\(path): is \(state.name), expected one that was cancelled, failed or lost;"
+          + " 'espalier runs' lists them")
     }
   }
 

@@ -1,3 +1,5 @@
+import Text
+
 /// One cell as it goes to curses.
 package struct ScreenCell: Equatable, Sendable {
   /// The character, as in `Cell`.
@@ -17,7 +19,7 @@ package struct ScreenCell: Equatable, Sendable {
 
 /// Which images are on the screen, and what has to be sent to make it so.
 ///
-/// Pixels lie over cells that curses believes to be spaces. Three things keep both sides in step: the cells under
+/// Pixels cover cells that are spaces for curses. Three rules keep both consistent: the cells under
 /// an image have a reserved look (colours and attributes that do not show on a space), so that no
 /// erase-to-end-of-line beside the image can cross it; changing the look makes curses rewrite the cells, which
 /// erases the pixels; and an image never reaches the last row, where it would scroll the screen.
@@ -133,7 +135,7 @@ package struct ImageLayer {
     return Array(move.utf8) + sixels + Array("\u{1b}8".utf8)
   }
 
-  /// Whether other cells or a later image lie over the image.
+  /// Whether other cells or a later image cover the image.
   private func isCovered(_ index: Int, _ frame: Frame) -> Bool {
     let image = frame.images[index]
     if frame.covering.contains(where: {
@@ -158,7 +160,7 @@ package struct ImageLayer {
     else { return false }
     let cell = capabilities.cell(size)
     var pixels = image.fittedSize(cellWidth: cell.width, cellHeight: cell.height)
-    let limit = capabilities.largestImage ?? (1000, 1000)
+    let limit = capabilities.largestImage ?? PixelSize(1000, 1000)
     let excess = max(
       1, Double(pixels.width) / Double(limit.width), Double(pixels.height) / Double(limit.height))
     pixels.width = Int(Double(pixels.width) / excess)
@@ -200,8 +202,8 @@ package struct ImageLayer {
     for index in cells.indices {
       if cells[index].character == Cell.continuation {
         let left = index % columns == 0 ? " " : cells[index - 1].character
-        if TextWidth.columns(of: left) != 2 { cells[index].character = " " }
-      } else if TextWidth.columns(of: cells[index].character) == 2 {
+        if TextWidth.columns(of: String(left)) != 2 { cells[index].character = " " }
+      } else if TextWidth.columns(of: String(cells[index].character)) == 2 {
         let fits = (index + 1) % columns != 0 && cells[index + 1].character == Cell.continuation
         if !fits { cells[index].character = " " }
       }

@@ -29,7 +29,8 @@ package final class Terminal {
   ///
   /// - Parameters:
   ///   - graphics: How images are to be drawn.
-  ///   - environment: TERM names the terminal's type; NO_COLOR, not empty, keeps text in the default colours.
+  ///   - environment: TERM names the terminal's type; NO_COLOR, not empty, keeps text in the default colours;
+  ///     ESCDELAY and SSH_CONNECTION decide how long an ESC waits for the rest of a key.
   /// - Throws: `TerminalError` if there is no terminal or its type is unknown or cannot position the cursor.
   package init(
     graphics: GraphicsMode = .auto, environment: [String: String] = Terminal.environment()
@@ -43,12 +44,11 @@ package final class Terminal {
       throw error
     }
     var capabilities = TerminalCapabilities()
-    capabilities.term = term
-    capabilities.localeIsUTF8 = CursesScreen.setLocale()
+    CursesScreen.setLocale()
     let signals = ct_watch_signals()
     var original = device.original
     ct_arm(device.descriptor, &original, "", 0)
-    var decoder = KeyDecoder()
+    var decoder = KeyDecoder(escapeDelay: KeyDecoder.escapeDelay(environment))
     var typed: [KeyDecoder.Input] = []
     if !term.hasPrefix("linux") {
       device.setKeyModes()
@@ -81,6 +81,7 @@ package final class Terminal {
     enterModes()
     screen.resize(size)
     take(typed)
+    noteDecoderDeadline()
   }
 
   deinit { close() }
@@ -104,12 +105,10 @@ package final class Terminal {
   /// Shows a frame: sends what differs from the one before, nothing if nothing does.
   ///
   /// A frame of another size than the terminal's is cut or padded. Images are drawn after the text; if several
-  /// have to be encoded anew, some of them during the next calls of `nextEvent`.
+  /// have to be encoded, some of them during the next calls of `nextEvent`.
   package func render(_ frame: Frame) {
     guard isOpen, !isGone, frame != self.frame else { return }
-    let cursorMoved =
-      frame.cursor?.column != self.frame?.cursor?.column
-      || frame.cursor?.row != self.frame?.cursor?.row
+    let cursorMoved = frame.cursor != self.frame?.cursor
     self.frame = frame
     let hadImages = !layer.isEmpty
     let new = layer.compose(frame, size: size, capabilities: capabilities)
@@ -155,7 +154,6 @@ package final class Terminal {
         colors: capabilities.sixelColors)
     else {
       capabilities.graphics = .blocks
-      capabilities.graphicsReason = "libsixel could not encode an image"
       repaint()
       return
     }
@@ -166,13 +164,9 @@ package final class Terminal {
 
   /// Waits for the next event.
   ///
-  /// - Parameters:
-  ///   - timeoutMilliseconds: After this time without an event `tick` is returned; negative waits without end.
-  ///   - descriptors: Further descriptors to watch; one that can be read gives `readable`.
+  /// - Parameter timeoutMilliseconds: After this time without an event `tick` is returned; negative waits without end.
   /// - Returns: The event; `hangup`, again and again, when the terminal is gone.
-  package func nextEvent(timeoutMilliseconds: Int, also descriptors: [Int32] = [])
-    -> TerminalEvent
-  {
+  package func nextEvent(timeoutMilliseconds: Int) -> TerminalEvent {
     let deadline = timeoutMilliseconds < 0 ? Int.max : TerminalDevice.now() + timeoutMilliseconds
     while true {
       if !queue.isEmpty { return queue.removeFirst() }
@@ -181,7 +175,7 @@ package final class Terminal {
       if let decoderDeadline { wait = min(wait, max(0, decoderDeadline - TerminalDevice.now())) }
       if layer.pending { wait = 0 }
 
-      var watched = ([device.descriptor, signals] + descriptors).map {
+      var watched = [device.descriptor, signals].map {
         pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
       }
       let ready = poll(
@@ -189,9 +183,6 @@ package final class Terminal {
       if ready > 0 {
         if watched[1].revents != 0 { takeSignals() }
         if watched[0].revents != 0 { takeInput() }
-        if queue.isEmpty, let other = watched.dropFirst(2).first(where: { $0.revents != 0 }) {
-          return .readable(other.fd)
-        }
         continue
       }
       if let due = decoderDeadline, TerminalDevice.now() >= due {
@@ -212,6 +203,10 @@ package final class Terminal {
       return
     }
     take(bytes.flatMap { decoder.feed($0) })
+    noteDecoderDeadline()
+  }
+
+  private func noteDecoderDeadline() {
     decoderDeadline = decoder.timeoutMilliseconds.map { TerminalDevice.now() + $0 }
   }
 
@@ -222,9 +217,9 @@ package final class Terminal {
         if key == .control("l") { repaint() }
         queue.append(.key(key))
       case .paste(let text): queue.append(.paste(text))
-      case .reply(.cellSize(let width, let height)):
+      case .reply(.cellSize(let cell)):
         let before = capabilities.cell(size)
-        capabilities.note(.cellSize(width: width, height: height))
+        capabilities.note(.cellSize(cell))
         if capabilities.cell(size) != before { takeSize() }
       case .reply: break
       }
@@ -332,7 +327,7 @@ package final class Terminal {
   /// The process' environment.
   package static func environment() -> [String: String] {
     var result: [String: String] = [:]
-    for name in ["TERM", "NO_COLOR"] {
+    for name in ["TERM", "NO_COLOR", "ESCDELAY", "SSH_CONNECTION", "SSH_TTY"] {
       if let value = getenv(name) { result[name] = String(cString: value) }
     }
     return result

@@ -10,6 +10,14 @@ package enum Key: Hashable, Sendable {
   case control(Character)
 }
 
+/// A character key can be written as the character itself in the table.
+extension Key: ExpressibleByUnicodeScalarLiteral {
+  /// Makes a character key.
+  package init(unicodeScalarLiteral value: Character) {
+    self = .character(value)
+  }
+}
+
 /// What the terminal has to tell the explorer's loop.
 package enum TerminalEvent: Equatable, Sendable {
   /// A key was pressed.
@@ -18,8 +26,6 @@ package enum TerminalEvent: Equatable, Sendable {
   case paste(String)
   /// The window has a new size, or the screen came back after a suspension: draw again.
   case resize(Size)
-  /// One of the descriptors given to `Terminal.nextEvent` can be read.
-  case readable(Int32)
   /// The time given to `Terminal.nextEvent` is over.
   case tick
   /// SIGINT (Ctrl-C) or SIGTERM asks the program to end; the value is the signal's number.

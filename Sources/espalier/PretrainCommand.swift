@@ -49,7 +49,7 @@ struct PretrainCommand: ParsableCommand {
       config: config, dataset: dataset, directory: output,
       initialModel: config.initialModel.map { base.appending(path: $0).path },
       modelMetadata: try DiTFile.metadata(
-        config: config.model.dit, classNames: ShapeSource.classNames, name: config.name))
+        config: config.model, classNames: ShapeSource.classNames, name: config.name))
     let deadline = minutes.map { Date().addingTimeInterval($0 * 60) }
     let encoder = JSONEncoder()
     encoder.outputFormatting = .sortedKeys
@@ -57,7 +57,7 @@ struct PretrainCommand: ParsableCommand {
       shouldStop: { deadline.map { Date() >= $0 } ?? false },
       report: { progress in
         if json, let line = try? encoder.encode(progress) {
-          print(String(decoding: line, as: UTF8.self))
+          print(json: String(decoding: line, as: UTF8.self))
         }
         console.update(
           String(

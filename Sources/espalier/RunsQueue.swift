@@ -36,7 +36,8 @@ extension RunsCommand {
       guard FileManager.default.fileExists(atPath: runs.root) else {
         if let given = runs.runs {
           throw RunError(
-            "--runs: there is no directory \(given), so nothing waits in it; name a directory of runs")
+            "--runs: there is no directory \(given), so nothing waits in it; name a directory of runs"
+          )
         }
         return try tell("nothing waits", ["runner": "none"])
       }

@@ -21,11 +21,14 @@ import Testing
       #expect(file.bytes[99_999] == 0 && file.bytes[50_000] == 0)
       let error = #expect(throws: FileError.self) { try MappedFile.requireIntact() }
       #expect(
-        error?.message == "\(path): was truncated or could not be read by another program while it was in"
+        error?.message
+          == "\(path): was truncated or could not be read by another program while it was in"
           + " use; restore the file, or begin again with what it holds now")
       #expect(other.bytes[1] == 2)
       // The same for many at once, in any order.
-      let many = try (0..<50).map { try MappedFile(path: try scratch.put([UInt8](repeating: 1, count: 9000), "\($0)")) }
+      let many = try (0..<50).map {
+        try MappedFile(path: try scratch.put([UInt8](repeating: 1, count: 9000), "\($0)"))
+      }
       for index in 0..<50 { truncate(scratch.file("\(index)"), 0) }
       for file in many.shuffled() { #expect(file.bytes[8999] == 0 && file.bytes[0] == 0) }
     }

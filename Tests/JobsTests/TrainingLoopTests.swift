@@ -310,7 +310,8 @@ import Testing
         try AtomicFile.$failure.withValue({ fault.code($0) }) {
           try train(Counter(), in: run, steps: steps, checkpoints: CheckpointPolicy(every: every))
         }
-        let expected = Array(stride(from: every, through: steps, by: every))
+        let expected =
+          Array(stride(from: every, through: steps, by: every))
           + (steps % every == 0 ? [] : [steps])
         #expect(history(run).checkpoints.map(\.step) == expected)
         #expect(fault.count == 4 * expected.count)
@@ -321,8 +322,9 @@ import Testing
     }
   }
 
-  /// Data that change under the training end it before another checkpoint is written. In a process of its
-  /// own, whose other trainings it would end too.
+  /// Data that change under the training end it before another checkpoint is written.
+  ///
+  /// In a process of its own, whose other trainings it would end too.
   @Test func changedDataEndTheRun() async {
     await #expect(processExitsWith: .success) { try TrainingLoopTests().changeData() }
   }

@@ -103,7 +103,8 @@ import Testing
   @Test func fileSystemsWithoutLocksAreNamed() {
     let error = FileLock.refused("/runs/x/worker.lock", errno: ENOLCK)
     #expect(
-      error.message == "/runs/x/worker.lock: cannot be locked (No locks available); choose a directory"
+      error.message
+        == "/runs/x/worker.lock: cannot be locked (No locks available); choose a directory"
         + " on a file system with locks, or let its lock service be started")
   }
 

@@ -123,7 +123,7 @@ import Testing
     try run.pause()
     try run.cancel()
     let refused = #expect(throws: RunError.self) { try launcher.retry(run) }
-    #expect(refused?.message.contains("another process works on this run") == true)
+    #expect(refused?.message.contains("is running, expected one that was cancelled") == true)
     end(worker)
     try launcher.retry(run)
     let second = try #require(run.worker())

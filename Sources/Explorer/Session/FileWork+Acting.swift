@@ -154,7 +154,8 @@ extension FileWork {
     _ generation: Int, _ plan: GraftPlan?, _ weightsFrom: String?, _ settings: PreviewSettings
   ) -> [Action] {
     var request = PreviewRequest(
-      modelPath: model.path, planPath: plan.map { _ in "plan.json" }, classLabel: settings.classLabel, seed: settings.seed,
+      modelPath: model.path, planPath: plan.map { _ in "plan.json" },
+      classLabel: settings.classLabel, seed: settings.seed,
       steps: settings.steps, guidance: settings.guidance)
     do {
       request.weights = try weights(of: weightsFrom)
