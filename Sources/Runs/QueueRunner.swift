@@ -1,48 +1,6 @@
 import Files
 import Foundation
 
-/// The states of all runs below a root, read again only where something was appended.
-struct RunStates {
-  let root: String
-  private var tails: [RunDirectory: Tail] = [:]
-
-  private struct Tail {
-    var follower: RunFollower?
-    var size: Int64 = -1
-    var state = RunState.queued
-    var request: JobRequest?
-  }
-
-  init(root: String) { self.root = root }
-
-  /// What the queue needs to know of every run, as it is now.
-  mutating func look() -> [QueueEntry] {
-    let runs = RunDirectory.list(root: root)
-    let present = Set(runs)
-    tails = tails.filter { present.contains($0.key) }
-    return runs.compactMap { run in
-      let tail = tail(of: run)
-      return QueueEntry(run, tail.request, tail.state)
-    }
-  }
-
-  private mutating func tail(of run: RunDirectory) -> Tail {
-    var tail = tails.removeValue(forKey: run) ?? Tail()
-    var status = stat()
-    let size = stat(run.eventsPath, &status) == 0 ? Int64(status.st_size) : 0
-    if !tail.state.isEnded || tail.size != size {
-      var follower = tail.follower ?? RunFollower(run)
-      tail.state = follower.poll().state
-      // The curves of an ended run may be long.
-      tail.follower = tail.state.isEnded ? nil : follower
-      tail.size = size
-      tail.request = try? run.request()
-    }
-    tails[run] = tail
-    return tail
-  }
-}
-
 /// Starts the waiting runs of a run root one after the other.
 ///
 /// Of several processes that try, the kernel's lock on `.runner.lock` in the root lets one through.
@@ -50,7 +8,7 @@ package final class QueueRunner {
   private let launcher: RunLauncher
   private let jobs: Int
   private let interval: useconds_t
-  private var states: RunStates
+  private var store: RunStore
   /// How many workers of this runner are at work.
   private var workers = 0
   /// Runs that cannot be started, such as those of other users, with the reason.
@@ -65,7 +23,7 @@ package final class QueueRunner {
   ///   - interval: Microseconds between two looks.
   package init(_ launcher: RunLauncher, jobs: Int = 1, interval: useconds_t = 200_000) {
     (self.launcher, self.jobs, self.interval) = (launcher, jobs, interval)
-    states = RunStates(root: launcher.root)
+    store = RunStore(root: launcher.root)
   }
 
   /// Runs what waits until nothing is left that could begin; looks at the queue once more after giving
@@ -90,22 +48,24 @@ package final class QueueRunner {
         work({ isStopping() || access(Self.stopPath(self.root), F_OK) == 0 }, report)
       }
     } while !isStopping() && access(Self.stopPath(root), F_OK) != 0
-      && WaitingRun.list(states.look()).contains(where: isStartable)
+      && !startable().isEmpty
     unlink(Self.stopPath(root))
     if let first = refused.min(by: { $0.key < $1.key }) { throw first.value }
     return true
   }
 
-  /// Whether a waiting run will begin by itself.
-  private func isStartable(_ run: WaitingRun) -> Bool { !run.isBlocked && refused[run.id] == nil }
+  /// The waiting runs that will begin by themselves, as of now.
+  private func startable() -> [RunSummary] {
+    store.look()
+    return store.waiting.filter { $0.turn?.isBlocked == false && refused[$0.id] == nil }
+  }
 
   private func work(_ isStopping: () -> Bool, _ report: (String) -> Void) {
     while true {
       collect(report)
-      let runs = states.look()
-      let waiting = WaitingRun.list(runs).filter(isStartable)
-      let busy = runs.count { $0.isTraining && $0.state != .queued && !$0.state.isEnded }
-      let next = waiting.first { $0.obstacle == nil }
+      let waiting = startable()
+      let busy = store.summaries.count { $0.isTraining && $0.state != .queued && !$0.state.isEnded }
+      let next = waiting.first { $0.turn?.obstacle == nil }
       if isStopping() || waiting.isEmpty {
         if workers == 0 { return }
       } else if let next, busy < jobs, begin(next.id, report) {
@@ -132,7 +92,7 @@ package final class QueueRunner {
     for run in launcher.collect() {
       workers -= 1
       try? run.settle()
-      report("\(run.id): \(run.status().state.name)")
+      report("\(run.id): \(run.summary().state.name)")
     }
   }
 

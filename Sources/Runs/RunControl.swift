@@ -27,6 +27,13 @@ struct ControlRecord: Codable {
     self.request = request
   }
 
+  init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    version = try container.decode(Int.self, forKey: .version)
+    time = try container.decode(Double.self, forKey: .time, in: FileNumber.times)
+    request = try container.decode(Control.self, forKey: .request)
+  }
+
   private enum CodingKeys: String, CodingKey {
     case version = "v"
     case time = "t"
@@ -82,7 +89,7 @@ extension RunDirectory {
     let isWithdrawn =
       try requireUnfinished() == .queued
       && withLock {
-        guard status().state == .queued else { return false }
+        guard summary().state == .queued else { return false }
         try append(Event(.finished(outcome: .cancelled, text: "cancelled before it began")))
         return true
       } == true
@@ -132,7 +139,7 @@ extension RunDirectory {
   /// The state of a run that has not ended.
   private func requireUnfinished() throws -> RunState {
     try requireOwn()
-    let state = status().state
+    let state = summary().state
     guard !state.isEnded else {
       throw RunError(
         "\(path): is \(state.name), expected a running one; 'espalier runs' lists them")
@@ -189,15 +196,15 @@ extension RunDirectory {
   /// - Throws: `RunError` when the event cannot be written.
   func settle(isKilled: Bool = false) throws {
     let outcome = try withLock { () -> String? in
-      let history = history()
-      guard history.end == nil else { return nil }
+      let summary = summary()
+      guard summary.end == nil else { return nil }
       if isKilled || hasRequest(.kill) {
-        let kept = history.checkpoints.last.map { "its last checkpoint is of step \($0.step)" }
-        let text = "killed at step \(history.step); \(kept ?? "there is no checkpoint yet")"
+        let kept = summary.checkpoint.map { "its last checkpoint is of step \($0.step)" }
+        let text = "killed at step \(summary.step); \(kept ?? "there is no checkpoint yet")"
         try append(Event(.finished(outcome: .cancelled, text: text)))
         return RunOutcome.cancelled.rawValue
       }
-      guard !history.isStarted else { return RunState.lost.name }
+      guard !summary.isStarted else { return RunState.lost.name }
       try append(Event(.finished(outcome: .failed, text: gaveUp)))
       return RunOutcome.failed.rawValue
     }

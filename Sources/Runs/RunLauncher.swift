@@ -45,7 +45,7 @@ package final class RunLauncher {
   /// - Throws: `RunError` when it cannot be started or belongs to another user.
   func begin(_ run: RunDirectory) throws -> Bool {
     guard let lock = try run.lock() else { return false }
-    guard run.status().state == .queued else { return false }
+    guard run.summary().state == .queued else { return false }
     try start(run, lock)
     return true
   }
@@ -68,7 +68,7 @@ package final class RunLauncher {
     try run.prepareRetry(change, step: step)
     try start(run, lock)
     // From now on it is a run that goes on, also for those of the queue that wait for it.
-    try run.append(Event(.resumed(step: run.history().checkpoints.last?.step ?? 0)))
+    try run.append(Event(.resumed(step: run.summary().checkpoint?.step ?? 0)))
     try wakeQueue()
   }
 
@@ -80,13 +80,20 @@ package final class RunLauncher {
   @discardableResult
   package func wakeQueue(jobs: Int = 1) throws -> Int32? {
     guard !QueueRunner.isAtWork(root: root),
-      WaitingRun.list(root: root).contains(where: { !$0.isBlocked })
+      hasTurns
     else { return nil }
     let pid = try DetachedProcess.start(
       executable, ["runs", "drain", "--runs", root, "--jobs", "\(jobs)"],
       environment: ProcessInfo.processInfo.environment, log: "\(root)/.runner.log")
     children.append((pid, nil))
     return pid
+  }
+
+  /// Whether a run waits that will begin by itself.
+  private var hasTurns: Bool {
+    var store = RunStore(root: root)
+    store.look()
+    return store.waiting.contains { $0.turn?.isBlocked == false }
   }
 
   /// Collects processes that have ended since the last call, so that they do not stay behind as zombies;
@@ -156,7 +163,7 @@ extension RunDirectory {
     root: String, job request: JobRequest, plan: GraftPlan?
   ) throws -> (run: RunDirectory, lock: FileLock) {
     // One that waits in the queue may find them when its turn comes.
-    if request.job.isTraining, request.queue == nil, let missing = plan?.data?.missingPath {
+    if request.job.kind.isTraining, request.queue == nil, let missing = plan?.data?.missingPath {
       throw RunError(
         "\(missing): no such file or folder, though the plan trains on it; set another by"
           + " 'espalier plan set PLAN --data PATH', or --data shapes for the procedural images")
@@ -187,13 +194,13 @@ extension RunDirectory {
 
   /// A name that sorts by time and never repeats.
   private static func newID(_ request: JobRequest) -> String {
-    var seconds = time_t(exactly: request.createdAt.rounded(.down)) ?? time(nil)
+    var seconds = time_t(min(max(0, request.createdAt), FileNumber.times.upperBound))
     var parts = tm()
     gmtime_r(&seconds, &parts)
     let stamp = String(
       format: "%04d%02d%02d-%02d%02d%02d", Int(parts.tm_year) + 1900, parts.tm_mon + 1,
       parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec)
     let suffix = String(UInt32.random(in: .min ... .max), radix: 36)
-    return "\(stamp)-\(request.job.kind)-\(suffix)"
+    return "\(stamp)-\(request.job.kind.rawValue)-\(suffix)"
   }
 }

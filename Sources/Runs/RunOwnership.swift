@@ -67,7 +67,7 @@ extension RunDirectory {
     }
     guard let lock = try lock(inherited: inherited) else { throw busy }
     if let other = worker(), other != own {
-      guard other.presence == .gone || status().state.isEnded else { throw busy }
+      guard other.presence == .gone || summary().state.isEnded else { throw busy }
       try dropRequests()
     }
     try record(own)
@@ -77,11 +77,11 @@ extension RunDirectory {
   /// Notes which process is the run's worker.
   func record(_ worker: ProcessIdentity) throws { try write(worker, to: workerPath) }
 
-  /// Refuses a run of another user, whose commands this one must not run, and a run whose files are no
-  /// files of its own: what is written to them would land elsewhere or never arrive.
+  /// Refuses a run of another user, whose commands this one must not run, and what `requirePlainFiles`
+  /// refuses.
   ///
   /// - Throws: `RunError`.
-  package func requireOwn() throws {
+  func requireOwn() throws {
     var status = stat()
     for place in [path, requestPath] where lstat(place, &status) == 0 && status.st_uid != geteuid()
     {
@@ -89,6 +89,15 @@ extension RunDirectory {
         "\(place): belongs to user \(status.st_uid), not to you (\(geteuid())); only its owner starts,"
           + " steers and removes this run")
     }
+    try requirePlainFiles()
+  }
+
+  /// Refuses a run whose files are no files of its own: what is written to them would land elsewhere or
+  /// never arrive.
+  ///
+  /// - Throws: `RunError`.
+  package func requirePlainFiles() throws {
+    var status = stat()
     let plain: Set = [
       requestPath, planPath, eventsPath, controlPath, workerPath, lockPath, logPath,
       environmentPath,
@@ -143,10 +152,10 @@ extension RunDirectory {
   /// - Returns: Whether it is gone; a run that another process works on stays.
   /// - Throws: `RunError` when it cannot be removed or belongs to another user.
   @discardableResult
-  package func remove(if isMeant: (RunStatus) -> Bool = { $0.state.isEnded }) throws -> Bool {
+  package func remove(if isMeant: (RunSummary) -> Bool = { $0.state.isEnded }) throws -> Bool {
     let doomed = "\(root)/.\(id).removed"
     let isRenamed = try withLock {
-      guard isMeant(status()) else { return false }
+      guard isMeant(summary()) else { return false }
       guard rename(path, doomed) == 0 else {
         throw RunError(
           "\(path): cannot be removed (\(String(cString: strerror(errno)))); check its permissions")

@@ -34,7 +34,7 @@ extension RunDirectory {
 
   /// Refuses a run that goes on or is done.
   func requireUnsuccessful() throws {
-    let state = status().state
+    let state = summary().state
     guard state.isEnded, state != .done else {
       throw RunError(
         "\(path): is \(state.name), expected one that was cancelled, failed or lost;"

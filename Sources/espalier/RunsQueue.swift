@@ -98,13 +98,15 @@ extension RunsCommand {
     }
 
     func run() throws {
-      let all = RunDirectory.list(root: runs.root)
-      let needed = Set(WaitingRun.list(root: runs.root).flatMap(\.after))
+      var store = RunStore(root: runs.root)
+      store.look()
+      let needed = Set(store.waiting.flatMap { $0.place?.after ?? [] })
       var removed: [String] = []
       var bytes = 0
       if !dryRun { RunDirectory.removeLeftovers(root: runs.root) }
       var failure: (any Error)?
-      for run in all where !needed.contains(run.id) && isMeant(run.status()) {
+      for summary in store.summaries where !needed.contains(summary.id) && isMeant(summary) {
+        guard let run = store.run(summary.id) else { continue }
         let size = run.size()
         do {
           guard try dryRun || run.remove(if: isMeant) else { continue }
@@ -124,7 +126,7 @@ extension RunsCommand {
       if let failure { throw failure }
     }
 
-    private func isMeant(_ status: RunStatus) -> Bool {
+    private func isMeant(_ status: RunSummary) -> Bool {
       let isChosen =
         switch status.state {
         case .done: done

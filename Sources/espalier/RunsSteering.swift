@@ -31,7 +31,7 @@ extension RunsCommand {
 
     func run() throws {
       let run = try selection.run()
-      switch run.status(now: Date()).state {
+      switch run.summary().state {
       case .queued, .running, .paused, .frozen:
         try run.goOn()
         try run.tell("was asked to resume", "resume", output)
@@ -87,8 +87,8 @@ extension RunsCommand {
       var result = try run.cancel(hard: hard)
       if result == .asked, let grace {
         let deadline = Date().addingTimeInterval(grace.seconds)
-        while !run.status().state.isEnded, Date() < deadline { usleep(20_000) }
-        if !run.status().state.isEnded { result = try run.cancel(hard: true) }
+        while !run.summary().state.isEnded, Date() < deadline { usleep(20_000) }
+        if !run.summary().state.isEnded { result = try run.cancel(hard: true) }
       }
       switch result {
       case .asked: try run.tell("was asked to cancel", "cancel", output)

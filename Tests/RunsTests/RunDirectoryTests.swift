@@ -26,7 +26,7 @@ import Testing
         "worker.lock",
       ])
     #expect(try FileManager.default.contentsOfDirectory(atPath: root) == [run.id])
-    #expect(run.status().state == .queued)
+    #expect(run.summary().state == .queued)
   }
 
   @Test func failedCreationLeavesNothing() throws {
@@ -79,7 +79,7 @@ import Testing
       request.job = job
       let run = try RunDirectory.create(root: scratch.path, job: request)
       #expect(try run.request() == request)
-      #expect(run.id.contains(job.kind))
+      #expect(run.id.contains(job.kind.rawValue))
     }
   }
 
@@ -122,6 +122,7 @@ import Testing
           },
           "model_hash" : "c0ffee",
           "name" : "test",
+          "random_generator" : "philox4x32-10",
           "seed" : 18446744073709551615
         }
         """)

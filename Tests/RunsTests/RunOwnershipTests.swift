@@ -94,7 +94,7 @@ import Testing
         let error = #expect(throws: RunError.self) { try body() }
         #expect(error?.message.contains("belongs to user 12345, not to you (0)") == true)
       }
-      #expect(run.status().state == .queued && kind(of: told) == 0)
+      #expect(run.summary().state == .queued && kind(of: told) == 0)
       chown(run.path + place, 0, 0)
       #expect(try run.remove(if: { _ in true }))
     }
@@ -157,11 +157,4 @@ import Testing
     #expect(kind(of: withdrawn.path + "/environment.json") == 0)
   }
 
-  @Test func numbersAtTheirEnds() throws {
-    let entries = [Int.min, 0, Int.max].map { priority in
-      QueueEntry(
-        id: "\(priority)", place: QueuePlace(priority: priority), createdAt: 0, state: .queued)
-    }
-    #expect(WaitingRun.list(entries).map(\.priority) == [Int.max, 0, Int.min])
-  }
 }

@@ -5,14 +5,14 @@ import Runs
 extension FileWork {
   /// Puts a training into the queue and sees to it that a runner works on that.
   func queueTraining(
-    _ plan: GraftPlan, _ kind: RunRecord.Kind, _ weightsFrom: String?
+    _ plan: GraftPlan, _ kind: Job.Kind, _ weightsFrom: String?
   ) -> Action {
     do {
       var place = QueuePlace()
       var job = Job.distill(planPath: "plan.json")
       if kind == .finetune {
-        let source = weightsFrom.flatMap { watcher.run($0) }
-        if let source, !source.status().state.isEnded {
+        let source = weightsFrom.flatMap { store.run($0) }
+        if let source, !source.summary().state.isEnded {
           place.after = [source.id]
           job = .finetune(planPath: "plan.json", weights: [source.id])
         } else {
@@ -50,7 +50,7 @@ extension FileWork {
   }
 
   private func find(_ id: String) throws -> RunDirectory {
-    guard let run = watcher.run(id) else {
+    guard let run = store.run(id) else {
       throw RunError("the run \(id) is no longer in \(root); r lists the others")
     }
     return run
