@@ -55,11 +55,12 @@ let package = Package(
     library("Nn", ["Autograd", "TensorCore", "CKernels", "Checkpoints", "Files"]),
 
     // Files, plans and runs: no numeric code.
-    library("Files", ["CZlib"]),
+    .target(name: "CSystem", cSettings: kernelFlags),
+    library("Files", ["CSystem", "CZlib"]),
     library("Pictures", ["Files", "CPng", "CJpeg"]),
     library("Checkpoints", ["Files"]),
     library("Plans", ["Files"]),
-    library("Runs", ["Plans", "Pictures", "Files"]),
+    library("Runs", ["Plans", "Pictures", "Files", "CSystem"]),
 
     // The method.
     library("Operators", ["Plans", "Nn", "Autograd", "TensorCore"]),

@@ -7,12 +7,12 @@ import Foundation
 /// For tensors larger than memory: the file is mapped, and its whole size is set aside on the disk
 /// first, so that a full disk is told before the work begins.
 package final class SafetensorsDraft: @unchecked Sendable {
-  private let path, temporary: String
-  private let descriptor: Int32
+  private let path: String
+  private let file: DraftFile
+  private let guardian: MappingGuard
   private let bytes: UnsafeMutableRawBufferPointer
   /// First byte and number of elements of each tensor.
   private let places: [String: (start: Int, count: Int)]
-  private var isFinished = false
 
   /// Sets the file aside.
   ///
@@ -36,28 +36,24 @@ package final class SafetensorsDraft: @unchecked Sendable {
     }
     self.path = path
     self.places = places
-    temporary = try AtomicFile.temporaryName(for: path)
-    descriptor = open(temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0o666)
-    guard descriptor >= 0 else { throw .writing(path, errno: errno) }
-    var code = posix_fallocate(descriptor, 0, off_t(size))
-    if code == EOPNOTSUPP || code == EINVAL { code = ftruncate(descriptor, off_t(size)) }
+    file = try DraftFile(for: path)
+    var code = posix_fallocate(file.descriptor, 0, off_t(size))
+    if code == EOPNOTSUPP || code == EINVAL { code = ftruncate(file.descriptor, off_t(size)) }
+    let protection = PROT_READ | PROT_WRITE
     let start =
-      code == 0
-      ? mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0) : MAP_FAILED
+      code == 0 ? mmap(nil, size, protection, MAP_SHARED, file.descriptor, 0) : MAP_FAILED
     guard let start, start != MAP_FAILED else {
-      let reason = code > 0 ? code : errno
-      close(descriptor)
-      unlink(temporary)
-      throw .writing(path, errno: reason)
+      throw .writing(path, errno: code > 0 ? code : errno)
     }
+    guardian = try MappingGuard(
+      UnsafeRawBufferPointer(start: start, count: size), protection, file.descriptor, path: path)
     bytes = UnsafeMutableRawBufferPointer(start: start, count: size)
     bytes.copyBytes(from: header)
   }
 
   deinit {
+    guardian.stop()
     munmap(bytes.baseAddress, bytes.count)
-    close(descriptor)
-    if !isFinished { unlink(temporary) }
   }
 
   /// Puts numbers into a tensor from an element on; different elements from several threads at once.
@@ -79,11 +75,11 @@ package final class SafetensorsDraft: @unchecked Sendable {
   ///
   /// - Throws: `FileError` if the disk fails; nothing has appeared then.
   package func finish() throws(FileError) {
-    guard msync(bytes.baseAddress, bytes.count, MS_SYNC) == 0, fsync(descriptor) == 0,
-      rename(temporary, path) == 0
-    else { throw .writing(path, errno: errno) }
-    isFinished = true
-    AtomicFile.syncDirectory(of: path)
+    guard msync(bytes.baseAddress, bytes.count, MS_SYNC) == 0 else {
+      throw .writing(path, errno: errno)
+    }
+    try MappedFile.requireIntact()
+    try file.finish()
   }
 }
 

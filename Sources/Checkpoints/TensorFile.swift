@@ -185,10 +185,12 @@ extension TensorFile {
   private func withElements<Result>(
     of entry: TensorEntry, releasing: Bool = false, _ body: (UnsafeRawBufferPointer) -> Result
   ) throws(FileError) -> Result {
-    try withBytes(of: entry) { bytes in
+    let result = try withBytes(of: entry) { bytes in
       defer { if releasing, isMapped(entry) { MappedFile.release(bytes) } }
       if entry.isContiguous, !entry.isBigEndian || entry.dtype.size == 1 { return body(bytes) }
       return ElementDecoding.packed(bytes, entry).withUnsafeBytes(body)
     }
+    try MappedFile.requireIntact()
+    return result
   }
 }

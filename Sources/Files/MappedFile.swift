@@ -1,11 +1,15 @@
+import CSystem
 import Foundation
 
 /// A read-only memory mapping of a regular file or a part of one, unmapped when the object goes.
+///
+/// When another program truncates the file, what is lost reads as zeros; `requireIntact` tells.
 package final class MappedFile {
   /// All bytes of the file or part; valid as long as this object lives.
   package let bytes: UnsafeRawBufferPointer
   /// The mapping that this one is a part of.
   private let whole: MappedFile?
+  private let guardian: MappingGuard?
 
   /// Maps the file at `path`.
   ///
@@ -18,23 +22,55 @@ package final class MappedFile {
     let size = try MappedFile.regularSize(descriptor, path: path)
     guard size > 0 else {
       bytes = UnsafeRawBufferPointer(start: nil, count: 0)
+      guardian = nil
       return
     }
     guard let start = mmap(nil, size, PROT_READ, MAP_PRIVATE, descriptor, 0), start != MAP_FAILED
     else { throw .reading(path, errno: errno) }
     bytes = UnsafeRawBufferPointer(start: start, count: size)
+    guardian = try MappingGuard(bytes, PROT_READ, descriptor, path: path)
   }
 
   /// A part of another mapping, which lives as long as this one.
   package init(_ range: Range<Int>, of whole: MappedFile) {
     self.whole = whole
+    guardian = nil
     bytes = UnsafeRawBufferPointer(rebasing: whole.bytes[range])
   }
 
   deinit {
     if whole == nil, let start = bytes.baseAddress {
+      guardian?.stop()
       munmap(UnsafeMutableRawPointer(mutating: start), bytes.count)
     }
+  }
+
+  /// Refuses to go on when a mapped file of this process was found truncated.
+  ///
+  /// - Throws: `FileError` naming the file.
+  package static func requireIntact() throws(FileError) {
+    guard let path = csys_damaged_path() else { return }
+    throw changed(String(cString: path), "was truncated or could not be read")
+  }
+
+  /// Refuses to go on when another program has truncated or written to a file that this process has
+  /// mapped; looks at each of them.
+  ///
+  /// - Throws: `FileError` naming the file.
+  package static func requireUnchanged() throws(FileError) {
+    try requireIntact()
+    let path = withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(PATH_MAX) + 1) {
+      buffer in
+      csys_changed_path(buffer.baseAddress, buffer.count) == 1
+        ? buffer.baseAddress.map { String(cString: $0) } : nil
+    }
+    if let path { throw changed(path, "was written to") }
+  }
+
+  private static func changed(_ path: String, _ what: String) -> FileError {
+    FileError(
+      "\(path): \(what) by another program while it was in use; restore the file, or begin again"
+        + " with what it holds now")
   }
 
   /// Gives back the memory of the pages that lie wholly within mapped bytes; they stay valid.
@@ -59,4 +95,27 @@ package final class MappedFile {
     }
     return Int(status.st_size)
   }
+}
+
+/// Keeps accesses to a mapped file that shrinks from ending the process.
+package struct MappingGuard: @unchecked Sendable {
+  private let mapping: OpaquePointer
+
+  /// Watches a mapping of an open file.
+  ///
+  /// - Throws: `FileError` when that cannot be done; the memory is then unmapped.
+  package init(
+    _ bytes: UnsafeRawBufferPointer, _ protection: Int32, _ descriptor: Int32, path: String
+  ) throws(FileError) {
+    let start = UnsafeMutableRawPointer(mutating: bytes.baseAddress)
+    guard let mapping = csys_watch_mapping(start, bytes.count, protection, descriptor, path) else {
+      let code = errno
+      munmap(start, bytes.count)
+      throw .reading(path, errno: code)
+    }
+    self.mapping = mapping
+  }
+
+  /// Stops watching, before the memory is unmapped.
+  package func stop() { csys_unwatch_mapping(mapping) }
 }

@@ -57,6 +57,7 @@ extension ActivationDistillation {
       throw FileError(
         "\(path): no step and sites in the metadata; expected a stage 1 checkpoint")
     }
+    try file.require(saved, in: 0...graft.plan.stage1.totalSteps, called: "step")
     try file.requireGenerator()
     try graft.plan.requireContinuation(
       of: planText, from: file, on: (dataset.identity, heldOut.identity))

@@ -205,10 +205,11 @@ package final class Finetuning {
     else {
       throw FileError("\(path): is no \(Self.kind); remove it to start anew")
     }
+    try file.require(saved, in: 0...settings.steps, called: "step")
     try file.requireGenerator()
     try plan.requireContinuation(
       of: text, from: file, on: (dataset.identity, heldOut.identity))
-    try trainer.restore(from: file)
+    try trainer.restore(from: file, stepsUpTo: settings.steps)
     // Frozen tensors may be the teacher's: replaced, not written to.
     for parameter in frozen {
       parameter.value = try FileWeights(file, prefix: "model.").tensor(

@@ -95,9 +95,7 @@ private final class DistillTraining: Training {
 
   func faultInData() -> String? { distillation.faultInData() }
 
-  func save(to path: String) throws {
-    try distillation.saveCheckpoint(to: path)
-  }
+  func saveCheckpoint(to path: String) throws { try distillation.saveCheckpoint(to: path) }
 
   func resume(from path: String) throws { try distillation.resume(from: path) }
 }

@@ -90,11 +90,11 @@ private struct FinetuneTraining: Training {
 
   func faultInData() -> String? { finetuning.faultInData() }
 
-  func save(to path: String) throws {
-    try finetuning.saveCheckpoint(to: path)
-    try finetuning.saveModel(
-      to: "\(AtomicFile.directory(of: path))/model.safetensors", teacherMetadata: teacherMetadata)
+  func saveResults(in folder: String) throws {
+    try finetuning.saveModel(to: "\(folder)/model.safetensors", teacherMetadata: teacherMetadata)
   }
+
+  func saveCheckpoint(to path: String) throws { try finetuning.saveCheckpoint(to: path) }
 
   func resume(from path: String) throws { try finetuning.resume(from: path) }
 }

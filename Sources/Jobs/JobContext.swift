@@ -34,17 +34,11 @@ package final class JobContext: Sendable {
     var deadline: ContinuousClock.Instant?
   }
 
-  /// Opens the context; a run that was started before skips the requests made for its last worker.
+  /// Opens the context.
   package init(run: RunDirectory, roomInterval: TimeInterval = 3) {
     self.run = run
     tensorBoard = (try? run.request())?.job.kind.isTraining == true ? TensorBoardLog(run: run) : nil
     self.roomInterval = roomInterval
-    let summary = run.summary()
-    guard summary.isStarted || summary.end != nil else { return }
-    var controls: UInt64 = 0
-    _ = run.readControls(after: &controls)
-    let start = controls
-    state.withLock { $0.controlOffset = start }
   }
 
   /// Appends an event to the log and, where it has something to plot, to the one for TensorBoard, when
@@ -76,11 +70,13 @@ package final class JobContext: Sendable {
   /// Says that the worker lives, unless it has said something anyway; what room is left on a full disk is
   /// kept for its last words.
   func emitHeartbeat() {
-    let isDue = state.withLock { state in
+    let (step, isDue, lacksRoom) = state.withLock { state in
       defer { state.hasSpoken = false }
-      return !state.hasSpoken && !state.lacksRoom
+      return (state.step, !state.hasSpoken && !state.lacksRoom, state.lacksRoom)
     }
     if isDue { try? run.append(Event(.heartbeat(step: step))) }
+    // Which takes no room, and shows other hosts that somebody is at work.
+    if lacksRoom { utimes(run.eventsPath, nil) }
   }
 
   /// Asks the job to stop at its next step, as a signal does.
@@ -88,6 +84,8 @@ package final class JobContext: Sendable {
 
   /// Gives the job some seconds from now on, after which it stops at its next step.
   package func limit(to seconds: Double) {
+    // A century is no limit, and what is no number is none either.
+    guard seconds < 3e9 else { return }
     state.withLock { $0.deadline = .now + .seconds(seconds) }
   }
 
@@ -128,8 +126,10 @@ package final class JobContext: Sendable {
 
   /// To be called between steps: notes the step, waits while paused.
   ///
-  /// - Throws: `JobInterruption` after a cancel request or the end of the job's time.
+  /// - Throws: `JobInterruption` after a cancel request or the end of the job's time, `FileError` if
+  ///   a file that is in use was truncated.
   package func checkpoint(step: Int) throws {
+    try MappedFile.requireIntact()
     let first = poll(step: step)
     if let interruption = first.interruption { throw interruption }
     guard first.paused else { return }
@@ -150,7 +150,7 @@ package final class JobContext: Sendable {
         switch control {
         case .pause: state.isPaused = true
         case .resume: state.isPaused = false
-        case .cancel: state.isCancelled = true
+        case .cancel, .kill: state.isCancelled = true
         }
       }
       if state.isCancelled { return (state.isPaused, .cancelled) }

@@ -20,7 +20,7 @@ struct PreviewJob {
         "\(context.run.requestPath): class \(request.classLabel) is outside 0 to "
           + "\(file.config.numClasses - 1); choose a class of the model")
     }
-    let plan = try request.planPath.map { try GraftPlan.load(path: $0) }
+    let plan = try request.planPath.map { try GraftPlan.load(path: context.run.resolve($0)) }
     // A graft whose teacher is gone stands for itself.
     let isGraft = file.isGraft
     if isGraft, let plan, plan.changes != file.changes {

@@ -32,8 +32,11 @@ package protocol Training {
   /// others would be of no use.
   func isSound() -> Bool
 
-  /// Writes the checkpoint that `resume` reads, and beside it what else the training leaves.
-  func save(to path: String) throws
+  /// Writes into a folder what the training leaves beside its checkpoint, as of the present step.
+  func saveResults(in folder: String) throws
+
+  /// Writes the checkpoint that `resume` reads.
+  func saveCheckpoint(to path: String) throws
 
   /// Goes on from a checkpoint.
   func resume(from path: String) throws
@@ -42,6 +45,9 @@ package protocol Training {
 extension Training {
   /// Measures alone.
   package func validate(in folder: String) throws -> TrainingLoss { heldOut() }
+
+  /// Leaves nothing but the checkpoint.
+  package func saveResults(in folder: String) throws {}
 }
 
 extension CheckpointPolicy {
@@ -50,17 +56,11 @@ extension CheckpointPolicy {
     step % every == 0 || minutes > 0 && elapsed >= minutes * 60
   }
 
-  /// Keeps the newest checkpoint under the name of its step, `step-N.safetensors`, and removes those
-  /// that are one too many once there is a newer one.
-  ///
-  /// - Throws: `FileError` when the second name cannot be given.
-  func makePlace(after step: Int, in run: RunDirectory) throws {
-    if keepLast > 1 {
-      try AtomicFile.link(run.latestPath, as: run.checkpointPath(ofStep: step))
-    }
+  /// Removes the kept checkpoints that are one too many beside a newest one.
+  func removeSurplus(before step: Int, in run: RunDirectory) {
     let kept = run.keptSteps
     // Later ones belong to steps that the run has gone back behind.
-    let surplus = kept.filter { $0 > step } + kept.filter { $0 <= step }.dropLast(keepLast - 1)
+    let surplus = kept.filter { $0 >= step } + kept.filter { $0 < step }.dropLast(keepLast - 1)
     for step in surplus {
       try? FileManager.default.removeItem(atPath: run.checkpointPath(ofStep: step))
     }
@@ -187,15 +187,27 @@ package struct TrainingLoop {
       .heldOut(step: step, loss: loss.sites.isEmpty ? loss.whole : nil, losses: loss.sites))
   }
 
+  /// Writes a checkpoint of the present step unless there is one.
+  ///
+  /// The checkpoint comes last: whatever fails before, the run goes on from the one before, which has got
+  /// the name of its own step while it was still the latest.
   private func save(_ training: some Training, _ saved: inout Saved) throws {
-    let (step, before) = (training.step, saved.step)
+    let (step, before, run) = (training.step, saved.step, context.run)
+    guard before != step else { return }
     guard training.isSound() else {
       throw failure(training, saved: before, "what the model makes of held-out samples")
     }
     try context.whenRoom {
-      if let before, before < step { try checkpoints.makePlace(after: before, in: context.run) }
-      try training.save(to: context.run.latestPath)
+      try MappedFile.requireUnchanged()
+      try training.saveResults(in: run.checkpointsPath)
     }
+    try context.whenRoom {
+      if let before, before < step, checkpoints.keepLast > 1 {
+        try AtomicFile.link(run.latestPath, as: run.checkpointPath(ofStep: before))
+      }
+    }
+    try context.whenRoom { try training.saveCheckpoint(to: run.latestPath) }
+    checkpoints.removeSurplus(before: step, in: run)
     saved = Saved(step: step, time: clock())
     try context.emit(.checkpointed(step: step, path: RunDirectory.latest))
   }

@@ -14,20 +14,22 @@ package enum Worker {
   ///
   /// SIGTERM and SIGINT cancel softly; a lost terminal does not concern a worker.
   package static func run(directory: String) -> Int32 {
-    let run: RunDirectory
+    let (run, lock): (RunDirectory, FileLock)
     do {
       run = try RunDirectory.open(directory)
-      try run.claim()
+      lock = try run.claim(inherited: RunDirectory.inheritedLock)
     } catch {
       return fail("\(error)")
     }
-    removeLeftovers(of: run)
+    defer { withExtendedLifetime(lock) {} }
+    // What a killed predecessor had not finished writing.
+    for folder in [run.path, run.checkpointsPath, run.samplesPath] {
+      AtomicFile.removeAbandoned(in: folder)
+    }
     signal(SIGPIPE, SIG_IGN)
     signal(SIGHUP, SIG_IGN)
     setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, niceness)
     let context = JobContext(run: run)
-    // Taken out of the queue while this process was being started; a request that came later is heard.
-    if run.isWithdrawn { return 0 }
     let sources = [SIGTERM, SIGINT].map { number in
       signal(number, SIG_IGN)
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
@@ -84,16 +86,6 @@ package enum Worker {
           + " \(context.run.id)' goes on from the last checkpoint"
       )
     default: return (.failed, "\(error)")
-    }
-  }
-
-  /// Removes what a killed predecessor had not finished writing.
-  private static func removeLeftovers(of run: RunDirectory) {
-    for folder in [run.checkpointsPath, run.samplesPath] {
-      let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
-      for name in names where AtomicFile.isTemporary(name) {
-        try? FileManager.default.removeItem(atPath: "\(folder)/\(name)")
-      }
     }
   }
 

@@ -133,6 +133,7 @@ package struct Measurements: Codable, Sendable {
     encoder.keyEncodingStrategy = .convertToSnakeCase
     encoder.nonConformingFloatEncodingStrategy = .convertToString(
       positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-    try AtomicFile.write(encoder.encode(self), to: Self.path(of: run))
+    try AtomicFile.write(
+      encoder.encode(self), to: Self.path(of: run), followingLinks: false)
   }
 }

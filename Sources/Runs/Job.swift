@@ -43,7 +43,7 @@ package enum Job: Equatable, Sendable {
 package struct PreviewRequest: Codable, Equatable, Sendable {
   /// The model's file, or `demo`.
   package var modelPath: String
-  /// The plan's file; without one only the teacher is sampled.
+  /// The plan's file, relative to the run directory; without one only the teacher is sampled.
   package var planPath: String?
   /// Checkpoints with weights of grafted operators, later ones winning; without any they are fresh.
   package var weights: [String]

@@ -55,7 +55,7 @@ struct LogCache<Content: Codable & Sendable> {
       try encoder.encode(Record(log: log, offset: offset, summary: content)))
     let start = Self.opening.utf8.count
     bytes.replaceSubrange(start..<start + Self.digestLength, with: Self.digest(bytes).utf8)
-    try AtomicFile.write(Data(bytes), to: path)
+    try AtomicFile.write(Data(bytes), to: path, followingLinks: false)
   }
 
   /// A digest of what follows the digest in the file.

@@ -55,6 +55,8 @@ package struct RunFollower: Sendable {
     let fault = readLog(limit: limit)
     if isAtEnd { save(beyond: keepsCurves ? Self.curvesInterval : Self.summaryInterval) }
     var seen = history.summary.seen(worker: worker, now: now, quiet: quiet(now))
+    // One that is being killed is not lost.
+    if seen.state == .lost, run.hasRequest(.kill) { seen.state = .cancelled }
     seen.id = run.id
     seen.name = request.value?.name ?? run.id
     seen.kind = request.value?.job.kind

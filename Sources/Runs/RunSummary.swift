@@ -236,7 +236,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
       // What is counted in a preparation is no step.
       if label == nil { self.step = step }
     case .resumed(let step):
-      (isPaused, pauseReason) = (false, nil)
+      (isPaused, pauseReason, end) = (false, nil, nil)
       if label == nil { self.step = step }
     case .progress(let done, let total, let label):
       (step, self.total, self.label) = (done, total, label)
@@ -310,26 +310,6 @@ extension [GraftSite: Double] {
   /// The mean over the sites, which does not depend on the order of a dictionary; nil without any.
   var mean: Double? {
     isEmpty ? nil : sorted { $0.key < $1.key }.reduce(0) { $0 + $1.value } / Double(count)
-  }
-}
-
-extension ProcessIdentity {
-  /// What can be told of a process.
-  package enum Presence: Equatable, Sendable {
-    /// It lives.
-    case running
-    /// It lives and is stopped, by SIGSTOP or the like.
-    case stopped
-    /// It has ended.
-    case gone
-    /// It belongs to another boot or host.
-    case unseen
-  }
-
-  /// What has become of the process.
-  package var presence: Presence {
-    if isForeign { return .unseen }
-    return isAlive ? isStopped ? .stopped : .running : .gone
   }
 }
 

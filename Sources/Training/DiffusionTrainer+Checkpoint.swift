@@ -23,13 +23,19 @@ extension DiffusionTrainer {
 
   /// Goes on from the tensors of a checkpoint.
   ///
-  /// - Throws: `FileError` for a missing tensor, one of another shape, or missing metadata.
-  package func restore(from file: SafetensorsFile) throws {
+  /// - Parameters:
+  ///   - file: The checkpoint.
+  ///   - limit: The most steps that its optimizer can have taken.
+  /// - Throws: `FileError` for a missing tensor, one of another shape, or missing or impossible
+  ///   metadata.
+  package func restore(from file: SafetensorsFile, stepsUpTo limit: Int) throws {
     guard let steps = file.metadata["optimizer_steps"].flatMap(Int.init) else {
       throw FileError(
         "\(file.path): no 'optimizer_steps' in its metadata, so it is no checkpoint of a training;"
           + " move the file away to start anew")
     }
+    // Each step of a training takes one step of its optimizer at most.
+    try file.require(steps, in: 0...limit, called: "optimizer_steps")
     for (index, parameter) in optimizer.parameters.enumerated() {
       for (prefix, tensor) in state(of: index) {
         tensor.assign(
@@ -59,6 +65,22 @@ extension DiffusionTrainer {
         }
       }
       try SafetensorsWriter.write(items, metadata: metadata, to: path)
+    }
+  }
+}
+
+extension SafetensorsFile {
+  /// Refuses a checkpoint that counts something as no training does.
+  ///
+  /// - Throws: `FileError`.
+  package func require(
+    _ count: Int, in range: ClosedRange<Int>, called key: String
+  ) throws(FileError) {
+    guard range.contains(count) else {
+      throw FileError(
+        "\(path): '\(key)' in its metadata is \(count), expected \(range.lowerBound) to"
+          + " \(range.upperBound); the checkpoint is damaged, go on from another one by"
+          + " 'espalier runs retry RUN --step N'")
     }
   }
 }

@@ -17,6 +17,8 @@ package final class Pretraining {
   private let modelMetadata: [String: String]
   private let samples, timesteps: DiscreteDistribution?
   private var pooled: [Int: LatentDataset] = [:]
+  /// The step of the last checkpoint; nil while there is none of this object.
+  private var lastSaved: Int?
   /// Number of steps taken so far.
   package private(set) var step = 0
 
@@ -112,7 +114,7 @@ package final class Pretraining {
       }
       if step % config.checkpointEvery == 0 { try save() }
     }
-    try save()
+    if lastSaved != step { try save() }
   }
 
   /// Writes the complete training state, and the averaged model beside it.
@@ -121,10 +123,12 @@ package final class Pretraining {
     metadata["espalier_pretraining"] = "1"
     metadata["step"] = String(step)
     metadata[RandomStream.metadataKey] = RandomStream.generator
-    try SafetensorsWriter.write(trainer.checkpointItems(), metadata: metadata, to: checkpointPath)
+    try MappedFile.requireUnchanged()
     try trainer.saveAveragedModel(
       to: directory + "/model.safetensors",
       metadata: modelMetadata.merging(["training_steps": String(step)]) { $1 })
+    try SafetensorsWriter.write(trainer.checkpointItems(), metadata: metadata, to: checkpointPath)
+    lastSaved = step
   }
 
   private func resume() throws {
@@ -133,8 +137,9 @@ package final class Pretraining {
       throw PretrainingError(
         "\(checkpointPath): no training state in its metadata; move the file away to start anew")
     }
+    try file.require(steps, in: 0...config.totalSteps, called: "step")
     try file.requireGenerator()
-    try trainer.restore(from: file)
+    try trainer.restore(from: file, stepsUpTo: config.totalSteps)
     step = steps
   }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Files
 import Foundation
 import Plans
 import Models
@@ -65,7 +66,7 @@ struct RunsOptions: ParsableArguments {
 
   /// The directory, made absolute so that a detached worker finds it.
   var root: String {
-    URL(fileURLWithPath: runs ?? RunDirectory.defaultRoot()).standardizedFileURL.path
+    AtomicFile.absolute(runs ?? RunDirectory.defaultRoot())
   }
 }
 

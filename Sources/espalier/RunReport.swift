@@ -81,11 +81,7 @@ struct RunReport: Encodable {
     signal(SIGINT, SIG_IGN)
     let interrupt = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
     interrupt.setEventHandler {
-      if run.worker() == nil {
-        _ = try? run.cancel()
-      } else {
-        try? run.append(Control.cancel)
-      }
+      _ = try? run.requestCancellation()
       signal(SIGINT, SIG_DFL)
     }
     interrupt.resume()
