@@ -37,8 +37,7 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS"),
     .systemLibrary(name: "CNcurses"),
     .systemLibrary(name: "CSixel"),
-    .systemLibrary(name: "CPng"),
-    .systemLibrary(name: "CJpeg"),
+    .systemLibrary(name: "CCrypto"),
     .systemLibrary(name: "CZlib"),
 
     // The engine.
@@ -51,8 +50,11 @@ let package = Package(
     library("Nn", ["Autograd", "TensorCore", "CKernels", "Checkpoints", "Files"]),
 
     // Files, plans and runs: no numeric code.
-    library("Files", ["CZlib"]),
-    library("Pictures", ["Files", "CPng", "CJpeg"]),
+    library("Files", ["CZlib", "CCrypto"]),
+    .target(
+      name: "CPictures", cSettings: kernelFlags,
+      linkerSettings: [.linkedLibrary("png"), .linkedLibrary("jpeg")]),
+    library("Pictures", ["Files", "CPictures"]),
     library("Checkpoints", ["Files"]),
     library("Plans", ["Files"]),
     library("Runs", ["Plans", "Pictures", "Files"]),
@@ -114,7 +116,7 @@ let package = Package(
 
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
-    library("TerminalUI", ["CNcurses", "CSixel", "CTerminal"]),
+    library("TerminalUI", ["Pictures", "CNcurses", "CSixel", "CTerminal"]),
     library("Explorer", ["TerminalUI", "Runs", "Plans", "Pictures"]),
     .executableTarget(
       name: "espalier",
@@ -163,7 +165,7 @@ let package = Package(
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "TestSupport",
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
-    tests("TerminalUI", ["TerminalUI"]),
+    tests("TerminalUI", ["TerminalUI", "Pictures"]),
     tests(
       "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures"],
       resources: [.copy("Snapshots")]),

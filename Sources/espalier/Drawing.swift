@@ -77,7 +77,7 @@ struct Drawing {
       }
     }
     if let path = destinations.grid {
-      try PNG.write(RGBImage.grid(grid, columns: columns ?? self.columns, gap: 2), to: path)
+      try RGBImage.grid(grid, columns: columns ?? self.columns, gap: 2).write(to: path)
     }
   }
 }
