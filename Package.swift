@@ -39,6 +39,10 @@ let package = Package(
     .systemLibrary(name: "CSixel"),
     .systemLibrary(name: "CCrypto"),
     .systemLibrary(name: "CZlib"),
+    .systemLibrary(name: "CText"),
+
+    // Text as people see it.
+    library("Text", ["CText"]),
 
     // The engine.
     .target(name: "CKernels", cSettings: kernelFlags),
@@ -96,19 +100,19 @@ let package = Package(
       [
         "Grafting", "Training", "Evaluation", "Datasets", "Analysis", "Sampling", "Models",
         "Operators",
-        "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
+        "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "Text",
       ]),
     library(
       "Jobs",
       [
         "Runs", "Grafting", "Analysis", "Datasets", "Sampling", "Models", "Plans",
-        "Pictures", "Files", "Autograd", "TensorCore",
+        "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
       "Reports",
       [
         "Runs", "Grafting", "Evaluation", "Sampling", "Models", "Plans", "Pictures", "Files",
-        "TensorCore",
+        "TensorCore", "Text",
       ]),
     .target(
       name: "Assets", path: "Assets", exclude: ["README.md", "study.md", "explorer.png"],
@@ -116,14 +120,14 @@ let package = Package(
 
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
-    library("TerminalUI", ["Pictures", "CNcurses", "CSixel", "CTerminal"]),
-    library("Explorer", ["TerminalUI", "Runs", "Plans", "Pictures"]),
+    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal"]),
+    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
     .executableTarget(
       name: "espalier",
       dependencies: [
         "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Grafting",
         "Training", "Evaluation", "Datasets", "Sampling", "Models", "Operators", "Plans",
-        "Checkpoints", "Pictures", "Files", "Nn", "Autograd", "TensorCore",
+        "Checkpoints", "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Text",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
@@ -165,6 +169,7 @@ let package = Package(
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "TestSupport",
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
+    tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI", "Pictures"]),
     tests(
       "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures"],

@@ -274,17 +274,13 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
       .filter { $0.version == ControlRecord.formatVersion }.map(\.request)
   }
 
-  /// The end of what the worker printed, without control characters other than line ends.
+  /// The end of what the worker printed.
   package func logTail(bytes limit: Int = 4096) -> String {
     guard let handle = FileHandle(forReadingAtPath: logPath) else { return "" }
     defer { try? handle.close() }
     let size = (try? handle.seekToEnd()) ?? 0
     try? handle.seek(toOffset: size - min(size, UInt64(limit)))
-    let data = (try? handle.read(upToCount: limit)) ?? Data()
-    let text = String(decoding: data, as: UTF8.self)
-    return String(
-      String.UnicodeScalarView(
-        text.unicodeScalars.filter { $0 == "\n" || $0.properties.generalCategory != .control }))
+    return String(decoding: (try? handle.read(upToCount: limit)) ?? Data(), as: UTF8.self)
   }
 
   /// The bytes that its files take on the disk.

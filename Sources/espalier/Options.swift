@@ -26,7 +26,7 @@ struct OutputOptions: ParsableArguments {
     encoder.keyEncodingStrategy = .convertToSnakeCase
     encoder.nonConformingFloatEncodingStrategy = .convertToString(
       positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-    print(String(decoding: try encoder.encode(value), as: UTF8.self))
+    print(json: String(decoding: try encoder.encode(value), as: UTF8.self))
   }
 }
 

@@ -59,7 +59,7 @@ extension PlanCommand {
     }
 
     private func note(_ text: String) {
-      FileHandle.standardError.write(Data("espalier: \(text)\n".utf8))
+      printToStandardError("espalier: \(text)\n")
     }
   }
 

@@ -1,4 +1,3 @@
-import Foundation
 import Plans
 import Runs
 
@@ -55,14 +54,4 @@ extension ModelAnalysis {
       return shares.isEmpty ? .nan : shares.reduce(0, +) / Double(shares.count)
     }
   }
-}
-
-extension RunHistory {
-  /// The sites that have losses, in order.
-  var sites: [GraftSite] { losses.keys.sorted() }
-}
-
-extension Double {
-  /// The natural logarithm.
-  var logarithm: Double { log(self) }
 }
