@@ -172,6 +172,7 @@ extension PlainValue {
     case .integer(let number): String(number)
     case .number(let number): String(number)
     case .text(let text): text
+    case .object(let name): "an object of class \(name)"
     }
   }
 }
