@@ -60,6 +60,10 @@ struct Drawing {
         try latents?.add(sample.values)
         guard let autoencoder else { continue }
         let pixels = autoencoder.decode(autoencoder.unscaled(sample), tiling: tiling)
+        guard pixels.isFinite else {
+          throw SamplingError(
+            description: "the autoencoder gave values that are not finite; use --precision fp32")
+        }
         try decoded?.add(pixels.values)
         let drawn = AutoencoderKL.rgbImages(ofDecoded: pixels)
         for image in drawn { try images?.add(image.pixels) }
