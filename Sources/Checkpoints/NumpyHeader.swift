@@ -30,7 +30,8 @@ struct NumpyHeader {
       default: throw FormatFault(message: "has NumPy format version \(version), expected 1 to 3")
       }
       guard length <= Self.limit else {
-        throw FormatFault(message: "has a header of \(length) bytes, expected at most \(Self.limit)")
+        throw FormatFault(
+          message: "has a header of \(length) bytes, expected at most \(Self.limit)")
       }
       let text = try cursor.take(length)
       dataOffset = cursor.position

@@ -69,14 +69,17 @@ enum PickleGlobal: Equatable {
   }
 
   private static let plainTypes: Set<String> = [
-    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "range",
+    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object",
+    "range",
     "slice", "str", "tuple",
   ]
 
   private static let dangerous: Set<String> = [
     "asyncio", "code", "codeop", "commands", "ctypes", "distutils", "ensurepip", "idlelib", "imp",
-    "importlib", "marshal", "multiprocessing", "nt", "ntpath", "operator", "os", "pdb", "pickle", "_pickle",
-    "pip", "pkgutil", "posix", "posixpath", "profile", "pty", "pydoc", "runpy", "setuptools", "shutil",
+    "importlib", "marshal", "multiprocessing", "nt", "ntpath", "operator", "os", "pdb", "pickle",
+    "_pickle",
+    "pip", "pkgutil", "posix", "posixpath", "profile", "pty", "pydoc", "runpy", "setuptools",
+    "shutil",
     "site", "socket", "subprocess", "sys", "timeit", "trace", "venv", "webbrowser",
   ]
 

@@ -192,7 +192,8 @@ package struct LatentDataset {
   package func fault(in batch: DiffusionBatch, of name: String = "training") -> String? {
     for (row, index) in batch.samples.enumerated()
     where !batch.latents.rows(row..<(row + 1)).isFinite {
-      return "\(place(index)) of the \(name) data holds values that are not finite; correct or remove it"
+      return
+        "\(place(index)) of the \(name) data holds values that are not finite; correct or remove it"
         + " and start a new run"
     }
     return nil

@@ -97,9 +97,12 @@ package final class LatentFiles: @unchecked Sendable {
     }
     if names.contains("latents.npy") { return ["\(path)/latents.npy"] }
     if let features = names.first(where: { $0.hasSuffix(featuresEnding) }) {
-      let arrays = (try? FileManager.default.contentsOfDirectory(atPath: "\(path)/\(features)")) ?? []
+      let arrays =
+        (try? FileManager.default.contentsOfDirectory(atPath: "\(path)/\(features)")) ?? []
       // Numbers without leading zeros count in their order.
-      let batches = arrays.filter { $0.hasSuffix(".npy") }.sorted { ($0.count, $0) < ($1.count, $1) }
+      let batches = arrays.filter { $0.hasSuffix(".npy") }.sorted {
+        ($0.count, $0) < ($1.count, $1)
+      }
       guard batches.count <= batchLimit else {
         throw FileError(
           "\(path): has \(batches.count) files of features, expected at most \(batchLimit); join them with"

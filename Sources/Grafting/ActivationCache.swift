@@ -94,7 +94,8 @@ package final class ActivationCache {
         file.entry($0.name)?.shape == $0.shape && file.entry($0.name)?.dtype == .bf16
       }),
       let expected = try? AtomicFile.read(digestFile(of: path), limit: 64),
-      let found = try? ContentHash.sha256(paths: [path], keptIn: folder), Array(found.utf8) == expected
+      let found = try? ContentHash.sha256(paths: [path], keptIn: folder),
+      Array(found.utf8) == expected
     else { return nil }
     return file
   }

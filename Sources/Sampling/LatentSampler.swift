@@ -142,7 +142,8 @@ package struct LatentSampler: Sendable {
       }
     guard result.isFinite else {
       throw SamplingError(
-        description: "sampling gave values that are not finite, although all weights are finite; use"
+        description:
+          "sampling gave values that are not finite, although all weights are finite; use"
           + " --precision fp32, less guidance or other weights")
     }
     return result.rows(0..<count).copied()

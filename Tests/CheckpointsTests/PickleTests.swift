@@ -27,7 +27,8 @@ import Testing
   }
 
   private func text(_ text: String) -> [UInt8] {
-    [0x58] + withUnsafeBytes(of: UInt32(text.utf8.count).littleEndian, Array.init) + Array(text.utf8)
+    [0x58] + withUnsafeBytes(of: UInt32(text.utf8.count).littleEndian, Array.init)
+      + Array(text.utf8)
   }
 
   private func global(_ module: String, _ name: String) -> [UInt8] {
@@ -36,7 +37,8 @@ import Testing
 
   /// A tensor of four elements.
   private var tensor: [UInt8] {
-    let id = text("storage") + global("torch", "FloatStorage") + text("0") + text("cpu") + [0x4B, 4]
+    let id =
+      text("storage") + global("torch", "FloatStorage") + text("0") + text("cpu") + [0x4B, 4]
     return global("torch._utils", "_rebuild_tensor_v2") + Array("((".utf8) + id
       + [0x74, 0x51, 0x4B, 0, 0x4B, 4, 0x85, 0x4B, 1, 0x85, 0x89]
       + global("collections", "OrderedDict") + [0x29, 0x52, 0x74, 0x52]
@@ -56,7 +58,10 @@ import Testing
       + [0x86, 0x52, 0x86, 0x52]
     let file = try open(
       dictionary([
-        ("counter", global("collections", "Counter") + Array("}(K\u{1}K\u{2}u".utf8) + [0x85, 0x52]),
+        (
+          "counter",
+          global("collections", "Counter") + Array("}(K\u{1}K\u{2}u".utf8) + [0x85, 0x52]
+        ),
         ("number", number),
         ("path", global("pathlib", "PosixPath") + text("/") + text("data") + [0x86, 0x52]),
         (
@@ -64,7 +69,10 @@ import Testing
           global("omegaconf.dictconfig", "DictConfig") + [0x29, 0x81]
             + Array("}".utf8) + text("lr") + Array("K\u{1}sb".utf8)
         ),
-        ("factory", global("collections", "defaultdict") + [0x29, 0x52] + text("a") + [0x4B, 1, 0x73]),
+        (
+          "factory",
+          global("collections", "defaultdict") + [0x29, 0x52] + text("a") + [0x4B, 1, 0x73]
+        ),
         ("bytes", [0x43, 3, 1, 2, 3]),
         ("weight", tensor),
       ]))
@@ -111,21 +119,27 @@ import Testing
     case "containers": pickle = [0x7D, 0x28] + [UInt8](repeating: 0x5D, count: 1 << 19)
     case "instructions": pickle = [UInt8](repeating: 0x28, count: 5 << 20)
     case "memo":
-      pickle = [0x7D] + (0..<UInt32(1 << 20)).flatMap { number in
-        [0x72] + withUnsafeBytes(of: number.littleEndian, Array.init)
-      }
+      pickle =
+        [0x7D]
+        + (0..<UInt32(1 << 20)).flatMap { number in
+          [0x72] + withUnsafeBytes(of: number.littleEndian, Array.init)
+        }
     case "visits", "names":
       // A list of a thousand numbers, shared a thousand times.
       let inner = Array("(]q\u{1}(".utf8) + [UInt8](repeating: 0x4E, count: 1000) + [0x65]
       let outer = (0..<1000).flatMap { _ in Array("h\u{1}".utf8) }
       let key = kind == "names" ? String(repeating: "k", count: 900) : "k"
-      pickle = Array("}(".utf8) + text(key) + [0x5D] + inner.dropFirst() + [0x61]
+      pickle =
+        Array("}(".utf8) + text(key) + [0x5D] + inner.dropFirst() + [0x61]
         + Array("(".utf8) + outer + Array("eu.".utf8)
     default: pickle = [UInt8](repeating: 0x4E, count: (16 << 20) + 1)
     }
     let error = #expect(throws: FileError.self) { try open(pickle) }
-    let reason = kind == "size" ? "its pickle has" : kind == "visits" || kind == "names"
-      ? "more entries or longer names" : "more values than any checkpoint"
+    let reason =
+      kind == "size"
+      ? "its pickle has"
+      : kind == "visits" || kind == "names"
+        ? "more entries or longer names" : "more values than any checkpoint"
     #expect(error?.message.contains(reason) == true, "\(error?.message ?? "opened")")
   }
 }

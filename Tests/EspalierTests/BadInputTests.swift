@@ -56,8 +56,12 @@ import Testing
       ["analyze", input], ["convert", input, "--to", "y.pt"],
       ["sample", "model.safetensors", "--noise", input, "--latents", "x.npy"],
       ["sample", "model.safetensors", "--plan", input, "--latents", "x.npy"],
-      ["sample", "model.safetensors", "--plan", "plan.json", "--weights", input, "--latents", "x.npy"],
-      ["plan", "show", input], ["plan", "validate", input], ["plan", "import", input, "p.json"],
+      [
+        "sample", "model.safetensors", "--plan", "plan.json", "--weights", input, "--latents",
+        "x.npy",
+      ],
+      ["plan", "show", input], ["plan", "validate", input],
+      ["plan", "import", input, "p.json", "--model", "model.safetensors"],
       ["plan", "new", "p.json", "--model", input], ["distill", input],
       ["pretrain", input, "--output", "out"],
     ] {
@@ -76,10 +80,10 @@ import Testing
         ["sample", "model.safetensors", "--noise", "noise.npy", "--latents", "x.npy"],
         mentions: mentions)
     }
-    let shape = [1, 4, 4, 4]
-    var floats = [Float](repeating: 0, count: 64)
-    floats[22] = .nan
-    try complaint([0, 4, 4, 4], [], mentions: ["noise.npy: ", "for at least one image"])
+    let shape = [1, 4, 16, 16]
+    var floats = [Float](repeating: 0, count: 1024)
+    floats[274] = .nan
+    try complaint([0, 4, 16, 16], [], mentions: ["noise.npy: ", "for at least one image"])
     try complaint(
       shape, floats, mentions: ["the noise of sample 0", "channel 1, row 1, column 2"])
   }

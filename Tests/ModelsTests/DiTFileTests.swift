@@ -73,7 +73,8 @@ struct DiTFileTests {
       try weights.tensor("a.weight", [2, 3], .zeros)
     }
     #expect(
-      error?.message.contains("tensor 'a.weight' holds a value at [1, 1] that is not finite") == true)
+      error?.message.contains("tensor 'a.weight' holds a value at [1, 1] that is not finite")
+        == true)
   }
 
   @Test func foldersOfDiffusersKeepItsConventions() throws {
