@@ -160,7 +160,7 @@ package struct DiTFile {
   /// Loads the model, with the replacement operators and parallel blocks of its embedded plan if it has
   /// one.
   ///
-  /// - Parameter precision: What a model for inference alone multiplies in, see `InferenceWeights`; nil for
+  /// - Parameter precision: What a model for inference alone multiplies in, see `SealedWeights`; nil for
   ///   a model that may be trained.
   /// - Returns: The model.
   /// - Throws: `CheckpointError` for a missing, unexpected or wrongly shaped tensor; `PlanError` for
@@ -169,7 +169,7 @@ package struct DiTFile {
     let plain = FileWeights(tensors)
     let named: any WeightSource = naming == .official ? plain : DiffusersWeights(plain)
     let weights: any WeightSource =
-      if let precision { InferenceWeights(named, precision) } else { named }
+      if let precision { SealedWeights(named, precision) } else { named }
     let plan = try plan()
     guard plan?.parallel.isEmpty ?? true || naming == .official else {
       throw CheckpointError(
