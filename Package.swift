@@ -40,6 +40,10 @@ let package = Package(
     .systemLibrary(name: "CPng"),
     .systemLibrary(name: "CJpeg"),
     .systemLibrary(name: "CZlib"),
+    .systemLibrary(name: "CText"),
+
+    // Text as people see it.
+    library("Text", ["CText"]),
 
     // The engine.
     .target(name: "CKernels", cSettings: kernelFlags),
@@ -48,97 +52,133 @@ let package = Package(
       linkerSettings: [.linkedLibrary("dnnl"), .linkedLibrary("dl")]),
     library("TensorCore", ["CKernels", "COpenBLAS", "COneDNN"]),
     library("Autograd", ["TensorCore", "CKernels"]),
-    library("Nn", ["Autograd", "TensorCore", "CKernels", "Checkpoints"]),
+    library("Nn", ["Autograd", "TensorCore", "CKernels", "Checkpoints", "Files"]),
 
-    // Files and plans: no numeric code.
-    .target(
-      name: "Checkpoints",
-      dependencies: ["CPng", "CJpeg", "CZlib"],
-      swiftSettings: strict),
-    library("Plans", ["Checkpoints"]),
-    library("Runs", ["Plans", "Checkpoints"]),
+    // Files, plans and runs: no numeric code.
+    library("Files", ["CZlib"]),
+    library("Pictures", ["Files", "CPng", "CJpeg"]),
+    library("Checkpoints", ["Files"]),
+    library("Plans", ["Files"]),
+    library("Runs", ["Plans", "Pictures", "Files"]),
 
     // The method.
-    library("Operators", ["Plans", "Nn", "Autograd", "TensorCore", "CKernels"]),
-    library("ImageSources", ["Checkpoints"]),
+    library("Operators", ["Plans", "Nn", "Autograd", "TensorCore"]),
     library(
-      "Models", ["Operators", "Plans", "Checkpoints", "Nn", "Autograd", "TensorCore", "CKernels"]),
+      "Models",
+      [
+        "Operators", "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels",
+        "Assets",
+      ]),
     library(
       "OfficialFormat",
-      ["Models", "Plans", "Checkpoints", .product(name: "Yams", package: "Yams")]),
-    library("Sampling", ["TensorCore"]),
-    library("Analysis", ["TensorCore", "CKernels", "COpenBLAS"]),
+      ["Models", "Plans", "Checkpoints", "Files", .product(name: "Yams", package: "Yams")]),
+    library(
+      "Sampling", ["Models", "Checkpoints", "Pictures", "Files", "Autograd", "TensorCore"]),
+    library(
+      "Datasets",
+      ["Sampling", "Models", "Plans", "Checkpoints", "Pictures", "Files", "TensorCore"]),
+    library("Analysis", ["Sampling", "Models", "Operators", "TensorCore"]),
+    library(
+      "Evaluation",
+      ["Datasets", "Sampling", "Models", "Files", "TensorCore", "CKernels", "COpenBLAS"]),
+    library(
+      "Training",
+      [
+        "Datasets", "Sampling", "Models", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
+        "CKernels",
+      ]),
     library(
       "Grafting",
       [
-        "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
-        "Autograd", "TensorCore", "CKernels", "Assets",
+        "Training", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
+        "Nn", "Autograd", "TensorCore", "CKernels",
       ]),
     library(
       "Parity",
       [
-        "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Nn",
-        "Autograd", "TensorCore",
+        "Grafting", "Training", "Evaluation", "Datasets", "Analysis", "Sampling", "Models",
+        "Operators",
+        "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "Text",
       ]),
     library(
       "Jobs",
       [
-        "Runs", "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints",
-        "ImageSources", "Nn", "Autograd", "TensorCore", "Assets",
+        "Runs", "Grafting", "Analysis", "Datasets", "Sampling", "Models", "Plans",
+        "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
-    library("Reports", ["Runs", "Grafting", "Models", "Plans", "Checkpoints", "TensorCore"]),
+    library(
+      "Reports",
+      [
+        "Runs", "Grafting", "Evaluation", "Sampling", "Models", "Plans", "Pictures", "Files",
+        "TensorCore", "Text",
+      ]),
     .target(
       name: "Assets", path: "Assets", exclude: ["README.md", "study.md", "explorer.png"],
       sources: ["Assets.swift"], resources: [.copy("demo")], swiftSettings: strict),
 
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
-    library("TerminalUI", ["CNcurses", "CSixel", "CTerminal"]),
-    library("Explorer", ["TerminalUI", "Runs", "Plans", "Checkpoints"]),
+    library("TerminalUI", ["Text", "CNcurses", "CSixel", "CTerminal"]),
+    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
     .executableTarget(
       name: "espalier",
       dependencies: [
         "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Grafting",
-        "Analysis", "Sampling",
-        "Models",
-        "Operators", "Plans", "Checkpoints", "ImageSources", "Nn", "Autograd", "TensorCore",
-        "Assets",
+        "Training", "Evaluation", "Datasets", "Sampling", "Models", "Operators", "Plans",
+        "Checkpoints", "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Text",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
+    // What several test targets share.
+    .target(
+      name: "TestSupport",
+      dependencies: [
+        "Datasets", "Models", "Operators", "Plans", "Nn", "Autograd", "TensorCore",
+      ], path: "Tests/TestSupport", swiftSettings: strict),
     tests("TensorCore", ["TensorCore", "CKernels", "COneDNN"]),
     tests("Autograd", ["Autograd", "TensorCore", "Nn"]),
-    tests("Checkpoints", ["Checkpoints"], exclude: ["Fixtures"]),
-    tests("Plans", ["Plans", "Operators", "Checkpoints"]),
-    tests("Runs", ["Runs", "Plans", "Operators"]),
+    tests("Files", ["Files", "Checkpoints", "TestSupport"]),
+    tests("Pictures", ["Pictures", "Files", "TestSupport"]),
+    tests("Checkpoints", ["Checkpoints", "Files", "TestSupport"]),
+    tests("Plans", ["Plans", "Operators", "Files"]),
+    tests("Runs", ["Runs", "Plans", "Operators", "Pictures", "Files", "TestSupport"]),
     tests("Operators", ["Operators", "Plans", "Nn", "Autograd", "TensorCore"]),
-    tests("ImageSources", ["ImageSources", "Checkpoints"], exclude: ["Fixtures"]),
     tests(
       "Models",
-      ["Models", "Operators", "Plans", "Checkpoints", "Nn", "Autograd", "TensorCore", "Assets"],
-      exclude: ["Fixtures"]),
+      [
+        "Models", "Operators", "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
+        "Assets",
+      ], exclude: ["Fixtures"]),
     tests("OfficialFormat", ["OfficialFormat", "Models", "Operators", "Plans"]),
-    tests("Sampling", ["Sampling", "TensorCore"]),
-    tests("Analysis", ["Analysis", "TensorCore"]),
+    tests(
+      "Sampling",
+      [
+        "Sampling", "Models", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "TestSupport",
+      ]),
+    tests(
+      "Datasets", ["Datasets", "Checkpoints", "Pictures", "Files", "TestSupport"],
+      exclude: ["Fixtures"]),
+    tests("Analysis", ["Analysis", "TensorCore", "TestSupport"]),
+    tests("Evaluation", ["Evaluation", "TensorCore", "TestSupport"]),
     tests(
       "Grafting",
       [
-        "Grafting", "Models", "Sampling", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
-        "Autograd", "TensorCore", "Assets",
+        "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
+        "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "TestSupport",
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
+    tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI"]),
     tests(
-      "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators"],
+      "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures"],
       resources: [.copy("Snapshots")]),
-    tests("Jobs", ["Jobs", "Runs", "Plans", "Checkpoints"]),
-    tests("Reports", ["Reports", "Grafting", "Operators", "Runs", "Plans", "Checkpoints"]),
+    tests("Jobs", ["Jobs", "Runs", "Plans", "Files"]),
+    tests("Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "TestSupport"]),
     tests(
       "Espalier",
       [
-        "espalier", "Runs", "Grafting", "Models", "Operators", "Plans", "Checkpoints",
-        "ImageSources", "Nn",
-        "Autograd", "TensorCore", "Assets",
+        "espalier", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints", "Pictures",
+        "Files", "Nn", "Autograd", "TensorCore", "Assets",
       ]),
   ]
 )

@@ -10,24 +10,10 @@
 #include <wchar.h>
 #include <curses.h>
 
-/* Declared by <wchar.h> only under feature macros that would change other declarations too. */
-extern int wcwidth(wchar_t character);
-
 /* <term.h> defines macros with names as common as `columns`; three of its functions are needed. */
 extern int setupterm(const char *term, int file, int *error);
 extern char *tigetstr(const char *name);
 extern int tigetflag(const char *name);
-
-/* Fills widths[c] with wcwidth(c) of the C.UTF-8 locale, for this thread only and for this call only. */
-static inline void nc_fill_widths(signed char *widths, int count) {
-  locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
-  locale_t before = utf8 ? uselocale(utf8) : (locale_t)0;
-  for (int c = 0; c < count; c++) widths[c] = (signed char)wcwidth((wchar_t)c);
-  if (utf8) {
-    uselocale(before);
-    freelocale(utf8);
-  }
-}
 
 /* Curses as the screen needs it: macros, variadic calls and global variables, each behind one function. */
 
@@ -47,6 +33,8 @@ static inline const char *nc_capability(const char *name) {
 static inline int nc_has_direct_color(void) { return tigetflag("RGB") > 0; }
 
 static inline void *nc_open(const char *term, FILE *output, FILE *input) {
+  /* Curses would take the size from the environment or the terminal, however large; nc_resize sets it. */
+  use_env(FALSE);
   SCREEN *screen = newterm(term, output, input);
   if (!screen) return NULL;
   cbreak();

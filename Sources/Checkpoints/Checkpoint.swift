@@ -1,10 +1,12 @@
+import Files
+
 /// Opens files of tensors whatever their format.
 package enum Checkpoint {
   /// Opens a file by its content: safetensors, the index of a sharded model, a PyTorch archive or
   /// legacy file, a NumPy array or archive.
   ///
-  /// - Throws: `CheckpointError` that says what is wrong with the file.
-  package static func open(_ path: String) throws(CheckpointError) -> any TensorFile {
+  /// - Throws: `FileError` that says what is wrong with the file.
+  package static func open(_ path: String) throws(FileError) -> any TensorFile {
     if path.hasSuffix(".index.json") { return try ShardedSafetensorsFile(index: path) }
     let mapping = try MappedFile(path: path)
     let start = mapping.bytes.prefix(512)
@@ -25,7 +27,7 @@ package enum Checkpoint {
       return try SafetensorsFile(path: path)
     }
     if mapping.bytes.isEmpty {
-      throw CheckpointError("\(path): is empty; fetch or save the file again")
+      throw FileError("\(path): is empty; fetch or save the file again")
     }
     let kind =
       starts("PYTORCH1")
@@ -33,19 +35,19 @@ package enum Checkpoint {
       : starts("ustar", at: 257)
         ? "is a tar archive, perhaps of a PyTorch release before 0.2"
         : "is no checkpoint (it starts with \(described(start)))"
-    throw CheckpointError(
+    throw FileError(
       "\(path): \(kind); name a safetensors, PyTorch (.pt, .pth, .bin) or NumPy (.npy, .npz) file")
   }
 
   /// Opens what `torch.save` wrote, in a mapped file or a part of one; `path` names it in errors.
   ///
-  /// - Throws: `CheckpointError` that says what is wrong with it.
-  static func torch(_ mapping: MappedFile, _ path: String) throws(CheckpointError) -> TorchFile {
+  /// - Throws: `FileError` that says what is wrong with it.
+  package static func torch(_ mapping: MappedFile, _ path: String) throws(FileError) -> TorchFile {
     if mapping.bytes.starts(with: [0x50, 0x4B, 0x03, 0x04]) {
       return try TorchFile(archive: ZipArchive(mapping, path: path))
     }
     guard mapping.bytes.first == 0x80 else {
-      throw CheckpointError("\(path): is no PyTorch file; write it with torch.save")
+      throw FileError("\(path): is no PyTorch file; write it with torch.save")
     }
     return try TorchFile(legacy: mapping, path: path)
   }

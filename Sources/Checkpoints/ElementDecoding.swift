@@ -1,7 +1,7 @@
 /// Conversions of raw little-endian elements to Swift arrays; the bytes may be unaligned.
-enum ElementDecoding {
+package enum ElementDecoding {
   /// Any element type as float32, rounding to nearest where it does not fit.
-  static func floats(
+  package static func floats(
     _ bytes: UnsafeRawBufferPointer, _ dtype: DType, into buffer: UnsafeMutableBufferPointer<Float>
   ) {
     switch dtype {

@@ -1,3 +1,5 @@
+import Files
+
 /// The pickles of a file that torch.save wrote before release 1.6: magic number, protocol version,
 /// system, object, storage keys; the storages follow (pytorch/pytorch `serialization.py`).
 struct LegacyTorchParts {
@@ -57,10 +59,10 @@ struct LegacyStorages: TorchStorages, @unchecked Sendable {
 
   /// Finds the storages.
   ///
-  /// - Throws: `CheckpointError` when one is missing, too short or described in two ways.
-  init(_ mapping: MappedFile, _ parts: LegacyTorchParts, path: String) throws(CheckpointError) {
-    func refusal(_ reason: String) -> CheckpointError {
-      CheckpointError("\(path): \(reason); the file is damaged, fetch or save it again")
+  /// - Throws: `FileError` when one is missing, too short or described in two ways.
+  init(_ mapping: MappedFile, _ parts: LegacyTorchParts, path: String) throws(FileError) {
+    func refusal(_ reason: String) -> FileError {
+      FileError("\(path): \(reason); the file is damaged, fetch or save it again")
     }
     let storages = parts.pickle.storages
     var described: [String: Pickle.Storage] = [:]
@@ -87,7 +89,7 @@ struct LegacyStorages: TorchStorages, @unchecked Sendable {
         let start = cursor.position
         _ = try cursor.take(size)
         found[key] = start..<cursor.position
-      } catch let error as CheckpointError {
+      } catch let error as FileError {
         throw error
       } catch {
         throw refusal(
@@ -110,7 +112,7 @@ struct LegacyStorages: TorchStorages, @unchecked Sendable {
 
   func withBytes<Result>(
     _ storage: Int, _ body: (UnsafeRawBufferPointer) -> Result
-  ) throws(CheckpointError) -> Result {
+  ) throws(FileError) -> Result {
     defer { withExtendedLifetime(mapping) {} }
     return body(UnsafeRawBufferPointer(rebasing: mapping.bytes[ranges[storage]]))
   }

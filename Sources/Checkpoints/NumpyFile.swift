@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// A NumPy array (`.npy`) or an archive of them (`.npz`), stored or deflated.
@@ -15,8 +16,8 @@ package final class NumpyFile: TensorFile, @unchecked Sendable {
 
   /// Reads a single array, which is called by the file's base name.
   ///
-  /// - Throws: `CheckpointError` that says what is wrong with the file.
-  init(array mapping: MappedFile, path: String) throws(CheckpointError) {
+  /// - Throws: `FileError` that says what is wrong with the file.
+  init(array mapping: MappedFile, path: String) throws(FileError) {
     let name = URL(fileURLWithPath: path).deletingPathExtension().lastPathComponent
     let entry = try Self.entry(
       name, mapping.bytes, size: mapping.bytes.count, storage: 0, path: path)
@@ -29,8 +30,8 @@ package final class NumpyFile: TensorFile, @unchecked Sendable {
 
   /// Reads an archive of arrays.
   ///
-  /// - Throws: `CheckpointError` that says what is wrong with the file.
-  init(archive: ZipArchive) throws(CheckpointError) {
+  /// - Throws: `FileError` that says what is wrong with the file.
+  init(archive: ZipArchive) throws(FileError) {
     var names: [String] = []
     var entries: [String: TensorEntry] = [:]
     try archive.verifyIfSmall()
@@ -38,13 +39,13 @@ package final class NumpyFile: TensorFile, @unchecked Sendable {
       guard member.name.hasSuffix(".npy"),
         let start = archive.prefix(index, limit: NumpyHeader.limit)
       else {
-        throw CheckpointError(
+        throw FileError(
           "\(archive.path): member \"\(member.name)\" is no NumPy array or damaged;"
             + " fetch or save the file again")
       }
       let name = String(member.name.dropLast(4))
       let entry = try start.withUnsafeBytes { bytes in
-        Result { () throws(CheckpointError) in
+        Result { () throws(FileError) in
           try Self.entry(name, bytes, size: member.size, storage: index, path: archive.path)
         }
       }.get()
@@ -67,7 +68,7 @@ package final class NumpyFile: TensorFile, @unchecked Sendable {
 
   package func withBytes<Result>(
     of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
-  ) throws(CheckpointError) -> Result {
+  ) throws(FileError) -> Result {
     func part(_ bytes: UnsafeRawBufferPointer) -> Result {
       body(UnsafeRawBufferPointer(rebasing: bytes[entry.offset..<entry.offset + entry.span]))
     }
@@ -81,16 +82,16 @@ package final class NumpyFile: TensorFile, @unchecked Sendable {
 
   private static func entry(
     _ name: String, _ bytes: UnsafeRawBufferPointer, size: Int, storage: Int, path: String
-  ) throws(CheckpointError) -> TensorEntry {
+  ) throws(FileError) -> TensorEntry {
     let header: NumpyHeader
-    do throws(ZipFault) {
+    do throws(FormatFault) {
       header = try NumpyHeader(bytes)
     } catch {
-      throw CheckpointError(
+      throw FileError(
         "\(path): array \"\(name)\" \(error.message); save plain numeric arrays with numpy")
     }
     guard SafetensorsFile.byteCount(header.shape, header.dtype) == size - header.dataOffset else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): array \"\(name)\" of shape \(header.shape) \(header.dtype.rawValue) does not fill"
           + " its \(size - header.dataOffset) bytes; the file is damaged, fetch or save it again")
     }

@@ -1,3 +1,5 @@
+import Files
+
 /// The header of a `.npy` array, versions 1 to 3 (numpy `lib/format.py`).
 struct NumpyHeader {
   let dtype: DType
@@ -12,12 +14,12 @@ struct NumpyHeader {
 
   /// Reads the header at the start of `bytes`, of which `limit` suffice.
   ///
-  /// - Throws: `ZipFault` with the reason in words.
-  init(_ bytes: UnsafeRawBufferPointer) throws(ZipFault) {
+  /// - Throws: `FormatFault` with the reason in words.
+  init(_ bytes: UnsafeRawBufferPointer) throws(FormatFault) {
     do {
       var cursor = ByteCursor(bytes)
       guard Array(try cursor.take(6)) == [0x93] + Array("NUMPY".utf8) else {
-        throw ZipFault(message: "does not start as a NumPy array")
+        throw FormatFault(message: "does not start as a NumPy array")
       }
       let version = try cursor.read(UInt8.self)
       _ = try cursor.read(UInt8.self)
@@ -25,31 +27,31 @@ struct NumpyHeader {
       switch version {
       case 1: length = Int(try cursor.read(UInt16.self))
       case 2, 3: length = Int(try cursor.read(UInt32.self))
-      default: throw ZipFault(message: "has NumPy format version \(version), expected 1 to 3")
+      default: throw FormatFault(message: "has NumPy format version \(version), expected 1 to 3")
       }
       let text = try cursor.take(length)
       dataOffset = cursor.position
       var parser = LiteralParser(text)
       let fields = try parser.dictionary()
       guard let descr = fields.descr, let isFortran = fields.isFortran, let shape = fields.shape
-      else { throw ZipFault(message: "has a header without descr, fortran_order or shape") }
+      else { throw FormatFault(message: "has a header without descr, fortran_order or shape") }
       (dtype, isBigEndian) = try Self.dtype(descr)
       guard SafetensorsFile.byteCount(shape, dtype) != nil else {
-        throw ZipFault(message: "has shape \(shape), which overflows 64 bits")
+        throw FormatFault(message: "has shape \(shape), which overflows 64 bits")
       }
       self.shape = shape
       strides =
         isFortran
         ? TensorEntry.contiguousStrides(shape.reversed()).reversed()
         : TensorEntry.contiguousStrides(shape)
-    } catch let fault as ZipFault {
+    } catch let fault as FormatFault {
       throw fault
     } catch {
-      throw ZipFault(message: "ends within its NumPy header")
+      throw FormatFault(message: "ends within its NumPy header")
     }
   }
 
-  private static func dtype(_ descr: String) throws(ZipFault) -> (DType, isBigEndian: Bool) {
+  private static func dtype(_ descr: String) throws(FormatFault) -> (DType, isBigEndian: Bool) {
     let types: [Substring: DType] = [
       "b1": .bool, "u1": .u8, "i1": .i8, "i2": .i16, "u2": .u16, "i4": .i32, "u4": .u32, "i8": .i64,
       "u8": .u64, "f2": .f16, "f4": .f32, "f8": .f64,
@@ -59,7 +61,7 @@ struct NumpyHeader {
     {
       return (dtype, order == ">")
     }
-    throw ZipFault(
+    throw FormatFault(
       message: "has elements of type \(descr.jsonQuoted), expected plain numbers such as '<f4'")
   }
 }
@@ -72,7 +74,9 @@ private struct LiteralParser {
     rest = Substring(decoding: text, as: UTF8.self).utf8
   }
 
-  mutating func dictionary() throws(ZipFault) -> (descr: String?, isFortran: Bool?, shape: [Int]?) {
+  mutating func dictionary() throws(FormatFault) -> (
+    descr: String?, isFortran: Bool?, shape: [Int]?
+  ) {
     var fields: (descr: String?, isFortran: Bool?, shape: [Int]?) = (nil, nil, nil)
     try expect("{")
     while !take("}") {
@@ -94,20 +98,20 @@ private struct LiteralParser {
     return fields
   }
 
-  private mutating func text() throws(ZipFault) -> String {
+  private mutating func text() throws(FormatFault) -> String {
     skipSpace()
     guard let quote = rest.popFirst(), quote == 0x27 || quote == 0x22,
       let end = rest.firstIndex(of: quote), let text = String(rest[..<end])
     else {
       // A structured type starts with a bracket; it is no plain array.
-      throw ZipFault(
+      throw FormatFault(
         message: "has structured elements or a malformed header, expected plain numbers")
     }
     rest = rest[rest.index(after: end)...]
     return text
   }
 
-  private mutating func truth() throws(ZipFault) -> Bool {
+  private mutating func truth() throws(FormatFault) -> Bool {
     skipSpace()
     for (word, value) in [("True", true), ("False", false)] where rest.starts(with: word.utf8) {
       rest = rest.dropFirst(word.utf8.count)
@@ -116,7 +120,7 @@ private struct LiteralParser {
     throw fault
   }
 
-  private mutating func extents() throws(ZipFault) -> [Int] {
+  private mutating func extents() throws(FormatFault) -> [Int] {
     var extents: [Int] = []
     try expect("(")
     while !take(")") {
@@ -147,9 +151,9 @@ private struct LiteralParser {
     return true
   }
 
-  private mutating func expect(_ character: Unicode.Scalar) throws(ZipFault) {
+  private mutating func expect(_ character: Unicode.Scalar) throws(FormatFault) {
     guard take(character) else { throw fault }
   }
 
-  private var fault: ZipFault { ZipFault(message: "has a malformed NumPy header") }
+  private var fault: FormatFault { FormatFault(message: "has a malformed NumPy header") }
 }

@@ -1,3 +1,5 @@
+import Files
+
 /// An element type that NumPy arrays are written of.
 package protocol NumpyElement: BitwiseCopyable, Sendable {
   /// The type in a header (`descr`, numpy `lib/format.py`).
@@ -14,14 +16,14 @@ extension Float: NumpyElement {
 
 /// Writes an array piece by piece in row-major order, so that it may be larger than the memory.
 package struct NumpyWriter<Element: NumpyElement> {
-  private let append: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
+  private let append: (UnsafeRawBufferPointer) throws(FileError) -> Void
 
   /// Adds the next elements.
   ///
-  /// - Throws: `CheckpointError` as `AtomicFile.write` does.
-  package func add(_ elements: [Element]) throws(CheckpointError) {
+  /// - Throws: `FileError` as `AtomicFile.write` does.
+  package func add(_ elements: [Element]) throws(FileError) {
     try elements.withUnsafeBytes { bytes in
-      Result { () throws(CheckpointError) in try append(bytes) }
+      Result { () throws(FileError) in try append(bytes) }
     }.get()
   }
 
@@ -33,7 +35,7 @@ package struct NumpyWriter<Element: NumpyElement> {
   ///   - isArchive: Writes `arr_0` of an `.npz` archive, as the evaluator of openai/guided-diffusion
   ///     takes images, instead of a `.npy` file.
   ///   - body: Adds exactly as many elements as the shape has.
-  /// - Throws: What `body` throws, or `CheckpointError` as `AtomicFile.write` does.
+  /// - Throws: What `body` throws, or `FileError` as `AtomicFile.write` does.
   package static func write(
     to path: String?, shape: [Int], isArchive: Bool = false, _ body: (Self?) throws -> Void
   ) throws {
@@ -42,29 +44,29 @@ package struct NumpyWriter<Element: NumpyElement> {
     let size = header.count + shape.reduce(MemoryLayout<Element>.stride, *)
     var failure: (any Error)?
     func fill(
-      _ append: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
-    ) throws(CheckpointError) {
+      _ append: (UnsafeRawBufferPointer) throws(FileError) -> Void
+    ) throws(FileError) {
       try header.withUnsafeBytes { bytes in
-        Result { () throws(CheckpointError) in try append(bytes) }
+        Result { () throws(FileError) in try append(bytes) }
       }.get()
       do {
         try withoutActuallyEscaping(append) { append in try body(Self(append: append)) }
       } catch {
         failure = error
-        throw CheckpointError("\(path): nothing was written")
+        throw FileError("\(path): nothing was written")
       }
     }
-    do throws(CheckpointError) {
-      try AtomicFile.stream(to: path) { sink throws(CheckpointError) in
+    do throws(FileError) {
+      try AtomicFile.stream(to: path) { sink throws(FileError) in
         if isArchive {
           var archive = ZipWriter(sink)
-          try archive.member("arr_0.npy", size: size) { append throws(CheckpointError) in
+          try archive.member("arr_0.npy", size: size) { append throws(FileError) in
             try fill(append)
           }
           return try archive.finish()
         }
         var written = 0
-        try fill { bytes throws(CheckpointError) in
+        try fill { bytes throws(FileError) in
           written += bytes.count
           try sink.append(bytes)
         }

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// A safetensors file of bfloat16 tensors that is filled in place, in any order, and appears when it
@@ -19,10 +20,10 @@ package final class SafetensorsDraft: @unchecked Sendable {
   ///   - path: Where it shall appear.
   ///   - items: Names and shapes.
   ///   - metadata: String metadata.
-  /// - Throws: `CheckpointError` for a full disk or a place that cannot be written to.
+  /// - Throws: `FileError` for a full disk or a place that cannot be written to.
   package init(
     path: String, items: [(name: String, shape: [Int])], metadata: [String: String]
-  ) throws(CheckpointError) {
+  ) throws(FileError) {
     let tensors = items.map { item in
       TensorItem(name: item.name, shape: item.shape, dtype: .bf16) { [] }
     }
@@ -76,8 +77,8 @@ package final class SafetensorsDraft: @unchecked Sendable {
 
   /// Makes the file appear.
   ///
-  /// - Throws: `CheckpointError` if the disk fails; nothing has appeared then.
-  package func finish() throws(CheckpointError) {
+  /// - Throws: `FileError` if the disk fails; nothing has appeared then.
+  package func finish() throws(FileError) {
     guard msync(bytes.baseAddress, bytes.count, MS_SYNC) == 0, fsync(descriptor) == 0,
       rename(temporary, path) == 0
     else { throw .writing(path, errno: errno) }

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// A memory-mapped safetensors file, checked completely when it is opened.
@@ -26,18 +27,18 @@ package final class SafetensorsFile: TensorFile, @unchecked Sendable {
 
   /// Opens and checks a file.
   ///
-  /// - Throws: `CheckpointError` that says what is wrong with the file.
-  package init(path: String) throws(CheckpointError) {
+  /// - Throws: `FileError` that says what is wrong with the file.
+  package init(path: String) throws(FileError) {
     let mapping = try MappedFile(path: path)
     let size = mapping.bytes.count
     guard size >= 8 else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): has \(size) bytes, too short for a safetensors file;"
           + " fetch or save the file again")
     }
     let stated = UInt64(littleEndian: mapping.bytes.loadUnaligned(as: UInt64.self))
     guard stated <= UInt64(Self.headerLimit), stated <= UInt64(size - 8) else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): states a header of \(stated) bytes but has \(size - 8) after the length field;"
           + " it is truncated or no safetensors file, fetch or save it again")
     }
@@ -67,7 +68,7 @@ package final class SafetensorsFile: TensorFile, @unchecked Sendable {
 
   package func withBytes<Result>(
     of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
-  ) throws(CheckpointError) -> Result {
+  ) throws(FileError) -> Result {
     defer { withExtendedLifetime(mapping) {} }
     return body(UnsafeRawBufferPointer(rebasing: data[entry.offset..<entry.offset + entry.span]))
   }
@@ -75,22 +76,22 @@ package final class SafetensorsFile: TensorFile, @unchecked Sendable {
   /// Orders the tensors by their bytes and proves that they tile the data exactly.
   private static func tile(
     _ tensors: [SafetensorsHeader.Tensor], size: Int, path: String
-  ) throws(CheckpointError) -> [SafetensorsHeader.Tensor] {
+  ) throws(FileError) -> [SafetensorsHeader.Tensor] {
     let ordered = tensors.sorted { ($0.begin, $0.end, $0.name) < ($1.begin, $1.end, $1.name) }
     var position = 0
     for tensor in ordered {
       guard tensor.begin <= tensor.end, tensor.end <= size else {
-        throw CheckpointError(
+        throw FileError(
           "\(path): tensor \"\(tensor.name)\" claims bytes \(tensor.begin) to \(tensor.end) of"
             + " \(size); the file is truncated or damaged, fetch or save it again")
       }
       guard tensor.begin == position else {
-        throw CheckpointError(
+        throw FileError(
           "\(path): tensor \"\(tensor.name)\" starts at byte \(tensor.begin), expected \(position)"
             + " (a hole or an overlap); the file is damaged, fetch or save it again")
       }
       guard byteCount(tensor.shape, tensor.dtype) == tensor.end - tensor.begin else {
-        throw CheckpointError(
+        throw FileError(
           "\(path): tensor \"\(tensor.name)\" of shape \(tensor.shape) \(tensor.dtype.rawValue) does"
             + " not fill its \(tensor.end - tensor.begin) bytes; the file is damaged, fetch or save"
             + " it again")
@@ -98,7 +99,7 @@ package final class SafetensorsFile: TensorFile, @unchecked Sendable {
       position = tensor.end
     }
     guard position == size else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): \(size - position) bytes at the end belong to no tensor;"
           + " the file is damaged, fetch or save it again")
     }

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// The parsed JSON header of a safetensors file, in the order of its text.
@@ -23,12 +24,12 @@ struct SafetensorsHeader {
 
   /// Parses the header text.
   ///
-  /// - Throws: `CheckpointError` that names the byte of the header where it stopped making sense.
-  init(_ text: UnsafeRawBufferPointer, path: String) throws(CheckpointError) {
+  /// - Throws: `FileError` that names the byte of the header where it stopped making sense.
+  init(_ text: UnsafeRawBufferPointer, path: String) throws(FileError) {
     do throws(JSONFault) {
       try read(text)
     } catch {
-      throw CheckpointError(
+      throw FileError(
         "\(path): damaged safetensors header near byte \(8 + error.position): \(error.message);"
           + " fetch or save the file again")
     }

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// Writes float tensors as a safetensors file, in one piece or not at all.
@@ -11,10 +12,10 @@ package struct SafetensorsWriter {
   /// Writes the items and the string metadata to `path`.
   ///
   /// - Precondition: names are unique, shapes fit the element counts, dtypes are F32, F16 or BF16.
-  /// - Throws: `CheckpointError` as `AtomicFile.write` does; nothing is then left on disk.
+  /// - Throws: `FileError` as `AtomicFile.write` does; nothing is then left on disk.
   package static func write(
     _ items: [Item], metadata: [String: String], to path: String
-  ) throws(CheckpointError) {
+  ) throws(FileError) {
     let rank = Dictionary(uniqueKeysWithValues: zip(DType.allCases, 0...))
     let ordered = items.sorted { first, second in
       let (one, two) = (rank[first.dtype] ?? 0, rank[second.dtype] ?? 0)
@@ -22,10 +23,10 @@ package struct SafetensorsWriter {
     }
     TensorItem.check(ordered)
     let header = headerText(ordered, metadata: metadata)
-    try AtomicFile.stream(to: path) { sink throws(CheckpointError) in
+    try AtomicFile.stream(to: path) { sink throws(FileError) in
       try sink.append(header)
       for item in ordered {
-        try item.write { bytes throws(CheckpointError) in try sink.append(bytes) }
+        try item.write { bytes throws(FileError) in try sink.append(bytes) }
       }
     }
   }

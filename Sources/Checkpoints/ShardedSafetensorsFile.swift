@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// A model in several safetensors files that an index names (`….safetensors.index.json`).
@@ -18,19 +19,19 @@ package final class ShardedSafetensorsFile: TensorFile {
 
   /// Reads the index and opens every file that it names.
   ///
-  /// - Throws: `CheckpointError` when the index or a file is damaged, or a tensor is not where the
+  /// - Throws: `FileError` when the index or a file is damaged, or a tensor is not where the
   ///   index says.
-  package init(index path: String) throws(CheckpointError) {
+  package init(index path: String) throws(FileError) {
     let text = try AtomicFile.read(path, limit: Self.indexLimit)
     guard let map = try? JSONDecoder().decode(Index.self, from: Data(text)).weightMap, !map.isEmpty
     else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): has no \"weight_map\" of tensor names to file names;"
           + " name the index of a sharded safetensors model")
     }
     let fileNames = Set(map.values).sorted()
     if let bad = fileNames.first(where: { $0.contains("/") || !$0.hasSuffix(".safetensors") }) {
-      throw CheckpointError(
+      throw FileError(
         "\(path): names the shard \(bad.jsonQuoted), expected a safetensors file in the same folder;"
           + " fetch the index again")
     }
@@ -49,7 +50,7 @@ package final class ShardedSafetensorsFile: TensorFile {
       }
     }
     if let lost = map.keys.sorted().first(where: { entries[$0] == nil }) {
-      throw CheckpointError(
+      throw FileError(
         "\(path): tensor \"\(lost)\" is not in the shard \"\(map[lost] ?? "")\";"
           + " fetch the index and its shards again")
     }
@@ -66,7 +67,7 @@ package final class ShardedSafetensorsFile: TensorFile {
 
   package func withBytes<Result>(
     of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
-  ) throws(CheckpointError) -> Result {
+  ) throws(FileError) -> Result {
     try shards[entry.storage].withBytes(of: entry, body)
   }
 }

@@ -1,3 +1,5 @@
+import Files
+
 /// One state dict of a checkpoint, under the names of the module that it belongs to.
 ///
 /// Training checkpoints hold several: `ema` is taken before `model` before `state_dict`, as samplers
@@ -30,11 +32,11 @@ package final class StateDict: TensorFile {
   /// - Parameters:
   ///   - file: The checkpoint.
   ///   - container: The entry to take instead of the usual one; dots lead into nested ones.
-  /// - Throws: `CheckpointError` if there is no such entry.
-  package init(_ file: any TensorFile, container: String? = nil) throws(CheckpointError) {
+  /// - Throws: `FileError` if there is no such entry.
+  package init(_ file: any TensorFile, container: String? = nil) throws(FileError) {
     let keys = Self.topLevelKeys(of: file)
     if let container, !file.names.contains(where: { $0.hasPrefix(container + ".") }) {
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): has no entry '\(container)' with tensors; choose one of"
           + " \(keys.prefix(8).joined(separator: ", "))")
     }
@@ -57,7 +59,7 @@ package final class StateDict: TensorFile {
     for (name, short) in zip(own, shorts) {
       guard let entry = file.entry(name) else { continue }
       guard entries.updateValue(entry.renamed(short), forKey: short) == nil else {
-        throw CheckpointError(
+        throw FileError(
           "\(file.path): two tensors are called '\(short)' without their prefixes;"
             + " save the state dict of the unwrapped model")
       }
@@ -79,7 +81,7 @@ package final class StateDict: TensorFile {
 
   package func withBytes<Result>(
     of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
-  ) throws(CheckpointError) -> Result {
+  ) throws(FileError) -> Result {
     try file.withBytes(of: entry, body)
   }
 }

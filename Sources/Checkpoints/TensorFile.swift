@@ -1,3 +1,5 @@
+import Files
+
 /// One tensor of a file: what it is, and where its elements lie.
 package struct TensorEntry: Sendable, Equatable {
   /// Its name; entries of nested containers are joined by dots.
@@ -9,7 +11,7 @@ package struct TensorEntry: Sendable, Equatable {
   /// Distances between neighbours along each axis, in elements of its storage; 0 repeats one.
   package let strides: [Int]
   /// Whether its elements have their most significant byte first.
-  let isBigEndian: Bool
+  package let isBigEndian: Bool
   /// Number of the storage inside the file.
   let storage: Int
   /// First byte inside the storage.
@@ -91,10 +93,10 @@ package protocol TensorFile: AnyObject, Sendable {
 
   /// Calls `body` with the bytes from the first to the last element of one of the file's entries.
   ///
-  /// - Throws: `CheckpointError` when the bytes fail their checksum or cannot be decompressed.
+  /// - Throws: `FileError` when the bytes fail their checksum or cannot be decompressed.
   func withBytes<Result>(
     of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
-  ) throws(CheckpointError) -> Result
+  ) throws(FileError) -> Result
 }
 
 /// An entry of a checkpoint that is no tensor, such as a learning rate.
@@ -118,18 +120,18 @@ extension TensorFile {
 
   /// The tensor called `name`.
   ///
-  /// - Throws: `CheckpointError` when there is none.
-  package func existing(_ name: String) throws(CheckpointError) -> TensorEntry {
+  /// - Throws: `FileError` when there is none.
+  package func existing(_ name: String) throws(FileError) -> TensorEntry {
     if let entry = entry(name) { return entry }
-    throw CheckpointError(
+    throw FileError(
       "\(path): has no tensor \"\(name)\" among its \(names.count);"
         + " check that this is the right file")
   }
 
   /// A tensor's elements as float32, whatever its dtype; row-major.
   ///
-  /// - Throws: `CheckpointError` when there is no such tensor or its bytes are damaged.
-  package func floats(_ name: String) throws(CheckpointError) -> [Float] {
+  /// - Throws: `FileError` when there is no such tensor or its bytes are damaged.
+  package func floats(_ name: String) throws(FileError) -> [Float] {
     let entry = try existing(name)
     return try withElements(of: entry) { bytes in
       [Float](unsafeUninitializedCapacity: entry.count) { buffer, filled in
@@ -145,10 +147,10 @@ extension TensorFile {
   /// not keep the file in memory too; they are read again when they are asked for again.
   ///
   /// - Precondition: The buffer has room for exactly the tensor's elements.
-  /// - Throws: `CheckpointError` when there is no such tensor or its bytes are damaged.
+  /// - Throws: `FileError` when there is no such tensor or its bytes are damaged.
   package func readFloats(
     _ name: String, into buffer: UnsafeMutableBufferPointer<Float>
-  ) throws(CheckpointError) {
+  ) throws(FileError) {
     let entry = try existing(name)
     precondition(buffer.count == entry.count, "\(name): \(buffer.count) for \(entry.shape)")
     try withElements(of: entry, releasing: true) {
@@ -158,21 +160,21 @@ extension TensorFile {
 
   /// A tensor's elements as float64, whatever its dtype; row-major.
   ///
-  /// - Throws: `CheckpointError` when there is no such tensor or its bytes are damaged.
-  package func doubles(_ name: String) throws(CheckpointError) -> [Double] {
+  /// - Throws: `FileError` when there is no such tensor or its bytes are damaged.
+  package func doubles(_ name: String) throws(FileError) -> [Double] {
     let entry = try existing(name)
     return try withElements(of: entry) { ElementDecoding.doubles($0, entry.dtype) }
   }
 
   /// The elements of an integer or truth-value tensor; row-major.
   ///
-  /// - Throws: `CheckpointError` when there is no such tensor or it holds no such numbers.
-  package func integers(_ name: String) throws(CheckpointError) -> [Int] {
+  /// - Throws: `FileError` when there is no such tensor or it holds no such numbers.
+  package func integers(_ name: String) throws(FileError) -> [Int] {
     let entry = try existing(name)
     guard
       let values = try withElements(of: entry, { ElementDecoding.integers($0, entry.dtype) })
     else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): tensor \"\(name)\" is \(entry.dtype.rawValue), expected integers that fit 64 bits;"
           + " check that this is the right file")
     }
@@ -182,7 +184,7 @@ extension TensorFile {
   /// Calls `body` with an entry's elements in row-major order, little-endian.
   private func withElements<Result>(
     of entry: TensorEntry, releasing: Bool = false, _ body: (UnsafeRawBufferPointer) -> Result
-  ) throws(CheckpointError) -> Result {
+  ) throws(FileError) -> Result {
     try withBytes(of: entry) { bytes in
       defer { if releasing, isMapped(entry) { MappedFile.release(bytes) } }
       if entry.isContiguous, !entry.isBigEndian || entry.dtype.size == 1 { return body(bytes) }

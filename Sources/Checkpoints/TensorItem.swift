@@ -1,3 +1,5 @@
+import Files
+
 /// One float tensor to be stored, whose elements may be fetched only when it is written.
 package struct TensorItem {
   /// The name in the file.
@@ -6,7 +8,7 @@ package struct TensorItem {
   package var shape: [Int]
   /// The type in the file: F32, F16 or BF16.
   package var dtype: DType
-  private let load: () throws(CheckpointError) -> [Float]
+  private let load: () throws(FileError) -> [Float]
 
   /// Makes an item of elements that are at hand.
   package init(name: String, shape: [Int], dtype: DType = .f32, floats: [Float]) {
@@ -19,7 +21,7 @@ package struct TensorItem {
   /// Makes an item whose elements are fetched when they are written.
   package init(
     name: String, shape: [Int], dtype: DType = .f32,
-    load: @escaping () throws(CheckpointError) -> [Float]
+    load: @escaping () throws(FileError) -> [Float]
   ) {
     self.name = name
     self.shape = shape
@@ -44,8 +46,8 @@ package struct TensorItem {
 
   /// Hands the elements to `sink` piece by piece in the item's type, little-endian.
   func write(
-    to sink: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
-  ) throws(CheckpointError) {
+    to sink: (UnsafeRawBufferPointer) throws(FileError) -> Void
+  ) throws(FileError) {
     let floats = try load()
     precondition(floats.count == count, "\(name): shape \(shape) with \(floats.count) elements")
     switch dtype {
@@ -56,9 +58,9 @@ package struct TensorItem {
   }
 
   private func writeHalves(
-    _ floats: [Float], to sink: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void,
+    _ floats: [Float], to sink: (UnsafeRawBufferPointer) throws(FileError) -> Void,
     _ convert: (Float) -> UInt16
-  ) throws(CheckpointError) {
+  ) throws(FileError) {
     let piece = 1 << 18
     for start in stride(from: 0, to: floats.count, by: piece) {
       try Self.passBytes(
@@ -67,10 +69,10 @@ package struct TensorItem {
   }
 
   private static func passBytes<Element: BitwiseCopyable>(
-    of elements: [Element], to sink: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
-  ) throws(CheckpointError) {
+    of elements: [Element], to sink: (UnsafeRawBufferPointer) throws(FileError) -> Void
+  ) throws(FileError) {
     try elements.withUnsafeBytes { bytes in
-      Result { () throws(CheckpointError) in try sink(bytes) }
+      Result { () throws(FileError) in try sink(bytes) }
     }.get()
   }
 

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// A checkpoint written by `torch.save`: a ZIP archive, or the format of releases before 1.6.
@@ -18,23 +19,23 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
 
   /// Reads an archive.
   ///
-  /// - Throws: `CheckpointError` that says what is wrong with the file.
-  convenience init(archive: ZipArchive) throws(CheckpointError) {
+  /// - Throws: `FileError` that says what is wrong with the file.
+  convenience init(archive: ZipArchive) throws(FileError) {
     let path = archive.path
     guard let folder = archive.members.first?.name.split(separator: "/").first.map(String.init),
       let index = archive.index(of: "\(folder)/data.pkl")
     else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): is a ZIP archive without 'data.pkl', so no PyTorch checkpoint;"
           + " name a file written by torch.save")
     }
     guard archive.index(of: "\(folder)/constants.pkl") == nil else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): is a TorchScript archive, expected a state dict;"
           + " save `model.state_dict()` with torch.save")
     }
     guard archive.members[index].size <= Self.pickleLimit else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): its pickle has \(archive.members[index].size) bytes, expected at most"
           + " \(Self.pickleLimit); save `model.state_dict()` with torch.save")
     }
@@ -50,21 +51,21 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
       () throws(PickleFault) in
       let pickle = try pickle.get()
       return (pickle, try PickleWalk(pickle, size: size))
-    } storages: { pickle throws(CheckpointError) in
+    } storages: { pickle throws(FileError) in
       try ArchiveStorages(archive, folder: folder, pickle.storages, isBigEndian: isBigEndian)
     }
   }
 
   /// Reads a file of a release before 1.6.
   ///
-  /// - Throws: `CheckpointError` that says what is wrong with the file.
-  convenience init(legacy mapping: MappedFile, path: String) throws(CheckpointError) {
+  /// - Throws: `FileError` that says what is wrong with the file.
+  convenience init(legacy mapping: MappedFile, path: String) throws(FileError) {
     let parts = Result { () throws(PickleFault) in try LegacyTorchParts(mapping.bytes) }
     try self.init(path: path, format: "PyTorch legacy file", fileSize: mapping.bytes.count) {
       () throws(PickleFault) in
       let parts = try parts.get()
       return (parts.pickle, try PickleWalk(parts.pickle, size: parts.pickle.end))
-    } storages: { pickle throws(CheckpointError) in
+    } storages: { pickle throws(FileError) in
       guard case .success(let parts) = parts else { preconditionFailure("checked above") }
       return try LegacyStorages(mapping, parts, path: path)
     }
@@ -73,13 +74,13 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
   private init(
     path: String, format: String, fileSize: Int,
     contents: () throws(PickleFault) -> (Pickle, PickleWalk),
-    storages open: (Pickle) throws(CheckpointError) -> any TorchStorages
-  ) throws(CheckpointError) {
+    storages open: (Pickle) throws(FileError) -> any TorchStorages
+  ) throws(FileError) {
     let (pickle, walk): (Pickle, PickleWalk)
     do throws(PickleFault) {
       (pickle, walk) = try contents()
     } catch {
-      throw CheckpointError(
+      throw FileError(
         "\(path): the pickle is refused at byte \(error.position), because \(error.message);"
           + " nothing was executed, save `model.state_dict()` with torch.save or fetch the file again"
       )
@@ -102,13 +103,13 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
 
   package func withBytes<Result>(
     of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
-  ) throws(CheckpointError) -> Result {
+  ) throws(FileError) -> Result {
     try storages.withBytes(entry.storage) { bytes in
       body(UnsafeRawBufferPointer(rebasing: bytes[entry.offset..<entry.offset + entry.span]))
     }
   }
 
-  private static func isBigEndian(_ archive: ZipArchive, _ folder: String) throws(CheckpointError)
+  private static func isBigEndian(_ archive: ZipArchive, _ folder: String) throws(FileError)
     -> Bool
   {
     guard let index = archive.index(of: "\(folder)/byteorder") else { return false }
@@ -117,7 +118,7 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
     case "little": return false
     case "big": return true
     default:
-      throw CheckpointError(
+      throw FileError(
         "\(archive.path): member 'byteorder' is \(text.jsonQuoted), expected little or big;"
           + " the file is damaged, fetch or save it again")
     }
@@ -127,10 +128,10 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
   private static func entry(
     _ name: String, _ tensor: Pickle.Tensor, _ known: [Pickle.Storage],
     _ storages: any TorchStorages, fileSize: Int, path: String
-  ) throws(CheckpointError) -> TensorEntry {
+  ) throws(FileError) -> TensorEntry {
     let storage = known[tensor.storage]
-    func refusal(_ reason: String) -> CheckpointError {
-      CheckpointError(
+    func refusal(_ reason: String) -> FileError {
+      FileError(
         "\(path): tensor \"\(name)\" of shape \(tensor.shape), strides \(tensor.strides) and offset"
           + " \(tensor.offset) \(reason); the file is damaged, fetch or save it again")
     }
@@ -169,10 +170,10 @@ protocol TorchStorages: Sendable {
 
   /// Calls `body` with all bytes of a storage.
   ///
-  /// - Throws: `CheckpointError` when they fail their checksum.
+  /// - Throws: `FileError` when they fail their checksum.
   func withBytes<Result>(
     _ storage: Int, _ body: (UnsafeRawBufferPointer) -> Result
-  ) throws(CheckpointError) -> Result
+  ) throws(FileError) -> Result
 }
 
 /// Storages that are members `data/<key>` of an archive.
@@ -183,12 +184,12 @@ private struct ArchiveStorages: TorchStorages {
 
   init(
     _ archive: ZipArchive, folder: String, _ storages: [Pickle.Storage], isBigEndian: Bool
-  ) throws(CheckpointError) {
+  ) throws(FileError) {
     var members: [Int] = []
     for storage in storages {
       let name = "\(folder)/data/\(storage.key)"
       guard let index = archive.index(of: name) else {
-        throw CheckpointError(
+        throw FileError(
           "\(archive.path): has no member \"\(name)\", which the pickle refers to;"
             + " the file is damaged, fetch or save it again")
       }
@@ -196,7 +197,7 @@ private struct ArchiveStorages: TorchStorages {
       guard !member.isDeflated,
         SafetensorsFile.byteCount([storage.count], storage.dtype) == member.size
       else {
-        throw CheckpointError(
+        throw FileError(
           "\(archive.path): member \"\(name)\" has \(member.size) bytes, expected \(storage.count)"
             + " uncompressed elements of type \(storage.dtype.rawValue);"
             + " the file is damaged, fetch or save it again")
@@ -210,7 +211,7 @@ private struct ArchiveStorages: TorchStorages {
 
   func withBytes<Result>(
     _ storage: Int, _ body: (UnsafeRawBufferPointer) -> Result
-  ) throws(CheckpointError) -> Result {
+  ) throws(FileError) -> Result {
     try archive.withContent(members[storage], body)
   }
 }

@@ -1,3 +1,5 @@
+import Files
+
 /// Writes a state dict as the ZIP archive that `torch.load(weights_only=True)` reads.
 ///
 /// The object is an ordered dictionary of contiguous tensors, each with a storage of its own whose
@@ -13,22 +15,22 @@ package enum TorchWriter {
   ///   - zip64Limit: Sizes and offsets from here on get ZIP64 fields; lower than the format asks for
   ///     only to try a reader.
   /// - Precondition: names are unique, shapes fit the element counts, dtypes are F32, F16 or BF16.
-  /// - Throws: `CheckpointError` as `AtomicFile.write` does, and what fetching the items throws.
+  /// - Throws: `FileError` as `AtomicFile.write` does, and what fetching the items throws.
   package static func write(
     _ items: [TensorItem], to path: String, zip64Limit: Int = 0xFFFF_FFFF
-  ) throws(CheckpointError) {
+  ) throws(FileError) {
     TensorItem.check(items)
     let folder = folder(of: path)
-    try AtomicFile.stream(to: path) { sink throws(CheckpointError) in
+    try AtomicFile.stream(to: path) { sink throws(FileError) in
       var archive = ZipWriter(sink, limit: zip64Limit)
-      func add(_ name: String, _ bytes: [UInt8]) throws(CheckpointError) {
+      func add(_ name: String, _ bytes: [UInt8]) throws(FileError) {
         try archive.member("\(folder)/\(name)", bytes, alignment: alignment)
       }
       try add("data.pkl", pickle(items))
       try add("byteorder", Array("little".utf8))
       for (index, item) in items.enumerated() {
         try archive.member("\(folder)/data/\(index)", size: item.byteCount, alignment: alignment) {
-          sink throws(CheckpointError) in try item.write(to: sink)
+          sink throws(FileError) in try item.write(to: sink)
         }
       }
       try add("version", Array("3\n".utf8))

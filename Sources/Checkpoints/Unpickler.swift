@@ -1,3 +1,5 @@
+import Files
+
 /// A stack machine for the pickles of PyTorch state dicts (the instructions of pytorch/pytorch
 /// `_weights_only_unpickler.py`, and those by which newer protocols write the same things).
 ///

@@ -1,9 +1,11 @@
 import Checkpoints
+import Datasets
+import Files
 import Foundation
-import Models
 import Plans
 import Sampling
 import TensorCore
+import Training
 
 /// The activations of fixed samples in bfloat16, one memory-mapped file for each site.
 ///
@@ -28,7 +30,7 @@ package final class ActivationCache {
   ///   - dataset: Where the samples are drawn from.
   ///   - folder: The folder of caches.
   ///   - progress: Called with the number of samples recorded and of all; may throw to stop.
-  /// - Throws: `PlanError` if the recordings exceed the budget, `CheckpointError` if they cannot be
+  /// - Throws: `PlanError` if the recordings exceed the budget, `FileError` if they cannot be
   ///   written, and what `progress` throws.
   package init(
     graft: Graft, dataset: LatentDataset, folder: String,
@@ -142,7 +144,7 @@ package final class ActivationCache {
         min(recordedTogether, samples - start), random: &random,
         nullClass: graft.teacher.config.numClasses,
         labelDropout: ActivationDistillation.labelDropout)
-      if let fault = dataset.fault(in: batch) { throw CheckpointError(fault) }
+      if let fault = dataset.fault(in: batch) { throw FileError(fault) }
       let parts = MicroBatches(
         rows: batch.steps.count, size: ActivationDistillation.microBatch)
       _ = parts.map { range in

@@ -1,4 +1,6 @@
 import Checkpoints
+import Datasets
+import Files
 import Foundation
 import Models
 import Nn
@@ -43,7 +45,7 @@ extension ActivationDistillation {
 
   /// Continues from a checkpoint of the same plan, but perhaps with other learning rates.
   ///
-  /// - Throws: `CheckpointError` if the file is no checkpoint of this plan and data.
+  /// - Throws: `FileError` if the file is no checkpoint of this plan and data.
   package func resume(from path: String) throws {
     let file = try SafetensorsFile(path: path)
     guard let saved = file.metadata["step"].flatMap(Int.init),
@@ -51,7 +53,7 @@ extension ActivationDistillation {
       let text = file.metadata["sites"], let planText = file.metadata[DiTFile.planKey],
       let states = try? JSONDecoder().decode([GraftSite: SiteState].self, from: Data(text.utf8))
     else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): no step, random state and sites in the metadata; expected a stage 1 checkpoint")
     }
     try graft.plan.requireContinuation(
@@ -86,12 +88,12 @@ extension GraftPlan {
   ///   - text: The plan that the checkpoint holds.
   ///   - file: The checkpoint.
   ///   - data: The identities of the data and of the held-out samples as they are.
-  /// - Throws: `CheckpointError`, and `PlanError` if the text is no plan.
+  /// - Throws: `FileError`, and `PlanError` if the text is no plan.
   func requireContinuation(
     of text: String, from file: SafetensorsFile, on data: (training: String, heldOut: String)
   ) throws {
     guard continues(try GraftPlan.parse(text, file: "\(file.path) (embedded plan)")) else {
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): was written for another plan; start a run of the changed plan instead")
     }
     for (key, now, path) in [

@@ -1,12 +1,12 @@
 import Autograd
 import CKernels
-import Checkpoints
-import Models
+import Datasets
 import Nn
 import Operators
 import Plans
 import Sampling
 import TensorCore
+import Training
 
 /// Stage 1: every site of a plan regresses its output onto what the teacher puts out there.
 ///

@@ -1,11 +1,14 @@
 import Autograd
 import Checkpoints
+import Datasets
+import Files
 import Foundation
 import Models
 import Nn
 import Plans
 import Sampling
 import TensorCore
+import Training
 
 /// Stage 2: the grafted model is trained end to end with the diffusion loss, section 4 of the paper.
 ///
@@ -155,7 +158,7 @@ package final class Finetuning {
   /// - Parameters:
   ///   - path: The file to write.
   ///   - teacherMetadata: Metadata of the teacher's file, kept.
-  /// - Throws: `CheckpointError` if the file cannot be written.
+  /// - Throws: `FileError` if the file cannot be written.
   package func saveModel(to path: String, teacherMetadata: [String: String]) throws {
     var metadata = teacherMetadata
     metadata[DiTFile.planKey] = String(decoding: try plan.json(), as: UTF8.self)
@@ -165,7 +168,7 @@ package final class Finetuning {
 
   /// Writes the model as `saveModel` does if the plan keeps the best and no loss was lower.
   ///
-  /// - Throws: `CheckpointError` if the file cannot be written; the loss then does not count.
+  /// - Throws: `FileError` if the file cannot be written; the loss then does not count.
   package func keepBest(
     _ loss: Double, at path: String, teacherMetadata: [String: String]
   ) throws {
@@ -196,14 +199,14 @@ package final class Finetuning {
 
   /// Continues from a checkpoint of the same plan, whatever weights the graft started with.
   ///
-  /// - Throws: `CheckpointError` if the file is no checkpoint of this plan and data.
+  /// - Throws: `FileError` if the file is no checkpoint of this plan and data.
   package func resume(from path: String) throws {
     let file = try SafetensorsFile(path: path)
     guard file.metadata["espalier_file"] == Self.kind, let text = file.metadata[DiTFile.planKey],
       let saved = file.metadata["step"].flatMap(Int.init),
       let state = file.metadata["random"].flatMap(UInt64.init)
     else {
-      throw CheckpointError("\(path): is no \(Self.kind); remove it to start anew")
+      throw FileError("\(path): is no \(Self.kind); remove it to start anew")
     }
     try plan.requireContinuation(
       of: text, from: file, on: (dataset.identity, heldOut.identity))

@@ -1,5 +1,6 @@
 import Autograd
 import Checkpoints
+import Files
 import Foundation
 import Models
 import Nn
@@ -37,7 +38,7 @@ package final class Graft {
   ///   - plan: A valid plan for this teacher.
   ///   - teacher: The pretrained model.
   ///   - checkpoints: Checkpoints, operators or grafted models of runs.
-  /// - Throws: `CheckpointError` for a file that cannot be read or holds no plan, `PlanError` for an
+  /// - Throws: `FileError` for a file that cannot be read or holds no plan, `PlanError` for an
   ///   operator that cannot be built, or a teacher that has parallel blocks itself.
   package init(plan: GraftPlan, teacher: DiT, checkpoints: [String]) throws {
     guard teacher.merges.isEmpty else {
@@ -59,7 +60,7 @@ package final class Graft {
     for path in checkpoints {
       let file = try SafetensorsFile(path: path)
       guard let text = file.metadata[DiTFile.planKey] else {
-        throw CheckpointError(
+        throw FileError(
           "\(path): no '\(DiTFile.planKey)' in the metadata; give a checkpoint or the operators of a run"
         )
       }
@@ -68,7 +69,7 @@ package final class Graft {
       var holds = Keys(below: shared.flatMap(\.checkpointPrefixes))
       if file.entry(Self.wholeModelKey) != nil {
         guard trained.model.contentHash == plan.model.contentHash else {
-          throw CheckpointError(
+          throw FileError(
             "\(path): was grafted from another model than the plan's, \(plan.model.path); give a"
               + " checkpoint of a run on that model")
         }
@@ -117,7 +118,7 @@ package final class Graft {
   /// - Parameters:
   ///   - path: The file to write.
   ///   - teacherMetadata: Metadata of the teacher's file, kept.
-  /// - Throws: `CheckpointError` if the file cannot be written.
+  /// - Throws: `FileError` if the file cannot be written.
   package func saveModel(to path: String, teacherMetadata: [String: String]) throws {
     try save(model.parameters, to: path, metadata(teacher: teacherMetadata))
   }

@@ -1,8 +1,8 @@
 import Analysis
 import Foundation
-import Grafting
 import Models
 import Runs
+import Sampling
 
 /// Activation statistics and attention locality of a model, cached by the hash of its weights.
 package struct AnalyzeJob {

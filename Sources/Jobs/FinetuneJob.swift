@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 import Grafting
 import Models
@@ -47,7 +47,7 @@ struct FinetuneJob {
     let weights = try weights.map(context.run.weightsPath)
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: weights)
     guard weights.isEmpty || plan.isEmpty || graft.untrained.count < plan.sites.count else {
-      throw CheckpointError(
+      throw FileError(
         "\(weights.joined(separator: ", ")): no operator in it was trained as the plan has it; give the"
           + " checkpoint of a run of this plan")
     }

@@ -1,6 +1,7 @@
-import Checkpoints
+import Datasets
+import Files
 import Foundation
-import Grafting
+import Models
 import Plans
 import Runs
 import TensorCore
@@ -9,7 +10,7 @@ extension JobContext {
   /// The run's plan and the model that it is for.
   ///
   /// - Throws: `PlanError` for a plan that cannot be read, `RunError` if the model's weights are others
-  ///   than when the run was made, `CheckpointError` if there is no such model.
+  ///   than when the run was made, `FileError` if there is no such model.
   func plan(at path: String) throws -> (GraftPlan, ModelFiles) {
     let plan = try GraftPlan.load(path: run.resolve(path))
     let files = try ModelFiles(plan.model.path)

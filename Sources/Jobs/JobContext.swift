@@ -1,5 +1,5 @@
-import Checkpoints
 import Dispatch
+import Files
 import Foundation
 import Runs
 import Synchronization
@@ -104,7 +104,7 @@ package final class JobContext: Sendable {
   }
 
   private static func isDiskFull(_ error: any Error) -> Bool {
-    (error as? CheckpointError)?.isDiskFull ?? (error as? RunError)?.isDiskFull ?? false
+    (error as? FileError)?.isDiskFull ?? (error as? RunError)?.isDiskFull ?? false
   }
 
   /// To be called between steps: notes the step, waits while paused.

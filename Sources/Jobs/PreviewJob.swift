@@ -1,10 +1,12 @@
 import Autograd
-import Checkpoints
+import Files
 import Foundation
 import Grafting
 import Models
+import Pictures
 import Plans
 import Runs
+import Sampling
 
 /// Images of the teacher and of the graft from the same noise and class, and their difference.
 struct PreviewJob {
@@ -14,7 +16,7 @@ struct PreviewJob {
     let files = try ModelFiles(request.modelPath)
     let file = try files.open()
     guard (0..<file.config.numClasses).contains(request.classLabel) else {
-      throw CheckpointError(
+      throw FileError(
         "\(context.run.requestPath): class \(request.classLabel) is outside 0 to "
           + "\(file.config.numClasses - 1); choose a class of the model")
     }

@@ -1,5 +1,5 @@
-import Checkpoints
 import Dispatch
+import Files
 import Foundation
 import Plans
 import Runs
@@ -53,7 +53,7 @@ extension CheckpointPolicy {
   /// Keeps the newest checkpoint under the name of its step, `step-N.safetensors`, and removes those
   /// that are one too many once there is a newer one.
   ///
-  /// - Throws: `CheckpointError` when the second name cannot be given.
+  /// - Throws: `FileError` when the second name cannot be given.
   func makePlace(after step: Int, in run: RunDirectory) throws {
     if keepLast > 1 {
       try AtomicFile.link(run.latestPath, as: run.checkpointPath(ofStep: step))

@@ -1,8 +1,9 @@
-import Checkpoints
 import Dispatch
+import Files
 import Foundation
 import Runs
 import TensorCore
+import Text
 
 /// The process behind a run: claims its directory, does its job, and logs what happens.
 package enum Worker {
@@ -96,7 +97,8 @@ package enum Worker {
 
   private static func fail(_ text: String) -> Int32 {
     // A log on a full disk must not bring the worker down.
-    try? FileHandle.standardError.write(contentsOf: Data("espalier worker: \(text)\n".utf8))
+    try? FileHandle.standardError.write(
+      contentsOf: Data("espalier worker: \(text.printableSentence)\n".utf8))
     return 1
   }
 }

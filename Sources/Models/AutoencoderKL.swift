@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Nn
 import TensorCore
@@ -62,8 +63,8 @@ package final class AutoencoderKL {
   ///
   /// - Parameter path: A file, or a folder of diffusers.
   /// - Returns: The state dict.
-  /// - Throws: `CheckpointError` for an unreadable file or a folder without weights.
-  package static func file(of path: String) throws(CheckpointError) -> StateDict {
+  /// - Throws: `FileError` for an unreadable file or a folder without weights.
+  package static func file(of path: String) throws(FileError) -> StateDict {
     let isFolder = DiffusersFolder.isFolder(path)
     return try StateDict(
       try Checkpoint.open(isFolder ? try DiffusersFolder.weights(in: path) : path))
@@ -73,8 +74,8 @@ package final class AutoencoderKL {
   ///
   /// - Parameter path: A file, or a folder of diffusers.
   /// - Returns: The weights, and the folder's configuration.
-  /// - Throws: `CheckpointError` for an unreadable file or a folder without weights.
-  package static func files(of path: String) throws(CheckpointError) -> [String] {
+  /// - Throws: `FileError` for an unreadable file or a folder without weights.
+  package static func files(of path: String) throws(FileError) -> [String] {
     try file(of: path).files + (DiffusersFolder.isFolder(path) ? ["\(path)/config.json"] : [])
   }
 
@@ -84,7 +85,7 @@ package final class AutoencoderKL {
   ///   - path: The weights.
   ///   - config: Their shape; nil looks for it as `AutoencoderKLConfig.find` does.
   ///   - precision: What large 3x3 convolutions multiply in.
-  /// - Throws: `CheckpointError` for an unreadable file, a missing or unexpected key, a wrong shape.
+  /// - Throws: `FileError` for an unreadable file, a missing or unexpected key, a wrong shape.
   package convenience init(
     path: String, config: AutoencoderKLConfig? = nil, precision: Precision = .float32
   ) throws {
@@ -214,12 +215,12 @@ final class WatchedWeights: WeightSource {
     return tensor
   }
 
-  /// Throws `CheckpointError` if a file holds keys that the network does not have.
-  func requireAllTaken(of names: [String], in path: String, model: String) throws(CheckpointError) {
+  /// Throws `FileError` if a file holds keys that the network does not have.
+  func requireAllTaken(of names: [String], in path: String, model: String) throws(FileError) {
     let left = names.filter { !taken.contains($0) }
     guard let first = left.first else { return }
     let others = left.count > 1 ? " and \(left.count - 1) more" : ""
-    throw CheckpointError(
+    throw FileError(
       "\(path): tensor '\(first)'\(others) is no part of this \(model);"
         + " check that the file and its configuration belong together")
   }

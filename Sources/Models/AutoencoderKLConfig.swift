@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 
 /// The shape of an AutoencoderKL, under the names of its `config.json` in diffusers.
@@ -64,22 +65,22 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   ///   - json: The text.
   ///   - file: Name of its origin, for errors.
   /// - Returns: A configuration whose numbers fit together.
-  /// - Throws: `CheckpointError` that names the key at fault.
-  package static func parse(_ json: Data, file: String) throws(CheckpointError) -> Self {
+  /// - Throws: `FileError` that names the key at fault.
+  package static func parse(_ json: Data, file: String) throws(FileError) -> Self {
     let config: AutoencoderKLConfig
     do {
       config = try JSONDecoder().decode(Self.self, from: json)
     } catch DecodingError.keyNotFound(let key, _) {
-      throw CheckpointError(
+      throw FileError(
         "\(file): the autoencoder's configuration lacks \"\(key.stringValue)\";"
           + " use the config.json that belongs to the weights")
     } catch DecodingError.typeMismatch(_, let context) where !context.codingPath.isEmpty {
       let key = context.codingPath.map(\.stringValue).joined(separator: ".")
-      throw CheckpointError(
+      throw FileError(
         "\(file): \"\(key)\" of the autoencoder's configuration has the wrong type;"
           + " use the config.json that belongs to the weights")
     } catch {
-      throw CheckpointError(
+      throw FileError(
         "\(file): the autoencoder's configuration is no JSON object;"
           + " use the config.json that belongs to the weights")
     }
@@ -90,13 +91,13 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   /// Checks that the numbers fit together.
   ///
   /// - Parameter file: Name of the origin, for errors.
-  /// - Throws: `CheckpointError` that names the key at fault.
-  package func validate(file: String) throws(CheckpointError) {
+  /// - Throws: `FileError` that names the key at fault.
+  package func validate(file: String) throws(FileError) {
     func require(_ holds: Bool, _ key: String, _ found: Any, _ expected: String)
-      throws(CheckpointError)
+      throws(FileError)
     {
       if holds { return }
-      throw CheckpointError(
+      throw FileError(
         "\(file): \"\(key)\" of the autoencoder's configuration is \(found), expected \(expected);"
           + " use the config.json that belongs to the weights")
     }
@@ -135,8 +136,8 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   /// of groups, which is then 32, nor the scaling factor, which is then Stable Diffusion's.
   /// - Parameter file: The weights.
   /// - Returns: A configuration whose numbers fit together.
-  /// - Throws: `CheckpointError` if what is found cannot be used.
-  package static func find(for file: any TensorFile) throws(CheckpointError) -> Self {
+  /// - Throws: `FileError` if what is found cannot be used.
+  package static func find(for file: any TensorFile) throws(FileError) -> Self {
     if let config = try stated(for: file) { return config }
     return try inferred(from: file)
   }
@@ -146,8 +147,8 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   ///
   /// - Parameter file: The weights.
   /// - Returns: A configuration whose numbers fit together; nil if there is none.
-  /// - Throws: `CheckpointError` if what is found cannot be used.
-  package static func stated(for file: any TensorFile) throws(CheckpointError) -> Self? {
+  /// - Throws: `FileError` if what is found cannot be used.
+  package static func stated(for file: any TensorFile) throws(FileError) -> Self? {
     if let text = file.metadata["config"] {
       return try parse(Data(text.utf8), file: file.path)
     }
@@ -175,13 +176,13 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   ///   - prefix: What precedes every key.
   ///   - normNumGroups: The number of groups, which shapes do not show.
   /// - Returns: A configuration whose numbers fit together.
-  /// - Throws: `CheckpointError` if a telling weight is missing.
+  /// - Throws: `FileError` if a telling weight is missing.
   package static func inferred(
     from file: any TensorFile, prefix: String = "", normNumGroups: Int = 32
-  ) throws(CheckpointError) -> Self {
-    func shape(_ name: String) throws(CheckpointError) -> [Int] {
+  ) throws(FileError) -> Self {
+    func shape(_ name: String) throws(FileError) -> [Int] {
       if let entry = file.entry(prefix + name), entry.shape.count == 4 { return entry.shape }
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): tensor '\(prefix + name)' is missing or no convolution weight;"
           + " check that the file holds an AutoencoderKL in the naming of diffusers")
     }

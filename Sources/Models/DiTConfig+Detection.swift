@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 
 extension DiTConfig {
   /// The published sizes (Peebles and Xie, "Scalable Diffusion Models with Transformers", table 1).
@@ -43,24 +44,24 @@ extension DiTConfig {
   ///   - numHeads: Attention heads, which no shape shows; nil takes those of the published model of
   ///     this depth and hidden size.
   /// - Returns: A valid configuration.
-  /// - Throws: `CheckpointError` that names the tensor that is missing or does not fit.
+  /// - Throws: `FileError` that names the tensor that is missing or does not fit.
   package static func detect(in file: any TensorFile, numHeads: Int? = nil) throws -> DiTConfig {
-    func shape(_ name: String, rank: Int) throws(CheckpointError) -> [Int] {
+    func shape(_ name: String, rank: Int) throws(FileError) -> [Int] {
       guard let entry = file.entry(name) else {
-        throw CheckpointError(
+        throw FileError(
           "\(file.path): has no tensor '\(name)', which every DiT has, and no configuration;"
             + " use the weights of a DiT")
       }
       guard entry.shape.count == rank else {
-        throw CheckpointError(
+        throw FileError(
           "\(file.path): tensor '\(name)' has shape \(entry.shape), expected \(rank) axes;"
             + " use the weights of a DiT")
       }
       return entry.shape
     }
-    func require(_ holds: Bool, _ name: String, _ expected: String) throws(CheckpointError) {
+    func require(_ holds: Bool, _ name: String, _ expected: String) throws(FileError) {
       if holds { return }
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): tensor '\(name)' has shape \(file.entry(name)?.shape ?? []), expected"
           + " \(expected); use the weights of a DiT")
     }
@@ -91,7 +92,7 @@ extension DiTConfig {
     }
     let published = sizes.first { $0.depth == depth && $0.hiddenSize == hiddenSize }?.numHeads
     guard let heads = numHeads ?? published else {
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): no published DiT has depth \(depth) and hidden size \(hiddenSize), so its"
           + " number of attention heads is unknown; state it in '\(file.path).json' as"
           + " {\"config\": {\"num_heads\": N}}")

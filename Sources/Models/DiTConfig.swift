@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 import Operators
 import Plans
@@ -73,11 +73,11 @@ extension DiTConfig {
   /// Refuses impossible sizes that come from outside.
   ///
   /// - Parameter path: The file they come from.
-  /// - Throws: `CheckpointError` that names the key at fault.
+  /// - Throws: `FileError` that names the key at fault.
   package func validate(_ path: String) throws {
     func check(_ condition: Bool, _ key: String, _ found: Any, _ expected: String) throws {
       if !condition {
-        throw CheckpointError(
+        throw FileError(
           "\(path): config key '\(key)' is \(found), expected \(expected); the file is damaged")
       }
     }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Nn
 import Plans
@@ -61,7 +62,7 @@ package struct DiTFile {
   ///   - container: The entry of the checkpoint to take instead of the usual one.
   ///   - numHeads: Attention heads of a model without a configuration whose size is not a published
   ///     one.
-  /// - Throws: `CheckpointError` if the file is no DiT or its configuration is not usable.
+  /// - Throws: `FileError` if the file is no DiT or its configuration is not usable.
   package init(path: String, container: String? = nil, numHeads: Int? = nil) throws {
     let folder = DiffusersFolder.isFolder(path) ? try DiffusersFolder(path) : nil
     let weights = try folder.map { try DiffusersFolder.weights(in: $0.transformer) } ?? path
@@ -122,15 +123,15 @@ package struct DiTFile {
     do {
       stored = try decoder.decode(StoredConfig.self, from: Data(text.utf8))
     } catch DecodingError.keyNotFound(let key, _) {
-      throw CheckpointError(
+      throw FileError(
         "\(path): the configuration in the metadata has no '\(key.stringValue)', which every DiT has;"
           + " use a DiT model file")
     } catch {
-      throw CheckpointError(
+      throw FileError(
         "\(path): metadata key 'config' is not a DiT configuration; use a DiT model file")
     }
     guard stored.family == "dit" else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): model family is '\(stored.family)', expected 'dit'; use a DiT model file")
     }
     return stored
@@ -163,7 +164,7 @@ package struct DiTFile {
   /// - Parameter precision: What a model for inference alone multiplies in, see `SealedWeights`; nil for
   ///   a model that may be trained.
   /// - Returns: The model.
-  /// - Throws: `CheckpointError` for a missing, unexpected or wrongly shaped tensor; `PlanError` for
+  /// - Throws: `FileError` for a missing, unexpected or wrongly shaped tensor; `PlanError` for
   ///   an embedded plan that is not usable.
   package func load(forInference precision: Precision? = nil) throws -> DiT {
     let plain = FileWeights(tensors)
@@ -172,7 +173,7 @@ package struct DiTFile {
       if let precision { SealedWeights(named, precision) } else { named }
     let plan = try plan()
     guard plan?.parallel.isEmpty ?? true || naming == .official else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): has parallel blocks, for which diffusers has no names; use the model's own file")
     }
     let model = try DiT(
@@ -190,7 +191,7 @@ package struct DiTFile {
       }
     }
     if let extra = tensors.names.first(where: { !known.contains($0) }) {
-      throw CheckpointError(
+      throw FileError(
         "\(path): tensor '\(extra)' belongs to no parameter of this model; "
           + "check that the file holds a DiT of depth \(config.depth)")
     }
@@ -209,13 +210,13 @@ package enum Sidecar {
 
   /// Reads the metadata; nil if there is none.
   ///
-  /// - Throws: `CheckpointError` for a file that is no JSON object.
+  /// - Throws: `FileError` for a file that is no JSON object.
   static func read(_ path: String) throws -> [String: String]? {
     guard access(path, F_OK) == 0 else { return nil }
     let text = try AtomicFile.read(path, limit: sizeLimit)
     guard let object = try? JSONSerialization.jsonObject(with: Data(text)),
       let table = object as? [String: Any]
-    else { throw CheckpointError("\(path): is no JSON object; correct it or remove it") }
+    else { throw FileError("\(path): is no JSON object; correct it or remove it") }
     return try table.mapValues { value in
       if let text = value as? String { return text }
       let json = try JSONSerialization.data(
@@ -226,7 +227,7 @@ package enum Sidecar {
 
   /// Writes the metadata of a file, as objects where they are JSON.
   ///
-  /// - Throws: `CheckpointError` if it cannot be written.
+  /// - Throws: `FileError` if it cannot be written.
   package static func write(_ metadata: [String: String], beside file: String) throws {
     let values = metadata.mapValues { text -> Any in
       let object = try? JSONSerialization.jsonObject(with: Data(text.utf8))

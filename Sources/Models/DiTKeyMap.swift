@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Nn
 import TensorCore
 
@@ -67,7 +68,7 @@ package enum DiTKeyMap {
   }
 
   /// Refuses embedders that differ from block to block: the official model has one for all.
-  static func requireSharedEmbedders(_ file: any TensorFile, depth: Int) throws(CheckpointError) {
+  static func requireSharedEmbedders(_ file: any TensorFile, depth: Int) throws(FileError) {
     for start in embedders.keys.sorted() {
       for name in [start + "weight", start + "bias"] {
         guard let first = diffusersKeys(name)?.first, file.entry(first) != nil else { continue }
@@ -76,7 +77,7 @@ package enum DiTKeyMap {
           guard let key = diffusersKeys(name, embeddersOf: block)?.first, file.entry(key) != nil
           else { continue }
           guard try file.floats(key) == expected else {
-            throw CheckpointError(
+            throw FileError(
               "\(file.path): tensor '\(key)' differs from '\(first)', but a DiT has one embedder for"
                 + " all blocks; use weights that were converted from a DiT")
           }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import TensorCore
 
@@ -31,7 +32,7 @@ package enum DiTWriter {
   ///   - choice: Names and type.
   ///   - path: The file or folder to write.
   /// - Returns: The files that were written.
-  /// - Throws: `CheckpointError` if the file cannot be written, or the naming does not fit.
+  /// - Throws: `FileError` if the file cannot be written, or the naming does not fit.
   package static func write(
     _ model: DiT, metadata: [String: String], classNames: [String], as choice: Choice,
     to path: String
@@ -49,7 +50,7 @@ package enum DiTWriter {
       return [path]
     }
     guard choice.naming == .diffusers else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): ends in neither .pt, .pth, .bin, .ckpt nor .safetensors; name such a file, or write a"
           + " folder with the naming of diffusers")
     }
@@ -83,7 +84,7 @@ package enum DiTWriter {
   /// The parameters under the chosen names.
   private static func items(_ model: DiT, _ choice: Choice, path: String) throws -> [TensorItem] {
     guard model.merges.isEmpty || choice.naming == .official else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): diffusers knows no parallel blocks, and the model has \(model.merges.count) pairs;"
           + " use the official naming")
     }
@@ -95,12 +96,12 @@ package enum DiTWriter {
         ]
       }
       guard model.config.mlpRatio == 4 else {
-        throw CheckpointError(
+        throw FileError(
           "\(path): the model's MLP ratio is \(model.config.mlpRatio), but diffusers knows only 4;"
             + " use the official naming")
       }
       guard DiTKeyMap.diffusersKeys(parameter.name) != nil else {
-        throw CheckpointError(
+        throw FileError(
           "\(path): parameter '\(parameter.name)' of the grafted model has no name in diffusers;"
             + " use the official naming")
       }
@@ -135,7 +136,7 @@ package enum DiTWriter {
   ///   - source: The autoencoder's file or folder.
   ///   - folder: The folder to write.
   /// - Returns: The files that were written.
-  /// - Throws: `CheckpointError` if the source is no autoencoder or the folder cannot be written.
+  /// - Throws: `FileError` if the source is no autoencoder or the folder cannot be written.
   package static func writeAutoencoder(_ source: String, to folder: String) throws -> [String] {
     let file = try AutoencoderKL.file(of: source)
     let config = try AutoencoderKLConfig.find(for: file)
@@ -143,7 +144,7 @@ package enum DiTWriter {
     for name in file.names {
       guard let entry = file.entry(name) else { continue }
       items.append(
-        TensorItem(name: name, shape: entry.shape) { () throws(CheckpointError) in
+        TensorItem(name: name, shape: entry.shape) { () throws(FileError) in
           try file.floats(name)
         })
     }

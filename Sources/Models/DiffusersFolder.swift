@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 /// A folder of diffusers: one model with its `config.json`, or a pipeline with one in `transformer`.
@@ -21,12 +21,12 @@ package struct DiffusersFolder {
 
   /// Finds the parts of a folder.
   ///
-  /// - Throws: `CheckpointError` if it holds no transformer of diffusers.
-  package init(_ path: String) throws(CheckpointError) {
+  /// - Throws: `FileError` if it holds no transformer of diffusers.
+  package init(_ path: String) throws(FileError) {
     let isPipeline = Self.isFolder("\(path)/transformer")
     transformer = isPipeline ? "\(path)/transformer" : path
     guard access("\(transformer)/config.json", F_OK) == 0 else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): is a folder without 'transformer/config.json' or 'config.json';"
           + " name a model file or a folder of diffusers")
     }
@@ -37,21 +37,21 @@ package struct DiffusersFolder {
 
   /// The weights in a folder: one safetensors file, an index of several, or a PyTorch file.
   ///
-  /// - Throws: `CheckpointError` if there are none.
-  package static func weights(in folder: String) throws(CheckpointError) -> String {
+  /// - Throws: `FileError` if there are none.
+  package static func weights(in folder: String) throws(FileError) -> String {
     let stem = "diffusion_pytorch_model"
     let names = [
       "\(stem).safetensors", "\(stem).safetensors.index.json", "\(stem).bin",
       "\(stem).fp16.safetensors",
     ]
     for name in names where access("\(folder)/\(name)", F_OK) == 0 { return "\(folder)/\(name)" }
-    throw CheckpointError(
+    throw FileError(
       "\(folder): has no weights under the names of diffusers, such as '\(names[0])';"
         + " put them beside config.json")
   }
 
   /// `id2label` of a pipeline, if it names the classes 0, 1, 2 and so on.
-  private static func classNames(_ path: String) throws(CheckpointError) -> [String] {
+  private static func classNames(_ path: String) throws(FileError) -> [String] {
     struct Index: Decodable { let id2label: [String: String]? }
     guard access(path, F_OK) == 0 else { return [] }
     let text = try AtomicFile.read(path, limit: sizeLimit)
@@ -66,7 +66,7 @@ package struct DiffusersFolder {
   /// the configuration keeps them (diffusers `embeddings.py`, `attention.py`).
   /// - Parameter path: The configuration.
   /// - Returns: A valid configuration.
-  /// - Throws: `CheckpointError` that names the key at fault.
+  /// - Throws: `FileError` that names the key at fault.
   package static func config(_ path: String) throws -> DiTConfig {
     let text = try AtomicFile.read(path, limit: sizeLimit)
     let decoder = JSONDecoder()
@@ -74,10 +74,10 @@ package struct DiffusersFolder {
     do {
       stored = try decoder.decode(StoredConfig.self, from: Data(text))
     } catch DecodingError.keyNotFound(let key, _) {
-      throw CheckpointError(
+      throw FileError(
         "\(path): has no '\(key.stringValue)'; use the config.json of a DiTTransformer2DModel")
     } catch {
-      throw CheckpointError(
+      throw FileError(
         "\(path): is no configuration of a DiTTransformer2DModel; fetch it again")
     }
     try stored.check(path)
@@ -113,12 +113,12 @@ package struct DiffusersFolder {
       case affine = "norm_elementwise_affine"
     }
 
-    func check(_ path: String) throws(CheckpointError) {
+    func check(_ path: String) throws(FileError) {
       func require(_ holds: Bool, _ key: String, _ found: Any, _ expected: String)
-        throws(CheckpointError)
+        throws(FileError)
       {
         if holds { return }
-        throw CheckpointError(
+        throw FileError(
           "\(path): config key '\(key)' is \(found), expected \(expected);"
             + " use the config.json of a class-conditional DiT")
       }

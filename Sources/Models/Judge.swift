@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Nn
 import TensorCore
@@ -45,7 +46,7 @@ package final class ShapeJudge {
   /// Loads a safetensors file that carries its layer list as metadata.
   ///
   /// - Parameter path: The weights.
-  /// - Throws: `CheckpointError` for an unreadable file, a missing or unexpected key, a wrong shape.
+  /// - Throws: `FileError` for an unreadable file, a missing or unexpected key, a wrong shape.
   package init(path: String) throws {
     let file = try SafetensorsFile(path: path)
     let config = try JudgeConfig.find(for: file)

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 
 /// The layer list of a judge, as the `config` entry of its file's metadata states it.
@@ -32,23 +33,23 @@ package struct JudgeConfig: Codable, Equatable, Sendable {
   ///
   /// - Parameter file: The weights.
   /// - Returns: A configuration that `ShapeJudge` can build.
-  /// - Throws: `CheckpointError` if there is none or it describes another network.
-  package static func find(for file: SafetensorsFile) throws(CheckpointError) -> JudgeConfig {
+  /// - Throws: `FileError` if there is none or it describes another network.
+  package static func find(for file: SafetensorsFile) throws(FileError) -> JudgeConfig {
     let advice = "; use the judge that belongs to this version"
     guard let text = file.metadata["config"] else {
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): the metadata lacks \"config\", expected a judge's layers" + advice)
     }
     let config: JudgeConfig
     do {
       config = try JSONDecoder().decode(JudgeConfig.self, from: Data(text.utf8))
     } catch {
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): \"config\" of the metadata is no list of a judge's layers and classes"
           + advice)
     }
     if let fault = config.fault {
-      throw CheckpointError("\(file.path): \"config\" of the metadata \(fault)" + advice)
+      throw FileError("\(file.path): \"config\" of the metadata \(fault)" + advice)
     }
     return config
   }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 
 extension PixArtConfig {
@@ -23,8 +24,8 @@ extension PixArtConfig {
   ///   - json: The text.
   ///   - file: Name of its origin, for errors.
   /// - Returns: A configuration whose numbers fit together.
-  /// - Throws: `CheckpointError` that names the key at fault.
-  package static func parse(_ json: Data, file: String) throws(CheckpointError) -> PixArtConfig {
+  /// - Throws: `FileError` that names the key at fault.
+  package static func parse(_ json: Data, file: String) throws(FileError) -> PixArtConfig {
     let advice = "use the config.json that belongs to the weights"
     let stored: Stored
     do {
@@ -32,14 +33,14 @@ extension PixArtConfig {
       decoder.keyDecodingStrategy = .convertFromSnakeCase
       stored = try decoder.decode(Stored.self, from: json)
     } catch DecodingError.keyNotFound(let key, _) {
-      throw CheckpointError(
+      throw FileError(
         "\(file): the transformer's configuration lacks '\(snakeCase(key.stringValue))'; \(advice)")
     } catch DecodingError.typeMismatch(_, let context) where !context.codingPath.isEmpty {
       let key = context.codingPath.map { snakeCase($0.stringValue) }.joined(separator: ".")
-      throw CheckpointError(
+      throw FileError(
         "\(file): config key '\(key)' has the wrong type; \(advice)")
     } catch {
-      throw CheckpointError(
+      throw FileError(
         "\(file): the transformer's configuration is no JSON object of a PixArt; \(advice)")
     }
     let (dim, overflow) = stored.numAttentionHeads.multipliedReportingOverflow(
@@ -65,7 +66,7 @@ extension PixArtConfig {
   /// Refuses architectures of the same class that are built differently.
   private static func refuseVariants(
     _ stored: Stored, dim: Int, sampleSize: Int, file: String
-  ) throws(CheckpointError) {
+  ) throws(FileError) {
     // diffusers assumes size conditions (PixArt-α at 1024 pixels) for this size unless told otherwise.
     let hasSizes = stored.useAdditionalConditions ?? (sampleSize == 128)
     let faults: [(Bool, String, String)] = [
@@ -90,7 +91,7 @@ extension PixArtConfig {
       ),
     ]
     for (isFault, key, text) in faults where isFault {
-      throw CheckpointError("\(file): config key '\(key)' is \(text); use a PixArt-Σ transformer")
+      throw FileError("\(file): config key '\(key)' is \(text); use a PixArt-Σ transformer")
     }
   }
 
@@ -106,11 +107,11 @@ extension PixArtConfig {
   /// buffer shows the sample size, and the scale follows from it as upstream (1 at 512 pixels).
   /// - Parameter file: The weights.
   /// - Returns: A configuration without key compression.
-  /// - Throws: `CheckpointError` if a telling tensor is missing or the heads cannot be 72 wide.
-  static func inferred(from file: any TensorFile) throws(CheckpointError) -> PixArtConfig {
-    func shape(_ name: String, rank: Int) throws(CheckpointError) -> [Int] {
+  /// - Throws: `FileError` if a telling tensor is missing or the heads cannot be 72 wide.
+  static func inferred(from file: any TensorFile) throws(FileError) -> PixArtConfig {
+    func shape(_ name: String, rank: Int) throws(FileError) -> [Int] {
       if let entry = file.entry(name), entry.shape.count == rank { return entry.shape }
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): tensor '\(name)' is missing or not \(rank)-dimensional, and there is no"
           + " config.json; put the model's config.json beside the weights")
     }
@@ -119,7 +120,7 @@ extension PixArtConfig {
     let outputs = try shape("final_layer.linear.weight", rank: 2)
     let dim = patch[0]
     guard dim % 72 == 0, dim > 0 else {
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): a hidden size of \(dim) does not divide into heads of 72, and there is no"
           + " config.json; put the model's config.json beside the weights")
     }
@@ -137,7 +138,7 @@ extension PixArtConfig {
   }
 
   /// The layers whose attention carries the convolution that merges keys, and its kernel.
-  static func compression(in file: any TensorFile, depth: Int) throws(CheckpointError)
+  static func compression(in file: any TensorFile, depth: Int) throws(FileError)
     -> KeyCompression?
   {
     var result: KeyCompression?
@@ -146,7 +147,7 @@ extension PixArtConfig {
       guard let entry = file.entry(name) else { continue }
       let factor = entry.shape.last ?? 0
       guard result == nil || result?.factor == factor else {
-        throw CheckpointError(
+        throw FileError(
           "\(file.path): tensor '\(name)' has shape \(entry.shape), expected the kernel of the other"
             + " layers; check that the file holds one PixArt")
       }

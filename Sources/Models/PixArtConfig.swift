@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 import Operators
 
@@ -75,13 +75,13 @@ package struct PixArtConfig: Equatable, Sendable {
   /// Refuses impossible sizes that come from outside.
   ///
   /// - Parameter path: The file they come from.
-  /// - Throws: `CheckpointError` that names the key at fault, as diffusers names it.
-  package func validate(_ path: String) throws(CheckpointError) {
+  /// - Throws: `FileError` that names the key at fault, as diffusers names it.
+  package func validate(_ path: String) throws(FileError) {
     func check(_ holds: Bool, _ key: String, _ found: Any, _ expected: String)
-      throws(CheckpointError)
+      throws(FileError)
     {
       if holds { return }
-      throw CheckpointError(
+      throw FileError(
         "\(path): config key '\(key)' is \(found), expected \(expected); use the config.json that"
           + " belongs to the weights")
     }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Nn
 import Plans
@@ -14,14 +15,14 @@ package struct PixArtFile {
   private let file: StateDict
 
   /// The weights that a path stands for: itself, or the transformer of a diffusers directory.
-  private static func weightsPath(_ path: String) throws(CheckpointError) -> String {
+  private static func weightsPath(_ path: String) throws(FileError) -> String {
     var isDirectory: ObjCBool = false
     let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory)
     guard exists, isDirectory.boolValue else { return path }
     let name = "diffusion_pytorch_model.safetensors"
     let candidates = ["\(path)/transformer/\(name)", "\(path)/\(name)"]
     if let found = candidates.first(where: FileManager.default.fileExists(atPath:)) { return found }
-    throw CheckpointError(
+    throw FileError(
       "\(path): has neither 'transformer/\(name)' nor '\(name)'; give a diffusers model directory"
         + " with safetensors weights, or a weights file")
   }
@@ -40,11 +41,11 @@ package struct PixArtFile {
   ///
   /// The configuration is the metadata's `config`, else a `config.json` beside the weights, else it is
   /// read off the shapes, which only the original naming allows.
-  /// - Throws: `CheckpointError` if it is no PixArt or its configuration is not usable.
-  package init(path: String) throws(CheckpointError) {
+  /// - Throws: `FileError` if it is no PixArt or its configuration is not usable.
+  package init(path: String) throws(FileError) {
     let file = try StateDict(try Checkpoint.open(try Self.weightsPath(path)))
     guard let naming = PixArtKeyMap.Naming(keys: file.names) else {
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): has neither tensor 't_block.1.weight' nor 'adaln_single.linear.weight';"
           + " give the transformer of a PixArt-Σ model")
     }
@@ -58,7 +59,7 @@ package struct PixArtFile {
     } else if naming == .original {
       config = try .inferred(from: file)
     } else {
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): there is no config.json beside it, which weights in the naming of diffusers"
           + " need; put the model's config.json there")
     }
@@ -77,7 +78,7 @@ package struct PixArtFile {
   /// - Parameter precision: What a model for inference alone multiplies in, see `SealedWeights`; nil for
   ///   a model that may be trained.
   /// - Returns: The model.
-  /// - Throws: `CheckpointError` for a missing, unexpected or wrongly shaped tensor.
+  /// - Throws: `FileError` for a missing, unexpected or wrongly shaped tensor.
   package func load(forInference precision: Precision? = nil) throws -> PixArt {
     let watched = WatchedWeights(FileWeights(file))
     let naming = naming
@@ -97,7 +98,7 @@ package struct PixArtFile {
   package func nullCaption() throws -> Tensor? {
     guard let entry = file.entry(PixArtKeyMap.nullCaption) else { return nil }
     guard entry.shape.count == 2, entry.shape[1] == config.captionChannels else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): tensor '\(PixArtKeyMap.nullCaption)' has shape \(entry.shape), expected any length"
           + " by \(config.captionChannels); check that the file holds this model")
     }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import TensorCore
 
 /// Reads parameters from a file of tensors, optionally under a key prefix.
@@ -15,12 +16,12 @@ package struct FileWeights: WeightSource {
   package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
     let key = prefix + name
     guard let entry = file.entry(key) else {
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): tensor '\(key)' is missing; expected shape \(shape); "
           + "check that the file holds this model")
     }
     guard entry.shape == shape else {
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): tensor '\(key)' has shape \(entry.shape), expected \(shape); "
           + "check that the file holds this model")
     }

@@ -1,5 +1,5 @@
 import Autograd
-import Checkpoints
+import Files
 import TensorCore
 
 /// How a parameter starts when it is not loaded from a file.
@@ -43,7 +43,7 @@ package enum Initializer {
 package protocol WeightSource {
   /// The tensor for a checkpoint key.
   ///
-  /// - Throws: `CheckpointError` if the key is missing or has another shape.
+  /// - Throws: `FileError` if the key is missing or has another shape.
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor
 
   /// A parameter under its checkpoint key.
@@ -115,12 +115,12 @@ package struct DictionaryWeights: WeightSource {
 
   package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
     guard let tensor = tensors[name] else {
-      throw CheckpointError(
+      throw FileError(
         "\(origin): tensor '\(name)' is missing; expected shape \(shape); "
           + "check that the file holds this model")
     }
     guard tensor.shape == shape else {
-      throw CheckpointError(
+      throw FileError(
         "\(origin): tensor '\(name)' has shape \(tensor.shape), expected \(shape); "
           + "check that the file holds this model")
     }

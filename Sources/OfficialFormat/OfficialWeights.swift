@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Plans
 
@@ -12,7 +13,7 @@ package enum OfficialWeights {
   ///   - graft: The configuration.
   ///   - folder: Where its relative paths start.
   ///   - output: The file to write.
-  /// - Throws: `CheckpointError` for a checkpoint that cannot be read, and for a full disk.
+  /// - Throws: `FileError` for a checkpoint that cannot be read, and for a full disk.
   package static func gather(_ graft: OfficialGraft, in folder: String, to output: String) throws {
     var items: [TensorItem] = []
     for (block, name) in graft.weights.sorted(by: { $0.key < $1.key }) {
@@ -23,7 +24,7 @@ package enum OfficialWeights {
       let prefix = SlotID(block: block, slot: graft.slot).checkpointPrefix
       items += file.names.compactMap { name in
         file.entry(name).map { entry in
-          TensorItem(name: prefix + name, shape: entry.shape) { () throws(CheckpointError) in
+          TensorItem(name: prefix + name, shape: entry.shape) { () throws(FileError) in
             try file.floats(name)
           }
         }
@@ -39,7 +40,7 @@ package enum OfficialWeights {
   ///   - file: The operators of a run, or a whole grafted model.
   ///   - folder: Receives `block_<i>.pt`.
   /// - Returns: The paths by block.
-  /// - Throws: `CheckpointError` if a block's operator is not in the file, and for a full disk.
+  /// - Throws: `FileError` if a block's operator is not in the file, and for a full disk.
   package static func scatter(_ plan: GraftPlan, from file: any TensorFile, to folder: String)
     throws
     -> [Int: String]
@@ -48,7 +49,7 @@ package enum OfficialWeights {
     for id in plan.edits.keys.sorted() {
       let names = file.names.filter { $0.hasPrefix(id.checkpointPrefix) }
       guard !names.isEmpty else {
-        throw CheckpointError(
+        throw FileError(
           "\(file.path): has no tensor under '\(id.checkpointPrefix)', which the plan replaces;"
             + " give the operators or the model of a run of this plan")
       }
@@ -56,7 +57,7 @@ package enum OfficialWeights {
         let entry = try file.existing(name)
         return TensorItem(
           name: "model." + name.dropFirst(id.checkpointPrefix.count), shape: entry.shape
-        ) { () throws(CheckpointError) in try file.floats(name) }
+        ) { () throws(FileError) in try file.floats(name) }
       }
       let path = "\(folder)/block_\(id.block).pt"
       try TorchWriter.write(items, to: path)

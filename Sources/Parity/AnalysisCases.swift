@@ -1,4 +1,5 @@
 import Analysis
+import Evaluation
 import TensorCore
 
 /// Statistics of attention and activations, and measures of features (`analysis_ref`, `fid_ref`).

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Nn
 import TensorCore
@@ -15,7 +16,7 @@ struct Fixture {
 
   /// Opens and checks a file.
   ///
-  /// - Throws: `CheckpointError` or `ParityError` if it is damaged.
+  /// - Throws: `FileError` or `ParityError` if it is damaged.
   init(path: String) throws {
     file = try SafetensorsFile(path: path)
     guard let text = file.metadata["config"] else {

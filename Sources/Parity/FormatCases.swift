@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 
 /// Checkpoint files that must load with known numbers, or be refused (the folder `pt_formats`).
@@ -55,7 +56,7 @@ enum FormatCases {
     } catch {
       return ParityResult(
         name: name, comparisons: [],
-        failure: error is ParityError || error is CheckpointError
+        failure: error is ParityError || error is FileError
           ? String(describing: error)
           : "\(folder): 'expected.json' is missing or malformed; copy the folder again")
     }

@@ -1,5 +1,6 @@
 import Foundation
 import TensorCore
+import Text
 
 /// What became of one reference file.
 package struct ParityResult: Sendable {
@@ -129,12 +130,13 @@ extension ParityReport {
   /// A row of the table, and a line for each failed comparison.
   package static func rows(_ result: ParityResult) -> String {
     func pair(_ worst: Comparison?) -> String {
-      guard let worst else { return "-".padded(to: 9) + "-".padded(to: 9) }
-      return number(worst.error).padded(to: 9) + number(worst.tolerance).padded(to: 9)
+      TextWidth.pad(worst.map { number($0.error) } ?? "-", 9)
+        + TextWidth.pad(worst.map { number($0.tolerance) } ?? "-", 9)
     }
     var lines = [
-      result.name.padded(to: 21) + pair(result.worst(.forward)) + pair(result.worst(.gradient))
-        + String(result.comparisons.count).leftPadded(to: 6) + "  "
+      column(result.name) + pair(result.worst(.forward))
+        + pair(result.worst(.gradient)) + TextWidth.padLeft(String(result.comparisons.count), 6)
+        + "  "
         + (result.passes ? "pass" : "FAIL")
     ]
     if let failure = result.failure { lines.append("  \(failure)") }
@@ -153,7 +155,7 @@ extension ParityReport {
     var lines: [String] = []
     if !unsupported.isEmpty {
       lines.append("\nNot supported by this build:")
-      for item in unsupported { lines.append("  \(item.name.padded(to: 21))\(item.reason)") }
+      for item in unsupported { lines.append("  \(Self.column(item.name))\(item.reason)") }
     }
     let passed = results.count(where: \.passes)
     lines.append(
@@ -192,18 +194,13 @@ extension ParityReport {
     return String(decoding: try encoder.encode(report), as: UTF8.self)
   }
 
+  /// A name in the first column, in which a long one is not cut.
+  private static func column(_ name: String) -> String {
+    TextWidth.pad(name, max(20, TextWidth.columns(of: name))) + " "
+  }
+
   private static func number(_ value: Double) -> String {
     if value == 0 { return "0" }
     return value.isFinite ? String(format: "%.1e", value) : "not finite"
-  }
-}
-
-extension String {
-  fileprivate func padded(to width: Int) -> String {
-    self + String(repeating: " ", count: Swift.max(1, width - count))
-  }
-
-  fileprivate func leftPadded(to width: Int) -> String {
-    String(repeating: " ", count: Swift.max(0, width - count)) + self
   }
 }

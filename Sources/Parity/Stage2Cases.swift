@@ -1,9 +1,11 @@
 import Autograd
+import Datasets
 import Grafting
 import Models
 import Nn
 import Sampling
 import TensorCore
+import Training
 
 /// Finetuning of a whole grafted model: curves, movement and averages of its parameters
 /// (`stage2_ref`).

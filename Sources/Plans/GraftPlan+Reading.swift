@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 extension GraftPlan {
@@ -11,7 +11,7 @@ extension GraftPlan {
   ///   block number or type, or an impossible setting; also when the file cannot be read.
   package static func load(path: String) throws(PlanError) -> GraftPlan {
     let bytes: [UInt8]
-    do throws(CheckpointError) {
+    do throws(FileError) {
       bytes = try AtomicFile.read(path, limit: sizeLimit)
     } catch {
       throw PlanError(key: nil, error.message)

@@ -7,7 +7,7 @@ extension GraftPlan {
     var order: [String] = []
     var blocks: [String: [Int]] = [:]
     for (id, spec) in edits.sorted(by: { $0.key < $1.key }) {
-      let label = OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name
+      let label = OperatorCatalog.label(spec)
       let text = "\(label) in \(id.slot.rawValue)"
       if blocks[text] == nil { order.append(text) }
       blocks[text, default: []].append(id.block)

@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 extension GraftPlan {
@@ -33,7 +33,7 @@ extension GraftPlan {
 
   /// Writes the plan file, in one piece or not at all.
   ///
-  /// - Throws: `PlanError` when the plan is not valid, `CheckpointError` when it cannot be written.
+  /// - Throws: `PlanError` when the plan is not valid, `FileError` when it cannot be written.
   package func save(to path: String) throws {
     try AtomicFile.write(json(), to: path)
   }

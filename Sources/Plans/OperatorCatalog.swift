@@ -37,6 +37,11 @@ package enum OperatorCatalog {
     all.first { $0.name == name }
   }
 
+  /// The short label of an operator; of one that the catalog does not know, its name.
+  package static func label(_ spec: OperatorSpec) -> String {
+    descriptor(named: spec.name)?.label(spec) ?? spec.name
+  }
+
   /// The operators that a slot can take.
   package static func fitting(_ slot: Slot) -> [OperatorDescriptor] {
     all.filter { $0.slots.contains(slot) }

@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 
 /// A JSON value that remembers where it stands in its text.
 struct JSONNode {

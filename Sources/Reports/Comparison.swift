@@ -1,6 +1,7 @@
 import Foundation
 import Plans
 import Runs
+import Text
 
 /// One line of a comparison: a run's graft, or a teacher that grafts are held against.
 package struct ComparisonRow: Encodable, Equatable, Sendable {
@@ -147,11 +148,14 @@ package struct Comparison: Sendable {
   /// The table with aligned columns.
   package var text: String {
     let lines = [Self.headings] + rows.map(Self.cells)
-    let widths = Self.headings.indices.map { column in lines.map { $0[column].count }.max() ?? 0 }
+    let widths = Self.headings.indices.map { column in
+      lines.map { TextWidth.columns(of: $0[column]) }.max() ?? 0
+    }
     return lines.map { cells in
       var line = cells.indices.map { column in
-        let space = String(repeating: " ", count: widths[column] - cells[column].count)
-        return Self.numeric.contains(column) ? space + cells[column] : cells[column] + space
+        Self.numeric.contains(column)
+          ? TextWidth.padLeft(cells[column], widths[column])
+          : TextWidth.pad(cells[column], widths[column])
       }.joined(separator: "  ")
       while line.hasSuffix(" ") { line.removeLast() }
       return line
@@ -165,7 +169,7 @@ package struct Comparison: Sendable {
     return
       ([line(Self.headings), line(rule)]
       + rows.map { row in
-        line(Self.cells(row).map { $0.replacing("|", with: "\\|").replacing("\n", with: " ") })
+        line(Self.cells(row).map { $0.printable.replacing("|", with: "\\|") })
       }).joined(separator: "\n") + (note.map { "\n\n\($0)" } ?? "")
   }
 }

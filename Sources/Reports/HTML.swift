@@ -1,4 +1,6 @@
-/// A piece of HTML or inline SVG; text only gets in escaped.
+import Text
+
+/// A piece of HTML or inline SVG; text only gets in escaped, with `String.printable`'s escapes too.
 struct HTML {
   /// The markup.
   let markup: String
@@ -56,17 +58,14 @@ struct HTML {
 
   private static func escaped(_ text: String) -> String {
     var result = ""
-    for scalar in text.unicodeScalars {
+    for scalar in text.printable.unicodeScalars {
       switch scalar {
       case "&": result += "&amp;"
       case "<": result += "&lt;"
       case ">": result += "&gt;"
       case "\"": result += "&quot;"
       case "'": result += "&#39;"
-      case "\n", "\t": result.unicodeScalars.append(scalar)
-      default:
-        let isControl = scalar.properties.generalCategory == .control
-        result.unicodeScalars.append(isControl ? "\u{FFFD}" : scalar)
+      default: result.unicodeScalars.append(scalar)
       }
     }
     return result

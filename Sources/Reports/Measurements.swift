@@ -1,7 +1,9 @@
-import Checkpoints
+import Evaluation
+import Files
 import Foundation
-import Grafting
+import Pictures
 import Runs
+import Sampling
 
 /// How images are drawn where they are measured or shown.
 package struct DrawingSettings: Codable, Equatable, Sendable {
@@ -124,7 +126,7 @@ package struct Measurements: Codable, Sendable {
 
   /// Writes them beside the run, in one piece.
   ///
-  /// - Throws: `CheckpointError` when the file cannot be written.
+  /// - Throws: `FileError` when the file cannot be written.
   package func save(to run: RunDirectory) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]

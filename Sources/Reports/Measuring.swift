@@ -1,7 +1,9 @@
-import Checkpoints
+import Evaluation
+import Files
 import Foundation
 import Grafting
 import Models
+import Pictures
 import Plans
 import Runs
 
@@ -41,7 +43,7 @@ package struct Measuring {
   ///   - samples: Images that the judge sees; nil takes those of earlier measurements, else 100.
   ///   - steps: Denoising steps, likewise, else those of `espalier sample`.
   /// - Returns: All that is known; nil for a run without a checkpoint.
-  /// - Throws: `CheckpointError`, `PlanError`, `RunError` for a model or weights that cannot be used.
+  /// - Throws: `FileError`, `PlanError`, `RunError` for a model or weights that cannot be used.
   package func measure(samples: Int?, steps: Int?) throws -> Measurements? {
     guard let weights = try Measurements.weightsStamp(of: facts.run) else { return nil }
     let earlier = try Measurements.cached(facts.run)

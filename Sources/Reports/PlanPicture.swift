@@ -37,7 +37,7 @@ struct PlanPicture {
     guard plan.edits[id] != nil else {
       return .tag("div", ["class": "cell", "title": "\(id): the teacher's own"], "·")
     }
-    let label = OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name
+    let label = OperatorCatalog.label(spec)
     return .tag(
       "div",
       ["class": "cell edited", "style": Self.style(of: spec.name), "title": "\(id): \(label)"],

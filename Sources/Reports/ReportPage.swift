@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 import Plans
 import Runs
@@ -16,14 +16,14 @@ package struct ReportPage {
 
   /// Writes the page, in one piece or not at all.
   ///
-  /// - Throws: `CheckpointError` for an image that cannot be read or a page that cannot be written.
+  /// - Throws: `FileError` for an image that cannot be read or a page that cannot be written.
   package func write(to path: String) throws {
     try AtomicFile.write(Data(try html().utf8), to: path)
   }
 
   /// The page.
   ///
-  /// - Throws: `CheckpointError` for an image that cannot be read.
+  /// - Throws: `FileError` for an image that cannot be read.
   package func html() throws -> String {
     let title = runs.count == 1 ? runs[0].facts.request.name : "\(runs.count) runs"
     var body: [HTML] = [.tag("h1", [:], "Espalier report: \(title)")]

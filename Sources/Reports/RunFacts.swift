@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 import Plans
 import Runs
@@ -20,7 +20,7 @@ package struct RunFacts: Sendable {
 
   /// Reads a run.
   ///
-  /// - Throws: `RunError` for a run that trains nothing, `CheckpointError` or `PlanError` for a damaged
+  /// - Throws: `RunError` for a run that trains nothing, `FileError` or `PlanError` for a damaged
   ///   one.
   package init(_ run: RunDirectory) throws {
     self.run = run

@@ -1,6 +1,7 @@
-import Checkpoints
+import Evaluation
+import Files
 import Foundation
-import Grafting
+import Pictures
 import Plans
 import Runs
 
@@ -13,7 +14,7 @@ struct RunSection {
 
   /// The section.
   ///
-  /// - Throws: `CheckpointError` for an image that cannot be read.
+  /// - Throws: `FileError` for an image that cannot be read.
   func html() throws -> HTML {
     let name = facts.request.name
     var parts: [HTML] = [

@@ -1,4 +1,3 @@
-import Checkpoints
 import Foundation
 
 /// A file of JSON records, one a line, that grows by whole lines only.

@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 /// Statistics of one operator's output over samples, timesteps, tokens and channels.
@@ -99,7 +99,7 @@ package struct ModelAnalysis: Codable, Equatable, Sendable {
 
   /// Reads a cache file.
   ///
-  /// - Throws: `CheckpointError` when it cannot be read, `RunError` when it is damaged or belongs to
+  /// - Throws: `FileError` when it cannot be read, `RunError` when it is damaged or belongs to
   ///   another version.
   package static func load(path: String) throws -> ModelAnalysis {
     let bytes = try AtomicFile.read(path, limit: 16 << 20)
@@ -121,7 +121,7 @@ package struct ModelAnalysis: Codable, Equatable, Sendable {
 
   /// Writes a cache file, in one piece or not at all, making its directory.
   ///
-  /// - Throws: `CheckpointError` when it cannot be written.
+  /// - Throws: `FileError` when it cannot be written.
   package func save(to path: String) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]

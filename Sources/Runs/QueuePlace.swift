@@ -116,7 +116,7 @@ package struct WaitingRun: Equatable, Sendable {
 extension RunDirectory {
   /// Gives the run another priority in the queue.
   ///
-  /// - Throws: `RunError` when it does not wait there, `CheckpointError` when the disk fails.
+  /// - Throws: `RunError` when it does not wait there, `FileError` when the disk fails.
   package func setPriority(_ priority: Int) throws {
     var request = try request()
     guard request.queue != nil, status().state == .queued else {

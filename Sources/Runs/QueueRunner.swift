@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 
 /// The states of all runs below a root, read again only where something was appended.

@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 import Plans
 
@@ -119,7 +119,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   ///   - name: The run's name for people, if not the one in `job`.
   ///   - plan: The plan of a distillation, saved as `planPath`.
   /// - Returns: The new run.
-  /// - Throws: `CheckpointError` when the disk is full or read-only, `PlanError` for an invalid plan,
+  /// - Throws: `FileError` when the disk is full or read-only, `PlanError` for an invalid plan,
   ///   `RunError` for data to train on that are not there.
   package static func create(
     root: String, job: JobRequest, name: String? = nil, plan: GraftPlan? = nil
@@ -176,7 +176,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
 
   /// What the run was asked to do.
   ///
-  /// - Throws: `CheckpointError` when the file cannot be read, `RunError` when it makes no sense.
+  /// - Throws: `FileError` when the file cannot be read, `RunError` when it makes no sense.
   package func request() throws -> JobRequest {
     let request: JobRequest = try read(requestPath)
     guard request.version == JobRequest.formatVersion else {
@@ -189,7 +189,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
 
   /// Replaces the request, in one piece.
   ///
-  /// - Throws: `CheckpointError` when it cannot be written.
+  /// - Throws: `FileError` when it cannot be written.
   package func writeRequest(_ request: JobRequest) throws {
     try write(request, to: requestPath)
   }
@@ -204,7 +204,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   /// Of several processes that try at once, the kernel's lock lets one through; it ends with the
   /// process, however that dies.
   ///
-  /// - Throws: `RunError` while another process works on it, `CheckpointError` when the disk fails.
+  /// - Throws: `RunError` while another process works on it, `FileError` when the disk fails.
   package func claim() throws {
     guard let own = ProcessIdentity(pid: getpid()) else {
       throw RunError("\(path): this system has no /proc, which workers need; mount it")
@@ -274,17 +274,13 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
       .filter { $0.version == ControlRecord.formatVersion }.map(\.request)
   }
 
-  /// The end of what the worker printed, without control characters other than line ends.
+  /// The end of what the worker printed.
   package func logTail(bytes limit: Int = 4096) -> String {
     guard let handle = FileHandle(forReadingAtPath: logPath) else { return "" }
     defer { try? handle.close() }
     let size = (try? handle.seekToEnd()) ?? 0
     try? handle.seek(toOffset: size - min(size, UInt64(limit)))
-    let data = (try? handle.read(upToCount: limit)) ?? Data()
-    let text = String(decoding: data, as: UTF8.self)
-    return String(
-      String.UnicodeScalarView(
-        text.unicodeScalars.filter { $0 == "\n" || $0.properties.generalCategory != .control }))
+    return String(decoding: (try? handle.read(upToCount: limit)) ?? Data(), as: UTF8.self)
   }
 
   /// The bytes that its files take on the disk.

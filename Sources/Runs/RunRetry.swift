@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 import Plans
 
@@ -17,7 +17,7 @@ extension RunDirectory {
   ///   - change: How the rates of its plan change, which its checkpoint accepts; nil leaves them.
   ///   - step: Which of the checkpoints that are kept it goes on from; nil is the latest.
   /// - Throws: `RunError` when the run goes on, is done, or has no rate or no such checkpoint;
-  ///   `PlanError` for an impossible rate; `CheckpointError` when the disk fails.
+  ///   `PlanError` for an impossible rate; `FileError` when the disk fails.
   package func prepareRetry(_ change: RateChange? = nil, step: Int? = nil) throws {
     let state = status().state
     guard state.isEnded, state != .done else {

@@ -1,5 +1,6 @@
-import Checkpoints
+import Files
 import Foundation
+import Pictures
 import Plans
 import Synchronization
 
@@ -65,7 +66,7 @@ package final class TensorBoardLog: Sendable {
 
   /// The value that shows a PNG file.
   ///
-  /// - Throws: `CheckpointError` when the file cannot be read or is no PNG.
+  /// - Throws: `FileError` when the file cannot be read or is no PNG.
   package static func image(tag: String, path: String) throws -> TensorBoardRecord.Value {
     let picture = try PNG.read(path: path)
     return .image(
@@ -106,7 +107,7 @@ private final class EventFile: Sendable {
 
   /// Makes a file that comes after all others of the folder that were made before `time`.
   ///
-  /// - Throws: `RunError` as `append`, `CheckpointError` when the folder cannot be made.
+  /// - Throws: `RunError` as `append`, `FileError` when the folder cannot be made.
   init(folder: String, time: Double) throws {
     try AtomicFile.makeDirectory(folder)
     var seconds = Int(time)

@@ -1,4 +1,5 @@
 import Foundation
+import Models
 import TensorCore
 
 /// DPM-Solver++(2M) (Lu et al., arXiv 2211.01095) as in diffusers' `DPMSolverMultistepScheduler` with its

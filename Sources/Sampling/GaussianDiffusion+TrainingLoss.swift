@@ -1,4 +1,5 @@
 import Foundation
+import Models
 import TensorCore
 
 /// The training loss of DiT: mean squared error of the noise plus the variational bound in bits.

@@ -1,4 +1,5 @@
 import Foundation
+import Models
 import TensorCore
 
 /// The denoising network as the diffusion process sees it.

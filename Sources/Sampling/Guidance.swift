@@ -1,3 +1,4 @@
+import Models
 import TensorCore
 
 /// Classifier-free guidance as in DiT's `forward_with_cfg`.

@@ -1,4 +1,5 @@
 import Foundation
+import Models
 
 /// A request to the samplers that cannot be met; its text is one sentence for the user.
 package struct SamplingError: Error, CustomStringConvertible, Equatable {

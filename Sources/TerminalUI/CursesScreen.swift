@@ -73,7 +73,7 @@ final class CursesScreen {
   }
 
   /// Sends what changed to the terminal and shows the cursor at a cell, or hides it.
-  func update(cursor: (column: Int, row: Int)?) {
+  func update(cursor: Frame.Position?) {
     nc_update(Int32(cursor?.row ?? -1), Int32(cursor?.column ?? 0))
   }
 

@@ -1,8 +1,21 @@
+import Text
+
 /// A picture of the whole screen: a grid of styled cells and the images on it.
 ///
 /// A value: views draw into one, tests compare its `text()`, the terminal shows it. Everything outside the grid is
 /// clipped. Painter's order: what is drawn later covers what was there, images included.
 package struct Frame: Equatable, Sendable {
+  /// The place of a cell.
+  package struct Position: Equatable, Sendable {
+    /// Its column, from 0 on.
+    package let column: Int
+    /// Its row, from 0 on.
+    package let row: Int
+
+    /// Makes a position.
+    package init(column: Int, row: Int) { (self.column, self.row) = (column, row) }
+  }
+
   /// Cells in a row.
   package let columns: Int
   /// Rows.
@@ -10,7 +23,7 @@ package struct Frame: Equatable, Sendable {
   /// The images, in painting order.
   package var images: [ImagePlacement] = []
   /// Where the text cursor is shown; nil hides it.
-  package var cursor: (column: Int, row: Int)?
+  package var cursor: Position?
 
   package private(set) var cells: [Cell]
   /// Cells that were written after an image was placed under them.
@@ -21,13 +34,6 @@ package struct Frame: Equatable, Sendable {
     self.columns = max(0, columns)
     self.rows = max(0, rows)
     cells = Array(repeating: Cell(), count: self.columns * self.rows)
-  }
-
-  /// Compares size, cells, images and cursor.
-  package static func == (a: Frame, b: Frame) -> Bool {
-    a.columns == b.columns && a.rows == b.rows && a.cursor?.column == b.cursor?.column
-      && a.cursor?.row == b.cursor?.row && a.covering == b.covering && a.images == b.images
-      && a.cells == b.cells
   }
 
   /// The cell at a position; a blank one outside the grid, where writing does nothing.
@@ -44,7 +50,7 @@ package struct Frame: Equatable, Sendable {
   /// Writes text from a position to the right, clipped to the grid and to `maxColumns` columns.
   ///
   /// - Parameters:
-  ///   - text: The text; control characters are replaced, never sent.
+  ///   - text: The text; what could control the terminal is drawn as an escape, see `String.printable`.
   ///   - column: The column of the first character; may be negative.
   ///   - row: The row.
   ///   - style: How it is drawn.
@@ -69,8 +75,9 @@ package struct Frame: Equatable, Sendable {
     column: Int, row: Int, columns: Int, rows: Int, character: Character = " ",
     style: Style = Style()
   ) {
-    let piece = TextWidth.pieces(of: String(character)).first
-    let narrow = piece.flatMap { $0.columns == 1 ? $0 : nil } ?? Piece(character: " ", columns: 1)
+    // A wide character becomes a space.
+    let pieces = TextWidth.pieces(of: "\(character) ")
+    guard let narrow = pieces.first(where: { $0.columns == 1 }) else { return }
     for y in max(0, row)..<max(max(0, row), min(self.rows, row + rows)) {
       for x in max(0, column)..<max(max(0, column), min(self.columns, column + columns)) {
         write(narrow, column: x, row: y, style: style)
@@ -160,15 +167,13 @@ package struct Frame: Equatable, Sendable {
 
   // MARK: - Cells
 
-  private typealias Piece = TextWidth.Piece
-
   private func contains(_ column: Int, _ row: Int) -> Bool {
     column >= 0 && column < columns && row >= 0 && row < rows
   }
 
   /// Writes one piece; half of a wide character that would hang over an edge becomes a space.
   private mutating func write(
-    _ piece: Piece, column: Int, row: Int, style: Style, limit: Int? = nil
+    _ piece: TextWidth.Piece, column: Int, row: Int, style: Style, limit: Int? = nil
   ) {
     let limit = min(limit ?? columns, columns)
     let whole = column >= 0 && column + piece.columns <= limit

@@ -1,3 +1,5 @@
+import Text
+
 /// One cell as it goes to curses.
 package struct ScreenCell: Equatable, Sendable {
   /// The character, as in `Cell`.
@@ -158,7 +160,7 @@ package struct ImageLayer {
     else { return false }
     let cell = capabilities.cell(size)
     var pixels = image.fittedSize(cellWidth: cell.width, cellHeight: cell.height)
-    let limit = capabilities.largestImage ?? (1000, 1000)
+    let limit = capabilities.largestImage ?? PixelSize(1000, 1000)
     let excess = max(
       1, Double(pixels.width) / Double(limit.width), Double(pixels.height) / Double(limit.height))
     pixels.width = Int(Double(pixels.width) / excess)
@@ -200,8 +202,8 @@ package struct ImageLayer {
     for index in cells.indices {
       if cells[index].character == Cell.continuation {
         let left = index % columns == 0 ? " " : cells[index - 1].character
-        if TextWidth.columns(of: left) != 2 { cells[index].character = " " }
-      } else if TextWidth.columns(of: cells[index].character) == 2 {
+        if TextWidth.columns(of: String(left)) != 2 { cells[index].character = " " }
+      } else if TextWidth.columns(of: String(cells[index].character)) == 2 {
         let fits = (index + 1) % columns != 0 && cells[index + 1].character == Cell.continuation
         if !fits { cells[index].character = " " }
       }

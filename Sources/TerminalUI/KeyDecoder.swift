@@ -3,7 +3,7 @@ package enum TerminalReply: Equatable, Sendable {
   /// Primary device attributes (DA1); 4 among them means sixel.
   case deviceAttributes([Int])
   /// The size of one cell in pixels.
-  case cellSize(width: Int, height: Int)
+  case cellSize(PixelSize)
   /// An answer to XTSMGRAPHICS: item 1 is the number of colour registers, 2 the largest sixel image.
   case graphics(item: Int, status: Int, values: [Int])
   /// The state of a private mode (DECRPM): 0 unknown, 1 set, 2 reset, 3 and 4 the same for good.
@@ -16,14 +16,16 @@ package enum TerminalReply: Equatable, Sendable {
 
 /// Turns the bytes of a terminal into keys, one byte at a time, without looking at a clock.
 ///
-/// An ESC may be a key or the start of a sequence: after `timeoutMilliseconds` without another byte the
-/// caller says so with `timeOut()`. Answers of the terminal, late ones too, never become keys.
+/// An ESC may be a key or the start of a sequence: after `timeoutMilliseconds` without another byte the caller says so
+/// with `timeOut()`. Nothing else that has begun is ever taken for keys, however slow the link: a control sequence
+/// waits for its final byte, a character for its last byte, a paste for its end marker. If the rest of a sequence
+/// comes after its ESC was taken for the key, that rest is dropped. Answers of the terminal never become keys.
 package struct KeyDecoder: Sendable {
   /// What a run of bytes meant.
   package enum Input: Equatable, Sendable {
     /// A key press.
     case key(Key)
-    /// Pasted text (bracketed paste), control characters replaced by spaces.
+    /// Pasted text (bracketed paste) or, if it comes slowly, a part of it; control characters are replaced by spaces.
     case paste(String)
     /// An answer of the terminal.
     case reply(TerminalReply)
@@ -33,6 +35,8 @@ package struct KeyDecoder: Sendable {
     case ground
     case utf8(missing: Int)
     case escape
+    /// An ESC was taken for the key; the rest of its sequence may still come.
+    case afterEscape
     case csi
     case linuxFunction
     case ss3
@@ -42,67 +46,107 @@ package struct KeyDecoder: Sendable {
 
   private var state = State.ground
   private var bytes: [UInt8] = []
+  /// Whether the open sequence's ESC was taken for the key.
+  private var isLate = false
+  /// Whether a pause has cut the open string, and whether nothing has come since.
+  private var pause = (isKnown: false, goesOn: false)
+  /// Bytes of the open paste that were handed over.
+  private var pasted = 0
+  private let escapeDelay: Int
 
   /// Makes a decoder with nothing pending.
-  package init() {}
+  ///
+  /// - Parameter escapeDelay: Milliseconds after which an ESC that nothing follows is the key.
+  package init(escapeDelay: Int = 40) { self.escapeDelay = escapeDelay }
 
-  /// How long to wait for the next byte before `timeOut()`; nil when no sequence is open.
+  /// The delay that an environment asks for: `ESCDELAY` in milliseconds, as for curses, else more over ssh than here.
+  package static func escapeDelay(_ environment: [String: String]) -> Int {
+    if let text = environment["ESCDELAY"], let delay = Int(text) {
+      return min(max(0, delay), 10_000)
+    }
+    let isRemote = ["SSH_CONNECTION", "SSH_TTY"].contains { !(environment[$0] ?? "").isEmpty }
+    return isRemote ? 300 : 40
+  }
+
+  /// How long to wait for the next byte before `timeOut()`; nil when time changes nothing.
   package var timeoutMilliseconds: Int? {
     switch state {
-    case .ground: nil
-    case .escape, .linuxFunction: 40
-    case .csi, .ss3, .string: bytes.isEmpty ? 40 : 1000
-    case .utf8, .paste: 1000
+    case .escape: escapeDelay
+    case .csi where isLate && bytes.isEmpty, .ss3 where isLate && bytes.isEmpty,
+      .string where isLate && bytes.isEmpty:
+      max(escapeDelay, 250)
+    case .string(let kind, endsNext: false) where bytes.isEmpty && kind != Self.deviceControl:
+      escapeDelay
+    case .string(_, endsNext: false): pause.goesOn ? nil : 1000
+    case .paste: finishedPaste.isEmpty ? nil : 1000
+    case .ground, .afterEscape, .utf8, .csi, .linuxFunction, .ss3, .string: nil
     }
   }
 
-  /// Ends an open sequence: a lone ESC is the key, an unfinished answer is dropped.
+  /// Takes a pause in: a lone ESC is the key, what has come of a paste is handed over.
   package mutating func timeOut() -> [Input] {
-    defer {
-      state = .ground
-      bytes = []
-    }
     switch state {
-    case .escape: return [.key(.escape)]
-    case .csi where bytes.isEmpty: return [.key(.escape), .key(.character("["))]
-    case .ss3: return [.key(.escape), .key(.character("O"))]
-    case .string(let kind, endsNext: false) where bytes.isEmpty:
-      return [.key(.escape), .key(.character(Character(Unicode.Scalar(kind))))]
-    case .paste: return [.paste(Self.text(bytes))]
-    default: return []
+    case .escape:
+      state = .afterEscape
+      return [.key(.escape)]
+    case .csi where isLate && bytes.isEmpty: return giveUp("[")
+    case .ss3 where isLate && bytes.isEmpty: return giveUp("O")
+    case .string(let kind, endsNext: false) where isLate && bytes.isEmpty:
+      return giveUp(Unicode.Scalar(kind))
+    case .string(let kind, endsNext: false) where bytes.isEmpty && kind != Self.deviceControl:
+      return [.key(.escape)] + giveUp(Unicode.Scalar(kind))
+    case .string(_, endsNext: false):
+      // The rest of an answer comes in one piece; a second pause means that its end is lost.
+      if pause.isKnown { state = .ground } else { pause = (true, true) }
+      return []
+    case .paste:
+      let finished = finishedPaste
+      guard !finished.isEmpty else { return [] }
+      bytes.removeFirst(finished.count)
+      return handOver(finished)
+    case .ground, .afterEscape, .utf8, .csi, .linuxFunction, .ss3, .string: return []
     }
+  }
+
+  /// Takes what looked like the rest of a sequence for a key of its own.
+  private mutating func giveUp(_ introducer: Unicode.Scalar) -> [Input] {
+    state = .ground
+    return [.key(.character(Character(introducer)))]
   }
 
   /// Takes one byte and returns what it completed, usually nothing or one input.
   package mutating func feed(_ byte: UInt8) -> [Input] {
+    pause.goesOn = false
     switch state {
     case .ground: return ground(byte)
     case .utf8(let missing): return utf8(byte, missing: missing)
-    case .escape: return escape(byte)
+    case .escape:
+      if byte == 0x1b { return [.key(.escape)] }
+      return begin(byte, isLate: false) ? [] : [.key(.escape)] + ground(byte)
+    case .afterEscape: return begin(byte, isLate: true) ? [] : ground(byte)
     case .csi: return csi(byte)
     case .linuxFunction:
       state = .ground
-      return (0x41...0x45).contains(byte) ? [.key(.function(Int(byte) - 0x40))] : []
-    case .ss3:
-      if byte < 0x20 || byte == 0x7f {
-        let before = timeOut()
-        return before + ground(byte)
-      }
-      state = .ground
-      return Self.key(final: byte).map { [.key($0)] } ?? []
+      return (0x41...0x45).contains(byte) ? press(.function(Int(byte) - 0x40)) : []
+    case .ss3: return ss3(byte)
     case .string(let kind, let endsNext):
       return string(byte, kind: kind, endsNext: endsNext)
     case .paste: return paste(byte)
     }
   }
 
+  /// A key that ends a sequence; it is dropped if the sequence's ESC was taken for a key already.
+  private func press(_ key: Key?) -> [Input] {
+    isLate ? [] : key.map { [.key($0)] } ?? []
+  }
+
   // MARK: - States
 
   private mutating func ground(_ byte: UInt8) -> [Input] {
+    state = .ground
     switch byte {
     case 0x1b:
       state = .escape
-      bytes = []
       return []
     case 0x0d, 0x0a: return [.key(.enter)]
     case 0x09: return [.key(.tab)]
@@ -111,24 +155,21 @@ package struct KeyDecoder: Sendable {
     case 0x01...0x1a: return [.key(.control(Character(Unicode.Scalar(byte + 0x60))))]
     case 0x1c...0x1f: return [.key(.control(Character(Unicode.Scalar(byte + 0x40))))]
     case 0x20...0x7e: return [.key(.character(Character(Unicode.Scalar(byte))))]
-    case 0xc2...0xdf: return begin(byte, missing: 1)
-    case 0xe0...0xef: return begin(byte, missing: 2)
-    case 0xf0...0xf4: return begin(byte, missing: 3)
+    case 0xc2...0xf4:
+      bytes = [byte]
+      state = .utf8(missing: Self.length(of: byte) - 1)
+      return []
     default: return []
     }
   }
 
-  private mutating func begin(_ byte: UInt8, missing: Int) -> [Input] {
-    bytes = [byte]
-    state = .utf8(missing: missing)
-    return []
+  /// Bytes of the UTF-8 sequence that a byte begins.
+  private static func length(of lead: UInt8) -> Int {
+    lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4
   }
 
   private mutating func utf8(_ byte: UInt8, missing: Int) -> [Input] {
-    guard (0x80...0xbf).contains(byte) else {
-      state = .ground
-      return ground(byte)
-    }
+    guard (0x80...0xbf).contains(byte) else { return ground(byte) }
     bytes.append(byte)
     guard missing == 1 else {
       state = .utf8(missing: missing - 1)
@@ -141,18 +182,20 @@ package struct KeyDecoder: Sendable {
     return [.key(.character(character))]
   }
 
-  private mutating func escape(_ byte: UInt8) -> [Input] {
-    bytes = []
+  private static let deviceControl: UInt8 = 0x50
+
+  /// Begins the sequence that ESC and this byte introduce; false if they introduce none.
+  private mutating func begin(_ byte: UInt8, isLate: Bool) -> Bool {
     switch byte {
-    case 0x1b: return [.key(.escape)]
     case 0x5b: state = .csi
     case 0x4f: state = .ss3
-    case 0x50, 0x58, 0x5d, 0x5e, 0x5f: state = .string(kind: byte, endsNext: false)
-    default:
-      state = .ground
-      return [.key(.escape)] + ground(byte)
+    case Self.deviceControl, 0x58, 0x5d, 0x5e, 0x5f: state = .string(kind: byte, endsNext: false)
+    default: return false
     }
-    return []
+    bytes = []
+    self.isLate = isLate
+    pause = (false, false)
+    return true
   }
 
   private mutating func csi(_ byte: UInt8) -> [Input] {
@@ -160,33 +203,41 @@ package struct KeyDecoder: Sendable {
     case 0x5b where bytes.isEmpty:
       state = .linuxFunction
       return []
-    case 0x20...0x3f where bytes.count < 256:
-      bytes.append(byte)
+    case 0x20...0x3f:
+      if bytes.count < 256 { bytes.append(byte) }
       return []
     case 0x40...0x7e:
       state = .ground
-      let body = bytes
-      bytes = []
-      return finish(body, final: byte)
-    default:
+      return finish(bytes, final: byte)
+    default: return ground(byte)
+    }
+  }
+
+  private mutating func ss3(_ byte: UInt8) -> [Input] {
+    switch byte {
+    case 0x30...0x3f:
+      // Modifiers, which some terminals put here.
+      if bytes.count < 256 { bytes.append(byte) }
+      return []
+    case 0x20...0x7e:
       state = .ground
-      bytes = []
-      return ground(byte)
+      return press(Self.key(final: byte))
+    default: return ground(byte)
     }
   }
 
   private mutating func string(_ byte: UInt8, kind: UInt8, endsNext: Bool) -> [Input] {
     if endsNext && byte == 0x5c || byte == 0x07 {
       state = .ground
-      let body = bytes
-      bytes = []
-      guard kind == 0x50, body.starts(with: [0x3e, 0x7c]) else { return [.reply(.other)] }
-      return [.reply(.version(Self.text(Array(body.dropFirst(2)))))]
+      guard kind == Self.deviceControl, bytes.starts(with: [0x3e, 0x7c]) else {
+        return [.reply(.other)]
+      }
+      return [.reply(.version(Self.text(Array(bytes.dropFirst(2)))))]
     }
     if endsNext {
       // An ESC that does not end the string starts something new.
       state = .escape
-      return escape(byte)
+      return feed(byte)
     }
     state = .string(kind: kind, endsNext: byte == 0x1b)
     if byte != 0x1b && bytes.count < 1024 { bytes.append(byte) }
@@ -194,15 +245,35 @@ package struct KeyDecoder: Sendable {
   }
 
   private static let pasteEnd = Array("\u{1b}[201~".utf8)
+  /// Most bytes that are taken of one paste.
+  private static let pasteLimit = 1 << 16
 
   private mutating func paste(_ byte: UInt8) -> [Input] {
-    if bytes.count >= 1 << 16 { bytes.remove(at: bytes.count - Self.pasteEnd.count) }
+    if pasted + bytes.count >= Self.pasteLimit, bytes.count >= Self.pasteEnd.count {
+      bytes.remove(at: bytes.count - Self.pasteEnd.count)
+    }
     bytes.append(byte)
     guard bytes.suffix(Self.pasteEnd.count).elementsEqual(Self.pasteEnd) else { return [] }
-    let text = Self.text(Array(bytes.dropLast(Self.pasteEnd.count)))
     state = .ground
-    bytes = []
-    return [.paste(text)]
+    return handOver(bytes.dropLast(Self.pasteEnd.count))
+  }
+
+  /// What has come of a paste, without the beginning of its end marker or of a character.
+  private var finishedPaste: ArraySlice<UInt8> {
+    let marker = (1..<Self.pasteEnd.count).last {
+      bytes.suffix($0).elementsEqual(Self.pasteEnd.prefix($0))
+    }
+    let lead = bytes.suffix(3).lastIndex { $0 & 0xc0 != 0x80 }
+    let character = lead.map {
+      bytes.count - $0 < Self.length(of: bytes[$0]) ? bytes.count - $0 : 0
+    }
+    return bytes.dropLast(marker ?? character ?? 0)
+  }
+
+  private mutating func handOver(_ finished: ArraySlice<UInt8>) -> [Input] {
+    let taken = finished.prefix(max(0, Self.pasteLimit - pasted))
+    pasted += taken.count
+    return taken.isEmpty ? [] : [.paste(Self.text(Array(taken)))]
   }
 
   // MARK: - Meaning
@@ -210,33 +281,42 @@ package struct KeyDecoder: Sendable {
   /// A control sequence: `CSI body final`.
   private mutating func finish(_ body: [UInt8], final: UInt8) -> [Input] {
     let text = String(decoding: body, as: UTF8.self)
-    let numbers = text.drop { !$0.isASCII || !$0.isNumber }
+    let numbers = text.drop { !$0.isNumber }
       .split(separator: ";", omittingEmptySubsequences: false)
-      .map { Int($0.prefix { $0.isNumber }) ?? 0 }
+      .map(Self.number)
     if let mark = text.first, "?>=<".contains(mark) {
       return [.reply(Self.reply(mark: mark, numbers, text, final: final))]
     }
     switch final {
     case 0x74:  // t
       if numbers.count == 3 && numbers[0] == 6 {
-        return [.reply(.cellSize(width: numbers[2], height: numbers[1]))]
+        return [.reply(.cellSize(PixelSize(numbers[2], numbers[1])))]
       }
       return [.reply(.other)]
     case 0x63, 0x6e,
       0x52 where numbers.count == 2 && numbers[0] > 1, 0x79:
       return [.reply(.other)]
     case 0x49, 0x4f: return [.reply(.other)]  // focus in and out
-    case 0x5a: return [.key(.backTab)]
+    case 0x5a: return press(.backTab)
     case 0x7e:  // ~
       if numbers.first == 200 {
         state = .paste
+        (bytes, pasted) = ([], 0)
         return []
       }
-      return Self.key(number: numbers.first ?? 0).map { [.key($0)] } ?? []
-    case 0x75: return Self.key(codePoint: numbers).map { [.key($0)] } ?? []  // u
-    default: return Self.key(final: final).map { [.key($0)] } ?? []
+      return press(Self.key(number: numbers.first ?? 0))
+    case 0x75: return press(Self.key(codePoint: numbers))  // u
+    default: return press(Self.key(final: final))
     }
   }
+
+  /// A parameter of a control sequence; one that is too large for any use becomes the largest.
+  private static func number(_ text: Substring) -> Int {
+    let digits = text.prefix { $0.isNumber }
+    return min(Int(digits) ?? (digits.isEmpty ? 0 : .max), largestNumber)
+  }
+
+  private static let largestNumber = 9_999_999
 
   private static func reply(mark: Character, _ numbers: [Int], _ text: String, final: UInt8)
     -> TerminalReply
@@ -291,9 +371,9 @@ package struct KeyDecoder: Sendable {
     case 27: return .escape
     case 127: return .backspace
     case let code:
-      guard (0x20...0x10ffff).contains(code), let scalar = Unicode.Scalar(UInt32(code)) else {
-        return nil
-      }
+      guard code >= 0x20, let scalar = Unicode.Scalar(UInt32(code)),
+        scalar.properties.generalCategory != .control
+      else { return nil }
       let character = Character(scalar)
       return modifiers & 4 == 4 ? .control(character) : .character(character)
     }

@@ -55,23 +55,3 @@ package struct Cell: Hashable, Sendable {
   /// The character that marks the right half of a wide character; never drawn itself.
   package static let continuation: Character = "\0"
 }
-
-/// The size of the terminal in cells and, where it says so, of one cell in pixels.
-package struct Size: Equatable, Sendable {
-  /// Cells in a row.
-  package var columns: Int
-  /// Rows.
-  package var rows: Int
-  /// Pixels across one cell; nil when unknown.
-  package var cellWidth: Int?
-  /// Pixels down one cell; nil when unknown.
-  package var cellHeight: Int?
-
-  /// Makes a size.
-  package init(columns: Int, rows: Int, cellWidth: Int? = nil, cellHeight: Int? = nil) {
-    self.columns = columns
-    self.rows = rows
-    self.cellWidth = cellWidth
-    self.cellHeight = cellHeight
-  }
-}

@@ -29,7 +29,8 @@ package final class Terminal {
   ///
   /// - Parameters:
   ///   - graphics: How images are to be drawn.
-  ///   - environment: TERM names the terminal's type; NO_COLOR, not empty, keeps text in the default colours.
+  ///   - environment: TERM names the terminal's type; NO_COLOR, not empty, keeps text in the default colours;
+  ///     ESCDELAY and SSH_CONNECTION decide how long an ESC waits for the rest of a key.
   /// - Throws: `TerminalError` if there is no terminal or its type is unknown or cannot position the cursor.
   package init(
     graphics: GraphicsMode = .auto, environment: [String: String] = Terminal.environment()
@@ -48,7 +49,7 @@ package final class Terminal {
     let signals = ct_watch_signals()
     var original = device.original
     ct_arm(device.descriptor, &original, "", 0)
-    var decoder = KeyDecoder()
+    var decoder = KeyDecoder(escapeDelay: KeyDecoder.escapeDelay(environment))
     var typed: [KeyDecoder.Input] = []
     if !term.hasPrefix("linux") {
       device.setKeyModes()
@@ -81,6 +82,7 @@ package final class Terminal {
     enterModes()
     screen.resize(size)
     take(typed)
+    noteDecoderDeadline()
   }
 
   deinit { close() }
@@ -107,9 +109,7 @@ package final class Terminal {
   /// have to be encoded anew, some of them during the next calls of `nextEvent`.
   package func render(_ frame: Frame) {
     guard isOpen, !isGone, frame != self.frame else { return }
-    let cursorMoved =
-      frame.cursor?.column != self.frame?.cursor?.column
-      || frame.cursor?.row != self.frame?.cursor?.row
+    let cursorMoved = frame.cursor != self.frame?.cursor
     self.frame = frame
     let hadImages = !layer.isEmpty
     let new = layer.compose(frame, size: size, capabilities: capabilities)
@@ -212,6 +212,10 @@ package final class Terminal {
       return
     }
     take(bytes.flatMap { decoder.feed($0) })
+    noteDecoderDeadline()
+  }
+
+  private func noteDecoderDeadline() {
     decoderDeadline = decoder.timeoutMilliseconds.map { TerminalDevice.now() + $0 }
   }
 
@@ -222,9 +226,9 @@ package final class Terminal {
         if key == .control("l") { repaint() }
         queue.append(.key(key))
       case .paste(let text): queue.append(.paste(text))
-      case .reply(.cellSize(let width, let height)):
+      case .reply(.cellSize(let cell)):
         let before = capabilities.cell(size)
-        capabilities.note(.cellSize(width: width, height: height))
+        capabilities.note(.cellSize(cell))
         if capabilities.cell(size) != before { takeSize() }
       case .reply: break
       }
@@ -332,7 +336,7 @@ package final class Terminal {
   /// The process' environment.
   package static func environment() -> [String: String] {
     var result: [String: String] = [:]
-    for name in ["TERM", "NO_COLOR"] {
+    for name in ["TERM", "NO_COLOR", "ESCDELAY", "SSH_CONNECTION", "SSH_TTY"] {
       if let value = getenv(name) { result[name] = String(cString: value) }
     }
     return result

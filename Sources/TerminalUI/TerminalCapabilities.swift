@@ -11,11 +11,11 @@ package struct TerminalCapabilities: Equatable, Sendable {
   /// Sixel colour registers; nil if it did not say.
   package var colorRegisters: Int?
   /// The largest sixel image in pixels; nil if it did not say.
-  package var largestImage: (width: Int, height: Int)?
+  package var largestImage: PixelSize?
   /// Whether it draws a frame at once when asked (private mode 2026).
   package var synchronizedUpdates = false
   /// One cell in pixels as the terminal reported it; nil if it did not say.
-  package var reportedCell: (width: Int, height: Int)?
+  package var reportedCell: PixelSize?
   /// Colours of text; 0 for none.
   package var colors = 0
   /// Whether the environment's locale is UTF-8; if not, C.UTF-8 is used.
@@ -28,30 +28,21 @@ package struct TerminalCapabilities: Equatable, Sendable {
   /// Makes capabilities of a terminal that has said nothing.
   package init() {}
 
-  /// Compares all of it.
-  package static func == (a: Self, b: Self) -> Bool {
-    a.term == b.term && a.version == b.version && a.answered == b.answered && a.sixel == b.sixel
-      && a.colorRegisters == b.colorRegisters && a.largestImage?.width == b.largestImage?.width
-      && a.largestImage?.height == b.largestImage?.height
-      && a.synchronizedUpdates == b.synchronizedUpdates
-      && a.reportedCell?.width == b.reportedCell?.width
-      && a.reportedCell?.height == b.reportedCell?.height && a.colors == b.colors
-      && a.localeIsUTF8 == b.localeIsUTF8 && a.graphics == b.graphics
-      && a.graphicsReason == b.graphicsReason
-  }
-
   /// Takes one answer in.
   package mutating func note(_ reply: TerminalReply) {
     switch reply {
     case .deviceAttributes(let attributes):
       answered = true
       sixel = attributes.contains(4)
-    case .cellSize(let width, let height):
-      if width > 0 && height > 0 { reportedCell = (width, height) }
+    case .cellSize(let size):
+      if size.isCell { reportedCell = size }
     case .graphics(item: 1, status: 0, let values):
       if let count = values.first, count > 1 { colorRegisters = count }
     case .graphics(item: 2, status: 0, let values):
-      if values.count == 2, values[0] > 0, values[1] > 0 { largestImage = (values[0], values[1]) }
+      if values.count == 2, values[0] > 0, values[1] > 0 {
+        let limit = SixelEncoder.largestSide
+        largestImage = PixelSize(min(values[0], limit), min(values[1], limit))
+      }
     case .mode(number: 2026, let state): synchronizedUpdates = (1...3).contains(state)
     case .version(let text): version = text
     default: break
@@ -90,14 +81,16 @@ package struct TerminalCapabilities: Equatable, Sendable {
   /// One cell in pixels: from the window's size, else as reported, else 10 x 20.
   ///
   /// A report that disagrees with the window's size wins: some multiplexers make the latter up.
-  package func cell(_ size: Size) -> (width: Int, height: Int) {
+  package func cell(_ size: Size) -> PixelSize {
     if let reportedCell { return reportedCell }
-    if let width = size.cellWidth, let height = size.cellHeight { return (width, height) }
+    if let cell = size.cell, cell.isCell { return cell }
     if let largestImage, size.columns > 0, size.rows > 0 {
-      let guess = (largestImage.width / size.columns, largestImage.height / size.rows)
+      let guess = PixelSize(largestImage.width / size.columns, largestImage.height / size.rows)
       // The geometry is the text area's in some terminals and a fixed limit in others.
-      if (4...40).contains(guess.0), (guess.0...(guess.0 * 3)).contains(guess.1) { return guess }
+      if (4...40).contains(guess.width), (guess.width...(guess.width * 3)).contains(guess.height) {
+        return guess
+      }
     }
-    return (10, 20)
+    return PixelSize(10, 20)
   }
 }

@@ -87,11 +87,8 @@ struct TerminalDevice {
     var (rows, columns, width, height): (Int32, Int32, Int32, Int32) = (0, 0, 0, 0)
     guard ct_window_size(descriptor, &rows, &columns, &width, &height) == 0, rows > 0, columns > 0
     else { return Size(columns: 80, rows: 24) }
-    // The pixel fields may include a border: rounding down gives the true cell.
-    let cell = (Int(width / columns), Int(height / rows))
     return Size(
-      columns: Int(columns), rows: Int(rows), cellWidth: cell.0 > 0 ? cell.0 : nil,
-      cellHeight: cell.1 > 0 ? cell.1 : nil)
+      columns: Int(columns), rows: Int(rows), window: PixelSize(Int(width), Int(height)))
   }
 
   /// Milliseconds of a clock that only goes forward.
@@ -121,7 +118,7 @@ struct TerminalDevice {
       for input in bytes.flatMap({ decoder.feed($0) }) {
         if case .reply(let reply) = input {
           capabilities.note(reply)
-        } else {
+        } else if typed.count < 4096 {
           typed.append(input)
         }
       }

@@ -10,6 +10,14 @@ package enum Key: Hashable, Sendable {
   case control(Character)
 }
 
+/// A character key can be written as the character itself in the table.
+extension Key: ExpressibleByUnicodeScalarLiteral {
+  /// Makes a character key.
+  package init(unicodeScalarLiteral value: Character) {
+    self = .character(value)
+  }
+}
+
 /// What the terminal has to tell the explorer's loop.
 package enum TerminalEvent: Equatable, Sendable {
   /// A key was pressed.

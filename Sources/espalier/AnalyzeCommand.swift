@@ -1,8 +1,9 @@
 import ArgumentParser
 import Foundation
-import Grafting
 import Jobs
+import Models
 import Runs
+import Text
 
 /// `espalier analyze`: activation statistics and attention locality of a model.
 struct AnalyzeCommand: ParsableCommand {
@@ -56,9 +57,7 @@ struct AnalyzeCommand: ParsableCommand {
 
   /// A line of at most 80 columns: the block, its locality, and six statistics.
   private func row(_ cells: [String]) -> String {
-    zip(cells, [6, 7, 11, 11, 11, 11, 11, 11]).map { cell, width in
-      cell.padding(toLength: width, withPad: " ", startingAt: 0)
-    }.joined()
+    zip(cells, [6, 7, 11, 11, 11, 11, 11, 11]).map(TextWidth.pad).joined()
   }
 
   private func show(_ analysis: ModelAnalysis) {

@@ -1,8 +1,8 @@
 import ArgumentParser
 import Autograd
-import Checkpoints
-import Grafting
+import Files
 import Models
+import Sampling
 import TensorCore
 
 /// What a text-conditional model is sampled with beside the sampler.
@@ -46,7 +46,7 @@ struct CaptionOptions: ParsableArguments {
   ///   - sampler: The sampling loop.
   ///   - precision: What large linear layers and convolutions multiply in.
   /// - Returns: What is to be drawn.
-  /// - Throws: `CheckpointError`, and `ValidationError` for options that do not fit.
+  /// - Throws: `FileError`, and `ValidationError` for options that do not fit.
   func drawing(
     _ files: PixArtFiles, count: Int?, sampler: LatentSampler, precision: Precision
   ) throws -> Drawing {

@@ -1,7 +1,6 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
-import Grafting
 import Models
 
 /// `espalier convert`: a model in another format or naming.

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Grafting
+import Models
 import Plans
 import Runs
 

@@ -1,6 +1,8 @@
 import Checkpoints
-import Grafting
+import Files
 import Models
+import Pictures
+import Sampling
 import TensorCore
 
 /// Images that are to be drawn with a model of either family.
@@ -35,7 +37,7 @@ struct Drawing {
   ///   - noise: Start noise of at least `count` rows; nil draws it from the seed.
   ///   - tiling: Whether decoding goes piece by piece.
   ///   - columns: Images a row of the grid.
-  /// - Throws: `CheckpointError` for a file that cannot be written, `SamplingError` for a sampler that
+  /// - Throws: `FileError` for a file that cannot be written, `SamplingError` for a sampler that
   ///   does not fit; nothing is written then.
   func write(
     to destinations: Destinations, noise: Tensor?, tiling: AutoencoderKL.Tiling, columns: Int?

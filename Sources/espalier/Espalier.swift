@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Operators
+import Text
 
 /// Grafts diffusion transformers: the explorer and its scriptable twin.
 @main
@@ -43,7 +44,7 @@ struct Espalier: ParsableCommand {
     if let code = error as? ExitCode { return code.rawValue }
     let code = exitCode(for: error)
     guard code != .success else {
-      print(fullMessage(for: error))
+      print(lines: fullMessage(for: error))
       return EXIT_SUCCESS
     }
     let lines = message(for: error).split(whereSeparator: \.isNewline)
@@ -55,7 +56,7 @@ struct Espalier: ParsableCommand {
       if text.hasSuffix(".") || text.hasSuffix("?") { text.removeLast() }
       text += "; see '\(commandInUse) --help'"
     }
-    printToStandardError("Error: \(text)\n")
+    printToStandardError("Error: \(text.printableSentence)\n")
     return isUsage ? usageCode : EXIT_FAILURE
   }
 
@@ -86,9 +87,4 @@ struct Espalier: ParsableCommand {
     }
     return false
   }
-}
-
-/// Prints to standard error; a full or closed one is no reason to fail.
-func printToStandardError(_ text: String) {
-  try? FileHandle.standardError.write(contentsOf: Data(text.utf8))
 }

@@ -1,8 +1,10 @@
 import ArgumentParser
 import Autograd
+import Evaluation
 import Foundation
-import Grafting
+import Models
 import TensorCore
+import Text
 
 /// `espalier evaluate`: the judge's agreement and Fréchet distance of a model's samples.
 struct EvaluateCommand: ParsableCommand {
@@ -53,7 +55,7 @@ struct EvaluateCommand: ParsableCommand {
     let names = try files.open().classNames
     for (label, value) in result.agreementByClass.enumerated() {
       let name = label < names.count ? names[label] : "class \(label)"
-      print("  \(name.padding(toLength: 14, withPad: " ", startingAt: 0)) \(percent(value))")
+      print("  \(TextWidth.pad(name, 14)) \(percent(value))")
     }
   }
 }

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Explorer
 import Foundation
-import Grafting
+import Models
 import Plans
 import Runs
 import TerminalUI

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Grafting
+import Models
 import Plans
 import Runs
 

@@ -1,7 +1,6 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
-import Grafting
 import Models
 import Plans
 
@@ -89,7 +88,7 @@ private struct InspectReport: Encodable {
     self.plan = plan?.name
     var edits: [String: String] = [:]
     for (id, spec) in plan?.edits ?? [:] {
-      edits["\(id)"] = OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name
+      edits["\(id)"] = OperatorCatalog.label(spec)
     }
     for (pair, merge) in plan?.parallel ?? [:] {
       edits["\(pair)"] = "parallel, merged by \(merge.rawValue)"

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Autograd
-import Checkpoints
+import Files
 import Grafting
 import Models
 import Plans
@@ -39,7 +39,7 @@ struct GraftOptions: ParsableArguments {
   ///   - name: The model's name, for the plan.
   ///   - file: Its file.
   /// - Returns: The network, and the metadata of a file of it.
-  /// - Throws: `PlanError` for a plan of another model, `CheckpointError` for weights of another plan.
+  /// - Throws: `PlanError` for a plan of another model, `FileError` for weights of another plan.
   func load(_ name: String, _ file: DiTFile) throws -> (
     model: DiT, metadata: [String: String]
   ) {
@@ -48,7 +48,7 @@ struct GraftOptions: ParsableArguments {
     let loaded = try GraftPlan.load(path: plan, for: try ModelFiles(name))
     let graft = try Graft(plan: loaded, teacher: teacher, checkpoints: weights.map { [$0] } ?? [])
     if let weights, let site = graft.untrained.first {
-      throw CheckpointError(
+      throw FileError(
         "\(weights): holds no trained weights of \(site.phrase) as \(plan) has it; "
           + "give the checkpoint of a run of this plan, or leave out --weights for fresh ones")
     }

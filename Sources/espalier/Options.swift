@@ -1,8 +1,9 @@
 import ArgumentParser
 import Foundation
-import Grafting
+import Models
 import Reports
 import Runs
+import Sampling
 import TensorCore
 
 /// The version that runs and files record.
@@ -25,7 +26,7 @@ struct OutputOptions: ParsableArguments {
     encoder.keyEncodingStrategy = .convertToSnakeCase
     encoder.nonConformingFloatEncodingStrategy = .convertToString(
       positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-    print(String(decoding: try encoder.encode(value), as: UTF8.self))
+    print(json: String(decoding: try encoder.encode(value), as: UTF8.self))
   }
 }
 

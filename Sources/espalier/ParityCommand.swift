@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Parity
 import TensorCore
+import Text
 
 /// `espalier parity`: holds the engine against reference files.
 struct ParityCommand: ParsableCommand {
@@ -32,13 +33,13 @@ struct ParityCommand: ParsableCommand {
         if json { return }
         if isFirst { print(ParityReport.tableHead) }
         isFirst = false
-        print(ParityReport.rows(result))
+        print(lines: ParityReport.rows(result))
       }
     } catch let error as ParityError {
-      printToStandardError("Error: \(error)\n")
+      printToStandardError("Error: \("\(error)".printableSentence)\n")
       throw ExitCode(2)
     }
-    print(json ? try report.json() : report.closing)
+    if json { print(json: try report.json()) } else { print(lines: report.closing) }
     if !report.passes { throw ExitCode.failure }
   }
 }

@@ -1,7 +1,8 @@
 import ArgumentParser
 import Foundation
-import Grafting
+import Models
 import Plans
+import Text
 
 /// `espalier plan`: makes, edits, shows and checks plans without a terminal.
 struct PlanCommand: ParsableCommand {
@@ -213,7 +214,7 @@ struct PlanSummary: Encodable {
     edits = plan.edits.sorted { $0.key < $1.key }.map { id, spec in
       Edit(
         block: id.block, slot: id.slot.rawValue, operator: spec.name,
-        label: OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name,
+        label: OperatorCatalog.label(spec),
         config: spec.config)
     }
     parallel = plan.parallel.sorted { $0.key < $1.key }.map { pair, merge in
@@ -230,7 +231,7 @@ struct PlanSummary: Encodable {
     let pairs = parallel.isEmpty ? "" : ", \(parallel.count) pairs of blocks parallel"
     print("\(name) (model \(model)): \(edits.count) slots edited\(pairs)")
     for edit in edits {
-      let slot = edit.slot.padding(toLength: 10, withPad: " ", startingAt: 0)
+      let slot = TextWidth.pad(edit.slot, 10)
       print(String(format: "  %3d  ", edit.block) + "\(slot) \(edit.label)")
     }
     for pair in parallel {

@@ -1,7 +1,8 @@
 import ArgumentParser
 import Checkpoints
+import Files
 import Foundation
-import Grafting
+import Models
 import OfficialFormat
 import Plans
 
@@ -58,7 +59,7 @@ extension PlanCommand {
     }
 
     private func note(_ text: String) {
-      FileHandle.standardError.write(Data("espalier: \(text)\n".utf8))
+      printToStandardError("espalier: \(text)\n")
     }
   }
 

@@ -1,6 +1,5 @@
-import Checkpoints
 import Foundation
-import Grafting
+import Models
 import Plans
 
 extension DataSettings {

@@ -1,11 +1,11 @@
 import ArgumentParser
-import Checkpoints
+import Datasets
+import Files
 import Foundation
-import Grafting
-import ImageSources
 import Models
 import Nn
 import TensorCore
+import Training
 
 /// `espalier pretrain`: trains a DiT from scratch.
 struct PretrainCommand: ParsableCommand {
@@ -51,7 +51,7 @@ struct PretrainCommand: ParsableCommand {
       shouldStop: { deadline.map { Date() >= $0 } ?? false },
       report: { progress in
         if json, let line = try? encoder.encode(progress) {
-          print(String(decoding: line, as: UTF8.self))
+          print(json: String(decoding: line, as: UTF8.self))
         }
         console.update(
           String(

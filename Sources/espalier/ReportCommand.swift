@@ -1,5 +1,5 @@
 import ArgumentParser
-import Checkpoints
+import Files
 import Foundation
 import Reports
 import Runs
@@ -112,7 +112,7 @@ struct CompareCommand: ParsableCommand {
     console.finish()
     let comparison = Comparison(runs)
     if format.json { return try format.printJSON(comparison.rows) }
-    print(markdown ? comparison.markdown : comparison.text)
+    print(lines: markdown ? comparison.markdown : comparison.text)
   }
 }
 

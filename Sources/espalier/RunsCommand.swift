@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Runs
+import Text
 
 /// `espalier runs`: shows and steers runs.
 struct RunsCommand: ParsableCommand {
@@ -62,16 +63,15 @@ struct RunsCommand: ParsableCommand {
 
     /// A line about a run; why it failed gets what room is left.
     private static func line(_ row: Row, columns: Int) -> String {
-      let state = row.state.padding(toLength: 10, withPad: " ", startingAt: 0)
+      let state = TextWidth.pad(row.state, 10)
       let progress = "\(row.label.map { "\($0) " } ?? "")\(row.step)/\(row.total)"
       let loss = row.loss.map { "  loss \(short($0))" } ?? ""
       let place = row.queuePosition.map { "  #\($0) in the queue" } ?? ""
       let reason = [row.pauseReason, row.waitsFor].compactMap { $0.map { "  (\($0))" } }.joined()
       let line = "\(row.id)  \(state) \(progress)  \(row.name)\(loss)\(place)\(reason)"
-      let room = columns - line.count - "  ()".count
+      let room = columns - TextWidth.columns(of: line) - "  ()".count
       guard row.state == "failed", let ending = row.ending, room >= 16 else { return line }
-      let text = ending.replacing("\n", with: " ")
-      return "\(line)  (\(text.count > room ? text.prefix(room - 1) + "…" : text))"
+      return "\(line)  (\(TextWidth.clip(ending.printableSentence, room)))"
     }
   }
 
@@ -87,7 +87,7 @@ struct RunsCommand: ParsableCommand {
       let report = RunReport(run, status, follower.history)
       if output.json { return try output.printJSON(report) }
       print("\(run.path): \(status.stateText), \(status.progressText)")
-      if case .failed(let text) = status.state { print(text) }
+      if case .failed(let text) = status.state { print(lines: text) }
       if let position = report.queuePosition {
         print("#\(position) in the queue\(report.waitsFor.map { ": \($0)" } ?? "")")
       }
@@ -98,7 +98,7 @@ struct RunsCommand: ParsableCommand {
         print("  held-out \(short(change.first)) -> \(short(change.last))")
       }
       let log = run.logTail()
-      if !log.isEmpty { print("log:\n\(log)") }
+      if !log.isEmpty { print(lines: "log:\n\(log)") }
     }
   }
 

@@ -1,9 +1,10 @@
 import ArgumentParser
 import Autograd
 import Checkpoints
+import Files
 import Foundation
-import Grafting
 import Models
+import Pictures
 import Plans
 import TensorCore
 
@@ -139,11 +140,11 @@ private struct StartNoise {
   private let entry: TensorEntry
 
   /// Opens the file.
-  init(path: String) throws(CheckpointError) {
+  init(path: String) throws(FileError) {
     file = try Checkpoint.open(path)
     guard file.names.count == 1, let entry = file.entry(file.names[0]), entry.shape.count == 4
     else {
-      throw CheckpointError(
+      throw FileError(
         "\(path): holds \(file.names.count == 1 ? "a tensor" : "\(file.names.count) tensors")"
           + "\(file.names.count == 1 ? " of shape \(file.entry(file.names[0])?.shape ?? [])" : ""),"
           + " expected one (count, channels, height, width); save the start noise alone")
@@ -157,7 +158,7 @@ private struct StartNoise {
   /// The noise of the first samples, each of a shape.
   func rows(_ count: Int, of shape: [Int]) throws -> Tensor {
     guard Array(entry.shape.dropFirst()) == shape, count <= self.count else {
-      throw CheckpointError(
+      throw FileError(
         "\(file.path): the noise has shape \(entry.shape), expected \([count] + shape);"
           + " give noise for every image, or a smaller --count")
     }

@@ -1,7 +1,8 @@
 import ArgumentParser
-import Checkpoints
+import Datasets
+import Files
 import Foundation
-import ImageSources
+import Pictures
 
 /// `espalier shapes`: writes images of the procedural source.
 struct ShapesCommand: ParsableCommand {

@@ -1,6 +1,7 @@
 import Analysis
 import Foundation
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Activation statistics")

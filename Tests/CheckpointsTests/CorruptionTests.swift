@@ -1,5 +1,7 @@
 import Checkpoints
+import Files
 import Foundation
+import TestSupport
 import Testing
 
 /// Damages small files in every place: whatever the bytes, opening ends with tensors that fit or with
@@ -7,7 +9,7 @@ import Testing
 @Suite struct CorruptionTests {
   /// Opens a damaged file and reads all of it; what it holds must stay in proportion to its size.
   private func open(_ path: String, size: Int) -> Bool {
-    do throws(CheckpointError) {
+    do throws(FileError) {
       let file = try Checkpoint.open(path)
       var elements = 0
       for name in file.names {

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Testing
 
@@ -96,7 +97,7 @@ struct GoldenFormatTests {
     for (name, expected) in expectations.files {
       let path = "\(goldens)/pt_formats/\(name)"
       guard expected.action == "load" else {
-        let error = #expect(throws: CheckpointError.self, "\(name) must be refused") {
+        let error = #expect(throws: FileError.self, "\(name) must be refused") {
           try readAll(path)
         }
         let message = error?.message ?? ""
@@ -137,7 +138,7 @@ struct GoldenFormatTests {
       ("bad_crc_payload.pt", "checksum"), ("truncated.pt", "truncated"),
       ("overflow_size.pt", "\"w\""), ("not_a_checkpoint.pt", "<html>"), ("empty_file.pt", "empty"),
     ] {
-      let error = #expect(throws: CheckpointError.self, "\(name)") {
+      let error = #expect(throws: FileError.self, "\(name)") {
         try readAll("\(goldens)/pt_formats/\(name)")
       }
       #expect(error?.message.contains(word) ?? false, "\(name): \(error?.message ?? "")")

@@ -1,5 +1,7 @@
 import Checkpoints
+import Files
 import Foundation
+import TestSupport
 import Testing
 
 /// Arrays as NumPy writes them, made by hand.
@@ -103,7 +105,7 @@ struct NumpySample: Sendable, CustomStringConvertible {
     ]
     for (descr, shape, count) in cases {
       let bytes = NumpySample.array(descr, shape, data: [UInt8](repeating: 0, count: count))
-      let error = #expect(throws: CheckpointError.self, "\(descr) \(shape)") { try open(bytes) }
+      let error = #expect(throws: FileError.self, "\(descr) \(shape)") { try open(bytes) }
       #expect(error?.message.contains(";") ?? false)
     }
   }

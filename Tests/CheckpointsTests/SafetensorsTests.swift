@@ -1,5 +1,7 @@
 import Checkpoints
+import Files
 import Foundation
+import TestSupport
 import Testing
 
 @Suite struct SafetensorsTests {
@@ -72,15 +74,15 @@ import Testing
     bytes += [0x38, 0x7E, 0x01, 0x80]  // e4m3: 1, 448, 2^-9, -0
     bytes += [0x3C, 0xC0]  // e5m2: 1, -2
     let file = try SafetensorsFile(path: try scratch.put(bytes))
-    #expect(throws: CheckpointError.self) { try file.integers("u64") }
+    #expect(throws: FileError.self) { try file.integers("u64") }
     #expect(try file.doubles("u64") == [0x1p64])
     #expect(try file.integers("i8") == [-1, 127])
     #expect(try file.floats("i8") == [-1, 127])
     #expect(try file.integers("i16") == [-2])
     #expect(try file.floats("e4") == [1, 448, 1.0 / 512, 0])
     #expect(try file.floats("e5") == [1, -2])
-    #expect(throws: CheckpointError.self) { try file.integers("e5") }
-    #expect(throws: CheckpointError.self) { try file.floats("absent") }
+    #expect(throws: FileError.self) { try file.integers("e5") }
+    #expect(throws: FileError.self) { try file.floats("absent") }
   }
 
   @Test(arguments: [
@@ -160,11 +162,11 @@ import Testing
 
   @Test func unreadablePaths() throws {
     let missing = scratch.file("missing")
-    let absent = #expect(throws: CheckpointError.self) { try SafetensorsFile(path: missing) }
+    let absent = #expect(throws: FileError.self) { try SafetensorsFile(path: missing) }
     #expect(absent?.message == "\(missing): no such file; check the path")
-    let folder = #expect(throws: CheckpointError.self) { try SafetensorsFile(path: scratch.path) }
+    let folder = #expect(throws: FileError.self) { try SafetensorsFile(path: scratch.path) }
     #expect(folder?.message.contains("is a directory") == true)
-    let device = #expect(throws: CheckpointError.self) { try SafetensorsFile(path: "/dev/null") }
+    let device = #expect(throws: FileError.self) { try SafetensorsFile(path: "/dev/null") }
     #expect(device?.message.contains("not a regular file") == true)
   }
 }

@@ -1,5 +1,7 @@
 import Checkpoints
+import Files
 import Foundation
+import TestSupport
 import Testing
 
 @Suite struct StateDictTests {
@@ -30,9 +32,9 @@ import Testing
     let file = try file(["model.w", "ema.w", "opt.state.w"])
     #expect(try StateDict(file, container: "model").floats("w") == file.floats("model.w"))
     #expect(try StateDict(file, container: "opt.state").floats("w") == file.floats("opt.state.w"))
-    let error = #expect(throws: CheckpointError.self) { try StateDict(file, container: "nothing") }
+    let error = #expect(throws: FileError.self) { try StateDict(file, container: "nothing") }
     #expect(error?.message.contains("model") ?? false)
-    #expect(throws: CheckpointError.self) {
+    #expect(throws: FileError.self) {
       try StateDict(try self.file(["w", "_orig_mod.w"]))
     }
   }
@@ -58,7 +60,7 @@ import Testing
       "{\"a\": \"missing.safetensors\"}",
     ] {
       let path = try index(map)
-      #expect(throws: CheckpointError.self, "\(map)") { try Checkpoint.open(path) }
+      #expect(throws: FileError.self, "\(map)") { try Checkpoint.open(path) }
     }
   }
 }

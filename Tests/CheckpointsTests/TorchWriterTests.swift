@@ -1,5 +1,7 @@
 import Checkpoints
+import Files
 import Foundation
+import TestSupport
 import Testing
 
 @Suite struct TorchWriterTests {
@@ -50,10 +52,10 @@ import Testing
 
   @Test func aFailureLeavesNothing() throws {
     let scratch = try Scratch()
-    let bad = TensorItem(name: "b", shape: [1]) { () throws(CheckpointError) in
-      throw CheckpointError("x: gone; look")
+    let bad = TensorItem(name: "b", shape: [1]) { () throws(FileError) in
+      throw FileError("x: gone; look")
     }
-    #expect(throws: CheckpointError.self) {
+    #expect(throws: FileError.self) {
       try TorchWriter.write(items + [bad], to: scratch.file("a.pt"))
     }
     #expect(try scratch.listing().isEmpty)

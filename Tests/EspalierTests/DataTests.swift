@@ -1,5 +1,7 @@
 import Checkpoints
+import Files
 import Foundation
+import Pictures
 import Runs
 import Testing
 

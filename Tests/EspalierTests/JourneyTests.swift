@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import Pictures
 import Testing
 
 /// A row of `espalier runs --json`.

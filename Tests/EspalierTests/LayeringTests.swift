@@ -1,62 +1,26 @@
 import Foundation
 import Testing
 
-/// Holds the sources against the layers of the architecture.
+/// Holds the sources against the manifest and the manifest against the documented architecture.
 @Suite struct LayeringTests {
-  /// What each target may import of ours and of the system libraries; arrows point downwards only.
-  static let layers: [String: Set<String>] = [
-    "TensorCore": ["CKernels", "COpenBLAS", "COneDNN"],
-    "Autograd": ["TensorCore", "CKernels"],
-    "Nn": ["Autograd", "TensorCore", "CKernels", "Checkpoints"],
-    "Checkpoints": ["CPng", "CJpeg", "CZlib"],
-    "Plans": ["Checkpoints"],
-    "Runs": ["Plans", "Checkpoints"],
-    "Operators": ["Plans", "Nn", "Autograd", "TensorCore", "CKernels"],
-    "ImageSources": ["Checkpoints"],
-    "Models": [
-      "Operators", "Plans", "Checkpoints", "Nn", "Autograd", "TensorCore", "CKernels",
-    ],
-    "OfficialFormat": ["Models", "Plans", "Checkpoints", "Yams"],
-    "Sampling": ["TensorCore"],
-    "Analysis": ["TensorCore", "CKernels", "COpenBLAS"],
-    "Grafting": [
-      "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
-      "Autograd", "TensorCore", "CKernels", "Assets",
-    ],
-    "Parity": [
-      "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Nn",
-      "Autograd", "TensorCore",
-    ],
-    "Jobs": [
-      "Runs", "Grafting", "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints",
-      "ImageSources", "Nn", "Autograd", "TensorCore", "Assets",
-    ],
-    "Reports": ["Runs", "Grafting", "Models", "Plans", "Checkpoints", "TensorCore"],
-    "TerminalUI": ["CNcurses", "CSixel", "CTerminal"],
-    "Explorer": ["TerminalUI", "Runs", "Plans", "Checkpoints"],
-    "espalier": [
-      "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Grafting",
-      "Analysis", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "ImageSources", "Nn",
-      "Autograd",
-      "TensorCore", "Assets", "ArgumentParser",
-    ],
-  ]
-
   /// Modules of the toolchain, open to all.
-  static let system: Set<String> = ["Foundation", "Dispatch", "Synchronization", "Glibc"]
+  static let toolchain: Set<String> = ["Foundation", "Dispatch", "Synchronization", "Glibc"]
 
-  /// What holds tensors, from the bottom up; the terminal's side must never reach it.
+  /// Targets that hold tensors; the terminal's side must never reach them.
   static let numeric: Set<String> = [
     "CKernels", "COpenBLAS", "COneDNN", "TensorCore", "Autograd", "Nn", "Operators", "Models",
-    "Sampling",
-    "Analysis", "Grafting", "Parity", "Jobs", "Reports",
+    "Sampling", "Datasets", "Analysis", "Evaluation", "Training", "Grafting", "Parity", "Jobs",
+    "Reports",
   ]
+
+  static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+    .deletingLastPathComponent().deletingLastPathComponent()
 
   struct Source {
     let target, name, text: String
     var lines: [Substring] { text.split(separator: "\n", omittingEmptySubsequences: false) }
 
-    /// The modules that the file imports, whatever stands around the name.
+    /// The modules that the file imports, with or without attributes, access and kind.
     var imports: [String] {
       lines.compactMap { line in
         let words = line.split(separator: " ").map(String.init)
@@ -74,71 +38,74 @@ import Testing
   }
 
   static func sources() throws -> [Source] {
-    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-      .deletingLastPathComponent().deletingLastPathComponent().appending(path: "Sources").path
-    let names = try FileManager.default.subpathsOfDirectory(atPath: root)
+    let folder = root.appending(path: "Sources").path
+    let names = try FileManager.default.subpathsOfDirectory(atPath: folder)
     return try names.filter { name in
       [".swift", ".c", ".h"].contains { name.hasSuffix($0) }
     }.sorted().map { name in
       Source(
         target: name.split(separator: "/").first.map(String.init) ?? "", name: name,
-        text: try String(contentsOfFile: "\(root)/\(name)", encoding: .utf8))
+        text: try String(contentsOfFile: "\(folder)/\(name)", encoding: .utf8))
     }
   }
 
-  @Test func importsPointDownwards() throws {
-    let swift = try Self.sources().filter { $0.name.hasSuffix(".swift") }
-    #expect(Set(swift.map(\.target)) == Set(Self.layers.keys))
-    #expect(swift.filter { $0.imports.isEmpty }.count < swift.count / 2, "imports are not found")
-    for source in swift {
-      let allowed = Self.system.union(Self.layers[source.target] ?? [])
-      for module in source.imports where !allowed.contains(module) {
-        Issue.record("Sources/\(source.name) imports \(module)")
-      }
-    }
-  }
-
-  @Test func layersHaveNoCycles() {
-    func below(_ target: String, _ path: [String]) -> Set<String> {
-      guard !path.contains(target) else {
-        Issue.record("\((path + [target]).joined(separator: " > ")) is a cycle")
-        return []
-      }
-      return (Self.layers[target] ?? []).reduce(into: [target]) {
-        $0.formUnion(below($1, path + [target]))
-      }
-    }
-    for target in ["Explorer", "TerminalUI", "Runs", "Plans", "Checkpoints", "ImageSources"] {
-      #expect(below(target, []).isDisjoint(with: Self.numeric), "\(target) reaches tensors")
-    }
-    #expect(below("espalier", []).isSuperset(of: Self.numeric))
-  }
-
-  /// The table is the manifest's: no target is declared with other dependencies.
-  @Test func manifestAgrees() throws {
-    let manifest = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-      .deletingLastPathComponent().deletingLastPathComponent().appending(path: "Package.swift")
-    let words = try String(contentsOf: manifest, encoding: .utf8)
-      .split(whereSeparator: \.isWhitespace).joined(separator: " ")
-    for (target, layer) in Self.layers {
-      let starts = [
-        "library(\"\(target)\", [", "library( \"\(target)\", [",
-        "name: \"\(target)\", dependencies: [",
-      ]
-      let found = starts.compactMap { words.range(of: $0)?.upperBound }.first
-      let start = try #require(found, "\(target) is not declared")
-      let end = words[start...].firstIndex(of: "]") ?? words.endIndex
-      let names = words[start..<end].split(separator: "\"", omittingEmptySubsequences: false)
-        .enumerated()
+  /// The dependencies that the manifest declares for each target of `Sources`.
+  static func declared() throws -> [String: Set<String>] {
+    let manifest = try String(
+      contentsOf: root.appending(path: "Package.swift"), encoding: .utf8)
+    let targets = Set(try sources().filter { $0.name.hasSuffix(".swift") }.map(\.target))
+    var result: [String: Set<String>] = [:]
+    for target in targets {
+      let pattern = #"(?:library\(|name:)\s*"\#(target)",\s*(?:dependencies:\s*)?\[(?s:(.*?))\]"#
+      let match = try #require(
+        try Regex(pattern).firstMatch(in: manifest), "\(target) is not declared")
+      let text = try #require(match.output[1].substring)
+      let names = text.split(separator: "\"", omittingEmptySubsequences: false).enumerated()
         .compactMap { $0.offset % 2 == 1 ? String($0.element) : nil }
-      let declared = Set(names).subtracting(["swift-argument-parser"])
-      #expect(declared == layer, "\(target)")
+      result[target] = Set(names).subtracting(["swift-argument-parser"])
+    }
+    return result
+  }
+
+  /// A target declares what its files import, neither less nor more.
+  @Test func declaredDependenciesAreImported() throws {
+    let sources = try Self.sources().filter { $0.name.hasSuffix(".swift") }
+    for (target, declared) in try Self.declared() {
+      let imported = Set(sources.filter { $0.target == target }.flatMap(\.imports))
+        .subtracting(Self.toolchain)
+      #expect(imported == declared, "\(target)")
     }
   }
 
-  @Test func filesAreShort() throws {
-    for source in try Self.sources() {
-      #expect(source.lines.count - 1 <= 400, "Sources/\(source.name)")
+  @Test func terminalNeverReachesTensors() throws {
+    let declared = try Self.declared()
+    func below(_ target: String) -> Set<String> {
+      (declared[target] ?? []).reduce(into: [target]) { $0.formUnion(below($1)) }
+    }
+    for target in ["Explorer", "TerminalUI", "Runs", "Plans", "Checkpoints", "Pictures", "Files"] {
+      #expect(below(target).isDisjoint(with: Self.numeric), "\(target) reaches tensors")
+    }
+    #expect(below("espalier").isSuperset(of: Self.numeric))
+  }
+
+  /// The table of targets in the documentation: each imports only what stands in rows below its own.
+  @Test func documentedOrderHolds() throws {
+    let text = try String(
+      contentsOf: Self.root.appending(path: "docs/ARCHITECTURE.md"), encoding: .utf8)
+    let rows = text.split(separator: "\n").drop { !$0.hasPrefix("| target |") }.dropFirst(2)
+      .prefix { $0.hasPrefix("|") }
+    let order = rows.map { row in
+      row.split(separator: "|")[0].split(separator: "`", omittingEmptySubsequences: false)
+        .enumerated().compactMap { $0.offset % 2 == 1 ? String($0.element) : nil }
+    }
+    let declared = try Self.declared()
+    #expect(Set(order.joined()).isSuperset(of: declared.keys), "a target has no row")
+    for (index, targets) in order.enumerated() {
+      let below = Set(order[(index + 1)...].joined())
+      for target in targets {
+        let known = (declared[target] ?? []).intersection(order.joined())
+        #expect(known.isSubset(of: below), "\(target) imports \(known.subtracting(below))")
+      }
     }
   }
 

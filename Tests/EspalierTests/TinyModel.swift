@@ -1,9 +1,8 @@
 import Assets
 import Autograd
 import Checkpoints
+import Datasets
 import Foundation
-import Grafting
-import ImageSources
 import Models
 import Nn
 import Plans

@@ -78,24 +78,11 @@ import Explorer
     #expect(rows.count == KeyBinding.all.count)
   }
 
-  static let readmeURL = URL(filePath: #filePath).deletingLastPathComponent()
-    .deletingLastPathComponent().deletingLastPathComponent().appending(path: "README.md")
-  static let readme = try? String(contentsOf: readmeURL, encoding: .utf8)
-
-  /// The table stands between two `<!-- keys -->` marks; `ESPALIER_RECORD=1` writes it anew.
-  @Test(.enabled(if: readme?.contains("<!-- keys -->") ?? false, "the README has no key table"))
-  func readmeHasTheTable() throws {
-    var readme = try #require(Self.readme)
-    if ProcessInfo.processInfo.environment["ESPALIER_RECORD"] == "1" {
-      var parts = readme.components(separatedBy: "<!-- keys -->")
-      try #require(parts.count == 3)
-      parts[1] = "\n\n\(KeyBinding.markdown())\n"
-      readme = parts.joined(separator: "<!-- keys -->")
-      try Data(readme.utf8).write(to: Self.readmeURL)
-    }
-    let parts = readme.components(separatedBy: "<!-- keys -->")
-    let table = try #require(parts.count == 3 ? parts[1] : nil)
-    #expect(table.trimmingCharacters(in: .newlines) + "\n" == KeyBinding.markdown())
+  /// `make record` writes the file anew.
+  @Test func keysFileIsTheTable() throws {
+    let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent()
+    try Recorded.check(KeyBinding.markdown(), at: root.appending(path: "docs/keys.md"))
   }
 
   // MARK: - Disabled keys

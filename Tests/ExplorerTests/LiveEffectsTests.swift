@@ -1,10 +1,9 @@
-import Checkpoints
+import Explorer
 import Foundation
+import Pictures
 import Plans
 import Runs
 import Testing
-
-import Explorer
 
 /// The real outside world on temporary directories, with a shell script in the worker's place.
 @Suite final class LiveEffectsTests {

@@ -42,7 +42,7 @@ import Explorer
     _ = update(&state, .previewSampled(generation: 2, .graft, Samples.picture(8)))
     _ = update(&state, .previewEnded(generation: 2, problem: nil))
     #expect(state.preview.shown?.generation == 2)
-    #expect(state.preview.shown?.images.teacher?.image == Samples.picture(9))
+    #expect(state.preview.shown?.images[.teacher]?.image == Samples.picture(9))
     #expect(state.preview.shown?.settings.classLabel == 2)
     #expect(state.preview.pending == nil)
   }

@@ -1,11 +1,10 @@
-import Checkpoints
+import Explorer
 import Foundation
 import Operators
+import Pictures
 import Plans
 import Runs
 import TerminalUI
-
-import Explorer
 
 /// States and facts that the tests share; everything is a pure function of its arguments.
 enum Samples {
@@ -67,6 +66,31 @@ enum Samples {
       $0.edits[attention(27)] = OperatorSpec("swa", ["window_left": 4, "window_right": 4])
     }
     state.cursor = attention(7)
+    state.preview.settings.classLabel = 1
+    return state
+  }
+
+  /// The busy state with wide and hostile characters in what comes from outside.
+  static func outsideText(_ size: Size) -> AppState {
+    let hostile = "bad\u{1b}[31m\u{202e}name\u{200b}"
+    let outside = busy(size)
+    var plan = outside.plan
+    plan.name = "渋谷の犬と猫と鳥の絵画実験計画その一"
+    var state = AppState(
+      model: ModelReference(
+        path: "/models/模型\u{9b}2J.pt", shape: shape, contentHash: "feedbeef"),
+      classNames: ["ri\u{301}ng \u{7}\u{1b}[2J", "円盤\nと輪"] + classNames.dropFirst(2),
+      document: PlanDocument(plan: plan, path: "p.json"), size: size, now: now)
+    state.analysis = outside.analysis
+    state.runs = outside.runs
+    state.runs.records = [
+      record("r3", plan.name, .running, step: 412, total: 800, age: 130),
+      record("r2", hostile, .done, step: 400, total: 400, age: 4000),
+      record(
+        "r1", "한국어 e\u{301}tude 👩‍👩‍👧", .failed("\u{1b}c" + hostile), step: 212, total: 800, age: 90_000
+      ),
+      record("r0", "first-try", .cancelled, step: 31, total: 400, age: 400_000),
+    ]
     state.preview.settings.classLabel = 1
     return state
   }

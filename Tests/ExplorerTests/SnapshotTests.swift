@@ -5,7 +5,7 @@ import Testing
 
 import Explorer
 
-/// Frames as text, held against stored files; `ESPALIER_RECORD=1` writes the files anew.
+/// Frames with their styles, held against stored files; see `Recorded`.
 @Suite struct SnapshotTests {
   /// What is shown, and how to get there from a busy state.
   static let scenes: [(name: String, make: @Sendable (Size) -> AppState)] = [
@@ -149,6 +149,25 @@ import Explorer
       }
     ),
     (
+      // Wide characters, marks, escape sequences and direction overrides in everything that has a name.
+      "outside-text",
+      {
+        var state = Samples.outsideText($0)
+        press(&state, "r")
+        return state
+      }
+    ),
+    (
+      "outside-grid",
+      {
+        var state = Samples.outsideText($0)
+        state.notice = .failure(
+          "日本語\u{1b}]0;title\u{7}.pt: no tensor " + String(repeating: "x\u{202e}", count: 3000)
+            + "; check the file")
+        return state
+      }
+    ),
+    (
       "help",
       {
         var state = Samples.busy($0)
@@ -158,23 +177,35 @@ import Explorer
     ),
   ]
 
-  @Test(arguments: scenes.map(\.name), ["80x24", "120x40", "200x60"])
+  static let folder = URL(filePath: #filePath).deletingLastPathComponent()
+    .appending(path: "Snapshots")
+  static let sizes = ["80x24", "120x40", "200x60"]
+
+  @Test(arguments: scenes.map(\.name), sizes)
   func frameAsStored(scene: String, size: String) throws {
     let parts = size.split(separator: "x").compactMap { Int($0) }
     let make = try #require(Self.scenes.first { $0.name == scene }?.make)
-    let state = make(Size(columns: parts[0], rows: parts[1]))
-    let frame = ExplorerView.frame(state)
-    let images = frame.images.map {
-      "[\($0.id): \($0.width)x\($0.height) pixels at \($0.column),\($0.row)"
-        + " in \($0.columns)x\($0.rows) cells]\n"
-    }
-    let text = frame.text() + "\n" + images.joined()
-    let url = URL(filePath: #filePath).deletingLastPathComponent()
-      .appending(path: "Snapshots/\(scene)-\(size).txt")
-    if ProcessInfo.processInfo.environment["ESPALIER_RECORD"] == "1" {
-      try Data(text.utf8).write(to: url)
-    }
-    let stored = try String(contentsOf: url, encoding: .utf8)
-    #expect(text == stored)
+    let frame = ExplorerView.frame(make(Size(columns: parts[0], rows: parts[1])))
+    try Recorded.check(
+      frame.snapshot, at: Self.folder.appending(path: "\(scene)-\(size).txt"))
+  }
+
+  @Test func everyStoredFrameHasAScene() throws {
+    let expected = Self.scenes.flatMap { scene in Self.sizes.map { "\(scene.name)-\($0).txt" } }
+    let stored = try FileManager.default.contentsOfDirectory(atPath: Self.folder.path)
+    #expect(Set(stored) == Set(expected))
+  }
+
+  /// A change of one cell's style, of the cursor or of an image is a change of the snapshot.
+  @Test func snapshotsShowMoreThanText() {
+    let frame = ExplorerView.frame(Samples.withPreview(Samples.busy(Samples.small)))
+    var styled = frame
+    styled.restyle(column: 5, row: 5, columns: 1) { $0.underline.toggle() }
+    var moved = frame
+    moved.cursor = .init(column: 1, row: 1)
+    var without = frame
+    without.images.removeLast()
+    let texts = [frame, styled, moved, without].map(\.snapshot)
+    #expect(Set(texts).count == 4 && styled.text() == frame.text())
   }
 }

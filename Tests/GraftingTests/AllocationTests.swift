@@ -1,9 +1,10 @@
 import Grafting
-import Models
 import Plans
 import Sampling
 import TensorCore
+import TestSupport
 import Testing
+import Training
 
 @MainActor @Suite("Memory of training loops")
 struct AllocationTests {

@@ -1,12 +1,14 @@
 import Autograd
 import Checkpoints
+import Datasets
+import Files
 import Foundation
 import Grafting
-import Models
 import Nn
 import Operators
 import Plans
 import TensorCore
+import TestSupport
 import Testing
 
 /// Stage 1 from recorded activations, and settings of single slots.
@@ -106,7 +108,7 @@ final class CachedDistillationTests {
       graft: run.graft, dataset: data(),
       heldOut: other.subset(Array(0..<other.count), identity: "other"),
       cache: try ActivationCache(graft: run.graft, dataset: data(), folder: folder))
-    let error = #expect(throws: CheckpointError.self) { try changed.resume(from: path) }
+    let error = #expect(throws: FileError.self) { try changed.resume(from: path) }
     #expect(error?.message.contains("the training data have changed since \(path)") == true)
   }
 
@@ -130,7 +132,7 @@ final class CachedDistillationTests {
     #expect(sample.map { $0 % 2 } == 1 && fault.contains("correct or remove it"))
     #expect(!streaming.isSound())
 
-    let refusal = #expect(throws: CheckpointError.self) {
+    let refusal = #expect(throws: FileError.self) {
       try ActivationCache(graft: run.graft, dataset: odd, folder: folder)
     }
     #expect(refusal?.message.contains("of the training data holds values that are not") == true)

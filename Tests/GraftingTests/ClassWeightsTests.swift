@@ -1,4 +1,4 @@
-import Grafting
+import Datasets
 import TensorCore
 import Testing
 

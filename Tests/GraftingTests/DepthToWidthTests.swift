@@ -1,5 +1,6 @@
 import Autograd
 import Checkpoints
+import Files
 import Foundation
 import Grafting
 import Models
@@ -8,7 +9,9 @@ import Operators
 import Plans
 import Sampling
 import TensorCore
+import TestSupport
 import Testing
+import Training
 
 @MainActor @Suite("Depth to width")
 struct DepthToWidthTests {
@@ -125,7 +128,7 @@ struct DepthToWidthTests {
     #expect(resumed.heldOutLosses() == whole.heldOutLosses())
     #expect(values(resumed.graft.model) == values(whole.graft.model))
     let other = try distillation(self.plan(.mean), teacher: teacher)
-    #expect(throws: CheckpointError.self) { try other.resume(from: path) }
+    #expect(throws: FileError.self) { try other.resume(from: path) }
   }
 
   /// A pair takes the weights of a run that trained the same pair, and of no other.

@@ -1,5 +1,7 @@
 import Autograd
 import Checkpoints
+import Datasets
+import Files
 import Foundation
 import Grafting
 import Models
@@ -8,6 +10,7 @@ import Operators
 import Plans
 import Sampling
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Finetuning")
@@ -272,7 +275,7 @@ struct FinetuningTests {
       }
       var foreign = plan()
       foreign.model.contentHash = "else"
-      let error = #expect(throws: CheckpointError.self) {
+      let error = #expect(throws: FileError.self) {
         try Graft(plan: foreign, teacher: teacher, checkpoints: [path])
       }
       #expect(error?.message.contains("was grafted from another model") == true)
@@ -333,10 +336,10 @@ struct FinetuningTests {
       let run = try finetuning(plan())
       try run.saveCheckpoint(to: path)
       let other = try finetuning(plan { $0.emaDecay = 0.5 })
-      let changed = #expect(throws: CheckpointError.self) { try other.resume(from: path) }
+      let changed = #expect(throws: FileError.self) { try other.resume(from: path) }
       #expect(changed?.message.contains("was written for another plan") == true)
       try run.saveModel(to: path, teacherMetadata: [:])
-      let model = #expect(throws: CheckpointError.self) { try run.resume(from: path) }
+      let model = #expect(throws: FileError.self) { try run.resume(from: path) }
       #expect(model?.message.contains("is no stage 2 checkpoint") == true)
     }
   }

@@ -8,6 +8,7 @@ import Operators
 import Plans
 import Sampling
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Activation distillation")

@@ -1,11 +1,11 @@
 import Autograd
 import Foundation
 import Grafting
-import Models
 import Nn
 import Operators
 import Plans
 import TensorCore
+import TestSupport
 import Testing
 
 /// Replacements that start from weights of what they replace.

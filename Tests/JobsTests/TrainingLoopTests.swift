@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 import Jobs
 import Plans
@@ -38,7 +38,7 @@ import Testing
     func save(to path: String) throws {
       if fullDisks > 0 {
         fullDisks -= 1
-        throw CheckpointError("the disk is full", isDiskFull: true)
+        throw FileError("the disk is full", isDiskFull: true)
       }
       try Data("\(step)".utf8).write(to: URL(fileURLWithPath: path), options: .atomic)
     }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Models
 import Nn
@@ -119,7 +120,7 @@ struct AutoencoderTests {
       default: return (name + ".ema", shape)
       }
     } _: { path in
-      let error = #expect(throws: CheckpointError.self) { try AutoencoderKL(path: path) }
+      let error = #expect(throws: FileError.self) { try AutoencoderKL(path: path) }
       #expect(error?.message.contains(path) == true && error?.message.contains(key) == true)
     }
   }
@@ -129,7 +130,7 @@ struct AutoencoderTests {
     try withWeights(adding: ["decoder.up_blocks.3.surplus"]) { name, shape in
       (name, shape)
     } _: { path in
-      let error = #expect(throws: CheckpointError.self) { try AutoencoderKL(path: path) }
+      let error = #expect(throws: FileError.self) { try AutoencoderKL(path: path) }
       #expect(error?.message.contains(path) == true)
       #expect(error?.message.contains("decoder.up_blocks.3.surplus") == true)
     }
@@ -145,7 +146,7 @@ struct AutoencoderTests {
     (#"{"block_out_channels": []}"#, "block_out_channels"), ("[]", "JSON object"),
   ])
   func badConfigurationsAreRefused(text: String, reason: String) {
-    let error = #expect(throws: CheckpointError.self) {
+    let error = #expect(throws: FileError.self) {
       try AutoencoderKLConfig.parse(Data(text.utf8), file: "vae/config.json")
     }
     #expect(error?.message.contains("vae/config.json") == true)

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Models
 import Nn
@@ -86,7 +87,7 @@ struct DiTFileTests {
         let path = "\(folder)/m.pt"
         _ = try DiTWriter.write(model, metadata: [:], classNames: [], as: .init(), to: path)
         try FileManager.default.removeItem(atPath: Sidecar.path(of: path))
-        let error = #expect(throws: CheckpointError.self) { try DiTFile(path: path) }
+        let error = #expect(throws: FileError.self) { try DiTFile(path: path) }
         #expect(error?.message.contains("num_heads") ?? false)
         #expect(try DiTFile(path: path, numHeads: 2).config == config)
         try Data("{\"config\": {\"num_heads\": 2}}".utf8).write(to: URL(filePath: path + ".json"))
@@ -124,7 +125,7 @@ struct DiTFileTests {
         return TensorItem(name: name, shape: try #require(file.entry(name)).shape, floats: floats)
       }
       try SafetensorsWriter.write(items, metadata: [:], to: path)
-      let error = #expect(throws: CheckpointError.self) { try DiTFile(path: folder).load() }
+      let error = #expect(throws: FileError.self) { try DiTFile(path: folder).load() }
       #expect(error?.message.contains(changed) ?? false)
     }
   }

@@ -1,5 +1,4 @@
 import Autograd
-import Checkpoints
 import Foundation
 import Models
 import Nn

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Models
 import Nn
@@ -76,18 +77,18 @@ struct JudgeTests {
   ])
   func otherNetworksAreRefused(text: String, change: String, named: String) throws {
     try withJudge(config: config.replacing(text, with: change), shapes: shapes) { path in
-      let error = #expect(throws: CheckpointError.self) { try ShapeJudge(path: path) }
+      let error = #expect(throws: FileError.self) { try ShapeJudge(path: path) }
       #expect(error?.message.contains(named) == true && error?.message.contains(path) == true)
     }
   }
 
   @Test func missingAndSurplusWeightsAreNamed() throws {
     try withJudge(config: config, shapes: Array(shapes.dropLast())) { path in
-      let error = #expect(throws: CheckpointError.self) { try ShapeJudge(path: path) }
+      let error = #expect(throws: FileError.self) { try ShapeJudge(path: path) }
       #expect(error?.message.contains("fc.bias") == true)
     }
     try withJudge(config: config, shapes: shapes + [("c.bias", [1])]) { path in
-      let error = #expect(throws: CheckpointError.self) { try ShapeJudge(path: path) }
+      let error = #expect(throws: FileError.self) { try ShapeJudge(path: path) }
       #expect(error?.message.contains("c.bias") == true)
     }
   }

@@ -1,5 +1,5 @@
 import Autograd
-import Checkpoints
+import Files
 import Foundation
 import Models
 import Nn
@@ -185,7 +185,7 @@ struct ParallelBlockTests {
 
   @Test func diffusersHasNoNameForIt() throws {
     let path = NSTemporaryDirectory() + "parallel-\(UUID().uuidString)"
-    let error = #expect(throws: CheckpointError.self) {
+    let error = #expect(throws: FileError.self) {
       try DiTWriter.write(
         try model(.mean), metadata: [:], classNames: [], as: .init(naming: .diffusers), to: path)
     }

@@ -1,5 +1,6 @@
 import Autograd
 import Checkpoints
+import Files
 import Foundation
 import Models
 import Nn
@@ -206,7 +207,7 @@ struct PixArtTests {
         atPath: transformer, withIntermediateDirectories: true)
       let weights = transformer + "/diffusion_pytorch_model.safetensors"
       try write(model, .diffusers, to: weights)
-      #expect(throws: CheckpointError.self) { try PixArtFile(path: folder) }
+      #expect(throws: FileError.self) { try PixArtFile(path: folder) }
       try configJSON.write(
         toFile: transformer + "/config.json", atomically: true, encoding: .utf8)
       for path in [folder, transformer, weights] {
@@ -219,7 +220,7 @@ struct PixArtTests {
         #expect(try file.nullCaption() == nil)
       }
       try write(model, .diffusers, to: weights, extra: ["transformer_blocks.2.extra": [1]])
-      #expect(throws: CheckpointError.self) { try PixArtFile(path: folder).load() }
+      #expect(throws: FileError.self) { try PixArtFile(path: folder).load() }
     }
     #expect(!PixArtFile.isPixArt("/nowhere"))
   }

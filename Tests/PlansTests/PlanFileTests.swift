@@ -1,4 +1,4 @@
-import Checkpoints
+import Files
 import Foundation
 import Operators
 import Plans
@@ -160,7 +160,7 @@ import Testing
     defer { try? FileManager.default.removeItem(atPath: path) }
     try sample().save(to: path)
     #expect(try GraftPlan.load(path: path) == sample())
-    #expect(throws: CheckpointError.self) { try sample().save(to: path + "/x.json") }
+    #expect(throws: FileError.self) { try sample().save(to: path + "/x.json") }
     let missing = #expect(throws: PlanError.self) { try GraftPlan.load(path: path + ".absent") }
     #expect(missing?.description == "\(path).absent: no such file; check the path")
   }

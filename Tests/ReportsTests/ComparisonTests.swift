@@ -1,9 +1,9 @@
 import Foundation
-import Grafting
 import Operators
 import Plans
 import Reports
 import Runs
+import TestSupport
 import Testing
 
 /// Runs in a temporary directory, with measurements of any value.

@@ -1,8 +1,9 @@
-import Checkpoints
 import Foundation
+import Pictures
 import Plans
 import Reports
 import Runs
+import TestSupport
 import Testing
 
 /// The HTML page, held against what must and must not stand in it.
@@ -42,7 +43,7 @@ import Testing
     let html = try page((facts, nil))
     expectSound(html)
     #expect(html.contains("&lt;b&gt;&quot;odd&quot;&lt;/b&gt; &amp; co"))
-    #expect(html.contains("take &lt;care&gt;\u{FFFD}[31m") && !html.contains("<care>"))
+    #expect(html.contains("take &lt;care&gt;\\u{1b}[31m") && !html.contains("<care>"))
     #expect(html.contains("∥ projection") && html.contains("class=\"cell edited\""))
     // The mean, the pair and the MLP, each with both curves; one value is not finite.
     #expect(html.components(separatedBy: "<svg").count == 4)

@@ -1,6 +1,7 @@
 import Foundation
 import Plans
 import Runs
+import TestSupport
 import Testing
 
 /// The order of the queue, and what a person does to runs that wait, end or are taken up again.

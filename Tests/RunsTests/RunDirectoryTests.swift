@@ -1,6 +1,7 @@
 import Foundation
 import Plans
 import Runs
+import TestSupport
 import Testing
 
 @Suite struct RunDirectoryTests {

@@ -1,6 +1,7 @@
 import Foundation
 import Plans
 import Runs
+import TestSupport
 import Testing
 
 private let slot = GraftSite.slot(SlotID(block: 1, slot: .attention))

@@ -1,26 +1,13 @@
 import Foundation
 import Operators
 import Plans
-import Plans
 import Runs
+import TestSupport
 
-/// A temporary directory for runs that goes when the object does.
-final class Scratch {
-  let path: String
-
-  init() throws {
-    path = NSTemporaryDirectory() + "espalier-runs-" + UUID().uuidString
-    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-  }
-
-  deinit {
-    try? FileManager.default.removeItem(atPath: path)
-  }
-
+extension Scratch {
   /// Puts text into a file inside and gives its path.
   func put(_ text: String, _ name: String, mode: mode_t = 0o644) throws -> String {
-    let file = "\(path)/\(name)"
-    try text.write(toFile: file, atomically: false, encoding: .utf8)
+    let file = try put(Array(text.utf8), name)
     chmod(file, mode)
     return file
   }

@@ -1,7 +1,9 @@
-import Checkpoints
+import Files
 import Foundation
+import Pictures
 import Plans
 import Runs
+import TestSupport
 import Testing
 
 /// Event files for TensorBoard, held against bytes that its own writer (2.21) makes.
@@ -98,7 +100,7 @@ import Testing
     let scratch = try Scratch()
     let run = try scratch.run()
     try Data().write(to: URL(fileURLWithPath: run.tensorBoardPath))
-    let error = #expect(throws: CheckpointError.self) {
+    let error = #expect(throws: FileError.self) {
       try TensorBoardLog(run: run).add([.scalar(tag: "x", 1)], step: 1)
     }
     #expect(error?.message.contains("expected a directory") == true)

@@ -40,15 +40,49 @@ import TerminalUI
   }
 
   @Test func theCellComesFromTheBestSource() {
-    let known = Size(columns: 80, rows: 24, cellWidth: 6, cellHeight: 13)
+    let known = Size(columns: 80, rows: 24, cell: PixelSize(6, 13))
     let unknown = Size(columns: 80, rows: 24)
-    #expect(answered([]).cell(known) == (6, 13))
-    #expect(answered([.cellSize(width: 8, height: 16)]).cell(known) == (8, 16))
-    #expect(answered([.cellSize(width: 0, height: 16)]).cell(known) == (6, 13))
-    #expect(answered([.graphics(item: 2, status: 0, values: [640, 384])]).cell(unknown) == (8, 16))
+    #expect(answered([]).cell(known) == PixelSize(6, 13))
+    #expect(answered([.cellSize(PixelSize(8, 16))]).cell(known) == PixelSize(8, 16))
+    #expect(answered([.cellSize(PixelSize(0, 16))]).cell(known) == PixelSize(6, 13))
     #expect(
-      answered([.graphics(item: 2, status: 0, values: [9999, 9999])]).cell(unknown) == (10, 20))
-    #expect(answered([]).cell(unknown) == (10, 20))
+      answered([.graphics(item: 2, status: 0, values: [640, 384])]).cell(unknown)
+        == PixelSize(8, 16))
+    #expect(
+      answered([.graphics(item: 2, status: 0, values: [9999, 9999])]).cell(unknown)
+        == PixelSize(10, 20))
+    #expect(answered([]).cell(unknown) == PixelSize(10, 20))
+  }
+
+  @Test(arguments: [0, -1, 257, 9_999_999, Int.max, Int.min])
+  func hostileSizesAreNotTaken(pixels: Int) {
+    let sized = Size(columns: 80, rows: 24, cell: PixelSize(pixels, pixels))
+    #expect(answered([]).cell(sized) == PixelSize(10, 20))
+    #expect(answered([.cellSize(PixelSize(pixels, 16))]).cell(sized) == PixelSize(10, 20))
+    let capabilities = answered([
+      .graphics(item: 1, status: 0, values: [pixels]),
+      .graphics(item: 2, status: 0, values: [pixels, pixels]),
+    ])
+    #expect((2...256).contains(capabilities.sixelColors))
+    #expect((1...4096).contains(capabilities.largestImage?.width ?? 1))
+    var layer = ImageLayer()
+    var sixel = capabilities
+    sixel.choose(.sixel)
+    var frame = Frame(columns: 80, rows: 24)
+    frame.images = [.solid(id: "a", column: 0, row: 0, columns: 80, rows: 23)]
+    #expect(layer.compose(frame, size: sized, capabilities: sixel).count == 80 * 24)
+    for emission in layer.takeEmissions(limit: 9) {
+      #expect(emission.width <= 4096 && emission.height <= 4096)
+    }
+  }
+
+  @Test func windowsAreCutToWhatAScreenCanHave() {
+    let huge = Size(columns: 65535, rows: 65535, window: PixelSize(65535, 65535))
+    #expect(huge == Size(columns: 1000, rows: 500, cell: PixelSize(1, 1)))
+    let xterm = Size(columns: 80, rows: 24, window: PixelSize(484, 316))
+    #expect(xterm == Size(columns: 80, rows: 24, cell: PixelSize(6, 13)))
+    #expect(Size(columns: 1, rows: 1, window: PixelSize(65535, 9)).cell == nil)
+    #expect(Size(columns: 80, rows: 24, window: PixelSize(0, 0)).cell == nil)
   }
 
   @Test func synchronizedUpdatesNeedAKnownMode() {

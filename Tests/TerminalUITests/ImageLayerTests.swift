@@ -3,7 +3,7 @@ import Testing
 import TerminalUI
 
 @Suite struct ImageLayerTests {
-  private let size = Size(columns: 20, rows: 8, cellWidth: 6, cellHeight: 13)
+  private let size = Size(columns: 20, rows: 8, cell: PixelSize(6, 13))
 
   private var sixel: TerminalCapabilities {
     var capabilities = TerminalCapabilities()

@@ -35,9 +35,7 @@ import TerminalUI
     #expect(decode("\u{1b}q") == [.key(.escape), .key(.character("q"))])
     #expect(decode("\u{1b}\u{1b}") == [.key(.escape), .key(.escape)])
     #expect(decode("\u{1b}\u{1b}[A") == [.key(.escape), .key(.up)])
-    #expect(decode("\u{1b}[") == [.key(.escape), .key(.character("["))])
-    #expect(decode("\u{1b}O") == [.key(.escape), .key(.character("O"))])
-    #expect(decode("\u{1b}P") == [.key(.escape), .key(.character("P"))])
+    #expect(decode("\u{1b}]") == [.key(.escape), .key(.character("]"))])
   }
 
   @Test func sequencesMayArriveByteByByte() {
@@ -62,7 +60,7 @@ import TerminalUI
 
   @Test func answersAreNotKeys() {
     #expect(decode("\u{1b}[?63;1;2;4;22c") == [.reply(.deviceAttributes([63, 1, 2, 4, 22]))])
-    #expect(decode("\u{1b}[6;13;6t") == [.reply(.cellSize(width: 6, height: 13))])
+    #expect(decode("\u{1b}[6;13;6t") == [.reply(.cellSize(PixelSize(6, 13)))])
     #expect(decode("\u{1b}[?1;0;1024S") == [.reply(.graphics(item: 1, status: 0, values: [1024]))])
     #expect(
       decode("\u{1b}[?2;0;1000;900S")
@@ -77,19 +75,154 @@ import TerminalUI
     }
   }
 
-  @Test func aLateAnswerCutByAPauseIsSwallowed() {
+  /// What pieces of input decode to, with a long pause after each.
+  private func decode(pieces: [String], escapeDelay: Int = 40) -> [KeyDecoder.Input] {
+    var decoder = KeyDecoder(escapeDelay: escapeDelay)
+    return pieces.flatMap { piece -> [KeyDecoder.Input] in
+      var inputs = Array(piece.utf8).flatMap { decoder.feed($0) }
+      while decoder.timeoutMilliseconds != nil { inputs += decoder.timeOut() }
+      return inputs
+    }
+  }
+
+  /// Every way to cut a sequence in two or three, or into single bytes.
+  private func cuts(_ text: String) -> [[String]] {
+    let characters = text.map { String($0) }
+    func piece(_ range: Range<Int>) -> String { characters[range].joined() }
+    let count = characters.count
+    return [characters]
+      + (1..<count).flatMap { first in
+        [[piece(0..<first), piece(first..<count)]]
+          + ((first + 1)..<max(first + 1, count)).map {
+            [piece(0..<first), piece(first..<$0), piece($0..<count)]
+          }
+      }
+  }
+
+  @Test(arguments: [
+    "\u{1b}[C", "\u{1b}OC", "\u{1b}[1;5D", "\u{1b}[3~", "\u{1b}OM", "\u{1b}[[A", "\u{1b}O5C",
+    "\u{1b}[97;5u", "\u{1b}[Z", "\u{1b}[?63;4c", "\u{1b}[6;13;6t", "\u{1b}P>|XTerm(379)\u{1b}\\",
+    "\u{1b}]11;rgb:0/0/0\u{7}",
+  ])
+  func aSequenceCutByPausesIsNoCharacters(sequence: String) {
+    for pieces in cuts(sequence) {
+      // Cut twice at its beginning it looks like keys that a person types one by one.
+      if pieces.count > 2, pieces[0] == "\u{1b}", pieces[1].count == 1 { continue }
+      // A string that two pauses cut is taken for one without an end.
+      if pieces.count > 2, sequence.hasPrefix("\u{1b}P") || sequence.hasPrefix("\u{1b}]") {
+        continue
+      }
+      let inputs = decode(pieces: pieces)
+      let keys = inputs.compactMap { if case .key(let key) = $0 { key } else { nil } }
+      let whole = decode(pieces: [sequence])
+      let isAnswer = !whole.contains { if case .key = $0 { true } else { false } }
+      if sequence.hasPrefix("\u{1b}]"), pieces[0] == "\u{1b}]" { continue }
+      if pieces[0] == "\u{1b}" {
+        #expect(keys == [.escape], "\(pieces)")
+      } else if isAnswer {
+        #expect(keys.isEmpty, "\(pieces)")
+      } else {
+        #expect(inputs == whole, "\(pieces)")
+      }
+      #expect(decode(pieces: pieces + ["x"]).last == .key(.character("x")), "\(pieces)")
+    }
+  }
+
+  @Test func keysAfterAnEscapeKeyStillWork() {
+    for (text, key) in [("[", Key.character("[")), ("O", "O"), ("]", "]"), ("P", "P"), ("q", "q")] {
+      #expect(decode(pieces: ["\u{1b}", text]) == [.key(.escape), .key(key)], "\(text)")
+    }
+    #expect(
+      decode(pieces: ["\u{1b}", "[", "C"]) == [.key(.escape), .key("["), .key("C")])
+    #expect(decode(pieces: ["\u{1b}", "\u{1b}[A"]) == [.key(.escape), .key(.up)])
+  }
+
+  @Test func aCutCharacterIsWholeOrNothing() {
     var decoder = KeyDecoder()
-    for byte in "\u{1b}P>|XTe".utf8 { #expect(decoder.feed(byte).isEmpty) }
-    #expect((decoder.timeoutMilliseconds ?? 0) >= 500)
-    #expect(decoder.timeOut().isEmpty)
-    #expect(decoder.feed(0x71) == [.key(.character("q"))])
+    for byte in Array("日".utf8).dropLast() {
+      #expect(decoder.feed(byte).isEmpty && decoder.timeoutMilliseconds == nil)
+      #expect(decoder.timeOut().isEmpty)
+    }
+    #expect(decoder.feed(Array("日".utf8)[2]) == [.key(.character("日"))])
+  }
+
+  @Test func theDelayOfEscapeFollowsTheEnvironment() {
+    #expect(KeyDecoder.escapeDelay([:]) == 40)
+    #expect(KeyDecoder.escapeDelay(["SSH_CONNECTION": "10.0.0.1 22 10.0.0.2 22"]) >= 200)
+    #expect(KeyDecoder.escapeDelay(["SSH_CONNECTION": ""]) == 40)
+    #expect(KeyDecoder.escapeDelay(["ESCDELAY": "120", "SSH_CONNECTION": "x"]) == 120)
+    #expect(KeyDecoder.escapeDelay(["ESCDELAY": "-5"]) == 0)
+    #expect(KeyDecoder.escapeDelay(["ESCDELAY": "999999999999"]) == 10_000)
+    #expect(KeyDecoder.escapeDelay(["ESCDELAY": "soon"]) == 40)
+    var decoder = KeyDecoder(escapeDelay: 120)
+    _ = decoder.feed(0x1b)
+    #expect(decoder.timeoutMilliseconds == 120)
+  }
+
+  @Test func aLateAnswerCutByAPauseIsSwallowed() {
+    #expect(
+      decode(pieces: ["\u{1b}P>|XTe", "rm(379)\u{1b}\\", "q"])
+        == [.reply(.version("XTerm(379)")), .key("q")])
+    // Its end is lost: after another pause keys are keys again, and an Esc ends it at once.
+    #expect(decode(pieces: ["\u{1b}P>|XTe", "rm", "q"]) == [.key("q")])
+    #expect(decode(pieces: ["\u{1b}P>|XTe", "\u{1b}", "q"]).last == .key("q"))
   }
 
   @Test func pastedTextIsNoKeys() {
     #expect(
       decode("\u{1b}[200~qq\u{1b}[31m\ré\u{1b}[201~x")
         == [.paste("qq [31m é"), .key(.character("x"))])
-    #expect(decode("\u{1b}[200~abc") == [.paste("abc")])
+    #expect(decode("\u{1b}[200~\u{1b}[201~") == [])
+  }
+
+  @Test func aPasteThatStallsStaysAPaste() {
+    let text = "\u{1b}[200~d日q\n:quit\n\u{1b}[201~x"
+    for pieces in cuts(text) where pieces[0] != "\u{1b}" {
+      let inputs = decode(pieces: pieces)
+      let pasted = inputs.compactMap { if case .paste(let text) = $0 { text } else { nil } }
+      let keys = inputs.compactMap { if case .key(let key) = $0 { key } else { nil } }
+      #expect(pasted.joined() == "d日q :quit " && keys == ["x"], "\(pieces)")
+    }
+    // Its very first byte alone is the key Esc; what follows is still a paste.
+    #expect(
+      decode(pieces: ["\u{1b}", "[200~dq\u{1b}[201~x"])
+        == [.key(.escape), .paste("dq"), .key("x")])
+    // Cut within a character, and never ended.
+    var decoder = KeyDecoder()
+    var inputs = Array("\u{1b}[200~".utf8).flatMap { decoder.feed($0) }
+    for byte in "é日q".utf8 {
+      inputs += decoder.feed(byte)
+      while decoder.timeoutMilliseconds != nil { inputs += decoder.timeOut() }
+    }
+    #expect(inputs == [.paste("é"), .paste("日"), .paste("q")])
+    #expect(decoder.feed(0x71).isEmpty)
+  }
+
+  @Test func aPasteIsBounded() {
+    let long = "\u{1b}[200~" + String(repeating: "abcdefgh", count: 40_000)
+    let whole = decode(long + "\u{1b}[201~x")
+    guard case .paste(let text) = whole.first, whole.count == 2 else {
+      Issue.record("\(whole.count) inputs")
+      return
+    }
+    #expect(text.utf8.count <= 1 << 16 && text.utf8.count > 60_000 && text.hasPrefix("abcdefgh"))
+    #expect(whole.last == .key("x"))
+    let slow = decode(
+      pieces: (0..<40).map { ($0 == 0 ? "\u{1b}[200~" : "") + String(repeating: "y", count: 5000) })
+    let total = slow.reduce(0) {
+      if case .paste(let text) = $1 { $0 + text.utf8.count } else { $0 }
+    }
+    #expect(total <= 1 << 16 && total > 60_000)
+  }
+
+  @Test func hugeNumbersOfAnswersAreCut() {
+    #expect(
+      decode("\u{1b}[6;9223372036854775807;99999999999999999999t")
+        == [.reply(.cellSize(PixelSize(9_999_999, 9_999_999)))])
+    #expect(decode("\u{1b}[6;-5;0t") == [.reply(.cellSize(PixelSize(0, 0)))])
+    #expect(decode("\u{1b}[155;1u") == [] && decode("\u{1b}[99999999999u") == [])
+    let long = "\u{1b}[" + String(repeating: "1;", count: 4000) + "C"
+    #expect(decode(long + "x") == [.key(.right), .key("x")])
   }
 
   @Test func anyBytesLeaveTheDecoderUsable() {

@@ -94,13 +94,16 @@ extension KeyBinding {
     return isPrefix ? .prefix : .none
   }
 
-  /// The key table as Markdown, for the README.
+  /// The key table as Markdown, for `docs/keys.md`.
   package static func markdown() -> String {
-    var lines: [String] = []
+    var lines = [
+      "# Keys", "",
+      "The keys of `espalier explore`, as the key table in `Sources/Explorer/Keys` has them;"
+        + " `make record` writes this file.",
+    ]
     func table(_ title: String, _ bindings: [KeyBinding]) {
       guard !bindings.isEmpty else { return }
-      if !lines.isEmpty { lines.append("") }
-      lines += ["| \(title) | |", "| --- | --- |"]
+      lines += ["", "## \(title)", "", "| keys | |", "| --- | --- |"]
       for binding in bindings {
         let keys = binding.keys
           .map { "`" + $0.map(\.label).joined().replacing("|", with: "\\|") + "`" }

@@ -1,7 +1,7 @@
 import TerminalUI
 
 extension KeyBinding {
-  /// The table of keys: dispatch, the hint bar, the help page and the README all read this.
+  /// The table of keys: dispatch, the hint bar, the help page and `docs/keys.md` all read this.
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
     + runsBindings + compareBindings + logBindings + imagesBindings + helpBindings
@@ -56,14 +56,14 @@ extension KeyBinding {
     grid(.distil, ["d"], .distil, "distil what the plan changes", hint: hint("d", "distil", 2)),
     grid(.distil, ["f"], .finetune, "finetune the whole model, after distilling"),
     grid(.distil, ["p"], .pause, "pause or resume the training"),
-    grid(.distil, ["C"], .cancel, "cancel the training; kill it when asked again"),
+    grid(.distil, ["C"], .cancel, "cancel the training; asked again, kill it"),
     grid(.distil, ["t"], .series, "plot the losses of the slot, their mean, or all"),
     grid(.distil, ["L"], .scale, "linear or logarithmic losses"),
     grid(.distil, ["r"], .runs, "list of runs", hint: hint("r", "runs", 9)),
 
     grid(.preview, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample", 2)),
-    grid(.preview, ["S"], .previewSettings, "class, seed, steps and guidance in a form"),
-    grid(.preview, ["A"], .analyze, "compute the teacher's statistics anew"),
+    grid(.preview, ["S"], .previewSettings, "set class, seed, steps and guidance"),
+    grid(.preview, ["A"], .analyze, "recompute the teacher's statistics"),
     grid(.preview, ["i"], .images, "the images over the whole screen"),
     grid(.preview, [">"], .nextClass, "next class; 3> goes on by three"),
     grid(.preview, ["<"], .previousClass, "class before"),
@@ -81,52 +81,53 @@ extension KeyBinding {
     grid(.plan, ["o"], .open, "open a plan"),
     grid(.plan, ["E"], .new, "start an empty plan"),
 
-    grid(.program, ["?", .function(1)], .help, "this page", hint: hint("?", "help", 0)),
+    grid(.program, ["?", .function(1)], .help, "list all keys", hint: hint("?", "help", 0)),
     grid(.program, [":"], .command, "type a command by its name"),
-    grid(.program, [.escape], .escape, "step out: count, range, marks"),
-    grid(.program, [.control("l")], .redraw, "paint the screen anew"),
-    grid(.program, [.control("z")], .suspend, "back to the shell; fg returns"),
-    grid(.program, ["q"], .quit, "leave", hint: hint("q", "quit", 8)),
+    grid(.program, [.escape], .escape, "clear the count, the range or the marks"),
+    grid(.program, [.control("l")], .redraw, "redraw the screen"),
+    grid(.program, [.control("z")], .suspend, "suspend to the shell; fg resumes"),
+    grid(.program, ["q"], .quit, "quit", hint: hint("q", "quit", 8)),
   ]
 
   private static let pickerBindings: [KeyBinding] = [
-    key(.picker, .list, ["j", .down, .tab], .next, "next operator", hint: hint("jk", "choose")),
+    key(.picker, .list, ["j", .down, .tab], .next, "next operator", hint: hint("jk", "move")),
     key(.picker, .list, ["k", .up, .backTab], .previous, "operator before"),
-    key(.picker, .list, [.enter, "l", .right], .accept, "take it", hint: hint("⏎", "take")),
+    key(.picker, .list, [.enter, "l", .right], .accept, "choose it", hint: hint("⏎", "choose")),
     key(
-      .picker, .list, [.escape, "q", "h", .left], .escape, "leave it as it is",
+      .picker, .list, [.escape, "q", "h", .left], .escape, "cancel",
       hint: hint("Esc", "back")),
   ]
 
-  private static let formBindings: [KeyBinding] = [
-    key(.form, .list, [.down, .tab, "j"], .next, "next field", hint: hint("jk", "field")),
-    key(.form, .list, [.up, .backTab, "k"], .previous, "field before"),
-    key(.form, .list, [.left], .cursorLeft, "cursor left"),
-    key(.form, .list, [.right], .cursorRight, "cursor right"),
-    key(.form, .list, [.home, .control("a")], .first, "cursor to the start"),
-    key(.form, .list, [.end, .control("e")], .last, "cursor to the end"),
-    key(.form, .list, [.backspace], .erase, "erase a character"),
-    key(.form, .list, [.delete], .delete, "erase the character under the cursor"),
-    key(.form, .list, [.control("u")], .eraseLine, "erase the field"),
-    key(.form, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
-    key(
-      .form, .list, [.escape, "q"], .escape, "leave it as it is",
-      hint: hint("Esc", "back")),
-  ]
+  /// The keys that edit a line of text.
+  private static func editingBindings(_ context: KeyContext) -> [KeyBinding] {
+    [
+      key(context, .list, [.left], .cursorLeft, "cursor left"),
+      key(context, .list, [.right], .cursorRight, "cursor right"),
+      key(context, .list, [.home, .control("a")], .first, "cursor to the start"),
+      key(context, .list, [.end, .control("e")], .last, "cursor to the end"),
+      key(context, .list, [.backspace], .erase, "erase the character before the cursor"),
+      key(context, .list, [.delete], .delete, "erase the character under the cursor"),
+      key(context, .list, [.control("u")], .eraseLine, "erase up to the cursor"),
+    ]
+  }
 
-  private static let promptBindings: [KeyBinding] = [
-    key(.prompt, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
-    key(.prompt, .list, [.tab], .complete, "complete a command's name"),
-    key(.prompt, .list, [.left], .cursorLeft, "cursor left"),
-    key(.prompt, .list, [.right], .cursorRight, "cursor right"),
-    key(.prompt, .list, [.home, .control("a")], .first, "cursor to the start"),
-    key(.prompt, .list, [.end, .control("e")], .last, "cursor to the end"),
-    key(.prompt, .list, [.backspace], .erase, "erase a character"),
-    key(.prompt, .list, [.delete], .delete, "erase the character under the cursor"),
-    key(.prompt, .list, [.control("u")], .eraseLine, "erase the text"),
-    key(
-      .prompt, .list, [.escape], .escape, "leave it", hint: hint("Esc", "back")),
-  ]
+  private static let formBindings: [KeyBinding] =
+    [
+      key(.form, .list, [.down, .tab, "j"], .next, "next field", hint: hint("jk", "field")),
+      key(.form, .list, [.up, .backTab, "k"], .previous, "field before"),
+      key(.form, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
+      key(
+        .form, .list, [.escape, "q"], .escape, "cancel",
+        hint: hint("Esc", "back")),
+    ] + editingBindings(.form)
+
+  private static let promptBindings: [KeyBinding] =
+    [
+      key(.prompt, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
+      key(.prompt, .list, [.tab], .complete, "complete a command's name"),
+      key(
+        .prompt, .list, [.escape], .escape, "cancel", hint: hint("Esc", "back")),
+    ] + editingBindings(.prompt)
 
   private static let questionBindings: [KeyBinding] = [
     key(.question, .list, ["y"], .yes, "yes", hint: hint("y", "yes")),
@@ -151,16 +152,17 @@ extension KeyBinding {
       hint: hint("c", "compare")),
     key(.runs, .list, ["p"], .pause, "pause or resume it", hint: hint("p", "pause")),
     key(
-      .runs, .list, ["C"], .cancel, "cancel it; kill it when asked again",
+      .runs, .list, ["C"], .cancel, "cancel it; asked again, kill it",
       hint: hint("C", "cancel")),
     key(
-      .runs, .list, ["R"], .retry, "take it up again from its checkpoint, perhaps more slowly",
+      .runs, .list, ["R"], .retry,
+      "restart it from its checkpoint, optionally with other learning rates",
       hint: hint("R", "retry")),
-    key(.runs, .list, ["l"], .log, "what it has told", hint: hint("l", "log")),
+    key(.runs, .list, ["l"], .log, "show its log", hint: hint("l", "log")),
     key(
-      .runs, .list, ["+"], .raise, "earlier in the queue, by one step of priority",
+      .runs, .list, ["+"], .raise, "raise its priority by one",
       hint: hint("+-", "priority", 6)),
-    key(.runs, .list, ["-"], .lower, "later in the queue"),
+    key(.runs, .list, ["-"], .lower, "lower its priority by one"),
     key(
       .runs, .list, [.escape, "q", "r"], .escape, "back",
       hint: hint("Esc", "back")),
@@ -196,7 +198,7 @@ extension KeyBinding {
 
   private static let imagesBindings: [KeyBinding] = [
     key(.images, .list, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample")),
-    key(.images, .list, ["S"], .previewSettings, "class, seed, steps and guidance in a form"),
+    key(.images, .list, ["S"], .previewSettings, "set class, seed, steps and guidance"),
     key(
       .images, .list, [">", "l", .right], .nextClass, "next class", hint: hint("<>", "class")),
     key(.images, .list, ["<", "h", .left], .previousClass, "class before"),
@@ -208,7 +210,7 @@ extension KeyBinding {
       .images, .list, ["+"], .moreGuidance, "more guidance, by a half",
       hint: hint("+-", "guidance")),
     key(.images, .list, ["-"], .lessGuidance, "less guidance, by a half"),
-    key(.images, .list, [.control("l")], .redraw, "paint the screen anew"),
+    key(.images, .list, [.control("l")], .redraw, "redraw the screen"),
     key(
       .images, .list, [.escape, "q", "i"], .escape, "back to the grid",
       hint: hint("Esc", "back")),
@@ -219,12 +221,4 @@ extension KeyBinding {
       key(
         .help, .list, [.escape, "q", "?", .enter], .escape, "back", hint: hint("Esc", "back"))
     ]
-}
-
-/// A character key can be written as the character itself in the table.
-extension Key: ExpressibleByUnicodeScalarLiteral {
-  /// Makes a character key.
-  package init(unicodeScalarLiteral value: Character) {
-    self = .character(value)
-  }
 }

@@ -1,5 +1,5 @@
-import Checkpoints
 import Foundation
+import Pictures
 import Plans
 import Runs
 

@@ -1,4 +1,5 @@
 import Plans
+import Text
 
 /// A screen or prompt on top of the grid.
 package enum Overlay: Equatable, Sendable {
@@ -159,7 +160,7 @@ package struct LogPage: Equatable, Sendable {
 
   /// Lines as rows of a width.
   static func rows(_ lines: some Sequence<String>, _ width: Int) -> [String] {
-    lines.flatMap { Format.wrap($0, width) }
+    lines.flatMap { TextWidth.wrap($0, width) }
   }
 }
 

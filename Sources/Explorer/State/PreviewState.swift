@@ -1,4 +1,4 @@
-import Checkpoints
+import Pictures
 import Plans
 import TerminalUI
 
@@ -38,40 +38,6 @@ package struct Picture: Equatable, Sendable {
   }
 }
 
-/// The pictures one preview made.
-package struct PreviewImages: Equatable, Sendable {
-  /// The teacher's sample.
-  package var teacher: Picture?
-  /// The grafted model's sample from the same noise.
-  package var graft: Picture?
-  /// Their difference, amplified by the worker.
-  package var difference: Picture?
-
-  /// No pictures yet.
-  package init() {}
-
-  /// The picture of one role.
-  package subscript(_ role: PreviewRole) -> Picture? {
-    get {
-      switch role {
-      case .teacher: teacher
-      case .graft: graft
-      case .difference: difference
-      }
-    }
-    set {
-      switch role {
-      case .teacher: teacher = newValue
-      case .graft: graft = newValue
-      case .difference: difference = newValue
-      }
-    }
-  }
-
-  /// Whether there is nothing to show.
-  package var isEmpty: Bool { teacher == nil && graft == nil && difference == nil }
-}
-
 /// Which pictures a preview makes.
 package enum PreviewRole: String, CaseIterable, Equatable, Sendable {
   /// The model before grafting.
@@ -95,7 +61,7 @@ package struct Preview: Equatable, Sendable {
   /// Step of the distilled weights used, or nil for freshly initialised ones.
   package let weightStep: Int?
   /// What has arrived.
-  package var images = PreviewImages()
+  package var images: [PreviewRole: Picture] = [:]
   /// Sampler steps done.
   package var done = 0
   /// Sampler steps in all; 0 while unknown.

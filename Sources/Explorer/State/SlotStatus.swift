@@ -112,13 +112,6 @@ extension Slot {
   package var slotName: String { "\(title) slot" }
 }
 
-extension OperatorCatalog {
-  /// The short label of an operator, or its bare name when the catalog does not know it.
-  package static func label(_ spec: OperatorSpec) -> String {
-    descriptor(named: spec.name)?.label(spec) ?? spec.name
-  }
-}
-
 extension ModelReference {
   /// What an operator costs in one slot of the model; nothing when it cannot be built in it.
   package func cost(_ spec: OperatorSpec) -> OperatorCost {

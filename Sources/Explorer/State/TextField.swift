@@ -5,6 +5,9 @@ package struct TextField: Equatable, Sendable {
   /// The cursor's place, counted in characters from the start.
   package private(set) var cursor: Int
 
+  /// The most bytes that a field takes; what is typed or pasted beyond them is left out.
+  package static let capacity = 4096
+
   /// Makes a field holding `text`, the cursor at its end.
   package init(_ text: String = "") {
     self.text = text
@@ -13,6 +16,7 @@ package struct TextField: Equatable, Sendable {
 
   /// Puts one character at the cursor; an accent joins the character before it.
   package mutating func insert(_ character: Character) {
+    guard text.utf8.count < Self.capacity else { return }
     let before = String(text.prefix(cursor)) + String(character)
     text = before + String(text.dropFirst(cursor))
     cursor = min(before.count, text.count)

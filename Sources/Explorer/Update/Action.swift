@@ -1,4 +1,4 @@
-import Checkpoints
+import Pictures
 import Plans
 import Runs
 import TerminalUI

@@ -37,13 +37,14 @@ struct BandPlot {
     let reserved = paper.map { rect.column + $0 * pitch }
     for index in 0..<shown {
       let text = String(bands[index])
+      let width = text.utf8.count
       let column = rect.column + index * pitch
-      if let reserved, let paper, index < paper, column + text.count + 1 > reserved { continue }
-      guard column > labelEnd, column + text.count <= rect.right else { continue }
+      if let reserved, let paper, index < paper, column + width + 1 > reserved { continue }
+      guard column > labelEnd, column + width <= rect.right else { continue }
       frame.put(
         text, column: column, row: rect.row + height,
         style: index == paper ? Theme.warning : Theme.quiet)
-      labelEnd = column + text.count
+      labelEnd = column + width
     }
   }
 

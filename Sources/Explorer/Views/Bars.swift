@@ -1,5 +1,6 @@
 import Plans
 import TerminalUI
+import Text
 
 /// The top row: what is open, how much of it is replaced, and what that costs.
 struct TopBar {
@@ -15,18 +16,18 @@ struct TopBar {
     let edited = "\(plan.edits.count)/\(2 * state.depth) replaced"
     let depth = plan.parallel.isEmpty ? "" : "  depth \(plan.depth)/\(state.depth)"
     let right = "\(edited)\(depth)  FLOPs \(flops)  params \(parameters) "
-    let left = frame.columns - right.count
+    let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
     let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
     let space = left - 1
-    let shortModel = Format.clip(model, max(4, space / 4))
-    let room = max(4, space - 15 - shortModel.count)
+    let shortModel = TextWidth.clip(model, max(4, space / 4))
+    let room = max(4, space - 15 - TextWidth.columns(of: shortModel))
     var unsaved = state.document.isModified ? "*" : ""
-    if !unsaved.isEmpty && room >= plan.name.count + 9 { unsaved += " unsaved" }
+    if !unsaved.isEmpty && room >= TextWidth.columns(of: plan.name) + 9 { unsaved += " unsaved" }
     frame.write(
       [
         (" espalier  ", Theme.barStrong), (shortModel + "  ", Theme.barQuiet),
-        (Format.clip(plan.name, room), Theme.barStrong), (unsaved, Theme.barChanged),
+        (TextWidth.clip(plan.name, room), Theme.barStrong), (unsaved, Theme.barChanged),
       ], column: 0, row: 0, maxColumns: space)
   }
 }
@@ -54,7 +55,7 @@ package struct BottomBar {
     if !mode.isEmpty {
       column += frame.put(mode + "  ", column: column, row: row, style: Theme.barChanged)
     }
-    let end = frame.columns - (typed.isEmpty ? 0 : typed.count + 2)
+    let end = frame.columns - (typed.isEmpty ? 0 : TextWidth.columns(of: typed) + 2)
     let hints = Self.hints(for: state.keyContext, columns: end - column) {
       state.keyContext != .question || state.reasonAgainst($0) == nil
     }
@@ -63,8 +64,7 @@ package struct BottomBar {
       column += frame.put(hint.text, column: column, row: row, style: Theme.bar) + 2
     }
     if !typed.isEmpty {
-      frame.put(
-        typed, column: frame.columns - typed.count - 1, row: row, style: Theme.barChanged)
+      frame.putRight(typed, right: frame.columns - 1, row: row, style: Theme.barChanged)
     }
   }
 
@@ -74,7 +74,11 @@ package struct BottomBar {
   ) -> [KeyBinding.Hint] {
     var hints = KeyBinding.all.filter { $0.context == context && isUsable($0.command) }
       .compactMap(\.hint)
-    func width() -> Int { hints.reduce(-2) { $0 + $1.keys.count + 1 + $1.text.count + 2 } }
+    func width() -> Int {
+      hints.reduce(-2) {
+        $0 + TextWidth.columns(of: $1.keys) + 1 + TextWidth.columns(of: $1.text) + 2
+      }
+    }
     while width() > columns, let least = hints.map(\.rank).max(),
       let index = hints.lastIndex(where: { $0.rank == least })
     {
@@ -107,7 +111,7 @@ package struct BottomBar {
 
   /// Text whose last line is in `row` and which takes as many rows above as it needs.
   private func drawLines(_ text: String, on frame: inout Frame, last row: Int, style: Style) {
-    let lines = Format.wrap(text, frame.columns - 2).suffix(row)
+    let lines = TextWidth.wrap(text.printableSentence, frame.columns - 2).suffix(row)
     for (index, line) in lines.enumerated() {
       let y = row - lines.count + 1 + index
       frame.fill(column: 0, row: y, columns: frame.columns, rows: 1, style: Theme.bar)
@@ -128,17 +132,16 @@ package struct BottomBar {
     }
     let text = String(prompt.field.text.dropFirst(hidden))
     frame.put(text, column: start, row: row, style: Theme.barStrong, maxColumns: room)
-    let cursor = start + width
-    frame.cursor = (column: cursor, row: row)
+    frame.cursor = .init(column: start + width, row: row)
     let used = start + min(room, TextWidth.columns(of: text)) + 2
     let remark = prompt.problem.map { "! \($0)" } ?? hint(prompt)
     let free = frame.columns - used - 1
-    if prompt.problem != nil || remark.count <= free {
+    if prompt.problem != nil || TextWidth.columns(of: remark) <= free {
       frame.put(
-        Format.clip(remark, max(0, free)), column: used, row: row,
+        TextWidth.clip(remark, max(0, free)), column: used, row: row,
         style: prompt.problem == nil ? Theme.barQuiet : Theme.barWarning)
     }
-    if let problem = prompt.problem, problem.count + 2 > free {
+    if let problem = prompt.problem, TextWidth.columns(of: problem) + 2 > free {
       // Too long for the rest of the line, it goes above it.
       drawLines("! " + problem, on: &frame, last: row - 1, style: Theme.barWarning)
     }

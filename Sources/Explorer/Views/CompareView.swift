@@ -1,6 +1,7 @@
 import Plans
 import Runs
 import TerminalUI
+import Text
 
 /// Two runs over the whole screen: their losses in one plot, their facts in two columns.
 struct CompareView {
@@ -29,7 +30,7 @@ struct CompareView {
     }
     if let reason = pane.reasonAgainstLosses(record: state.runs.record), row < inside.bottom {
       frame.put(
-        Format.clip(reason, inside.columns), column: inside.column, row: inside.bottom - 1,
+        TextWidth.clip(reason, inside.columns), column: inside.column, row: inside.bottom - 1,
         style: Theme.warning)
     }
   }
@@ -53,7 +54,7 @@ struct CompareView {
     let scale = state.chart.isLogarithmic ? "log" : "linear"
     let what = pane.showsHeldOut ? "held-out loss" : "training loss"
     frame.put(
-      Format.clip("\(what) by step, \(scale)", rect.columns), column: rect.column, row: row,
+      TextWidth.clip("\(what) by step, \(scale)", rect.columns), column: rect.column, row: row,
       style: Theme.quiet)
   }
 
@@ -61,20 +62,20 @@ struct CompareView {
   private func table(columns: Int) -> [[(String, Style)]] {
     let width = (columns - Self.titles) / 2
     func line(_ title: String, _ values: [(String, Style)]) -> [(String, Style)] {
-      [(Format.pad(title, Self.titles), Theme.quiet)]
-        + values.map { (Format.pad($0.0, width - 2) + "  ", $0.1) }
+      [(TextWidth.pad(title, Self.titles), Theme.quiet)]
+        + values.map { (TextWidth.pad($0.0, width - 2) + "  ", $0.1) }
     }
     let names = zip(pane.runs, Self.styles).map { run, style in
       ("── \(state.runs.title(of: run.id))", style)
     }
     var lines = [line("", names)]
     for fact in pane.facts(record: state.runs.record) {
-      let wrapped = fact.values.map { Format.wrap($0, width - 2) }
+      let wrapped = fact.values.map { TextWidth.wrap($0, width - 2) }
       for index in 0..<min(2, wrapped.map(\.count).max() ?? 0) {
         let values = wrapped.map { parts in
           let isCut = index == 1 && parts.count > 2
           let text = index < parts.count ? parts[index] : ""
-          return (isCut ? Format.clip(text + " …", width - 2) : text, Theme.plain)
+          return (isCut ? TextWidth.clip(text + " …", width - 2) : text, Theme.plain)
         }
         lines.append(line(index == 0 ? fact.title : "", values))
       }

@@ -1,4 +1,5 @@
 import TerminalUI
+import Text
 
 /// The whole screen as a function of the state.
 package enum ExplorerView {
@@ -65,10 +66,10 @@ package enum ExplorerView {
     } else if state.overlay != nil {
       lines[2] = "make it larger to go on"
     }
-    let wrapped = lines.flatMap { Format.wrap($0, max(1, state.size.columns)) }
+    let wrapped = lines.flatMap { TextWidth.wrap($0, max(1, state.size.columns)) }
     let top = max(0, (state.size.rows - wrapped.count) / 2)
     for (index, line) in wrapped.enumerated() {
-      frame.put(line, column: max(0, (state.size.columns - line.count) / 2), row: top + index)
+      frame.putCentred(line, column: 0, columns: state.size.columns, row: top + index)
     }
   }
 }

@@ -103,44 +103,4 @@ package enum Format {
   package static func two(_ number: Int) -> String {
     number < 10 ? "0\(number)" : String(number)
   }
-
-  /// Text cut to a width, the cut marked with an ellipsis.
-  package static func clip(_ text: String, _ width: Int) -> String {
-    if text.count <= width { return text }
-    return width <= 0 ? "" : String(text.prefix(width - 1)) + "…"
-  }
-
-  /// Text cut and filled up with spaces to a width.
-  package static func pad(_ text: String, _ width: Int) -> String {
-    let clipped = clip(text, width)
-    return clipped + String(repeating: " ", count: max(0, width - clipped.count))
-  }
-
-  /// Text cut and moved to the right edge of a width.
-  package static func padLeft(_ text: String, _ width: Int) -> String {
-    let clipped = clip(text, width)
-    return String(repeating: " ", count: max(0, width - clipped.count)) + clipped
-  }
-
-  /// Words broken into lines no wider than `width`.
-  package static func wrap(_ text: String, _ width: Int) -> [String] {
-    var lines: [String] = []
-    var line = ""
-    for word in text.split(separator: " ") {
-      if line.isEmpty {
-        line = String(word)
-      } else if line.count + 1 + word.count <= width {
-        line += " " + word
-      } else {
-        lines.append(line)
-        line = String(word)
-      }
-      while line.count > max(1, width) {
-        lines.append(String(line.prefix(max(1, width))))
-        line = String(line.dropFirst(max(1, width)))
-      }
-    }
-    if !line.isEmpty { lines.append(line) }
-    return lines
-  }
 }

@@ -1,5 +1,6 @@
 import Plans
 import TerminalUI
+import Text
 
 /// The grid of blocks: for every slot its operator, its mark and its loss.
 struct GridView {
@@ -109,7 +110,7 @@ struct GridView {
     if columns.share != nil {
       put("local \(band)", columns.bar, columns.barWidth + 5)
     } else {
-      put(band, columns.bar - band.count + 1, band.count)
+      put(TextWidth.padLeft(band, 4), columns.bar - 3, 4)
     }
     if let variance = columns.variance { put("var", variance + 2, 3) }
   }
@@ -120,9 +121,8 @@ struct GridView {
 
   private func drawBlock(_ block: Int, on frame: inout Frame, left: Int, row: Int) {
     let isCursorRow = state.cursor.block == block
-    let number = Format.two(block)
-    frame.put(
-      number, column: left + (layout.folds == 2 ? 2 : 3) - number.count, row: row,
+    frame.putRight(
+      Format.two(block), right: left + (layout.folds == 2 ? 2 : 3), row: row,
       style: isCursorRow ? Theme.strong : Theme.quiet)
     drawSlot(SlotID(block: block, slot: .attention), columns.attention, &frame, left, row)
     drawSlot(SlotID(block: block, slot: .mlp), columns.mlp, &frame, left, row)
@@ -148,7 +148,7 @@ struct GridView {
     if let column = columns.variance {
       let variance = statistics.statistics(of: .attention).variance
       frame.put(
-        Format.padLeft(Format.loss(variance), 5), column: left + column, row: row,
+        TextWidth.padLeft(Format.loss(variance), 5), column: left + column, row: row,
         style: Theme.quiet)
     }
   }
@@ -161,13 +161,13 @@ struct GridView {
     let label = state.plan.label(of: slot)
     let labelStyle = status.phase == .pristine ? Theme.plain : style
     frame.put(
-      Format.pad(label, place.labelWidth), column: left + place.label, row: row,
+      TextWidth.pad(label, place.labelWidth), column: left + place.label, row: row,
       style: labelStyle)
     frame.put(status.phase.mark, column: left + place.mark, row: row, style: style)
     if let loss = status.loss {
       let gap = layout.folds == 2 ? 0 : 1
       frame.put(
-        Format.padLeft(Format.loss(loss), 4), column: left + place.loss + gap, row: row,
+        TextWidth.padLeft(Format.loss(loss), 4), column: left + place.loss + gap, row: row,
         style: Theme.plain)
       drawSpark(slot, place, &frame, left, row)
     }
@@ -209,8 +209,7 @@ struct GridView {
     guard state.depth > visible else { return }
     let last = min(state.depth, first + visible) - 1
     let text = "\(first > 0 ? "↑" : " ")\(first)–\(last)\(last + 1 < state.depth ? "↓" : " ")"
-    frame.put(
-      text, column: layout.grid.right - text.count - 1, row: layout.grid.row,
-      style: Theme.warning)
+    frame.putRight(
+      text, right: layout.grid.right - 1, row: layout.grid.row, style: Theme.warning)
   }
 }

@@ -1,4 +1,5 @@
 import TerminalUI
+import Text
 
 /// The text of the help page, made from the key table.
 package enum HelpText {
@@ -37,7 +38,7 @@ package enum HelpText {
     let about =
       "A number before a key repeats it. Names on the right work after “:”, with an argument where "
       + "one is shown. A number estimated, not measured, bears a ~."
-    lines += Format.wrap(about, width).map { .text($0) }
+    lines += TextWidth.wrap(about, width).map { .text($0) }
     return lines
   }
 
@@ -72,9 +73,7 @@ struct HelpView {
       draw(line, on: &frame, in: inside, row: inside.row + index)
     }
     let last = min(lines.count, first + inside.rows)
-    let position = " \(first + 1)–\(last) of \(lines.count) "
-    frame.put(
-      position, column: inside.right - position.count, row: inside.bottom, style: Theme.quiet)
+    frame.putPosition(of: first..<last, count: lines.count, in: inside)
   }
 
   private func draw(_ line: HelpText.Line, on frame: inout Frame, in inside: Rect, row: Int) {
@@ -85,10 +84,10 @@ struct HelpView {
       frame.put(text, column: inside.column, row: row, style: Theme.quiet)
     case .key(let keys, let summary, let name):
       frame.put(
-        Format.clip(keys, 14), column: inside.column + 2, row: row, style: Theme.strong)
-      let room = inside.columns - 18 - (name.isEmpty ? 0 : name.count + 1)
-      frame.put(Format.clip(summary, room), column: inside.column + 18, row: row)
-      frame.put(name, column: inside.right - name.count, row: row, style: Theme.quiet)
+        TextWidth.clip(keys, 14), column: inside.column + 2, row: row, style: Theme.strong)
+      let room = inside.columns - 18 - (name.isEmpty ? 0 : TextWidth.columns(of: name) + 1)
+      frame.put(TextWidth.clip(summary, room), column: inside.column + 18, row: row)
+      frame.putRight(name, right: inside.right, row: row, style: Theme.quiet)
     case .blank: break
     }
   }

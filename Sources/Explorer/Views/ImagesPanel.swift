@@ -1,5 +1,6 @@
 import Plans
 import TerminalUI
+import Text
 
 /// Teacher, graft and their difference, sampled from the same noise.
 struct ImagesPanel {
@@ -28,13 +29,13 @@ struct ImagesPanel {
     drawPictures(on: &frame, column: body.column, row: body.row, width: width, rows: body.rows)
     for (index, role) in PreviewRole.allCases.enumerated() {
       frame.put(
-        Format.clip(role.rawValue, width), column: rect.column + index * (width + 1),
+        TextWidth.clip(role.rawValue, width), column: rect.column + index * (width + 1),
         row: rule.row, style: Theme.heading)
     }
     let column = rect.right - 11
     for (index, line) in captionLines.prefix(body.rows).enumerated() {
       frame.put(
-        Format.clip(line.0, 11), column: column, row: body.row + index, style: line.1)
+        TextWidth.clip(line.0, 11), column: column, row: body.row + index, style: line.1)
     }
   }
 
@@ -45,13 +46,13 @@ struct ImagesPanel {
     let rows = body.rows - 2
     for (index, role) in PreviewRole.allCases.enumerated() {
       frame.put(
-        Format.clip(role.rawValue, width), column: body.column + 1 + index * (width + 1),
+        TextWidth.clip(role.rawValue, width), column: body.column + 1 + index * (width + 1),
         row: body.row, style: Theme.heading)
     }
     drawPictures(
       on: &frame, column: body.column + 1, row: body.row + 1, width: width, rows: rows)
     frame.put(
-      Format.clip(captionLine, body.columns - 2), column: body.column + 1, row: body.bottom - 1,
+      TextWidth.clip(captionLine, body.columns - 2), column: body.column + 1, row: body.bottom - 1,
       style: isOutdated ? Theme.warning : Theme.quiet)
   }
 
@@ -100,10 +101,9 @@ struct ImagesPanel {
       } else {
         ""
       }
-    let clipped = Format.clip(text, place.columns - 2)
-    frame.put(
-      clipped, column: place.column + (place.columns - clipped.count) / 2,
-      row: place.row + rows / 2, style: Theme.quiet)
+    frame.putCentred(
+      text, column: place.column + 1, columns: place.columns - 2, row: place.row + rows / 2,
+      style: Theme.quiet)
   }
 
   // MARK: - Captions

@@ -1,6 +1,7 @@
 import Plans
 import Runs
 import TerminalUI
+import Text
 
 /// The losses of the followed run as curves over steps.
 struct LossPanel {
@@ -16,7 +17,7 @@ struct LossPanel {
       column: rect.column + 1, row: rect.row + 1, columns: rect.columns - 2, rows: rect.rows - 1)
     let series = curves(columns: body.columns)
     guard series.contains(where: { !$0.y.isEmpty }) else {
-      for (index, line) in Format.wrap(emptyText, body.columns).prefix(body.rows).enumerated() {
+      for (index, line) in TextWidth.wrap(emptyText, body.columns).prefix(body.rows).enumerated() {
         frame.put(line, column: body.column, row: body.row + index, style: Theme.quiet)
       }
       return
@@ -94,7 +95,7 @@ struct LossPanel {
         curve("held-out", history.meanHeldOut, limit, Theme.heldOutCurve),
       ]
     case .all:
-      return history.sites.filter { $0 != site }.map {
+      return history.losses.keys.sorted().filter { $0 != site }.map {
         // Dozens of curves on top of each other: points at even distances are enough.
         curve(
           $0.description, Self.sampled(history.losses[$0] ?? [], limit: 2 * limit), limit,

@@ -1,6 +1,7 @@
 import Plans
 import Runs
 import TerminalUI
+import Text
 
 /// The followed run's progress, and below it, where there is room, the list of runs.
 struct RunsPanel {
@@ -30,12 +31,12 @@ struct RunsPanel {
           ? "no run: ⏎ puts another operator into a slot"
           : "no run: d distils what the plan changes"
       frame.put(
-        Format.clip(text, width), column: rect.column + 1, row: row, style: Theme.quiet)
+        TextWidth.clip(text, width), column: rect.column + 1, row: row, style: Theme.quiet)
       return
     }
     let style = RunTable.style(record)
     var pieces: [(String, Style)] = [
-      ("\(RunTable.mark(record)) ", style), (Format.clip(record.name, 16), Theme.strong),
+      ("\(RunTable.mark(record)) ", style), (TextWidth.clip(record.name, 16), Theme.strong),
       (" ", Theme.plain),
     ]
     let count = " \(record.label.map { "\($0) " } ?? "")\(record.step)/\(record.total)"
@@ -56,7 +57,7 @@ struct RunsPanel {
       if let reason = record.waitReason { tail.append((" (\(reason))", Theme.quiet)) }
     }
     if let loss = record.loss { tail.append(("  loss \(Format.loss(loss))", Theme.plain)) }
-    let used = (pieces + tail).reduce(0) { $0 + $1.0.count }
+    let used = (pieces + tail).reduce(0) { $0 + TextWidth.columns(of: $1.0) }
     let bar = min(40, width - used)
     if bar >= 6 {
       let share = record.total > 0 ? Double(record.step) / Double(record.total) : 0
@@ -108,9 +109,9 @@ struct RunTable {
       }
     }
     if first + rect.rows < listed.count {
-      let text = "+\(listed.count - first - rect.rows) more ↓"
-      frame.put(
-        text, column: rect.right - text.count - 1, row: rect.bottom - 1, style: Theme.quiet)
+      frame.putRight(
+        "+\(listed.count - first - rect.rows) more ↓", right: rect.right - 1,
+        row: rect.bottom - 1, style: Theme.quiet)
     }
   }
 
@@ -126,7 +127,8 @@ struct RunTable {
     let name = record.kind == .distill ? record.name : "\(record.kind.rawValue) \(record.name)"
     let distinction = state.runs.distinction(of: record)
     // The end of the title is what tells it from another, so a long name is cut before it.
-    let what = Format.clip(name, nameWidth - 4 - distinction.count) + distinction
+    let what =
+      TextWidth.clip(name, nameWidth - 4 - TextWidth.columns(of: distinction)) + distinction
     drawColumns(
       [
         ("   \(what)", isFollowed ? Theme.strong : Theme.plain), (record.stateLabel, style),
@@ -149,7 +151,7 @@ struct RunTable {
     for (index, (text, style)) in texts.enumerated() {
       let width = widths[index]
       let padded =
-        index < 2 ? Format.pad(text, width - 1) + " " : Format.padLeft(text, width)
+        index < 2 ? TextWidth.pad(text, width - 1) + " " : TextWidth.padLeft(text, width)
       frame.put(padded, column: column, row: row, style: style, maxColumns: rect.right - column)
       column += width
     }

@@ -1,4 +1,5 @@
 import TerminalUI
+import Text
 
 /// The list of runs over the screen.
 struct RunsView {
@@ -10,7 +11,7 @@ struct RunsView {
     let others = hidden == 0 ? "" : "; \(hidden) ended previews and analyses are not listed"
     let remark = pane.selection.flatMap(state.runs.record)?.remark
     let width = min(90, frame.columns - 2)
-    let foot = Format.wrap(remark ?? "⏎ opens its plan and losses\(others)", width - 6).prefix(4)
+    let foot = TextWidth.wrap(remark ?? "⏎ opens its plan and losses\(others)", width - 6).prefix(4)
     let rows = min(max(state.runs.listed.count, 1) + 5 + foot.count, frame.rows - 4)
     let inside = Popup.open(on: &frame, columns: width, rows: rows, title: "runs")
     RunTable(
@@ -22,35 +23,8 @@ struct RunsView {
     ).draw(on: &frame)
     for (index, line) in foot.enumerated() {
       frame.put(
-        Format.clip(line, inside.columns), column: inside.column,
+        TextWidth.clip(line, inside.columns), column: inside.column,
         row: inside.bottom - foot.count + index, style: Theme.quiet)
     }
-  }
-}
-
-/// What a run has told, as far as there is room.
-struct LogView {
-  let state: AppState
-  let page: LogPage
-
-  /// The room for text on a screen.
-  static func room(_ size: Size) -> (columns: Int, rows: Int) {
-    (size.columns - 8, max(1, size.rows - 6))
-  }
-
-  func draw(on frame: inout Frame) {
-    let name = state.runs.title(of: page.id)
-    let inside = Popup.open(
-      on: &frame, columns: frame.columns - 4, rows: frame.rows - 4, title: "log of \(name)")
-    let lines = LogPage.rows(page.lines ?? ["reading …"], inside.columns)
-    let last = max(min(lines.count, inside.rows), lines.count - page.below)
-    let first = max(0, last - inside.rows)
-    for (index, line) in lines[first..<last].enumerated() {
-      frame.put(line, column: inside.column, row: inside.row + index, maxColumns: inside.columns)
-    }
-    guard lines.count > inside.rows else { return }
-    let position = " \(first + 1)–\(last) of \(lines.count) "
-    frame.put(
-      position, column: inside.right - position.count, row: inside.bottom, style: Theme.quiet)
   }
 }

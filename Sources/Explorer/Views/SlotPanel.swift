@@ -1,6 +1,8 @@
+import Foundation
 import Plans
 import Runs
 import TerminalUI
+import Text
 
 /// The selected slot: its operator, what that costs, its losses, and what the teacher does there.
 struct SlotPanel {
@@ -53,7 +55,7 @@ struct SlotPanel {
       let weights = state.plan.pair(of: slot.block) == nil ? " and weights" : ""
       let text = isEdited ? descriptor.summary : "the teacher's own operator\(weights)"
       frame.put(
-        Format.clip(text, max(0, inner.right - used - 2)), column: used + 2, row: row,
+        TextWidth.clip(text, max(0, inner.right - used - 2)), column: used + 2, row: row,
         style: Theme.quiet)
     }
     row += 1
@@ -66,8 +68,9 @@ struct SlotPanel {
       let change = isEdited ? Format.change(from: old, to: new) : ""
       frame.write(
         [
-          (Format.pad(name, 6), Theme.quiet), (Format.padLeft(Format.metric(new), 7), Theme.plain),
-          (Format.padLeft(change, 7), Theme.plain),
+          (TextWidth.pad(name, 6), Theme.quiet),
+          (TextWidth.padLeft(Format.metric(new), 7), Theme.plain),
+          (TextWidth.padLeft(change, 7), Theme.plain),
         ], column: inner.column, row: row, maxColumns: inner.columns)
       row += 1
     }
@@ -97,7 +100,7 @@ struct SlotPanel {
     let kind = state.plan.stage1.loss(for: site).rawValue.uppercased()
     guard let history = state.runs.focus?.history, lossRemark == nil else {
       frame.put(
-        Format.clip(lossRemark ?? "", inner.columns), column: inner.column, row: row,
+        TextWidth.clip(lossRemark ?? "", inner.columns), column: inner.column, row: row,
         style: Theme.quiet)
       return row + 2
     }
@@ -137,7 +140,7 @@ struct SlotPanel {
   ) {
     frame.write(
       [
-        (Format.pad(name, 9), Theme.quiet),
+        (TextWidth.pad(name, 9), Theme.quiet),
         (last.map(Format.loss) ?? "–", Theme.strong),
         (first.map { " ← \(Format.loss($0))" } ?? "", Theme.quiet),
       ], column: inner.column, row: row, maxColumns: inner.columns)
@@ -174,7 +177,7 @@ struct SlotPanel {
   @discardableResult
   private func drawNote(_ text: String, on frame: inout Frame, row: Int) -> Int {
     drawTeacherHeading(on: &frame, row: row)
-    let lines = Format.wrap(text, inner.columns - (isWide ? 1 : 0))
+    let lines = TextWidth.wrap(text, inner.columns - (isWide ? 1 : 0))
       .prefix(max(0, rect.bottom - row - 1))
     for (index, line) in lines.enumerated() {
       frame.put(line, column: inner.column, row: row + 1 + index, style: Theme.quiet)
@@ -200,8 +203,8 @@ struct SlotPanel {
       let line = row + 1 + index
       frame.write(
         [
-          (Format.pad(isWide ? item.name : item.short, nameWidth), Theme.quiet),
-          (Format.padLeft(Format.statistic(item.value), 6), Theme.plain),
+          (TextWidth.pad(isWide ? item.name : item.short, nameWidth), Theme.quiet),
+          (TextWidth.padLeft(Format.statistic(item.value), 6), Theme.plain),
         ], column: inner.column, row: line, maxColumns: inner.columns)
       drawDepth(
         analysis.blocks.map { $0.statistics(of: slot.slot).rows[index].value },
@@ -224,7 +227,7 @@ struct SlotPanel {
 
   /// Signed logarithm, so that one outlying block does not flatten all others.
   private static func compressed(_ value: Double) -> Double {
-    value < 0 ? -compressed(-value) : (1 + value * 1000).logarithm
+    value < 0 ? -compressed(-value) : log(1 + value * 1000)
   }
 
   private func drawLocality(_ analysis: ModelAnalysis, on frame: inout Frame, row: Int) {
@@ -233,10 +236,11 @@ struct SlotPanel {
     let title = isWide ? "attention ≤ k tokens away (┤ mean)" : "locality"
     let value = "L\(analysis.paperBand) \(Format.share(share))"
     frame.put(
-      Format.clip(title, inner.columns - value.count - 2), column: inner.column, row: row,
+      TextWidth.clip(title, inner.columns - TextWidth.columns(of: value) - 2), column: inner.column,
+      row: row,
       style: Theme.heading)
-    frame.put(
-      value, column: inner.right - value.count - (isWide ? 1 : 0), row: row, style: Theme.strong)
+    frame.putRight(
+      value, right: inner.right - (isWide ? 1 : 0), row: row, style: Theme.strong)
     let height = min(rect.bottom - row - 1, isWide ? 13 : 8)
     let plot = BandPlot(
       bands: analysis.bands, shares: block.locality,

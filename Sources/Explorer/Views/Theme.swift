@@ -1,4 +1,5 @@
 import TerminalUI
+import Text
 
 /// The few styles of the screen; colour only repeats what a character already says.
 enum Theme {
@@ -57,9 +58,30 @@ extension Frame {
     let used = put(
       " \(title) ", column: rect.column + 1, row: rect.row, style: Theme.heading,
       maxColumns: rect.columns - 2)
-    if !remark.isEmpty && rect.columns - used - 4 > remark.count {
-      put(
-        " \(remark) ", column: rect.right - remark.count - 3, row: rect.row, style: Theme.quiet)
+    if !remark.isEmpty && rect.columns - used - 4 > TextWidth.columns(of: remark) {
+      putRight(" \(remark) ", right: rect.right - 1, row: rect.row, style: Theme.quiet)
     }
+  }
+
+  /// Writes text that ends before a column.
+  mutating func putRight(_ text: String, right: Int, row: Int, style: Style) {
+    put(text, column: right - TextWidth.columns(of: text), row: row, style: style)
+  }
+
+  /// Writes text in the middle of some columns.
+  mutating func putCentred(
+    _ text: String, column: Int, columns: Int, row: Int, style: Style = Theme.plain
+  ) {
+    let clipped = TextWidth.clip(text, columns)
+    put(
+      clipped, column: column + (columns - TextWidth.columns(of: clipped)) / 2, row: row,
+      style: style)
+  }
+
+  /// Says in the lower edge of a box which lines of a page are shown.
+  mutating func putPosition(of lines: Range<Int>, count: Int, in inside: Rect) {
+    putRight(
+      " \(lines.lowerBound + 1)–\(lines.upperBound) of \(count) ", right: inside.right,
+      row: inside.bottom, style: Theme.quiet)
   }
 }

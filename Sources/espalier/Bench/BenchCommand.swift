@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import TensorCore
+import Text
 
 /// `espalier bench`: times the engine on this machine.
 struct BenchCommand: ParsableCommand {
@@ -53,7 +54,7 @@ struct BenchCommand: ParsableCommand {
     for row in rows {
       let time = String(format: "%10.2f ms  %8.1f ", row.seconds * 1000, row.rate)
       print(
-        row.title.padding(toLength: 56, withPad: " ", startingAt: 0) + time + row.unit
+        TextWidth.pad(row.title, 56) + time + row.unit
           + "  " + row.precision)
     }
     let peak = (rows.map(\.peakMemoryBytes).max() ?? 0) >> 20

@@ -1,6 +1,6 @@
 import Explorer
 import Foundation
-import Grafting
+import Models
 import Plans
 import TensorCore
 import TerminalUI

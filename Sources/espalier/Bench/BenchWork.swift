@@ -1,11 +1,12 @@
 import Autograd
-import Grafting
+import Datasets
 import Models
 import Nn
 import Operators
 import Plans
 import Sampling
 import TensorCore
+import Training
 
 /// Something that `espalier bench` and its peers in Benchmarks/ time.
 struct BenchWork: Sendable {

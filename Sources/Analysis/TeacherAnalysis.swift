@@ -1,0 +1,90 @@
+import Foundation
+import Models
+import Operators
+import Sampling
+import TensorCore
+
+/// Activation statistics and attention locality of a model along sampling trajectories.
+///
+/// As in the paper (section 3.4): DDIM samples at guidance 1.5, averaged over timesteps, samples and
+/// heads; fewer samples and steps, so that a CPU finishes while the user looks around.
+package struct TeacherAnalysis {
+  /// What was measured in one block.
+  package struct Block {
+    package var attention = ActivationStatistics()
+    package var mlp = ActivationStatistics()
+    /// Band mass L_k by band, empty where the block has no softmax attention.
+    package var locality: [Double] = []
+  }
+
+  package let bands: [Int]
+  package let blocks: [Block]
+
+  /// Guidance of the trajectories.
+  package static let guidance: Float = 1.5
+
+  /// Measures a model.
+  ///
+  /// - Parameters:
+  ///   - model: The teacher.
+  ///   - samples: Number of trajectories; classes in turn.
+  ///   - steps: DDIM steps of each.
+  ///   - batch: Trajectories at a time.
+  ///   - seed: Seed of the start noise.
+  ///   - progress: Called with the number of denoising steps done and their total; may throw to stop.
+  /// - Throws: `SamplingError` for a number of steps that cannot be used, and what `progress` throws.
+  package init(
+    _ model: DiT, samples: Int, steps: Int, batch: Int = 4, seed: UInt64 = 0,
+    progress: (Int, Int) throws -> Void
+  ) throws {
+    let bands = Self.bands(tokens: model.config.tokens)
+    let collector = Collector(depth: model.config.depth, bands: bands)
+    let sampler = LatentSampler(steps: steps, guidance: Self.guidance, seed: seed)
+    let batches = (samples + batch - 1) / batch
+    for index in 0..<batches {
+      let first = index * batch
+      let labels = (first..<min(samples, first + batch)).map { $0 % model.config.numClasses }
+      _ = try sampler.sample(
+        model, labels: labels, first: first,
+        observeBlock: { block, activations in
+          collector.add(block, activations, mixer: model.blocks[block].sequenceMixer)
+        },
+        onStep: { step, count, _ in try progress(index * count + step, batches * count) })
+    }
+    self.bands = bands
+    blocks = collector.blocks
+  }
+
+  /// Powers of two below the number of tokens.
+  package static func bands(tokens: Int) -> [Int] {
+    var bands = [1]
+    while let last = bands.last, last * 2 < tokens { bands.append(last * 2) }
+    return bands
+  }
+
+  private final class Collector {
+    private var statistics: [Block]
+    private var locality: [AttentionLocality]
+
+    init(depth: Int, bands: [Int]) {
+      statistics = Array(repeating: Block(), count: depth)
+      locality = Array(repeating: AttentionLocality(bands: bands), count: depth)
+    }
+
+    func add(_ block: Int, _ activations: DiTBlock.Activations, mixer: any SequenceMixer) {
+      statistics[block].attention.add(activations.attentionOutput)
+      statistics[block].mlp.add(activations.mlpOutput)
+      if let attention = mixer as? MultiHeadAttention {
+        locality[block].add(attention.attentionMap(activations.attentionInput))
+      }
+    }
+
+    var blocks: [Block] {
+      zip(statistics, locality).map { block, locality in
+        var result = block
+        result.locality = locality.samples > 0 ? locality.overall : []
+        return result
+      }
+    }
+  }
+}

@@ -1,0 +1,116 @@
+import Checkpoints
+import Files
+import Foundation
+import Models
+import Pictures
+import TensorCore
+
+extension LatentDataset {
+  /// Images that are encoded at a time.
+  private static let encodedTogether = 16
+  /// Images of one cache file: what a stopped encoding has to do again at most.
+  private static let shardSize = 256
+
+  /// Encodes the images of a folder once, into a cache that a stopped encoding goes on from.
+  ///
+  /// Cropped as facebookresearch/DiT does, mirrored by chance, one draw of the posterior, scaled.
+  /// Images that cannot be read are left out.
+  ///
+  /// - Parameters:
+  ///   - folder: The images.
+  ///   - labels: The label of every class folder.
+  ///   - size: Width and height of the encoded images.
+  ///   - flip: Whether every second image, by chance, is mirrored.
+  ///   - autoencoder: The encoder.
+  ///   - autoencoderHash: Names its weights; another one encodes anew.
+  ///   - cache: The folder of caches.
+  ///   - check: Called with the identity of the data before any image is encoded; may throw to stop.
+  ///   - progress: Called with the number of images done, and what is done with them; may throw to
+  ///     stop.
+  /// - Returns: The data set, and a line for each image or other file that was left out.
+  /// - Throws: `FileError` if no image can be read or the cache cannot be written, what
+  ///   `progress` throws.
+  package static func encoding(
+    _ folder: ImageFolder, labels: [Int], size: Int, flip: Bool, autoencoder: AutoencoderKL,
+    autoencoderHash: String, cache: String, check: (String) throws -> Void = { _ in },
+    progress: (Int, String) throws -> Void = { _, _ in }
+  ) throws -> (dataset: LatentDataset, skipped: [String]) {
+    let content = try folder.identity(keptIn: cache) { try progress($0, "reading images") }
+    let description = [
+      "images 2", content, autoencoderHash, "\(size)", "\(flip)", "\(labels)",
+    ]
+    let identity = ContentHash.sha256(Data(description.joined(separator: "\n").utf8))
+    try check(identity)
+    let place = "\(cache)/images-\(identity.prefix(24))"
+    try AtomicFile.makeDirectory(place)
+    var (files, skipped): ([String], [String]) = ([], [])
+    for start in stride(from: 0, to: folder.items.count, by: shardSize) {
+      let range = start..<min(folder.items.count, start + shardSize)
+      let path = place + String(format: "/%07d.safetensors", start)
+      if !isShard(path, of: identity) {
+        try progress(start, "encoding images")
+        try encodeShard(
+          folder.items[range].map { ($0, labels[$0.classIndex]) }, of: folder, size: size,
+          flip: flip, autoencoder, identity: identity, to: path
+        ) { try progress(start + $0, "encoding images") }
+      }
+      let file = try SafetensorsFile(path: path)
+      skipped += (file.metadata["skipped"] ?? "").split(separator: "\n").map(String.init)
+      files.append(path)
+    }
+    guard skipped.count < folder.items.count else {
+      throw FileError(
+        "\(folder.path): none of its \(skipped.count) images can be read, the first is"
+          + " \(skipped.first ?? ""); replace them by PNG or JPEG files")
+    }
+    let latents = try LatentFiles(files: files, path: place)
+    let dataset = LatentDataset(
+      shape: latents.shape, labels: latents.labels, identity: identity, read: latents.read)
+    return (dataset, skipped + folder.ignored)
+  }
+
+  /// Whether a file is a whole shard of the cache; damage and absence are the same.
+  private static func isShard(_ path: String, of identity: String) -> Bool {
+    (try? SafetensorsFile(path: path))?.metadata["identity"] == identity
+  }
+
+  private static func encodeShard(
+    _ items: [(item: ImageFolder.Item, label: Int)], of folder: ImageFolder, size: Int,
+    flip: Bool, _ autoencoder: AutoencoderKL, identity: String, to path: String,
+    progress: (Int) throws -> Void
+  ) throws {
+    let side = size / autoencoder.config.spatialFactor
+    let shape = [autoencoder.config.latentChannels, side, side]
+    var (values, labels, skipped): ([Float], [Float], [String]) = ([], [], [])
+    for start in stride(from: 0, to: items.count, by: encodedTogether) {
+      let range = start..<min(items.count, start + encodedTogether)
+      var images: [RGBImage] = []
+      var noise: [Float] = []
+      for (item, label) in items[range] {
+        // A stream of each image's own: the others decide nothing about it.
+        var random = RandomStream(seed: 0, name: item.name)
+        let isMirrored = flip && random.uniform() < 0.5
+        do {
+          images.append(try folder.image(item, size: size, isMirrored: isMirrored))
+        } catch {
+          skipped.append("\(error)".replacing("\n", with: " "))
+          continue
+        }
+        labels.append(Float(label))
+        noise += random.normal(shape).values
+      }
+      if !images.isEmpty {
+        let posterior = autoencoder.encode(AutoencoderKL.tensor(images))
+        let drawn = posterior.sample(noise: Tensor(noise, shape: [images.count] + shape))
+        values += autoencoder.scaled(drawn).values
+      }
+      try progress(range.upperBound)
+    }
+    try SafetensorsWriter.write(
+      [
+        .init(name: "latents", shape: [labels.count] + shape, floats: values),
+        .init(name: "labels", shape: [labels.count], floats: labels),
+      ],
+      metadata: ["identity": identity, "skipped": skipped.joined(separator: "\n")], to: path)
+  }
+}

@@ -1,0 +1,59 @@
+import Checkpoints
+import Files
+import Foundation
+import Models
+import Pictures
+import TensorCore
+
+extension LatentDataset {
+  /// Encodes procedural images into normalised latents, or reads them from a cache of the same make.
+  ///
+  /// - Parameters:
+  ///   - source: The procedural source.
+  ///   - count: Number of images, classes in turn.
+  ///   - autoencoder: Encoder whose posterior mean is taken and normalised per channel.
+  ///   - cache: Path of a safetensors cache, written atomically when it is missing.
+  ///   - identity: Names the autoencoder and source; a cache of another identity is made anew.
+  ///   - progress: Called with the number of images done; may throw to stop.
+  /// - Returns: Normalised latents with labels.
+  /// - Throws: `FileError` if the cache cannot be read or written, what `progress` throws.
+  package static func encoding(
+    _ source: ShapeSource, count: Int, autoencoder: AutoencoderKL, cache: String?, identity: String,
+    progress: (Int) throws -> Void = { _ in }
+  ) throws -> LatentDataset {
+    let labels = (0..<count).map { $0 % ShapeSource.numClasses }
+    let key = "\(identity) seed \(source.seed) count \(count)"
+    // A missing, damaged or different cache is made anew.
+    if let cache, let file = try? SafetensorsFile(path: cache), file.metadata["identity"] == key,
+      let shape = file.entry("latents")?.shape, shape.count == 4, shape[0] == count
+    {
+      return LatentDataset(
+        latents: Tensor(try file.floats("latents"), shape: shape), labels: labels, identity: key)
+    }
+    let chunk = 64
+    var latents: Tensor?
+    for start in stride(from: 0, to: count, by: chunk) {
+      let indices = start..<min(count, start + chunk)
+      let images = ShapeSource.tensor(indices.map { source.image(index: UInt64($0)).pixels })
+      let encoded = autoencoder.scaled(autoencoder.encode(images).mean)
+      let all = latents ?? Tensor([count] + encoded.shape.dropFirst())
+      latents = all
+      all.rows(indices).assign(encoded)
+      try progress(indices.upperBound)
+    }
+    let result = latents ?? Tensor([0, 0, 0, 0])
+    if let cache {
+      try SafetensorsWriter.write(
+        [.init(name: "latents", shape: result.shape, floats: result.values)],
+        metadata: ["identity": key], to: cache)
+    }
+    return LatentDataset(latents: result, labels: labels, identity: key)
+  }
+}
+
+extension ShapeSource {
+  /// Images as a tensor (count, 3, 64, 64) with values in [-1, 1].
+  package static func tensor(_ images: [[UInt8]]) -> Tensor {
+    AutoencoderKL.tensor(images.map { RGBImage(width: side, height: side, pixels: $0) })
+  }
+}

@@ -1,0 +1,209 @@
+import Files
+import Foundation
+import Sampling
+import TensorCore
+
+/// Clean latents with their labels, in memory or in mapped files, that are read one at a time.
+package struct LatentDataset {
+  /// The extents of one sample: channels, size, size.
+  package let shape: [Int]
+  package let labels: [Int]
+  /// Names the content, so that a changed data set is noticed; empty for one that only this process has.
+  package let identity: String
+  private let read: (Int, UnsafeMutablePointer<Float>) -> Void
+  /// Of a part of a data set, where its samples are in the whole.
+  private var places: [Int]?
+
+  /// Makes a data set.
+  ///
+  /// - Parameters:
+  ///   - shape: Channels, size, size of a sample.
+  ///   - labels: The label of every sample.
+  ///   - identity: Names the content.
+  ///   - read: Puts the latents of a sample into memory that has room for them; from any thread.
+  package init(
+    shape: [Int], labels: [Int], identity: String,
+    read: @escaping (Int, UnsafeMutablePointer<Float>) -> Void
+  ) {
+    precondition(shape.count == 3, "LatentDataset: samples of shape \(shape)")
+    self.shape = shape
+    self.labels = labels
+    self.identity = identity
+    self.read = read
+  }
+
+  /// Makes a data set of latents (count, channels, size, size) in memory.
+  package init(latents: Tensor, labels: [Int], identity: String = "") {
+    precondition(latents.shape[0] == labels.count, "LatentDataset: counts differ")
+    let width = latents.shape.dropFirst().reduce(1, *)
+    self.init(shape: Array(latents.shape.dropFirst()), labels: labels, identity: identity) {
+      $1.update(from: latents.pointer + $0 * width, count: width)
+    }
+  }
+
+  /// Makes a data set of latents in files.
+  ///
+  /// - Parameters:
+  ///   - files: The files.
+  ///   - cache: The folder of caches, where the digests of large files are kept.
+  ///   - progress: Called with the number of files that have been read; may throw to stop.
+  /// - Throws: `FileError` if a file has gone meanwhile, what `progress` throws.
+  package init(
+    _ files: LatentFiles, cache: String, progress: (Int) throws -> Void = { _ in }
+  ) throws {
+    self.init(
+      shape: files.shape, labels: files.labels,
+      identity: try files.identity(keptIn: cache, progress: progress), read: files.read)
+  }
+
+  /// Number of samples.
+  package var count: Int { labels.count }
+
+  /// Elements of one sample.
+  private var width: Int { shape.reduce(1, *) }
+
+  /// The latents (count, channels, size, size) of some samples.
+  package func latents(_ indices: some Collection<Int>) -> Tensor {
+    let result = Tensor([indices.count] + shape)
+    for (row, index) in indices.enumerated() { read(index, result.pointer + row * width) }
+    return result
+  }
+
+  /// Some of the samples, in the given order.
+  package func subset(_ indices: [Int], identity: String) -> LatentDataset {
+    var part = LatentDataset(shape: shape, labels: indices.map { labels[$0] }, identity: identity) {
+      read(indices[$0], $1)
+    }
+    part.places = indices.map { places?[$0] ?? $0 }
+    return part
+  }
+
+  /// Sets samples aside, always the same ones: at most `count` and no more than a tenth.
+  ///
+  /// - Precondition: There are two samples or more.
+  package func split(heldOut count: Int) -> (training: LatentDataset, heldOut: LatentDataset) {
+    let aside = min(count, max(1, self.count / 10))
+    precondition(aside < self.count, "split: \(self.count) samples")
+    var order = Array(0..<self.count)
+    var random = RandomStream(seed: 0, name: "held-out samples")
+    for place in 0..<aside {
+      order.swapAt(place, place + random.integer(below: self.count - place))
+    }
+    return (
+      subset(order[aside...].sorted(), identity: "\(identity) without \(aside)"),
+      subset(order[..<aside].sorted(), identity: "\(identity) held out \(aside)")
+    )
+  }
+
+  /// The same samples on a coarser grid: averaged over squares, each channel rescaled to unit variance.
+  package func pooled(to size: Int) -> LatentDataset {
+    let (channels, full) = (shape[0], shape[1])
+    if size == full { return self }
+    precondition(full % size == 0, "pooled: \(full) to \(size)")
+    let factor = full / size
+    let result = Tensor([count, channels, size, size])
+    Parallel.ranges(count) { samples in
+      let sample = Tensor(shape)
+      for index in samples {
+        read(index, sample.pointer)
+        for channel in 0..<channels {
+          let source = sample.pointer + channel * full * full
+          let target = result.pointer + (index * channels + channel) * size * size
+          for y in 0..<size {
+            for x in 0..<size {
+              var sum: Float = 0
+              for dy in 0..<factor {
+                for dx in 0..<factor { sum += source[(y * factor + dy) * full + x * factor + dx] }
+              }
+              target[y * size + x] = sum / Float(factor * factor)
+            }
+          }
+        }
+      }
+    }
+    let pooled = LatentDataset(latents: result, labels: labels)
+    let (mean, std) = pooled.channelStatistics()
+    let area = size * size
+    for plane in 0..<(count * channels) {
+      let (m, s) = (mean[plane % channels], std[plane % channels])
+      for index in (plane * area)..<((plane + 1) * area) { result[index] = (result[index] - m) / s }
+    }
+    return pooled
+  }
+
+  /// Mean and standard deviation per channel.
+  package func channelStatistics() -> (mean: [Float], std: [Float]) {
+    let (channels, area) = (shape[0], shape[1] * shape[2])
+    var sums = [Double](repeating: 0, count: channels)
+    var squares = [Double](repeating: 0, count: channels)
+    let sample = Tensor(shape)
+    for index in 0..<count {
+      read(index, sample.pointer)
+      for element in 0..<sample.count {
+        let value = Double(sample[element])
+        sums[element / area] += value
+        squares[element / area] += value * value
+      }
+    }
+    let total = Double(count * area)
+    let mean = sums.map { $0 / total }
+    let std = zip(squares, mean).map { max(1e-12, $0 / total - $1 * $1).squareRoot() }
+    return (mean.map { Float($0) }, std.map { Float($0) })
+  }
+
+  /// Draws a training batch: samples, timesteps, noise, and labels dropped to the null class.
+  ///
+  /// - Parameters:
+  ///   - size: Number of rows.
+  ///   - random: Decides everything.
+  ///   - timesteps: How often each timestep comes up.
+  ///   - classWeights: Relative frequency of every class, as a factor on its share of the data; nil
+  ///     draws all samples equally often.
+  ///   - nullClass: The label of dropped labels.
+  ///   - labelDropout: Share of labels that are dropped.
+  /// - Returns: The batch.
+  package func batch(
+    _ size: Int, random: inout RandomStream, timesteps: TimestepDensity = .uniform,
+    classWeights: [Double]? = nil, nullClass: Int, labelDropout: Double
+  ) -> DiffusionBatch {
+    var indices: [Int] = []
+    var steps: [Int] = []
+    var batchLabels: [Int] = []
+    for _ in 0..<size {
+      let index = draw(&random, classWeights)
+      indices.append(index)
+      steps.append(timesteps.draw(&random))
+      batchLabels.append(random.uniform() < labelDropout ? nullClass : labels[index])
+    }
+    let clean = latents(indices)
+    return DiffusionBatch(
+      latents: clean, noise: random.normal(clean.shape), steps: steps, labels: batchLabels,
+      samples: indices)
+  }
+
+  /// Which sample of a batch is not finite, with what to do about it; nil if all are.
+  ///
+  /// - Parameters:
+  ///   - batch: A batch of this data set.
+  ///   - name: What the data set is.
+  /// - Returns: A sentence for people.
+  package func fault(in batch: DiffusionBatch, of name: String = "training") -> String? {
+    for (row, index) in batch.samples.enumerated()
+    where !batch.latents.rows(row..<(row + 1)).isFinite {
+      return "sample \(places?[index] ?? index) of the \(name) data holds values that are not"
+        + " finite; correct or remove it and start a new run"
+    }
+    return nil
+  }
+
+  /// A random sample; with weights, candidates are refused in proportion to their class's rarity.
+  private func draw(_ random: inout RandomStream, _ classWeights: [Double]?) -> Int {
+    guard let classWeights, let most = classWeights.max() else {
+      return random.integer(below: count)
+    }
+    while true {
+      let index = random.integer(below: count)
+      if random.uniform() * most < classWeights[labels[index]] { return index }
+    }
+  }
+}

@@ -1,0 +1,252 @@
+import Checkpoints
+import Files
+import Foundation
+
+/// A data set of latents with labels in memory-mapped files, read one sample at a time.
+///
+/// Kinds: arrays `latents` (count, channels, height, width) and `labels` (count) in safetensors or
+/// `.npz` files, any number of them in a folder; `latents.npy` with `labels.npy` beside it; tar shards
+/// of webdataset with `KEY.latent.pth` and `KEY.label.pth` for each sample, as keshik6/grafting writes
+/// them. Latents are taken as diffusion sees them, that is scaled.
+package final class LatentFiles: @unchecked Sendable {
+  /// Where a sample's elements lie.
+  private struct Row {
+    let start: UnsafeRawPointer
+    let dtype: DType
+  }
+
+  /// The extents of one sample: channels, height, width.
+  package let shape: [Int]
+  /// The label of every sample, not negative.
+  package let labels: [Int]
+  /// The files, in the order of their samples, labels behind their latents.
+  package let files: [String]
+  private let rows: [Row]
+  private let owners: [AnyObject]
+
+  /// Elements of one sample.
+  private var count: Int { shape.reduce(1, *) }
+
+  /// Opens a file, or all files of a folder in the order of their names.
+  ///
+  /// - Throws: `FileError` that says what is missing, damaged, compressed or of another shape.
+  package static func open(_ path: String) throws(FileError) -> LatentFiles {
+    try LatentFiles(files: files(at: path), path: path)
+  }
+
+  /// Whether there is something at `path` that `open` would try to read.
+  package static func isPresent(at path: String) -> Bool { (try? files(at: path)) != nil }
+
+  /// Opens some files as one data set; `path` is its name in errors.
+  ///
+  /// - Throws: `FileError` as `open` does.
+  package init(files: [String], path: String) throws(FileError) {
+    var builder = Builder()
+    for file in files { try builder.add(file) }
+    guard let shape = builder.shape, !builder.rows.isEmpty else {
+      throw FileError("\(path): holds no samples; name a data set with latents and labels")
+    }
+    self.shape = shape
+    self.files = builder.files
+    (labels, rows, owners) = (builder.labels, builder.rows, builder.owners)
+  }
+
+  /// Names the files' exact content.
+  ///
+  /// - Parameters:
+  ///   - directory: Where the digests of files are kept.
+  ///   - progress: Called with the number of files that have been read; may throw to stop.
+  /// - Returns: A SHA-256 digest.
+  /// - Throws: `FileError` when a file has gone, what `progress` throws.
+  package func identity(
+    keptIn directory: String, progress: (Int) throws -> Void = { _ in }
+  ) throws -> String {
+    try ContentHash.sha256(paths: files, keptIn: directory, progress: progress)
+  }
+
+  /// Puts the elements of a sample into `target`, which has room for them; from any thread.
+  package func read(_ index: Int, into target: UnsafeMutablePointer<Float>) {
+    let row = rows[index]
+    ElementDecoding.floats(
+      UnsafeRawBufferPointer(start: row.start, count: count * row.dtype.size), row.dtype,
+      into: UnsafeMutableBufferPointer(start: target, count: count))
+  }
+
+  /// The files of a data set.
+  private static func files(at path: String) throws(FileError) -> [String] {
+    var isFolder: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
+      throw .reading(path, errno: ENOENT)
+    }
+    if !isFolder.boolValue { return [path] }
+    let names = ((try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []).sorted()
+      .filter { !$0.hasPrefix(".") }
+    for ending in [".tar", ".safetensors", ".npz"] {
+      let shards = names.filter { $0.hasSuffix(ending) }
+      if !shards.isEmpty { return shards.map { "\(path)/\($0)" } }
+    }
+    if names.contains("latents.npy") { return ["\(path)/latents.npy"] }
+    throw FileError(
+      "\(path): holds no latents (.tar, .safetensors, .npz or latents.npy);"
+        + " name a folder of them or of images by class")
+  }
+
+  /// Collects samples file by file.
+  private struct Builder {
+    var shape: [Int]?
+    var labels: [Int] = []
+    var rows: [Row] = []
+    var owners: [AnyObject] = []
+    var files: [String] = []
+
+    mutating func add(_ path: String) throws(FileError) {
+      files.append(path)
+      if path.hasSuffix(".tar") { return try addShard(path) }
+      let file = try Checkpoint.open(path)
+      if path.hasSuffix(".npy") {
+        let beside = AtomicFile.directory(of: path) + "/labels.npy"
+        let labelFile = try Checkpoint.open(beside)
+        files.append(beside)
+        try addArrays(
+          file, file.names.first ?? "latents", labelFile, labelFile.names.first ?? "labels")
+      } else {
+        try addArrays(file, "latents", file, "labels")
+      }
+    }
+
+    /// Adds all samples of two arrays.
+    private mutating func addArrays(
+      _ file: any TensorFile, _ name: String, _ labelFile: any TensorFile, _ labelName: String
+    ) throws(FileError) {
+      let entry = try file.existing(name)
+      guard entry.shape.count == 4 else {
+        throw FileError(
+          "\(file.path): \"\(name)\" has shape \(entry.shape), expected samples, channels, height"
+            + " and width; save it as such an array")
+      }
+      let own = try LatentFiles.labels(labelFile, labelName)
+      guard own.count == entry.shape[0] else {
+        throw FileError(
+          "\(labelFile.path): has \(own.count) labels, expected \(entry.shape[0]), one for each of"
+            + " the latents; save both together")
+      }
+      if own.isEmpty { return }
+      try claim(Array(entry.shape.dropFirst()), file.path)
+      let start = try address(of: entry, in: file)
+      let stride = entry.count / max(1, own.count) * entry.dtype.size
+      for index in own.indices {
+        rows.append(Row(start: start + index * stride, dtype: entry.dtype))
+      }
+      labels += own
+      owners.append(file)
+    }
+
+    /// Adds all samples of a webdataset shard.
+    private mutating func addShard(_ path: String) throws(FileError) {
+      let mapping = try MappedFile(path: path)
+      owners.append(mapping)
+      var (key, latent, label): (String?, Int?, Int?) = (nil, nil, nil)
+      let members = try TarArchive(mapping.bytes, path: path).members
+      func finish(_ builder: inout Builder) throws(FileError) {
+        guard let key else { return }
+        guard let latent, let label else {
+          throw FileError(
+            "\(path): sample \(key.jsonQuoted) has no"
+              + " \(latent == nil ? "latent.pth" : "label.pth"); pack both for every sample")
+        }
+        try builder.addSample(members[latent], members[label], of: mapping, path)
+      }
+      for (index, member) in members.enumerated() {
+        let base = member.name.lastIndex(of: "/").map(member.name.index(after:))
+        let dot = member.name[(base ?? member.name.startIndex)...].firstIndex(of: ".")
+        guard let dot else { continue }
+        if key.map({ $0 != member.name[..<dot] }) ?? true {
+          try finish(&self)
+          (key, latent, label) = (String(member.name[..<dot]), nil, nil)
+        }
+        switch member.name[dot...] {
+        case ".latent.pth": latent = index
+        case ".label.pth": label = index
+        default: break
+        }
+      }
+      try finish(&self)
+    }
+
+    private mutating func addSample(
+      _ latent: TarArchive.Member, _ label: TarArchive.Member, of mapping: MappedFile,
+      _ path: String
+    ) throws(FileError) {
+      func open(_ member: TarArchive.Member) throws(FileError) -> any TensorFile {
+        try Checkpoint.torch(MappedFile(member.range, of: mapping), "\(path)/\(member.name)")
+      }
+      let labelFile = try open(label)
+      let own = try LatentFiles.labels(labelFile, "tensor")
+      guard own.count == 1 else {
+        throw FileError(
+          "\(labelFile.path): holds \(own.count) labels, expected one; pack one for every sample")
+      }
+      let file = try open(latent)
+      let entry = try file.existing("tensor")
+      try claim(entry.shape, file.path)
+      rows.append(Row(start: try address(of: entry, in: file), dtype: entry.dtype))
+      labels += own
+    }
+
+    /// Holds the extents of a sample against those before.
+    private mutating func claim(_ found: [Int], _ path: String) throws(FileError) {
+      guard found.count == 3, found.allSatisfy({ $0 > 0 }) else {
+        throw FileError(
+          "\(path): its latents have shape \(found), expected channels, height and width;"
+            + " save them as such arrays")
+      }
+      guard shape ?? found == found else {
+        throw FileError(
+          "\(path): its latents have shape \(found), those before it \(shape ?? []);"
+            + " keep data sets of different sizes apart")
+      }
+      shape = found
+    }
+
+    /// Where the elements of a tensor begin, row-major and as they are.
+    private func address(
+      of entry: TensorEntry, in file: any TensorFile
+    ) throws(FileError) -> UnsafeRawPointer {
+      guard !entry.dtype.isInteger else {
+        throw FileError(
+          "\(file.path): \"\(entry.name)\" is \(entry.dtype.rawValue), expected floating-point"
+            + " latents; encode the images first")
+      }
+      guard file.isMapped(entry), entry.isContiguous, !entry.isBigEndian else {
+        throw FileError(
+          "\(file.path): \"\(entry.name)\" is compressed or not in plain row-major order, so samples"
+            + " cannot be read one by one; save it with numpy.savez or as safetensors")
+      }
+      // The address stays good: the owner of the mapping is kept.
+      let bytes = try file.withBytes(of: entry) { $0 }
+      guard let start = bytes.baseAddress else {
+        throw FileError("\(file.path): \"\(entry.name)\" is empty; save the data set again")
+      }
+      return start
+    }
+  }
+
+  /// The elements of an array of labels, whole numbers from 0 up in any type.
+  private static func labels(
+    _ file: any TensorFile, _ name: String
+  ) throws(FileError) -> [Int] {
+    let entry = try file.existing(name)
+    var labels: [Int] = []
+    if entry.dtype.isInteger {
+      labels = try file.integers(name)
+    } else {
+      labels = try file.doubles(name).map { Int(exactly: $0) ?? -1 }
+    }
+    if let bad = labels.firstIndex(where: { $0 < 0 }) {
+      throw FileError(
+        "\(file.path): label \(bad) in \"\(name)\" is no whole number from 0 up;"
+          + " save the classes' numbers")
+    }
+    return labels
+  }
+}

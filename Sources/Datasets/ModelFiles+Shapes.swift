@@ -1,0 +1,46 @@
+import Files
+import Foundation
+import Models
+import TensorCore
+
+extension ModelFiles {
+  /// Latents to distil and analyse on: the procedural images through the model's autoencoder.
+  ///
+  /// - Parameters:
+  ///   - stream: Seed of the procedural source.
+  ///   - count: Number of images.
+  ///   - progress: Called with the number of images encoded; may throw to stop.
+  /// - Returns: Normalised latents with labels.
+  /// - Throws: `FileError` if the model was not trained on the procedural images.
+  package func latents(stream: UInt64, count: Int, progress: (Int) throws -> Void = { _ in })
+    throws -> LatentDataset
+  {
+    try requireShapes()
+    // The latents are kept and found again by every run, whatever it multiplies in.
+    let autoencoder = try autoencoder(.float32)
+    let parts = try AutoencoderKL.files(of: autoencoderPath ?? "")
+    let identity = "autoencoder \(try ContentHash.sha256(paths: parts))"
+    let cache = try ModelFiles.cacheDirectory() + "/latents-\(stream)-\(count).safetensors"
+    return try .encoding(
+      ShapeSource(seed: stream), count: count, autoencoder: autoencoder, cache: cache,
+      identity: identity, progress: progress)
+  }
+
+  /// Refuses a model of other images than the procedural ones.
+  package func requireShapes() throws {
+    let file = try open()
+    guard file.classNames == ShapeSource.classNames,
+      file.config.numClasses == ShapeSource.numClasses
+    else {
+      throw FileError(
+        "\(modelPath): its classes are not the procedural shapes, and no other data set is named; "
+          + "name one as \"data\" in the plan or with --data")
+    }
+    let side = file.config.inputSize * (try autoencoder(.float32).config.spatialFactor)
+    guard side == ShapeSource.side else {
+      throw FileError(
+        "\(modelPath): its images are \(side) pixels wide, the procedural ones \(ShapeSource.side); "
+          + "name a data set as \"data\" in the plan or with --data")
+    }
+  }
+}

@@ -1,0 +1,145 @@
+import Checkpoints
+import Files
+import Foundation
+import Models
+import Plans
+
+/// What a plan's model is trained on.
+package struct TrainingData {
+  package let training: LatentDataset
+  /// Samples that are never trained on.
+  package let heldOut: LatentDataset
+  /// A line for each file that could not be used as an image and was left out.
+  package let skipped: [String]
+
+  /// Largest number of procedural images that are encoded; a short training needs no more than it has
+  /// samples.
+  private static let proceduralImages = 2048
+  /// Seeds of the procedural source: what the shipped model was trained on, and unseen images.
+  private static let (trainingStream, heldOutStream): (UInt64, UInt64) = (1, 2)
+
+  /// Opens the data of a plan, encoding images where that has not been done before.
+  ///
+  /// - Parameters:
+  ///   - settings: The plan's data; nil for the procedural images.
+  ///   - files: The model that is trained, and its autoencoder.
+  ///   - samples: How many samples the training draws.
+  ///   - heldOut: How many samples to keep for the held-out loss.
+  ///   - checkpoint: What the training goes on from; data that have changed since are refused before
+  ///     they are encoded.
+  ///   - progress: Called with what is done, how much there is, and what it is; may throw to stop.
+  /// - Throws: `FileError` for data that cannot be read or do not fit the model, and what
+  ///   `progress` throws.
+  package init(
+    _ settings: DataSettings?, for files: ModelFiles, samples: Int, heldOut: Int,
+    checkpoint: String? = nil, progress: (Int, Int, String) throws -> Void = { _, _, _ in }
+  ) throws {
+    let saved = try checkpoint.map { ($0, try SafetensorsFile(path: $0).metadata) }
+    func requireSame(_ key: String, _ path: String) -> (String) throws -> Void {
+      { identity in
+        // Of a set that was divided, the parts' identities begin with that of the whole.
+        guard let (checkpoint, metadata) = saved, let before = metadata[key],
+          before != identity, !before.hasPrefix("\(identity) ")
+        else { return }
+        throw Self.changed(path, checkpoint: checkpoint, from: before, to: identity)
+      }
+    }
+    guard let settings else {
+      func images(_ stream: UInt64, _ count: Int, _ label: String) throws -> LatentDataset {
+        try files.latents(stream: stream, count: count) { try progress($0, count, label) }
+      }
+      training = try images(
+        Self.trainingStream, min(Self.proceduralImages, samples), "encoding images")
+      self.heldOut = try images(Self.heldOutStream, heldOut, "encoding held-out images")
+      skipped = []
+      return
+    }
+    let (dataset, skipped) = try Self.open(
+      settings.path, settings, for: files, check: requireSame("data", settings.path),
+      progress: progress)
+    if let path = settings.heldOut {
+      let (other, more) = try Self.open(
+        path, settings, for: files, check: requireSame("held_out", path), progress: progress)
+      (training, self.heldOut) = (dataset, other)
+      self.skipped = skipped + more
+      return
+    }
+    guard dataset.count > 1 else {
+      throw FileError(
+        "\(settings.path): holds a single sample, and one is set aside for the held-out loss;"
+          + " add more or name others with \"held_out\"")
+    }
+    (training, self.heldOut) = dataset.split(heldOut: heldOut)
+    self.skipped = skipped
+  }
+
+  /// Says that data are not those that a checkpoint was trained on.
+  ///
+  /// - Parameters:
+  ///   - path: The data; nil for the procedural images.
+  ///   - checkpoint: The checkpoint.
+  ///   - before: Their identity then.
+  ///   - now: Their identity as they are.
+  /// - Returns: The error to throw.
+  package static func changed(
+    _ path: String?, checkpoint: String, from before: String, to now: String
+  ) -> FileError {
+    FileError(
+      "\(path ?? "the procedural images"): the training data have changed since \(checkpoint) was"
+        + " written, their hash was \(before.prefix(12)) and is \(now.prefix(12)); restore them, or"
+        + " start a new run")
+  }
+
+  /// Opens one data set of either kind and holds it against the model.
+  private static func open(
+    _ path: String, _ settings: DataSettings, for files: ModelFiles,
+    check: (String) throws -> Void,
+    progress: (Int, Int, String) throws -> Void
+  ) throws -> (LatentDataset, skipped: [String]) {
+    let model = try files.open()
+    let config = model.config
+    var isFolder: ObjCBool = false
+    let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
+    let hasLatents = !isFolder.boolValue || LatentFiles.isPresent(at: path)
+    guard exists, !hasLatents else {
+      let latents = try LatentFiles.open(path)
+      let dataset = try LatentDataset(latents, cache: try ModelFiles.cacheDirectory()) {
+        try progress($0, latents.files.count, "reading latents")
+      }
+      try check(dataset.identity)
+      try require(dataset, fits: config, path)
+      return (dataset, [])
+    }
+    let folder = try ImageFolder(path: path)
+    let labels = try folder.labels(numClasses: config.numClasses, classNames: model.classNames)
+    // The latents are kept and found again by every run, whatever it multiplies in.
+    let autoencoder = try files.autoencoder(.float32)
+    let parts = try AutoencoderKL.files(of: files.autoencoderPath ?? "")
+    let (dataset, skipped) = try LatentDataset.encoding(
+      folder, labels: labels, size: config.inputSize * autoencoder.config.spatialFactor,
+      flip: settings.flip, autoencoder: autoencoder,
+      autoencoderHash: try ContentHash.sha256(paths: parts),
+      cache: try ModelFiles.cacheDirectory(), check: check
+    ) { try progress($0, folder.items.count, $1) }
+    try require(dataset, fits: config, path)
+    return (dataset, skipped)
+  }
+
+  /// Refuses latents and labels of another model.
+  private static func require(
+    _ dataset: LatentDataset, fits config: DiTConfig, _ path: String
+  ) throws(FileError) {
+    let expected = [config.inChannels, config.inputSize, config.inputSize]
+    guard dataset.shape == expected else {
+      func text(_ shape: [Int]) -> String { shape.map(String.init).joined(separator: " x ") }
+      throw FileError(
+        "\(path): its latents are \(text(dataset.shape)), the model takes \(text(expected))"
+          + " (channels x height x width); encode the images for this model")
+    }
+    if let bad = dataset.labels.firstIndex(where: { $0 >= config.numClasses }) {
+      throw FileError(
+        "\(path): sample \(bad) has label \(dataset.labels[bad]), the model has classes 0 to"
+          + " \(config.numClasses - 1); use data of the model's classes")
+    }
+  }
+}

@@ -1,0 +1,142 @@
+import Files
+import Datasets
+import Foundation
+import Models
+import Sampling
+import TensorCore
+
+/// The demo's stand-ins for Inception metrics, from the judge network: agreement, Fréchet distance,
+/// precision, recall and score.
+package struct Evaluation: Codable, Sendable {
+  /// Share of samples that the judge puts in their own class.
+  package let agreement: Double
+  /// The same by class.
+  package let agreementByClass: [Double]
+  /// Squared Fréchet distance in the judge's features between samples and fresh images.
+  package let frechetDistance: Double
+  /// The same between two sets of fresh images: the floor.
+  package let frechetFloor: Double
+  /// Share of samples inside the manifold of fresh images, in the judge's features (k = 3).
+  package let precision: Double
+  /// Share of fresh images inside the manifold of samples, in the judge's features (k = 3).
+  package let recall: Double
+  /// The formula of the Inception score on the judge's class probabilities.
+  package let judgeScore: Double
+  /// The judge's accuracy on fresh images.
+  package let judgeAccuracy: Double
+  /// Number of samples.
+  package let samples: Int
+
+  /// Seeds of the procedural source for the two fresh sets.
+  private static let (freshStream, floorStream): (UInt64, UInt64) = (1001, 1002)
+
+  /// Samples a model, balanced over classes, and lets the judge look at the decoded images.
+  ///
+  /// - Parameters:
+  ///   - model: The network, grafted or not.
+  ///   - autoencoder: Decoder of its latents.
+  ///   - judge: The classifier.
+  ///   - sampler: Method, steps, guidance and seed.
+  ///   - samples: Number of images.
+  ///   - batch: Images at a time.
+  ///   - progress: Called with the number of images done; may throw to stop.
+  /// - Returns: All measures.
+  /// - Throws: `SamplingError`, `FeatureMetricError`, and what `progress` throws.
+  package static func run(
+    _ model: DiT, autoencoder: AutoencoderKL, judge: ShapeJudge, sampler: LatentSampler,
+    samples: Int, batch: Int = 20, progress: (Int) throws -> Void
+  ) throws -> Evaluation {
+    let classes = model.config.numClasses
+    let labels = (0..<samples).map { $0 % classes }
+    var verdicts = Verdicts(classes: classes)
+    for first in stride(from: 0, to: samples, by: batch) {
+      let range = first..<min(samples, first + batch)
+      let latents = try sampler.sample(model, labels: Array(labels[range]), first: first)
+      verdicts.add(
+        judge, AutoencoderKL.tensor(autoencoder.rgbImages(ofScaled: latents)),
+        labels: Array(labels[range]))
+      try progress(range.upperBound)
+    }
+    let fresh = Self.fresh(freshStream, count: samples, judge: judge, classes: classes)
+    let floor = Self.fresh(floorStream, count: samples, judge: judge, classes: classes)
+    let (sampleFeatures, freshFeatures) = (verdicts.features, fresh.features)
+    let reference = try FeatureStatistics(freshFeatures)
+    return Evaluation(
+      agreement: verdicts.accuracy, agreementByClass: verdicts.accuracyByClass,
+      frechetDistance: try FrechetDistance.squared(
+        try FeatureStatistics(sampleFeatures), reference),
+      frechetFloor: try FrechetDistance.squared(try FeatureStatistics(floor.features), reference),
+      precision: try FeatureManifold(freshFeatures).share(of: sampleFeatures),
+      recall: try FeatureManifold(sampleFeatures).share(of: freshFeatures),
+      judgeScore: try InceptionScore(probabilities: verdicts.probabilities).mean,
+      judgeAccuracy: fresh.accuracy, samples: samples)
+  }
+
+  private static func fresh(_ stream: UInt64, count: Int, judge: ShapeJudge, classes: Int)
+    -> Verdicts
+  {
+    let source = ShapeSource(seed: stream)
+    var verdicts = Verdicts(classes: classes)
+    for first in stride(from: 0, to: count, by: 50) {
+      let range = first..<min(count, first + 50)
+      let images = range.map { source.image(index: UInt64($0)) }
+      verdicts.add(
+        judge, ShapeSource.tensor(images.map(\.pixels)), labels: images.map(\.label))
+    }
+    return verdicts
+  }
+}
+
+/// What a judge said of a set of images.
+private struct Verdicts {
+  private var featureRows: [Tensor] = []
+  private var probabilityRows: [Tensor] = []
+  private var right: [Int]
+  private var total: [Int]
+
+  init(classes: Int) {
+    right = [Int](repeating: 0, count: classes)
+    total = right
+  }
+
+  mutating func add(_ judge: ShapeJudge, _ images: Tensor, labels: [Int]) {
+    let verdict = judge(images)
+    featureRows.append(verdict.features)
+    probabilityRows.append(verdict.probabilities)
+    for (row, label) in labels.enumerated() {
+      total[label] += 1
+      if verdict.classes[row] == label { right[label] += 1 }
+    }
+  }
+
+  var accuracy: Double { Double(right.reduce(0, +)) / Double(max(1, total.reduce(0, +))) }
+  var accuracyByClass: [Double] { zip(right, total).map { Double($0) / Double(max(1, $1)) } }
+
+  var features: Tensor { Self.stacked(featureRows) }
+  var probabilities: Tensor { Self.stacked(probabilityRows) }
+
+  private static func stacked(_ parts: [Tensor]) -> Tensor {
+    let width = parts.first?.shape[1] ?? 0
+    let result = Tensor([parts.reduce(0) { $0 + $1.shape[0] }, width])
+    var start = 0
+    for part in parts {
+      result.rows(start..<(start + part.shape[0])).assign(part)
+      start += part.shape[0]
+    }
+    return result
+  }
+}
+
+extension ModelFiles {
+  /// Loads the judge.
+  ///
+  /// - Throws: `FileError` if there is none beside the model, or it knows other classes.
+  package func judge() throws -> ShapeJudge {
+    guard let judgePath else {
+      throw FileError(
+        "\(modelPath): no 'judge.safetensors' beside it; agreement and Fréchet distance need one")
+    }
+    try requireShapes()
+    return try ShapeJudge(path: judgePath)
+  }
+}

@@ -1,0 +1,71 @@
+import TerminalUI
+import Text
+
+/// A question with its answers.
+struct QuestionView {
+  let state: AppState
+  let question: Question
+
+  func draw(on frame: inout Frame) {
+    let width = min(64, frame.columns - 4)
+    let lines = Self.text(question, state).flatMap { TextWidth.wrap($0, width - 4) }
+    let inside = Popup.open(on: &frame, columns: width, rows: lines.count + 4, title: "question")
+    for (index, line) in lines.enumerated() {
+      frame.put(line, column: inside.column, row: inside.row + index, maxColumns: inside.columns)
+    }
+    frame.put(
+      Self.answers(question), column: inside.column, row: inside.bottom - 1, style: Theme.strong,
+      maxColumns: inside.columns)
+  }
+
+  static func text(_ question: Question, _ state: AppState) -> [String] {
+    let runs = state.runs.aliveTraining != nil
+    switch question {
+    case .unsaved(.quit):
+      return ["The plan \(state.plan.name) has unsaved changes."]
+        + (runs ? ["The training goes on without the explorer."] : [])
+    case .unsaved(let step):
+      let what =
+        switch step {
+        case .load(let path): "Opening \(path)"
+        case .openRun: "Opening the run"
+        case .new: "Starting an empty plan"
+        case .quit: "Leaving"
+        }
+      return ["\(what) would lose the unsaved changes of \(state.plan.name)."]
+    case .leaveRunning:
+      return [
+        "A training is running. It goes on without the explorer, which finds it again.",
+        "Leave?",
+      ]
+    case .cancelRun(let id):
+      let record = state.runs.record(id)
+      if state.runs.stopping.contains(id) {
+        return [
+          "\(state.runs.title(of: id)) was asked to stop already. Kill its worker?",
+          "What came after its last checkpoint is lost.",
+        ]
+      }
+      if record?.state == .queued, record?.step == 0 {
+        return ["Take \(state.runs.title(of: id)) out of the queue?", "It has not begun."]
+      }
+      return [
+        "Cancel \(state.runs.title(of: id))" + (record.map { " at \($0.progressText)" } ?? "")
+          + "?",
+        "Its checkpoints stay.",
+      ]
+    case .overwrite(let path):
+      return ["\(path) exists already. Write over it?"]
+    }
+  }
+
+  static func answers(_ question: Question) -> String {
+    switch question {
+    case .unsaved(.quit): "[s] save and leave   [y] leave without saving   [n] stay"
+    case .unsaved: "[s] save first   [y] lose them   [n] stay"
+    case .leaveRunning: "[y] leave   [n] stay"
+    case .cancelRun: "[y] do it   [n] let it run"
+    case .overwrite: "[y] write over it   [n] keep it"
+    }
+  }
+}

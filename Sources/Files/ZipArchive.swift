@@ -1,0 +1,158 @@
+import CZlib
+import Foundation
+
+/// A memory-mapped ZIP archive, read from its central directory (APPNOTE 6.3, ZIP64 included).
+///
+/// Members are stored or deflated; encrypted and multi-part archives are refused. A member's CRC-32
+/// is checked whenever its content is handed out for the first time.
+package final class ZipArchive: @unchecked Sendable {
+  /// One member.
+  package struct Member {
+    package let name: String
+    package let isDeflated: Bool
+    package let crc: UInt32
+    /// Bytes after decompression.
+    package let size: Int
+    /// Its bytes in the file, perhaps compressed.
+    package let payload: Range<Int>
+  }
+
+  package let path: String
+  /// The members in the order of the central directory.
+  package let members: [Member]
+  private let mapping: MappedFile
+  private let indices: [String: Int]
+  private let verified = NSLock()
+  /// Members whose stored bytes were found intact; guarded by the lock.
+  private var isVerified: [Bool]
+
+  /// Reads the central directory of a mapped file.
+  ///
+  /// - Throws: `FileError` for an archive that is truncated, damaged or of an unknown kind.
+  package init(_ mapping: MappedFile, path: String) throws(FileError) {
+    let members: [Member]
+    do throws(FormatFault) {
+      members = try ZipDirectory.members(of: mapping.bytes)
+    } catch {
+      throw FileError("\(path): \(error.message); fetch or save the file again")
+    }
+    var indices: [String: Int] = [:]
+    for (index, member) in members.enumerated() {
+      guard indices.updateValue(index, forKey: member.name) == nil else {
+        throw FileError(
+          "\(path): the archive has two members \"\(member.name)\"; fetch or save the file again")
+      }
+    }
+    self.path = path
+    self.mapping = mapping
+    self.members = members
+    self.indices = indices
+    isVerified = [Bool](repeating: false, count: members.count)
+  }
+
+  /// Bytes of the whole file.
+  package var byteCount: Int { mapping.bytes.count }
+
+  /// The number of the member called `name`, or `nil`.
+  package func index(of name: String) -> Int? { indices[name] }
+
+  /// Calls `body` with a member's content, decompressed and checked.
+  ///
+  /// - Throws: `FileError` when the content is damaged.
+  package func withContent<Result>(
+    _ index: Int, _ body: (UnsafeRawBufferPointer) -> Result
+  ) throws(FileError) -> Result {
+    let member = members[index]
+    let raw = UnsafeRawBufferPointer(rebasing: mapping.bytes[member.payload])
+    defer { withExtendedLifetime(mapping) {} }
+    guard member.isDeflated else {
+      if !verified.withLock({ isVerified[index] }) {
+        try requireChecksum(raw, member)
+        verified.withLock { isVerified[index] = true }
+      }
+      return body(raw)
+    }
+    guard let content = Self.inflate(raw, limit: member.size), content.count == member.size else {
+      throw FileError(
+        "\(path): member \"\(member.name)\" does not decompress to its \(member.size) bytes;"
+          + " the file is damaged, fetch or save it again")
+    }
+    return try content.withUnsafeBytes { bytes in
+      Swift.Result { () throws(FileError) in
+        try requireChecksum(bytes, member)
+        return body(bytes)
+      }
+    }.get()
+  }
+
+  /// The first `limit` bytes of a member's content, unchecked, or all if there are fewer.
+  package func prefix(_ index: Int, limit: Int) -> [UInt8]? {
+    let member = members[index]
+    let raw = UnsafeRawBufferPointer(rebasing: mapping.bytes[member.payload])
+    defer { withExtendedLifetime(mapping) {} }
+    if member.isDeflated { return Self.inflate(raw, limit: min(limit, member.size)) }
+    return Array(raw.prefix(limit))
+  }
+
+  /// Archives of up to this many bytes are checked completely when they are opened.
+  private static let eagerLimit = 64 << 20
+
+  /// Checks every member of a small archive; members of large ones are checked when they are read.
+  ///
+  /// - Throws: `FileError` that names the first damaged one.
+  package func verifyIfSmall() throws(FileError) {
+    var total = 0
+    for member in members where total <= Self.eagerLimit {
+      total += min(member.size, Self.eagerLimit + 1)
+    }
+    guard total <= Self.eagerLimit else { return }
+    for index in members.indices { try withContent(index) { _ in } }
+  }
+
+  private func requireChecksum(_ bytes: UnsafeRawBufferPointer, _ member: Member)
+    throws(FileError)
+  {
+    guard Self.crc32(bytes) != member.crc else { return }
+    throw FileError(
+      "\(path): member \"\(member.name)\" does not match its checksum (CRC-32);"
+        + " the file is damaged, fetch or save it again")
+  }
+
+  /// The CRC-32 of bytes, going on from that of the bytes before them.
+  package static func crc32(_ bytes: UnsafeRawBufferPointer, from start: UInt32 = 0) -> UInt32 {
+    guard let base = bytes.baseAddress else { return start }
+    return UInt32(crc32_z(UInt(start), base.assumingMemoryBound(to: UInt8.self), bytes.count))
+  }
+
+  /// At most `limit` bytes of raw deflate data, or `nil` if it is damaged.
+  private static func inflate(_ raw: UnsafeRawBufferPointer, limit: Int) -> [UInt8]? {
+    var stream = z_stream()
+    guard cz_inflate_init_raw(&stream) == Z_OK else { return nil }
+    defer { inflateEnd(&stream) }
+    var isIntact = true
+    let piece = Int(UInt32.max)
+    let content = [UInt8](unsafeUninitializedCapacity: limit) { buffer, filled in
+      var taken = 0
+      while filled < limit {
+        let given = min(piece, raw.count - taken)
+        let room = min(piece, limit - filled)
+        stream.next_in = raw.baseAddress.map {
+          UnsafeMutableRawPointer(mutating: $0 + taken).assumingMemoryBound(to: UInt8.self)
+        }
+        stream.avail_in = UInt32(given)
+        stream.next_out = buffer.baseAddress.map { $0 + filled }
+        stream.avail_out = UInt32(room)
+        let status = CZlib.inflate(&stream, Z_NO_FLUSH)
+        let (used, made) = (given - Int(stream.avail_in), room - Int(stream.avail_out))
+        taken += used
+        filled += made
+        if status == Z_STREAM_END { return }
+        guard status == Z_OK, used + made > 0 else {
+          isIntact = false
+          return
+        }
+      }
+    }
+    return isIntact ? content : nil
+  }
+}

@@ -1,0 +1,49 @@
+import Checkpoints
+import Files
+import Foundation
+import TensorCore
+
+/// A PixArt on disk with the autoencoder that belongs to it.
+package struct PixArtFiles {
+  /// The transformer.
+  package let transformer: PixArtFile
+
+  /// Opens a weights file or a diffusers directory.
+  ///
+  /// - Throws: `FileError` if it is no PixArt.
+  package init(_ path: String) throws(FileError) {
+    transformer = try PixArtFile(path: path)
+  }
+
+  /// Loads the autoencoder: a given file, else `vae/` of the diffusers directory, else
+  /// `autoencoder.safetensors` beside the weights.
+  ///
+  /// - Parameters:
+  ///   - path: The weights of the autoencoder; nil looks for them.
+  ///   - precision: What its large convolutions multiply in.
+  /// - Returns: The autoencoder.
+  /// - Throws: `FileError` if there is none, one of other latents, or one without configuration.
+  package func autoencoder(_ path: String?, _ precision: Precision) throws -> AutoencoderKL {
+    let folder = URL(fileURLWithPath: transformer.path).deletingLastPathComponent()
+    let candidates = ["../vae/diffusion_pytorch_model.safetensors", "autoencoder.safetensors"]
+      .map { folder.appending(path: $0).standardizedFileURL.path }
+    guard let found = path ?? candidates.first(where: FileManager.default.fileExists(atPath:))
+    else {
+      throw FileError(
+        "\(transformer.path): has neither \(candidates[0]) nor \(candidates[1]); give the"
+          + " autoencoder's weights with --autoencoder")
+    }
+    // Shapes do not tell the factor that its latents are scaled by, and PixArt's is not the usual one.
+    guard let config = try AutoencoderKLConfig.stated(for: try Checkpoint.open(found)) else {
+      throw FileError(
+        "\(found): there is no config.json of an AutoencoderKL beside it; put the autoencoder's own"
+          + " config.json there")
+    }
+    guard config.latentChannels == transformer.config.inChannels else {
+      throw FileError(
+        "\(found): has \(config.latentChannels) latent channels, \(transformer.path) has"
+          + " \(transformer.config.inChannels); use the model's own autoencoder")
+    }
+    return try AutoencoderKL(path: found, config: config, precision: precision)
+  }
+}

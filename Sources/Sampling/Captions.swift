@@ -1,0 +1,122 @@
+import Checkpoints
+import Files
+import Models
+import TensorCore
+
+/// Text embeddings for a text-conditional model, made by its text encoder beforehand.
+package struct Captions {
+  /// (count, length, channels).
+  package let embeddings: Tensor
+  /// (count, length), 1 for tokens to attend to, 0 for padding.
+  package let mask: Tensor
+
+  /// Number of captions.
+  package var count: Int { embeddings.shape[0] }
+  /// Padded length in tokens.
+  package var length: Int { embeddings.shape[1] }
+  /// Width of an embedding.
+  package var channels: Int { embeddings.shape[2] }
+
+  /// Wraps embeddings (count, length, channels) and a mask (count, length); nil attends to all tokens.
+  package init(embeddings: Tensor, mask: Tensor? = nil) {
+    precondition(
+      embeddings.shape.count == 3 && (mask == nil || mask?.shape == Array(embeddings.shape[..<2])),
+      "Captions: embeddings \(embeddings.shape), mask \(mask?.shape ?? [])")
+    self.embeddings = embeddings
+    self.mask = mask ?? .full(Array(embeddings.shape[..<2]), 1)
+  }
+
+  /// The captions at some indices, in that order, padded to a length.
+  package func selecting(_ indices: [Int], length: Int) -> Captions {
+    precondition(length >= self.length, "Captions: \(self.length) tokens cut to \(length)")
+    return copied(indices, length: length)
+  }
+
+  /// The captions at some indices, padded or cut to a length.
+  private func copied(_ indices: [Int], length: Int) -> Captions {
+    let result = Captions(
+      embeddings: .zeros([indices.count, length, channels]), mask: .zeros([indices.count, length]))
+    let kept = min(length, self.length)
+    for (row, index) in indices.enumerated() {
+      (result.embeddings.pointer + row * length * channels).update(
+        from: embeddings.pointer + index * self.length * channels, count: kept * channels)
+      (result.mask.pointer + row * length).update(
+        from: mask.pointer + index * self.length, count: kept)
+    }
+    return result
+  }
+
+  /// The same without the padding that all of them end with; attention gives it no weight.
+  ///
+  /// A caption without any token attends to all its padding alike, so then nothing is cut.
+  package func trimmed() -> Captions {
+    var used = 1
+    for row in 0..<count {
+      guard let last = (0..<length).last(where: { mask[row * length + $0] != 0 }) else {
+        return self
+      }
+      used = max(used, last + 1)
+    }
+    return copied(Array(0..<count), length: used)
+  }
+
+  /// These captions and then others, all of the longer length.
+  package func followed(by others: Captions) -> Captions {
+    let length = max(length, others.length)
+    let parts = [self, others].map { $0.selecting(Array(0..<$0.count), length: length) }
+    let result = Captions(embeddings: Tensor([count + others.count, length, channels]))
+    var row = 0
+    for part in parts {
+      result.embeddings.rows(row..<(row + part.count)).assign(part.embeddings)
+      result.mask.rows(row..<(row + part.count)).assign(part.mask)
+      row += part.count
+    }
+    return result
+  }
+}
+
+extension Captions {
+  /// Names of the embeddings and of the mask: those of diffusers' pipelines, of PixArt's feature files.
+  private static let embeddingNames = ["prompt_embeds", "caption_feature"]
+  private static let maskNames = ["prompt_attention_mask", "attention_mask"]
+
+  /// Reads a file of embeddings: `prompt_embeds` (count, length, channels) or (length, channels), and
+  /// perhaps `prompt_attention_mask` (count, length) or (length).
+  ///
+  /// - Parameters:
+  ///   - path: The file.
+  ///   - channels: The width that the model asks for.
+  /// - Throws: `FileError` for another format, a missing tensor or a shape that does not fit.
+  package init(path: String, channels: Int) throws(FileError) {
+    let file = try Checkpoint.open(path)
+    let name =
+      file.names.count == 1
+      ? file.names.first : Self.embeddingNames.first { file.entry($0) != nil }
+    guard let name, let entry = file.entry(name) else {
+      throw FileError(
+        "\(path): has no tensor 'prompt_embeds' among its \(file.names.count); save the text"
+          + " encoder's output under that name")
+    }
+    let shape = entry.shape.count == 2 ? [1] + entry.shape : entry.shape
+    guard shape.count == 3, shape[2] == channels, shape[0] > 0, shape[1] > 0 else {
+      throw FileError(
+        "\(path): tensor '\(name)' has shape \(entry.shape), expected captions by tokens by"
+          + " \(channels); use the embeddings of the model's own text encoder")
+    }
+    let embeddings = Tensor(try file.floats(name), shape: shape)
+    let maskName = Self.maskNames.first { file.entry($0) != nil }
+    guard let maskName, let maskEntry = file.entry(maskName) else {
+      self.init(embeddings: embeddings)
+      return
+    }
+    let values = try file.floats(maskName)
+    guard values.count == shape[0] * shape[1], maskEntry.shape.last == shape[1],
+      values.allSatisfy({ $0 == 0 || $0 == 1 })
+    else {
+      throw FileError(
+        "\(path): tensor '\(maskName)' of shape \(maskEntry.shape) is no mask of"
+          + " \(Array(shape[..<2])) zeros and ones; save it with the embeddings")
+    }
+    self.init(embeddings: embeddings, mask: Tensor(values, shape: Array(shape[..<2])))
+  }
+}

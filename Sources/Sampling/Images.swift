@@ -1,0 +1,55 @@
+import Foundation
+import Models
+import Pictures
+import TensorCore
+
+extension AutoencoderKL {
+  /// Images as a tensor (count, 3, height, width) with values in [-1, 1].
+  package static func tensor(_ images: [RGBImage]) -> Tensor {
+    guard let first = images.first else { return Tensor([0, 3, 0, 0]) }
+    let area = first.width * first.height
+    let result = Tensor([images.count, 3, first.height, first.width])
+    for (index, image) in images.enumerated() {
+      for pixel in 0..<area {
+        for channel in 0..<3 {
+          result[(index * 3 + channel) * area + pixel] =
+            Float(image.pixels[pixel * 3 + channel]) / 127.5 - 1
+        }
+      }
+    }
+    return result
+  }
+
+  /// 8-bit images of latents as diffusion sees them (batch, channels, h, w).
+  package func rgbImages(ofScaled latents: Tensor, tiling: Tiling = .auto) -> [RGBImage] {
+    Self.rgbImages(ofDecoded: decode(unscaled(latents), tiling: tiling))
+  }
+
+  /// 8-bit images of decoded ones (batch, 3, height, width).
+  ///
+  /// Bytes are clamp(127.5 x + 128, 0, 255) truncated, as in the paper's evaluation.
+  package static func rgbImages(ofDecoded decoded: Tensor) -> [RGBImage] {
+    let (height, width) = (decoded.shape[2], decoded.shape[3])
+    let area = height * width
+    return (0..<decoded.shape[0]).map { item in
+      var pixels = [UInt8](repeating: 0, count: 3 * area)
+      for channel in 0..<3 {
+        let plane = decoded.pointer + (item * 3 + channel) * area
+        for index in 0..<area {
+          let value = plane[index].isFinite ? plane[index] : 0
+          pixels[3 * index + channel] = UInt8(min(255, max(0, 127.5 * value + 128)))
+        }
+      }
+      return RGBImage(width: width, height: height, pixels: pixels)
+    }
+  }
+}
+
+extension RGBImage {
+  /// The absolute difference per channel to an image of the same size.
+  package func absoluteDifference(to other: RGBImage) -> RGBImage {
+    RGBImage(
+      width: width, height: height,
+      pixels: zip(pixels, other.pixels).map { $0 > $1 ? $0 - $1 : $1 - $0 })
+  }
+}

@@ -1,0 +1,153 @@
+import Autograd
+import Foundation
+import Models
+import TensorCore
+
+/// Draws latents from a diffusion transformer with classifier-free guidance.
+package struct LatentSampler: Sendable {
+  /// The sampling loops.
+  package enum Method: String, Sendable, CaseIterable, Codable {
+    /// DDIM, spacing `ddimN`.
+    case ddim
+    /// Ancestral sampling with the learned variance, spacing `N`.
+    case ancestral
+    /// DPM-Solver++(2M) on evenly spread timesteps.
+    case dpmpp
+  }
+
+  package var method: Method
+  /// Number of steps.
+  package var steps: Int
+  /// Guidance scale; 1 is no guidance.
+  package var guidance: Float
+  package var seed: UInt64
+  /// Share of ancestral noise in DDIM: 0 is deterministic, 1 is ancestral.
+  package var eta: Double
+
+  package init(
+    method: Method = .ddim, steps: Int, guidance: Float, seed: UInt64, eta: Double = 0
+  ) {
+    self.method = method
+    self.steps = steps
+    self.guidance = guidance
+    self.seed = seed
+    self.eta = eta
+  }
+
+  /// What a DiT is sampled with unless told otherwise: DDIM, 25 steps, guidance 2.
+  package static let ditDefaults = LatentSampler(steps: 25, guidance: 2, seed: 0)
+
+  /// Whether the network sees a doubled batch [conditional | unconditional].
+  var isGuided: Bool { guidance != 1 }
+
+  /// Called after every step with its number and the predicted clean latents; may throw to stop.
+  package typealias StepObserver = (_ step: Int, _ steps: Int, _ predictedStart: Tensor) throws ->
+    Void
+
+  /// The latents (count, channels, size, size) of a list of labels; guidance acts on three channels.
+  ///
+  /// Sample i has the start noise of stream `seed` and index `first + i`, whatever the batch it is in.
+  /// - Parameters:
+  ///   - model: The network, grafted or not.
+  ///   - labels: One class per sample.
+  ///   - first: Index of the first sample.
+  ///   - start: Start noise of the latents' shape to use instead of the seed's.
+  ///   - observeBlock: Called with every block's index and operator activations at every step.
+  ///   - onStep: Called after every step.
+  /// - Returns: The clean latents.
+  /// - Throws: `SamplingError` for a number of steps that cannot be used.
+  package func sample(
+    _ model: DiT, labels: [Int], first: Int = 0, start: Tensor? = nil,
+    observeBlock: ((Int, DiTBlock.Activations) -> Void)? = nil,
+    onStep: StepObserver = { _, _, _ in }
+  ) throws -> Tensor {
+    let config = model.config
+    let null = [Int](repeating: config.numClasses, count: labels.count)
+    // Samplers walk from the last timestep to the first.
+    let modulations = TrajectoryModulations(
+      model, labels: isGuided ? labels + null : labels,
+      timesteps: try timesteps().reversed().map(Float.init))
+    return try sample(
+      shape: [labels.count, config.inChannels, config.inputSize, config.inputSize],
+      outChannels: config.outChannels, first: first, start: start,
+      guidedChannels: Guidance.guidedChannels,
+      network: { latents, timesteps in
+        model(
+          Value(constant: latents), modulations(at: timesteps[0]), on: Tape(recording: false),
+          observeBlock: observeBlock
+        ).tensor
+      }, onStep: onStep)
+  }
+
+  /// The latents of any network.
+  ///
+  /// - Parameters:
+  ///   - shape: (count, channels, height, width) of the latents.
+  ///   - outChannels: Channels of the network's output.
+  ///   - first: Index of the first sample.
+  ///   - start: Start noise of that shape; nil draws it from the seed.
+  ///   - guidedChannels: Number of leading channels that guidance acts on.
+  ///   - network: The network; with guidance it is given [conditional | unconditional] batches.
+  ///   - onStep: Called after every step.
+  /// - Returns: The clean latents.
+  /// - Throws: `SamplingError` for a number of steps or a network that cannot be used.
+  func sample(
+    shape: [Int], outChannels: Int, first: Int, start: Tensor?, guidedChannels: Int,
+    network: @escaping DenoisingModel,
+    onStep: StepObserver
+  ) throws -> Tensor {
+    guard method == .dpmpp || outChannels == 2 * shape[1] else {
+      throw SamplingError(
+        description:
+          "sampler \(method.rawValue) needs a model that predicts variances, this one has"
+          + " \(outChannels) output channels for \(shape[1]); use --sampler dpmpp")
+    }
+    precondition(start.map { $0.shape == shape } ?? true, "sampler: start \(start?.shape ?? [])")
+    let count = shape[0]
+    let noise = GaussianNoise(seed: seed)
+    /// A tensor whose rows are those of all samples, the same in both halves of a guided batch.
+    func batch(_ sample: (Int) -> Tensor) -> Tensor {
+      let result = Tensor([isGuided ? 2 * count : count] + shape.dropFirst())
+      for row in 0..<result.shape[0] {
+        result.rows(row..<(row + 1)).assign(sample(row % count))
+      }
+      return result
+    }
+    /// Noise of a stream.
+    func draw(stream: UInt64) -> Tensor {
+      batch { row in
+        noise.tensor([1] + shape.dropFirst(), stream: (UInt64(first + row) << 16) | stream)
+      }
+    }
+    let model =
+      isGuided ? Guidance.guided(network, scale: guidance, channels: guidedChannels) : network
+    let stepNoise: StepNoise = { position, _ in draw(stream: UInt64(position + 1)) }
+    let report: (SamplerStep) throws -> Void = { step in
+      try onStep(step.position + 1, step.count, step.predictedStart.rows(0..<count))
+    }
+    let diffusion = try process()
+    let start = start.map { given in batch { given.rows($0..<($0 + 1)) } } ?? draw(stream: 0)
+    let result =
+      switch method {
+      case .ddim:
+        try diffusion.ddimSamples(
+          from: start, eta: eta, noise: stepNoise, model: model, onStep: report)
+      case .ancestral:
+        try diffusion.ancestralSamples(from: start, noise: stepNoise, model: model, onStep: report)
+      case .dpmpp: try diffusion.dpmSolverSamples(from: start, model: model, onStep: report)
+      }
+    return result.rows(0..<count).copied()
+  }
+
+  /// The original timesteps that the network sees, in ascending order.
+  package func timesteps() throws -> [Int] { try process().schedule.timesteps }
+
+  /// DDIM's integer strides exist for some step counts only; the others use fractional strides.
+  private func process() throws(SamplingError) -> GaussianDiffusion {
+    if method == .dpmpp { return try .evenlySpread(steps) }
+    if method == .ddim, let process = try? GaussianDiffusion(spacing: "ddim\(steps)") {
+      return process
+    }
+    return try GaussianDiffusion(spacing: "\(steps)")
+  }
+}

@@ -1,0 +1,140 @@
+import Autograd
+import Checkpoints
+import Datasets
+import Files
+import Foundation
+import Models
+import Nn
+import Sampling
+import TensorCore
+
+/// Trains a DiT from scratch on a latent data set, with checkpoints from which it resumes exactly.
+package final class Pretraining {
+  private let config: PretrainingConfig
+  private let dataset: LatentDataset
+  private let trainer: DiffusionTrainer
+  private let directory: String
+  private let modelMetadata: [String: String]
+  private let timesteps: TimestepDensity
+  private var random: RandomStream
+  private var pooled: [Int: LatentDataset] = [:]
+  /// Number of steps taken so far.
+  package private(set) var step = 0
+
+  /// One line of progress.
+  package struct Progress: Codable, Sendable {
+    package let step, total, grid: Int
+    package let loss, mse, vb, gradientNorm, rate, samplesPerSecond: Double
+  }
+
+  /// Sets up a training, resuming from `directory` if it holds a checkpoint.
+  ///
+  /// - Parameters:
+  ///   - config: The recipe.
+  ///   - dataset: Normalised latents on the model's own grid.
+  ///   - directory: Receives `checkpoint.safetensors` and `model.safetensors`.
+  ///   - initialModel: A model file whose weights to start from; nil draws fresh ones.
+  ///   - modelMetadata: Written into the model file.
+  /// - Throws: `FileError` or `PretrainingError` for a checkpoint that does not fit the recipe.
+  package init(
+    config: PretrainingConfig, dataset: LatentDataset, directory: String, initialModel: String?,
+    modelMetadata: [String: String]
+  ) throws {
+    self.config = config
+    self.dataset = dataset
+    self.directory = directory
+    self.modelMetadata = modelMetadata
+    let weights: any WeightSource =
+      try initialModel.map { FileWeights(try SafetensorsFile(path: $0)) }
+      ?? FreshWeights(seed: config.seed)
+    let model = try DiT(
+      config: config.model.dit, weights: weights,
+      initialization: .init(embedderStd: config.embedderStd))
+    trainer = DiffusionTrainer(
+      model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: config.emaDecay,
+      makeOptimizer: config.optimizer == .muon ? Self.muon : { AdamW($0) })
+    timesteps = config.timestepDensity.flatMap(TimestepDensity.init) ?? .uniform
+    random = RandomStream(seed: config.seed, name: "pretraining")
+    if FileManager.default.fileExists(atPath: checkpointPath) { try resume() }
+  }
+
+  /// Muon for the matrices of attention and MLP; a fused qkv counts as three.
+  private static func muon(_ parameters: [Parameter]) -> any Optimizer {
+    Muon(parameters) { parameter in
+      guard parameter.shape.count == 2 else { return nil }
+      if parameter.name.hasSuffix(".attn.qkv.weight") { return 3 }
+      let suffixes = [".attn.proj.weight", ".mlp.fc1.weight", ".mlp.fc2.weight"]
+      return suffixes.contains(where: parameter.name.hasSuffix) ? 1 : nil
+    }
+  }
+
+  private var checkpointPath: String { directory + "/checkpoint.safetensors" }
+
+  /// Trains up to the recipe's last step, or until `shouldStop` says so; saves at the end.
+  package func run(shouldStop: () -> Bool, report: (Progress) -> Void) throws {
+    let total = config.totalSteps
+    var lastTime = Date()
+    var (loss, mse, vb, norm, count, samples) = (0.0, 0.0, 0.0, 0.0, 0, 0)
+    while step < total, !shouldStop() {
+      let (index, rate) = config.phase(at: step)
+      let phase = config.phases[index]
+      let data = pooled[phase.grid] ?? dataset.pooled(to: phase.grid)
+      pooled[phase.grid] = data
+      let batch = data.batch(
+        phase.batch, random: &random, timesteps: timesteps, classWeights: config.classWeights,
+        nullClass: config.model.numClasses, labelDropout: config.labelDropout)
+      let decay = min(config.emaDecay, Float(step + 1) / Float(step + 10))
+      let result = trainer.step(
+        batch, microBatch: phase.microBatch, rate: rate, clipNorm: config.clipNorm, emaDecay: decay)
+      step += 1
+      guard result.loss.isFinite else {
+        throw PretrainingError(
+          "step \(step): the loss is not a number; resume from \(checkpointPath) with a lower rate")
+      }
+      loss += result.loss
+      mse += result.mse
+      vb += result.vb
+      norm += result.gradientNorm
+      count += 1
+      samples += phase.batch
+      if step % 50 == 0 || step == total {
+        let now = Date()
+        let scale = 1 / Double(count)
+        report(
+          Progress(
+            step: step, total: total, grid: phase.grid, loss: loss * scale, mse: mse * scale,
+            vb: vb * scale, gradientNorm: norm * scale, rate: rate,
+            samplesPerSecond: Double(samples) / now.timeIntervalSince(lastTime)))
+        lastTime = now
+        (loss, mse, vb, norm, count, samples) = (0, 0, 0, 0, 0, 0)
+      }
+      if step % config.checkpointEvery == 0 { try save() }
+    }
+    try save()
+  }
+
+  /// Writes the complete training state, and the averaged model beside it.
+  package func save() throws {
+    var metadata = trainer.checkpointMetadata
+    metadata["espalier_pretraining"] = "1"
+    metadata["step"] = String(step)
+    metadata["random"] = String(random.state)
+    try SafetensorsWriter.write(trainer.checkpointItems(), metadata: metadata, to: checkpointPath)
+    try trainer.saveAveragedModel(
+      to: directory + "/model.safetensors",
+      metadata: modelMetadata.merging(["training_steps": String(step)]) { $1 })
+  }
+
+  private func resume() throws {
+    let file = try SafetensorsFile(path: checkpointPath)
+    guard let steps = file.metadata["step"].flatMap(Int.init),
+      let state = file.metadata["random"].flatMap(UInt64.init)
+    else {
+      throw PretrainingError(
+        "\(checkpointPath): no training state in its metadata; move the file away to start anew")
+    }
+    try trainer.restore(from: file)
+    random = RandomStream(state: state)
+    step = steps
+  }
+}

@@ -1,0 +1,54 @@
+import Autograd
+import Datasets
+import Models
+import Nn
+import Operators
+import Plans
+import TensorCore
+
+/// A small DiT with open gates, its latents and a plan for it.
+@MainActor
+package enum TinyModel {
+  package static let config = {
+    OperatorRegistry.fillCatalog()
+    return DiTConfig(
+      depth: 2, hiddenSize: 24, numHeads: 3, patchSize: 1, inputSize: 4, inChannels: 2,
+      numClasses: 3)
+  }()
+
+  private struct Noise: WeightSource {
+    func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
+      var random = RandomStream(seed: 9, name: name)
+      if case .table = initializer { return initializer.tensor(shape, random: &random) }
+      return Initializer.normal(0.2).tensor(shape, random: &random)
+    }
+  }
+
+  package static func make() throws -> DiT { try DiT(config: config, weights: Noise()) }
+
+  package static func latents(seed: UInt64, count: Int = 40) -> LatentDataset {
+    var random = RandomStream(seed: seed)
+    return LatentDataset(
+      latents: random.normal([count, 2, 4, 4]), labels: (0..<count).map { $0 % 3 })
+  }
+
+  package static var reference: ModelReference {
+    ModelReference(
+      path: "tiny.safetensors",
+      shape: ModelShape(
+        depth: config.depth, hiddenSize: config.hiddenSize, numHeads: config.numHeads,
+        patchSize: config.patchSize, inputSize: config.inputSize, inChannels: config.inChannels,
+        numClasses: config.numClasses), contentHash: "0")
+  }
+
+  package static func plan(_ edits: [SlotID: OperatorSpec]) -> GraftPlan {
+    var plan = GraftPlan(named: "tiny", model: reference)
+    plan.edits = edits
+    plan.seed = 11
+    plan.stage1.batchSize = 20
+    plan.stage1.steps = 40
+    plan.stage1.warmupSteps = 4
+    plan.stage1.heldOutSamples = 24
+    return plan
+  }
+}
