@@ -43,7 +43,8 @@ package final class Parameter {
   package var value: Tensor {
     switch state {
     case .trained(let value), .table(let value): return value
-    case .sealed: fatalError("\(name) was sealed for inference in bfloat16 and has no float32 values")
+    case .sealed:
+      fatalError("\(name) was sealed for inference in bfloat16 and has no float32 values")
     }
   }
 

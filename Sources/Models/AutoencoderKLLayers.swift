@@ -190,7 +190,8 @@ struct SpatialAttention {
       }
       Gemm.run(
         transposeA: true, transposeB: true, m: tokens, n: 3 * channels, k: channels,
-        a: normed.pointer + image * channels * tokens, b: qkvWeight.pointer, accumulate: true, c: rows)
+        a: normed.pointer + image * channels * tokens, b: qkvWeight.pointer, accumulate: true,
+        c: rows)
     }
     // There is one head: the queries are divided, so that all threads have work.
     let parts = min(Parallel.threads, max(1, tokens / 64))

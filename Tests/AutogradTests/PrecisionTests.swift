@@ -158,7 +158,8 @@ struct PrecisionTests {
     var random = RandomStream(seed: 7)
     let inputs = [[2, 5, 24], [2, 5, 24], [24]].map { MixedTensor.float32(random.normal($0)) }
     let norm = { GatedRMSNorm(groups: 2, rounds: $0).forward(inputs).output }
-    #expect(norm(true).float32.values == BFloat16Tensor(rounding: norm(false).float32).float32.values)
+    #expect(
+      norm(true).float32.values == BFloat16Tensor(rounding: norm(false).float32).float32.values)
   }
 
   @Test func modulatedNormRoundsOnDemand() {
@@ -168,7 +169,8 @@ struct PrecisionTests {
       LayerNormModulate(shiftChunk: 0, scaleChunk: 1, rounds: $0).forward(inputs).output
     }
     #expect(norm(true).shape == [2, 5, 24])
-    #expect(norm(true).float32.values == BFloat16Tensor(rounding: norm(false).float32).float32.values)
+    #expect(
+      norm(true).float32.values == BFloat16Tensor(rounding: norm(false).float32).float32.values)
   }
 
   @Test func smallWeightsAndVectorsStayFloat32() {

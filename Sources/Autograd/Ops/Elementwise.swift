@@ -18,7 +18,8 @@ package struct GELU: MixedPrecisionOp {
     case .bfloat16(let x):
       let y = BFloat16Tensor(x.shape)
       Parallel.ranges(x.count, grain: grain) { range in
-        ck_gelu_forward_bf16(x.pointer + range.lowerBound, y.pointer + range.lowerBound, range.count)
+        ck_gelu_forward_bf16(
+          x.pointer + range.lowerBound, y.pointer + range.lowerBound, range.count)
       }
       return (.bfloat16(y), ())
     }

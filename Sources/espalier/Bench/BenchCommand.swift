@@ -38,7 +38,9 @@ struct BenchCommand: ParsableCommand {
   }
 
   func validate() throws {
-    guard repeats > 0 else { throw ValidationError("--repeats must be positive") }
+    guard (1...10_000).contains(repeats) else {
+      throw ValidationError("--repeats is \(repeats); give 1 to 10000")
+    }
     for id in work where BenchWork.named(id) == nil {
       throw ValidationError("--work \(id): unknown; see 'espalier bench --help' for the list")
     }
