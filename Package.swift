@@ -71,7 +71,10 @@ let package = Package(
       ]),
     library(
       "OfficialFormat",
-      ["Models", "Plans", "Checkpoints", "Files", .product(name: "Yams", package: "Yams")]),
+      [
+        "Models", "Operators", "Plans", "Checkpoints", "Files",
+        .product(name: "Yams", package: "Yams"),
+      ]),
     library(
       "Sampling", ["Models", "Checkpoints", "Pictures", "Files", "Autograd", "TensorCore"]),
     library(
@@ -84,8 +87,8 @@ let package = Package(
     library(
       "Training",
       [
-        "Datasets", "Sampling", "Models", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
-        "CKernels",
+        "Datasets", "Sampling", "Models", "Plans", "Checkpoints", "Files", "Nn", "Autograd",
+        "TensorCore", "CKernels",
       ]),
     library(
       "Grafting",

@@ -97,9 +97,7 @@ static inline void nc_update(int row, int column) {
   nc_send();
 }
 
-/* Sets the locale of characters from the environment; C.UTF-8 if that is no UTF-8. 1: the environment's. */
-static inline int nc_set_locale(void) {
-  if (setlocale(LC_CTYPE, "") && strcmp(nl_langinfo(CODESET), "UTF-8") == 0) return 1;
-  setlocale(LC_CTYPE, "C.UTF-8");
-  return 0;
+/* Sets the locale of characters from the environment; C.UTF-8 if that is no UTF-8. */
+static inline void nc_set_locale(void) {
+  if (!setlocale(LC_CTYPE, "") || strcmp(nl_langinfo(CODESET), "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8");
 }

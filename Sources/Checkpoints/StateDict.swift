@@ -2,8 +2,8 @@ import Files
 
 /// One state dict of a checkpoint, under the names of the module that it belongs to.
 ///
-/// Training checkpoints hold several: `ema` is taken before `model` before `state_dict`, as samplers
-/// do; released grafted models have `ema` alone. Wrapper prefixes (`module.`, `_orig_mod.`) are
+/// Training checkpoints hold several: an average of the weights is taken before the weights themselves, as
+/// samplers do; released grafted models have `ema` alone. Wrapper prefixes (`module.`, `_orig_mod.`) are
 /// stripped. Files of one plain state dict are passed on as they are.
 package final class StateDict: TensorFile {
   /// The file.
@@ -12,11 +12,16 @@ package final class StateDict: TensorFile {
   package let container: String?
   /// The wrapper prefixes that were stripped.
   package let strippedPrefixes: [String]
+  /// Whether the entry is the one that is taken when none is named.
+  package let isUsual: Bool
+  /// Which of several state dicts was taken unasked, in a sentence; nil if there was no choice.
+  package let note: String?
   package let names: [String]
   private let entries: [String: TensorEntry]
 
   /// The entries that hold a model's weights, best first.
-  package static let containers = ["ema", "model", "state_dict"]
+  private static let containers = ["ema", "model", "state_dict"]
+  private static let wrappers: Set<Substring> = ["module", "_orig_mod"]
 
   /// The first parts of the names of a file that has containers, in the file's order.
   package static func topLevelKeys(of file: any TensorFile) -> [String] {
@@ -32,19 +37,36 @@ package final class StateDict: TensorFile {
   /// - Parameters:
   ///   - file: The checkpoint.
   ///   - container: The entry to take instead of the usual one; dots lead into nested ones.
-  /// - Throws: `FileError` if there is no such entry.
-  package init(_ file: any TensorFile, container: String? = nil) throws(FileError) {
+  ///   - anchors: Tensors that a model of interest has one of: state dicts are then found below whatever
+  ///     names stand in front of them.
+  /// - Throws: `FileError` if there is no such entry, or several that nothing tells apart.
+  package init(
+    _ file: any TensorFile, container: String? = nil, anchors: [String] = []
+  ) throws(FileError) {
     let keys = Self.topLevelKeys(of: file)
     if let container, !file.names.contains(where: { $0.hasPrefix(container + ".") }) {
       throw FileError(
         "\(file.path): has no entry '\(container)' with tensors; choose one of"
           + " \(keys.prefix(8).joined(separator: ", "))")
     }
-    let chosen = container ?? Self.containers.first { keys.contains($0) && file.entry($0) == nil }
-    let prefix = chosen.map { $0 + "." } ?? ""
-    let own = file.names.filter { $0.hasPrefix(prefix) }
+    var prefixes = Self.prefixes(of: anchors, in: file)
+    if prefixes.isEmpty {
+      let usual = Self.containers.first { keys.contains($0) && file.entry($0) == nil }
+      prefixes = [usual.map { $0 + "." } ?? ""]
+    }
+    var asked = prefixes
+    if let container {
+      asked = prefixes.filter { $0.hasPrefix(container + ".") }
+      if asked.isEmpty { asked = [container + "."] }
+    }
+    let prefix = try Self.best(of: asked, in: file)
+    let own = prefix.isEmpty ? file.names : file.names.filter { $0.hasPrefix(prefix) }
     var shorts = own.map { String($0.dropFirst(prefix.count)) }
+    var parts = prefix.split(separator: ".")
     var stripped: [String] = []
+    while let last = parts.last, Self.wrappers.contains(last) {
+      stripped.insert("\(parts.removeLast()).", at: 0)
+    }
     for wrapper in ["module.", "_orig_mod.", "module."]
     where !shorts.isEmpty && shorts.allSatisfy({ $0.hasPrefix(wrapper) }) {
       shorts = shorts.map { String($0.dropFirst(wrapper.count)) }
@@ -65,10 +87,50 @@ package final class StateDict: TensorFile {
       }
     }
     self.file = file
-    self.container = chosen
+    self.container = parts.isEmpty ? nil : parts.joined(separator: ".")
     strippedPrefixes = stripped
+    isUsual = container == nil || prefix == (try? Self.best(of: prefixes, in: file))
+    let others = prefixes.filter { $0 != prefix }.map { "\(file.path)#\($0.dropLast())" }
+    note =
+      container == nil && !others.isEmpty && self.container != nil
+      ? "\(file.path): of several models in it '\(self.container ?? "")' is taken;"
+        + " \(others.prefix(4).joined(separator: ", ")) names another" : nil
     names = shorts
     self.entries = entries
+  }
+
+  /// What stands in front of a model's tensors, once for each model in the file.
+  private static func prefixes(of anchors: [String], in file: any TensorFile) -> [String] {
+    var seen: Set<String> = []
+    return file.names.compactMap { name in
+      guard let anchor = anchors.first(where: { name == $0 || name.hasSuffix("." + $0) }) else {
+        return nil
+      }
+      let prefix = String(name.dropLast(anchor.count))
+      return seen.insert(prefix).inserted ? prefix : nil
+    }
+  }
+
+  /// The prefix of the model to take: an average before a plain state dict, then by usual names.
+  private static func best(
+    of prefixes: [String], in file: any TensorFile
+  ) throws(FileError) -> String {
+    func rank(_ prefix: String) -> Int {
+      let parts = prefix.split(separator: ".").filter { !wrappers.contains($0) }
+      if parts.contains("ema") { return 0 }
+      if parts.contains(where: { $0.split(separator: "_").contains("ema") }) { return 1 }
+      if parts.isEmpty { return 2 }
+      return containers.firstIndex(of: String(parts[0])).map { 3 + $0 } ?? 3 + containers.count
+    }
+    let ranked = prefixes.map { (prefix: $0, rank: rank($0)) }
+    guard let lowest = ranked.map(\.rank).min() else { return "" }
+    let best = ranked.filter { $0.rank == lowest }.map(\.prefix)
+    guard best.count == 1 else {
+      throw FileError(
+        "\(file.path): holds several models, and nothing tells which is meant; choose one of"
+          + " \(best.prefix(8).map { "\(file.path)#\($0.dropLast())" }.joined(separator: ", "))")
+    }
+    return best[0]
   }
 
   package var path: String { file.path }

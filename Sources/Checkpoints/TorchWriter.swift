@@ -11,13 +11,15 @@ package enum TorchWriter {
   ///
   /// - Parameters:
   ///   - items: The state dict.
+  ///   - entry: The entry of a dictionary to put the state dict under, as training checkpoints do; nil
+  ///     writes the state dict itself.
   ///   - path: The file to write.
   ///   - zip64Limit: Sizes and offsets from here on get ZIP64 fields; lower than the format asks for
   ///     only to try a reader.
   /// - Precondition: names are unique, shapes fit the element counts, dtypes are F32, F16 or BF16.
   /// - Throws: `FileError` as `AtomicFile.write` does, and what fetching the items throws.
   package static func write(
-    _ items: [TensorItem], to path: String, zip64Limit: Int = 0xFFFF_FFFF
+    _ items: [TensorItem], entry: String? = nil, to path: String, zip64Limit: Int = 0xFFFF_FFFF
   ) throws(FileError) {
     TensorItem.check(items)
     let folder = folder(of: path)
@@ -26,7 +28,7 @@ package enum TorchWriter {
       func add(_ name: String, _ bytes: [UInt8]) throws(FileError) {
         try archive.member("\(folder)/\(name)", bytes, alignment: alignment)
       }
-      try add("data.pkl", pickle(items))
+      try add("data.pkl", pickle(items, entry: entry))
       try add("byteorder", Array("little".utf8))
       for (index, item) in items.enumerated() {
         try archive.member("\(folder)/data/\(index)", size: item.byteCount, alignment: alignment) {
@@ -45,8 +47,8 @@ package enum TorchWriter {
     return stem.isEmpty ? "archive" : String(stem)
   }
 
-  /// The state dict in pickle protocol 2.
-  private static func pickle(_ items: [TensorItem]) -> [UInt8] {
+  /// The state dict in pickle protocol 2, in a dictionary if there is an entry for it.
+  private static func pickle(_ items: [TensorItem], entry: String?) -> [UInt8] {
     var code: [UInt8] = [0x80, 2]
     func global(_ module: String, _ name: String) {
       code += Array("c\(module)\n\(name)\n".utf8)
@@ -68,6 +70,10 @@ package enum TorchWriter {
       global("collections", "OrderedDict")
       code += Array(")R".utf8)
     }
+    if let entry {
+      code.append(UInt8(ascii: "}"))
+      text(entry)
+    }
     orderedDictionary()
     code.append(UInt8(ascii: "("))
     for (index, item) in items.enumerated() {
@@ -87,7 +93,7 @@ package enum TorchWriter {
       orderedDictionary()
       code += Array("tR".utf8)
     }
-    return code + Array("u.".utf8)
+    return code + Array((entry == nil ? "u." : "us.").utf8)
   }
 }
 

@@ -8,7 +8,7 @@ package struct DiffusionBatch {
   package let noise: Tensor
   /// One step of the diffusion process per row.
   package let steps: [Int]
-  /// Labels after label dropout; the null class is the model's `numClasses`.
+  /// Labels after label dropout; those dropped are the model's `nullClass`.
   package let labels: [Int]
   /// Which samples of the data set they are; empty if nobody has said.
   package let samples: [Int]

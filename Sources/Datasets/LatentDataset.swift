@@ -159,12 +159,12 @@ package struct LatentDataset {
   ///   - timesteps: How often each timestep comes up.
   ///   - classWeights: Relative frequency of every class, as a factor on its share of the data; nil
   ///     draws all samples equally often.
-  ///   - nullClass: The label of dropped labels.
+  ///   - nullClass: The label of dropped labels; nil drops none.
   ///   - labelDropout: Share of labels that are dropped.
   /// - Returns: The batch.
   package func batch(
     _ size: Int, random: inout RandomStream, timesteps: TimestepDensity = .uniform,
-    classWeights: [Double]? = nil, nullClass: Int, labelDropout: Double
+    classWeights: [Double]? = nil, nullClass: Int?, labelDropout: Double
   ) -> DiffusionBatch {
     var indices: [Int] = []
     var steps: [Int] = []
@@ -173,7 +173,8 @@ package struct LatentDataset {
       let index = draw(&random, classWeights)
       indices.append(index)
       steps.append(timesteps.draw(&random))
-      batchLabels.append(random.uniform() < labelDropout ? nullClass : labels[index])
+      let isDropped = random.uniform() < labelDropout
+      batchLabels.append(isDropped ? nullClass ?? labels[index] : labels[index])
     }
     let clean = latents(indices)
     return DiffusionBatch(

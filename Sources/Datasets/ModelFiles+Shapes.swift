@@ -28,15 +28,14 @@ extension ModelFiles {
 
   /// Refuses a model of other images than the procedural ones.
   package func requireShapes() throws {
-    let file = try open()
-    guard file.classNames == ShapeSource.classNames,
-      file.config.numClasses == ShapeSource.numClasses
+    guard model.classNames == ShapeSource.classNames,
+      model.config.numClasses == ShapeSource.numClasses
     else {
       throw FileError(
         "\(modelPath): its classes are not the procedural shapes, and no other data set is named; "
           + "name one as \"data\" in the plan or with --data")
     }
-    let side = file.config.inputSize * (try autoencoder(.float32).config.spatialFactor)
+    let side = model.config.inputSize * (try autoencoder(.float32).config.spatialFactor)
     guard side == ShapeSource.side else {
       throw FileError(
         "\(modelPath): its images are \(side) pixels wide, the procedural ones \(ShapeSource.side); "

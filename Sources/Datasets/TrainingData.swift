@@ -96,7 +96,7 @@ package struct TrainingData {
     check: (String) throws -> Void,
     progress: (Int, Int, String) throws -> Void
   ) throws -> (LatentDataset, skipped: [String]) {
-    let model = try files.open()
+    let model = files.model
     let config = model.config
     var isFolder: ObjCBool = false
     let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
@@ -127,7 +127,7 @@ package struct TrainingData {
 
   /// Refuses latents and labels of another model.
   private static func require(
-    _ dataset: LatentDataset, fits config: DiTConfig, _ path: String
+    _ dataset: LatentDataset, fits config: ModelShape, _ path: String
   ) throws(FileError) {
     let expected = [config.inChannels, config.inputSize, config.inputSize]
     guard dataset.shape == expected else {

@@ -142,7 +142,7 @@ package final class ActivationCache {
       try progress(start, samples)
       let batch = dataset.batch(
         min(recordedTogether, samples - start), random: &random,
-        nullClass: graft.teacher.config.numClasses,
+        nullClass: graft.teacher.config.nullClass,
         labelDropout: ActivationDistillation.labelDropout)
       if let fault = dataset.fault(in: batch) { throw FileError(fault) }
       let parts = MicroBatches(

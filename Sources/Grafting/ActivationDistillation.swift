@@ -175,7 +175,7 @@ package final class ActivationDistillation {
     _ count: Int, from dataset: LatentDataset, _ random: inout RandomStream
   ) -> DiffusionBatch {
     dataset.batch(
-      count, random: &random, nullClass: graft.teacher.config.numClasses,
+      count, random: &random, nullClass: graft.teacher.config.nullClass,
       labelDropout: Self.labelDropout)
   }
 

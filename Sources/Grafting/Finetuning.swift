@@ -101,7 +101,7 @@ package final class Finetuning {
   /// stay as they were.
   package func trainStep() -> TrainingStepReport {
     let batch = dataset.batch(
-      settings.batchSize, random: &random, nullClass: model.config.numClasses,
+      settings.batchSize, random: &random, nullClass: model.config.nullClass,
       labelDropout: settings.labelDropout)
     lastBatch = batch
     var decay = Float(settings.emaDecay)
@@ -118,7 +118,7 @@ package final class Finetuning {
   package func heldOutLoss() -> Double {
     var random = RandomStream(seed: plan.seed, name: "held out")
     let batch = heldOut.batch(
-      settings.heldOutSamples, random: &random, nullClass: model.config.numClasses,
+      settings.heldOutSamples, random: &random, nullClass: model.config.nullClass,
       labelDropout: settings.labelDropout)
     return trainer.withAverages {
       trainer.evaluate(batch, microBatch: settings.microBatch).loss
@@ -145,7 +145,7 @@ package final class Finetuning {
   private var witness: DiffusionBatch {
     var random = RandomStream(seed: plan.seed, name: "witness")
     return heldOut.batch(
-      1, random: &random, nullClass: model.config.numClasses, labelDropout: 0)
+      1, random: &random, nullClass: model.config.nullClass, labelDropout: 0)
   }
 
   /// Whether the gradient of a held-out sample, and with it all on the way there, is finite.

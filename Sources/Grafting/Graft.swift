@@ -58,23 +58,9 @@ package final class Graft {
         teacher, copied: pairs.flatMap(\.checkpointPrefixes), origin: plan.model.path))
     var untrained = Set(plan.sites)
     for path in checkpoints {
-      let file = try SafetensorsFile(path: path)
-      guard let text = file.metadata[DiTFile.planKey] else {
-        throw FileError(
-          "\(path): no '\(DiTFile.planKey)' in the metadata; give a checkpoint or the operators of a run"
-        )
-      }
-      let trained = try GraftPlan.parse(text, file: "\(path) (embedded plan)")
-      let shared = plan.sites.filter { plan.agrees(with: trained, at: $0) }
+      let (file, shared, others) = try Self.trained(at: path, for: plan)
       var holds = Keys(below: shared.flatMap(\.checkpointPrefixes))
-      if file.entry(Self.wholeModelKey) != nil {
-        guard trained.model.contentHash == plan.model.contentHash else {
-          throw FileError(
-            "\(path): was grafted from another model than the plan's, \(plan.model.path); give a"
-              + " checkpoint of a run on that model")
-        }
-        holds.others = Set(plan.sites + trained.sites).flatMap(\.checkpointPrefixes)
-      }
+      holds.others = others.map { (plan.sites + $0).flatMap(\.checkpointPrefixes) }
       source = OverlayWeights(top: FileWeights(file), holds: holds, base: source)
       untrained.subtract(shared)
     }
@@ -83,8 +69,46 @@ package final class Graft {
       config: teacher.config, edits: plan.edits, parallel: plan.parallel, weights: source)
   }
 
-  /// A parameter of every whole model, and of no operator.
-  private static let wholeModelKey = "pos_embed"
+  /// The weights of a checkpoint, operators or grafted model, and what of a plan they were trained as.
+  ///
+  /// - Parameters:
+  ///   - path: The file; one without a plan, as official ones are, is judged by its weights.
+  ///   - plan: The plan that the weights are for.
+  /// - Returns: The tensors, the sites of the plan that they fit, and all sites of a whole model; nil for
+  ///   operators alone.
+  /// - Throws: `FileError` for a file that is no graft, or one of another model.
+  private static func trained(
+    at path: String, for plan: GraftPlan
+  ) throws -> (any TensorFile, shared: [GraftSite], others: [GraftSite]?) {
+    let weights = try ModelWeights(path: path)
+    let isWhole = weights.family == .dit
+    guard let text = weights.metadata[DiTFile.planKey] else {
+      guard isWhole else {
+        throw FileError(
+          "\(path): has neither '\(DiTFile.planKey)' in the metadata nor the weights of a whole grafted"
+            + " model; give a checkpoint, the operators or the model of a run")
+      }
+      let file = try DiTFile(weights, numHeads: plan.model.shape.numHeads)
+      let shared = plan.sites.filter { site in
+        guard case .slot(let id) = site, let spec = plan.edits[id] else { return false }
+        return file.has(spec, at: id)
+      }
+      let sites = file.changes.edits.keys.map(GraftSite.slot)
+      return (weights.tensors, shared, sites + file.changes.parallel.keys.map(GraftSite.pair))
+    }
+    let trained = try GraftPlan.parse(text, file: "\(path) (embedded plan)")
+    guard !isWhole || trained.model.contentHash == plan.model.contentHash else {
+      throw FileError(
+        "\(path): was grafted from another model than the plan's, \(plan.model.path); give a"
+          + " checkpoint of a run on that model")
+    }
+    // A training's own checkpoint has several state dicts; the names here are those of the file.
+    let isOwn = weights.tensors.metadata[DiTFile.planKey] != nil
+    return (
+      isOwn ? weights.tensors.file : weights.tensors,
+      plan.sites.filter { plan.agrees(with: trained, at: $0) }, isWhole ? trained.sites : nil
+    )
+  }
 
   /// The replacement in a slot; nil where the slot is not edited.
   package func replacement(_ id: SlotID) -> (any GraftOperator)? {
@@ -125,9 +149,7 @@ package final class Graft {
 
   /// The metadata of the grafted model: those of the teacher's file, and the plan.
   package func metadata(teacher: [String: String]) throws -> [String: String] {
-    var metadata = teacher
-    metadata[DiTFile.planKey] = String(decoding: try plan.json(), as: UTF8.self)
-    return metadata
+    try teacher.merging(DiTFile.metadata(of: plan)) { $1 }
   }
 
   private func save(_ parameters: [Parameter], to path: String, _ metadata: [String: String]) throws
@@ -163,7 +185,8 @@ private struct Keys {
 
   func contains(_ name: String) -> Bool {
     if prefixes.contains(where: name.hasPrefix) { return true }
-    guard let others else { return false }
+    // The position table is a constant, which files may leave out.
+    guard let others, name != "pos_embed" else { return false }
     return !others.contains(where: name.hasPrefix)
   }
 }

@@ -32,7 +32,7 @@ package struct AnalyzeJob {
     progress: (Int, Int) throws -> Void
   ) throws -> ModelAnalysis {
     let result = try TeacherAnalysis(
-      try files.open().load(), samples: samples, steps: Self.steps, progress: progress)
+      try files.model.load(), samples: samples, steps: Self.steps, progress: progress)
     let timesteps = try LatentSampler(
       steps: Self.steps, guidance: TeacherAnalysis.guidance, seed: 0
     ).timesteps()

@@ -19,7 +19,8 @@ struct DistillJob {
     try context.emit(.started(pid: getpid(), totalSteps: settings.totalSteps))
     let data = try context.trainingData(
       plan.data, for: files, samples: settings.drawnSamples, heldOut: settings.heldOutSamples)
-    let file = try files.open()
+    let file = files.model
+    for note in files.notes { try context.emit(.message(note)) }
     let precision = try context.precision()
     let graft = try Graft(fresh: plan, teacher: try file.load())
     graft.use(precision)

@@ -23,7 +23,8 @@ struct FinetuneJob {
     let data = try context.trainingData(
       plan.data, for: files, samples: settings.steps * settings.batchSize,
       heldOut: settings.heldOutSamples)
-    let file = try files.open()
+    let file = files.model
+    for note in files.notes { try context.emit(.message(note)) }
     let precision = try context.precision()
     let graft = try graft(plan, teacher: try file.load())
     graft.use(precision)

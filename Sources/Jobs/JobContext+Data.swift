@@ -5,6 +5,7 @@ import Models
 import Plans
 import Runs
 import TensorCore
+import Text
 
 extension JobContext {
   /// The run's plan and the model that it is for.
@@ -72,7 +73,7 @@ extension JobContext {
       }
     }
     if !data.skipped.isEmpty {
-      let list = data.skipped.joined(separator: "\n") + "\n"
+      let list = data.skipped.map(\.printable).joined(separator: "\n") + "\n"
       try whenRoom { try AtomicFile.write(Data(list.utf8), to: "\(run.path)/skipped.txt") }
       try emit(
         .message(

@@ -14,14 +14,21 @@ struct PreviewJob {
 
   func perform(_ request: PreviewRequest) throws -> String {
     let files = try ModelFiles(request.modelPath)
-    let file = try files.open()
+    let file = files.model
     guard (0..<file.config.numClasses).contains(request.classLabel) else {
       throw FileError(
         "\(context.run.requestPath): class \(request.classLabel) is outside 0 to "
           + "\(file.config.numClasses - 1); choose a class of the model")
     }
     let plan = try request.planPath.map { try GraftPlan.load(path: $0) }
-    let total = (plan == nil ? 1 : 2) * request.steps
+    // A graft whose teacher is gone stands for itself.
+    let isGraft = file.isGraft
+    if isGraft, let plan, plan.changes != file.changes {
+      throw FileError(
+        "\(files.modelPath): is a graft without its teacher, which can be sampled as it is but not"
+          + " edited; name the teacher with 'espalier explore --teacher'")
+    }
+    let total = (plan == nil || isGraft ? 1 : 2) * request.steps
     try context.emit(.started(pid: getpid(), totalSteps: total))
     let precision = try context.precision()
     let teacher = try file.load()
@@ -46,8 +53,8 @@ struct PreviewJob {
       try write(images, role, request)
       return images
     }
-    let before = try images(teacher, .teacher)
-    guard let plan else { return "teacher sampled" }
+    let before = try images(teacher, isGraft ? .graft : .teacher)
+    guard let plan, !isGraft else { return "\(isGraft ? "graft" : "teacher") sampled" }
     try plan.check(against: try files.reference())
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: request.weights)
     // The teacher is done, its packed weights may go.

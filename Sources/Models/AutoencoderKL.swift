@@ -37,8 +37,7 @@ package final class AutoencoderKL {
   /// The shape of the network.
   package let config: AutoencoderKLConfig
   private let encoder, decoder: AutoencoderKLCoder
-  private let quantConv: PointwiseConvolution
-  private let postQuantConv: PointwiseConvolution
+  private let quantConv, postQuantConv: PointwiseConvolution?
 
   /// Builds the network over weights.
   ///
@@ -55,8 +54,12 @@ package final class AutoencoderKL {
     let latent = config.latentChannels
     encoder = try AutoencoderKLCoder(.encoder, config, weights, precision)
     decoder = try AutoencoderKLCoder(.decoder, config, weights, precision)
-    quantConv = try PointwiseConvolution(weights, "quant_conv", 2 * latent, 2 * latent)
-    postQuantConv = try PointwiseConvolution(weights, "post_quant_conv", latent, latent)
+    quantConv =
+      config.usesQuantConv
+      ? try PointwiseConvolution(weights, "quant_conv", 2 * latent, 2 * latent) : nil
+    postQuantConv =
+      config.usesPostQuantConv
+      ? try PointwiseConvolution(weights, "post_quant_conv", latent, latent) : nil
   }
 
   /// Opens the weights of an autoencoder.
@@ -90,12 +93,17 @@ package final class AutoencoderKL {
     path: String, config: AutoencoderKLConfig? = nil, precision: Precision = .float32
   ) throws {
     let file = try Self.file(of: path)
-    let config = try config ?? AutoencoderKLConfig.find(for: file)
+    try self.init(
+      file, config: try config ?? AutoencoderKLConfig.find(for: file), precision: precision)
+  }
+
+  /// The same for weights that are open.
+  convenience init(_ file: StateDict, config: AutoencoderKLConfig, precision: Precision) throws {
     let weights = WatchedWeights(FileWeights(file))
-    try config.validate(file: path)
+    try config.validate(file: file.path)
     try self.init(
       config: config, weights: weights, precision: PrecisionRule(precision))
-    try weights.requireAllTaken(of: file.names, in: path, model: "AutoencoderKL")
+    try weights.requireAllTaken(of: file.names, in: file.path, model: "AutoencoderKL")
   }
 
   /// Encodes images.
@@ -115,7 +123,10 @@ package final class AutoencoderKL {
     let moments = map(
       images, to: [2 * latent, height, width],
       tiles: tiling.tiles(latentHeight: height, latentWidth: width, config)?.encoding(factor)
-    ) { quantConv(encoder($0)) }
+    ) { image in
+      let features = encoder(image)
+      return quantConv?(features) ?? features
+    }
     let posterior = Posterior(
       mean: Tensor([images.shape[0], latent, height, width]),
       logVariance: Tensor([images.shape[0], latent, height, width]))
@@ -148,7 +159,7 @@ package final class AutoencoderKL {
     return map(
       latents, to: [config.outChannels, height * factor, width * factor],
       tiles: tiling.tiles(latentHeight: height, latentWidth: width, config)?.decoding(factor)
-    ) { decoder(postQuantConv($0)) }
+    ) { decoder(postQuantConv?($0) ?? $0) }
   }
 
   /// Latents as diffusion sees them: standardised per channel, or multiplied by the scaling factor.

@@ -34,7 +34,8 @@ struct AutoencoderKLCoder {
         resamples: index < widths.count - 1, precision)
     }
     middle = try MiddleBlock(
-      weights, "\(name).mid_block", channels: isEncoder ? last : first, groups: groups, precision)
+      weights, "\(name).mid_block", channels: isEncoder ? last : first, groups: groups,
+      hasAttention: config.hasMiddleAttention, precision)
     normOut = try GroupNorm(weights, "\(name).conv_norm_out", channels: last, groups: groups)
     convOut = try Convolution3x3(
       weights, "\(name).conv_out", last,
@@ -59,24 +60,29 @@ struct AutoencoderKLCoder {
   }
 }
 
-/// Residual block, attention, residual block at the coarsest resolution.
+/// Residual block, perhaps attention, residual block at the coarsest resolution.
 private struct MiddleBlock {
   let first, second: ResidualBlock
-  let attention: SpatialAttention
+  let attention: SpatialAttention?
 
   init(
-    _ weights: any WeightSource, _ name: String, channels: Int, groups: Int,
+    _ weights: any WeightSource, _ name: String, channels: Int, groups: Int, hasAttention: Bool,
     _ precision: PrecisionRule
   ) throws {
     first = try ResidualBlock(
       weights, name + ".resnets.0", channels, channels, groups: groups, precision)
-    attention = try SpatialAttention(
-      weights, name + ".attentions.0", channels: channels, groups: groups)
+    attention =
+      hasAttention
+      ? try SpatialAttention(weights, name + ".attentions.0", channels: channels, groups: groups)
+      : nil
     second = try ResidualBlock(
       weights, name + ".resnets.1", channels, channels, groups: groups, precision)
   }
 
-  func callAsFunction(_ x: Tensor) -> Tensor { second(attention(first(x))) }
+  func callAsFunction(_ x: Tensor) -> Tensor {
+    let y = first(x)
+    return second(attention?(y) ?? y)
+  }
 }
 
 /// The residual blocks of one resolution, then a convolution that changes it.

@@ -16,6 +16,12 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   package var layersPerBlock = 2
   /// Groups of every group normalisation.
   package var normNumGroups = 32
+  /// Whether a pointwise convolution follows the encoder.
+  package var usesQuantConv = true
+  /// Whether a pointwise convolution precedes the decoder.
+  package var usesPostQuantConv = true
+  /// Whether the coarsest blocks of both halves have attention.
+  package var hasMiddleAttention = true
   /// What latents are multiplied with before diffusion, unless there is a mean and a deviation.
   package var scalingFactor = 0.18215
   /// Mean per latent channel, if latents are standardised per channel.
@@ -30,9 +36,29 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
     case blockOutChannels = "block_out_channels"
     case layersPerBlock = "layers_per_block"
     case normNumGroups = "norm_num_groups"
+    case usesQuantConv = "use_quant_conv"
+    case usesPostQuantConv = "use_post_quant_conv"
+    case hasMiddleAttention = "mid_block_add_attention"
     case scalingFactor = "scaling_factor"
     case latentMean = "latent_mean"
     case latentStd = "latent_std"
+  }
+
+  /// Keys of diffusers that say the same in other words, or what cannot be built.
+  private struct Foreign: Decodable {
+    var latentsMean, latentsStd: [Double]?
+    var shiftFactor: Double?
+    var actFn: String?
+    var downBlockTypes, upBlockTypes: [String]?
+
+    private enum CodingKeys: String, CodingKey {
+      case latentsMean = "latents_mean"
+      case latentsStd = "latents_std"
+      case shiftFactor = "shift_factor"
+      case actFn = "act_fn"
+      case downBlockTypes = "down_block_types"
+      case upBlockTypes = "up_block_types"
+    }
   }
 
   /// Makes a configuration; everything not named is as in Stable Diffusion.
@@ -52,6 +78,9 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
     layersPerBlock = try keys.decodeIfPresent(Int.self, forKey: .layersPerBlock) ?? 2
     normNumGroups = try keys.decodeIfPresent(Int.self, forKey: .normNumGroups) ?? 32
     scalingFactor = try keys.decodeIfPresent(Double.self, forKey: .scalingFactor) ?? 0.18215
+    usesQuantConv = try keys.decodeIfPresent(Bool.self, forKey: .usesQuantConv) ?? true
+    usesPostQuantConv = try keys.decodeIfPresent(Bool.self, forKey: .usesPostQuantConv) ?? true
+    hasMiddleAttention = try keys.decodeIfPresent(Bool.self, forKey: .hasMiddleAttention) ?? true
     latentMean = try keys.decodeIfPresent([Double].self, forKey: .latentMean)
     latentStd = try keys.decodeIfPresent([Double].self, forKey: .latentStd)
   }
@@ -67,9 +96,11 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   /// - Returns: A configuration whose numbers fit together.
   /// - Throws: `FileError` that names the key at fault.
   package static func parse(_ json: Data, file: String) throws(FileError) -> Self {
-    let config: AutoencoderKLConfig
+    var config: AutoencoderKLConfig
+    let foreign: Foreign
     do {
       config = try JSONDecoder().decode(Self.self, from: json)
+      foreign = try JSONDecoder().decode(Foreign.self, from: json)
     } catch DecodingError.keyNotFound(let key, _) {
       throw FileError(
         "\(file): the autoencoder's configuration lacks \"\(key.stringValue)\";"
@@ -84,8 +115,90 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
         "\(file): the autoencoder's configuration is no JSON object;"
           + " use the config.json that belongs to the weights")
     }
+    try config.take(foreign, file: file)
     try config.validate(file: file)
     return config
+  }
+
+  /// Takes over what diffusers says in its own words: latents are divided by the scaling factor, multiplied
+  /// by `latents_std` and shifted by `latents_mean` or `shift_factor` before they are decoded.
+  private mutating func take(_ foreign: Foreign, file: String) throws(FileError) {
+    let blocks = (foreign.downBlockTypes ?? []) + (foreign.upBlockTypes ?? [])
+    let faults = [
+      ("act_fn", foreign.actFn.flatMap { ["silu", "swish"].contains($0) ? nil : $0 }, "silu"),
+      (
+        "down_block_types",
+        blocks.first { !["DownEncoderBlock2D", "UpDecoderBlock2D"].contains($0) },
+        "DownEncoderBlock2D and UpDecoderBlock2D alone"
+      ),
+    ]
+    for case (let key, let found?, let expected) in faults {
+      throw FileError(
+        "\(file): \"\(key)\" of the autoencoder's configuration is \(found.prefix(60)), expected"
+          + " \(expected); use an autoencoder of that kind")
+    }
+    guard latentMean == nil,
+      foreign.latentsMean != nil || foreign.latentsStd != nil || foreign.shiftFactor ?? 0 != 0
+    else { return }
+    latentMean =
+      foreign.latentsMean
+      ?? Array(repeating: foreign.shiftFactor ?? 0, count: max(0, latentChannels))
+    latentStd = (foreign.latentsStd ?? Array(repeating: 1, count: max(0, latentChannels)))
+      .map { $0 / scalingFactor }
+    scalingFactor = 1
+  }
+
+  /// Pointwise convolutions that do what mean and deviation per channel did, which are given up.
+  ///
+  /// Latents for diffusion, (x - mean) / deviation, then come out of the encoder's convolution, and go into
+  /// the decoder's as they are.
+  /// - Parameter file: The weights.
+  /// - Returns: The tensors to replace; none without mean and deviation.
+  /// - Throws: `FileError` for weights that cannot be read.
+  mutating func folding(_ file: any TensorFile) throws -> [TensorItem] {
+    guard let mean = latentMean, let deviation = latentStd else { return [] }
+    let count = latentChannels
+    func convolution(_ name: String, _ width: Int, exists: Bool) throws -> (
+      weight: [Float], bias: [Float]
+    ) {
+      if exists {
+        let (weight, bias) = (try file.floats("\(name).weight"), try file.floats("\(name).bias"))
+        guard weight.count == width * width, bias.count == width else {
+          throw FileError(
+            "\(file.path): tensor '\(name).weight' has \(weight.count) elements, expected"
+              + " \(width * width); check that the file and its configuration belong together")
+        }
+        return (weight, bias)
+      }
+      var identity = [Float](repeating: 0, count: width * width)
+      for channel in 0..<width { identity[channel * width + channel] = 1 }
+      return (identity, [Float](repeating: 0, count: width))
+    }
+    var encoder = try convolution("quant_conv", 2 * count, exists: usesQuantConv)
+    var decoder = try convolution("post_quant_conv", count, exists: usesPostQuantConv)
+    for channel in 0..<count {
+      // The mean's row, then that of the logarithm of the variance.
+      for column in 0..<(2 * count) {
+        encoder.weight[channel * 2 * count + column] /= Float(deviation[channel])
+      }
+      encoder.bias[channel] = Float(
+        (Double(encoder.bias[channel]) - mean[channel]) / deviation[channel])
+      encoder.bias[count + channel] -= Float(2 * log(deviation[channel]))
+      let row = decoder.weight[(channel * count)..<((channel + 1) * count)]
+      decoder.bias[channel] += Float(zip(row, mean).reduce(0) { $0 + Double($1.0) * $1.1 })
+      for column in 0..<count {
+        decoder.weight[channel * count + column] *= Float(deviation[column])
+      }
+    }
+    (latentMean, latentStd, scalingFactor) = (nil, nil, 1)
+    (usesQuantConv, usesPostQuantConv) = (true, true)
+    return [("quant_conv", 2 * count, encoder), ("post_quant_conv", count, decoder)].flatMap {
+      name, width, tensors in
+      [
+        TensorItem(name: "\(name).weight", shape: [width, width, 1, 1], floats: tensors.weight),
+        TensorItem(name: "\(name).bias", shape: [width], floats: tensors.bias),
+      ]
+    }
   }
 
   /// Checks that the numbers fit together.
@@ -198,6 +311,10 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
     }
     var config = AutoencoderKLConfig(
       blockOutChannels: channels, layersPerBlock: layers, normNumGroups: normNumGroups)
+    config.usesQuantConv = file.entry("\(prefix)quant_conv.weight") != nil
+    config.usesPostQuantConv = file.entry("\(prefix)post_quant_conv.weight") != nil
+    config.hasMiddleAttention =
+      file.entry("\(prefix)decoder.mid_block.attentions.0.group_norm.weight") != nil
     config.inChannels = try shape("encoder.conv_in.weight")[1]
     config.latentChannels = try shape("decoder.conv_in.weight")[1]
     config.outChannels = try shape("decoder.conv_out.weight")[0]

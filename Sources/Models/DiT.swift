@@ -8,7 +8,7 @@ import TensorCore
 /// The class-conditional diffusion transformer of facebookresearch/DiT, with exchangeable operators and
 /// perhaps parallel blocks.
 package final class DiT {
-  package let config: DiTConfig
+  package let config: ModelShape
   /// All blocks under their pretrained numbers, parallel ones too.
   package let blocks: [DiTBlock]
   /// The merges of the pairs of parallel blocks; all other blocks follow each other.
@@ -35,7 +35,7 @@ package final class DiT {
   ///   - initialization: How fresh parameters start.
   /// - Throws: `PlanError` for an operator that cannot be built, errors of the weight source.
   package init(
-    config: DiTConfig, edits: [SlotID: OperatorSpec] = [:],
+    config: ModelShape, edits: [SlotID: OperatorSpec] = [:],
     parallel: [BlockPair: ParallelMerge] = [:], weights: any WeightSource,
     initialization: Initialization = .init()
   ) throws {
@@ -48,7 +48,7 @@ package final class DiT {
     positions.isFrozen = true
     times = try TimestepEmbedder(weights, dim: dim, std: initialization.embedderStd)
     labelTable = try weights.table(
-      "y_embedder.embedding_table.weight", [config.numClasses + 1, dim],
+      "y_embedder.embedding_table.weight", [config.labelRows, dim],
       .normal(initialization.embedderStd))
     blocks = try (0..<config.depth).map { index in
       try DiTBlock(config: config, index: index, edits: edits, weights: weights)
@@ -86,7 +86,7 @@ package final class DiT {
   ///
   /// - Parameters:
   ///   - timesteps: In [0, 1000).
-  ///   - shift: What is subtracted from the divisor 128 of the exponents (`DiTConfig.frequencyShift`).
+  ///   - shift: What is subtracted from the divisor 128 of the exponents (`ModelShape.frequencyShift`).
   /// - Returns: A row per timestep.
   package static func timestepFeatures(_ timesteps: [Float], shift: Int = 0) -> Tensor {
     TimestepEmbedder.features(timesteps, shift: shift)
@@ -112,7 +112,7 @@ package final class DiT {
   ///
   /// - Parameters:
   ///   - x: Noised latents; a smaller or larger grid than the model's own uses a stretched table.
-  ///   - conditioning: Timesteps in [0, 1000) and labels; the null class is `numClasses`.
+  ///   - conditioning: Timesteps in [0, 1000) and labels; "no class" is `nullClass`.
   ///   - tape: Records for training, or not for inference.
   ///   - observe: Called with embeddings and the final layer's tensors.
   ///   - observeBlock: Called with every block's index and operator activations.

@@ -10,7 +10,7 @@ package final class DiTBlock {
   private let modulationWeight, modulationBias: Parameter
 
   init(
-    config: DiTConfig, index: Int, edits: [SlotID: OperatorSpec], weights: any WeightSource
+    config: ModelShape, index: Int, edits: [SlotID: OperatorSpec], weights: any WeightSource
   ) throws {
     let dim = config.hiddenSize
     core = try AdaLNBlock(

@@ -1,6 +1,7 @@
 import Checkpoints
 import Files
 import Foundation
+import Plans
 import TensorCore
 
 /// Writes DiTs in the formats and namings that other programs read.
@@ -11,16 +12,22 @@ package enum DiTWriter {
     package var naming: DiTNaming
     /// Type of the elements: F32, F16 or BF16.
     package var dtype: DType
+    /// The entry of a PyTorch archive that holds the state dict; nil for the state dict itself.
+    package var entry: String?
 
     /// Chooses.
-    package init(naming: DiTNaming = .official, dtype: DType = .f32) {
-      self.naming = naming
-      self.dtype = dtype
+    package init(naming: DiTNaming = .official, dtype: DType = .f32, entry: String? = nil) {
+      (self.naming, self.dtype, self.entry) = (naming, dtype, entry)
     }
   }
 
   /// The endings of files that are written in PyTorch's format.
   private static let torchEndings = [".pt", ".pth", ".bin", ".ckpt"]
+
+  /// Whether a file of this name is written in PyTorch's format.
+  package static func isTorch(_ path: String) -> Bool {
+    torchEndings.contains(where: path.hasSuffix)
+  }
 
   /// Writes a model to `path`: a PyTorch archive (`.pt`, `.pth`, `.bin`, `.ckpt`) with its metadata in
   /// `NAME.json` beside it, a safetensors file, or else a pipeline folder of diffusers.
@@ -38,8 +45,8 @@ package enum DiTWriter {
     to path: String
   ) throws -> [String] {
     let items = try items(model, choice, path: path)
-    if torchEndings.contains(where: path.hasSuffix) {
-      try TorchWriter.write(items, to: path)
+    if isTorch(path) {
+      try TorchWriter.write(items, entry: choice.entry, to: path)
       try Sidecar.write(metadata, beside: path)
       return [path, Sidecar.path(of: path)]
     }
@@ -88,6 +95,7 @@ package enum DiTWriter {
         "\(path): diffusers knows no parallel blocks, and the model has \(model.merges.count) pairs;"
           + " use the official naming")
     }
+    if choice.naming == .diffusers { try requireComputedPositions(model, path: path) }
     return try model.parameters.flatMap { parameter -> [TensorItem] in
       let value = parameter.value
       guard choice.naming == .diffusers else {
@@ -117,7 +125,19 @@ package enum DiTWriter {
     }
   }
 
-  private static func diffusersConfig(_ config: DiTConfig) -> [String: Any] {
+  /// Refuses a position table that is not the one that diffusers computes.
+  private static func requireComputedPositions(_ model: DiT, path: String) throws {
+    let table = model.config.positionTable()
+    let stored = model.parameters.first { $0.name == DiTKeyMap.positionTable }?.value.values ?? []
+    // What a table in bfloat16 differs by.
+    guard zip(stored, table).allSatisfy({ abs($0 - $1) < 5e-3 }) else {
+      throw FileError(
+        "\(path): the model's position table 'pos_embed' is a learned one, and diffusers computes a"
+          + " sin-cos table instead; use the official naming")
+    }
+  }
+
+  private static func diffusersConfig(_ config: ModelShape) -> [String: Any] {
     [
       "_class_name": "DiTTransformer2DModel", "num_attention_heads": config.numHeads,
       "attention_head_dim": config.hiddenSize / config.numHeads, "in_channels": config.inChannels,
@@ -132,6 +152,8 @@ package enum DiTWriter {
 
   /// Writes an autoencoder's weights and configuration as diffusers has them.
   ///
+  /// A mean and a deviation per channel, which its pipelines know nothing of, go into the pointwise
+  /// convolutions at the latents.
   /// - Parameters:
   ///   - source: The autoencoder's file or folder.
   ///   - folder: The folder to write.
@@ -139,7 +161,7 @@ package enum DiTWriter {
   /// - Throws: `FileError` if the source is no autoencoder or the folder cannot be written.
   package static func writeAutoencoder(_ source: String, to folder: String) throws -> [String] {
     let file = try AutoencoderKL.file(of: source)
-    let config = try AutoencoderKLConfig.find(for: file)
+    var config = try AutoencoderKLConfig.find(for: file)
     var items: [TensorItem] = []
     for name in file.names {
       guard let entry = file.entry(name) else { continue }
@@ -148,6 +170,9 @@ package enum DiTWriter {
           try file.floats(name)
         })
     }
+    let folded = try config.folding(file)
+    items.removeAll { item in folded.contains { $0.name == item.name } }
+    items += folded
     try AtomicFile.makeDirectory(folder)
     let files = ["\(folder)/diffusion_pytorch_model.safetensors", "\(folder)/config.json"]
     try SafetensorsWriter.write(items, metadata: ["format": "pt"], to: files[0])

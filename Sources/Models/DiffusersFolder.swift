@@ -1,5 +1,6 @@
 import Files
 import Foundation
+import Plans
 
 /// A folder of diffusers: one model with its `config.json`, or a pipeline with one in `transformer`.
 package struct DiffusersFolder {
@@ -9,6 +10,7 @@ package struct DiffusersFolder {
   package let autoencoder: String?
   /// Class names of the pipeline, by label; empty without them.
   package let classNames: [String]
+  private let scheduler: String
 
   private static let sizeLimit = 16 << 20
 
@@ -33,20 +35,37 @@ package struct DiffusersFolder {
     let pipeline = isPipeline ? path : "\(path)/.."
     autoencoder = Self.isFolder("\(pipeline)/vae") ? "\(pipeline)/vae" : nil
     classNames = try Self.classNames("\(pipeline)/model_index.json")
+    scheduler = "\(pipeline)/scheduler/scheduler_config.json"
   }
 
-  /// The weights in a folder: one safetensors file, an index of several, or a PyTorch file.
+  // MARK: - Weights
+
+  /// The variants of weights that a folder may hold beside or instead of the plain ones, best first.
+  private static let variants = ["", "fp32", "bf16", "fp16"]
+
+  /// The weights in a folder: one file or the index of several, safetensors before PyTorch, the plain
+  /// ones before a variant.
   ///
   /// - Throws: `FileError` if there are none.
   package static func weights(in folder: String) throws(FileError) -> String {
     let stem = "diffusion_pytorch_model"
-    let names = [
-      "\(stem).safetensors", "\(stem).safetensors.index.json", "\(stem).bin",
-      "\(stem).fp16.safetensors",
-    ]
-    for name in names where access("\(folder)/\(name)", F_OK) == 0 { return "\(folder)/\(name)" }
+    for ending in ["safetensors", "bin"] {
+      for variant in variants {
+        // Indices have carried the variant in either place.
+        let names =
+          variant.isEmpty
+          ? ["\(stem).\(ending)", "\(stem).\(ending).index.json"]
+          : [
+            "\(stem).\(variant).\(ending)", "\(stem).\(ending).index.\(variant).json",
+            "\(stem).\(ending).\(variant).index.json", "\(stem).\(variant).\(ending).index.json",
+          ]
+        for name in names where access("\(folder)/\(name)", F_OK) == 0 {
+          return "\(folder)/\(name)"
+        }
+      }
+    }
     throw FileError(
-      "\(folder): has no weights under the names of diffusers, such as '\(names[0])';"
+      "\(folder): has no weights under the names of diffusers, such as '\(stem).safetensors';"
         + " put them beside config.json")
   }
 
@@ -60,6 +79,74 @@ package struct DiffusersFolder {
     return names.count == labels.count ? names : []
   }
 
+  // MARK: - Scheduler
+
+  /// What a scheduler's configuration may say; everything else would change what is sampled.
+  ///
+  /// The processes are those that DiT and PixArt are trained on, the spacings those of the samplers here.
+  private static let knownScheduler: [(key: String, values: [String])] = [
+    ("prediction_type", ["epsilon"]), ("num_train_timesteps", ["1000"]),
+    ("beta_start", ["0.0001"]), ("beta_end", ["0.02"]), ("beta_schedule", ["linear"]),
+    ("trained_betas", []), ("rescale_betas_zero_snr", ["false"]), ("thresholding", ["false"]),
+    ("clip_sample", ["false"]), ("timestep_spacing", ["leading", "linspace"]),
+    ("steps_offset", ["0"]), ("set_alpha_to_one", ["true"]), ("use_karras_sigmas", ["false"]),
+    ("use_exponential_sigmas", ["false"]), ("use_beta_sigmas", ["false"]),
+    ("use_lu_lambdas", ["false"]), ("use_flow_sigmas", ["false"]), ("euler_at_final", ["false"]),
+    ("algorithm_type", ["dpmsolver++"]), ("solver_type", ["midpoint"]), ("solver_order", ["2"]),
+    ("lower_order_final", ["true"]), ("final_sigmas_type", ["zero"]),
+  ]
+
+  /// Refuses a pipeline whose scheduler asks for another process or another loop than those here.
+  ///
+  /// - Throws: `FileError` that names the key at fault.
+  func requireKnownScheduler() throws(FileError) {
+    guard access(scheduler, F_OK) == 0 else { return }
+    let path = URL(filePath: scheduler).standardizedFileURL.path
+    // The reference writes an infinity, which JSON has no word for.
+    let text = String(decoding: try AtomicFile.read(path, limit: Self.sizeLimit), as: UTF8.self)
+      .replacing(#/-?Infinity|NaN/#, with: "null")
+    guard var table = try? JSONDecoder().decode([String: Entry].self, from: Data(text.utf8)) else {
+      throw FileError("\(path): is no JSON object; fetch it again")
+    }
+    // These two clip predictions to images' range unless told otherwise.
+    let clips = ["DDIMScheduler", "DDPMScheduler"].contains(table["_class_name"]?.text)
+    if clips, table["clip_sample"] == nil { table["clip_sample"] = Entry(text: "true") }
+    for (key, values) in Self.knownScheduler {
+      guard let found = table[key]?.text, !values.contains(found) else { continue }
+      throw FileError(
+        "\(path): \"\(key)\" is \(found.prefix(60)), expected"
+          + " \(values.isEmpty ? "null" : values.joined(separator: " or ")), which the samplers here"
+          + " do; use a model of that process, or correct the key if the weights are of one")
+    }
+  }
+
+  /// A value of a scheduler's configuration as text: whole numbers without a fraction, nil for null.
+  private struct Entry: Decodable {
+    var text: String?
+
+    init(text: String) { self.text = text }
+
+    init(from decoder: any Decoder) throws {
+      let value = try decoder.singleValueContainer()
+      if let truth = try? value.decode(Bool.self) {
+        text = String(truth)
+      } else if let number = try? value.decode(Double.self) {
+        text = numberText(number)
+      } else if !value.decodeNil() {
+        text = (try? value.decode(String.self)) ?? "a list or object"
+      }
+    }
+  }
+
+  // MARK: - Configuration
+
+  /// Names of `config.json` for the entries of an architecture.
+  static let configNames = [
+    "depth": "num_layers", "hidden_size": "num_attention_heads * attention_head_dim",
+    "num_heads": "num_attention_heads", "input_size": "sample_size",
+    "num_classes": "num_embeds_ada_norm", "mlp_norm_epsilon": "norm_eps",
+  ]
+
   /// The shape and conventions of a `DiTTransformer2DModel`, from its `config.json`.
   ///
   /// Its timesteps' sinusoids and the layer norm before the MLP differ from the official model;
@@ -67,7 +154,7 @@ package struct DiffusersFolder {
   /// - Parameter path: The configuration.
   /// - Returns: A valid configuration.
   /// - Throws: `FileError` that names the key at fault.
-  package static func config(_ path: String) throws -> DiTConfig {
+  package static func config(_ path: String) throws(FileError) -> ModelShape {
     let text = try AtomicFile.read(path, limit: sizeLimit)
     let decoder = JSONDecoder()
     let stored: StoredConfig
@@ -82,7 +169,7 @@ package struct DiffusersFolder {
     }
     try stored.check(path)
     let config = stored.config
-    try config.validate(path)
+    try config.validate(file: path, names: configNames)
     return config
   }
 
@@ -143,8 +230,8 @@ package struct DiffusersFolder {
         "\(inChannels) or \(2 * inChannels)")
     }
 
-    var config: DiTConfig {
-      var config = DiTConfig(
+    var config: ModelShape {
+      var config = ModelShape(
         depth: depth, hiddenSize: heads * headDim, numHeads: heads, patchSize: patchSize,
         inputSize: sampleSize, inChannels: inChannels, numClasses: classes,
         learnSigma: outChannels == 2 * inChannels)

@@ -5,51 +5,145 @@ import Foundation
 import Plans
 import TensorCore
 
-/// A DiT on disk with the files that belong to it.
-package struct ModelFiles: Sendable {
+/// A DiT opened by its name, with the files that belong to it.
+package struct ModelFiles {
   /// The name that stands for the shipped model.
   package static let demo = "demo"
 
-  /// What the model is called in plans: `demo` or an absolute path, good from any directory, with the
-  /// chosen entry of a training checkpoint behind a `#`.
-  package let name: String
-  /// The model's file, or its folder of diffusers.
-  package let modelPath: String
+  /// The model.
+  package let model: DiTFile
   /// The autoencoder of its latents, a file or a folder of diffusers, if there is one with the model.
   package let autoencoderPath: String?
   /// The judge of its images, if there is one beside the model.
   package let judgePath: String?
-  /// The entry of a training checkpoint that was chosen; nil takes the usual one.
-  private let container: String?
+  /// The teacher that a graft was made of, if there is nothing at its path any more.
+  package let missingTeacher: String?
 
-  /// Finds a model and what belongs to it: `autoencoder.safetensors` or a folder `vae`, and
-  /// `judge.safetensors`, beside the file or inside the folder.
+  /// What the model is called in plans.
+  package var name: String { model.weights.name }
+  /// The model's file, or that of its weights in a folder.
+  package var modelPath: String { model.path }
+
+  /// Opens a model and finds what belongs to it: `autoencoder.safetensors` or a folder `vae`, and
+  /// `judge.safetensors`, beside the file or inside the folder; of a grafted model those of its teacher,
+  /// or its own where that is gone.
   ///
-  /// - Throws: `FileError` if the model does not exist.
-  package init(_ name: String) throws {
-    let (path, container) = try Self.place(of: name)
-    self.name = name == Self.demo ? name : container.map { "\(path)#\($0)" } ?? path
-    modelPath = path
-    self.container = container
-    // A grafted model uses the autoencoder and the judge of its teacher.
-    let file = try DiTFile(path: path, container: container)
-    let companion = try file.plan().map { try Self.place(of: $0.model.path).path } ?? path
+  /// - Parameters:
+  ///   - name: `demo`, a published name, a file or a folder of diffusers.
+  ///   - numHeads: Attention heads, if they cannot be told otherwise.
+  /// - Throws: `FileError` if there is no such model.
+  package init(_ name: String, numHeads: Int? = nil) throws {
+    try self.init(DiTFile(ModelWeights(named: name), numHeads: numHeads))
+  }
+
+  /// Finds what belongs to an open model.
+  package init(_ model: DiTFile) throws {
+    self.model = model
+    let teacher = model.plan?.model.path
+    let companion = teacher.flatMap { try? ModelWeights.place(of: $0).path }
+    missingTeacher = companion == nil ? teacher : nil
+    let own = model.weights.folder.map { "\($0.transformer)/../" }
     let folder =
-      DiffusersFolder.isFolder(companion) ? companion : AtomicFile.directory(of: companion)
+      companion.map { DiffusersFolder.isFolder($0) ? $0 : AtomicFile.directory(of: $0) } ?? own
+      ?? AtomicFile.directory(of: model.path)
     func beside(_ file: String) -> String? {
-      let candidate = "\(folder)/\(file)"
+      let candidate = URL(filePath: "\(folder)/\(file)").standardizedFileURL.path
       return FileManager.default.fileExists(atPath: candidate) ? candidate : nil
     }
     autoencoderPath =
-      file.autoencoderFolder ?? beside("autoencoder.safetensors") ?? beside("vae")
+      model.weights.folder?.autoencoder ?? beside("autoencoder.safetensors") ?? beside("vae")
     judgePath = beside("judge.safetensors")
+  }
+
+  /// What had to be assumed to open the model, in sentences for people.
+  package var notes: [String] {
+    let gone = missingTeacher.map {
+      "\(modelPath): its teacher \($0) is not there any more; the graft has all weights itself, its"
+        + " autoencoder and judge are looked for beside it"
+    }
+    return model.notes + (gone.map { [$0] } ?? [])
+  }
+
+  /// The model as a plan refers to it; reads the whole file once for its hash.
+  ///
+  /// - Throws: `FileError` for a model that is itself a graft: plans are for pretrained ones.
+  package func reference() throws -> ModelReference {
+    guard !model.isGraft else {
+      let teacher = model.plan?.model.path ?? "its pretrained model"
+      throw FileError(
+        "\(modelPath): expected a pretrained model, found a graft of \(teacher), which cannot"
+          + " be grafted again; make one plan of all changes for \(teacher)")
+    }
+    return ModelReference(path: name, shape: model.config, contentHash: try contentHash())
+  }
+
+  /// Names what the model computes; an entry other than the usual one of a training checkpoint is part
+  /// of it.
+  package func contentHash() throws -> String {
+    let hash = try ContentHash.sha256(paths: model.files, keptIn: Self.cachePath)
+    guard let entry = model.tensors.container, !model.tensors.isUsual else { return hash }
+    return ContentHash.sha256(Data("\(hash)#\(entry)".utf8))
+  }
+
+  /// Loads the autoencoder.
+  ///
+  /// - Parameters:
+  ///   - precision: What its large convolutions multiply in.
+  ///   - path: The file or folder to take instead of the one that was found.
+  /// - Returns: The autoencoder.
+  /// - Throws: `FileError` if there is none beside the model, or one of other latents.
+  package func autoencoder(_ precision: Precision, path: String? = nil) throws -> AutoencoderKL {
+    guard let found = path ?? autoencoderPath else {
+      let place = missingTeacher.map { ", nor beside its teacher \($0), which is gone" } ?? ""
+      throw FileError(
+        "\(modelPath): no 'autoencoder.safetensors' beside it and no folder 'vae'\(place); put the"
+          + " model's autoencoder there")
+    }
+    let autoencoder = try AutoencoderKL(path: found, precision: precision)
+    let (channels, expected) = (autoencoder.config.latentChannels, model.config.inChannels)
+    guard channels == expected else {
+      throw FileError(
+        "\(found): has \(channels) latent channels, \(modelPath) has \(expected); "
+          + "put the model's own autoencoder there")
+    }
+    return autoencoder
+  }
+
+  /// The folder for things that can be computed again: `$XDG_CACHE_HOME/espalier`.
+  package static func cacheDirectory() throws -> String {
+    let path = cachePath
+    try AtomicFile.makeDirectory(path)
+    return path
+  }
+
+  /// Where that folder is or would be.
+  private static var cachePath: String {
+    let environment = ProcessInfo.processInfo.environment
+    let base =
+      environment["XDG_CACHE_HOME"].flatMap { $0.hasPrefix("/") ? $0 : nil }
+      ?? NSHomeDirectory() + "/.cache"
+    return base + "/espalier"
+  }
+}
+
+extension ModelWeights {
+  /// Opens weights by a model's name; they need not be a DiT's.
+  ///
+  /// - Parameter name: `demo`, a published name such as `DiT-XL/2`, a file or a folder of diffusers; a file
+  ///   may have `#` and an entry of a training checkpoint behind it.
+  /// - Throws: `FileError` if there is no such model or it cannot be read.
+  package init(named name: String) throws {
+    let (path, container) = try Self.place(of: name)
+    let canonical = container.map { "\(path)#\($0)" } ?? path
+    try self.init(
+      path: path, container: container, name: name == ModelFiles.demo ? name : canonical)
   }
 
   /// Whether a name stands for a model, a file or a folder that exists.
   package static func exists(_ name: String) -> Bool { (try? place(of: name)) != nil }
 
   /// The path of a model and, if its name ends in `#` and an entry of a training checkpoint, that entry.
-  private static func place(of name: String) throws -> (path: String, container: String?) {
+  static func place(of name: String) throws -> (path: String, container: String?) {
     // A file may well have the sign in its own name.
     guard let mark = name.lastIndex(of: "#"), !FileManager.default.fileExists(atPath: name) else {
       return (try path(of: name), nil)
@@ -64,12 +158,19 @@ package struct ModelFiles: Sendable {
     func absolute(_ path: String) -> String {
       URL(fileURLWithPath: path).standardizedFileURL.path
     }
-    var path =
-      name == demo
-      ? DemoAssets.directory.appending(path: "model.safetensors").path : absolute(name)
+    var path = absolute(name)
+    if name == ModelFiles.demo {
+      guard let folder = DemoAssets.directory else {
+        let places = DemoAssets.candidates.map(\.path).joined(separator: " nor ")
+        throw FileError(
+          "\(name): the shipped model is neither in \(places); keep the executable together with the"
+            + " resources that it was built or installed with")
+      }
+      path = folder.appending(path: "model.safetensors").path
+    }
     let isLarge = name.hasSuffix("-512")
     let published = isLarge ? String(name.dropLast(4)) : name
-    if DiTConfig(named: published) != nil, !FileManager.default.fileExists(atPath: path) {
+    if ModelShape(named: published) != nil, !FileManager.default.fileExists(atPath: path) {
       let side = isLarge ? 512 : 256
       let file = "\(published.replacing("/", with: "-"))-\(side)x\(side).pt"
       let places = ["pretrained_models/\(file)", file]
@@ -82,98 +183,9 @@ package struct ModelFiles: Sendable {
     }
     guard FileManager.default.fileExists(atPath: path) else {
       throw FileError(
-        "\(name): there is no such file; give '\(demo)', the path of a DiT's weights (.safetensors,"
-          + " .pt), or a folder of diffusers")
+        "\(name): there is no such file; give '\(ModelFiles.demo)', the path of a DiT's weights"
+          + " (.safetensors, .pt), or a folder of diffusers")
     }
     return path
-  }
-
-  /// Opens a model by its name alone, with what its file does not tell.
-  ///
-  /// - Parameters:
-  ///   - name: As models are called.
-  ///   - numHeads: Attention heads, if they cannot be told otherwise.
-  /// - Returns: The open model.
-  /// - Throws: `FileError` if there is no such model.
-  package static func open(_ name: String, numHeads: Int? = nil) throws -> DiTFile {
-    let (path, container) = try place(of: name)
-    return try DiTFile(path: path, container: container, numHeads: numHeads)
-  }
-
-  /// The file of a model's weights, which need not be a DiT.
-  ///
-  /// - Parameter name: As models are called.
-  /// - Returns: A path, and the entry of a training checkpoint that the name chooses.
-  /// - Throws: `FileError` for a folder without a model.
-  package static func weights(of name: String) throws -> (path: String, container: String?) {
-    let isFile = name != demo && FileManager.default.fileExists(atPath: name)
-    let (path, container) = isFile ? (name, nil) : try place(of: name)
-    guard DiffusersFolder.isFolder(path) else { return (path, container) }
-    return (try DiffusersFolder.weights(in: try DiffusersFolder(path).transformer), container)
-  }
-
-  /// Opens the model's file.
-  package func open() throws -> DiTFile { try DiTFile(path: modelPath, container: container) }
-
-  /// The model as a plan refers to it; reads the whole file once for its hash.
-  ///
-  /// - Throws: `FileError` for a model that is itself a graft: plans are for pretrained ones.
-  package func reference() throws -> ModelReference {
-    let file = try open()
-    if let plan = try file.plan() {
-      throw FileError(
-        "\(modelPath): expected a pretrained model, found a graft of \(plan.model.path), which cannot"
-          + " be grafted again; make one plan of all changes for \(plan.model.path)")
-    }
-    return ModelReference(path: name, shape: file.shape, contentHash: try contentHash())
-  }
-
-  /// Names what the model computes; an entry other than the usual one of a training checkpoint is part
-  /// of it.
-  package func contentHash() throws -> String {
-    let file = try open()
-    var hash = try ContentHash.sha256(paths: file.files, keptIn: Self.cachePath)
-    let taken = file.tensors.container
-    if let taken, try StateDict(file.tensors.file).container != taken {
-      hash = ContentHash.sha256(Data("\(hash)#\(taken)".utf8))
-    }
-    return hash
-  }
-
-  /// Loads the autoencoder.
-  ///
-  /// - Parameter precision: What its large convolutions multiply in.
-  /// - Returns: The autoencoder.
-  /// - Throws: `FileError` if there is none beside the model, or one of other latents.
-  package func autoencoder(_ precision: Precision) throws -> AutoencoderKL {
-    guard let autoencoderPath else {
-      throw FileError(
-        "\(modelPath): no 'autoencoder.safetensors' beside it and no folder 'vae'; put the model's autoencoder there"
-      )
-    }
-    let autoencoder = try AutoencoderKL(path: autoencoderPath, precision: precision)
-    let (channels, expected) = (autoencoder.config.latentChannels, try open().config.inChannels)
-    guard channels == expected else {
-      throw FileError(
-        "\(autoencoderPath): has \(channels) latent channels, \(modelPath) has \(expected); "
-          + "put the model's own autoencoder there")
-    }
-    return autoencoder
-  }
-
-  /// The folder for things that can be computed again: `$XDG_CACHE_HOME/espalier`.
-  package static func cacheDirectory() throws -> String {
-    let path = cachePath
-    try AtomicFile.makeDirectory(path)
-    return path
-  }
-
-  /// Where that folder is or would be.
-  package static var cachePath: String {
-    let environment = ProcessInfo.processInfo.environment
-    let base =
-      environment["XDG_CACHE_HOME"].flatMap { $0.hasPrefix("/") ? $0 : nil }
-      ?? NSHomeDirectory() + "/.cache"
-    return base + "/espalier"
   }
 }

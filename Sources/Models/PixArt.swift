@@ -41,8 +41,7 @@ package final class PixArt {
       try PixArtBlock(config: config, index: index, edits: edits, weights: weights)
     }
     output = try OutputProjection(
-      weights, dim: dim, channels: config.outChannels, patch: config.patchSize,
-      epsilon: Float(config.normEpsilon))
+      weights, dim: dim, channels: config.outChannels, patch: config.patchSize)
     outputTable = try weights.table(
       "final_layer.scale_shift_table", [2, dim], .normal(1 / Float(dim).squareRoot()))
   }

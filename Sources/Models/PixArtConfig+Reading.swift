@@ -46,11 +46,17 @@ extension PixArtConfig {
     let (dim, overflow) = stored.numAttentionHeads.multipliedReportingOverflow(
       by: stored.attentionHeadDim)
     let sampleSize = stored.sampleSize ?? 128
+    let inChannels = stored.inChannels ?? 4
+    let outChannels = stored.outChannels ?? inChannels
+    guard (1...4096).contains(inChannels), [inChannels, 2 * inChannels].contains(outChannels) else {
+      throw FileError(
+        "\(file): config key 'out_channels' is \(outChannels) for \(inChannels) input channels, expected"
+          + " as many or twice as many; \(advice)")
+    }
     let config = PixArtConfig(
       depth: stored.numLayers, hiddenSize: overflow ? -1 : dim,
       numHeads: stored.numAttentionHeads, patchSize: stored.patchSize ?? 2,
-      sampleSize: sampleSize, inChannels: stored.inChannels ?? 4,
-      outChannels: stored.outChannels ?? stored.inChannels ?? 4,
+      sampleSize: sampleSize, inChannels: inChannels, learnSigma: outChannels == 2 * inChannels,
       captionChannels: stored.captionChannels,
       interpolationScale: stored.interpolationScale
         ?? defaultInterpolationScale(sampleSize: sampleSize),
@@ -130,7 +136,7 @@ extension PixArtConfig {
     let config = PixArtConfig(
       depth: depth, hiddenSize: dim, numHeads: dim / 72, patchSize: patch[2],
       sampleSize: sampleSize, inChannels: patch[1],
-      outChannels: outputs[0] / max(1, patch[2] * patch[2]),
+      learnSigma: outputs[0] == 2 * patch[1] * patch[2] * patch[2],
       captionChannels: try shape("y_embedder.y_proj.fc1.weight", rank: 2)[1],
       interpolationScale: Double(sampleSize) / 64)
     try config.validate(file.path)

@@ -1,9 +1,11 @@
 import Files
 import Foundation
 import Operators
+import Plans
 
 /// Size and shape of a PixArt-Σ transformer (PixArt-alpha/PixArt-sigma `PixArtMS.py`, diffusers
 /// `PixArtTransformer2DModel`).
+@dynamicMemberLookup
 package struct PixArtConfig: Equatable, Sendable {
   /// Attention whose keys and values are merged (PixArt-sigma `kv_compress_config`, sampling `conv`).
   package struct KeyCompression: Equatable, Sendable {
@@ -18,42 +20,35 @@ package struct PixArtConfig: Equatable, Sendable {
     }
   }
 
-  package var depth: Int
-  package var hiddenSize: Int
-  package var numHeads: Int
-  package var patchSize: Int
-  /// Side of the square latent that the model is made for, in latent pixels.
-  package var sampleSize: Int
-  package var inChannels: Int
-  package var outChannels: Int
+  /// The sizes that it shares with other families; without classes.
+  package var shape: ModelShape
   /// Width of the text encoder's embeddings.
   package var captionChannels: Int
   /// What position coordinates are divided by.
   package var interpolationScale: Double
-  /// Epsilon of the layer norms in blocks and at the end.
+  /// Epsilon of the layer norms in blocks; that of the last one is always 1e-6.
   package var normEpsilon: Double
   package var keyCompression: KeyCompression?
 
   package init(
     depth: Int, hiddenSize: Int, numHeads: Int, patchSize: Int = 2, sampleSize: Int,
-    inChannels: Int = 4, outChannels: Int = 8, captionChannels: Int = 4096,
+    inChannels: Int = 4, learnSigma: Bool = true, captionChannels: Int = 4096,
     interpolationScale: Double, normEpsilon: Double = 1e-6, keyCompression: KeyCompression? = nil
   ) {
-    self.depth = depth
-    self.hiddenSize = hiddenSize
-    self.numHeads = numHeads
-    self.patchSize = patchSize
-    self.sampleSize = sampleSize
-    self.inChannels = inChannels
-    self.outChannels = outChannels
+    shape = ModelShape(
+      family: .pixart, depth: depth, hiddenSize: hiddenSize, numHeads: numHeads,
+      patchSize: patchSize, inputSize: sampleSize, inChannels: inChannels, numClasses: 0,
+      learnSigma: learnSigma)
     self.captionChannels = captionChannels
     self.interpolationScale = interpolationScale
     self.normEpsilon = normEpsilon
     self.keyCompression = keyCompression
   }
 
-  /// Tokens along one side of the model's own grid, the unit of position coordinates.
-  package var grid: Int { sampleSize / patchSize }
+  /// An entry of the shape.
+  package subscript<Entry>(dynamicMember entry: KeyPath<ModelShape, Entry>) -> Entry {
+    shape[keyPath: entry]
+  }
 
   /// diffusers' interpolation scale where a configuration names none.
   package static func defaultInterpolationScale(sampleSize: Int) -> Double {
@@ -65,11 +60,11 @@ package struct PixArtConfig: Equatable, Sendable {
   package func positionTable(_ tokens: TokenGrid) -> [Float] {
     func coordinates(_ count: Int) -> [Double] {
       (0..<count).map {
-        Double($0) / (Double(count) / Double(grid)) / interpolationScale
+        Double($0) / (Double(count) / Double(shape.grid)) / interpolationScale
       }
     }
     return PositionTable.values(
-      rows: coordinates(tokens.rows), columns: coordinates(tokens.columns), dim: hiddenSize)
+      rows: coordinates(tokens.rows), columns: coordinates(tokens.columns), dim: shape.hiddenSize)
   }
 
   /// Refuses impossible sizes that come from outside.
@@ -77,6 +72,7 @@ package struct PixArtConfig: Equatable, Sendable {
   /// - Parameter path: The file they come from.
   /// - Throws: `FileError` that names the key at fault, as diffusers names it.
   package func validate(_ path: String) throws(FileError) {
+    try shape.validate(file: path, names: DiffusersFolder.configNames)
     func check(_ holds: Bool, _ key: String, _ found: Any, _ expected: String)
       throws(FileError)
     {
@@ -85,20 +81,6 @@ package struct PixArtConfig: Equatable, Sendable {
         "\(path): config key '\(key)' is \(found), expected \(expected); use the config.json that"
           + " belongs to the weights")
     }
-    try check((1...1000).contains(depth), "num_layers", depth, "1 to 1000")
-    try check((1...1024).contains(numHeads), "num_attention_heads", numHeads, "1 to 1024")
-    try check(
-      (4...65536).contains(hiddenSize) && hiddenSize % 4 == 0 && hiddenSize % numHeads == 0,
-      "num_attention_heads * attention_head_dim", hiddenSize,
-      "a multiple of 4 and of the \(numHeads) heads, up to 65536")
-    try check((1...64).contains(patchSize), "patch_size", patchSize, "1 to 64")
-    try check(
-      (1...4096).contains(sampleSize) && sampleSize % patchSize == 0, "sample_size", sampleSize,
-      "a multiple of patch_size \(patchSize) up to 4096")
-    try check((1...4096).contains(inChannels), "in_channels", inChannels, "1 to 4096")
-    try check(
-      outChannels == inChannels || outChannels == 2 * inChannels, "out_channels", outChannels,
-      "\(inChannels) or \(2 * inChannels)")
     try check(
       (1...65536).contains(captionChannels), "caption_channels", captionChannels, "1 to 65536")
     try check(
@@ -107,11 +89,11 @@ package struct PixArtConfig: Equatable, Sendable {
     try check(normEpsilon > 0 && normEpsilon < 1, "norm_eps", normEpsilon, "more than 0, below 1")
     if let compression = keyCompression {
       try check(
-        (2...8).contains(compression.factor) && compression.factor <= grid,
-        "kv_compression.factor", compression.factor, "2 to 8, at most \(grid)")
+        (2...8).contains(compression.factor) && compression.factor <= shape.grid,
+        "kv_compression.factor", compression.factor, "2 to 8, at most \(shape.grid)")
       try check(
-        compression.layers.allSatisfy((0..<depth).contains), "kv_compression.layers",
-        compression.layers.sorted(), "layers 0 to \(depth - 1)")
+        compression.layers.allSatisfy((0..<shape.depth).contains), "kv_compression.layers",
+        compression.layers.sorted(), "layers 0 to \(shape.depth - 1)")
     }
   }
 }

@@ -12,47 +12,32 @@ package struct PixArtFile {
   package let config: PixArtConfig
   /// How its keys are named.
   package let naming: PixArtKeyMap.Naming
-  private let file: StateDict
-
-  /// The weights that a path stands for: itself, or the transformer of a diffusers directory.
-  private static func weightsPath(_ path: String) throws(FileError) -> String {
-    var isDirectory: ObjCBool = false
-    let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory)
-    guard exists, isDirectory.boolValue else { return path }
-    let name = "diffusion_pytorch_model.safetensors"
-    let candidates = ["\(path)/transformer/\(name)", "\(path)/\(name)"]
-    if let found = candidates.first(where: FileManager.default.fileExists(atPath:)) { return found }
-    throw FileError(
-      "\(path): has neither 'transformer/\(name)' nor '\(name)'; give a diffusers model directory"
-        + " with safetensors weights, or a weights file")
-  }
-
-  /// Whether a path holds a PixArt: judged by the names of the tensors alone.
-  package static func isPixArt(_ path: String) -> Bool {
-    guard let weights = try? weightsPath(path),
-      let file = try? StateDict(try Checkpoint.open(weights))
-    else {
-      return false
-    }
-    return PixArtKeyMap.Naming(keys: file.names) != nil
-  }
+  /// The weights.
+  package let weights: ModelWeights
+  private var file: StateDict { weights.tensors }
 
   /// Opens a model and reads its configuration; the tensors stay on disk.
   ///
+  /// - Throws: `FileError` if it is no PixArt or its configuration is not usable.
+  package init(path: String) throws { try self.init(ModelWeights(path: path)) }
+
+  /// The same for weights that are open.
+  ///
   /// The configuration is the metadata's `config`, else a `config.json` beside the weights, else it is
   /// read off the shapes, which only the original naming allows.
-  /// - Throws: `FileError` if it is no PixArt or its configuration is not usable.
-  package init(path: String) throws(FileError) {
-    let file = try StateDict(try Checkpoint.open(try Self.weightsPath(path)))
+  package init(_ weights: ModelWeights) throws(FileError) {
+    let file = weights.tensors
     guard let naming = PixArtKeyMap.Naming(keys: file.names) else {
       throw FileError(
         "\(file.path): has neither tensor 't_block.1.weight' nor 'adaln_single.linear.weight';"
           + " give the transformer of a PixArt-Σ model")
     }
+    try weights.requireMerged()
+    try weights.folder?.requireKnownScheduler()
     let sibling = URL(filePath: file.path).deletingLastPathComponent().appending(
       path: "config.json")
     var config: PixArtConfig
-    if let text = file.metadata["config"] {
+    if let text = weights.metadata["config"], text.hasPrefix("{") {
       config = try .parse(Data(text.utf8), file: file.path)
     } else if let json = try? Data(contentsOf: sibling) {
       config = try .parse(json, file: sibling.path)
@@ -70,7 +55,7 @@ package struct PixArtFile {
     self.path = file.path
     self.config = config
     self.naming = naming
-    self.file = file
+    self.weights = weights
   }
 
   /// Loads the model.

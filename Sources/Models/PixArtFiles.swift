@@ -8,12 +8,8 @@ package struct PixArtFiles {
   /// The transformer.
   package let transformer: PixArtFile
 
-  /// Opens a weights file or a diffusers directory.
-  ///
-  /// - Throws: `FileError` if it is no PixArt.
-  package init(_ path: String) throws(FileError) {
-    transformer = try PixArtFile(path: path)
-  }
+  /// Takes an open model.
+  package init(_ transformer: PixArtFile) { self.transformer = transformer }
 
   /// Loads the autoencoder: a given file, else `vae/` of the diffusers directory, else
   /// `autoencoder.safetensors` beside the weights.
@@ -25,7 +21,7 @@ package struct PixArtFiles {
   /// - Throws: `FileError` if there is none, one of other latents, or one without configuration.
   package func autoencoder(_ path: String?, _ precision: Precision) throws -> AutoencoderKL {
     let folder = URL(fileURLWithPath: transformer.path).deletingLastPathComponent()
-    let candidates = ["../vae/diffusion_pytorch_model.safetensors", "autoencoder.safetensors"]
+    let candidates = ["../vae", "autoencoder.safetensors"]
       .map { folder.appending(path: $0).standardizedFileURL.path }
     guard let found = path ?? candidates.first(where: FileManager.default.fileExists(atPath:))
     else {
@@ -34,7 +30,8 @@ package struct PixArtFiles {
           + " autoencoder's weights with --autoencoder")
     }
     // Shapes do not tell the factor that its latents are scaled by, and PixArt's is not the usual one.
-    guard let config = try AutoencoderKLConfig.stated(for: try Checkpoint.open(found)) else {
+    let file = try AutoencoderKL.file(of: found)
+    guard let config = try AutoencoderKLConfig.stated(for: file) else {
       throw FileError(
         "\(found): there is no config.json of an AutoencoderKL beside it; put the autoencoder's own"
           + " config.json there")
@@ -44,6 +41,6 @@ package struct PixArtFiles {
         "\(found): has \(config.latentChannels) latent channels, \(transformer.path) has"
           + " \(transformer.config.inChannels); use the model's own autoencoder")
     }
-    return try AutoencoderKL(path: found, config: config, precision: precision)
+    return try AutoencoderKL(file, config: config, precision: precision)
   }
 }

@@ -125,19 +125,33 @@ enum PositionTable {
   }
 }
 
+extension ModelShape {
+  /// The fixed 2-D sin-cos table (tokens, hiddenSize) of a DiT, row-major, columns first.
+  ///
+  /// - Parameter tokens: The grid of the table; nil is the model's own. On another one the coordinates
+  ///   are the centres of tokens that are stretched over the model's own grid.
+  /// - Returns: The table in row-major order.
+  package func positionTable(_ tokens: TokenGrid? = nil) -> [Float] {
+    func coordinates(_ count: Int) -> [Double] {
+      let stretch = Double(grid) / Double(count)
+      return (0..<count).map { (Double($0) + 0.5) * stretch - 0.5 }
+    }
+    return PositionTable.values(
+      rows: coordinates(tokens?.rows ?? grid), columns: coordinates(tokens?.columns ?? grid),
+      dim: hiddenSize)
+  }
+}
+
 /// The last modulation and linear layer, and tokens back to images.
 struct OutputProjection {
   private let patch, channels: Int
-  private let epsilon: Float
   private let weight, bias: Parameter
 
-  init(
-    _ weights: any WeightSource, dim: Int, channels: Int, patch: Int, epsilon: Float = 1e-6
-  ) throws {
+  init(_ weights: any WeightSource, dim: Int, channels: Int, patch: Int) throws {
     let outputs = patch * patch * channels
     weight = try weights.parameter("final_layer.linear.weight", [outputs, dim], .zeros)
     bias = try weights.parameter("final_layer.linear.bias", [outputs], .zeros)
-    (self.patch, self.channels, self.epsilon) = (patch, channels, epsilon)
+    (self.patch, self.channels) = (patch, channels)
   }
 
   var parameters: [Parameter] { [weight, bias] }
@@ -145,7 +159,8 @@ struct OutputProjection {
   /// Tokens (batch, tokens, dim) under shift and scale (batch, 2 dim) -> (batch, tokens, outputs).
   func callAsFunction(_ x: Value, modulation: Value, on tape: Tape) -> Value {
     let normed = tape.apply(
-      LayerNormModulate(shiftChunk: 0, scaleChunk: 1, epsilon: epsilon), x, modulation)
+      LayerNormModulate(
+        shiftChunk: 0, scaleChunk: 1, epsilon: Float(ModelShape.officialEpsilon)), x, modulation)
     return tape.linear(normed, weight, bias)
   }
 

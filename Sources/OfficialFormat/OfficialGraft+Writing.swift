@@ -24,12 +24,8 @@ package struct OfficialExport {
     graftedCheckpoint: String? = nil
   ) throws {
     let shape = plan.model.shape
-    let config = DiTConfig(
-      depth: shape.depth, hiddenSize: shape.hiddenSize, numHeads: shape.numHeads,
-      patchSize: shape.patchSize, inputSize: shape.inputSize, inChannels: shape.inChannels,
-      numClasses: shape.numClasses, learnSigma: shape.learnSigma, mlpRatio: shape.mlpRatio)
-    let imageSize = shape.inputSize * DiTConfig.pixelsPerLatent
-    guard let name = config.publishedName, DiTConfig(named: name, imageSize: imageSize) == config
+    let imageSize = shape.inputSize * ModelShape.pixelsPerLatent
+    guard let name = shape.publishedName, ModelShape(named: name, imageSize: imageSize) == shape
     else {
       throw PlanError(
         key: "model",

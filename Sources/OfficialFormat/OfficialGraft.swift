@@ -4,16 +4,13 @@ import Models
 import Plans
 import Yams
 
-/// A graft as a sampling or finetuning configuration of the official repository states it
-/// (keshik6/grafting, `configs/sampling`, `configs/train_stage2`).
-package struct OfficialGraft: Equatable, Sendable {
+/// A graft as a configuration of the official repository states it (keshik6/grafting, `configs/sampling`,
+/// `configs/train_stage2`; `configs/train_stage1` with blocks named beside it).
+package struct OfficialGraft {
   /// The one slot whose operators are replaced.
   package let slot: Slot
   /// The one operator that replaces them.
   package let spec: OperatorSpec
-  /// The published model, for example `DiT-XL/2`, and the side of its images in pixels.
-  package let modelName: String
-  package let imageSize: Int
   /// The blocks, ascending.
   package let blocks: [Int]
   /// Stage-1 checkpoints by block.
@@ -22,10 +19,16 @@ package struct OfficialGraft: Equatable, Sendable {
   package let graftedCheckpoint: String?
   /// `global_seed`.
   package let seed: UInt64
-  /// Finetuning rate, where the file has one.
-  package let learningRate: Double?
   /// What was read but has no effect, in sentences.
   package let warnings: [String]
+  /// The training settings that the file has and a plan too.
+  private let rates: Rates
+
+  /// Training settings by the stage that they belong to.
+  private struct Rates {
+    var isStage1 = false
+    var learningRate, minimumRate, weightDecay, clipNorm: Double?
+  }
 
   private static let sections = ["sample_config", "train_config"]
 
@@ -36,26 +39,26 @@ package struct OfficialGraft: Equatable, Sendable {
   ///   - operatorConfig: The operator's YAML file; nil looks for `operator.config_filepath` in the
   ///     working directory, beside the file and in every folder above it.
   ///   - shape: The model that the graft is for.
+  ///   - chosenBlocks: The blocks of a stage-1 configuration, which names none itself.
   /// - Throws: `PlanError` that names the file, the line and the key that cannot be expressed in a plan.
-  package init(path: String, operatorConfig: String? = nil, shape: ModelShape) throws {
+  package init(
+    path: String, operatorConfig: String? = nil, shape: ModelShape,
+    blocks chosenBlocks: [Int]? = nil
+  ) throws {
     let document = try YAMLDocument(path: path)
     let top = document.top
     let section = try top.section("operator")
     guard let place = Self.sections.first(where: { top.value($0) != nil }) else {
       throw top.error(
         Self.sections[0],
-        "expected one of \(Self.sections.joined(separator: ", ")), which name the"
-          + " blocks; a stage-1 configuration names none, import the sampling or stage-2 one")
+        "expected one of \(Self.sections.joined(separator: ", ")); give a sampling, stage-1 or stage-2"
+          + " configuration")
     }
     let config = try top.section(place)
-    modelName = try config.text("dit_model_name")
-    imageSize = try config.integer("image_size")
-    try Self.check(modelName, imageSize, config, shape)
+    // Only stage 1 trains operators without a model around them.
+    let isStage1 = place == "train_config" && config.value("dit_model_name") == nil
+    if !isStage1 { try Self.checkModel(config, shape) }
 
-    let type = try section.text("type")
-    guard let slot = Slot.allCases.first(where: { OfficialOperator.type(of: $0) == type }) else {
-      throw section.error("type", "expected mha or mlp, found \(type.debugDescription); correct it")
-    }
     let operatorPath =
       try operatorConfig
       ?? Self.find(try section.text("config_filepath"), from: path) { tried in
@@ -71,21 +74,55 @@ package struct OfficialGraft: Equatable, Sendable {
       throw section.error(
         "name", "expected one of \(known), found \(name.debugDescription); correct it")
     }
-    guard official.slot == slot else {
-      throw section.error(
-        "name",
-        "\(official.name) replaces the \(OfficialOperator.type(of: official.slot)) operator,"
-          + " the type says \(type); correct one of them")
+    slot = official.slot
+    if !isStage1 || section.value("type") != nil {
+      let type = try section.text("type")
+      guard let stated = Slot.allCases.first(where: { OfficialOperator.type(of: $0) == type })
+      else {
+        throw section.error(
+          "type", "expected mha or mlp, found \(type.debugDescription); correct it")
+      }
+      guard stated == slot else {
+        throw section.error(
+          "name",
+          "\(official.name) replaces the \(OfficialOperator.type(of: slot)) operator,"
+            + " the type says \(type); correct one of them")
+      }
     }
-    self.slot = slot
     spec = try official.spec(settings, shape: shape)
-    blocks = try Self.blocks(config, depth: shape.depth)
+    switch (isStage1, chosenBlocks) {
+    case (true, let chosen?): blocks = chosen
+    case (true, nil):
+      throw config.error(
+        "graft_indexes",
+        "is missing, as in every stage-1 configuration; name the blocks with --blocks")
+    case (false, nil): blocks = try Self.blocks(config, depth: shape.depth)
+    case (false, _):
+      throw config.error("graft_indexes", "names the blocks already; leave out --blocks")
+    }
 
     var warnings: [String] = []
     weights = try Self.weights(config, blocks: blocks, warnings: &warnings)
-    graftedCheckpoint = config.optionalText("grafted_dit_ckpt_path")
-    seed = config.value("global_seed")?.int.flatMap(UInt64.init(exactly:)) ?? 0
-    learningRate = config.value("initial_learning_rate")?.float
+    graftedCheckpoint =
+      config.optionalText("grafted_dit_ckpt_path") ?? config.optionalText("dit_ckpt_path")
+    seed =
+      try config.number("global_seed").map { number in
+        guard let seed = UInt64(exactly: number) else {
+          throw config.error("global_seed", "expected a whole number of at least 0; correct it")
+        }
+        return seed
+      } ?? 0
+    rates = Rates(
+      isStage1: isStage1, learningRate: try config.number("initial_learning_rate"),
+      minimumRate: isStage1 ? try config.number("min_learning_rate") : nil,
+      weightDecay: try config.number("wd"),
+      clipNorm: isStage1 ? try config.number("clip_norm_val") : nil)
+    let unread = document.unread
+    if !unread.isEmpty {
+      warnings.append(
+        "\(path): not taken over are \(unread.joined(separator: ", ")); where they matter set the"
+          + " plan's own steps, batch and data with 'espalier plan set'")
+    }
     self.warnings = warnings
   }
 
@@ -96,17 +133,25 @@ package struct OfficialGraft: Equatable, Sendable {
     var plan = GraftPlan(named: name, model: model)
     for block in blocks { plan.edits[SlotID(block: block, slot: slot)] = spec }
     plan.seed = seed
-    if let learningRate { plan.stage2.learningRate = learningRate }
+    if rates.isStage1 {
+      plan.stage1.learningRate = rates.learningRate ?? plan.stage1.learningRate
+      plan.stage1.minimumRate = rates.minimumRate ?? plan.stage1.minimumRate
+      plan.stage1.weightDecay = rates.weightDecay ?? plan.stage1.weightDecay
+      plan.stage1.clipNorm = rates.clipNorm ?? plan.stage1.clipNorm
+    } else {
+      plan.stage2.learningRate = rates.learningRate ?? plan.stage2.learningRate
+      plan.stage2.weightDecay = rates.weightDecay ?? plan.stage2.weightDecay
+    }
     try plan.validate()
     return plan
   }
 
   // MARK: - Parts
 
-  private static func check(
-    _ name: String, _ imageSize: Int, _ config: YAMLDocument.Section, _ shape: ModelShape
-  ) throws {
-    guard let official = DiTConfig(named: name, imageSize: imageSize) else {
+  /// Refuses a graft of another published model.
+  private static func checkModel(_ config: YAMLDocument.Section, _ shape: ModelShape) throws {
+    let (name, imageSize) = (try config.text("dit_model_name"), try config.integer("image_size"))
+    guard let official = ModelShape(named: name, imageSize: imageSize) else {
       throw config.error(
         "dit_model_name",
         "expected DiT-S, -B, -L or -XL with patch 2, 4 or 8 at 256 or 512 pixels,"

@@ -3,7 +3,9 @@ import Yams
 
 /// How the official repository configures an operator, and what that is in a plan.
 ///
-/// Source: the YAML files under `configs/` of keshik6/grafting and the constructors they are passed to.
+/// Source: the YAML files under `configs/` of keshik6/grafting, the constructors that they are passed to
+/// (its own Hyena classes, timm 0.6 `Attention` and `Mlp`, flash-attn `MHA`, mamba-ssm `Mamba2`) and the
+/// defaults of these constructors.
 struct OfficialOperator {
   /// What a key of the configuration means.
   enum Meaning {
@@ -15,45 +17,64 @@ struct OfficialOperator {
     case tokens
     /// The number of attention heads.
     case heads
-    /// A number that the plan has under the same or another name.
+    /// The number of heads of keys and values: null or that of the queries.
+    case keyHeads
+    /// A number that the plan has under this name.
     case setting(String)
-    /// The same number as a setting that stands before it.
-    case same(as: String)
+    /// A truth value that the plan has as 0 or 1 under this name.
+    case flag(String)
     /// A list of two window sides; -1 is unlimited.
     case window(left: String, right: String)
     /// Only this value can be built here.
     case fixed(Constant)
     /// Without influence on the result.
     case ignored
+    /// Without influence on the result, written with the value of a setting.
+    case echo(of: String)
   }
 
-  /// A value that has no setting in plans.
+  /// A value of a configuration.
   enum Constant: Equatable {
     case null
     case truth(Bool)
     case number(Double)
+    case numbers([Double])
+    case text(String)
   }
 
   /// A key of the configuration file.
   struct Key {
     let name: String
     let meaning: Meaning
-    /// What is written on export; nil leaves the key out.
+    /// What the official constructor takes where the file leaves the key out; nil if it must be there.
+    let absent: Constant?
+    /// What is written on export where the meaning does not tell; nil leaves the key out.
     let written: Constant?
 
-    init(_ name: String, _ meaning: Meaning, writes written: Constant? = nil) {
-      self.name = name
-      self.meaning = meaning
-      self.written = written
+    private init(_ name: String, _ meaning: Meaning, absent: Constant?, writes written: Constant?) {
+      (self.name, self.meaning, self.absent, self.written) = (name, meaning, absent, written)
     }
 
-    /// A key with one possible value that the official files state.
-    static func stated(_ name: String, _ value: Constant) -> Key {
-      Key(name, .fixed(value), writes: value)
+    /// A key without a default.
+    static func required(_ name: String, _ meaning: Meaning, writes written: Constant? = nil) -> Key
+    {
+      Key(name, meaning, absent: nil, writes: written)
     }
 
-    /// A key with one possible value that the official files leave out.
-    static func implied(_ name: String, _ value: Constant) -> Key { Key(name, .fixed(value)) }
+    /// A key with the constructor's default.
+    static func optional(_ name: String, _ meaning: Meaning, _ absent: Constant) -> Key {
+      Key(name, meaning, absent: absent, writes: nil)
+    }
+
+    /// A key with one possible value, which is also the default; written where the official files have it.
+    static func fixed(_ name: String, _ value: Constant, isWritten: Bool = false) -> Key {
+      Key(name, .fixed(value), absent: value, writes: isWritten ? value : nil)
+    }
+
+    /// A key without influence on the result.
+    static func ignored(_ name: String, writes written: Constant? = nil) -> Key {
+      Key(name, .ignored, absent: .null, writes: written)
+    }
   }
 
   /// The operator's name in plans and, but for attention, in the official factory.
@@ -68,67 +89,90 @@ struct OfficialOperator {
     OfficialOperator(
       name: name, slot: .attention,
       keys: [
-        Key("d_model", .width), Key("l_max", .tokenLimit, writes: .number(1_000_000)),
-        .stated("order", .number(2)), .stated("inner_factor", .number(1)),
-        .stated("num_heads", .number(1)), .stated("num_blocks", .number(1)),
+        .required("d_model", .width),
+        .required("l_max", .tokenLimit, writes: .number(1_000_000)),
+        .fixed("order", .number(2), isWritten: true),
+        .fixed("inner_factor", .number(1), isWritten: true),
+        .ignored("num_heads", writes: .number(1)), .ignored("num_blocks", writes: .number(1)),
+        .ignored("activation"),
       ] + filters)
   }
 
-  private static let shortFilter = Key("short_filter_order", .setting("short_filter_order"))
-  private static let innerFilter = Key("inner_filter_len", .setting("inner_filter_len"))
+  private static func number(_ name: String, _ absent: Double) -> Key {
+    .optional(name, .setting(name), .number(absent))
+  }
 
   /// Every operator that the official factory can build.
   static let all: [OfficialOperator] = [
     OfficialOperator(
       name: "mha", slot: .attention,
       keys: [
-        Key("dim", .width), .stated("qkv_bias", .truth(true)), Key("num_heads", .heads),
-        .implied("qk_norm", .truth(false)), .implied("attn_drop", .number(0)),
-        .implied("proj_drop", .number(0)),
+        .required("dim", .width), .optional("num_heads", .heads, .number(8)),
+        .optional("qkv_bias", .flag("qkv_bias"), .truth(false)),
+        .fixed("qk_norm", .truth(false)), .fixed("proj_bias", .truth(true)),
+        .fixed("attn_drop", .number(0)), .fixed("proj_drop", .number(0)), .ignored("norm_layer"),
       ]),
     OfficialOperator(
       name: "swa", slot: .attention,
       keys: [
-        Key("embed_dim", .width), Key("num_heads", .heads), .stated("num_heads_kv", .null),
-        .stated("cross_attn", .truth(false)), .stated("qkv_proj_bias", .truth(true)),
-        .stated("out_proj_bias", .truth(true)), .stated("dropout", .number(0)),
-        .stated("softmax_scale", .null), .stated("causal", .truth(false)),
-        .stated("layer_idx", .null), .stated("dwconv", .truth(false)),
-        .stated("rotary_emb_dim", .number(0)), Key("rotary_emb_base", .ignored),
-        Key("rotary_emb_scale_base", .ignored), Key("rotary_emb_interleaved", .ignored),
-        .implied("use_alibi", .truth(false)),
-        Key("window_size", .window(left: "window_left", right: "window_right")),
-        Key("fused_bias_fc", .ignored, writes: .truth(true)),
-        .stated("use_flash_attn", .truth(true)), .stated("return_residual", .truth(false)),
-        Key("checkpointing", .ignored, writes: .truth(false)),
-        Key("device", .ignored, writes: .null), Key("dtype", .ignored, writes: .null),
+        .required("embed_dim", .width), .required("num_heads", .heads),
+        .optional("num_heads_kv", .keyHeads, .null),
+        .fixed("cross_attn", .truth(false), isWritten: true),
+        .fixed("qkv_proj_bias", .truth(true), isWritten: true),
+        .fixed("out_proj_bias", .truth(true), isWritten: true),
+        .fixed("dropout", .number(0), isWritten: true),
+        .fixed("softmax_scale", .null, isWritten: true),
+        .fixed("causal", .truth(false), isWritten: true),
+        .ignored("layer_idx", writes: .null), .fixed("dwconv", .truth(false), isWritten: true),
+        .fixed("rotary_emb_dim", .number(0), isWritten: true), .ignored("rotary_emb_base"),
+        .ignored("rotary_emb_scale_base"), .ignored("rotary_emb_interleaved"),
+        .fixed("use_alibi", .truth(false)),
+        .optional(
+          "window_size", .window(left: "window_left", right: "window_right"), .numbers([-1, -1])),
+        .ignored("fused_bias_fc", writes: .truth(true)),
+        .required("use_flash_attn", .fixed(.truth(true)), writes: .truth(true)),
+        .fixed("return_residual", .truth(false), isWritten: true),
+        .ignored("checkpointing", writes: .truth(false)), .ignored("device", writes: .null),
+        .ignored("dtype", writes: .null),
       ]),
-    // The official class has one length for both filters.
-    hyena("hyena_se", [shortFilter, Key("inner_filter_len", .same(as: "short_filter_order"))]),
-    hyena("hyena_x", [shortFilter]),
-    hyena("hyena_y", [innerFilter]),
+    // Both filters of the official class have `short_filter_order` taps; the length below only pads.
+    hyena(
+      "hyena_se",
+      [
+        number("short_filter_order", 4),
+        .optional("inner_filter_len", .echo(of: "short_filter_order"), .number(4)),
+      ]),
+    hyena("hyena_x", [number("short_filter_order", 4)]),
+    hyena("hyena_y", [number("inner_filter_len", 4)]),
     OfficialOperator(
       name: "mamba2", slot: .attention,
       keys: [
-        Key("d_model", .width), Key("d_state", .setting("d_state")),
-        Key("d_conv", .setting("d_conv")), Key("expand", .setting("expand")),
-        Key("headdim", .setting("headdim")), Key("ngroups", .setting("ngroups")),
-        Key("chunk_size", .setting("chunk_size")),
-      ]),
+        .required("d_model", .width), number("d_state", 128), number("d_conv", 4),
+        number("expand", 2), number("headdim", 64), number("ngroups", 1),
+        number("chunk_size", 256), .fixed("d_ssm", .null), .fixed("D_has_hdim", .truth(false)),
+        .fixed("rmsnorm", .truth(true)), .fixed("norm_before_gate", .truth(false)),
+        .fixed("bias", .truth(false)), .fixed("conv_bias", .truth(true)),
+        .fixed("dt_limit", .numbers([0, .infinity])), .fixed("sequence_parallel", .truth(true)),
+      ]
+        + [
+          "conv_init", "A_init_range", "dt_min", "dt_max", "dt_init_floor", "use_mem_eff_path",
+          "layer_idx", "process_group", "device", "dtype",
+        ].map { .ignored($0) }),
     OfficialOperator(
       name: "mlp", slot: .mlp,
       keys: [
-        Key("d_model", .width), Key("expansion_ratio", .setting("expansion_ratio")),
-        .stated("dropout", .number(0)),
+        .required("d_model", .width), .required("expansion_ratio", .setting("expansion_ratio")),
+        .fixed("dropout", .number(0), isWritten: true),
       ]),
     OfficialOperator(
       name: "mlp_hyena_x", slot: .mlp,
       keys: [
-        Key("d_model", .width), Key("l_max", .tokens),
-        Key("expansion_ratio", .setting("expansion_ratio")), .stated("order", .number(2)),
-        .stated("inner_factor", .number(1)), .stated("num_heads", .number(1)),
+        .required("d_model", .width), .required("l_max", .tokens), number("expansion_ratio", 2),
+        .fixed("order", .number(2), isWritten: true),
+        .ignored("inner_factor", writes: .number(1)), .ignored("num_heads", writes: .number(1)),
+        .ignored("num_blocks", writes: .number(1)), .ignored("activation"),
         // The released class does not take the key that the released file has.
-        .stated("num_blocks", .number(1)), Key("fused_bias_fc", .ignored), shortFilter,
+        .ignored("fused_bias_fc"), number("short_filter_order", 4),
       ]),
   ]
 
@@ -143,25 +187,18 @@ struct OfficialOperator {
 
   // MARK: - Reading
 
-  /// Turns an official configuration into a plan's entry.
+  /// Turns an official configuration into a plan's entry, which states every setting.
   ///
   /// - Throws: `PlanError` that names the key that cannot be expressed.
   func spec(_ config: YAMLDocument.Section, shape: ModelShape) throws -> OperatorSpec {
+    for key in config.names where !keys.contains(where: { $0.name == key }) {
+      throw config.error(
+        key,
+        "\(name) has no such setting here, expected some of"
+          + " \(keys.map(\.name).joined(separator: ", ")); remove the key")
+    }
     var spec = OperatorCatalog.descriptor(named: name)?.defaultSpec ?? OperatorSpec(name)
-    for key in config.names {
-      guard let rule = keys.first(where: { $0.name == key }) else {
-        throw config.error(
-          key,
-          "\(name) has no such setting here, expected some of"
-            + " \(keys.map(\.name).joined(separator: ", ")); remove the key")
-      }
-      try rule.apply(config, shape, to: &spec)
-    }
-    if let width = keys.first(where: { if case .width = $0.meaning { true } else { false } }),
-      config.value(width.name) == nil
-    {
-      throw config.error(width.name, "is missing, expected the model's width; add it")
-    }
+    for key in keys { try key.apply(config, shape, to: &spec) }
     return spec
   }
 
@@ -175,9 +212,11 @@ struct OfficialOperator {
       guard let value = key.value(of: spec, shape: shape, known: &known) else { continue }
       pairs.append((Node(key.name), value))
     }
-    let defaults = OperatorCatalog.descriptor(named: name)?.defaultSpec.config ?? [:]
+    let fields = OperatorCatalog.descriptor(named: name)?.fields ?? []
     for (setting, value) in spec.config.sorted(by: { $0.key < $1.key })
-    where !known.contains(setting) && value != defaults[setting] {
+    where !known.contains(setting)
+      && fields.contains(where: { $0.key == setting && !$0.isImplied && $0.defaultValue != value })
+    {
       throw PlanError(
         key: setting,
         "the official configuration of \(name) has no place for it; leave it at its"
@@ -191,21 +230,25 @@ extension OfficialOperator.Key {
   fileprivate func apply(
     _ config: YAMLDocument.Section, _ shape: ModelShape, to spec: inout OperatorSpec
   ) throws {
+    let stated = config.value(name)
+    guard let value = stated.map(OfficialOperator.Constant.init) ?? absent else {
+      throw config.error(name, "is missing, and the official constructor has no default; add it")
+    }
+    func require(_ holds: Bool, _ expected: String) throws {
+      if holds { return }
+      let found = stated.map(YAMLDocument.described) ?? "the official default, \(value.node.text)"
+      throw config.error(
+        name,
+        "expected \(expected), found \(found); it cannot be expressed in a plan for this model")
+    }
     func number() throws -> Double {
-      guard let number = config.value(name)?.float else {
+      guard case .number(let number) = value, number.isFinite else {
         throw config.error(name, "expected a number, found \(config.described(name)); correct it")
       }
       return number
     }
-    func require(_ holds: Bool, _ expected: String) throws {
-      if holds { return }
-      throw config.error(
-        name,
-        "expected \(expected), found \(config.described(name)); it cannot be expressed in a"
-          + " plan for this model")
-    }
     switch meaning {
-    case .ignored: break
+    case .ignored, .echo: break
     case .width: try require(try number() == Double(shape.hiddenSize), "\(shape.hiddenSize)")
     case .tokens: try require(try number() == Double(shape.tokens), "\(shape.tokens)")
     case .tokenLimit:
@@ -213,45 +256,51 @@ extension OfficialOperator.Key {
     case .heads:
       let heads = try number()
       spec.config["num_heads"] = heads == Double(shape.numHeads) ? 0 : heads
+    case .keyHeads:
+      let heads = spec.value("num_heads") == 0 ? Double(shape.numHeads) : spec.value("num_heads")
+      try require(
+        value == .null || value == .number(heads), "null or the heads of queries, \(Int(heads))")
     case .setting(let setting): spec.config[setting] = try number()
-    case .same(let setting):
-      let value = spec.value(setting)
-      try require(try number() == value, "\(Int(value)), as \(setting)")
+    case .flag(let setting):
+      guard case .truth(let truth) = value else {
+        throw config.error(
+          name, "expected true or false, found \(config.described(name)); correct it")
+      }
+      let field = OperatorCatalog.descriptor(named: spec.name)?.fields.first { $0.key == setting }
+      // A plan states what its operator implies only where it differs.
+      spec.config[setting] = field?.defaultValue == (truth ? 1 : 0) ? nil : (truth ? 1 : 0)
     case .window(let left, let right):
-      let sides = config.value(name)?.sequence?.compactMap(\.int) ?? []
-      try require(sides.count == 2 && sides.allSatisfy { $0 >= -1 }, "two numbers of at least -1")
+      guard case .numbers(let sides) = value, sides.count == 2,
+        sides.allSatisfy({ $0 >= -1 && $0 == $0.rounded() })
+      else { return try require(false, "two whole numbers of at least -1") }
       for (setting, side) in zip([left, right], sides) {
-        spec.config[setting] = Double(side == -1 ? shape.tokens - 1 : side)
+        spec.config[setting] = side == -1 ? Double(shape.tokens - 1) : side
       }
-    case .fixed(let constant):
-      let node = config.value(name)
-      switch constant {
-      case .null: try require(node?.null != nil || node?.string == "None", "null")
-      case .truth(let truth): try require(node?.bool == truth, "\(truth)")
-      case .number(let number): try require(node?.float == number, "\(Int(number))")
-      }
+    case .fixed(let constant): try require(value == constant, constant.node.text)
     }
   }
 
   fileprivate func value(
     of spec: OperatorSpec, shape: ModelShape, known: inout Set<String>
   ) -> Node? {
-    func whole(_ number: Double) -> Node {
-      Node(Int(exactly: number).map(String.init) ?? "\(number)")
-    }
     func setting(_ name: String) -> Node? {
       known.insert(name)
       let fields = OperatorCatalog.descriptor(named: spec.name)?.fields ?? []
-      return fields.contains { $0.key == name } ? whole(spec.value(name)) : nil
+      return fields.contains { $0.key == name }
+        ? OfficialOperator.Constant.number(spec.value(name)).node : nil
     }
     switch meaning {
-    case .width: return whole(Double(shape.hiddenSize))
-    case .tokens: return whole(Double(shape.tokens))
+    case .width: return OfficialOperator.Constant.number(Double(shape.hiddenSize)).node
+    case .tokens: return OfficialOperator.Constant.number(Double(shape.tokens)).node
     case .heads:
       known.insert("num_heads")
       let own = spec.config["num_heads"] ?? 0
-      return whole(own == 0 ? Double(shape.numHeads) : own)
-    case .setting(let name), .same(let name): return setting(name)
+      return OfficialOperator.Constant.number(own == 0 ? Double(shape.numHeads) : own).node
+    case .keyHeads: return OfficialOperator.Constant.null.node
+    case .setting(let name), .echo(let name): return setting(name)
+    case .flag(let name):
+      known.insert(name)
+      return OfficialOperator.Constant.truth(spec.value(name) == 1).node
     case .window(let left, let right):
       return Node([setting(left), setting(right)].compactMap(\.self))
     case .tokenLimit, .fixed, .ignored: return written?.node
@@ -260,11 +309,35 @@ extension OfficialOperator.Key {
 }
 
 extension OfficialOperator.Constant {
+  /// Reads a value; what is neither null, truth value, number nor list of numbers is a text.
+  fileprivate init(_ node: Node) {
+    if node.null != nil || node.string == "None" {
+      self = .null
+    } else if let truth = node.bool {
+      self = .truth(truth)
+    } else if let number = node.float {
+      self = .number(number)
+    } else if let list = node.sequence, list.allSatisfy({ $0.float != nil }) {
+      self = .numbers(list.compactMap(\.float))
+    } else {
+      self = .text(node.string ?? "")
+    }
+  }
+
   fileprivate var node: Node {
     switch self {
     case .null: Node("null", .implicit, .plain)
     case .truth(let truth): Node(truth ? "True" : "False", .implicit, .plain)
-    case .number(let number): Node(number == 0 ? "0.0" : String(Int(number)))
+    case .number(let number): Node(numberText(number), .implicit, .plain)
+    case .numbers(let numbers): Node(numbers.map { OfficialOperator.Constant.number($0).node })
+    case .text(let text): Node(text)
     }
+  }
+}
+
+extension Node {
+  /// The value on one line, for messages.
+  fileprivate var text: String {
+    sequence.map { "[\($0.map(\.text).joined(separator: ", "))]" } ?? string ?? ""
   }
 }

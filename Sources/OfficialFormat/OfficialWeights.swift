@@ -1,27 +1,35 @@
 import Checkpoints
 import Files
 import Foundation
+import Models
+import Operators
 import Plans
 
 /// Moves the weights of replaced operators between the official stage-1 checkpoints, one file a block
 /// with unprefixed names under `model`, and one file for the whole plan.
 package enum OfficialWeights {
   /// Gathers the stage-1 checkpoints that a configuration names into one safetensors file, as
-  /// `--weights` takes it.
+  /// `--weights` and `finetune --from` take it: the operators of a plan, with the plan.
   ///
   /// - Parameters:
   ///   - graft: The configuration.
+  ///   - plan: The plan that was made of it.
   ///   - folder: Where its relative paths start.
   ///   - output: The file to write.
-  /// - Throws: `FileError` for a checkpoint that cannot be read, and for a full disk.
-  package static func gather(_ graft: OfficialGraft, in folder: String, to output: String) throws {
+  /// - Throws: `FileError` for a checkpoint that cannot be read or holds another operator, and for a full
+  ///   disk.
+  package static func gather(
+    _ graft: OfficialGraft, as plan: GraftPlan, in folder: String, to output: String
+  ) throws {
     var items: [TensorItem] = []
     for (block, name) in graft.weights.sorted(by: { $0.key < $1.key }) {
       let path = URL(
         fileURLWithPath: name, relativeTo: URL(fileURLWithPath: folder, isDirectory: true)
       ).standardizedFileURL.path
       let file = try StateDict(try Checkpoint.open(path))
-      let prefix = SlotID(block: block, slot: graft.slot).checkpointPrefix
+      let id = SlotID(block: block, slot: graft.slot)
+      try requireOperator(graft.spec, at: id, in: file, hiddenSize: plan.model.shape.hiddenSize)
+      let prefix = id.checkpointPrefix
       items += file.names.compactMap { name in
         file.entry(name).map { entry in
           TensorItem(name: prefix + name, shape: entry.shape) { () throws(FileError) in
@@ -30,7 +38,25 @@ package enum OfficialWeights {
         }
       }
     }
-    try SafetensorsWriter.write(items, metadata: [:], to: output)
+    try SafetensorsWriter.write(items, metadata: DiTFile.metadata(of: plan), to: output)
+  }
+
+  /// Refuses a checkpoint of another operator than the configuration's.
+  private static func requireOperator(
+    _ spec: OperatorSpec, at id: SlotID, in file: StateDict, hiddenSize: Int
+  ) throws(FileError) {
+    let shapes = Dictionary(
+      uniqueKeysWithValues: file.names.map { ($0, file.entry($0)?.shape ?? []) })
+    let found = OperatorRegistry.recognize(
+      OperatorShapes(shapes, hiddenSize: hiddenSize), in: id.slot)
+    guard let found, found.name == spec.name,
+      found.config.allSatisfy({ spec.value($0.key) == $0.value })
+    else {
+      throw FileError(
+        "\(file.path): holds \(found.map { "\($0.name) \($0.config)" } ?? "no operator that is known"),"
+          + " expected \(spec.name) as the operator's configuration has it; give the checkpoint of that"
+          + " operator")
+    }
   }
 
   /// Writes one stage-1 checkpoint for each edited block of a plan.
@@ -56,11 +82,11 @@ package enum OfficialWeights {
       let items = try names.map { name in
         let entry = try file.existing(name)
         return TensorItem(
-          name: "model." + name.dropFirst(id.checkpointPrefix.count), shape: entry.shape
+          name: String(name.dropFirst(id.checkpointPrefix.count)), shape: entry.shape
         ) { () throws(FileError) in try file.floats(name) }
       }
       let path = "\(folder)/block_\(id.block).pt"
-      try TorchWriter.write(items, to: path)
+      try TorchWriter.write(items, entry: "model", to: path)
       paths[id.block] = path
     }
     return paths

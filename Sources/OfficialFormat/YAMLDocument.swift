@@ -3,12 +3,17 @@ import Plans
 import Yams
 
 /// A YAML file read into nodes, whose errors name the file, the line and the key.
-struct YAMLDocument {
+///
+/// It remembers which keys were asked for, so that the rest can be told.
+final class YAMLDocument {
   let path: String
   private let root: Node
+  /// The keys whose values were asked for, and those that were entered as mappings.
+  fileprivate var read: Set<String> = []
+  fileprivate var entered: Set<String> = [""]
 
   /// Largest file that is read; the official ones have under 3 kB.
-  private static let sizeLimit = 1 << 20
+  private static let sizeLimit = 1 << 16
 
   /// Reads a file that holds one mapping.
   ///
@@ -22,6 +27,13 @@ struct YAMLDocument {
         file: path, key: nil,
         "expected at most \(Self.sizeLimit) bytes of UTF-8 text, found \(data.count) bytes;"
           + " give a YAML configuration of the grafting repository")
+    }
+    // A few lines of references to references may stand for more than any memory holds.
+    if let line = Self.lineOfReference(in: text) {
+      throw PlanError(
+        file: path, line: line, key: nil,
+        "has an anchor, alias or tag (&, *, !), which configurations of the grafting repository do not"
+          + " use; write the value itself")
     }
     let node: Node?
     do {
@@ -37,6 +49,30 @@ struct YAMLDocument {
     root = node
   }
 
+  /// The first line on which a token begins with `&`, `*` or `!`, quoted texts and comments left out.
+  private static func lineOfReference(in text: String) -> Int? {
+    var quote: Character?
+    for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated()
+    {
+      var (last, lastVisible): (Character, Character) = (" ", " ")
+      for character in line {
+        if let open = quote {
+          if character == open, last != "\\" || open == "'" { quote = nil }
+        } else if character == "#", last.isWhitespace {
+          break
+        } else {
+          let begins =
+            " :-?,[{".contains(lastVisible) && (last.isWhitespace || ",[{".contains(last))
+          if begins, "&*!".contains(character) { return index + 1 }
+          if begins, character == "\"" || character == "'" { quote = character }
+        }
+        last = character
+        if !character.isWhitespace { lastVisible = character }
+      }
+    }
+    return nil
+  }
+
   private static func sentence(_ error: any Error) -> String {
     guard let error = error as? YamlError else { return "\(error)" }
     switch error {
@@ -47,6 +83,19 @@ struct YAMLDocument {
       return "key \(duplicates.first ?? "") appears twice"
     default: return "it cannot be parsed"
     }
+  }
+
+  /// The keys that nobody asked for, with their values where these are short, in the file's order.
+  var unread: [String] {
+    func walk(_ node: Node, _ path: String) -> [String] {
+      (node.mapping ?? [:]).flatMap { key, value -> [String] in
+        let name = path.isEmpty ? key.string ?? "" : "\(path).\(key.string ?? "")"
+        if entered.contains(name) { return walk(value, name) }
+        if read.contains(name) { return [] }
+        return [value.scalar.map { "\(name) (\($0.string.prefix(60)))" } ?? name]
+      }
+    }
+    return walk(root, "")
   }
 
   /// The top mapping.
@@ -68,7 +117,10 @@ struct YAMLDocument {
     func path(_ name: String) -> String { key.isEmpty ? name : "\(key).\(name)" }
 
     /// The value of a key; nil where it is absent.
-    func value(_ name: String) -> Node? { node.mapping?[Node(name)] }
+    func value(_ name: String) -> Node? {
+      document.read.insert(path(name))
+      return node.mapping?[Node(name)]
+    }
 
     func error(_ name: String, _ message: String) -> PlanError {
       document.error(value(name) ?? node, path(name), message)
@@ -79,6 +131,7 @@ struct YAMLDocument {
       guard let found = value(name), found.mapping != nil else {
         throw error(name, "expected a mapping, found \(described(name)); add it")
       }
+      document.entered.insert(path(name))
       return Section(document: document, key: path(name), node: found)
     }
 
@@ -101,6 +154,15 @@ struct YAMLDocument {
     func integer(_ name: String) throws -> Int {
       guard let number = value(name)?.int else {
         throw error(name, "expected a whole number, found \(described(name)); correct it")
+      }
+      return number
+    }
+
+    /// A finite number; nil where the key is absent or null.
+    func number(_ name: String) throws -> Double? {
+      guard let node = value(name), node.null == nil, node.string != "None" else { return nil }
+      guard let number = node.float, number.isFinite else {
+        throw error(name, "expected a number, found \(described(name)); correct it")
       }
       return number
     }

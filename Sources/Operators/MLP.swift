@@ -30,7 +30,17 @@ package final class MLP: ChannelMixer {
       }),
     channelMixer: { spec, context in
       try MLP(context, hidden: width(spec, context.hiddenSize))
-    }, transfer: .hiddenUnits)
+    }, transfer: .hiddenUnits,
+    settings: { shapes in
+      guard shapes.have("fc1", "fc2"), let hidden = shapes["fc1.weight", 0] else { return nil }
+      return ["expansion_ratio": ratio(hidden: hidden, to: shapes.hiddenSize)]
+    })
+
+  /// The ratio whose product with the hidden size is cut to this inner width.
+  package static func ratio(hidden: Int, to hiddenSize: Int) -> Double {
+    let ratio = Double(hidden) / Double(hiddenSize)
+    return Int(ratio * Double(hiddenSize)) == hidden ? ratio : ratio.nextUp
+  }
 
   /// The inner width: ratio times hidden size, cut to a whole number as in timm's `Mlp`.
   private static func width(_ spec: OperatorSpec, _ hiddenSize: Int) -> Int {

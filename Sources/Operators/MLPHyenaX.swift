@@ -47,6 +47,14 @@ package final class MLPHyenaX: ChannelMixer {
       return try MLPHyenaX(
         context, expansionRatio: spec.count("expansion_ratio"),
         shortFilterOrder: spec.count("short_filter_order"))
+    },
+    settings: { shapes in
+      guard shapes.have("in_proj", "short_filter", "out_proj"),
+        let width = shapes["out_proj.weight", 1], let taps = shapes.taps(of: "short_filter")
+      else { return nil }
+      return [
+        "expansion_ratio": Double(width / shapes.hiddenSize), "short_filter_order": taps,
+      ]
     })
 
   private static func refusal(_ spec: OperatorSpec, tokens: Int) -> String? {

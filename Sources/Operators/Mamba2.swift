@@ -44,7 +44,20 @@ package final class Mamba2: SequenceMixer {
       try Mamba2(
         context, Sizes(spec, hiddenSize: context.hiddenSize), taps: spec.count("d_conv"),
         chunk: spec.count("chunk_size"))
-    })
+    }, settings: settings)
+
+  /// The settings of a checkpoint's parameters; the states of several groups look like those of one.
+  private static func settings(_ shapes: OperatorShapes) -> [String: Double]? {
+    let others = ["in_proj.weight", "out_proj.weight", "norm.weight", "A_log", "D", "dt_bias"]
+    guard shapes.have("conv1d", and: others), let inner = shapes["out_proj.weight", 1],
+      let heads = shapes["dt_bias", 0], let convolved = shapes["conv1d.weight", 0],
+      let taps = shapes.taps(of: "conv1d"), heads > 0
+    else { return nil }
+    return [
+      "expand": Double(inner / shapes.hiddenSize), "headdim": Double(inner / heads),
+      "d_state": Double((convolved - inner) / 2), "d_conv": taps,
+    ]
+  }
 
   private static func field(
     _ key: String, _ summary: String, _ value: Double, _ range: ClosedRange<Double>

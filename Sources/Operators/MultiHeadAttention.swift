@@ -10,32 +10,60 @@ package final class MultiHeadAttention: SequenceMixer {
   static let entry = OperatorEntry(
     OperatorDescriptor(
       name: "mha", title: "MHA", summary: "multi-head attention, fresh weights (self-graft)",
-      slots: [.attention], fields: [HeadsSetting.field],
+      slots: [.attention],
+      fields: [
+        HeadsSetting.field,
+        ConfigField(
+          key: "qkv_bias", summary: "1 with biases of queries, keys and values, 0 without",
+          defaultValue: 1, range: 0...1, isInteger: true, isImplied: true),
+      ],
       cost: { spec, shape in
-        AttentionCost.attention(
+        var cost = AttentionCost.attention(
           shape, span: Double(shape.tokens),
           heads: HeadsSetting.heads(spec, model: shape.numHeads))
+        if spec.value("qkv_bias") == 0 {
+          let biases = 3 * shape.hiddenSize
+          cost =
+            cost
+            - OperatorCost(
+              parameters: biases, flops: 2 * Double(shape.tokens * biases), activations: 0)
+        }
+        return cost
       },
       label: { "mha\(HeadsSetting.label($0))" },
       fit: HeadsSetting.refusal),
     sequenceMixer: { spec, context in
-      try MultiHeadAttention(context, heads: HeadsSetting.heads(spec, model: context.numHeads))
-    }, transfer: .attention("qkv", "proj"))
+      try MultiHeadAttention(
+        context, heads: HeadsSetting.heads(spec, model: context.numHeads),
+        hasQKVBias: spec.value("qkv_bias") == 1)
+    }, transfer: .attention("qkv", "proj"),
+    settings: { shapes in
+      if shapes.have("qkv", "proj") { return ["qkv_bias": 1] }
+      return shapes.have("proj", and: ["qkv.weight"]) ? ["qkv_bias": 0] : nil
+    })
 
-  private let qkvWeight, qkvBias, projWeight, projBias: Parameter
+  private let qkvWeight, projWeight, projBias: Parameter
+  private let qkvBias: Parameter?
   private let attention: Attention
   /// Number of heads.
   package let heads: Int
 
-  package init(_ context: OperatorContext, heads: Int) throws {
+  /// Makes the operator; without `hasQKVBias` queries, keys and values have no bias.
+  package init(_ context: OperatorContext, heads: Int, hasQKVBias: Bool = true) throws {
     let dim = context.hiddenSize
-    (qkvWeight, qkvBias) = try context.linear("qkv", inputs: dim, outputs: 3 * dim)
+    if hasQKVBias {
+      (qkvWeight, qkvBias) = try context.linear("qkv", inputs: dim, outputs: 3 * dim)
+    } else {
+      (qkvWeight, qkvBias) = (try context.weight("qkv", inputs: dim, outputs: 3 * dim), nil)
+    }
     (projWeight, projBias) = try context.linear("proj", inputs: dim, outputs: dim)
     attention = Attention(heads: heads)
     self.heads = heads
   }
 
-  package var parameters: [Parameter] { [qkvWeight, qkvBias, projWeight, projBias] }
+  package var parameters: [Parameter] {
+    [qkvWeight, qkvBias, projWeight, projBias].compactMap(\.self)
+  }
 
   package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
     let qkv = tape.linear(x, qkvWeight, qkvBias, rounds: true)

@@ -6,6 +6,7 @@ package struct OperatorEntry: Sendable {
   package let descriptor: OperatorDescriptor
   /// How it takes over weights of the original, if it has a place for them.
   fileprivate let transfer: WeightTransfer?
+  private let settings: SettingsOfShapes?
   private let sequenceMixer: SequenceMixerMaker?
   private let channelMixer: ChannelMixerMaker?
 
@@ -16,21 +17,38 @@ package struct OperatorEntry: Sendable {
   typealias ChannelMixerMaker =
     @Sendable (OperatorSpec, OperatorContext) throws -> any ChannelMixer
 
+  /// The settings that the shapes of an operator's parameters show; nil for those of another operator.
+  typealias SettingsOfShapes = @Sendable (OperatorShapes) -> [String: Double]?
+
   /// Describes an operator and gives a maker for each slot that the descriptor names.
+  ///
+  /// - Parameters:
+  ///   - descriptor: What plans and the terminal know of it.
+  ///   - sequenceMixer: Builds it for the attention slot.
+  ///   - channelMixer: Builds it for the MLP slot.
+  ///   - transfer: How it takes over weights of the original.
+  ///   - settings: Recognises it in a checkpoint; nil if its parameters look like another operator's.
   init(
     _ descriptor: OperatorDescriptor, sequenceMixer: SequenceMixerMaker? = nil,
-    channelMixer: ChannelMixerMaker? = nil, transfer: WeightTransfer? = nil
+    channelMixer: ChannelMixerMaker? = nil, transfer: WeightTransfer? = nil,
+    settings: SettingsOfShapes? = nil
   ) {
     var descriptor = descriptor
     descriptor.isTransferable = transfer != nil
     self.descriptor = descriptor
     self.transfer = transfer
+    self.settings = settings
     self.sequenceMixer = sequenceMixer
     self.channelMixer = channelMixer
     precondition(
       descriptor.slots.contains(.attention) == (sequenceMixer != nil)
         && descriptor.slots.contains(.mlp) == (channelMixer != nil),
       "operator \(descriptor.name): slots and makers differ")
+  }
+
+  /// The operator with the settings that shapes show, if they are its parameters'.
+  fileprivate func recognized(_ shapes: OperatorShapes) -> OperatorSpec? {
+    settings?(shapes).map { OperatorSpec(descriptor.name, $0) }
   }
 
   fileprivate func makeSequenceMixer(_ spec: OperatorSpec, _ context: OperatorContext) throws
@@ -103,6 +121,17 @@ package enum OperatorRegistry {
 
   /// How an operator takes over weights of the original; nil if it has no place for them.
   package static func transfer(_ spec: OperatorSpec) -> WeightTransfer? { entry(spec)?.transfer }
+
+  /// The operator that has parameters of these shapes, with the settings that they show.
+  ///
+  /// - Parameters:
+  ///   - shapes: The parameters below the slot's prefix.
+  ///   - slot: The slot that they belong to.
+  /// - Returns: The operator without the settings that no shape shows; nil if none has such parameters.
+  package static func recognize(_ shapes: OperatorShapes, in slot: Slot) -> OperatorSpec? {
+    entries.lazy.filter { $0.descriptor.slots.contains(slot) }
+      .compactMap { $0.recognized(shapes) }.first
+  }
 
   private static func entry(_ spec: OperatorSpec) -> OperatorEntry? {
     entries.first { $0.descriptor.name == spec.name }

@@ -32,7 +32,8 @@ package final class SlidingWindowAttention: SequenceMixer {
       try SlidingWindowAttention(
         context, heads: HeadsSetting.heads(spec, model: context.numHeads),
         left: spec.count("window_left"), right: spec.count("window_right"))
-    }, transfer: .attention("Wqkv", "out_proj"))
+    }, transfer: .attention("Wqkv", "out_proj"),
+    settings: { $0.have("Wqkv", "out_proj") ? [:] : nil })
 
   private static func windowField(_ key: String, _ summary: String) -> ConfigField {
     ConfigField(key: key, summary: summary, defaultValue: 4, range: 0...65536, isInteger: true)

@@ -9,21 +9,21 @@ import TensorCore
 /// The diffusion transformer (`dit_tiny`, `dit_hybrid`).
 enum DiTCases {
   /// The model's configuration in a fixture.
-  static func config(_ fixture: Fixture) throws -> DiTConfig {
+  static func config(_ fixture: Fixture) throws -> ModelShape {
     let dit = try fixture.settings.table("dit")
-    let config = DiTConfig(
+    let config = ModelShape(
       depth: try dit.integer("depth"), hiddenSize: try dit.integer("hidden_size"),
       numHeads: try dit.integer("num_heads"), patchSize: try dit.integer("patch_size"),
       inputSize: try dit.integer("input_size"), inChannels: try dit.integer("in_channels"),
       numClasses: try dit.integer("num_classes"), learnSigma: try dit.flag("learn_sigma"),
       mlpRatio: try fixture.settings.number("mlp_ratio", default: 4))
-    try config.validate(fixture.path)
+    try config.validate(file: fixture.path)
     return config
   }
 
   /// The inputs of a model call and its latents' shape.
   static func conditioning(
-    _ fixture: Fixture, timesteps: String, labels: String, rows: Int, config: DiTConfig
+    _ fixture: Fixture, timesteps: String, labels: String, rows: Int, config: ModelShape
   ) throws -> DiT.Conditioning {
     try fixture.require(timesteps, shape: [rows])
     try fixture.require(labels, shape: [rows])
@@ -33,7 +33,7 @@ enum DiTCases {
   }
 
   /// Latents of the model's own size, any number of rows.
-  static func latents(_ fixture: Fixture, _ name: String, _ config: DiTConfig) throws -> Tensor {
+  static func latents(_ fixture: Fixture, _ name: String, _ config: ModelShape) throws -> Tensor {
     try fixture.tensor(
       name, shape: [-1, config.inChannels, config.inputSize, config.inputSize])
   }
@@ -153,18 +153,14 @@ enum DiTCases {
   static func hybridModel(_ check: ParityCheck) throws -> DiT {
     let fixture = check.fixture
     let config = try config(fixture)
-    let shape = ModelShape(
-      family: "dit", depth: config.depth, hiddenSize: config.hiddenSize, numHeads: config.numHeads,
-      patchSize: config.patchSize, inputSize: config.inputSize, inChannels: config.inChannels,
-      numClasses: config.numClasses, learnSigma: config.learnSigma, mlpRatio: config.mlpRatio)
     var edits: [SlotID: OperatorSpec] = [:]
     for (key, settings) in try grafts(fixture) {
-      guard let id = shape.slots.first(where: { $0.checkpointPrefix == key + "." }) else {
+      guard let id = config.slots.first(where: { $0.checkpointPrefix == key + "." }) else {
         throw ParityError(
           "\(fixture.path): config key 'grafts.\(key)' names no slot, expected blocks.N.attn or"
             + " blocks.N.mlp; the file is damaged, copy it again")
       }
-      edits[id] = try OperatorCases.spec(settings, in: fixture, shape: shape).0
+      edits[id] = try OperatorCases.spec(settings, in: fixture, shape: config).0
     }
     let model = try DiT(config: config, edits: edits, weights: try fixture.weights())
     try check.requireNames(model.parameters)

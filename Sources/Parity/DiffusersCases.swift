@@ -1,4 +1,5 @@
 import Models
+import Plans
 import Nn
 import TensorCore
 
@@ -41,7 +42,7 @@ enum DiffusersCases {
   }
 
   /// Refuses a fixture whose two configurations describe different models.
-  private static func requireSameShape(_ fixture: Fixture, _ config: DiTConfig) throws {
+  private static func requireSameShape(_ fixture: Fixture, _ config: ModelShape) throws {
     let table = try fixture.settings.table("diffusers")
     let heads = try table.integer("num_attention_heads")
     let found = [

@@ -1,5 +1,6 @@
 import Autograd
 import Models
+import Plans
 import Sampling
 import TensorCore
 
@@ -9,7 +10,7 @@ struct TrainingBatch {
   private let steps, labels: [Int]
 
   /// Reads `<prefix>x0`, `noise`, `t` and `y`, where `t` indexes a process of `count` steps.
-  init(_ fixture: Fixture, _ prefix: String, _ config: DiTConfig, steps count: Int) throws {
+  init(_ fixture: Fixture, _ prefix: String, _ config: ModelShape, steps count: Int) throws {
     guard config.learnSigma else {
       throw ParityError(
         "\(fixture.path): config key 'dit.learn_sigma' is false, expected true for the training"

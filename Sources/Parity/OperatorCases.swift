@@ -58,7 +58,7 @@ enum OperatorCases {
           + " file is damaged, copy it again")
     }
     let shape = ModelShape(
-      family: "dit", depth: 1, hiddenSize: width, numHeads: heads, patchSize: 1, inputSize: tokens,
+      depth: 1, hiddenSize: width, numHeads: heads, patchSize: 1, inputSize: tokens,
       inChannels: 1, numClasses: 1, learnSigma: true, mlpRatio: 4)
     let (spec, descriptor) = try spec(settings, in: fixture, shape: shape)
     let context = OperatorContext(

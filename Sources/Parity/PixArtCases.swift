@@ -19,7 +19,8 @@ enum PixArtCases {
       depth: try table.integer("num_layers"),
       hiddenSize: heads * (try table.integer("attention_head_dim")), numHeads: heads,
       patchSize: try table.integer("patch_size"), sampleSize: sampleSize,
-      inChannels: try table.integer("in_channels"), outChannels: try table.integer("out_channels"),
+      inChannels: try table.integer("in_channels"),
+      learnSigma: try table.integer("out_channels") == 2 * table.integer("in_channels"),
       captionChannels: try table.integer("caption_channels"),
       interpolationScale: try table.number(
         "interpolation_scale",

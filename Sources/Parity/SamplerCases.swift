@@ -1,4 +1,5 @@
 import Models
+import Plans
 import Sampling
 import TensorCore
 
@@ -38,7 +39,7 @@ enum SamplerCases {
     let start: Tensor
     let labels: [Int]
 
-    init(_ name: String, _ fixture: Fixture, _ config: DiTConfig) throws {
+    init(_ name: String, _ fixture: Fixture, _ config: ModelShape) throws {
       let description = try fixture.settings.table("runs").text(name)
       self.name = name
       isGuided = description.contains("forward_with_cfg")

@@ -2,6 +2,7 @@ import Autograd
 import Datasets
 import Grafting
 import Models
+import Plans
 import Nn
 import Sampling
 import TensorCore
@@ -62,7 +63,7 @@ enum Stage2Cases {
   }
 
   /// The batches `in.x0`, `noise` (steps, rows, C, S, S), `t` and `y` (steps, rows).
-  private static func batches(_ fixture: Fixture, _ config: DiTConfig) throws -> [DiffusionBatch] {
+  private static func batches(_ fixture: Fixture, _ config: ModelShape) throws -> [DiffusionBatch] {
     guard config.learnSigma else {
       throw ParityError(
         "\(fixture.path): config key 'dit.learn_sigma' is false, expected true for the training"

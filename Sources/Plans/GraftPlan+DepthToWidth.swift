@@ -6,6 +6,13 @@ extension GraftPlan {
     /// The pairs of parallel blocks.
     package let parallel: [BlockPair: ParallelMerge]
 
+    /// States changes; none by default.
+    package init(
+      edits: [SlotID: OperatorSpec] = [:], parallel: [BlockPair: ParallelMerge] = [:]
+    ) {
+      (self.edits, self.parallel) = (edits, parallel)
+    }
+
     /// Whether the model stays as it is.
     package var isEmpty: Bool { edits.isEmpty && parallel.isEmpty }
   }

@@ -52,7 +52,7 @@ extension GraftPlan {
     let top = try reader.section(root, key: "", known: known)
     var plan = GraftPlan(named: try reader.text("name", in: top), model: try reader.model(in: top))
     do throws(PlanError) {
-      try plan.model.shape.validate()
+      try plan.model.validate()
     } catch {
       throw reader.located(error)
     }
@@ -77,10 +77,19 @@ extension PlanReader {
       required("model", in: top), key: "model",
       known: [
         "path", "family", "depth", "hidden_size", "num_heads", "patch_size", "input_size",
-        "in_channels", "num_classes", "learn_sigma", "mlp_ratio", "content_hash",
+        "in_channels", "num_classes", "learn_sigma", "mlp_ratio", "has_null_class",
+        "frequency_shift", "mlp_norm_epsilon", "content_hash",
       ])
-    let shape = ModelShape(
-      family: try text("family", in: section), depth: try integer("depth", in: section),
+    // Only class-conditional models can be grafted.
+    let family = try text("family", in: section)
+    guard family == ModelShape.Family.dit.rawValue else {
+      throw located(
+        PlanError(
+          key: "model.family",
+          "unknown family \(family.prefix(60).debugDescription), expected \"dit\"; correct it"))
+    }
+    var shape = ModelShape(
+      depth: try integer("depth", in: section),
       hiddenSize: try integer("hidden_size", in: section),
       numHeads: try integer("num_heads", in: section),
       patchSize: try integer("patch_size", in: section),
@@ -89,6 +98,15 @@ extension PlanReader {
       numClasses: try integer("num_classes", in: section),
       learnSigma: try boolean("learn_sigma", in: section),
       mlpRatio: try number("mlp_ratio", in: section))
+    if section.members["has_null_class"] != nil {
+      shape.hasNullClass = try boolean("has_null_class", in: section)
+    }
+    if section.members["frequency_shift"] != nil {
+      shape.frequencyShift = try integer("frequency_shift", in: section)
+    }
+    if section.members["mlp_norm_epsilon"] != nil {
+      shape.mlpNormEpsilon = try number("mlp_norm_epsilon", in: section)
+    }
     return ModelReference(
       path: try text("path", in: section), shape: shape,
       contentHash: try text("content_hash", in: section))

@@ -6,7 +6,7 @@ extension GraftPlan {
     try Self.checkText(name, key: "name")
     try Self.checkText(model.path, key: "model.path")
     try Self.checkText(model.contentHash, key: "model.content_hash")
-    try model.shape.validate()
+    try model.validate()
     for (id, spec) in edits.sorted(by: { $0.key < $1.key }) {
       try checkBlocks(of: .slot(id), key: "\(id)")
       try Self.check(spec, at: id, shape: model.shape)
@@ -33,13 +33,13 @@ extension GraftPlan {
   ///
   /// - Throws: `PlanError` when shape or content differ; the path may.
   package func check(against actual: ModelReference) throws(PlanError) {
-    let mine = model.shape.described
-    let theirs = actual.shape.described
-    for (own, other) in zip(mine, theirs) where own.value != other.value {
+    let mine = Dictionary(uniqueKeysWithValues: model.shape.members.map { ($0.key, $0.value) })
+    let theirs = Dictionary(uniqueKeysWithValues: actual.shape.members.map { ($0.key, $0.value) })
+    for key in Set(mine.keys).union(theirs.keys).sorted() where mine[key] != theirs[key] {
       throw PlanError(
-        key: "model.\(own.key)",
-        "the plan was made for another model, it says \(own.value) and \(actual.path) has"
-          + " \(other.value); open the plan with its own model or make a new one")
+        key: "model.\(key)",
+        "the plan was made for another model, it says \(mine[key] ?? "nothing") and \(actual.path)"
+          + " has \(theirs[key] ?? "none"); open the plan with its own model or make a new one")
     }
     guard model.contentHash == actual.contentHash else {
       throw PlanError(
@@ -114,49 +114,6 @@ extension GraftPlan {
       throw PlanError(
         key: key, "expected a text of 1 to 4096 bytes without control characters; correct it")
     }
-  }
-}
-
-extension ModelShape {
-  /// Checks that such a model can exist.
-  ///
-  /// - Throws: `PlanError` that names the key under `model`.
-  package func validate() throws(PlanError) {
-    guard family == "dit" else {
-      throw PlanError(
-        key: "model.family",
-        "unknown family \(family.prefix(60).debugDescription), expected \"dit\"; correct it")
-    }
-    let limits: [(String, Int, ClosedRange<Int>)] = [
-      ("depth", depth, 1...1024), ("hidden_size", hiddenSize, 1...65536),
-      ("num_heads", numHeads, 1...1024), ("patch_size", patchSize, 1...64),
-      ("input_size", inputSize, 1...4096), ("in_channels", inChannels, 1...1024),
-      ("num_classes", numClasses, 1...1_000_000),
-    ]
-    for (key, value, range) in limits {
-      try requireRange("model.\(key)", Double(value), in: range)
-    }
-    try requireRange("model.mlp_ratio", mlpRatio, in: 0.25...16)
-    guard hiddenSize % numHeads == 0 else {
-      throw PlanError(
-        key: "model.num_heads",
-        "\(numHeads) heads do not divide the hidden size \(hiddenSize); correct one of them")
-    }
-    guard inputSize % patchSize == 0 else {
-      throw PlanError(
-        key: "model.patch_size",
-        "patches of \(patchSize) do not divide the input size \(inputSize); correct one of them")
-    }
-  }
-
-  /// The shape's entries in a plan file, as text.
-  fileprivate var described: [(key: String, value: String)] {
-    [
-      ("family", family), ("depth", "\(depth)"), ("hidden_size", "\(hiddenSize)"),
-      ("num_heads", "\(numHeads)"), ("patch_size", "\(patchSize)"), ("input_size", "\(inputSize)"),
-      ("in_channels", "\(inChannels)"), ("num_classes", "\(numClasses)"),
-      ("learn_sigma", "\(learnSigma)"), ("mlp_ratio", numberText(mlpRatio)),
-    ]
   }
 }
 

@@ -7,15 +7,9 @@ extension GraftPlan {
   /// - Throws: `PlanError` when the plan is not valid; an invalid plan is never written.
   package func json() throws(PlanError) -> Data {
     try validate()
-    let shape = model.shape
-    let modelMembers: [(String, String)] = [
-      ("path", model.path.jsonQuoted), ("family", shape.family.jsonQuoted),
-      ("depth", "\(shape.depth)"), ("hidden_size", "\(shape.hiddenSize)"),
-      ("num_heads", "\(shape.numHeads)"), ("patch_size", "\(shape.patchSize)"),
-      ("input_size", "\(shape.inputSize)"), ("in_channels", "\(shape.inChannels)"),
-      ("num_classes", "\(shape.numClasses)"), ("learn_sigma", "\(shape.learnSigma)"),
-      ("mlp_ratio", numberText(shape.mlpRatio)), ("content_hash", model.contentHash.jsonQuoted),
-    ]
+    let modelMembers =
+      [("path", model.path.jsonQuoted)] + model.shape.members.map { ($0.key, $0.value) }
+      + [("content_hash", model.contentHash.jsonQuoted)]
     var members: [(String, String)] = [
       ("espalier_plan", "\(Self.formatVersion)"), ("name", name.jsonQuoted),
       ("model", Self.object(modelMembers)), ("blocks", blockList()),

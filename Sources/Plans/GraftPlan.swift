@@ -75,7 +75,7 @@ extension ModelShape {
     let conditioning = depth * 6 * width * width + 2 * width * width
     let output = patch * outChannels * width
     let biases = 3 * width + depth * 6 * width + 2 * width + patch * outChannels
-    let tables = tokens * width + (numClasses + 1) * width
+    let tables = tokens * width + labelRows * width
     let (perToken, perImage) = (Double(embedding + output), Double(timestep + conditioning))
     return OperatorCost(
       parameters: embedding + timestep + conditioning + output + biases + tables,

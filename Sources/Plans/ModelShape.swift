@@ -1,7 +1,17 @@
-/// The architecture of a model, as far as plans and costs need it.
+import Files
+
+/// The architecture of a diffusion transformer: what its weights, its costs and its plans depend on.
 package struct ModelShape: Codable, Equatable, Sendable {
-  /// The architecture's family; `dit` is the only one known.
-  package var family: String
+  /// The families that can be built.
+  package enum Family: String, Codable, CaseIterable, Sendable {
+    /// Class-conditional, as facebookresearch/DiT.
+    case dit
+    /// Text-conditional, as PixArt-alpha/PixArt-sigma.
+    case pixart
+  }
+
+  /// The architecture's family.
+  package var family: Family
   /// Number of blocks.
   package var depth: Int
   /// Width of the residual stream (D).
@@ -14,17 +24,27 @@ package struct ModelShape: Codable, Equatable, Sendable {
   package var inputSize: Int
   /// Channels of the latent.
   package var inChannels: Int
-  /// Classes, without the extra one for "no class".
+  /// Classes, without the extra one for "no class"; 0 without class labels.
   package var numClasses: Int
   /// Whether the model also predicts the variance, doubling its output channels.
   package var learnSigma: Bool
   /// Width of the MLP relative to `hiddenSize`.
   package var mlpRatio: Double
+  /// Whether the label table has a row for "no class", which guidance and label dropout need.
+  package var hasNullClass = true
+  /// Subtracted from the 128 that divides the exponents of the timestep sinusoids: 0 in the official
+  /// model, 1 in diffusers (`downscale_freq_shift`).
+  package var frequencyShift = 0
+  /// Epsilon of the layer norm before the MLP: 1e-6 in the official model, `norm_eps` in diffusers.
+  package var mlpNormEpsilon = officialEpsilon
+
+  /// Epsilon of all layer norms of the official model.
+  package static let officialEpsilon = 1e-6
 
   /// Describes an architecture.
   package init(
-    family: String = "dit", depth: Int, hiddenSize: Int, numHeads: Int, patchSize: Int,
-    inputSize: Int, inChannels: Int, numClasses: Int, learnSigma: Bool = true,
+    family: Family = .dit, depth: Int, hiddenSize: Int, numHeads: Int, patchSize: Int,
+    inputSize: Int, inChannels: Int = 4, numClasses: Int, learnSigma: Bool = true,
     mlpRatio: Double = 4
   ) {
     self.family = family
@@ -39,11 +59,38 @@ package struct ModelShape: Codable, Equatable, Sendable {
     self.mlpRatio = mlpRatio
   }
 
+  /// Decodes an architecture; what is absent is as in the official DiT, except the sizes.
+  package init(from decoder: any Decoder) throws {
+    let keys = try decoder.container(keyedBy: CodingKeys.self)
+    func stated<Value: Decodable>(_ key: CodingKeys, or other: Value) throws -> Value {
+      try keys.decodeIfPresent(Value.self, forKey: key) ?? other
+    }
+    self.init(
+      family: try stated(.family, or: .dit), depth: try keys.decode(Int.self, forKey: .depth),
+      hiddenSize: try keys.decode(Int.self, forKey: .hiddenSize),
+      numHeads: try keys.decode(Int.self, forKey: .numHeads),
+      patchSize: try keys.decode(Int.self, forKey: .patchSize),
+      inputSize: try keys.decode(Int.self, forKey: .inputSize),
+      inChannels: try stated(.inChannels, or: 4),
+      numClasses: try keys.decode(Int.self, forKey: .numClasses),
+      learnSigma: try stated(.learnSigma, or: true), mlpRatio: try stated(.mlpRatio, or: 4))
+    hasNullClass = try stated(.hasNullClass, or: true)
+    frequencyShift = try stated(.frequencyShift, or: 0)
+    mlpNormEpsilon = try stated(.mlpNormEpsilon, or: Self.officialEpsilon)
+  }
+
+  /// Tokens along one side.
+  package var grid: Int { inputSize / patchSize }
   /// Length of the token sequence (N): patches of the latent in raster order.
-  package var tokens: Int { (inputSize / patchSize) * (inputSize / patchSize) }
+  package var tokens: Int { grid * grid }
 
   /// Channels of the output.
   package var outChannels: Int { learnSigma ? 2 * inChannels : inChannels }
+
+  /// The label of "no class"; nil without one.
+  package var nullClass: Int? { hasNullClass ? numClasses : nil }
+  /// Rows of the label table.
+  package var labelRows: Int { numClasses + (hasNullClass ? 1 : 0) }
 
   /// Every slot of the model, block by block.
   package var slots: [SlotID] {
@@ -56,6 +103,86 @@ package struct ModelShape: Codable, Equatable, Sendable {
     case .attention: OperatorSpec("mha")
     case .mlp: OperatorSpec("mlp", ["expansion_ratio": mlpRatio])
     }
+  }
+}
+
+extension ModelShape {
+  /// What is impossible in an architecture.
+  package struct Fault: Error {
+    /// The entry, such as `hidden_size`.
+    package let key: String
+    /// What was expected and found.
+    package let message: String
+  }
+
+  /// Checks that such a model can be built.
+  ///
+  /// - Throws: `Fault` for the first entry that is impossible.
+  package func validate() throws(Fault) {
+    func require(_ holds: Bool, _ key: String, _ found: Any, _ expected: String) throws(Fault) {
+      if !holds { throw Fault(key: key, message: "expected \(expected), found \(found)") }
+    }
+    let counts: [(String, Int, ClosedRange<Int>)] = [
+      ("depth", depth, 1...1024), ("hidden_size", hiddenSize, 4...65536),
+      ("num_heads", numHeads, 1...1024), ("patch_size", patchSize, 1...64),
+      ("input_size", inputSize, 1...4096), ("in_channels", inChannels, 1...4096),
+      ("num_classes", numClasses, family == .dit ? 1...1_000_000 : 0...0),
+    ]
+    for (key, value, range) in counts {
+      try require(
+        range.contains(value), key, value, "\(range.lowerBound) to \(range.upperBound)")
+    }
+    try require(hiddenSize % 4 == 0, "hidden_size", hiddenSize, "a multiple of 4")
+    guard hiddenSize % numHeads == 0 else {
+      throw Fault(
+        key: "num_heads", message: "\(numHeads) heads do not divide the hidden size \(hiddenSize)")
+    }
+    guard inputSize % patchSize == 0 else {
+      throw Fault(
+        key: "patch_size",
+        message: "patches of \(patchSize) do not divide the input size \(inputSize)")
+    }
+    try require((0.25...16).contains(mlpRatio), "mlp_ratio", mlpRatio, "0.25 to 16")
+    try require((0...1).contains(frequencyShift), "frequency_shift", frequencyShift, "0 or 1")
+    try require(
+      mlpNormEpsilon > 0 && mlpNormEpsilon < 1, "mlp_norm_epsilon", mlpNormEpsilon,
+      "greater than 0 and less than 1")
+  }
+
+  /// The same for an architecture that a file states or shows.
+  ///
+  /// - Parameters:
+  ///   - file: The file.
+  ///   - names: What the file calls entries, where it has other names.
+  /// - Throws: `FileError` that names file and entry.
+  package func validate(
+    file: String, names: [String: String] = [:]
+  ) throws(FileError) {
+    do throws(Fault) {
+      try validate()
+    } catch {
+      throw FileError(
+        "\(file): config key '\(names[error.key] ?? error.key)': \(error.message); use the"
+          + " configuration that belongs to the weights")
+    }
+  }
+
+  /// The entries of a plan file: keys in order and values as JSON; what only other programs' models have
+  /// is left out where it is as in the official model.
+  package var members: [(key: String, value: String)] {
+    var members = [
+      ("family", "\"\(family.rawValue)\""), ("depth", "\(depth)"),
+      ("hidden_size", "\(hiddenSize)"), ("num_heads", "\(numHeads)"),
+      ("patch_size", "\(patchSize)"), ("input_size", "\(inputSize)"),
+      ("in_channels", "\(inChannels)"), ("num_classes", "\(numClasses)"),
+      ("learn_sigma", "\(learnSigma)"), ("mlp_ratio", numberText(mlpRatio)),
+    ]
+    if !hasNullClass { members.append(("has_null_class", "false")) }
+    if frequencyShift != 0 { members.append(("frequency_shift", "\(frequencyShift)")) }
+    if mlpNormEpsilon != Self.officialEpsilon {
+      members.append(("mlp_norm_epsilon", numberText(mlpNormEpsilon)))
+    }
+    return members
   }
 }
 
@@ -73,5 +200,22 @@ package struct ModelReference: Codable, Equatable, Sendable {
     self.path = path
     self.shape = shape
     self.contentHash = contentHash
+  }
+
+  /// Checks that such a model can be grafted.
+  ///
+  /// - Throws: `PlanError` that names the key under `model`.
+  package func validate() throws(PlanError) {
+    guard shape.family == .dit else {
+      throw PlanError(
+        key: "model.family",
+        "is \"\(shape.family.rawValue)\", and only class-conditional models (\"dit\") can be grafted;"
+          + " name one")
+    }
+    do throws(ModelShape.Fault) {
+      try shape.validate()
+    } catch {
+      throw PlanError(key: "model.\(error.key)", "\(error.message); correct it")
+    }
   }
 }

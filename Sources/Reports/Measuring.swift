@@ -70,7 +70,7 @@ package struct Measuring {
     guard !missing.isEmpty else { return result }
 
     try facts.plan.check(against: try files.reference())
-    let teacher = try files.open().load()
+    let teacher = try files.model.load()
     let graft = try Graft(
       plan: facts.plan, teacher: teacher, checkpoints: [try facts.run.trainedWeights()])
     var known: [TensorBoardRecord.Value] = []
@@ -154,7 +154,7 @@ package struct Measuring {
     let after = try draw(graft.model, "graft")
     try write(after, .after)
     try write(zip(teacher, after).map { $0.absoluteDifference(to: $1) }, .difference)
-    let names = try files.open().classNames
+    let names = files.model.classNames
     result.gridLabels = labels.map { $0 < names.count ? names[$0] : "class \($0)" }
     result.grids = grids
   }

@@ -5,12 +5,14 @@ import TensorCore
 /// The training loss of DiT: mean squared error of the noise plus the variational bound in bits.
 ///
 /// `create_diffusion` defaults: learned-range variance, no rescaling of the bound, and the mean detached
-/// in it, so that the bound trains only the variance parameter.
+/// in it, so that the bound trains only the variance parameter. A model without that parameter is trained
+/// on the first term alone.
 extension GaussianDiffusion {
   /// The loss per row of a batch, and its two terms; loss = mse + vb.
   ///
   /// - Parameters:
-  ///   - modelOutput: (batch, 2C, H, W): noise prediction, then variance parameter.
+  ///   - modelOutput: (batch, 2C, H, W): noise prediction, then variance parameter; (batch, C, H, W)
+  ///     without the latter.
   ///   - start: Clean latents x_0 (batch, C, H, W).
   ///   - latents: Noisy latents x_t, as from `noisy`, same shape.
   ///   - noise: The noise in them, same shape.
@@ -19,9 +21,9 @@ extension GaussianDiffusion {
   package func trainingLoss(
     modelOutput: Tensor, start: Tensor, latents: Tensor, noise: Tensor, steps: [Int]
   ) -> (loss: [Float], mse: [Float], vb: [Float]) {
-    checkShapes(modelOutput, latents, steps)
+    let output = DiffusionOutput(modelOutput, latents, steps, schedule)
     precondition(start.shape == latents.shape && noise.shape == latents.shape, "loss: shapes")
-    let width = latents.count / max(1, steps.count)
+    let width = output.width
     var mse: [Float] = []
     var vb: [Float] = []
     var loss: [Float] = []
@@ -31,13 +33,14 @@ extension GaussianDiffusion {
       var bound = 0.0
       for i in 0..<width {
         let at = row * width + i
-        let predicted = Double(modelOutput[2 * row * width + i])
+        let predicted = output.noise(row, i)
         let error = Double(noise[at]) - predicted
         squares += error * error
+        guard let parameter = output.variance(row, i) else { continue }
         bound +=
           coefficients.bound(
             start: Double(start[at]), latent: Double(latents[at]), noise: predicted,
-            parameter: Double(modelOutput[(2 * row + 1) * width + i]), isLast: step == 0
+            parameter: parameter, isLast: step == 0
           ).value
       }
       mse.append(Float(squares / Double(width)))
@@ -50,27 +53,27 @@ extension GaussianDiffusion {
   /// The gradient of the batch mean of `trainingLoss` with respect to the model output.
   ///
   /// The noise channels receive the gradient of mse alone, the variance channels that of vb.
-  /// - Returns: (batch, 2C, H, W), to seed a backward pass.
+  /// - Returns: A tensor of the output's shape, to seed a backward pass.
   package func lossGradient(
     modelOutput: Tensor, start: Tensor, latents: Tensor, noise: Tensor, steps: [Int]
   ) -> Tensor {
-    checkShapes(modelOutput, latents, steps)
+    let output = DiffusionOutput(modelOutput, latents, steps, schedule)
     precondition(start.shape == latents.shape && noise.shape == latents.shape, "loss: shapes")
     let gradient = Tensor(modelOutput.shape)
-    let width = latents.count / max(1, steps.count)
+    let width = output.width
     let scale = 1 / Double(latents.count)
     for (row, step) in steps.enumerated() {
       let coefficients = StepCoefficients(schedule, step)
       for i in 0..<width {
         let at = row * width + i
-        let noiseAt = 2 * row * width + i
-        let varianceAt = noiseAt + width
-        let predicted = Double(modelOutput[noiseAt])
+        let noiseAt = output.noiseIndex(row, i)
+        let predicted = output.noise(row, i)
         gradient[noiseAt] = Float(2 * (predicted - Double(noise[at])) * scale)
+        guard let parameter = output.variance(row, i) else { continue }
         let bound = coefficients.bound(
           start: Double(start[at]), latent: Double(latents[at]), noise: predicted,
-          parameter: Double(modelOutput[varianceAt]), isLast: step == 0)
-        gradient[varianceAt] = Float(bound.slope * scale / log(2))
+          parameter: parameter, isLast: step == 0)
+        gradient[noiseAt + width] = Float(bound.slope * scale / log(2))
       }
     }
     return gradient

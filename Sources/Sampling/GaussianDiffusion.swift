@@ -5,7 +5,8 @@ import TensorCore
 /// The denoising network as the diffusion process sees it.
 ///
 /// Arguments: noisy latents (batch, C, H, W) and one timestep per row, on the scale of the process the
-/// model was trained on. Result: (batch, 2C, H, W), the noise prediction and then the variance parameter.
+/// model was trained on. Result: (batch, 2C, H, W), the noise prediction and then the variance parameter, or
+/// (batch, C, H, W), the noise prediction alone.
 package typealias DenoisingModel = (_ latents: Tensor, _ timesteps: [Float]) throws -> Tensor
 
 /// What the model says about x_{t-1}, each (batch, C, H, W).
@@ -18,7 +19,8 @@ package struct DenoisedDistribution {
   package let predictedStart: Tensor
 }
 
-/// Gaussian diffusion with noise prediction and learned-range variance, the process DiT is trained on.
+/// Gaussian diffusion with noise prediction, the process DiT is trained on; the variance is learned within a
+/// range, or fixed to the upper end of it for a model that predicts none.
 ///
 /// Follows `GaussianDiffusion` and `SpacedDiffusion` of the DiT repository. Steps are indices of
 /// `schedule`. Table entries are rounded to float32 where they meet a tensor, as upstream.
@@ -89,7 +91,8 @@ package struct GaussianDiffusion: Sendable {
   /// Turns a model output into the distribution of x_{t-1} (`p_mean_variance` upstream).
   ///
   /// - Parameters:
-  ///   - modelOutput: (batch, 2C, H, W): noise prediction, then variance parameter.
+  ///   - modelOutput: (batch, 2C, H, W): noise prediction, then variance parameter; (batch, C, H, W)
+  ///     without the latter.
   ///   - latents: Noisy latents x_t (batch, C, H, W).
   ///   - steps: One step per row.
   ///   - clipsStart: If true, the predicted start is clamped to [-1, 1].
@@ -97,7 +100,7 @@ package struct GaussianDiffusion: Sendable {
   package func denoised(
     modelOutput: Tensor, latents: Tensor, steps: [Int], clipsStart: Bool
   ) -> DenoisedDistribution {
-    checkShapes(modelOutput, latents, steps)
+    let output = DiffusionOutput(modelOutput, latents, steps, schedule)
     let mean = Tensor(latents.shape)
     let logVariance = Tensor(latents.shape)
     let predictedStart = Tensor(latents.shape)
@@ -107,25 +110,52 @@ package struct GaussianDiffusion: Sendable {
       for i in 0..<width {
         let at = row * width + i
         let x = Double(latents[at])
-        var start = coefficients.start(x, noise: Double(modelOutput[2 * row * width + i]))
+        var start = coefficients.start(x, noise: output.noise(row, i))
         if clipsStart { start = min(1, max(-1, start)) }
         predictedStart[at] = Float(start)
         mean[at] = Float(coefficients.mean1 * start + coefficients.mean2 * x)
-        let parameter = Double(modelOutput[(2 * row + 1) * width + i])
-        logVariance[at] = Float(coefficients.logVariance(parameter))
+        logVariance[at] = Float(
+          output.variance(row, i).map(coefficients.logVariance) ?? coefficients.fixedLogVariance)
       }
     }
     return DenoisedDistribution(
       mean: mean, logVariance: logVariance, predictedStart: predictedStart)
   }
+}
 
-  func checkShapes(_ modelOutput: Tensor, _ latents: Tensor, _ steps: [Int]) {
+/// A model's output beside the latents that it belongs to.
+struct DiffusionOutput {
+  private let values: Tensor
+  /// Elements of the latents of one row.
+  let width: Int
+  /// Whether there is a variance parameter.
+  let hasVariance: Bool
+
+  /// - Precondition: The output has as many or twice as many channels as the latents, one row per step.
+  init(_ output: Tensor, _ latents: Tensor, _ steps: [Int], _ schedule: NoiseSchedule) {
     let shape = latents.shape
     precondition(
-      shape.count == 4 && shape[0] == steps.count
-        && modelOutput.shape == [shape[0], 2 * shape[1], shape[2], shape[3]],
-      "diffusion: model output \(modelOutput.shape), latents \(shape), \(steps.count) steps")
+      shape.count == 4 && shape[0] == steps.count && output.shape.count == 4
+        && output.shape[0] == shape[0] && output.shape[2...] == shape[2...]
+        && [shape[1], 2 * shape[1]].contains(output.shape[1]),
+      "diffusion: model output \(output.shape), latents \(shape), \(steps.count) steps")
     precondition(steps.allSatisfy(schedule.betas.indices.contains), "diffusion: step out of range")
+    values = output
+    width = latents.count / max(1, steps.count)
+    hasVariance = output.shape[1] == 2 * shape[1]
+  }
+
+  /// Where the prediction of an element of a row lies in the output.
+  func noiseIndex(_ row: Int, _ index: Int) -> Int {
+    row * (hasVariance ? 2 : 1) * width + index
+  }
+
+  /// The predicted noise of an element of a row.
+  func noise(_ row: Int, _ index: Int) -> Double { Double(values[noiseIndex(row, index)]) }
+
+  /// The variance parameter of an element of a row, if there is one.
+  func variance(_ row: Int, _ index: Int) -> Double? {
+    hasVariance ? Double(values[noiseIndex(row, index) + width]) : nil
   }
 }
 
@@ -143,6 +173,9 @@ package struct StepCoefficients {
   package let minLogVariance: Double
   /// Logarithm of beta, the upper end.
   package let maxLogVariance: Double
+  /// What a model without a variance parameter is sampled with: beta, at step 0 the posterior's of step 1
+  /// (`FIXED_LARGE` upstream).
+  package let fixedLogVariance: Double
 
   /// Reads the numbers of one step.
   package init(_ schedule: NoiseSchedule, _ step: Int) {
@@ -153,6 +186,7 @@ package struct StepCoefficients {
     mean2 = entry(schedule.posteriorMeanCoefficient2)
     minLogVariance = entry(schedule.posteriorLogVarianceClipped)
     maxLogVariance = entry(schedule.logBetas)
+    fixedLogVariance = step == 0 ? minLogVariance : maxLogVariance
   }
 
   /// The clean value implied by a noisy value and a noise prediction.

@@ -40,8 +40,7 @@ extension LatentSampler {
     }
     shown = shown.trimmed()
     return try sample(
-      shape: [captions.count, config.inChannels, height, width], outChannels: config.outChannels,
-      first: first, start: start,
+      shape: [captions.count, config.inChannels, height, width], first: first, start: start,
       guidedChannels: method == .dpmpp ? config.inChannels : Guidance.guidedChannels,
       network: { latents, timesteps in
         model.predict(

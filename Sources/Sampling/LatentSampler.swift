@@ -23,10 +23,14 @@ package struct LatentSampler: Sendable {
   package var seed: UInt64
   /// Share of ancestral noise in DDIM: 0 is deterministic, 1 is ancestral.
   package var eta: Double
+  /// Leading latent channels that guidance acts on; nil is what the model's own pipeline guides.
+  package var guidedChannels: Int?
 
   package init(
-    method: Method = .ddim, steps: Int, guidance: Float, seed: UInt64, eta: Double = 0
+    method: Method = .ddim, steps: Int, guidance: Float, seed: UInt64, eta: Double = 0,
+    guidedChannels: Int? = nil
   ) {
+    self.guidedChannels = guidedChannels
     self.method = method
     self.steps = steps
     self.guidance = guidance
@@ -44,7 +48,10 @@ package struct LatentSampler: Sendable {
   package typealias StepObserver = (_ step: Int, _ steps: Int, _ predictedStart: Tensor) throws ->
     Void
 
-  /// The latents (count, channels, size, size) of a list of labels; guidance acts on three channels.
+  /// The latents (count, channels, size, size) of a list of labels.
+  ///
+  /// Guidance acts on three channels as in the official DiT, on all for a model with the conventions of
+  /// diffusers, whose pipeline does so; a model without a label for "no class" is not guided.
   ///
   /// Sample i has the start noise of stream `seed` and index `first + i`, whatever the batch it is in.
   /// - Parameters:
@@ -62,15 +69,17 @@ package struct LatentSampler: Sendable {
     onStep: StepObserver = { _, _, _ in }
   ) throws -> Tensor {
     let config = model.config
-    let null = [Int](repeating: config.numClasses, count: labels.count)
+    var sampler = self
+    if config.nullClass == nil { sampler.guidance = 1 }
+    let null = [Int](repeating: config.nullClass ?? 0, count: labels.count)
     // Samplers walk from the last timestep to the first.
     let modulations = TrajectoryModulations(
-      model, labels: isGuided ? labels + null : labels,
+      model, labels: sampler.isGuided ? labels + null : labels,
       timesteps: try timesteps().reversed().map(Float.init))
-    return try sample(
+    return try sampler.sample(
       shape: [labels.count, config.inChannels, config.inputSize, config.inputSize],
-      outChannels: config.outChannels, first: first, start: start,
-      guidedChannels: Guidance.guidedChannels,
+      first: first, start: start,
+      guidedChannels: config.frequencyShift == 0 ? Guidance.guidedChannels : config.inChannels,
       network: { latents, timesteps in
         model(
           Value(constant: latents), modulations(at: timesteps[0]), on: Tape(recording: false),
@@ -83,25 +92,18 @@ package struct LatentSampler: Sendable {
   ///
   /// - Parameters:
   ///   - shape: (count, channels, height, width) of the latents.
-  ///   - outChannels: Channels of the network's output.
   ///   - first: Index of the first sample.
   ///   - start: Start noise of that shape; nil draws it from the seed.
-  ///   - guidedChannels: Number of leading channels that guidance acts on.
+  ///   - guidedChannels: Number of leading channels that guidance acts on unless the sampler says.
   ///   - network: The network; with guidance it is given [conditional | unconditional] batches.
   ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
-  /// - Throws: `SamplingError` for a number of steps or a network that cannot be used.
+  /// - Throws: `SamplingError` for a number of steps that cannot be used.
   func sample(
-    shape: [Int], outChannels: Int, first: Int, start: Tensor?, guidedChannels: Int,
+    shape: [Int], first: Int, start: Tensor?, guidedChannels: Int,
     network: @escaping DenoisingModel,
     onStep: StepObserver
   ) throws -> Tensor {
-    guard method == .dpmpp || outChannels == 2 * shape[1] else {
-      throw SamplingError(
-        description:
-          "sampler \(method.rawValue) needs a model that predicts variances, this one has"
-          + " \(outChannels) output channels for \(shape[1]); use --sampler dpmpp")
-    }
     precondition(start.map { $0.shape == shape } ?? true, "sampler: start \(start?.shape ?? [])")
     let count = shape[0]
     let noise = GaussianNoise(seed: seed)
@@ -120,7 +122,9 @@ package struct LatentSampler: Sendable {
       }
     }
     let model =
-      isGuided ? Guidance.guided(network, scale: guidance, channels: guidedChannels) : network
+      isGuided
+      ? Guidance.guided(
+        network, scale: guidance, channels: self.guidedChannels ?? guidedChannels) : network
     let stepNoise: StepNoise = { position, _ in draw(stream: UInt64(position + 1)) }
     let report: (SamplerStep) throws -> Void = { step in
       try onStep(step.position + 1, step.count, step.predictedStart.rows(0..<count))

@@ -46,8 +46,8 @@ final class CursesScreen {
 
   /// Writes the cells that differ from `before`, or all of them, into curses' own picture.
   ///
-  /// Where three neighbouring lines or more stood elsewhere before, curses lets the terminal scroll, whatever
-  /// `idlok` says, and the pixels of images would move along.
+  /// When three or more neighbouring lines have moved, curses scrolls the terminal regardless of `idlok`, and the
+  /// pixels of images would scroll too.
   /// - Parameters:
   ///   - cells: The screen, row by row.
   ///   - before: What it was; nil if that is not known.
@@ -145,7 +145,7 @@ final class CursesScreen {
       pair(palette.number(of: style.foreground), palette.number(of: style.background)))
   }
 
-  /// The curses pair of two colours; when all are taken, they are handed out anew.
+  /// The curses pair of two colours; when all are used, allocation starts over.
   private func pair(_ foreground: Int, _ background: Int) -> Int32 {
     if foreground == -1 && background == -1 { return 0 }
     let key = (foreground + 1) << 32 | (background + 1)
@@ -165,7 +165,7 @@ final class CursesScreen {
     return pair
   }
 
-  /// Set when pairs were handed out anew: every cell has to be put again.
+  /// Set when the allocation of pairs started over: every cell has to be put again.
   private(set) var needsRedraw = false
 
   /// Clears `needsRedraw` and says what it was.
@@ -187,6 +187,6 @@ extension CursesScreen {
   /// Keeps the terminal's present modes as those to come back to.
   static func keepModes() { nc_keep_modes() }
 
-  /// Chooses the character locale; false if the environment's is not UTF-8 and C.UTF-8 was taken.
-  static func setLocale() -> Bool { nc_set_locale() != 0 }
+  /// Chooses the character locale: the environment's if that is UTF-8, else C.UTF-8.
+  static func setLocale() { nc_set_locale() }
 }

@@ -19,7 +19,7 @@ package struct ScreenCell: Equatable, Sendable {
 
 /// Which images are on the screen, and what has to be sent to make it so.
 ///
-/// Pixels lie over cells that curses believes to be spaces. Three things keep both sides in step: the cells under
+/// Pixels cover cells that are spaces for curses. Three rules keep both consistent: the cells under
 /// an image have a reserved look (colours and attributes that do not show on a space), so that no
 /// erase-to-end-of-line beside the image can cross it; changing the look makes curses rewrite the cells, which
 /// erases the pixels; and an image never reaches the last row, where it would scroll the screen.
@@ -135,7 +135,7 @@ package struct ImageLayer {
     return Array(move.utf8) + sixels + Array("\u{1b}8".utf8)
   }
 
-  /// Whether other cells or a later image lie over the image.
+  /// Whether other cells or a later image cover the image.
   private func isCovered(_ index: Int, _ frame: Frame) -> Bool {
     let image = frame.images[index]
     if frame.covering.contains(where: {

@@ -49,7 +49,7 @@ package struct ImagePlacement: Equatable, Sendable {
     return Int(truncatingIfNeeded: hash)
   }
 
-  /// Compares everything but the pixels, for which the hash stands.
+  /// Compares everything but the pixels, which are compared by their hash.
   package static func == (a: ImagePlacement, b: ImagePlacement) -> Bool {
     a.id == b.id && a.column == b.column && a.row == b.row && a.columns == b.columns
       && a.rows == b.rows && a.width == b.width && a.height == b.height

@@ -8,8 +8,6 @@ package enum TerminalReply: Equatable, Sendable {
   case graphics(item: Int, status: Int, values: [Int])
   /// The state of a private mode (DECRPM): 0 unknown, 1 set, 2 reset, 3 and 4 the same for good.
   case mode(number: Int, state: Int)
-  /// The terminal's name and version (XTVERSION).
-  case version(String)
   /// Anything else that is an answer and not a key; swallowed.
   case other
 }
@@ -75,8 +73,7 @@ package struct KeyDecoder: Sendable {
     case .csi where isLate && bytes.isEmpty, .ss3 where isLate && bytes.isEmpty,
       .string where isLate && bytes.isEmpty:
       max(escapeDelay, 250)
-    case .string(let kind, endsNext: false) where bytes.isEmpty && kind != Self.deviceControl:
-      escapeDelay
+    case .string(_, endsNext: false) where bytes.isEmpty: escapeDelay
     case .string(_, endsNext: false): pause.goesOn ? nil : 1000
     case .paste: finishedPaste.isEmpty ? nil : 1000
     case .ground, .afterEscape, .utf8, .csi, .linuxFunction, .ss3, .string: nil
@@ -93,7 +90,7 @@ package struct KeyDecoder: Sendable {
     case .ss3 where isLate && bytes.isEmpty: return giveUp("O")
     case .string(let kind, endsNext: false) where isLate && bytes.isEmpty:
       return giveUp(Unicode.Scalar(kind))
-    case .string(let kind, endsNext: false) where bytes.isEmpty && kind != Self.deviceControl:
+    case .string(let kind, endsNext: false) where bytes.isEmpty:
       return [.key(.escape)] + giveUp(Unicode.Scalar(kind))
     case .string(_, endsNext: false):
       // The rest of an answer comes in one piece; a second pause means that its end is lost.
@@ -182,14 +179,12 @@ package struct KeyDecoder: Sendable {
     return [.key(.character(character))]
   }
 
-  private static let deviceControl: UInt8 = 0x50
-
   /// Begins the sequence that ESC and this byte introduce; false if they introduce none.
   private mutating func begin(_ byte: UInt8, isLate: Bool) -> Bool {
     switch byte {
     case 0x5b: state = .csi
     case 0x4f: state = .ss3
-    case Self.deviceControl, 0x58, 0x5d, 0x5e, 0x5f: state = .string(kind: byte, endsNext: false)
+    case 0x50, 0x58, 0x5d, 0x5e, 0x5f: state = .string(kind: byte, endsNext: false)
     default: return false
     }
     bytes = []
@@ -229,10 +224,7 @@ package struct KeyDecoder: Sendable {
   private mutating func string(_ byte: UInt8, kind: UInt8, endsNext: Bool) -> [Input] {
     if endsNext && byte == 0x5c || byte == 0x07 {
       state = .ground
-      guard kind == Self.deviceControl, bytes.starts(with: [0x3e, 0x7c]) else {
-        return [.reply(.other)]
-      }
-      return [.reply(.version(Self.text(Array(bytes.dropFirst(2)))))]
+      return [.reply(.other)]
     }
     if endsNext {
       // An ESC that does not end the string starts something new.
@@ -240,7 +232,8 @@ package struct KeyDecoder: Sendable {
       return feed(byte)
     }
     state = .string(kind: kind, endsNext: byte == 0x1b)
-    if byte != 0x1b && bytes.count < 1024 { bytes.append(byte) }
+    // Nothing that comes in a string is needed; whether it is empty tells a key from an answer.
+    if byte != 0x1b { bytes = [byte] }
     return []
   }
 

@@ -39,28 +39,25 @@ package enum Plot {
   ///   - series: The curves.
   ///   - columns: Cells across, labels included.
   ///   - rows: Rows, the x axis' labels included.
-  ///   - xLog: Whether x is logarithmic; points with x <= 0 are then gaps.
   ///   - yLog: Whether y is logarithmic; points with y <= 0 are then gaps.
   ///   - xRange: The ends of the x axis; nil for those of the points.
-  ///   - yRange: The ends of the y axis; nil for those of the points. Points outside are clamped to the edge.
-  ///   - axisStyle: The style of axes and labels.
   /// - Returns: A frame of exactly `columns` x `rows`.
   package static func line(
-    series: [Series], columns: Int, rows: Int, xLog: Bool = false, yLog: Bool = false,
-    xRange: ClosedRange<Double>? = nil, yRange: ClosedRange<Double>? = nil,
-    axisStyle: Style = Style(foreground: .gray)
+    series: [Series], columns: Int, rows: Int, yLog: Bool = false,
+    xRange: ClosedRange<Double>? = nil
   ) -> Frame {
+    let axisStyle = Style(foreground: .gray)
     var frame = Frame(columns: columns, rows: rows)
     guard columns > 0, rows > 0 else { return frame }
     let points = series.map { one in
       zip(one.x, one.y).map { x, y in
-        PlotPoint(x: PlotAxis.position(x, log: xLog), y: PlotAxis.position(y, log: yLog))
+        PlotPoint(x: x, y: PlotAxis.position(y, log: yLog))
       }
     }
     let seen = points.joined().filter(\.isFinite)
     guard
-      let xAxis = PlotAxis(seen.lazy.map(\.x), range: xRange, log: xLog),
-      let yAxis = PlotAxis(seen.lazy.map(\.y), range: yRange, log: yLog)
+      let xAxis = PlotAxis(seen.lazy.map(\.x), range: xRange, log: false),
+      let yAxis = PlotAxis(seen.lazy.map(\.y), range: nil, log: yLog)
     else {
       let text = "no data"
       frame.put(
@@ -160,7 +157,7 @@ struct PlotPoint {
   var isFinite: Bool { x.isFinite && y.isFinite }
 }
 
-/// One axis: where values lie between its ends, and the labels of the ends.
+/// One axis: the relative positions of values between its ends, and the labels.
 struct PlotAxis {
   var low: Double
   var high: Double

@@ -44,8 +44,7 @@ package final class Terminal {
       throw error
     }
     var capabilities = TerminalCapabilities()
-    capabilities.term = term
-    capabilities.localeIsUTF8 = CursesScreen.setLocale()
+    CursesScreen.setLocale()
     let signals = ct_watch_signals()
     var original = device.original
     ct_arm(device.descriptor, &original, "", 0)
@@ -106,7 +105,7 @@ package final class Terminal {
   /// Shows a frame: sends what differs from the one before, nothing if nothing does.
   ///
   /// A frame of another size than the terminal's is cut or padded. Images are drawn after the text; if several
-  /// have to be encoded anew, some of them during the next calls of `nextEvent`.
+  /// have to be encoded, some of them during the next calls of `nextEvent`.
   package func render(_ frame: Frame) {
     guard isOpen, !isGone, frame != self.frame else { return }
     let cursorMoved = frame.cursor != self.frame?.cursor
@@ -155,7 +154,6 @@ package final class Terminal {
         colors: capabilities.sixelColors)
     else {
       capabilities.graphics = .blocks
-      capabilities.graphicsReason = "libsixel could not encode an image"
       repaint()
       return
     }
@@ -166,13 +164,9 @@ package final class Terminal {
 
   /// Waits for the next event.
   ///
-  /// - Parameters:
-  ///   - timeoutMilliseconds: After this time without an event `tick` is returned; negative waits without end.
-  ///   - descriptors: Further descriptors to watch; one that can be read gives `readable`.
+  /// - Parameter timeoutMilliseconds: After this time without an event `tick` is returned; negative waits without end.
   /// - Returns: The event; `hangup`, again and again, when the terminal is gone.
-  package func nextEvent(timeoutMilliseconds: Int, also descriptors: [Int32] = [])
-    -> TerminalEvent
-  {
+  package func nextEvent(timeoutMilliseconds: Int) -> TerminalEvent {
     let deadline = timeoutMilliseconds < 0 ? Int.max : TerminalDevice.now() + timeoutMilliseconds
     while true {
       if !queue.isEmpty { return queue.removeFirst() }
@@ -181,7 +175,7 @@ package final class Terminal {
       if let decoderDeadline { wait = min(wait, max(0, decoderDeadline - TerminalDevice.now())) }
       if layer.pending { wait = 0 }
 
-      var watched = ([device.descriptor, signals] + descriptors).map {
+      var watched = [device.descriptor, signals].map {
         pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
       }
       let ready = poll(
@@ -189,9 +183,6 @@ package final class Terminal {
       if ready > 0 {
         if watched[1].revents != 0 { takeSignals() }
         if watched[0].revents != 0 { takeInput() }
-        if queue.isEmpty, let other = watched.dropFirst(2).first(where: { $0.revents != 0 }) {
-          return .readable(other.fd)
-        }
         continue
       }
       if let due = decoderDeadline, TerminalDevice.now() >= due {

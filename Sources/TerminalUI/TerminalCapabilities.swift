@@ -1,9 +1,5 @@
-/// What the terminal can do, as far as it said so, and what follows for images.
+/// What the terminal reports that it can do, and how images are drawn in it.
 package struct TerminalCapabilities: Equatable, Sendable {
-  /// The TERM variable.
-  package var term = ""
-  /// The terminal's own name and version; empty if it did not say.
-  package var version = ""
   /// Whether it answered at all.
   package var answered = false
   /// Whether it reported sixel graphics (attribute 4 of DA1).
@@ -18,12 +14,8 @@ package struct TerminalCapabilities: Equatable, Sendable {
   package var reportedCell: PixelSize?
   /// Colours of text; 0 for none.
   package var colors = 0
-  /// Whether the environment's locale is UTF-8; if not, C.UTF-8 is used.
-  package var localeIsUTF8 = true
   /// How images are drawn; never `auto`.
   package var graphics = GraphicsMode.none
-  /// Why they are drawn so, as a sentence.
-  package var graphicsReason = ""
 
   /// Makes capabilities of a terminal that has said nothing.
   package init() {}
@@ -44,35 +36,13 @@ package struct TerminalCapabilities: Equatable, Sendable {
         largestImage = PixelSize(min(values[0], limit), min(values[1], limit))
       }
     case .mode(number: 2026, let state): synchronizedUpdates = (1...3).contains(state)
-    case .version(let text): version = text
     default: break
     }
   }
 
-  /// Chooses how images are drawn and says why.
+  /// Chooses how images are drawn.
   package mutating func choose(_ wanted: GraphicsMode) {
-    (graphics, graphicsReason) =
-      switch wanted {
-      case .none: (.none, "images were switched off")
-      case .blocks: (.blocks, "blocks were asked for")
-      case .sixel:
-        (
-          .sixel,
-          sixel
-            ? "sixel was asked for, and the terminal reports it"
-            : "sixel was asked for, though the terminal does not report it"
-        )
-      case .auto:
-        if sixel {
-          (.sixel, "the terminal reports sixel graphics")
-        } else if term.hasPrefix("linux") {
-          (.blocks, "the Linux console has no sixel graphics")
-        } else if answered {
-          (.blocks, "the terminal does not report sixel graphics")
-        } else {
-          (.blocks, "the terminal did not answer when asked for its graphics")
-        }
-      }
+    graphics = wanted != .auto ? wanted : sixel ? .sixel : .blocks
   }
 
   /// Colours to encode a sixel image with.

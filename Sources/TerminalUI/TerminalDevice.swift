@@ -108,7 +108,7 @@ struct TerminalDevice {
   func ask(
     _ capabilities: inout TerminalCapabilities, decoder: inout KeyDecoder, milliseconds: Int
   ) -> [KeyDecoder.Input] {
-    write("\u{1b}[>0q\u{1b}[16t\u{1b}[?1;1;0S\u{1b}[?2;1;0S\u{1b}[?2026$p\u{1b}[c")
+    write("\u{1b}[16t\u{1b}[?1;1;0S\u{1b}[?2;1;0S\u{1b}[?2026$p\u{1b}[c")
     let deadline = Self.now() + milliseconds
     var typed: [KeyDecoder.Input] = []
     while !capabilities.answered, Self.now() < deadline {

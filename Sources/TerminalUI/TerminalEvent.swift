@@ -26,8 +26,6 @@ package enum TerminalEvent: Equatable, Sendable {
   case paste(String)
   /// The window has a new size, or the screen came back after a suspension: draw again.
   case resize(Size)
-  /// One of the descriptors given to `Terminal.nextEvent` can be read.
-  case readable(Int32)
   /// The time given to `Terminal.nextEvent` is over.
   case tick
   /// SIGINT (Ctrl-C) or SIGTERM asks the program to end; the value is the signal's number.

@@ -66,12 +66,11 @@ package enum TextWidth {
 
   /// The characters of a text cell by cell; invisible scalars are left out, since terminals disagree on them.
   package static func pieces(of text: String) -> [Piece] {
+    if text.isPlainASCII {
+      return text.utf8.map { Piece(character: Character(Unicode.Scalar($0)), columns: 1) }
+    }
     var result: [Piece] = []
     result.reserveCapacity(text.utf8.count)
-    if text.isPlainASCII {
-      for character in text { result.append(Piece(character: character, columns: 1)) }
-      return result
-    }
     TextPart.scan(text.unicodeScalars) { part in
       switch part {
       case .base(let scalar, let columns):

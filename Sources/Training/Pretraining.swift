@@ -48,7 +48,7 @@ package final class Pretraining {
       try initialModel.map { FileWeights(try SafetensorsFile(path: $0)) }
       ?? FreshWeights(seed: config.seed)
     let model = try DiT(
-      config: config.model.dit, weights: weights,
+      config: config.model, weights: weights,
       initialization: .init(embedderStd: config.embedderStd))
     trainer = DiffusionTrainer(
       model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: config.emaDecay,
@@ -82,7 +82,7 @@ package final class Pretraining {
       pooled[phase.grid] = data
       let batch = data.batch(
         phase.batch, random: &random, timesteps: timesteps, classWeights: config.classWeights,
-        nullClass: config.model.numClasses, labelDropout: config.labelDropout)
+        nullClass: config.model.nullClass, labelDropout: config.labelDropout)
       let decay = min(config.emaDecay, Float(step + 1) / Float(step + 10))
       let result = trainer.step(
         batch, microBatch: phase.microBatch, rate: rate, clipNorm: config.clipNorm, emaDecay: decay)

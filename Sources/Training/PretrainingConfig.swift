@@ -1,21 +1,9 @@
 import Foundation
-import Models
+import Plans
 import Sampling
 
 /// The recipe of `espalier pretrain`, a JSON file.
 package struct PretrainingConfig: Codable, Equatable, Sendable {
-  /// Size and shape of the network.
-  package struct Model: Codable, Equatable, Sendable {
-    package var depth, hiddenSize, numHeads, patchSize, inputSize, inChannels, numClasses: Int
-
-    /// The network's configuration.
-    package var dit: DiTConfig {
-      DiTConfig(
-        depth: depth, hiddenSize: hiddenSize, numHeads: numHeads, patchSize: patchSize,
-        inputSize: inputSize, inChannels: inChannels, numClasses: numClasses)
-    }
-  }
-
   /// Where the latents come from.
   package struct Data: Codable, Equatable, Sendable {
     /// Seed of the procedural source.
@@ -45,7 +33,8 @@ package struct PretrainingConfig: Codable, Equatable, Sendable {
   }
 
   package var name: String
-  package var model: Model
+  /// Size and shape of the network.
+  package var model: ModelShape
   /// Path of the autoencoder, relative to the recipe.
   package var autoencoder: String
   package var data: Data
@@ -93,9 +82,11 @@ package struct PretrainingConfig: Codable, Equatable, Sendable {
     }
     try check(!phases.isEmpty, "key 'phases' is empty; give at least one phase")
     try check(data.count > 0, "key 'data.count' is \(data.count); give a positive number")
-    try check(
-      model.hiddenSize % model.numHeads == 0 && model.hiddenSize % 4 == 0,
-      "key 'model.hidden_size' is \(model.hiddenSize); it must be divisible by 4 and by num_heads")
+    do throws(ModelShape.Fault) {
+      try model.validate()
+    } catch {
+      try check(false, "key 'model.\(error.key)': \(error.message); correct it")
+    }
     if let knots = timestepDensity, TimestepDensity(knots: knots) == nil {
       try check(
         false,

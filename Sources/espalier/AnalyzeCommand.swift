@@ -26,6 +26,7 @@ struct AnalyzeCommand: ParsableCommand {
 
   func run() throws {
     let files = try ModelFiles(model)
+    files.printNotes()
     let hash = try files.contentHash()
     let path = ModelAnalysis.cachePath(modelHash: hash)
     var known: ModelAnalysis?

@@ -16,7 +16,7 @@ struct CaptionOptions: ParsableArguments {
   @Option(help: "Embedding of the empty caption (default: the one in the model's file, if any).")
   var nullCaption: String?
 
-  @Option(help: "The PixArt model's autoencoder (default: the one beside it).")
+  @Option(help: "The model's autoencoder, a file or a folder (default: the one beside it).")
   var autoencoder: String?
 
   @Option(help: "Height of a PixArt model's images in pixels (default: the model's own).")
@@ -29,7 +29,7 @@ struct CaptionOptions: ParsableArguments {
   func requireNone() throws {
     let given = [
       ("--captions", captions != nil), ("--null-caption", nullCaption != nil),
-      ("--autoencoder", autoencoder != nil), ("--height", height != nil),
+      ("--height", height != nil),
       ("--width", width != nil),
     ]
     if let (name, _) = given.first(where: \.1) {
@@ -62,7 +62,7 @@ struct CaptionOptions: ParsableArguments {
     let autoencoder = try files.autoencoder(autoencoder, precision)
     let pixels = autoencoder.config.spatialFactor
     func latents(_ side: Int?, _ name: String) throws -> Int {
-      guard let side else { return config.sampleSize }
+      guard let side else { return config.inputSize }
       guard (1...8192).contains(side), side % (pixels * config.patchSize) == 0 else {
         throw ValidationError(
           "\(name) is \(side); give a multiple of \(pixels * config.patchSize) up to 8192")

@@ -20,6 +20,11 @@ struct ConvertCommand: ParsableCommand {
   @Option(help: "The file or folder to write.") var to: String
   @Option(help: "Names of the parameters: official or diffusers.") var naming = DiTNaming.official
   @Option(help: "Type of the numbers: f32, f16 or bf16.") var dtype = StoredType.f32
+  @Option(
+    help: .init(
+      "Entry of a PyTorch archive to put the state dict under: ema is what the official samplers read,"
+        + " of grafts too."))
+  var entry: String?
   @Option(help: "Attention heads of a model whose file does not tell them.") var heads: Int?
   @OptionGroup var output: OutputOptions
 
@@ -40,15 +45,23 @@ struct ConvertCommand: ParsableCommand {
     guard heads.map({ $0 > 0 }) ?? true else {
       throw ValidationError("--heads is \(heads ?? 0); give a positive number")
     }
+    guard entry.map({ !$0.isEmpty && !$0.contains(".") }) ?? true else {
+      throw ValidationError("--entry is '\(entry ?? "")'; give a name without dots, such as ema")
+    }
+    guard entry == nil || DiTWriter.isTorch(to) else {
+      throw ValidationError(
+        "--entry belongs to a PyTorch archive; end --to in .pt, .pth, .bin or .ckpt")
+    }
   }
 
   func run() throws {
-    let file = try ModelFiles.open(model, numHeads: heads)
-    let (network, metadata) = try graft.load(model, file)
+    let source = try ModelFiles(model, numHeads: heads)
+    source.printNotes()
+    let (network, metadata) = try graft.load(source)
     var files = try DiTWriter.write(
-      network, metadata: metadata, classNames: file.classNames,
-      as: .init(naming: naming, dtype: dtype.dtype), to: to)
-    if DiffusersFolder.isFolder(to), let autoencoder = try ModelFiles(model).autoencoderPath {
+      network, metadata: metadata, classNames: source.model.classNames,
+      as: .init(naming: naming, dtype: dtype.dtype, entry: entry), to: to)
+    if DiffusersFolder.isFolder(to), let autoencoder = source.autoencoderPath {
       files += try DiTWriter.writeAutoencoder(autoencoder, to: "\(to)/vae")
     }
     if output.json { return try output.printJSON(["files": files]) }

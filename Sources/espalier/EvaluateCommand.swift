@@ -37,7 +37,7 @@ struct EvaluateCommand: ParsableCommand {
     let result = try Evaluation.run(
       network,
       autoencoder: try files.autoencoder(precision.working), judge: judge,
-      sampler: try sampling.latentSampler(), samples: samples
+      sampler: try sampling.latentSampler(for: files.model.config), samples: samples
     ) { done in
       console.update("judged \(done)/\(samples)")
     }
@@ -52,7 +52,7 @@ struct EvaluateCommand: ParsableCommand {
     print("recall (judge, k = 3)   \(percent(result.recall))")
     print("score (judge)           \(short(result.judgeScore))")
     print("judge on fresh images   \(percent(result.judgeAccuracy))")
-    let names = try files.open().classNames
+    let names = files.model.classNames
     for (label, value) in result.agreementByClass.enumerated() {
       let name = label < names.count ? names[label] : "class \(label)"
       print("  \(TextWidth.pad(name, 14)) \(percent(value))")

@@ -14,18 +14,18 @@ struct ExploreCommand: ParsableCommand {
 
   @Argument(help: .init(modelHelp)) var model = "demo"
   @Option(help: "Open this plan.") var plan: String?
+  @Option(help: "The pretrained model that a graft was made of, if it has moved or is not named.")
+  var teacher: String?
   @Option(help: "Images: auto, sixel, blocks or none.") var graphics = GraphicsMode.auto
   @OptionGroup var runs: RunsOptions
 
   func run() throws {
-    guard ModelFiles.exists(model) else {
+    guard ModelWeights.exists(model) else {
       throw ValidationError("'\(model)' is neither a command nor a model file")
     }
-    var files = try ModelFiles(model)
-    // Of a grafted model it shows the teacher, and the graft as a plan of it.
-    let graft = try files.open().plan()
-    if let graft { files = try ModelFiles(graft.model.path) }
-    let reference = try files.reference()
+    let opened = try ModelFiles(model)
+    opened.printNotes()
+    let (files, reference, graft) = try subject(opened)
     let document: PlanDocument
     if let plan {
       let loaded = try GraftPlan.load(path: plan)
@@ -37,7 +37,7 @@ struct ExploreCommand: ParsableCommand {
     } else {
       document = PlanDocument(plan: GraftPlan(named: "untitled", model: reference), path: nil)
     }
-    let classNames = try files.open().classNames
+    let classNames = files.model.classNames
     let executable = try WorkerLauncher.currentExecutable()
     let terminal = try Terminal(graphics: graphics)
     defer { terminal.close() }
@@ -48,6 +48,33 @@ struct ExploreCommand: ParsableCommand {
       root: runs.root, model: reference, executable: executable, codeVersion: espalierVersion)
     ExplorerSession(state: state, terminal: terminal, performer: performer).run(
       state.firstEffects())
+  }
+
+  /// What is shown: a pretrained model, and a graft of it as a plan; a graft whose teacher is not there
+  /// stands for itself, to be looked at and sampled.
+  private func subject(
+    _ opened: ModelFiles
+  ) throws -> (files: ModelFiles, reference: ModelReference, graft: GraftPlan?) {
+    let file = opened.model
+    guard file.isGraft else { return (opened, try opened.reference(), nil) }
+    // A graft without a plan may be of the published model of its size.
+    let name = teacher ?? file.plan?.model.path ?? file.config.publishedName ?? ""
+    if teacher != nil || ModelWeights.exists(name) {
+      let files = try ModelFiles(name)
+      let reference = try files.reference()
+      if let plan = file.plan { return (files, reference, plan) }
+      return (files, reference, plan(of: file, on: reference))
+    }
+    let own = ModelReference(
+      path: opened.name, shape: file.config, contentHash: try opened.contentHash())
+    return (opened, own, plan(of: file, on: own))
+  }
+
+  private func plan(of file: DiTFile, on reference: ModelReference) -> GraftPlan {
+    let name = URL(fileURLWithPath: file.path).deletingPathExtension().lastPathComponent
+    var plan = GraftPlan(named: file.plan?.name ?? name, model: reference)
+    (plan.edits, plan.parallel) = (file.changes.edits, file.changes.parallel)
+    return plan
   }
 }
 

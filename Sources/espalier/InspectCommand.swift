@@ -44,6 +44,9 @@ private struct InspectReport: Encodable {
   let modelFault: String?
   let classNames: [String]
   let plan: String?
+  let isGraft: Bool
+  /// What had to be assumed of the model.
+  let notes: [String]
   let edits: [String: String]
   let parametersByBlock: [Int]
   let metadataKeys: [String]
@@ -52,11 +55,10 @@ private struct InspectReport: Encodable {
   let values: [String: String]?
 
   init(_ name: String, listsTensors: Bool) throws {
-    let (place, chosen) = try ModelFiles.weights(of: name)
-    let file = try Checkpoint.open(place)
-    let dict = try StateDict(file, container: chosen)
+    let weights = try ModelWeights(named: name)
+    let (dict, file) = (weights.tensors, weights.tensors.file)
     let all = file.names.compactMap { file.entry($0) }
-    path = place
+    path = weights.path
     format = file.format
     bytes = all.reduce(0) { $0 + $1.byteCount }
     tensorCount = all.count
@@ -68,33 +70,37 @@ private struct InspectReport: Encodable {
     valueCount = file.values.count
 
     var dit: DiTFile?
-    var fault: String?
-    let isDiT =
-      file.metadata["config"] != nil || dict.entry("x_embedder.proj.weight") != nil
-      || dict.entry("transformer_blocks.0.norm1.linear.weight") != nil
-    if isDiT {
-      do {
-        dit = try ModelFiles.open(name)
-      } catch {
-        fault = file.metadata["config"] == nil ? String(describing: error) : nil
+    var (shape, naming, fault) = (ModelShape?.none, String?.none, String?.none)
+    do {
+      switch weights.family {
+      case .dit:
+        let model = try DiTFile(weights)
+        (dit, shape, naming) = (model, model.config, model.naming.rawValue)
+      case .pixart:
+        let model = try PixArtFile(weights)
+        (shape, naming) = (model.config.shape, "\(model.naming)")
+      case nil: break
       }
+    } catch {
+      fault = String(describing: error)
     }
-    let plan = try dit?.plan()
-    model = dit?.shape
-    modelName = dit?.config.publishedName
-    naming = dit?.naming.rawValue
+    model = shape
+    modelName = shape?.family == .pixart ? "PixArt" : dit?.config.publishedName
+    self.naming = naming
     modelFault = fault
+    notes = try dit.map { try ModelFiles($0).notes } ?? []
     classNames = dit?.classNames ?? []
-    self.plan = plan?.name
+    self.plan = dit?.plan?.name
+    isGraft = dit?.isGraft ?? false
     var edits: [String: String] = [:]
-    for (id, spec) in plan?.edits ?? [:] {
+    for (id, spec) in dit?.changes.edits ?? [:] {
       edits["\(id)"] = OperatorCatalog.label(spec)
     }
-    for (pair, merge) in plan?.parallel ?? [:] {
+    for (pair, merge) in dit?.changes.parallel ?? [:] {
       edits["\(pair)"] = "parallel, merged by \(merge.rawValue)"
     }
     self.edits = edits
-    var byBlock = [Int](repeating: 0, count: dit?.config.depth ?? 0)
+    var byBlock = [Int](repeating: 0, count: shape?.depth ?? 0)
     var elements = 0
     for entry in dict.names.compactMap({ dict.entry($0) }) {
       elements += entry.count
@@ -146,11 +152,16 @@ private struct InspectReport: Encodable {
           + " latents \(shape.inChannels)x\(shape.inputSize)x\(shape.inputSize),"
           + " \(shape.tokens) tokens, \(shape.numClasses) classes, \(naming ?? "") names")
     }
+    lines += notes.map { "note: \($0)" }
     if let modelFault { lines.append("no usable model: \(modelFault)") }
     if !classNames.isEmpty {
       lines.append("classes: \(classNames.prefix(20).joined(separator: ", "))")
     }
-    if let plan { lines.append("grafted by plan '\(plan)'") }
+    if let plan {
+      lines.append("grafted by plan '\(plan)'")
+    } else if isGraft {
+      lines.append("grafted, as its weights show")
+    }
     let sites = edits.compactMap { name, change in GraftSite(name).map { ($0, change) } }
     lines += sites.sorted { $0.0 < $1.0 }.map { "  \($0)  \($1)" }
     if !parametersByBlock.isEmpty {

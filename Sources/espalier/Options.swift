@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Plans
 import Models
 import Reports
 import Runs
@@ -89,12 +90,21 @@ struct SamplerOptions: ParsableArguments {
   @Option(help: "Share of ancestral noise in ddim, 0 to 1.")
   var eta = 0.0
 
+  @Option(
+    help: .init(
+      "Leading latent channels that guidance acts on (default: as the model's own pipeline, 3 for the"
+        + " official DiT, all for diffusers and for DPM-Solver++ on PixArt)."))
+  var guidedChannels: Int?
+
   func validate() throws {
     guard steps.map({ (1...1000).contains($0) }) ?? true else {
       throw ValidationError("--steps is \(steps ?? 0); give 1 to 1000")
     }
     guard guidance.map(\.isFinite) ?? true else {
       throw ValidationError("--guidance must be a finite number")
+    }
+    guard guidedChannels.map({ (1...4096).contains($0) }) ?? true else {
+      throw ValidationError("--guided-channels is \(guidedChannels ?? 0); give 1 to 4096")
     }
     guard (0...1).contains(eta) else { throw ValidationError("--eta is \(eta); give 0 to 1") }
   }
@@ -107,7 +117,19 @@ struct SamplerOptions: ParsableArguments {
     }
     return LatentSampler(
       method: method, steps: steps ?? defaults.steps, guidance: guidance ?? defaults.guidance,
-      seed: seed, eta: eta)
+      seed: seed, eta: eta, guidedChannels: guidedChannels)
+  }
+
+  /// The sampler for a class-conditional model.
+  ///
+  /// - Throws: `ValidationError` for guidance of a model that has no label for "no class".
+  func latentSampler(for config: ModelShape) throws -> LatentSampler {
+    guard config.hasNullClass || guidance == nil || guidance == 1 else {
+      throw ValidationError(
+        "--guidance is \(guidance ?? 0), but the model has no label for \"no class\" to guide away from;"
+          + " leave it out")
+    }
+    return try latentSampler()
   }
 }
 

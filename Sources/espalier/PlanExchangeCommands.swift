@@ -12,15 +12,20 @@ extension PlanCommand {
     static let configuration = CommandConfiguration(
       abstract: "Make a plan of a YAML configuration of the official grafting repository.",
       discussion: """
-        Reads the sampling and stage-2 configurations (operator, model name, block indexes, seed, \
-        weights). The operator's own file is looked for in the working directory, beside the file \
-        and in the folders above it. What a plan cannot express is refused with its line and key.
+        Reads the sampling, stage-1 and stage-2 configurations (operator, model name, block indexes, \
+        seed, weights, rates, weight decay) and tells what it does not take over. The operator's own \
+        file is looked for in the working directory, beside the file and in the folders above it; \
+        what it leaves out is as in the official constructors. What a plan cannot express is refused \
+        with its line and key.
         """)
 
     @Argument(help: "The YAML file.") var yaml: String
     @Argument(help: "The plan file to write.") var plan: String
     @Option(help: "The pretrained model that the graft is for.") var model: String
     @Option(help: "The operator's YAML file, if it lies elsewhere.") var operatorConfig: String?
+    @Option(
+      help: "The blocks of a stage-1 configuration, which names none: \(LayerSelection.forms).")
+    var blocks: String?
     @Option(help: "Gather the stage-1 checkpoints of graft_weights in this safetensors file.")
     var weights: String?
     @Option(help: "Where relative paths of graft_weights start (default: the working directory).")
@@ -36,7 +41,8 @@ extension PlanCommand {
       }
       let reference = try ModelFiles(model).reference()
       let graft = try OfficialGraft(
-        path: yaml, operatorConfig: operatorConfig, shape: reference.shape)
+        path: yaml, operatorConfig: operatorConfig, shape: reference.shape,
+        blocks: try blocks.map { try LayerSelection.parse($0, depth: reference.shape.depth) })
       let title = URL(fileURLWithPath: yaml).deletingPathExtension().lastPathComponent
       let new = try graft.plan(named: title, model: reference)
       if let weights {
@@ -44,12 +50,14 @@ extension PlanCommand {
           throw PlanError(
             key: "graft_weights", "\(yaml) names no checkpoints to gather; leave out --weights")
         }
-        try OfficialWeights.gather(graft, in: weightsRoot, to: weights)
+        try OfficialWeights.gather(graft, as: new, in: weightsRoot, to: weights)
       }
       try new.save(to: plan)
       for warning in graft.warnings { note("warning: \(warning)") }
       if let checkpoint = graft.graftedCheckpoint {
-        note("the configuration names a grafted model: \(checkpoint)")
+        note(
+          "the configuration names a grafted model, which samples as it is: espalier sample"
+            + " \(checkpoint) --plan \(plan)")
       }
       if !graft.weights.isEmpty, weights == nil {
         note(
@@ -71,13 +79,14 @@ extension PlanCommand {
       discussion: """
         The official format holds one operator in one slot of a published model; another plan is \
         refused with the reason. With --weights, every edited block's operator is written as a \
-        stage-1 checkpoint block_<i>.pt, which graft.yaml names.
+        stage-1 checkpoint block_<i>.pt, which graft.yaml names. With --grafted-checkpoint, the grafted \
+        model is written as model.pt with the entry 'ema', as the released ones are.
         """)
 
     @Argument(help: "The plan file.") var plan: String
     @Argument(help: "The folder to write to.") var folder: String
     @Option(help: "Operators or grafted model of a run of this plan.") var weights: String?
-    @Option(help: "A grafted model's official checkpoint that graft.yaml shall name.")
+    @Option(help: "A grafted model of this plan, that graft.yaml shall name as model.pt.")
     var graftedCheckpoint: String?
     @Flag(help: "Replace existing files.") var force = false
 
@@ -87,20 +96,46 @@ extension PlanCommand {
       let operatorPath = "\(folder)/operator.yaml"
       // Says why a plan cannot be expressed before anything is written.
       _ = try OfficialExport(plan, operatorConfigPath: operatorPath)
-      for path in [graftPath, operatorPath] where !force {
+      let modelPath = "\(folder)/model.pt"
+      let written = [graftPath, operatorPath] + (graftedCheckpoint == nil ? [] : [modelPath])
+      for path in written where !force {
         if FileManager.default.fileExists(atPath: path) {
           throw ValidationError("\(path) exists; add --force to replace it")
         }
       }
-      let file = try weights.map { try Checkpoint.open($0) }
+      let weights = try weights.map { try ModelWeights(path: $0).tensors }
+      let model = try graftedCheckpoint.map { try grafted($0, plan) }
       try AtomicFile.makeDirectory(folder)
-      let paths = try file.map { try OfficialWeights.scatter(plan, from: $0, to: folder) } ?? [:]
+      let paths = try weights.map { try OfficialWeights.scatter(plan, from: $0, to: folder) } ?? [:]
+      if let model {
+        _ = try DiTWriter.write(
+          model.network, metadata: model.metadata, classNames: [], as: .init(entry: "ema"),
+          to: modelPath)
+      }
       let export = try OfficialExport(
-        plan, operatorConfigPath: operatorPath, weights: paths, graftedCheckpoint: graftedCheckpoint
-      )
+        plan, operatorConfigPath: operatorPath, weights: paths,
+        graftedCheckpoint: model == nil ? nil : modelPath)
       try AtomicFile.write(Data(export.operatorConfig.utf8), to: operatorPath)
       try AtomicFile.write(Data(export.graft.utf8), to: graftPath)
       print(graftPath)
+    }
+
+    /// A grafted model of a plan, with its metadata.
+    private func grafted(
+      _ path: String, _ plan: GraftPlan
+    ) throws -> (network: DiT, metadata: [String: String]) {
+      let file = try DiTFile(ModelWeights(named: path))
+      let isOfPlan =
+        file.plan.map { $0.changes == plan.changes }
+        ?? (file.changes.edits.keys == plan.edits.keys
+          && plan.edits.allSatisfy { file.has($0.value, at: $0.key) })
+      guard isOfPlan else {
+        throw FileError("\(path): is no graft that this plan makes; give the model of a run of it")
+      }
+      return (
+        try file.load(changes: plan.changes),
+        try file.metadata().merging(DiTFile.metadata(of: plan)) { $1 }
+      )
     }
   }
 }

@@ -43,7 +43,7 @@ struct PretrainCommand: ParsableCommand {
       config: config, dataset: dataset, directory: output,
       initialModel: config.initialModel.map { base.appending(path: $0).path },
       modelMetadata: try DiTFile.metadata(
-        config: config.model.dit, classNames: ShapeSource.classNames, name: config.name))
+        config: config.model, classNames: ShapeSource.classNames, name: config.name))
     let deadline = minutes.map { Date().addingTimeInterval($0 * 60) }
     let encoder = JSONEncoder()
     encoder.outputFormatting = .sortedKeys

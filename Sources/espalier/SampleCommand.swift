@@ -71,8 +71,10 @@ struct SampleCommand: ParsableCommand {
     for path in destinations.paths { try AtomicFile.requireDestination(path) }
     let noise = try noise.map { try StartNoise(path: $0) }
     let count = count ?? noise?.count
+    let weights = try ModelWeights(named: source.model)
     let drawing =
-      PixArtFile.isPixArt(source.model) ? try textDrawing(count) : try classDrawing(count)
+      weights.family == .pixart
+      ? try textDrawing(weights, count) : try classDrawing(weights, count)
     try drawing.write(
       to: destinations, noise: try noise?.rows(drawing.count, of: drawing.latentShape),
       tiling: AutoencoderKL.Tiling(mode: tiling), columns: columns)
@@ -89,30 +91,31 @@ struct SampleCommand: ParsableCommand {
   }
 
   /// What a text-conditional model draws.
-  private func textDrawing(_ count: Int?) throws -> Drawing {
+  private func textDrawing(_ weights: ModelWeights, _ count: Int?) throws -> Drawing {
     guard source.graft.plan == nil, classes == nil else {
       throw ValidationError(
         "\(source.graft.plan == nil ? "--classes" : "--plan") belongs to a class-conditional model,"
           + " not to a PixArt model")
     }
     return try captions.drawing(
-      try PixArtFiles(source.model), count: count,
+      PixArtFiles(try PixArtFile(weights)), count: count,
       sampler: try sampling.latentSampler(.pixArtDefaults), precision: precision.working)
   }
 
   /// What a class-conditional model draws.
-  private func classDrawing(_ count: Int?) throws -> Drawing {
+  private func classDrawing(_ weights: ModelWeights, _ count: Int?) throws -> Drawing {
     try captions.requireNone()
-    let files = try ModelFiles(source.model)
+    let files = try ModelFiles(DiTFile(weights))
     let network = try source.graft.load(files, forInference: precision.working)
     let config = network.config
     let chosen = try classes.map { try Self.parse($0, config.numClasses) }
     let labels = chosen ?? Array(0..<config.numClasses)
-    let sampler = try sampling.latentSampler()
+    let sampler = try sampling.latentSampler(for: config)
     return Drawing(
       count: count ?? 40, columns: labels.count, batch: 20,
       latentShape: [config.inChannels, config.inputSize, config.inputSize],
-      autoencoder: destinations.needImages ? try files.autoencoder(precision.working) : nil
+      autoencoder: destinations.needImages
+        ? try files.autoencoder(precision.working, path: captions.autoencoder) : nil
     ) { range, start, onStep in
       try sampler.sample(
         network, labels: range.map { labels[$0 % labels.count] }, first: range.lowerBound,

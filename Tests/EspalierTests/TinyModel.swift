@@ -24,7 +24,7 @@ extension Scratch {
   func tinyModel(
     _ name: String = "model.safetensors", classNames: [String] = ShapeSource.classNames
   ) throws -> String {
-    let config = DiTConfig(
+    let config = ModelShape(
       depth: 2, hiddenSize: 32, numHeads: 2, patchSize: 4, inputSize: 16,
       numClasses: classNames.count)
     let model = try DiT(config: config, weights: RandomWeights())
@@ -35,7 +35,7 @@ extension Scratch {
     for companion in ["autoencoder.safetensors", "judge.safetensors"] where !exists(companion) {
       try FileManager.default.createSymbolicLink(
         atPath: "\(path)/\(companion)",
-        withDestinationPath: DemoAssets.directory.appending(path: companion).path)
+        withDestinationPath: try #require(DemoAssets.directory).appending(path: companion).path)
     }
     return name
   }

@@ -18,7 +18,7 @@ import Training
 struct ThreadCountTests {
   /// One block for each operator that is not a skip, in the slot that it fits.
   private struct Model {
-    let config: DiTConfig
+    let config: ModelShape
     let plan: GraftPlan
     let teacher: DiT
 
@@ -27,18 +27,13 @@ struct ThreadCountTests {
       let fitting = [Slot.attention, .mlp].flatMap { slot in
         OperatorCatalog.fitting(slot).filter { $0.name != "skip" }.map { (slot, $0.defaultSpec) }
       }
-      config = DiTConfig(
+      config = ModelShape(
         depth: fitting.count + 2, hiddenSize: hiddenSize, numHeads: 3, patchSize: 1, inputSize: 16,
         inChannels: 2, numClasses: 3)
       teacher = try DiT(config: config, weights: TinyModel.Noise())
       var plan = GraftPlan(
         named: "threads",
-        model: ModelReference(
-          path: "threads.safetensors",
-          shape: ModelShape(
-            depth: config.depth, hiddenSize: config.hiddenSize, numHeads: config.numHeads,
-            patchSize: config.patchSize, inputSize: config.inputSize,
-            inChannels: config.inChannels, numClasses: config.numClasses), contentHash: "0"))
+        model: ModelReference(path: "threads.safetensors", shape: config, contentHash: "0"))
       for (block, (slot, spec)) in fitting.enumerated() {
         plan.edits[SlotID(block: block, slot: slot)] = spec
       }

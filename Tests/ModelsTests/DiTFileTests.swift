@@ -3,6 +3,7 @@ import Files
 import Foundation
 import Models
 import Nn
+import Plans
 import TensorCore
 import Testing
 
@@ -24,7 +25,7 @@ struct DiTFileTests {
     return try body(folder)
   }
 
-  private let config = DiTConfig(
+  private let config = ModelShape(
     depth: 2, hiddenSize: 24, numHeads: 2, patchSize: 2, inputSize: 8, numClasses: 3)
 
   private func output(_ model: DiT) -> [Float] {
@@ -103,12 +104,12 @@ struct DiTFileTests {
       "DiT-S/2": 384, "DiT-B/4": 768, "DiT-L/4": 1024, "DiT-XL/2": 1152, "DiT-XL/8": 1152,
     ]
     for (name, hiddenSize) in parameters {
-      let config = try #require(DiTConfig(named: name, imageSize: 512))
+      let config = try #require(ModelShape(named: name, imageSize: 512))
       #expect(config.hiddenSize == hiddenSize && config.inputSize == 64)
       #expect(config.publishedName == name && config.numClasses == 1000)
     }
-    #expect(DiTConfig(named: "DiT-XL/3") == nil && DiTConfig(named: "DiT-M/2") == nil)
-    #expect(DiTConfig(named: "DiT-XL/2", imageSize: 300) == nil)
+    #expect(ModelShape(named: "DiT-XL/3") == nil && ModelShape(named: "DiT-M/2") == nil)
+    #expect(ModelShape(named: "DiT-XL/2", imageSize: 300) == nil)
   }
 
   @Test func embeddersThatDifferAreRefused() throws {

@@ -11,7 +11,7 @@ import Testing
 struct DiTTests {
   init() { OperatorRegistry.fillCatalog() }
 
-  private let config = DiTConfig(
+  private let config = ModelShape(
     depth: 2, hiddenSize: 24, numHeads: 3, patchSize: 2, inputSize: 6, inChannels: 2, numClasses: 5,
     mlpRatio: 3)
 
@@ -68,7 +68,7 @@ struct DiTTests {
   }
 
   @Test func thePositionTableOfDiTXL() {
-    let table = DiTConfig(
+    let table = ModelShape(
       depth: 28, hiddenSize: 1152, numHeads: 16, patchSize: 2, inputSize: 32, numClasses: 1000
     ).positionTable()
     #expect(abs(table.reduce(0) { $0 + Double($1) } - 134598.94780) < 1e-2)

@@ -12,7 +12,7 @@ import Testing
 struct ParallelBlockTests {
   init() { OperatorRegistry.fillCatalog() }
 
-  private let config = DiTConfig(
+  private let config = ModelShape(
     depth: 4, hiddenSize: 24, numHeads: 3, patchSize: 2, inputSize: 6, inChannels: 2, numClasses: 5)
   private let pair = BlockPair(first: 1)
 

@@ -9,7 +9,7 @@ import Testing
 
 /// Models whose large weights are sealed in bfloat16.
 struct SealedWeightsTests {
-  private let config = DiTConfig(
+  private let config = ModelShape(
     depth: 2, hiddenSize: 256, numHeads: 4, patchSize: 2, inputSize: 8, numClasses: 300)
 
   private func prediction(_ model: DiT) -> [Float] {

@@ -16,7 +16,7 @@ struct OfficialGraftTests {
   }
 
   private static func shape(_ name: String, imageSize: Int = 256) throws -> ModelShape {
-    try #require(DiTConfig(named: name, imageSize: imageSize)).shape
+    try #require(ModelShape(named: name, imageSize: imageSize))
   }
 
   private static func model(_ name: String = "DiT-XL/2") throws -> ModelReference {
@@ -140,7 +140,10 @@ struct OfficialGraftTests {
       (graftText(indexes: ""), hyenaY, ["graft_indexes", "list"]),
       (graftText(model: "DiT-B/2"), hyenaY, ["dit_model_name", "12 blocks"]),
       (graftText(model: "UNet"), hyenaY, ["dit_model_name", "UNet"]),
-      ("operator: {name: hyena_y}\ntrain_config: {epochs: 3}", hyenaY, ["dit_model_name"]),
+      (
+        "operator: {name: hyena_y, config_filepath: configs/op.yaml}\ntrain_config: {epochs: 3}",
+        hyenaY, ["graft_indexes", "--blocks"]
+      ),
       ("operator:\n  name: x\n", hyenaY, ["sample_config", "stage-1"]),
       ("a: [1\nb: 2", hyenaY, ["not valid YAML"]), ("- 1", hyenaY, ["no mapping"]),
     ]

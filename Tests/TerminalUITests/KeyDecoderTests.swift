@@ -66,7 +66,7 @@ import TerminalUI
       decode("\u{1b}[?2;0;1000;900S")
         == [.reply(.graphics(item: 2, status: 0, values: [1000, 900]))])
     #expect(decode("\u{1b}[?2026;2$y") == [.reply(.mode(number: 2026, state: 2))])
-    #expect(decode("\u{1b}P>|XTerm(379)\u{1b}\\") == [.reply(.version("XTerm(379)"))])
+    #expect(decode("\u{1b}P>|XTerm(379)\u{1b}\\") == [.reply(.other)])
     for other in [
       "\u{1b}P1$r0m\u{1b}\\", "\u{1b}]11;rgb:0/0/0\u{7}", "\u{1b}_Gi=1;OK\u{1b}\\",
       "\u{1b}[>41;379;0c", "\u{1b}[24;80R", "\u{1b}[I",
@@ -116,7 +116,8 @@ import TerminalUI
       let keys = inputs.compactMap { if case .key(let key) = $0 { key } else { nil } }
       let whole = decode(pieces: [sequence])
       let isAnswer = !whole.contains { if case .key = $0 { true } else { false } }
-      if sequence.hasPrefix("\u{1b}]"), pieces[0] == "\u{1b}]" { continue }
+      // Nothing is asked for that a terminal answers with a string: its introducer alone is two keys.
+      if ["\u{1b}]", "\u{1b}P"].contains(pieces[0]) { continue }
       if pieces[0] == "\u{1b}" {
         #expect(keys == [.escape], "\(pieces)")
       } else if isAnswer {
@@ -162,7 +163,7 @@ import TerminalUI
   @Test func aLateAnswerCutByAPauseIsSwallowed() {
     #expect(
       decode(pieces: ["\u{1b}P>|XTe", "rm(379)\u{1b}\\", "q"])
-        == [.reply(.version("XTerm(379)")), .key("q")])
+        == [.reply(.other), .key("q")])
     // Its end is lost: after another pause keys are keys again, and an Esc ends it at once.
     #expect(decode(pieces: ["\u{1b}P>|XTe", "rm", "q"]) == [.key("q")])
     #expect(decode(pieces: ["\u{1b}P>|XTe", "\u{1b}", "q"]).last == .key("q"))

@@ -11,7 +11,7 @@ import TensorCore
 package enum TinyModel {
   package static let config = {
     OperatorRegistry.fillCatalog()
-    return DiTConfig(
+    return ModelShape(
       depth: 2, hiddenSize: 24, numHeads: 3, patchSize: 1, inputSize: 4, inChannels: 2,
       numClasses: 3)
   }()
@@ -36,11 +36,7 @@ package enum TinyModel {
 
   package static var reference: ModelReference {
     ModelReference(
-      path: "tiny.safetensors",
-      shape: ModelShape(
-        depth: config.depth, hiddenSize: config.hiddenSize, numHeads: config.numHeads,
-        patchSize: config.patchSize, inputSize: config.inputSize, inChannels: config.inChannels,
-        numClasses: config.numClasses), contentHash: "0")
+      path: "tiny.safetensors", shape: config, contentHash: "0")
   }
 
   package static func plan(_ edits: [SlotID: OperatorSpec]) -> GraftPlan {

@@ -1,4 +1,4 @@
-/// Everything a person can ask of the explorer; the raw value is its name on the command line.
+/// Every command of the explorer; the raw value is its name after `:`.
 package enum Command: String, CaseIterable, Sendable {
   // Moving.
   case left, right, up, down, first, last
@@ -94,7 +94,7 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case runs
   /// Two runs beside each other.
   case compare
-  /// What a run has told.
+  /// The log of a run.
   case log
   /// The preview over the whole screen.
   case images

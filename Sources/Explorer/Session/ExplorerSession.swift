@@ -25,12 +25,7 @@ package protocol EffectPerformer: AnyObject {
   func close()
 }
 
-extension Terminal: TerminalDriver {
-  /// The next thing that happened, or `.tick` when nothing did in the given time.
-  package func nextEvent(timeoutMilliseconds: Int) -> TerminalEvent {
-    nextEvent(timeoutMilliseconds: timeoutMilliseconds, also: [])
-  }
-}
+extension Terminal: TerminalDriver {}
 
 /// The loop between a terminal and the outside world: keys in, frames out.
 package final class ExplorerSession {
@@ -90,7 +85,7 @@ package final class ExplorerSession {
     case .resize(let size): apply(.resized(size))
     case .signal(SIGINT): apply(.interrupted)
     case .signal, .hangup: return false
-    case .tick, .readable: break
+    case .tick: break
     }
     return true
   }

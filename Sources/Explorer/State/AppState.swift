@@ -2,7 +2,7 @@ import Plans
 import Runs
 import TerminalUI
 
-/// Everything the explorer knows; a value that views read and `update` alone changes.
+/// The state of the explorer; views read it, only `update` changes it.
 package struct AppState: Equatable, Sendable {
   /// The terminal's size in cells.
   package var size: Size
@@ -28,7 +28,7 @@ package struct AppState: Equatable, Sendable {
   package var overlays: [Overlay] = []
   /// Statistics of the teacher.
   package var analysis = AnalysisState.unknown
-  /// The statistics that are being computed anew, should that fail.
+  /// The statistics to return to if recomputing them fails.
   package var knownAnalysis: ModelAnalysis?
   /// The jobs in the run root.
   package var runs = RunsState()
@@ -79,7 +79,7 @@ package struct PendingInput: Equatable, Sendable {
   package init() {}
 }
 
-/// One sentence for the person.
+/// One sentence for the bottom row.
 package struct Notice: Equatable, Sendable {
   /// How much attention a notice asks for.
   package enum Kind: Equatable, Sendable { case note, warning, failure }

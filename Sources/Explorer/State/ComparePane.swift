@@ -19,7 +19,7 @@ package struct ComparePane: Equatable, Sendable {
 
 /// One line of a comparison.
 package struct ComparedFact: Equatable, Sendable {
-  /// What is told.
+  /// The fact's name.
   package let title: String
   /// What holds for each run.
   package let values: [String]

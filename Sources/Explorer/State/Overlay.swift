@@ -15,7 +15,7 @@ package enum Overlay: Equatable, Sendable {
   case runs(RunsPane)
   /// Two runs beside each other.
   case compare(ComparePane)
-  /// What a run has told.
+  /// The log of a run.
   case log(LogPage)
   /// The preview over the whole screen.
   case images
@@ -136,13 +136,13 @@ package struct RunsPane: Equatable, Sendable {
   package var marked: [String] = []
 }
 
-/// What a run has told lately, read again every second.
+/// The end of a run's log, read again every second.
 package struct LogPage: Equatable, Sendable {
   /// The run.
   package let id: String
   /// Its last lines; nil until they are read.
   package var lines: [String]?
-  /// How many rows of text lie below the last one shown; with none the log follows what is told.
+  /// Rows of text below the last one shown; with 0 the page follows the end of the log.
   package var below = 0
 
   /// Shows a run's log.

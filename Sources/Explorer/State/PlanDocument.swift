@@ -40,7 +40,7 @@ package struct PlanDocument: Equatable, Sendable {
   /// Whether the plan differs from the saved one.
   package var isModified: Bool { plan != savedPlan }
 
-  /// Applies one edit as one undoable step; an edit that changes nothing leaves no step.
+  /// Applies one edit as one undoable step; an edit that changes nothing adds no step.
   ///
   /// - Returns: Whether the plan changed.
   @discardableResult
@@ -79,7 +79,7 @@ package struct PlanDocument: Equatable, Sendable {
     }
   }
 
-  /// Records that `saved` now lies at `path`; its name is the plan's, edits made since then still count as
+  /// Records that `saved` was written to `path`; its name is the plan's, edits made since then still count as
   /// unsaved.
   package mutating func markSaved(_ saved: GraftPlan, at path: String) {
     savedPlan = saved

@@ -24,7 +24,7 @@ package struct PreviewSettings: Equatable, Sendable {
   package init() {}
 }
 
-/// A picture with the hash that drawing knows it by.
+/// An image with its content hash.
 package struct Picture: Equatable, Sendable {
   /// The pixels.
   package let image: RGBImage

@@ -1,7 +1,7 @@
 import Plans
 import Runs
 
-/// Where a slot stands between the teacher's operator and a distilled replacement.
+/// The state of a slot between the teacher's operator and a distilled replacement.
 package enum SlotPhase: Equatable, Sendable, CaseIterable {
   /// The teacher's own operator and weights.
   case pristine
@@ -47,12 +47,12 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
 
 /// What the grid says about one slot.
 package struct SlotStatus: Equatable, Sendable {
-  /// Where it stands; a slot of parallel blocks stands where its pair does.
+  /// Its state; a slot of parallel blocks has the state of its pair.
   package let phase: SlotPhase
   /// The newest training loss, when it is or was trained as it is now; of a pair it is in the first slot.
   package let loss: Double?
 
-  /// States where a slot stands.
+  /// Makes a status.
   package init(phase: SlotPhase, loss: Double?) {
     self.phase = phase
     self.loss = loss
@@ -60,7 +60,7 @@ package struct SlotStatus: Equatable, Sendable {
 }
 
 extension AppState {
-  /// Where a slot stands, from the plan and the followed run.
+  /// The status of a slot, from the plan and the followed run.
   package func status(of slot: SlotID) -> SlotStatus {
     guard let site = plan.site(of: slot) else { return SlotStatus(phase: .pristine, loss: nil) }
     guard let focus = runs.focus, let trained = focus.plan,

@@ -34,7 +34,7 @@ package enum Action: Equatable, Sendable {
   case trainingFailed(String)
   /// A distillation or finetuning waits in the queue.
   case trainingQueued(name: String)
-  /// The end of what a run has told was read.
+  /// The end of a run's log was read.
   case logRead(id: String, lines: [String])
   /// Something asked of a run could not be done.
   case controlFailed(String)
@@ -69,7 +69,7 @@ package enum Action: Equatable, Sendable {
   case planLoadFailed(String)
 }
 
-/// Work for the outside world that an update asks for.
+/// Input or output that an update requests.
 package enum Effect: Equatable, Sendable {
   /// Write a plan; without `overwrite` an existing file is left alone and reported.
   case savePlan(GraftPlan, path: String, overwrite: Bool)
@@ -94,7 +94,7 @@ package enum Effect: Equatable, Sendable {
   case retryRun(id: String, rateFactor: Double)
   /// Give a waiting run another priority.
   case setPriority(id: String, Int)
-  /// Read the end of what a run has told.
+  /// Read the end of a run's log.
   case readLog(id: String)
   /// Read the teacher's statistics, or start a job that computes them; `again` does not look for earlier ones.
   case findAnalysis(again: Bool)
@@ -102,7 +102,7 @@ package enum Effect: Equatable, Sendable {
   /// newest checkpoint holds the distilled weights.
   case startPreview(
     generation: Int, plan: GraftPlan?, weightsFrom: String?, settings: PreviewSettings)
-  /// Paint the whole screen anew.
+  /// Redraw the whole screen.
   case redraw
   /// Give the terminal back to the shell until the program is continued.
   case suspend

@@ -67,7 +67,7 @@ extension AppState {
     classNames.indices.contains(label) ? classNames[label] : String(label)
   }
 
-  /// Asks for a preview; one that is still being made gives way.
+  /// Starts a preview and cancels the one that is still being made.
   private mutating func startPreview() -> [Effect] {
     var effects: [Effect] = []
     if let old = preview.pending?.runID { effects.append(.control(id: old, .cancel)) }

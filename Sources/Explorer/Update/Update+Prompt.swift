@@ -72,7 +72,7 @@ extension AppState {
         return refuse("type a factor above 0, such as 0.5; 1 leaves the rate")
       }
       overlays.removeLast()
-      notice = .note("taking up \(runs.record(id)?.name ?? id) again")
+      notice = .note("restarting \(runs.record(id)?.name ?? id)")
       return [.retryRun(id: id, rateFactor: factor)]
     case .saveAs:
       guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
@@ -97,13 +97,13 @@ extension AppState {
     }
   }
 
-  /// A command line that cannot be understood, with the reason.
+  /// Why a command line cannot be parsed.
   package struct CommandProblem: Error, Equatable {
     /// One sentence.
     package let text: String
   }
 
-  /// Reads a command line: a name, then perhaps an argument.
+  /// Parses a command line: a name and an optional argument.
   ///
   /// A number alone goes to that block.
   package static func parseCommand(

@@ -37,7 +37,7 @@ package enum HelpText {
     }
     let about =
       "A number before a key repeats it. Names on the right work after “:”, with an argument where "
-      + "one is shown. A number estimated, not measured, bears a ~."
+      + "one is shown. A ~ marks an estimate."
     lines += TextWidth.wrap(about, width).map { .text($0) }
     return lines
   }

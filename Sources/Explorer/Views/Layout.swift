@@ -22,7 +22,7 @@ package struct Rect: Equatable, Sendable {
   }
 }
 
-/// Where everything lies on a screen of one size; a pure function of size and depth.
+/// The rectangles of all panes on a screen; a pure function of its size and of the model's depth.
 ///
 /// Small screens fold the blocks into two columns, with the slot's panel at the side and images and losses in a strip
 /// below. From 120x40 on each block has a row with more columns, and every pane has a place of its own.

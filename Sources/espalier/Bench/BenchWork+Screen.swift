@@ -23,7 +23,7 @@ extension BenchWork {
       plan.edits[SlotID(block: block, slot: .attention)] = OperatorSpec("hyena_x")
     }
     let state = AppState(
-      model: reference, classNames: try files.open().classNames,
+      model: reference, classNames: files.model.classNames,
       document: PlanDocument(plan: plan, path: nil), size: Size(columns: 120, rows: 40), now: 0)
     return { _ = ExplorerView.frame(state) }
   }

@@ -49,9 +49,9 @@ struct BenchWork: Sendable {
         unit: "samples/s", make: train),
     ] + growth + screen
 
-  private static let xl = DiTConfig(
+  private static let xl = ModelShape(
     depth: 28, hiddenSize: 1152, numHeads: 16, patchSize: 2, inputSize: 32, numClasses: 1000)
-  private static let demo = DiTConfig(
+  private static let demo = ModelShape(
     depth: 28, hiddenSize: 64, numHeads: 4, patchSize: 1, inputSize: 16, numClasses: 10)
 
   private static func mlp(ratio: Double) -> OperatorSpec {
@@ -72,7 +72,7 @@ struct BenchWork: Sendable {
     }
   }
 
-  private static func forward(_ id: String, _ title: String, _ config: DiTConfig, batch: Int)
+  private static func forward(_ id: String, _ title: String, _ config: ModelShape, batch: Int)
     -> BenchWork
   {
     BenchWork(

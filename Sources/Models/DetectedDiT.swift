@@ -1,0 +1,206 @@
+import Checkpoints
+import Files
+import Operators
+import Plans
+
+/// What a DiT's weights are, read off the names and shapes of tensors in the official naming: the
+/// architecture of the pretrained model, and the operators that replace its own.
+struct DetectedDiT {
+  let shape: ModelShape
+  /// The operator of every slot, without the settings that no shape shows.
+  let operators: [SlotID: OperatorSpec]
+  /// What differs from the pretrained model.
+  let changes: GraftPlan.Changes
+  /// What had to be assumed, in sentences.
+  let notes: [String]
+
+  /// Reads a state dict.
+  ///
+  /// - Parameters:
+  ///   - file: The state dict.
+  ///   - stated: What is known of the architecture otherwise.
+  /// - Throws: `FileError` that names the tensor that is missing or does not fit.
+  init(in file: any TensorFile, stated: StatedShape = StatedShape()) throws(FileError) {
+    let tensors = Tensors(file: file)
+    var notes: [String] = []
+    let patch = try tensors.shape("x_embedder.proj.weight", rank: 4)
+    let (hiddenSize, channels) = (patch[0], patch[1])
+    try tensors.require(
+      patch[2] == patch[3] && patch[2] > 0 && hiddenSize > 0 && channels > 0,
+      "x_embedder.proj.weight", "square patches")
+    var depth = 0
+    while file.entry("blocks.\(depth).adaLN_modulation.1.weight") != nil { depth += 1 }
+    _ = try tensors.shape("blocks.0.adaLN_modulation.1.weight", rank: 2)
+    let published = ModelShape.publishedHeads(depth: depth, hiddenSize: hiddenSize)
+    guard let heads = stated.numHeads ?? published else {
+      throw FileError(
+        "\(file.path): no published DiT has depth \(depth) and hidden size \(hiddenSize), so its"
+          + " number of attention heads is unknown; state it in '\(file.path).json' as"
+          + " {\"config\": {\"num_heads\": N}}")
+    }
+    operators = try tensors.operators(hiddenSize: hiddenSize, depth: depth)
+
+    let outputs = try tensors.shape("final_layer.linear.weight", rank: 2)[0]
+    let perChannel = patch[2] * patch[2] * channels
+    try tensors.require(
+      outputs == perChannel || outputs == 2 * perChannel, "final_layer.linear.weight",
+      "\(perChannel) or \(2 * perChannel) rows")
+    let (classes, hasNullClass) = try tensors.classes(stated, &notes)
+    var shape = ModelShape(
+      depth: stated.depth ?? depth, hiddenSize: stated.hiddenSize ?? hiddenSize, numHeads: heads,
+      patchSize: stated.patchSize ?? patch[2],
+      inputSize: try tensors.inputSize(
+        stated, patch: patch[2], isPublished: published != nil, &notes),
+      inChannels: stated.inChannels ?? channels, numClasses: classes,
+      learnSigma: stated.learnSigma ?? (outputs == 2 * perChannel),
+      // All MLPs of a published model may have been replaced by wider ones.
+      mlpRatio: stated.mlpRatio ?? (published == nil ? Self.usualRatio(operators) : 4))
+    shape.hasNullClass = hasNullClass
+    shape.frequencyShift = stated.frequencyShift ?? 0
+    shape.mlpNormEpsilon = stated.mlpNormEpsilon ?? ModelShape.officialEpsilon
+    try shape.validate(file: file.path)
+    self.shape = shape
+
+    var edits: [SlotID: OperatorSpec] = [:]
+    for (id, spec) in operators {
+      let original = shape.original(id.slot)
+      let isOriginal =
+        spec.name == original.name && spec.config.allSatisfy { original.value($0.key) == $0.value }
+      if !isOriginal { edits[id] = spec }
+    }
+    let pairs = (0..<depth).map(BlockPair.init(first:)).filter {
+      file.entry("\($0.mergePrefix)weight") != nil
+    }
+    changes = GraftPlan.Changes(
+      edits: edits, parallel: Dictionary(uniqueKeysWithValues: pairs.map { ($0, .projection) }))
+    for name in Set(edits.values.map(\.name)).sorted() {
+      let fields = OperatorCatalog.descriptor(named: name)?.openFields ?? []
+      let seen = edits.values.first { $0.name == name }?.config ?? [:]
+      let assumed = fields.filter { seen[$0.key] == nil }.map {
+        "\($0.key) \(numberText($0.defaultValue))"
+      }
+      if assumed.isEmpty { continue }
+      notes.append(
+        "\(file.path): weights of \(name) do not show \(assumed.joined(separator: ", ")), which is"
+          + " taken as in the released models; --plan states other settings")
+    }
+    self.notes = notes
+  }
+
+  /// The expansion ratio that most MLPs have; 4 without any.
+  private static func usualRatio(_ operators: [SlotID: OperatorSpec]) -> Double {
+    let ratios = operators.values.filter { $0.name == "mlp" }.compactMap {
+      $0.config["expansion_ratio"]
+    }
+    let counts = Dictionary(ratios.map { ($0, 1) }, uniquingKeysWith: +)
+    return counts.max { ($0.value, -$0.key) < ($1.value, -$1.key) }?.key ?? 4
+  }
+}
+
+/// The names and shapes of a state dict's tensors.
+private struct Tensors {
+  let file: any TensorFile
+
+  func shape(_ name: String, rank: Int) throws(FileError) -> [Int] {
+    guard let entry = file.entry(name) else {
+      throw FileError(
+        "\(file.path): has no tensor '\(name)', which every DiT has, and no configuration;"
+          + " use the weights of a DiT")
+    }
+    guard entry.shape.count == rank else {
+      throw FileError(
+        "\(file.path): tensor '\(name)' has shape \(entry.shape), expected \(rank) axes;"
+          + " use the weights of a DiT")
+    }
+    return entry.shape
+  }
+
+  func require(_ holds: Bool, _ name: String, _ expected: String) throws(FileError) {
+    if holds { return }
+    throw FileError(
+      "\(file.path): tensor '\(name)' has shape \(file.entry(name)?.shape ?? []), expected"
+        + " \(expected); use the weights of a DiT")
+  }
+
+  /// Side of the latents: of the stored position table, else what is stated, else of a table that the
+  /// operators imply, else that of the published models for 256 pixels.
+  func inputSize(
+    _ stated: StatedShape, patch: Int, isPublished: Bool, _ notes: inout [String]
+  ) throws(FileError) -> Int {
+    let perToken = (0..<1024).lazy.map { "blocks.\($0).mlp.short_filter.weight" }
+      .first { file.entry($0) != nil }
+    let name = file.entry("pos_embed") == nil ? perToken : "pos_embed"
+    if let side = stated.inputSize { return side }
+    guard let name else {
+      guard isPublished else {
+        throw FileError(
+          "\(file.path): has no tensor 'pos_embed', so the size of its latents is unknown; state it in"
+            + " '\(file.path).json' as {\"config\": {\"input_size\": N}}")
+      }
+      notes.append(
+        "\(file.path): has no 'pos_embed', which is computed for images of 256 pixels; state"
+          + " {\"config\": {\"input_size\": 64}} in '\(file.path).json' for those of 512")
+      return 256 / ModelShape.pixelsPerLatent
+    }
+    let tokens = try shape(name, rank: 3)[name == "pos_embed" ? 1 : 0]
+    let grid = Int(Double(tokens).squareRoot().rounded())
+    try require(grid > 0 && grid * grid == tokens, name, "a square number of tokens")
+    return grid * patch
+  }
+
+  /// Classes, and whether there is a row for "no class".
+  func classes(
+    _ stated: StatedShape, _ notes: inout [String]
+  ) throws(FileError) -> (count: Int, hasNullClass: Bool) {
+    let name = "y_embedder.embedding_table.weight"
+    let rows = try shape(name, rank: 2)[0]
+    if let classes = stated.numClasses {
+      try require(
+        rows == classes || rows == classes + 1, name,
+        "\(classes) rows or one more for no class, as the configuration states \(classes) classes")
+      return (classes, stated.hasNullClass ?? (rows == classes + 1))
+    }
+    // Data sets have round numbers of classes.
+    guard stated.hasNullClass ?? ![1, 10, 100, 1000].contains(rows) else {
+      notes.append(
+        "\(file.path): its label table of \(rows) rows is taken to have none for no class, so there is"
+          + " no guidance and no label dropout; state {\"config\": {\"num_classes\": N}} in"
+          + " '\(file.path).json' if that is wrong")
+      return (rows, false)
+    }
+    return (rows - 1, true)
+  }
+
+  /// The operator of every slot.
+  func operators(
+    hiddenSize: Int, depth: Int
+  ) throws(FileError) -> [SlotID: OperatorSpec] {
+    let slots: [Substring: Slot] = ["attn": .attention, "mlp": .mlp]
+    var shapes: [SlotID: [String: [Int]]] = [:]
+    for name in file.names {
+      let parts = name.split(separator: ".", maxSplits: 3)
+      guard parts.count == 4, parts[0] == "blocks", let block = Int(parts[1]),
+        (0..<depth).contains(block), let slot = slots[parts[2]], let entry = file.entry(name)
+      else { continue }
+      shapes[SlotID(block: block, slot: slot), default: [:]][String(parts[3])] = entry.shape
+    }
+    var operators: [SlotID: OperatorSpec] = [:]
+    for block in 0..<depth {
+      for slot in Slot.allCases {
+        let id = SlotID(block: block, slot: slot)
+        let own = OperatorShapes(shapes[id] ?? [:], hiddenSize: hiddenSize)
+        guard let spec = OperatorRegistry.recognize(own, in: slot) else {
+          let found = own.names.prefix(8).joined(separator: ", ")
+          // A gated MLP of two factors in one matrix, as LightningDiT has it.
+          let gated = own.names.contains("w12.weight") ? ", a SwiGLU MLP," : ""
+          throw FileError(
+            "\(file.path): the tensors below '\(id.checkpointPrefix)' (\(found))\(gated) are those of"
+              + " no operator that can be built; use a DiT with operators that 'espalier plan"
+              + " operators' lists")
+        }
+        operators[id] = spec
+      }
+    }
+    return operators
+  }
+}

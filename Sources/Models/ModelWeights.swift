@@ -1,0 +1,110 @@
+import Checkpoints
+import Files
+import Foundation
+import Plans
+
+/// A model's weights, opened once: a file in any format, or a folder of diffusers.
+package struct ModelWeights {
+  /// What the model is called in plans: `demo` or an absolute path, good from any directory, with the
+  /// chosen entry of a training checkpoint behind a `#`.
+  package let name: String
+  /// Path of the weights, or of the index of a sharded model.
+  package let path: String
+  /// The folder of diffusers that the weights lie in, if it is one.
+  package let folder: DiffusersFolder?
+  /// The state dict, with the wrappers' prefixes stripped; names as in the file.
+  package let tensors: StateDict
+  /// The file's metadata, and those of `NAME.json` beside it.
+  package let metadata: [String: String]
+  /// The files that were read.
+  package let files: [String]
+
+  /// Tensors that every model of a family has: what stands before them is a model's entry in a file.
+  private static let anchors = [
+    "x_embedder.proj.weight", "transformer_blocks.0.norm1.linear.weight",
+    "adaln_single.linear.weight",
+  ]
+
+  /// Opens weights.
+  ///
+  /// - Parameters:
+  ///   - path: The file or folder.
+  ///   - container: The entry of the checkpoint to take instead of the usual one.
+  ///   - name: What plans call the model; nil is the path.
+  /// - Throws: `FileError` if the file cannot be read, or the folder is none of diffusers.
+  package init(path: String, container: String? = nil, name: String? = nil) throws {
+    self.name = name ?? path
+    if DiffusersFolder.isFolder(path) {
+      let folder = try DiffusersFolder(path)
+      (self.folder, self.path) = (folder, try DiffusersFolder.weights(in: folder.transformer))
+    } else {
+      let own = AtomicFile.directory(of: path)
+      let isOfFolder =
+        URL(filePath: path).lastPathComponent.hasPrefix("diffusion_pytorch_model")
+        && access("\(own)/config.json", F_OK) == 0
+      (folder, self.path) = (isOfFolder ? try DiffusersFolder(own) : nil, path)
+    }
+    tensors = try StateDict(
+      try Checkpoint.open(self.path), container: container, anchors: Self.anchors)
+    let sidecar = Sidecar.path(of: self.path)
+    let extra = try Sidecar.read(sidecar)
+    metadata = tensors.metadata.merging(extra ?? [:]) { $1 }
+    files = tensors.files + (extra == nil ? [] : [sidecar])
+  }
+
+  /// The family that the names of the tensors belong to; nil if they are no known model's.
+  package var family: ModelShape.Family? {
+    if PixArtKeyMap.Naming(keys: tensors.names) != nil { return .pixart }
+    return Self.anchors.contains { tensors.entry($0) != nil } ? .dit : nil
+  }
+
+  /// Refuses weights that are not those of the model alone.
+  func requireMerged() throws(FileError) {
+    guard
+      let name = tensors.names.first(where: {
+        $0.contains(".lora_A.") || $0.contains(".lora_down.")
+      })
+    else { return }
+    throw FileError(
+      "\(path): tensor '\(name)' belongs to a LoRA adapter, and adapters are not applied; merge it into"
+        + " the model (peft: merge_and_unload) and save that")
+  }
+}
+
+/// Metadata beside a file whose format has none: `NAME.json`, an object of texts or objects.
+package enum Sidecar {
+  private static let sizeLimit = 16 << 20
+
+  /// Where the metadata of a file lies.
+  package static func path(of file: String) -> String { file + ".json" }
+
+  /// Reads the metadata; nil if there is none.
+  ///
+  /// - Throws: `FileError` for a file that is no JSON object.
+  static func read(_ path: String) throws -> [String: String]? {
+    guard access(path, F_OK) == 0 else { return nil }
+    let text = try AtomicFile.read(path, limit: sizeLimit)
+    guard let object = try? JSONSerialization.jsonObject(with: Data(text)),
+      let table = object as? [String: Any]
+    else { throw FileError("\(path): is no JSON object; correct it or remove it") }
+    return try table.mapValues { value in
+      if let text = value as? String { return text }
+      let json = try JSONSerialization.data(
+        withJSONObject: value, options: [.fragmentsAllowed, .sortedKeys])
+      return String(decoding: json, as: UTF8.self)
+    }
+  }
+
+  /// Writes the metadata of a file, as objects where they are JSON.
+  ///
+  /// - Throws: `FileError` if it cannot be written.
+  package static func write(_ metadata: [String: String], beside file: String) throws {
+    let values = metadata.mapValues { text -> Any in
+      let object = try? JSONSerialization.jsonObject(with: Data(text.utf8))
+      return object ?? text
+    }
+    let json = try JSONSerialization.data(
+      withJSONObject: values, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+    try AtomicFile.write(json, to: path(of: file))
+  }
+}

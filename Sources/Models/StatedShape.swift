@@ -1,0 +1,91 @@
+import Checkpoints
+import Files
+import Foundation
+import Plans
+
+/// What a file states of its model's architecture, in the metadata key `config` or in `NAME.json` beside
+/// it; what is absent is read off the weights.
+struct StatedShape: Codable {
+  var family: String?
+  var depth, hiddenSize, numHeads, patchSize, inputSize, inChannels, numClasses: Int?
+  var learnSigma: Bool?
+  var mlpRatio: Double?
+  var hasNullClass: Bool?
+  var frequencyShift: Int?
+  var mlpNormEpsilon: Double?
+  var classNames: [String]?
+  var name: String?
+
+  /// States nothing.
+  init() {}
+
+  /// States all of an architecture; what is as in the official model is left out.
+  init(_ shape: ModelShape, classNames: [String], name: String) {
+    family = shape.family.rawValue
+    (depth, hiddenSize, numHeads) = (shape.depth, shape.hiddenSize, shape.numHeads)
+    (patchSize, inputSize, inChannels) = (shape.patchSize, shape.inputSize, shape.inChannels)
+    (numClasses, learnSigma, mlpRatio) = (shape.numClasses, shape.learnSigma, shape.mlpRatio)
+    hasNullClass = shape.hasNullClass ? nil : false
+    frequencyShift = shape.frequencyShift == 0 ? nil : shape.frequencyShift
+    mlpNormEpsilon =
+      shape.mlpNormEpsilon == ModelShape.officialEpsilon ? nil : shape.mlpNormEpsilon
+    self.classNames = classNames.isEmpty ? nil : classNames
+    self.name = name
+  }
+
+  /// Reads a metadata entry; nil for what another program has put there.
+  ///
+  /// - Throws: `FileError` for an entry of the wrong type, and another family than DiT.
+  init?(_ text: String, file: String) throws(FileError) {
+    guard let object = try? JSONSerialization.jsonObject(with: Data(text.utf8)),
+      let table = object as? [String: Any],
+      table["family"] != nil || table.keys.contains(where: Self.keys.contains)
+    else { return nil }
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    do {
+      self = try decoder.decode(Self.self, from: Data(text.utf8))
+    } catch DecodingError.typeMismatch(_, let context), DecodingError.dataCorrupted(let context) {
+      let key = context.codingPath.map(\.stringValue).joined(separator: ".")
+      throw FileError(
+        "\(file): config key '\(key)' in the metadata has the wrong type; correct it or remove it")
+    } catch {
+      throw FileError(
+        "\(file): metadata key 'config' is not a DiT configuration; use a DiT model file")
+    }
+    guard family ?? "dit" == "dit" else {
+      throw FileError(
+        "\(file): model family is '\((family ?? "").prefix(60))', expected 'dit'; use a DiT model file"
+      )
+    }
+  }
+
+  private static let keys: Set<String> = [
+    "depth", "hidden_size", "num_heads", "patch_size", "input_size", "in_channels", "num_classes",
+    "learn_sigma", "mlp_ratio", "has_null_class", "frequency_shift", "mlp_norm_epsilon",
+    "class_names",
+  ]
+
+  /// Adds what the arguments of an official training say, stored beside its weights.
+  mutating func add(arguments values: [String: PlainValue]) {
+    if case .text(let name) = values["args.model"], let published = ModelShape(named: name) {
+      numHeads = numHeads ?? published.numHeads
+    }
+    if case .integer(let side) = values["args.image_size"], (1...65536).contains(side) {
+      inputSize = inputSize ?? side / ModelShape.pixelsPerLatent
+    }
+    if case .integer(let classes) = values["args.num_classes"] {
+      numClasses = numClasses ?? classes
+    }
+  }
+
+  /// The metadata entry.
+  ///
+  /// - Throws: Never in practice; encoding could.
+  func json() throws -> String {
+    let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    encoder.outputFormatting = .sortedKeys
+    return String(decoding: try encoder.encode(self), as: UTF8.self)
+  }
+}
