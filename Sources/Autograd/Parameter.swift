@@ -44,7 +44,10 @@ package final class Parameter {
     switch state {
     case .trained(let value), .table(let value): return value
     case .sealed:
-      fatalError("\(name) was sealed for inference in bfloat16 and has no float32 values")
+      let message = "\(name) was sealed for inference in bfloat16 and has no float32 values"
+      // A release build does not print the message of a failed precondition.
+      FileHandle.standardError.write(Data("espalier: \(message)\n".utf8))
+      preconditionFailure(message)
     }
   }
 

@@ -1,6 +1,7 @@
 import Autograd
 import Foundation
 import Nn
+import Operators
 import Plans
 import TensorCore
 import Testing
@@ -11,6 +12,8 @@ import Testing
 struct SealedWeightsTests {
   private let config = ModelShape(
     depth: 2, hiddenSize: 256, numHeads: 4, patchSize: 2, inputSize: 8, numClasses: 300)
+
+  init() { OperatorRegistry.fillCatalog() }
 
   private func prediction(_ model: DiT) -> [Float] {
     var random = RandomStream(seed: 2)
