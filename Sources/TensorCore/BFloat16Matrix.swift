@@ -114,12 +114,14 @@ package struct BFloat16Matrix {
 
   /// Compares products of several blocks of rows and columns in hardware with emulated ones.
   private static func passesTrial() -> Bool {
-    var random = RandomStream(seed: 1)
+    func normal(_ name: String, _ shape: [Int]) -> Tensor {
+      RandomStream(seed: 1, "trial/\(name)").normal(shape)
+    }
     for (m, n, k) in [(3, 328, 80), (521, 200, 80), (64, 328, 33), (70, 64, 9999)] {
-      let (bias, start) = (random.normal([n]), random.normal([m, n]))
+      let (bias, start) = (normal("bias", [n]), normal("start", [m, n]))
       for isTransposed in [false, true] {
-        let a = random.normal(isTransposed ? [k, m] : [m, k])
-        let b = MixedTensor.float32(random.normal(isTransposed ? [n, k] : [k, n]))
+        let a = normal("left", isTransposed ? [k, m] : [m, k])
+        let b = MixedTensor.float32(normal("right", isTransposed ? [n, k] : [k, n]))
         let rounded = BFloat16Tensor(rounding: a.reshaped([m, k]))
         let results = [true, false].map { inHardware -> [Float] in
           let matrix = BFloat16Matrix(b, isTransposed: isTransposed, inHardware: inHardware)

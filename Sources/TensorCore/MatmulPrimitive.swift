@@ -1,8 +1,9 @@
 import CKernels
 import COneDNN
 
-/// A matmul primitive of oneDNN: bfloat16 products of one shape with one epilogue. It lives as long as the
-/// process, and several threads may run it at once.
+/// A matmul primitive of oneDNN: bfloat16 products of one shape with one epilogue.
+///
+/// It lives as long as the process, and several threads may run it at once.
 struct MatmulPrimitive: @unchecked Sendable {
   /// Columns of the right operand that are packed together; ranges that begin at a multiple of them follow
   /// each other in memory.

@@ -8,8 +8,9 @@ package enum Precision: String, CaseIterable, Sendable {
   package static var fastest: Precision { BFloat16Matrix.hasHardware ? .bfloat16 : .float32 }
 }
 
-/// Which layers work in a precision: those whose weight is large enough that the product saves more than
-/// rounding its operands costs. All other layers work in float32.
+/// Which layers work in a precision; all others work in float32.
+///
+/// Those do whose weight is large enough that the product saves more than rounding its operands costs.
 package struct PrecisionRule: Sendable {
   /// Elements of the smallest weight that counts as large.
   package static let smallestWeight = 1 << 16

@@ -36,13 +36,13 @@ struct ShapesCommand: ParsableCommand {
       let images = (0..<count).map {
         RGBImage(
           width: ShapeSource.side, height: ShapeSource.side,
-          pixels: source.image(index: UInt64($0)).pixels)
+          pixels: source.image(index: $0).pixels)
       }
       try PNG.write(
         RGBImage.grid(images, columns: ShapeSource.numClasses, gap: 2), to: output)
     } else {
       try AtomicFile.stream(to: output) { sink throws(FileError) in
-        for index in 0..<count { try sink.append(source.image(index: UInt64(index)).pixels) }
+        for index in 0..<count { try sink.append(source.image(index: index).pixels) }
       }
     }
   }

@@ -46,7 +46,7 @@ struct ThreadCountTests {
     }
 
     func latents(seed: UInt64) -> LatentDataset {
-      var random = RandomStream(seed: seed)
+      var random = RandomSequence(seed: seed)
       return LatentDataset(
         latents: random.normal([8, 2, 16, 16]), labels: (0..<8).map { $0 % 3 })
     }

@@ -4,6 +4,7 @@ import Nn
 import Operators
 import Plans
 import TensorCore
+import TestSupport
 import Testing
 
 @testable import Models
@@ -16,7 +17,7 @@ struct SealedWeightsTests {
   init() { OperatorRegistry.fillCatalog() }
 
   private func prediction(_ model: DiT) -> [Float] {
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     let latents = random.normal([2, config.inChannels, config.inputSize, config.inputSize])
     return model.predict(latents, .init(timesteps: [3, 700], labels: [299, 0])).values
   }
@@ -32,7 +33,7 @@ struct SealedWeightsTests {
   func predictsWhatTheWholeModelPredicts(precision: Precision) throws {
     // Fresh modulations are zero, and nothing passes through a block.
     let fresh = try model(FreshWeights(seed: 1))
-    var random = RandomStream(seed: 5)
+    var random = RandomSequence(seed: 5)
     for parameter in fresh.parameters {
       parameter.update { value in
         value.assign(random.normal(value.shape))

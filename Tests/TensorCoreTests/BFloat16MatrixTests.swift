@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import TensorCore
@@ -46,7 +47,7 @@ struct BFloat16MatrixTests {
   }
 
   private static func check(_ shape: Shape, inHardware: Bool, tolerance: Double) {
-    var random = RandomStream(seed: 3)
+    var random = RandomSequence(seed: 3)
     for (transposeA, isTransposed) in [(false, true), (false, false), (true, false)] {
       let a = random.normal(transposeA ? [shape.k, shape.m] : [shape.m, shape.k])
       let b = random.normal(isTransposed ? [shape.n, shape.k] : [shape.k, shape.n])
@@ -84,7 +85,7 @@ struct BFloat16MatrixTests {
   /// Bfloat16 operands and results, with GELU and without; in hardware if the CPU has it.
   @Test(arguments: shapes + [Shape(m: 300, n: 72, k: 33)])
   private func bfloat16PassesFromProductToProduct(_ shape: Shape) {
-    var random = RandomStream(seed: 6)
+    var random = RandomSequence(seed: 6)
     let (m, n, k) = (shape.m, shape.n, shape.k)
     let (a, b, bias) = (random.normal([m, k]), random.normal([n, k]), random.normal([n]))
     let sums = Self.expected(
@@ -114,7 +115,7 @@ struct BFloat16MatrixTests {
   }
 
   @Test func oneMatrixServesAllNumbersOfRows() {
-    var random = RandomStream(seed: 4)
+    var random = RandomSequence(seed: 4)
     let (n, k) = (96, 40)
     let b = random.normal([n, k])
     let matrix = BFloat16Matrix(.float32(b), isTransposed: true)
@@ -128,7 +129,7 @@ struct BFloat16MatrixTests {
   }
 
   @Test func severalThreadsMayMultiplyAtOnce() {
-    var random = RandomStream(seed: 5)
+    var random = RandomSequence(seed: 5)
     let (m, n, k) = (20, 128, 32)
     let (a, b) = (random.normal([m, k]), random.normal([n, k]))
     let matrix = BFloat16Matrix(.float32(b), isTransposed: true)

@@ -87,8 +87,9 @@ package struct Linear: MixedPrecisionOp {
   }
 }
 
-/// The products of a linear layer in float32: by kernels of their own where the weight fits the second-level
-/// cache, by general products elsewhere. Divided between threads so that no sum is.
+/// The products of a linear layer in float32, divided between threads so that no sum is.
+///
+/// Kernels of their own multiply where the weight fits the second-level cache, general products elsewhere.
 private struct Float32Linear {
   private let rows, inputs, outputs: Int
   private let isSmall: Bool
