@@ -138,7 +138,8 @@ let package = Package(
       dependencies: [
         "Datasets", "Models", "Operators", "Plans", "Nn", "Autograd", "TensorCore",
       ], path: "Tests/TestSupport", swiftSettings: strict),
-    tests("TensorCore", ["TensorCore", "CKernels", "COneDNN", "TestSupport"]),
+    tests(
+      "TensorCore", ["TensorCore", "CKernels", "COneDNN", "TestSupport"], exclude: ["Fixtures"]),
     tests("Autograd", ["Autograd", "TensorCore", "Nn", "TestSupport"]),
     tests("Files", ["Files", "Checkpoints", "TestSupport"]),
     tests("Pictures", ["Pictures", "Files", "TestSupport"]),

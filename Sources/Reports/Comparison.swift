@@ -147,19 +147,8 @@ package struct Comparison: Sendable {
 
   /// The table with aligned columns.
   package var text: String {
-    let lines = [Self.headings] + rows.map(Self.cells)
-    let widths = Self.headings.indices.map { column in
-      lines.map { TextWidth.columns(of: $0[column]) }.max() ?? 0
-    }
-    return lines.map { cells in
-      var line = cells.indices.map { column in
-        Self.numeric.contains(column)
-          ? TextWidth.padLeft(cells[column], widths[column])
-          : TextWidth.pad(cells[column], widths[column])
-      }.joined(separator: "  ")
-      while line.hasSuffix(" ") { line.removeLast() }
-      return line
-    }.joined(separator: "\n") + (note.map { "\n\n\($0)" } ?? "")
+    TextWidth.table([Self.headings] + rows.map(Self.cells), numeric: Self.numeric)
+      .joined(separator: "\n") + (note.map { "\n\n\($0)" } ?? "")
   }
 
   /// The table in Markdown.
