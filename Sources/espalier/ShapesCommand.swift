@@ -38,8 +38,7 @@ struct ShapesCommand: ParsableCommand {
           width: ShapeSource.side, height: ShapeSource.side,
           pixels: source.image(index: $0).pixels)
       }
-      try PNG.write(
-        RGBImage.grid(images, columns: ShapeSource.numClasses, gap: 2), to: output)
+      try RGBImage.grid(images, columns: ShapeSource.numClasses, gap: 2).write(to: output)
     } else {
       try AtomicFile.stream(to: output) { sink throws(FileError) in
         for index in 0..<count { try sink.append(source.image(index: index).pixels) }
