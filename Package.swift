@@ -37,8 +37,7 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS"),
     .systemLibrary(name: "CNcurses"),
     .systemLibrary(name: "CSixel"),
-    .systemLibrary(name: "CPng"),
-    .systemLibrary(name: "CJpeg"),
+    .systemLibrary(name: "CCrypto"),
     .systemLibrary(name: "CZlib"),
     .systemLibrary(name: "CText"),
 
@@ -56,8 +55,11 @@ let package = Package(
 
     // Files, plans and runs: no numeric code.
     .target(name: "CSystem", cSettings: kernelFlags),
-    library("Files", ["CSystem", "CZlib"]),
-    library("Pictures", ["Files", "CPng", "CJpeg"]),
+    library("Files", ["CSystem", "CZlib", "CCrypto"]),
+    .target(
+      name: "CPictures", cSettings: kernelFlags,
+      linkerSettings: [.linkedLibrary("png"), .linkedLibrary("jpeg")]),
+    library("Pictures", ["Files", "CPictures"]),
     library("Checkpoints", ["Files"]),
     library("Plans", ["Files"]),
     library("Runs", ["Plans", "Pictures", "Files", "CSystem"]),
@@ -122,7 +124,7 @@ let package = Package(
 
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
-    library("TerminalUI", ["Text", "CNcurses", "CSixel", "CTerminal"]),
+    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal"]),
     library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
     .executableTarget(
       name: "espalier",
@@ -174,7 +176,7 @@ let package = Package(
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
     tests("Text", ["Text"]),
-    tests("TerminalUI", ["TerminalUI"]),
+    tests("TerminalUI", ["TerminalUI", "Pictures"]),
     tests(
       "Explorer",
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],

@@ -293,7 +293,7 @@ import Testing
 
   @Test func previewsBringTheirPictures() throws {
     let picture = Samples.picture(3)
-    try PNG.write(picture, to: folder + "/teacher.png")
+    try picture.write(to: folder + "/teacher.png")
     let worker = try script(
       """
       grep -q '"class_label" *: *4' $run/run.json || exit 1
