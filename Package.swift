@@ -173,7 +173,8 @@ let package = Package(
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI"]),
     tests(
-      "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures"],
+      "Explorer",
+      ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],
       resources: [.copy("Snapshots")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files"]),
     tests("Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "TestSupport"]),
