@@ -152,6 +152,8 @@ extension Job: Codable {
 package struct JobRequest: Codable, Equatable, Sendable {
   /// The version of this record that the code writes and reads.
   package static let formatVersion = 1
+  /// The name of this version's random generator, that of `RandomStream`.
+  package static let currentGenerator = "philox4x32-10"
 
   /// The record's version.
   package let version: Int
@@ -165,6 +167,8 @@ package struct JobRequest: Codable, Equatable, Sendable {
   package var codeVersion: String
   /// The seed of everything random in the run.
   package var seed: UInt64
+  /// The random generator that the seed is for; nil in runs of espalier 0.1.
+  package private(set) var generator: String?
   /// The SHA-256 digest of the model's weights.
   package var modelHash: String
   /// The run's place in the queue; nil for one that was started at once.
@@ -188,6 +192,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     self.createdAt = createdAt
     self.codeVersion = codeVersion
     self.seed = seed
+    generator = Self.currentGenerator
     self.modelHash = modelHash
     (self.queue, self.timeout, self.onDone) = (queue, timeout, onDone)
     self.precision = precision
@@ -199,6 +204,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     case createdAt = "created_at"
     case codeVersion = "code_version"
     case seed
+    case generator = "random_generator"
     case modelHash = "model_hash"
     case queue, timeout
     case onDone = "on_done"

@@ -1,6 +1,7 @@
 import Foundation
 import Plans
 import Runs
+import TestSupport
 import Testing
 
 /// Workers that are killed with SIGKILL wherever they stand, for both stages: what comes out in the end
@@ -127,7 +128,7 @@ import Testing
       .streaming, scratch, steps: isLong ? 800 : 240, checkpointEvery: 2)
     let whole: RunSummary = try scratch.run(command + ["--json"]).json()
     let run = try make(command, scratch)
-    var random = SystemRandomNumberGenerator()
+    var random = RandomSequence(seed: 1)
     var done = 0
     for _ in 0..<kills {
       // In preparations as well as in the training.

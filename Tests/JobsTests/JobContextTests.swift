@@ -2,6 +2,7 @@ import Foundation
 @testable import Jobs
 import Plans
 import Runs
+import TensorCore
 import Testing
 
 /// A worker's side of the run directory, within this process.
@@ -12,6 +13,13 @@ import Testing
     let request = JobRequest(
       job: .distill(planPath: "plan.json"), name: "test", codeVersion: "0", modelHash: "c0ffee")
     try body(try RunDirectory.create(root: root, job: request))
+  }
+
+  @Test func runsNameTheGeneratorOfTheEngine() throws {
+    try withRun { run in
+      let request = try run.request()
+      #expect(request.generator == RandomStream.generator)
+    }
   }
 
   @Test func obeysRequestsMadeBeforeItsStart() throws {

@@ -121,6 +121,7 @@ import Testing
           },
           "model_hash" : "c0ffee",
           "name" : "test",
+          "random_generator" : "philox4x32-10",
           "seed" : 18446744073709551615
         }
         """)
