@@ -143,7 +143,7 @@ package struct TrainingLoop {
   }
 
   private func advance(_ training: some Training, _ saved: inout Saved) throws {
-    var throttle = Throttle(clock: clock)
+    var (throttle, announcing) = (Throttle(clock: clock), Throttle(clock: clock))
     var speed = StepRate(clock: clock)
     while training.step < steps {
       try context.checkpoint(step: training.step)
@@ -162,7 +162,7 @@ package struct TrainingLoop {
       }
       if step % heldOutEvery == 0 || step == steps {
         let folder = context.run.checkpointsPath
-        try announceMeasuring(step)
+        if announcing.isDue() { try announceMeasuring(step) }
         try report(try context.whenRoom { try training.validate(in: folder) }, step: step)
       }
       if checkpoints.isDue(after: step, seconds: clock() - saved.time) {

@@ -40,9 +40,14 @@ package enum Worker {
     let heartbeat = DispatchSource.makeTimerSource(queue: .global())
     heartbeat.schedule(deadline: .now() + 1, repeating: 1)
     heartbeat.setEventHandler { context.emitHeartbeat() }
+    let keeping = DispatchSource.makeTimerSource(queue: .global())
+    keeping.schedule(deadline: .now() + 300, repeating: 300)
+    keeping.setEventHandler { run.keepSummary() }
+    keeping.resume()
     heartbeat.resume()
     defer {
       heartbeat.cancel()
+      keeping.cancel()
       sources.forEach { $0.cancel() }
     }
     run.reserveRoomForLastWords()

@@ -171,8 +171,8 @@ extension ComparisonRow {
     self.init(
       run: facts.run.path, name: facts.request.name, label: facts.request.name,
       plan: facts.plan.summary, stage: facts.stage,
-      state: facts.summary.stateText, heldOutFirst: facts.summary.heldOut?.first.value,
-      heldOutLast: facts.summary.heldOut?.last.value,
+      state: facts.summary.stateText, heldOutFirst: facts.summary.meanHeldOut?.first.value,
+      heldOutLast: facts.summary.meanHeldOut?.last.value,
       agreement: measurements?.judged?.graft.agreement,
       frechetDistance: measurements?.judged?.graft.frechetDistance,
       judgedOn: measurements?.judgedOn, parameters: cost.parameters, coreFlops: cost.coreFlops,

@@ -16,9 +16,19 @@ package struct DrawingSettings: Codable, Equatable, Sendable {
   /// Seed of the start noise, the same for every model.
   package var seed: UInt64 = 0
 
+  /// How many images the judge may be shown.
+  package static let sampleRange = 10...1_000_000
+  /// How many denoising steps there may be.
+  package static let stepRange = 1...1000
+
   /// Settings with the usual guidance and seed.
   package init(samples: Int = 100, steps: Int = LatentSampler.ditDefaults.steps) {
     (self.samples, self.steps) = (samples, steps)
+  }
+
+  /// Whether something can be drawn with them.
+  var isPossible: Bool {
+    Self.sampleRange.contains(samples) && Self.stepRange.contains(steps) && guidance.isFinite
   }
 
   /// The sampler.
@@ -112,11 +122,10 @@ package struct Measurements: Codable, Sendable {
     guard FileManager.default.fileExists(atPath: path) else { return nil }
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
-    decoder.nonConformingFloatDecodingStrategy = .convertFromString(
-      positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+    decoder.nonConformingFloatDecodingStrategy = .texts
     let bytes = Data(try AtomicFile.read(path, limit: 16 << 20))
     guard let found = try? decoder.decode(Measurements.self, from: bytes),
-      found.espalierReport == formatVersion
+      found.espalierReport == formatVersion, found.settings.isPossible
     else {
       throw RunError(
         "\(path): holds no measurements of version \(formatVersion); delete it to measure again")
@@ -131,8 +140,7 @@ package struct Measurements: Codable, Sendable {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     encoder.keyEncodingStrategy = .convertToSnakeCase
-    encoder.nonConformingFloatEncodingStrategy = .convertToString(
-      positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+    encoder.nonConformingFloatEncodingStrategy = .texts
     try AtomicFile.write(
       encoder.encode(self), to: Self.path(of: run), followingLinks: false)
   }

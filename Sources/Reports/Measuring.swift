@@ -101,7 +101,8 @@ package struct Measuring {
     }
     // A file that came after a living worker's would hide what it still writes.
     if !known.isEmpty, !facts.isAlive {
-      try TensorBoardLog(run: facts.run).add(known, step: facts.summary.step)
+      // Beside the report, which says it all.
+      try? TensorBoardLog(run: facts.run).add(known, step: facts.summary.step)
     }
     return result
   }

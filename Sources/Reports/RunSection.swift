@@ -174,7 +174,7 @@ struct RunSection {
       .tag("span", ["class": "train-text"], "── train"), .text("   "),
       .tag("span", ["class": "held-text"], "– ● – held-out"),
     ]
-    if let change = facts.summary.heldOut {
+    if let change = facts.summary.meanHeldOut {
       text.append(
         .text("   \(Figures.short(change.first.value)) → \(Figures.short(change.last.value))"))
     }

@@ -12,19 +12,6 @@ package struct QueuePlace: Codable, Equatable, Sendable {
     self.priority = priority
     self.after = after
   }
-
-  private enum CodingKeys: CodingKey {
-    case priority, after
-  }
-
-  /// Reads a place.
-  ///
-  /// - Throws: `DecodingError` for a missing value or an impossible priority.
-  package init(from decoder: any Decoder) throws {
-    let container = try decoder.container(keyedBy: CodingKeys.self)
-    priority = try container.decode(Int.self, forKey: .priority, in: FileNumber.priorities)
-    after = try container.decode([String].self, forKey: .after)
-  }
 }
 
 /// When a run that waits in the queue begins.

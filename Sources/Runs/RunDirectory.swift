@@ -137,6 +137,11 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
         "\(requestPath): expected version \(JobRequest.formatVersion), found \(request.version);"
           + " use a matching version of espalier")
     }
+    do {
+      try request.checkNumbers()
+    } catch {
+      throw RunError("\(requestPath): \(error); the run is damaged")
+    }
     return request
   }
 

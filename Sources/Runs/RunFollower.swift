@@ -122,7 +122,7 @@ package struct RunFollower: Sendable {
   /// Takes over what an earlier reader has kept on disk.
   private mutating func restore() {
     if keepsCurves {
-      guard let kept = run.curvesCache.read(), kept.content.summary.isPlausible else { return }
+      guard let kept = run.curvesCache.read(), kept.content.isPlausible else { return }
       (history, offset, covered) = (kept.content, kept.offset, kept.offset)
     } else {
       guard let kept = run.summaryCache.read(), kept.content.isPlausible else { return }

@@ -243,7 +243,7 @@ private let slot = GraftSite.slot(SlotID(block: 1, slot: .attention))
     try broken.write(toFile: run.requestPath, atomically: true, encoding: .utf8)
     let summary = run.summary()
     #expect(summary.name == run.id && summary.kind == nil && summary.step == 4)
-    #expect(summary.damage?.hasPrefix("\(run.requestPath): is not the JSON") == true)
+    #expect(summary.damage?.hasPrefix("\(run.requestPath): ") == true)
     if entry.contains("created_at") {
       #expect(summary.damage?.contains("created_at is 1e+300, expected 0.0 to") == true)
     }
@@ -272,7 +272,7 @@ private let slot = GraftSite.slot(SlotID(block: 1, slot: .attention))
     try prepare()
     let path = "\(run.path)/\(name)"
     let text = try String(contentsOfFile: path, encoding: .utf8)
-    for damaged in Damage.of(text) {
+    for damaged in Damage.of(text, values: name == "plan.json" ? 3 : Damage.values.count) {
       try Data(damaged.utf8).write(to: URL(fileURLWithPath: path))
       read(run)
     }
