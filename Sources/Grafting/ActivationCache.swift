@@ -45,7 +45,7 @@ package final class ActivationCache {
     var description = [
       "activations 2", RandomStream.generator, plan.model.contentHash, dataset.identity,
       "\(plan.seed)", "\(samples)",
-      "\(ActivationDistillation.labelDropout)",
+      "\(settings.labelDropout)",
     ]
     if graft.precision != .float32 { description.append(graft.precision.rawValue) }
     let identity = ContentHash.sha256(Data(description.joined(separator: "\n").utf8))
@@ -143,7 +143,7 @@ package final class ActivationCache {
       let batch = dataset.batch(
         start..<min(samples, start + recordedTogether), seed: graft.plan.seed, name: "recording",
         nullClass: graft.teacher.config.nullClass,
-        labelDropout: ActivationDistillation.labelDropout)
+        labelDropout: graft.plan.stage1.labelDropout)
       if let fault = dataset.fault(in: batch) { throw FileError(fault) }
       let parts = MicroBatches(
         rows: batch.steps.count, size: ActivationDistillation.microBatch)

@@ -22,7 +22,7 @@ import Testing
     try scratch.expectRefusal(
       ["distil"], code: 2, mentions: ["'distil' is neither a command nor a model file"])
     try scratch.expectRefusal(
-      ["pretrain", "no.json", "--output", "out"], mentions: ["no.json: cannot be read"])
+      ["pretrain", "no.json", "--output", "out"], mentions: ["no.json: no such file"])
   }
 
   @Test func truncatedModels() throws {

@@ -117,7 +117,7 @@ import Explorer
     type(&state, "2")
     #expect(press(&state, .enter).isEmpty)
     guard case .form(let form) = state.overlay else { return }
-    #expect(form.problem?.contains("from 0 to 1") == true)
+    #expect(form.problem?.contains("expected 0 to 1") == true)
   }
 
   /// Finetuning that waits takes the weights that the followed distillation will leave; at once it takes

@@ -48,6 +48,34 @@ final class CachedDistillationTests {
       graft: graft, dataset: data(seed), heldOut: TinyModel.latents(seed: 2), cache: cache)
   }
 
+  /// With all labels dropped, in training, held-out samples and recordings, labels make no difference;
+  /// with none dropped they do.
+  @Test(arguments: [Stage1Mode.streaming, .cached])
+  func labelDropoutIsASetting(mode: Stage1Mode) throws {
+    func losses(dropout: Double, shift: Int) throws -> [ActivationDistillation.Losses] {
+      var plan = plan()
+      (plan.stage1.mode, plan.stage1.labelDropout) = (mode, dropout)
+      func shifted(_ seed: UInt64) -> LatentDataset {
+        let source = TinyModel.latents(seed: seed)
+        return LatentDataset(
+          latents: source.latents(0..<source.count),
+          labels: source.labels.map { ($0 + shift) % 3 }, identity: "\(mode) \(seed) \(shift)")
+      }
+      let graft = try Graft(fresh: plan, teacher: try TinyModel.make())
+      let cache =
+        mode == .cached
+        ? try ActivationCache(graft: graft, dataset: shifted(1), folder: folder) : nil
+      let run = try ActivationDistillation(
+        graft: graft, dataset: shifted(1), heldOut: shifted(2), cache: cache)
+      return [run.heldOutLosses(), run.trainStep()]
+    }
+    #expect(try losses(dropout: 1, shift: 0) == losses(dropout: 1, shift: 1))
+    let (own, others) = (try losses(dropout: 0, shift: 0), try losses(dropout: 0, shift: 1))
+    #expect(own[0] != others[0] && own[1] != others[1])
+    // Recordings are those of their own dropout.
+    #expect(try losses(dropout: 1, shift: 0)[1] != own[1])
+  }
+
   @Test func aSiteMayStopEarlier() throws {
     var plan = plan()
     plan.stage1.mode = .streaming
