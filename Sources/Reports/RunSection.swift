@@ -185,7 +185,7 @@ struct RunSection {
     var parts: [HTML] = []
     for grid in measurements?.grids ?? [] {
       let path = facts.run.resolve(grid.path)
-      let picture = try PNG.read(path: path)
+      let picture = try RGBImage.read(path: path)
       let bytes = Data(try AtomicFile.read(path, limit: 256 << 20))
       let caption =
         switch grid.role {

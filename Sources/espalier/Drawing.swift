@@ -60,6 +60,10 @@ struct Drawing {
         try latents?.add(sample.values)
         guard let autoencoder else { continue }
         let pixels = autoencoder.decode(autoencoder.unscaled(sample), tiling: tiling)
+        guard pixels.isFinite else {
+          throw SamplingError(
+            description: "the autoencoder gave values that are not finite; use --precision fp32")
+        }
         try decoded?.add(pixels.values)
         let drawn = AutoencoderKL.rgbImages(ofDecoded: pixels)
         for image in drawn { try images?.add(image.pixels) }
@@ -77,7 +81,7 @@ struct Drawing {
       }
     }
     if let path = destinations.grid {
-      try PNG.write(RGBImage.grid(grid, columns: columns ?? self.columns, gap: 2), to: path)
+      try RGBImage.grid(grid, columns: columns ?? self.columns, gap: 2).write(to: path)
     }
   }
 }

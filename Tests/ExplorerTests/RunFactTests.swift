@@ -48,6 +48,11 @@ import Explorer
       return
     }
     #expect(form.fields.map(\.key) == ["epochs", "batch_size", "learning_rate"])
+    let rows = Stage1Schema.table.schema
+    #expect(
+      form.fields.map { $0.range } == [
+        rows.epochs.range, rows.batchSize.range, rows.learningRate.range,
+      ])
     // 340 steps at 3.4 a second.
     #expect(ExplorerView.frame(state).text().contains("~01:40 at 3.4 steps/s"))
     let before = state.plan.stage1
