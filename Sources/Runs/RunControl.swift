@@ -27,13 +27,6 @@ struct ControlRecord: Codable {
     self.request = request
   }
 
-  init(from decoder: any Decoder) throws {
-    let container = try decoder.container(keyedBy: CodingKeys.self)
-    version = try container.decode(Int.self, forKey: .version)
-    time = try container.decode(Double.self, forKey: .time, in: FileNumber.times)
-    request = try container.decode(Control.self, forKey: .request)
-  }
-
   private enum CodingKeys: String, CodingKey {
     case version = "v"
     case time = "t"
