@@ -171,7 +171,7 @@ let package = Package(
       "Grafting",
       [
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
-        "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "TestSupport",
+        "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
     tests("Text", ["Text"]),

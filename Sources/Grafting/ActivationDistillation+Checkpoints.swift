@@ -65,7 +65,7 @@ extension ActivationDistillation {
       func read(_ prefix: String, _ index: Int) throws -> Tensor {
         let parameter = optimizer.parameters[index]
         return try FileWeights(file, prefix: prefix).tensor(
-          parameter.name, parameter.value.shape, .zeros)
+          parameter.name, parameter.shape, .zeros)
       }
       optimizer.steps = saved
       for (index, parameter) in optimizer.parameters.enumerated() {

@@ -56,7 +56,7 @@ package final class Finetuning {
           + " choose \"all\"")
     }
     // The model shares the tensors of its teacher, which stays as it is.
-    for parameter in trained { parameter.value = parameter.value.copied() }
+    for parameter in trained { parameter.update { $0 = $0.copied() } }
     let weight = settings.distillationWeight
     trainer = DiffusionTrainer(
       model: graft.model, diffusion: try GaussianDiffusion(spacing: ""),
@@ -211,8 +211,9 @@ package final class Finetuning {
     try trainer.restore(from: file)
     // Frozen tensors may be the teacher's: replaced, not written to.
     for parameter in frozen {
-      parameter.value = try FileWeights(file, prefix: "model.").tensor(
-        parameter.name, parameter.value.shape, .zeros)
+      let saved = try FileWeights(file, prefix: "model.").tensor(
+        parameter.name, parameter.shape, .zeros)
+      parameter.update { $0 = saved }
     }
     step = saved
     lowestHeldOutLoss = file.metadata["lowest_held_out_loss"].flatMap(Double.init)

@@ -213,7 +213,7 @@ private struct StartWeights: WeightSource {
     fresh = FreshWeights(seed: plan.seed)
     self.teacher = DictionaryWeights(of: teacher, origin: plan.model.path)
     shapes = Dictionary(
-      uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value.shape) })
+      uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.shape) })
     transfers = plan.edits.compactMap { id, spec in
       guard plan.stage1.initialization(of: id) == .transferred else { return nil }
       return OperatorRegistry.transfer(spec).map {

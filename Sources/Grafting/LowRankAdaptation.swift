@@ -22,7 +22,7 @@ enum LowRankAdaptation {
         endings.contains(where: parameter.name.hasSuffix)
       else { continue }
       let module = parameter.name.dropLast(".weight".count)
-      let (outputs, inputs) = (parameter.value.shape[0], parameter.value.shape[1])
+      let (outputs, inputs) = (parameter.shape[0], parameter.shape[1])
       let (down, up) = ("\(module).lora_A.weight", "\(module).lora_B.weight")
       let bound = Initializer.uniform(1 / Float(inputs).squareRoot())
       parameter.adapter = LowRankAdapter(

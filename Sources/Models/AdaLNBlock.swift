@@ -108,11 +108,18 @@ package final class AdaLNBlock {
 /// The initialisation of pretrained linears: Xavier-uniform weights, zero biases.
 private struct XavierLinear: WeightSource {
   let source: any WeightSource
-  var inferencePrecision: Precision? { source.inferencePrecision }
 
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
-    guard case .uniform = initializer else { return try source.tensor(name, shape, initializer) }
-    return try source.tensor(name, shape, shape.count == 1 ? .zeros : .xavierUniform)
+    try source.tensor(name, shape, pretrained(initializer, shape))
+  }
+
+  func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Parameter {
+    try source.parameter(name, shape, pretrained(initializer, shape))
+  }
+
+  private func pretrained(_ initializer: Initializer, _ shape: [Int]) -> Initializer {
+    guard case .uniform = initializer else { return initializer }
+    return shape.count == 1 ? .zeros : .xavierUniform
   }
 }
 

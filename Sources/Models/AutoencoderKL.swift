@@ -48,7 +48,7 @@ package final class AutoencoderKL {
   /// - Throws: What the source throws, for a missing key or a wrong shape.
   package init(
     config: AutoencoderKLConfig, weights: any WeightSource,
-    precision: ConvolutionPrecision = .float32
+    precision: PrecisionRule = .float32
   ) throws {
     self.config = config
     let latent = config.latentChannels
@@ -102,7 +102,7 @@ package final class AutoencoderKL {
     let weights = WatchedWeights(FileWeights(file))
     try config.validate(file: file.path)
     try self.init(
-      config: config, weights: weights, precision: ConvolutionPrecision(precision))
+      config: config, weights: weights, precision: PrecisionRule(precision))
     try weights.requireAllTaken(of: file.names, in: file.path, model: "AutoencoderKL")
   }
 

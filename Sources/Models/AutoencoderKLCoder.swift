@@ -16,7 +16,7 @@ struct AutoencoderKLCoder {
 
   init(
     _ direction: Direction, _ config: AutoencoderKLConfig, _ weights: any WeightSource,
-    _ precision: ConvolutionPrecision
+    _ precision: PrecisionRule
   ) throws {
     let isEncoder = direction == .encoder
     let name = isEncoder ? "encoder" : "decoder"
@@ -67,7 +67,7 @@ private struct MiddleBlock {
 
   init(
     _ weights: any WeightSource, _ name: String, channels: Int, groups: Int, hasAttention: Bool,
-    _ precision: ConvolutionPrecision
+    _ precision: PrecisionRule
   ) throws {
     first = try ResidualBlock(
       weights, name + ".resnets.0", channels, channels, groups: groups, precision)
@@ -93,7 +93,7 @@ private struct Stage {
   init(
     _ direction: AutoencoderKLCoder.Direction, _ weights: any WeightSource, _ name: String,
     inputs: Int, outputs: Int, layers: Int, groups: Int, resamples: Bool,
-    _ precision: ConvolutionPrecision
+    _ precision: PrecisionRule
   ) throws {
     blocks = try (0..<layers).map { layer in
       try ResidualBlock(

@@ -91,7 +91,7 @@ struct PointwiseConvolution {
       }
       Gemm.run(
         m: outputs, n: size, k: inputs, a: weight.pointer, b: x.pointer + image * inputs * size,
-        beta: 1, c: target)
+        accumulate: true, c: target)
     }
     return result
   }
@@ -105,7 +105,7 @@ struct ResidualBlock {
 
   init(
     _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int, groups: Int,
-    _ precision: ConvolutionPrecision
+    _ precision: PrecisionRule
   ) throws {
     norm1 = try GroupNorm(weights, name + ".norm1", channels: inputs, groups: groups)
     conv1 = try Convolution3x3(weights, name + ".conv1", inputs, outputs, .none, precision)
@@ -190,7 +190,8 @@ struct SpatialAttention {
       }
       Gemm.run(
         transposeA: true, transposeB: true, m: tokens, n: 3 * channels, k: channels,
-        a: normed.pointer + image * channels * tokens, b: qkvWeight.pointer, beta: 1, c: rows)
+        a: normed.pointer + image * channels * tokens, b: qkvWeight.pointer, accumulate: true,
+        c: rows)
     }
     // There is one head: the queries are divided, so that all threads have work.
     let parts = min(Parallel.threads, max(1, tokens / 64))
@@ -199,10 +200,11 @@ struct SpatialAttention {
       let queries = (tokens * part / parts)..<(tokens * (part + 1) / parts)
       let rows = qkv.pointer + image * tokens * 3 * channels
       let first = image * tokens + queries.lowerBound
-      var shape = ck_cross_attention_shape(
+      var shape = ck_attention_shape(
         queries: queries.count, keys: tokens, head_dim: channels, q_stride: 3 * channels,
-        kv_stride: 3 * channels, out_stride: channels, scale: 1 / Float(channels).squareRoot())
-      ck_cross_attention_forward_f32(
+        kv_stride: 3 * channels, out_stride: channels, scale: 1 / Float(channels).squareRoot(),
+        left: queries.count, right: tokens)
+      ck_attention_forward_f32(
         rows + queries.lowerBound * 3 * channels, rows + channels, rows + 2 * channels, nil,
         mixed.pointer + first * channels, logSums.pointer + first, &shape)
     }
@@ -216,7 +218,7 @@ struct SpatialAttention {
       }
       Gemm.run(
         transposeB: true, m: channels, n: tokens, k: channels, a: outWeight.pointer,
-        b: mixed.pointer + image * tokens * channels, beta: 1, c: target)
+        b: mixed.pointer + image * tokens * channels, accumulate: true, c: target)
     }
     return result
   }

@@ -30,7 +30,7 @@ package struct Convolution3x3 {
   /// - Throws: What the source throws.
   package init(
     _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int,
-    _ resampling: Resampling = .none, _ precision: ConvolutionPrecision = .float32
+    _ resampling: Resampling = .none, _ precision: PrecisionRule = .float32
   ) throws {
     let weight = try weights.tensor(name + ".weight", [outputs, inputs, 3, 3], .xavierUniform)
     let bias = try weights.tensor(name + ".bias", [outputs], .zeros)
@@ -38,8 +38,8 @@ package struct Convolution3x3 {
     self.outputs = outputs
     self.resampling = resampling
     kernel =
-      switch precision.of(weight) {
-      case .bfloat16: RoundedConvolution(weight, bias, resampling)
+      switch precision.precision(forWeightOf: weight.count) {
+      case .bfloat16: BFloat16Convolution(weight, bias, resampling)
       case .float32 where WinogradConvolution.suits(outputs: outputs, resampling):
         WinogradConvolution(weight, bias, resampling)
       case .float32: DirectConvolution(weight, bias, resampling)
@@ -81,25 +81,6 @@ extension Convolution3x3.Resampling {
       return ((height + padding) / 2, (width + padding) / 2)
     }
   }
-}
-
-/// What the convolutions of a network multiply in; sums, results and all else are float32.
-package struct ConvolutionPrecision: Sendable {
-  private let precision: Precision
-  private let smallest: Int
-
-  package static let float32 = ConvolutionPrecision(.float32)
-
-  /// Makes a rule.
-  ///
-  /// - Parameters:
-  ///   - precision: What large convolutions multiply in.
-  ///   - smallest: Elements of a weight from which on one is large.
-  package init(_ precision: Precision, smallest: Int = 1 << 16) {
-    (self.precision, self.smallest) = (precision, smallest)
-  }
-
-  func of(_ weight: Tensor) -> Precision { weight.count < smallest ? .float32 : precision }
 }
 
 /// What a convolution reads.

@@ -87,7 +87,7 @@ package final class ShapeJudge {
     for row in 0..<batch { logits.rows(row..<(row + 1)).assign(headBias) }
     Gemm.run(
       transposeB: true, m: batch, n: classes, k: width, a: features.pointer, b: headWeight.pointer,
-      beta: 1, c: logits.pointer)
+      accumulate: true, c: logits.pointer)
     return Verdict(features: features, logits: logits)
   }
 }

@@ -60,7 +60,7 @@ package struct PixArtFile {
 
   /// Loads the model.
   ///
-  /// - Parameter precision: What a model for inference alone multiplies in, see `InferenceWeights`; nil for
+  /// - Parameter precision: What a model for inference alone multiplies in, see `SealedWeights`; nil for
   ///   a model that may be trained.
   /// - Returns: The model.
   /// - Throws: `FileError` for a missing, unexpected or wrongly shaped tensor.
@@ -69,7 +69,7 @@ package struct PixArtFile {
     let naming = naming
     let named = RenamedWeights(watched) { PixArtKeyMap.keys($0, in: naming) }
     let weights: any WeightSource =
-      if let precision { InferenceWeights(named, precision) } else { named }
+      if let precision { SealedWeights(named, precision) } else { named }
     let model = try PixArt(config: config, weights: weights)
     let others = PixArtKeyMap.ignored.union([PixArtKeyMap.nullCaption])
     try watched.requireAllTaken(

@@ -34,18 +34,18 @@ struct PatchEmbedding {
 }
 
 private struct PatchProjection: MixedPrecisionOp {
-  private func flat(_ inputs: [Activation]) -> [Activation] {
-    let weight = inputs[1].floats
+  private func flat(_ inputs: [MixedTensor]) -> [MixedTensor] {
+    let weight = inputs[1].float32
     let flattened = weight.reshaped([weight.shape[0], weight.count / weight.shape[0]])
-    return [inputs[0], .floats(flattened), inputs[2]]
+    return [inputs[0], .float32(flattened), inputs[2]]
   }
 
-  func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
+  func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Void) {
     Linear().forward(flat(inputs))
   }
 
   func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Void,
     into sink: GradientSink
   ) {
     Linear().backward(gradOutput, inputs: flat(inputs), output: output, saved: (), into: sink)

@@ -23,8 +23,8 @@ package final class AdamW: Optimizer {
     self.beta2 = beta2
     self.epsilon = epsilon
     self.weightDecay = weightDecay
-    first = parameters.map { Tensor.zeros($0.value.shape) }
-    second = parameters.map { Tensor.zeros($0.value.shape) }
+    first = parameters.map { Tensor.zeros($0.shape) }
+    second = parameters.map { Tensor.zeros($0.shape) }
   }
 
   /// The L2 norm of all gradients together.
@@ -51,14 +51,16 @@ package final class AdamW: Optimizer {
     let correction2 = 1 - Float(powInteger(Double(beta2), steps))
     for (index, parameter) in parameters.enumerated() {
       guard let gradient = parameter.gradient else { continue }
-      let (value, m, v) = (parameter.value, first[index], second[index])
-      Parallel.ranges(value.count, grain: 1 << 14) { range in
-        let start = range.lowerBound
-        ck_adamw_f32(
-          value.pointer + start, gradient.pointer + start, m.pointer + start, v.pointer + start,
-          range.count, rate, beta1, beta2, epsilon, weightDecay, correction1, correction2, scale)
+      let (m, v) = (first[index], second[index])
+      parameter.update { value in
+        let weights = value.pointer
+        Parallel.ranges(value.count, grain: 1 << 14) { range in
+          let start = range.lowerBound
+          ck_adamw_f32(
+            weights + start, gradient.pointer + start, m.pointer + start, v.pointer + start,
+            range.count, rate, beta1, beta2, epsilon, weightDecay, correction1, correction2, scale)
+        }
       }
-      parameter.noteChange()
       parameter.clearGradient()
     }
     return norm

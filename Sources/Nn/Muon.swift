@@ -56,19 +56,18 @@ package final class Muon: Optimizer {
       let ahead = gradient.copied()
       ck_scale_f32(ahead.pointer, gradientScale * clip, ahead.count)
       ck_axpy_f32(ahead.pointer, momentum, buffer.pointer, ahead.count)
-      let rows = parameter.value.shape[0] / stacked
-      for part in 0..<stacked {
-        let range = (part * rows)..<((part + 1) * rows)
-        let direction = Self.orthogonalized(ahead.rows(range))
-        let scale = 0.2 * Float(max(rows, direction.shape[1])).squareRoot()
-        ck_axpy_f32(
-          parameter.value.rows(range).pointer, -rate * scale, direction.pointer, direction.count)
+      let rows = parameter.shape[0] / stacked
+      parameter.update { value in
+        for part in 0..<stacked {
+          let range = (part * rows)..<((part + 1) * rows)
+          let direction = Self.orthogonalized(ahead.rows(range))
+          let scale = 0.2 * Float(max(rows, direction.shape[1])).squareRoot()
+          ck_axpy_f32(
+            value.rows(range).pointer, -rate * scale, direction.pointer, direction.count)
+        }
       }
     }
-    for (index, _) in matrices {
-      parameters[index].noteChange()
-      parameters[index].clearGradient()
-    }
+    for (index, _) in matrices { parameters[index].clearGradient() }
     rest.step(rate: rate, clipNorm: nil, gradientScale: gradientScale * clip)
     return norm
   }
@@ -92,13 +91,16 @@ package final class Muon: Optimizer {
       Gemm.serial(
         transposeB: true, m: m, n: m, k: n, a: x.pointer, lda: n, b: x.pointer, ldb: n,
         c: gram.pointer, ldc: m)
-      let polynomial = gram.copied()
+      // polynomial = b gram + c gram gram, next = a x + polynomial x.
+      let (scaled, polynomial, next) = (gram.copied(), gram.copied(), x.copied())
+      ck_scale_f32(scaled.pointer, c, scaled.count)
+      ck_scale_f32(polynomial.pointer, b, polynomial.count)
+      ck_scale_f32(next.pointer, a, next.count)
       Gemm.serial(
-        m: m, n: m, k: m, alpha: c, a: gram.pointer, lda: m, b: gram.pointer, ldb: m, beta: b,
+        m: m, n: m, k: m, a: scaled.pointer, lda: m, b: gram.pointer, ldb: m, accumulate: true,
         c: polynomial.pointer, ldc: m)
-      let next = x.copied()
       Gemm.serial(
-        m: m, n: n, k: m, a: polynomial.pointer, lda: m, b: x.pointer, ldb: n, beta: a,
+        m: m, n: n, k: m, a: polynomial.pointer, lda: m, b: x.pointer, ldb: n, accumulate: true,
         c: next.pointer, ldc: n)
       x = next
     }

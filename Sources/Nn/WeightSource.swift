@@ -43,43 +43,47 @@ package protocol WeightSource {
   /// - Throws: `FileError` if the key is missing or has another shape.
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor
 
-  /// What parameters are kept in that serve inference alone; nil for parameters that may be trained.
-  var inferencePrecision: Precision? { get }
+  /// A parameter under its checkpoint key.
+  func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Parameter
 }
 
 extension WeightSource {
-  package var inferencePrecision: Precision? { nil }
-
-  /// A parameter under its checkpoint key.
   package func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws
     -> Parameter
   {
-    let parameter = Parameter(name, try tensor(name, shape, initializer))
-    if let inferencePrecision { [parameter].useForInference(inferencePrecision) }
-    return parameter
+    Parameter(name, try tensor(name, shape, initializer))
   }
 
-  /// A parameter that is looked up or added and never multiplied, and so stays as it is.
+  /// A parameter that is looked up or added and never multiplied, and so stays float32.
   package func table(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Parameter
   {
-    Parameter(name, try tensor(name, shape, initializer))
+    Parameter(name, try tensor(name, shape, initializer), isTable: true)
   }
 }
 
-/// Serves parameters for inference alone, each in the format that is multiplied, so that a model never
-/// lies in memory twice.
-package struct InferenceWeights: WeightSource {
+/// Serves parameters for inference alone: large weights are sealed in bfloat16 one after the other, so that
+/// a model never lies in memory twice.
+package struct SealedWeights: WeightSource {
   private let source: any WeightSource
-  package let inferencePrecision: Precision?
+  private let rule: PrecisionRule
 
-  /// Serves `source` in a precision.
+  /// Serves `source` in a precision; in float32 nothing is sealed.
   package init(_ source: any WeightSource, _ precision: Precision) {
     self.source = source
-    inferencePrecision = precision
+    rule = PrecisionRule(precision)
   }
 
   package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
     try source.tensor(name, shape, initializer)
+  }
+
+  package func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws
+    -> Parameter
+  {
+    let parameter = try source.parameter(name, shape, initializer)
+    parameter.use(rule)
+    parameter.seal()
+    return parameter
   }
 }
 

@@ -65,7 +65,7 @@ final class ParityCheck {
   func round(_ parameters: [Parameter]) { parameters.use(precision, smallest: 1) }
 
   /// What convolutions of any size multiply in.
-  var convolutionPrecision: ConvolutionPrecision { ConvolutionPrecision(precision, smallest: 1) }
+  var convolutionPrecision: PrecisionRule { PrecisionRule(precision, smallest: 1) }
 
   /// Compares an output, relative to its largest expected magnitude.
   func forward(
@@ -146,7 +146,7 @@ final class ParityCheck {
   /// Compares the gradients of parameters under their checkpoint names; frozen ones have none.
   func gradients(of parameters: [Parameter]) throws {
     for parameter in parameters where !parameter.isFrozen {
-      try gradient("param.\(parameter.name)", parameter.gradient ?? .zeros(parameter.value.shape))
+      try gradient("param.\(parameter.name)", parameter.gradient ?? .zeros(parameter.shape))
     }
   }
 

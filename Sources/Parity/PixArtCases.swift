@@ -78,7 +78,7 @@ enum PixArtCases {
     try check.gradient("in.latent", tape.gradient(of: x) ?? .zeros(latents.shape))
     try check.gradient("in.caption", tape.gradient(of: caption) ?? .zeros(captions.shape))
     for parameter in model.parameters {
-      let gradient = parameter.gradient ?? .zeros(parameter.value.shape)
+      let gradient = parameter.gradient ?? .zeros(parameter.shape)
       let keys = PixArtKeyMap.keys(parameter.name, in: .diffusers)
       let size = gradient.shape[0] / keys.count
       for (index, key) in keys.enumerated() {

@@ -68,7 +68,7 @@ enum Stage1Cases {
     let adam = try settings.table("optimizer")
     let betas = try adam.numbers("betas")
     // The weight source hands out the fixture's tensors themselves: train copies.
-    for parameter in module.parameters { parameter.value = parameter.value.copied() }
+    for parameter in module.parameters { parameter.update { $0 = $0.copied() } }
     let optimizer = AdamW(
       module.parameters, beta1: Float(betas.first ?? 0.9), beta2: Float(betas.last ?? 0.999),
       epsilon: Float(try adam.number("eps")), weightDecay: Float(try adam.number("weight_decay")))

@@ -17,7 +17,7 @@ enum Stage2Cases {
     let settings = fixture.settings
     let model = try DiTCases.hybridModel(check)
     // The weight source hands out the fixture's tensors themselves: train copies.
-    for parameter in model.parameters { parameter.value = parameter.value.copied() }
+    for parameter in model.parameters { parameter.update { $0 = $0.copied() } }
     let trained = model.parameters.filter { !$0.isFrozen }
     let initial = trained.map { $0.value.copied() }
     let adam = try settings.table("optimizer")
@@ -97,8 +97,8 @@ enum Stage2Cases {
 
     init(_ parameter: Parameter) {
       name = parameter.name
-      rows = parameter.value.shape[0]
-      columns = parameter.value.count / max(1, rows)
+      rows = parameter.shape[0]
+      columns = parameter.count / max(1, rows)
       noise = name.hasSuffix("attn.qkv.bias") ? (rows / 3)..<(2 * rows / 3) : 0..<0
     }
   }

@@ -32,10 +32,10 @@ extension DiffusionTrainer {
     }
     for (index, parameter) in optimizer.parameters.enumerated() {
       for (prefix, tensor) in state(of: index) {
-        tensor.assign(
-          try FileWeights(file, prefix: prefix).tensor(parameter.name, tensor.shape, .zeros))
+        let saved = try FileWeights(file, prefix: prefix)
+          .tensor(parameter.name, tensor.shape, .zeros)
+        if prefix == "model." { parameter.assign(saved) } else { tensor.assign(saved) }
       }
-      parameter.noteChange()
     }
     optimizer.steps = steps
   }
@@ -54,7 +54,7 @@ extension DiffusionTrainer {
   package func saveAveragedModel(to path: String, metadata: [String: String]) throws {
     try withAverages {
       let items = model.parameters.map { parameter in
-        TensorItem(name: parameter.name, shape: parameter.value.shape) {
+        TensorItem(name: parameter.name, shape: parameter.shape) {
           parameter.mergedValue.values
         }
       }

@@ -137,8 +137,10 @@ package final class DiffusionTrainer {
   package func withAverages<Result>(_ body: () throws -> Result) rethrows -> Result {
     let parameters = optimizer.parameters
     let trained = parameters.map(\.value)
-    for (parameter, average) in zip(parameters, ema.averages) { parameter.value = average }
-    defer { for (parameter, value) in zip(parameters, trained) { parameter.value = value } }
+    for (parameter, average) in zip(parameters, ema.averages) { parameter.update { $0 = average } }
+    defer {
+      for (parameter, value) in zip(parameters, trained) { parameter.update { $0 = value } }
+    }
     return try body()
   }
 

@@ -62,7 +62,7 @@ package final class Pretraining {
   /// Muon for the matrices of attention and MLP; a fused qkv counts as three.
   private static func muon(_ parameters: [Parameter]) -> any Optimizer {
     Muon(parameters) { parameter in
-      guard parameter.value.shape.count == 2 else { return nil }
+      guard parameter.shape.count == 2 else { return nil }
       if parameter.name.hasSuffix(".attn.qkv.weight") { return 3 }
       let suffixes = [".attn.proj.weight", ".mlp.fc1.weight", ".mlp.fc2.weight"]
       return suffixes.contains(where: parameter.name.hasSuffix) ? 1 : nil

@@ -16,8 +16,10 @@ package enum TinyModel {
       numClasses: 3)
   }()
 
-  private struct Noise: WeightSource {
-    func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
+  package struct Noise: WeightSource {
+    package init() {}
+
+    package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
       let random = RandomStream(seed: 9, name)
       if case .table = initializer { return initializer.tensor(shape, random) }
       return Initializer.normal(0.2).tensor(shape, random)
