@@ -18,7 +18,8 @@ import Explorer
       job: JobRequest(
         job: .distill(planPath: "plan.json"), name: "odd", createdAt: Samples.now - 200,
         codeVersion: "0", modelHash: "feedbeef", queue: QueuePlace(priority: 1)), plan: plan)
-    try run.claim()
+    let lock = try run.claim()
+    defer { _ = lock }
     let site = plan.sites[0]
     let events: [EventKind] = [
       .started(pid: 1, totalSteps: 8), .progress(done: 1, total: 9, label: "encoding images"),
@@ -33,7 +34,8 @@ import Explorer
     for damaged in Damage.of(text, values: 6) {
       try Data(damaged.utf8).write(to: URL(fileURLWithPath: path))
       let work = FileWork(
-        root: scratch.path, model: Samples.model, executable: "/bin/false", codeVersion: "0")
+        launcher: try RunLauncher(root: scratch.path, executable: "/bin/false"),
+        model: Samples.model, codeVersion: "0")
       var state = Samples.state(Samples.large)
       var actions = work.look(now: Date(timeIntervalSince1970: Samples.now))
       actions += work.perform(.openRun(id: run.id, adopt: false))
