@@ -3,10 +3,10 @@ import Models
 import Nn
 import Plans
 
-/// The low-rank additions of LoRA (arXiv 2106.09685) to the operators that a plan leaves alone.
+/// LoRA adapters (arXiv 2106.09685) of the operators that a plan does not replace.
 enum LowRankAdaptation {
-  /// Freezes a model but for its replaced operators, and gives the chosen layers of the other slots and
-  /// of the modulations an adapter each: A as PyTorch starts a linear layer, B zero.
+  /// Freezes all but the replaced operators and attaches an adapter to each chosen layer of the
+  /// other slots and the modulations: A with PyTorch's default initialisation, B zero.
   ///
   /// - Parameters:
   ///   - model: The grafted model.

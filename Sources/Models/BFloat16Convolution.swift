@@ -1,19 +1,19 @@
 import CKernels
 import TensorCore
 
-/// A 3x3 convolution of inputs and weights rounded to bfloat16, with float32 sums.
+/// 3x3 convolution of inputs and weights rounded to bfloat16, accumulated in float32.
 ///
-/// A CPU without dot products of bfloat16 emulates them. A doubled image is convolved before it is
-/// doubled, with sums of weights, which are rounded after they are summed.
+/// CPUs without bfloat16 dot products emulate them. With doubling, the input is convolved before
+/// doubling with sums of weights, rounded after summation.
 struct BFloat16Convolution: ConvolutionKernel {
-  /// Pairs of neighbouring input channels, a pair in a word.
+  /// Packed weights, with pairs of adjacent input channels in 32-bit words.
   private let packed: Storage
   private let bias: Tensor
   private let inputs, outputs: Int
   private let resampling: Convolution3x3.Resampling
   private let doubles: Int32
 
-  /// Takes a weight (outputs, inputs, 3, 3) and a bias (outputs).
+  /// Packs a weight (outputs, inputs, 3, 3) and stores a bias (outputs).
   init(_ weight: Tensor, _ bias: Tensor, _ resampling: Convolution3x3.Resampling) {
     (outputs, inputs) = (weight.shape[0], weight.shape[1])
     if case .doubling = resampling { doubles = 1 } else { doubles = 0 }

@@ -27,7 +27,7 @@ package final class AdamW: Optimizer {
     second = parameters.map { Tensor.zeros($0.shape) }
   }
 
-  /// The L2 norm of all gradients together.
+  /// Global L2 norm of all gradients.
   package var gradientNorm: Double {
     var total = 0.0
     for parameter in parameters {
@@ -79,7 +79,7 @@ package final class AdamW: Optimizer {
   }
 }
 
-/// An exponential moving average of parameters, started as a copy of them.
+/// Exponential moving average of parameters, initialised with a copy.
 package final class EMA {
   private let parameters: [Parameter]
   /// The averages, parallel to the parameters.
@@ -92,9 +92,9 @@ package final class EMA {
     averages = parameters.map { $0.value.copied() }
   }
 
-  /// average = decay * average + (1 - decay) * parameter.
+  /// Updates average = decay * average + (1 - decay) * parameter.
   ///
-  /// - Parameter decay: Decay of this update; nil for the average's own.
+  /// - Parameter decay: Decay of this update; nil selects the default decay.
   package func update(decay: Float? = nil) {
     for (parameter, average) in zip(parameters, averages) {
       ck_ema_f32(average.pointer, parameter.value.pointer, average.count, decay ?? self.decay)

@@ -2,12 +2,11 @@ import Autograd
 import CKernels
 import TensorCore
 
-/// Muon: momentum whose matrix updates are orthogonalised by a Newton-Schulz iteration.
+/// Muon: momentum with matrix updates orthogonalised by a Newton-Schulz iteration.
 ///
-/// Matrices chosen by name take orthogonalised steps; every other parameter is left to AdamW with the
-/// same rate. The update is scaled by 0.2 sqrt(max(rows, columns)), so that its root mean square
-/// equals that of a usual AdamW step and rates carry over (Jordan 2024, "Muon"; Liu et al. 2025,
-/// arXiv 2502.16982).
+/// Other parameters use AdamW with the same rate. The update is scaled by 0.2 sqrt(max(rows,
+/// columns)), so that its root mean square equals that of a typical AdamW step (Jordan 2024,
+/// "Muon"; Liu et al. 2025, arXiv 2502.16982).
 package final class Muon: Optimizer {
   package let parameters: [Parameter]
   package var steps: Int {
@@ -18,7 +17,7 @@ package final class Muon: Optimizer {
   package var second: [Tensor] { rest.second }
 
   private let rest: AdamW
-  /// Index of a parameter and the number of matrices that are stacked in it.
+  /// Index of a parameter and the number of matrices stacked in it.
   private let matrices: [(index: Int, stacked: Int)]
   private let momentum: Float
 
@@ -26,9 +25,9 @@ package final class Muon: Optimizer {
   ///
   /// - Parameters:
   ///   - parameters: All optimised parameters.
-  ///   - momentum: Decay of the matrices' momentum, used with Nesterov's look-ahead.
-  ///   - stacked: Number of matrices stacked in a parameter along its rows (3 for a fused qkv), or nil
-  ///     for a parameter that AdamW takes.
+  ///   - momentum: Nesterov momentum of the matrices.
+  ///   - stacked: Number of matrices stacked in a parameter along its rows (3 for a fused qkv), or
+  ///     nil for a parameter of AdamW.
   package init(_ parameters: [Parameter], momentum: Float = 0.95, stacked: (Parameter) -> Int?) {
     self.parameters = parameters
     self.momentum = momentum
@@ -72,8 +71,8 @@ package final class Muon: Optimizer {
     return norm
   }
 
-  /// The nearest semi-orthogonal matrix of a matrix (rows, columns), approximately: singular values
-  /// between about 0.7 and 1.2 after five quintic Newton-Schulz iterations.
+  /// Approximates the nearest semi-orthogonal matrix of a matrix (rows, columns): singular values
+  /// are about 0.7 to 1.2 after five quintic Newton-Schulz iterations.
   package static func orthogonalized(_ matrix: Tensor) -> Tensor {
     let (rows, columns) = (matrix.shape[0], matrix.shape[1])
     let isTall = rows > columns
