@@ -1,35 +1,35 @@
 import Foundation
 import Synchronization
 
-/// Reads and writes whole files so that a reader sees the old content or the new one, never a part.
+/// Reads and atomically replaces whole files.
 ///
-/// The bytes go to a temporary name in the same directory, are synced, and are renamed over the
-/// destination, whose permissions they take. On any failure the temporary file is removed; what a
-/// killed process left is removed by the next save of the same file. A process that runs under
-/// `ulimit -f` must ignore SIGXFSZ to get the error instead of being killed.
+/// Data are written to a temporary file in the same directory, synced, and renamed over the
+/// destination, whose permissions are kept. The temporary file is removed on failure; that of a
+/// killed process is removed by the next save of the same file. A process under `ulimit -f` must
+/// ignore SIGXFSZ to receive the error.
 package enum AtomicFile {
-  /// Lets tests of full and failing disks fail single operations.
+  /// Fault injection for tests of full and failing disks.
   ///
-  /// Called before every operation that changes the disk, with the file it belongs to; a result other
-  /// than 0 is the `errno` that the operation fails with.
+  /// Called with the path before every operation that changes the disk; a result other than 0 is
+  /// the `errno` with which the operation fails.
   @TaskLocal package static var failure: (@Sendable (_ path: String) -> Int32)?
 
-  /// Throws the error that a test wants here.
+  /// Throws an injected error.
   static func permit(_ path: String) throws(FileError) {
     if let code = failure?(path), code != 0 { throw .writing(path, errno: code) }
   }
 
-  /// What `together` removes again.
+  /// Files and directories that `together` removes on failure.
   @TaskLocal private static var made: Journal?
 
-  /// Names of new files and directories, in the order in which they were made.
+  /// Paths of new files and directories in order of creation.
   private final class Journal: Sendable {
     let paths = Mutex<[String]>([])
   }
 
-  /// Calls `body` and, if it throws, removes every file and directory that it has newly made.
+  /// Calls `body` and, if it throws, removes all files and directories that it created.
   ///
-  /// - Throws: What `body` throws.
+  /// - Throws: Errors of `body`.
   package static func together<Result>(_ body: () throws -> Result) throws -> Result {
     let journal = Journal()
     do {
@@ -40,9 +40,9 @@ package enum AtomicFile {
     }
   }
 
-  /// All bytes of the regular file at `path`.
+  /// Reads the regular file at `path`.
   ///
-  /// - Throws: `FileError` when it is missing, unreadable, no regular file or over `limit`.
+  /// - Throws: `FileError` when it is missing, unreadable, not regular or larger than `limit`.
   package static func read(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else { throw .reading(path, errno: errno) }
@@ -70,9 +70,9 @@ package enum AtomicFile {
     return bytes
   }
 
-  /// Makes a directory and those above it that are missing; one that exists is fine.
+  /// Creates a directory and missing parents; does nothing if it exists.
   ///
-  /// - Throws: `FileError` naming a full disk, a read-only place, or a file in the way.
+  /// - Throws: `FileError` for a full disk, a read-only parent, or a file at the path.
   package static func makeDirectory(_ path: String) throws(FileError) {
     var status = stat()
     if stat(path, &status) == 0 {
@@ -96,11 +96,10 @@ package enum AtomicFile {
   /// - Parameters:
   ///   - data: The new content.
   ///   - path: The file.
-  ///   - followingLinks: Whether a symbolic link stays and the file that it names is replaced, as for files
-  ///     that a person names; files of a run directory replace links.
-  ///   - permissions: Those of a new file, before the process's mask.
-  /// - Throws: `FileError` naming a full disk, a read-only or missing directory, or any other
-  ///   reason; the old file, if any, is then untouched.
+  ///   - followingLinks: Whether the target of a symbolic link is replaced, as for paths given by
+  ///     the user, instead of the link, as in run directories.
+  ///   - permissions: Permissions of a new file before the umask.
+  /// - Throws: `FileError` with the reason; the old file, if any, is unchanged.
   package static func write(
     _ data: Data, to path: String, followingLinks: Bool = true, permissions: mode_t = 0o666
   ) throws(FileError) {
@@ -109,10 +108,10 @@ package enum AtomicFile {
     }
   }
 
-  /// Replaces the file at `path` by what `body` appends to the sink; a trial leaves everything as
-  /// it was.
+  /// Replaces the file at `path` by the bytes that `body` appends to the sink; a trial changes
+  /// nothing.
   ///
-  /// - Throws: what `body` throws, or `FileError` as `write` does.
+  /// - Throws: Errors of `body`, or `FileError` as `write` does.
   package static func stream(
     to path: String, discarding isTrial: Bool = false, followingLinks: Bool = true,
     permissions: mode_t = 0o666, _ body: (FileSink) throws(FileError) -> Void
@@ -132,10 +131,9 @@ package enum AtomicFile {
     if old == nil { made?.paths.withLock { $0.append(path) } }
   }
 
-  /// Gives a file a second name in the same file system, in place of what had it; the content stays
-  /// under that name when the first one gets another.
+  /// Atomically makes `other` a hard link to a file, replacing an existing file.
   ///
-  /// - Throws: `FileError` for a missing file, a full disk, or one without hard links.
+  /// - Throws: `FileError` for a missing file, a full disk, or a file system without hard links.
   package static func link(_ path: String, as other: String) throws(FileError) {
     let temporary = try temporaryName(for: other)
     try permit(other)
@@ -149,29 +147,29 @@ package enum AtomicFile {
       case let code: throw .writing(other, errno: code)
       }
     }
-    // Renaming one name of a file to another one of the same file does nothing.
+    // rename(2) between two links to the same file does nothing, so the temporary link may remain.
     defer { unlink(temporary) }
     try permit(other)
     guard rename(temporary, other) == 0 else { throw .writing(other, errno: errno) }
   }
 
-  /// The directory that holds `path`, "." for a bare file name.
+  /// Parent directory of `path`, "." for a bare file name.
   package static func directory(of path: String) -> String {
     guard let slash = path.lastIndex(of: "/") else { return "." }
     return slash == path.startIndex ? "/" : String(path[..<slash])
   }
 
-  /// The last component of a path.
+  /// Last component of a path.
   package static func name(of path: String) -> String {
     String(path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...])
   }
 
-  /// The absolute form of a path that a person gave, without `.` and `..`; a leading `~` is their home.
+  /// Makes a user's path absolute, without `.` and `..`, and expands a leading `~`.
   ///
   /// - Parameters:
   ///   - path: Any path.
-  ///   - home: The home directory; nil for the one of the user database.
-  /// - Returns: The path, which need not exist.
+  ///   - home: The home directory; nil selects that of the user database.
+  /// - Returns: The path, which may not exist.
   package static func absolute(
     _ path: String, home: String? = ProcessInfo.processInfo.environment["HOME"]
   ) -> String {
@@ -188,23 +186,23 @@ package enum AtomicFile {
     return "/" + parts.joined(separator: "/")
   }
 
-  /// Size and time of change of a file, which tell it from another version of itself.
+  /// Size and change time of a file, which identify its version.
   ///
-  /// - Throws: `FileError` when there is no such file.
+  /// - Throws: `FileError` if the file is missing.
   package static func stamp(of path: String) throws(FileError) -> String {
     var status = stat()
     guard stat(path, &status) == 0 else { throw .reading(path, errno: errno) }
     return "\(status.st_size) \(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
   }
 
-  /// Refuses a destination that `write` could not write to, before hours of work go into its content.
+  /// Checks in advance that `write` can write to a destination.
   ///
-  /// - Throws: `FileError` for a missing or read-only directory or an unfit file in the way.
+  /// - Throws: `FileError` for a missing or read-only directory or an unsuitable file at the path.
   package static func requireDestination(_ path: String) throws(FileError) {
     try stream(to: path, discarding: true) { _ in }
   }
 
-  /// Where symbolic links lead from `path`, to a file or a name for one.
+  /// Resolves symbolic links of `path`, whose target may not exist.
   private static func target(of path: String) throws(FileError) -> String {
     var place = path
     for _ in 0..<40 {
@@ -218,7 +216,7 @@ package enum AtomicFile {
     throw .writing(path, errno: ELOOP)
   }
 
-  /// What a save to `path` replaces; nil if nothing is there.
+  /// Status of the file that a save to `path` replaces; nil if there is none.
   private static func replaceableFile(at path: String) throws(FileError) -> stat? {
     var status = stat()
     guard lstat(path, &status) == 0, status.st_mode & S_IFMT != S_IFLNK else { return nil }
@@ -235,7 +233,7 @@ package enum AtomicFile {
     return status
   }
 
-  /// A fresh name beside `path`: hidden, and never that of another process or an earlier call.
+  /// Makes a unique hidden name in the directory of `path`.
   fileprivate static func temporaryName(for path: String) throws(FileError) -> String {
     let name = name(of: path)
     guard !name.isEmpty else {
@@ -247,15 +245,15 @@ package enum AtomicFile {
 
   private static func temporaryPrefix(_ name: String) -> String { ".\(name.prefix(100))." }
 
-  /// Whether a file of this name is one that is being written, or was when its writer was killed.
+  /// Whether a name is that of a temporary file.
   package static func isTemporary(_ name: String) -> Bool {
     name.hasPrefix(".") && name.hasSuffix(".tmp")
   }
 
-  /// Removes what killed processes have not finished writing in a directory: every file, or only those
-  /// that were to become the file called `name`.
+  /// Removes temporary files of killed processes in a directory: all, or only those of the file
+  /// called `name`.
   ///
-  /// Whoever writes a file holds its lock; where the file system has no locks everything stays.
+  /// Writers lock their temporary files; on a file system without locks nothing is removed.
   package static func removeAbandoned(in directory: String, of name: String? = nil) {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
     let prefix = name.map(temporaryPrefix) ?? "."
@@ -268,7 +266,7 @@ package enum AtomicFile {
     }
   }
 
-  /// Makes the rename itself durable; a file system that cannot sync a directory loses nothing else.
+  /// Syncs a directory, so that a rename is durable; ignores file systems without support.
   fileprivate static func syncDirectory(_ path: String) {
     let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     guard descriptor >= 0 else { return }
@@ -277,8 +275,8 @@ package enum AtomicFile {
   }
 }
 
-/// A hidden file beside the one that it replaces when it is finished; locked while it is written, which
-/// tells it from what a killed process has left.
+/// Temporary hidden file that replaces another file when it is finished; locked while it is
+/// written, which distinguishes it from those of killed processes.
 package final class DraftFile {
   /// The open file.
   package let descriptor: Int32
@@ -287,7 +285,7 @@ package final class DraftFile {
 
   /// Makes an empty file.
   ///
-  /// - Throws: `FileError` for a full disk or a place that cannot be written to.
+  /// - Throws: `FileError` for a full disk or a destination that cannot be written.
   package init(for path: String, permissions: mode_t = 0o666) throws(FileError) {
     try AtomicFile.permit(path)
     while true {
@@ -296,7 +294,7 @@ package final class DraftFile {
       guard descriptor >= 0 else { throw .writing(path, errno: errno) }
       let isLocked = flock(descriptor, LOCK_EX | LOCK_NB) == 0
       var status = stat()
-      // One that was taken for abandoned before it was locked has no name any more.
+      // Another process may have removed the file as abandoned before it was locked.
       if isLocked || errno != EWOULDBLOCK, fstat(descriptor, &status) == 0, status.st_nlink > 0 {
         (self.path, self.temporary, self.descriptor) = (path, temporary, descriptor)
         return
@@ -307,8 +305,7 @@ package final class DraftFile {
 
   deinit { discard() }
 
-  /// Gives the new file the owner and the permissions of the one that it replaces, as far as that is
-  /// allowed.
+  /// Copies owner and permissions of the replaced file, as far as permitted.
   func takePermissions(of old: stat) {
     if old.st_uid != geteuid() || old.st_gid != getegid() {
       _ = fchown(descriptor, old.st_uid, old.st_gid)
@@ -316,9 +313,9 @@ package final class DraftFile {
     fchmod(descriptor, old.st_mode & 0o7777)
   }
 
-  /// Syncs the file and puts it into its place.
+  /// Syncs the file and renames it to its destination.
   ///
-  /// - Throws: `FileError` naming a full or failing disk; the file is then still a draft.
+  /// - Throws: `FileError` for a full or failing disk; the file then remains temporary.
   package func finish() throws(FileError) {
     try AtomicFile.permit(path)
     guard fsync(descriptor) == 0 else { throw .writing(path, errno: errno) }
@@ -340,7 +337,7 @@ package final class DraftFile {
   }
 }
 
-/// An open file that bytes are appended to, in the order of the calls.
+/// Open file for sequential writing.
 package struct FileSink {
   package let descriptor: Int32
   package let path: String
@@ -354,7 +351,7 @@ package struct FileSink {
     }.get()
   }
 
-  /// Writes all of `bytes`, however many `write` calls it takes.
+  /// Writes all of `bytes`, repeating partial writes.
   ///
   /// - Throws: `FileError` naming the reason, for example a full disk.
   package func append(_ bytes: UnsafeRawBufferPointer) throws(FileError) {
@@ -362,7 +359,7 @@ package struct FileSink {
     try AtomicFile.permit(path)
     var done = 0
     while done < bytes.count {
-      // One call moves at most 2 GiB on Linux; larger requests are cut by the kernel anyway.
+      // Linux writes at most 2 GiB per call.
       let moved = write(descriptor, base + done, bytes.count - done)
       if moved > 0 {
         done += moved

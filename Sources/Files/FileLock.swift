@@ -1,18 +1,16 @@
 import Foundation
 
-/// An exclusive lock of a file (flock(2)), held until the object goes or its process ends, however that
-/// dies.
+/// Exclusive file lock (flock(2)), held until the object is released or the process ends.
 package final class FileLock: Sendable {
-  /// The open file; a process that inherits it holds the lock too.
+  /// The open file; a child process that inherits it shares the lock.
   package let descriptor: Int32
 
-  /// Takes the lock of a file, which is made if it is missing.
+  /// Locks a file, which is created if it is missing.
   ///
   /// - Parameters:
   ///   - path: The file.
-  ///   - inherited: A descriptor of the file that this process was started with, if any, whose lock is
-  ///     taken over.
-  /// - Returns: The lock; nil while another process holds it.
+  ///   - inherited: Inherited descriptor of the file, if any, whose lock is adopted.
+  /// - Returns: The lock; nil if another process holds it.
   /// - Throws: `FileError` for a file that cannot be opened, a symbolic link, or a file system
   ///   without locks.
   package static func take(
@@ -24,19 +22,19 @@ package final class FileLock: Sendable {
         ?? open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0o666)
       guard descriptor >= 0 else { throw .writing(path, errno: errno) }
       let lock = FileLock(descriptor)
-      // One that was inherited would pass to children otherwise.
+      // Keeps children from inheriting an inherited descriptor.
       _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
       _ = try MappedFile.regularSize(descriptor, path: path)
       guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
         if errno == EWOULDBLOCK { return nil }
         throw refused(path, errno: errno)
       }
-      // Another file may have taken its place meanwhile, or its directory may be gone.
+      // The file may have been replaced or removed since it was opened.
       if isOpen(descriptor, path) { return lock }
     }
   }
 
-  /// Whether another process holds the lock of a file; a missing file has none.
+  /// Whether another process holds the lock of a file; false for a missing file.
   package static func isHeld(_ path: String) -> Bool {
     let descriptor = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
     guard descriptor >= 0 else { return false }
@@ -48,14 +46,14 @@ package final class FileLock: Sendable {
 
   deinit { close(descriptor) }
 
-  /// Whether a descriptor is one of the file at a path.
+  /// Whether a descriptor refers to the file at a path.
   private static func isOpen(_ descriptor: Int32, _ path: String) -> Bool {
     var (open, named) = (stat(), stat())
     return fstat(descriptor, &open) == 0 && lstat(path, &named) == 0
       && open.st_dev == named.st_dev && open.st_ino == named.st_ino
   }
 
-  /// The sentence for a lock that cannot be had although nobody holds it.
+  /// Error for a lock that fails for another reason than being held.
   package static func refused(_ path: String, errno code: Int32) -> FileError {
     FileError(
       "\(path): cannot be locked (\(String(cString: strerror(code)))); choose a directory on a file"

@@ -1,19 +1,21 @@
 import CSystem
 import Foundation
 
-/// A read-only memory mapping of a regular file or a part of one, unmapped when the object goes.
+/// Read-only memory mapping of a regular file or a part of one, unmapped when the object is
+/// released.
 ///
-/// When another program truncates the file, what is lost reads as zeros; `requireIntact` tells.
+/// If another program truncates the file, the lost part reads as zeros; `requireIntact` then
+/// throws.
 package final class MappedFile {
-  /// All bytes of the file or part; valid as long as this object lives.
+  /// The mapped bytes, valid for the lifetime of this object.
   package let bytes: UnsafeRawBufferPointer
-  /// The mapping that this one is a part of.
+  /// The mapping that contains this part.
   private let whole: MappedFile?
   private let guardian: MappingGuard?
 
   /// Maps the file at `path`.
   ///
-  /// - Throws: `FileError` when the file is missing, unreadable or no regular file.
+  /// - Throws: `FileError` when the file is missing, unreadable or not regular.
   package init(path: String) throws(FileError) {
     whole = nil
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
@@ -31,7 +33,7 @@ package final class MappedFile {
     guardian = try MappingGuard(bytes, PROT_READ, descriptor, path: path)
   }
 
-  /// A part of another mapping, which lives as long as this one.
+  /// Makes a part of another mapping, which is retained.
   package init(_ range: Range<Int>, of whole: MappedFile) {
     self.whole = whole
     guardian = nil
@@ -45,7 +47,7 @@ package final class MappedFile {
     }
   }
 
-  /// Refuses to go on when a mapped file of this process was found truncated.
+  /// Throws if an access has found a mapped file of this process truncated.
   ///
   /// - Throws: `FileError` naming the file.
   package static func requireIntact() throws(FileError) {
@@ -53,8 +55,7 @@ package final class MappedFile {
     throw changed(String(cString: path), "was truncated or could not be read")
   }
 
-  /// Refuses to go on when another program has truncated or written to a file that this process has
-  /// mapped; looks at each of them.
+  /// Checks all mapped files of this process for truncation and writes by other programs.
   ///
   /// - Throws: `FileError` naming the file.
   package static func requireUnchanged() throws(FileError) {
@@ -73,9 +74,9 @@ package final class MappedFile {
         + " with what it holds now")
   }
 
-  /// Gives back the memory of the pages that lie wholly within mapped bytes; they stay valid.
+  /// Releases the memory of pages entirely within mapped bytes; they are read again on access.
   ///
-  /// - Precondition: The bytes are those of a mapping, not of a buffer, whose content would be lost.
+  /// - Precondition: The bytes belong to a file mapping; the content of other memory would be lost.
   package static func release(_ bytes: UnsafeRawBufferPointer) {
     guard let start = bytes.baseAddress else { return }
     let page = Int(getpagesize())
@@ -85,7 +86,7 @@ package final class MappedFile {
     madvise(pages, end - first, MADV_DONTNEED)
   }
 
-  /// The size of an open regular file; anything else is refused.
+  /// Size of an open regular file; throws for other files.
   package static func regularSize(_ descriptor: Int32, path: String) throws(FileError) -> Int {
     var status = stat()
     guard fstat(descriptor, &status) == 0 else { throw .reading(path, errno: errno) }
@@ -97,13 +98,13 @@ package final class MappedFile {
   }
 }
 
-/// Keeps accesses to a mapped file that shrinks from ending the process.
+/// Protects accesses to a truncated mapped file from SIGBUS.
 package struct MappingGuard: @unchecked Sendable {
   private let mapping: OpaquePointer
 
-  /// Watches a mapping of an open file.
+  /// Protects a mapping of an open file.
   ///
-  /// - Throws: `FileError` when that cannot be done; the memory is then unmapped.
+  /// - Throws: `FileError` if that fails; the memory is then unmapped.
   package init(
     _ bytes: UnsafeRawBufferPointer, _ protection: Int32, _ descriptor: Int32, path: String
   ) throws(FileError) {
@@ -116,6 +117,6 @@ package struct MappingGuard: @unchecked Sendable {
     self.mapping = mapping
   }
 
-  /// Stops watching, before the memory is unmapped.
+  /// Ends the protection; called before the memory is unmapped.
   package func stop() { csys_unwatch_mapping(mapping) }
 }

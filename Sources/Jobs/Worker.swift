@@ -5,14 +5,14 @@ import Runs
 import TensorCore
 import Text
 
-/// The process behind a run: claims its directory, does its job, and logs what happens.
+/// Worker process of a run: claims its directory, runs its job, and logs events.
 package enum Worker {
-  /// How much a worker yields to the terminal and everything else.
+  /// Nice value of a worker.
   private static let niceness: Int32 = 10
 
-  /// Does the job of a run directory and returns the exit code.
+  /// Runs the job of a run directory and returns the exit code.
   ///
-  /// SIGTERM and SIGINT cancel softly; a lost terminal does not concern a worker.
+  /// SIGTERM and SIGINT cancel at the next step; SIGHUP is ignored.
   package static func run(directory: String) -> Int32 {
     let (run, lock): (RunDirectory, FileLock)
     do {
@@ -22,7 +22,7 @@ package enum Worker {
       return fail("\(error)")
     }
     defer { withExtendedLifetime(lock) {} }
-    // What a killed predecessor had not finished writing.
+    // Temporary files of a killed worker.
     for folder in [run.path, run.checkpointsPath, run.samplesPath] {
       AtomicFile.removeAbandoned(in: folder)
     }
@@ -80,7 +80,7 @@ package enum Worker {
     }
   }
 
-  /// What a job that ended by an error has come to.
+  /// Outcome and text of the final event for an error.
   private static func ending(_ error: any Error, _ context: JobContext) -> (RunOutcome, String) {
     switch error {
     case JobInterruption.cancelled: return (.cancelled, "cancelled at step \(context.step)")
@@ -95,7 +95,7 @@ package enum Worker {
   }
 
   private static func fail(_ text: String) -> Int32 {
-    // A log on a full disk must not bring the worker down.
+    // A full disk must not end the worker.
     try? FileHandle.standardError.write(
       contentsOf: Data("espalier worker: \(text.printableSentence)\n".utf8))
     return 1

@@ -5,9 +5,9 @@ import Nn
 import TensorCore
 
 extension DiffusionTrainer {
-  /// What a checkpoint holds of the training: every trained parameter with its average and moments.
+  /// Items of a checkpoint: all trained parameters with their averages and moments.
   ///
-  /// The elements are fetched when they are written, so that no second copy is made.
+  /// The elements are loaded when they are written, without a second copy.
   package func checkpointItems() -> [TensorItem] {
     optimizer.parameters.indices.flatMap { index in
       state(of: index).map { prefix, tensor in
@@ -16,25 +16,24 @@ extension DiffusionTrainer {
     }
   }
 
-  /// The metadata that belongs to `checkpointItems`.
+  /// Metadata of `checkpointItems`.
   package var checkpointMetadata: [String: String] {
     ["optimizer_steps": String(optimizer.steps)]
   }
 
-  /// Goes on from the tensors of a checkpoint.
+  /// Restores the state from the tensors of a checkpoint.
   ///
   /// - Parameters:
   ///   - file: The checkpoint.
-  ///   - limit: The most steps that its optimizer can have taken.
-  /// - Throws: `FileError` for a missing tensor, one of another shape, or missing or impossible
-  ///   metadata.
+  ///   - limit: Maximum number of optimizer steps.
+  /// - Throws: `FileError` for a missing tensor, another shape, or missing or invalid metadata.
   package func restore(from file: SafetensorsFile, stepsUpTo limit: Int) throws {
     guard let steps = file.metadata["optimizer_steps"].flatMap(Int.init) else {
       throw FileError(
         "\(file.path): no 'optimizer_steps' in its metadata, so it is no checkpoint of a training;"
           + " move the file away to start anew")
     }
-    // Each step of a training takes one step of its optimizer at most.
+    // A training step takes at most one optimizer step.
     try file.require(steps, in: 0...limit, called: "optimizer_steps")
     for (index, parameter) in optimizer.parameters.enumerated() {
       for (prefix, tensor) in state(of: index) {
@@ -46,7 +45,7 @@ extension DiffusionTrainer {
     optimizer.steps = steps
   }
 
-  /// The tensors of one trained parameter under their prefixes.
+  /// Tensors of one trained parameter with their key prefixes.
   private func state(of index: Int) -> [(prefix: String, tensor: Tensor)] {
     [
       ("model.", optimizer.parameters[index].value), ("ema.", ema.averages[index]),
@@ -54,7 +53,7 @@ extension DiffusionTrainer {
     ]
   }
 
-  /// Writes the model with its averaged weights, adapters merged into them.
+  /// Writes the model with averaged weights and merged adapters.
   ///
   /// - Throws: `FileError` if the file cannot be written.
   package func saveAveragedModel(to path: String, metadata: [String: String]) throws {
@@ -70,7 +69,7 @@ extension DiffusionTrainer {
 }
 
 extension SafetensorsFile {
-  /// Refuses a checkpoint that counts something as no training does.
+  /// Throws if a count in a checkpoint is out of range.
   ///
   /// - Throws: `FileError`.
   package func require(
@@ -86,7 +85,7 @@ extension SafetensorsFile {
 }
 
 extension TensorItem {
-  /// An item whose elements are taken from a tensor when they are written.
+  /// Makes an item whose elements are read from a tensor when it is written.
   package init(name: String, _ tensor: Tensor) {
     self.init(name: name, shape: tensor.shape) { tensor.values }
   }

@@ -8,7 +8,7 @@ import Nn
 import Sampling
 import TensorCore
 
-/// Trains a DiT from scratch on a latent data set, with checkpoints from which it resumes exactly.
+/// Trains a DiT from scratch on a latent data set, with exact resuming from checkpoints.
 package final class Pretraining {
   private let config: PretrainingConfig
   private let dataset: LatentDataset
@@ -17,7 +17,7 @@ package final class Pretraining {
   private let modelMetadata: [String: String]
   private let samples, timesteps: DiscreteDistribution?
   private var pooled: [Int: LatentDataset] = [:]
-  /// The step of the last checkpoint; nil while there is none of this object.
+  /// Step of the last checkpoint written by this object; nil if none.
   private var lastSaved: Int?
   /// Number of steps taken so far.
   package private(set) var step = 0
@@ -32,11 +32,11 @@ package final class Pretraining {
   ///
   /// - Parameters:
   ///   - config: The recipe.
-  ///   - dataset: Normalised latents on the model's own grid.
-  ///   - directory: Receives `checkpoint.safetensors` and `model.safetensors`.
-  ///   - initialModel: A model file whose weights to start from; nil draws fresh ones.
-  ///   - modelMetadata: Written into the model file.
-  /// - Throws: `FileError` or `PretrainingError` for a checkpoint that does not fit the recipe.
+  ///   - dataset: Normalised latents on the grid of the model.
+  ///   - directory: Folder of `checkpoint.safetensors` and `model.safetensors`.
+  ///   - initialModel: Model file with initial weights; nil draws new ones.
+  ///   - modelMetadata: Metadata of the model file.
+  /// - Throws: `FileError` or `PretrainingError` for a checkpoint that does not match the recipe.
   package init(
     config: PretrainingConfig, dataset: LatentDataset, directory: String, initialModel: String?,
     modelMetadata: [String: String]
@@ -73,7 +73,7 @@ package final class Pretraining {
 
   private var checkpointPath: String { directory + "/checkpoint.safetensors" }
 
-  /// Trains up to the recipe's last step, or until `shouldStop` says so; saves at the end.
+  /// Trains to the last step of the recipe or until `shouldStop` returns true, then saves.
   package func run(shouldStop: () -> Bool, report: (Progress) -> Void) throws {
     let total = config.totalSteps
     var lastTime = Date()
@@ -117,7 +117,7 @@ package final class Pretraining {
     if lastSaved != step { try save() }
   }
 
-  /// Writes the complete training state, and the averaged model beside it.
+  /// Writes the training state and the averaged model.
   package func save() throws {
     var metadata = trainer.checkpointMetadata
     metadata["espalier_pretraining"] = "1"
