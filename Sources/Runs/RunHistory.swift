@@ -14,6 +14,8 @@ package struct RunHistory: Codable, Equatable, Sendable {
   package private(set) var meanHeldOut = LossSeries()
   /// The newest remarks for people.
   package private(set) var messages: [String] = []
+  /// How many remarks there were, those that are no longer kept included.
+  package private(set) var messageCount = 0
 
   /// Remarks that are kept.
   private static let messageLimit = 200
@@ -44,6 +46,7 @@ package struct RunHistory: Codable, Equatable, Sendable {
       }
     case .message(let text):
       messages.append(text)
+      messageCount += 1
       if messages.count > Self.messageLimit { messages.removeFirst() }
     default: break
     }

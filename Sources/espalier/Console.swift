@@ -51,5 +51,6 @@ final class ProgressLine {
   /// Ends the line.
   func finish() {
     if shown, isTerminal { printToStandardError("\n") }
+    shown = false
   }
 }

@@ -89,10 +89,15 @@ struct RunReport: Encodable {
     let console = ProgressLine()
     var follower = RunFollower(run, keepsCurves: true)
     let launched = ContinuousClock.now
+    var told = 0
     while true {
       let summary = follower.poll()
       let report = RunReport(run, summary, heldOut: follower.history.heldOut)
-      if summary.state.isEnded { console.finish() }
+      if summary.state.isEnded || told < follower.history.messageCount { console.finish() }
+      for text in follower.history.messages.suffix(follower.history.messageCount - told) {
+        printToStandardError("espalier: note: \(text)\n")
+      }
+      told = follower.history.messageCount
       switch summary.state {
       case .queued where summary.place == nil && launched.duration(to: .now) > .seconds(30):
         throw RunError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")
