@@ -17,6 +17,7 @@ package final class ThreadValue<Value: Sendable>: Sendable {
   package var value: Value? { (Thread.current.threadDictionary[key] as? Box)?.value }
 
   /// Calls `body` with a value set.
+  @discardableResult
   package func withValue<Result>(_ value: Value, _ body: () throws -> Result) rethrows -> Result {
     let values = Thread.current.threadDictionary
     let outer = values[key]
