@@ -156,7 +156,8 @@ let package = Package(
     tests(
       "Sampling",
       [
-        "Sampling", "Models", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "TestSupport",
+        "Sampling", "Models", "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
+        "TestSupport",
       ]),
     tests(
       "Datasets", ["Datasets", "Checkpoints", "Pictures", "Files", "TestSupport"],

@@ -56,7 +56,6 @@ struct ConvertCommand: ParsableCommand {
 
   func run() throws {
     let source = try ModelFiles(model, numHeads: heads)
-    source.printNotes()
     let (network, metadata) = try graft.load(source)
     var files = try DiTWriter.write(
       network, metadata: metadata, classNames: source.model.classNames,

@@ -16,8 +16,11 @@ package enum TinyModel {
       numClasses: 3)
   }()
 
-  private struct Noise: WeightSource {
-    func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
+  /// Random numbers, so that no gate is closed.
+  package struct Noise: WeightSource {
+    package init() {}
+
+    package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
       var random = RandomStream(seed: 9, name: name)
       if case .table = initializer { return initializer.tensor(shape, random: &random) }
       return Initializer.normal(0.2).tensor(shape, random: &random)
