@@ -138,19 +138,19 @@ let package = Package(
       dependencies: [
         "Datasets", "Models", "Operators", "Plans", "Nn", "Autograd", "TensorCore",
       ], path: "Tests/TestSupport", swiftSettings: strict),
-    tests("TensorCore", ["TensorCore", "CKernels", "COneDNN"]),
-    tests("Autograd", ["Autograd", "TensorCore", "Nn"]),
+    tests("TensorCore", ["TensorCore", "CKernels", "COneDNN", "TestSupport"]),
+    tests("Autograd", ["Autograd", "TensorCore", "Nn", "TestSupport"]),
     tests("Files", ["Files", "Checkpoints", "TestSupport"]),
     tests("Pictures", ["Pictures", "Files", "TestSupport"]),
     tests("Checkpoints", ["Checkpoints", "Files", "TestSupport"]),
     tests("Plans", ["Plans", "Operators", "Files"]),
     tests("Runs", ["Runs", "Plans", "Operators", "Pictures", "Files", "TestSupport"]),
-    tests("Operators", ["Operators", "Plans", "Nn", "Autograd", "TensorCore"]),
+    tests("Operators", ["Operators", "Plans", "Nn", "Autograd", "TensorCore", "TestSupport"]),
     tests(
       "Models",
       [
         "Models", "Operators", "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
-        "Assets",
+        "Assets", "TestSupport",
       ], exclude: ["Fixtures"]),
     tests("OfficialFormat", ["OfficialFormat", "Models", "Operators", "Plans"]),
     tests(
@@ -160,7 +160,8 @@ let package = Package(
         "TestSupport",
       ]),
     tests(
-      "Datasets", ["Datasets", "Checkpoints", "Pictures", "Files", "TestSupport"],
+      "Datasets",
+      ["Datasets", "Sampling", "Checkpoints", "Pictures", "Files", "TensorCore", "TestSupport"],
       exclude: ["Fixtures"]),
     tests("Analysis", ["Analysis", "TensorCore", "TestSupport"]),
     tests("Evaluation", ["Evaluation", "TensorCore", "TestSupport"]),
@@ -174,15 +175,16 @@ let package = Package(
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI"]),
     tests(
-      "Explorer", ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures"],
+      "Explorer",
+      ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],
       resources: [.copy("Snapshots")]),
-    tests("Jobs", ["Jobs", "Runs", "Plans", "Files"]),
+    tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
     tests("Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "TestSupport"]),
     tests(
       "Espalier",
       [
         "espalier", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints", "Pictures",
-        "Files", "Nn", "Autograd", "TensorCore", "Assets",
+        "Files", "Nn", "Autograd", "TensorCore", "Assets", "TestSupport",
       ]),
   ]
 )

@@ -183,6 +183,11 @@ package final class Tape {
 
   /// Runs an operation and records it if any input needs a gradient.
   package func apply(_ op: some MixedPrecisionOp, _ inputs: Value...) -> Value {
+    apply(op, inputs)
+  }
+
+  /// Runs an operation and records it if any input needs a gradient.
+  package func apply(_ op: some MixedPrecisionOp, _ inputs: [Value]) -> Value {
     let activations = inputs.map(\.activation)
     let (output, saved) = op.forward(activations)
     guard inputs.contains(where: \.needsGradient) else { return Value(output, .constant) }

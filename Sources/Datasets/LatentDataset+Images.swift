@@ -37,7 +37,8 @@ extension LatentDataset {
   ) throws -> (dataset: LatentDataset, skipped: [String]) {
     let content = try folder.identity(keptIn: cache) { try progress($0, "reading images") }
     let description = [
-      "images 2", content, autoencoderHash, "\(size)", "\(flip)", "\(labels)",
+      "images 3", RandomStream.generator, content, autoencoderHash, "\(size)", "\(flip)",
+      "\(labels)",
     ]
     let identity = ContentHash.sha256(Data(description.joined(separator: "\n").utf8))
     try check(identity)
@@ -87,9 +88,11 @@ extension LatentDataset {
       var images: [RGBImage] = []
       var noise: [Float] = []
       for (item, label) in items[range] {
-        // A stream of each image's own: the others decide nothing about it.
-        var random = RandomStream(seed: 0, name: item.name)
-        let isMirrored = flip && random.uniform() < 0.5
+        // Streams of each image's own: the others decide nothing about it.
+        func random(_ use: String) -> RandomStream {
+          RandomStream(seed: 0, "image/\(item.name)/\(use)")
+        }
+        let isMirrored = flip && random("flip").uniform(0) < 0.5
         do {
           images.append(try folder.image(item, size: size, isMirrored: isMirrored))
         } catch {
@@ -97,7 +100,7 @@ extension LatentDataset {
           continue
         }
         labels.append(Float(label))
-        noise += random.normal(shape).values
+        noise += random("noise").normal(shape).values
       }
       if !images.isEmpty {
         let posterior = autoencoder.encode(AutoencoderKL.tensor(images))

@@ -22,7 +22,7 @@ extension LatentDataset {
     progress: (Int) throws -> Void = { _ in }
   ) throws -> LatentDataset {
     let labels = (0..<count).map { $0 % ShapeSource.numClasses }
-    let key = "\(identity) seed \(source.seed) count \(count)"
+    let key = "\(identity) \(RandomStream.generator) seed \(source.seed) count \(count)"
     // A missing, damaged or different cache is made anew.
     if let cache, let file = try? SafetensorsFile(path: cache), file.metadata["identity"] == key,
       let shape = file.entry("latents")?.shape, shape.count == 4, shape[0] == count
@@ -34,7 +34,7 @@ extension LatentDataset {
     var latents: Tensor?
     for start in stride(from: 0, to: count, by: chunk) {
       let indices = start..<min(count, start + chunk)
-      let images = ShapeSource.tensor(indices.map { source.image(index: UInt64($0)).pixels })
+      let images = ShapeSource.tensor(indices.map { source.image(index: $0).pixels })
       let encoded = autoencoder.scaled(autoencoder.encode(images).mean)
       let all = latents ?? Tensor([count] + encoded.shape.dropFirst())
       latents = all

@@ -84,11 +84,7 @@ package struct LatentDataset {
   package func split(heldOut count: Int) -> (training: LatentDataset, heldOut: LatentDataset) {
     let aside = min(count, max(1, self.count / 10))
     precondition(aside < self.count, "split: \(self.count) samples")
-    var order = Array(0..<self.count)
-    var random = RandomStream(seed: 0, name: "held-out samples")
-    for place in 0..<aside {
-      order.swapAt(place, place + random.integer(below: self.count - place))
-    }
+    let order = RandomStream(seed: 0, "held-out samples").permutation(self.count)
     return (
       subset(order[aside...].sorted(), identity: "\(identity) without \(aside)"),
       subset(order[..<aside].sorted(), identity: "\(identity) held out \(aside)")
@@ -151,35 +147,38 @@ package struct LatentDataset {
     return (mean.map { Float($0) }, std.map { Float($0) })
   }
 
-  /// Draws a training batch: samples, timesteps, noise, and labels dropped to the null class.
+  /// Draws rows of a training batch: samples, timesteps, noise, and labels dropped to the null class.
   ///
+  /// Each row depends on seed, name and its number alone, so the rows of a batch can be drawn apart.
   /// - Parameters:
-  ///   - size: Number of rows.
-  ///   - random: Decides everything.
-  ///   - timesteps: How often each timestep comes up.
-  ///   - classWeights: Relative frequency of every class, as a factor on its share of the data; nil
-  ///     draws all samples equally often.
+  ///   - rows: Numbers of the rows in the whole batch.
+  ///   - seed: Seed of the training.
+  ///   - name: Names the batch, such as `stage2/100`; its streams have names that begin so.
+  ///   - samples: How often each sample is drawn; nil for all equally often.
+  ///   - timesteps: How often each of the 1000 timesteps is drawn; nil for all equally often.
   ///   - nullClass: The label of dropped labels; nil drops none.
   ///   - labelDropout: Share of labels that are dropped.
-  /// - Returns: The batch.
+  /// - Returns: The rows.
   package func batch(
-    _ size: Int, random: inout RandomStream, timesteps: TimestepDensity = .uniform,
-    classWeights: [Double]? = nil, nullClass: Int?, labelDropout: Double
+    _ rows: Range<Int>, seed: UInt64, name: String, samples: DiscreteDistribution? = nil,
+    timesteps: DiscreteDistribution? = nil, nullClass: Int?, labelDropout: Double
   ) -> DiffusionBatch {
-    var indices: [Int] = []
-    var steps: [Int] = []
-    var batchLabels: [Int] = []
-    for _ in 0..<size {
-      let index = draw(&random, classWeights)
-      indices.append(index)
-      steps.append(timesteps.draw(&random))
-      let isDropped = random.uniform() < labelDropout
-      batchLabels.append(isDropped ? nullClass ?? labels[index] : labels[index])
+    func stream(_ use: String) -> RandomStream { RandomStream(seed: seed, "\(name)/\(use)") }
+    func draw(_ distribution: DiscreteDistribution?, _ count: Int, _ random: RandomStream) -> [Int]
+    {
+      rows.map {
+        distribution?.value(at: random.uniform($0)) ?? random.integer(below: count, $0)
+      }
     }
+    let indices = draw(samples, count, stream("sample"))
     let clean = latents(indices)
+    let dropout = stream("label")
     return DiffusionBatch(
-      latents: clean, noise: random.normal(clean.shape), steps: steps, labels: batchLabels,
-      samples: indices)
+      latents: clean, noise: stream("noise").normal(clean.shape, from: rows.lowerBound * width),
+      steps: draw(timesteps, DiscreteDistribution.timesteps, stream("timestep")),
+      labels: zip(rows, indices).map {
+        dropout.uniform($0) < labelDropout ? nullClass ?? labels[$1] : labels[$1]
+      }, samples: indices)
   }
 
   /// Which sample of a batch is not finite, with what to do about it; nil if all are.
@@ -195,16 +194,5 @@ package struct LatentDataset {
         + " finite; correct or remove it and start a new run"
     }
     return nil
-  }
-
-  /// A random sample; with weights, candidates are refused in proportion to their class's rarity.
-  private func draw(_ random: inout RandomStream, _ classWeights: [Double]?) -> Int {
-    guard let classWeights, let most = classWeights.max() else {
-      return random.integer(below: count)
-    }
-    while true {
-      let index = random.integer(below: count)
-      if random.uniform() * most < classWeights[labels[index]] { return index }
-    }
   }
 }

@@ -7,12 +7,12 @@ extension ModelFiles {
   /// Latents to distil and analyse on: the procedural images through the model's autoencoder.
   ///
   /// - Parameters:
-  ///   - stream: Seed of the procedural source.
+  ///   - seed: Seed of the procedural source.
   ///   - count: Number of images.
   ///   - progress: Called with the number of images encoded; may throw to stop.
   /// - Returns: Normalised latents with labels.
   /// - Throws: `FileError` if the model was not trained on the procedural images.
-  package func latents(stream: UInt64, count: Int, progress: (Int) throws -> Void = { _ in })
+  package func latents(seed: UInt64, count: Int, progress: (Int) throws -> Void = { _ in })
     throws -> LatentDataset
   {
     try requireShapes()
@@ -20,9 +20,9 @@ extension ModelFiles {
     let autoencoder = try autoencoder(.float32)
     let parts = try AutoencoderKL.files(of: autoencoderPath ?? "")
     let identity = "autoencoder \(try ContentHash.sha256(paths: parts))"
-    let cache = try ModelFiles.cacheDirectory() + "/latents-\(stream)-\(count).safetensors"
+    let cache = try ModelFiles.cacheDirectory() + "/latents-\(seed)-\(count).safetensors"
     return try .encoding(
-      ShapeSource(seed: stream), count: count, autoencoder: autoencoder, cache: cache,
+      ShapeSource(seed: seed), count: count, autoencoder: autoencoder, cache: cache,
       identity: identity, progress: progress)
   }
 

@@ -1,10 +1,10 @@
 import Foundation
+import TensorCore
 
 /// A deterministic, unlimited source of class-conditional images of coloured shapes.
 ///
-/// Sample `index` of stream `seed` never depends on which samples were made before it. Shape
-/// colour, position, size and rotation vary, and the background is plain or softly shaded; edges
-/// are about one pixel wide.
+/// An image is a function of seed and index alone. Shape colour, position, size and rotation vary, and
+/// the background is plain or softly shaded; edges are about one pixel wide.
 package struct ShapeSource: Sendable {
   /// Width and height of every image, in pixels.
   package static let side = 64
@@ -15,28 +15,26 @@ package struct ShapeSource: Sendable {
   /// The names of the classes, in label order.
   package static let classNames = ShapeClass.allCases.map(\.name)
 
-  /// The stream that the samples come from.
+  /// The seed of all images.
   package let seed: UInt64
 
-  /// Makes the source of one stream; different seeds give unrelated samples.
+  /// Makes a source; different seeds give unrelated images.
   package init(seed: UInt64) {
     self.seed = seed
   }
 
-  /// Draws one sample of the stream.
+  /// Draws an image.
   ///
   /// - Parameters:
-  ///   - index: The number of the sample; any order gives the same images.
+  ///   - index: The number of the image, from 0.
   ///   - label: The class, 0 ..< `numClasses`; `index % numClasses` when nil.
   /// - Returns: The pixels (side, side, 3), row by row from the top left, and the class.
-  package func image(index: UInt64, label: Int? = nil) -> (pixels: [UInt8], label: Int) {
-    let label = label ?? Int(index % UInt64(Self.numClasses))
+  package func image(index: Int, label: Int? = nil) -> (pixels: [UInt8], label: Int) {
+    let label = label ?? index % Self.numClasses
     guard let shape = ShapeClass(rawValue: label) else {
       preconditionFailure("ShapeSource: label \(label) is outside 0 ..< \(Self.numClasses)")
     }
-    var generator = CounterGenerator(seed: seed, index: index)
-    let scene = Scene(shape: shape, generator: &generator)
-    return (scene.pixels(), label)
+    return (Scene(shape: shape, seed: seed, index: index).pixels(), label)
   }
 }
 
@@ -51,31 +49,37 @@ private struct Scene {
   let paper: SIMD3<Float>
   let shading: (x: Float, y: Float)
 
-  /// Draws the scene; the number and the order of the draws is the same for every shape.
-  init(shape: ShapeClass, generator: inout CounterGenerator) {
+  /// Draws the scene from up to 16 uniform numbers; the same property has the same one for every shape.
+  init(shape: ShapeClass, seed: UInt64, index: Int) {
+    let random = RandomStream(seed: seed, "procedural images")
+    var draw = 16 &* index
+    func uniform(_ low: Float, _ high: Float) -> Float {
+      defer { draw += 1 }
+      return low + Float(random.uniform(draw)) * (high - low)
+    }
     self.shape = shape
-    radius = generator.uniform(15, 23)
+    radius = uniform(15, 23)
     let slack = min(8, 31 - radius)
-    center = (32 + generator.uniform(-slack, slack), 32 + generator.uniform(-slack, slack))
+    center = (32 + uniform(-slack, slack), 32 + uniform(-slack, slack))
     let (low, high) = shape.rotation
-    let angle = Double(generator.uniform(low, high)) * .pi / 180
+    let angle = Double(uniform(low, high)) * .pi / 180
     cosine = Float(cos(angle))
     sine = Float(sin(angle))
 
     ink = Self.color(
-      hue: generator.uniform(0, 1), saturation: generator.uniform(0.75, 1),
-      value: generator.uniform(0.85, 1))
-    let light = generator.uniform(0, 1)
-    let depth = generator.uniform(0, 1)
+      hue: uniform(0, 1), saturation: uniform(0.75, 1),
+      value: uniform(0.85, 1))
+    let light = uniform(0, 1)
+    let depth = uniform(0, 1)
     let tint = Self.color(
-      hue: generator.uniform(0, 1), saturation: generator.uniform(0, 0.12), value: 1)
+      hue: uniform(0, 1), saturation: uniform(0, 0.12), value: 1)
     let dark = tint * (0.06 + 0.12 * depth)
     let bright = tint * (0.8 + 0.12 * depth)
     paper = Self.paper(ink: ink, dark: dark, bright: bright, light: light)
 
-    let shaded = generator.uniform(0, 1) < 0.5
-    let slope = generator.uniform(0.03, 0.08)
-    let direction = Double(generator.uniform(0, 2)) * .pi
+    let shaded = uniform(0, 1) < 0.5
+    let slope = uniform(0.03, 0.08)
+    let direction = Double(uniform(0, 2)) * .pi
     shading =
       shaded ? (slope * Float(cos(direction)) / 32, slope * Float(sin(direction)) / 32) : (0, 0)
   }

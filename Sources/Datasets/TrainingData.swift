@@ -3,6 +3,7 @@ import Files
 import Foundation
 import Models
 import Plans
+import TensorCore
 
 /// What a plan's model is trained on.
 package struct TrainingData {
@@ -15,8 +16,8 @@ package struct TrainingData {
   /// Largest number of procedural images that are encoded; a short training needs no more than it has
   /// samples.
   private static let proceduralImages = 2048
-  /// Seeds of the procedural source: what the shipped model was trained on, and unseen images.
-  private static let (trainingStream, heldOutStream): (UInt64, UInt64) = (1, 2)
+  /// Seeds of the procedural source.
+  private static let (trainingSeed, heldOutSeed): (UInt64, UInt64) = (1, 2)
 
   /// Opens the data of a plan, encoding images where that has not been done before.
   ///
@@ -34,7 +35,11 @@ package struct TrainingData {
     _ settings: DataSettings?, for files: ModelFiles, samples: Int, heldOut: Int,
     checkpoint: String? = nil, progress: (Int, Int, String) throws -> Void = { _, _, _ in }
   ) throws {
-    let saved = try checkpoint.map { ($0, try SafetensorsFile(path: $0).metadata) }
+    let saved = try checkpoint.map { path in
+      let file = try SafetensorsFile(path: path)
+      try file.requireGenerator()
+      return (path, file.metadata)
+    }
     func requireSame(_ key: String, _ path: String) -> (String) throws -> Void {
       { identity in
         // Of a set that was divided, the parts' identities begin with that of the whole.
@@ -45,12 +50,12 @@ package struct TrainingData {
       }
     }
     guard let settings else {
-      func images(_ stream: UInt64, _ count: Int, _ label: String) throws -> LatentDataset {
-        try files.latents(stream: stream, count: count) { try progress($0, count, label) }
+      func images(_ seed: UInt64, _ count: Int, _ label: String) throws -> LatentDataset {
+        try files.latents(seed: seed, count: count) { try progress($0, count, label) }
       }
       training = try images(
-        Self.trainingStream, min(Self.proceduralImages, samples), "encoding images")
-      self.heldOut = try images(Self.heldOutStream, heldOut, "encoding held-out images")
+        Self.trainingSeed, min(Self.proceduralImages, samples), "encoding images")
+      self.heldOut = try images(Self.heldOutSeed, heldOut, "encoding held-out images")
       skipped = []
       return
     }
@@ -140,6 +145,25 @@ package struct TrainingData {
       throw FileError(
         "\(path): sample \(bad) has label \(dataset.labels[bad]), the model has classes 0 to"
           + " \(config.numClasses - 1); use data of the model's classes")
+    }
+  }
+}
+
+extension SafetensorsFile {
+  /// Refuses to go on from a checkpoint of a training that drew its random numbers otherwise.
+  ///
+  /// - Throws: `FileError` if the metadata do not name this version's generator.
+  package func requireGenerator() throws(FileError) {
+    let (key, expected) = (RandomStream.metadataKey, RandomStream.generator)
+    guard let found = metadata[key] else {
+      throw FileError(
+        "\(path): no '\(key)' in the metadata, expected '\(expected)'; resume this training with"
+          + " espalier 0.1, which drew other random numbers, or start a new run")
+    }
+    guard found == expected else {
+      throw FileError(
+        "\(path): '\(key)' in the metadata is '\(found.prefix(40))', expected '\(expected)'; resume this"
+          + " training with the version of espalier that started it, or start a new run")
     }
   }
 }

@@ -28,7 +28,7 @@ package struct Evaluation: Codable, Sendable {
   package let samples: Int
 
   /// Seeds of the procedural source for the two fresh sets.
-  private static let (freshStream, floorStream): (UInt64, UInt64) = (1001, 1002)
+  private static let (freshSeed, floorSeed): (UInt64, UInt64) = (1001, 1002)
 
   /// Samples a model, balanced over classes, and lets the judge look at the decoded images.
   ///
@@ -57,8 +57,8 @@ package struct Evaluation: Codable, Sendable {
         labels: Array(labels[range]))
       try progress(range.upperBound)
     }
-    let fresh = Self.fresh(freshStream, count: samples, judge: judge, classes: classes)
-    let floor = Self.fresh(floorStream, count: samples, judge: judge, classes: classes)
+    let fresh = Self.fresh(freshSeed, count: samples, judge: judge, classes: classes)
+    let floor = Self.fresh(floorSeed, count: samples, judge: judge, classes: classes)
     let (sampleFeatures, freshFeatures) = (verdicts.features, fresh.features)
     let reference = try FeatureStatistics(freshFeatures)
     return Evaluation(
@@ -72,14 +72,14 @@ package struct Evaluation: Codable, Sendable {
       judgeAccuracy: fresh.accuracy, samples: samples)
   }
 
-  private static func fresh(_ stream: UInt64, count: Int, judge: ShapeJudge, classes: Int)
+  private static func fresh(_ seed: UInt64, count: Int, judge: ShapeJudge, classes: Int)
     -> Verdicts
   {
-    let source = ShapeSource(seed: stream)
+    let source = ShapeSource(seed: seed)
     var verdicts = Verdicts(classes: classes)
     for first in stride(from: 0, to: count, by: 50) {
       let range = first..<min(count, first + 50)
-      let images = range.map { source.image(index: UInt64($0)) }
+      let images = range.map { source.image(index: $0) }
       verdicts.add(
         judge, ShapeSource.tensor(images.map(\.pixels)), labels: images.map(\.label))
     }

@@ -43,7 +43,8 @@ package final class ActivationCache {
     let sites = graft.plan.sites
     try Self.require(budget: settings, Double(sites.count) * bytesOfSite, sites.count)
     var description = [
-      "activations 1", plan.model.contentHash, dataset.identity, "\(plan.seed)", "\(samples)",
+      "activations 2", RandomStream.generator, plan.model.contentHash, dataset.identity,
+      "\(plan.seed)", "\(samples)",
       "\(ActivationDistillation.labelDropout)",
     ]
     if graft.precision != .float32 { description.append(graft.precision.rawValue) }
@@ -137,11 +138,10 @@ package final class ActivationCache {
     }
     let pass = TeacherPass(
       teacher: graft.teacher, sites: sites, diffusion: try GaussianDiffusion(spacing: ""))
-    var random = RandomStream(seed: graft.plan.seed, name: "recorded samples")
     for start in stride(from: 0, to: samples, by: recordedTogether) {
       try progress(start, samples)
       let batch = dataset.batch(
-        min(recordedTogether, samples - start), random: &random,
+        start..<min(samples, start + recordedTogether), seed: graft.plan.seed, name: "recording",
         nullClass: graft.teacher.config.nullClass,
         labelDropout: ActivationDistillation.labelDropout)
       if let fault = dataset.fault(in: batch) { throw FileError(fault) }

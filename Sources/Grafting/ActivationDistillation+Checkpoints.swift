@@ -14,7 +14,8 @@ extension ActivationDistillation {
     var best: Double?
   }
 
-  /// Writes parameters, optimizer moments, best weights, random state and step; atomic.
+  /// Writes parameters, optimizer moments, best weights and the step, which decides all random numbers;
+  /// atomic.
   package func saveCheckpoint(to path: String) throws {
     var items: [SafetensorsWriter.Item] = []
     var states: [GraftSite: SiteState] = [:]
@@ -36,7 +37,8 @@ extension ActivationDistillation {
     try SafetensorsWriter.write(
       items,
       metadata: [
-        "espalier_file": "stage 1 checkpoint", "step": String(step), "random": String(random.state),
+        "espalier_file": "stage 1 checkpoint", "step": String(step),
+        RandomStream.metadataKey: RandomStream.generator,
         "data": dataset.identity, "held_out": heldOut.identity,
         "sites": String(decoding: try encoder.encode(states), as: UTF8.self),
         DiTFile.planKey: String(decoding: try graft.plan.json(), as: UTF8.self),
@@ -49,13 +51,13 @@ extension ActivationDistillation {
   package func resume(from path: String) throws {
     let file = try SafetensorsFile(path: path)
     guard let saved = file.metadata["step"].flatMap(Int.init),
-      let state = file.metadata["random"].flatMap(UInt64.init),
       let text = file.metadata["sites"], let planText = file.metadata[DiTFile.planKey],
       let states = try? JSONDecoder().decode([GraftSite: SiteState].self, from: Data(text.utf8))
     else {
       throw FileError(
-        "\(path): no step, random state and sites in the metadata; expected a stage 1 checkpoint")
+        "\(path): no step and sites in the metadata; expected a stage 1 checkpoint")
     }
+    try file.requireGenerator()
     try graft.plan.requireContinuation(
       of: planText, from: file, on: (dataset.identity, heldOut.identity))
     for (site, trainer) in trainers {
@@ -77,7 +79,6 @@ extension ActivationDistillation {
       }
     }
     step = saved
-    random = RandomStream(state: state)
   }
 }
 

@@ -25,7 +25,6 @@ package final class ActivationDistillation {
   /// What each site with parameters is trained by.
   let trainers: [GraftSite: SiteTrainer]
   private let objectives: [GraftSite: SiteObjective]
-  var random: RandomStream
   /// The samples of the current epoch in their order.
   private var order: (epoch: Int, rows: [Int]) = (-1, [])
   /// What the last step learnt from: a batch, or rows of the cache.
@@ -75,7 +74,6 @@ package final class ActivationDistillation {
     }
     self.trainers = trainers
     self.objectives = objectives
-    random = RandomStream(seed: graft.plan.seed, name: "activation distillation")
   }
 
   /// Takes one optimizer step of every site that has parameters and returns the losses of all before
@@ -110,8 +108,7 @@ package final class ActivationDistillation {
 
   /// The losses of all sites on the held-out samples, always the same ones.
   package func heldOutLosses() -> Losses {
-    var random = RandomStream(seed: graft.plan.seed, name: "held out")
-    let batch = draw(settings.heldOutSamples, from: heldOut, &random)
+    let batch = draw(settings.heldOutSamples, from: heldOut, "held-out")
     let parts = MicroBatches(rows: batch.steps.count, size: Self.microBatch)
     return Self.sum(
       parts.map { range in
@@ -125,8 +122,7 @@ package final class ActivationDistillation {
 
   /// A held-out sample, always the same one.
   private var witness: DiffusionBatch {
-    var random = RandomStream(seed: graft.plan.seed, name: "witness")
-    return draw(1, from: heldOut, &random)
+    draw(1, from: heldOut, "witness")
   }
 
   /// Whether the sites give a finite loss and gradient on a held-out sample.
@@ -172,10 +168,10 @@ package final class ActivationDistillation {
   }
 
   private func draw(
-    _ count: Int, from dataset: LatentDataset, _ random: inout RandomStream
+    _ count: Int, from dataset: LatentDataset, _ name: String
   ) -> DiffusionBatch {
     dataset.batch(
-      count, random: &random, nullClass: graft.teacher.config.nullClass,
+      0..<count, seed: graft.plan.seed, name: name, nullClass: graft.teacher.config.nullClass,
       labelDropout: Self.labelDropout)
   }
 
@@ -185,12 +181,15 @@ package final class ActivationDistillation {
   /// The samples of the next step: how many, and where their activations come from.
   private func nextSamples() -> (Int, Show) {
     guard let cache else {
-      let batch = draw(settings.batchSize, from: dataset, &random)
+      let batch = draw(settings.batchSize, from: dataset, "stage1/\(step)")
       lastBatch = batch
       return (batch.steps.count, { [pass] in pass(batch, $0, $1) })
     }
     let epoch = step / settings.stepsPerEpoch
-    if order.epoch != epoch { order = (epoch, Self.order(cache.samples, epoch, graft.plan.seed)) }
+    if order.epoch != epoch {
+      let random = RandomStream(seed: graft.plan.seed, "stage1/epoch/\(epoch)")
+      order = (epoch, random.permutation(cache.samples))
+    }
     let first = step % settings.stepsPerEpoch * settings.batchSize
     let rows = order.rows[first..<min(first + settings.batchSize, cache.samples)]
     lastRows = rows
@@ -198,16 +197,6 @@ package final class ActivationDistillation {
       rows.count,
       { cache(rows[(first + $0.lowerBound)..<(first + $0.upperBound)], $1) }
     )
-  }
-
-  /// The order of an epoch's samples, which depends on nothing but seed and epoch.
-  private static func order(_ count: Int, _ epoch: Int, _ seed: UInt64) -> [Int] {
-    var random = RandomStream(seed: seed, name: "epoch \(epoch)")
-    var rows = Array(0..<count)
-    for place in stride(from: count - 1, to: 0, by: -1) {
-      rows.swapAt(place, random.integer(below: place + 1))
-    }
-    return rows
   }
 
   /// Asks `body` for the loss of each site on some samples.

@@ -23,7 +23,6 @@ package final class Finetuning {
   private let heldOut: LatentDataset
   private let trainer: DiffusionTrainer
   private let schedule: LearningRateSchedule
-  private var random: RandomStream
   /// Number of steps taken.
   package private(set) var step = 0
   /// The lowest held-out loss of a kept model; nil when none is kept.
@@ -70,7 +69,6 @@ package final class Finetuning {
       decay: .multiStep(
         milestones: settings.milestones.map { Int(($0 * Double(settings.steps)).rounded()) },
         gamma: settings.gamma))
-    random = RandomStream(seed: graft.plan.seed, name: "finetuning")
   }
 
   /// Freezes what the plan does not train, and attaches adapters where it asks for them.
@@ -101,7 +99,8 @@ package final class Finetuning {
   /// stay as they were.
   package func trainStep() -> TrainingStepReport {
     let batch = dataset.batch(
-      settings.batchSize, random: &random, nullClass: model.config.nullClass,
+      0..<settings.batchSize, seed: plan.seed, name: "stage2/\(step)",
+      nullClass: model.config.nullClass,
       labelDropout: settings.labelDropout)
     lastBatch = batch
     var decay = Float(settings.emaDecay)
@@ -116,9 +115,9 @@ package final class Finetuning {
   /// The diffusion loss of the averaged weights on the held-out samples, whose noise and timesteps are
   /// always the same.
   package func heldOutLoss() -> Double {
-    var random = RandomStream(seed: plan.seed, name: "held out")
     let batch = heldOut.batch(
-      settings.heldOutSamples, random: &random, nullClass: model.config.nullClass,
+      0..<settings.heldOutSamples, seed: plan.seed, name: "held-out",
+      nullClass: model.config.nullClass,
       labelDropout: settings.labelDropout)
     return trainer.withAverages {
       trainer.evaluate(batch, microBatch: settings.microBatch).loss
@@ -143,9 +142,8 @@ package final class Finetuning {
 
   /// A held-out sample, always the same one.
   private var witness: DiffusionBatch {
-    var random = RandomStream(seed: plan.seed, name: "witness")
-    return heldOut.batch(
-      1, random: &random, nullClass: model.config.nullClass, labelDropout: 0)
+    heldOut.batch(
+      0..<1, seed: plan.seed, name: "witness", nullClass: model.config.nullClass, labelDropout: 0)
   }
 
   /// Whether the gradient of a held-out sample, and with it all on the way there, is finite.
@@ -181,13 +179,13 @@ package final class Finetuning {
 
   private static let kind = "stage 2 checkpoint"
 
-  /// Writes all that the training goes on from: every parameter, averages, optimizer moments, random
-  /// state (which is the place in the data) and step; atomic.
+  /// Writes all that the training goes on from: every parameter, averages, optimizer moments and the
+  /// step, which decides all random numbers; atomic.
   package func saveCheckpoint(to path: String) throws {
     var metadata = trainer.checkpointMetadata
     metadata["espalier_file"] = Self.kind
     metadata["step"] = String(step)
-    metadata["random"] = String(random.state)
+    metadata[RandomStream.metadataKey] = RandomStream.generator
     metadata["data"] = dataset.identity
     metadata["held_out"] = heldOut.identity
     metadata["lowest_held_out_loss"] = lowestHeldOutLoss.map { String($0) }
@@ -203,11 +201,11 @@ package final class Finetuning {
   package func resume(from path: String) throws {
     let file = try SafetensorsFile(path: path)
     guard file.metadata["espalier_file"] == Self.kind, let text = file.metadata[DiTFile.planKey],
-      let saved = file.metadata["step"].flatMap(Int.init),
-      let state = file.metadata["random"].flatMap(UInt64.init)
+      let saved = file.metadata["step"].flatMap(Int.init)
     else {
       throw FileError("\(path): is no \(Self.kind); remove it to start anew")
     }
+    try file.requireGenerator()
     try plan.requireContinuation(
       of: text, from: file, on: (dataset.identity, heldOut.identity))
     try trainer.restore(from: file)
@@ -218,7 +216,6 @@ package final class Finetuning {
     }
     step = saved
     lowestHeldOutLoss = file.metadata["lowest_held_out_loss"].flatMap(Double.init)
-    random = RandomStream(state: state)
   }
 
   /// The parameters that stay as they are.

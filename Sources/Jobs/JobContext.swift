@@ -27,22 +27,21 @@ package final class JobContext: Sendable {
     var isCancelled = false
     var isPaused = false
     var lacksRoom = false
+    /// Whether an event was written since the last heartbeat.
+    var hasSpoken = false
+    /// Whether TensorBoard's files are written no more.
+    var lacksTensorBoard = false
     var deadline: ContinuousClock.Instant?
   }
 
   /// Opens the context; a run that was started before skips the requests made for its last worker.
   package init(run: RunDirectory, roomInterval: TimeInterval = 3) {
     self.run = run
-    tensorBoard = (try? run.request())?.job.isTraining == true ? TensorBoardLog(run: run) : nil
+    tensorBoard = (try? run.request())?.job.kind.isTraining == true ? TensorBoardLog(run: run) : nil
     self.roomInterval = roomInterval
-    var (events, controls): (UInt64, UInt64) = (0, 0)
-    let wasStarted = run.readEvents(after: &events).contains {
-      switch $0.kind {
-      case .started, .finished: true
-      default: false
-      }
-    }
-    guard wasStarted else { return }
+    let summary = run.summary()
+    guard summary.isStarted || summary.end != nil else { return }
+    var controls: UInt64 = 0
     _ = run.readControls(after: &controls)
     let start = controls
     state.withLock { $0.controlOffset = start }
@@ -51,17 +50,37 @@ package final class JobContext: Sendable {
   /// Appends an event to the log and, where it has something to plot, to the one for TensorBoard, when
   /// there is room for it on the disk.
   ///
+  /// A training does not need TensorBoard: files that cannot be written are said once and given up.
+  ///
   /// - Throws: `RunError` if it cannot be written, `JobInterruption` while it waits for room.
   package func emit(_ kind: EventKind) throws {
     let event = Event(kind)
-    try whenRoom { try tensorBoard?.add(event) }
-    try whenRoom { try run.append(event) }
+    if !state.withLock({ $0.lacksTensorBoard }) {
+      do {
+        try whenRoom { try tensorBoard?.add(event) }
+      } catch let interruption as JobInterruption {
+        throw interruption
+      } catch {
+        state.withLock { $0.lacksTensorBoard = true }
+        try append(Event(.message("no more event files for TensorBoard: \(error)")))
+      }
+    }
+    try append(event)
   }
 
-  /// Says that the worker lives; what room is left on a full disk is kept for its last words.
+  private func append(_ event: Event) throws {
+    try whenRoom { try run.append(event) }
+    state.withLock { $0.hasSpoken = true }
+  }
+
+  /// Says that the worker lives, unless it has said something anyway; what room is left on a full disk is
+  /// kept for its last words.
   func emitHeartbeat() {
-    let (step, lacksRoom) = state.withLock { ($0.step, $0.lacksRoom) }
-    if !lacksRoom { try? run.append(Event(.heartbeat(step: step))) }
+    let isDue = state.withLock { state in
+      defer { state.hasSpoken = false }
+      return !state.hasSpoken && !state.lacksRoom
+    }
+    if isDue { try? run.append(Event(.heartbeat(step: step))) }
   }
 
   /// Asks the job to stop at its next step, as a signal does.
@@ -144,17 +163,34 @@ package final class JobContext: Sendable {
   var step: Int { state.withLock { $0.step } }
 }
 
-/// Reports progress at most a few times a second.
+/// Reports progress at most a few times a second, and the less often the longer it goes on.
+///
+/// `fraction` of the time that has passed lies between two reports, at most `longest` seconds, so that the
+/// log of a training grows by some thousand steps and then by at most one line in ten seconds.
 struct Throttle {
-  private var last = Date.distantPast
-  private let interval: TimeInterval
+  private let start: Double
+  private var last: Double?
+  private let clock: () -> Double
 
-  init(interval: TimeInterval = 0.2) { self.interval = interval }
+  private static let shortest = 0.2
+  private static let longest = 10.0
+  private static let fraction = 1.0 / 2000
+
+  /// Makes a throttle that lets the first report through.
+  ///
+  /// - Parameter clock: Seconds that only grow.
+  init(clock: @escaping () -> Double = Throttle.uptime) {
+    (start, self.clock) = (clock(), clock)
+  }
+
+  /// Seconds since the machine was started, which setting the clock does not change.
+  static func uptime() -> Double { Double(DispatchTime.now().uptimeNanoseconds) / 1e9 }
 
   /// Whether it is time again.
   mutating func isDue() -> Bool {
-    let now = Date()
-    guard now.timeIntervalSince(last) >= interval else { return false }
+    let now = clock()
+    let interval = min(Self.longest, max(Self.shortest, (now - start) * Self.fraction))
+    guard last.map({ now - $0 >= interval }) ?? true else { return false }
     last = now
     return true
   }

@@ -111,7 +111,7 @@ package struct TrainingLoop {
   package init(
     context: JobContext, steps: Int, heldOutEvery: Int, checkpoints: CheckpointPolicy,
     rate: (key: String, value: Double),
-    clock: @escaping () -> Double = { Double(DispatchTime.now().uptimeNanoseconds) / 1e9 }
+    clock: @escaping () -> Double = { Throttle.uptime() }
   ) {
     self.context = context
     (self.steps, self.heldOutEvery, self.checkpoints) = (steps, heldOutEvery, checkpoints)
@@ -143,8 +143,8 @@ package struct TrainingLoop {
   }
 
   private func advance(_ training: some Training, _ saved: inout Saved) throws {
-    var throttle = Throttle()
-    var speed = StepRate()
+    var throttle = Throttle(clock: clock)
+    var speed = StepRate(clock: clock)
     while training.step < steps {
       try context.checkpoint(step: training.step)
       speed.begin()
@@ -223,15 +223,15 @@ package struct TrainingLoop {
 
 /// Steps per second, smoothed, pauses left out.
 private struct StepRate {
-  private var start = Date()
-  private var seconds = 0.0
-  private var steps = 0.0
+  private let clock: () -> Double
+  private var (start, seconds, steps) = (0.0, 0.0, 0.0)
 
-  mutating func begin() { start = Date() }
+  init(clock: @escaping () -> Double) { self.clock = clock }
+
+  mutating func begin() { start = clock() }
 
   mutating func end() {
-    let elapsed = Date().timeIntervalSince(start)
-    seconds = 0.9 * seconds + elapsed
+    seconds = 0.9 * seconds + clock() - start
     steps = 0.9 * steps + 1
   }
 

@@ -58,6 +58,7 @@ package enum Worker {
       case .preview(let preview): text = try PreviewJob(context: context).perform(preview)
       case .analyze(let analyze): text = try AnalyzeJob(context: context).perform(analyze)
       }
+      run.keepSummary()
       try context.emit(.finished(outcome: .done, text: text))
       heartbeat.cancel()
       run.performHook(outcome: RunOutcome.done.rawValue)
@@ -65,6 +66,7 @@ package enum Worker {
     } catch {
       heartbeat.cancel()
       run.releaseRoomForLastWords()
+      run.keepSummary()
       let (outcome, text) = ending(error, context)
       try? run.finish(outcome, text)
       return outcome == .cancelled ? 0 : fail(text)

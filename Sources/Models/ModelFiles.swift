@@ -169,9 +169,16 @@ extension ModelWeights {
     func absolute(_ path: String) -> String {
       URL(fileURLWithPath: path).standardizedFileURL.path
     }
-    var path =
-      name == ModelFiles.demo
-      ? DemoAssets.directory.appending(path: "model.safetensors").path : absolute(name)
+    var path = absolute(name)
+    if name == ModelFiles.demo {
+      guard let folder = DemoAssets.directory else {
+        let places = DemoAssets.candidates.map(\.path).joined(separator: " nor ")
+        throw FileError(
+          "\(name): the shipped model is neither in \(places); keep the executable together with the"
+            + " resources that it was built or installed with")
+      }
+      path = folder.appending(path: "model.safetensors").path
+    }
     let isLarge = name.hasSuffix("-512")
     let published = isLarge ? String(name.dropLast(4)) : name
     if ModelShape(named: published) != nil, !FileManager.default.fileExists(atPath: path) {

@@ -14,26 +14,23 @@ package enum Initializer {
   case xavierUniform
   /// A fixed table.
   case table([Float])
-  /// Every element drawn by a rule.
-  case drawn(@Sendable (inout RandomStream) -> Float)
+  /// Every element a function of a uniform number in [0, 1).
+  case drawn(@Sendable (Double) -> Float)
 
-  /// Makes a tensor of the given shape.
-  package func tensor(_ shape: [Int], random: inout RandomStream) -> Tensor {
+  /// Makes a tensor of the given shape; element i is drawn from number i of a stream.
+  package func tensor(_ shape: [Int], _ random: RandomStream) -> Tensor {
     let result = Tensor(shape)
-    func fillUniform(_ bound: Float) {
-      for index in 0..<result.count { result[index] = Float(random.uniform() * 2 - 1) * bound }
-    }
     switch self {
     case .zeros: result.fill(0)
     case .ones: result.fill(1)
-    case .uniform(let bound): fillUniform(bound)
-    case .normal(let std): random.fillNormal(result.pointer, count: result.count, scale: std)
+    case .uniform(let bound): random.fillUniform(result, bound: bound)
+    case .normal(let std): random.fillNormal(result, scale: std)
     case .xavierUniform:
       let fanIn = shape.dropFirst().reduce(1, *)
-      fillUniform((6 / Float(fanIn + shape[0])).squareRoot())
+      random.fillUniform(result, bound: (6 / Float(fanIn + shape[0])).squareRoot())
     case .table(let values): return Tensor(values, shape: shape)
     case .drawn(let rule):
-      for index in 0..<result.count { result[index] = rule(&random) }
+      for index in 0..<result.count { result[index] = rule(random.uniform(index)) }
     }
     return result
   }
@@ -86,15 +83,14 @@ package struct InferenceWeights: WeightSource {
   }
 }
 
-/// Draws every parameter from its initializer, each from a stream of its own named by its key.
+/// Draws every parameter by its initializer, from the stream that has its key as its name.
 package struct FreshWeights: WeightSource {
   private let seed: UInt64
 
   package init(seed: UInt64) { self.seed = seed }
 
   package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
-    var random = RandomStream(seed: seed, name: name)
-    return initializer.tensor(shape, random: &random)
+    initializer.tensor(shape, RandomStream(seed: seed, name))
   }
 }
 

@@ -105,13 +105,7 @@ package struct OfficialGraft {
     weights = try Self.weights(config, blocks: blocks, warnings: &warnings)
     graftedCheckpoint =
       config.optionalText("grafted_dit_ckpt_path") ?? config.optionalText("dit_ckpt_path")
-    seed =
-      try config.number("global_seed").map { number in
-        guard let seed = UInt64(exactly: number) else {
-          throw config.error("global_seed", "expected a whole number of at least 0; correct it")
-        }
-        return seed
-      } ?? 0
+    seed = try config.seed("global_seed")
     rates = Rates(
       isStage1: isStage1, learningRate: try config.number("initial_learning_rate"),
       minimumRate: isStage1 ? try config.number("min_learning_rate") : nil,

@@ -158,6 +158,17 @@ final class YAMLDocument {
       return number
     }
 
+    /// A seed, 0 to 2^64 - 1; 0 where it is absent.
+    func seed(_ name: String) throws -> UInt64 {
+      guard let node = value(name), node.null == nil, node.string != "None" else { return 0 }
+      guard let seed = node.string.flatMap({ UInt64($0) }) else {
+        throw error(
+          name,
+          "expected a whole number from 0 to \(UInt64.max), found \(described(name)); correct it")
+      }
+      return seed
+    }
+
     /// A finite number; nil where the key is absent or null.
     func number(_ name: String) throws -> Double? {
       guard let node = value(name), node.null == nil, node.string != "None" else { return nil }

@@ -1,14 +1,11 @@
-import Autograd
-import Nn
 import Plans
-import TensorCore
 
 /// Hyena-SE: y = out_proj(q * inner(k * v)) with q, k, v from a short causal convolution of in_proj(x)
 /// (keshik6/grafting `hyena_se`): `in_proj`, `short_filter`, `inner_filter`, `out_proj`.
 ///
 /// The official class gives the inner filter `short_filter_order` taps, whatever `inner_filter_len`
 /// says; a plan may state `inner_filter_len` where it says the same.
-package final class HyenaSE: SequenceMixer {
+enum HyenaSE {
   static let entry = OperatorEntry(
     OperatorDescriptor(
       name: "hyena_se", title: "Hyena-SE",
@@ -32,35 +29,11 @@ package final class HyenaSE: SequenceMixer {
           + " them alike"
       }),
     sequenceMixer: { spec, context in
-      try HyenaSE(context, taps: spec.count("short_filter_order"))
+      let taps = spec.count("short_filter_order")
+      return try HyenaMixer(context, shortTaps: taps, innerTaps: taps)
     }, transfer: .gatedValues(hasShortFilter: true),
     settings: { shapes in
       guard shapes.have("in_proj", "short_filter", "inner_filter", "out_proj") else { return nil }
       return shapes.taps(of: "short_filter").map { ["short_filter_order": $0] }
     })
-
-  private let inWeight, inBias, shortWeight, shortBias: Parameter
-  private let innerWeight, innerBias, outWeight, outBias: Parameter
-
-  package init(_ context: OperatorContext, taps: Int) throws {
-    let dim = context.hiddenSize
-    (inWeight, inBias) = try context.linear("in_proj", inputs: dim, outputs: 3 * dim)
-    (shortWeight, shortBias) = try context.depthwise(
-      "short_filter", channels: 3 * dim, taps: taps)
-    (innerWeight, innerBias) = try context.identityFilter(
-      "inner_filter", channels: dim, taps: taps)
-    (outWeight, outBias) = try context.linear("out_proj", inputs: dim, outputs: dim)
-  }
-
-  package var parameters: [Parameter] {
-    [inWeight, inBias, shortWeight, shortBias, innerWeight, innerBias, outWeight, outBias]
-  }
-
-  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let projected = tape.linear(x, inWeight, inBias, rounds: true)
-    let gated = tape.apply(
-      Hyena(short: true, inner: true), projected, Value(shortWeight), Value(shortBias),
-      Value(innerWeight), Value(innerBias))
-    return tape.linear(gated, outWeight, outBias)
-  }
 }

@@ -110,15 +110,15 @@ package final class Mamba2: SequenceMixer {
       "conv1d", channels: sizes.convolved, taps: taps)
     stepBias = try context.parameter("dt_bias", [heads], .drawn(Self.stepBias))
     decayLog = try context.parameter(
-      "A_log", [heads], .drawn { Float(log(1 + 15 * $0.uniform())) })
+      "A_log", [heads], .drawn { Float(log(1 + 15 * $0)) })
     skip = try context.parameter("D", [heads], .ones)
     normWeight = try context.parameter("norm.weight", [sizes.inner], .ones)
     outWeight = try context.weight("out_proj", inputs: sizes.inner, outputs: dim)
   }
 
   /// The inverse of softplus at a step size drawn log-uniformly from 0.001 to 0.1, at least 1e-4.
-  private static func stepBias(_ random: inout RandomStream) -> Float {
-    let step = max(1e-4, exp(log(0.001) + random.uniform() * (log(0.1) - log(0.001))))
+  private static func stepBias(_ uniform: Double) -> Float {
+    let step = max(1e-4, exp(log(0.001) + uniform * (log(0.1) - log(0.001))))
     return Float(step + log(-expm1(-step)))
   }
 

@@ -181,8 +181,9 @@ extension ComparisonRow {
     self.init(
       run: facts.run.path, name: facts.request.name, label: facts.request.name,
       plan: facts.plan.summary, stage: facts.stage,
-      state: facts.status.stateText, heldOutFirst: facts.status.meanHeldOut?.first,
-      heldOutLast: facts.status.meanHeldOut?.last, agreement: measurements?.judged?.graft.agreement,
+      state: facts.summary.stateText, heldOutFirst: facts.summary.heldOut?.first.value,
+      heldOutLast: facts.summary.heldOut?.last.value,
+      agreement: measurements?.judged?.graft.agreement,
       frechetDistance: measurements?.judged?.graft.frechetDistance,
       judgedOn: measurements?.judgedOn, parameters: cost.parameters,
       flops: cost.flops, forwardMilliseconds: measurements?.speed?.graftMilliseconds,

@@ -8,7 +8,7 @@ struct LossChart {
     /// The class in the style sheet.
     let style: String
     /// Its points by step.
-    let points: [LossPoint]
+    let points: LossSeries
     /// Whether each point is marked.
     var isMarked = false
   }

@@ -101,7 +101,7 @@ package struct Measuring {
     }
     // A file that came after a living worker's would hide what it still writes.
     if !known.isEmpty, !facts.isAlive {
-      try TensorBoardLog(run: facts.run).add(known, step: facts.history.step)
+      try TensorBoardLog(run: facts.run).add(known, step: facts.summary.step)
     }
     return result
   }

@@ -39,8 +39,8 @@ package struct PairedSpeed: Codable, Equatable, Sendable {
     graft: DiT, teacher: DiT, pairs: Int = 15, progress: (Int, Int) -> Void = { _, _ in }
   ) {
     let config = teacher.config
-    var random = RandomStream(seed: 0, name: "speed")
-    let latents = random.normal([1, config.inChannels, config.inputSize, config.inputSize])
+    let latents = RandomStream(seed: 0, "speed").normal(
+      [1, config.inChannels, config.inputSize, config.inputSize])
     let conditioning = DiT.Conditioning(timesteps: [500], labels: [0])
     func seconds(_ model: DiT) -> Double {
       let start = DispatchTime.now().uptimeNanoseconds

@@ -11,10 +11,10 @@ package struct RunFacts: Sendable {
   package let request: JobRequest
   /// The plan that it trains.
   package let plan: GraftPlan
+  /// Where it stands.
+  package let summary: RunSummary
   /// All that its events tell.
   package let history: RunHistory
-  /// Where it stands.
-  package let status: RunStatus
   /// A line for each file that could not be used as an image, if any.
   package let skipped: [String]
 
@@ -31,8 +31,8 @@ package struct RunFacts: Sendable {
           + " or 'finetune'")
     }
     plan = try GraftPlan.load(path: run.resolve(planPath))
-    var follower = RunFollower(run)
-    status = follower.poll()
+    var follower = RunFollower(run, keepsCurves: true)
+    summary = follower.poll()
     history = follower.history
     let list = "\(run.path)/skipped.txt"
     if FileManager.default.fileExists(atPath: list) {
@@ -49,7 +49,7 @@ package struct RunFacts: Sendable {
   }
 
   /// Whether a worker may still change what the run holds.
-  package var isAlive: Bool { !status.state.isEnded }
+  package var isAlive: Bool { summary.isAlive }
 
   /// Checkpoints that the training began with, later ones winning; none for fresh weights.
   package var startWeights: [String] {

@@ -35,12 +35,12 @@ struct RunSection {
 
   /// What and where.
   private var summary: HTML {
-    let status = facts.status
+    let summary = facts.summary
     let created = Date(timeIntervalSince1970: facts.request.createdAt)
       .formatted(.iso8601.dateSeparator(.dash))
     var lines = [
       ["run", facts.run.id],
-      ["state", "\(status.stateText), step \(status.step) of \(status.total)"],
+      ["state", "\(summary.stateText), step \(summary.step) of \(summary.total)"],
       ["begun", created], ["model", facts.plan.model.path],
       ["program", "espalier \(facts.request.codeVersion), seed \(facts.plan.seed)"],
     ]
@@ -125,7 +125,7 @@ struct RunSection {
 
   private var losses: [HTML] {
     let history = facts.history
-    let total = facts.status.total
+    let total = facts.summary.total
     let mean = LossChart(
       title: "Losses of \(facts.request.name) by step",
       series: [
@@ -143,12 +143,12 @@ struct RunSection {
       let chart = LossChart(
         title: "Losses of \(site.phrase)",
         series: [
-          .init(style: "train", points: history.losses[site] ?? []),
-          .init(style: "held", points: history.heldOut[site] ?? [], isMarked: true),
+          .init(style: "train", points: history.losses[site] ?? LossSeries()),
+          .init(style: "held", points: history.heldOut[site] ?? LossSeries(), isMarked: true),
         ], total: total, width: 300, height: 130)
       guard let picture = chart.html else { return nil }
-      let change = facts.status.heldOut[site].map {
-        ", held-out \(Figures.short($0.first)) → \(Figures.short($0.last))"
+      let change = history.heldOut[site].flatMap(LossChange.init).map {
+        ", held-out \(Figures.short($0.first.value)) → \(Figures.short($0.last.value))"
       }
       return .tag(
         "figure", [:], [picture, .tag("figcaption", [:], "\(site)\(change ?? "")")])
@@ -161,8 +161,9 @@ struct RunSection {
       .tag("span", ["class": "train-text"], "── train"), .text("   "),
       .tag("span", ["class": "held-text"], "– ● – held-out"),
     ]
-    if let change = facts.status.meanHeldOut {
-      text.append(.text("   \(Figures.short(change.first)) → \(Figures.short(change.last))"))
+    if let change = facts.summary.heldOut {
+      text.append(
+        .text("   \(Figures.short(change.first.value)) → \(Figures.short(change.last.value))"))
     }
     return .tag("p", ["class": "legend"], text)
   }
@@ -216,8 +217,8 @@ struct RunSection {
 
   private var messages: [HTML] {
     var lines = facts.history.messages
-    if let end = facts.history.end { lines.append(end.text) }
-    if facts.status.state == .lost { lines.append("The worker is gone without a last word.") }
+    if let end = facts.summary.end { lines.append(end.text) }
+    if facts.summary.state == .lost { lines.append("The worker is gone without a last word.") }
     if !facts.skipped.isEmpty {
       lines.append("Left out: \(facts.skipped.prefix(20).joined(separator: "; "))")
     }

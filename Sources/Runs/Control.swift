@@ -29,4 +29,11 @@ struct ControlRecord: Codable {
     case time = "t"
     case request
   }
+
+  init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    version = try container.decode(Int.self, forKey: .version)
+    time = try container.decode(Double.self, forKey: .time, in: FileNumber.times)
+    request = try container.decode(Control.self, forKey: .request)
+  }
 }

@@ -38,7 +38,7 @@ package struct LearningRate: Equatable, Sendable {
   }
 
   /// As it was recorded.
-  fileprivate init(highest: Double, sites: [GraftSite: Double]) {
+  init(highest: Double, sites: [GraftSite: Double]) {
     (self.highest, self.sites) = (highest, sites)
   }
 }
@@ -76,7 +76,7 @@ package enum EventKind: Equatable, Sendable {
 /// One record of a run's event log: a line of JSON such as `{"kind":"heartbeat","step":3,"t":…,"v":1}`.
 ///
 /// Numbers that JSON lacks are written as the texts `nan`, `inf` and `-inf`, so that a diverging
-/// loss is logged like any other.
+/// loss is logged like any other. `EventScanner` reads it.
 package struct Event: Equatable, Sendable {
   /// The version of the record that this code writes and reads.
   package static let formatVersion = 1
@@ -93,7 +93,7 @@ package struct Event: Equatable, Sendable {
   }
 }
 
-extension Event: Codable {
+extension Event: Encodable {
   private enum CodingKeys: String, CodingKey {
     case version = "v"
     case time = "t"
@@ -106,78 +106,10 @@ extension Event: Codable {
     case learningRates = "learning_rates"
   }
 
-  private enum Name: String, Codable {
+  private enum Name: String, Encodable {
     case started, heartbeat, step
     case heldOut = "held_out"
     case checkpointed, paused, resumed, progress, sampled, message, finished
-  }
-
-  /// Reads one record.
-  ///
-  /// - Throws: `DecodingError` for another version, an unknown kind or a missing value.
-  package init(from decoder: any Decoder) throws {
-    let container = try decoder.container(keyedBy: CodingKeys.self)
-    let version = try container.decode(Int.self, forKey: .version)
-    guard version == Self.formatVersion else {
-      throw DecodingError.dataCorruptedError(
-        forKey: .version, in: container, debugDescription: "unknown version \(version)")
-    }
-    time = try container.decode(Double.self, forKey: .time)
-    kind = try Self.kind(in: container)
-  }
-
-  private static func kind(
-    in container: KeyedDecodingContainer<CodingKeys>
-  ) throws -> EventKind {
-    func integer(_ key: CodingKeys) throws -> Int { try container.decode(Int.self, forKey: key) }
-    func real(_ key: CodingKeys) throws -> Double { try container.decode(Double.self, forKey: key) }
-    func text(_ key: CodingKeys) throws -> String { try container.decode(String.self, forKey: key) }
-    func losses() throws -> [GraftSite: Double] {
-      try container.decode([GraftSite: Double].self, forKey: .losses)
-    }
-    switch try container.decode(Name.self, forKey: .kind) {
-    case .started:
-      let pid = try container.decode(Int32.self, forKey: .pid)
-      return .started(pid: pid, totalSteps: try integer(.totalSteps))
-    case .heartbeat: return .heartbeat(step: try integer(.step))
-    case .step:
-      return .step(
-        step: try integer(.step), total: try integer(.total), loss: try real(.loss),
-        losses: try losses(), rate: try real(.rate), secondsLeft: try real(.secondsLeft),
-        learningRate: try learningRate(in: container))
-    case .heldOut:
-      return .heldOut(
-        step: try integer(.step), loss: try container.decodeIfPresent(Double.self, forKey: .loss),
-        losses: try losses())
-    case .checkpointed: return .checkpointed(step: try integer(.step), path: try text(.path))
-    case .paused:
-      return .paused(
-        step: try integer(.step),
-        reason: try container.decodeIfPresent(String.self, forKey: .reason))
-    case .resumed: return .resumed(step: try integer(.step))
-    case .progress:
-      return .progress(
-        done: try integer(.done), total: try integer(.total), label: try text(.label))
-    case .sampled:
-      return .sampled(
-        role: try container.decode(SampleRole.self, forKey: .role), path: try text(.path),
-        classLabel: try integer(.classLabel),
-        seed: try container.decode(UInt64.self, forKey: .seed))
-    case .message: return .message(try text(.text))
-    case .finished:
-      let outcome = try container.decode(RunOutcome.self, forKey: .outcome)
-      return .finished(outcome: outcome, text: try text(.text))
-    }
-  }
-
-  private static func learningRate(
-    in container: KeyedDecodingContainer<CodingKeys>
-  ) throws -> LearningRate? {
-    guard let highest = try container.decodeIfPresent(Double.self, forKey: .learningRate) else {
-      return nil
-    }
-    let sites = try container.decodeIfPresent([GraftSite: Double].self, forKey: .learningRates)
-    return LearningRate(highest: highest, sites: sites ?? [:])
   }
 
   /// Writes one record.

@@ -3,9 +3,7 @@ import Foundation
 extension RunDirectory {
   /// The end of what the worker has told and printed, a line each.
   package func lastLines(bytes limit: UInt64 = 131_072) -> [String] {
-    var status = stat()
-    let size = stat(eventsPath, &status) == 0 ? UInt64(status.st_size) : 0
-    var offset = size - min(size, limit)
+    var offset = logSize - min(logSize, limit)
     // A first line that is cut off is understood by nobody and left out.
     let events = readEvents(after: &offset).compactMap(\.line)
     return logTail().split(separator: "\n").map(String.init) + events
@@ -16,7 +14,7 @@ extension Event {
   /// The event in a line for people, with its local time; nil for a mere heartbeat.
   package var line: String? {
     guard let text = kind.text else { return nil }
-    var seconds = time_t(max(0, min(time, 1e11)))
+    var seconds = time_t(time)
     var parts = tm()
     localtime_r(&seconds, &parts)
     return String(format: "%02d:%02d:%02d  ", parts.tm_hour, parts.tm_min, parts.tm_sec) + text
@@ -32,8 +30,7 @@ extension EventKind {
     case .step(let step, let total, let loss, _, let rate, _, _):
       return "step \(step)/\(total)  loss \(short(loss))  \(short(rate)) steps/s"
     case .heldOut(let step, let loss, let losses):
-      let mean = losses.values.reduce(0, +) / Double(max(1, losses.count))
-      return "step \(step)  held-out loss \(short(loss ?? mean))"
+      return "step \(step)  held-out loss \(short(loss ?? losses.mean ?? .nan))"
     case .checkpointed(let step, let path): return "step \(step)  checkpoint \(path)"
     case .paused(let step, let reason):
       return "step \(step)  paused\(reason.map { ": \($0)" } ?? "")"

@@ -13,21 +13,28 @@ package enum Job: Equatable, Sendable {
   /// Activation statistics and attention locality of a model.
   case analyze(AnalyzeRequest)
 
-  /// Whether it trains a plan.
-  package var isTraining: Bool {
-    switch self {
-    case .distill, .finetune: true
-    case .preview, .analyze: false
-    }
+  /// What a job does; the names stand in files and in the names of runs.
+  package enum Kind: String, Codable, CaseIterable, Sendable {
+    /// Activation distillation, stage 1.
+    case distill
+    /// End-to-end finetuning, stage 2.
+    case finetune
+    /// Sampling for the preview.
+    case preview
+    /// Statistics of the teacher.
+    case analyze
+
+    /// Whether it trains a plan, and so has losses and checkpoints.
+    package var isTraining: Bool { self == .distill || self == .finetune }
   }
 
-  /// The job's name in files and run names.
-  package var kind: String {
+  /// What the job does.
+  package var kind: Kind {
     switch self {
-    case .distill: "distill"
-    case .finetune: "finetune"
-    case .preview: "preview"
-    case .analyze: "analyze"
+    case .distill: .distill
+    case .finetune: .finetune
+    case .preview: .preview
+    case .analyze: .analyze
     }
   }
 }
@@ -73,6 +80,21 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     case classLabel = "class_label"
     case seed, steps, guidance, count
   }
+
+  /// Reads a request.
+  ///
+  /// - Throws: `DecodingError` for a missing value, or a number that no preview has.
+  package init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    modelPath = try container.decode(String.self, forKey: .modelPath)
+    planPath = try container.decodeIfPresent(String.self, forKey: .planPath)
+    weights = try container.decode([String].self, forKey: .weights)
+    classLabel = try container.decode(Int.self, forKey: .classLabel, in: FileNumber.counts)
+    seed = try container.decode(UInt64.self, forKey: .seed)
+    steps = try container.decode(Int.self, forKey: .steps, in: 1...1000)
+    guidance = try container.decode(Double.self, forKey: .guidance, in: -1e6...1e6)
+    count = try container.decode(Int.self, forKey: .count, in: 1...1024)
+  }
 }
 
 /// Asks for the statistics of a model's activations; the result goes to the analysis cache.
@@ -94,6 +116,15 @@ package struct AnalyzeRequest: Codable, Equatable, Sendable {
     case modelPath = "model_path"
     case samples
   }
+
+  /// Reads a request.
+  ///
+  /// - Throws: `DecodingError` for a missing value, or an impossible number of images.
+  package init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    modelPath = try container.decode(String.self, forKey: .modelPath)
+    samples = try container.decode(Int.self, forKey: .samples, in: 1...1_000_000)
+  }
 }
 
 extension Job: Codable {
@@ -107,20 +138,22 @@ extension Job: Codable {
   /// `{"kind": …, "request": {…}}`.
   package init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: CodingKeys.self)
-    switch try container.decode(String.self, forKey: .kind) {
-    case "distill":
+    let name = try container.decode(String.self, forKey: .kind)
+    guard let kind = Kind(rawValue: name) else {
+      throw DecodingError.dataCorruptedError(
+        forKey: .kind, in: container, debugDescription: "unknown job \(name)")
+    }
+    switch kind {
+    case .distill:
       self = .distill(planPath: try container.decode(String.self, forKey: .planPath))
-    case "finetune":
+    case .finetune:
       self = .finetune(
         planPath: try container.decode(String.self, forKey: .planPath),
         weights: try container.decode([String].self, forKey: .weights))
-    case "preview":
+    case .preview:
       self = .preview(try container.decode(PreviewRequest.self, forKey: .request))
-    case "analyze":
+    case .analyze:
       self = .analyze(try container.decode(AnalyzeRequest.self, forKey: .request))
-    case let kind:
-      throw DecodingError.dataCorruptedError(
-        forKey: .kind, in: container, debugDescription: "unknown job \(kind)")
     }
   }
 
@@ -143,6 +176,8 @@ extension Job: Codable {
 package struct JobRequest: Codable, Equatable, Sendable {
   /// The version of this record that the code writes and reads.
   package static let formatVersion = 1
+  /// The name of this version's random generator, that of `RandomStream`.
+  package static let currentGenerator = "philox4x32-10"
 
   /// The record's version.
   package let version: Int
@@ -156,6 +191,8 @@ package struct JobRequest: Codable, Equatable, Sendable {
   package var codeVersion: String
   /// The seed of everything random in the run.
   package var seed: UInt64
+  /// The random generator that the seed is for; nil in runs of espalier 0.1.
+  package private(set) var generator: String?
   /// The SHA-256 digest of the model's weights.
   package var modelHash: String
   /// The run's place in the queue; nil for one that was started at once.
@@ -179,6 +216,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     self.createdAt = createdAt
     self.codeVersion = codeVersion
     self.seed = seed
+    generator = Self.currentGenerator
     self.modelHash = modelHash
     (self.queue, self.timeout, self.onDone) = (queue, timeout, onDone)
     self.precision = precision
@@ -190,9 +228,28 @@ package struct JobRequest: Codable, Equatable, Sendable {
     case createdAt = "created_at"
     case codeVersion = "code_version"
     case seed
+    case generator = "random_generator"
     case modelHash = "model_hash"
     case queue, timeout
     case onDone = "on_done"
     case precision
+  }
+
+  /// Reads a request.
+  ///
+  /// - Throws: `DecodingError` for a missing value, or a number that no run has.
+  package init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    version = try container.decode(Int.self, forKey: .version)
+    job = try container.decode(Job.self, forKey: .job)
+    name = try container.decode(String.self, forKey: .name)
+    createdAt = try container.decode(Double.self, forKey: .createdAt, in: FileNumber.times)
+    codeVersion = try container.decode(String.self, forKey: .codeVersion)
+    seed = try container.decode(UInt64.self, forKey: .seed)
+    modelHash = try container.decode(String.self, forKey: .modelHash)
+    queue = try container.decodeIfPresent(QueuePlace.self, forKey: .queue)
+    timeout = try container.decodeIfPresent(Double.self, forKey: .timeout, in: FileNumber.timeouts)
+    onDone = try container.decodeIfPresent(String.self, forKey: .onDone)
+    precision = try container.decodeIfPresent(String.self, forKey: .precision)
   }
 }

@@ -12,8 +12,7 @@ struct LineLog {
   func append(_ record: some Encodable) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    encoder.nonConformingFloatEncodingStrategy = .convertToString(
-      positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+    encoder.nonConformingFloatEncodingStrategy = .texts
     var line = [UInt8](try encoder.encode(record))
     line.append(UInt8(ascii: "\n"))
     let descriptor = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0o666)
@@ -25,42 +24,87 @@ struct LineLog {
     guard moved == line.count else { throw failure(moved < 0 ? errno : ENOSPC) }
   }
 
-  /// The complete lines after `offset` that `Record` understands, in order; others are skipped.
-  ///
-  /// `offset` moves behind the last complete line. A line without its end is "not yet". A file that
-  /// is missing has no lines.
-  func read<Record: Decodable>(_ type: Record.Type, after offset: inout UInt64) -> [Record] {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else { return [] }
-    defer { close(descriptor) }
-    let decoder = JSONDecoder()
-    decoder.nonConformingFloatDecodingStrategy = .convertFromString(
-      positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-    let bytes = rest(descriptor, from: offset)
-    guard let end = bytes.lastIndex(of: UInt8(ascii: "\n")) else { return [] }
-    offset += UInt64(end + 1)
-    return bytes[..<end].split(separator: UInt8(ascii: "\n")).compactMap { line in
-      try? decoder.decode(type, from: Data(line))
-    }
+  /// What one look at the file came to.
+  struct Reading: Equatable {
+    /// Lines that were passed over because they are longer than `lineLimit`, and holes of a sparse file.
+    var damaged = 0
+    /// Whether all complete lines were read; otherwise the limit of bytes was reached.
+    var isAtEnd = true
   }
 
-  private func rest(_ descriptor: Int32, from offset: UInt64) -> [UInt8] {
-    var status = stat()
-    guard fstat(descriptor, &status) == 0, UInt64(status.st_size) > offset else { return [] }
-    var bytes = [UInt8](repeating: 0, count: Int(UInt64(status.st_size) - offset))
-    var done = 0
-    while done < bytes.count {
-      let count = bytes.count - done
-      let moved = bytes.withUnsafeMutableBytes { buffer in
-        pread(descriptor, buffer.baseAddress.map { $0 + done }, count, off_t(offset) + off_t(done))
+  /// Bytes of the longest line that is read.
+  static let lineLimit = 1 << 20
+
+  /// Calls `body` with each complete line after `offset`, without its line end, in order.
+  ///
+  /// `offset` moves behind the last complete line; a line without its end is "not yet". A file that is
+  /// missing, or is no regular file, has no lines. Memory does not grow with the file: a line longer
+  /// than `lineLimit` is passed over, and so is a hole of that size in a sparse file.
+  ///
+  /// - Parameters:
+  ///   - offset: Where reading begins.
+  ///   - limit: Bytes after which reading stops for now.
+  ///   - body: Called with each line; the bytes are valid until it returns.
+  /// - Returns: What was passed over, and whether the end was reached.
+  func read(
+    after offset: inout UInt64, limit: Int = .max, _ body: (UnsafeRawBufferPointer) -> Void
+  ) -> Reading {
+    guard let (descriptor, status) = RegularFile.open(path) else { return Reading() }
+    defer { close(descriptor) }
+    guard UInt64(status.st_size) > offset else { return Reading() }
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.lineLimit, alignment: 16)
+    defer { buffer.deallocate() }
+    guard let base = buffer.baseAddress else { return Reading() }
+    var reading = Reading()
+    // Bytes of an incomplete line at the start of the buffer; the file's are from `offset` on.
+    var kept = 0
+    var isPassingOver = false
+    var budget = limit
+    while true {
+      if let data = Self.dataAfter(offset + UInt64(kept), descriptor, size: UInt64(status.st_size))
+      {
+        reading.damaged += isPassingOver ? 0 : 1
+        (offset, kept, isPassingOver) = (data, 0, true)
       }
-      if moved > 0 {
-        done += moved
-      } else if moved == 0 || errno != EINTR {
+      let moved = pread(descriptor, base + kept, buffer.count - kept, off_t(offset) + off_t(kept))
+      if moved < 0, errno == EINTR { continue }
+      guard moved > 0 else { break }
+      let filled = kept + moved
+      var start = 0
+      while let end = memchr(base + start, Int32(UInt8(ascii: "\n")), filled - start) {
+        let length = UnsafeRawPointer(end) - UnsafeRawPointer(base + start)
+        if !isPassingOver { body(UnsafeRawBufferPointer(start: base + start, count: length)) }
+        isPassingOver = false
+        start += length + 1
+      }
+      offset += UInt64(start)
+      kept = filled - start
+      if kept == buffer.count {
+        reading.damaged += isPassingOver ? 0 : 1
+        isPassingOver = true
+      }
+      if isPassingOver {
+        offset += UInt64(kept)
+        kept = 0
+      } else if start > 0 {
+        memmove(base, base + start, kept)
+      }
+      budget -= moved
+      guard budget > 0 else {
+        reading.isAtEnd = false
         break
       }
     }
-    return Array(bytes[..<done])
+    return reading
+  }
+
+  /// Where the file goes on behind a hole of `lineLimit` bytes or more at `position`; nil where there is
+  /// none, and where the file system does not tell.
+  private static func dataAfter(_ position: UInt64, _ descriptor: Int32, size: UInt64) -> UInt64? {
+    // SEEK_DATA of Linux's lseek(2).
+    let found = lseek(descriptor, off_t(position), 3)
+    let data = found >= 0 ? UInt64(found) : errno == ENXIO ? size : position
+    return data >= position + UInt64(lineLimit) ? data : nil
   }
 
   private func endsTorn(_ descriptor: Int32) -> Bool {

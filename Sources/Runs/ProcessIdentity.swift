@@ -30,6 +30,9 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
     ProcessIdentity(pid: pid) == self
   }
 
+  /// Whether this process cannot tell if it lives, because it belongs to another boot or host.
+  package var isForeign: Bool { bootID != Self.boot }
+
   /// Whether it lives and is stopped, by SIGSTOP or the like.
   package var isStopped: Bool { isAlive && Self.stat(of: pid)?.state == "T" }
 

@@ -1,48 +1,6 @@
 import Files
 import Foundation
 
-/// The states of all runs below a root, read again only where something was appended.
-struct RunStates {
-  let root: String
-  private var tails: [RunDirectory: Tail] = [:]
-
-  private struct Tail {
-    var follower: RunFollower?
-    var size: Int64 = -1
-    var state = RunState.queued
-    var request: JobRequest?
-  }
-
-  init(root: String) { self.root = root }
-
-  /// What the queue needs to know of every run, as it is now.
-  mutating func look() -> [QueueEntry] {
-    let runs = RunDirectory.list(root: root)
-    let present = Set(runs)
-    tails = tails.filter { present.contains($0.key) }
-    return runs.compactMap { run in
-      let tail = tail(of: run)
-      return QueueEntry(run, tail.request, tail.state)
-    }
-  }
-
-  private mutating func tail(of run: RunDirectory) -> Tail {
-    var tail = tails.removeValue(forKey: run) ?? Tail()
-    var status = stat()
-    let size = stat(run.eventsPath, &status) == 0 ? Int64(status.st_size) : 0
-    if !tail.state.isEnded || tail.size != size {
-      var follower = tail.follower ?? RunFollower(run)
-      tail.state = follower.poll().state
-      // The curves of an ended run may be long.
-      tail.follower = tail.state.isEnded ? nil : follower
-      tail.size = size
-      tail.request = try? run.request()
-    }
-    tails[run] = tail
-    return tail
-  }
-}
-
 /// Starts the waiting runs of a run root one after the other.
 ///
 /// Of several processes that try, the kernel's lock on `.runner.lock` in the root lets one through.
@@ -50,7 +8,7 @@ package final class QueueRunner {
   private let root, executable: String
   private let jobs: Int
   private let interval: useconds_t
-  private var states: RunStates
+  private var store: RunStore
   /// Workers of this runner.
   private var workers: [RunDirectory: Int32] = [:]
 
@@ -64,7 +22,7 @@ package final class QueueRunner {
   package init(root: String, executable: String, jobs: Int = 1, interval: useconds_t = 200_000) {
     (self.root, self.executable, self.jobs) = (root, executable, jobs)
     self.interval = interval
-    states = RunStates(root: root)
+    store = RunStore(root: root)
   }
 
   /// Runs what waits until nothing is left that could begin; looks at the queue once more after giving
@@ -89,17 +47,22 @@ package final class QueueRunner {
   }
 
   /// Whether something waits that will begin by itself.
-  private var hasTurns: Bool { WaitingRun.list(states.look()).contains { !$0.isBlocked } }
+  private var hasTurns: Bool {
+    store.look()
+    return store.waiting.contains { $0.turn?.isBlocked == false }
+  }
 
   private func work(_ isStopping: () -> Bool, _ report: (String) -> Void) throws {
     while true {
       collect(report)
-      let runs = states.look()
-      let waiting = WaitingRun.list(runs)
-      let busy = runs.count { $0.isTraining && $0.state != .queued && !$0.state.isEnded }
-      let next = waiting.first { $0.obstacle == nil }
+      store.look()
+      let waiting = store.waiting
+      let busy = store.summaries.count { $0.isTraining && $0.state != .queued && !$0.state.isEnded }
+      let next = waiting.first { $0.turn?.obstacle == nil }
       if isStopping() || next == nil {
-        if workers.isEmpty && (isStopping() || waiting.allSatisfy(\.isBlocked)) { return }
+        if workers.isEmpty && (isStopping() || waiting.allSatisfy { $0.turn?.isBlocked == true }) {
+          return
+        }
       } else if let next, busy < jobs {
         let run = try RunDirectory.open("\(root)/\(next.id)")
         workers[run] = try WorkerLauncher.start(executable: executable, run: run)
@@ -114,14 +77,13 @@ package final class QueueRunner {
   private func collect(_ report: (String) -> Void) {
     for (run, pid) in workers where WorkerLauncher.reap(pid) {
       workers[run] = nil
-      var follower = RunFollower(run)
-      let state = follower.poll().state
-      if !follower.history.isStarted && follower.history.end == nil {
+      let summary = run.summary()
+      if !summary.isStarted && summary.end == nil {
         try? run.finish(.failed, run.gaveUp)
-      } else if state == .lost {
-        run.performHook(outcome: state.name)
+      } else if summary.state == .lost {
+        run.performHook(outcome: summary.state.name)
       }
-      report("\(run.id): \(run.status().state.name)")
+      report("\(run.id): \(run.summary().state.name)")
     }
   }
 
@@ -163,7 +125,9 @@ package final class QueueRunner {
   /// - Throws: `RunError` when the program cannot be started.
   @discardableResult
   package static func start(root: String, executable: String, jobs: Int = 1) throws -> Int32? {
-    guard WaitingRun.list(root: root).contains(where: { !$0.isBlocked }) else { return nil }
+    var store = RunStore(root: root)
+    store.look()
+    guard store.waiting.contains(where: { $0.turn?.isBlocked == false }) else { return nil }
     return try WorkerLauncher.spawn(
       executable, ["runs", "drain", "--runs", root, "--jobs", "\(jobs)"],
       log: "\(root)/.runner.log")

@@ -127,7 +127,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     var request = job
     if let name { request.name = name }
     // One that waits in the queue may find them when its turn comes.
-    if job.job.isTraining, job.queue == nil, let missing = plan?.data?.missingPath {
+    if job.job.kind.isTraining, job.queue == nil, let missing = plan?.data?.missingPath {
       throw RunError(
         "\(missing): no such file or folder, though the plan trains on it; set another by"
           + " 'espalier plan set PLAN --data PATH', or --data shapes for the procedural images")
@@ -261,26 +261,42 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     try LineLog(path: controlPath).append(ControlRecord(control))
   }
 
+  /// Bytes of the event log.
+  package var logSize: UInt64 { FileStamp(eventsPath)?.size ?? 0 }
+
   /// The events after `offset`, which moves behind them; start with 0.
   ///
   /// A line still being written, an unknown kind or version, and damage are left out.
   package func readEvents(after offset: inout UInt64) -> [Event] {
-    LineLog(path: eventsPath).read(Event.self, after: &offset)
+    var scanner = EventScanner(readsSites: true)
+    var events: [Event] = []
+    _ = LineLog(path: eventsPath).read(after: &offset) { line in
+      if let event = scanner.event(in: line) { events.append(event) }
+    }
+    return events
   }
 
   /// The requests after `offset`, which moves behind them; start with 0.
   package func readControls(after offset: inout UInt64) -> [Control] {
-    LineLog(path: controlPath).read(ControlRecord.self, after: &offset)
-      .filter { $0.version == ControlRecord.formatVersion }.map(\.request)
+    readControlRecords(after: &offset).map(\.request)
+  }
+
+  /// The requests with their times, likewise.
+  func readControlRecords(after offset: inout UInt64) -> [ControlRecord] {
+    var records: [ControlRecord] = []
+    _ = LineLog(path: controlPath).read(after: &offset) { line in
+      if let record = try? JSONDecoder().decode(ControlRecord.self, from: Data(line)),
+        record.version == ControlRecord.formatVersion
+      {
+        records.append(record)
+      }
+    }
+    return records
   }
 
   /// The end of what the worker printed.
   package func logTail(bytes limit: Int = 4096) -> String {
-    guard let handle = FileHandle(forReadingAtPath: logPath) else { return "" }
-    defer { try? handle.close() }
-    let size = (try? handle.seekToEnd()) ?? 0
-    try? handle.seek(toOffset: size - min(size, UInt64(limit)))
-    return String(decoding: (try? handle.read(upToCount: limit)) ?? Data(), as: UTF8.self)
+    String(decoding: RegularFile.tail(logPath, bytes: limit), as: UTF8.self)
   }
 
   /// The bytes that its files take on the disk.
@@ -316,7 +332,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
 
   /// A name that sorts by time and never repeats.
   private static func newID(_ request: JobRequest) -> String {
-    var seconds = time_t(request.createdAt)
+    var seconds = time_t(min(max(0, request.createdAt), FileNumber.times.upperBound))
     var parts = tm()
     gmtime_r(&seconds, &parts)
     let numbers = [
@@ -327,7 +343,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     }
     let stamp = numbers[..<3].joined() + "-" + numbers[3...].joined()
     let suffix = String(UInt32.random(in: .min ... .max), radix: 36)
-    return "\(stamp)-\(request.job.kind)-\(suffix)"
+    return "\(stamp)-\(request.job.kind.rawValue)-\(suffix)"
   }
 
   private func write(_ value: some Encodable, to path: String) throws {

@@ -35,15 +35,8 @@ extension RunDirectory {
   /// Whether the run was cancelled in the queue, before any worker began.
   package var isWithdrawn: Bool {
     guard (try? request())?.queue != nil else { return false }
-    let history = history()
-    return !history.isStarted && history.end != nil
-  }
-
-  /// What all of the run's events tell.
-  package func history() -> RunHistory {
-    var follower = RunFollower(self)
-    _ = follower.poll()
-    return follower.history
+    let summary = summary()
+    return !summary.isStarted && summary.end != nil
   }
 
   /// What asking for a run's end has led to.
@@ -63,8 +56,7 @@ extension RunDirectory {
   /// - Throws: `RunError` when the run has ended or the worker cannot be reached.
   @discardableResult
   package func cancel(hard: Bool = false) throws -> Cancellation {
-    var follower = RunFollower(self)
-    let status = follower.poll()
+    let status = summary()
     guard !status.state.isEnded else {
       throw RunError(
         "\(path): is \(status.state.name), expected a running one; 'espalier runs' lists them")
@@ -75,14 +67,14 @@ extension RunDirectory {
       try finish(.cancelled, "cancelled before it began")
       return .withdrawn
     }
-    guard hard || isCancelRequested(since: follower.history.startedAt) else {
+    guard hard || isCancelRequested(since: status.startedAt) else {
       try append(Control.cancel)
       // One that is frozen, or just about to be, must wake up to hear it.
       if worker.isAlive { try worker.signal(SIGCONT) }
       return .asked
     }
     // First the event, so that the run is never taken for lost.
-    let kept = follower.history.checkpoints.last.map { "its last checkpoint is of step \($0.step)" }
+    let kept = status.checkpoint.map { "its last checkpoint is of step \($0.step)" }
     let text = "killed at step \(status.step); \(kept ?? "there is no checkpoint yet")"
     try append(Event(.finished(outcome: .cancelled, text: text)))
     if worker.isAlive { try worker.signal(SIGKILL) }
@@ -94,7 +86,7 @@ extension RunDirectory {
   /// Whether the run's present worker, begun at some time, was asked to stop.
   package func isCancelRequested(since start: Double?) -> Bool {
     var offset: UInt64 = 0
-    return LineLog(path: controlPath).read(ControlRecord.self, after: &offset)
+    return readControlRecords(after: &offset)
       .contains { $0.request == .cancel && $0.time >= start ?? 0 }
   }
 }

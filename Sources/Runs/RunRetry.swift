@@ -19,7 +19,7 @@ extension RunDirectory {
   /// - Throws: `RunError` when the run goes on, is done, or has no rate or no such checkpoint;
   ///   `PlanError` for an impossible rate; `FileError` when the disk fails.
   package func prepareRetry(_ change: RateChange? = nil, step: Int? = nil) throws {
-    let state = status().state
+    let state = summary().state
     guard state.isEnded, state != .done else {
       throw RunError(
         "\(path): is \(state.name), expected one that was cancelled, failed or lost;"

@@ -41,8 +41,7 @@ package final class TensorBoardLog: Sendable {
       }
       try add(values, step: step, time: event.time, ofTraining: true)
     case .heldOut(let step, let loss, let losses):
-      let sum = losses.sorted { $0.key < $1.key }.reduce(0) { $0 + $1.value }
-      guard let whole = loss ?? (losses.isEmpty ? nil : sum / Double(losses.count)) else { return }
+      guard let whole = loss ?? losses.mean else { return }
       try add(
         [.scalar(tag: "loss/held_out", whole)] + Self.scalars("held_out", losses),
         step: step, time: event.time, ofTraining: true)

@@ -20,6 +20,7 @@ package struct LatentSampler: Sendable {
   package var steps: Int
   /// Guidance scale; 1 is no guidance.
   package var guidance: Float
+  /// Seed of the start noise and of the ancestral noise.
   package var seed: UInt64
   /// Share of ancestral noise in DDIM: 0 is deterministic, 1 is ancestral.
   package var eta: Double
@@ -53,7 +54,7 @@ package struct LatentSampler: Sendable {
   /// Guidance acts on three channels as in the official DiT, on all for a model with the conventions of
   /// diffusers, whose pipeline does so; a model without a label for "no class" is not guided.
   ///
-  /// Sample i has the start noise of stream `seed` and index `first + i`, whatever the batch it is in.
+  /// Row i has the noise of sample `first + i` of the seed, whatever the batch it is in.
   /// - Parameters:
   ///   - model: The network, grafted or not.
   ///   - labels: One class per sample.
@@ -106,7 +107,6 @@ package struct LatentSampler: Sendable {
   ) throws -> Tensor {
     precondition(start.map { $0.shape == shape } ?? true, "sampler: start \(start?.shape ?? [])")
     let count = shape[0]
-    let noise = GaussianNoise(seed: seed)
     /// A tensor whose rows are those of all samples, the same in both halves of a guided batch.
     func batch(_ sample: (Int) -> Tensor) -> Tensor {
       let result = Tensor([isGuided ? 2 * count : count] + shape.dropFirst())
@@ -115,22 +115,21 @@ package struct LatentSampler: Sendable {
       }
       return result
     }
-    /// Noise of a stream.
-    func draw(stream: UInt64) -> Tensor {
-      batch { row in
-        noise.tensor([1] + shape.dropFirst(), stream: (UInt64(first + row) << 16) | stream)
-      }
+    let width = shape.dropFirst().reduce(1, *)
+    func draw(_ name: String) -> Tensor {
+      let noise = RandomStream(seed: seed, "sampling/\(name)")
+      return batch { noise.normal([1] + shape.dropFirst(), from: (first + $0) * width) }
     }
     let model =
       isGuided
       ? Guidance.guided(
         network, scale: guidance, channels: self.guidedChannels ?? guidedChannels) : network
-    let stepNoise: StepNoise = { position, _ in draw(stream: UInt64(position + 1)) }
+    let stepNoise: StepNoise = { position, _ in draw("\(position)") }
     let report: (SamplerStep) throws -> Void = { step in
       try onStep(step.position + 1, step.count, step.predictedStart.rows(0..<count))
     }
     let diffusion = try process()
-    let start = start.map { given in batch { given.rows($0..<($0 + 1)) } } ?? draw(stream: 0)
+    let start = start.map { given in batch { given.rows($0..<($0 + 1)) } } ?? draw("start")
     let result =
       switch method {
       case .ddim:

@@ -170,11 +170,13 @@ package final class PackedFactor: @unchecked Sendable {
 
   /// Products of several blocks of rows and columns in hardware against emulated ones.
   private static func passesTrial() -> Bool {
-    var random = RandomStream(seed: 1)
+    func normal(_ name: String, _ shape: [Int]) -> Tensor {
+      RandomStream(seed: 1, "trial/\(name)").normal(shape)
+    }
     for (m, n, k) in [(3, 328, 80), (521, 200, 80), (64, 328, 33), (70, 64, 9999)] {
-      let (bias, start) = (random.normal([n]), random.normal([m, n]))
+      let (bias, start) = (normal("bias", [n]), normal("start", [m, n]))
       for isTransposed in [false, true] {
-        let (a, b) = (random.normal([m, k]), random.normal([k, n]))
+        let (a, b) = (normal("left", [m, k]), normal("right", [k, n]))
         func product(isNative: Bool) -> [Float]? {
           let factor = PackedFactor(
             k: k, n: n, isTransposed: isTransposed, type: OD_BF16, isNative: isNative)

@@ -1,56 +1,64 @@
-import Foundation
+import CKernels
 
-/// A seedable random stream (SplitMix64) whose whole state is one integer, so that a run can resume.
-package struct RandomStream: Sendable, Equatable {
-  /// The complete state.
-  package private(set) var state: UInt64
+/// A stream of random numbers, each a function of the seed, the stream's name and the number's index.
+///
+/// The generator is Philox4x32-10; docs/random.md has the exact definition and the names of all streams.
+/// Numbers of different kinds (bits, uniform, normal) with equal indices share random bits, so a stream
+/// serves one kind alone.
+package struct RandomStream: Sendable {
+  /// The name of the definition, written where it decides whether numbers can be made again.
+  package static let generator = "philox4x32-10"
+  /// The key of that name in the metadata of training checkpoints.
+  package static let metadataKey = "random_generator"
 
-  /// Starts a stream.
-  package init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 &+ 0xD1B5_4A32_D192_ED03 }
+  private let seed: UInt64
+  /// The FNV-1a hash of the name.
+  private let stream: UInt64
 
-  /// Continues a stream from its saved state.
-  package init(state: UInt64) { self.state = state }
-
-  /// Starts a stream of its own for a named purpose, independent of the order of use.
-  package init(seed: UInt64, name: String) {
-    var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-    for byte in name.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
-    self.init(seed: seed ^ hash)
+  /// Chooses a stream by its seed and its name.
+  package init(seed: UInt64, _ name: String) {
+    self.seed = seed
+    stream = name.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
   }
 
-  /// The next 64 random bits.
-  package mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
+  /// 64 random bits.
+  package func bits(_ index: Int) -> UInt64 {
+    ck_random_bits(seed, stream, UInt64(bitPattern: Int64(index)))
   }
 
-  /// A number in [0, 1).
-  package mutating func uniform() -> Double { Double(next() >> 11) * 0x1p-53 }
+  /// A uniform number in [0, 1) with 53 random bits.
+  package func uniform(_ index: Int) -> Double { Double(bits(index) >> 11) * 0x1p-53 }
 
-  /// An integer in 0..<bound.
-  package mutating func integer(below bound: Int) -> Int { Int(next() % UInt64(bound)) }
+  /// A uniform integer in 0..<bound; the probabilities differ by less than bound / 2^64 of their value.
+  package func integer(below bound: Int, _ index: Int) -> Int {
+    precondition(bound > 0, "integer(below:): bound \(bound)")
+    return Int(bits(index).multipliedFullWidth(by: UInt64(bound)).high)
+  }
 
-  /// Fills a buffer with independent standard normal numbers (Box-Muller).
-  package mutating func fillNormal(
-    _ buffer: UnsafeMutablePointer<Float>, count: Int, scale: Float = 1
-  ) {
-    var index = 0
-    while index < count {
-      let radius = (-2 * Foundation.log(1 - uniform())).squareRoot()
-      let angle = 2 * Double.pi * uniform()
-      buffer[index] = Float(radius * Foundation.cos(angle)) * scale
-      if index + 1 < count { buffer[index + 1] = Float(radius * Foundation.sin(angle)) * scale }
-      index += 2
+  /// The numbers 0..<count in random order (Fisher-Yates, from the last place down).
+  package func permutation(_ count: Int) -> [Int] {
+    var order = Array(0..<count)
+    for place in stride(from: count - 1, to: 0, by: -1) {
+      order.swapAt(place, integer(below: place + 1, place))
     }
+    return order
   }
 
-  /// A tensor of independent standard normal numbers.
-  package mutating func normal(_ shape: [Int]) -> Tensor {
+  /// Overwrites a tensor with standard normal numbers times `scale`; element 0 receives number `first`.
+  package func fillNormal(_ tensor: Tensor, from first: Int = 0, scale: Float = 1) {
+    ck_random_normal_f32(
+      tensor.pointer, tensor.count, seed, stream, UInt64(bitPattern: Int64(first)), scale)
+  }
+
+  /// Overwrites a tensor with uniform numbers in [-bound, bound]; element 0 receives number 0.
+  package func fillUniform(_ tensor: Tensor, bound: Float) {
+    ck_random_uniform_f32(tensor.pointer, tensor.count, seed, stream, 0, bound)
+  }
+
+  /// A tensor of standard normal numbers, number `first` of the stream and those after it.
+  package func normal(_ shape: [Int], from first: Int = 0) -> Tensor {
     let result = Tensor(shape)
-    fillNormal(result.pointer, count: result.count)
+    fillNormal(result, from: first)
     return result
   }
 }

@@ -48,6 +48,8 @@ package struct KeyDecoder: Sendable {
   private var isLate = false
   /// Whether a pause has cut the open string, and whether nothing has come since.
   private var pause = (isKnown: false, goesOn: false)
+  /// Bytes of the start marker of a paste that have just come, with whatever pauses between them.
+  private var marked = 0
   /// Bytes of the open paste that were handed over.
   private var pasted = 0
   private let escapeDelay: Int
@@ -72,7 +74,7 @@ package struct KeyDecoder: Sendable {
     case .escape: escapeDelay
     case .csi where isLate && bytes.isEmpty, .ss3 where isLate && bytes.isEmpty,
       .string where isLate && bytes.isEmpty:
-      max(escapeDelay, 250)
+      max(escapeDelay, 500)
     case .string(_, endsNext: false) where bytes.isEmpty: escapeDelay
     case .string(_, endsNext: false): pause.goesOn ? nil : 1000
     case .paste: finishedPaste.isEmpty ? nil : 1000
@@ -114,6 +116,12 @@ package struct KeyDecoder: Sendable {
   /// Takes one byte and returns what it completed, usually nothing or one input.
   package mutating func feed(_ byte: UInt8) -> [Input] {
     pause.goesOn = false
+    if case .paste = state { return paste(byte) }
+    marked = byte == Self.pasteStart[marked] ? marked + 1 : byte == 0x1b ? 1 : 0
+    if marked == Self.pasteStart.count {
+      (state, bytes, pasted, marked) = (.paste, [], 0, 0)
+      return []
+    }
     switch state {
     case .ground: return ground(byte)
     case .utf8(let missing): return utf8(byte, missing: missing)
@@ -128,7 +136,7 @@ package struct KeyDecoder: Sendable {
     case .ss3: return ss3(byte)
     case .string(let kind, let endsNext):
       return string(byte, kind: kind, endsNext: endsNext)
-    case .paste: return paste(byte)
+    case .paste: return []
     }
   }
 
@@ -237,6 +245,7 @@ package struct KeyDecoder: Sendable {
     return []
   }
 
+  private static let pasteStart = Array("\u{1b}[200~".utf8)
   private static let pasteEnd = Array("\u{1b}[201~".utf8)
   /// Most bytes that are taken of one paste.
   private static let pasteLimit = 1 << 16
@@ -292,11 +301,6 @@ package struct KeyDecoder: Sendable {
     case 0x49, 0x4f: return [.reply(.other)]  // focus in and out
     case 0x5a: return press(.backTab)
     case 0x7e:  // ~
-      if numbers.first == 200 {
-        state = .paste
-        (bytes, pasted) = ([], 0)
-        return []
-      }
       return press(Self.key(number: numbers.first ?? 0))
     case 0x75: return press(Self.key(codePoint: numbers))  // u
     default: return press(Self.key(final: final))

@@ -15,8 +15,7 @@ package final class Pretraining {
   private let trainer: DiffusionTrainer
   private let directory: String
   private let modelMetadata: [String: String]
-  private let timesteps: TimestepDensity
-  private var random: RandomStream
+  private let samples, timesteps: DiscreteDistribution?
   private var pooled: [Int: LatentDataset] = [:]
   /// Number of steps taken so far.
   package private(set) var step = 0
@@ -53,8 +52,10 @@ package final class Pretraining {
     trainer = DiffusionTrainer(
       model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: config.emaDecay,
       makeOptimizer: config.optimizer == .muon ? Self.muon : { AdamW($0) })
-    timesteps = config.timestepDensity.flatMap(TimestepDensity.init) ?? .uniform
-    random = RandomStream(seed: config.seed, name: "pretraining")
+    timesteps = config.timestepDensity.flatMap(DiscreteDistribution.init(timestepKnots:))
+    samples = config.classWeights.map { weights in
+      DiscreteDistribution(weights: dataset.labels.map { weights[$0] })
+    }
     if FileManager.default.fileExists(atPath: checkpointPath) { try resume() }
   }
 
@@ -81,8 +82,8 @@ package final class Pretraining {
       let data = pooled[phase.grid] ?? dataset.pooled(to: phase.grid)
       pooled[phase.grid] = data
       let batch = data.batch(
-        phase.batch, random: &random, timesteps: timesteps, classWeights: config.classWeights,
-        nullClass: config.model.nullClass, labelDropout: config.labelDropout)
+        0..<phase.batch, seed: config.seed, name: "pretraining/\(step)", samples: self.samples,
+        timesteps: timesteps, nullClass: config.model.nullClass, labelDropout: config.labelDropout)
       let decay = min(config.emaDecay, Float(step + 1) / Float(step + 10))
       let result = trainer.step(
         batch, microBatch: phase.microBatch, rate: rate, clipNorm: config.clipNorm, emaDecay: decay)
@@ -118,7 +119,7 @@ package final class Pretraining {
     var metadata = trainer.checkpointMetadata
     metadata["espalier_pretraining"] = "1"
     metadata["step"] = String(step)
-    metadata["random"] = String(random.state)
+    metadata[RandomStream.metadataKey] = RandomStream.generator
     try SafetensorsWriter.write(trainer.checkpointItems(), metadata: metadata, to: checkpointPath)
     try trainer.saveAveragedModel(
       to: directory + "/model.safetensors",
@@ -127,14 +128,12 @@ package final class Pretraining {
 
   private func resume() throws {
     let file = try SafetensorsFile(path: checkpointPath)
-    guard let steps = file.metadata["step"].flatMap(Int.init),
-      let state = file.metadata["random"].flatMap(UInt64.init)
-    else {
+    guard let steps = file.metadata["step"].flatMap(Int.init) else {
       throw PretrainingError(
         "\(checkpointPath): no training state in its metadata; move the file away to start anew")
     }
+    try file.requireGenerator()
     try trainer.restore(from: file)
-    random = RandomStream(state: state)
     step = steps
   }
 }

@@ -87,7 +87,7 @@ package struct PretrainingConfig: Codable, Equatable, Sendable {
     } catch {
       try check(false, "key 'model.\(error.key)': \(error.message); correct it")
     }
-    if let knots = timestepDensity, TimestepDensity(knots: knots) == nil {
+    if let knots = timestepDensity, DiscreteDistribution(timestepKnots: knots) == nil {
       try check(
         false,
         "key 'timestep_density' must be a list of [timestep, weight] with rising timesteps from 0 to "

@@ -8,7 +8,7 @@ import Sampling
 import TensorCore
 
 /// The version that runs and files record.
-let espalierVersion = "0.1.0"
+let espalierVersion = "0.2.0"
 
 /// What a model argument may be.
 let modelHelp =

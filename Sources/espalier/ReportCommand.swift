@@ -60,7 +60,8 @@ struct ReportCommand: ParsableCommand {
     if format.json {
       let entries = runs.map { facts, measurements in
         Entry(
-          run: RunReport(facts.run, facts.status, facts.history), plan: PlanSummary(facts.plan),
+          run: RunReport(facts.run, facts.summary, heldOut: facts.history.heldOut),
+          plan: PlanSummary(facts.plan),
           measurements: measurements, messages: facts.history.messages)
       }
       try format.printJSON(Report(runs: entries, comparison: Comparison(runs).rows))

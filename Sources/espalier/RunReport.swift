@@ -1,43 +1,78 @@
 import ArgumentParser
 import Dispatch
 import Foundation
+import Plans
 import Runs
 
 /// What is told of a run, while it goes on and in the end.
 struct RunReport: Encodable {
-  let run, state: String
-  let step, total: Int
-  /// What is counted instead of steps; nil for steps.
-  let label: String?
-  /// The run's last words: what it came to, or why it failed.
-  let ending: String?
-  let pauseReason: String?
-  let queuePosition: Int?
-  let waitsFor: String?
-  let loss: Double?
-  /// The path of the newest checkpoint.
-  let checkpoint: String?
-  let meanHeldOutFirst, meanHeldOutLast: Double?
-  let heldOut: [String: [String: Double]]
+  let run: RunDirectory
+  let summary: RunSummary
+  /// Held-out losses of the sites, where they were read.
+  let heldOut: [GraftSite: LossSeries]
 
-  init(_ run: RunDirectory, _ status: RunStatus, _ history: RunHistory) {
-    self.run = run.path
-    state = status.state.name
-    (step, total, label) = (status.step, status.total, status.label)
-    ending = history.end?.text
-    pauseReason = status.pauseReason
-    let waiting = status.state == .queued ? WaitingRun.list(root: run.root) : []
-    let position = waiting.firstIndex { $0.id == run.id }
-    queuePosition = position.map { $0 + 1 }
-    waitsFor = position.flatMap { waiting[$0].explanation }
-    loss = status.loss
-    checkpoint = history.checkpoints.last.map { run.resolve($0.path) }
-    heldOut = Dictionary(
-      uniqueKeysWithValues: status.heldOut.map { site, change in
-        (site.description, ["first": change.first, "last": change.last])
-      })
-    meanHeldOutFirst = status.meanHeldOut?.first
-    meanHeldOutLast = status.meanHeldOut?.last
+  /// Tells of a run that was read.
+  init(_ run: RunDirectory, _ summary: RunSummary, heldOut: [GraftSite: LossSeries] = [:]) {
+    (self.run, self.summary, self.heldOut) = (run, summary, heldOut)
+  }
+
+  /// Reads a run with its losses and, where it waits, its turn in the queue.
+  init(reading run: RunDirectory) {
+    var follower = RunFollower(run, keepsCurves: true)
+    var summary = follower.poll()
+    if summary.state == .queued, summary.place != nil {
+      var store = RunStore(root: run.root)
+      store.look()
+      summary.turn = store.summary(run.id)?.turn
+    }
+    self.init(run, summary, heldOut: follower.history.heldOut)
+  }
+
+  private enum CodingKeys: CodingKey {
+    case run, ageSeconds, ending, checkpoint, queuePosition, priority, waitsFor
+    case meanHeldOutFirst, meanHeldOutLast, heldOut
+  }
+
+  /// Writes the summary, and what scripts would have to work out from it.
+  func encode(to encoder: any Encoder) throws {
+    try summary.encode(to: encoder)
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(run.path, forKey: .run)
+    try container.encodeIfPresent(
+      summary.createdAt.map { max(0, Date().timeIntervalSince1970 - $0) }, forKey: .ageSeconds)
+    try container.encodeIfPresent(summary.end?.text, forKey: .ending)
+    try container.encodeIfPresent(
+      summary.checkpoint.map { run.resolve($0.path) }, forKey: .checkpoint)
+    if let turn = summary.turn {
+      try container.encode(turn.position, forKey: .queuePosition)
+      try container.encodeIfPresent(summary.place?.priority, forKey: .priority)
+      try container.encodeIfPresent(summary.waitsFor, forKey: .waitsFor)
+    }
+    try container.encodeIfPresent(summary.heldOut?.first.value, forKey: .meanHeldOutFirst)
+    try container.encodeIfPresent(summary.heldOut?.last.value, forKey: .meanHeldOutLast)
+    try container.encode(
+      Dictionary(
+        uniqueKeysWithValues: heldOut.compactMap { site, series in
+          LossChange(series).map {
+            (site.description, ["first": $0.first.value, "last": $0.last.value])
+          }
+        }), forKey: .heldOut)
+  }
+
+  /// The lines on held-out losses: by site, then the whole.
+  var heldOutLines: [String] {
+    func change(_ change: LossChange) -> String {
+      "\(short(change.first.value)) -> \(short(change.last.value))"
+    }
+    var lines = heldOut.sorted { $0.key < $1.key }.compactMap { site, series in
+      LossChange(series).map { "  \(site)  held-out \(change($0))" }
+    }
+    if let whole = summary.heldOut {
+      lines.append(
+        "\(lines.isEmpty ? "" : "mean ")held-out loss \(change(whole))"
+          + " (x \(short(whole.last.value / whole.first.value)))")
+    }
+    return lines
   }
 
   /// Shows a run's progress on standard error until it ends; Ctrl-C cancels it softly, a second one
@@ -56,61 +91,46 @@ struct RunReport: Encodable {
     interrupt.resume()
     defer { interrupt.cancel() }
     let console = ProgressLine()
-    var follower = RunFollower(run)
-    let launched = Date()
-    let isQueued = (try? run.request())?.queue != nil
+    var follower = RunFollower(run, keepsCurves: true)
+    let launched = ContinuousClock.now
     while true {
-      let status = follower.poll()
-      switch status.state {
-      case .queued where !isQueued && Date().timeIntervalSince(launched) > 30:
+      let summary = follower.poll()
+      let report = RunReport(run, summary, heldOut: follower.history.heldOut)
+      if summary.state.isEnded { console.finish() }
+      switch summary.state {
+      case .queued where summary.place == nil && launched.duration(to: .now) > .seconds(30):
         throw RunError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")
-      case .queued, .running, .paused, .frozen:
-        console.update(line(status))
-      case .done:
-        console.finish()
-        return try report(run, status, follower.history, output)
+      case .queued, .running, .paused, .frozen: console.update(line(summary))
+      case .done: return try report.tell(output)
       case .cancelled:
-        console.finish()
-        try report(run, status, follower.history, output)
+        try report.tell(output)
         throw ExitCode.failure
-      case .failed(let text):
-        console.finish()
-        if output.json { try report(run, status, follower.history, output) }
-        throw RunError(text)
+      case .failed:
+        if output.json { try report.tell(output) }
+        throw RunError(summary.end?.text ?? "")
       case .lost:
-        console.finish()
-        if output.json { try report(run, status, follower.history, output) }
+        if output.json { try report.tell(output) }
         throw RunError(
-          "\(run.path): the worker died at \(status.progressText); "
+          "\(run.path): the worker died at \(summary.progressText); "
             + "'espalier runs resume \(run.id)' goes on from the last checkpoint")
       }
       Thread.sleep(forTimeInterval: 0.1)
     }
   }
 
-  private static func line(_ status: RunStatus) -> String {
-    guard let loss = status.loss, status.label == nil else {
-      return "\(status.stateText)  \(status.label ?? "step") \(status.step)/\(status.total)"
+  private static func line(_ summary: RunSummary) -> String {
+    guard let loss = summary.loss, summary.label == nil else {
+      return "\(summary.stateText)  \(summary.label ?? "step") \(summary.step)/\(summary.total)"
     }
-    var text = "\(status.stateText)  step \(status.step)/\(status.total)  loss \(short(loss))"
-    if let rate = status.rate { text += String(format: "  %.2f steps/s", rate) }
-    if let left = status.secondsLeft { text += String(format: "  %.0f s left", left) }
+    var text = "\(summary.stateText)  step \(summary.step)/\(summary.total)  loss \(short(loss))"
+    if let rate = summary.rate { text += String(format: "  %.2f steps/s", rate) }
+    if let left = summary.secondsLeft { text += String(format: "  %.0f s left", left) }
     return text
   }
 
-  private static func report(
-    _ run: RunDirectory, _ status: RunStatus, _ history: RunHistory, _ output: OutputOptions
-  ) throws {
-    let report = RunReport(run, status, history)
-    if output.json { return try output.printJSON(report) }
-    print("\(run.path): \(report.state) at step \(report.step) of \(report.total)")
-    for (site, change) in status.heldOut.sorted(by: { $0.key < $1.key }) {
-      print("  \(site)  held-out \(short(change.first)) -> \(short(change.last))")
-    }
-    if let first = report.meanHeldOutFirst, let last = report.meanHeldOutLast {
-      print(
-        "\(status.heldOut.isEmpty ? "" : "mean ")held-out loss \(short(first)) -> \(short(last)) (x \(short(last / first)))"
-      )
-    }
+  private func tell(_ output: OutputOptions) throws {
+    if output.json { return try output.printJSON(self) }
+    print("\(run.path): \(summary.state.name) at step \(summary.step) of \(summary.total)")
+    for line in heldOutLines { print(line) }
   }
 }

@@ -18,60 +18,34 @@ struct RunsCommand: ParsableCommand {
     @OptionGroup var runs: RunsOptions
     @OptionGroup var output: OutputOptions
 
-    private struct Row: Encodable {
-      let id, kind, name, state: String
-      let step, total: Int
-      let label: String?
-      let loss: Double?
-      let ageSeconds: Double?
-      let ending: String?
-      let pauseReason: String?
-      let queuePosition, priority: Int?
-      let waitsFor: String?
-    }
-
     func run() throws {
-      let now = Date()
-      let found = RunDirectory.list(root: runs.root).map { run in
-        var follower = RunFollower(run)
-        let status = follower.poll(now: now)
-        return (
-          run: run, request: try? run.request(), status: status,
-          ending: follower.history.end?.text
-        )
+      var store = RunStore(root: runs.root)
+      store.look()
+      if output.json {
+        return try output.printJSON(
+          store.summaries.compactMap { summary in
+            store.run(summary.id).map { RunReport($0, summary) }
+          })
       }
-      let waiting = WaitingRun.list(
-        found.compactMap { QueueEntry($0.run, $0.request, $0.status.state) })
-      let rows = found.map { run, request, status, ending in
-        let position = waiting.firstIndex { $0.id == run.id }
-        return Row(
-          id: run.id, kind: request?.job.kind ?? "?", name: request?.name ?? "?",
-          state: status.state.name, step: status.step, total: status.total,
-          label: status.label, loss: status.loss,
-          ageSeconds: request.map { now.timeIntervalSince1970 - $0.createdAt }, ending: ending,
-          pauseReason: status.pauseReason, queuePosition: position.map { $0 + 1 },
-          priority: position.map { waiting[$0].priority },
-          waitsFor: position.flatMap { waiting[$0].explanation })
-      }
-      if output.json { return try output.printJSON(rows) }
-      if rows.isEmpty { print("no runs in \(runs.root)") }
+      if store.summaries.isEmpty { print("no runs in \(runs.root)") }
       let room = terminalColumns()
-      for row in rows {
-        print(Self.line(row, columns: room ?? .max))
-      }
+      for summary in store.summaries { print(Self.line(summary, columns: room ?? .max)) }
     }
 
-    /// A line about a run; why it failed gets what room is left.
-    private static func line(_ row: Row, columns: Int) -> String {
-      let state = TextWidth.pad(row.state, 10)
-      let progress = "\(row.label.map { "\($0) " } ?? "")\(row.step)/\(row.total)"
-      let loss = row.loss.map { "  loss \(short($0))" } ?? ""
-      let place = row.queuePosition.map { "  #\($0) in the queue" } ?? ""
-      let reason = [row.pauseReason, row.waitsFor].compactMap { $0.map { "  (\($0))" } }.joined()
-      let line = "\(row.id)  \(state) \(progress)  \(row.name)\(loss)\(place)\(reason)"
+    /// A line about a run; why it failed, or what is damaged, gets what room is left.
+    private static func line(_ run: RunSummary, columns: Int) -> String {
+      let state = TextWidth.pad(run.state.name, 10)
+      let progress = "\(run.label.map { "\($0) " } ?? "")\(run.step)/\(run.total)"
+      let loss = run.loss.map { "  loss \(short($0))" } ?? ""
+      let place = run.turn.map { "  #\($0.position) in the queue" } ?? ""
+      let reason = [run.pauseReason, run.waitsFor].compactMap { $0.map { "  (\($0))" } }.joined()
+      let name = run.kind == nil ? "?" : run.name
+      let line = "\(run.id)  \(state) \(progress)  \(name)\(loss)\(place)\(reason)"
       let room = columns - TextWidth.columns(of: line) - "  ()".count
-      guard row.state == "failed", let ending = row.ending, room >= 16 else { return line }
-      return "\(line)  (\(TextWidth.clip(ending.printableSentence, room)))"
+      let remark =
+        run.damage.map { "damaged: \($0)" } ?? (run.state == .failed ? run.end?.text : nil)
+      guard let remark, room >= 16 else { return line }
+      return "\(line)  (\(TextWidth.clip(remark.printableSentence, room)))"
     }
   }
 
@@ -82,21 +56,16 @@ struct RunsCommand: ParsableCommand {
 
     func run() throws {
       let run = try selection.run()
-      var follower = RunFollower(run)
-      let status = follower.poll()
-      let report = RunReport(run, status, follower.history)
+      let report = RunReport(reading: run)
       if output.json { return try output.printJSON(report) }
-      print("\(run.path): \(status.stateText), \(status.progressText)")
-      if case .failed(let text) = status.state { print(lines: text) }
-      if let position = report.queuePosition {
-        print("#\(position) in the queue\(report.waitsFor.map { ": \($0)" } ?? "")")
+      let summary = report.summary
+      print("\(run.path): \(summary.stateText), \(summary.progressText)")
+      if let damage = summary.damage { print("damaged: \(damage)") }
+      if summary.state == .failed, let text = summary.end?.text { print(lines: text) }
+      if let turn = summary.turn {
+        print("#\(turn.position) in the queue\(summary.waitsFor.map { ": \($0)" } ?? "")")
       }
-      for (id, change) in status.heldOut.sorted(by: { $0.key < $1.key }) {
-        print("  \(id)  held-out \(short(change.first)) -> \(short(change.last))")
-      }
-      if status.heldOut.isEmpty, let change = status.meanHeldOut {
-        print("  held-out \(short(change.first)) -> \(short(change.last))")
-      }
+      for line in report.heldOutLines { print(line) }
       let log = run.logTail()
       if !log.isEmpty { print(lines: "log:\n\(log)") }
     }
@@ -123,25 +92,27 @@ struct RunsCommand: ParsableCommand {
 
     func run() throws {
       let selected = try ids.map { try RunSelection.find($0, root: runs.root) }
-      var followers = selected.map { RunFollower($0) }
       var reports: [RunReport] = []
       var code: Int32 = 0
-      for index in followers.indices {
+      for run in selected {
+        var store = RunStore(root: run.root)
         while true {
-          let status = followers[index].poll()
-          let run = selected[index]
-          let waiting = status.state == .queued ? WaitingRun.list(root: run.root) : []
-          let blocked = waiting.first { $0.id == run.id && $0.isBlocked }
-          guard status.state.isEnded || blocked != nil else {
+          store.look()
+          guard let summary = store.summary(run.id) else {
+            throw RunError("\(run.path): is gone; 'espalier runs' lists the others")
+          }
+          guard summary.state.isEnded || summary.turn?.isBlocked == true else {
             usleep(100_000)
             continue
           }
-          reports.append(RunReport(run, status, followers[index].history))
+          store.follow([run.id])
+          reports.append(
+            RunReport(run, summary, heldOut: store.history(run.id)?.heldOut ?? [:]))
           if !output.json {
-            let explanation = blocked?.explanation.map { "blocked: \($0)" }
-            print("\(run.path): \(explanation ?? status.state.name)")
+            let explanation = summary.turn == nil ? nil : summary.waitsFor.map { "blocked: \($0)" }
+            print("\(run.path): \(explanation ?? summary.state.name)")
           }
-          if code == 0 { code = Self.code(status.state) }
+          if code == 0 { code = Self.code(summary.state) }
           break
         }
       }

@@ -91,11 +91,13 @@ extension RunsCommand {
     }
 
     func run() throws {
-      let all = RunDirectory.list(root: runs.root)
-      let needed = Set(WaitingRun.list(root: runs.root).flatMap(\.after))
+      var store = RunStore(root: runs.root)
+      store.look()
+      let needed = Set(store.waiting.flatMap { $0.place?.after ?? [] })
       var removed: [String] = []
       var bytes = 0
-      for run in all where !needed.contains(run.id) && isMeant(run.status()) {
+      for summary in store.summaries where !needed.contains(summary.id) && isMeant(summary) {
+        guard let run = store.run(summary.id) else { continue }
         bytes += run.size()
         removed.append(run.id)
         if !dryRun { try run.remove() }
@@ -108,7 +110,7 @@ extension RunsCommand {
       print("\(removed.count) runs, \(megabytes) \(dryRun ? "would be freed" : "freed")")
     }
 
-    private func isMeant(_ status: RunStatus) -> Bool {
+    private func isMeant(_ status: RunSummary) -> Bool {
       let isChosen =
         switch status.state {
         case .done: done

@@ -30,7 +30,7 @@ extension RunsCommand {
 
     func run() throws {
       let run = try selection.run()
-      switch run.status(now: Date()).state {
+      switch run.summary().state {
       case .queued, .running, .paused, .frozen:
         try run.requireWorker().signal(SIGCONT)
         try run.ask(.resume, output)
@@ -86,8 +86,8 @@ extension RunsCommand {
       var result = try run.cancel(hard: hard)
       if result == .asked, let grace {
         let deadline = Date().addingTimeInterval(grace.seconds)
-        while !run.status().state.isEnded, Date() < deadline { usleep(20_000) }
-        if !run.status().state.isEnded { result = try run.cancel(hard: true) }
+        while !run.summary().state.isEnded, Date() < deadline { usleep(20_000) }
+        if !run.summary().state.isEnded { result = try run.cancel(hard: true) }
       }
       switch result {
       case .asked: try run.tell("was asked to cancel", "cancel", output)
@@ -142,13 +142,13 @@ extension RunDirectory {
   /// The living worker.
   fileprivate func requireWorker() throws -> ProcessIdentity {
     guard let worker = worker(), worker.isAlive else {
-      if status().state == .queued, (try? request())?.queue != nil {
+      if summary().state == .queued, (try? request())?.queue != nil {
         throw RunError(
           "\(path): waits in the queue and has no worker yet; 'espalier runs cancel \(id)' takes it"
             + " out, 'espalier runs priority \(id) -- -1' lets others go first")
       }
       throw RunError(
-        "\(path): is \(status().state.name), expected a running one; 'espalier runs' lists them")
+        "\(path): is \(summary().state.name), expected a running one; 'espalier runs' lists them")
     }
     return worker
   }
@@ -157,8 +157,7 @@ extension RunDirectory {
   /// follows finds it running; runs of the queue that waited for it get their turns.
   fileprivate func restart(_ change: RateChange?, step: Int? = nil) throws {
     try prepareRetry(change, step: step)
-    var offset: UInt64 = 0
-    _ = readEvents(after: &offset)
+    var offset = logSize
     let executable = try WorkerLauncher.currentExecutable()
     let pid = try WorkerLauncher.start(executable: executable, run: self)
     while readEvents(after: &offset).isEmpty {

@@ -32,13 +32,13 @@ struct ShapesCommand: ParsableCommand {
       let images = (0..<count).map {
         RGBImage(
           width: ShapeSource.side, height: ShapeSource.side,
-          pixels: source.image(index: UInt64($0)).pixels)
+          pixels: source.image(index: $0).pixels)
       }
       try PNG.write(
         RGBImage.grid(images, columns: ShapeSource.numClasses, gap: 2), to: output)
     } else {
       var data = Data(capacity: count * 3 * ShapeSource.side * ShapeSource.side)
-      for index in 0..<count { data.append(contentsOf: source.image(index: UInt64(index)).pixels) }
+      for index in 0..<count { data.append(contentsOf: source.image(index: index).pixels) }
       try AtomicFile.write(data, to: output)
     }
   }

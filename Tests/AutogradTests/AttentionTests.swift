@@ -1,6 +1,7 @@
 import Autograd
 import Foundation
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Attention")
@@ -57,7 +58,7 @@ struct AttentionTests {
     batch: Int = 1, tokens: Int, heads: Int = 2, headDim: Int, window: (left: Int, right: Int)?,
     scale: Float = 1
   ) {
-    var random = RandomStream(seed: UInt64(tokens * 100 + headDim))
+    var random = RandomSequence(seed: UInt64(tokens * 100 + headDim))
     let qkv = random.normal([batch, tokens, 3 * heads * headDim])
     for i in 0..<qkv.count { qkv[i] *= scale }
     let (left, right) = (window?.left ?? tokens, window?.right ?? tokens)
@@ -99,7 +100,7 @@ struct AttentionTests {
 
   @Test func sharpScoresStayFinite() {
     run(tokens: 11, headDim: 8, window: nil, scale: 5)
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     let qkv = random.normal([1, 6, 3 * 8])
     for i in 0..<qkv.count { qkv[i] *= 100 }
     let tape = Tape()
@@ -111,7 +112,7 @@ struct AttentionTests {
   }
 
   @Test func aWindowAsWideAsTheSequenceIsFullAttention() {
-    var random = RandomStream(seed: 6)
+    var random = RandomSequence(seed: 6)
     let qkv = random.normal([2, 13, 3 * 24])
     let full = Attention(heads: 4).forward([.floats(qkv)]).output.floats.values
     let wide = Attention(heads: 4, window: (12, 12)).forward([.floats(qkv)]).output

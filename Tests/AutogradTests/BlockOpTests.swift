@@ -1,6 +1,7 @@
 import Autograd
 import Foundation
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Operations of a block")
@@ -11,7 +12,7 @@ struct BlockOpTests {
 
   @Test(arguments: shapes)
   func layerNormModulate(batch: Int, tokens: Int, dim: Int) {
-    var random = RandomStream(seed: UInt64(tokens))
+    var random = RandomSequence(seed: UInt64(tokens))
     let inputs = [random.normal([batch, tokens, dim]), random.normal([batch, 6 * dim])]
     for (shift, scale) in [(0, 1), (3, 4)] {
       check(LayerNormModulate(shiftChunk: shift, scaleChunk: scale), inputs) { inputs in
@@ -35,7 +36,7 @@ struct BlockOpTests {
 
   @Test(arguments: shapes)
   func gatedResidual(batch: Int, tokens: Int, dim: Int) {
-    var random = RandomStream(seed: UInt64(tokens))
+    var random = RandomSequence(seed: UInt64(tokens))
     let inputs = [
       random.normal([batch, tokens, dim]), random.normal([batch, tokens, dim]),
       random.normal([batch, 6 * dim]),
@@ -52,7 +53,7 @@ struct BlockOpTests {
 
   @Test(arguments: [(1, 1, 2, 2, 2), (2, 3, 4, 6, 2), (1, 4, 6, 3, 3), (2, 2, 5, 5, 1)])
   func patchify(batch: Int, channels: Int, height: Int, width: Int, patch: Int) {
-    var random = RandomStream(seed: 3)
+    var random = RandomSequence(seed: 3)
     check(Patchify(patch: patch), [random.normal([batch, channels, height, width])]) { inputs in
       var result: [Double] = []
       for item in 0..<batch {
@@ -76,7 +77,7 @@ struct BlockOpTests {
 
   @Test(arguments: [(1, 1, 2, 2, 1), (2, 8, 3, 3, 2), (1, 5, 2, 4, 3), (2, 3, 5, 1, 2)])
   func unpatchify(batch: Int, channels: Int, rows: Int, columns: Int, patch: Int) {
-    var random = RandomStream(seed: 3)
+    var random = RandomSequence(seed: 3)
     let features = patch * patch * channels
     let (height, width) = (rows * patch, columns * patch)
     check(
@@ -99,7 +100,7 @@ struct BlockOpTests {
 
   @Test(arguments: [1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 9])
   func causalConvolution(taps: Int, tokens: Int) {
-    var random = RandomStream(seed: UInt64(taps * 100 + tokens))
+    var random = RandomSequence(seed: UInt64(taps * 100 + tokens))
     for (batch, channels) in [(1, 1), (2, 5), (3, 21)] {
       let inputs = [
         random.normal([batch, tokens, channels]), random.normal([channels, 1, taps]),

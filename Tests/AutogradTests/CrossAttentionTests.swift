@@ -1,6 +1,7 @@
 import Autograd
 import Foundation
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Cross-attention and merged keys")
@@ -42,7 +43,7 @@ struct CrossAttentionTests {
   func queriesAndKeysOfAnyNumber(sizes: (Int, Int, Int), heads: (Int, Int)) {
     let (queries, keys, batch) = sizes
     let dim = heads.0 * heads.1
-    var random = RandomStream(seed: UInt64(queries * 100 + keys))
+    var random = RandomSequence(seed: UInt64(queries * 100 + keys))
     for width in [dim, 3 * dim, dim + 1] {
       let inputs = [
         random.normal([batch, queries, width]), random.normal([batch, keys, 2 * dim]),
@@ -65,7 +66,7 @@ struct CrossAttentionTests {
   }
 
   @Test func aSingleKeyGivesItsValue() {
-    var random = RandomStream(seed: 8)
+    var random = RandomSequence(seed: 8)
     let kv = random.normal([1, 1, 24])
     let op = CrossAttention(heads: 3, bias: .full([1, 1], -10_000))
     let out = op.forward([random.normal([1, 4, 12]), kv].map(Activation.floats)).output.floats
@@ -76,7 +77,7 @@ struct CrossAttentionTests {
   }
 
   @Test func maskedKeysChangeNothing() {
-    var random = RandomStream(seed: 8)
+    var random = RandomSequence(seed: 8)
     let (q, kv) = (random.normal([2, 9, 24]), random.normal([2, 6, 48]))
     let bias = Tensor([0, 0, -10_000, 0, 0, 0, -10_000, 0, 0, 0, 0, -10_000], shape: [2, 6])
     func output(_ bias: Tensor?) -> [Float] {
@@ -95,7 +96,7 @@ struct CrossAttentionTests {
 
   @Test(arguments: [(1, 2, 2, 2, 3), (2, 4, 6, 2, 5), (1, 5, 7, 3, 4), (3, 3, 4, 2, 70)])
   func tokenCompression(batch: Int, rows: Int, columns: Int, factor: Int, dim: Int) {
-    var random = RandomStream(seed: UInt64(rows * columns))
+    var random = RandomSequence(seed: UInt64(rows * columns))
     let inputs = [
       random.normal([batch, rows * columns, 3 * dim]), random.normal([dim, 1, factor, factor]),
       random.normal([dim]),
@@ -126,7 +127,7 @@ struct CrossAttentionTests {
 
   @Test(arguments: [(1, 1, 4), (3, 2, 5), (130, 2, 12), (1100, 1, 8)])
   func layerNorm(rows: Int, runs: Int, dim: Int) {
-    var random = RandomStream(seed: UInt64(rows))
+    var random = RandomSequence(seed: UInt64(rows))
     let inputs = [random.normal([rows, runs * dim]), random.normal([dim]), random.normal([dim])]
     check(LayerNorm(epsilon: 1e-5), inputs) { inputs in
       var result: [Double] = []
@@ -144,7 +145,7 @@ struct CrossAttentionTests {
   }
 
   @Test func repeatColumns() {
-    var random = RandomStream(seed: 1)
+    var random = RandomSequence(seed: 1)
     check(RepeatColumns(3), [random.normal([2, 5])]) { inputs in
       (0..<30).map { inputs[0][$0 / 15 * 5 + $0 % 5] }
     }

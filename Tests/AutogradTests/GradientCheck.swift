@@ -1,6 +1,7 @@
 import Autograd
 import Foundation
 import TensorCore
+import TestSupport
 import Testing
 
 /// An operation by its definition, in double precision: flat inputs to flat output.
@@ -29,7 +30,7 @@ struct GradientCheck {
     let forward = distance(output.tensor.values, expected)
     #expect(forward <= tolerance, comment ?? "forward", sourceLocation: location)
 
-    var random = RandomStream(seed: seed)
+    var random = RandomSequence(seed: seed)
     let cotangent = random.normal(output.shape)
     let kept = cotangent.values
     tape.backward(output, cotangent)
@@ -75,7 +76,7 @@ struct GradientCheck {
   /// How far the slope along random directions is from the gradient's, in units of its norm.
   private func directionalError(
     _ gradient: [Float], _ inputs: [[Double]], _ index: Int, _ cotangent: [Double],
-    _ reference: Reference, _ random: inout RandomStream
+    _ reference: Reference, _ random: inout RandomSequence
   ) -> Double {
     guard gradient.count == inputs[index].count else { return .infinity }
     let norm = gradient.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()

@@ -1,6 +1,7 @@
 import Autograd
 import Foundation
 import TensorCore
+import TestSupport
 import Testing
 
 /// The operations of state space, linear attention and Hyena operators against their definitions.
@@ -45,7 +46,7 @@ struct MixerOpTests {
     batch: Int, tokens: Int, heads: Int, headDim: Int, groups: Int, state: Int, chunk: Int,
     decay: Float = 1
   ) {
-    var random = RandomStream(seed: UInt64(tokens * 1000 + heads * 10 + chunk))
+    var random = RandomSequence(seed: UInt64(tokens * 1000 + heads * 10 + chunk))
     let width = heads * headDim + 2 * groups * state
     let decayLog = random.normal([heads])
     for head in 0..<heads { decayLog[head] += decay }
@@ -87,7 +88,7 @@ struct MixerOpTests {
 
   @Test(arguments: [1, 2, 3])
   func gatedRMSNorm(groups: Int) {
-    var random = RandomStream(seed: 4)
+    var random = RandomSequence(seed: 4)
     for (batch, tokens, dim) in [(1, 1, 6), (2, 5, 12), (1, 70, 42)] {
       let inputs = [
         random.normal([batch, tokens, dim]), random.normal([batch, tokens, dim]),
@@ -108,7 +109,7 @@ struct MixerOpTests {
 
   @Test(arguments: [1, 5, 50, 113], [3, 16, 20])
   func linearAttention(tokens: Int, headDim: Int) {
-    var random = RandomStream(seed: UInt64(tokens + headDim))
+    var random = RandomSequence(seed: UInt64(tokens + headDim))
     let (batch, heads) = (2, 2)
     let dim = heads * headDim
     check(
@@ -141,7 +142,7 @@ struct MixerOpTests {
 
   @Test(arguments: [1, 2, 4, 7], [1, 3, 9, 40])
   func hyenaAlongFeatures(taps: Int, dim: Int) {
-    var random = RandomStream(seed: UInt64(taps * 100 + dim))
+    var random = RandomSequence(seed: UInt64(taps * 100 + dim))
     let width = 3 * dim
     for (batch, tokens) in [(1, 1), (3, 5)] {
       let inputs = [
@@ -167,7 +168,7 @@ struct MixerOpTests {
   }
 
   @Test func slicesAndProducts() {
-    var random = RandomStream(seed: 1)
+    var random = RandomSequence(seed: 1)
     let x = random.normal([2, 3, 7])
     for range in [0..<7, 0..<1, 2..<5, 6..<7] {
       check(ChannelSlice(range), [x]) { inputs in
@@ -211,7 +212,7 @@ struct MixerOpTests {
   }
 
   private func hyenaInputs(
-    _ shape: [Int], short: Int?, inner: Int?, _ random: inout RandomStream
+    _ shape: [Int], short: Int?, inner: Int?, _ random: inout RandomSequence
   ) -> [Tensor] {
     let dim = shape[2]
     var inputs = [random.normal([shape[0], shape[1], 3 * dim])]
@@ -222,7 +223,7 @@ struct MixerOpTests {
 
   @Test(arguments: [[1, 1, 1], [2, 5, 3], [1, 9, 16], [3, 4, 37], [2, 3, 70]])
   func hyenaMixersAreGatedConvolutions(shape: [Int]) {
-    var random = RandomStream(seed: UInt64(shape[2]))
+    var random = RandomSequence(seed: UInt64(shape[2]))
     for (short, inner) in [(4, nil), (nil, 3), (2, 5), (nil, nil), (7, 1)] as [(Int?, Int?)] {
       let op = Hyena(short: short != nil, inner: inner != nil)
       let inputs = hyenaInputs(shape, short: short, inner: inner, &random)
@@ -233,7 +234,7 @@ struct MixerOpTests {
   }
 
   @Test func hyenaOfRoundedActivationsRoundsItsOutputAlone() {
-    var random = RandomStream(seed: 9)
+    var random = RandomSequence(seed: 9)
     let op = Hyena(short: true, inner: true)
     var inputs = hyenaInputs([2, 6, 21], short: 4, inner: 3, &random).map(Activation.floats)
     let rounded = RoundedTensor(rounding: inputs[0].floats)

@@ -1,6 +1,7 @@
 import Autograd
 import Nn
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor
@@ -8,7 +9,7 @@ import Testing
 struct MuonTests {
   @Test(arguments: [[12, 12], [24, 10], [10, 24]])
   func updatesAreNearlyOrthogonal(shape: [Int]) {
-    var random = RandomStream(seed: 3)
+    var random = RandomSequence(seed: 3)
     let matrix = random.normal(shape)
     let result = Muon.orthogonalized(matrix)
     #expect(result.shape == shape)
@@ -31,7 +32,7 @@ struct MuonTests {
   }
 
   @Test func stackedMatricesAreIndependent() {
-    var random = RandomStream(seed: 4)
+    var random = RandomSequence(seed: 4)
     let gradient = random.normal([12, 6])
     func updated(_ stacked: Int, _ gradient: Tensor, rows: Int) -> Tensor {
       let parameter = Parameter("w", Tensor.zeros([rows, 6]))

@@ -1,6 +1,7 @@
 import Autograd
 import Foundation
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Pointwise operations and tables")
@@ -9,7 +10,7 @@ struct PointwiseTests {
 
   @Test(arguments: [1, 7, 16, 33, 20_001])
   func gelu(count: Int) {
-    var random = RandomStream(seed: UInt64(count))
+    var random = RandomSequence(seed: UInt64(count))
     check(GELU(), [random.normal([count])]) { inputs in
       inputs[0].map {
         0.5 * $0 * (1 + tanh((2 / Double.pi).squareRoot() * ($0 + 0.044715 * $0 * $0 * $0)))
@@ -19,7 +20,7 @@ struct PointwiseTests {
 
   @Test(arguments: [1, 7, 16, 33, 20_001])
   func silu(count: Int) {
-    var random = RandomStream(seed: UInt64(count))
+    var random = RandomSequence(seed: UInt64(count))
     check(SiLU(), [random.normal([count])]) { inputs in inputs[0].map { $0 / (1 + exp(-$0)) } }
   }
 
@@ -40,7 +41,7 @@ struct PointwiseTests {
     ([2, 3, 5], [2, 3, 5]), ([2, 3, 5], [3, 5]), ([4, 7], [7]), ([3, 2, 2], [1, 2, 2]),
   ])
   func add(shape: [Int], other: [Int]) {
-    var random = RandomStream(seed: 4)
+    var random = RandomSequence(seed: 4)
     check(Add(), [random.normal(shape), random.normal(other)]) { inputs in
       inputs[0].indices.map { inputs[0][$0] + inputs[1][$0 % inputs[1].count] }
     }
@@ -48,7 +49,7 @@ struct PointwiseTests {
 
   @Test(arguments: [[0.5, 0.5], [1, 1, -1], [2], [0.25, -3, 7]] as [[Float]], [1, 20_001])
   func weightedSum(factors: [Float], count: Int) {
-    var random = RandomStream(seed: UInt64(count))
+    var random = RandomSequence(seed: UInt64(count))
     func reference(_ inputs: [[Double]]) -> [Double] {
       var result = [Double](repeating: 0, count: count)
       for (input, factor) in zip(inputs, factors) {
@@ -61,7 +62,7 @@ struct PointwiseTests {
 
   @Test(arguments: [([2, 3], 5, 5), ([700], 9, 4), ([1], 1, 3), ([2, 2, 2], 6, 1)])
   func concatenateChannels(rows: [Int], first: Int, second: Int) {
-    var random = RandomStream(seed: 6)
+    var random = RandomSequence(seed: 6)
     let count = rows.reduce(1, *)
     func reference(_ inputs: [[Double]]) -> [Double] {
       var result: [Double] = []
@@ -76,7 +77,7 @@ struct PointwiseTests {
   }
 
   @Test func embeddingRepeatsRows() {
-    var random = RandomStream(seed: 5)
+    var random = RandomSequence(seed: 5)
     let rows = [3, 0, 3, 3, 1]
     check(Embedding(rows), [random.normal([4, 6])]) { inputs in
       rows.flatMap { Array(inputs[0][($0 * 6)..<($0 * 6 + 6)]) }
@@ -85,7 +86,7 @@ struct PointwiseTests {
 
   @Test(arguments: [(1, 1, 1, 1), (2, 3, 5, 4), (1, 700, 9, 11), (3, 17, 8, 33)])
   func linear(batch: Int, tokens: Int, width: Int, outputs: Int) {
-    var random = RandomStream(seed: UInt64(tokens))
+    var random = RandomSequence(seed: UInt64(tokens))
     let x = random.normal([batch, tokens, width])
     let weight = random.normal([outputs, width])
     let bias = random.normal([outputs])

@@ -1,5 +1,6 @@
 import Nn
 import TensorCore
+import TestSupport
 import Testing
 
 @testable import Autograd
@@ -11,7 +12,7 @@ struct PrecisionTests {
   private let outputs = 72
 
   private func parameters() -> (weight: Parameter, bias: Parameter, x: Tensor, cotangent: Tensor) {
-    var random = RandomStream(seed: 11)
+    var random = RandomSequence(seed: 11)
     return (
       Parameter("weight", random.normal([outputs, inputs])),
       Parameter("bias", random.normal([outputs])), random.normal([rows, inputs]),
@@ -59,7 +60,7 @@ struct PrecisionTests {
     let leaf = tape.leaf(x)
     // The leaf is bound to the outer tape.
     let y = recomputing ? tape.segment { body($0, leaf) } : body(tape, leaf)
-    var random = RandomStream(seed: 8)
+    var random = RandomSequence(seed: 8)
     tape.backward(y, random.normal(y.shape))
     let gradients = try weights.map { try #require($0.gradient).copied() }
     let inference = body(Tape(recording: false), Value(constant: x)).tensor
@@ -67,7 +68,7 @@ struct PrecisionTests {
   }
 
   private func mlp() -> ([Parameter], (Tape, Value) -> Value) {
-    var random = RandomStream(seed: 3)
+    var random = RandomSequence(seed: 3)
     let up = Parameter("up", random.normal([outputs, inputs]))
     let down = Parameter("down", random.normal([inputs, outputs]))
     let biases = (
@@ -78,7 +79,7 @@ struct PrecisionTests {
   }
 
   private func attention(_ op: some MixedPrecisionOp) -> ([Parameter], (Tape, Value) -> Value) {
-    var random = RandomStream(seed: 4)
+    var random = RandomSequence(seed: 4)
     let qkv = Parameter("qkv", random.normal([3 * inputs, inputs]))
     for index in 0..<qkv.value.count { qkv.value[index] *= 0.1 }
     let projection = Parameter("proj", random.normal([inputs, inputs]))
@@ -90,7 +91,7 @@ struct PrecisionTests {
 
   @Test(arguments: [0, 1, 2, 3])
   func activationsMayBeBfloat16BetweenLayers(kind: Int) throws {
-    var random = RandomStream(seed: 5)
+    var random = RandomSequence(seed: 5)
     let x = random.normal([2, rows, inputs])
     let (weights, body) =
       switch kind {
@@ -118,7 +119,7 @@ struct PrecisionTests {
   }
 
   @Test func attentionOfOddHeadsTakesRoundedInputToo() {
-    var random = RandomStream(seed: 6)
+    var random = RandomSequence(seed: 6)
     let qkv = RoundedTensor(rounding: random.normal([1, 7, 3 * 6]))
     let found = Attention(heads: 2).forward([.rounded(qkv)]).output
     guard case .floats(let values) = found else {
@@ -133,7 +134,7 @@ struct PrecisionTests {
   private func expectRounded(
     _ op: some MixedPrecisionOp, _ shapes: [[Int]], rounded: Int, rounds: Bool = true
   ) {
-    var random = RandomStream(seed: 9)
+    var random = RandomSequence(seed: 9)
     let inputs = shapes.enumerated().map { index, shape in
       index < rounded
         ? Activation.rounded(RoundedTensor(rounding: random.normal(shape)))
@@ -155,14 +156,14 @@ struct PrecisionTests {
   }
 
   @Test func gatedNormRoundsOnDemand() {
-    var random = RandomStream(seed: 7)
+    var random = RandomSequence(seed: 7)
     let inputs = [[2, 5, 24], [2, 5, 24], [24]].map { Activation.floats(random.normal($0)) }
     let norm = { GatedRMSNorm(groups: 2, rounds: $0).forward(inputs).output }
     #expect(norm(true).floats.values == RoundedTensor(rounding: norm(false).floats).floats.values)
   }
 
   @Test func modulatedNormRoundsOnDemand() {
-    var random = RandomStream(seed: 7)
+    var random = RandomSequence(seed: 7)
     let inputs = [random.normal([2, 5, 24]), random.normal([2, 48])].map(Activation.floats)
     let norm = {
       LayerNormModulate(shiftChunk: 0, scaleChunk: 1, rounds: $0).forward(inputs).output

@@ -1,6 +1,7 @@
 import Autograd
 import Nn
 import TensorCore
+import TestSupport
 import Testing
 
 /// Parts of a network that are run again on the way back, and low-rank additions to its layers.
@@ -11,7 +12,7 @@ import Testing
     private let width = 9
 
     init() {
-      var random = RandomStream(seed: 5)
+      var random = RandomSequence(seed: 5)
       weights = (0..<4).map { Parameter("w\($0)", random.normal([9, 9])) }
       biases = (0..<4).map { Parameter("b\($0)", random.normal([9])) }
     }
@@ -36,7 +37,7 @@ import Testing
   private func gradients(_ network: Network, recomputing: Bool, store: GradientStore? = nil)
     -> (output: [Float], inputs: [[Float]?], parameters: [[Float]?])
   {
-    var random = RandomStream(seed: 6)
+    var random = RandomSequence(seed: 6)
     let tape = Tape(gradients: store, recomputing: recomputing)
     let (x, condition) = (tape.leaf(random.normal([5, 9])), tape.leaf(random.normal([5, 9])))
     let output = network(x, condition, on: tape)
@@ -119,7 +120,7 @@ import Testing
   }
 
   @Test func lowRankAddition() {
-    var random = RandomStream(seed: 8)
+    var random = RandomSequence(seed: 8)
     let (rows, inputs, outputs, rank) = (6, 5, 7, 3)
     let weight = Parameter("w", random.normal([outputs, inputs]))
     let bias = Parameter("b", random.normal([outputs]))

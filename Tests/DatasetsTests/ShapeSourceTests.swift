@@ -38,19 +38,19 @@ import Testing
   @Test(
     "The images of a stream never change",
     arguments: [
-      (seed: 1, index: 0, hash: 0x8D50_4584_A496_CD47),
-      (seed: 1, index: 1, hash: 0x4396_C0AB_3A9F_6AB3),
-      (seed: 1, index: 2, hash: 0x411E_F25B_E031_DED1),
-      (seed: 1, index: 3, hash: 0x2FC0_2B6D_5F67_75D5),
-      (seed: 1, index: 4, hash: 0x06A2_926C_4D43_2DAC),
-      (seed: 1, index: 5, hash: 0xC10E_94A9_15E5_4AB5),
-      (seed: 1, index: 6, hash: 0x1B5B_9F6A_4BF5_CF58),
-      (seed: 1, index: 7, hash: 0x95D5_5C8C_023A_544E),
-      (seed: 1, index: 8, hash: 0x7151_9140_BD5A_5837),
-      (seed: 1, index: 9, hash: 0x6380_8575_82F3_5CC6),
-      (seed: 2, index: 4321, hash: 0xB15A_A292_B690_8503),
-    ] as [(seed: UInt64, index: UInt64, hash: UInt64)])
-  func golden(seed: UInt64, index: UInt64, hash expected: UInt64) {
+      (seed: 1, index: 0, hash: 0x9DB5_D586_D8B2_C767),
+      (seed: 1, index: 1, hash: 0x8847_C49D_1C6B_DCF0),
+      (seed: 1, index: 2, hash: 0x1894_6C3E_EE02_AB7E),
+      (seed: 1, index: 3, hash: 0x2F13_BA4A_A93A_0571),
+      (seed: 1, index: 4, hash: 0xFC67_FE50_7448_CB2F),
+      (seed: 1, index: 5, hash: 0x683F_C9FC_2C8D_2591),
+      (seed: 1, index: 6, hash: 0xA58C_818F_9ABF_42E7),
+      (seed: 1, index: 7, hash: 0x04FF_098A_9F4E_F752),
+      (seed: 1, index: 8, hash: 0xE32D_18E1_5442_6CA9),
+      (seed: 1, index: 9, hash: 0x786F_7ED8_7E37_E6A6),
+      (seed: 2, index: 4321, hash: 0x054A_E1AE_D03A_1747),
+    ] as [(seed: UInt64, index: Int, hash: UInt64)])
+  func golden(seed: UInt64, index: Int, hash expected: UInt64) {
     let image = ShapeSource(seed: seed).image(index: index)
     #expect(hash(image.pixels) == expected)
   }
@@ -72,7 +72,7 @@ import Testing
   @Test func labelsAreBalanced() {
     let source = ShapeSource(seed: 1)
     var counts = [Int](repeating: 0, count: ShapeSource.numClasses)
-    for index in 0..<UInt64(50) { counts[source.image(index: index).label] += 1 }
+    for index in 0..<50 { counts[source.image(index: index).label] += 1 }
     #expect(counts == [Int](repeating: 5, count: 10))
     #expect(ShapeSource.classNames.count == 10)
     #expect(Set(ShapeSource.classNames).count == 10)
@@ -94,7 +94,7 @@ import Testing
   @Test("The shape stands out from the background and fits into the image", arguments: 0..<10)
   func contrastAndMargin(label: Int) {
     let source = ShapeSource(seed: 11)
-    for index in 0..<UInt64(40) {
+    for index in 0..<40 {
       let pixels = source.image(index: index, label: label).pixels
       let ground = paper(pixels)
       let contrast = lumas(pixels).map { abs($0 - ground) }.max() ?? 0
@@ -119,7 +119,7 @@ import Testing
     let expected = [0, 1, 0, 1, 0, 0, 0, 0, 0, 0][label]
     let parts = label == 8 ? 3 : 1
     let source = ShapeSource(seed: 5)
-    for index in 0..<UInt64(12) {
+    for index in 0..<12 {
       let shape = mask(source.image(index: index, label: label).pixels)
       #expect(regions(of: shape, value: true) == parts, "index \(index)")
       #expect(regions(of: shape, value: false) == expected + 1, "index \(index)")

@@ -1,6 +1,7 @@
 import Foundation
 import Plans
 import Runs
+import TestSupport
 import Testing
 
 /// Workers that are killed with SIGKILL wherever they stand, for both stages: what comes out in the end
@@ -48,7 +49,9 @@ import Testing
     _ run: RunDirectory, _ undisturbed: RunDirectory, at location: SourceLocation = #_sourceLocation
   ) throws {
     let (mine, whole) = (run.history(), undisturbed.history())
-    #expect(mine.end?.outcome == .done, "\(mine.end?.text ?? "no end")", sourceLocation: location)
+    #expect(
+      mine.summary.end?.outcome == .done, "\(mine.summary.end?.text ?? "no end")",
+      sourceLocation: location)
     let (some, all) = (try weights(run), try weights(undisturbed))
     #expect(some.keys.sorted() == all.keys.sorted(), sourceLocation: location)
     for (name, bytes) in all {
@@ -125,7 +128,7 @@ import Testing
       .streaming, scratch, steps: isLong ? 800 : 240, checkpointEvery: 2)
     let whole: RunSummary = try scratch.run(command + ["--json"]).json()
     let run = try make(command, scratch)
-    var random = SystemRandomNumberGenerator()
+    var random = RandomSequence(seed: 1)
     var done = 0
     for _ in 0..<kills {
       // In preparations as well as in the training.
@@ -149,13 +152,13 @@ import Testing
     let outcome = try scratch.run(command)
     let run = try RunDirectory.open(outcome.output.trimmingCharacters(in: .whitespacesAndNewlines))
     try wait(for: "a checkpoint") {
-      !run.history().checkpoints.isEmpty || run.status().state.isEnded
+      run.summary().checkpoint != nil || run.summary().state.isEnded
     }
     try run.cancel(hard: true)
     func refusal() throws -> String {
       let resumed = try scratch.run(["worker", run.path])
       #expect(resumed.code == 1)
-      return run.history().end?.text ?? ""
+      return run.summary().end?.text ?? ""
     }
     let model = scratch.path + "/model.safetensors"
     let original = try Data(contentsOf: URL(fileURLWithPath: model))

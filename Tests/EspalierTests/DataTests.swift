@@ -31,7 +31,7 @@ import Testing
   }
 
   private func messages(_ run: RunDirectory) -> [String] {
-    var follower = RunFollower(run)
+    var follower = RunFollower(run, keepsCurves: true)
     _ = follower.poll()
     return follower.history.messages
   }
@@ -161,7 +161,7 @@ import Testing
       FileManager.default.fileExists(atPath: run.checkpointsPath + "/latest.safetensors")
     }
     #expect(try scratch.espalier("runs", "cancel", run.id).code == 0)
-    try wait(for: "the end") { run.status().state == .cancelled }
+    try wait(for: "the end") { run.summary().state == .cancelled }
     _ = try latents(scratch, labels: (0..<20).map { Float($0 % 7) })
     _ = try scratch.espalier("runs", "resume", run.id)
     let end = try scratch.espalier("runs", "follow", run.id)

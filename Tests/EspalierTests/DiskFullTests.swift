@@ -42,14 +42,14 @@ private let canMount: Bool = {
     try scratch.tinyPlan(steps: steps, batch: 2, checkpointEvery: 3) { $0.data = data }
     let outcome = try scratch.espalier("distill", "plan.json", "--detach")
     let run = try RunDirectory.open(outcome.output.trimmingCharacters(in: .whitespacesAndNewlines))
-    try wait(for: "a checkpoint") { !run.history().checkpoints.isEmpty }
+    try wait(for: "a checkpoint") { run.summary().checkpoint != nil }
     let worker = try #require(run.worker())
     try worker.signal(SIGSTOP)
-    try wait(for: "the stop") { run.status().state == .frozen }
+    try wait(for: "the stop") { run.summary().state == .frozen }
     let ballast = try fill(disk)
     try worker.signal(SIGCONT)
-    try wait(for: "the pause") { run.status().state == .paused }
-    #expect(run.status().pauseReason == "disk full" && !run.status().isSilent)
+    try wait(for: "the pause") { run.summary().state == .paused }
+    #expect(run.summary().pauseReason == "disk full" && !run.summary().isSilent)
     #expect(try scratch.espalier("runs", "show", run.id).output.contains("paused: disk full"))
     return (run, ballast)
   }
@@ -70,7 +70,7 @@ private let canMount: Bool = {
       let saved = try savedStep(run)
       #expect(saved % 3 == 0 && saved < steps)
       try FileManager.default.removeItem(atPath: ballast)
-      try wait(for: "the end") { run.status().state == .done }
+      try wait(for: "the end") { run.summary().state == .done }
       let whole: RunSummary = try scratch.espalier("distill", "plan.json", "--json").json()
       #expect(try operators(run) == operators(try RunDirectory.open(whole.run)))
     }
@@ -81,7 +81,7 @@ private let canMount: Bool = {
       let (run, ballast) = try beginOnAFullDisk(scratch, disk, steps: 5_000_000)
       let saved = try savedStep(run)
       #expect(try scratch.espalier("runs", "cancel", run.id).code == 0)
-      try wait(for: "the end") { run.status().state == .cancelled }
+      try wait(for: "the end") { run.summary().state == .cancelled }
       #expect(try savedStep(run) == saved)
       try FileManager.default.removeItem(atPath: ballast)
       #expect(try scratch.espalier("runs", "retry", run.id).code == 0)

@@ -10,7 +10,7 @@ import Testing
   }
 
   private func history(_ run: RunDirectory) -> RunHistory {
-    var follower = RunFollower(run)
+    var follower = RunFollower(run, keepsCurves: true)
     _ = follower.poll()
     return follower.history
   }
@@ -49,7 +49,7 @@ import Testing
     let known = [run, distilled]
     let again = try #require(
       RunDirectory.list(root: scratch.runs).first { !known.contains($0) })
-    try wait(for: "the end") { again.status().state == .done }
+    try wait(for: "the end") { again.summary().state == .done }
     // It begins where the other ended.
     #expect(history(again).meanHeldOut.first?.value == change.1)
 
@@ -88,9 +88,9 @@ import Testing
     var reached = 0
     while reached < 110 {
       try wait(for: "a later checkpoint") {
-        (history(run).checkpoints.last?.step ?? 0) > reached || run.status().state == .done
+        (history(run).summary.checkpoint?.step ?? 0) > reached || run.summary().state == .done
       }
-      guard run.status().state != .done else { break }
+      guard run.summary().state != .done else { break }
       // Somewhere between two checkpoints, or amid one.
       usleep(useconds_t(1_000 * (kills * 7 % 23)))
       let worker = try #require(run.worker())
@@ -100,8 +100,8 @@ import Testing
       if FileManager.default.fileExists(atPath: operators) {
         try FileManager.default.removeItem(atPath: operators)
       }
-      reached = (history(run).checkpoints.last?.step ?? 0) + 20
-      if run.status().state == .done { break }
+      reached = (history(run).summary.checkpoint?.step ?? 0) + 20
+      if run.summary().state == .done { break }
       let resumed = try scratch.espalier("runs", "resume", run.id)
       #expect(resumed.code == 0, "\(resumed.complaint)")
     }

@@ -36,7 +36,7 @@ import Testing
     #expect(outcome.code == 0 && reports.map(\.state) == ["done", "done"])
     #expect(reports[1].run == first.path)
     #expect(!second.history().messages.contains { $0.contains("fresh") })
-    let (one, two) = (first.history(), second.history())
+    let (one, two) = (first.summary(), second.summary())
     #expect(try #require(one.lastEventTime) <= (try #require(two.startedAt)) + 1)
     try wait(for: "the hook") { scratch.exists("told") }
     #expect(try scratch.text("told") == "done\n")
@@ -68,13 +68,13 @@ import Testing
     #expect(try row(low, scratch).state == "queued")
 
     // Enough of the one that goes on: the queue is worked on, all but what came after it.
-    try wait(for: "a checkpoint") { !busy.history().checkpoints.isEmpty }
+    try wait(for: "a checkpoint") { busy.summary().checkpoint != nil }
     #expect(try scratch.espalier("runs", "cancel", busy.id).code == 0)
     #expect(
       try scratch.espalier("runs", "wait", low.id, high.id, raised.id).code == 0)
     #expect(try scratch.espalier("runs", "wait", blocked.id).code == 5)
     #expect(try scratch.espalier("runs", "wait", busy.id).code == 3)
-    let begins = try [raised, high, low].map { try #require($0.history().startedAt) }
+    let begins = try [raised, high, low].map { try #require($0.summary().startedAt) }
     #expect(begins == begins.sorted())
     #expect(
       try row(blocked, scratch).waitsFor
@@ -114,17 +114,17 @@ import Testing
     let run = try path(
       try scratch.espalier(
         "distill", "plan.json", "--detach", "--on-done", #"echo "$ESPALIER_OUTCOME" >> told"#))
-    try wait(for: "a checkpoint") { !run.history().checkpoints.isEmpty }
+    try wait(for: "a checkpoint") { run.summary().checkpoint != nil }
     #expect(try scratch.espalier("runs", "pause", run.id, "--now").code == 0)
-    try wait(for: "the stop") { run.status().state == .frozen }
+    try wait(for: "the stop") { run.summary().state == .frozen }
     #expect(try row(run, scratch).state == "frozen")
-    let step = run.history().step
+    let step = run.summary().step
     #expect(try scratch.espalier("runs", "resume", run.id).code == 0)
-    try wait(for: "more steps") { run.history().step > step }
+    try wait(for: "more steps") { run.summary().step > step }
     // A frozen worker cannot hear: asked while it stands still, it wakes up for its end.
     #expect(try scratch.espalier("runs", "pause", run.id, "--now").code == 0)
     #expect(try scratch.espalier("runs", "cancel", run.id).code == 0)
-    try wait(for: "the end") { run.status().state == .cancelled }
+    try wait(for: "the end") { run.summary().state == .cancelled }
     try wait(for: "the hook") { scratch.exists("told") }
 
     let plan = try GraftPlan.load(path: run.planPath)
@@ -143,8 +143,8 @@ import Testing
 
     let worker = try #require(run.worker())
     #expect(try scratch.espalier("runs", "cancel", run.id, "--hard").code == 0)
-    #expect(!worker.isAlive && run.status().state == .cancelled)
-    #expect(run.history().end?.text.hasPrefix("killed at step") == true)
+    #expect(!worker.isAlive && run.summary().state == .cancelled)
+    #expect(run.summary().end?.text.hasPrefix("killed at step") == true)
     try wait(for: "the second hook") {
       run.history().messages.count { $0.hasSuffix("has ended: exit code 0") } == 2
     }
@@ -161,16 +161,17 @@ import Testing
     #expect(outcome.code == 1)
     let run = try #require(RunDirectory.list(root: scratch.runs).first)
     let history = run.history()
-    #expect(history.end?.text.contains("its time was up at step \(history.step)") == true)
-    #expect(history.end?.text.contains("'espalier runs retry \(run.id)'") == true)
-    #expect(history.checkpoints.last?.step == history.step)
+    #expect(
+      history.summary.end?.text.contains("its time was up at step \(history.summary.step)") == true)
+    #expect(history.summary.end?.text.contains("'espalier runs retry \(run.id)'") == true)
+    #expect(history.summary.checkpoint?.step == history.summary.step)
 
     // Why it failed is told by every command.
     struct Shown: Decodable {
       let state: String, ending: String?, loss: Double?, checkpoint: String?
     }
     let shown: Shown = try scratch.espalier("runs", "show", run.shortID, "--json").json()
-    #expect(shown.state == "failed" && shown.ending == history.end?.text)
+    #expect(shown.state == "failed" && shown.ending == history.summary.end?.text)
     #expect(shown.loss == history.meanLoss.last?.value && shown.checkpoint == run.latestPath)
     let followed = try scratch.espalier("runs", "follow", run.id, "--json")
     #expect(try followed.code == 1 && followed.json(Shown.self).ending == shown.ending)

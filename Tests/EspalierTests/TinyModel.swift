@@ -36,7 +36,7 @@ extension Scratch {
     for companion in ["autoencoder.safetensors", "judge.safetensors"] where !exists(companion) {
       try FileManager.default.createSymbolicLink(
         atPath: "\(path)/\(companion)",
-        withDestinationPath: DemoAssets.directory.appending(path: companion).path)
+        withDestinationPath: try #require(DemoAssets.directory).appending(path: companion).path)
     }
     return name
   }

@@ -15,12 +15,12 @@ import Testing
     let outcome = try scratch.espalier("distill", "plan.json", "--detach")
     try #require(outcome.code == 0, "\(outcome.complaint)")
     let run = try RunDirectory.open(outcome.output.trimmingCharacters(in: .whitespacesAndNewlines))
-    try wait(for: "a checkpoint") { !history(run).checkpoints.isEmpty }
+    try wait(for: "a checkpoint") { run.summary().checkpoint != nil }
     return run
   }
 
   private func history(_ run: RunDirectory) -> RunHistory {
-    var follower = RunFollower(run)
+    var follower = RunFollower(run, keepsCurves: true)
     _ = follower.poll()
     return follower.history
   }
@@ -74,7 +74,7 @@ import Testing
 
     let run = try begin(scratch, steps: steps)
     try kill(run, SIGKILL)
-    #expect(run.status().state == .lost)
+    #expect(run.summary().state == .lost)
     #expect(try state(scratch, run) == "lost")
     // The kill may have come between a checkpoint and its line in the log.
     let checkpoint = try savedStep(run)
@@ -91,10 +91,10 @@ import Testing
     #expect(resumed.code == 0, "\(resumed.complaint)")
     // Once more, this time softly.
     try wait(for: "steps after the resumption") {
-      (history(run).checkpoints.last?.step ?? 0) > checkpoint
+      (history(run).summary.checkpoint?.step ?? 0) > checkpoint
     }
     #expect(try scratch.espalier("runs", "cancel", run.id).code == 0)
-    try wait(for: "the cancelled run's end") { run.status().state == .cancelled }
+    try wait(for: "the cancelled run's end") { run.summary().state == .cancelled }
     #expect(!FileManager.default.fileExists(atPath: run.checkpointsPath + "/operators.safetensors"))
     #expect(try scratch.espalier("runs", "resume", run.id).code == 0)
     let followed = try scratch.espalier("runs", "follow", run.id, "--json")
@@ -115,10 +115,10 @@ import Testing
     let scratch = try Scratch()
     let run = try begin(scratch)
     try kill(run, SIGTERM)
-    #expect(run.status().state == .cancelled)
+    #expect(run.summary().state == .cancelled)
     let history = history(run)
-    #expect(history.checkpoints.last?.step == history.step)
-    #expect(history.end?.text == "cancelled at step \(history.step)")
+    #expect(history.summary.checkpoint?.step == history.summary.step)
+    #expect(history.summary.end?.text == "cancelled at step \(history.summary.step)")
     #expect(try state(scratch, run) == "cancelled")
   }
 
@@ -127,21 +127,23 @@ import Testing
     let run = try begin(scratch)
     defer { try? kill(run, SIGKILL) }
     #expect(try scratch.espalier("runs", "pause", run.id).code == 0)
-    try wait(for: "the pause") { run.status().state == .paused }
-    let step = history(run).step
+    try wait(for: "the pause") { run.summary().state == .paused }
+    let step = history(run).summary.step
     #expect(try state(scratch, run) == "paused")
     #expect(try scratch.espalier("runs", "resume", run.id).code == 0)
-    try wait(for: "more steps") { run.status().state == .running && history(run).step > step }
+    try wait(for: "more steps") {
+      run.summary().state == .running && history(run).summary.step > step
+    }
     #expect(starts(run) == 1, "the same worker goes on")
     // A paused run can be cancelled, and a pause does not outlive its worker.
     #expect(try scratch.espalier("runs", "pause", run.id).code == 0)
-    try wait(for: "the second pause") { run.status().state == .paused }
+    try wait(for: "the second pause") { run.summary().state == .paused }
     try kill(run, SIGKILL)
     #expect(try state(scratch, run) == "lost")
     #expect(try scratch.espalier("runs", "resume", run.id).code == 0)
-    try wait(for: "a running worker") { run.status().state == .running }
+    try wait(for: "a running worker") { run.summary().state == .running }
     #expect(try scratch.espalier("runs", "cancel", run.id).code == 0)
-    try wait(for: "the end") { run.status().state == .cancelled }
+    try wait(for: "the end") { run.summary().state == .cancelled }
   }
 
   @Test func oneWorkerOwnsARun() throws {
@@ -151,7 +153,7 @@ import Testing
     let second = try scratch.espalier("worker", run.path)
     #expect(second.code == 1)
     #expect(second.complaint.contains("process \(first) already works on this run"))
-    #expect(run.worker()?.pid == first && run.status().state == .running)
+    #expect(run.worker()?.pid == first && run.summary().state == .running)
     try kill(run, SIGKILL)
 
     // Many at once: one gets it.
@@ -163,12 +165,12 @@ import Testing
       let outcome = try contender.outcome()
       #expect(outcome.code == 1 && outcome.complaint.contains("already works on this run"))
     }
-    #expect(starts(run) == 2 && run.status().state == .running)
+    #expect(starts(run) == 2 && run.summary().state == .running)
     #expect(Foundation.kill(owner, SIGTERM) == 0)
     for contender in contenders where contender.pid == owner {
       #expect(try contender.outcome().code == 0)
     }
-    #expect(run.status().state == .cancelled)
+    #expect(run.summary().state == .cancelled)
   }
 
   /// Whoever started it may die in any way; an interrupt, which people send, asks it to stop.
@@ -182,7 +184,7 @@ import Testing
       var run: RunDirectory?
       try wait(for: "the run") {
         run = RunDirectory.list(root: scratch.runs).first { !known.contains($0) }
-        return run.map { !history($0).checkpoints.isEmpty } ?? false
+        return run.map { $0.summary().checkpoint != nil } ?? false
       }
       return (command, try #require(run))
     }
@@ -190,17 +192,17 @@ import Testing
       let (command, run) = try follow()
       Foundation.kill(command.pid, signal)
       #expect(try command.outcome().code == 128 + signal)
-      let step = history(run).step
-      try wait(for: "steps without the command") { history(run).step > step }
-      #expect(run.status().state == .running)
+      let step = history(run).summary.step
+      try wait(for: "steps without the command") { history(run).summary.step > step }
+      #expect(run.summary().state == .running)
       try kill(run, SIGKILL)
     }
     let (command, run) = try follow()
     Foundation.kill(command.pid, SIGINT)
     let outcome = try command.outcome()
     #expect(outcome.code == 1 && outcome.output.contains(": cancelled at step"))
-    #expect(run.status().state == .cancelled)
-    #expect(history(run).checkpoints.last?.step == history(run).step)
+    #expect(run.summary().state == .cancelled)
+    #expect(history(run).summary.checkpoint?.step == history(run).summary.step)
   }
 
   /// A follower tells at once that its worker has died, and how to go on.

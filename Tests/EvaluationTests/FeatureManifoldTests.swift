@@ -1,6 +1,7 @@
 import Evaluation
 import Foundation
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Precision, recall and Inception score")
@@ -24,7 +25,7 @@ struct FeatureManifoldTests {
   }
 
   @Test func radiiAgreeWithSortedDistances() throws {
-    var random = RandomStream(seed: 3)
+    var random = RandomSequence(seed: 3)
     let features = random.normal([40, 7])
     let radii = try FeatureManifold(features, neighbor: 5).radii
     for index in 0..<40 {

@@ -1,5 +1,6 @@
 import Plans
 import TerminalUI
+import TestSupport
 import Testing
 
 import Explorer
@@ -188,15 +189,16 @@ import Explorer
   /// Random edits, undos and redos against a plain list of plans.
   @Test(arguments: 1...20)
   func historyIsALineOfPlans(seed: Int) {
-    var random = Random(seed: seed)
+    var random = RandomSequence(seed: UInt64(seed))
     var document = PlanDocument(plan: GraftPlan(named: "p", model: Samples.model))
     var plans = [document.plan]
     var place = 0
     for _ in 0..<200 {
-      switch random.below(3) {
+      switch random.integer(below: 3) {
       case 0:
-        let slot = SlotID(block: random.below(28), slot: Slot.allCases[random.below(2)])
-        let spec = random.below(3) == 0 ? nil : OperatorSpec("mha")
+        let slot = SlotID(
+          block: random.integer(below: 28), slot: Slot.allCases[random.integer(below: 2)])
+        let spec = random.integer(below: 3) == 0 ? nil : OperatorSpec("mha")
         let changed = document.edit("edit") { $0.edits[slot] = spec }
         if changed {
           plans = Array(plans.prefix(place + 1)) + [document.plan]
@@ -228,20 +230,5 @@ import Explorer
       press(&state, .down)
     }
     press(&state, .enter)
-  }
-}
-
-/// A small generator of repeatable numbers (SplitMix64).
-struct Random {
-  private var state: UInt64
-
-  init(seed: Int) { state = UInt64(truncatingIfNeeded: seed) &* 0x9e37_79b9_7f4a_7c15 }
-
-  mutating func below(_ bound: Int) -> Int {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-    return Int((mixed ^ (mixed >> 31)) % UInt64(bound))
   }
 }

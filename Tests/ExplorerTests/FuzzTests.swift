@@ -1,5 +1,6 @@
 import Plans
 import TerminalUI
+import TestSupport
 import Testing
 
 import Explorer
@@ -17,24 +18,25 @@ import Explorer
 
   @Test(arguments: 1...8)
   func randomKeysAndSizes(seed: Int) {
-    var random = Random(seed: seed)
+    var random = RandomSequence(seed: UInt64(seed))
     let depth = [28, 28, 1, 2, 7, 40, 130, 28][seed - 1]
     var state = seed % 2 == 0 ? Samples.busy(Samples.small) : Samples.state(depth: depth)
     for _ in 0..<600 {
-      switch random.below(40) {
+      switch random.integer(below: 40) {
       case 0:
-        state.size = Size(columns: 1 + random.below(220), rows: 1 + random.below(70))
-      case 1: state.size = Samples.sizes[random.below(3)]
+        state.size = Size(
+          columns: 1 + random.integer(below: 220), rows: 1 + random.integer(below: 70))
+      case 1: state.size = Samples.sizes[random.integer(below: 3)]
       case 2: _ = update(&state, .interrupted)
       case 3: _ = update(&state, .textPasted("last 3 \u{1b}[2J odd"))
       case 4: answer(&state, &random)
-      default: press(&state, Self.keys[random.below(Self.keys.count)])
+      default: press(&state, Self.keys[random.integer(below: Self.keys.count)])
       }
       state.isFinished = false
       #expect((0..<state.depth).contains(state.cursor.block))
       #expect(state.plan.edits.keys.allSatisfy { $0.block < state.depth })
       #expect(throws: Never.self) { try state.plan.validate() }
-      if random.below(6) == 0 {
+      if random.integer(below: 6) == 0 {
         let frame = ExplorerView.frame(state)
         #expect(frame.columns == state.size.columns && frame.rows == state.size.rows)
         for image in frame.images { #expect(image.row + image.rows < frame.rows) }
@@ -43,25 +45,25 @@ import Explorer
   }
 
   /// Facts in any order, also ones that nobody asked for.
-  private func answer(_ state: inout AppState, _ random: inout Random) {
+  private func answer(_ state: inout AppState, _ random: inout RandomSequence) {
     let facts: [Action] = [
       .trainingStarted(id: "r3", plan: state.plan, kind: .distill),
       .trainingStarted(id: "r3", plan: state.plan, kind: .finetune), .trainingFailed("no"),
       .runsScanned([]), .runsScanned(Samples.queued(Samples.small).runs.records),
       .trainingQueued(name: "a"), .logRead(id: "r3", lines: ["a", ""]),
-      .runsScanned([Samples.record("r3", "a", .running, step: random.below(400))]),
+      .runsScanned([Samples.record("r3", "a", .running, step: random.integer(below: 400))]),
       .runsScanned([Samples.record("r3", "a", .lost, step: 3)]),
-      .historyRead(id: "r3", Samples.history(for: state.plan, steps: random.below(30))),
-      .runOpened(id: "r3", plan: state.plan, adopt: random.below(2) == 0),
+      .historyRead(id: "r3", Samples.history(for: state.plan, steps: random.integer(below: 30))),
+      .runOpened(id: "r3", plan: state.plan, adopt: random.integer(below: 2) == 0),
       .planSaved(state.plan, path: "p.json"), .planExists(path: "p.json"), .planSaveFailed("no"),
       .planLoaded(GraftPlan(named: "q", model: state.model), path: "q.json"),
-      .analysisRead(Samples.analysis(depth: random.below(40))), .analysisFailed("no"),
-      .previewStarted(generation: random.below(9), runID: "p1"),
+      .analysisRead(Samples.analysis(depth: random.integer(below: 40))), .analysisFailed("no"),
+      .previewStarted(generation: random.integer(below: 9), runID: "p1"),
       .previewSampled(
-        generation: state.preview.generation, .teacher, Samples.picture(random.below(9))),
+        generation: state.preview.generation, .teacher, Samples.picture(random.integer(below: 9))),
       .previewEnded(generation: state.preview.generation, problem: nil),
     ]
-    _ = update(&state, facts[random.below(facts.count)])
+    _ = update(&state, facts[random.integer(below: facts.count)])
   }
 
   /// No size makes panes overlap or leave the screen.

@@ -169,7 +169,7 @@ import Testing
       """)
     let work = work(worker)
     let plan = Samples.oddPlan()
-    func start(_ kind: RunRecord.Kind, from id: String?) throws -> String {
+    func start(_ kind: Job.Kind, from id: String?) throws -> String {
       let actions = work.perform(.startTraining(plan, kind: kind, weightsFrom: id))
       guard case .trainingStarted(let id, plan, kind)? = actions.first else {
         throw PlanError(key: nil, "\(actions)")
@@ -201,7 +201,7 @@ import Testing
     #expect(try second.request().job == .finetune(planPath: "plan.json", weights: [first.id]))
     #expect(try second.request().queue == QueuePlace(after: [first.id]))
     #expect(work.perform(.setPriority(id: second.id, 3)).isEmpty)
-    func records(_ wanted: ([RunRecord]) -> Bool) -> [RunRecord] {
+    func records(_ wanted: ([RunSummary]) -> Bool) -> [RunSummary] {
       for action in look(
         work, until: { if case .runsScanned(let all) = $0 { wanted(all) } else { false } }
       ).reversed() {
@@ -209,13 +209,13 @@ import Testing
       }
       return []
     }
-    let queued = records { $0.contains { $0.waiting?.priority == 3 } }
-    #expect(queued.first { $0.id == second.id }?.queuePosition == 1)
+    let queued = records { $0.contains { $0.turn != nil && $0.place?.priority == 3 } }
+    #expect(queued.first { $0.id == second.id }?.turn?.position == 1)
     #expect(queued.first { $0.id == second.id }?.waitReason == "after \(first.id)")
-    #expect(queued.first { $0.id == first.id }?.queuePosition == 2)
+    #expect(queued.first { $0.id == first.id }?.turn?.position == 2)
     #expect(work.perform(.control(id: first.id, .cancel)).isEmpty)
     let left = records { $0.contains { $0.state == .cancelled } }
-    #expect(left.first { $0.id == second.id }?.waiting?.isBlocked == true)
+    #expect(left.first { $0.id == second.id }?.turn?.isBlocked == true)
     // Taken up again it has a worker at once.
     #expect(work.perform(.retryRun(id: first.id, rateFactor: 0.5)).isEmpty)
     let rate = try GraftPlan.load(path: first.planPath).stage1.learningRate

@@ -172,7 +172,7 @@ import Explorer
     press(&state, "j", "R")
     #expect(press(&state, .enter) == [.retryRun(id: "r1", rateFactor: 1)])
     // One that failed is offered half the rate.
-    state.runs.records[2] = Samples.record("r1", "swa-all", .failed("not finite"), step: 212)
+    state.runs.records[2] = Samples.record("r1", "swa-all", .failed, step: 212)
     press(&state, "R")
     #expect(press(&state, .enter) == [.retryRun(id: "r1", rateFactor: 0.5)])
     press(&state, "R", .control("u"))
@@ -264,7 +264,7 @@ import Explorer
   static let phases: [(RunState, SlotPhase)] = [
     (.queued, .queued), (.running, .training), (.paused, .training), (.frozen, .training),
     (.done, .trained),
-    (.cancelled, .failed), (.failed("disk"), .failed), (.lost, .failed),
+    (.cancelled, .failed), (.failed, .failed), (.lost, .failed),
   ]
 
   @Test(arguments: phases.indices)
@@ -310,7 +310,7 @@ import Explorer
 
   @Test func runsOfOtherModelsAreLeftAlone() {
     var state = Samples.state()
-    let other = RunRecord(
+    let other = RunSummary(
       id: "r9", name: "other", kind: .distill, modelHash: "else", createdAt: 0, state: .running)
     #expect(update(&state, .runsScanned([other])).isEmpty)
     press(&state, "r", .enter)
@@ -357,10 +357,12 @@ import Explorer
 
   @Test func lostAndFailedAreAnnounced() {
     for (runState, text) in [
-      (RunState.lost, "is lost"), (.failed("no space"), "failed: no space"), (.done, "is done"),
+      (RunState.lost, "is lost"), (.failed, "failed: no space"), (.done, "is done"),
     ] {
       var state = Samples.busy(Samples.small)
-      _ = update(&state, .runsScanned([Samples.record("r3", "hyena-odd", runState, step: 412)]))
+      var record = Samples.record("r3", "hyena-odd", runState, step: 412)
+      if runState == .failed { record.end = RunEnd(outcome: .failed, text: "no space") }
+      _ = update(&state, .runsScanned([record]))
       #expect(state.notice?.text.contains(text) == true)
     }
   }

@@ -5,8 +5,8 @@ import Testing
 import Explorer
 
 @Suite struct RunTitleTests {
-  private func record(_ id: String, _ kind: RunRecord.Kind, name: String = "odd") -> RunRecord {
-    RunRecord(
+  private func record(_ id: String, _ kind: Job.Kind, name: String = "odd") -> RunSummary {
+    RunSummary(
       id: id, name: name, kind: kind, modelHash: "m", createdAt: 0, state: .running)
   }
 
@@ -31,14 +31,14 @@ import Explorer
     #expect(text.contains("… ·abc") && text.contains("… ·def"))
   }
 
-  @Test(arguments: [RunState.failed("the disk is full"), .lost])
+  @Test(arguments: [RunState.failed, .lost])
   func theListSaysWhatBecameOfARun(end: RunState) {
     var state = Samples.state(Samples.small)
-    state.runs.records = [
-      RunRecord(
-        id: "r", name: "odd", kind: .distill, modelHash: "m", createdAt: 0, state: end, step: 3,
-        total: 9)
-    ]
+    var run = RunSummary(
+      id: "r", name: "odd", kind: .distill, modelHash: "m", createdAt: 0, state: end)
+    (run.step, run.total) = (3, 9)
+    run.end = RunEnd(outcome: .failed, text: "the disk is full")
+    state.runs.records = [run]
     press(&state, "r", "j")
     let text = ExplorerView.frame(state).text()
     #expect(

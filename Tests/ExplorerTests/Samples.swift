@@ -86,11 +86,10 @@ enum Samples {
     state.runs.records = [
       record("r3", plan.name, .running, step: 412, total: 800, age: 130),
       record("r2", hostile, .done, step: 400, total: 400, age: 4000),
-      record(
-        "r1", "한국어 e\u{301}tude 👩‍👩‍👧", .failed("\u{1b}c" + hostile), step: 212, total: 800, age: 90_000
-      ),
+      record("r1", "한국어 e\u{301}tude 👩‍👩‍👧", .failed, step: 212, total: 800, age: 90_000),
       record("r0", "first-try", .cancelled, step: 31, total: 400, age: 400_000),
     ]
+    state.runs.records[2].end = RunEnd(outcome: .failed, text: "\u{1b}c" + hostile)
     state.preview.settings.classLabel = 1
     return state
   }
@@ -120,23 +119,17 @@ enum Samples {
   /// begin.
   static func queued(_ size: Size) -> AppState {
     var state = busy(size)
-    let places: [(String, QueuePlace, RunRecord.Kind)] = [
+    let places: [(String, QueuePlace, Job.Kind)] = [
       ("q3", QueuePlace(priority: -1, after: ["r1"]), .finetune), ("q2", QueuePlace(), .distill),
       ("q1", QueuePlace(priority: 2, after: ["r3"]), .finetune),
     ]
-    let entries =
-      places.map { QueueEntry(id: $0.0, place: $0.1, createdAt: now - 50, state: .queued) }
-      + state.runs.records.map {
-        QueueEntry(id: $0.id, place: nil, createdAt: $0.createdAt, state: $0.state)
-      }
-    let waiting = WaitingRun.list(entries)
     state.runs.records =
-      places.map { id, _, kind in
+      places.map { id, place, kind in
         var record = record(id, "hyena-odd", .queued, total: 0, age: 50, kind: kind)
-        record.queuePosition = waiting.firstIndex { $0.id == id }.map { $0 + 1 }
-        record.waiting = waiting.first { $0.id == id }
+        record.place = place
         return record
       } + state.runs.records
+    state.runs.records.takeTurns()
     return state
   }
 
@@ -158,12 +151,14 @@ enum Samples {
 
   static func record(
     _ id: String, _ name: String, _ state: RunState, step: Int = 0, total: Int = 400,
-    age: Double = 60, kind: RunRecord.Kind = .distill
-  ) -> RunRecord {
-    RunRecord(
-      id: id, name: name, kind: kind, modelHash: "feedbeef", createdAt: now - age, state: state,
-      step: step, total: total, loss: step > 0 ? 0.121 : nil, rate: 3.4,
-      secondsLeft: Double(total - step) / 3.4, lastEventAt: now - min(age, 1))
+    age: Double = 60, kind: Job.Kind = .distill
+  ) -> RunSummary {
+    var record = RunSummary(
+      id: id, name: name, kind: kind, modelHash: "feedbeef", createdAt: now - age, state: state)
+    (record.step, record.total, record.loss) = (step, total, step > 0 ? 0.121 : nil)
+    (record.rate, record.secondsLeft) = (3.4, Double(total - step) / 3.4)
+    record.lastEventTime = now - min(age, 1)
+    return record
   }
 
   /// Losses that fall from about 0.23 to about 0.12 with a fixed ripple.

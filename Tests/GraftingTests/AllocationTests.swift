@@ -12,11 +12,11 @@ struct AllocationTests {
     let trainer = DiffusionTrainer(
       model: try TinyModel.make(), diffusion: try GaussianDiffusion(spacing: ""), emaDecay: 0.99)
     let dataset = TinyModel.latents(seed: 1)
-    var random = RandomStream(seed: 4)
-    var microBatch = 10
+    var (drawn, microBatch) = (0, 10)
     func step() {
       let batch = dataset.batch(
-        10, random: &random, nullClass: 3, labelDropout: 0.1)
+        0..<10, seed: 4, name: "\(drawn)", nullClass: 3, labelDropout: 0.1)
+      drawn += 1
       _ = trainer.step(batch, microBatch: microBatch, rate: 1e-3, clipNorm: 1)
     }
     BufferPool.trim()
@@ -40,8 +40,8 @@ struct AllocationTests {
       let model = try TinyModel.make()
       let trainer = DiffusionTrainer(
         model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: 0.99)
-      var random = RandomStream(seed: 9)
-      let batch = dataset.batch(10, random: &random, nullClass: 3, labelDropout: 0.1)
+      let batch = dataset.batch(
+        0..<10, seed: 9, name: "test", nullClass: 3, labelDropout: 0.1)
       let report = trainer.step(batch, microBatch: microBatch, rate: 1e-3, clipNorm: 1)
       return (report, model.parameters.flatMap(\.value.values))
     }

@@ -65,11 +65,11 @@ struct DepthToWidthTests {
     let model = try Graft(fresh: plan, teacher: teacher).model
     let optimizer = AdamW(model.parameters(of: pair))
     let diffusion = try GaussianDiffusion(spacing: "")
-    var random = RandomStream(seed: plan.seed, name: "activation distillation")
     let dataset = TinyModel.latents(seed: 1)
     for step in 0..<8 {
       let batch = dataset.batch(
-        plan.stage1.batchSize, random: &random, nullClass: 3, labelDropout: 0.1)
+        0..<plan.stage1.batchSize, seed: plan.seed, name: "stage1/\(step)", nullClass: 3,
+        labelDropout: 0.1)
       let noisy = diffusion.noisy(batch.latents, noise: batch.noise, steps: batch.steps)
       let conditioning = DiT.Conditioning(
         timesteps: batch.steps.map(Float.init), labels: batch.labels)
@@ -167,7 +167,7 @@ struct DepthToWidthTests {
     #expect(file.plan == plan)
     let loaded = try file.load()
     #expect(loaded.merges.keys.map(\.self) == [pair])
-    var random = RandomStream(seed: 5)
+    var random = RandomSequence(seed: 5)
     let x = random.normal([3, 2, 4, 4])
     let conditioning = DiT.Conditioning(timesteps: [1, 500, 999], labels: [0, 3, 2])
     let expected = run.graft.model.predict(x, conditioning).values
@@ -183,10 +183,10 @@ struct DepthToWidthTests {
     let trainer = DiffusionTrainer(
       model: graft.model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: 0.99)
     let dataset = TinyModel.latents(seed: 1)
-    var random = RandomStream(seed: 4)
     let before = values(graft.model)
-    for _ in 0..<2 {
-      let batch = dataset.batch(8, random: &random, nullClass: 3, labelDropout: 0.1)
+    for step in 0..<2 {
+      let batch = dataset.batch(
+        0..<8, seed: 4, name: "\(step)", nullClass: 3, labelDropout: 0.1)
       _ = trainer.step(batch, microBatch: 4, rate: 1e-3, clipNorm: 1)
     }
     let after = values(graft.model)

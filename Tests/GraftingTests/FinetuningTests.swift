@@ -110,6 +110,16 @@ struct FinetuningTests {
     }
   }
 
+  @Test func checkpointsOfOtherGeneratorsAreRefused() throws {
+    try withFolder { folder in
+      let (run, path) = (try finetuning(plan()), folder + "/checkpoint.safetensors")
+      try run.saveCheckpoint(to: path)
+      try PretrainingTests.replaceGenerator(in: path, by: "dice")
+      let error = #expect(throws: FileError.self) { try run.resume(from: path) }
+      #expect(error?.message.contains("is 'dice', expected 'philox4x32-10'") == true)
+    }
+  }
+
   @Test(arguments: ways.indices)
   func recomputingIsTheSameToTheLastBit(way: Int) throws {
     let settings = plan(Self.ways[way])
@@ -177,9 +187,9 @@ struct FinetuningTests {
     let optimizer = AdamW(trained, weightDecay: 0.01)
     let diffusion = try GaussianDiffusion(spacing: "")
     let dataset = TinyModel.latents(seed: 1)
-    var random = RandomStream(seed: plan.seed, name: "finetuning")
     for step in 0..<5 {
-      let batch = dataset.batch(6, random: &random, nullClass: 3, labelDropout: 0.1)
+      let batch = dataset.batch(
+        0..<6, seed: plan.seed, name: "stage2/\(step)", nullClass: 3, labelDropout: 0.1)
       let noisy = diffusion.noisy(batch.latents, noise: batch.noise, steps: batch.steps)
       let conditioning = DiT.Conditioning(
         timesteps: batch.steps.map(Float.init), labels: batch.labels)

@@ -1,5 +1,6 @@
 import Autograd
 import Checkpoints
+import Files
 import Foundation
 import Grafting
 import Models
@@ -33,12 +34,11 @@ struct Stage1ReferenceTests {
     let module = try #require(try Graft(fresh: plan, teacher: teacher).replacement(id))
     let optimizer = AdamW(module.parameters)
     let diffusion = try GaussianDiffusion(spacing: "")
-    var random = RandomStream(seed: plan.seed, name: "activation distillation")
     let dataset = TinyModel.latents(seed: 1)
     var losses: [Double] = []
     for step in 0..<steps {
       let batch = dataset.batch(
-        plan.stage1.batchSize, random: &random, nullClass: 3,
+        0..<plan.stage1.batchSize, seed: plan.seed, name: "stage1/\(step)", nullClass: 3,
         labelDropout: 0.1)
       let noisy = diffusion.noisy(batch.latents, noise: batch.noise, steps: batch.steps)
       var input: Tensor?
@@ -186,6 +186,10 @@ struct Stage1ReferenceTests {
     for _ in 0..<3 { _ = whole.trainStep() }
     try whole.saveCheckpoint(to: path)
     let resumed = try distillation(plan(), teacher: teacher)
+    try PretrainingTests.replaceGenerator(in: path, by: nil)
+    let old = #expect(throws: FileError.self) { try resumed.resume(from: path) }
+    #expect(old?.message.contains("no 'random_generator' in the metadata") == true)
+    try PretrainingTests.replaceGenerator(in: path, by: "philox4x32-10")
     try resumed.resume(from: path)
     #expect(resumed.step == 3)
     for _ in 0..<3 { #expect(resumed.trainStep() == whole.trainStep()) }

@@ -24,7 +24,7 @@ struct TransferTests {
     let graft = try Graft(fresh: plan, teacher: teacher)
     let block = teacher.blocks[1]
     let original: any GraftOperator = slot == .attention ? block.sequenceMixer : block.channelMixer
-    var random = RandomStream(seed: 4)
+    var random = RandomSequence(seed: 4)
     return (try #require(graft.replacement(id)), original, random.normal([2, 16, 24]))
   }
 

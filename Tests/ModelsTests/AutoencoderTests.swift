@@ -4,6 +4,7 @@ import Foundation
 import Models
 import Nn
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Autoencoder")
@@ -190,7 +191,7 @@ struct AutoencoderTests {
     let names = Names()
     let model = try AutoencoderKL(config: config, weights: names)
     #expect(!names.taken.contains { $0.contains("quant_conv") || $0.contains("attentions") })
-    var random = RandomStream(seed: 4)
+    var random = RandomSequence(seed: 4)
     let images = random.normal([1, 3, 8, 8])
     #expect(
       model.encode(images).mean.values.prefix(4) == model.encoderFeatures(images).values.prefix(4))
@@ -224,7 +225,7 @@ struct AutoencoderTests {
     _ = try DiTWriter.writeAutoencoder(path, to: "\(folder)/vae")
     let exported = try AutoencoderKL(path: "\(folder)/vae")
     #expect(exported.config.latentMean == nil && exported.config.scalingFactor == 1)
-    var random = RandomStream(seed: 4)
+    var random = RandomSequence(seed: 4)
     let latents = random.normal([2, 4, 3, 5])
     #expect(error(exported.decode(latents), model.decode(model.unscaled(latents))) < 1e-5)
     let images = random.normal([2, 3, 12, 20])
@@ -243,7 +244,7 @@ struct AutoencoderTests {
 
   @Test func rowsOfABatchAreIndependent() throws {
     let model = try randomAutoencoder(tinyConfig)
-    var random = RandomStream(seed: 4)
+    var random = RandomSequence(seed: 4)
     let images = random.normal([5, 3, 12, 20])
     let latents = model.encode(images).mean
     let decoded = model.decode(latents)
@@ -279,8 +280,8 @@ struct AutoencoderTests {
 /// Draws N(0, 0.3^2) for every key.
 struct RandomWeights: WeightSource {
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
-    var random = RandomStream(seed: 9, name: name)
-    return Initializer.normal(0.3).tensor(shape, random: &random)
+    let random = RandomStream(seed: 9, name)
+    return Initializer.normal(0.3).tensor(shape, random)
   }
 }
 
@@ -327,7 +328,7 @@ struct Convolution3x3Tests {
     (20, 33, 9, 130), (270, 17, 4, 20), (3, 16, 1, 1),
   ])
   func matchesDefinition(inputs: Int, outputs: Int, height: Int, width: Int) throws {
-    var random = RandomStream(seed: UInt64(inputs * 100 + width))
+    var random = RandomSequence(seed: UInt64(inputs * 100 + width))
     let x = random.normal([2, inputs, height, width])
     let weights = RandomWeights()
     let weight = weights.tensor("conv.weight", [outputs, inputs, 3, 3], .zeros)
@@ -370,7 +371,7 @@ struct Convolution3x3Tests {
   func roundedFactorsGiveTheirExactProducts(inputs: Int, outputs: Int, height: Int, width: Int)
     throws
   {
-    var random = RandomStream(seed: UInt64(inputs * 100 + width))
+    var random = RandomSequence(seed: UInt64(inputs * 100 + width))
     let x = random.normal([2, inputs, height, width])
     let weights = CoarseWeights()
     let weight = weights.tensor("conv.weight", [outputs, inputs, 3, 3], .zeros)
@@ -391,7 +392,7 @@ struct Convolution3x3Tests {
   @Test(arguments: [0, 1, 2, 3])
   func normalisationComesBeforeRounding(kind: Int) throws {
     let (inputs, outputs) = (20, 24)
-    var random = RandomStream(seed: 3)
+    var random = RandomSequence(seed: 3)
     let x = random.normal([2, inputs, 12, 22])
     let weights = RandomWeights()
     let norm = try GroupNorm(weights, "norm", channels: inputs, groups: 4)

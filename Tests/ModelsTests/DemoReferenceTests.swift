@@ -13,7 +13,7 @@ struct DemoReferenceTests {
     ?? URL(filePath: #filePath).deletingLastPathComponent()
     .appending(path: "Fixtures/demo_reference.safetensors").path
   nonisolated private static func shipped(_ name: String) -> String {
-    DemoAssets.directory.appending(path: name + ".safetensors").path
+    DemoAssets.directory?.appending(path: name + ".safetensors").path ?? name
   }
   nonisolated private static func areAvailable(_ paths: [String]) -> Bool {
     paths.allSatisfy(FileManager.default.fileExists(atPath:))

@@ -5,6 +5,7 @@ import Models
 import Nn
 import Plans
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("DiT files")
@@ -29,7 +30,7 @@ struct DiTFileTests {
     depth: 2, hiddenSize: 24, numHeads: 2, patchSize: 2, inputSize: 8, numClasses: 3)
 
   private func output(_ model: DiT) -> [Float] {
-    var random = RandomStream(seed: 5)
+    var random = RandomSequence(seed: 5)
     return model.predict(
       random.normal([2, 4, 8, 8]), DiT.Conditioning(timesteps: [3, 900], labels: [0, 3])
     ).values

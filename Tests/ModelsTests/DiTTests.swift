@@ -5,6 +5,7 @@ import Nn
 import Operators
 import Plans
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("DiT")
@@ -18,9 +19,9 @@ struct DiTTests {
   /// All parameters N(0, 0.2^2), so that no gate is closed.
   private struct Noise: WeightSource {
     func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
-      var random = RandomStream(seed: 9, name: name)
-      if case .table = initializer { return initializer.tensor(shape, random: &random) }
-      return Initializer.normal(0.2).tensor(shape, random: &random)
+      let random = RandomStream(seed: 9, name)
+      if case .table = initializer { return initializer.tensor(shape, random) }
+      return Initializer.normal(0.2).tensor(shape, random)
     }
   }
 
@@ -62,7 +63,7 @@ struct DiTTests {
   @Test func aFreshModelPredictsZero() throws {
     // adaLN-Zero: gates, final modulation and final layer start at zero.
     let model = try DiT(config: config, weights: FreshWeights(seed: 1))
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     let out = model.predict(random.normal([3, 2, 6, 6]), conditioning(3))
     #expect(out.shape == [3, 4, 6, 6] && out.values.allSatisfy { $0 == 0 })
   }
@@ -96,7 +97,7 @@ struct DiTTests {
 
   @Test func rowsOfABatchAreIndependent() throws {
     let model = try DiT(config: config, weights: Noise())
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     let x = random.normal([5, 2, 6, 6])
     let inputs = conditioning(5)
     let together = model.predict(x, inputs)
@@ -112,7 +113,7 @@ struct DiTTests {
 
   @Test func recordingChangesNothing() throws {
     let model = try DiT(config: config, weights: Noise())
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     let x = random.normal([2, 2, 6, 6])
     let recorded = model(Value(constant: x), conditioning(2), on: Tape()).tensor
     #expect(recorded.values == model.predict(x, conditioning(2)).values)
@@ -120,7 +121,7 @@ struct DiTTests {
 
   @Test func gradientsAreSlopes() throws {
     let model = try DiT(config: config, weights: Noise())
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     let x = random.normal([2, 2, 6, 6])
     let tape = Tape()
     let output = model(Value(constant: x), conditioning(2), on: tape)
@@ -133,7 +134,7 @@ struct DiTTests {
 
   @Test func frozenParametersGetNoGradientAndChangeNoOther() throws {
     let model = try DiT(config: config, weights: Noise())
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     let x = random.normal([2, 2, 6, 6])
     func gradients() -> [String: [Float]] {
       for parameter in model.parameters { parameter.clearGradient() }
@@ -163,7 +164,7 @@ struct DiTTests {
     #expect(names.contains("blocks.1.attn.short_filter.weight"))
     #expect(
       !names.contains("blocks.1.attn.qkv.weight") && names.contains("blocks.0.attn.qkv.weight"))
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     let x = random.normal([1, 2, 6, 6])
     let before = plain.predict(x, conditioning(1)).values
     #expect(hyena.predict(x, conditioning(1)).values != before)

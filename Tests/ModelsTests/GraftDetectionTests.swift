@@ -6,6 +6,7 @@ import Nn
 import Operators
 import Plans
 import TensorCore
+import TestSupport
 import Testing
 
 /// Grafts without a plan, as the official repository publishes them, are read off their weights.
@@ -15,10 +16,10 @@ struct GraftDetectionTests {
 
   private struct Noise: WeightSource {
     func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
-      var random = RandomStream(seed: 7, name: name)
+      let random = RandomStream(seed: 7, name)
       switch initializer {
-      case .table, .drawn: return initializer.tensor(shape, random: &random)
-      default: return Initializer.normal(0.2).tensor(shape, random: &random)
+      case .table, .drawn: return initializer.tensor(shape, random)
+      default: return Initializer.normal(0.2).tensor(shape, random)
       }
     }
   }
@@ -35,7 +36,7 @@ struct GraftDetectionTests {
   }
 
   private func output(_ model: DiT) -> [Float] {
-    var random = RandomStream(seed: 5)
+    var random = RandomSequence(seed: 5)
     return model.predict(
       random.normal([2, 4, 8, 8]), DiT.Conditioning(timesteps: [3, 900], labels: [0, 2])
     ).values

@@ -3,6 +3,7 @@ import Foundation
 import Nn
 import Plans
 import TensorCore
+import TestSupport
 import Testing
 
 @testable import Models
@@ -13,7 +14,7 @@ struct InferenceWeightsTests {
     depth: 2, hiddenSize: 256, numHeads: 4, patchSize: 2, inputSize: 8, numClasses: 300)
 
   private func prediction(_ model: DiT) -> [Float] {
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     let latents = random.normal([2, config.inChannels, config.inputSize, config.inputSize])
     return model.predict(latents, .init(timesteps: [3, 700], labels: [299, 0])).values
   }
@@ -29,7 +30,7 @@ struct InferenceWeightsTests {
   func predictsWhatTheWholeModelPredicts(precision: Precision) throws {
     // Fresh modulations are zero, and nothing passes through a block.
     let fresh = try model(FreshWeights(seed: 1))
-    var random = RandomStream(seed: 5)
+    var random = RandomSequence(seed: 5)
     for parameter in fresh.parameters {
       parameter.assign(random.normal(parameter.value.shape))
       for index in 0..<parameter.value.count { parameter.value[index] *= 0.05 }

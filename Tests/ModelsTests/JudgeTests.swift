@@ -4,6 +4,7 @@ import Foundation
 import Models
 import Nn
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Shape judge")
@@ -40,7 +41,7 @@ struct JudgeTests {
     try withJudge(config: config, shapes: shapes) { path in
       let judge = try ShapeJudge(path: path)
       #expect(judge.config.classes == ["disc", "ring"] && judge.config.accuracy == 0.75)
-      var random = RandomStream(seed: 3)
+      var random = RandomSequence(seed: 3)
       let images = random.normal([11, 3, 10, 6])
       let verdict = judge(images)
       #expect(verdict.features.shape == [11, 4] && verdict.logits.shape == [11, 2])

@@ -6,6 +6,7 @@ import Nn
 import Operators
 import Plans
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Parallel blocks")
@@ -22,12 +23,12 @@ struct ParallelBlockTests {
     var zero: [String] = []
 
     func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
-      var random = RandomStream(seed: 9, name: name)
+      let random = RandomStream(seed: 9, name)
       if zero.contains(where: name.hasPrefix) { return .zeros(shape) }
       if name == "pos_embed" || fresh.map(name.hasPrefix) ?? false {
-        return initializer.tensor(shape, random: &random)
+        return initializer.tensor(shape, random)
       }
-      return Initializer.normal(0.2).tensor(shape, random: &random)
+      return Initializer.normal(0.2).tensor(shape, random)
     }
   }
 
@@ -39,7 +40,7 @@ struct ParallelBlockTests {
   }
 
   private let x = {
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     return random.normal([2, 2, 6, 6])
   }()
   private let conditioning = DiT.Conditioning(timesteps: [7, 640], labels: [0, 5])
@@ -173,7 +174,7 @@ struct ParallelBlockTests {
   func gradientsAreSlopes(merge: ParallelMerge) throws {
     let edits = [SlotID(block: 2, slot: .attention): OperatorSpec("hyena_x")]
     let model = try model(merge, edits: edits)
-    var random = RandomStream(seed: 3)
+    var random = RandomSequence(seed: 3)
     let tape = Tape()
     let output = model(Value(constant: x), conditioning, on: tape)
     let cotangent = random.normal(output.shape)

@@ -7,6 +7,7 @@ import Nn
 import Operators
 import Plans
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("PixArt")
@@ -26,13 +27,13 @@ struct PixArtTests {
   /// All parameters N(0, 0.2^2), so that no gate is closed.
   private struct Noise: WeightSource {
     func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
-      var random = RandomStream(seed: 9, name: name)
-      return Initializer.normal(0.2).tensor(shape, random: &random)
+      let random = RandomStream(seed: 9, name)
+      return Initializer.normal(0.2).tensor(shape, random)
     }
   }
 
   private func conditioning(_ rows: Int, length: Int = 5) -> PixArt.Conditioning {
-    var random = RandomStream(seed: 4)
+    var random = RandomSequence(seed: 4)
     let mask = Tensor.full([rows, length], 1)
     for row in 0..<rows { mask[row * length + length - 1] = 0 }
     return PixArt.Conditioning(
@@ -41,7 +42,7 @@ struct PixArtTests {
   }
 
   private func noise(_ shape: [Int]) -> Tensor {
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     return random.normal(shape)
   }
 
@@ -131,7 +132,7 @@ struct PixArtTests {
     let tape = Tape()
     let output = model(Value(constant: x), inputs, on: tape)
     #expect(output.shape == [2, 4, 6, 12])
-    var random = RandomStream(seed: 5)
+    var random = RandomSequence(seed: 5)
     let cotangent = random.normal(output.shape)
     tape.backward(output, cotangent)
     try expectSlopes(along: model.parameters, cotangent) { model.predict(x, inputs) }

@@ -33,7 +33,7 @@ struct OfficialGraftTests {
 
   private func graftText(
     type: String = "mha", name: String = "hyena_y", model: String = "DiT-XL/2",
-    indexes: String = "[1, 3]", more: String = ""
+    indexes: String = "[1, 3]", seed: String = "100", more: String = ""
   ) -> String {
     """
     operator:
@@ -41,7 +41,7 @@ struct OfficialGraftTests {
       name: "\(name)"
       config_filepath: configs/op.yaml
     sample_config:
-      global_seed: 100
+      global_seed: \(seed)
       dit_model_name: \(model)
       image_size: 256
       graft_indexes: \(indexes)
@@ -58,6 +58,20 @@ struct OfficialGraftTests {
     num_blocks: 1
     inner_filter_len: 7
     """
+
+  @Test func seedsAreWholeNumbersOf64Bits() throws {
+    _ = try write(hyenaY, "configs/op.yaml")
+    func seed(_ text: String) throws -> UInt64 {
+      let path = try write(graftText(seed: text), "configs/sampling/graft.yaml")
+      return try OfficialGraft(path: path, shape: try Self.shape("DiT-XL/2")).seed
+    }
+    #expect(try seed("18446744073709551615") == .max)
+    #expect(try seed("null") == 0 && seed("0") == 0)
+    for bad in ["-1", "18446744073709551616", "1.5", "[1]", "many"] {
+      let error = #expect(throws: PlanError.self) { try seed(bad) }
+      #expect(error?.key == "sample_config.global_seed")
+    }
+  }
 
   @Test func readsAGraft() throws {
     // The operator's file is named relative to a folder above the graft's.

@@ -3,6 +3,7 @@ import Nn
 import Operators
 import Plans
 import TensorCore
+import TestSupport
 import Testing
 
 /// Every operator as a whole against central differences of its own output.
@@ -13,9 +14,9 @@ struct OperatorGradientTests {
   /// Parameters that leave no part idle: filters that mix, biases that are not zero.
   private struct Noise: WeightSource {
     func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
-      var random = RandomStream(seed: 5, name: name)
-      if case .drawn = initializer { return initializer.tensor(shape, random: &random) }
-      let drawn = Initializer.normal(0.4).tensor(shape, random: &random)
+      let random = RandomStream(seed: 5, name)
+      if case .drawn = initializer { return initializer.tensor(shape, random) }
+      let drawn = Initializer.normal(0.4).tensor(shape, random)
       if case .ones = initializer { for i in 0..<drawn.count { drawn[i] += 1 } }
       return drawn
     }
@@ -57,7 +58,7 @@ struct OperatorGradientTests {
   private func check(
     _ module: any GraftOperator, _ comment: String, _ batch: Int, _ tokens: Int
   ) throws {
-    var random = RandomStream(seed: 3)
+    var random = RandomSequence(seed: 3)
     let x = random.normal([batch, tokens, 12])
     let cotangent = random.normal([batch, tokens, 12])
     let tape = Tape()

@@ -4,6 +4,7 @@ import Nn
 import Operators
 import Plans
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Operators")
@@ -256,7 +257,7 @@ struct OperatorTests {
   /// How far a change of the token 5 of 12 reaches.
   private func reach(_ spec: OperatorSpec) throws -> [Int] {
     let module = try build(spec, context(tokens: 12))
-    var random = RandomStream(seed: 8)
+    var random = RandomSequence(seed: 8)
     let x = random.normal([1, 12, 12])
     let before = module(Value(constant: x), on: Tape(recording: false)).tensor
     for i in 0..<12 { x[5 * 12 + i] += 1 }

@@ -9,48 +9,71 @@ import Testing
   private func entry(
     _ id: String, _ state: RunState = .queued, priority: Int = 0, after: [String] = [],
     at time: Double = 0, waits: Bool = true
-  ) -> QueueEntry {
-    QueueEntry(
-      id: id, place: waits ? QueuePlace(priority: priority, after: after) : nil, createdAt: time,
-      state: state)
+  ) -> RunSummary {
+    var summary = RunSummary(id: id, createdAt: time, state: state)
+    summary.place = waits ? QueuePlace(priority: priority, after: after) : nil
+    return summary
+  }
+
+  /// Those that wait, in the order of their turns.
+  private func waiting(_ runs: [RunSummary]) -> [RunSummary] {
+    var runs = runs
+    runs.takeTurns()
+    return runs.filter { $0.turn != nil }.sorted {
+      ($0.turn?.position ?? 0) < ($1.turn?.position ?? 0)
+    }
   }
 
   @Test func priorityThenAge() {
-    let waiting = WaitingRun.list([
+    let waiting = self.waiting([
       entry("new", at: 3), entry("urgent", priority: 2, at: 2), entry("old", at: 1),
       entry("later", priority: -1, at: 0), entry("direct", waits: false), entry("busy", .running),
       entry("done", .done),
     ])
     #expect(waiting.map(\.id) == ["urgent", "old", "new", "later"])
-    #expect(waiting.allSatisfy { $0.obstacle == nil && $0.reason == nil })
+    #expect(waiting.allSatisfy { $0.turn?.obstacle == nil && $0.waitsFor == nil })
   }
 
   @Test func whatMustBeDoneBefore() {
-    let waiting = WaitingRun.list([
-      entry("a", .done), entry("b", .running), entry("c", .failed("why")),
+    let waiting = self.waiting([
+      entry("a", .done), entry("b", .running), entry("c", .failed),
       entry("1", after: ["a"]), entry("2", after: ["a", "b"]), entry("3", after: ["b", "c"]),
       entry("4", after: ["gone"]), entry("5", after: ["1"]),
     ])
     #expect(
-      waiting.map(\.reason) == [
+      waiting.map(\.turn?.reason) == [
         nil, "after b", "c, which must be done before, is failed",
         "gone, which must be done before, is gone", "after 1",
       ])
     #expect(
-      waiting.map(\.explanation) == [
+      waiting.map(\.waitsFor) == [
         nil, "after b",
         "c, which must be done before, is failed; 'espalier runs retry c' takes that one up again",
         "gone, which must be done before, is gone;"
           + " 'espalier runs cancel 4' takes this one out of the queue", "after 1",
       ])
-    #expect(waiting.map(\.isBlocked) == [false, false, true, true, false])
+    #expect(waiting.map(\.turn?.isBlocked) == [false, false, true, true, false])
     for state: RunState in [.cancelled, .lost] {
-      let blocked = WaitingRun.list([entry("a", state), entry("b", after: ["a"])])
-      #expect(blocked.first?.isBlocked == true)
+      let blocked = self.waiting([entry("a", state), entry("b", after: ["a"])])
+      #expect(blocked.first?.turn?.isBlocked == true)
     }
   }
 
+  /// Extreme priorities are compared without arithmetic.
+  @Test func extremePriorities() {
+    let waiting = self.waiting([
+      entry("least", priority: .min, at: 1), entry("most", priority: .max, at: 2), entry("none"),
+    ])
+    #expect(waiting.map(\.id) == ["most", "none", "least"])
+  }
+
   // MARK: - Files
+
+  private func lined(_ root: String) -> [RunSummary] {
+    var store = RunStore(root: root)
+    store.look()
+    return store.waiting
+  }
 
   private func run(_ scratch: Scratch, queue: QueuePlace?, onDone: String? = nil) throws
     -> RunDirectory
@@ -70,7 +93,7 @@ import Testing
     #expect(request.timeout == 7200 && request.onDone == "true")
     try first.setPriority(-4)
     #expect(try first.request().queue == QueuePlace(priority: -4, after: ["x"]))
-    #expect(WaitingRun.list(root: first.root).map(\.priority) == [-4])
+    #expect(lined(first.root).map(\.place?.priority) == [-4])
     let direct = try run(scratch, queue: nil)
     #expect(throws: RunError.self) { try direct.setPriority(1) }
   }
@@ -82,10 +105,10 @@ import Testing
       scratch, queue: QueuePlace(),
       onDone: #"echo "$ESPALIER_OUTCOME" > "$ESPALIER_RUN/told"; exit 3"#)
     #expect(try waiting.cancel() == .withdrawn)
-    #expect(waiting.status().state == .cancelled && waiting.isWithdrawn)
+    #expect(waiting.summary().state == .cancelled && waiting.isWithdrawn)
     #expect(try String(contentsOfFile: waiting.path + "/told", encoding: .utf8) == "cancelled\n")
     #expect(waiting.history().messages == ["the command for the run's end has ended: exit code 3"])
-    #expect(WaitingRun.list(root: waiting.root).isEmpty)
+    #expect(lined(waiting.root).isEmpty)
     #expect(throws: RunError.self) { try waiting.cancel() }
     // Taken up again it begins at once.
     try waiting.prepareRetry()

@@ -25,7 +25,7 @@ import Testing
         "checkpoints", "control.jsonl", "events.jsonl", "plan.json", "run.json", "samples",
       ])
     #expect(try FileManager.default.contentsOfDirectory(atPath: root) == [run.id])
-    #expect(run.status().state == .queued)
+    #expect(run.summary().state == .queued)
   }
 
   @Test func failedCreationLeavesNothing() throws {
@@ -78,7 +78,7 @@ import Testing
       request.job = job
       let run = try RunDirectory.create(root: scratch.path, job: request)
       #expect(try run.request() == request)
-      #expect(run.id.contains(job.kind))
+      #expect(run.id.contains(job.kind.rawValue))
     }
   }
 
@@ -121,6 +121,7 @@ import Testing
           },
           "model_hash" : "c0ffee",
           "name" : "test",
+          "random_generator" : "philox4x32-10",
           "seed" : 18446744073709551615
         }
         """)

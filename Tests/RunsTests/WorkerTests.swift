@@ -58,7 +58,7 @@ import Testing
     #expect(!open.contains("/dev/zero"))
     #expect(run.logTail() == "worker works on \(run.path)\na complaint\n")
     #expect(run.worker()?.pid == pid)
-    #expect(run.status().state == .running)
+    #expect(run.summary().state == .running)
   }
 
   @Test func stoppedWorkerIsFrozen() throws {
@@ -70,37 +70,39 @@ import Testing
     let worker = try #require(run.worker())
     try worker.signal(SIGSTOP)
     while !worker.isStopped { usleep(1000) }
-    let status = run.status()
+    let status = run.summary()
     #expect(status.state == .frozen && !status.isSilent)
     try worker.signal(SIGCONT)
     while worker.isStopped { usleep(1000) }
-    #expect(run.status().state == .running)
+    #expect(run.summary().state == .running)
   }
 
   @Test func killedWorkerIsLost() throws {
     let pid = try startWorker()
-    #expect(run.status().state == .running)
+    #expect(run.summary().state == .running)
     kill(pid, SIGKILL)
     // Wait for its death without collecting it: a zombie is as dead as can be.
     var info = siginfo_t()
     #expect(waitid(P_PID, id_t(pid), &info, WEXITED | WNOWAIT) == 0)
-    #expect(run.status().state == .lost)
+    #expect(run.summary().state == .lost)
     #expect(WorkerLauncher.reap(pid))
-    #expect(run.status().state == .lost)
+    #expect(run.summary().state == .lost)
   }
 
   /// The number of a dead worker belongs to another process by now: this one.
   @Test func reusedProcessNumberIsLost() throws {
-    try run.append(Event(.started(pid: getpid(), totalSteps: 9)))
+    try run.append(Event(.started(pid: getpid(), totalSteps: 9), time: 1000))
+    let longAgo = timeval(tv_sec: 1000, tv_usec: 0)
+    utimes(run.eventsPath, [longAgo, longAgo])
     try run.claim()
-    #expect(run.status().state == .running)
+    #expect(run.summary().state == .running)
     let own = try #require(ProcessIdentity(pid: getpid()))
     for other in [
       ProcessIdentity(pid: own.pid, startTime: own.startTime - 1, bootID: own.bootID),
       ProcessIdentity(pid: own.pid, startTime: own.startTime, bootID: "another boot"),
     ] {
       try JSONEncoder().encode(other).write(to: URL(fileURLWithPath: run.workerPath))
-      #expect(run.status().state == .lost)
+      #expect(run.summary().state == .lost)
     }
     // Such a run can be taken up again.
     try run.claim()
@@ -121,7 +123,7 @@ import Testing
       try WorkerLauncher.start(executable: "\(scratch.path)/absent", run: run)
     }
     #expect(error?.message.contains("cannot be started (No such file or directory)") == true)
-    #expect(run.status().state == .queued)
+    #expect(run.summary().state == .queued)
   }
 
   @Test func processNames() {

@@ -6,6 +6,7 @@ import Models
 import Nn
 import Sampling
 import TensorCore
+import TestSupport
 import Testing
 
 @MainActor @Suite("Captions")
@@ -63,7 +64,7 @@ struct CaptionTests {
 
   /// Masked tokens after all others make no difference; those in between stay.
   @Test func trimmingCutsPaddingAlone() throws {
-    var random = RandomStream(seed: 2)
+    var random = RandomSequence(seed: 2)
     let captions = Captions(
       embeddings: random.normal([2, 6, 6]),
       mask: Tensor([1, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0], shape: [2, 6]))
@@ -89,7 +90,7 @@ struct CaptionTests {
 
   @Test func guidanceAndBatchesOfASampler() throws {
     let model = try pixArt()
-    var random = RandomStream(seed: 1)
+    var random = RandomSequence(seed: 1)
     let captions = Captions(embeddings: random.normal([2, 3, 6]))
     let null = Captions(embeddings: random.normal([1, 5, 6]))
     let defaults = LatentSampler.pixArtDefaults
@@ -119,7 +120,7 @@ struct CaptionTests {
 /// Weights that are nowhere zero.
 private struct Noise: WeightSource {
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
-    var random = RandomStream(seed: 9, name: name)
-    return Initializer.normal(0.2).tensor(shape, random: &random)
+    let random = RandomStream(seed: 9, name)
+    return Initializer.normal(0.2).tensor(shape, random)
   }
 }

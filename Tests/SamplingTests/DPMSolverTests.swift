@@ -52,7 +52,7 @@ struct DPMSolverTests {
   }
 
   @Test func moreStepsComeCloserToTheExactFlow() throws {
-    let start = GaussianNoise(seed: 4).tensor([1, 3, 2, 2], stream: 0)
+    let start = RandomStream(seed: 4, "start").normal([1, 3, 2, 2])
     let coarse = try solve(10, mean: 0.5, variance: 0.3, start)
     let middle = try solve(40, mean: 0.5, variance: 0.3, start)
     let fine = try solve(160, mean: 0.5, variance: 0.3, start)

@@ -13,8 +13,8 @@ import Sampling
     let diffusion = try GaussianDiffusion(spacing: "250")
     let (betas, posterior) = (diffusion.schedule.betas, diffusion.schedule.posteriorVariance)
     for (step, variance) in [(0, posterior[1]), (1, betas[1]), (249, betas[249])] {
-      let latents = GaussianNoise(seed: 1).tensor([1, 2, 2, 2], stream: 0)
-      let output = GaussianNoise(seed: 1).tensor([1, 2, 2, 2], stream: 1)
+      let latents = RandomStream(seed: 1, "latents").normal([1, 2, 2, 2])
+      let output = RandomStream(seed: 1, "output").normal([1, 2, 2, 2])
       let found = diffusion.denoised(
         modelOutput: output, latents: latents, steps: [step], clipsStart: false)
       #expect(found.logVariance.values.allSatisfy { abs($0 - Float(log(variance))) < 1e-5 })
@@ -145,9 +145,9 @@ import Sampling
   @Test func fullNoiseDDIMHasThePosteriorOfAncestralSampling() throws {
     // With eta 1, DDIM's mean is the posterior mean and its variance the posterior variance.
     let diffusion = try GaussianDiffusion(spacing: "20")
-    let noise = GaussianNoise(seed: 2)
-    let latents = noise.tensor([1, 2, 3, 3], stream: 0)
-    let output = noise.tensor([1, 4, 3, 3], stream: 1)
+    var random = RandomSequence(seed: 2)
+    let latents = random.normal([1, 2, 3, 3])
+    let output = random.normal([1, 4, 3, 3])
     // Variance parameter -1 selects the posterior variance.
     for i in 18..<36 { output[i] = -1 }
     let stop = CancellationError()
@@ -159,7 +159,7 @@ import Sampling
       }
       return values
     }
-    let provider: StepNoise = { noise.tensor($1, stream: UInt64(10 + $0)) }
+    let provider: StepNoise = { RandomStream(seed: 2, "step \($0)").normal($1) }
     let ancestral = firstStep { onStep in
       try diffusion.ancestralSamples(
         from: latents, noise: provider, model: { _, _ in output }, onStep: onStep)
@@ -194,14 +194,14 @@ import Sampling
   }
 
   @Test func guidanceActsOnThreeChannels() throws {
-    let output = GaussianNoise(seed: 3).tensor([4, 8, 1, 2], stream: 0)
+    let output = RandomStream(seed: 3, "output").normal([4, 8, 1, 2])
     var seen: [Float] = []
     let model = Guidance.guided(
       { latents, _ in
         seen = latents.values
         return output
       }, scale: 4)
-    let latents = GaussianNoise(seed: 3).tensor([4, 4, 1, 2], stream: 1)
+    let latents = RandomStream(seed: 3, "latents").normal([4, 4, 1, 2])
     let result = try model(latents, [5, 5, 5, 5])
     #expect(seen == latents.rows(0..<2).values + latents.rows(0..<2).values)
     for row in 0..<2 {

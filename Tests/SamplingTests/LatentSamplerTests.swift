@@ -14,12 +14,7 @@ struct LatentSamplerTests {
   func startNoise(method: LatentSampler.Method, guidance: Float) throws {
     let model = try TinyModel.make()
     let sampler = LatentSampler(method: method, steps: 3, guidance: guidance, seed: 4)
-    let noise = GaussianNoise(seed: 4)
-    let start = Tensor([3, 2, 4, 4])
-    for row in 0..<3 {
-      start.rows(row..<(row + 1)).assign(
-        noise.tensor([1, 2, 4, 4], stream: UInt64(row) << 16))
-    }
+    let start = RandomStream(seed: 4, "sampling/start").normal([3, 2, 4, 4])
     let kept = start.values
     let drawn = try sampler.sample(model, labels: [0, 1, 2]).values
     #expect(try sampler.sample(model, labels: [0, 1, 2], start: start).values == drawn)
@@ -66,7 +61,7 @@ struct LatentSamplerTests {
     let labels = (0..<batch).map { $0 % 4 }
     let timesteps: [Float] = [999, 750, 500, 250, 0]
     let modulations = TrajectoryModulations(model, labels: labels, timesteps: timesteps)
-    var random = RandomStream(seed: 5)
+    var random = RandomSequence(seed: 5)
     let x = random.normal([batch, 2, 4, 4])
     for timestep in timesteps + [500, 250, 999] {
       let found = model(

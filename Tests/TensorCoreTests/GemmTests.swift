@@ -1,5 +1,6 @@
 import CKernels
 import TensorCore
+import TestSupport
 import Testing
 
 /// Numeric suites run on the main actor: it is the one numeric thread of the test process.
@@ -34,7 +35,7 @@ struct GemmTests {
 
   @Test(arguments: shapes)
   func everyTransposeMatchesTheDefinition(m: Int, n: Int, k: Int) {
-    var random = RandomStream(seed: UInt64(m * 10007 + n * 101 + k))
+    var random = RandomSequence(seed: UInt64(m * 10007 + n * 101 + k))
     let a = random.normal([m * k])
     let b = random.normal([k * n])
     let start = random.normal([m * n])
@@ -64,7 +65,7 @@ struct GemmTests {
     ck_set_tile_rows(tileRows)
     defer { ck_set_tile_rows(before) }
     let (m, n, k) = shape
-    var random = RandomStream(seed: UInt64(m + n))
+    var random = RandomSequence(seed: UInt64(m + n))
     for (transposeA, transposeB) in [(false, false), (true, false), (false, true), (true, true)] {
       let (lda, ldb, ldc) = ((transposeA ? m : k) + 3, (transposeB ? k : n) + 5, n + 2)
       let a = random.normal([transposeA ? k : m, lda])
@@ -98,7 +99,7 @@ struct GemmTests {
 
   @Test(arguments: [(7, 9, 1000), (5, 3, 255), (1, 4, 2049), (600, 500, 3), (16, 48, 513)])
   func gradientProductSumsOverTheLongAxis(m: Int, n: Int, k: Int) {
-    var random = RandomStream(seed: UInt64(k))
+    var random = RandomSequence(seed: UInt64(k))
     let a = random.normal([k, m])
     let b = random.normal([k, n])
     let start = random.normal([m, n])
@@ -117,7 +118,7 @@ struct GemmTests {
 
   @Test func serialProductScalesAndRespectsStrides() {
     // A 2x3 block inside rows of 5, C inside rows of 4.
-    var random = RandomStream(seed: 1)
+    var random = RandomSequence(seed: 1)
     let a = random.normal([2, 5])
     let b = random.normal([3, 2])
     let c = Tensor.full([2, 4], 9)

@@ -1,5 +1,6 @@
 import COneDNN
 import Foundation
+import TestSupport
 import Testing
 
 @testable import TensorCore
@@ -49,7 +50,7 @@ struct PackedFactorTests {
   private static func check(
     _ shape: Shape, type: od_type, isNative: Bool, value: (Float) -> Float, tolerance: Double
   ) {
-    var random = RandomStream(seed: 3)
+    var random = RandomSequence(seed: 3)
     for (transposeA, isTransposed) in [(false, true), (false, false), (true, false)] {
       let a = random.normal(transposeA ? [shape.k, shape.m] : [shape.m, shape.k])
       let b = random.normal(isTransposed ? [shape.n, shape.k] : [shape.k, shape.n])
@@ -92,7 +93,7 @@ struct PackedFactorTests {
   /// Rounded factors and results, with GELU and without; in hardware where it is there.
   @Test(arguments: shapes + [Shape(m: 300, n: 72, k: 33)])
   private func roundedActivationsPassFromProductToProduct(_ shape: Shape) {
-    var random = RandomStream(seed: 6)
+    var random = RandomSequence(seed: 6)
     let (m, n, k) = (shape.m, shape.n, shape.k)
     let (a, b, bias) = (random.normal([m, k]), random.normal([n, k]), random.normal([n]))
     let sums = Self.expected(
@@ -123,7 +124,7 @@ struct PackedFactorTests {
   }
 
   @Test func oneFactorServesAllNumbersOfRows() {
-    var random = RandomStream(seed: 4)
+    var random = RandomSequence(seed: 4)
     let (n, k) = (96, 40)
     let b = random.normal([n, k])
     let factor = PackedFactor(k: k, n: n, isTransposed: true, type: OD_F32, isNative: true)
@@ -138,7 +139,7 @@ struct PackedFactorTests {
   }
 
   @Test func manyThreadsMayMultiplyAtOnce() {
-    var random = RandomStream(seed: 5)
+    var random = RandomSequence(seed: 5)
     let (m, n, k) = (20, 128, 32)
     let (a, b) = (random.normal([m, k]), random.normal([n, k]))
     let factor = PackedFactor(k: k, n: n, isTransposed: true, type: OD_F32, isNative: true)

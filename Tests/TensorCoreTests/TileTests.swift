@@ -1,6 +1,7 @@
 import CKernels
 import Foundation
 import TensorCore
+import TestSupport
 import Testing
 
 /// The register tiles behind small linear layers and attention, at both of their sizes: which one a
@@ -22,7 +23,7 @@ struct TileTests {
     arguments: [6, 12], [(1, 16, 16), (13, 48, 32), (48, 16, 64), (131, 64, 80), (301, 32, 16)])
   func linearLayersMatchTheirDefinition(tileRows: Int, shape: (Int, Int, Int)) {
     let (rows, inputs, outputs) = shape
-    var random = RandomStream(seed: UInt64(rows))
+    var random = RandomSequence(seed: UInt64(rows))
     let x = random.normal([rows, inputs])
     let weight = random.normal([outputs, inputs])
     let bias = random.normal([outputs])
@@ -77,7 +78,7 @@ struct TileTests {
     (37, 16, 99, 99), (64, 72, 99, 99), (53, 20, 5, 3), (30, 8, 0, 0), (150, 24, 70, 9),
   ])
   func attentionIsTheSameWithBothTiles(tokens: Int, headDim: Int, left: Int, right: Int) {
-    var random = RandomStream(seed: UInt64(tokens))
+    var random = RandomSequence(seed: UInt64(tokens))
     let qkv = random.normal([tokens, 3 * headDim])
     let gradOut = random.normal([tokens, headDim])
     func run(_ rows: Int) -> [Float] {

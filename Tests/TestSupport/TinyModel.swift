@@ -21,18 +21,18 @@ package enum TinyModel {
     package init() {}
 
     package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
-      var random = RandomStream(seed: 9, name: name)
-      if case .table = initializer { return initializer.tensor(shape, random: &random) }
-      return Initializer.normal(0.2).tensor(shape, random: &random)
+      let random = RandomStream(seed: 9, name)
+      if case .table = initializer { return initializer.tensor(shape, random) }
+      return Initializer.normal(0.2).tensor(shape, random)
     }
   }
 
   package static func make() throws -> DiT { try DiT(config: config, weights: Noise()) }
 
   package static func latents(seed: UInt64, count: Int = 40) -> LatentDataset {
-    var random = RandomStream(seed: seed)
-    return LatentDataset(
-      latents: random.normal([count, 2, 4, 4]), labels: (0..<count).map { $0 % 3 })
+    LatentDataset(
+      latents: RandomStream(seed: seed, "latents").normal([count, 2, 4, 4]),
+      labels: (0..<count).map { $0 % 3 })
   }
 
   package static var reference: ModelReference {

@@ -12,6 +12,7 @@
 #include "ck_norm.h"
 #include "ck_optim.h"
 #include "ck_pool.h"
+#include "ck_random.h"
 #include "ck_rounded_attention.h"
 #include "ck_scan.h"
 #include "ck_sequence.h"

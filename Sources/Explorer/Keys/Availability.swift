@@ -74,16 +74,16 @@ extension AppState {
     runs.isLaunching ? "the worker is being started" : nil
   }
 
-  private func reasonAgainstControl(_ record: RunRecord?, followed: Bool) -> String? {
+  private func reasonAgainstControl(_ record: RunSummary?, followed: Bool) -> String? {
     guard let record else {
       return followed
         ? "no training is followed: d starts one, r lists them" : "there is no run here"
     }
-    return record.isAlive ? nil : "\(record.name) is \(record.stateName) already"
+    return record.isAlive ? nil : "\(record.name) is \(record.state.name) already"
   }
 
-  private func reasonAgainstPause(_ record: RunRecord?, followed: Bool) -> String? {
-    if let record, record.queuePosition != nil {
+  private func reasonAgainstPause(_ record: RunSummary?, followed: Bool) -> String? {
+    if let record, record.turn != nil {
       return "\(record.name) waits in the queue: r lists the runs, where - lets it wait longer"
     }
     if let reason = record?.pauseReason { return "it waits already: \(reason)" }
@@ -98,25 +98,27 @@ extension AppState {
       return runs.listed.isEmpty ? "there are no runs yet: d in the grid starts one" : nil
     case .accept:
       guard let selected else { return "there is no run to open" }
-      if !selected.kind.isTraining { return "only trainings can be opened" }
+      if !selected.isTraining { return "only trainings can be opened" }
       return selected.modelHash == model.contentHash
         ? nil : "\(selected.name) is for another model"
     case .retry:
       guard let selected else { return "there is no run here" }
-      if selected.isAlive { return "\(selected.name) is \(selected.stateName): C cancels it first" }
+      if selected.isAlive {
+        return "\(selected.name) is \(selected.state.name): C cancels it first"
+      }
       return selected.state == .done ? "\(selected.name) is done already" : nil
     case .log:
       return selected == nil ? "there is no run here" : nil
     case .raise, .lower:
-      return selected?.queuePosition == nil ? "only runs in the queue have a priority" : nil
+      return selected?.turn == nil ? "only runs in the queue have a priority" : nil
     case .pause:
-      if let selected, !selected.kind.isTraining { return "only trainings can pause" }
+      if let selected, !selected.isTraining { return "only trainings can pause" }
       return reasonAgainstPause(selected, followed: false)
     case .cancel:
       return reasonAgainstControl(selected, followed: false)
     case .mark:
       guard let selected else { return "there is no run to mark" }
-      return selected.kind.isTraining ? nil : "only trainings can be compared"
+      return selected.isTraining ? nil : "only trainings can be compared"
     case .compare:
       return reasonAgainstComparing(in: pane)
     default:

@@ -15,8 +15,7 @@ extension FileWork {
     case .readRuns(let ids):
       return readRuns(ids)
     case .followRun(let id):
-      watcher.follow(id, now: Date())
-      return id.flatMap { id in watcher.history(id).map { [.historyRead(id: id, $0)] } } ?? []
+      return follow(id)
     case .startTraining(let plan, let kind, let weightsFrom, let isQueued):
       return [
         isQueued ? queueTraining(plan, kind, weightsFrom) : startTraining(plan, kind, weightsFrom)
@@ -77,22 +76,49 @@ extension FileWork {
     return home + path.dropFirst()
   }
 
+  /// Keeps the losses of a run from now on, instead of those of the last one.
+  private func follow(_ id: String?) -> [Action] {
+    followed = id
+    store.follow(Set(compared + [id].compactMap(\.self)))
+    guard let id, let history = store.history(id) else { return [] }
+    return [.historyRead(id: id, history)]
+  }
+
+  /// Reads plans and losses of runs for a comparison.
+  private func readRuns(_ ids: [String]) -> [Action] {
+    compared = ids
+    store.follow(Set(compared + [followed].compactMap(\.self)))
+    do {
+      return [
+        .runsRead(
+          try ids.map { id in
+            guard let run = store.run(id) else {
+              throw RunError("the run \(id) is no longer in \(root)")
+            }
+            var known = FocusedRun(id: id, plan: try GraftPlan.load(path: run.planPath))
+            known.history = store.history(id) ?? RunHistory()
+            return known
+          })
+      ]
+    } catch {
+      return [.runOpenFailed("\(error)")]
+    }
+  }
+
   private func openRun(_ id: String, adopt: Bool) -> [Action] {
-    guard let run = watcher.run(id) else {
+    guard let run = store.run(id) else {
       return [.runOpenFailed("the run \(id) is no longer in \(root)")]
     }
     do {
       let plan = try read(run.planPath)
-      watcher.follow(id, now: Date())
-      let history = watcher.history(id).map { [Action.historyRead(id: id, $0)] } ?? []
-      return [.runOpened(id: id, plan: plan, adopt: adopt)] + history
+      return [.runOpened(id: id, plan: plan, adopt: adopt)] + follow(id)
     } catch {
       return [.runOpenFailed("\(error)")]
     }
   }
 
   private func startTraining(
-    _ plan: GraftPlan, _ kind: RunRecord.Kind, _ weightsFrom: String?
+    _ plan: GraftPlan, _ kind: Job.Kind, _ weightsFrom: String?
   ) -> Action {
     do {
       let job: Job =
@@ -108,7 +134,7 @@ extension FileWork {
 
   /// The newest weights of a run that is still there; none of no run.
   func weights(of id: String?) throws -> [String] {
-    guard let id, let run = watcher.run(id) else { return [] }
+    guard let id, let run = store.run(id) else { return [] }
     return [try run.trainedWeights()]
   }
 
@@ -128,9 +154,8 @@ extension FileWork {
   /// Reads the cache, or joins or starts the job that fills it.
   private func findAnalysis(again: Bool) -> Action {
     if !again, let known = readAnalysis() { return known }
-    watcher.list()
-    _ = watcher.look(now: Date(), thorough: true)
-    let running = watcher.records.first {
+    store.look()
+    let running = store.summaries.first {
       $0.kind == .analyze && $0.modelHash == model.contentHash && $0.isAlive
     }
     if let running {
@@ -177,7 +202,7 @@ extension FileWork {
       try run.writeRequest(request)
     }
     try startWorker(run)
-    watcher.add(run)
+    store.add(run)
     return run
   }
 
@@ -196,6 +221,6 @@ extension FileWork {
 
   /// Asks the workers of unfinished previews to stop.
   package func cancelPreviews() {
-    for id in previews.keys { try? watcher.run(id)?.append(.cancel) }
+    for id in previews.keys { try? store.run(id)?.append(.cancel) }
   }
 }

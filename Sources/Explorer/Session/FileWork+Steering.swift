@@ -5,14 +5,14 @@ import Runs
 extension FileWork {
   /// Puts a training into the queue and sees to it that a runner works on that.
   func queueTraining(
-    _ plan: GraftPlan, _ kind: RunRecord.Kind, _ weightsFrom: String?
+    _ plan: GraftPlan, _ kind: Job.Kind, _ weightsFrom: String?
   ) -> Action {
     do {
       var place = QueuePlace()
       var job = Job.distill(planPath: "plan.json")
       if kind == .finetune {
-        let source = weightsFrom.flatMap { watcher.run($0) }
-        if let source, !source.status().state.isEnded {
+        let source = weightsFrom.flatMap { store.run($0) }
+        if let source, !source.summary().state.isEnded {
           place.after = [source.id]
           job = .finetune(planPath: "plan.json", weights: [source.id])
         } else {
@@ -21,7 +21,7 @@ extension FileWork {
       }
       let run = try RunDirectory.create(
         root: root, job: request(job, plan.name, plan, queue: place), plan: plan)
-      watcher.add(run)
+      store.add(run)
       try startRunner()
       return .trainingQueued(name: plan.name)
     } catch {
@@ -66,7 +66,7 @@ extension FileWork {
   }
 
   private func find(_ id: String) throws -> RunDirectory {
-    guard let run = watcher.run(id) else {
+    guard let run = store.run(id) else {
       throw RunError("the run \(id) is no longer in \(root); r lists the others")
     }
     return run
@@ -74,7 +74,7 @@ extension FileWork {
 
   private func ask(_ control: Control, of run: RunDirectory) throws {
     let worker = run.worker()
-    if control == .cancel, worker == nil, run.status().state == .queued {
+    if control == .cancel, worker == nil, run.summary().state == .queued {
       try run.cancel()
       return
     }

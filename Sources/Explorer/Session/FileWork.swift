@@ -11,15 +11,15 @@ package final class FileWork: @unchecked Sendable {
   let model: ModelReference
   let executable: String
   let codeVersion: String
-  var watcher: RunWatcher
-  /// What is read of runs that are being compared.
-  var compared: [String: RunFollower] = [:]
+  var store: RunStore
+  /// The run whose losses are shown, and those that are being compared.
+  var (followed, compared): (String?, [String]) = (nil, [])
   var previews: [String: Int] = [:]
   var delivered: [String: Int] = [:]
   var analysisRun: String?
   /// Processes that this one has started and collects.
   package var children: [(pid: Int32, run: String)] = []
-  var lastRecords: [RunRecord]?
+  var lastRecords: [RunSummary]?
   var looks = 0
 
   /// Does the work for one run root and model.
@@ -28,30 +28,32 @@ package final class FileWork: @unchecked Sendable {
     self.model = model
     self.executable = executable
     self.codeVersion = codeVersion
-    watcher = RunWatcher(root: root)
+    store = RunStore(root: root, readsPlans: true)
   }
 
   // MARK: - Looking
 
-  /// Looks at the run directories: sizes every time, lists and processes once a second.
+  /// Bytes of logs that one look reads at most, so that keys and other runs need not wait for a long log.
+  private static let readLimit = 32 << 20
+
+  /// Looks at the runs at work every time, at all others and for new ones once a second.
   package func look(now: Date) -> [Action] {
     let thorough = looks % 10 == 0
     looks += 1
     if thorough {
-      watcher.list()
       for child in children where WorkerLauncher.reap(child.pid) {
-        watcher.noteEndedWorker(of: child.run)
+        store.noteEndedWorker(of: child.run)
         children.removeAll { $0.pid == child.pid }
       }
     }
-    let changed = watcher.look(now: now, thorough: thorough)
+    let changed = store.look(now: now, thorough: thorough, limit: Self.readLimit)
     var actions: [Action] = []
-    let records = watcher.records
+    let records = store.summaries
     if records != lastRecords {
       lastRecords = records
       actions.append(.runsScanned(records))
     }
-    if let id = watcher.followed, changed.contains(id), let history = watcher.history(id) {
+    if let id = followed, changed.contains(id), let history = store.history(id) {
       actions.append(.historyRead(id: id, history))
     }
     actions += lookAtAnalysis(records)
@@ -59,7 +61,7 @@ package final class FileWork: @unchecked Sendable {
     return actions
   }
 
-  private func lookAtAnalysis(_ records: [RunRecord]) -> [Action] {
+  private func lookAtAnalysis(_ records: [RunSummary]) -> [Action] {
     guard let id = analysisRun, let record = records.first(where: { $0.id == id }) else {
       return []
     }
@@ -73,9 +75,9 @@ package final class FileWork: @unchecked Sendable {
     case .cancelled:
       analysisRun = nil
       return [.analysisFailed("the job was cancelled; A computes them")]
-    case .failed(let reason):
+    case .failed:
       analysisRun = nil
-      return [.analysisFailed(reason)]
+      return [.analysisFailed(record.end?.text ?? "")]
     case .lost:
       analysisRun = nil
       return [.analysisFailed("the job's worker ended\(lastWords(id)); A tries again")]
@@ -83,9 +85,9 @@ package final class FileWork: @unchecked Sendable {
   }
 
   private func lookAtPreview(
-    _ id: String, generation: Int, _ records: [RunRecord]
+    _ id: String, generation: Int, _ records: [RunSummary]
   ) -> [Action] {
-    guard let record = records.first(where: { $0.id == id }), let run = watcher.run(id) else {
+    guard let record = records.first(where: { $0.id == id }), let run = store.run(id) else {
       return []
     }
     var actions: [Action] = []
@@ -95,11 +97,10 @@ package final class FileWork: @unchecked Sendable {
     case .queued: return []
     case .running, .paused, .frozen: isFinished = false
     case .done, .cancelled: break
-    case .failed(let reason): problem = reason
+    case .failed: problem = record.end?.text ?? ""
     case .lost: problem = "its worker ended\(lastWords(id))"
     }
-    let samples = watcher.images(id)
-    for sample in samples.dropFirst(delivered[id] ?? 0) {
+    for sample in record.images.suffix(max(0, record.imageCount - (delivered[id] ?? 0))) {
       guard let role = PreviewRole(rawValue: sample.role.rawValue) else { continue }
       do {
         let image = try PNG.read(path: "\(run.path)/\(sample.path)")
@@ -108,7 +109,7 @@ package final class FileWork: @unchecked Sendable {
         problem = "\(error)"
       }
     }
-    delivered[id] = samples.count
+    delivered[id] = record.imageCount
     if record.total > 0 {
       actions.append(
         .previewProgressed(generation: generation, done: record.step, total: record.total))
@@ -123,7 +124,7 @@ package final class FileWork: @unchecked Sendable {
 
   /// The last line that a worker printed before it vanished.
   private func lastWords(_ id: String) -> String {
-    let lines = watcher.run(id)?.logTail().split(separator: "\n") ?? []
+    let lines = store.run(id)?.logTail().split(separator: "\n") ?? []
     return lines.last.map { ": \($0)" } ?? ""
   }
 }

@@ -12,7 +12,7 @@ package struct ComparePane: Equatable, Sendable {
   package var ids: [String] { runs.map(\.id) }
 
   /// The curve of one run.
-  package func curve(_ run: FocusedRun) -> [LossPoint] {
+  package func curve(_ run: FocusedRun) -> LossSeries {
     showsHeldOut ? run.history.meanHeldOut : run.history.meanLoss
   }
 }
@@ -30,13 +30,13 @@ extension ComparePane {
   ///
   /// - Parameter record: What the list of runs says of an identifier.
   /// - Returns: The lines, without those on which nothing is known of either.
-  package func facts(record: (String) -> RunRecord?) -> [ComparedFact] {
+  package func facts(record: (String) -> RunSummary?) -> [ComparedFact] {
     func fact(_ title: String, _ value: (FocusedRun) -> String?) -> ComparedFact? {
       let values = runs.map(value)
       guard values.contains(where: { $0 != nil }) else { return nil }
       return ComparedFact(title: title, values: values.map { $0 ?? "–" })
     }
-    func stage(_ run: FocusedRun) -> RunRecord.Kind? { record(run.id)?.kind }
+    func stage(_ run: FocusedRun) -> Job.Kind? { record(run.id)?.kind }
     func cost(_ value: @escaping (OperatorCost) -> Double) -> (FocusedRun) -> String? {
       { run in
         run.plan.map { plan in
@@ -47,7 +47,7 @@ extension ComparePane {
     }
     return [
       fact("stage") { stage($0).map { $0 == .finetune ? "2, finetuning" : "1, distillation" } },
-      fact("state") { record($0.id)?.stateName },
+      fact("state") { record($0.id)?.state.name },
       fact("steps") { run in record(run.id).map { "\($0.step) of \($0.total)" } },
       fact("plan") { $0.plan?.summary },
       fact("held-out loss") { Self.change($0.history.meanHeldOut) },
@@ -59,12 +59,12 @@ extension ComparePane {
             ? "\(plan.stage2.batchSize), \(Format.plain(plan.stage2.learningRate))"
             : "\(plan.stage1.batchSize), \(Format.plain(plan.stage1.learningRate))"
         }
-      }, fact("speed") { run in run.history.rate.map(Format.rate) },
+      }, fact("speed") { run in run.history.summary.rate.map(Format.rate) },
     ].compactMap(\.self)
   }
 
   /// Why the losses do not measure the same, or nil when they do.
-  package func reasonAgainstLosses(record: (String) -> RunRecord?) -> String? {
+  package func reasonAgainstLosses(record: (String) -> RunSummary?) -> String? {
     guard Set(runs.map { record($0.id)?.kind }).count == 1 else {
       return "the losses of different stages do not compare"
     }
@@ -73,7 +73,7 @@ extension ComparePane {
       ? nil : "the plans distil different sites, whose losses do not compare"
   }
 
-  private static func change(_ points: [LossPoint]) -> String? {
+  private static func change(_ points: LossSeries) -> String? {
     guard let first = points.first, let last = points.last else { return nil }
     return "\(Format.loss(first.value)) → \(Format.loss(last.value))"
   }

@@ -1,4 +1,5 @@
 import Plans
+import Runs
 
 extension Form.Field {
   /// Makes a field that holds `value`.
@@ -45,7 +46,7 @@ extension Form {
   }
 
   /// A form for the settings of activation distillation; `other` is a training that it can wait for.
-  static func distillation(_ settings: Stage1Settings, beside other: RunRecord?) -> Form {
+  static func distillation(_ settings: Stage1Settings, beside other: RunSummary?) -> Form {
     let isCached = settings.mode == .cached
     return training(
       .distill, beside: other,
@@ -60,7 +61,7 @@ extension Form {
   }
 
   /// A form for the settings of finetuning; `other` is a training that it can wait for.
-  static func finetuning(_ settings: Stage2Settings, beside other: RunRecord?) -> Form {
+  static func finetuning(_ settings: Stage2Settings, beside other: RunSummary?) -> Form {
     training(
       .finetune, beside: other, length: steps(settings.steps), batchSize: settings.batchSize,
       samples: "samples in each step", learningRate: settings.learningRate)
@@ -73,7 +74,7 @@ extension Form {
   }
 
   private static func training(
-    _ kind: RunRecord.Kind, beside other: RunRecord?, length: Field, batchSize: Int,
+    _ kind: Job.Kind, beside other: RunSummary?, length: Field, batchSize: Int,
     samples: String,
     learningRate: Double
   ) -> Form {
@@ -137,7 +138,7 @@ extension Form {
 
 extension GraftPlan {
   /// Takes over the numbers of a training's form; what is missing stays.
-  mutating func take(_ values: [String: Double], of kind: RunRecord.Kind) {
+  mutating func take(_ values: [String: Double], of kind: Job.Kind) {
     func set(_ number: inout Int, _ key: String) {
       if let value = values[key] { number = Int(value) }
     }

@@ -1,4 +1,5 @@
 import Plans
+import Runs
 import Text
 
 /// A screen or prompt on top of the grid.
@@ -55,7 +56,7 @@ package struct Form: Equatable, Sendable {
     /// The configuration of an operator for some slots.
     case configuration(operatorName: String, targets: [SlotID])
     /// The settings of a training of the whole plan, distillation or finetuning.
-    case training(RunRecord.Kind)
+    case training(Job.Kind)
     /// The settings of the preview.
     case preview
   }

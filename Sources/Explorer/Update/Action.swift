@@ -19,7 +19,7 @@ package enum Action: Equatable, Sendable {
   case commanded(Command, argument: String?, count: Int?)
 
   /// The run root was read.
-  case runsScanned([RunRecord])
+  case runsScanned([RunSummary])
   /// A run's plan was read; `adopt` loads it into the document.
   case runOpened(id: String, plan: GraftPlan, adopt: Bool)
   /// A run's plan could not be read.
@@ -29,7 +29,7 @@ package enum Action: Equatable, Sendable {
   /// The followed run's events were read.
   case historyRead(id: String, RunHistory)
   /// A distillation or finetuning was started.
-  case trainingStarted(id: String, plan: GraftPlan, kind: RunRecord.Kind)
+  case trainingStarted(id: String, plan: GraftPlan, kind: Job.Kind)
   /// A distillation or finetuning could not be started.
   case trainingFailed(String)
   /// A distillation or finetuning waits in the queue.
@@ -85,7 +85,7 @@ package enum Effect: Equatable, Sendable {
   /// queue; `weightsFrom` names the run whose weights finetuning starts from, nil starts the operators
   /// fresh.
   case startTraining(
-    GraftPlan, kind: RunRecord.Kind, weightsFrom: String?, isQueued: Bool = false)
+    GraftPlan, kind: Job.Kind, weightsFrom: String?, isQueued: Bool = false)
   /// Append a request to a run's controls.
   case control(id: String, Control)
   /// Kill a run's worker, which does not stop by itself.

@@ -5,7 +5,7 @@ extension AppState {
   private static let compared = 2
 
   /// Marks the selected run, or takes its mark away; a third mark takes the first one's place.
-  mutating func markRun(_ record: RunRecord, in pane: RunsPane) {
+  mutating func markRun(_ record: RunSummary, in pane: RunsPane) {
     var pane = pane
     if let index = pane.marked.firstIndex(of: record.id) {
       pane.marked.remove(at: index)
@@ -29,7 +29,7 @@ extension AppState {
     guard chosen.count == Self.compared else {
       return "two runs make a comparison: Space marks one, then choose the other"
     }
-    return chosen.allSatisfy(\.kind.isTraining) ? nil : "only trainings can be compared"
+    return chosen.allSatisfy(\.isTraining) ? nil : "only trainings can be compared"
   }
 
   /// Acts in a comparison.

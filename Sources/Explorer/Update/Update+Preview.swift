@@ -86,7 +86,7 @@ extension AppState {
   /// The followed run and the step of its newest checkpoint, when its weights fit the plan.
   package var trainedWeights: (runID: String, step: Int)? {
     guard let focus = runs.focus, let trained = focus.plan,
-      let step = focus.history.checkpoints.last?.step,
+      let step = focus.history.summary.checkpoint?.step,
       plan.sites.contains(where: { plan.agrees(with: trained, at: $0) })
     else { return nil }
     return (focus.id, step)

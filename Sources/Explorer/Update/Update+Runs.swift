@@ -37,7 +37,7 @@ extension AppState {
     return []
   }
 
-  private mutating func togglePause(_ record: RunRecord) -> [Effect] {
+  private mutating func togglePause(_ record: RunSummary) -> [Effect] {
     if record.state == .paused || record.state == .frozen {
       notice = .note("asked \(record.name) to go on")
       return [.control(id: record.id, .resume)]
@@ -47,7 +47,7 @@ extension AppState {
   }
 
   /// Stores the form's numbers in the plan and asks for the worker.
-  mutating func startTraining(_ kind: RunRecord.Kind, _ values: [String: Double]) -> [Effect] {
+  mutating func startTraining(_ kind: Job.Kind, _ values: [String: Double]) -> [Effect] {
     let isQueued = values["queue"] == 1
     let weights =
       kind == .finetune ? (isQueued ? comingWeights : nil) ?? trainedWeights?.runID : nil
@@ -100,16 +100,19 @@ extension AppState {
       return [.readRuns(ids: runsToCompare(in: pane))]
     case .retry:
       guard let selected else { return [] }
-      let isSlower = if case .failed = selected.state { true } else { false }
       overlays.append(
         .prompt(
-          Prompt(purpose: .retry(id: selected.id), field: TextField(isSlower ? "0.5" : "1"))))
+          Prompt(
+            purpose: .retry(id: selected.id),
+            field: TextField(selected.state == .failed ? "0.5" : "1"))))
     case .log:
       guard let selected else { return [] }
       overlays.append(.log(LogPage(id: selected.id)))
       return [.readLog(id: selected.id)]
     case .raise, .lower:
-      guard let selected, let priority = selected.waiting?.priority else { return [] }
+      guard let selected, selected.turn != nil, let priority = selected.place?.priority else {
+        return []
+      }
       return [.setPriority(id: selected.id, priority + (command == .raise ? 1 : -1))]
     default:
       overlays.removeLast()
@@ -167,7 +170,7 @@ extension AppState {
     return []
   }
 
-  private mutating func announce(_ record: RunRecord) {
+  private mutating func announce(_ record: RunSummary) {
     switch record.state {
     case .queued, .running, .frozen: break
     case .paused:
@@ -176,7 +179,7 @@ extension AppState {
         ?? .note("\(record.name) is paused; p goes on")
     case .done: notice = .note("\(record.name) is done; s samples the grafted model")
     case .cancelled: notice = .note("\(record.name) was cancelled at \(record.progressText)")
-    case .failed(let reason): notice = .failure("\(record.name) failed: \(reason)")
+    case .failed: notice = .failure("\(record.name) failed: \(record.end?.text ?? "")")
     case .lost:
       notice = .failure(
         "\(record.name) is lost: its worker ended at \(record.progressText); r lists the runs, where R takes it up again"
@@ -187,7 +190,7 @@ extension AppState {
   /// Finds the work of an explorer that was here before.
   private mutating func reattach() -> [Effect] {
     let mine = runs.records.filter {
-      $0.kind.isTraining && $0.modelHash == model.contentHash
+      $0.isTraining && $0.modelHash == model.contentHash
     }
     let alive = mine.filter(\.isAlive)
     if let alive = alive.first(where: { $0.state != .queued }) ?? alive.first {
@@ -197,7 +200,7 @@ extension AppState {
     let effects = followMatchingRun()
     if effects.isEmpty, let latest = mine.first, plan.isEmpty {
       notice = .note(
-        "the last training, \(latest.name), is \(latest.stateName): r lists the runs")
+        "the last training, \(latest.name), is \(latest.state.name): r lists the runs")
     }
     return effects
   }
@@ -205,7 +208,7 @@ extension AppState {
   /// Follows the newest training of what the plan changes, else the newest that bears its name, so that
   /// its losses and marks show.
   mutating func followMatchingRun() -> [Effect] {
-    let mine = runs.records.filter { $0.kind.isTraining && $0.modelHash == model.contentHash }
+    let mine = runs.records.filter { $0.isTraining && $0.modelHash == model.contentHash }
     let same = mine.filter { $0.changes == plan.changes && $0.step > 0 }
     let match = same.first ?? mine.first { $0.name == plan.name }
     guard let match, !plan.isEmpty else {

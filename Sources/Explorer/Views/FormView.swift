@@ -1,4 +1,5 @@
 import Plans
+import Runs
 import TerminalUI
 import Text
 
@@ -138,8 +139,8 @@ struct FormView {
   }
 
   /// How long it takes at the rate of the followed run, if that is of the same kind.
-  private func duration(of kind: RunRecord.Kind) -> [String] {
-    guard state.runs.focusRecord?.kind == kind, let rate = state.runs.focus?.history.rate,
+  private func duration(of kind: Job.Kind) -> [String] {
+    guard state.runs.focusRecord?.kind == kind, let rate = state.runs.focus?.history.summary.rate,
       rate > 0, form.fields.first?.value != nil
     else { return [] }
     var plan = state.plan

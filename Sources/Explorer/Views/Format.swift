@@ -79,7 +79,7 @@ package enum Format {
 
   /// An age in words: "3 s", "12 min", "5 h", "8 d".
   package static func age(_ seconds: Double) -> String {
-    guard seconds.isFinite else { return "?" }
+    guard abs(seconds) < 1e15 else { return "?" }
     let whole = max(0, Int(seconds))
     if whole < 100 { return "\(whole) s" }
     if whole < 6000 { return "\(whole / 60) min" }

@@ -86,8 +86,8 @@ struct LossPanel {
     switch state.chart.series {
     case .slot:
       return [
-        curve("train", history.losses[site] ?? [], limit, Theme.trainCurve),
-        curve("held-out", history.heldOut[site] ?? [], limit, Theme.heldOutCurve),
+        curve("train", history.losses[site] ?? LossSeries(), limit, Theme.trainCurve),
+        curve("held-out", history.heldOut[site] ?? LossSeries(), limit, Theme.heldOutCurve),
       ]
     case .mean:
       return [
@@ -98,14 +98,14 @@ struct LossPanel {
       return history.losses.keys.sorted().filter { $0 != site }.map {
         // Dozens of curves on top of each other: points at even distances are enough.
         curve(
-          $0.description, Self.sampled(history.losses[$0] ?? [], limit: 2 * limit), limit,
+          $0.description, Self.sampled(history.losses[$0] ?? LossSeries(), limit: 2 * limit), limit,
           Theme.quiet)
-      } + [curve("\(site)", history.losses[site] ?? [], limit, Theme.heldOutCurve)]
+      } + [curve("\(site)", history.losses[site] ?? LossSeries(), limit, Theme.heldOutCurve)]
     }
   }
 
   private func curve(
-    _ name: String, _ points: [LossPoint], _ limit: Int, _ style: Style
+    _ name: String, _ points: some Collection<LossPoint>, _ limit: Int, _ style: Style
   ) -> Plot.Series {
     let thinned = points.thinned(limit: limit)
     return Plot.Series(
@@ -113,8 +113,8 @@ struct LossPanel {
   }
 
   /// At most `limit` points at even distances, the last one among them.
-  static func sampled(_ points: [LossPoint], limit: Int) -> [LossPoint] {
-    guard limit > 1, points.count > limit else { return points }
+  static func sampled(_ points: LossSeries, limit: Int) -> [LossPoint] {
+    guard limit > 1, points.count > limit else { return Array(points) }
     return (0..<limit).map { points[$0 * (points.count - 1) / (limit - 1)] }
   }
 }

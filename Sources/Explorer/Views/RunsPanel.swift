@@ -51,7 +51,7 @@ struct RunsPanel {
         tail = [("\(count)  silent for \(silence)", Theme.warning)]
       }
     case .lost, .cancelled, .failed, .done:
-      tail.append(("  \(record.stateName)\(ago(record))", style))
+      tail.append(("  \(record.state.name)\(ago(record))", style))
     case .queued, .paused, .frozen:
       tail.append(("  \(record.stateLabel)", style))
       if let reason = record.waitReason { tail.append((" (\(reason))", Theme.quiet)) }
@@ -67,13 +67,13 @@ struct RunsPanel {
   }
 
   /// How long a live worker has said nothing, when that is worth a warning.
-  private func silence(_ record: RunRecord) -> String? {
-    guard let last = record.lastEventAt, state.now - last > 5 else { return nil }
+  private func silence(_ record: RunSummary) -> String? {
+    guard let last = record.lastEventTime, state.now - last > 5 else { return nil }
     return Format.age(state.now - last)
   }
 
-  private func ago(_ record: RunRecord) -> String {
-    record.lastEventAt.map { " \(Format.age(state.now - $0)) ago" } ?? ""
+  private func ago(_ record: RunSummary) -> String {
+    record.lastEventTime.map { " \(Format.age(state.now - $0)) ago" } ?? ""
   }
 }
 
@@ -115,7 +115,7 @@ struct RunTable {
     }
   }
 
-  private func drawLine(_ record: RunRecord, on frame: inout Frame, row: Int) {
+  private func drawLine(_ record: RunSummary, on frame: inout Frame, row: Int) {
     let style = Self.style(record)
     let isFollowed = state.runs.focus?.id == record.id
     // Where one can choose, the mark is the cursor, as in every list.
@@ -124,7 +124,8 @@ struct RunTable {
     if let label = record.label, record.total > 0 {
       steps = "\(label.prefix { $0 != " " }) \(100 * record.step / record.total)%"
     }
-    let name = record.kind == .distill ? record.name : "\(record.kind.rawValue) \(record.name)"
+    let name =
+      record.kind == .distill ? record.name : "\(record.kind?.rawValue ?? "?") \(record.name)"
     let distinction = state.runs.distinction(of: record)
     // The end of the title is what tells it from another, so a long name is cut before it.
     let what =
@@ -133,7 +134,7 @@ struct RunTable {
       [
         ("   \(what)", isFollowed ? Theme.strong : Theme.plain), (record.stateLabel, style),
         (steps, Theme.plain), (record.loss.map(Format.loss) ?? "", Theme.plain),
-        (Format.age(state.now - record.createdAt), Theme.quiet),
+        (record.createdAt.map { Format.age(state.now - $0) } ?? "", Theme.quiet),
       ], on: &frame, row: row)
     frame.write(
       [
@@ -158,7 +159,7 @@ struct RunTable {
   }
 
   /// A mark that tells states apart without colour.
-  static func mark(_ record: RunRecord) -> String {
+  static func mark(_ record: RunSummary) -> String {
     switch record.state {
     case .queued: "~"
     case .running: "▶"
@@ -171,7 +172,7 @@ struct RunTable {
   }
 
   /// The colour of a state.
-  static func style(_ record: RunRecord) -> Style {
+  static func style(_ record: RunSummary) -> Style {
     switch record.state {
     case .queued: Theme.phase(.queued)
     case .running: Theme.phase(.training)

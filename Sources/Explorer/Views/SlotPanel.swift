@@ -104,12 +104,13 @@ struct SlotPanel {
         style: Theme.quiet)
       return row + 2
     }
-    let train = history.losses[site] ?? []
-    let heldOut = history.heldOut[site] ?? []
+    let train = history.losses[site]
+    let heldOut = history.heldOut[site]
     drawLoss(
-      kind == "HUBER" ? "Huber" : "\(kind) loss", train.last?.value, train.first?.value, &frame, row
+      kind == "HUBER" ? "Huber" : "\(kind) loss", train?.last?.value, train?.first?.value, &frame,
+      row
     )
-    drawLoss("held-out", heldOut.last?.value, heldOut.first?.value, &frame, row + 1)
+    drawLoss("held-out", heldOut?.last?.value, heldOut?.first?.value, &frame, row + 1)
     return row + 2
   }
 

@@ -18,14 +18,13 @@ extension BenchWork {
       title: "\(descriptor.title) forward, 1 x \(tokens) x \(dim)", units: Double(tokens),
       unit: "tokens/s", hasPrecision: true
     ) { precision in
-      var random = RandomStream(seed: 1)
       let mixer = try OperatorRegistry.sequenceMixer(
         descriptor.defaultSpec,
         OperatorContext(
           hiddenSize: dim, tokens: tokens, numHeads: 16, prefix: "", weights: FreshWeights(seed: 1))
       )
       mixer.parameters.use(precision)
-      let input = random.normal([1, tokens, dim])
+      let input = normal("input", [1, tokens, dim])
       return { _ = mixer(Value(constant: input), on: Tape(recording: false)) }
     }
   }

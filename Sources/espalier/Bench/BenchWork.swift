@@ -58,10 +58,14 @@ struct BenchWork: Sendable {
     OperatorSpec("mlp", ["expansion_ratio": ratio])
   }
 
+  /// Inputs of a work.
+  static func normal(_ name: String, _ shape: [Int]) -> Tensor {
+    RandomStream(seed: 1, "bench/\(name)").normal(shape)
+  }
+
   @Sendable private static func product(_ precision: Precision) -> () -> Void {
-    var random = RandomStream(seed: 1)
     let (m, n, k) = (512, 4608, 1152)
-    let (a, b, c) = (random.normal([m, k]), random.normal([n, k]), Tensor([m, n]))
+    let (a, b, c) = (normal("left", [m, k]), normal("right", [n, k]), Tensor([m, n]))
     if precision == .bfloat16 {
       let factor = PackedFactor(k: k, n: n, isTransposed: true)
       let (rounded, result) = (RoundedTensor(rounding: a), RoundedTensor([m, n]))
@@ -81,12 +85,12 @@ struct BenchWork: Sendable {
       id: id, title: "\(title), batch \(batch)", units: Double(batch), unit: "images/s",
       hasPrecision: config.hiddenSize >= 256
     ) { precision in
-      var random = RandomStream(seed: 1)
       let model = try DiT(
         config: config, weights: InferenceWeights(FreshWeights(seed: 1), precision))
       // As after loading a file.
       BufferPool.trim()
-      let latents = random.normal([batch, config.inChannels, config.inputSize, config.inputSize])
+      let latents = normal(
+        "latents", [batch, config.inChannels, config.inputSize, config.inputSize])
       let conditioning = DiT.Conditioning(
         timesteps: [Float](repeating: 500, count: batch), labels: [Int](repeating: 0, count: batch))
       return { _ = model.predict(latents, conditioning) }
@@ -102,7 +106,6 @@ struct BenchWork: Sendable {
       id: id, title: "stage-1 step, \(title), \(batch) x \(tokens) x \(dim)", units: Double(batch),
       unit: "samples/s", hasPrecision: true
     ) { precision in
-      var random = RandomStream(seed: 1)
       let context = OperatorContext(
         hiddenSize: dim, tokens: tokens, numHeads: 16, prefix: "", weights: FreshWeights(seed: 1))
       let student: any GraftOperator =
@@ -112,7 +115,7 @@ struct BenchWork: Sendable {
       student.parameters.use(precision)
       let optimizer = AdamW(student.parameters)
       let (input, target) = (
-        random.normal([batch, tokens, dim]), random.normal([batch, tokens, dim])
+        normal("input", [batch, tokens, dim]), normal("target", [batch, tokens, dim])
       )
       let objective: RegressionObjective = slot == .attention ? .l1 : .l2
       return {
@@ -126,25 +129,23 @@ struct BenchWork: Sendable {
   }
 
   @Sendable private static func decode(_ precision: Precision) throws -> () -> Void {
-    var random = RandomStream(seed: 1)
     let autoencoder = try AutoencoderKL(
       config: AutoencoderKLConfig(blockOutChannels: [128, 256, 512, 512]),
       weights: FreshWeights(seed: 1), precision: ConvolutionPrecision(precision))
-    let latents = random.normal([1, 4, 32, 32])
+    let latents = normal("latents", [1, 4, 32, 32])
     return { _ = autoencoder.decode(latents) }
   }
 
   @Sendable private static func train(_: Precision) throws -> () -> Void {
     let batch = 32
-    var random = RandomStream(seed: 1)
     let trainer = DiffusionTrainer(
       model: try DiT(config: demo, weights: FreshWeights(seed: 1)),
       diffusion: try GaussianDiffusion(spacing: ""), emaDecay: 0.999)
     let shape = [batch, demo.inChannels, demo.inputSize, demo.inputSize]
     let data = DiffusionBatch(
-      latents: random.normal(shape), noise: random.normal(shape),
-      steps: (0..<batch).map { _ in random.integer(below: 1000) },
-      labels: (0..<batch).map { _ in random.integer(below: 10) })
+      latents: normal("latents", shape), noise: normal("noise", shape),
+      steps: (0..<batch).map { 1000 * $0 / batch },
+      labels: (0..<batch).map { $0 % 10 })
     return { _ = trainer.step(data, microBatch: 2, rate: 1e-4, clipNorm: 1) }
   }
 }

@@ -1,0 +1,108 @@
+import Foundation
+import Testing
+
+/// The explorer in a terminal of its own: a pseudo-terminal whose other end is the test.
+@Suite struct ExplorerTerminalTests {
+  /// The end of a pseudo-terminal that a person and a screen would have.
+  private final class Screen {
+    private let master: Int32
+    let path: String
+    private(set) var shown = Data()
+
+    init(columns: UInt16, rows: UInt16, width: UInt16, height: UInt16) throws {
+      master = Glibc.open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)
+      // TIOCSPTLCK and TIOCGPTN: unlock the other end, and give its number.
+      var (isLocked, number): (Int32, Int32) = (0, 0)
+      try #require(ioctl(master, 0x4004_5431, &isLocked) == 0)
+      try #require(ioctl(master, 0x8004_5430, &number) == 0)
+      path = "/dev/pts/\(number)"
+      var size = winsize(ws_row: rows, ws_col: columns, ws_xpixel: width, ws_ypixel: height)
+      try #require(ioctl(master, UInt(TIOCSWINSZ), &size) == 0)
+    }
+
+    deinit { close(master) }
+
+    func type(_ text: String) {
+      _ = Array(text.utf8).withUnsafeBytes { write(master, $0.baseAddress, $0.count) }
+    }
+
+    /// Takes in what is sent for some milliseconds, or until it holds a text.
+    func look(for text: String? = nil, milliseconds: Int32 = 60_000) throws {
+      let deadline = Date().addingTimeInterval(Double(milliseconds) / 1000)
+      let start = shown.count
+      while Date() < deadline {
+        if let text, shown[start...].range(of: Data(text.utf8)) != nil { return }
+        var wait = pollfd(fd: master, events: Int16(POLLIN), revents: 0)
+        guard poll(&wait, 1, 20) > 0 else { continue }
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        let count = read(master, &buffer, buffer.count)
+        if count <= 0 { break }
+        shown += buffer[..<count]
+      }
+      if let text { Issue.record("waited in vain for \(text)") }
+    }
+  }
+
+  /// Opens the explorer on the tiny model and waits for its first frame.
+  private func open(
+    _ scratch: Scratch, _ screen: Screen, replies: String = "\u{1b}[?64c", waitingFor text: String
+  ) throws -> RunningCommand {
+    let model = try scratch.tinyModel()
+    let command = try scratch.start(
+      ["explore", model, "--graphics", "sixel"], terminal: screen.path,
+      environment: ["TERM": "xterm-256color"])
+    try screen.look(for: "\u{1b}[c")
+    screen.type(replies)
+    try screen.look(for: text)
+    return command
+  }
+
+  private func leave(_ scratch: Scratch, _ screen: Screen, _ command: RunningCommand) throws {
+    screen.type("q")
+    try screen.look(for: "\u{1b}[?1049l")
+    let outcome = try command.outcome()
+    #expect(outcome.code == 0, "\(outcome.complaint)")
+    // The analysis that the explorer has started must not outlive its directory.
+    for id in try FileManager.default.contentsOfDirectory(atPath: scratch.runs) {
+      _ = try scratch.espalier("runs", "cancel", id, "--hard")
+    }
+  }
+
+  @Test func hostileSizesAndAnswers() throws {
+    let scratch = try Scratch()
+    let screen = try Screen(columns: 65535, rows: 65535, width: 65535, height: 65535)
+    let numbers = "9223372036854775807;9223372036854775807"
+    let command = try open(
+      scratch, screen,
+      replies: "\u{1b}[6;\(numbers)t\u{1b}[?1;0;\(numbers)S\u{1b}[?2;0;\(numbers)S\u{1b}[?64;4c",
+      waitingFor: "help")
+    screen.type("\u{1b}[6;1;\(numbers)t\u{1b}[6;0;-1t\u{1b}[?2;0;0;0S")
+    try screen.look(milliseconds: 300)
+    let status = try String(contentsOfFile: "/proc/\(command.pid)/status", encoding: .utf8)
+    let memory = status.firstMatch(of: /VmHWM:\s+(\d+) kB/).flatMap { Int($0.1) } ?? .max
+    #expect(memory < 400_000)
+    try leave(scratch, screen, command)
+  }
+
+  @Test func slowKeysAndPastesAreNoCommands() throws {
+    let scratch = try Scratch()
+    let screen = try Screen(columns: 80, rows: 24, width: 0, height: 0)
+    let command = try open(scratch, screen, waitingFor: "help")
+    // Taken for keys, these would leave the explorer or be refused.
+    for piece in ["\u{1b}", "[C", "\u{1b}[", "C", "\u{1b}[200~qC", "y\nq", "\u{1b}[20", "1~"] {
+      screen.type(piece)
+      try screen.look(milliseconds: 700)
+    }
+    // C has been taken for no key: there is no training that it could cancel, and nothing says so.
+    #expect(screen.shown.range(of: Data("no training".utf8)) == nil)
+    screen.type(":")
+    try screen.look(for: "Tab completes")
+    for piece in ["\u{1b}[200~qu", "it\n", "\u{1b}[201~"] {
+      screen.type(piece)
+      try screen.look(milliseconds: 300)
+    }
+    screen.type("\u{1b}")
+    try screen.look(for: "hjkl")
+    try leave(scratch, screen, command)
+  }
+}
