@@ -29,6 +29,10 @@ struct NumpyHeader {
       case 2, 3: length = Int(try cursor.read(UInt32.self))
       default: throw FormatFault(message: "has NumPy format version \(version), expected 1 to 3")
       }
+      guard length <= Self.limit else {
+        throw FormatFault(
+          message: "has a header of \(length) bytes, expected at most \(Self.limit)")
+      }
       let text = try cursor.take(length)
       dataOffset = cursor.position
       var parser = LiteralParser(text)

@@ -16,9 +16,11 @@ enum PickleValue {
   case global(PickleGlobal)
   case storage(Int)
   case tensor(Int)
+  /// An object of a class that is only known by name; what it was made of is dropped.
+  case object(String)
 }
 
-/// The names that a state dict may refer to; nothing else is accepted, and none is ever called.
+/// What a pickle refers to by name; none of it is ever imported or called.
 enum PickleGlobal: Equatable {
   case orderedDictionary
   case namespace
@@ -30,8 +32,11 @@ enum PickleGlobal: Equatable {
   case rebuildParameter
   case storage(DType)
   case dtype(String)
+  /// A class or function that no state dict needs, whose objects are known by name alone.
+  case other(String)
 
-  /// The meaning of a module's name, or `nil` if it is not on the list.
+  /// The meaning of a module's name; `nil` for functions that run code or commands, which only an attack needs,
+  /// and for tensors of kinds that cannot be read.
   init?(module: String, name: String) {
     switch (module, name) {
     case ("collections", "OrderedDict"): self = .orderedDictionary
@@ -48,12 +53,35 @@ enum PickleGlobal: Equatable {
         self = .storage(dtype)
       } else if Self.dtypes.contains(name) {
         self = .dtype("torch.\(name)")
-      } else {
+      } else if name.hasSuffix("Storage") {
         return nil
+      } else {
+        self = .other("torch.\(name)")
       }
-    default: return nil
+    case ("builtins", _), ("__builtin__", _):
+      guard Self.plainTypes.contains(name) else { return nil }
+      self = .other(name)
+    default:
+      let package = module.prefix { $0 != "." }
+      if Self.dangerous.contains(String(package)) || name.hasPrefix("_rebuild_") { return nil }
+      self = .other("\(module).\(name)")
     }
   }
+
+  private static let plainTypes: Set<String> = [
+    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object",
+    "range",
+    "slice", "str", "tuple",
+  ]
+
+  private static let dangerous: Set<String> = [
+    "asyncio", "code", "codeop", "commands", "ctypes", "distutils", "ensurepip", "idlelib", "imp",
+    "importlib", "marshal", "multiprocessing", "nt", "ntpath", "operator", "os", "pdb", "pickle",
+    "_pickle",
+    "pip", "pkgutil", "posix", "posixpath", "profile", "pty", "pydoc", "runpy", "setuptools",
+    "shutil",
+    "site", "socket", "subprocess", "sys", "timeit", "trace", "venv", "webbrowser",
+  ]
 
   private static let storages: [String: DType] = [
     "FloatStorage": .f32, "HalfStorage": .f16, "BFloat16Storage": .bf16, "DoubleStorage": .f64,

@@ -5,12 +5,18 @@ struct PickleWalk {
   private(set) var values: [String: PlainValue] = [:]
   private let pickle: Pickle
   private var names: Set<String> = []
-  private var visits: Int
+  /// How many more values may be visited and how many more bytes their names may have.
+  private var visits, nameBytes: Int
 
   /// Deepest nesting of containers.
   private static let depthLimit = 32
   /// Longest dotted name.
   private static let nameLimit = 1024
+  /// Most values of a pickle, shared ones counted wherever they appear; a checkpoint of a 28-block model with its
+  /// optimizer has a few thousand.
+  private static let visitLimit = 1 << 19
+  /// Bytes of all names.
+  private static let nameBytesLimit = 1 << 25
 
   /// Visits everything below the root.
   ///
@@ -21,22 +27,25 @@ struct PickleWalk {
   /// - Throws: `PickleFault` for nesting, cycles or sharing beyond every checkpoint.
   init(_ pickle: Pickle, size: Int) throws(PickleFault) {
     self.pickle = pickle
-    visits = 4 * size + 1000
-    guard case .dictionary = pickle.root else {
-      if case .tensor(let number) = pickle.root {
-        tensors = [("tensor", number)]
-        return
-      }
-      throw PickleFault(position: pickle.end, message: "it is neither a dictionary nor a tensor")
+    visits = min(Self.visitLimit, 4 * size + 1000)
+    nameBytes = Self.nameBytesLimit
+    switch pickle.root {
+    case .dictionary: try visit(pickle.root, "", depth: 0)
+    case .tensor(let number): tensors = [("tensor", number)]
+    case .object(let name):
+      throw fault("it is an object of class '\(name)', expected a dictionary of tensors")
+    default: throw fault("it is neither a dictionary nor a tensor")
     }
-    try visit(pickle.root, "", depth: 0)
   }
 
   private mutating func visit(_ value: PickleValue, _ name: String, depth: Int) throws(PickleFault)
   {
     visits -= 1
-    guard depth <= Self.depthLimit, visits >= 0 else {
+    guard depth <= Self.depthLimit else {
       throw fault("its containers are nested too deeply or contain themselves")
+    }
+    guard visits >= 0, nameBytes >= 0 else {
+      throw fault("it has more entries or longer names than any checkpoint")
     }
     switch value {
     case .dictionary(let number):
@@ -55,7 +64,8 @@ struct PickleWalk {
     case .integer(let number): try add(.integer(number), name)
     case .number(let number): try add(.number(number), name)
     case .text(let text): try add(.text(text), name)
-    case .global(.dtype(let text)): try add(.text(text), name)
+    case .global(.dtype(let text)), .global(.other(let text)): try add(.text(text), name)
+    case .object(let text): try add(.object(text), name)
     case .wideInteger(let bytes): try add(.text("a whole number of \(bytes.count) bytes"), name)
     case .global, .storage:
       throw fault("entry '\(name)' is neither a tensor nor a plain value")
@@ -71,10 +81,12 @@ struct PickleWalk {
     guard names.insert(name).inserted else { throw fault("two entries are called '\(name)'") }
   }
 
-  private func join(_ path: String, _ key: String) throws(PickleFault) -> String {
-    guard path.utf8.count + key.utf8.count < Self.nameLimit else {
+  private mutating func join(_ path: String, _ key: String) throws(PickleFault) -> String {
+    let count = path.utf8.count + key.utf8.count
+    guard count < Self.nameLimit else {
       throw fault("an entry's name is longer than \(Self.nameLimit) bytes")
     }
+    nameBytes -= count
     return path.isEmpty ? key : "\(path).\(key)"
   }
 

@@ -22,8 +22,9 @@ package final class SafetensorsFile: TensorFile, @unchecked Sendable {
   private let mapping: MappedFile
   private let entries: [String: TensorEntry]
 
-  /// Longest header that is accepted, as in the reference reader.
-  static let headerLimit = 100_000_000
+  /// Longest header that is accepted, in bytes; those of models with thousands of tensors have less than one
+  /// million.
+  static let headerLimit = 32 << 20
 
   /// Opens and checks a file.
   ///
@@ -37,7 +38,12 @@ package final class SafetensorsFile: TensorFile, @unchecked Sendable {
           + " fetch or save the file again")
     }
     let stated = UInt64(littleEndian: mapping.bytes.loadUnaligned(as: UInt64.self))
-    guard stated <= UInt64(Self.headerLimit), stated <= UInt64(size - 8) else {
+    guard stated <= UInt64(Self.headerLimit) else {
+      throw FileError(
+        "\(path): states a header of \(stated) bytes, expected at most \(Self.headerLimit); it is no"
+          + " safetensors file or damaged, fetch or save the file again")
+    }
+    guard stated <= UInt64(size - 8) else {
       throw FileError(
         "\(path): states a header of \(stated) bytes but has \(size - 8) after the length field;"
           + " it is truncated or no safetensors file, fetch or save it again")

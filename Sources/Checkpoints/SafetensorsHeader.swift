@@ -21,6 +21,8 @@ struct SafetensorsHeader {
 
   /// Ranks beyond this appear in no model and would only waste memory.
   static let rankLimit = 32
+  /// Most tensors of a file.
+  private static let countLimit = 1 << 18
 
   /// Parses the header text.
   ///
@@ -44,6 +46,9 @@ struct SafetensorsHeader {
     try scanner.members { (scanner, name) throws(JSONFault) in
       guard seen.insert(name).inserted else {
         throw scanner.fault("the name \"\(name)\" appears twice")
+      }
+      guard seen.count <= Self.countLimit else {
+        throw scanner.fault("it has more than \(Self.countLimit) tensors")
       }
       if name == "__metadata__" {
         try self.readMetadata(&scanner)

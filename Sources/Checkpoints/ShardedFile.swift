@@ -17,7 +17,7 @@ package final class ShardedFile: TensorFile {
     private enum CodingKeys: String, CodingKey { case weightMap = "weight_map" }
   }
 
-  private static let indexLimit = 64 << 20
+  private static let indexLimit = 16 << 20
 
   /// Reads the index and opens every file that it names.
   ///

@@ -50,6 +50,15 @@ package final class StateDict: TensorFile {
         "\(file.path): has no entry '\(container)' with tensors; choose one of"
           + " \(keys.prefix(8).joined(separator: ", "))")
     }
+    if container == nil {
+      for name in Self.containers {
+        if keys.contains(name) && file.entry(name) == nil { break }
+        guard case .object(let kind) = file.values[name] else { continue }
+        throw FileError(
+          "\(file.path): entry '\(name)' is an object of class \(kind), expected a dictionary of tensors;"
+            + " save its state_dict(), or name another entry, such as FILE#model")
+      }
+    }
     var prefixes = Self.prefixes(of: anchors, in: file)
     if prefixes.isEmpty {
       let usual = Self.containers.first { keys.contains($0) && file.entry($0) == nil }

@@ -106,6 +106,8 @@ package enum PlainValue: Sendable, Equatable {
   case integer(Int)
   case number(Double)
   case text(String)
+  /// An object of the named class, of which nothing else is known.
+  case object(String)
 }
 
 extension TensorFile {

@@ -15,7 +15,7 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
   private let storages: any TorchStorages
 
   /// Largest pickle; those of checkpoints with thousands of tensors have about a megabyte.
-  static let pickleLimit = 64 << 20
+  static let pickleLimit = 16 << 20
 
   /// Reads an archive.
   ///

@@ -3,8 +3,8 @@ import Files
 /// A stack machine for the pickles of PyTorch state dicts (the instructions of pytorch/pytorch
 /// `_weights_only_unpickler.py`, and those by which newer protocols write the same things).
 ///
-/// It builds inert data only: it imports nothing and calls nothing. Every instruction takes at least
-/// one byte and allocates a bounded amount, so memory is bounded by the pickle's size.
+/// It builds inert data only: it imports nothing and calls nothing; objects of other classes become their
+/// names. The numbers of instructions, containers and memo entries are limited, so time and memory are.
 struct Unpickler {
   /// The forms of persistent ids.
   enum StorageForm {
@@ -20,6 +20,11 @@ struct Unpickler {
   private static let nameLimit = 256
   /// Longest text; keys and file names are far shorter.
   private static let textLimit = 1 << 20
+  /// Most instructions, most containers with tensors, and most memo entries: far more than the tens of
+  /// thousands of tensors of the largest training checkpoints need.
+  private static let instructionLimit = 1 << 22
+  private static let containerLimit = 1 << 18
+  private static let memoLimit = 1 << 19
 
   private var cursor: ByteCursor
   private var pickle = Pickle()
@@ -30,6 +35,7 @@ struct Unpickler {
   private var storageNumbers: [Pickle.Storage: Int] = [:]
   private let form: StorageForm
   private var opcodeStart = 0
+  private var instructions = 0
   /// Entries that namespaces were given.
   private var copies = 0
 
@@ -61,6 +67,11 @@ struct Unpickler {
   /// Executes one instruction; false after the last one.
   private mutating func step() throws -> Bool {
     opcodeStart = cursor.position
+    instructions += 1
+    guard instructions <= Self.instructionLimit,
+      pickle.sequences.count + pickle.dictionaries.count + pickle.tensors.count
+        <= Self.containerLimit, memo.count <= Self.memoLimit
+    else { throw fault("it describes more values than any checkpoint") }
     let opcode = try cursor.read(UInt8.self)
     switch opcode {
     case 0x80:  // PROTO
@@ -81,7 +92,7 @@ struct Unpickler {
       }
       try pushGlobal(module: module, name: name)
     case 0x52: try reduce()
-    case 0x81: try newObject()
+    case 0x81, 0x92: try newObject(withKeywords: opcode == 0x92)
     case 0x62: try build()
     case 0x51: try persistentID()
     case 0x71, 0x72, 0x94, 0x68, 0x6A: try memoise(opcode)
@@ -108,6 +119,8 @@ struct Unpickler {
     case 0x58: try pushText(Int(try cursor.read(UInt32.self)))
     case 0x8C, 0x55: try pushText(Int(try cursor.read(UInt8.self)))
     case 0x8D: try pushText(Int(exactly: try cursor.read(UInt64.self)) ?? .max)
+    case 0x42: try pushBytes(Int(try cursor.read(UInt32.self)))
+    case 0x43: try pushBytes(Int(try cursor.read(UInt8.self)))
     default: return false
     }
     return true
@@ -119,6 +132,12 @@ struct Unpickler {
       throw fault("a text is not UTF-8")
     }
     stack.append(.text(text))
+  }
+
+  /// Bytes, which only objects of other classes are made of.
+  private mutating func pushBytes(_ length: Int) throws {
+    _ = try cursor.take(length)
+    stack.append(.object("bytes"))
   }
 
   /// A whole number of up to 255 bytes, two's complement.
@@ -168,11 +187,15 @@ struct Unpickler {
   }
 
   private mutating func append(_ items: [PickleValue]) throws {
-    guard case .list(let list) = try top() else { throw fault("items are appended to no list") }
-    pickle.sequences[list] += items
+    switch try top() {
+    case .list(let list): pickle.sequences[list] += items
+    case .object: break
+    default: throw fault("items are appended to no list")
+    }
   }
 
   private mutating func set(_ items: [PickleValue]) throws {
+    if case .object = try top() { return }
     guard case .dictionary(let number) = try top(), items.count % 2 == 0 else {
       throw fault("entries are put into no dictionary")
     }
@@ -206,7 +229,7 @@ struct Unpickler {
 
   private mutating func pushGlobal(module: String, name: String) throws(PickleFault) {
     guard let global = PickleGlobal(module: module, name: name) else {
-      throw fault("it refers to '\(module).\(name)', which no state dict needs")
+      throw fault("it refers to '\(module).\(name)', which no state dict needs and may run code")
     }
     stack.append(.global(global))
   }
@@ -237,24 +260,27 @@ struct Unpickler {
     case (.set, 1):
       guard case .list = arguments[0] else { throw fault("a set is made of no list") }
       stack.append(arguments[0])
+    case (.other(let name), _): stack.append(.object(name))
     default:
       throw fault("a call of \(global) with \(arguments.count) arguments is not understood")
     }
   }
 
-  private mutating func newObject() throws {
+  private mutating func newObject(withKeywords: Bool) throws {
+    if withKeywords { _ = try pop() }
     let arguments = try tuple(try pop())
-    guard case .global(.namespace) = try pop(), arguments.isEmpty else {
-      throw fault("it makes an object of a class other than argparse.Namespace")
+    switch try pop() {
+    case .global(.namespace) where arguments.isEmpty && !withKeywords: pushDictionary(.namespace)
+    case .global(.other(let name)): stack.append(.object(name))
+    default: throw fault("it makes an object of something that is no class")
     }
-    pushDictionary(.namespace)
   }
 
-  /// Gives state to an object: entries of a namespace, attributes of others, which are dropped.
+  /// Gives state to an object: entries of a namespace; that of others is dropped.
   private mutating func build() throws {
     let state = try pop()
     switch try top() {
-    case .tensor: return
+    case .tensor, .object: return
     case .dictionary(let number):
       guard case .dictionary(let entries) = state else {
         throw fault("an object's state is no dictionary")

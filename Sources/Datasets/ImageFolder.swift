@@ -18,32 +18,33 @@ package struct ImageFolder: Sendable {
   package let classes: [String]
   /// All images, sorted by class and name.
   package let items: [Item]
-  /// A line for each file that is passed over: by its ending no image, or an image in no class folder.
+  /// A line for each file or folder that is passed over: by its ending no image, an image in no class folder,
+  /// a folder that is listed already or cannot be.
   package let ignored: [String]
 
   private static let endings: Set<String> = ["png", "jpg", "jpeg", "jpe", "jfif"]
 
   /// Lists a folder; the images themselves are not opened.
   ///
+  /// Links are followed, but to no folder twice in a class and to none that contains the data set.
+  ///
   /// - Throws: `FileError` if there are no class subfolders or no images in them.
   package init(path: String) throws(FileError) {
-    let manager = FileManager.default
-    let names = ((try? manager.contentsOfDirectory(atPath: path)) ?? []).sorted()
-    func isFolder(_ name: String) -> Bool {
-      var isFolder: ObjCBool = false
-      return manager.fileExists(atPath: "\(path)/\(name)", isDirectory: &isFolder)
-        && isFolder.boolValue
-    }
+    let names = ((try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []).sorted()
+    let around = FolderIdentity.folders(around: path)
     var (classes, items, ignored): ([String], [Item], [String]) = ([], [], [])
     for name in names where !name.hasPrefix(".") {
-      guard isFolder(name) else {
-        if Self.isImage(name) { ignored.append("\(path)/\(name): lies in no class folder") }
+      guard FolderIdentity("\(path)/\(name)") != nil else {
+        if Self.isImage(name) {
+          ignored.append("\(path)/\(name): lies in no class folder")
+        } else if access("\(path)/\(name)", F_OK) != 0 {
+          ignored.append("\(path)/\(name): is a link that leads nowhere")
+        }
         continue
       }
-      let inside = ((try? manager.subpathsOfDirectory(atPath: "\(path)/\(name)")) ?? []).sorted()
-        .map { "\(name)/\($0)" }
+      let inside = Self.files(below: name, of: path, without: around, &ignored).sorted()
       let images = inside.filter(Self.isImage)
-      ignored += inside.filter { !Self.isImage($0) && !Self.isHidden($0) && !isFolder($0) }
+      ignored += inside.filter { !Self.isImage($0) && !Self.isHidden($0) }
         .map { "\(path)/\($0): its ending is not that of a PNG or JPEG file" }
       if images.isEmpty { continue }
       items += images.map { Item(name: $0, classIndex: classes.count) }
@@ -58,6 +59,59 @@ package struct ImageFolder: Sendable {
     self.classes = classes
     self.items = items
     self.ignored = ignored
+  }
+
+  /// What tells a folder from all others, whatever path leads to it.
+  private struct FolderIdentity: Hashable {
+    let device: dev_t
+    let number: ino_t
+
+    /// That of the folder at a path or behind the link there; nil if there is none.
+    init?(_ path: String) {
+      var status = stat()
+      guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else { return nil }
+      (device, number) = (status.st_dev, status.st_ino)
+    }
+
+    /// A folder and all that contain it.
+    static func folders(around path: String) -> Set<FolderIdentity> {
+      var resolved = URL(filePath: path).resolvingSymlinksInPath().path
+      var result: Set<FolderIdentity> = []
+      while true {
+        if let folder = FolderIdentity(resolved) { result.insert(folder) }
+        let above = AtomicFile.directory(of: resolved)
+        if above == resolved || above == "." { return result }
+        resolved = above
+      }
+    }
+  }
+
+  /// The files below a class folder, by their paths inside `root`.
+  private static func files(
+    below folder: String, of root: String, without around: Set<FolderIdentity>,
+    _ ignored: inout [String]
+  ) -> [String] {
+    var (files, seen) = ([String](), around)
+    // Not recursive: folders may be nested as deeply as the file system allows.
+    var waiting = [folder]
+    while let folder = waiting.popLast() {
+      guard let identity = FolderIdentity("\(root)/\(folder)") else {
+        files.append(folder)
+        continue
+      }
+      guard seen.insert(identity).inserted else {
+        ignored.append(
+          "\(root)/\(folder): leads to a folder that is listed already or contains this one")
+        continue
+      }
+      do {
+        let names = try FileManager.default.contentsOfDirectory(atPath: "\(root)/\(folder)")
+        waiting += names.sorted(by: >).map { "\(folder)/\($0)" }
+      } catch {
+        ignored.append("\(root)/\(folder): cannot be listed; change its permissions")
+      }
+    }
+    return files
   }
 
   private static func isImage(_ name: String) -> Bool {
@@ -126,9 +180,14 @@ package struct ImageFolder: Sendable {
 
   /// An image in the form that training takes: cropped as upstream, perhaps mirrored.
   ///
-  /// - Throws: `FileError` if it cannot be read.
+  /// - Throws: `FileError` if it cannot be read or is too elongated.
   package func image(_ item: Item, size: Int, isMirrored: Bool) throws(FileError) -> RGBImage {
-    let image = try RGBImage.read(path: "\(path)/\(item.name)").centerCropped(to: size)
-    return isMirrored ? image.mirrored() : image
+    let image = try RGBImage.read(path: "\(path)/\(item.name)")
+    guard let crop = image.centerCropped(to: size) else {
+      throw FileError(
+        "\(path)/\(item.name): is \(image.width)x\(image.height) and would have more than"
+          + " \(RGBImage.pixelLimit) pixels with its short side at \(size); cut or remove it")
+    }
+    return isMirrored ? crop.mirrored() : crop
   }
 }

@@ -48,7 +48,9 @@ extension LatentDataset {
     for start in stride(from: 0, to: folder.items.count, by: shardSize) {
       let range = start..<min(folder.items.count, start + shardSize)
       let path = place + String(format: "/%07d.safetensors", start)
-      if !isShard(path, of: identity) {
+      let side = size / autoencoder.config.spatialFactor
+      let shape = [autoencoder.config.latentChannels, side, side]
+      if !isShard(path, of: identity, shape) {
         try progress(start, "encoding images")
         try encodeShard(
           folder.items[range].map { ($0, labels[$0.classIndex]) }, of: folder, size: size,
@@ -70,9 +72,13 @@ extension LatentDataset {
     return (dataset, skipped + folder.ignored)
   }
 
-  /// Whether a file is a whole shard of the cache; damage and absence are the same.
-  private static func isShard(_ path: String, of identity: String) -> Bool {
-    (try? SafetensorsFile(path: path))?.metadata["identity"] == identity
+  /// Whether a file is a whole shard of the cache, with samples of a shape; damage and absence are the same.
+  private static func isShard(_ path: String, of identity: String, _ shape: [Int]) -> Bool {
+    guard let file = try? SafetensorsFile(path: path), file.metadata["identity"] == identity,
+      let latents = file.entry("latents"), let labels = file.entry("labels")
+    else { return false }
+    return latents.dtype == .f32 && labels.dtype == .f32 && labels.shape.count == 1
+      && latents.shape == labels.shape + shape
   }
 
   private static func encodeShard(

@@ -25,10 +25,11 @@ extension LatentDataset {
     let key = "\(identity) \(RandomStream.generator) seed \(source.seed) count \(count)"
     // A missing, damaged or different cache is made anew.
     if let cache, let file = try? SafetensorsFile(path: cache), file.metadata["identity"] == key,
-      let shape = file.entry("latents")?.shape, shape.count == 4, shape[0] == count
+      let entry = file.entry("latents"), entry.dtype == .f32, entry.shape.count == 4,
+      entry.shape[0] == count, entry.shape[1] == autoencoder.config.latentChannels
     {
-      return LatentDataset(
-        latents: Tensor(try file.floats("latents"), shape: shape), labels: labels, identity: key)
+      let latents = Tensor(try file.floats("latents"), shape: entry.shape)
+      if latents.isFinite { return LatentDataset(latents: latents, labels: labels, identity: key) }
     }
     let chunk = 64
     var latents: Tensor?

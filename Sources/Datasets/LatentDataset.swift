@@ -11,8 +11,7 @@ package struct LatentDataset {
   /// Names the content, so that a changed data set is noticed; empty for one that only this process has.
   package let identity: String
   private let read: (Int, UnsafeMutablePointer<Float>) -> Void
-  /// Of a part of a data set, where its samples are in the whole.
-  private var places: [Int]?
+  private let place: (Int) -> String
 
   /// Makes a data set.
   ///
@@ -20,9 +19,11 @@ package struct LatentDataset {
   ///   - shape: Channels, size, size of a sample.
   ///   - labels: The label of every sample.
   ///   - identity: Names the content.
+  ///   - place: Where a sample comes from, in words.
   ///   - read: Puts the latents of a sample into memory that has room for them; from any thread.
   package init(
     shape: [Int], labels: [Int], identity: String,
+    place: @escaping (Int) -> String = { "sample \($0)" },
     read: @escaping (Int, UnsafeMutablePointer<Float>) -> Void
   ) {
     precondition(shape.count == 3, "LatentDataset: samples of shape \(shape)")
@@ -30,6 +31,7 @@ package struct LatentDataset {
     self.labels = labels
     self.identity = identity
     self.read = read
+    self.place = place
   }
 
   /// Makes a data set of latents (count, channels, size, size) in memory.
@@ -53,7 +55,8 @@ package struct LatentDataset {
   ) throws {
     self.init(
       shape: files.shape, labels: files.labels,
-      identity: try files.identity(keptIn: cache, progress: progress), read: files.read)
+      identity: try files.identity(keptIn: cache, progress: progress), place: files.place,
+      read: files.read)
   }
 
   /// Number of samples.
@@ -71,11 +74,9 @@ package struct LatentDataset {
 
   /// Some of the samples, in the given order.
   package func subset(_ indices: [Int], identity: String) -> LatentDataset {
-    var part = LatentDataset(shape: shape, labels: indices.map { labels[$0] }, identity: identity) {
-      read(indices[$0], $1)
-    }
-    part.places = indices.map { places?[$0] ?? $0 }
-    return part
+    LatentDataset(
+      shape: shape, labels: indices.map { labels[$0] }, identity: identity,
+      place: { place(indices[$0]) }, read: { read(indices[$0], $1) })
   }
 
   /// Sets samples aside, always the same ones: at most `count` and no more than a tenth.
@@ -190,8 +191,9 @@ package struct LatentDataset {
   package func fault(in batch: DiffusionBatch, of name: String = "training") -> String? {
     for (row, index) in batch.samples.enumerated()
     where !batch.latents.rows(row..<(row + 1)).isFinite {
-      return "sample \(places?[index] ?? index) of the \(name) data holds values that are not"
-        + " finite; correct or remove it and start a new run"
+      return
+        "\(place(index)) of the \(name) data holds values that are not finite; correct or remove it"
+        + " and start a new run"
     }
     return nil
   }

@@ -5,7 +5,8 @@ import Foundation
 /// A data set of latents with labels in memory-mapped files, read one sample at a time.
 ///
 /// Kinds: arrays `latents` (count, channels, height, width) and `labels` (count) in safetensors or
-/// `.npz` files, any number of them in a folder; `latents.npy` with `labels.npy` beside it; tar shards
+/// `.npz` files, any number of them in a folder; `latents.npy` with `labels.npy` beside it; batches
+/// `X_features/1.npy` with `X_labels/1.npy`; tar shards
 /// of webdataset with `KEY.latent.pth` and `KEY.label.pth` for each sample, as keshik6/grafting writes
 /// them. Latents are taken as diffusion sees them, that is scaled.
 package final class LatentFiles: @unchecked Sendable {
@@ -21,6 +22,8 @@ package final class LatentFiles: @unchecked Sendable {
   package let labels: [Int]
   /// The files, in the order of their samples, labels behind their latents.
   package let files: [String]
+  /// The files of the samples, with the number of the first one in each.
+  private let origins: [(first: Int, path: String)]
   private let rows: [Row]
   private let owners: [AnyObject]
 
@@ -49,6 +52,13 @@ package final class LatentFiles: @unchecked Sendable {
     self.shape = shape
     self.files = builder.files
     (labels, rows, owners) = (builder.labels, builder.rows, builder.owners)
+    origins = builder.origins
+  }
+
+  /// Where a sample comes from, in words.
+  package func place(of index: Int) -> String {
+    guard let origin = origins.last(where: { $0.first <= index }) else { return "sample \(index)" }
+    return "sample \(index - origin.first) in \(origin.path)"
   }
 
   /// Names the files' exact content.
@@ -86,6 +96,20 @@ package final class LatentFiles: @unchecked Sendable {
       if !shards.isEmpty { return shards.map { "\(path)/\($0)" } }
     }
     if names.contains("latents.npy") { return ["\(path)/latents.npy"] }
+    if let features = names.first(where: { $0.hasSuffix(featuresEnding) }) {
+      let arrays =
+        (try? FileManager.default.contentsOfDirectory(atPath: "\(path)/\(features)")) ?? []
+      // Numbers without leading zeros count in their order.
+      let batches = arrays.filter { $0.hasSuffix(".npy") }.sorted {
+        ($0.count, $0) < ($1.count, $1)
+      }
+      guard batches.count <= batchLimit else {
+        throw FileError(
+          "\(path): has \(batches.count) files of features, expected at most \(batchLimit); join them with"
+            + " numpy.concatenate into latents.npy and labels.npy")
+      }
+      if !batches.isEmpty { return batches.map { "\(path)/\(features)/\($0)" } }
+    }
     throw FileError(
       "\(path): holds no latents (.tar, .safetensors, .npz or latents.npy);"
         + " name a folder of them or of images by class")
@@ -98,13 +122,15 @@ package final class LatentFiles: @unchecked Sendable {
     var rows: [Row] = []
     var owners: [AnyObject] = []
     var files: [String] = []
+    var origins: [(first: Int, path: String)] = []
 
     mutating func add(_ path: String) throws(FileError) {
       files.append(path)
+      origins.append((labels.count, path))
       if path.hasSuffix(".tar") { return try addShard(path) }
       let file = try Checkpoint.open(path)
       if path.hasSuffix(".npy") {
-        let beside = AtomicFile.directory(of: path) + "/labels.npy"
+        let beside = LatentFiles.labelsFile(of: path)
         let labelFile = try Checkpoint.open(beside)
         files.append(beside)
         try addArrays(
@@ -124,16 +150,18 @@ package final class LatentFiles: @unchecked Sendable {
           "\(file.path): \"\(name)\" has shape \(entry.shape), expected samples, channels, height"
             + " and width; save it as such an array")
       }
-      let own = try LatentFiles.labels(labelFile, labelName)
-      guard own.count == entry.shape[0] else {
+      // Sizes are judged before anything is read.
+      let count = try labelFile.existing(labelName).count
+      guard count == entry.shape[0] else {
         throw FileError(
-          "\(labelFile.path): has \(own.count) labels, expected \(entry.shape[0]), one for each of"
+          "\(labelFile.path): has \(count) labels, expected \(entry.shape[0]), one for each of"
             + " the latents; save both together")
       }
-      if own.isEmpty { return }
+      if count == 0 { return }
       try claim(Array(entry.shape.dropFirst()), file.path)
       let start = try address(of: entry, in: file)
-      let stride = entry.count / max(1, own.count) * entry.dtype.size
+      let own = try LatentFiles.labels(labelFile, labelName)
+      let stride = entry.count / count * entry.dtype.size
       for index in own.indices {
         rows.append(Row(start: start + index * stride, dtype: entry.dtype))
       }
@@ -230,6 +258,17 @@ package final class LatentFiles: @unchecked Sendable {
       return start
     }
   }
+
+  /// The labels of an array of latents: `X_labels/1.npy` of `X_features/1.npy`, else `labels.npy` beside it.
+  private static func labelsFile(of path: String) -> String {
+    let folder = AtomicFile.directory(of: path)
+    guard folder.hasSuffix(featuresEnding) else { return folder + "/labels.npy" }
+    return folder.dropLast(featuresEnding.count) + "_labels" + path.dropFirst(folder.count)
+  }
+
+  private static let featuresEnding = "_features"
+  /// Most arrays of a folder of features, two mappings each; a process may have about 65,000.
+  private static let batchLimit = 30_000
 
   /// The elements of an array of labels, whole numbers from 0 up in any type.
   private static func labels(

@@ -12,6 +12,8 @@ package struct TrainingData {
   package let heldOut: LatentDataset
   /// A line for each file that could not be used as an image and was left out.
   package let skipped: [String]
+  /// What looks wrong with the data but may be meant, in sentences.
+  package let notes: [String]
 
   /// Largest number of procedural images that are encoded; a short training needs no more than it has
   /// samples.
@@ -56,17 +58,18 @@ package struct TrainingData {
       training = try images(
         Self.trainingSeed, min(Self.proceduralImages, samples), "encoding images")
       self.heldOut = try images(Self.heldOutSeed, heldOut, "encoding held-out images")
-      skipped = []
+      (skipped, notes) = ([], [])
       return
     }
-    let (dataset, skipped) = try Self.open(
+    let (dataset, skipped, note) = try Self.open(
       settings.path, settings, for: files, check: requireSame("data", settings.path),
       progress: progress)
     if let path = settings.heldOut {
-      let (other, more) = try Self.open(
+      let (other, more, otherNote) = try Self.open(
         path, settings, for: files, check: requireSame("held_out", path), progress: progress)
       (training, self.heldOut) = (dataset, other)
       self.skipped = skipped + more
+      notes = [note, otherNote].compactMap(\.self)
       return
     }
     guard dataset.count > 1 else {
@@ -76,6 +79,7 @@ package struct TrainingData {
     }
     (training, self.heldOut) = dataset.split(heldOut: heldOut)
     self.skipped = skipped
+    notes = [note].compactMap(\.self)
   }
 
   /// Says that data are not those that a checkpoint was trained on.
@@ -100,7 +104,7 @@ package struct TrainingData {
     _ path: String, _ settings: DataSettings, for files: ModelFiles,
     check: (String) throws -> Void,
     progress: (Int, Int, String) throws -> Void
-  ) throws -> (LatentDataset, skipped: [String]) {
+  ) throws -> (LatentDataset, skipped: [String], note: String?) {
     let model = files.model
     let config = model.config
     var isFolder: ObjCBool = false
@@ -113,7 +117,7 @@ package struct TrainingData {
       }
       try check(dataset.identity)
       try require(dataset, fits: config, path)
-      return (dataset, [])
+      return (dataset, [], scaleNote(dataset, path))
     }
     let folder = try ImageFolder(path: path)
     let labels = try folder.labels(numClasses: config.numClasses, classNames: model.classNames)
@@ -127,8 +131,25 @@ package struct TrainingData {
       cache: try ModelFiles.cacheDirectory(), check: check
     ) { try progress($0, folder.items.count, $1) }
     try require(dataset, fits: config, path)
-    return (dataset, skipped)
+    return (dataset, skipped, nil)
   }
+
+  /// What to say of latents whose scale is far from the one that diffusion takes; nil if it is not.
+  ///
+  /// Measured on samples spread over the set. Latents times their autoencoder's `scaling_factor` have a standard
+  /// deviation of about 1, without it one of 4 and more.
+  private static func scaleNote(_ dataset: LatentDataset, _ path: String) -> String? {
+    let indices = stride(from: 0, to: dataset.count, by: max(1, dataset.count / 128))
+    let (mean, deviation) = dataset.subset(Array(indices), identity: "").channelStatistics()
+    let scale = deviation.reduce(0, +) / Float(deviation.count)
+    guard scale.isFinite, !(0.4...2.5).contains(scale) else { return nil }
+    let centre = mean.reduce(0, +) / Float(mean.count)
+    return "\(path): its latents have a mean of \(rounded(centre)) and a standard deviation of"
+      + " \(rounded(scale)), expected about 0 and 1; multiply them by the autoencoder's scaling_factor"
+      + " unless the model was trained on such latents"
+  }
+
+  private static func rounded(_ value: Float) -> String { String(format: "%.3g", value) }
 
   /// Refuses latents and labels of another model.
   private static func require(

@@ -7,6 +7,8 @@ import Foundation
 package struct DigestCache {
   /// Bytes of the files from which on their digests are kept.
   package static let smallestKept = 32 << 20
+  /// Largest file of kept digests, which is about two million of them.
+  private static let cacheLimit = 256 << 20
   /// Seconds between two savings of what has been read so far.
   private static let saveInterval: TimeInterval = 30
   /// How old, in seconds, a change must be for a later one to get another time on any file system.
@@ -98,8 +100,8 @@ package struct DigestCache {
 
   /// Reads what is kept; lines that make no sense are left out.
   private mutating func load() {
-    guard let path, let text = try? String(contentsOfFile: path, encoding: .utf8) else { return }
-    for line in text.split(separator: "\n") {
+    guard let path, let bytes = try? AtomicFile.read(path, limit: Self.cacheLimit) else { return }
+    for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n") {
       let fields = line.split(separator: "\t", maxSplits: 2)
       guard fields.count == 3, fields[0].count == 64 else { continue }
       entries[String(fields[2])] = Entry(stamp: String(fields[1]), digest: String(fields[0]))

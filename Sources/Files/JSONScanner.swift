@@ -121,22 +121,24 @@ package struct JSONScanner {
   /// - Throws: `JSONFault` when there is no string or it is malformed.
   package mutating func string(_ what: String) throws(JSONFault) -> String {
     try expect("\"", "\(what) as a string")
-    var bytes: [UInt8] = []
+    var (bytes, start): ([UInt8], Int) = ([], position)
     while position < text.count {
       let byte = text[position]
       position += 1
       switch byte {
       case UInt8(ascii: "\""):
+        bytes += text[start..<(position - 1)]
         guard let string = String(validating: bytes, as: UTF8.self) else {
           throw fault("\(what) is not UTF-8 text")
         }
         return string
       case UInt8(ascii: "\\"):
-        bytes.append(contentsOf: try escape(what))
+        bytes += text[start..<(position - 1)]
+        bytes += try escape(what)
+        start = position
       case 0..<0x20:
         throw fault("\(what) contains a bare control character")
-      default:
-        bytes.append(byte)
+      default: break
       }
     }
     throw fault("\(what) does not end")

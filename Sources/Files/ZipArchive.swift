@@ -72,6 +72,11 @@ package final class ZipArchive: @unchecked Sendable {
       }
       return body(raw)
     }
+    guard member.size <= Self.inflatedLimit else {
+      throw FileError(
+        "\(path): member \"\(member.name)\" unpacks to \(member.size) bytes, expected at most"
+          + " \(Self.inflatedLimit) compressed ones; save it without compression")
+    }
     guard let content = Self.inflate(raw, limit: member.size), content.count == member.size else {
       throw FileError(
         "\(path): member \"\(member.name)\" does not decompress to its \(member.size) bytes;"
@@ -94,6 +99,8 @@ package final class ZipArchive: @unchecked Sendable {
     return Array(raw.prefix(limit))
   }
 
+  /// Largest content of a compressed member, which is unpacked into memory.
+  private static let inflatedLimit = 1 << 28
   /// Archives of up to this many bytes are checked completely when they are opened.
   private static let eagerLimit = 64 << 20
 

@@ -3,6 +3,8 @@ enum ZipDirectory {
   static let truncated = FormatFault(
     message: "the ZIP archive is truncated or damaged (its directory is incomplete)")
   private static let endSize = 22
+  /// Most members of an archive; PyTorch writes one for each tensor and a few more.
+  private static let countLimit = 1 << 18
 
   /// All members, with their payloads inside `bytes`; folders are left out.
   static func members(of bytes: UnsafeRawBufferPointer) throws(FormatFault) -> [ZipArchive.Member] {
@@ -70,6 +72,10 @@ enum ZipDirectory {
     }
     guard disks == [0, 0] else {
       throw FormatFault(message: "the ZIP archive is split over several files, expected one")
+    }
+    guard count <= countLimit else {
+      throw FormatFault(
+        message: "the ZIP archive states \(count) members, expected at most \(countLimit)")
     }
     guard offset <= UInt64(limit), size <= UInt64(limit) - offset, count <= size / 46 else {
       throw truncated

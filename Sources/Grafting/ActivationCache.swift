@@ -45,7 +45,7 @@ package final class ActivationCache {
     var description = [
       "activations 2", RandomStream.generator, plan.model.contentHash, dataset.identity,
       "\(plan.seed)", "\(samples)",
-      "\(ActivationDistillation.labelDropout)",
+      "\(settings.labelDropout)",
     ]
     if graft.precision != .float32 { description.append(graft.precision.rawValue) }
     let identity = ContentHash.sha256(Data(description.joined(separator: "\n").utf8))
@@ -54,14 +54,10 @@ package final class ActivationCache {
     // Which recordings were used last, for `makeRoom`.
     utimes(path, nil)
     var files: [GraftSite: SafetensorsFile] = [:]
+    // A missing, damaged or foreign file is made anew.
     for site in graft.plan.sites {
-      // A missing, damaged or foreign file is made anew.
-      let file = try? SafetensorsFile(path: Self.file(of: site, in: path))
-      if let file, file.metadata["identity"] == identity,
-        file.entry("input")?.shape == [samples, tokens, dim]
-      {
-        files[site] = file
-      }
+      let items = Self.items(of: site, samples: samples, tokens: tokens, dim: dim)
+      files[site] = Self.intact(Self.file(of: site, in: path), items, identity, digestsIn: folder)
     }
     let missing = Set(graft.plan.sites).subtracting(files.keys)
     if !missing.isEmpty {
@@ -69,7 +65,7 @@ package final class ActivationCache {
         in: folder, for: Double(missing.count) * bytesOfSite, budget: settings.cacheGB * 1e9, path)
       try Self.record(
         missing, graft, dataset, identity: identity, tokens: tokens, dim: dim, path,
-        progress: progress)
+        digestsIn: folder, progress: progress)
       for site in missing { files[site] = try SafetensorsFile(path: Self.file(of: site, in: path)) }
     }
     self.files = files
@@ -78,6 +74,35 @@ package final class ActivationCache {
   private static func file(of site: GraftSite, in path: String) -> String {
     "\(path)/\(site).safetensors"
   }
+
+  /// The names and shapes of a site's recording.
+  private static func items(
+    of site: GraftSite, samples: Int, tokens: Int, dim: Int
+  ) -> [(name: String, shape: [Int])] {
+    [
+      ("input", [samples, tokens, dim]), ("target", [samples, tokens, dim]),
+      (site.sideName, [samples, dim]),
+    ]
+  }
+
+  /// A recording that is still as it was written, byte for byte; nil if anything about it is not.
+  private static func intact(
+    _ path: String, _ items: [(name: String, shape: [Int])], _ identity: String,
+    digestsIn folder: String
+  ) -> SafetensorsFile? {
+    guard let file = try? SafetensorsFile(path: path), file.metadata["identity"] == identity,
+      items.allSatisfy({
+        file.entry($0.name)?.shape == $0.shape && file.entry($0.name)?.dtype == .bf16
+      }),
+      let expected = try? AtomicFile.read(digestFile(of: path), limit: 64),
+      let found = try? ContentHash.sha256(paths: [path], keptIn: folder),
+      Array(found.utf8) == expected
+    else { return nil }
+    return file
+  }
+
+  /// The file beside a recording that holds its SHA-256 digest.
+  private static func digestFile(of path: String) -> String { "\(path).sha256" }
 
   /// Refuses recordings that take more room than the plan allows.
   private static func require(
@@ -124,17 +149,16 @@ package final class ActivationCache {
   /// Runs the teacher over all samples and writes what the sites see and give.
   private static func record(
     _ sites: Set<GraftSite>, _ graft: Graft, _ dataset: LatentDataset, identity: String,
-    tokens: Int, dim: Int, _ path: String, progress: (Int, Int) throws -> Void
+    tokens: Int, dim: Int, _ path: String, digestsIn folder: String,
+    progress: (Int, Int) throws -> Void
   ) throws {
     let samples = graft.plan.stage1.samples
     var drafts: [GraftSite: SafetensorsDraft] = [:]
     for site in sites {
       drafts[site] = try SafetensorsDraft(
         path: file(of: site, in: path),
-        items: [
-          ("input", [samples, tokens, dim]), ("target", [samples, tokens, dim]),
-          (site.sideName, [samples, dim]),
-        ], metadata: ["identity": identity])
+        items: items(of: site, samples: samples, tokens: tokens, dim: dim),
+        metadata: ["identity": identity])
     }
     let pass = TeacherPass(
       teacher: graft.teacher, sites: sites, diffusion: try GaussianDiffusion(spacing: ""))
@@ -143,7 +167,7 @@ package final class ActivationCache {
       let batch = dataset.batch(
         start..<min(samples, start + recordedTogether), seed: graft.plan.seed, name: "recording",
         nullClass: graft.teacher.config.nullClass,
-        labelDropout: ActivationDistillation.labelDropout)
+        labelDropout: graft.plan.stage1.labelDropout)
       if let fault = dataset.fault(in: batch) { throw FileError(fault) }
       let parts = MicroBatches(
         rows: batch.steps.count, size: ActivationDistillation.microBatch)
@@ -161,7 +185,12 @@ package final class ActivationCache {
         }
       }
     }
-    for draft in drafts.values { try draft.finish() }
+    for (site, draft) in drafts {
+      try draft.finish()
+      let file = file(of: site, in: path)
+      let digest = try ContentHash.sha256(paths: [file], keptIn: folder)
+      try AtomicFile.write(Data(digest.utf8), to: digestFile(of: file))
+    }
   }
 
   /// Which recording of some samples is not finite, with what to do about it; nil if none is.

@@ -38,8 +38,6 @@ package final class ActivationDistillation {
 
   /// Rows per teacher pass: bounds the activations that are alive at once.
   static let microBatch = 4
-  /// Share of labels replaced by the null class, which guided sampling needs.
-  static let labelDropout = 0.1
 
   /// Sets up stage 1 of a graft.
   ///
@@ -172,7 +170,7 @@ package final class ActivationDistillation {
   ) -> DiffusionBatch {
     dataset.batch(
       0..<count, seed: graft.plan.seed, name: name, nullClass: graft.teacher.config.nullClass,
-      labelDropout: Self.labelDropout)
+      labelDropout: settings.labelDropout)
   }
 
   /// Hands out the activations of some of a step's samples.

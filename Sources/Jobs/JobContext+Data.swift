@@ -79,6 +79,7 @@ extension JobContext {
         .message(
           "\(data.skipped.count) files cannot be used as images and are left out, see skipped.txt"))
     }
+    for note in data.notes { try emit(.message(note)) }
     return data
   }
 }

@@ -72,8 +72,8 @@ struct PreviewJob {
   private func write(_ images: [RGBImage], _ role: SampleRole, _ request: PreviewRequest) throws {
     let path = "\(context.run.samplesPath)/\(role.rawValue).png"
     let columns = Int(Double(images.count).squareRoot().rounded(.up))
-    try PNG.write(
-      images.count == 1 ? images[0] : RGBImage.grid(images, columns: columns, gap: 2), to: path)
+    let sheet = images.count == 1 ? images[0] : RGBImage.grid(images, columns: columns, gap: 2)
+    try sheet.write(to: path)
     try context.emit(
       .sampled(
         role: role, path: "samples/\(role.rawValue).png", classLabel: request.classLabel,

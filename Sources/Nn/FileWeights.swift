@@ -3,6 +3,8 @@ import Files
 import TensorCore
 
 /// Reads parameters from a file of tensors, optionally under a key prefix.
+///
+/// Values that are not finite are refused.
 package struct FileWeights: WeightSource {
   private let file: any TensorFile
   private let prefix: String
@@ -28,6 +30,11 @@ package struct FileWeights: WeightSource {
     let tensor = Tensor(shape)
     try file.readFloats(
       key, into: UnsafeMutableBufferPointer(start: tensor.pointer, count: tensor.count))
+    if let place = tensor.firstNonFinite {
+      throw FileError(
+        "\(file.path): tensor '\(key)' holds a value at \(place) that is not finite; use a checkpoint from"
+          + " before the training diverged, or fetch the file again")
+    }
     return tensor
   }
 }

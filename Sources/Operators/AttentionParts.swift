@@ -9,7 +9,7 @@ enum AttentionCost {
     let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))
     let core = 4 * tokens * span * dim + 2 * tokens * span * Double(heads)
     return OperatorCost(
-      parameters: projectionParameters(shape), flops: core + projectionFlops(shape),
+      parameters: projectionParameters(shape), core: core, projections: projectionFlops(shape),
       activations: 5 * tokens * dim + Double(heads) * tokens * span)
   }
 
@@ -29,7 +29,7 @@ enum AttentionCost {
 enum HeadsSetting {
   static let field = ConfigField(
     key: "num_heads", summary: "attention heads; 0 takes the model's", defaultValue: 0,
-    range: 0...1024, isInteger: true)
+    range: 0...1024, isInteger: true, modelValue: { Double($0.numHeads) })
 
   /// The number of heads of a plan entry in a model.
   static func heads(_ spec: OperatorSpec, model heads: Int) -> Int {

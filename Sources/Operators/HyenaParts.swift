@@ -27,19 +27,20 @@ enum HyenaParts {
     let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))
     var cost = OperatorCost(
       parameters: AttentionCost.projectionParameters(shape),
-      flops: 2 * tokens * dim + AttentionCost.projectionFlops(shape), activations: 5 * tokens * dim)
+      core: 2 * tokens * dim, projections: AttentionCost.projectionFlops(shape),
+      activations: 5 * tokens * dim)
     if let taps = shortTaps {
       cost =
         cost
         + OperatorCost(
-          parameters: 3 * shape.hiddenSize * (taps + 1), flops: 6 * Double(taps) * tokens * dim,
-          activations: 3 * tokens * dim)
+          parameters: 3 * shape.hiddenSize * (taps + 1),
+          projections: 6 * Double(taps) * tokens * dim, activations: 3 * tokens * dim)
     }
     if let taps = innerTaps {
       cost =
         cost
         + OperatorCost(
-          parameters: shape.hiddenSize * (taps + 1), flops: 2 * Double(taps) * tokens * dim,
+          parameters: shape.hiddenSize * (taps + 1), core: 2 * Double(taps) * tokens * dim,
           activations: 2 * tokens * dim)
     }
     return cost

@@ -19,8 +19,8 @@ package final class LinearAttentionMixer: SequenceMixer {
         // Core: phi(k)^T v and phi(q) times it, 4ND D/H; normaliser: sum, product, division, 4ND.
         return OperatorCost(
           parameters: AttentionCost.projectionParameters(shape),
-          flops: 4 * tokens * dim * headDim + 4 * tokens * dim
-            + AttentionCost.projectionFlops(shape),
+          core: 4 * tokens * dim * headDim + 4 * tokens * dim,
+          projections: AttentionCost.projectionFlops(shape),
           activations: 5 * tokens * dim)
       },
       label: { "lin-attn\(HeadsSetting.label($0))" },

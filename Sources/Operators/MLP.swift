@@ -19,7 +19,7 @@ package final class MLP: ChannelMixer {
         let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))
         return OperatorCost(
           parameters: 2 * shape.hiddenSize * hidden + hidden + shape.hiddenSize,
-          flops: 4 * tokens * dim * Double(hidden),
+          core: 4 * tokens * dim * Double(hidden),
           activations: tokens * (2 * Double(hidden) + dim))
       },
       label: { spec in "r\(numberText(spec.value("expansion_ratio")))" },

@@ -31,7 +31,7 @@ package final class MLPHyenaX: ChannelMixer {
           parameters: 4 * dim * dim * ratio + 3 * dim * ratio + dim
             + shape.tokens * (spec.count("short_filter_order") + 1),
           // Projections 8rND^2 and gating 2rND; Table 4 does not count this convolution.
-          flops: 8 * tokens * Double(dim) * width + 2 * tokens * width,
+          core: 8 * tokens * Double(dim) * width + 2 * tokens * width,
           activations: tokens * (4 * width + Double(dim)))
       },
       label: { spec in

@@ -32,7 +32,8 @@ package final class Mamba2: SequenceMixer {
           parameters: shape.hiddenSize * (sizes.projected + sizes.inner)
             + sizes.convolved * (spec.count("d_conv") + 1) + 3 * sizes.heads + sizes.inner,
           // Core 2 N d_inner d_state; featurizer: the projections alone, as in Table 4.
-          flops: 2 * tokens * inner * Double(sizes.state) + 2 * tokens * dim * (projected + inner),
+          core: 2 * tokens * inner * Double(sizes.state),
+          projections: 2 * tokens * dim * (projected + inner),
           activations: tokens * (projected + 2 * Double(sizes.convolved) + 2 * inner + dim))
       },
       label: { spec in

@@ -23,10 +23,9 @@ package final class MultiHeadAttention: SequenceMixer {
           heads: HeadsSetting.heads(spec, model: shape.numHeads))
         if spec.value("qkv_bias") == 0 {
           let biases = 3 * shape.hiddenSize
-          cost =
-            cost
-            - OperatorCost(
-              parameters: biases, flops: 2 * Double(shape.tokens * biases), activations: 0)
+          cost.parameters -= biases
+          cost.projectionFlops -= 2 * Double(shape.tokens * biases)
+          cost.bytes -= 4 * Double(biases)
         }
         return cost
       },

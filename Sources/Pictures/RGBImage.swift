@@ -24,34 +24,10 @@ package struct RGBImage: Sendable, Equatable {
       width: width, height: height, pixels: [UInt8](repeating: grey, count: 3 * width * height))
   }
 
-  /// The picture at another size: each axis averages by area downwards and repeats upwards.
-  ///
-  /// - Precondition: both extents are positive.
-  package func scaled(width newWidth: Int, height newHeight: Int) -> RGBImage {
-    precondition(newWidth > 0 && newHeight > 0, "an image needs a positive size")
-    if newWidth == width && newHeight == height { return self }
-    let columns = Self.shares(from: width, to: newWidth)
-    let rows = Self.shares(from: height, to: newHeight)
-    var result = RGBImage(width: newWidth, height: newHeight)
-    for (top, row) in rows.enumerated() {
-      for (left, column) in columns.enumerated() {
-        var sum: (Float, Float, Float) = (0, 0, 0)
-        for (y, down) in row {
-          for (x, across) in column {
-            let share = down * across
-            let at = 3 * (y * width + x)
-            sum.0 += share * Float(pixels[at])
-            sum.1 += share * Float(pixels[at + 1])
-            sum.2 += share * Float(pixels[at + 2])
-          }
-        }
-        let at = 3 * (top * newWidth + left)
-        result.pixels[at] = UInt8(min(255, max(0, sum.0.rounded())))
-        result.pixels[at + 1] = UInt8(min(255, max(0, sum.1.rounded())))
-        result.pixels[at + 2] = UInt8(min(255, max(0, sum.2.rounded())))
-      }
-    }
-    return result
+  /// Red, green and blue of one pixel.
+  package func at(_ column: Int, _ row: Int) -> (UInt8, UInt8, UInt8) {
+    let index = 3 * (row * width + column)
+    return (pixels[index], pixels[index + 1], pixels[index + 2])
   }
 
   /// Pictures of one size laid out row by row, `gap` dark pixels apart; missing ones stay dark.
@@ -79,18 +55,5 @@ package struct RGBImage: Sendable, Equatable {
       }
     }
     return result
-  }
-
-  /// For each new cell of an axis, the old cells it covers and their shares, which sum to one.
-  private static func shares(from old: Int, to new: Int) -> [[(index: Int, share: Float)]] {
-    (0..<new).map { cell in
-      if new >= old { return [(index: min(old - 1, (2 * cell + 1) * old / (2 * new)), share: 1)] }
-      // Whole-number arithmetic: the axis has old * new units, an old cell `new`, a new cell `old`.
-      let (begin, end) = (cell * old, (cell + 1) * old)
-      return (begin / new...(end - 1) / new).map { index in
-        let covered = min(end, (index + 1) * new) - max(begin, index * new)
-        return (index: index, share: Float(covered) / Float(old))
-      }
-    }
   }
 }

@@ -101,7 +101,7 @@ extension ModelShape {
     guard merge == .projection else { return OperatorCost() }
     let (length, width) = (Double(tokens), Double(hiddenSize))
     return OperatorCost(
-      parameters: 2 * hiddenSize * hiddenSize + hiddenSize, flops: 4 * length * width * width,
-      activations: length * width)
+      parameters: 2 * hiddenSize * hiddenSize + hiddenSize,
+      projections: 4 * length * width * width, activations: length * width)
   }
 }

@@ -1,17 +1,32 @@
+/// The rows of a plan that stand in no section.
+package struct PlanSchema: SettingsSchema {
+  package static let table = SettingsTable(PlanSchema())
+
+  package let name = Setting(
+    "name", "untitled", "the plan's name", .required)
+  package let seed = Setting(
+    "seed", UInt64(0), "seed of the fresh weights and of the training samples", .required)
+}
+
 /// A recipe for a grafted model: which operators replace which, which blocks become parallel, and how
 /// all that is trained.
 ///
 /// A value; the plan file (see `json()`) holds exactly this.
+@dynamicMemberLookup
 package struct GraftPlan: Equatable, Sendable {
   /// The version of the file format that this code writes and reads.
   package static let formatVersion = 1
 
-  /// The plan's name, for people.
-  package var name: String
+  var settings = Settings<PlanSchema>()
   /// The model it edits.
   package var model: ModelReference
   /// The replaced slots; all others keep the model's own operator and weights.
-  package var edits: [SlotID: OperatorSpec] = [:]
+  ///
+  /// Settings that an operator's entry leaves out are filled in, so that equal entries are the same
+  /// operator.
+  package var edits: [SlotID: OperatorSpec] = [:] {
+    didSet { edits = edits.mapValues { $0.normalized(for: model.shape) } }
+  }
   /// The pairs of parallel blocks, disjoint; all other blocks follow each other (depth to width,
   /// section 6 of the paper).
   package var parallel: [BlockPair: ParallelMerge] = [:]
@@ -21,14 +36,18 @@ package struct GraftPlan: Equatable, Sendable {
   package var stage1: Stage1Settings
   /// How the grafted model is finetuned.
   package var stage2 = Stage2Settings()
-  /// Seed of the fresh weights and of the training samples.
-  package var seed: UInt64 = 0
 
   /// Makes a plan without edits.
   package init(named name: String, model: ModelReference) {
-    self.name = name
     self.model = model
     stage1 = Stage1Settings(hiddenSize: model.shape.hiddenSize)
+    self.name = name
+  }
+
+  /// The name and the seed.
+  package subscript<Value>(dynamicMember path: KeyPath<PlanSchema, Setting<Value>>) -> Value {
+    get { settings[dynamicMember: path] }
+    set { settings[dynamicMember: path] = newValue }
   }
 
   /// The operator that a slot has under this plan.
@@ -40,15 +59,26 @@ package struct GraftPlan: Equatable, Sendable {
   ///
   /// - Precondition: the plan is valid.
   package func cost() -> (original: OperatorCost, edited: OperatorCost) {
-    let shape = model.shape
-    var original = shape.surroundingCost
-    var edited = original
-    for id in shape.slots {
-      original = original + shape.operatorCost(shape.original(id.slot))
-      edited = edited + shape.operatorCost(spec(id))
+    var (original, edited) = (model.shape.surroundingCost, model.shape.surroundingCost)
+    for slot in Slot.allCases {
+      let operators = cost(of: slot)
+      original = original + operators.original
+      edited = edited + operators.edited
     }
-    for merge in parallel.values { edited = edited + shape.mergeCost(merge) }
+    for merge in parallel.values { edited = edited + model.shape.mergeCost(merge) }
     return (original, edited)
+  }
+
+  /// The cost of the operators in one kind of slot in all blocks, before and after the edits; changes
+  /// are percentages of these sums in the paper's Table 4.
+  ///
+  /// - Precondition: the plan is valid.
+  package func cost(of slot: Slot) -> (original: OperatorCost, edited: OperatorCost) {
+    let ids = model.shape.slots.filter { $0.slot == slot }
+    func sum(_ specs: [OperatorSpec]) -> OperatorCost {
+      specs.reduce(OperatorCost()) { $0 + model.shape.operatorCost($1) }
+    }
+    return (sum(ids.map { model.shape.original($0.slot) }), sum(ids.map(spec)))
   }
 }
 
@@ -79,7 +109,91 @@ extension ModelShape {
     let (perToken, perImage) = (Double(embedding + output), Double(timestep + conditioning))
     return OperatorCost(
       parameters: embedding + timestep + conditioning + output + biases + tables,
-      flops: 2 * (Double(tokens) * perToken + perImage),
+      projections: 2 * (Double(tokens) * perToken + perImage),
       activations: Double(tokens * (width + patch * outChannels) + (6 * depth + 4) * width))
+  }
+}
+
+extension GraftPlan {
+  /// Checks the plan against its own model's shape.
+  ///
+  /// - Throws: `PlanError` that names the key, what was expected and what was found.
+  package func validate() throws(PlanError) {
+    try settings.validate(at: "")
+    try model.path.check(in: nil, at: "model.path")
+    try model.contentHash.check(in: nil, at: "model.content_hash")
+    try model.validate()
+    for (id, spec) in edits.sorted(by: { $0.key < $1.key }) {
+      try checkBlocks(of: .slot(id), key: "\(id)")
+      try Self.check(spec, at: id, shape: model.shape)
+    }
+    for pair in parallel.keys.sorted() {
+      try checkBlocks(of: .pair(pair), key: "parallel")
+      guard parallel[BlockPair(first: pair.second)] == nil else {
+        throw PlanError(
+          key: "parallel", "block \(pair.second) is in two pairs; remove one of them")
+      }
+    }
+    try data?.validate()
+    try stage1.validate(at: "stage1")
+    for (site, own) in stage1.overrides.sorted(by: { $0.key < $1.key }) {
+      try check(own, at: site)
+    }
+    try stage2.validate(for: model.shape)
+  }
+
+  private static func check(
+    _ spec: OperatorSpec, at id: SlotID, shape: ModelShape
+  ) throws(PlanError) {
+    let fitting = OperatorCatalog.fitting(id.slot).map(\.name).joined(separator: ", ")
+    guard let descriptor = OperatorCatalog.descriptor(named: spec.name) else {
+      throw PlanError(
+        key: "\(id).operator",
+        "unknown operator \(spec.name.prefix(60).debugDescription), expected one of \(fitting);"
+          + " correct the name")
+    }
+    guard descriptor.slots.contains(id.slot) else {
+      let slots = descriptor.slots.map(\.rawValue).sorted().joined(separator: " or ")
+      throw PlanError(
+        key: "\(id).operator",
+        "\(spec.name) fits the \(slots) slot, expected one of \(fitting) here;"
+          + " move it or choose another")
+    }
+    if let (key, message) = descriptor.refusal(of: spec, shape: shape) {
+      throw PlanError(key: "\(id).\(key)", message)
+    }
+  }
+
+  private func check(_ own: SiteOverride, at site: GraftSite) throws(PlanError) {
+    let key = "stage1.overrides.\(site)"
+    try checkBlocks(of: site, key: key)
+    try Stage1Schema.check(stage1.settings(for: site), at: key)
+    try own.steps.check(in: 1...Double(stage1.steps), at: "\(key).steps")
+    try own.epochs.check(in: 1...Double(stage1.epochs), at: "\(key).epochs")
+    switch site {
+    case .pair:
+      guard own.initialization == nil, own.isGateScaled == nil else {
+        throw PlanError(
+          key: "\(key).\(own.initialization == nil ? "gate_scaled" : "init")",
+          "a pair starts from the model's own weights and has no gate behind it;"
+            + " remove the setting")
+      }
+    case .slot(let id):
+      guard own.initialization == .transferred, let spec = edits[id] else { return }
+      guard OperatorCatalog.descriptor(named: spec.name)?.isTransferable == true else {
+        throw PlanError(
+          key: "\(key).init",
+          "\(spec.name) has no place for weights of the original, expected \"own\"; change it or"
+            + " choose another operator")
+      }
+    }
+  }
+
+  private func checkBlocks(of site: GraftSite, key: String) throws(PlanError) {
+    let depth = model.shape.depth
+    if let block = site.blocks.first(where: { !(0..<depth).contains($0) }) {
+      throw PlanError(
+        key: key, "the model has blocks 0 to \(depth - 1), found \(block); correct the number")
+    }
   }
 }

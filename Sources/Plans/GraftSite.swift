@@ -35,7 +35,7 @@ extension BlockPair: LosslessStringConvertible {
 }
 
 /// How the outputs a and b of two parallel blocks become one; x is the input of both.
-package enum ParallelMerge: String, CaseIterable, Sendable {
+package enum ParallelMerge: String, SettingChoice {
   /// A learned linear layer on both, W [a; b] + bias (section 6 of the paper).
   case projection
   /// (a + b) / 2.

@@ -3,7 +3,7 @@ import Files
 /// The architecture of a diffusion transformer: what its weights, its costs and its plans depend on.
 package struct ModelShape: Codable, Equatable, Sendable {
   /// The families that can be built.
-  package enum Family: String, Codable, CaseIterable, Sendable {
+  package enum Family: String, Codable, SettingChoice {
     /// Class-conditional, as facebookresearch/DiT.
     case dit
     /// Text-conditional, as PixArt-alpha/PixArt-sigma.
@@ -100,7 +100,7 @@ package struct ModelShape: Codable, Equatable, Sendable {
   /// The operator that the pretrained model has in a slot.
   package func original(_ slot: Slot) -> OperatorSpec {
     switch slot {
-    case .attention: OperatorSpec("mha")
+    case .attention: OperatorSpec("mha").normalized(for: self)
     case .mlp: OperatorSpec("mlp", ["expansion_ratio": mlpRatio])
     }
   }
@@ -216,6 +216,29 @@ package struct ModelReference: Codable, Equatable, Sendable {
       try shape.validate()
     } catch {
       throw PlanError(key: "model.\(error.key)", "\(error.message); correct it")
+    }
+  }
+}
+
+extension GraftPlan {
+  /// Checks that the plan was made for a model.
+  ///
+  /// - Throws: `PlanError` when shape or content differ; the path may.
+  package func check(against actual: ModelReference) throws(PlanError) {
+    let mine = Dictionary(uniqueKeysWithValues: model.shape.members.map { ($0.key, $0.value) })
+    let theirs = Dictionary(uniqueKeysWithValues: actual.shape.members.map { ($0.key, $0.value) })
+    for key in Set(mine.keys).union(theirs.keys).sorted() where mine[key] != theirs[key] {
+      throw PlanError(
+        key: "model.\(key)",
+        "the plan was made for another model, it says \(mine[key] ?? "nothing") and \(actual.path)"
+          + " has \(theirs[key] ?? "none"); open the plan with its own model or make a new one")
+    }
+    guard model.contentHash == actual.contentHash else {
+      throw PlanError(
+        key: "model.content_hash",
+        "the plan was made for other weights, it says \(model.contentHash.prefix(12)) and"
+          + " \(actual.path) has \(actual.contentHash.prefix(12));"
+          + " open the plan with its own model or make a new one")
     }
   }
 }

@@ -27,10 +27,34 @@ package struct OperatorSpec: Codable, Equatable, Hashable, Sendable {
   ///
   /// - Precondition: as `value`, and the operator's descriptor does not refuse the configuration.
   package func count(_ key: String) -> Int { Int(value(key)) }
+
+  /// The same operator with all that a plan may leave out filled in, so that equal entries are the
+  /// same operator in a model and others are not.
+  ///
+  /// What other settings or the model decide is left out. An entry that cannot be built stays as it
+  /// is.
+  package func normalized(for shape: ModelShape) -> OperatorSpec {
+    guard let descriptor = OperatorCatalog.descriptor(named: name),
+      descriptor.refusal(of: self, shape: shape) == nil
+    else { return self }
+    var spec = self
+    for field in descriptor.fields {
+      let own = config[field.key]
+      let isDefault = own == nil || own == field.modelValue?(shape)
+      spec.config[field.key] = isDefault ? field.defaultValue : own
+      guard field.isImplied else { continue }
+      // What is not in forms stays where it is a choice: where the default were possible too.
+      var other = self
+      other.config[field.key] = field.defaultValue
+      let isChosen = own != field.defaultValue && descriptor.refusal(of: other, shape: shape) == nil
+      if isDefault || !isChosen { spec.config[field.key] = nil }
+    }
+    return spec
+  }
 }
 
 /// One setting of an operator: drives the form in the terminal and the checks of a plan.
-package struct ConfigField: Sendable, Equatable {
+package struct ConfigField: Sendable {
   /// The key in plan files.
   package let key: String
   /// One line for the person who sets it.
@@ -43,11 +67,14 @@ package struct ConfigField: Sendable, Equatable {
   package let isInteger: Bool
   /// Whether the other settings or the model decide it: a plan may state it, forms leave it out.
   package let isImplied: Bool
+  /// What the default stands for in a model, where that is a number of the model.
+  package let modelValue: (@Sendable (ModelShape) -> Double)?
 
   /// Describes a setting.
   package init(
     key: String, summary: String, defaultValue: Double, range: ClosedRange<Double>,
-    isInteger: Bool, isImplied: Bool = false
+    isInteger: Bool, isImplied: Bool = false,
+    modelValue: (@Sendable (ModelShape) -> Double)? = nil
   ) {
     self.key = key
     self.summary = summary
@@ -55,59 +82,54 @@ package struct ConfigField: Sendable, Equatable {
     self.range = range
     self.isInteger = isInteger
     self.isImplied = isImplied
+    self.modelValue = modelValue
   }
 
   /// Why a value cannot be used, or `nil` when it can.
   package func refusal(of value: Double) -> String? {
-    guard range.contains(value) else {
-      if range.lowerBound == range.upperBound {
-        return "expected \(numberText(range.lowerBound)), the only value that the operator has,"
-          + " found \(numberText(value)); correct or remove the setting"
-      }
-      return "expected \(numberText(range.lowerBound)) to \(numberText(range.upperBound)),"
-        + " found \(numberText(value)); choose a value in that range"
-    }
-    guard !isInteger || value == value.rounded() else {
-      return "expected a whole number, found \(numberText(value)); round it"
-    }
-    return nil
+    Plans.refusal(of: value, in: range, isWhole: isInteger)
   }
 }
 
 /// What an operator costs, per image and forward pass.
+///
+/// Floating-point operations are counted as in the paper's Table 4: a multiply-add is two.
 package struct OperatorCost: Equatable, Sendable {
   /// Weights and biases.
   package var parameters: Int
-  /// Floating-point operations by the paper's accounting: a multiply-add is 2, core and featurizer.
-  package var flops: Double
+  /// Operations of the operator's core: attention scores, gates, scan, the layers of an MLP.
+  package var coreFlops: Double
+  /// Operations of the projections and featurizers around the core.
+  package var projectionFlops: Double
   /// Float32 bytes of the parameters and of the activations that the operator produces.
   package var bytes: Double
 
-  /// States a cost.
-  package init(parameters: Int = 0, flops: Double = 0, bytes: Double = 0) {
-    self.parameters = parameters
-    self.flops = flops
-    self.bytes = bytes
-  }
+  /// All operations.
+  package var flops: Double { coreFlops + projectionFlops }
 
-  /// States a cost from counts of parameters and of produced activation elements.
-  package init(parameters: Int, flops: Double, activations: Double) {
-    self.init(
-      parameters: parameters, flops: flops, bytes: 4 * (Double(parameters) + activations))
+  /// The two parts of all operations with their names, as Table 4 divides them.
+  package static let parts: [(name: String, flops: @Sendable (OperatorCost) -> Double)] = [
+    ("core FLOPs", \.coreFlops), ("projection and featurizer FLOPs", \.projectionFlops),
+  ]
+
+  /// States a cost from counts of parameters, of operations and of produced activation elements.
+  package init(
+    parameters: Int = 0, core: Double = 0, projections: Double = 0, activations: Double = 0
+  ) {
+    self.parameters = parameters
+    coreFlops = core
+    projectionFlops = projections
+    bytes = 4 * (Double(parameters) + activations)
   }
 
   /// The cost of both.
   package static func + (first: OperatorCost, second: OperatorCost) -> OperatorCost {
-    OperatorCost(
-      parameters: first.parameters + second.parameters, flops: first.flops + second.flops,
-      bytes: first.bytes + second.bytes)
-  }
-
-  /// What the first costs more than the second.
-  package static func - (first: OperatorCost, second: OperatorCost) -> OperatorCost {
-    OperatorCost(
-      parameters: first.parameters - second.parameters, flops: first.flops - second.flops,
-      bytes: first.bytes - second.bytes)
+    var sum = first
+    sum.parameters += second.parameters
+    sum.coreFlops += second.coreFlops
+    sum.projectionFlops += second.projectionFlops
+    sum.bytes += second.bytes
+    return sum
   }
 }
 

@@ -1,7 +1,7 @@
 import Foundation
 
 /// What a distilled operator minimises between its output and the original's, mean over elements.
-package enum RegressionLoss: String, Codable, CaseIterable, Sendable {
+package enum RegressionLoss: String, SettingChoice {
   /// Mean absolute difference.
   case l1
   /// Mean squared difference.
@@ -11,7 +11,7 @@ package enum RegressionLoss: String, Codable, CaseIterable, Sendable {
 }
 
 /// How the learning rate falls after the warm-up.
-package enum RateDecay: String, Codable, CaseIterable, Sendable {
+package enum RateDecay: String, SettingChoice {
   /// Multiplied by `gamma` at every milestone.
   case multiStep = "multi_step"
   /// In equal ratios from the rate itself to the smallest one at the last step.
@@ -21,7 +21,7 @@ package enum RateDecay: String, Codable, CaseIterable, Sendable {
 }
 
 /// Where stage 1 takes the activations from.
-package enum Stage1Mode: String, Codable, CaseIterable, Sendable {
+package enum Stage1Mode: String, SettingChoice {
   /// New samples every step: one teacher pass feeds all replacements.
   case streaming
   /// The paper's way: the activations of fixed samples, recorded once, over many epochs.
@@ -29,116 +29,147 @@ package enum Stage1Mode: String, Codable, CaseIterable, Sendable {
 }
 
 /// What a replacement starts from.
-package enum Initialization: String, Codable, CaseIterable, Sendable {
+package enum Initialization: String, SettingChoice {
   /// The operator's own fresh weights, as in the paper.
   case own
   /// Weights of the original operator, where the replacement has a place for them.
   case transferred
 }
 
-/// Settings of stage 1 for one slot or pair; nil stands for the plan's.
-package struct SiteOverride: Codable, Equatable, Sendable {
-  package var loss: RegressionLoss?
-  package var huberDelta: Double?
-  package var learningRate: Double?
-  package var minimumRate: Double?
-  package var weightDecay: Double?
-  package var clipNorm: Double?
-  package var warmupSteps: Int?
-  package var decay: RateDecay?
-  package var milestones: [Double]?
-  package var gamma: Double?
-  /// Steps after which the site is left as it is, in the streaming mode; at most those of the plan.
-  package var steps: Int?
-  /// The same in the cached mode, in passes over the samples.
-  package var epochs: Int?
-  package var keepsBest: Bool?
-  package var isGateScaled: Bool?
-  /// Nil is the operator's own; a pair has none, its blocks start from the model's weights.
-  package var initialization: Initialization?
-
-  /// Nothing differs.
-  package init() {}
-}
-
-/// Settings of stage 1, activation distillation.
+/// The table of stage 1, activation distillation: adding a setting is adding a row.
 ///
 /// Losses, clipping and the shape of the schedule follow the paper (arXiv 2506.05340, section 3, and
 /// the released trainer); steps and batch suit a CPU, where many small steps learn more in the same
 /// time than few large ones.
-package struct Stage1Settings: Codable, Equatable, Sendable {
-  /// Where the activations come from.
-  package var mode = Stage1Mode.streaming
-  /// Optimiser steps of the streaming mode.
-  package var steps = 1600
-  /// Samples of the cached mode, 8k in the paper.
-  package var samples = 8000
-  /// Passes over them, 200 in the paper.
-  package var epochs = 200
-  /// What recorded activations may take on the disk, in 10^9 bytes.
-  package var cacheGB = 20.0
-  /// Samples a step.
-  package var batchSize = 8
-  /// AdamW's rate after warm-up.
-  package var learningRate: Double
-  /// Where the exponential and the plateau schedule end.
-  package var minimumRate = 1e-6
-  /// AdamW's decoupled weight decay.
-  package var weightDecay = 0.0
-  /// Global gradient norm above which gradients are scaled down, per operator.
-  package var clipNorm = 10.0
-  /// Steps over which the rate rises linearly from 0.
-  package var warmupSteps = 50
-  /// How the rate falls afterwards.
-  package var decay = RateDecay.multiStep
-  /// Fractions of all steps at which the rate is multiplied by `gamma`; ascending.
-  package var milestones = [0.25, 0.5, 0.75]
-  /// Factor of the rate at each milestone or plateau.
-  package var gamma = 0.5
-  /// Steps between two measurements of the held-out loss.
-  package var heldOutEvery = 100
-  /// Samples of the held-out loss.
-  package var heldOutSamples = 128
-  /// Whether each replacement ends as it was when its held-out loss was lowest, not as at the last step.
-  package var keepsBest = false
-  /// When checkpoints are written, and which are kept.
-  package var checkpoints = CheckpointPolicy(every: 100, minutes: 10)
-  /// Loss of replaced sequence mixers.
-  package var attentionLoss = RegressionLoss.l1
-  /// Loss of replaced channel mixers.
-  package var mlpLoss = RegressionLoss.l2
-  /// Where the Huber loss turns linear.
-  package var huberDelta = 1.0
-  /// Whether losses of slots see the outputs behind the adaLN gate, as they enter the residual stream.
-  package var isGateScaled = false
-  /// What differs at single sites.
-  package var overrides: [GraftSite: SiteOverride] = [:]
+package struct Stage1Schema: TrainingSchema {
+  package static let table = SettingsTable(Stage1Schema())
 
+  package let mode = Setting(
+    "mode", Stage1Mode.streaming,
+    "`streaming` draws new samples every step; `cached` records the activations of `samples` samples"
+      + " once and trains on them for `epochs` epochs, as the paper does")
+  package let steps = Setting(
+    "steps", 1600, in: 1...1e7, "optimizer steps of the streaming mode", .site, .form)
+  package let samples = Setting(
+    "samples", 8000, in: 1...1e7, "samples of the cached mode")
+  package let epochs = Setting(
+    "epochs", 200, in: 1...1e6, "passes over the recorded samples", .site, .form)
+  package let cacheGB = Setting(
+    "cache_gb", 20.0, in: 1e-3...1e6,
+    "10^9 bytes of disk that the recorded activations of all runs may take")
+  package let batchSize = Setting(
+    "batch_size", 8, in: 1...65536, "samples in each step", .form)
+  package let learningRate = Setting(
+    "learning_rate", 2.2e-4, in: 1e-12...1,
+    "AdamW's highest rate, after warm-up; by default 0.256 / hidden size", .site, .resume, .form)
+  package let minimumRate = Setting(
+    "min_learning_rate", 1e-6, in: 1e-15...1, "where the schedules `exponential` and `plateau` end",
+    .site, .resume)
+  package let weightDecay = Setting(
+    "weight_decay", 0.0, in: 0...1, "AdamW's decoupled weight decay", .site)
+  package let clipNorm = Setting(
+    "clip_norm", 10.0, in: 1e-9...1e9,
+    "global gradient norm of an operator above which its gradients are scaled down", .site)
+  package let warmupSteps = Setting(
+    "warmup_steps", 50, in: 0...1e7, "steps over which the rate rises linearly from 0", .site)
+  package let decay = Setting(
+    "schedule", RateDecay.multiStep,
+    "how the rate falls: by `gamma` at `milestones`, evenly to `min_learning_rate`, or by `gamma`"
+      + " when the held-out loss has stopped falling", .site)
+  package let milestones = Setting(
+    "milestones", [0.25, 0.5, 0.75], in: 0...1,
+    "fractions of all steps at which the rate is multiplied by `gamma`", .site,
+    refusing: refusalOfMilestones)
+  package let gamma = Setting(
+    "gamma", 0.5, in: 1e-6...1, "factor of the rate at each milestone or plateau", .site)
+  package let heldOutEvery = Setting(
+    "held_out_every", 100, in: 1...1e7, "steps between two measurements of the held-out loss")
+  package let heldOutSamples = Setting(
+    "held_out_samples", 128, in: 1...1e6, "samples of the held-out loss")
+  package let keepsBest = Setting(
+    "keep_best", false, "whether an operator ends as it was when its held-out loss was lowest",
+    .site)
+  package let checkpointEvery = Setting(
+    "checkpoint_every", 100, in: 1...1e7, "steps between two checkpoints", .resume)
+  package let checkpointMinutes = Setting(
+    "checkpoint_minutes", 10.0, in: 0...1e6,
+    "minutes after which there is a checkpoint in any case; 0 counts steps alone", .resume)
+  package let keepLast = Setting(
+    "keep_last", 1, in: 1...1000, "checkpoints that are kept, the newest included", .resume)
+  package let loss = Setting(
+    "loss", RegressionLoss.l1, "in place of `attention_loss` or `mlp_loss`", .siteOnly)
+  package let attentionLoss = Setting(
+    "attention_loss", RegressionLoss.l1, "loss of operators in attention slots")
+  package let mlpLoss = Setting(
+    "mlp_loss", RegressionLoss.l2, "loss of operators in MLP slots")
+  package let huberDelta = Setting(
+    "huber_delta", 1.0, in: 1e-9...1e9, "difference at which the Huber loss turns linear", .site)
+  package let isGateScaled = Setting(
+    "gate_scaled", false, "whether losses of slots compare outputs multiplied by the adaLN gate",
+    .site)
+  package let labelDropout = Setting(
+    "label_dropout", 0.1, in: 0...1,
+    "fraction of labels replaced by the null class, which guided sampling needs; the paper's is 0")
+  package let initialization = Setting(
+    "init", Initialization.own,
+    "what an operator starts from: its own fresh weights, or weights of what it replaces", .siteOnly
+  )
+  package let overrides = Setting(
+    "overrides", [GraftSite: SiteOverride](),
+    "what differs at single slots and pairs, such as {\"7.mlp\": {\"loss\": \"l1\"}}")
+
+  /// The rate where a schedule ends is not above the one where it begins.
+  package static func check(
+    _ settings: Settings<Stage1Schema>, at key: String
+  ) throws(PlanError) {
+    guard settings.decay == .multiStep || settings.minimumRate <= settings.learningRate else {
+      throw PlanError(
+        key: "\(key).min_learning_rate",
+        "expected at most the learning rate \(numberText(settings.learningRate)), found"
+          + " \(numberText(settings.minimumRate)); lower it")
+    }
+  }
+
+  /// Steps count in the streaming mode, epochs in the cached one.
+  package static func uses(
+    _ row: any SettingRow, beside settings: Settings<Stage1Schema>
+  ) -> Bool {
+    row.key != (settings.mode == .streaming ? table.schema.epochs : table.schema.steps).key
+  }
+}
+
+/// Settings of stage 1, activation distillation.
+package typealias Stage1Settings = Settings<Stage1Schema>
+
+extension Settings where Schema == Stage1Schema {
   /// The defaults for a model of a width: the rate falls as its inverse, from 4e-3 for the shipped
   /// model (64) to 2.2e-4 for DiT-XL (1152; the paper's is 1e-4, the released configurations' 5e-4 to
   /// 1e-3).
   ///
   /// - Parameter hiddenSize: The model's width.
   package init(hiddenSize: Int) {
+    self.init()
     let rate = 0.256 / Double(max(1, hiddenSize))
-    learningRate = Double(String(format: "%.1e", rate)) ?? rate
+    self.learningRate = Double(String(format: "%.1e", rate)) ?? rate
   }
 
-  /// Optimiser steps of one pass over the samples of the cached mode; the last may have fewer.
-  package var stepsPerEpoch: Int { (samples + batchSize - 1) / batchSize }
+  /// Optimizer steps of one pass over the samples of the cached mode; the last may have fewer.
+  package var stepsPerEpoch: Int { (self.samples + self.batchSize - 1) / self.batchSize }
 
-  /// Optimiser steps of the whole stage.
-  package var totalSteps: Int { mode == .streaming ? steps : epochs * stepsPerEpoch }
+  /// Optimizer steps of the whole stage.
+  package var totalSteps: Int { self.mode == .streaming ? self.steps : self.epochs * stepsPerEpoch }
 
   /// Samples that the stage draws from its data.
-  package var drawnSamples: Int { mode == .streaming ? steps * batchSize : samples }
+  package var drawnSamples: Int {
+    self.mode == .streaming ? self.steps * self.batchSize : self.samples
+  }
 
   /// The loss that a site is trained with; of a pair it is L1 as in section 6 of the paper, unless
   /// overridden.
   package func loss(for site: GraftSite) -> RegressionLoss {
-    if let own = overrides[site]?.loss { return own }
+    if let own = self.overrides[site]?.loss { return own }
     switch site {
-    case .slot(let id): return id.slot == .attention ? attentionLoss : mlpLoss
+    case .slot(let id): return id.slot == .attention ? self.attentionLoss : self.mlpLoss
     case .pair: return .l1
     }
   }
@@ -147,26 +178,78 @@ package struct Stage1Settings: Codable, Equatable, Sendable {
   package func settings(for site: GraftSite) -> Stage1Settings {
     var own = self
     own.overrides = [:]
-    guard let override = overrides[site] else { return own }
+    guard let override = self.overrides[site] else { return own }
+    own.values.merge(override.values, rows: Schema.table.rows)
     if let loss = override.loss { (own.attentionLoss, own.mlpLoss) = (loss, loss) }
-    own.huberDelta = override.huberDelta ?? huberDelta
-    own.learningRate = override.learningRate ?? learningRate
-    own.minimumRate = override.minimumRate ?? minimumRate
-    own.weightDecay = override.weightDecay ?? weightDecay
-    own.clipNorm = override.clipNorm ?? clipNorm
-    own.warmupSteps = override.warmupSteps ?? warmupSteps
-    own.decay = override.decay ?? decay
-    own.milestones = override.milestones ?? milestones
-    own.gamma = override.gamma ?? gamma
-    own.steps = override.steps ?? steps
-    own.epochs = override.epochs ?? epochs
-    own.keepsBest = override.keepsBest ?? keepsBest
-    own.isGateScaled = override.isGateScaled ?? isGateScaled
     return own
   }
 
   /// What a slot's replacement starts from.
   package func initialization(of id: SlotID) -> Initialization {
-    overrides[.slot(id)]?.initialization ?? .own
+    self.overrides[.slot(id)]?.initialization ?? .own
+  }
+}
+
+/// Settings of stage 1 at one slot or pair; what it does not have is as in the plan.
+@dynamicMemberLookup
+package struct SiteOverride: Equatable, Sendable {
+  var values = SettingValues()
+
+  /// Nothing differs.
+  package init() {}
+
+  package subscript<Value>(dynamicMember path: KeyPath<Stage1Schema, Setting<Value>>) -> Value? {
+    get { values[Stage1Schema.table.schema[keyPath: path].key] as? Value }
+    set { values[Stage1Schema.table.schema[keyPath: path].key] = newValue }
+  }
+}
+
+extension SiteOverride: SettingValue {
+  package static var kind: String { "an object" }
+
+  package static func read(
+    _ node: JSONNode, at key: String, by reader: inout SettingsReader
+  ) throws(PlanError) -> SiteOverride {
+    var own = SiteOverride()
+    try own.values.read(node, rows: Stage1Schema.table.siteRows, at: key, by: &reader)
+    return own
+  }
+
+  package var json: String { values.json(rows: Stage1Schema.table.siteRows) }
+
+  package func check(in range: ClosedRange<Double>?, at key: String) throws(PlanError) {
+    try values.check(rows: Stage1Schema.table.siteRows, at: key)
+  }
+}
+
+extension [GraftSite: SiteOverride]: SettingValue {
+  package static var kind: String { "an object" }
+
+  package static func read(
+    _ node: JSONNode, at key: String, by reader: inout SettingsReader
+  ) throws(PlanError) -> Self {
+    let section = try reader.section(node, key: key, known: nil)
+    var overrides: Self = [:]
+    for (name, node) in section.members {
+      guard let site = GraftSite(name) else {
+        throw reader.error(
+          at: node.position, key: section.path(name),
+          "expected a slot such as 7.attention or a pair of blocks such as 2+3, found"
+            + " \(name.debugDescription); correct it")
+      }
+      overrides[site] = try SiteOverride.read(node, at: section.path(name), by: &reader)
+    }
+    return overrides
+  }
+
+  package var json: String {
+    let members = sorted { $0.key < $1.key }.map { "\"\($0.key)\": \($0.value.json)" }
+    return "{\(members.joined(separator: ", "))}"
+  }
+
+  package func check(in range: ClosedRange<Double>?, at key: String) throws(PlanError) {
+    for (site, own) in sorted(by: { $0.key < $1.key }) {
+      try own.check(in: nil, at: "\(key).\(site)")
+    }
   }
 }

@@ -1,5 +1,5 @@
 /// Which parameters stage 2 trains; the fixed position table never.
-package enum TrainedParameters: String, Codable, CaseIterable, Sendable {
+package enum TrainedParameters: String, SettingChoice {
   /// All of them, as in the paper's class-conditional experiments.
   case all
   /// The replaced operators.
@@ -13,7 +13,7 @@ package enum TrainedParameters: String, Codable, CaseIterable, Sendable {
 }
 
 /// A linear layer of a pretrained block that a low-rank addition can go to, as its key is spelled.
-package enum LoRATarget: String, Codable, CaseIterable, Sendable {
+package enum LoRATarget: String, SettingChoice {
   /// Queries, keys and values of attention.
   case qkv
   /// The output projection of attention.
@@ -26,60 +26,97 @@ package enum LoRATarget: String, Codable, CaseIterable, Sendable {
   case modulation = "adaLN_modulation.1"
 }
 
-/// Settings of stage 2, end-to-end finetuning with the diffusion loss.
+/// The table of stage 2, end-to-end finetuning with the diffusion loss: adding a setting is adding a
+/// row.
 ///
 /// Rate, clipping, decay, label dropout and the absence of weight decay follow the released trainer
 /// (keshik6/grafting, `train_stage2`); steps, batch and warm-up suit a CPU.
-package struct Stage2Settings: Codable, Equatable, Sendable {
-  /// Optimiser steps.
-  package var steps = 1000
-  /// Samples a step.
-  package var batchSize = 32
-  /// AdamW's rate after warm-up.
-  package var learningRate = 1e-4
-  /// Steps over which the rate rises linearly from 0.
-  package var warmupSteps = 100
-  /// Global gradient norm above which gradients are scaled down.
-  package var clipNorm = 10.0
-  /// Decay of the running mean of the weights.
-  package var emaDecay = 0.9999
-  /// Fraction of labels replaced by "no class".
-  package var labelDropout = 0.1
-  /// Rows per forward pass; the gradients of the parts of a batch add up.
-  package var microBatch = 4
-  /// AdamW's decoupled weight decay.
-  package var weightDecay = 0.0
-  /// Fractions of `steps` at which the rate is multiplied by `gamma`; ascending.
-  package var milestones: [Double] = []
-  /// Factor of the rate at each milestone.
-  package var gamma = 0.5
-  /// Whether the mean's decay starts low, (1 + step) / (10 + step), so that a short run's mean leaves
-  /// its start behind; the released trainer's does not.
-  package var emaWarmup = true
-  /// Steps between two measurements of the held-out loss.
-  package var heldOutEvery = 100
-  /// Samples of the held-out loss.
-  package var heldOutSamples = 128
-  /// Whether the model with the lowest held-out loss is kept beside the newest.
-  package var keepsBest = false
-  /// When checkpoints are written, and which are kept.
-  package var checkpoints = CheckpointPolicy(every: 100, minutes: 10)
-  /// Weight of the mean squared difference from the teacher's output, added to the loss.
-  package var distillationWeight = 0.0
-  /// What is trained.
-  package var trained = TrainedParameters.all
-  /// Blocks at the end that `trained` names.
-  package var lastBlocks = 1
-  /// Rank of the low-rank additions; the paper's, for PixArt-Sigma, is 64.
-  package var loraRank = 64
-  /// The additions' scale times their rank.
-  package var loraAlpha = 64.0
-  /// The layers that additions go to.
-  package var loraTargets: [LoRATarget] = [.qkv, .proj, .fc1, .fc2]
-  /// Whether blocks run again on the way back instead of keeping their activations: less memory for
-  /// about a third more time, to the last bit the same result.
-  package var recompute = false
+package struct Stage2Schema: TrainingSchema {
+  package static let table = SettingsTable(Stage2Schema())
 
-  /// The defaults.
-  package init() {}
+  package let steps = Setting(
+    "steps", 1000, in: 1...1e7, "optimizer steps", .form)
+  package let batchSize = Setting(
+    "batch_size", 32, in: 1...65536, "samples in each step", .form)
+  package let learningRate = Setting(
+    "learning_rate", 1e-4, in: 1e-12...1, "AdamW's highest rate, after warm-up", .resume, .form)
+  package let warmupSteps = Setting(
+    "warmup_steps", 100, in: 0...1e7, "steps over which the rate rises linearly from 0")
+  package let clipNorm = Setting(
+    "clip_norm", 10.0, in: 1e-9...1e9, "global gradient norm above which gradients are scaled down")
+  package let emaDecay = Setting(
+    "ema_decay", 0.9999, in: 0...1, "decay of the moving average of the weights")
+  package let labelDropout = Setting(
+    "label_dropout", 0.1, in: 0...1, "fraction of labels replaced by the null class")
+  package let microBatch = Setting(
+    "micro_batch", 4, in: 1...65536,
+    "samples in each forward pass; the gradients of the parts of a batch add up")
+  package let weightDecay = Setting(
+    "weight_decay", 0.0, in: 0...1, "AdamW's decoupled weight decay")
+  package let milestones = Setting(
+    "milestones", [Double](), in: 0...1,
+    "fractions of `steps` at which the rate is multiplied by `gamma`", refusing: refusalOfMilestones
+  )
+  package let gamma = Setting(
+    "gamma", 0.5, in: 1e-6...1, "factor of the rate at each milestone")
+  package let emaWarmup = Setting(
+    "ema_warmup", true,
+    "whether the average's decay starts low, (1 + step) / (10 + step), so that a short training's"
+      + " average leaves its start behind; the released trainer's does not")
+  package let heldOutEvery = Setting(
+    "held_out_every", 100, in: 1...1e7, "steps between two measurements of the held-out loss")
+  package let heldOutSamples = Setting(
+    "held_out_samples", 128, in: 1...1e6, "samples of the held-out loss")
+  package let keepsBest = Setting(
+    "keep_best", false, "whether the model with the lowest held-out loss is kept beside the newest",
+    .resume)
+  package let checkpointEvery = Setting(
+    "checkpoint_every", 100, in: 1...1e7, "steps between two checkpoints", .resume)
+  package let checkpointMinutes = Setting(
+    "checkpoint_minutes", 10.0, in: 0...1e6,
+    "minutes after which there is a checkpoint in any case; 0 counts steps alone", .resume)
+  package let keepLast = Setting(
+    "keep_last", 1, in: 1...1000, "checkpoints that are kept, the newest included", .resume)
+  package let distillationWeight = Setting(
+    "distillation_weight", 0.0, in: 0...1e6,
+    "weight of the mean squared difference from the teacher's output, added to the loss")
+  package let trained = Setting(
+    "trained", TrainedParameters.all,
+    "which parameters are trained; `lora` merges its additions when the model is written")
+  package let lastBlocks = Setting(
+    "last_n_blocks", 1, in: 1...1024, "blocks at the end that `trained` names")
+  package let loraRank = Setting(
+    "lora_rank", 64, in: 1...65536, "rank of the low-rank additions; the paper's is 64")
+  package let loraAlpha = Setting(
+    "lora_alpha", 64.0, in: 1e-6...1e6, "scale of the low-rank additions times their rank")
+  package let loraTargets = Setting(
+    "lora_targets", [LoRATarget.qkv, .proj, .fc1, .fc2], "layers that low-rank additions go to",
+    refusing: refusal(ofTargets:))
+  package let recompute = Setting(
+    "recompute", false,
+    "whether blocks run again on the way back instead of keeping their activations: less memory for"
+      + " about a third more time, and the same bytes")
+
+  @Sendable private static func refusal(ofTargets targets: [LoRATarget]) -> String? {
+    guard targets.isEmpty || Set(targets).count != targets.count else { return nil }
+    return "expected at least one layer and none twice, found \(targets.json); correct the list"
+  }
+}
+
+/// Settings of stage 2, end-to-end finetuning with the diffusion loss.
+package typealias Stage2Settings = Settings<Stage2Schema>
+
+extension Settings where Schema == Stage2Schema {
+  /// Checks that what is trained exists in a model.
+  ///
+  /// - Throws: `PlanError` that names the key under `stage2`.
+  func validate(for shape: ModelShape) throws(PlanError) {
+    try validate(at: "stage2")
+    if self.trained == .lastBlocks {
+      try self.lastBlocks.check(in: 1...Double(shape.depth), at: "stage2.last_n_blocks")
+    }
+    if self.trained == .lora {
+      try self.loraRank.check(in: 1...Double(shape.hiddenSize), at: "stage2.lora_rank")
+    }
+  }
 }

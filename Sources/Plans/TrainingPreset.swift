@@ -21,6 +21,8 @@ extension GraftPlan {
     stage1.mode = .cached
     (stage1.samples, stage1.epochs, stage1.batchSize) = (8000, 200, 64)
     (stage1.warmupSteps, stage1.weightDecay, stage1.clipNorm) = (0, 0, 10)
+    // Activations are recorded with the labels of the samples.
+    stage1.labelDropout = 0
     (stage1.decay, stage1.milestones, stage1.gamma) = (.multiStep, [0.25, 0.5, 0.75], 0.5)
     (stage1.attentionLoss, stage1.mlpLoss, stage1.huberDelta) = (.l1, .l2, 1)
     stage1.isGateScaled = false

@@ -27,8 +27,8 @@ package struct ComparisonRow: Encodable, Equatable, Sendable {
   package let judgedOn: DrawingSettings?
   /// Weights of the whole model.
   package let parameters: Int
-  /// Operations of a forward pass of one image.
-  package let flops: Double
+  /// Operations of a forward pass of one image: of the operators' cores, of everything else, and all.
+  package let coreFlops, projectionFlops, flops: Double
   /// Milliseconds of a forward pass of one image.
   package let forwardMilliseconds: Double?
   /// The same over the teacher's.
@@ -41,7 +41,8 @@ package struct ComparisonRow: Encodable, Equatable, Sendable {
   private enum CodingKeys: CodingKey {
     case run, name, plan, stage, state, heldOutFirst, heldOutLast, agreement, frechetDistance
     case judgedOn
-    case parameters, flops, forwardMilliseconds, forwardRatio, isOnParetoFront
+    case parameters, coreFlops, projectionFlops, flops, forwardMilliseconds, forwardRatio,
+      isOnParetoFront
   }
 
   /// Whether another line beats this one: at least as good in quality and cost, better in one.
@@ -147,19 +148,8 @@ package struct Comparison: Sendable {
 
   /// The table with aligned columns.
   package var text: String {
-    let lines = [Self.headings] + rows.map(Self.cells)
-    let widths = Self.headings.indices.map { column in
-      lines.map { TextWidth.columns(of: $0[column]) }.max() ?? 0
-    }
-    return lines.map { cells in
-      var line = cells.indices.map { column in
-        Self.numeric.contains(column)
-          ? TextWidth.padLeft(cells[column], widths[column])
-          : TextWidth.pad(cells[column], widths[column])
-      }.joined(separator: "  ")
-      while line.hasSuffix(" ") { line.removeLast() }
-      return line
-    }.joined(separator: "\n") + (note.map { "\n\n\($0)" } ?? "")
+    TextWidth.table([Self.headings] + rows.map(Self.cells), numeric: Self.numeric)
+      .joined(separator: "\n") + (note.map { "\n\n\($0)" } ?? "")
   }
 
   /// The table in Markdown.
@@ -185,8 +175,9 @@ extension ComparisonRow {
       heldOutLast: facts.summary.heldOut?.last.value,
       agreement: measurements?.judged?.graft.agreement,
       frechetDistance: measurements?.judged?.graft.frechetDistance,
-      judgedOn: measurements?.judgedOn, parameters: cost.parameters,
-      flops: cost.flops, forwardMilliseconds: measurements?.speed?.graftMilliseconds,
+      judgedOn: measurements?.judgedOn, parameters: cost.parameters, coreFlops: cost.coreFlops,
+      projectionFlops: cost.projectionFlops, flops: cost.flops,
+      forwardMilliseconds: measurements?.speed?.graftMilliseconds,
       forwardRatio: measurements?.speed?.ratio, model: facts.plan.model.contentHash)
   }
 
@@ -200,8 +191,9 @@ extension ComparisonRow {
       plan: "teacher", stage: nil, state: "pretrained", heldOutFirst: nil, heldOutLast: nil,
       agreement: measurements?.judged?.teacher.agreement,
       frechetDistance: measurements?.judged?.teacher.frechetDistance,
-      judgedOn: measurements?.judgedOn, parameters: cost.parameters,
-      flops: cost.flops, forwardMilliseconds: measurements?.speed?.teacherMilliseconds,
+      judgedOn: measurements?.judgedOn, parameters: cost.parameters, coreFlops: cost.coreFlops,
+      projectionFlops: cost.projectionFlops, flops: cost.flops,
+      forwardMilliseconds: measurements?.speed?.teacherMilliseconds,
       forwardRatio: measurements?.speed == nil ? nil : 1, model: facts.plan.model.contentHash)
   }
 }

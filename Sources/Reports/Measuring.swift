@@ -137,8 +137,8 @@ package struct Measuring {
     var grids: [SampleGrid] = []
     func write(_ images: [RGBImage], _ role: SampleGrid.Role) throws {
       let path = "samples/report-\(role.rawValue).png"
-      try PNG.write(
-        RGBImage.grid(images, columns: min(5, labels.count), gap: 2), to: facts.run.resolve(path))
+      try RGBImage.grid(images, columns: min(5, labels.count), gap: 2).write(
+        to: facts.run.resolve(path))
       grids.append(SampleGrid(role: role, path: path))
     }
     let teacher = try draw(graft.teacher, "teacher")

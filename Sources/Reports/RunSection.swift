@@ -63,7 +63,20 @@ struct RunSection {
         "FLOPs per image", Figures.metric(cost.original.flops), Figures.metric(cost.edited.flops),
         Figures.change(cost.edited.flops, from: cost.original.flops),
       ],
-      ["depth", "\(facts.plan.model.shape.depth)", "\(facts.plan.depth)", ""],
+    ]
+    for slot in Slot.allCases {
+      let operators = facts.plan.cost(of: slot)
+      for (part, flops) in OperatorCost.parts {
+        let (before, after) = (flops(operators.original), flops(operators.edited))
+        guard before != 0 || after != 0 else { continue }
+        lines.append([
+          "\(slot.rawValue) operators: \(part)", Figures.metric(before), Figures.metric(after),
+          Figures.change(after, from: before),
+        ])
+      }
+    }
+    lines += [
+      ["depth", "\(facts.plan.model.shape.depth)", "\(facts.plan.depth)", ""]
     ]
     if let speed = measurements?.speed {
       lines.append([
@@ -172,7 +185,7 @@ struct RunSection {
     var parts: [HTML] = []
     for grid in measurements?.grids ?? [] {
       let path = facts.run.resolve(grid.path)
-      let picture = try PNG.read(path: path)
+      let picture = try RGBImage.read(path: path)
       let bytes = Data(try AtomicFile.read(path, limit: 256 << 20))
       let caption =
         switch grid.role {

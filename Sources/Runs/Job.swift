@@ -246,6 +246,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     createdAt = try container.decode(Double.self, forKey: .createdAt, in: FileNumber.times)
     codeVersion = try container.decode(String.self, forKey: .codeVersion)
     seed = try container.decode(UInt64.self, forKey: .seed)
+    generator = try container.decodeIfPresent(String.self, forKey: .generator)
     modelHash = try container.decode(String.self, forKey: .modelHash)
     queue = try container.decodeIfPresent(QueuePlace.self, forKey: .queue)
     timeout = try container.decodeIfPresent(Double.self, forKey: .timeout, in: FileNumber.timeouts)

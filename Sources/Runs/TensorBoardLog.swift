@@ -67,7 +67,7 @@ package final class TensorBoardLog: Sendable {
   ///
   /// - Throws: `FileError` when the file cannot be read or is no PNG.
   package static func image(tag: String, path: String) throws -> TensorBoardRecord.Value {
-    let picture = try PNG.read(path: path)
+    let picture = try RGBImage.read(path: path)
     return .image(
       tag: tag, png: try AtomicFile.read(path, limit: 256 << 20), width: picture.width,
       height: picture.height)

@@ -86,7 +86,8 @@ extension Captions {
   /// - Parameters:
   ///   - path: The file.
   ///   - channels: The width that the model asks for.
-  /// - Throws: `FileError` for another format, a missing tensor or a shape that does not fit.
+  /// - Throws: `FileError` for another format, a missing tensor, a shape that does not fit, or values that
+  ///   are not finite.
   package init(path: String, channels: Int) throws(FileError) {
     let file = try Checkpoint.open(path)
     let name =
@@ -104,6 +105,11 @@ extension Captions {
           + " \(channels); use the embeddings of the model's own text encoder")
     }
     let embeddings = Tensor(try file.floats(name), shape: shape)
+    if let place = embeddings.firstNonFinite {
+      throw FileError(
+        "\(path): tensor '\(name)' holds a value that is not finite in caption \(place[0]), token"
+          + " \(place[1]); run the text encoder in float32 or bfloat16 and save its output again")
+    }
     let maskName = Self.maskNames.first { file.entry($0) != nil }
     guard let maskName, let maskEntry = file.entry(maskName) else {
       self.init(embeddings: embeddings)

@@ -139,6 +139,12 @@ package struct LatentSampler: Sendable {
         try diffusion.ancestralSamples(from: start, noise: stepNoise, model: model, onStep: report)
       case .dpmpp: try diffusion.dpmSolverSamples(from: start, model: model, onStep: report)
       }
+    guard result.isFinite else {
+      throw SamplingError(
+        description:
+          "sampling gave values that are not finite, although all weights are finite; use"
+          + " --precision fp32, less guidance or other weights")
+    }
     return result.rows(0..<count).copied()
   }
 

@@ -85,7 +85,22 @@ package struct Tensor {
 
   /// Whether no element is infinite or undefined.
   package var isFinite: Bool {
-    UnsafeBufferPointer(start: pointer, count: count).allSatisfy(\.isFinite)
+    // The largest bit pattern without signs, which compilers vectorise.
+    let elements = pointer
+    var largest: UInt32 = 0
+    for index in 0..<count { largest = max(largest, elements[index].bitPattern & 0x7fff_ffff) }
+    return largest < Float.infinity.bitPattern
+  }
+
+  /// The first element that is infinite or undefined, by its indices along the axes; nil if all are finite.
+  package var firstNonFinite: [Int]? {
+    guard !isFinite, var rest = (0..<count).first(where: { !self[$0].isFinite }) else { return nil }
+    var indices: [Int] = []
+    for extent in shape.reversed() {
+      indices.append(rest % extent)
+      rest /= extent
+    }
+    return indices.reversed()
   }
 
   /// The elements in row-major order.

@@ -1,3 +1,5 @@
+import Pictures
+
 /// Images as text: two pixels a cell with the upper half block, or one shaded character without colours.
 package enum BlockImage {
   /// One cell of an image.
@@ -22,7 +24,7 @@ package enum BlockImage {
     let pixelHeight = Double(image.rows * cellHeight) / Double(down)
     let width = fit(Double(size.width) / Double(cellWidth), limit: image.columns)
     let height = fit(Double(size.height) / pixelHeight, limit: down)
-    let pixels = image.source.resampled(width: width, height: height)
+    let pixels = image.scaled(width: width, height: height)
     return colors ? halfBlocks(pixels, image) : shaded(pixels, image)
   }
 
@@ -30,7 +32,7 @@ package enum BlockImage {
     min(limit, max(1, Int(length.rounded())))
   }
 
-  private static func halfBlocks(_ pixels: Pixels, _ image: ImagePlacement) -> [Part] {
+  private static func halfBlocks(_ pixels: RGBImage, _ image: ImagePlacement) -> [Part] {
     var parts: [Part] = []
     for row in 0..<((pixels.height + 1) / 2) {
       for column in 0..<pixels.width {
@@ -49,7 +51,7 @@ package enum BlockImage {
     return parts
   }
 
-  private static func shaded(_ pixels: Pixels, _ image: ImagePlacement) -> [Part] {
+  private static func shaded(_ pixels: RGBImage, _ image: ImagePlacement) -> [Part] {
     var parts: [Part] = []
     for row in 0..<pixels.height {
       for column in 0..<pixels.width {

@@ -186,7 +186,8 @@ package struct ImageLayer {
     }
     let isDrawn =
       samePlace == true && old?.isDirty == false && old?.image.contentHash == image.contentHash
-      && old?.image.width == image.width && old?.image.height == image.height
+      && old?.image.picture.width == image.picture.width
+      && old?.image.picture.height == image.picture.height
     shown[image.id] = Shown(
       image: image, width: pixels.width, height: pixels.height, look: look, isDirty: !isDrawn)
     for row in image.row..<(image.row + image.rows) {

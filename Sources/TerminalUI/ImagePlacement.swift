@@ -1,3 +1,5 @@
+import Pictures
+
 /// An image on the screen: its pixels and the rectangle of cells that it is fitted into.
 ///
 /// The aspect ratio is kept, the image starts at the rectangle's upper left corner. Cells written into the
@@ -13,31 +15,23 @@ package struct ImagePlacement: Equatable, Sendable {
   package var columns: Int
   /// Cells down.
   package var rows: Int
-  /// Pixels across, in the source.
-  package var width: Int
-  /// Pixels down, in the source.
-  package var height: Int
-  /// RGB, 8 bits each, row-major: `width * height * 3` bytes.
-  package var pixels: [UInt8]
+  /// The pixels.
+  package var picture: RGBImage
   /// A hash of the pixels; equal hashes are taken for equal images.
   package var contentHash: Int
 
   /// Makes a placement, hashing the pixels unless the hash is already known.
   package init(
-    id: String, column: Int, row: Int, columns: Int, rows: Int, width: Int, height: Int,
-    pixels: [UInt8], contentHash: Int? = nil
+    id: String, column: Int, row: Int, columns: Int, rows: Int, picture: RGBImage,
+    contentHash: Int? = nil
   ) {
-    precondition(
-      pixels.count == width * height * 3, "pixels must be RGB8 of \(width) x \(height)")
     self.id = id
     self.column = column
     self.row = row
     self.columns = columns
     self.rows = rows
-    self.width = width
-    self.height = height
-    self.pixels = pixels
-    self.contentHash = contentHash ?? Self.hash(of: pixels)
+    self.picture = picture
+    self.contentHash = contentHash ?? Self.hash(of: picture.pixels)
   }
 
   /// A 64-bit FNV-1a hash of the bytes, the same in every process.
@@ -52,8 +46,24 @@ package struct ImagePlacement: Equatable, Sendable {
   /// Compares everything but the pixels, which are compared by their hash.
   package static func == (a: ImagePlacement, b: ImagePlacement) -> Bool {
     a.id == b.id && a.column == b.column && a.row == b.row && a.columns == b.columns
-      && a.rows == b.rows && a.width == b.width && a.height == b.height
-      && a.contentHash == b.contentHash
+      && a.rows == b.rows && a.picture.width == b.picture.width
+      && a.picture.height == b.picture.height && a.contentHash == b.contentHash
+  }
+
+  /// The largest size in pixels with the image's aspect ratio in the rectangle of cells.
+  package func fittedSize(cellWidth: Int, cellHeight: Int) -> (width: Int, height: Int) {
+    guard columns > 0, rows > 0 else { return (0, 0) }
+    let (width, height) = (Double(picture.width), Double(picture.height))
+    let scale = min(Double(columns * cellWidth) / width, Double(rows * cellHeight) / height)
+    return (
+      max(1, Int((width * scale).rounded(.down))), max(1, Int((height * scale).rounded(.down)))
+    )
+  }
+
+  /// The picture at another size: averaged smoothly downwards, with pixels repeated upwards.
+  func scaled(width: Int, height: Int) -> RGBImage {
+    picture.resampled(
+      width: width, height: height, width < picture.width ? .bicubic : .box)
   }
 
   func contains(column: Int, row: Int) -> Bool {

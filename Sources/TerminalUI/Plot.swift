@@ -6,8 +6,6 @@ import Foundation
 package enum Plot {
   /// A curve: points in the order in which they are joined.
   package struct Series: Equatable, Sendable {
-    /// The curve's name, for a legend that the caller draws.
-    package var name: String
     /// Horizontal positions; as many as `y`.
     package var x: [Double]
     /// Values; not finite ones are gaps.
@@ -16,17 +14,16 @@ package enum Plot {
     package var style: Style
 
     /// Makes a curve of points.
-    package init(name: String = "", x: [Double], y: [Double], style: Style = Style()) {
+    package init(x: [Double], y: [Double], style: Style = Style()) {
       precondition(x.count == y.count, "a series needs as many x as y")
-      self.name = name
       self.x = x
       self.y = y
       self.style = style
     }
 
     /// Makes a curve of values at 0, 1, 2, ...
-    package init(name: String = "", values: [Double], style: Style = Style()) {
-      self.init(name: name, x: values.indices.map(Double.init), y: values, style: style)
+    package init(values: [Double], style: Style = Style()) {
+      self.init(x: values.indices.map(Double.init), y: values, style: style)
     }
   }
 

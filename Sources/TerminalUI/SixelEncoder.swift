@@ -1,4 +1,5 @@
 import CSixel
+import Pictures
 
 /// Sixel bytes of images, remembered by content and size.
 ///
@@ -28,7 +29,7 @@ package struct SixelEncoder {
     let entry = Entry(
       contentHash: image.contentHash, width: width, height: height, colors: colors)
     if let known = encoded[entry] { return known }
-    let pixels = image.source.resampled(width: width, height: height)
+    let pixels = image.scaled(width: width, height: height)
     guard let bytes = Self.encode(pixels, colors: colors) else { return nil }
     encoded[entry] = bytes
     order.append(entry)
@@ -43,12 +44,12 @@ package struct SixelEncoder {
   package static let largestSide = 4096
 
   /// Encodes pixels; nil if the size is out of bounds or libsixel refuses.
-  package static func encode(_ pixels: Pixels, colors: Int) -> [UInt8]? {
+  package static func encode(_ pixels: RGBImage, colors: Int) -> [UInt8]? {
     guard (1...largestSide).contains(pixels.width), (1...largestSide).contains(pixels.height)
     else { return nil }
     final class Buffer { var bytes: [UInt8] = [] }
     let buffer = Buffer()
-    var source = pixels.bytes
+    var source = pixels.pixels
     let status = source.withUnsafeMutableBufferPointer { source in
       sx_encode(
         source.baseAddress, Int32(pixels.width), Int32(pixels.height),

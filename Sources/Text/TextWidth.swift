@@ -56,6 +56,31 @@ package enum TextWidth {
     return lines
   }
 
+  /// Rows of as many texts each, as lines whose columns line up.
+  ///
+  /// - Parameters:
+  ///   - rows: The texts.
+  ///   - numeric: Columns that are moved to the right edge.
+  ///   - widest: The most columns of a text that is not in the last column; longer ones are cut.
+  /// - Returns: A line for each row, without spaces at its end.
+  package static func table(
+    _ rows: [[String]], numeric: Set<Int> = [], widest: Int = .max
+  ) -> [String] {
+    let last = (rows.first?.count ?? 0) - 1
+    let widths = (0...max(0, last)).map { column in
+      let width = rows.map { columns(of: $0[column]) }.max() ?? 0
+      return column == last ? width : min(width, widest)
+    }
+    return rows.map { row in
+      let cells = row.indices.map {
+        numeric.contains($0) ? padLeft(row[$0], widths[$0]) : pad(row[$0], widths[$0])
+      }
+      let line = cells.joined(separator: "  ")
+      return String(
+        line.prefix(upTo: line.lastIndex { $0 != " " }.map(line.index(after:)) ?? line.startIndex))
+    }
+  }
+
   /// One cell's worth of text: a character that `columns` (1 or 2) cells hold.
   package struct Piece: Equatable, Sendable {
     /// A spacing scalar with at most four marks.

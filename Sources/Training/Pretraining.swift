@@ -48,9 +48,9 @@ package final class Pretraining {
       ?? FreshWeights(seed: config.seed)
     let model = try DiT(
       config: config.model, weights: weights,
-      initialization: .init(embedderStd: config.embedderStd))
+      initialization: .init(embedderStd: Float(config.embedderStd)))
     trainer = DiffusionTrainer(
-      model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: config.emaDecay,
+      model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: Float(config.emaDecay),
       makeOptimizer: config.optimizer == .muon ? Self.muon : { AdamW($0) })
     timesteps = config.timestepDensity.flatMap(DiscreteDistribution.init(timestepKnots:))
     samples = config.classWeights.map { weights in
@@ -84,9 +84,10 @@ package final class Pretraining {
       let batch = data.batch(
         0..<phase.batch, seed: config.seed, name: "pretraining/\(step)", samples: self.samples,
         timesteps: timesteps, nullClass: config.model.nullClass, labelDropout: config.labelDropout)
-      let decay = min(config.emaDecay, Float(step + 1) / Float(step + 10))
+      let decay = min(Float(config.emaDecay), Float(step + 1) / Float(step + 10))
       let result = trainer.step(
-        batch, microBatch: phase.microBatch, rate: rate, clipNorm: config.clipNorm, emaDecay: decay)
+        batch, microBatch: phase.microBatch, rate: rate, clipNorm: Float(config.clipNorm),
+        emaDecay: decay)
       step += 1
       guard result.loss.isFinite else {
         throw PretrainingError(

@@ -2,125 +2,206 @@ import Foundation
 import Plans
 import Sampling
 
-/// The recipe of `espalier pretrain`, a JSON file.
-package struct PretrainingConfig: Codable, Equatable, Sendable {
-  /// Where the latents come from.
-  package struct Data: Codable, Equatable, Sendable {
-    /// Seed of the procedural source.
-    package var seed: UInt64
-    /// Number of distinct images.
-    package var count: Int
-  }
+/// The section `model` of a recipe: size and shape of the network, with the limits that plans have.
+package struct PretrainingModelSchema: SettingsSchema {
+  package static let table = SettingsTable(PretrainingModelSchema())
 
-  /// A stretch of training on one grid; early phases on coarser latents learn what is where cheaply.
-  package struct Phase: Codable, Equatable, Sendable {
-    /// Side of the latent grid; smaller than `inputSize` means averaged latents.
-    package var grid: Int
-    package var steps: Int
-    package var batch: Int
-    /// Rows per forward pass; gradients of the parts add up.
-    package var microBatch: Int
-    /// Learning rates at the phase's first and last step; a cosine leads from one to the other.
-    package var learningRate, finalLearningRate: Double
-    package var warmupSteps: Int
-  }
+  package let depth = Setting("depth", 28, "blocks", .required)
+  package let hiddenSize = Setting(
+    "hidden_size", 64, "width of the residual stream, divisible by 4 and by `num_heads`", .required)
+  package let numHeads = Setting("num_heads", 4, "attention heads", .required)
+  package let patchSize = Setting("patch_size", 1, "edge of a patch in latent pixels", .required)
+  package let inputSize = Setting("input_size", 16, "edge of the latents", .required)
+  package let inChannels = Setting("in_channels", 4, "channels of the latents", .required)
+  package let numClasses = Setting("num_classes", 10, "classes", .required)
 
-  /// What steps the weights.
-  package enum OptimizerName: String, Codable, Sendable {
-    case adamw
-    /// Muon for the matrices of attention and MLP, AdamW for everything else.
-    case muon
-  }
-
-  package var name: String
-  /// Size and shape of the network.
-  package var model: ModelShape
-  /// Path of the autoencoder, relative to the recipe.
-  package var autoencoder: String
-  package var data: Data
-  package var phases: [Phase]
-  package var clipNorm: Float
-  package var emaDecay: Float
-  package var labelDropout: Double
-  /// Standard deviation of fresh label and timestep embeddings.
-  package var embedderStd: Float
-  package var seed: UInt64
-  package var checkpointEvery: Int
-  /// A model file to start from instead of fresh weights, relative to the recipe.
-  package var initialModel: String?
-  /// The optimizer; AdamW if left out.
-  package var optimizer: OptimizerName?
-  /// Relative density of the training timesteps as knots [timestep, weight], linear in between;
-  /// uniform if left out.
-  package var timestepDensity: [[Double]]?
-  /// Relative frequency of every class among the training samples; equal if left out.
-  package var classWeights: [Double]?
-
-  /// Reads a recipe.
-  ///
-  /// - Throws: `PretrainingError` naming the file and the key that is wrong.
-  package static func load(path: String) throws -> PretrainingConfig {
-    let decoder = JSONDecoder()
-    decoder.keyDecodingStrategy = .convertFromSnakeCase
-    guard let data = FileManager.default.contents(atPath: path) else {
-      throw PretrainingError(
-        "\(path): cannot be read; give the path of a pretraining recipe (JSON)")
-    }
-    let config: PretrainingConfig
-    do {
-      config = try decoder.decode(PretrainingConfig.self, from: data)
-    } catch let error as DecodingError {
-      throw PretrainingError("\(path): \(error.sentence)")
-    }
-    try config.validate(path)
-    return config
-  }
-
-  private func validate(_ path: String) throws {
-    func check(_ condition: Bool, _ text: String) throws {
-      if !condition { throw PretrainingError("\(path): \(text)") }
-    }
-    try check(!phases.isEmpty, "key 'phases' is empty; give at least one phase")
-    try check(data.count > 0, "key 'data.count' is \(data.count); give a positive number")
+  /// The architecture is one that can be built.
+  package static func check(
+    _ settings: Settings<PretrainingModelSchema>, at key: String
+  ) throws(PlanError) {
     do throws(ModelShape.Fault) {
-      try model.validate()
+      try settings.shape.validate()
     } catch {
-      try check(false, "key 'model.\(error.key)': \(error.message); correct it")
-    }
-    if let knots = timestepDensity, DiscreteDistribution(timestepKnots: knots) == nil {
-      try check(
-        false,
-        "key 'timestep_density' must be a list of [timestep, weight] with rising timesteps from 0 to "
-          + "999 and weights of at least 0, one of them positive")
-    }
-    if let weights = classWeights {
-      try check(
-        weights.count == model.numClasses && weights.allSatisfy { $0 > 0 && $0.isFinite },
-        "key 'class_weights' must hold \(model.numClasses) positive numbers, one per class")
-    }
-    for (index, phase) in phases.enumerated() {
-      try check(
-        phase.grid > 0 && model.inputSize % phase.grid == 0 && phase.grid % model.patchSize == 0,
-        "key 'phases[\(index)].grid' is \(phase.grid); it must divide input_size \(model.inputSize) "
-          + "and be a multiple of patch_size")
-      try check(
-        phase.batch > 0 && phase.microBatch > 0 && phase.steps >= 0,
-        "key 'phases[\(index)]': steps, batch and micro_batch must be positive")
+      throw PlanError(key: "\(key).\(error.key)", "\(error.message); correct it")
     }
   }
+}
+
+extension Settings where Schema == PretrainingModelSchema {
+  /// The network's architecture.
+  fileprivate var shape: ModelShape {
+    ModelShape(
+      depth: self.depth, hiddenSize: self.hiddenSize, numHeads: self.numHeads,
+      patchSize: self.patchSize, inputSize: self.inputSize, inChannels: self.inChannels,
+      numClasses: self.numClasses)
+  }
+}
+
+/// The section `data` of a recipe: where the latents come from.
+package struct PretrainingDataSchema: SettingsSchema {
+  package static let table = SettingsTable(PretrainingDataSchema())
+
+  package let seed = Setting("seed", UInt64(2), "seed of the procedural images", .required)
+  package let count = Setting("count", 40_000, in: 1...1e7, "distinct images", .required)
+}
+
+/// An element of `phases`: a stretch of training on one grid; early phases on coarser latents learn
+/// cheaply what is where.
+package struct PretrainingPhaseSchema: SettingsSchema {
+  package static let table = SettingsTable(PretrainingPhaseSchema())
+
+  package let grid = Setting(
+    "grid", 16, in: 1...4096,
+    "edge of the latents, a divisor of `input_size`; a smaller one means averaged latents",
+    .required)
+  package let steps = Setting("steps", 7500, in: 1...1e7, "optimizer steps", .required)
+  package let batch = Setting("batch", 32, in: 1...65536, "samples in each step", .required)
+  package let microBatch = Setting(
+    "micro_batch", 2, in: 1...65536,
+    "samples in each forward pass; the gradients of the parts of a batch add up", .required)
+  package let learningRate = Setting(
+    "learning_rate", 1e-3, in: 1e-12...1, "learning rate at the first step after the warm-up",
+    .required)
+  package let finalLearningRate = Setting(
+    "final_learning_rate", 1e-5, in: 0...1,
+    "learning rate at the last step; a cosine leads from one to the other", .required)
+  package let warmupSteps = Setting(
+    "warmup_steps", 100, in: 0...1e7, "steps over which the rate rises linearly from 0", .required)
+}
+
+/// What steps the weights.
+package enum OptimizerName: String, SettingChoice {
+  case adamw
+  /// Muon for the matrices of attention and MLP, AdamW for everything else.
+  case muon
+}
+
+/// The recipe of `espalier pretrain`.
+package struct PretrainingSchema: SettingsSchema {
+  package static let table = SettingsTable(PretrainingSchema())
+
+  package let name = Setting("name", "demo", "the model's name", .required)
+  package let autoencoder = Setting(
+    "autoencoder", "autoencoder.safetensors", "the autoencoder's file, from the recipe's folder",
+    .required, .path)
+  package let initialModel = Setting(
+    "initial_model", String?.none,
+    "a model file to start from instead of fresh weights, from the recipe's folder", .path)
+  package let network = Setting(
+    "model", Settings<PretrainingModelSchema>(), "the network", .required)
+  package let data = Setting("data", Settings<PretrainingDataSchema>(), "the images", .required)
+  package let phases = Setting(
+    "phases", [Settings<PretrainingPhaseSchema>](), "the stretches of the training", .required,
+    refusing: { $0.isEmpty ? "expected at least one phase, found none; add one" : nil })
+  package let optimizer = Setting(
+    "optimizer", OptimizerName.adamw,
+    "`muon` steps the matrices of attention and MLP by Muon, the rest by AdamW")
+  package let clipNorm = Setting(
+    "clip_norm", 1.0, in: 1e-9...1e9,
+    "global gradient norm above which gradients are scaled down", .required)
+  package let emaDecay = Setting(
+    "ema_decay", 0.999, in: 0...1, "decay of the moving average of the weights", .required)
+  package let labelDropout = Setting(
+    "label_dropout", 0.1, in: 0...1, "fraction of labels replaced by the null class", .required)
+  package let embedderStd = Setting(
+    "embedder_std", 0.1, in: 0...1000,
+    "standard deviation of fresh label and timestep embeddings", .required)
+  package let seed = Setting(
+    "seed", UInt64(0), "seed of the fresh weights and of the samples", .required)
+  package let checkpointEvery = Setting(
+    "checkpoint_every", 500, in: 1...1e7, "steps between two checkpoints", .required)
+  package let timestepDensity = Setting(
+    "timestep_density", [[Double]]?.none,
+    "relative density of the training timesteps as knots [timestep, weight], linear in between;"
+      + " without it uniform",
+    refusing: { knots in
+      guard let knots, DiscreteDistribution(timestepKnots: knots) == nil else { return nil }
+      return
+        "expected [timestep, weight] with rising timesteps from 0 to 999 and weights of at least"
+        + " 0, one of them positive, found \(knots.json.prefix(60)); correct the list"
+    })
+  package let classWeights = Setting(
+    "class_weights", [Double]?.none, in: 1e-6...1e6,
+    "relative frequency of every class among the training samples; without it equal")
+
+  /// The grids fit the model, every class has its weight, and the training fits into memory.
+  package static func check(_ recipe: PretrainingConfig, at key: String) throws(PlanError) {
+    let model = recipe.model
+    for (index, phase) in recipe.phases.enumerated() {
+      guard model.inputSize.isMultiple(of: phase.grid), phase.grid.isMultiple(of: model.patchSize)
+      else {
+        throw PlanError(
+          key: "phases[\(index)].grid",
+          "expected a divisor of input_size \(model.inputSize) and a multiple of patch_size"
+            + " \(model.patchSize), found \(phase.grid); correct the number")
+      }
+    }
+    if let weights = recipe.classWeights, weights.count != model.numClasses {
+      throw PlanError(
+        key: "class_weights",
+        "expected \(model.numClasses) weights, one for each class, found \(weights.count); correct the"
+          + " list")
+    }
+    try checkMemory(recipe)
+  }
+
+  /// Refuses what the machine's memory cannot hold: weights with gradients, average and moments,
+  /// activations of a forward pass with their gradients, the latents, and a batch.
+  private static func checkMemory(_ recipe: PretrainingConfig) throws(PlanError) {
+    let shape = recipe.model
+    let cost = GraftPlan(
+      named: "", model: ModelReference(path: "", shape: shape, contentHash: "")
+    ).cost().original
+    let weights = 4 * Double(cost.parameters)
+    let latent = 4 * Double(shape.inChannels * shape.inputSize * shape.inputSize)
+    let rows = recipe.phases.map { Double(min($0.batch, $0.microBatch)) }.max() ?? 0
+    let batch = recipe.phases.map { Double($0.batch) }.max() ?? 0
+    let available = Double(ProcessInfo.processInfo.physicalMemory)
+    for (key, what, bytes) in [
+      ("model", "the model's weights with what trains them", 5 * weights),
+      ("phases", "a forward pass and its gradients", 2 * rows * (cost.bytes - weights)),
+      ("phases", "a batch", 3 * batch * latent),
+      ("data.count", "the latents", Double(recipe.data.count) * latent),
+    ] where bytes > available {
+      throw PlanError(
+        key: key,
+        "\(what) would take"
+          + String(format: " %.3g GB, this machine has %.3g GB;", bytes / 1e9, available / 1e9)
+          + " lower the numbers")
+    }
+  }
+}
+
+/// The recipe of `espalier pretrain`, a JSON file.
+package typealias PretrainingConfig = Settings<PretrainingSchema>
+
+extension Settings where Schema == PretrainingSchema {
+  /// Reads a recipe and checks it completely.
+  ///
+  /// - Throws: `PlanError` with file, line and key that are wrong.
+  package static func load(path: String) throws(PlanError) -> PretrainingConfig {
+    var reader = try SettingsReader(path: path)
+    let recipe = try read(reader.root(), at: "", by: &reader)
+    try reader.locating { () throws(PlanError) in try recipe.validate(at: "") }
+    return recipe
+  }
+
+  /// Size and shape of the network.
+  package var model: ModelShape { self.network.shape }
 
   /// Steps of all phases together.
-  package var totalSteps: Int { phases.reduce(0) { $0 + $1.steps } }
+  package var totalSteps: Int { self.phases.reduce(0) { $0 + $1.steps } }
 
   /// The phase of a global step, and the learning rate there.
   package func phase(at step: Int) -> (index: Int, rate: Double) {
+    let phases = self.phases
     var start = 0
     for (index, phase) in phases.enumerated() {
       if step < start + phase.steps || index == phases.count - 1 {
         let local = step - start
         let warm =
           local < phase.warmupSteps ? Double(local + 1) / Double(phase.warmupSteps) : 1
-        let progress = min(1, Double(local) / Double(max(1, phase.steps)))
+        let progress = min(1, Double(local) / Double(phase.steps))
         let rate =
           phase.finalLearningRate + (phase.learningRate - phase.finalLearningRate) * 0.5
           * (1 + cos(.pi * progress))
@@ -132,29 +213,9 @@ package struct PretrainingConfig: Codable, Equatable, Sendable {
   }
 }
 
-/// What is wrong with a recipe or a training checkpoint, in one sentence.
+/// What is wrong with a training checkpoint, in one sentence.
 package struct PretrainingError: Error, CustomStringConvertible {
   package let description: String
 
   package init(_ description: String) { self.description = description }
-}
-
-extension DecodingError {
-  /// The key and what was wrong with it.
-  fileprivate var sentence: String {
-    func name(_ path: [any CodingKey]) -> String {
-      path.map(\.stringValue).joined(separator: ".")
-    }
-    switch self {
-    case .keyNotFound(let key, let context):
-      return "key '\(name(context.codingPath + [key]))' is missing; add it"
-    case .typeMismatch(let type, let context), .valueNotFound(let type, let context):
-      return "key '\(name(context.codingPath))' must be a \(type)"
-    case .dataCorrupted(let context) where context.codingPath.isEmpty:
-      return "not valid JSON; check its braces, commas and quotes"
-    case .dataCorrupted(let context):
-      return "key '\(name(context.codingPath))': \(context.debugDescription); correct it"
-    @unknown default: return "\(self)"
-    }
-  }
 }

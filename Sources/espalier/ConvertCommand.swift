@@ -57,6 +57,7 @@ struct ConvertCommand: ParsableCommand {
   func run() throws {
     let source = try ModelFiles(model, numHeads: heads)
     let (network, metadata) = try graft.load(source)
+    if dtype == .f16 { Self.warnOfOverflow(in: network) }
     var files = try DiTWriter.write(
       network, metadata: metadata, classNames: source.model.classNames,
       as: .init(naming: naming, dtype: dtype.dtype, entry: entry), to: to)
@@ -65,6 +66,21 @@ struct ConvertCommand: ParsableCommand {
     }
     if output.json { return try output.printJSON(["files": files]) }
     for file in files { print(file) }
+  }
+
+  /// Tells of weights that are infinite in float16, whose largest number is 65504.
+  private static func warnOfOverflow(in network: DiT) {
+    var (count, first): (Int, String?) = (0, nil)
+    for parameter in network.parameters {
+      // Half a step beyond the largest number, rounding leads to infinity.
+      let own = parameter.value.values.count { abs($0) >= 65520 }
+      if own > 0, first == nil { first = parameter.name }
+      count += own
+    }
+    guard let first else { return }
+    printToStandardError(
+      "espalier: warning: \(count) numbers are too large for float16 and become infinite, the first in"
+        + " '\(first)'; use --dtype bf16 or f32\n")
   }
 }
 

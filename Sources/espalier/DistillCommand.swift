@@ -22,7 +22,7 @@ struct DistillCommand: ParsableCommand {
 
   func run() throws {
     var loaded = try GraftPlan.load(path: plan)
-    if let data { loaded.train(on: data) }
+    if let data { try loaded.train(on: data) }
     try naming(plan) { () throws(PlanError) in
       guard !loaded.isEmpty else {
         throw PlanError(

@@ -17,7 +17,7 @@ struct Drawing {
   let latentShape: [Int]
   /// What decodes the latents; nil if nobody asks for images, or the model draws pixels.
   let autoencoder: AutoencoderKL?
-  /// Whether the latents are images themselves, with values -1 ... 1.
+  /// Whether the latents are images themselves, with values from -1 to 1.
   var drawsPixels = false
   /// The latents of some images, by their indices, from a start noise or, without one, the seed's.
   let latents: (Range<Int>, Tensor?, @escaping LatentSampler.StepObserver) throws -> Tensor
@@ -63,6 +63,10 @@ struct Drawing {
         guard autoencoder != nil || drawsPixels else { continue }
         let pixels =
           autoencoder.map { $0.decode($0.unscaled(sample), tiling: tiling) } ?? sample
+        guard pixels.isFinite else {
+          throw SamplingError(
+            description: "the autoencoder gave values that are not finite; use --precision fp32")
+        }
         try decoded?.add(pixels.values)
         let drawn = AutoencoderKL.rgbImages(ofDecoded: pixels)
         for image in drawn { try images?.add(image.pixels) }
@@ -80,7 +84,7 @@ struct Drawing {
       }
     }
     if let path = destinations.grid {
-      try PNG.write(RGBImage.grid(grid, columns: columns ?? self.columns, gap: 2), to: path)
+      try RGBImage.grid(grid, columns: columns ?? self.columns, gap: 2).write(to: path)
     }
   }
 }

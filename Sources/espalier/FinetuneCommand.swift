@@ -30,7 +30,7 @@ struct FinetuneCommand: ParsableCommand {
 
   func run() throws {
     var loaded = try GraftPlan.load(path: plan)
-    if let data { loaded.train(on: data) }
+    if let data { try loaded.train(on: data) }
     try loaded.check(against: try ModelFiles(loaded.model.path), file: plan)
     let before = try launch.runsBefore(root: runs.root)
     let sources = from.isEmpty ? before.map(Source.run) : try from.map(source)

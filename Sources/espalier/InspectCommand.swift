@@ -120,8 +120,9 @@ private struct InspectReport: Encodable {
   }
 
   private static func entries(of file: any TensorFile, _ all: [TensorEntry]) -> [EntryRow] {
-    StateDict.topLevelKeys(of: file).map { key in
-      let own = all.filter { $0.name == key || $0.name.hasPrefix(key + ".") }
+    let groups = Dictionary(grouping: all) { $0.name.prefix { $0 != "." } }
+    return StateDict.topLevelKeys(of: file).map { key in
+      let own = groups[key[...]] ?? []
       return EntryRow(
         name: key, tensors: own.count, elements: own.reduce(0) { $0 + $1.count })
     }
@@ -183,6 +184,7 @@ extension PlainValue {
     case .integer(let number): String(number)
     case .number(let number): String(number)
     case .text(let text): text
+    case .object(let name): "an object of class \(name)"
     }
   }
 }

@@ -9,7 +9,8 @@ struct PlanCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "plan", abstract: "Make, edit, show and check graft plans.",
     subcommands: [
-      New.self, Set.self, Parallel.self, Show.self, Validate.self, Operators.self, Import.self,
+      New.self, Set.self, Parallel.self, Show.self, Validate.self, Operators.self,
+      ListSettings.self, Import.self,
       Export.self,
     ])
 
@@ -39,9 +40,17 @@ struct PlanCommand: ParsableCommand {
 
   struct Set: ParsableCommand {
     static let configuration = CommandConfiguration(
-      abstract: "Put an operator into slots of a plan, or clear them, or change its settings.")
+      abstract: "Put an operator into slots of a plan, or clear them, or change its settings.",
+      discussion: """
+        Settings are given as KEY=VALUE, by the keys that the plan file and its errors have, such as \
+        stage1.steps=500 stage1.overrides.7.mlp.loss=l1 7.attention.config.window_left=8. The value \
+        null removes data, data.held_out or an override. Paths count from the current directory.
+
+        \(SettingsTables.help)
+        """)
 
     @Argument(help: "The plan file to change.") var plan: String
+    @Argument(help: "Settings to change, as KEY=VALUE.") var settings: [String] = []
     @Option(help: "Blocks: \(LayerSelection.forms).") var blocks: String?
     @Option(help: "The operator: \(OperatorCatalog.all.map(\.name).joined(separator: ", ")).")
     var `operator`: String?
@@ -53,11 +62,29 @@ struct PlanCommand: ParsableCommand {
     var initialization: Initialization?
     @Option(help: "Settings of both stages of the paper or of the released configurations.")
     var preset: TrainingPreset?
-    @Option(help: "Stage-1 steps.") var steps: Int?
-    @Option(help: "Stage-1 batch size.") var batch: Int?
-    @Option(help: "Stage-1 learning rate.") var learningRate: Double?
-    @Option(help: "Seed of fresh weights and training samples.") var seed: UInt64?
+    @Option(help: "The same as stage1.steps=N.") var steps: Int?
+    @Option(help: "The same as stage1.batch_size=N.") var batch: Int?
+    @Option(help: "The same as stage1.learning_rate=N.") var learningRate: Double?
+    @Option(help: "The same as seed=N.") var seed: UInt64?
     @OptionGroup var output: OutputOptions
+
+    /// What the settings and the options that stand for some say.
+    private func assignments() throws -> [(key: String, value: String)] {
+      let options: [(key: String, value: String?)] = [
+        ("stage1.steps", steps.map { "\($0)" }), ("stage1.batch_size", batch.map { "\($0)" }),
+        ("stage1.learning_rate", learningRate.map { "\($0)" }), ("seed", seed.map { "\($0)" }),
+      ]
+      let given = options.compactMap { option in option.value.map { (option.key, $0) } }
+      return try given
+        + settings.map { text in
+          let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+          guard parts.count == 2 else {
+            throw ValidationError(
+              "'\(text)' is not of the form KEY=VALUE, for example stage1.steps=500")
+          }
+          return (String(parts[0]), String(parts[1]))
+        }
+    }
 
     /// Checks how the options go together; after parsing, which tells of misspelt ones first.
     private func checkOptions() throws {
@@ -65,9 +92,7 @@ struct PlanCommand: ParsableCommand {
         let known = OperatorCatalog.all.map(\.name).joined(separator: ", ")
         throw ValidationError("--operator: '\(name)' is unknown, expected one of \(known)")
       }
-      let hasSettings =
-        data != nil || preset != nil || steps != nil || batch != nil || learningRate != nil
-        || seed != nil
+      let hasSettings = try data != nil || preset != nil || !assignments().isEmpty
       switch (self.operator, clear) {
       case (.some, .some): throw ValidationError("give either --operator or --clear, not both")
       case (.some, nil) where blocks == nil:
@@ -76,7 +101,8 @@ struct PlanCommand: ParsableCommand {
         throw ValidationError("--blocks needs --operator or --clear")
       case (nil, nil) where !hasSettings && config.isEmpty:
         throw ValidationError(
-          "nothing to change; give --blocks with --operator, --clear, or a setting such as --steps")
+          "nothing to change; give --blocks with --operator, --clear, or a setting such as"
+            + " stage1.steps=500")
       default: break
       }
       guard config.isEmpty || self.operator != nil else {
@@ -101,45 +127,43 @@ struct PlanCommand: ParsableCommand {
 
     func run() throws {
       try checkOptions()
-      var changed = try GraftPlan.load(path: plan)
-      if let descriptor = self.operator.flatMap(OperatorCatalog.descriptor(named:)) {
-        var spec = descriptor.defaultSpec
-        for entry in config {
-          let parts = entry.split(separator: "=", maxSplits: 1).map(String.init)
-          guard parts.count == 2, let value = Double(parts[1]) else {
-            throw ValidationError(
-              "--config: '\(entry)' is not of the form key=number, for example "
-                + (descriptor.fields.first.map { "\($0.key)=\($0.defaultValue)" } ?? "key=1"))
-          }
-          spec.config[parts[0]] = value
-        }
-        let slot = try slot(of: descriptor)
-        for block in try selectedBlocks(of: changed) {
-          let id = SlotID(block: block, slot: slot)
-          changed.edits[id] = spec
-          changed.stage1.overrides[.slot(id)]?.initialization = nil
-          if initialization == .transferred {
-            changed.stage1.overrides[.slot(id), default: SiteOverride()].initialization =
-              .transferred
-          }
-          if changed.stage1.overrides[.slot(id)] == SiteOverride() {
-            changed.stage1.overrides[.slot(id)] = nil
+      let assignments = try assignments()
+      let changed = try GraftPlan.update(path: plan) { changed in
+        if let descriptor = self.operator.flatMap(OperatorCatalog.descriptor(named:)) {
+          try put(descriptor, in: &changed)
+        } else if let clear {
+          for block in try selectedBlocks(of: changed) {
+            changed.edits[SlotID(block: block, slot: clear)] = nil
           }
         }
-      } else if let clear {
-        for block in try selectedBlocks(of: changed) {
-          changed.edits[SlotID(block: block, slot: clear)] = nil
+        if let preset { changed.apply(preset) }
+        try naming(plan) { () throws(PlanError) in
+          if let data { try changed.train(on: data) }
+          for (key, value) in assignments { try changed.set(key, to: value) }
         }
       }
-      if let data { changed.train(on: data) }
-      if let preset { changed.apply(preset) }
-      if let steps { changed.stage1.steps = steps }
-      if let batch { changed.stage1.batchSize = batch }
-      if let learningRate { changed.stage1.learningRate = learningRate }
-      if let seed { changed.seed = seed }
-      try naming(plan) { () throws(PlanError) in try changed.validate() }
-      try changed.save(to: plan)
       try PlanSummary(changed).show(output)
+    }
+
+    /// Puts the operator with its settings into the chosen slots.
+    private func put(_ descriptor: OperatorDescriptor, in changed: inout GraftPlan) throws {
+      var spec = descriptor.defaultSpec
+      for entry in config {
+        let parts = entry.split(separator: "=", maxSplits: 1).map(String.init)
+        guard parts.count == 2, let value = Double(parts[1]) else {
+          throw ValidationError(
+            "--config: '\(entry)' is not of the form key=number, for example "
+              + (descriptor.fields.first.map { "\($0.key)=\($0.defaultValue)" } ?? "key=1"))
+        }
+        spec.config[parts[0]] = value
+      }
+      let slot = try slot(of: descriptor)
+      for block in try selectedBlocks(of: changed) {
+        let id = SlotID(block: block, slot: slot)
+        changed.edits[id] = spec
+        let start = initialization == .transferred ? Initialization.transferred.rawValue : "null"
+        try changed.set("stage1.overrides.\(id).init", to: start)
+      }
     }
 
     private func selectedBlocks(of plan: GraftPlan) throws -> [Int] {
@@ -207,6 +231,21 @@ struct PlanSummary: Encodable {
   let depth, originalDepth: Int
   let parameters, originalParameters: Int
   let flops, originalFlops: Double
+  /// The operators of each kind of slot, in all blocks.
+  let operators: [String: Operators]
+
+  /// What the operators in one kind of slot cost, split as in the paper's Table 4.
+  struct Operators: Encodable {
+    let parameters, originalParameters: Int
+    let coreFlops, originalCoreFlops, projectionFlops, originalProjectionFlops: Double
+
+    init(_ cost: (original: OperatorCost, edited: OperatorCost)) {
+      (originalParameters, parameters) = (cost.original.parameters, cost.edited.parameters)
+      (originalCoreFlops, coreFlops) = (cost.original.coreFlops, cost.edited.coreFlops)
+      projectionFlops = cost.edited.projectionFlops
+      originalProjectionFlops = cost.original.projectionFlops
+    }
+  }
 
   init(_ plan: GraftPlan) {
     name = plan.name
@@ -224,6 +263,8 @@ struct PlanSummary: Encodable {
     let cost = plan.cost()
     (originalParameters, parameters) = (cost.original.parameters, cost.edited.parameters)
     (originalFlops, flops) = (cost.original.flops, cost.edited.flops)
+    operators = Dictionary(
+      uniqueKeysWithValues: Slot.allCases.map { ($0.rawValue, Operators(plan.cost(of: $0))) })
   }
 
   func show(_ output: OutputOptions) throws {
@@ -242,5 +283,16 @@ struct PlanSummary: Encodable {
       "parameters \(parameters) (\(change(Double(parameters), from: Double(originalParameters)))), "
         + "FLOPs per image \(short(flops)) (\(change(flops, from: originalFlops)))"
         + (depth == originalDepth ? "" : ", depth \(depth) (of \(originalDepth))"))
+    for slot in Slot.allCases where edits.contains(where: { $0.slot == slot.rawValue }) {
+      guard let cost = operators[slot.rawValue] else { continue }
+      let parameters = change(Double(cost.parameters), from: Double(cost.originalParameters))
+      let core = change(cost.coreFlops, from: cost.originalCoreFlops)
+      let rest = change(cost.projectionFlops, from: cost.originalProjectionFlops)
+      print(
+        "\(slot.rawValue) operators: core FLOPs \(short(cost.coreFlops)) (\(core)), "
+          + (cost.projectionFlops == 0 && cost.originalProjectionFlops == 0
+            ? "" : "projections and featurizers \(short(cost.projectionFlops)) (\(rest)), ")
+          + "parameters \(cost.parameters) (\(parameters))")
+    }
   }
 }

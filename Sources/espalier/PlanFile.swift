@@ -12,9 +12,9 @@ extension DataSettings {
 
 extension GraftPlan {
   /// Changes what is trained on, to a path from the current directory or to `shapes`.
-  mutating func train(on data: String) {
-    let folder = FileManager.default.currentDirectoryPath
-    self.data = data == "shapes" ? nil : DataSettings(path: data).resolved(in: folder)
+  mutating func train(on data: String) throws(PlanError) {
+    if data == "shapes" { return self.data = nil }
+    try set("data.path", to: data)
   }
 
   /// Reads a plan file and checks that it was made for the model; errors name the file.

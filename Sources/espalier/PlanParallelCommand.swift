@@ -22,25 +22,24 @@ extension PlanCommand {
 
     func run() throws {
       if split, merge != nil { throw ValidationError("give either --merge or --split, not both") }
-      var changed = try GraftPlan.load(path: plan)
-      let chosen = try PlanCommand.blocks(blocks, of: changed)
-      if split {
-        guard chosen.contains(where: { changed.pair(of: $0) != nil }) else {
-          throw PlanError(
-            key: "--blocks",
-            "none of these blocks is parallel to another one;"
-              + " 'espalier plan show' lists the pairs")
-        }
-        changed.split(chosen)
-      } else {
-        do throws(PlanError) {
-          try changed.join(chosen, merge: merge ?? .projection)
-        } catch {
-          throw PlanError(key: "--blocks", error.message)
+      let changed = try GraftPlan.update(path: plan) { changed in
+        let chosen = try PlanCommand.blocks(blocks, of: changed)
+        if split {
+          guard chosen.contains(where: { changed.pair(of: $0) != nil }) else {
+            throw PlanError(
+              key: "--blocks",
+              "none of these blocks is parallel to another one;"
+                + " 'espalier plan show' lists the pairs")
+          }
+          changed.split(chosen)
+        } else {
+          do throws(PlanError) {
+            try changed.join(chosen, merge: merge ?? .projection)
+          } catch {
+            throw PlanError(key: "--blocks", error.message)
+          }
         }
       }
-      try naming(plan) { () throws(PlanError) in try changed.validate() }
-      try changed.save(to: plan)
       try PlanSummary(changed).show(output)
     }
   }

@@ -11,7 +11,8 @@ import Training
 struct PretrainCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "pretrain",
-    abstract: "Train a DiT from scratch on the procedural images; resumes from its checkpoint.")
+    abstract: "Train a DiT from scratch on the procedural images; resumes from its checkpoint.",
+    discussion: "Settings of the recipe:\n\n\(SettingsTables.recipeHelp)")
 
   @Argument(help: "The recipe, a JSON file (see Assets/demo/pretrain.json).")
   var recipe: String
@@ -27,11 +28,11 @@ struct PretrainCommand: ParsableCommand {
 
   func run() throws {
     let config = try PretrainingConfig.load(path: recipe)
-    try AtomicFile.makeDirectory(output)
     let base = URL(fileURLWithPath: recipe).deletingLastPathComponent()
     let autoencoderPath = base.appending(path: config.autoencoder).path
     let autoencoder = try AutoencoderKL(path: autoencoderPath)
     let hash = try ContentHash.sha256(path: autoencoderPath)
+    try AtomicFile.makeDirectory(output)
     let console = ProgressLine()
     let dataset = try LatentDataset.encoding(
       ShapeSource(seed: config.data.seed), count: config.data.count, autoencoder: autoencoder,

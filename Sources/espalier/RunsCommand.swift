@@ -28,24 +28,27 @@ struct RunsCommand: ParsableCommand {
           })
       }
       if store.summaries.isEmpty { print("no runs in \(runs.root)") }
-      let room = terminalColumns()
-      for summary in store.summaries { print(Self.line(summary, columns: room ?? .max)) }
+      let lines = TextWidth.table(store.summaries.map(Self.cells), widest: 40)
+      for (run, line) in zip(store.summaries, lines) {
+        // Why it failed, or what is damaged, gets what room is left.
+        let room = (terminalColumns() ?? .max) - TextWidth.columns(of: line) - "  ()".count
+        let remark =
+          run.damage.map { "damaged: \($0)" } ?? (run.state == .failed ? run.end?.text : nil)
+        let cut = remark.map { "  (\(TextWidth.clip($0.printableSentence, room)))" } ?? ""
+        print(room >= 16 ? line + cut : line)
+      }
     }
 
-    /// A line about a run; why it failed, or what is damaged, gets what room is left.
-    private static func line(_ run: RunSummary, columns: Int) -> String {
-      let state = TextWidth.pad(run.state.name, 10)
-      let progress = "\(run.label.map { "\($0) " } ?? "")\(run.step)/\(run.total)"
-      let loss = run.loss.map { "  loss \(short($0))" } ?? ""
-      let place = run.turn.map { "  #\($0.position) in the queue" } ?? ""
-      let reason = [run.pauseReason, run.waitsFor].compactMap { $0.map { "  (\($0))" } }.joined()
-      let name = run.kind == nil ? "?" : run.name
-      let line = "\(run.id)  \(state) \(progress)  \(name)\(loss)\(place)\(reason)"
-      let room = columns - TextWidth.columns(of: line) - "  ()".count
-      let remark =
-        run.damage.map { "damaged: \($0)" } ?? (run.state == .failed ? run.end?.text : nil)
-      guard let remark, room >= 16 else { return line }
-      return "\(line)  (\(TextWidth.clip(remark.printableSentence, room)))"
+    /// Identifier, state, progress, name, and what else there is to say of a run.
+    private static func cells(_ run: RunSummary) -> [String] {
+      [
+        run.id, run.state.name, "\(run.label.map { "\($0) " } ?? "")\(run.step)/\(run.total)",
+        run.kind == nil ? "?" : run.name,
+        [
+          run.loss.map { "loss \(short($0))" }, run.turn.map { "#\($0.position) in the queue" },
+          run.pauseReason.map { "(\($0))" }, run.waitsFor.map { "(\($0))" },
+        ].compactMap(\.self).joined(separator: "  "),
+      ]
     }
   }
 

@@ -147,12 +147,14 @@ private struct StartNoise {
   /// Opens the file.
   init(path: String) throws(FileError) {
     file = try Checkpoint.open(path)
-    guard file.names.count == 1, let entry = file.entry(file.names[0]), entry.shape.count == 4
+    guard file.names.count == 1, let entry = file.entry(file.names[0]), entry.shape.count == 4,
+      entry.count > 0
     else {
       throw FileError(
         "\(path): holds \(file.names.count == 1 ? "a tensor" : "\(file.names.count) tensors")"
           + "\(file.names.count == 1 ? " of shape \(file.entry(file.names[0])?.shape ?? [])" : ""),"
-          + " expected one (count, channels, height, width); save the start noise alone")
+          + " expected one (count, channels, height, width) for at least one image; save the start noise"
+          + " alone")
     }
     self.entry = entry
   }
@@ -167,7 +169,13 @@ private struct StartNoise {
         "\(file.path): the noise has shape \(entry.shape), expected \([count] + shape);"
           + " give noise for every image, or a smaller --count")
     }
-    return Tensor(try file.floats(entry.name), shape: entry.shape).rows(0..<count)
+    let noise = Tensor(try file.floats(entry.name), shape: entry.shape).rows(0..<count)
+    if let place = noise.firstNonFinite {
+      throw FileError(
+        "\(file.path): the noise of sample \(place[0]) holds a value that is not finite at channel"
+          + " \(place[1]), row \(place[2]), column \(place[3]); save it again")
+    }
+    return noise
   }
 }
 

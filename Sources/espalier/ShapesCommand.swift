@@ -34,8 +34,7 @@ struct ShapesCommand: ParsableCommand {
           width: ShapeSource.side, height: ShapeSource.side,
           pixels: source.image(index: $0).pixels)
       }
-      try PNG.write(
-        RGBImage.grid(images, columns: ShapeSource.numClasses, gap: 2), to: output)
+      try RGBImage.grid(images, columns: ShapeSource.numClasses, gap: 2).write(to: output)
     } else {
       var data = Data(capacity: count * 3 * ShapeSource.side * ShapeSource.side)
       for index in 0..<count { data.append(contentsOf: source.image(index: index).pixels) }

@@ -17,20 +17,30 @@ import Testing
       width: shape[1], height: shape[0], pixels: try file.integers(name).map { UInt8($0) })
   }
 
-  @Test(
-    arguments: [
-      "rgb.png", "alpha.png", "palette.png", "grey.png", "half.jpg", "full.jpg", "grey.jpg",
-      "inks.jpg",
-    ])
-  func readsWhatPillowReads(name: String) throws {
-    #expect(
-      try RGBImage.read(path: "\(fixtures)/\(name)") == expected("pixels.\(name)"), "\(name)")
+  /// The names of expected arrays behind a prefix.
+  private func names(after prefix: String) throws -> [String] {
+    try Checkpoint.open("\(fixtures)/expected.npz").names.filter { $0.hasPrefix(prefix) }
+      .map { String($0.dropFirst(prefix.count)) }
   }
 
-  @Test(arguments: [100, 45, 44, 32, 22, 16, 11, 7])
-  func cropsAsUpstream(size: Int) throws {
-    let image = try RGBImage.read(path: "\(fixtures)/rgb.png")
-    #expect(image.centerCropped(to: size) == (try expected("crop.\(size)")))
+  @Test func readsWhatPillowReads() throws {
+    let names = try names(after: "pixels.")
+    #expect(names.count == 47)
+    for name in names {
+      #expect(
+        try RGBImage.read(path: "\(fixtures)/\(name)") == expected("pixels.\(name)"), "\(name)")
+    }
+  }
+
+  @Test func cropsAsUpstream() throws {
+    let names = try names(after: "crop.")
+    #expect(names.count == 18)
+    for name in names {
+      let parts = name.split(separator: ".", maxSplits: 1)
+      let image = try RGBImage.read(path: "\(fixtures)/\(parts.count > 1 ? parts[1] : "rgb.png")")
+      let size = try #require(Int(parts[0]))
+      #expect(image.centerCropped(to: size) == (try expected("crop.\(name)")), "\(name)")
+    }
   }
 
   @Test func mirrors() {
@@ -108,6 +118,54 @@ import Testing
       try FileManager.default.createSymbolicLink(
         atPath: "\(path)/owl/gone.png", withDestinationPath: "\(path)/nowhere")
       #expect(try identity().count == 64)
+    }
+  }
+
+  /// Class folders, folders in them and files may be links; what leads in circles is listed and left out.
+  @Test func followsLinksOnce() throws {
+    try withFolder(["store/owls/a.png", "store/owls/deep/b.png", "data/cat/c.png"]) { scratch in
+      func link(_ name: String, to target: String) throws {
+        try FileManager.default.createSymbolicLink(
+          atPath: "\(scratch)/data/\(name)", withDestinationPath: target)
+      }
+      try link("owl", to: "../store/owls")
+      try link("cat/more", to: "../../store/owls")
+      try link("cat/again", to: "more/deep")
+      try link("cat/loop", to: ".")
+      try link("cat/up", to: "../..")
+      try link("cat/file.jpg", to: "../../store/owls/a.png")
+      try link("root", to: "/")
+      try link("gone", to: "nowhere")
+      let folder = try ImageFolder(path: "\(scratch)/data")
+      #expect(folder.classes == ["cat", "owl"])
+      #expect(
+        folder.items.map(\.name) == [
+          "cat/again/b.png", "cat/c.png", "cat/file.jpg", "cat/more/a.png", "owl/a.png",
+          "owl/deep/b.png",
+        ])
+      let reason = "leads to a folder that is listed already or contains this one"
+      #expect(
+        folder.ignored
+          == [
+            "cat/loop: \(reason)", "cat/more/deep: \(reason)", "cat/up: \(reason)",
+            "gone: is a link that leads nowhere", "root: \(reason)",
+          ].map { "\(scratch)/data/\($0)" })
+    }
+  }
+
+  /// With 256 columns it would have ten million rows.
+  @Test func elongatedPicturesAreRefused() throws {
+    try withFolder(["tall/a.png"]) { path in
+      try RGBImage(width: 1, height: 40_000).write(to: "\(path)/tall/a.png")
+      let folder = try ImageFolder(path: path)
+      #expect(
+        try folder.image(folder.items[0], size: 8, isMirrored: false)
+          == RGBImage(width: 8, height: 8))
+      let error = #expect(throws: FileError.self) {
+        try folder.image(folder.items[0], size: 256, isMirrored: false)
+      }
+      #expect(
+        error?.message.contains("is 1x40000 and would have more than 178956970 pixels") == true)
     }
   }
 

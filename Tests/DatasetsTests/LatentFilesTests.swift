@@ -37,6 +37,52 @@ import Testing
     #expect(files.files.contains { $0.hasSuffix("labels.npy") } == name.hasPrefix("npy"))
   }
 
+  /// Batches of features and labels in two folders, in the order of their numbers.
+  @Test func readsFoldersOfFeatures() throws {
+    let scratch = try Scratch()
+    for kind in ["features", "labels"] {
+      try FileManager.default.createDirectory(
+        atPath: scratch.file("set_\(kind)"), withIntermediateDirectories: true)
+    }
+    for number in [0, 2, 10] {
+      let value = Float(number)
+      try NumpyWriter<Float>.write(
+        to: scratch.file("set_features/\(number).npy"), shape: [2, 1, 1, 1]
+      ) { try $0?.add([value, value + 0.5]) }
+      try NumpyWriter<Float>.write(to: scratch.file("set_labels/\(number).npy"), shape: [2]) {
+        try $0?.add([value, value])
+      }
+    }
+    let files = try LatentFiles.open(scratch.path)
+    #expect(files.labels == [0, 0, 2, 2, 10, 10] && files.shape == [1, 1, 1])
+    var value: Float = 0
+    files.read(5, into: &value)
+    #expect(value == 10.5)
+    #expect(files.place(of: 5) == "sample 1 in \(scratch.file("set_features/10.npy"))")
+  }
+
+  /// A sample with a bad value is named by its file and its place in it.
+  @Test func placesAreFilesAndSamples() throws {
+    let scratch = try Scratch()
+    for (name, count) in [("a.safetensors", 3), ("b.safetensors", 2)] {
+      var floats = [Float](repeating: 0, count: count * 8)
+      if name == "b.safetensors" { floats[8] = .nan }
+      try SafetensorsWriter.write(
+        [
+          .init(name: "latents", shape: [count, 2, 2, 2], floats: floats),
+          .init(name: "labels", shape: [count], floats: [Float](repeating: 0, count: count)),
+        ], metadata: [:], to: scratch.file(name))
+    }
+    let dataset = try LatentDataset(LatentFiles.open(scratch.path), cache: scratch.path)
+    let reversed = dataset.subset([4, 3, 2, 1, 0], identity: "")
+    let batch = DiffusionBatch(
+      latents: reversed.latents([1, 0]), noise: reversed.latents([1, 0]), steps: [0, 0],
+      labels: [0, 0], samples: [1, 0])
+    #expect(
+      reversed.fault(in: batch)?.hasPrefix(
+        "sample 1 in \(scratch.file("b.safetensors")) of the training data holds values") == true)
+  }
+
   private func refusal(_ path: String) -> String {
     #expect(throws: FileError.self, "\(path)") { try LatentFiles.open(path) }?.message ?? ""
   }

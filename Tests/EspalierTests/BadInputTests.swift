@@ -1,3 +1,4 @@
+import Checkpoints
 import Foundation
 import Testing
 
@@ -22,7 +23,7 @@ import Testing
     try scratch.expectRefusal(
       ["distil"], code: 2, mentions: ["'distil' is neither a command nor a model file"])
     try scratch.expectRefusal(
-      ["pretrain", "no.json", "--output", "out"], mentions: ["no.json: cannot be read"])
+      ["pretrain", "no.json", "--output", "out"], mentions: ["no.json: no such file"])
   }
 
   @Test func truncatedModels() throws {
@@ -38,6 +39,53 @@ import Testing
         try scratch.expectRefusal(command, mentions: [name])
       }
     }
+  }
+
+  /// A pipe, a device and a directory in the place of any input are refused at once, not waited for.
+  @Test(arguments: ["fifo", "/dev/zero", "/dev/tty0", "folder"])
+  func inputsThatAreNoFiles(input: String) throws {
+    let scratch = try Scratch()
+    try scratch.tinyPlan()
+    if input == "fifo" { try #require(mkfifo("\(scratch.path)/fifo", 0o600) == 0) }
+    if input == "folder" {
+      try FileManager.default.createDirectory(
+        atPath: "\(scratch.path)/folder", withIntermediateDirectories: true)
+    }
+    for command in [
+      ["inspect", input], ["sample", input, "--output", "x.png"], ["evaluate", input],
+      ["analyze", input], ["convert", input, "--to", "y.pt"],
+      ["sample", "model.safetensors", "--noise", input, "--latents", "x.npy"],
+      ["sample", "model.safetensors", "--plan", input, "--latents", "x.npy"],
+      [
+        "sample", "model.safetensors", "--plan", "plan.json", "--weights", input, "--latents",
+        "x.npy",
+      ],
+      ["plan", "show", input], ["plan", "validate", input],
+      ["plan", "import", input, "p.json", "--model", "model.safetensors"],
+      ["plan", "new", "p.json", "--model", input], ["distill", input],
+      ["pretrain", input, "--output", "out"],
+    ] {
+      try scratch.expectRefusal(command, mentions: [input])
+    }
+  }
+
+  @Test func startNoiseThatCannotBeUsed() throws {
+    let scratch = try Scratch()
+    _ = try scratch.tinyModel()
+    func complaint(_ shape: [Int], _ floats: [Float], mentions: [String]) throws {
+      try NumpyWriter<Float>.write(to: "\(scratch.path)/noise.npy", shape: shape) {
+        try $0?.add(floats)
+      }
+      try scratch.expectRefusal(
+        ["sample", "model.safetensors", "--noise", "noise.npy", "--latents", "x.npy"],
+        mentions: mentions)
+    }
+    let shape = [1, 4, 16, 16]
+    var floats = [Float](repeating: 0, count: 1024)
+    floats[274] = .nan
+    try complaint([0, 4, 16, 16], [], mentions: ["noise.npy: ", "for at least one image"])
+    try complaint(
+      shape, floats, mentions: ["the noise of sample 0", "channel 1, row 1, column 2"])
   }
 
   @Test func modelsOfOtherKinds() throws {

@@ -24,8 +24,8 @@ import Testing
       $0.stage1.decay = .plateau
       $0.stage1.keepsBest = true
       $0.stage2.keepsBest = true
-      $0.stage1.checkpoints.keepLast = 2
-      $0.stage2.checkpoints.keepLast = 2
+      $0.stage1.keepLast = 2
+      $0.stage2.keepLast = 2
       $0.stage1.mode = kind == .cached ? .cached : .streaming
       $0.stage1.samples = 10
       $0.stage1.epochs = steps / $0.stage1.stepsPerEpoch

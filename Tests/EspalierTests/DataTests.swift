@@ -20,7 +20,7 @@ import Testing
       try FileManager.default.createDirectory(
         atPath: "\(folder)/\(name)", withIntermediateDirectories: true)
       for index in 0..<3 {
-        try PNG.write(image(3 * label + index + 1), to: "\(folder)/\(name)/\(index).png")
+        try image(3 * label + index + 1).write(to: "\(folder)/\(name)/\(index).png")
       }
     }
     for index in 0..<damaged {

@@ -260,4 +260,30 @@ import Testing
     let finetuned = try scratch.run(["finetune", "p.json", "--data", "data", "--json"])
     #expect(finetuned.code == 0, "\(finetuned.complaint)")
   }
+
+  @Test func float16OverflowIsTold() throws {
+    let scratch = try Scratch()
+    let model = try scratch.tinyModel()
+    let file = try SafetensorsFile(path: "\(scratch.path)/model.safetensors")
+    let name = "blocks.0.attn.proj.bias"
+    let items = try file.names.map { key in
+      var floats = try file.floats(key)
+      if key == name { (floats[1], floats[2], floats[3]) = (7e4, -1e5, 65519) }
+      return TensorItem(name: key, shape: file.entry(key)?.shape ?? [], floats: floats)
+    }
+    try SafetensorsWriter.write(
+      items, metadata: file.metadata, to: "\(scratch.path)/model.safetensors")
+    let half = try scratch.espalier("convert", model, "--dtype", "f16", "--to", "half.safetensors")
+    #expect(half.code == 0)
+    #expect(
+      half.complaint.contains("2 numbers are too large for float16")
+        && half.complaint.contains("the first in '\(name)'"), "\(half.complaint)")
+    // What is infinite is not sampled.
+    try scratch.expectRefusal(
+      ["sample", "half.safetensors", "--latents", "x.npy"],
+      mentions: ["'\(name)' holds a value at [1]"])
+    let rounded = try scratch.espalier(
+      "convert", model, "--dtype", "bf16", "--to", "rounded.safetensors")
+    #expect(rounded.code == 0 && !rounded.complaint.contains("too large"))
+  }
 }

@@ -184,7 +184,7 @@ struct RunSummary: Decodable {
     let scratch = try Scratch()
     let outcome = try scratch.espalier("shapes", "--output", "s.png", "--count", "20")
     #expect(outcome.code == 0 && outcome.complaint.isEmpty)
-    let sheet = try PNG.read(path: "\(scratch.path)/s.png")
+    let sheet = try RGBImage.read(path: "\(scratch.path)/s.png")
     #expect(sheet.width == 10 * 66 - 2 && sheet.height == 2 * 66 - 2)
     #expect(Set(sheet.pixels).count > 50)
     #expect(try scratch.espalier("shapes", "--output", "s.raw", "--count", "3").code == 0)
@@ -249,7 +249,7 @@ struct RunSummary: Decodable {
       return try scratch.bytes(output)
     }
     let grafted = try sample("grafted.png", model)
-    let image = try PNG.read(path: "\(scratch.path)/grafted.png")
+    let image = try RGBImage.read(path: "\(scratch.path)/grafted.png")
     #expect(image.width == 2 * 66 - 2 && image.height == 64)
     let plan = ["model.safetensors", "--plan", "plan.json"]
     #expect(try sample("both.png", plan[0], plan[1], plan[2], "--weights", operators) == grafted)

@@ -71,13 +71,13 @@ extension Scratch {
     plan.stage1.warmupSteps = 1
     plan.stage1.heldOutSamples = 4
     plan.stage1.heldOutEvery = 50
-    plan.stage1.checkpoints.every = checkpointEvery
+    plan.stage1.checkpointEvery = checkpointEvery
     plan.stage2.steps = steps
     plan.stage2.batchSize = batch
     plan.stage2.warmupSteps = 1
     plan.stage2.heldOutSamples = 4
     plan.stage2.heldOutEvery = 50
-    plan.stage2.checkpoints.every = checkpointEvery
+    plan.stage2.checkpointEvery = checkpointEvery
     change(&plan)
     try plan.save(to: "\(path)/plan.json")
   }

@@ -1,4 +1,5 @@
 import Plans
+import Runs
 import TerminalUI
 import TestSupport
 import Testing
@@ -42,6 +43,34 @@ import Explorer
         for image in frame.images { #expect(image.row + image.rows < frame.rows) }
       }
     }
+  }
+
+  /// A damaged cache of statistics, or a loss that went astray, is drawn somehow.
+  @Test(arguments: [
+    Double.nan, .infinity, -.infinity, .greatestFiniteMagnitude, -.greatestFiniteMagnitude,
+    .leastNonzeroMagnitude, -.leastNonzeroMagnitude, 1e15, 1e-300, 9.96e-5, 0,
+  ])
+  func extremeNumbersAreDrawn(number: Double) {
+    let summary = ActivationSummary(
+      mean: number, variance: number, maxAbs: number, kurtosis: number)
+    for size in Samples.sizes {
+      var state = Samples.busy(size)
+      var analysis = Samples.analysis()
+      for block in analysis.blocks.indices where block % 3 > 0 {
+        analysis.blocks[block] = BlockAnalysis(
+          attention: summary, mlp: summary, locality: analysis.bands.map { _ in number })
+      }
+      analysis.bands[3] = .min
+      state.analysis = .ready(analysis)
+      #expect(!ExplorerView.frame(state).text().isEmpty)
+    }
+    let texts = [
+      Format.plain(number), Format.loss(number), Format.statistic(number), Format.share(number),
+      Format.clock(number), Format.age(number), Format.change(from: number, to: number),
+      Format.change(from: 1, to: number), Format.metric(number), Format.fixed(number, 1),
+    ]
+    #expect(texts.allSatisfy { !$0.isEmpty } && Format.loss(number).count <= 5)
+    _ = Format.rate(number)
   }
 
   /// Facts in any order, also ones that nobody asked for.

@@ -84,6 +84,15 @@ import Testing
       work.perform(.savePlan(plan, path: path, overwrite: true))
         == [.planSaved(plan, path: path)])
     #expect(work.perform(.loadPlan(path: path)) == [.planLoaded(plan, path: path)])
+    // Another program changes the file: it is asked before that is lost.
+    var other = plan
+    other.seed += 1
+    try other.save(to: path)
+    let save = Effect.savePlan(plan, path: path, overwrite: false, known: plan)
+    #expect(work.perform(save) == [.planExists(path: path)])
+    #expect(try GraftPlan.load(path: path) == other)
+    try plan.save(to: path)
+    #expect(work.perform(save) == [.planSaved(plan, path: path)])
   }
 
   @Test func unusablePlansAreRefusedInOneSentence() throws {
@@ -286,7 +295,7 @@ import Testing
 
   @Test func previewsBringTheirPictures() throws {
     let picture = Samples.picture(3)
-    try PNG.write(picture, to: folder + "/teacher.png")
+    try picture.write(to: folder + "/teacher.png")
     let worker = try script(
       """
       grep -q '"class_label" *: *4' $run/run.json || exit 1

@@ -22,7 +22,10 @@ import Explorer
     press(&state, "w")
     #expect(state.notice?.kind == .warning)
     type(&state, "x")
-    #expect(press(&state, "w") == [.savePlan(state.plan, path: "plans/odd.json", overwrite: true)])
+    #expect(
+      press(&state, "w") == [
+        .savePlan(state.plan, path: "plans/odd.json", overwrite: false, known: named)
+      ])
   }
 
   @Test func undoKeepsTheNameAndCountsAsAChange() {
@@ -134,7 +137,9 @@ import Explorer
     var state = edited()
     state.document.markSaved(GraftPlan(named: "p", model: Samples.model), at: "p.json")
     let effects = press(&state, "q", "s")
-    #expect(effects == [.savePlan(state.plan, path: "p.json", overwrite: true)])
+    let known = state.document.savedPlan
+    #expect(
+      effects == [.savePlan(state.plan, path: "p.json", overwrite: false, known: known)])
     #expect(!state.isFinished)
     _ = update(&state, .planSaved(state.plan, path: "p.json"))
     #expect(state.isFinished)

@@ -37,7 +37,7 @@ extension Frame {
       if !texts.isEmpty { lines.append("\(row): " + texts.joined(separator: ", ")) }
     }
     lines += images.map {
-      "image \($0.id): \($0.width)x\($0.height) pixels at \($0.column),\($0.row)"
+      "image \($0.id): \($0.picture.width)x\($0.picture.height) pixels at \($0.column),\($0.row)"
         + " in \($0.columns)x\($0.rows) cells"
     }
     if let cursor { lines.append("cursor at \(cursor.column),\(cursor.row)") }

@@ -48,6 +48,11 @@ import Explorer
       return
     }
     #expect(form.fields.map(\.key) == ["epochs", "batch_size", "learning_rate"])
+    let rows = Stage1Schema.table.schema
+    #expect(
+      form.fields.map { $0.range } == [
+        rows.epochs.range, rows.batchSize.range, rows.learningRate.range,
+      ])
     // 340 steps at 3.4 a second.
     #expect(ExplorerView.frame(state).text().contains("~01:40 at 3.4 steps/s"))
     let before = state.plan.stage1
@@ -117,7 +122,7 @@ import Explorer
     type(&state, "2")
     #expect(press(&state, .enter).isEmpty)
     guard case .form(let form) = state.overlay else { return }
-    #expect(form.problem?.contains("from 0 to 1") == true)
+    #expect(form.problem?.contains("expected 0 to 1") == true)
   }
 
   /// Finetuning that waits takes the weights that the followed distillation will leave; at once it takes

@@ -45,7 +45,7 @@ private final class PretendedWorld: EffectPerformer {
     effects.append(effect)
     switch effect {
     case .findAnalysis: actions.append(.analysisRead(Samples.analysis()))
-    case .savePlan(let plan, let path, _): actions.append(.planSaved(plan, path: path))
+    case .savePlan(let plan, let path, _, _): actions.append(.planSaved(plan, path: path))
     case .startTraining(let plan, let kind, _, _):
       self.plan = plan
       state = .running

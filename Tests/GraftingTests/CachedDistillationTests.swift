@@ -48,6 +48,34 @@ final class CachedDistillationTests {
       graft: graft, dataset: data(seed), heldOut: TinyModel.latents(seed: 2), cache: cache)
   }
 
+  /// With all labels dropped, in training, held-out samples and recordings, labels make no difference;
+  /// with none dropped they do.
+  @Test(arguments: [Stage1Mode.streaming, .cached])
+  func labelDropoutIsASetting(mode: Stage1Mode) throws {
+    func losses(dropout: Double, shift: Int) throws -> [ActivationDistillation.Losses] {
+      var plan = plan()
+      (plan.stage1.mode, plan.stage1.labelDropout) = (mode, dropout)
+      func shifted(_ seed: UInt64) -> LatentDataset {
+        let source = TinyModel.latents(seed: seed)
+        return LatentDataset(
+          latents: source.latents(0..<source.count),
+          labels: source.labels.map { ($0 + shift) % 3 }, identity: "\(mode) \(seed) \(shift)")
+      }
+      let graft = try Graft(fresh: plan, teacher: try TinyModel.make())
+      let cache =
+        mode == .cached
+        ? try ActivationCache(graft: graft, dataset: shifted(1), folder: folder) : nil
+      let run = try ActivationDistillation(
+        graft: graft, dataset: shifted(1), heldOut: shifted(2), cache: cache)
+      return [run.heldOutLosses(), run.trainStep()]
+    }
+    #expect(try losses(dropout: 1, shift: 0) == losses(dropout: 1, shift: 1))
+    let (own, others) = (try losses(dropout: 0, shift: 0), try losses(dropout: 0, shift: 1))
+    #expect(own[0] != others[0] && own[1] != others[1])
+    // Recordings are those of their own dropout.
+    #expect(try losses(dropout: 1, shift: 0)[1] != own[1])
+  }
+
   @Test func aSiteMayStopEarlier() throws {
     var plan = plan()
     plan.stage1.mode = .streaming
@@ -142,13 +170,15 @@ final class CachedDistillationTests {
     #expect(!held.isSound())
     #expect(held.faultInData()?.contains("of the held-out data holds values that are not") == true)
 
-    // A recording that was damaged afterwards.
+    // A recording that is damaged while it is open.
     let name = try #require(try recordings().keys.first { $0.hasSuffix("0.mlp.safetensors") })
     let path = "\(folder)/\(name)"
-    var bytes = try Data(contentsOf: URL(filePath: path))
-    for index in bytes.count / 4..<bytes.count { bytes[index] = 0xff }
-    try bytes.write(to: URL(filePath: path))
     let damaged = try distillation(self.plan())
+    let size = try #require(try recordings()[name]?.count)
+    let handle = try #require(FileHandle(forUpdatingAtPath: path))
+    try handle.seek(toOffset: UInt64(size / 4))
+    try handle.write(contentsOf: Data(repeating: 0xff, count: size - size / 4))
+    try handle.close()
     _ = damaged.trainStep()
     #expect(damaged.faultInData()?.hasPrefix("\(path): holds values that are not") == true)
   }
@@ -228,6 +258,37 @@ final class CachedDistillationTests {
     try Data("x".utf8).write(to: URL(filePath: "\(folder)/\(name)"))
     _ = try distillation(plan())
     #expect(try recordings() == all)
+  }
+
+  /// A recording under the right name that is not as it was written, by a byte, a type or a size, is made anew.
+  @Test(arguments: ["a byte", "the type", "the size", "the digest", "nothing left"])
+  func damagedRecordingsAreMadeAnew(damage: String) throws {
+    _ = try distillation(plan())
+    let good = try recordings()
+    let name = try #require(good.keys.first { $0.hasSuffix("0.mlp.safetensors") })
+    let path = "\(folder)/\(name)"
+    let file = try SafetensorsFile(path: path)
+    func rewrite(_ dtype: DType, samples: Int) throws {
+      let items = try file.names.map { name in
+        let shape = [samples] + (file.entry(name)?.shape.dropFirst() ?? [])
+        let floats = try file.floats(name)[..<shape.reduce(1, *)]
+        return TensorItem(name: name, shape: shape, dtype: dtype, floats: Array(floats))
+      }
+      try SafetensorsWriter.write(items, metadata: file.metadata, to: path)
+    }
+    switch damage {
+    case "a byte":
+      var bytes = try #require(good[name])
+      bytes[bytes.count - 100] ^= 1
+      try bytes.write(to: URL(filePath: path))
+    case "the type": try rewrite(.f32, samples: 30)
+    case "the size": try rewrite(.bf16, samples: 29)
+    case "the digest": try Data("0".utf8).write(to: URL(filePath: path + ".sha256"))
+    default: try Data().write(to: URL(filePath: path))
+    }
+    let losses = try distillation(plan()).trainStep()
+    #expect(losses.values.allSatisfy { $0.isFinite })
+    #expect(try recordings() == good)
   }
 
   @Test func theBudgetIsKept() throws {

@@ -62,6 +62,22 @@ struct DiTFileTests {
   }
 
   /// Without metadata, the folder's own configuration decides, with the conventions of diffusers.
+  @Test(arguments: [Float.nan, -.infinity])
+  func weightsThatAreNotFiniteAreRefused(value: Float) throws {
+    let path = NSTemporaryDirectory() + "espalier-\(UUID().uuidString).safetensors"
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    try SafetensorsWriter.write(
+      [.init(name: "a.weight", shape: [2, 3], floats: [1, 2, 3, 4, value, 6])], metadata: [:],
+      to: path)
+    let weights = FileWeights(try SafetensorsFile(path: path))
+    let error = #expect(throws: FileError.self) {
+      try weights.tensor("a.weight", [2, 3], .zeros)
+    }
+    #expect(
+      error?.message.contains("tensor 'a.weight' holds a value at [1, 1] that is not finite")
+        == true)
+  }
+
   @Test func foldersOfDiffusersKeepItsConventions() throws {
     var config = config
     config.frequencyShift = 1

@@ -16,8 +16,8 @@ import Testing
     let scratch = try Scratch()
     let image = gradient(width, height)
     let path = scratch.file("image.png")
-    try PNG.write(image, to: path)
-    #expect(try PNG.read(path: path) == image)
+    try image.write(to: path)
+    #expect(try RGBImage.read(path: path) == image)
     #expect(try Array(Data(contentsOf: URL(fileURLWithPath: path)).prefix(4)) == [137, 80, 78, 71])
     #expect(try scratch.listing() == ["image.png"])
   }
@@ -25,34 +25,48 @@ import Testing
   @Test func damagedPNGIsRefused() throws {
     let scratch = try Scratch()
     let path = scratch.file("image.png")
-    try PNG.write(gradient(16, 16), to: path)
+    try gradient(16, 16).write(to: path)
     let whole = Array(try Data(contentsOf: URL(fileURLWithPath: path)))
     for count in stride(from: 0, to: whole.count - 12, by: 7) {
       let cut = try scratch.put(whole[..<count], "cut.png")
-      #expect(throws: FileError.self, "\(count) bytes") { try PNG.read(path: cut) }
+      #expect(throws: FileError.self, "\(count) bytes") { try RGBImage.read(path: cut) }
     }
     var huge = whole
     huge.replaceSubrange(16..<24, with: [0x7F, 0xFF, 0xFF, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF])
     let claim = try scratch.put(huge, "huge.png")
-    #expect(throws: FileError.self) { try PNG.read(path: claim) }
+    #expect(throws: FileError.self) { try RGBImage.read(path: claim) }
   }
 
-  @Test func scalingDownAveragesByArea() {
-    let image = RGBImage(width: 3, height: 1, pixels: [0, 0, 0, 90, 30, 0, 240, 60, 255])
-    let half = image.scaled(width: 1, height: 1)
-    #expect(half.pixels == [110, 30, 85])
-    // Two cells of one and a half columns each: (0 + 45) / 1.5 and (45 + 240) / 1.5.
-    #expect(image.scaled(width: 2, height: 1).pixels == [30, 10, 0, 190, 50, 170])
-  }
-
-  @Test func scalingUpRepeats() {
+  @Test func enlargingByTheBoxRepeats() {
     let image = RGBImage(width: 2, height: 1, pixels: [1, 2, 3, 4, 5, 6])
-    let large = image.scaled(width: 4, height: 2)
+    let large = image.resampled(width: 4, height: 2, .box)
     #expect(
       large.pixels == [1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6, 1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6])
-    #expect(large.scaled(width: 2, height: 1) == image)
-    // One axis up, the other down.
-    #expect(image.scaled(width: 1, height: 2).pixels == [3, 4, 5, 3, 4, 5])
+    #expect(large.resampled(width: 2, height: 1, .bicubic) == image)
+    #expect(image.resampled(width: 1, height: 2, .box).pixels == [3, 4, 5, 3, 4, 5])
+  }
+
+  /// A part of a resized picture is that part of the whole, whichever axis comes first.
+  @Test(arguments: [(31, 17), (17, 90)])
+  func partsAreThoseOfTheWhole(width: Int, height: Int) {
+    let image = gradient(width, height)
+    let whole = image.resampled(width: 12, height: 14, .bicubic)
+    let part = image.resampled(width: 12, height: 14, .bicubic, columns: 3..<8, rows: 5..<13)
+    for row in 0..<8 {
+      for column in 0..<5 { #expect(part.at(column, row) == whole.at(column + 3, row + 5)) }
+    }
+  }
+
+  /// A header that claims more pixels than its bytes can hold is refused before memory is taken.
+  @Test func claimsBeyondTheBytesAreRefused() throws {
+    let scratch = try Scratch()
+    let path = scratch.file("image.png")
+    try gradient(16, 16).write(to: path)
+    var whole = Array(try Data(contentsOf: URL(fileURLWithPath: path)))
+    whole.replaceSubrange(16..<24, with: [0, 0, 0x30, 0, 0, 0, 0x30, 0])
+    let claim = try scratch.put(whole, "claim.png")
+    let error = #expect(throws: FileError.self) { try RGBImage.read(path: claim) }
+    #expect(error?.message.contains("claims 12288x12288 pixels in \(whole.count) bytes") == true)
   }
 
   @Test func gridPlacesRowByRow() {

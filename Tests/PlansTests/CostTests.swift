@@ -89,6 +89,34 @@ let ditXL2 = {
     #expect(ditXL2.operatorCost(wide) == ditXL2.operatorCost(OperatorSpec("mha")))
   }
 
+  /// The paper's Table 4: changes of core and projection FLOPs and of parameters in per cent, with half
+  /// of the operators of a kind replaced, rounded as printed.
+  ///
+  /// Of Mamba-2's projections the table prints the ratio to the original ones, 155.77 / 2, not the
+  /// increase.
+  @Test(
+    arguments: [
+      (OperatorSpec("hyena_se"), -49.52, 0.13, 0.22), (OperatorSpec("hyena_x"), -49.90, 0.13, 0.16),
+      (OperatorSpec("hyena_y"), -49.52, 0, 0.05), (OperatorSpec("swa"), -48.24, 0, 0),
+      (OperatorSpec("mamba2"), -37.59, 77.885 - 50, 28.02),
+      (OperatorSpec("mlp", ["expansion_ratio": 3]), -12.5, 0, -12.5),
+      (OperatorSpec("mlp", ["expansion_ratio": 6]), 25, 0, 25),
+      (OperatorSpec("mlp_hyena_x"), 0.01, 0, 0.02),
+    ] as [(OperatorSpec, Double, Double, Double)])
+  func table4(spec: OperatorSpec, core: Double, projections: Double, parameters: Double) throws {
+    let half = try plan(spec, blocks: stride(from: 1, to: 28, by: 2))
+    let slot = try #require(half.edits.keys.first?.slot)
+    let (original, edited) = half.cost(of: slot)
+    func change(_ part: (OperatorCost) -> Double) -> Double {
+      part(original) == 0 ? 0 : (part(edited) / part(original) - 1) * 100
+    }
+    #expect(abs(change(\.coreFlops) - core) < 0.0051)
+    #expect(abs(change(\.projectionFlops) - projections) < 0.0051)
+    #expect(abs(change { Double($0.parameters) } - parameters) < 0.0051)
+    let other: Slot = slot == .attention ? .mlp : .attention
+    #expect(half.cost(of: other).original == half.cost(of: other).edited)
+  }
+
   /// The DiT paper gives 118.6 G multiply-adds for DiT-XL/2 at 256 px.
   @Test func modelFlops() throws {
     let cost = try plan(OperatorSpec("mha"), blocks: []).cost()

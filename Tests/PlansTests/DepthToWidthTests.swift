@@ -82,19 +82,22 @@ struct DepthToWidthTests {
       ("[2, 3]", "[-1, 0]", 23, "parallel[0].blocks", "blocks 0 to 27"),
       ("[2, 3]", "[27, 28]", 23, "parallel[0].blocks", "blocks 0 to 27, found [27, 28]"),
       ("[2, 3]", "[1e300, 1e300]", 23, "parallel[0].blocks", "a block and the next one"),
-      ("[2, 3]", "\"2+3\"", 23, "parallel[0].blocks", "a list of numbers"),
+      ("[2, 3]", "\"2+3\"", 23, "parallel[0].blocks", "each element a number"),
       ("[2, 3]", "[20, 21]", 24, "parallel[1].blocks", "shares a block with the pair 20+21"),
       ("[2, 3]", "[19, 20]", 24, "parallel[1].blocks", "shares a block with the pair 19+20"),
-      ("\"residual\"", "\"sum\"", 24, "parallel[1].merge", "one of projection, mean, residual"),
-      ("\"residual\"", "1", 24, "parallel[1].merge", "expected a text"),
+      (
+        "\"residual\"", "\"sum\"", 24, "parallel[1].merge",
+        #"expected "projection", "mean" or "residual""#
+      ),
+      ("\"residual\"", "1", 24, "parallel[1].merge", #"or "residual", found the number 1"#),
       (", \"merge\": \"residual\"", "", 24, "parallel[1].merge", "missing"),
       ("\"merge\": \"residual\"", "\"merged\": \"mean\"", 24, "parallel[1].merged", "unknown key"),
       ("\"parallel\": [", "\"parallel\": 3, \"x\": [", 22, "x", "unknown key"),
-      ("\"20+21\": {", "\"20+22\": {", 51, "stage1.overrides.20+22", "such as 2+3"),
-      ("\"20+21\": {", "\"27+28\": {", 51, "stage1.overrides.27+28", "found 28"),
-      ("\"loss\": \"l2\"", "\"init\": \"own\"", 51, "stage1.overrides.20+21.init", "starts from"),
+      ("\"20+21\": {", "\"20+22\": {", 52, "stage1.overrides.20+22", "such as 2+3"),
+      ("\"20+21\": {", "\"27+28\": {", 52, "stage1.overrides.27+28", "found 28"),
+      ("\"loss\": \"l2\"", "\"init\": \"own\"", 52, "stage1.overrides.20+21.init", "starts from"),
       (
-        "\"loss\": \"l2\"", "\"gate_scaled\": true", 51, "stage1.overrides.20+21.gate_scaled",
+        "\"loss\": \"l2\"", "\"gate_scaled\": true", 52, "stage1.overrides.20+21.gate_scaled",
         "no gate"
       ),
     ] as [(String, String, Int, String, String)])

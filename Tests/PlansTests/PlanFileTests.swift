@@ -56,8 +56,8 @@ import Testing
       "blocks": [
         {"block": 1, "attention": {"operator": "hyena_x", "config": {"short_filter_order": 4}},
           "mlp": {"operator": "mlp", "config": {"expansion_ratio": 2.5}}},
-        {"block": 3, "attention": {"operator": "swa", "config": {"window_left": 4, "window_right": 0}}},
-        {"block": 27, "attention": {"operator": "mha", "config": {}}}
+        {"block": 3, "attention": {"operator": "swa", "config": {"num_heads": 0, "window_left": 4, "window_right": 0}}},
+        {"block": 27, "attention": {"operator": "mha", "config": {"num_heads": 0}}}
       ],
       "stage1": {
         "mode": "streaming",
@@ -84,6 +84,7 @@ import Testing
         "mlp_loss": "l2",
         "huber_delta": 1,
         "gate_scaled": false,
+        "label_dropout": 0.1,
         "overrides": {"3.attention": {"loss": "huber", "init": "transferred"}}
       },
       "stage2": {
@@ -142,7 +143,7 @@ import Testing
     #expect(other.stage1.minimumRate == other.stage1.learningRate)
     other.stage2.learningRate = 0.5
     other.stage2.keepsBest = true
-    (other.stage1.checkpoints.keepLast, other.stage2.checkpoints.minutes) = (5, 0)
+    (other.stage1.keepLast, other.stage2.checkpointMinutes) = (5, 0)
     #expect(other != plan && other.continues(plan))
     try other.validate()
     for key: WritableKeyPath<GraftPlan, Double> in [\.stage1.gamma, \.stage2.emaDecay] {
@@ -188,7 +189,11 @@ import Testing
     #expect(stage1.learningRate == 2.2e-4)
     stage1.steps = 10
     #expect(short.stage1 == stage1 && short.stage2 == Stage2Settings() && short.seed == 7)
-    #expect(short.edits == [SlotID(block: 0, slot: .attention): OperatorSpec("swa")])
+    #expect(
+      short.edits == [
+        SlotID(block: 0, slot: .attention): OperatorSpec(
+          "swa", ["num_heads": 0, "window_left": 4, "window_right": 4])
+      ])
   }
 
   /// Each change to the good text, and the line, key and words of the refusal.
@@ -218,8 +223,8 @@ import Testing
       (#""block": 27"#, #""block": 2.0"#, 22, "blocks[2].block", "a whole number"),
       (#""block": 27"#, #""block": 3"#, 22, "3.attention", "listed twice"),
       (
-        #"{"block": 27, "attention": {"operator": "mha", "config": {}}}"#, #"{"block": 27}"#, 22,
-        "blocks[2]", "neither"
+        #"{"block": 27, "attention": {"operator": "mha", "config": {"num_heads": 0}}}"#,
+        #"{"block": 27}"#, 22, "blocks[2]", "neither"
       ),
       (
         #""window_left": 4"#, #""window_left": -4"#, 21, "3.attention.config.window_left",
@@ -248,66 +253,70 @@ import Testing
       (#""patch_size": 2"#, #""patch_size": 3"#, 10, "model.patch_size", "do not divide"),
       (#""depth": 28"#, #""depth": -28"#, 7, "model.depth", "found -28"),
       (#""depth": 28"#, #""depth": 99999999999999999999"#, 7, "model.depth", "a whole number"),
-      (#""family": "dit""#, #""family": "unet""#, 6, "model.family", "unknown family"),
+      (
+        #""family": "dit""#, #""family": "unet""#, 6, "model.family",
+        #"expected "dit" or "pixart", found the text "unet""#
+      ),
+      (#""family": "dit""#, #""family": "pixart""#, 6, "model.family", "only class-conditional"),
       (#""learn_sigma": true"#, #""learn_sigma": 1"#, 14, "model.learn_sigma", "true or false"),
       (#""path": "demo","#, "", 4, "model.path", "missing"),
       (#""steps": 1600"#, #""steps": 0"#, 26, "stage1.steps", "expected 1 to"),
       (#""steps": 1600"#, #""steps": null"#, 26, "stage1.steps", "found null"),
       (#""steps": 1600"#, #""stepz": 1600"#, 26, "stage1.stepz", "unknown key"),
       (#""milestones": []"#, #""milestones": [0.5, 0.25]"#, 37, "stage1.milestones", "ascending"),
-      (#""milestones": []"#, #""milestones": [2]"#, 37, "stage1.milestones", "found 2"),
+      (#""milestones": []"#, #""milestones": [2]"#, 37, "stage1.milestones[0]", "found 2"),
       (
         #""attention_loss": "l1""#, #""attention_loss": "l3""#, 45, "stage1.attention_loss",
         "\"l1\", \"l2\" or \"huber\""
       ),
       (
-        #""3.attention": {"loss""#, #""3.attn": {"loss""#, 49, "stage1.overrides.3.attn",
+        #""3.attention": {"loss""#, #""3.attn": {"loss""#, 50, "stage1.overrides.3.attn",
         "a slot such as"
       ),
       (
-        #""3.attention": {"loss""#, #""30.mlp": {"loss""#, 49, "stage1.overrides.30.mlp",
+        #""3.attention": {"loss""#, #""30.mlp": {"loss""#, 50, "stage1.overrides.30.mlp",
         "blocks 0 to 27"
       ),
       (
-        #""loss": "huber""#, #""learning_rate": 2"#, 49,
+        #""loss": "huber""#, #""learning_rate": 2"#, 50,
         "stage1.overrides.3.attention.learning_rate", "found 2"
       ),
       (
-        #""loss": "huber""#, #""schedule": "cosine""#, 49,
+        #""loss": "huber""#, #""schedule": "cosine""#, 50,
         "stage1.overrides.3.attention.schedule", "\"multi_step\", \"exponential\" or \"plateau\""
       ),
       (
-        #""loss": "huber""#, #""rate": 2"#, 49, "stage1.overrides.3.attention.rate",
-        "unknown key, expected one of loss"
+        #""loss": "huber""#, #""rate": 2"#, 50, "stage1.overrides.3.attention.rate",
+        "unknown key, expected one of steps, epochs"
       ),
       (
-        #"{"operator": "swa", "config": {"window_left": 4, "window_right": 0}}"#,
-        #"{"operator": "mamba2"}"#, 49, "stage1.overrides.3.attention.init",
+        #"{"operator": "swa", "config": {"num_heads": 0, "window_left": 4, "window_right": 0}}"#,
+        #"{"operator": "mamba2"}"#, 50, "stage1.overrides.3.attention.init",
         "mamba2 has no place for weights"
       ),
       (#""mode": "streaming""#, #""mode": "stream""#, 25, "stage1.mode", "or \"cached\""),
       (#""cache_gb": 20"#, #""cache_gb": 0"#, 29, "stage1.cache_gb", "found 0"),
-      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 57, "stage2.ema_decay", "found 1.5"),
-      (#""trained": "lora""#, #""trained": "some""#, 71, "stage2.trained", "\"grafts_and_norms\""),
-      (#""last_n_blocks": 1"#, #""last_n_blocks": 0"#, 72, "stage2.last_n_blocks", "found 0"),
+      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 58, "stage2.ema_decay", "found 1.5"),
+      (#""trained": "lora""#, #""trained": "some""#, 72, "stage2.trained", "\"grafts_and_norms\""),
+      (#""last_n_blocks": 1"#, #""last_n_blocks": 0"#, 73, "stage2.last_n_blocks", "found 0"),
       (
         #""trained": "lora",\#n    "last_n_blocks": 1"#,
-        #""trained": "last_n_blocks",\#n    "last_n_blocks": 29"#, 72, "stage2.last_n_blocks",
+        #""trained": "last_n_blocks",\#n    "last_n_blocks": 29"#, 73, "stage2.last_n_blocks",
         "expected 1 to 28"
       ),
-      (#""lora_rank": 16"#, #""lora_rank": 1153"#, 73, "stage2.lora_rank", "1 to 1152"),
-      (#""qkv", "adaLN"#, #""kv", "adaLN"#, 75, "stage2.lora_targets", "found the text \"kv\""),
-      (#""qkv", "adaLN_modulation.1""#, "", 75, "stage2.lora_targets", "at least one layer"),
-      (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 75, "stage2.lora_targets", "none twice"),
-      (#""recompute": true"#, #""recompute": 1"#, 76, "stage2.recompute", "true or false"),
-      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 61, "stage2.milestones", "found 1.5"),
-      (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 76, "stage2.dropout", "unknown"),
-      (#""seed": 18446744073709551615"#, #""seed": -1"#, 78, "seed", "a whole number from 0 up"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 78, "note", "unknown key"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 78, "seed", "twice"),
+      (#""lora_rank": 16"#, #""lora_rank": 1153"#, 74, "stage2.lora_rank", "1 to 1152"),
+      (#""qkv", "adaLN"#, #""kv", "adaLN"#, 76, "stage2.lora_targets[0]", "found the text \"kv\""),
+      (#""qkv", "adaLN_modulation.1""#, "", 76, "stage2.lora_targets", "at least one layer"),
+      (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 76, "stage2.lora_targets", "none twice"),
+      (#""recompute": true"#, #""recompute": 1"#, 77, "stage2.recompute", "true or false"),
+      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 62, "stage2.milestones[0]", "found 1.5"),
+      (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 77, "stage2.dropout", "unknown"),
+      (#""seed": 18446744073709551615"#, #""seed": -1"#, 79, "seed", "a whole number from 0 up"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 79, "note", "unknown key"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 79, "seed", "twice"),
       (#""blocks": ["#, #""blocks": {"#, 19, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 018"#, 78, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 79, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 018"#, 79, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 80, nil, "not valid JSON"),
       (#""family": "dit""#, #""family": 'dit'"#, 6, nil, "not valid JSON"),
       (#""name": "odd"#, #""name": "\u0007odd"#, 3, "name", "control characters"),
     ] as [(String, String, Int, String?, String)])
@@ -331,20 +340,41 @@ import Testing
     #expect(plan.stage1.loss(for: .slot(SlotID(block: 3, slot: .attention))) == .huber)
   }
 
-  @Test func dataSettings() throws {
+  /// Relative paths of data stay as written beside the plan, and name the same data elsewhere.
+  @Test func pathsOfDataCountFromThePlansFolder() throws {
     let text = Self.text.replacing(
       #"  "stage1": {"#,
       with: "  \"data\": {\"path\": \"d/x\", \"held_out\": \"/v\"},\n  \"stage1\": {")
-    let plan = try GraftPlan.parse(text, file: "p")
-    #expect(plan.data?.path == "d/x" && plan.data?.heldOut == "/v" && plan.data?.flip == true)
-    let path = NSTemporaryDirectory() + "espalier-plan-\(UUID().uuidString).json"
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    let root = FileManager.default.temporaryDirectory.standardizedFileURL.path
+    let folder = "\(root)/espalier-paths-\(UUID().uuidString)"
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    try FileManager.default.createDirectory(
+      atPath: "\(folder)/sub", withIntermediateDirectories: true)
+    let path = "\(folder)/p.json"
+    try Data(text.utf8).write(to: URL(fileURLWithPath: path))
+    let plan = try GraftPlan.load(path: path)
+    #expect(plan.data?.path == "\(folder)/d/x" && plan.data?.heldOut == "/v")
+    #expect(plan.data?.flip == true)
     try plan.save(to: path)
-    let folder = URL(fileURLWithPath: path).deletingLastPathComponent().standardizedFileURL.path
-    let loaded = try GraftPlan.load(path: path)
-    #expect(loaded.data?.path == folder + "/d/x" && loaded.data?.heldOut == "/v")
-    try loaded.save(to: path)
-    #expect(try GraftPlan.load(path: path) == loaded)
+    let saved = try String(contentsOfFile: path, encoding: .utf8)
+    #expect(saved.contains(#""data": {"path": "d/x", "held_out": "/v", "flip": true}"#))
+    #expect(try GraftPlan.load(path: path) == plan)
+    // The same data in another folder, however often the plan moves.
+    try plan.save(to: "\(folder)/sub/q.json")
+    let moved = try GraftPlan.load(path: "\(folder)/sub/q.json")
+    #expect(moved == plan && moved.data?.path == "\(folder)/d/x")
+    // A path of the command line counts from the folder that is given.
+    var changed = plan
+    try changed.set("data.held_out", to: "h", in: "\(folder)/sub")
+    #expect(changed.data?.path == "\(folder)/d/x")
+    #expect(changed.data?.heldOut == "\(folder)/sub/h")
+    try changed.set("data.held_out", to: "null", in: folder)
+    #expect(changed.data?.heldOut == nil)
+    try changed.set("data", to: "null")
+    #expect(changed.data == nil)
+    for text in ["", "a\u{7}b"] {
+      #expect(throws: PlanError.self) { try changed.set("data.path", to: text) }
+    }
   }
 
   @Test func presetsSetTheRatesOfTheirSource() throws {
@@ -364,6 +394,7 @@ import Testing
     #expect(plan.stage1.loss(for: .slot(SlotID(block: 3, slot: .attention))) == .huber)
     #expect(plan.stage2.steps == 50_000 && plan.stage2.batchSize == 256)
     #expect(plan.stage2.warmupSteps == 1000 && !plan.stage2.emaWarmup)
+    #expect(plan.stage1.labelDropout == 0 && plan.stage2.labelDropout == 0.1)
   }
 
   @Test func deepNestingAndGarbage() {

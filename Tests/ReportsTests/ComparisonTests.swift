@@ -159,6 +159,9 @@ final class Scratch {
     #expect(rows.filter(\.isOnParetoFront).map(\.name) == ["narrow", "wide", "other"])
     #expect(rows[1].heldOutFirst == 1.5 && rows[1].heldOutLast == 0.5)
     #expect(rows[1].parameters < rows[0].parameters && rows[2].flops > rows[0].flops)
+    #expect(rows[2].coreFlops > rows[0].coreFlops)
+    #expect(rows.allSatisfy { $0.projectionFlops == rows[0].projectionFlops })
+    #expect(rows.allSatisfy { $0.coreFlops + $0.projectionFlops == $0.flops })
   }
 
   /// Runs of one name are told apart by the ends of their ids, by which commands find them.

@@ -60,7 +60,7 @@ import Testing
     measured.grids = [SampleGrid(role: .after, path: "samples/x.png")]
     measured.gridLabels = ["disc"]
     let picture = RGBImage(width: 3, height: 2, grey: 9)
-    try PNG.write(picture, to: first.run.resolve("samples/x.png"))
+    try picture.write(to: first.run.resolve("samples/x.png"))
     let second = try scratch.run(scratch.plan("second"), stage: 2, heldOut: 0.25)
     let path = scratch.path + "/page.html"
     try ReportPage([(first, measured), (second, nil)]).write(to: path)

@@ -56,7 +56,7 @@ import Testing
           step: 5, total: 9, loss: 2, losses: [site: 3], rate: 4, secondsLeft: 1,
           learningRate: LearningRate(sites: [site: 0.25, other: 0.5])), time: 12))
     let picture = RGBImage(width: 3, height: 2, grey: 9)
-    try PNG.write(picture, to: "\(run.samplesPath)/graft.png")
+    try picture.write(to: "\(run.samplesPath)/graft.png")
     try log.add(
       Event(.sampled(role: .graft, path: "samples/graft.png", classLabel: 0, seed: 0), time: 13))
     let png = [UInt8](try Data(contentsOf: URL(fileURLWithPath: "\(run.samplesPath)/graft.png")))

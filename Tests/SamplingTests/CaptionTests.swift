@@ -46,6 +46,19 @@ struct CaptionTests {
     }
   }
 
+  @Test(arguments: [Float.nan, .infinity])
+  func valuesThatAreNotFiniteAreRefused(value: Float) throws {
+    var values = ramp(24)
+    values[18] = value
+    try withFile([("prompt_embeds", [2, 3, 4], values)]) { path in
+      let error = #expect(throws: FileError.self) { try Captions(path: path, channels: 4) }
+      #expect(
+        error?.message.hasPrefix(
+          "\(path): tensor 'prompt_embeds' holds a value that is not finite in caption 1, token 1;")
+          == true)
+    }
+  }
+
   @Test func joiningPadsTheShorterOnes() {
     let short = Captions(embeddings: Tensor([1, 2], shape: [1, 1, 2]))
     let long = Captions(embeddings: Tensor([3, 4, 5, 6], shape: [1, 2, 2]))

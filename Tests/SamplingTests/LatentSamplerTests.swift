@@ -54,6 +54,17 @@ struct LatentSamplerTests {
     #expect(try sample(nil) == sample(4) && sample(nil) != sample(3))
   }
 
+  @Test(arguments: LatentSampler.Method.allCases)
+  func resultsThatAreNotFiniteAreRefused(method: LatentSampler.Method) throws {
+    let model = try TinyModel.make()
+    let start = Tensor.full([1, 2, 4, 4], .infinity)
+    let error = #expect(throws: SamplingError.self) {
+      try LatentSampler(method: method, steps: 3, guidance: 2, seed: 4)
+        .sample(model, labels: [1], start: start)
+    }
+    #expect(error?.description.contains("values that are not finite") == true)
+  }
+
   /// Modulations made for several steps at a time are those of each step, wherever a walk begins.
   @Test(arguments: [3, 30, 70])
   func modulationsOfATrajectory(batch: Int) throws {

@@ -121,28 +121,7 @@ import TerminalUI
   }
 }
 
-@Suite struct PixelsTests {
-  private let checker = Pixels(
-    width: 2, height: 2, bytes: [0, 0, 0, 200, 0, 0, 0, 100, 0, 0, 0, 40])
-
-  @Test func shrinkingAverages() {
-    #expect(checker.resampled(width: 1, height: 1).bytes == [50, 25, 10])
-    #expect(checker.resampled(width: 2, height: 1).bytes == [0, 50, 0, 100, 0, 20])
-  }
-
-  @Test func enlargingRepeats() {
-    let large = checker.resampled(width: 6, height: 4)
-    #expect(large.at(2, 1) == (0, 0, 0) && large.at(3, 1) == (200, 0, 0))
-    #expect(large.at(0, 2) == (0, 100, 0) && large.at(5, 3) == (0, 0, 40))
-  }
-
-  @Test func oddFactorsKeepTheMean() {
-    let row = Pixels(width: 3, height: 1, bytes: [0, 0, 0, 90, 90, 90, 240, 240, 240])
-    let two = row.resampled(width: 2, height: 1)
-    #expect(two.at(0, 0).0 == 30 && two.at(1, 0).0 == 190)
-    #expect(checker.resampled(width: 0, height: 3).bytes.isEmpty)
-  }
-
+@Suite struct ImagePlacementTests {
   @Test func anImageKeepsItsShapeInItsRectangle() {
     let wide = ImagePlacement.solid(
       id: "a", column: 0, row: 0, columns: 10, rows: 10, width: 40, height: 10)

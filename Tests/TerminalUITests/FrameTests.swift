@@ -1,3 +1,4 @@
+import Pictures
 import Testing
 
 import TerminalUI
@@ -129,7 +130,9 @@ extension ImagePlacement {
     color: (UInt8, UInt8, UInt8) = (200, 0, 0), width: Int = 8, height: Int = 8
   ) -> ImagePlacement {
     ImagePlacement(
-      id: id, column: column, row: row, columns: columns, rows: rows, width: width, height: height,
-      pixels: (0..<(width * height)).flatMap { _ in [color.0, color.1, color.2] })
+      id: id, column: column, row: row, columns: columns, rows: rows,
+      picture: RGBImage(
+        width: width, height: height,
+        pixels: (0..<(width * height)).flatMap { _ in [color.0, color.1, color.2] }))
   }
 }

@@ -32,6 +32,21 @@ import Text
     }
   }
 
+  @Test func columnsOfATableLineUp() {
+    let rows = [
+      ["run", "loss", "remark"], ["日本語", "0.5", ""], ["e\u{301}\u{7}", "12", "long text"],
+    ]
+    #expect(
+      TextWidth.table(rows, numeric: [1]) == [
+        "run     loss  remark", "日本語   0.5", "e\u{301}\\u{7}    12  long text",
+      ])
+    #expect(
+      TextWidth.table(rows, widest: 4) == [
+        "run   loss  remark", "日…   0.5", "e\u{301}\\u…  12    long text",
+      ])
+    #expect(TextWidth.table([]) == [])
+  }
+
   @Test func wrappedLinesFit() {
     #expect(TextWidth.wrap("one two  three", 7) == ["one two", "three"])
     #expect(TextWidth.wrap("abcdefgh ij", 3) == ["abc", "def", "gh", "ij"])

@@ -6,8 +6,8 @@ extension FileWork {
   /// Does one piece of work and returns what came of it at once.
   package func perform(_ effect: Effect) -> [Action] {
     switch effect {
-    case .savePlan(let plan, let path, let overwrite):
-      return [save(plan, to: path, overwrite: overwrite)]
+    case .savePlan(let plan, let path, let overwrite, let known):
+      return [save(plan, to: path, overwrite: overwrite, known: known)]
     case .loadPlan(let path):
       return [load(path)]
     case .openRun(let id, let adopt):
@@ -31,17 +31,21 @@ extension FileWork {
     }
   }
 
-  private func save(_ plan: GraftPlan, to path: String, overwrite: Bool) -> Action {
+  private func save(
+    _ plan: GraftPlan, to path: String, overwrite: Bool, known: GraftPlan?
+  ) -> Action {
     let expanded = Self.expand(path)
     var isFolder: ObjCBool = false
-    if FileManager.default.fileExists(atPath: expanded, isDirectory: &isFolder) {
-      if isFolder.boolValue {
-        return .planSaveFailed("\(path): is a folder; give the name of a file in it")
-      }
-      if !overwrite { return .planExists(path: path) }
+    if FileManager.default.fileExists(atPath: expanded, isDirectory: &isFolder), isFolder.boolValue
+    {
+      return .planSaveFailed("\(path): is a folder; give the name of a file in it")
     }
     do {
-      try plan.save(to: expanded)
+      if overwrite {
+        try plan.save(to: expanded)
+      } else if try !plan.save(to: expanded, over: known) {
+        return .planExists(path: path)
+      }
       return .planSaved(plan, path: path)
     } catch {
       return .planSaveFailed("\(error)")

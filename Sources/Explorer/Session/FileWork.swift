@@ -103,7 +103,7 @@ package final class FileWork: @unchecked Sendable {
     for sample in record.images.suffix(max(0, record.imageCount - (delivered[id] ?? 0))) {
       guard let role = PreviewRole(rawValue: sample.role.rawValue) else { continue }
       do {
-        let image = try PNG.read(path: "\(run.path)/\(sample.path)")
+        let image = try RGBImage.read(path: "\(run.path)/\(sample.path)")
         actions.append(.previewSampled(generation: generation, role, image))
       } catch {
         problem = "\(error)"

@@ -12,21 +12,24 @@ extension Form.Field {
       text: TextField(Format.plain(value)))
   }
 
-  /// The number typed, or nil when it is none or not allowed.
-  package var value: Double? {
-    guard let value = Double(text.text), value.isFinite, range.contains(value),
-      !isInteger || value == value.rounded()
-    else { return nil }
-    return value
+  /// Makes a field for a row of a table of settings, holding a value of it.
+  init(_ row: any SettingRow, _ value: String) {
+    let largest = Double.greatestFiniteMagnitude
+    self.init(
+      key: row.key, title: row.key.replacing("_", with: " "), summary: row.summary, unit: "",
+      range: row.range ?? -largest...largest, isInteger: row.isWholeNumber, text: TextField(value))
   }
+
+  /// The number typed, or nil when it is none or not allowed.
+  package var value: Double? { problem == nil ? Double(text.text) : nil }
 
   /// What is wrong with the text, or nil.
   package var problem: String? {
-    guard value == nil else { return nil }
-    let kind = isInteger ? "a whole number" : "a number"
-    return
-      "\(title) must be \(kind) from \(Format.plain(range.lowerBound)) to "
-      + "\(Format.plain(range.upperBound)), not “\(text.text)”"
+    guard let value = Double(text.text) else {
+      let (low, high) = (numberText(range.lowerBound), numberText(range.upperBound))
+      return "\(title): expected a number from \(low) to \(high), found “\(text.text)”; correct it"
+    }
+    return refusal(of: value, in: range, isWhole: isInteger).map { "\(title): \($0)" }
   }
 }
 
@@ -45,50 +48,10 @@ extension Form {
       })
   }
 
-  /// A form for the settings of activation distillation; `other` is a training that it can wait for.
-  static func distillation(_ settings: Stage1Settings, beside other: RunSummary?) -> Form {
-    let isCached = settings.mode == .cached
-    return training(
-      .distill, beside: other,
-      length: isCached
-        ? Field(
-          "epochs", "epochs", Double(settings.epochs), in: 1...1_000_000, isInteger: true,
-          summary: "passes over \(settings.samples) recorded samples")
-        : steps(settings.steps),
-      batchSize: settings.batchSize,
-      samples: isCached ? "samples in each step" : "samples in each step's teacher pass",
-      learningRate: settings.learningRate)
-  }
-
-  /// A form for the settings of finetuning; `other` is a training that it can wait for.
-  static func finetuning(_ settings: Stage2Settings, beside other: RunSummary?) -> Form {
-    training(
-      .finetune, beside: other, length: steps(settings.steps), batchSize: settings.batchSize,
-      samples: "samples in each step", learningRate: settings.learningRate)
-  }
-
-  private static func steps(_ steps: Int) -> Field {
-    Field(
-      "steps", "steps", Double(steps), in: 1...1_000_000, isInteger: true,
-      summary: "optimizer steps")
-  }
-
-  private static func training(
-    _ kind: Job.Kind, beside other: RunSummary?, length: Field, batchSize: Int,
-    samples: String,
-    learningRate: Double
-  ) -> Form {
-    var form = Form(
-      purpose: .training(kind),
-      fields: [
-        length,
-        Field(
-          "batch_size", "batch size", Double(batchSize), in: 1...4096, isInteger: true,
-          unit: "samples", summary: samples),
-        Field(
-          "learning_rate", "learning rate", learningRate, in: 1e-7...1, isInteger: false,
-          summary: "AdamW's highest rate, after warm-up"),
-      ])
+  /// A form for the settings of a training; `other` is one that it can wait for.
+  static func training(_ kind: Job.Kind, of plan: GraftPlan, beside other: RunSummary?) -> Form {
+    let rows = kind == .finetune ? plan.stage2.formFields : plan.stage1.formFields
+    var form = Form(purpose: .training(kind), fields: rows.map { Field($0.row, $0.json) })
     if let other {
       form.fields.append(
         Field(
@@ -137,20 +100,11 @@ extension Form {
 }
 
 extension GraftPlan {
-  /// Takes over the numbers of a training's form; what is missing stays.
+  /// Takes over the numbers of a training's form, which its fields have checked.
   mutating func take(_ values: [String: Double], of kind: Job.Kind) {
-    func set(_ number: inout Int, _ key: String) {
-      if let value = values[key] { number = Int(value) }
-    }
-    if kind == .finetune {
-      set(&stage2.steps, "steps")
-      set(&stage2.batchSize, "batch_size")
-      stage2.learningRate = values["learning_rate"] ?? stage2.learningRate
-    } else {
-      set(&stage1.steps, "steps")
-      set(&stage1.epochs, "epochs")
-      set(&stage1.batchSize, "batch_size")
-      stage1.learningRate = values["learning_rate"] ?? stage1.learningRate
+    let section = kind == .finetune ? "stage2" : "stage1"
+    for (key, value) in values where key != "queue" {
+      try? set("\(section).\(key)", to: numberText(value))
     }
   }
 }

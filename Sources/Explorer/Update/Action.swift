@@ -59,7 +59,7 @@ package enum Action: Equatable, Sendable {
 
   /// The plan was written.
   case planSaved(GraftPlan, path: String)
-  /// There is a file already where the plan should go.
+  /// There is a file already where the plan should go, or its content has changed.
   case planExists(path: String)
   /// The plan could not be written.
   case planSaveFailed(String)
@@ -71,8 +71,9 @@ package enum Action: Equatable, Sendable {
 
 /// Input or output that an update requests.
 package enum Effect: Equatable, Sendable {
-  /// Write a plan; without `overwrite` an existing file is left alone and reported.
-  case savePlan(GraftPlan, path: String, overwrite: Bool)
+  /// Write a plan; without `overwrite` an existing file is left alone and reported, unless it holds the
+  /// plan `known`.
+  case savePlan(GraftPlan, path: String, overwrite: Bool, known: GraftPlan? = nil)
   /// Read a plan for the model.
   case loadPlan(path: String)
   /// Read a run's plan and follow its events from now on.

@@ -7,7 +7,7 @@ extension AppState {
     case .save:
       if let argument { return save(to: Self.planPath(argument)) }
       guard let path = document.path else { return askWhereToSave() }
-      return [.savePlan(plan, path: path, overwrite: true)]
+      return save(to: path)
     case .saveAs:
       if let argument { return save(to: Self.planPath(argument)) }
       return askWhereToSave()
@@ -29,8 +29,11 @@ extension AppState {
   }
 
   /// Writes the plan to a path; a plan that has never had a name takes the file's.
+  ///
+  /// Its own file is written over without a question as long as nobody else has changed it.
   func save(to path: String) -> [Effect] {
-    [.savePlan(named(after: path), path: path, overwrite: path == document.path)]
+    let known = path == document.path ? document.savedPlan : nil
+    return [.savePlan(named(after: path), path: path, overwrite: false, known: known)]
   }
 
   private func named(after path: String) -> GraftPlan {
@@ -90,7 +93,7 @@ extension AppState {
       guard let path = document.path else {
         return Layout.missingSize(size) == nil ? askWhereToSave() : save(to: "\(plan.name).json")
       }
-      return [.savePlan(plan, path: path, overwrite: true)]
+      return save(to: path)
     case .yes:
       overlays.removeLast()
       switch question {

@@ -5,12 +5,9 @@ extension AppState {
   /// Starts, pauses or cancels a training, or changes how its losses are drawn.
   mutating func distil(_ command: Command, argument: String?) -> [Effect] {
     switch command {
-    case .distil:
-      overlays.append(
-        .form(.distillation(plan.stage1, beside: runs.aliveTraining)))
-    case .finetune:
-      overlays.append(
-        .form(.finetuning(plan.stage2, beside: runs.aliveTraining)))
+    case .distil, .finetune:
+      let kind: Job.Kind = command == .distil ? .distill : .finetune
+      overlays.append(.form(.training(kind, of: plan, beside: runs.aliveTraining)))
     case .pause:
       return runs.focusRecord.map { togglePause($0) } ?? []
     case .cancel:

@@ -26,8 +26,8 @@ struct BandPlot {
       drawBar(
         shares[index], on: &frame, column: column, width: width, top: rect.row, height: height,
         style: style)
-      if reference.indices.contains(index), pitch > width {
-        let level = min(height - 1, max(0, Int((reference[index] * Double(height)))))
+      if reference.indices.contains(index), reference[index].isFinite, pitch > width {
+        let level = min(height - 1, Int(min(1, max(0, reference[index])) * Double(height)))
         frame.put(
           "┤", column: column + width, row: rect.row + height - 1 - level, style: Theme.quiet)
       }

@@ -37,9 +37,7 @@ struct CompareView {
 
   private func drawPlot(on frame: inout Frame, in rect: Rect) {
     let series = zip(pane.runs, Self.styles).map { run, style in
-      let points = pane.curve(run).thinned(limit: 2 * rect.columns)
-      return Plot.Series(
-        name: run.id, x: points.map { Double($0.step) }, y: points.map(\.value), style: style)
+      Plot.Series(pane.curve(run), 2 * rect.columns, style)
     }
     guard series.contains(where: { !$0.y.isEmpty }) else {
       frame.put("no losses yet", column: rect.column, row: rect.row, style: Theme.quiet)

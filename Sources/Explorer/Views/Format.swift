@@ -22,7 +22,7 @@ package enum Format {
     if size >= 9.995 { return fixed(value, 1) }
     if size >= 0.9995 { return fixed(value, 2) }
     if size >= 0.00095 { return String(fixed(value, 3).drop { $0 == "0" }) }
-    if size == 0 { return "0" }
+    if size < 1e-99 { return "0" }
     let exponent = Int(floor(log10(size)))
     let digit = Int((size / pow(10, Double(exponent))).rounded())
     return digit == 10 ? "1e\(exponent + 1)" : "\(digit)e\(exponent)"

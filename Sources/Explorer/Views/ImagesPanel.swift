@@ -81,8 +81,7 @@ struct ImagesPanel {
   private func placement(_ picture: Picture, role: PreviewRole, in place: Rect) -> ImagePlacement {
     ImagePlacement(
       id: role.rawValue, column: place.column, row: place.row, columns: place.columns,
-      rows: place.rows, width: picture.image.width, height: picture.image.height,
-      pixels: picture.image.pixels, contentHash: picture.contentHash)
+      rows: place.rows, picture: picture.image, contentHash: picture.contentHash)
   }
 
   /// A faint frame where a picture will be.

@@ -86,35 +86,34 @@ struct LossPanel {
     switch state.chart.series {
     case .slot:
       return [
-        curve("train", history.losses[site] ?? LossSeries(), limit, Theme.trainCurve),
-        curve("held-out", history.heldOut[site] ?? LossSeries(), limit, Theme.heldOutCurve),
+        Plot.Series(history.losses[site] ?? LossSeries(), limit, Theme.trainCurve),
+        Plot.Series(history.heldOut[site] ?? LossSeries(), limit, Theme.heldOutCurve),
       ]
     case .mean:
       return [
-        curve("train", history.meanLoss, limit, Theme.trainCurve),
-        curve("held-out", history.meanHeldOut, limit, Theme.heldOutCurve),
+        Plot.Series(history.meanLoss, limit, Theme.trainCurve),
+        Plot.Series(history.meanHeldOut, limit, Theme.heldOutCurve),
       ]
     case .all:
       return history.losses.keys.sorted().filter { $0 != site }.map {
         // Dozens of curves on top of each other: points at even distances are enough.
-        curve(
-          $0.description, Self.sampled(history.losses[$0] ?? LossSeries(), limit: 2 * limit), limit,
-          Theme.quiet)
-      } + [curve("\(site)", history.losses[site] ?? LossSeries(), limit, Theme.heldOutCurve)]
+        Plot.Series(
+          Self.sampled(history.losses[$0] ?? LossSeries(), limit: 2 * limit), limit, Theme.quiet)
+      } + [Plot.Series(history.losses[site] ?? LossSeries(), limit, Theme.heldOutCurve)]
     }
-  }
-
-  private func curve(
-    _ name: String, _ points: some Collection<LossPoint>, _ limit: Int, _ style: Style
-  ) -> Plot.Series {
-    let thinned = points.thinned(limit: limit)
-    return Plot.Series(
-      name: name, x: thinned.map { Double($0.step) }, y: thinned.map(\.value), style: style)
   }
 
   /// At most `limit` points at even distances, the last one among them.
   static func sampled(_ points: LossSeries, limit: Int) -> [LossPoint] {
     guard limit > 1, points.count > limit else { return Array(points) }
     return (0..<limit).map { points[$0 * (points.count - 1) / (limit - 1)] }
+  }
+}
+
+extension Plot.Series {
+  /// A curve of losses over steps, thinned to a number of points.
+  init(_ points: some Collection<LossPoint>, _ limit: Int, _ style: Style) {
+    let thinned = points.thinned(limit: limit)
+    self.init(x: thinned.map { Double($0.step) }, y: thinned.map(\.value), style: style)
   }
 }

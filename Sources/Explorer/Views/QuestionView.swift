@@ -55,7 +55,8 @@ struct QuestionView {
         "Its checkpoints stay.",
       ]
     case .overwrite(let path):
-      return ["\(path) exists already. Write over it?"]
+      let what = path == state.document.path ? "was changed by another program" : "exists already"
+      return ["\(path) \(what). Write over it?"]
     }
   }
 

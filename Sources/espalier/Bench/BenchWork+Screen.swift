@@ -2,6 +2,7 @@ import Explorer
 import Foundation
 import Models
 import Plans
+import Pictures
 import TensorCore
 import TerminalUI
 
@@ -37,7 +38,7 @@ extension BenchWork {
       return isInside
         ? [UInt8(200 - x / 4), UInt8(90 + y / 4), 70] : [UInt8(x / 2), UInt8(y / 2), UInt8(120)]
     }
-    let pixels = Pixels(width: side, height: side, bytes: bytes)
+    let pixels = RGBImage(width: side, height: side, pixels: bytes)
     return { _ = SixelEncoder.encode(pixels, colors: 256) }
   }
 }

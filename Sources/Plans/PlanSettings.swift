@@ -1,0 +1,111 @@
+extension GraftPlan {
+  /// Sets one setting by its key in the plan file, as errors name it: `name`, `seed`, `data.path`,
+  /// `stage1.steps`, `stage1.overrides.7.mlp.loss` or `7.attention.config.window_left`.
+  ///
+  /// - Parameters:
+  ///   - key: The key; `data` alone takes `null`, for the procedural images.
+  ///   - text: The value as JSON, without quotation marks and brackets where no others are possible;
+  ///     `null` removes what is optional.
+  ///   - folder: What a relative path counts from.
+  /// - Throws: `PlanError` for an unknown key or an impossible value.
+  package mutating func set(
+    _ key: String, to text: String, in folder: String = "."
+  ) throws(PlanError) {
+    let parts = key.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
+    let rest = parts.dropFirst().joined(separator: ".")
+    switch parts.first {
+    case "stage1" where rest.hasPrefix("overrides."):
+      try setOverride(Array(parts.dropFirst(2)), to: text, at: key)
+    case "stage1": try stage1.set(rest, typed: text, at: key)
+    case "stage2": try stage2.set(rest, typed: text, at: key)
+    case "data" where key == "data" && text == "null": data = nil
+    case "data":
+      var changed = data ?? DataSettings(path: "", in: folder)
+      try changed.set(rest, typed: text, in: folder, at: key)
+      data = changed
+    default:
+      if let id = SlotID(parts.prefix(2).joined(separator: ".")), parts.count == 4,
+        parts[2] == "config"
+      {
+        return try setOperator(parts[3], of: id, to: text, at: key)
+      }
+      guard PlanSchema.table.rows.contains(where: { $0.key == key }) else {
+        throw PlanError(
+          key: key,
+          "no such setting, expected name, seed, or one of data, stage1 or stage2, such as"
+            + " stage1.steps; 'espalier plan settings' lists them")
+      }
+      try settings.set(key, typed: text, at: key)
+    }
+  }
+
+  /// Sets a setting of the operator in an edited slot.
+  private mutating func setOperator(
+    _ name: String, of id: SlotID, to text: String, at key: String
+  ) throws(PlanError) {
+    guard edits[id] != nil else {
+      throw PlanError(
+        key: key, "the slot keeps the model's operator; put another into it with --operator first")
+    }
+    var reader = SettingsReader()
+    edits[id]?.config[name] = try Double.read(Double.node(typed: text), at: key, by: &reader)
+  }
+
+  /// Sets or removes a setting of one site.
+  private mutating func setOverride(
+    _ parts: [String], to text: String, at key: String
+  ) throws(PlanError) {
+    guard let name = parts.last, let site = GraftSite(parts.dropLast().joined(separator: "."))
+    else {
+      throw PlanError(
+        key: key,
+        "expected a site and a setting, such as stage1.overrides.7.mlp.loss or"
+          + " stage1.overrides.2+3.steps; correct the key")
+    }
+    var own = stage1.overrides[site] ?? SiteOverride()
+    if text == "null" {
+      own.values[name] = nil
+    } else {
+      try own.values.set(name, typed: text, rows: Stage1Schema.table.siteRows, at: key)
+    }
+    stage1.overrides[site] = own.values.isEmpty ? nil : own
+  }
+
+  /// The sections with settings, in the order of the plan file.
+  package static let sections: [(key: String, rows: [any SettingRow])] = [
+    ("", PlanSchema.table.all), ("data", DataSchema.table.all),
+    ("stage1", Stage1Schema.table.all), ("stage2", Stage2Schema.table.all),
+  ]
+
+  /// Whether a training of another plan may go on as one of this plan: they agree in all but the
+  /// settings whose rows allow a change on resume.
+  package func continues(_ other: GraftPlan) -> Bool { fixed == other.fixed }
+
+  /// The plan with the defaults of all settings that may change on resume.
+  private var fixed: GraftPlan {
+    var plan = self
+    for row in Stage1Schema.table.rows where row.traits.contains(.resume) {
+      plan.stage1.values[row.key] = row.initial
+      for site in stage1.overrides.keys { plan.stage1.overrides[site]?.values[row.key] = nil }
+    }
+    plan.stage1.overrides = plan.stage1.overrides.filter { !$0.value.values.isEmpty }
+    for row in Stage2Schema.table.rows where row.traits.contains(.resume) {
+      plan.stage2.values[row.key] = row.initial
+    }
+    return plan
+  }
+
+  /// Multiplies all learning rates of stage 1, the plan's and those of single sites; the rate where a
+  /// schedule ends never stays above the one where it begins.
+  package mutating func scaleStage1Rates(by factor: Double) {
+    stage1.learningRate *= factor
+    let highest = stage1.learningRate
+    stage1.minimumRate = min(stage1.minimumRate, highest)
+    stage1.overrides = stage1.overrides.mapValues { own in
+      var own = own
+      own.learningRate = own.learningRate.map { $0 * factor }
+      own.minimumRate = own.minimumRate.map { min($0, own.learningRate ?? highest) }
+      return own
+    }
+  }
+}

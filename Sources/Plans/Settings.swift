@@ -1,0 +1,145 @@
+import Files
+
+/// Values by key, with what all collections of settings share.
+struct SettingValues: Equatable, Sendable {
+  private var values: [String: any SettingValue] = [:]
+
+  subscript(key: String) -> (any SettingValue)? {
+    get { values[key] }
+    set { values[key] = newValue }
+  }
+
+  /// Values are equal if files would state the same.
+  static func == (one: SettingValues, other: SettingValues) -> Bool {
+    one.values.mapValues(\.json) == other.values.mapValues(\.json)
+  }
+
+  /// Reads the members of an object that stand in it, and refuses those that are no rows.
+  mutating func read(
+    _ node: JSONNode, rows: [any SettingRow], at key: String, by reader: inout SettingsReader
+  ) throws(PlanError) {
+    let section = try reader.section(node, key: key, known: rows.map(\.key))
+    for row in rows {
+      guard let member = section.members[row.key] else {
+        if row.traits.contains(.required) { _ = try reader.required(row.key, in: section) }
+        continue
+      }
+      values[row.key] = try row.read(member, at: section.path(row.key), by: &reader)
+    }
+  }
+
+  /// Takes over a text of the command line.
+  ///
+  /// - Throws: `PlanError` for an unknown key, and for a value that is not allowed.
+  mutating func set(
+    _ name: String, typed text: String, rows: [any SettingRow], at key: String
+  ) throws(PlanError) {
+    guard let row = rows.first(where: { $0.key == name }) else {
+      throw PlanError(key: key, SettingsReader.unknown(rows.map(\.key)))
+    }
+    var reader = SettingsReader()
+    let value = try row.read(row.node(typed: text), at: key, by: &reader)
+    try row.check(value, at: key)
+    values[name] = value
+  }
+
+  func check(rows: [any SettingRow], at key: String) throws(PlanError) {
+    for row in rows {
+      guard let value = values[row.key] else { continue }
+      try row.check(value, at: key.isEmpty ? row.key : "\(key).\(row.key)")
+    }
+    if let other = values.keys.sorted().first(where: { key in !rows.contains { $0.key == key } }) {
+      throw PlanError(key: "\(key).\(other)", SettingsReader.unknown(rows.map(\.key)))
+    }
+  }
+
+  /// Keys in the order of the rows and values as JSON.
+  func members(rows: [any SettingRow]) -> [(key: String, json: String)] {
+    rows.compactMap { row in values[row.key].map { (row.key, $0.json) } }
+      .filter { $0.json != "null" }
+  }
+
+  /// An object on one line.
+  func json(rows: [any SettingRow]) -> String {
+    "{\(members(rows: rows).map { "\($0.key.jsonQuoted): \($0.json)" }.joined(separator: ", "))}"
+  }
+
+  /// Takes over the values of rows that others have.
+  mutating func merge(_ others: SettingValues, rows: [any SettingRow]) {
+    for row in rows { values[row.key] = others[row.key] ?? values[row.key] }
+  }
+
+  var isEmpty: Bool { values.isEmpty }
+}
+
+/// A value for every row of a schema; `settings.steps` is the value of the row `steps`.
+@dynamicMemberLookup
+package struct Settings<Schema: SettingsSchema>: Equatable, Sendable {
+  var values = SettingValues()
+
+  /// The defaults.
+  package init() {
+    for row in Schema.table.rows { values[row.key] = row.initial }
+  }
+
+  package subscript<Value>(dynamicMember path: KeyPath<Schema, Setting<Value>>) -> Value {
+    get {
+      let row = Schema.table.schema[keyPath: path]
+      return values[row.key] as? Value ?? row.defaultValue
+    }
+    set { values[Schema.table.schema[keyPath: path].key] = newValue }
+  }
+
+  /// Takes over what an object states, and leaves the rest.
+  ///
+  /// - Throws: `PlanError` for an unknown key, a missing one that is required, or a wrong type.
+  package mutating func read(
+    _ node: JSONNode, at key: String, by reader: inout SettingsReader
+  ) throws(PlanError) {
+    try values.read(node, rows: Schema.table.rows, at: key, by: &reader)
+  }
+
+  /// Takes over a text of the command line as the value of the row `name`.
+  ///
+  /// - Throws: `PlanError` about `key` for an unknown name and a value that is not allowed.
+  package mutating func set(
+    _ name: String, typed text: String, at key: String
+  ) throws(PlanError) {
+    try values.set(name, typed: text, rows: Schema.table.rows, at: key)
+  }
+
+  /// Checks every value, and what the values are together.
+  ///
+  /// - Throws: `PlanError` that names a key below `key`.
+  package func validate(at key: String) throws(PlanError) {
+    try values.check(rows: Schema.table.rows, at: key)
+    try Schema.check(self, at: key)
+  }
+
+  /// Keys in the order of the table and values as JSON; a value that is null is left out.
+  package var members: [(key: String, json: String)] { values.members(rows: Schema.table.rows) }
+
+  /// The rows with numbers that forms ask for, with their values.
+  package var formFields: [(row: any SettingRow, json: String)] {
+    Schema.table.rows.filter { $0.traits.contains(.form) && Schema.uses($0, beside: self) }
+      .compactMap { row in values[row.key].map { (row, $0.json) } }
+  }
+}
+
+extension Settings: SettingValue {
+  package static var kind: String { "an object" }
+
+  package static func read(
+    _ node: JSONNode, at key: String, by reader: inout SettingsReader
+  ) throws(PlanError) -> Settings {
+    var settings = Settings()
+    try settings.read(node, at: key, by: &reader)
+    return settings
+  }
+
+  package var json: String { values.json(rows: Schema.table.rows) }
+
+  package func check(in range: ClosedRange<Double>?, at key: String) throws(PlanError) {
+    try validate(at: key)
+  }
+}

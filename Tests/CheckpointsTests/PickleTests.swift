@@ -1,0 +1,145 @@
+import Checkpoints
+import Files
+import Foundation
+import TestSupport
+import Testing
+
+/// Pickles as others write them and as nobody should: foreign objects, and more values than a checkpoint has.
+@Suite struct PickleTests {
+  private let scratch = Scratch.kept
+
+  /// Opens an archive of `torch.save` with this pickle and one storage of four float32 elements.
+  private func open(_ pickle: [UInt8]) throws -> any TensorFile {
+    let path = scratch.file("\(UUID().uuidString).pt")
+    let members = [("data.pkl", [0x80, 2] + pickle), ("data/0", [UInt8](repeating: 0, count: 16))]
+    try AtomicFile.stream(to: path) { sink throws(FileError) in
+      var archive = ZipWriter(sink)
+      for (name, bytes) in members {
+        try archive.member("archive/\(name)", size: bytes.count) { append throws(FileError) in
+          try bytes.withUnsafeBytes { bytes in
+            Result { () throws(FileError) in try append(bytes) }
+          }.get()
+        }
+      }
+      try archive.finish()
+    }
+    return try Checkpoint.open(path)
+  }
+
+  private func text(_ text: String) -> [UInt8] {
+    [0x58] + withUnsafeBytes(of: UInt32(text.utf8.count).littleEndian, Array.init)
+      + Array(text.utf8)
+  }
+
+  private func global(_ module: String, _ name: String) -> [UInt8] {
+    Array("c\(module)\n\(name)\n".utf8)
+  }
+
+  /// A tensor of four elements.
+  private var tensor: [UInt8] {
+    let id =
+      text("storage") + global("torch", "FloatStorage") + text("0") + text("cpu") + [0x4B, 4]
+    return global("torch._utils", "_rebuild_tensor_v2") + Array("((".utf8) + id
+      + [0x74, 0x51, 0x4B, 0, 0x4B, 4, 0x85, 0x4B, 1, 0x85, 0x89]
+      + global("collections", "OrderedDict") + [0x29, 0x52, 0x74, 0x52]
+  }
+
+  private func dictionary(_ entries: [(String, [UInt8])]) -> [UInt8] {
+    Array("}(".utf8) + entries.flatMap { text($0) + $1 } + Array("u.".utf8)
+  }
+
+  /// A counter, a NumPy number, a path, an object with a state and one with items.
+  @Test func foreignObjectsAreKnownByName() throws {
+    let number =
+      global("numpy._core.multiarray", "scalar") + global("numpy", "dtype")
+      + Array("(".utf8) + text("f8") + [0x89, 0x88, 0x74, 0x52]
+      + Array("(K\u{3}".utf8) + text("<") + Array("NNNJ".utf8) + [0xFF, 0xFF, 0xFF, 0xFF]
+      + Array("K\u{0}tb".utf8) + global("_codecs", "encode") + text("12345678") + text("latin1")
+      + [0x86, 0x52, 0x86, 0x52]
+    let file = try open(
+      dictionary([
+        (
+          "counter",
+          global("collections", "Counter") + Array("}(K\u{1}K\u{2}u".utf8) + [0x85, 0x52]
+        ),
+        ("number", number),
+        ("path", global("pathlib", "PosixPath") + text("/") + text("data") + [0x86, 0x52]),
+        (
+          "config",
+          global("omegaconf.dictconfig", "DictConfig") + [0x29, 0x81]
+            + Array("}".utf8) + text("lr") + Array("K\u{1}sb".utf8)
+        ),
+        (
+          "factory",
+          global("collections", "defaultdict") + [0x29, 0x52] + text("a") + [0x4B, 1, 0x73]
+        ),
+        ("bytes", [0x43, 3, 1, 2, 3]),
+        ("weight", tensor),
+      ]))
+    #expect(file.names == ["weight"] && file.entry("weight")?.shape == [4])
+    #expect(
+      file.values == [
+        "counter": .object("collections.Counter"), "path": .object("pathlib.PosixPath"),
+        "number": .object("numpy._core.multiarray.scalar"), "bytes": .object("bytes"),
+        "config": .object("omegaconf.dictconfig.DictConfig"),
+        "factory": .object("collections.defaultdict"),
+      ])
+  }
+
+  /// Weights that are an object are not passed over in silence for others.
+  @Test func anObjectInPlaceOfWeightsIsNamed() throws {
+    let module = global("models", "DiT") + [0x29, 0x81, 0x7D, 0x62]
+    let weights = Array("}".utf8) + text("w") + tensor + [0x73]
+    let file = try open(dictionary([("model", weights), ("ema", module)]))
+    let error = #expect(throws: FileError.self) { try StateDict(file) }
+    #expect(error?.message.contains("'ema' is an object of class models.DiT") == true)
+    #expect(try StateDict(file, container: "model").names == ["w"])
+    let whole = #expect(throws: FileError.self) { try open(module + [0x2E]) }
+    #expect(whole?.message.contains("an object of class 'models.DiT'") == true)
+  }
+
+  @Test(arguments: [
+    ("os", "system"), ("subprocess", "Popen"), ("builtins", "exec"), ("torch", "OddStorage"),
+    ("torch._utils", "_rebuild_qtensor"),
+  ])
+  func dangerousNamesAreRefused(module: String, name: String) throws {
+    let error = #expect(throws: FileError.self) {
+      try open(dictionary([("a", global(module, name))]))
+    }
+    #expect(error?.message.contains("refers to '\(module).\(name)'") == true)
+  }
+
+  /// Each would take gigabytes or minutes if it were read to its end.
+  @Test(arguments: [
+    "containers", "instructions", "memo", "visits", "names", "size",
+  ])
+  func excessIsRefused(kind: String) throws {
+    let pickle: [UInt8]
+    switch kind {
+    case "containers": pickle = [0x7D, 0x28] + [UInt8](repeating: 0x5D, count: 1 << 19)
+    case "instructions": pickle = [UInt8](repeating: 0x28, count: 5 << 20)
+    case "memo":
+      pickle =
+        [0x7D]
+        + (0..<UInt32(1 << 20)).flatMap { number in
+          [0x72] + withUnsafeBytes(of: number.littleEndian, Array.init)
+        }
+    case "visits", "names":
+      // A list of a thousand numbers, shared a thousand times.
+      let inner = Array("(]q\u{1}(".utf8) + [UInt8](repeating: 0x4E, count: 1000) + [0x65]
+      let outer = (0..<1000).flatMap { _ in Array("h\u{1}".utf8) }
+      let key = kind == "names" ? String(repeating: "k", count: 900) : "k"
+      pickle =
+        Array("}(".utf8) + text(key) + [0x5D] + inner.dropFirst() + [0x61]
+        + Array("(".utf8) + outer + Array("eu.".utf8)
+    default: pickle = [UInt8](repeating: 0x4E, count: (16 << 20) + 1)
+    }
+    let error = #expect(throws: FileError.self) { try open(pickle) }
+    let reason =
+      kind == "size"
+      ? "its pickle has"
+      : kind == "visits" || kind == "names"
+        ? "more entries or longer names" : "more values than any checkpoint"
+    #expect(error?.message.contains(reason) == true, "\(error?.message ?? "opened")")
+  }
+}
