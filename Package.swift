@@ -54,14 +54,15 @@ let package = Package(
     library("Nn", ["Autograd", "TensorCore", "CKernels", "Checkpoints", "Files"]),
 
     // Files, plans and runs: no numeric code.
-    library("Files", ["CZlib", "CCrypto"]),
+    .target(name: "CSystem", cSettings: kernelFlags),
+    library("Files", ["CSystem", "CZlib", "CCrypto"]),
     .target(
       name: "CPictures", cSettings: kernelFlags,
       linkerSettings: [.linkedLibrary("png"), .linkedLibrary("jpeg")]),
     library("Pictures", ["Files", "CPictures"]),
     library("Checkpoints", ["Files"]),
     library("Plans", ["Files"]),
-    library("Runs", ["Plans", "Pictures", "Files"]),
+    library("Runs", ["Plans", "Pictures", "Files", "CSystem"]),
 
     // The method.
     library("Operators", ["Plans", "Nn", "Autograd", "TensorCore"]),
@@ -172,7 +173,7 @@ let package = Package(
       "Grafting",
       [
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
-        "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "TestSupport",
+        "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
     tests("Text", ["Text"]),

@@ -1,16 +1,17 @@
 import TensorCore
 
-/// Mean, variance, extremes and kurtosis of a stream of numbers, in one pass and mergeable.
+/// Mean, variance, extremes and kurtosis of a stream of values, computed in one pass and mergeable.
 ///
 /// Central moments are combined pairwise in double precision (Pébay, "Formulas for robust, one-pass
-/// parallel computation of covariances and arbitrary-order statistical moments", 2008), so that a large
-/// mean does not drown the spread. Numbers that are not finite are counted and left out.
+/// parallel computation of covariances and arbitrary-order statistical moments", 2008), which
+/// avoids
+/// cancellation when the mean is large. Non-finite values are counted but not included.
 package struct ActivationStatistics: Sendable, Equatable {
   /// Number of finite values.
   package private(set) var count = 0
-  /// Number of values that were infinite or no number.
+  /// Number of infinite and NaN values.
   package private(set) var nonFinite = 0
-  /// Their mean; 0 while empty.
+  /// Mean of the finite values; 0 while empty.
   package private(set) var mean = 0.0
   /// Smallest value; infinity while empty.
   package private(set) var minimum = Double.infinity
@@ -21,7 +22,7 @@ package struct ActivationStatistics: Sendable, Equatable {
   private var m3 = 0.0
   private var m4 = 0.0
 
-  /// Starts without values.
+  /// Makes empty statistics.
   package init() {}
 
   /// Measures one tensor.
@@ -30,13 +31,14 @@ package struct ActivationStatistics: Sendable, Equatable {
   /// Mean square deviation from the mean (divided by the count); 0 while empty.
   package var variance: Double { count > 0 ? m2 / Double(count) : 0 }
 
-  /// Root of the variance.
+  /// Square root of the variance.
   package var standardDeviation: Double { variance.squareRoot() }
 
   /// Largest magnitude; 0 while empty.
   package var maximumMagnitude: Double { count > 0 ? max(abs(minimum), abs(maximum)) : 0 }
 
-  /// Fourth central moment over the squared variance: 3 for normal numbers, 0 for constant ones.
+  /// Fourth central moment divided by the squared variance: 3 for a normal distribution, 0 for
+  /// constant values.
   package var kurtosis: Double { m2 > 0 ? Double(count) * m4 / (m2 * m2) : 0 }
 
   /// Adds all elements of a tensor.
@@ -46,7 +48,7 @@ package struct ActivationStatistics: Sendable, Equatable {
 
   /// Adds all elements of a buffer.
   package mutating func add(_ values: UnsafeBufferPointer<Float>) {
-    // Parts of fixed size: the result does not depend on the number of threads.
+    // Chunks of fixed size make the result independent of the number of threads.
     let size = 16384
     let parts = (values.count + size - 1) / size
     if parts <= 1 {
@@ -64,7 +66,7 @@ package struct ActivationStatistics: Sendable, Equatable {
     for part in measured { merge(part) }
   }
 
-  /// Adds the measurement of other values.
+  /// Merges the statistics of other values.
   package mutating func merge(_ other: ActivationStatistics) {
     nonFinite += other.nonFinite
     if other.count == 0 { return }
@@ -85,7 +87,7 @@ package struct ActivationStatistics: Sendable, Equatable {
     maximum = max(maximum, other.maximum)
   }
 
-  /// Two passes over a part that stays in the cache.
+  /// Computes the statistics of one chunk in two passes over cached data.
   private static func part(_ values: UnsafeBufferPointer<Float>) -> ActivationStatistics {
     var result = ActivationStatistics()
     var sum = 0.0

@@ -1,11 +1,11 @@
 import TensorCore
 
-/// How much attention stays near the diagonal: L_k of arXiv 2506.05340, section 3.4.
+/// Band attention mass L_k of arXiv 2506.05340, section 3.4.
 ///
 /// L_k is the mean over query tokens of the attention mass on keys at a distance of at most k along the
-/// token sequence, the diagonal included. Batches can be added one after another; all maps weigh the same.
+/// token sequence, the diagonal included. Batches accumulate; all maps have equal weight.
 package struct AttentionLocality: Sendable {
-  /// The band half-widths k, in the caller's order.
+  /// Band half-widths k, in the order given.
   package let bands: [Int]
   /// Number of heads, known after the first batch.
   package private(set) var heads = 0
@@ -16,15 +16,15 @@ package struct AttentionLocality: Sendable {
 
   /// Starts an empty measurement.
   ///
-  /// - Parameter bands: Half-widths, not negative.
+  /// - Parameter bands: Half-widths, at least 0.
   package init(bands: [Int]) {
     precondition(bands.allSatisfy { $0 >= 0 }, "AttentionLocality: bands \(bands)")
     self.bands = bands
   }
 
-  /// L_k of every single map.
+  /// Computes L_k of every map.
   ///
-  /// - Parameter maps: Attention weights (batch, heads, tokens, tokens), rows sum to 1.
+  /// - Parameter maps: Attention weights (batch, heads, tokens, tokens) whose rows sum to 1.
   /// - Returns: Values in the order batch, heads, bands.
   package func perMap(_ maps: Tensor) -> [Double] {
     precondition(
@@ -59,7 +59,7 @@ package struct AttentionLocality: Sendable {
     samples += maps.shape[0]
   }
 
-  /// Adds the measurement of other samples of the same layer.
+  /// Merges the sums of other samples of the same layer.
   package mutating func merge(_ other: AttentionLocality) {
     precondition(other.bands == bands, "AttentionLocality: other bands")
     if other.samples == 0 { return }
@@ -72,21 +72,21 @@ package struct AttentionLocality: Sendable {
     samples += other.samples
   }
 
-  /// L_k per head, one row of bands for each; not numbers before the first batch.
+  /// L_k (heads x bands); empty or NaN before the first batch.
   package var perHead: [[Double]] {
     (0..<heads).map { head in
       bands.indices.map { sums[head * bands.count + $0] / Double(samples) }
     }
   }
 
-  /// L_k over all heads and samples, one value per band; not numbers before the first batch.
+  /// L_k per band, averaged over heads and samples; NaN before the first batch.
   package var overall: [Double] {
     bands.indices.map { band in
       perHead.reduce(0) { $0 + $1[band] } / Double(heads)
     }
   }
 
-  /// What uniform attention would give, the yardstick of "local".
+  /// L_k of uniform attention, the baseline for locality.
   ///
   /// - Parameters:
   ///   - band: Half-width k.
@@ -98,7 +98,7 @@ package struct AttentionLocality: Sendable {
     return Double(pairs) / Double(tokens * tokens)
   }
 
-  /// Total mass of a map at every distance 0 ..< tokens from the diagonal.
+  /// Sums the mass of a map at every distance 0 ..< tokens from the diagonal.
   private static func massByDistance(_ map: UnsafePointer<Float>, _ tokens: Int) -> [Double] {
     var mass = [Double](repeating: 0, count: tokens)
     mass.withUnsafeMutableBufferPointer { mass in

@@ -6,33 +6,33 @@ import TensorCore
 
 /// Activation statistics and attention locality of a model along sampling trajectories.
 ///
-/// As in the paper (section 3.4): DDIM samples at guidance 1.5, averaged over timesteps, samples and
-/// heads; fewer samples and steps, so that a CPU finishes while the user looks around.
+/// As in the paper (section 3.4): DDIM samples at guidance 1.5, averaged over timesteps, samples
+/// and heads, with fewer samples and steps to suit a CPU.
 package struct TeacherAnalysis {
-  /// What was measured in one block.
+  /// Measurements of one block.
   package struct Block {
     package var attention = ActivationStatistics()
     package var mlp = ActivationStatistics()
-    /// Band mass L_k by band, empty where the block has no softmax attention.
+    /// L_k per band; empty if the block has no softmax attention.
     package var locality: [Double] = []
   }
 
   package let bands: [Int]
   package let blocks: [Block]
 
-  /// Guidance of the trajectories.
+  /// Guidance scale of the trajectories.
   package static let guidance: Float = 1.5
 
   /// Measures a model.
   ///
   /// - Parameters:
   ///   - model: The teacher.
-  ///   - samples: Number of trajectories; classes in turn.
-  ///   - steps: DDIM steps of each.
-  ///   - batch: Trajectories at a time.
-  ///   - seed: Seed of the start noise.
+  ///   - samples: Number of trajectories; labels cycle through the classes.
+  ///   - steps: Number of DDIM steps.
+  ///   - batch: Number of trajectories per batch.
+  ///   - seed: Seed of the initial noise.
   ///   - progress: Called with the number of denoising steps done and their total; may throw to stop.
-  /// - Throws: `SamplingError` for a number of steps that cannot be used, and what `progress` throws.
+  /// - Throws: `SamplingError` for an invalid number of steps, and errors of `progress`.
   package init(
     _ model: DiT, samples: Int, steps: Int, batch: Int = 4, seed: UInt64 = 0,
     progress: (Int, Int) throws -> Void

@@ -1,30 +1,61 @@
 import CKernels
+import Foundation
 import TensorCore
 
-/// A trainable tensor under its checkpoint key.
+/// A weight of a model under its checkpoint key.
 package final class Parameter {
+  /// The three states of a weight.
+  package enum State {
+    /// Float32 values; linear layers in bfloat16 multiply packed copies of them.
+    case trained(Tensor)
+    /// Float32 values that are looked up or added and never multiplied, so that they stay float32.
+    case table(Tensor)
+    /// Nothing but the right operand of a linear layer's product in bfloat16; for inference alone.
+    case sealed(BFloat16Matrix)
+  }
+
   /// The upstream checkpoint key, relative to the module that owns the parameter.
   package let name: String
-  package var value: Tensor { didSet { noteChange() } }
+  package let shape: [Int]
+  package private(set) var state: State
+  /// What a linear layer multiplies the weight in.
+  package private(set) var precision = Precision.float32
+  /// Counts the updates of the values.
+  package private(set) var version = 0
   /// The accumulated gradient; nil until the first contribution since `clearGradient`.
   package private(set) var gradient: Tensor?
   /// A frozen parameter gets no gradient and costs no backward product.
   package var isFrozen = false
   /// A trainable addition to the weight of a linear layer; nil for none.
   package var adapter: LowRankAdapter?
-  /// What a linear layer multiplies its weight in; the weight itself stays float32.
-  package var precision = Precision.float32 {
-    didSet { if precision == .float32 { packed.clear() } }
-  }
-  /// Counts the changes of the value.
-  private(set) var version = 0
-  /// The value as the factors of a layer's products in bfloat16.
-  let packed = PackedWeight()
   private var buffer: Tensor?
+  /// Packed copies of the values in bfloat16, dropped when these change; several tapes may ask at once.
+  private var packed: (forward: BFloat16Matrix?, backward: BFloat16Matrix?)
+  private let lock = NSLock()
 
-  package init(_ name: String, _ value: Tensor) {
+  package init(_ name: String, _ value: Tensor, isTable: Bool = false) {
     self.name = name
-    self.value = value
+    shape = value.shape
+    state = isTable ? .table(value) : .trained(value)
+  }
+
+  /// The values; a sealed weight has none, and asking for them is a programmer's mistake.
+  package var value: Tensor {
+    switch state {
+    case .trained(let value), .table(let value): return value
+    case .sealed:
+      let message = "\(name) was sealed for inference in bfloat16 and has no float32 values"
+      // A release build does not print the message of a failed precondition.
+      FileHandle.standardError.write(Data("espalier: \(message)\n".utf8))
+      preconditionFailure(message)
+    }
+  }
+
+  /// Number of elements.
+  package var count: Int { shape.reduce(1, *) }
+
+  package var isSealed: Bool {
+    if case .sealed = state { true } else { false }
   }
 
   /// What is trained of it: itself unless it is frozen, and its adapter.
@@ -32,13 +63,48 @@ package final class Parameter {
     (isFrozen ? [] : [self]) + (adapter.map { [$0.down, $0.up] } ?? [])
   }
 
-  /// Says that the value's memory was written to, so that copies of it are made anew.
-  package func noteChange() { version += 1 }
+  /// Changes the values, the only way to do so: packed copies are made anew afterwards.
+  ///
+  /// - Parameter body: Writes to the tensor it is given, or replaces it by one of the same shape.
+  package func update(_ body: (inout Tensor) -> Void) {
+    var value = value
+    body(&value)
+    precondition(value.shape == shape, "\(name): \(value.shape) in the place of \(shape)")
+    if case .table = state { state = .table(value) } else { state = .trained(value) }
+    version += 1
+    packed = (nil, nil)
+  }
 
-  /// Overwrites the value's memory.
-  package func assign(_ other: Tensor) {
-    value.assign(other)
-    noteChange()
+  /// Overwrites the values.
+  package func assign(_ other: Tensor) { update { $0.assign(other) } }
+
+  /// Chooses what linear layers multiply the weight in; a vector or a table stays float32.
+  package func use(_ rule: PrecisionRule) {
+    guard case .trained = state else { return }
+    precision = shape.count == 2 ? rule.precision(forWeightOf: count) : .float32
+    if precision == .float32 { packed = (nil, nil) }
+  }
+
+  /// Gives up the values of a weight that is multiplied in bfloat16, and with them half of its memory.
+  package func seal() {
+    guard case .trained = state, precision == .bfloat16 else { return }
+    state = .sealed(matrix(isBackward: false))
+    packed = (nil, nil)
+    isFrozen = true
+  }
+
+  /// The weight (out, in) as the right operand of x W^T, or of the input gradient's dy W.
+  func matrix(isBackward: Bool) -> BFloat16Matrix {
+    if case .sealed(let matrix) = state {
+      precondition(!isBackward, "\(name) was sealed for inference and cannot be differentiated")
+      return matrix
+    }
+    lock.lock()
+    defer { lock.unlock() }
+    if let known = isBackward ? packed.backward : packed.forward { return known }
+    let matrix = BFloat16Matrix(.float32(value), isTransposed: !isBackward)
+    if isBackward { packed.backward = matrix } else { packed.forward = matrix }
+    return matrix
   }
 
   /// Whether there is no infinite or undefined number in the gradient.
@@ -50,7 +116,7 @@ package final class Parameter {
   /// The gradient buffer, and whether a contribution must be added (true) or stored (false).
   func slot() -> (Tensor, accumulate: Bool) {
     if let gradient { return (gradient, true) }
-    let fresh = buffer ?? Tensor(value.shape)
+    let fresh = buffer ?? Tensor(shape)
     buffer = fresh
     gradient = fresh
     return (fresh, false)
@@ -64,6 +130,18 @@ package final class Parameter {
     } else {
       gradient.assign(contribution)
     }
+  }
+}
+
+extension Sequence<Parameter> {
+  /// Chooses what linear layers multiply these weights in; small weights stay float32.
+  ///
+  /// - Parameters:
+  ///   - precision: The number format of the operands.
+  ///   - smallest: Elements from which on a weight is large.
+  package func use(_ precision: Precision, smallest: Int = PrecisionRule.smallestWeight) {
+    let rule = PrecisionRule(precision, smallest: smallest)
+    for parameter in self { parameter.use(rule) }
   }
 }
 
@@ -82,7 +160,7 @@ package final class GradientStore {
   func slot(_ parameter: Parameter) -> (Tensor, accumulate: Bool) {
     let key = ObjectIdentifier(parameter)
     if let gradient = gradients[key] { return (gradient, true) }
-    let fresh = Tensor(parameter.value.shape)
+    let fresh = Tensor(parameter.shape)
     gradients[key] = fresh
     return (fresh, false)
   }

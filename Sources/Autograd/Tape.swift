@@ -9,26 +9,26 @@ package struct Value {
     case parameter(Parameter)
   }
 
-  package let activation: Activation
+  package let activation: MixedTensor
   fileprivate let origin: Origin
 
   /// Wraps a tensor that needs no gradient.
-  package init(constant tensor: Tensor) { self.init(.floats(tensor), .constant) }
+  package init(constant tensor: Tensor) { self.init(.float32(tensor), .constant) }
 
-  fileprivate init(_ activation: Activation, _ origin: Origin) {
+  fileprivate init(_ activation: MixedTensor, _ origin: Origin) {
     self.activation = activation
     self.origin = origin
   }
 
   /// Wraps a parameter.
   package init(_ parameter: Parameter) {
-    self.init(.floats(parameter.value), .parameter(parameter))
+    self.init(.float32(parameter.value), .parameter(parameter))
   }
 
   package var shape: [Int] { activation.shape }
 
-  /// The values in float32; made anew at every access where they are rounded.
-  package var tensor: Tensor { activation.floats }
+  /// The values in float32; converted anew at every access if they are bfloat16.
+  package var tensor: Tensor { activation.float32 }
 
   fileprivate var needsGradient: Bool {
     switch origin {
@@ -48,11 +48,11 @@ package protocol MixedPrecisionOp {
   associatedtype Saved
 
   /// Computes the output.
-  func forward(_ inputs: [Activation]) -> (output: Activation, saved: Saved)
+  func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Saved)
 
   /// Adds the gradient of every input that needs one to `sink`.
   func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Saved,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Saved,
     into sink: GradientSink)
 }
 
@@ -70,17 +70,17 @@ package protocol DifferentiableOp: MixedPrecisionOp {
 }
 
 extension DifferentiableOp {
-  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Saved) {
-    let (output, saved) = forward(inputs.map(\.floats))
-    return (.floats(output), saved)
+  package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Saved) {
+    let (output, saved) = forward(inputs.map(\.float32))
+    return (.float32(output), saved)
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Saved,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Saved,
     into sink: GradientSink
   ) {
     backward(
-      gradOutput, inputs: inputs.map(\.floats), output: output.floats, saved: saved, into: sink)
+      gradOutput, inputs: inputs.map(\.float32), output: output.float32, saved: saved, into: sink)
   }
 }
 
@@ -218,10 +218,10 @@ package final class Tape {
   }
 
   /// Marks a tensor whose gradient is wanted after `backward` (see `gradient(of:)`).
-  package func leaf(_ tensor: Tensor) -> Value { record(.floats(tensor), [], backward: nil) }
+  package func leaf(_ tensor: Tensor) -> Value { record(.float32(tensor), [], backward: nil) }
 
   private func record(
-    _ output: Activation, _ inputs: [Value], backward: ((Tensor, GradientSink) -> Void)?
+    _ output: MixedTensor, _ inputs: [Value], backward: ((Tensor, GradientSink) -> Void)?
   ) -> Value {
     entries.append(Entry(inputs: inputs, backward: backward))
     gradients.append(nil)

@@ -8,8 +8,8 @@
 #define __has_feature(name) 0
 #endif
 
-/* One body, three instruction sets, chosen once when the program is loaded. ThreadSanitizer
-   instruments the choice too, which comes before the sanitizer is ready. */
+/* Compiles a function for three instruction sets, one of which is chosen when the program is loaded. Not under
+   ThreadSanitizer: it instruments the choice, which comes before the sanitizer is ready. */
 #if defined(__x86_64__) && !__has_feature(thread_sanitizer)
 #define CK_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -20,11 +20,13 @@
 /* Sums may be reordered so that they vectorise; nothing else of IEEE arithmetic is given up. */
 #define CK_REASSOCIATE _Pragma("clang fp reassociate(on)")
 
+#define LOG2_E 1.44269504088896341f
+
 /* e^x to about 2 ulp, branch-free; underflows to 0 below -87.3 and saturates above 88.3. */
 CK_INLINE float ck_exp(float x) {
   x = x < -87.33f ? -87.33f : x;
   x = x > 88.37f ? 88.37f : x;
-  float z = x * 1.44269504088896341f;
+  float z = x * LOG2_E;
   float shifted = z + 12582912.0f; /* 1.5 * 2^23: rounds to nearest */
   float n = shifted - 12582912.0f;
   float r = x - n * 0.693359375f;

@@ -1,12 +1,11 @@
 #include "ck_conv.h"
 #include "ck_pixels.h"
+#include "ck_tile.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-/* 16 neighbouring pixels of a row, and pairs of channels in their place. */
-typedef float v16 __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t u16 __attribute__((vector_size(64), aligned(4), may_alias));
+/* A vector holds 16 neighbouring pixels of a row, or pairs of channels in their place. */
 
 enum { TAPS = 9, SUMMED_TAPS = 4, OUTS = 8, SEGMENTS = 3, WIDE = 16 };
 
@@ -54,56 +53,49 @@ void ck_conv3x3_pack_bf16(uint32_t *packed, const float *weight, int out_channel
 /* Adds the products of all pairs to the sums of HEIGHT output channels of WIDTH segments. */
 #define BF16_TILE(HEIGHT, WIDTH, DOT)                                                              \
   {                                                                                                \
-    v16 a[HEIGHT][WIDTH];                                                                          \
+    vec a[HEIGHT][WIDTH];                                                                          \
     _Pragma("clang loop unroll(full)") for (int i = 0; i < HEIGHT; i++)                            \
         _Pragma("clang loop unroll(full)") for (int j = 0; j < WIDTH; j++) a[i][j] =               \
             sums[i * SEGMENTS + j];                                                                \
     for (int c = 0; c < pairs; c++)                                                                \
       for (int tap = 0; tap < t->count; tap++, w += OUTS) {                                        \
         const long at = c * plane + t->at[tap];                                                    \
-        u16 x[WIDTH];                                                                              \
+        words x[WIDTH];                                                                              \
         _Pragma("clang loop unroll(full)") for (int j = 0; j < WIDTH; j++) x[j] =                  \
-            *(const u16 *)(from[j] + at);                                                          \
+            *(const words *)(from[j] + at);                                                          \
         _Pragma("clang loop unroll(full)") for (int i = 0; i < HEIGHT; i++)                        \
             _Pragma("clang loop unroll(full)") for (int j = 0; j < WIDTH; j++)                     \
-                DOT(a[i][j], x[j], w[i]);                                                          \
+                DOT(a[i][j], w[i], x[j]);                                                          \
       }                                                                                            \
     _Pragma("clang loop unroll(full)") for (int i = 0; i < HEIGHT; i++)                            \
         _Pragma("clang loop unroll(full)") for (int j = 0; j < WIDTH; j++)                         \
             sums[i * SEGMENTS + j] = a[i][j];                                                      \
   }
 
-typedef void tile_function(v16 *sums, const uint32_t *const *from, const uint32_t *w, int pairs,
+typedef void tile_function(vec *sums, const uint32_t *const *from, const uint32_t *w, int pairs,
                            long plane, const taps *t);
 
-#define DOT_PLAIN(sum, x, w)                                                                       \
-  sum += (v16)((x) << 16) * (v16)((u16){0} + ((w) << 16)) +                                        \
-         (v16)((x) & 0xffff0000) * (v16)((u16){0} + ((w) & 0xffff0000))
-
-CK_INLINE void part_plain(v16 *sums, const uint32_t *const *from, const uint32_t *w, int pairs,
+CK_INLINE void part_emulated(vec *sums, const uint32_t *const *from, const uint32_t *w, int pairs,
                           long plane, const taps *t) {
-  BF16_TILE(4, 1, DOT_PLAIN)
+  BF16_TILE(4, 1, CK_MULTIPLY_ADD_PAIRS)
 }
 
 /* The same arithmetic, but for the last bits, in as many registers as any CPU has. */
-CK_CLONES static void tile_plain(v16 *sums, const uint32_t *const *from, const uint32_t *w, int pairs,
+CK_CLONES static void tile_emulated(vec *sums, const uint32_t *const *from, const uint32_t *w, int pairs,
                                  long plane, const taps *t) {
   for (int i = 0; i < OUTS; i += 4)
     for (int j = 0; j < SEGMENTS; j++)
-      part_plain(sums + i * SEGMENTS + j, from + j, w + i, pairs, plane, t);
+      part_emulated(sums + i * SEGMENTS + j, from + j, w + i, pairs, plane, t);
 }
 
 #if defined(__x86_64__)
-#define DOT_NATIVE(sum, x, w)                                                                      \
-  sum = (v16)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)(x), (__m512bh)_mm512_set1_epi32((int)(w)))
-
 __attribute__((target("avx512f,avx512bf16"))) static void tile_native(
-    v16 *sums, const uint32_t *const *from, const uint32_t *w, int pairs, long plane, const taps *t) {
-  BF16_TILE(OUTS, SEGMENTS, DOT_NATIVE)
+    vec *sums, const uint32_t *const *from, const uint32_t *w, int pairs, long plane, const taps *t) {
+  BF16_TILE(OUTS, SEGMENTS, CK_MULTIPLY_ADD_PAIRS_NATIVE)
 }
 
 #else
-#define tile_native tile_plain
+#define tile_native tile_emulated
 #endif
 
 CK_CLONES void ck_conv3x3_forward_bf16(float *out, const uint32_t *planes, const uint32_t *packed,
@@ -111,7 +103,7 @@ CK_CLONES void ck_conv3x3_forward_bf16(float *out, const uint32_t *planes, const
                                        const ck_conv3x3_shape *s, int in_channels,
                                        int out_channels, int doubles, int row_begin, int row_end,
                                        int relu, int native) {
-  tile_function *const tile = native ? tile_native : tile_plain;
+  tile_function *const tile = native ? tile_native : tile_emulated;
   const int pairs = pairs_of(in_channels), phases = doubles ? 2 : 1;
   const int per_row = (s->out_width + WIDE - 1) / WIDE, width = s->out_width * phases;
   const long plane = ck_conv3x3_plane_size(s), out_plane = (long)s->out_height * phases * width;
@@ -128,7 +120,7 @@ CK_CLONES void ck_conv3x3_forward_bf16(float *out, const uint32_t *planes, const
     for (int segment = first; segment < last; segment += SEGMENTS) {
       const int count = last - segment < SEGMENTS ? last - segment : SEGMENTS;
       for (int lower = 0; lower < phases; lower++) {
-        v16 sums[2][OUTS * SEGMENTS];
+        vec sums[2][OUTS * SEGMENTS];
         for (int right = 0; right < phases; right++) {
           const uint32_t *from[SEGMENTS];
           for (int j = 0; j < SEGMENTS; j++) {
@@ -137,7 +129,7 @@ CK_CLONES void ck_conv3x3_forward_bf16(float *out, const uint32_t *planes, const
                       at % per_row * WIDE + right;
           }
           for (int i = 0; i < OUTS * SEGMENTS; i++)
-            sums[right][i] = (v16){0} + (i / SEGMENTS < outs ? bias[o + i / SEGMENTS] : 0);
+            sums[right][i] = (vec){0} + (i / SEGMENTS < outs ? bias[o + i / SEGMENTS] : 0);
           tile(sums[right], from, w + one * (lower * 2 + right), pairs, plane, &t);
         }
         for (int i = 0; i < outs * SEGMENTS; i++) {
@@ -150,8 +142,8 @@ CK_CLONES void ck_conv3x3_forward_bf16(float *out, const uint32_t *planes, const
             store_pixels(out + pixel, plus, (const float *)&sums[0][i], width - x, relu);
             continue;
           }
-          const v16 left = sums[0][i], right = sums[1][i];
-          const v16 both[2] = {__builtin_shufflevector(left, right, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20,
+          const vec left = sums[0][i], right = sums[1][i];
+          const vec both[2] = {__builtin_shufflevector(left, right, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20,
                                                        5, 21, 6, 22, 7, 23),
                                __builtin_shufflevector(left, right, 8, 24, 9, 25, 10, 26, 11, 27, 12,
                                                        28, 13, 29, 14, 30, 15, 31)};

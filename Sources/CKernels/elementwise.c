@@ -37,16 +37,10 @@ CK_CLONES void ck_scale_f32(float *y, float a, size_t count) {
   for (size_t i = 0; i < count; i++) y[i] *= a;
 }
 
-CK_CLONES void ck_bias_forward_f32(float *restrict y, const float *restrict bias, size_t rows,
-                                   size_t cols) {
+CK_CLONES void ck_bias_backward_f32(const float *restrict dy, size_t stride, float *restrict dbias,
+                                    size_t rows, size_t cols) {
   for (size_t r = 0; r < rows; r++)
-    for (size_t c = 0; c < cols; c++) y[r * cols + c] += bias[c];
-}
-
-CK_CLONES void ck_bias_backward_f32(const float *restrict dy, float *restrict dbias, size_t rows,
-                                    size_t cols) {
-  for (size_t r = 0; r < rows; r++)
-    for (size_t c = 0; c < cols; c++) dbias[c] += dy[r * cols + c];
+    for (size_t c = 0; c < cols; c++) dbias[c] += dy[r * stride + c];
 }
 
 CK_CLONES void ck_gated_residual_forward_f32(const float *restrict x, const float *restrict y,

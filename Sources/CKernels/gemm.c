@@ -1,22 +1,21 @@
 #include "ck_gemm.h"
-#include "ck_packed.h"
+#include "ck_tile.h"
 
-/* Matrix products from packed blocks: rows of A stay in the second cache, a panel of B in the first,
-   and while a panel is used the next one is fetched from memory. */
+/* Matrix products of packed blocks: a block of A stays in the second-level cache, a panel of B in the first, and
+   the next panel is prefetched meanwhile. */
 
 enum {
-  DEPTH = 384,      /* of a block along the common axis */
-  MOST_ROWS = 288,  /* of A in a block */
-  MOST_DOT_ROWS = 4 /* of A up to which every element of B is used so rarely that packing costs more */
+  DEPTH = 384,    /* of a block along the inner dimension */
+  MOST_ROWS = 288 /* of A in a block */
 };
 
-/* Cache lines that are wanted soon, `across` of them in each row of a matrix. */
+/* Cache lines to prefetch, `across` of them in each row of a matrix. */
 typedef struct {
   const float *row;
   size_t stride, across, column, left;
 } lines;
 
-/* What a panel from `column` on is packed from; nothing if the panel is not a whole one. */
+/* The lines from which the panel from `column` on is packed; none if the panel is narrow. */
 CK_INLINE lines panel_lines(matrix b, size_t from, size_t column, size_t n, size_t depth,
                             size_t width) {
   const size_t down = b.is_transposed ? width : depth;
@@ -27,7 +26,7 @@ CK_INLINE lines panel_lines(matrix b, size_t from, size_t column, size_t n, size
   return l;
 }
 
-/* Fetches the next `count` lines. */
+/* Prefetches the next `count` lines. */
 CK_INLINE void prefetch(lines *l, size_t count) {
   for (count = smaller(count, l->left), l->left -= count; count > 0; count--) {
     __builtin_prefetch(l->row + l->column * LANES, 0, 2);
@@ -35,14 +34,14 @@ CK_INLINE void prefetch(lines *l, size_t count) {
   }
 }
 
-/* `packed_tile` where C has only `n` columns of the tile's width. */
+/* `packed_tile` where only `n` columns of the tile's width exist in C. */
 CK_INLINE void narrow_tile(const int rows, const int vecs, const float *a, const float *b, float *c,
                            size_t ldc, size_t n, size_t depth, int add) {
-  float whole[MAX_TILE_ROWS * 2 * LANES];
-  packed_tile(rows, vecs, a, b, whole, (size_t)vecs * LANES, depth, 0);
-  for (size_t i = 0; i < (size_t)rows; i++)
-    for (size_t j = 0; j < n; j++)
-      c[i * ldc + j] = whole[i * vecs * LANES + j] + (add ? c[i * ldc + j] : 0);
+  float whole[MAX_TILE_ROWS * 2 * LANES] = {0};
+  const size_t width = (size_t)vecs * LANES;
+  for (size_t i = 0; add && i < (size_t)rows; i++) memcpy(whole + i * width, c + i * ldc, n * sizeof *c);
+  packed_tile(rows, vecs, a, b, whole, width, depth, add);
+  for (size_t i = 0; i < (size_t)rows; i++) memcpy(c + i * ldc, whole + i * width, n * sizeof *c);
 }
 
 /* Tiles of at most `most` rows and 16 `vecs` columns. */
@@ -94,14 +93,14 @@ CK_INLINE void dots(const float *a, size_t lda, const float *b, size_t ldb, floa
 CK_CLONES void ck_gemm_f32(const float *a, size_t lda, int transpose_a, const float *b, size_t ldb,
                            int transpose_b, float *c, size_t ldc, size_t m, size_t n, size_t k,
                            int add) {
-  if (m <= MOST_DOT_ROWS && !transpose_a && transpose_b)
+  if (m <= CK_GEMM_MOST_DOT_ROWS && !transpose_a && transpose_b)
     return dots(a, lda, b, ldb, c, ldc, m, n, k, add);
   if (m == 0 || n == 0) return;
   const matrix left = {a, lda, transpose_a}, right = {b, ldb, transpose_b};
   if (ck_tile_rows == MAX_TILE_ROWS)
     blocked(left, right, c, ldc, m, n, k, add, MAX_TILE_ROWS, 2);
   else
-    blocked(left, right, c, ldc, m, n, k, add, SMALL_ROWS, 1);
+    blocked(left, right, c, ldc, m, n, k, add, SMALL_TILE_ROWS, 1);
 }
 
 int ck_gemm_is_fast(void) {

@@ -1,21 +1,21 @@
 #include "ck_hyena.h"
 #include "ck_tile.h"
 
-/* A few cache lines of channels at a time, so that memory is read in streams and what passes between
-   the convolutions stays in the cache; the last channels may be missing. */
+/* A few cache lines of channels at a time: memory is read in streams, and the signal between the convolutions
+   stays in the cache. The last vector of channels may be partial. */
 
 enum { MAX_TAPS = 64, UNITS = 4, CHANNELS = UNITS * LANES, ROWS = 16 };
 
 /* Elements of float32 or of bfloat16. */
 typedef struct {
-  const void *start;
-  int is_rounded;
+  void *start;
+  int is_bfloat16;
 } elements;
 
 /* Sixteen elements, of which n are there and the others zero. */
 CK_INLINE void load(elements x, size_t at, size_t n, vec *out) {
   if (n < LANES) *out = (vec){0};
-  if (x.is_rounded) {
+  if (x.is_bfloat16) {
     const uint16_t *from = (const uint16_t *)x.start + at;
     if (n == LANES)
       for (size_t c = 0; c < LANES; c++) (*out)[c] = ck_from_bfloat16(from[c]);
@@ -28,6 +28,8 @@ CK_INLINE void load(elements x, size_t at, size_t n, vec *out) {
       for (size_t c = 0; c < n; c++) (*out)[c] = from[c];
   }
 }
+
+CK_INLINE elements floats(const void *start) { return (elements){(void *)start, 0}; }
 
 CK_INLINE void store(float *to, size_t n, const vec *value, int add) {
   if (n == LANES) *(vec *)to = add ? *(vec *)to + *value : *value;
@@ -46,7 +48,7 @@ CK_INLINE void gather(filter *f, const float *weight, const float *bias, size_t 
     f->taps[j] = (vec){0};
     for (size_t c = 0; c < n; c++) f->taps[j][c] = weight[(channel + c) * taps + j];
   }
-  load((elements){bias, 0}, channel, n, &f->bias);
+  load(floats(bias), channel, n, &f->bias);
 }
 
 CK_INLINE void scatter(const filter *f, float *weight, float *bias, size_t channel, size_t n,
@@ -132,7 +134,7 @@ CK_INLINE void gather_all(filter outer[3][UNITS], filter inner[UNITS], const ck_
   }
 }
 
-CK_INLINE void forward(elements x, const ck_hyena_filters *filters, float *y, uint16_t *halves,
+CK_INLINE void forward(elements x, const ck_hyena_filters *filters, elements y,
                        const ck_hyena_shape *s, size_t short_taps, size_t inner_taps) {
   const size_t row = 3 * s->dim;
   filter outer[3][UNITS], inner[UNITS];
@@ -150,10 +152,11 @@ CK_INLINE void forward(elements x, const ck_hyena_filters *filters, float *y, ui
         signal[t * UNITS + u] = k * v;
         inner_convolved(signal + u, &inner[u], inner_taps, t, &m);
         m *= q;
-        if (y) store(y + t * s->dim + c, n, &m, 0);
-        else
+        const size_t at = t * s->dim + c;
+        if (y.is_bfloat16)
           for (size_t i = 0; i < n; i++)
-            halves[t * s->dim + c + i] = (uint16_t)ck_bfloat16_bits(m[i]);
+            ((uint16_t *)y.start)[at + i] = (uint16_t)ck_bfloat16_bits(m[i]);
+        else store((float *)y.start + at, n, &m, 0);
       }
   }
 }
@@ -181,14 +184,14 @@ CK_INLINE void backward(elements x, const ck_hyena_filters *filters, const float
         convolved(x, row, 2 * s->dim + c, n, &outer[2][u], short_taps, t, &parts[2][at]);
         signal[at] = parts[1][at] * parts[2][at];
         inner_convolved(signal + u, &inner[u], inner_taps, t, &m);
-        load((elements){dy, 0}, t * s->dim + c, n, &g);
+        load(floats(dy), t * s->dim + c, n, &g);
         parts[0][at] = g * m;
         slopes[at] = g * q;
       }
     for (size_t u = 0, c = first; c < last; u++, c += LANES) {
       if (inner_taps && gradients->inner_weight) {
         clear(&change[u], inner_taps);
-        convolve_back((elements){signal + u, 0}, slopes + u, NULL, &change[u], NULL, 0,
+        convolve_back(floats(signal + u), slopes + u, NULL, &change[u], NULL, 0,
                       UNITS * LANES, 0, LANES, 0, tokens, inner_taps);
         scatter(&change[u], gradients->inner_weight, gradients->inner_bias, c,
                 smaller(LANES, last - c), inner_taps);
@@ -218,43 +221,36 @@ CK_INLINE void backward(elements x, const ck_hyena_filters *filters, const float
   }
 }
 
-/* The usual filters have four taps; loops over so many are unrolled. */
+/* CALL(taps, taps) with constants for the usual filters of four taps, whose loops are unrolled. */
 #define FOR_USUAL_TAPS(CALL)                                                                       \
-  if (shape->short_taps == 4 && shape->inner_taps == 4) CALL(4, 4)                                 \
-  else if (shape->short_taps == 4 && shape->inner_taps == 0) CALL(4, 0)                            \
-  else if (shape->short_taps == 0 && shape->inner_taps == 4) CALL(0, 4)                            \
-  else CALL(shape->short_taps, shape->inner_taps)
+  if (s->short_taps == 4 && s->inner_taps == 4) CALL(4, 4);                                        \
+  else if (s->short_taps == 4 && s->inner_taps == 0) CALL(4, 0);                                   \
+  else if (s->short_taps == 0 && s->inner_taps == 4) CALL(0, 4);                                   \
+  else CALL(s->short_taps, s->inner_taps)
 
-CK_CLONES void ck_hyena_forward_f32(const float *x, const ck_hyena_filters *filters, float *y,
-                                    const ck_hyena_shape *shape) {
-#define RUN(SHORT, INNER) forward((elements){x, 0}, filters, y, NULL, shape, SHORT, INNER);
-  FOR_USUAL_TAPS(RUN)
-#undef RUN
+CK_INLINE void forward_usual(elements x, const ck_hyena_filters *filters, elements y,
+                             const ck_hyena_shape *s) {
+#define FORWARD(SHORT, INNER) forward(x, filters, y, s, SHORT, INNER)
+  FOR_USUAL_TAPS(FORWARD);
 }
 
-CK_CLONES void ck_hyena_backward_f32(const float *x, const ck_hyena_filters *filters,
-                                     const float *dy, float *dx, int accumulate,
-                                     const ck_hyena_filters *gradients,
-                                     const ck_hyena_shape *shape) {
-#define RUN(SHORT, INNER)                                                                          \
-  backward((elements){x, 0}, filters, dy, dx, accumulate, gradients, shape, SHORT, INNER);
-  FOR_USUAL_TAPS(RUN)
-#undef RUN
+CK_CLONES void ck_hyena_forward(const void *x, const ck_hyena_filters *filters, void *y,
+                                const ck_hyena_shape *s) {
+  if (s->is_bfloat16) forward_usual((elements){(void *)x, 1}, filters, (elements){y, 1}, s);
+  else forward_usual(floats(x), filters, floats(y), s);
 }
 
-CK_CLONES void ck_hyena_forward_bf16(const uint16_t *x, const ck_hyena_filters *filters,
-                                     uint16_t *y, const ck_hyena_shape *shape) {
-#define RUN(SHORT, INNER) forward((elements){x, 1}, filters, NULL, y, shape, SHORT, INNER);
-  FOR_USUAL_TAPS(RUN)
-#undef RUN
+CK_INLINE void backward_usual(elements x, const ck_hyena_filters *filters, const float *dy, float *dx,
+                              int accumulate, const ck_hyena_filters *gradients,
+                              const ck_hyena_shape *s) {
+#define BACKWARD(SHORT, INNER) backward(x, filters, dy, dx, accumulate, gradients, s, SHORT, INNER)
+  FOR_USUAL_TAPS(BACKWARD);
 }
 
-CK_CLONES void ck_hyena_backward_bf16(const uint16_t *x, const ck_hyena_filters *filters,
-                                      const float *dy, float *dx, int accumulate,
-                                      const ck_hyena_filters *gradients,
-                                      const ck_hyena_shape *shape) {
-#define RUN(SHORT, INNER)                                                                          \
-  backward((elements){x, 1}, filters, dy, dx, accumulate, gradients, shape, SHORT, INNER);
-  FOR_USUAL_TAPS(RUN)
-#undef RUN
+CK_CLONES void ck_hyena_backward(const void *x, const ck_hyena_filters *filters, const float *dy,
+                                 float *dx, int accumulate, const ck_hyena_filters *gradients,
+                                 const ck_hyena_shape *s) {
+  const elements input = {(void *)x, 1};
+  if (s->is_bfloat16) backward_usual(input, filters, dy, dx, accumulate, gradients, s);
+  else backward_usual(floats(x), filters, dy, dx, accumulate, gradients, s);
 }

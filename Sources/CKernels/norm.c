@@ -1,11 +1,13 @@
 #include "ck_internal.h"
 #include "ck_norm.h"
 
-/* Stores the result in whichever of `y` and `halves` is there. */
-CK_INLINE void layernorm_modulate(const float *restrict x, const float *restrict shift,
-                                  const float *restrict scale, float eps, float *restrict y,
-                                  uint16_t *restrict halves, float *restrict mean,
-                                  float *restrict rstd, size_t tokens, size_t dim) {
+CK_CLONES void ck_layernorm_modulate_forward(const float *restrict x, const float *restrict shift,
+                                             const float *restrict scale, float eps,
+                                             void *restrict out, int is_bfloat16,
+                                             float *restrict mean, float *restrict rstd,
+                                             size_t tokens, size_t dim) {
+  float *y = out;
+  uint16_t *rounded = out;
   for (size_t n = 0; n < tokens; n++) {
     const float *row = x + n * dim;
     float sum = 0, squares = 0;
@@ -21,28 +23,14 @@ CK_INLINE void layernorm_modulate(const float *restrict x, const float *restrict
     float r = 1.0f / sqrtf(squares / (float)dim + eps);
     mean[n] = m;
     rstd[n] = r;
-    if (y)
+    if (is_bfloat16)
       for (size_t d = 0; d < dim; d++)
-        y[n * dim + d] = (row[d] - m) * r * (1.0f + scale[d]) + shift[d];
+        rounded[n * dim + d] =
+            (uint16_t)ck_bfloat16_bits((row[d] - m) * r * (1.0f + scale[d]) + shift[d]);
     else
       for (size_t d = 0; d < dim; d++)
-        halves[n * dim + d] =
-            (uint16_t)ck_bfloat16_bits((row[d] - m) * r * (1.0f + scale[d]) + shift[d]);
+        y[n * dim + d] = (row[d] - m) * r * (1.0f + scale[d]) + shift[d];
   }
-}
-
-CK_CLONES void ck_layernorm_modulate_forward_f32(const float *x, const float *shift,
-                                                 const float *scale, float eps, float *y,
-                                                 float *mean, float *rstd, size_t tokens,
-                                                 size_t dim) {
-  layernorm_modulate(x, shift, scale, eps, y, NULL, mean, rstd, tokens, dim);
-}
-
-CK_CLONES void ck_layernorm_modulate_forward_bf16(const float *x, const float *shift,
-                                                  const float *scale, float eps, uint16_t *y,
-                                                  float *mean, float *rstd, size_t tokens,
-                                                  size_t dim) {
-  layernorm_modulate(x, shift, scale, eps, NULL, y, mean, rstd, tokens, dim);
 }
 
 CK_CLONES void ck_layernorm_modulate_backward_f32(const float *restrict dy,

@@ -1,5 +1,5 @@
-#include "ck_packed.h"
 #include "ck_pixels.h"
+#include "ck_tile.h"
 #include "ck_winograd.h"
 
 /* Eight neighbouring tiles or pixels of a row; a vector holds two such segments. */
@@ -255,7 +255,7 @@ CK_INLINE void multiply_matrix(float *m, const float *u, const float *v, const c
   packed_tile(ROWS, VECS, u + (g * channels + from) * ROWS, v + j * panel_size(s) + from * width,  \
               m + g * ROWS * row + j * width, row, depth, part > 0)
         if (group == MAX_TILE_ROWS) TILE(MAX_TILE_ROWS, 2);
-        else TILE(SMALL_ROWS, 1);
+        else TILE(SMALL_TILE_ROWS, 1);
 #undef TILE
       }
   }
@@ -279,7 +279,7 @@ CK_CLONES void ck_winograd_multiply_f32(float *out, const float *v, const float 
         if (group == MAX_TILE_ROWS)
           multiply_matrix(m + i * product, u, from, s, groups, wide, MAX_TILE_ROWS, 2 * LANES);
         else
-          multiply_matrix(m + i * product, u, from, s, groups, wide, SMALL_ROWS, LANES);
+          multiply_matrix(m + i * product, u, from, s, groups, wide, SMALL_TILE_ROWS, LANES);
       }
       for (int o = g * group; o < smaller_int((g + groups) * group, s->out_channels); o++)
         for (int t = 0; t < wide * width; t += LANES) {

@@ -8,11 +8,8 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_version.h>
 
-/* Bfloat16 is packed in blocks of 64 columns that follow each other, each with its pairs of rows side by
-   side; how float32 is packed is the library's choice. */
-static dnnl_format_tag_t packed_layout(dnnl_data_type_t type) {
-  return type == dnnl_bf16 ? dnnl_BA16a64b2a : dnnl_format_tag_any;
-}
+/* B is packed in blocks of 64 columns that follow each other, each with its pairs of rows side by side. */
+#define PACKED_LAYOUT dnnl_BA16a64b2a
 
 /* Memory descriptors are values in version 2 of the library, objects in version 3. */
 #if DNNL_VERSION_MAJOR >= 3
@@ -22,7 +19,7 @@ typedef const_dnnl_memory_desc_t description_ref;
 static dnnl_status_t describe(description *d, const dnnl_dims_t dims, dnnl_data_type_t type,
                               const dnnl_dims_t strides) {
   if (strides) return dnnl_memory_desc_create_with_strides(d, 2, dims, type, strides);
-  return dnnl_memory_desc_create_with_tag(d, 2, dims, type, packed_layout(type));
+  return dnnl_memory_desc_create_with_tag(d, 2, dims, type, PACKED_LAYOUT);
 }
 static void forget(description d) {
   if (d) dnnl_memory_desc_destroy(d);
@@ -34,7 +31,7 @@ typedef const dnnl_memory_desc_t *description_ref;
 static dnnl_status_t describe(description *d, const dnnl_dims_t dims, dnnl_data_type_t type,
                               const dnnl_dims_t strides) {
   if (strides) return dnnl_memory_desc_init_by_strides(d, 2, dims, type, strides);
-  return dnnl_memory_desc_init_by_tag(d, 2, dims, type, packed_layout(type));
+  return dnnl_memory_desc_init_by_tag(d, 2, dims, type, PACKED_LAYOUT);
 }
 static void forget(description d) { (void)d; }
 #endif
@@ -78,14 +75,14 @@ static description_ref queried(const od_product *p, dnnl_query_t what) {
 
 static dnnl_data_type_t name_of(od_type type) { return type == OD_BF16 ? dnnl_bf16 : dnnl_f32; }
 
-/* What is done to a product before it is stored. */
+/* The epilogue of a product. */
 static int append_operations(dnnl_post_ops_t list, const od_shape *s) {
 #if DNNL_VERSION_MAJOR >= 3
-  return (!s->adds || dnnl_post_ops_append_sum(list, 1, 0, dnnl_data_type_undef) == dnnl_success) &&
+  return (!s->accumulate || dnnl_post_ops_append_sum(list, 1, 0, dnnl_data_type_undef) == dnnl_success) &&
          (!s->gelu ||
           dnnl_post_ops_append_eltwise(list, dnnl_eltwise_gelu_tanh, 0, 0) == dnnl_success);
 #else
-  return (!s->adds || dnnl_post_ops_append_sum(list, 1) == dnnl_success) &&
+  return (!s->accumulate || dnnl_post_ops_append_sum(list, 1) == dnnl_success) &&
          (!s->gelu ||
           dnnl_post_ops_append_eltwise(list, 1, dnnl_eltwise_gelu_tanh, 0, 0) == dnnl_success);
 #endif
@@ -103,15 +100,15 @@ static int describe_attributes(const od_shape *s, dnnl_primitive_attr_t *attribu
   return done;
 }
 
-/* The library's choice for a product; 0 if it has none. */
+/* The library's implementation of a product; 0 if it has none. */
 static int choose(const od_shape *s, const_dnnl_primitive_attr_t attributes,
                   dnnl_primitive_desc_t *chosen) {
   const dnnl_dim_t m = (dnnl_dim_t)s->m, n = (dnnl_dim_t)s->n, k = (dnnl_dim_t)s->k;
   const dnnl_dims_t da = {m, k}, db = {k, n}, dc = {m, n}, dbias = {1, n};
   const dnnl_dims_t sa = {k, 1}, sc = {n, 1};
   description a = {0}, b = {0}, c = {0}, bias = {0};
-  int done = describe(&a, da, name_of(s->type), sa) == dnnl_success &&
-             describe(&b, db, name_of(s->type), NULL) == dnnl_success &&
+  int done = describe(&a, da, dnnl_bf16, sa) == dnnl_success &&
+             describe(&b, db, dnnl_bf16, NULL) == dnnl_success &&
              describe(&c, dc, name_of(s->result), sc) == dnnl_success &&
              (!s->has_bias || describe(&bias, dbias, dnnl_f32, sc) == dnnl_success);
   if (done) {

@@ -16,7 +16,7 @@ package enum DType: String, CaseIterable, Sendable {
   case i64 = "I64"
   case u64 = "U64"
 
-  /// Bytes of one element.
+  /// Size of an element in bytes.
   package var size: Int {
     switch self {
     case .bool, .u8, .i8, .f8e5m2, .f8e4m3: 1
@@ -26,7 +26,7 @@ package enum DType: String, CaseIterable, Sendable {
     }
   }
 
-  /// Whether the elements are whole numbers or truth values.
+  /// Whether the type is an integer or Boolean type.
   package var isInteger: Bool {
     switch self {
     case .bool, .u8, .i8, .i16, .u16, .i32, .u32, .i64, .u64: true

@@ -1,6 +1,6 @@
 /// Conversions of raw little-endian elements to Swift arrays; the bytes may be unaligned.
 package enum ElementDecoding {
-  /// Any element type as float32, rounding to nearest where it does not fit.
+  /// Converts elements of any type to float32, rounding to nearest.
   package static func floats(
     _ bytes: UnsafeRawBufferPointer, _ dtype: DType, into buffer: UnsafeMutableBufferPointer<Float>
   ) {
@@ -24,7 +24,7 @@ package enum ElementDecoding {
     }
   }
 
-  /// Any element type as float64; exact except for 64-bit integers beyond 2^53.
+  /// Converts elements of any type to float64; exact except for 64-bit integers beyond 2^53.
   static func doubles(_ bytes: UnsafeRawBufferPointer, _ dtype: DType) -> [Double] {
     switch dtype {
     case .f64: map(bytes, UInt64.self) { Double(bitPattern: $0) }
@@ -40,7 +40,7 @@ package enum ElementDecoding {
     }
   }
 
-  /// Whole-number elements; `nil` when the type is no integer type or a value exceeds `Int`.
+  /// Converts integer elements; nil for other types and for values beyond `Int`.
   static func integers(_ bytes: UnsafeRawBufferPointer, _ dtype: DType) -> [Int]? {
     switch dtype {
     case .bool: return map(bytes, UInt8.self) { $0 == 0 ? 0 : 1 }
@@ -58,7 +58,8 @@ package enum ElementDecoding {
     }
   }
 
-  /// Eight-bit float with four exponent bits (bias 7), three mantissa bits, no infinities.
+  /// Decodes an 8-bit float with four exponent bits (bias 7), three mantissa bits and no
+  /// infinities.
   private static func e4m3(_ bits: UInt8) -> Float {
     let exponent = Int(bits >> 3) & 15
     let mantissa = Float(bits & 7)
@@ -68,11 +69,11 @@ package enum ElementDecoding {
     return sign * Float(sign: .plus, exponent: exponent - 7, significand: 1 + mantissa / 8)
   }
 
-  /// The elements of a strided or big-endian entry, gathered in row-major order, little-endian.
+  /// Gathers the elements of a strided or big-endian entry in row-major order, little-endian.
   static func packed(_ bytes: UnsafeRawBufferPointer, _ entry: TensorEntry) -> [UInt8] {
     let (size, total) = (entry.dtype.size, entry.byteCount)
     guard total > 0 else { return [] }
-    // The innermost axis is a plain loop; the others count like an odometer.
+    // The innermost axis is a loop; `index` enumerates the outer axes in row-major order.
     let inner = entry.shape.last ?? 1
     let step = (entry.strides.last ?? 1) * size
     let outer = Array(zip(entry.shape, entry.strides).dropLast())

@@ -1,13 +1,13 @@
 import Files
 
-/// The pickles of a file that torch.save wrote before release 1.6: magic number, protocol version,
+/// Pickles of a file written by torch.save before release 1.6: magic number, protocol version,
 /// system, object, storage keys; the storages follow (pytorch/pytorch `serialization.py`).
 struct LegacyTorchParts {
   /// The object.
   let pickle: Pickle
-  /// The keys of the storages in their order in the file.
+  /// Keys of the storages in file order.
   let keys: [String]
-  /// Where the storages start.
+  /// Offset of the first storage.
   let end: Int
 
   /// 0x1950a86a20f9469cfc6c, little-endian.
@@ -16,7 +16,7 @@ struct LegacyTorchParts {
 
   /// Reads the five pickles at the start of a file.
   ///
-  /// - Throws: `PickleFault` at the first byte that does not belong there.
+  /// - Throws: `PickleFault` with the offset of the first invalid byte.
   init(_ bytes: UnsafeRawBufferPointer) throws(PickleFault) {
     let first = try Unpickler.read(bytes, storages: .none)
     guard case .wideInteger(Self.magic) = first.root else {
@@ -51,15 +51,15 @@ struct LegacyTorchParts {
   }
 }
 
-/// Storages that follow each other at the end of a legacy file, each behind its element count.
+/// Consecutive storages at the end of a legacy file, each preceded by its element count.
 struct LegacyStorages: TorchStorages, @unchecked Sendable {
   let isBigEndian = false
   private let mapping: MappedFile
   private let ranges: [Range<Int>]
 
-  /// Finds the storages.
+  /// Locates the storages.
   ///
-  /// - Throws: `FileError` when one is missing, too short or described in two ways.
+  /// - Throws: `FileError` when one is missing, too short or described inconsistently.
   init(_ mapping: MappedFile, _ parts: LegacyTorchParts, path: String) throws(FileError) {
     func refusal(_ reason: String) -> FileError {
       FileError("\(path): \(reason); the file is damaged, fetch or save it again")

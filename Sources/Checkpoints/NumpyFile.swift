@@ -1,7 +1,7 @@
 import Files
 import Foundation
 
-/// A NumPy array (`.npy`) or an archive of them (`.npz`), stored or deflated.
+/// NumPy array (`.npy`) or archive of arrays (`.npz`), stored or deflated.
 package final class NumpyFile: TensorFile, @unchecked Sendable {
   package let path: String
   package let format: String
@@ -14,7 +14,7 @@ package final class NumpyFile: TensorFile, @unchecked Sendable {
     case archive(ZipArchive)
   }
 
-  /// Reads a single array, which is called by the file's base name.
+  /// Reads a single array, named by the base name of the file.
   ///
   /// - Throws: `FileError` that says what is wrong with the file.
   init(array mapping: MappedFile, path: String) throws(FileError) {

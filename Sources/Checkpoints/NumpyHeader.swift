@@ -6,15 +6,15 @@ struct NumpyHeader {
   let isBigEndian: Bool
   let shape: [Int]
   let strides: [Int]
-  /// Where the elements start.
+  /// Offset of the first element.
   let dataOffset: Int
 
-  /// Longest header that is read; those of plain arrays have about a hundred bytes.
+  /// Maximum length of a header; those of plain arrays have about 100 bytes.
   static let limit = 1 << 16
 
-  /// Reads the header at the start of `bytes`, of which `limit` suffice.
+  /// Reads the header at the start of `bytes`, of which the first `limit` suffice.
   ///
-  /// - Throws: `FormatFault` with the reason in words.
+  /// - Throws: `FormatFault` with the reason.
   init(_ bytes: UnsafeRawBufferPointer) throws(FormatFault) {
     do {
       var cursor = ByteCursor(bytes)
@@ -70,7 +70,7 @@ struct NumpyHeader {
   }
 }
 
-/// Reads the Python literal of a header: one flat dictionary of text, truth values and tuples.
+/// Parser for the Python literal of a header: a flat dictionary of strings, Booleans and tuples.
 private struct LiteralParser {
   private var rest: Substring.UTF8View
 
@@ -107,7 +107,7 @@ private struct LiteralParser {
     guard let quote = rest.popFirst(), quote == 0x27 || quote == 0x22,
       let end = rest.firstIndex(of: quote), let text = String(rest[..<end])
     else {
-      // A structured type starts with a bracket; it is no plain array.
+      // A structured type, which is not supported, starts with a bracket.
       throw FormatFault(
         message: "has structured elements or a malformed header, expected plain numbers")
     }

@@ -1,6 +1,6 @@
 import Files
 
-/// An element type that NumPy arrays are written of.
+/// Element type of written NumPy arrays.
 package protocol NumpyElement: BitwiseCopyable, Sendable {
   /// The type in a header (`descr`, numpy `lib/format.py`).
   static var numpyDescription: String { get }
@@ -14,7 +14,7 @@ extension Float: NumpyElement {
   package static let numpyDescription = "<f4"
 }
 
-/// Writes an array piece by piece in row-major order, so that it may be larger than the memory.
+/// Writes an array incrementally in row-major order, so that it may exceed the memory.
 package struct NumpyWriter<Element: NumpyElement> {
   private let append: (UnsafeRawBufferPointer) throws(FileError) -> Void
 
@@ -27,15 +27,15 @@ package struct NumpyWriter<Element: NumpyElement> {
     }.get()
   }
 
-  /// Writes an array, whose elements `body` must add; nothing is left if it throws.
+  /// Writes an array whose elements `body` adds; leaves no file if it throws.
   ///
   /// - Parameters:
-  ///   - path: The file to write; without one, `body` gets no writer.
-  ///   - shape: The extents.
+  ///   - path: The file to write; with nil, `body` receives no writer.
+  ///   - shape: Shape of the array.
   ///   - isArchive: Writes `arr_0` of an `.npz` archive, as the evaluator of openai/guided-diffusion
-  ///     takes images, instead of a `.npy` file.
+  ///     reads images, instead of a `.npy` file.
   ///   - body: Adds exactly as many elements as the shape has.
-  /// - Throws: What `body` throws, or `FileError` as `AtomicFile.write` does.
+  /// - Throws: Errors of `body`, or `FileError` as `AtomicFile.write` does.
   package static func write(
     to path: String?, shape: [Int], isArchive: Bool = false, _ body: (Self?) throws -> Void
   ) throws {
@@ -77,7 +77,7 @@ package struct NumpyWriter<Element: NumpyElement> {
     }
   }
 
-  /// A header of format version 1 whose data start at a multiple of 64 bytes.
+  /// Makes a header of format version 1, padded so that the data start at a multiple of 64 bytes.
   private static func header(_ shape: [Int]) -> [UInt8] {
     let extents = shape.map(String.init).joined(separator: ", ") + (shape.count == 1 ? "," : "")
     var text = "{'descr': '\(Element.numpyDescription)', 'fortran_order': False,"

@@ -1,12 +1,12 @@
-/// What a pickle describes, as inert data.
+/// A value of a pickle.
 ///
-/// Containers are numbers into `Pickle`'s lists, so that cycles are harmless and nothing recurses
-/// when a deep structure is freed.
+/// Containers are indices into the lists of `Pickle`, so that cycles do not leak and freeing a deep
+/// structure does not recurse.
 enum PickleValue {
   case none
   case truth(Bool)
   case integer(Int)
-  /// A whole number beyond 64 bits: its bytes, little-endian.
+  /// An integer beyond 64 bits: its bytes, little-endian.
   case wideInteger([UInt8])
   case number(Double)
   case text(String)
@@ -16,11 +16,11 @@ enum PickleValue {
   case global(PickleGlobal)
   case storage(Int)
   case tensor(Int)
-  /// An object of a class that is only known by name; what it was made of is dropped.
+  /// An object of an unsupported class, represented by the class name; its content is dropped.
   case object(String)
 }
 
-/// What a pickle refers to by name; none of it is ever imported or called.
+/// A global referenced by name; never imported or called.
 enum PickleGlobal: Equatable {
   case orderedDictionary
   case namespace
@@ -32,11 +32,11 @@ enum PickleGlobal: Equatable {
   case rebuildParameter
   case storage(DType)
   case dtype(String)
-  /// A class or function that no state dict needs, whose objects are known by name alone.
+  /// A class or function not used by state dicts, whose objects are represented by name.
   case other(String)
 
-  /// The meaning of a module's name; `nil` for functions that run code or commands, which only an attack needs,
-  /// and for tensors of kinds that cannot be read.
+  /// Resolves a global; nil for functions that run code or commands, and for unsupported kinds of
+  /// tensors.
   init?(module: String, name: String) {
     switch (module, name) {
     case ("collections", "OrderedDict"): self = .orderedDictionary
@@ -101,7 +101,7 @@ struct Pickle {
     case text(String)
     case integer(Int)
 
-    /// Its part of a dotted name.
+    /// Component of a dotted name.
     var name: String {
       switch self {
       case .text(let text): text
@@ -110,7 +110,7 @@ struct Pickle {
     }
   }
 
-  /// What a dictionary was in Python; decides what may be done to it.
+  /// Python type of a dictionary, which determines the allowed operations.
   enum DictionaryKind {
     case plain
     case ordered
@@ -127,7 +127,7 @@ struct Pickle {
 
     subscript(key: Key) -> PickleValue? { places[key].map { entries[$0].value } }
 
-    /// Adds an entry, or replaces the one with the same key.
+    /// Adds or replaces an entry.
     mutating func set(_ key: Key, _ value: PickleValue) {
       if let place = places[key] {
         entries[place].value = value
@@ -138,19 +138,19 @@ struct Pickle {
     }
   }
 
-  /// A storage that a persistent id names.
+  /// A storage referenced by a persistent id.
   struct Storage: Hashable {
     let dtype: DType
     let key: String
-    /// Elements of the storage in the file.
+    /// Number of elements of the storage in the file.
     let count: Int
-    /// First element of a view of it (legacy files only).
+    /// First element of a view (legacy files only).
     var viewStart = 0
-    /// Elements of the view; the whole storage unless it is one.
+    /// Number of elements of the view; that of the storage without a view.
     var viewCount: Int
   }
 
-  /// A tensor as it was described, not yet held against its storage.
+  /// A tensor as described by the pickle, not yet checked against its storage.
   struct Tensor {
     let storage: Int
     let offset: Int
@@ -164,11 +164,11 @@ struct Pickle {
   var dictionaries: [Dictionary] = []
   var storages: [Storage] = []
   var tensors: [Tensor] = []
-  /// Position behind the last instruction.
+  /// Offset after the last instruction.
   var end = 0
 }
 
-/// Why a pickle was refused, and at which byte.
+/// Reason for refusing a pickle, and the byte offset.
 struct PickleFault: Error {
   let position: Int
   let message: String

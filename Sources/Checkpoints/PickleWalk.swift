@@ -1,30 +1,29 @@
-/// Gives every tensor and plain value of a pickle a dotted name.
+/// Assigns dotted names to all tensors and plain values of a pickle.
 struct PickleWalk {
-  /// Tensors by their numbers, in the order of the pickle.
+  /// Names and indices of the tensors in pickle order.
   private(set) var tensors: [(name: String, number: Int)] = []
   private(set) var values: [String: PlainValue] = [:]
   private let pickle: Pickle
   private var names: Set<String> = []
-  /// How many more values may be visited and how many more bytes their names may have.
+  /// Remaining budgets of visited values and of bytes of their names.
   private var visits, nameBytes: Int
 
-  /// Deepest nesting of containers.
+  /// Maximum nesting depth of containers.
   private static let depthLimit = 32
-  /// Longest dotted name.
+  /// Maximum length of a dotted name in bytes.
   private static let nameLimit = 1024
-  /// Most values of a pickle, shared ones counted wherever they appear; a checkpoint of a 28-block model with its
-  /// optimizer has a few thousand.
+  /// Maximum number of visited values, counting shared ones at each reference; a checkpoint of a
+  /// 28-block model with optimizer state has a few thousand.
   private static let visitLimit = 1 << 19
-  /// Bytes of all names.
+  /// Maximum total length of all names in bytes.
   private static let nameBytesLimit = 1 << 25
 
   /// Visits everything below the root.
   ///
   /// - Parameters:
-  ///   - pickle: What was read.
-  ///   - size: Bytes of the pickle; containers that are shared may be visited again only as often as
-  ///     this allows.
-  /// - Throws: `PickleFault` for nesting, cycles or sharing beyond every checkpoint.
+  ///   - pickle: The pickle.
+  ///   - size: Its size in bytes, which limits repeated visits of shared containers.
+  /// - Throws: `PickleFault` for cycles and for nesting or sharing beyond the limits.
   init(_ pickle: Pickle, size: Int) throws(PickleFault) {
     self.pickle = pickle
     visits = min(Self.visitLimit, 4 * size + 1000)

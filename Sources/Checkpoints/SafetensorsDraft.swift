@@ -1,26 +1,26 @@
 import Files
 import Foundation
 
-/// A safetensors file of bfloat16 tensors that is filled in place, in any order, and appears when it
-/// is complete; one that is given up leaves nothing behind.
+/// Safetensors file of bfloat16 tensors that is written in place in any order and renamed to its
+/// path when complete; removed if it is not finished.
 ///
-/// For tensors larger than memory: the file is mapped, and its whole size is set aside on the disk
-/// first, so that a full disk is told before the work begins.
+/// For tensors larger than memory: the file is mapped, and its size is allocated in advance, so
+/// that a full disk is reported before the work begins.
 package final class SafetensorsDraft: @unchecked Sendable {
-  private let path, temporary: String
-  private let descriptor: Int32
+  private let path: String
+  private let file: DraftFile
+  private let guardian: MappingGuard
   private let bytes: UnsafeMutableRawBufferPointer
-  /// First byte and number of elements of each tensor.
+  /// Offset and number of elements of each tensor.
   private let places: [String: (start: Int, count: Int)]
-  private var isFinished = false
 
-  /// Sets the file aside.
+  /// Allocates the file.
   ///
   /// - Parameters:
-  ///   - path: Where it shall appear.
+  ///   - path: Destination of the finished file.
   ///   - items: Names and shapes.
   ///   - metadata: String metadata.
-  /// - Throws: `FileError` for a full disk or a place that cannot be written to.
+  /// - Throws: `FileError` for a full disk or a destination that cannot be written.
   package init(
     path: String, items: [(name: String, shape: [Int])], metadata: [String: String]
   ) throws(FileError) {
@@ -36,33 +36,30 @@ package final class SafetensorsDraft: @unchecked Sendable {
     }
     self.path = path
     self.places = places
-    temporary = try AtomicFile.temporaryName(for: path)
-    descriptor = open(temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0o666)
-    guard descriptor >= 0 else { throw .writing(path, errno: errno) }
-    var code = posix_fallocate(descriptor, 0, off_t(size))
-    if code == EOPNOTSUPP || code == EINVAL { code = ftruncate(descriptor, off_t(size)) }
+    file = try DraftFile(for: path)
+    var code = posix_fallocate(file.descriptor, 0, off_t(size))
+    if code == EOPNOTSUPP || code == EINVAL { code = ftruncate(file.descriptor, off_t(size)) }
+    let protection = PROT_READ | PROT_WRITE
     let start =
-      code == 0
-      ? mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0) : MAP_FAILED
+      code == 0 ? mmap(nil, size, protection, MAP_SHARED, file.descriptor, 0) : MAP_FAILED
     guard let start, start != MAP_FAILED else {
-      let reason = code > 0 ? code : errno
-      close(descriptor)
-      unlink(temporary)
-      throw .writing(path, errno: reason)
+      throw .writing(path, errno: code > 0 ? code : errno)
     }
+    guardian = try MappingGuard(
+      UnsafeRawBufferPointer(start: start, count: size), protection, file.descriptor, path: path)
     bytes = UnsafeMutableRawBufferPointer(start: start, count: size)
     bytes.copyBytes(from: header)
   }
 
   deinit {
+    guardian.stop()
     munmap(bytes.baseAddress, bytes.count)
-    close(descriptor)
-    if !isFinished { unlink(temporary) }
   }
 
-  /// Puts numbers into a tensor from an element on; different elements from several threads at once.
+  /// Writes elements of a tensor from index `element`; threads may write disjoint ranges
+  /// concurrently.
   ///
-  /// - Precondition: There is such a tensor and it has room for them.
+  /// - Precondition: The tensor exists and the range is within it.
   package func write(_ floats: UnsafeBufferPointer<Float>, to name: String, at element: Int) {
     guard let place = places[name], element >= 0, element + floats.count <= place.count else {
       preconditionFailure("\(path): \(floats.count) elements at \(element) of '\(name)'")
@@ -75,22 +72,23 @@ package final class SafetensorsDraft: @unchecked Sendable {
     }
   }
 
-  /// Makes the file appear.
+  /// Renames the file to its destination.
   ///
-  /// - Throws: `FileError` if the disk fails; nothing has appeared then.
+  /// - Throws: `FileError` if the disk fails; there is no file then.
   package func finish() throws(FileError) {
-    guard msync(bytes.baseAddress, bytes.count, MS_SYNC) == 0, fsync(descriptor) == 0,
-      rename(temporary, path) == 0
-    else { throw .writing(path, errno: errno) }
-    isFinished = true
-    AtomicFile.syncDirectory(of: path)
+    guard msync(bytes.baseAddress, bytes.count, MS_SYNC) == 0 else {
+      throw .writing(path, errno: errno)
+    }
+    try MappedFile.requireIntact()
+    try file.finish()
   }
 }
 
 extension TensorFile {
-  /// Puts one row, along the first axis, of a contiguous uncompressed tensor into `buffer` as float32.
+  /// Copies a row (index along the first axis) of a contiguous, uncompressed tensor to `buffer` as
+  /// float32.
   ///
-  /// - Precondition: There is such a tensor and row, and the buffer has a row's size.
+  /// - Precondition: The tensor and row exist, and the buffer has the size of a row.
   package func readRow(
     _ row: Int, of name: String, into buffer: UnsafeMutableBufferPointer<Float>
   ) {

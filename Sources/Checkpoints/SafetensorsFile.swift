@@ -1,29 +1,29 @@
 import Files
 import Foundation
 
-/// A memory-mapped safetensors file, checked completely when it is opened.
+/// Memory-mapped safetensors file, fully validated when it is opened.
 ///
-/// Checked are the header's size and text, duplicate names, dtypes, that shapes and byte ranges
-/// agree, and that the ranges tile the data without hole or overlap, as the format's reference
-/// reader does (huggingface/safetensors, `tensor.rs`). Afterwards no access can fail for a reason
-/// inside the file. The file must not be truncated by others while it is open.
+/// `init` checks the header size and text, duplicate names, dtypes, consistency of shapes and byte
+/// ranges, and that the ranges tile the data without gaps or overlap, as the reference reader does
+/// (huggingface/safetensors, `tensor.rs`). The file must not be truncated by others while it is
+/// open.
 ///
-/// Immutable after `init`, therefore safe to share between threads.
+/// Immutable after `init`, therefore thread-safe.
 package final class SafetensorsFile: TensorFile, @unchecked Sendable {
   /// The path it was opened from.
   package let path: String
   package let format = "safetensors"
   /// The string metadata of the header.
   package let metadata: [String: String]
-  /// The tensor names in the order of their bytes.
+  /// The tensor names in order of their data offsets.
   package let names: [String]
 
   private let data: UnsafeRawBufferPointer
   private let mapping: MappedFile
   private let entries: [String: TensorEntry]
 
-  /// Longest header that is accepted, in bytes; those of models with thousands of tensors have less than one
-  /// million.
+  /// Maximum length of a header in bytes; headers of models with thousands of tensors have less
+  /// than one million.
   static let headerLimit = 32 << 20
 
   /// Opens and checks a file.
@@ -79,7 +79,7 @@ package final class SafetensorsFile: TensorFile, @unchecked Sendable {
     return body(UnsafeRawBufferPointer(rebasing: data[entry.offset..<entry.offset + entry.span]))
   }
 
-  /// Orders the tensors by their bytes and proves that they tile the data exactly.
+  /// Sorts the tensors by offset and checks that they tile the data exactly.
   private static func tile(
     _ tensors: [SafetensorsHeader.Tensor], size: Int, path: String
   ) throws(FileError) -> [SafetensorsHeader.Tensor] {
@@ -112,7 +112,7 @@ package final class SafetensorsFile: TensorFile, @unchecked Sendable {
     return ordered
   }
 
-  /// The bytes that a shape needs, or `nil` when the product overflows.
+  /// Size of a tensor in bytes; nil if the product overflows.
   static func byteCount(_ shape: [Int], _ dtype: DType) -> Int? {
     var product = dtype.size
     for extent in shape {

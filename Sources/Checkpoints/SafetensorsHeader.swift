@@ -1,13 +1,13 @@
 import Files
 import Foundation
 
-/// The parsed JSON header of a safetensors file, in the order of its text.
+/// Parsed JSON header of a safetensors file, in text order.
 ///
-/// The parser knows only this one shape: a flat object of tensors and string metadata. It never
-/// recurses on input, refuses duplicate names, signs, fractions and exponents, and allocates at most
-/// a small multiple of the header's bytes.
+/// The parser accepts only a flat object of tensors and string metadata. It does not recurse,
+/// refuses duplicate names, signs, fractions and exponents, and allocates at most a small multiple
+/// of the header size.
 struct SafetensorsHeader {
-  /// One tensor as the header states it; nothing is checked against the file here.
+  /// A tensor as described by the header, not yet checked against the file.
   struct Tensor {
     var name: String
     var dtype: DType
@@ -19,14 +19,14 @@ struct SafetensorsHeader {
   private(set) var tensors: [Tensor] = []
   private(set) var metadata: [String: String] = [:]
 
-  /// Ranks beyond this appear in no model and would only waste memory.
+  /// Maximum rank of a tensor.
   static let rankLimit = 32
-  /// Most tensors of a file.
+  /// Maximum number of tensors of a file.
   private static let countLimit = 1 << 18
 
   /// Parses the header text.
   ///
-  /// - Throws: `FileError` that names the byte of the header where it stopped making sense.
+  /// - Throws: `FileError` with the offset of the first invalid byte of the header.
   init(_ text: UnsafeRawBufferPointer, path: String) throws(FileError) {
     do throws(JSONFault) {
       try read(text)

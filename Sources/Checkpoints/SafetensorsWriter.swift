@@ -1,10 +1,10 @@
 import Files
 import Foundation
 
-/// Writes float tensors as a safetensors file, in one piece or not at all.
+/// Writes float tensors atomically as a safetensors file.
 ///
-/// Tensors are ordered by descending dtype and then by name, and the header is padded to eight
-/// bytes, as the reference writer does; the same input always gives the same bytes.
+/// Tensors are sorted by descending dtype and then by name, and the header is padded to eight
+/// bytes, as in the reference writer; the same input gives the same bytes.
 package struct SafetensorsWriter {
   /// One tensor to be stored.
   package typealias Item = TensorItem
@@ -12,7 +12,7 @@ package struct SafetensorsWriter {
   /// Writes the items and the string metadata to `path`.
   ///
   /// - Precondition: names are unique, shapes fit the element counts, dtypes are F32, F16 or BF16.
-  /// - Throws: `FileError` as `AtomicFile.write` does; nothing is then left on disk.
+  /// - Throws: `FileError` as `AtomicFile.write` does; no file is left then.
   package static func write(
     _ items: [Item], metadata: [String: String], to path: String
   ) throws(FileError) {
@@ -31,7 +31,7 @@ package struct SafetensorsWriter {
     }
   }
 
-  /// The length and the JSON that stand before the elements of items, which follow in their order.
+  /// Encodes the header length and the JSON header of items in their order.
   static func headerText(_ items: [Item], metadata: [String: String]) -> [UInt8] {
     var members: [String] = []
     if !metadata.isEmpty {

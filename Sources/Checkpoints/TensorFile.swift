@@ -1,20 +1,20 @@
 import Files
 
-/// One tensor of a file: what it is, and where its elements lie.
+/// Description and location of a tensor in a file.
 package struct TensorEntry: Sendable, Equatable {
-  /// Its name; entries of nested containers are joined by dots.
+  /// Name; keys of nested containers are joined by dots.
   package let name: String
-  /// Its element type in the file.
+  /// Element type in the file.
   package let dtype: DType
-  /// Its extents; empty for a scalar.
+  /// Shape; empty for a scalar.
   package let shape: [Int]
-  /// Distances between neighbours along each axis, in elements of its storage; 0 repeats one.
+  /// Strides in elements of the storage; 0 for broadcast axes.
   package let strides: [Int]
-  /// Whether its elements have their most significant byte first.
+  /// Whether the elements are big-endian.
   package let isBigEndian: Bool
-  /// Number of the storage inside the file.
+  /// Index of the storage in the file.
   let storage: Int
-  /// First byte inside the storage.
+  /// Byte offset in the storage.
   let offset: Int
 
   init(
@@ -30,7 +30,7 @@ package struct TensorEntry: Sendable, Equatable {
     self.offset = offset
   }
 
-  /// The same tensor under another name.
+  /// Returns the entry with another name.
   func renamed(_ name: String) -> TensorEntry {
     TensorEntry(
       name: name, dtype: dtype, shape: shape, strides: strides, isBigEndian: isBigEndian,
@@ -39,9 +39,9 @@ package struct TensorEntry: Sendable, Equatable {
 
   /// Number of elements.
   package var count: Int { shape.reduce(1, *) }
-  /// Bytes of the elements, each counted once per appearance.
+  /// Size of the elements in bytes, counting repeated elements.
   package var byteCount: Int { count * dtype.size }
-  /// Whether the elements follow each other in row-major order.
+  /// Whether the elements are contiguous in row-major order.
   package var isContiguous: Bool {
     count == 0
       || zip(shape.indices, Self.contiguousStrides(shape)).allSatisfy { axis, stride in
@@ -49,13 +49,13 @@ package struct TensorEntry: Sendable, Equatable {
       }
   }
 
-  /// Bytes from the first element to the end of the last one.
+  /// Number of bytes from the first element to the end of the last one.
   var span: Int {
     if count == 0 { return 0 }
     return (1 + zip(shape, strides).reduce(0) { $0 + ($1.0 - 1) * $1.1 }) * dtype.size
   }
 
-  /// Row-major strides of a shape; overflow cannot matter, because such shapes are never accepted.
+  /// Row-major strides of a shape; wraps on overflow, because such shapes are refused later.
   static func contiguousStrides(_ shape: [Int]) -> [Int] {
     var strides = [Int](repeating: 1, count: shape.count)
     for axis in shape.indices.dropLast().reversed() {
@@ -65,33 +65,33 @@ package struct TensorEntry: Sendable, Equatable {
   }
 }
 
-/// A checked file of named tensors, whatever its format; `Checkpoint.open` makes one.
+/// Validated file of named tensors of any format, opened by `Checkpoint.open`.
 ///
-/// Opening maps the file and checks its description; elements are read when they are asked for, as
-/// row-major arrays whatever the strides, byte order and dtype in the file. The file must not be
-/// truncated by others while it is open.
+/// Opening maps the file and checks its description; elements are read on demand as row-major
+/// arrays, independent of strides, byte order and dtype in the file. The file must not be truncated
+/// by others while it is open.
 package protocol TensorFile: AnyObject, Sendable {
   /// The path it was opened from.
   var path: String { get }
-  /// The format in words, for people.
+  /// Name of the format.
   var format: String { get }
   /// The files that hold the tensors; more than one for a sharded model.
   var files: [String] { get }
-  /// The string metadata, where the format has it.
+  /// String metadata, if the format supports it.
   var metadata: [String: String] { get }
-  /// Entries that are no tensors, by their dotted names, where the format has them.
+  /// Entries other than tensors by dotted name, if the format supports them.
   var values: [String: PlainValue] { get }
-  /// The tensor names in the file's order.
+  /// Tensor names in file order.
   var names: [String] { get }
 
   /// The tensor called `name`, or `nil`.
   func entry(_ name: String) -> TensorEntry?
 
-  /// Whether an entry's bytes lie in the mapped file as they are, so that `withBytes` gives the same
-  /// address for as long as this object lives.
+  /// Whether the bytes of an entry are uncompressed in the mapping, so that `withBytes` returns the
+  /// same address for the lifetime of this object.
   func isMapped(_ entry: TensorEntry) -> Bool
 
-  /// Calls `body` with the bytes from the first to the last element of one of the file's entries.
+  /// Calls `body` with the bytes from the first to the last element of an entry.
   ///
   /// - Throws: `FileError` when the bytes fail their checksum or cannot be decompressed.
   func withBytes<Result>(
@@ -99,30 +99,30 @@ package protocol TensorFile: AnyObject, Sendable {
   ) throws(FileError) -> Result
 }
 
-/// An entry of a checkpoint that is no tensor, such as a learning rate.
+/// Entry of a checkpoint other than a tensor, such as a learning rate.
 package enum PlainValue: Sendable, Equatable {
   case none
   case truth(Bool)
   case integer(Int)
   case number(Double)
   case text(String)
-  /// An object of the named class, of which nothing else is known.
+  /// An object of the named class, without content.
   case object(String)
 }
 
 extension TensorFile {
-  /// No values beside the tensors.
+  /// No entries other than tensors.
   package var values: [String: PlainValue] { [:] }
   /// No metadata.
   package var metadata: [String: String] { [:] }
   /// The file itself.
   package var files: [String] { [path] }
-  /// True, but for compressed files.
+  /// True except for compressed files.
   package func isMapped(_ entry: TensorEntry) -> Bool { true }
 
-  /// The tensor called `name`.
+  /// Returns the tensor called `name`.
   ///
-  /// - Throws: `FileError` when there is none.
+  /// - Throws: `FileError` if it is missing.
   package func existing(_ name: String) throws(FileError) -> TensorEntry {
     if let entry = entry(name) { return entry }
     throw FileError(
@@ -130,7 +130,7 @@ extension TensorFile {
         + " check that this is the right file")
   }
 
-  /// A tensor's elements as float32, whatever its dtype; row-major.
+  /// Reads the elements of a tensor of any dtype as float32, row-major.
   ///
   /// - Throws: `FileError` when there is no such tensor or its bytes are damaged.
   package func floats(_ name: String) throws(FileError) -> [Float] {
@@ -143,12 +143,12 @@ extension TensorFile {
     }
   }
 
-  /// Puts a tensor's elements as float32 into `buffer`, row-major.
+  /// Reads the elements of a tensor into `buffer` as float32, row-major.
   ///
-  /// The mapped pages that hold nothing else are given back, so that a copy of a whole checkpoint does
-  /// not keep the file in memory too; they are read again when they are asked for again.
+  /// Releases mapped pages that hold only this tensor, so that loading a checkpoint does not keep
+  /// the file in memory too; later accesses read them again.
   ///
-  /// - Precondition: The buffer has room for exactly the tensor's elements.
+  /// - Precondition: The buffer has as many elements as the tensor.
   /// - Throws: `FileError` when there is no such tensor or its bytes are damaged.
   package func readFloats(
     _ name: String, into buffer: UnsafeMutableBufferPointer<Float>
@@ -160,7 +160,7 @@ extension TensorFile {
     }
   }
 
-  /// A tensor's elements as float64, whatever its dtype; row-major.
+  /// Reads the elements of a tensor of any dtype as float64, row-major.
   ///
   /// - Throws: `FileError` when there is no such tensor or its bytes are damaged.
   package func doubles(_ name: String) throws(FileError) -> [Double] {
@@ -168,9 +168,9 @@ extension TensorFile {
     return try withElements(of: entry) { ElementDecoding.doubles($0, entry.dtype) }
   }
 
-  /// The elements of an integer or truth-value tensor; row-major.
+  /// Reads the elements of an integer or Boolean tensor, row-major.
   ///
-  /// - Throws: `FileError` when there is no such tensor or it holds no such numbers.
+  /// - Throws: `FileError` if the tensor is missing or has another dtype.
   package func integers(_ name: String) throws(FileError) -> [Int] {
     let entry = try existing(name)
     guard
@@ -183,14 +183,16 @@ extension TensorFile {
     return values
   }
 
-  /// Calls `body` with an entry's elements in row-major order, little-endian.
+  /// Calls `body` with the elements of an entry in row-major order, little-endian.
   private func withElements<Result>(
     of entry: TensorEntry, releasing: Bool = false, _ body: (UnsafeRawBufferPointer) -> Result
   ) throws(FileError) -> Result {
-    try withBytes(of: entry) { bytes in
+    let result = try withBytes(of: entry) { bytes in
       defer { if releasing, isMapped(entry) { MappedFile.release(bytes) } }
       if entry.isContiguous, !entry.isBigEndian || entry.dtype.size == 1 { return body(bytes) }
       return ElementDecoding.packed(bytes, entry).withUnsafeBytes(body)
     }
+    try MappedFile.requireIntact()
+    return result
   }
 }

@@ -1,16 +1,16 @@
 import Files
 
-/// One float tensor to be stored, whose elements may be fetched only when it is written.
+/// Float tensor to be written, whose elements may be loaded lazily.
 package struct TensorItem {
   /// The name in the file.
   package var name: String
   /// The extents, row-major; empty for a scalar.
   package var shape: [Int]
-  /// The type in the file: F32, F16 or BF16.
+  /// Element type in the file: F32, F16 or BF16.
   package var dtype: DType
   private let load: () throws(FileError) -> [Float]
 
-  /// Makes an item of elements that are at hand.
+  /// Makes an item from elements in memory.
   package init(name: String, shape: [Int], dtype: DType = .f32, floats: [Float]) {
     precondition(
       shape.reduce(1, *) == floats.count,
@@ -18,7 +18,7 @@ package struct TensorItem {
     self.init(name: name, shape: shape, dtype: dtype) { floats }
   }
 
-  /// Makes an item whose elements are fetched when they are written.
+  /// Makes an item whose elements are loaded when it is written.
   package init(
     name: String, shape: [Int], dtype: DType = .f32,
     load: @escaping () throws(FileError) -> [Float]
@@ -31,10 +31,10 @@ package struct TensorItem {
 
   /// Number of elements.
   var count: Int { shape.reduce(1, *) }
-  /// Bytes in the file.
+  /// Size in the file in bytes.
   var byteCount: Int { count * dtype.size }
 
-  /// Refuses what no format could hold.
+  /// Checks the preconditions of all formats.
   static func check(_ items: [TensorItem]) {
     precondition(Set(items.map(\.name)).count == items.count, "duplicate tensor name")
     for item in items {
@@ -44,7 +44,7 @@ package struct TensorItem {
     }
   }
 
-  /// Hands the elements to `sink` piece by piece in the item's type, little-endian.
+  /// Passes the elements to `sink` in chunks, converted to the type of the item, little-endian.
   func write(
     to sink: (UnsafeRawBufferPointer) throws(FileError) -> Void
   ) throws(FileError) {
@@ -76,7 +76,7 @@ package struct TensorItem {
     }.get()
   }
 
-  /// The upper half of a float32, rounded to nearest even; a NaN stays one.
+  /// Rounds a float32 to bfloat16, to nearest even; preserves NaN.
   static func bfloat16(_ value: Float) -> UInt16 {
     let bits = value.bitPattern
     if value.isNaN { return UInt16(bits >> 16) | 0x40 }

@@ -1,11 +1,11 @@
 import Files
 import Foundation
 
-/// A checkpoint written by `torch.save`: a ZIP archive, or the format of releases before 1.6.
+/// Checkpoint written by `torch.save`: a ZIP archive, or the format of releases before 1.6.
 ///
-/// The pickle inside is read as inert data (`Unpickler`); nothing in the file is ever executed.
-/// Opening checks every tensor against its storage. Checksums of an archive's members are checked
-/// when it is opened if it is small, otherwise when a storage is first read.
+/// The pickle is parsed as data (`Unpickler`); no code in it is executed. Opening checks every
+/// tensor against its storage. Checksums of archive members are checked on opening for small
+/// archives, otherwise when a storage is first read.
 package final class TorchFile: TensorFile, @unchecked Sendable {
   package let path: String
   package let format: String
@@ -14,7 +14,8 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
   private let entries: [String: TensorEntry]
   private let storages: any TorchStorages
 
-  /// Largest pickle; those of checkpoints with thousands of tensors have about a megabyte.
+  /// Maximum size of a pickle in bytes; checkpoints with thousands of tensors have about one
+  /// megabyte.
   static let pickleLimit = 16 << 20
 
   /// Reads an archive.
@@ -124,7 +125,7 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
     }
   }
 
-  /// Holds a tensor against its storage.
+  /// Checks a tensor against its storage.
   private static func entry(
     _ name: String, _ tensor: Pickle.Tensor, _ known: [Pickle.Storage],
     _ storages: any TorchStorages, fileSize: Int, path: String
@@ -141,7 +142,7 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
     guard let byteCount = SafetensorsFile.byteCount(tensor.shape, storage.dtype) else {
       throw refusal("has more elements than 64 bits can count")
     }
-    // A view may repeat elements, but not so often that reading it takes memory out of proportion.
+    // Bounds the memory of expanded views (stride 0) relative to the file size.
     guard byteCount <= 16 * fileSize else {
       throw refusal("repeats its elements to \(byteCount) bytes in a file of \(fileSize)")
     }
@@ -164,7 +165,7 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
   }
 }
 
-/// The bytes behind the storages of a pickle, by the pickle's numbers.
+/// Bytes of the storages of a pickle, by storage index.
 protocol TorchStorages: Sendable {
   var isBigEndian: Bool { get }
 
@@ -176,7 +177,7 @@ protocol TorchStorages: Sendable {
   ) throws(FileError) -> Result
 }
 
-/// Storages that are members `data/<key>` of an archive.
+/// Storages in the members `data/<key>` of an archive.
 private struct ArchiveStorages: TorchStorages {
   let isBigEndian: Bool
   private let archive: ZipArchive

@@ -1,23 +1,23 @@
 import Files
 
-/// Writes a state dict as the ZIP archive that `torch.load(weights_only=True)` reads.
+/// Writes a state dict as a ZIP archive for `torch.load(weights_only=True)`.
 ///
-/// The object is an ordered dictionary of contiguous tensors, each with a storage of its own whose
-/// data start at a multiple of 64 bytes, so that the file can be mapped.
+/// The object is an ordered dictionary of contiguous tensors, each with its own storage aligned to
+/// 64 bytes, so that the file can be mapped.
 package enum TorchWriter {
   private static let alignment = 64
 
-  /// Writes the items in their order to `path`, in one piece or not at all.
+  /// Writes the items in their order to `path` atomically.
   ///
   /// - Parameters:
   ///   - items: The state dict.
-  ///   - entry: The entry of a dictionary to put the state dict under, as training checkpoints do; nil
-  ///     writes the state dict itself.
+  ///   - entry: Key of the dictionary entry that holds the state dict, as in training checkpoints;
+  ///     nil writes the state dict itself.
   ///   - path: The file to write.
-  ///   - zip64Limit: Sizes and offsets from here on get ZIP64 fields; lower than the format asks for
-  ///     only to try a reader.
+  ///   - zip64Limit: Threshold of sizes and offsets for ZIP64 fields; lower than the format
+  ///     requires only in tests.
   /// - Precondition: names are unique, shapes fit the element counts, dtypes are F32, F16 or BF16.
-  /// - Throws: `FileError` as `AtomicFile.write` does, and what fetching the items throws.
+  /// - Throws: `FileError` as `AtomicFile.write` does, and errors of loading the items.
   package static func write(
     _ items: [TensorItem], entry: String? = nil, to path: String, zip64Limit: Int = 0xFFFF_FFFF
   ) throws(FileError) {
@@ -40,14 +40,14 @@ package enum TorchWriter {
     }
   }
 
-  /// The folder inside the archive: the file's base name, as torch.save has it.
+  /// Top-level folder of the archive: the base name of the file, as in torch.save.
   private static func folder(of path: String) -> String {
     let file = path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...]
     let stem = file.lastIndex(of: ".").map { file[..<$0] } ?? file
     return stem.isEmpty ? "archive" : String(stem)
   }
 
-  /// The state dict in pickle protocol 2, in a dictionary if there is an entry for it.
+  /// Encodes the state dict in pickle protocol 2, inside a dictionary if `entry` is given.
   private static func pickle(_ items: [TensorItem], entry: String?) -> [UInt8] {
     var code: [UInt8] = [0x80, 2]
     func global(_ module: String, _ name: String) {
@@ -98,7 +98,7 @@ package enum TorchWriter {
 }
 
 extension DType {
-  /// The storage class of PyTorch for the types that are written.
+  /// PyTorch storage class of a written type.
   fileprivate var storageClass: String {
     switch self {
     case .f16: "HalfStorage"

@@ -1,27 +1,27 @@
 import Files
 
-/// A stack machine for the pickles of PyTorch state dicts (the instructions of pytorch/pytorch
-/// `_weights_only_unpickler.py`, and those by which newer protocols write the same things).
+/// Stack machine for the pickles of PyTorch state dicts (the instructions of pytorch/pytorch
+/// `_weights_only_unpickler.py` and their equivalents in newer protocols).
 ///
-/// It builds inert data only: it imports nothing and calls nothing; objects of other classes become their
-/// names. The numbers of instructions, containers and memo entries are limited, so time and memory are.
+/// It builds data only and neither imports nor calls anything; objects of other classes are
+/// represented by name. Limits on instructions, containers and memo entries bound time and memory.
 struct Unpickler {
   /// The forms of persistent ids.
   enum StorageForm {
     /// (`storage`, class, key, location, count): ZIP archives.
     case archive
-    /// The same and a view: files of old releases.
+    /// The same and a view: legacy files.
     case legacy
-    /// None are allowed.
+    /// No persistent ids are allowed.
     case none
   }
 
-  /// Longest module or attribute name.
+  /// Maximum length of a module or attribute name in bytes.
   private static let nameLimit = 256
-  /// Longest text; keys and file names are far shorter.
+  /// Maximum length of a string in bytes.
   private static let textLimit = 1 << 20
-  /// Most instructions, most containers with tensors, and most memo entries: far more than the tens of
-  /// thousands of tensors of the largest training checkpoints need.
+  /// Maximum number of instructions, of containers and tensors, and of memo entries; the largest
+  /// training checkpoints have tens of thousands of tensors.
   private static let instructionLimit = 1 << 22
   private static let containerLimit = 1 << 18
   private static let memoLimit = 1 << 19
@@ -29,19 +29,19 @@ struct Unpickler {
   private var cursor: ByteCursor
   private var pickle = Pickle()
   private var stack: [PickleValue] = []
-  /// Heights of the stack at the open marks.
+  /// Stack heights at the open marks.
   private var marks: [Int] = []
   private var memo: [Int: PickleValue] = [:]
   private var storageNumbers: [Pickle.Storage: Int] = [:]
   private let form: StorageForm
   private var opcodeStart = 0
   private var instructions = 0
-  /// Entries that namespaces were given.
+  /// Number of entries copied into namespaces.
   private var copies = 0
 
   /// Reads the pickle that starts at `position`.
   ///
-  /// - Throws: `PickleFault` at the first instruction that a state dict does not need.
+  /// - Throws: `PickleFault` at the first unsupported instruction.
   static func read(
     _ bytes: UnsafeRawBufferPointer, at position: Int = 0, storages form: StorageForm
   ) throws(PickleFault) -> Pickle {
@@ -104,7 +104,7 @@ struct Unpickler {
     return true
   }
 
-  /// Pushes a value without parts; false for other instructions.
+  /// Executes an instruction that pushes a scalar; false for other instructions.
   private mutating func pushScalar(_ opcode: UInt8) throws -> Bool {
     switch opcode {
     case 0x4E: stack.append(.none)
@@ -134,13 +134,13 @@ struct Unpickler {
     stack.append(.text(text))
   }
 
-  /// Bytes, which only objects of other classes are made of.
+  /// Pushes bytes, used only by objects of unsupported classes.
   private mutating func pushBytes(_ length: Int) throws {
     _ = try cursor.take(length)
     stack.append(.object("bytes"))
   }
 
-  /// A whole number of up to 255 bytes, two's complement.
+  /// Pushes an integer of up to 255 bytes, two's complement.
   private mutating func pushLong() throws {
     let bytes = try cursor.take(Int(try cursor.read(UInt8.self)))
     guard bytes.count <= 8 else {
@@ -153,7 +153,7 @@ struct Unpickler {
     stack.append(.integer(bytes.isEmpty ? 0 : (value << unused) >> unused))
   }
 
-  /// Builds or fills a container; false for other instructions.
+  /// Executes an instruction that builds or fills a container; false for other instructions.
   private mutating func container(_ opcode: UInt8) throws -> Bool {
     switch opcode {
     case 0x7D: pushDictionary(.plain)
@@ -225,7 +225,7 @@ struct Unpickler {
     }
   }
 
-  // MARK: - Globals: never called, only understood
+  // MARK: - Globals, never called
 
   private mutating func pushGlobal(module: String, name: String) throws(PickleFault) {
     guard let global = PickleGlobal(module: module, name: name) else {
@@ -276,7 +276,7 @@ struct Unpickler {
     }
   }
 
-  /// Gives state to an object: entries of a namespace; that of others is dropped.
+  /// Sets the state of an object: copies the entries of a namespace, drops that of other classes.
   private mutating func build() throws {
     let state = try pop()
     switch try top() {
@@ -288,7 +288,8 @@ struct Unpickler {
       switch pickle.dictionaries[number].kind {
       case .ordered: return
       case .namespace:
-        // The one copy of shared data; without a budget it could grow beyond the pickle's size.
+        // Shared data are copied only here; the budget keeps the copies below the size of the
+        // pickle.
         copies += pickle.dictionaries[entries].entries.count
         guard copies <= cursor.position else { throw fault("namespaces repeat the same entries") }
         for (key, value) in pickle.dictionaries[entries].entries {
@@ -354,7 +355,7 @@ struct Unpickler {
 
   // MARK: - The stack
 
-  /// The bottom of what instructions may take: the last open mark.
+  /// Lowest stack height that instructions may pop to: the last open mark.
   private var floor: Int { marks.last ?? 0 }
 
   private mutating func pop() throws(PickleFault) -> PickleValue {
@@ -367,7 +368,7 @@ struct Unpickler {
     return stack[stack.count - 1]
   }
 
-  /// The values above the last mark, which is taken away.
+  /// Pops the values above the last mark and the mark.
   private mutating func popMark() throws(PickleFault) -> [PickleValue] {
     guard let mark = marks.popLast() else { throw fault("a mark is missing") }
     defer { stack.removeLast(stack.count - mark) }

@@ -1,6 +1,6 @@
 import TensorCore
 
-/// A batch of clean latents with everything random about one training step decided.
+/// Batch of clean latents with all random draws of one training step.
 package struct DiffusionBatch {
   /// Clean latents (batch, channels, size, size).
   package let latents: Tensor
@@ -8,9 +8,9 @@ package struct DiffusionBatch {
   package let noise: Tensor
   /// One step of the diffusion process per row.
   package let steps: [Int]
-  /// Labels after label dropout; those dropped are the model's `nullClass`.
+  /// Labels after label dropout, which replaces labels by the model's `nullClass`.
   package let labels: [Int]
-  /// Which samples of the data set they are; empty if nobody has said.
+  /// Indices of the samples in the data set; empty if unknown.
   package let samples: [Int]
 
   package init(

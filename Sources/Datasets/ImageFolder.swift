@@ -2,31 +2,32 @@ import Files
 import Foundation
 import Pictures
 
-/// A folder of PNG and JPEG images with a subfolder for every class.
+/// Folder of PNG and JPEG images with one subfolder per class.
 package struct ImageFolder: Sendable {
   /// One image.
   package struct Item: Sendable {
-    /// Its path inside the folder.
+    /// Path relative to the folder.
     package let name: String
-    /// The number of its subfolder among `classes`.
+    /// Index of its subfolder in `classes`.
     package let classIndex: Int
   }
 
-  /// Where it is.
+  /// Path of the folder.
   package let path: String
-  /// The names of the class subfolders, sorted.
+  /// Names of the class subfolders, sorted.
   package let classes: [String]
   /// All images, sorted by class and name.
   package let items: [Item]
-  /// A line for each file or folder that is passed over: by its ending no image, an image in no class folder,
-  /// a folder that is listed already or cannot be.
+  /// One line per ignored file or folder: no image by its extension, an image outside a class
+  /// folder, a folder that is already listed or cannot be listed.
   package let ignored: [String]
 
   private static let endings: Set<String> = ["png", "jpg", "jpeg", "jpe", "jfif"]
 
-  /// Lists a folder; the images themselves are not opened.
+  /// Lists a folder without opening the images.
   ///
-  /// Links are followed, but to no folder twice in a class and to none that contains the data set.
+  /// Symbolic links are followed, except to folders already visited in the class and to folders
+  /// that contain the data set.
   ///
   /// - Throws: `FileError` if there are no class subfolders or no images in them.
   package init(path: String) throws(FileError) {
@@ -61,19 +62,19 @@ package struct ImageFolder: Sendable {
     self.ignored = ignored
   }
 
-  /// What tells a folder from all others, whatever path leads to it.
+  /// Identity of a folder (device and inode), independent of its path.
   private struct FolderIdentity: Hashable {
     let device: dev_t
     let number: ino_t
 
-    /// That of the folder at a path or behind the link there; nil if there is none.
+    /// Reads the identity of the folder at a path, following links; nil if there is none.
     init?(_ path: String) {
       var status = stat()
       guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else { return nil }
       (device, number) = (status.st_dev, status.st_ino)
     }
 
-    /// A folder and all that contain it.
+    /// Identities of a folder and of all folders that contain it.
     static func folders(around path: String) -> Set<FolderIdentity> {
       var resolved = URL(filePath: path).resolvingSymlinksInPath().path
       var result: Set<FolderIdentity> = []
@@ -86,13 +87,13 @@ package struct ImageFolder: Sendable {
     }
   }
 
-  /// The files below a class folder, by their paths inside `root`.
+  /// Lists the files below a class folder, by path relative to `root`.
   private static func files(
     below folder: String, of root: String, without around: Set<FolderIdentity>,
     _ ignored: inout [String]
   ) -> [String] {
     var (files, seen) = ([String](), around)
-    // Not recursive: folders may be nested as deeply as the file system allows.
+    // Iterative, because the nesting depth is limited by the file system alone.
     var waiting = [folder]
     while let folder = waiting.popLast() {
       guard let identity = FolderIdentity("\(root)/\(folder)") else {
@@ -122,18 +123,18 @@ package struct ImageFolder: Sendable {
     name.split(separator: "/").contains { $0.hasPrefix(".") }
   }
 
-  /// The label of every class folder in a model.
+  /// Returns the label of every class folder in a model.
   ///
-  /// Folders named by numbers are those labels; folders named as the model's classes have theirs;
-  /// otherwise there must be a folder for every class, and they count in the order of their names, as
-  /// torchvision's `ImageFolder` does.
+  /// Numeric folder names are labels; names of the model's classes map to their labels; otherwise
+  /// there must be one folder per class, and labels follow the sorted names, as in torchvision's
+  /// `ImageFolder`.
   ///
   /// - Parameters:
-  ///   - numClasses: Number of the model's classes.
-  ///   - classNames: Their names, if the model has them.
+  ///   - numClasses: Number of classes of the model.
+  ///   - classNames: Names of the classes, if known.
   /// - Returns: A label for each of `classes`.
-  /// - Throws: `FileError` for a number out of range and for folders that match no class, beside
-  ///   others that do or in another number than the classes.
+  /// - Throws: `FileError` for a number out of range, if only some folder names match classes, and
+  ///   if none match and the number of folders differs from that of classes.
   package func labels(numClasses: Int, classNames: [String]) throws(FileError) -> [Int] {
     let numbers = classes.compactMap { Int($0) }
     if numbers.count == classes.count {
@@ -161,13 +162,13 @@ package struct ImageFolder: Sendable {
     return Array(classes.indices)
   }
 
-  /// Names the folder's exact content: the paths and bytes of all images.
+  /// Computes a digest of the paths and bytes of all images.
   ///
   /// - Parameters:
-  ///   - directory: Where the digests of files are kept.
+  ///   - directory: Folder of cached file digests.
   ///   - progress: Called with the number of images that have been read; may throw to stop.
   /// - Returns: A SHA-256 digest.
-  /// - Throws: What `progress` throws.
+  /// - Throws: Errors of `progress`.
   package func identity(
     keptIn directory: String, progress: (Int) throws -> Void = { _ in }
   ) throws -> String {
@@ -178,7 +179,7 @@ package struct ImageFolder: Sendable {
     return ContentHash.sha256(Data(lines.joined(separator: "\n").utf8))
   }
 
-  /// An image in the form that training takes: cropped as upstream, perhaps mirrored.
+  /// Reads an image, center-crops it as upstream and optionally mirrors it.
   ///
   /// - Throws: `FileError` if it cannot be read or is too elongated.
   package func image(_ item: Item, size: Int, isMirrored: Bool) throws(FileError) -> RGBImage {

@@ -6,30 +6,30 @@ import Pictures
 import TensorCore
 
 extension LatentDataset {
-  /// Images that are encoded at a time.
+  /// Number of images per encoder batch.
   private static let encodedTogether = 16
-  /// Images of one cache file: what a stopped encoding has to do again at most.
+  /// Number of images per cache file, the unit of resuming an encoding.
   private static let shardSize = 256
 
-  /// Encodes the images of a folder once, into a cache that a stopped encoding goes on from.
+  /// Encodes the images of a folder into a cache from which an interrupted encoding resumes.
   ///
-  /// Cropped as facebookresearch/DiT does, mirrored by chance, one draw of the posterior, scaled.
-  /// Images that cannot be read are left out.
+  /// Images are cropped as in facebookresearch/DiT and mirrored at random; latents are one sample
+  /// of the posterior, scaled. Unreadable images are skipped.
   ///
   /// - Parameters:
   ///   - folder: The images.
   ///   - labels: The label of every class folder.
   ///   - size: Width and height of the encoded images.
-  ///   - flip: Whether every second image, by chance, is mirrored.
+  ///   - flip: Whether images are mirrored with probability 1/2.
   ///   - autoencoder: The encoder.
-  ///   - autoencoderHash: Names its weights; another one encodes anew.
+  ///   - autoencoderHash: Digest of its weights; part of the cache key.
   ///   - cache: The folder of caches.
-  ///   - check: Called with the identity of the data before any image is encoded; may throw to stop.
-  ///   - progress: Called with the number of images done, and what is done with them; may throw to
+  ///   - check: Called with the identity of the data before any image is encoded; may throw to
   ///     stop.
-  /// - Returns: The data set, and a line for each image or other file that was left out.
-  /// - Throws: `FileError` if no image can be read or the cache cannot be written, what
-  ///   `progress` throws.
+  ///   - progress: Called with the number of images done and the activity; may throw to stop.
+  /// - Returns: The data set, and one line per skipped file.
+  /// - Throws: `FileError` if no image can be read or the cache cannot be written, and errors of
+  ///   `progress`.
   package static func encoding(
     _ folder: ImageFolder, labels: [Int], size: Int, flip: Bool, autoencoder: AutoencoderKL,
     autoencoderHash: String, cache: String, check: (String) throws -> Void = { _ in },
@@ -72,7 +72,8 @@ extension LatentDataset {
     return (dataset, skipped + folder.ignored)
   }
 
-  /// Whether a file is a whole shard of the cache, with samples of a shape; damage and absence are the same.
+  /// Whether a file is a complete shard of the cache with samples of a shape; false for a missing
+  /// or damaged file.
   private static func isShard(_ path: String, of identity: String, _ shape: [Int]) -> Bool {
     guard let file = try? SafetensorsFile(path: path), file.metadata["identity"] == identity,
       let latents = file.entry("latents"), let labels = file.entry("labels")
@@ -94,7 +95,7 @@ extension LatentDataset {
       var images: [RGBImage] = []
       var noise: [Float] = []
       for (item, label) in items[range] {
-        // Streams of each image's own: the others decide nothing about it.
+        // One random stream per image makes the result independent of the other images.
         func random(_ use: String) -> RandomStream {
           RandomStream(seed: 0, "image/\(item.name)/\(use)")
         }

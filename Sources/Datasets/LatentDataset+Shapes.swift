@@ -6,24 +6,24 @@ import Pictures
 import TensorCore
 
 extension LatentDataset {
-  /// Encodes procedural images into normalised latents, or reads them from a cache of the same make.
+  /// Encodes procedural images into normalised latents, or reads them from a matching cache.
   ///
   /// - Parameters:
   ///   - source: The procedural source.
-  ///   - count: Number of images, classes in turn.
-  ///   - autoencoder: Encoder whose posterior mean is taken and normalised per channel.
-  ///   - cache: Path of a safetensors cache, written atomically when it is missing.
-  ///   - identity: Names the autoencoder and source; a cache of another identity is made anew.
+  ///   - count: Number of images; labels cycle through the classes.
+  ///   - autoencoder: Encoder whose posterior mean is normalised per channel.
+  ///   - cache: Path of a safetensors cache, written atomically if it is missing.
+  ///   - identity: Identity of autoencoder and source; a cache with another one is replaced.
   ///   - progress: Called with the number of images done; may throw to stop.
   /// - Returns: Normalised latents with labels.
-  /// - Throws: `FileError` if the cache cannot be read or written, what `progress` throws.
+  /// - Throws: `FileError` if the cache cannot be read or written, and errors of `progress`.
   package static func encoding(
     _ source: ShapeSource, count: Int, autoencoder: AutoencoderKL, cache: String?, identity: String,
     progress: (Int) throws -> Void = { _ in }
   ) throws -> LatentDataset {
     let labels = (0..<count).map { $0 % ShapeSource.numClasses }
     let key = "\(identity) \(RandomStream.generator) seed \(source.seed) count \(count)"
-    // A missing, damaged or different cache is made anew.
+    // A missing, damaged or different cache is replaced.
     if let cache, let file = try? SafetensorsFile(path: cache), file.metadata["identity"] == key,
       let entry = file.entry("latents"), entry.dtype == .f32, entry.shape.count == 4,
       entry.shape[0] == count, entry.shape[1] == autoencoder.config.latentChannels
@@ -53,7 +53,7 @@ extension LatentDataset {
 }
 
 extension ShapeSource {
-  /// Images as a tensor (count, 3, 64, 64) with values in [-1, 1].
+  /// Converts images to a tensor (count, 3, 64, 64) with values in [-1, 1].
   package static func tensor(_ images: [[UInt8]]) -> Tensor {
     AutoencoderKL.tensor(images.map { RGBImage(width: side, height: side, pixels: $0) })
   }

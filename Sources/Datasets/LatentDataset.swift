@@ -3,12 +3,13 @@ import Foundation
 import Sampling
 import TensorCore
 
-/// Clean latents with their labels, in memory or in mapped files, that are read one at a time.
+/// Labelled clean latents in memory or in mapped files, read one sample at a time.
 package struct LatentDataset {
-  /// The extents of one sample: channels, size, size.
+  /// Shape of one sample (channels, size, size).
   package let shape: [Int]
   package let labels: [Int]
-  /// Names the content, so that a changed data set is noticed; empty for one that only this process has.
+  /// Digest of the content, by which a changed data set is detected; empty for a data set of this
+  /// process alone.
   package let identity: String
   private let read: (Int, UnsafeMutablePointer<Float>) -> Void
   private let place: (Int) -> String
@@ -16,11 +17,11 @@ package struct LatentDataset {
   /// Makes a data set.
   ///
   /// - Parameters:
-  ///   - shape: Channels, size, size of a sample.
+  ///   - shape: Shape of a sample (channels, size, size).
   ///   - labels: The label of every sample.
-  ///   - identity: Names the content.
-  ///   - place: Where a sample comes from, in words.
-  ///   - read: Puts the latents of a sample into memory that has room for them; from any thread.
+  ///   - identity: Digest of the content.
+  ///   - place: Returns the origin of a sample for error messages.
+  ///   - read: Copies the latents of a sample into a buffer; called from any thread.
   package init(
     shape: [Int], labels: [Int], identity: String,
     place: @escaping (Int) -> String = { "sample \($0)" },
@@ -47,9 +48,9 @@ package struct LatentDataset {
   ///
   /// - Parameters:
   ///   - files: The files.
-  ///   - cache: The folder of caches, where the digests of large files are kept.
+  ///   - cache: The folder of caches, which also holds digests of large files.
   ///   - progress: Called with the number of files that have been read; may throw to stop.
-  /// - Throws: `FileError` if a file has gone meanwhile, what `progress` throws.
+  /// - Throws: `FileError` if a file no longer exists, and errors of `progress`.
   package init(
     _ files: LatentFiles, cache: String, progress: (Int) throws -> Void = { _ in }
   ) throws {
@@ -62,26 +63,26 @@ package struct LatentDataset {
   /// Number of samples.
   package var count: Int { labels.count }
 
-  /// Elements of one sample.
+  /// Number of elements per sample.
   private var width: Int { shape.reduce(1, *) }
 
-  /// The latents (count, channels, size, size) of some samples.
+  /// Reads the latents (count, channels, size, size) of the samples at `indices`.
   package func latents(_ indices: some Collection<Int>) -> Tensor {
     let result = Tensor([indices.count] + shape)
     for (row, index) in indices.enumerated() { read(index, result.pointer + row * width) }
     return result
   }
 
-  /// Some of the samples, in the given order.
+  /// Returns the samples at `indices`, in that order.
   package func subset(_ indices: [Int], identity: String) -> LatentDataset {
     LatentDataset(
       shape: shape, labels: indices.map { labels[$0] }, identity: identity,
       place: { place(indices[$0]) }, read: { read(indices[$0], $1) })
   }
 
-  /// Sets samples aside, always the same ones: at most `count` and no more than a tenth.
+  /// Splits off a fixed held-out set of at most `count` samples and at most a tenth.
   ///
-  /// - Precondition: There are two samples or more.
+  /// - Precondition: There are at least two samples.
   package func split(heldOut count: Int) -> (training: LatentDataset, heldOut: LatentDataset) {
     let aside = min(count, max(1, self.count / 10))
     precondition(aside < self.count, "split: \(self.count) samples")
@@ -92,7 +93,7 @@ package struct LatentDataset {
     )
   }
 
-  /// The same samples on a coarser grid: averaged over squares, each channel rescaled to unit variance.
+  /// Downsamples by average pooling and rescales each channel to unit variance.
   package func pooled(to size: Int) -> LatentDataset {
     let (channels, full) = (shape[0], shape[1])
     if size == full { return self }
@@ -128,7 +129,7 @@ package struct LatentDataset {
     return pooled
   }
 
-  /// Mean and standard deviation per channel.
+  /// Computes mean and standard deviation per channel.
   package func channelStatistics() -> (mean: [Float], std: [Float]) {
     let (channels, area) = (shape[0], shape[1] * shape[2])
     var sums = [Double](repeating: 0, count: channels)
@@ -150,15 +151,16 @@ package struct LatentDataset {
 
   /// Draws rows of a training batch: samples, timesteps, noise, and labels dropped to the null class.
   ///
-  /// Each row depends on seed, name and its number alone, so the rows of a batch can be drawn apart.
+  /// Each row depends only on seed, name and its number, so parts of a batch can be drawn
+  /// separately.
   /// - Parameters:
-  ///   - rows: Numbers of the rows in the whole batch.
+  ///   - rows: Row numbers in the whole batch.
   ///   - seed: Seed of the training.
-  ///   - name: Names the batch, such as `stage2/100`; its streams have names that begin so.
-  ///   - samples: How often each sample is drawn; nil for all equally often.
-  ///   - timesteps: How often each of the 1000 timesteps is drawn; nil for all equally often.
-  ///   - nullClass: The label of dropped labels; nil drops none.
-  ///   - labelDropout: Share of labels that are dropped.
+  ///   - name: Name of the batch, such as `stage2/100`, the prefix of its random streams.
+  ///   - samples: Distribution of samples; nil is uniform.
+  ///   - timesteps: Distribution of the 1000 timesteps; nil is uniform.
+  ///   - nullClass: Label that replaces dropped labels; nil drops none.
+  ///   - labelDropout: Probability of dropping a label.
   /// - Returns: The rows.
   package func batch(
     _ rows: Range<Int>, seed: UInt64, name: String, samples: DiscreteDistribution? = nil,
@@ -182,12 +184,12 @@ package struct LatentDataset {
       }, samples: indices)
   }
 
-  /// Which sample of a batch is not finite, with what to do about it; nil if all are.
+  /// Finds the first sample of a batch with non-finite values.
   ///
   /// - Parameters:
   ///   - batch: A batch of this data set.
-  ///   - name: What the data set is.
-  /// - Returns: A sentence for people.
+  ///   - name: Role of the data set.
+  /// - Returns: A sentence with the next step; nil if all values are finite.
   package func fault(in batch: DiffusionBatch, of name: String = "training") -> String? {
     for (row, index) in batch.samples.enumerated()
     where !batch.latents.rows(row..<(row + 1)).isFinite {

@@ -2,32 +2,32 @@ import Checkpoints
 import Files
 import Foundation
 
-/// A data set of latents with labels in memory-mapped files, read one sample at a time.
+/// Labelled latents in memory-mapped files, read one sample at a time.
 ///
-/// Kinds: arrays `latents` (count, channels, height, width) and `labels` (count) in safetensors or
-/// `.npz` files, any number of them in a folder; `latents.npy` with `labels.npy` beside it; batches
-/// `X_features/1.npy` with `X_labels/1.npy`; tar shards
-/// of webdataset with `KEY.latent.pth` and `KEY.label.pth` for each sample, as keshik6/grafting writes
-/// them. Latents are taken as diffusion sees them, that is scaled.
+/// Formats: arrays `latents` (count, channels, height, width) and `labels` (count) in safetensors
+/// or `.npz` files, any number of them in a folder; `latents.npy` with `labels.npy` in the same
+/// folder; batches `X_features/1.npy` with `X_labels/1.npy`; tar shards of webdataset with
+/// `KEY.latent.pth` and `KEY.label.pth` for each sample, as written by keshik6/grafting. Latents
+/// must be scaled.
 package final class LatentFiles: @unchecked Sendable {
-  /// Where a sample's elements lie.
+  /// Location of the elements of one sample.
   private struct Row {
     let start: UnsafeRawPointer
     let dtype: DType
   }
 
-  /// The extents of one sample: channels, height, width.
+  /// Shape of one sample (channels, height, width).
   package let shape: [Int]
-  /// The label of every sample, not negative.
+  /// The label of every sample, at least 0.
   package let labels: [Int]
-  /// The files, in the order of their samples, labels behind their latents.
+  /// The files in sample order, each file of labels after its latents.
   package let files: [String]
-  /// The files of the samples, with the number of the first one in each.
+  /// The files of the samples, each with the index of its first sample.
   private let origins: [(first: Int, path: String)]
   private let rows: [Row]
   private let owners: [AnyObject]
 
-  /// Elements of one sample.
+  /// Number of elements per sample.
   private var count: Int { shape.reduce(1, *) }
 
   /// Opens a file, or all files of a folder in the order of their names.
@@ -37,10 +37,10 @@ package final class LatentFiles: @unchecked Sendable {
     try LatentFiles(files: files(at: path), path: path)
   }
 
-  /// Whether there is something at `path` that `open` would try to read.
+  /// Whether `path` names files that `open` would read.
   package static func isPresent(at path: String) -> Bool { (try? files(at: path)) != nil }
 
-  /// Opens some files as one data set; `path` is its name in errors.
+  /// Opens several files as one data set; `path` names it in errors.
   ///
   /// - Throws: `FileError` as `open` does.
   package init(files: [String], path: String) throws(FileError) {
@@ -55,26 +55,26 @@ package final class LatentFiles: @unchecked Sendable {
     origins = builder.origins
   }
 
-  /// Where a sample comes from, in words.
+  /// Origin of a sample for error messages.
   package func place(of index: Int) -> String {
     guard let origin = origins.last(where: { $0.first <= index }) else { return "sample \(index)" }
     return "sample \(index - origin.first) in \(origin.path)"
   }
 
-  /// Names the files' exact content.
+  /// Computes a digest of the content of the files.
   ///
   /// - Parameters:
-  ///   - directory: Where the digests of files are kept.
+  ///   - directory: Folder of cached file digests.
   ///   - progress: Called with the number of files that have been read; may throw to stop.
   /// - Returns: A SHA-256 digest.
-  /// - Throws: `FileError` when a file has gone, what `progress` throws.
+  /// - Throws: `FileError` if a file no longer exists, and errors of `progress`.
   package func identity(
     keptIn directory: String, progress: (Int) throws -> Void = { _ in }
   ) throws -> String {
     try ContentHash.sha256(paths: files, keptIn: directory, progress: progress)
   }
 
-  /// Puts the elements of a sample into `target`, which has room for them; from any thread.
+  /// Copies the elements of a sample into `target`; may be called from any thread.
   package func read(_ index: Int, into target: UnsafeMutablePointer<Float>) {
     let row = rows[index]
     ElementDecoding.floats(
@@ -82,7 +82,7 @@ package final class LatentFiles: @unchecked Sendable {
       into: UnsafeMutableBufferPointer(start: target, count: count))
   }
 
-  /// The files of a data set.
+  /// Lists the files of a data set.
   private static func files(at path: String) throws(FileError) -> [String] {
     var isFolder: ObjCBool = false
     guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
@@ -99,7 +99,7 @@ package final class LatentFiles: @unchecked Sendable {
     if let features = names.first(where: { $0.hasSuffix(featuresEnding) }) {
       let arrays =
         (try? FileManager.default.contentsOfDirectory(atPath: "\(path)/\(features)")) ?? []
-      // Numbers without leading zeros count in their order.
+      // Numbers without leading zeros sort numerically.
       let batches = arrays.filter { $0.hasSuffix(".npy") }.sorted {
         ($0.count, $0) < ($1.count, $1)
       }
@@ -150,7 +150,7 @@ package final class LatentFiles: @unchecked Sendable {
           "\(file.path): \"\(name)\" has shape \(entry.shape), expected samples, channels, height"
             + " and width; save it as such an array")
       }
-      // Sizes are judged before anything is read.
+      // Sizes are checked before any data is read.
       let count = try labelFile.existing(labelName).count
       guard count == entry.shape[0] else {
         throw FileError(
@@ -221,7 +221,7 @@ package final class LatentFiles: @unchecked Sendable {
       labels += own
     }
 
-    /// Holds the extents of a sample against those before.
+    /// Throws if the shape of a sample differs from that of earlier ones.
     private mutating func claim(_ found: [Int], _ path: String) throws(FileError) {
       guard found.count == 3, found.allSatisfy({ $0 > 0 }) else {
         throw FileError(
@@ -236,7 +236,7 @@ package final class LatentFiles: @unchecked Sendable {
       shape = found
     }
 
-    /// Where the elements of a tensor begin, row-major and as they are.
+    /// Address of the first element of a contiguous, uncompressed tensor.
     private func address(
       of entry: TensorEntry, in file: any TensorFile
     ) throws(FileError) -> UnsafeRawPointer {
@@ -250,7 +250,7 @@ package final class LatentFiles: @unchecked Sendable {
           "\(file.path): \"\(entry.name)\" is compressed or not in plain row-major order, so samples"
             + " cannot be read one by one; save it with numpy.savez or as safetensors")
       }
-      // The address stays good: the owner of the mapping is kept.
+      // The address stays valid because the owner of the mapping is retained.
       let bytes = try file.withBytes(of: entry) { $0 }
       guard let start = bytes.baseAddress else {
         throw FileError("\(file.path): \"\(entry.name)\" is empty; save the data set again")
@@ -259,7 +259,8 @@ package final class LatentFiles: @unchecked Sendable {
     }
   }
 
-  /// The labels of an array of latents: `X_labels/1.npy` of `X_features/1.npy`, else `labels.npy` beside it.
+  /// Path of the labels of a latents file: `X_labels/1.npy` for `X_features/1.npy`, otherwise
+  /// `labels.npy` in the same folder.
   private static func labelsFile(of path: String) -> String {
     let folder = AtomicFile.directory(of: path)
     guard folder.hasSuffix(featuresEnding) else { return folder + "/labels.npy" }
@@ -267,10 +268,11 @@ package final class LatentFiles: @unchecked Sendable {
   }
 
   private static let featuresEnding = "_features"
-  /// Most arrays of a folder of features, two mappings each; a process may have about 65,000.
+  /// Maximum number of feature files, with two mappings each; a process may have about 65,000
+  /// mappings.
   private static let batchLimit = 30_000
 
-  /// The elements of an array of labels, whole numbers from 0 up in any type.
+  /// Reads an array of labels: non-negative integers of any type.
   private static func labels(
     _ file: any TensorFile, _ name: String
   ) throws(FileError) -> [Int] {

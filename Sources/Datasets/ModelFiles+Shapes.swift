@@ -4,7 +4,7 @@ import Models
 import TensorCore
 
 extension ModelFiles {
-  /// Latents to distil and analyse on: the procedural images through the model's autoencoder.
+  /// Encodes procedural images with the model's autoencoder, for distillation and analysis.
   ///
   /// - Parameters:
   ///   - seed: Seed of the procedural source.
@@ -16,7 +16,7 @@ extension ModelFiles {
     throws -> LatentDataset
   {
     try requireShapes()
-    // The latents are kept and found again by every run, whatever it multiplies in.
+    // float32, because runs of any precision share the cached latents.
     let autoencoder = try autoencoder(.float32)
     let parts = try AutoencoderKL.files(of: autoencoderPath ?? "")
     let identity = "autoencoder \(try ContentHash.sha256(paths: parts))"
@@ -26,7 +26,7 @@ extension ModelFiles {
       identity: identity, progress: progress)
   }
 
-  /// Refuses a model of other images than the procedural ones.
+  /// Throws if the model was not trained on the procedural images.
   package func requireShapes() throws {
     guard model.classNames == ShapeSource.classNames,
       model.config.numClasses == ShapeSource.numClasses

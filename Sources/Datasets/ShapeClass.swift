@@ -9,8 +9,8 @@ enum ShapeClass: Int, CaseIterable {
     }
   }
 
-  /// Rotations of the shape in degrees: the whole period where the shape has a symmetry that makes
-  /// every angle look alike, a moderate tilt about the upright position elsewhere.
+  /// Range of rotations in degrees: the full period for shapes with rotational symmetry, a moderate
+  /// tilt about the upright position for others.
   var rotation: (low: Float, high: Float) {
     switch self {
     case .disc, .ring: (0, 0)
@@ -25,7 +25,7 @@ enum ShapeClass: Int, CaseIterable {
     }
   }
 
-  /// Signed distance from a point to the shape's outline, negative inside.
+  /// Signed distance from a point to the outline, negative inside.
   ///
   /// The shape lies upright in the unit disc (x to the right, y down). Close to the outline the
   /// value is the Euclidean distance; farther away some shapes give a lower bound of it.
@@ -64,8 +64,8 @@ enum ShapeClass: Int, CaseIterable {
     return max(lowered - 0.5, abs(x) * 0.866_025_4 - lowered * 0.5 - 0.5)
   }
 
-  /// A five-pointed star with one point up: the plane is folded into one half point, a triangle
-  /// between the tip (0, -1) and the inner corner at radius 0.46 and 36 degrees.
+  /// A five-pointed star with one tip up: the plane is folded onto half a point, a triangle between
+  /// the tip (0, -1) and the inner corner at radius 0.46 and 36 degrees.
   @inline(__always)
   private static func star(_ x: Float, _ y: Float) -> Float {
     let (cosine36, sine36): (Float, Float) = (0.809_017, 0.587_785_25)

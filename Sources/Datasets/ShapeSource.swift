@@ -1,10 +1,10 @@
 import Foundation
 import TensorCore
 
-/// A deterministic, unlimited source of class-conditional images of coloured shapes.
+/// Deterministic, unlimited source of class-conditional images of coloured shapes.
 ///
-/// An image is a function of seed and index alone. Shape colour, position, size and rotation vary, and
-/// the background is plain or softly shaded; edges are about one pixel wide.
+/// An image depends only on seed and index. Colour, position, size and rotation vary; the
+/// background is plain or a gradient; edges are antialiased over about one pixel.
 package struct ShapeSource: Sendable {
   /// Width and height of every image, in pixels.
   package static let side = 64
@@ -18,7 +18,7 @@ package struct ShapeSource: Sendable {
   /// The seed of all images.
   package let seed: UInt64
 
-  /// Makes a source; different seeds give unrelated images.
+  /// Makes a source; different seeds give independent images.
   package init(seed: UInt64) {
     self.seed = seed
   }
@@ -26,9 +26,9 @@ package struct ShapeSource: Sendable {
   /// Draws an image.
   ///
   /// - Parameters:
-  ///   - index: The number of the image, from 0.
-  ///   - label: The class, 0 ..< `numClasses`; `index % numClasses` when nil.
-  /// - Returns: The pixels (side, side, 3), row by row from the top left, and the class.
+  ///   - index: Index of the image, from 0.
+  ///   - label: The class, 0 ..< `numClasses`; nil selects `index % numClasses`.
+  /// - Returns: The pixels (side, side, 3), row-major from the top left, and the class.
   package func image(index: Int, label: Int? = nil) -> (pixels: [UInt8], label: Int) {
     let label = label ?? index % Self.numClasses
     guard let shape = ShapeClass(rawValue: label) else {
@@ -38,7 +38,7 @@ package struct ShapeSource: Sendable {
   }
 }
 
-/// Everything that varies in one image.
+/// Random properties of one image.
 private struct Scene {
   let shape: ShapeClass
   let radius: Float
@@ -49,7 +49,8 @@ private struct Scene {
   let paper: SIMD3<Float>
   let shading: (x: Float, y: Float)
 
-  /// Draws the scene from up to 16 uniform numbers; the same property has the same one for every shape.
+  /// Draws the scene from up to 16 uniform numbers, each assigned to the same property for every
+  /// shape.
   init(shape: ShapeClass, seed: UInt64, index: Int) {
     let random = RandomStream(seed: seed, "procedural images")
     var draw = 16 &* index
@@ -84,7 +85,7 @@ private struct Scene {
       shaded ? (slope * Float(cos(direction)) / 32, slope * Float(sin(direction)) / 32) : (0, 0)
   }
 
-  /// Light or dark by the coin `light`, unless only one of the two stands out from the ink.
+  /// Background colour: light or dark by `light`, unless only one of them contrasts with the ink.
   private static func paper(
     ink: SIMD3<Float>, dark: SIMD3<Float>, bright: SIMD3<Float>, light: Float
   ) -> SIMD3<Float> {
@@ -99,7 +100,7 @@ private struct Scene {
     0.299 * color.x + 0.587 * color.y + 0.114 * color.z
   }
 
-  /// Red, green and blue of a hue, a saturation and a value in the unit interval.
+  /// Converts hue, saturation and value in [0, 1] to red, green and blue.
   private static func color(hue: Float, saturation: Float, value: Float) -> SIMD3<Float> {
     func channel(_ offset: Float) -> Float {
       let turn = (offset + hue * 6).truncatingRemainder(dividingBy: 6)
@@ -109,7 +110,7 @@ private struct Scene {
   }
 
   func pixels() -> [UInt8] {
-    // One specialised loop per shape: the switch stays out of the pixel loop.
+    // One specialised loop per shape keeps the switch out of the pixel loop.
     switch shape {
     case .disc: draw { ShapeClass.disc.distance($0, $1) }
     case .ring: draw { ShapeClass.ring.distance($0, $1) }

@@ -5,34 +5,33 @@ import Models
 import Plans
 import TensorCore
 
-/// What a plan's model is trained on.
+/// Training and held-out data of a plan.
 package struct TrainingData {
   package let training: LatentDataset
-  /// Samples that are never trained on.
+  /// Held-out samples, never trained on.
   package let heldOut: LatentDataset
-  /// A line for each file that could not be used as an image and was left out.
+  /// One line per file that was skipped because it is not a readable image.
   package let skipped: [String]
-  /// What looks wrong with the data but may be meant, in sentences.
+  /// Warnings about the data, in sentences.
   package let notes: [String]
 
-  /// Largest number of procedural images that are encoded; a short training needs no more than it has
-  /// samples.
+  /// Maximum number of procedural images; a short training encodes only as many as it draws.
   private static let proceduralImages = 2048
   /// Seeds of the procedural source.
   private static let (trainingSeed, heldOutSeed): (UInt64, UInt64) = (1, 2)
 
-  /// Opens the data of a plan, encoding images where that has not been done before.
+  /// Opens the data of a plan and encodes images that are not cached.
   ///
   /// - Parameters:
   ///   - settings: The plan's data; nil for the procedural images.
   ///   - files: The model that is trained, and its autoencoder.
-  ///   - samples: How many samples the training draws.
-  ///   - heldOut: How many samples to keep for the held-out loss.
-  ///   - checkpoint: What the training goes on from; data that have changed since are refused before
+  ///   - samples: Number of samples that the training draws.
+  ///   - heldOut: Number of samples for the held-out loss.
+  ///   - checkpoint: Checkpoint that the training resumes from; changed data are refused before
   ///     they are encoded.
-  ///   - progress: Called with what is done, how much there is, and what it is; may throw to stop.
-  /// - Throws: `FileError` for data that cannot be read or do not fit the model, and what
-  ///   `progress` throws.
+  ///   - progress: Called with the number done, the total and the activity; may throw to stop.
+  /// - Throws: `FileError` for data that cannot be read or do not fit the model, and errors of
+  ///   `progress`.
   package init(
     _ settings: DataSettings?, for files: ModelFiles, samples: Int, heldOut: Int,
     checkpoint: String? = nil, progress: (Int, Int, String) throws -> Void = { _, _, _ in }
@@ -44,7 +43,7 @@ package struct TrainingData {
     }
     func requireSame(_ key: String, _ path: String) -> (String) throws -> Void {
       { identity in
-        // Of a set that was divided, the parts' identities begin with that of the whole.
+        // The identity of a split set begins with that of the whole set.
         guard let (checkpoint, metadata) = saved, let before = metadata[key],
           before != identity, !before.hasPrefix("\(identity) ")
         else { return }
@@ -82,13 +81,13 @@ package struct TrainingData {
     notes = [note].compactMap(\.self)
   }
 
-  /// Says that data are not those that a checkpoint was trained on.
+  /// Makes the error for data that differ from those of a checkpoint.
   ///
   /// - Parameters:
   ///   - path: The data; nil for the procedural images.
   ///   - checkpoint: The checkpoint.
-  ///   - before: Their identity then.
-  ///   - now: Their identity as they are.
+  ///   - before: Identity in the checkpoint.
+  ///   - now: Current identity.
   /// - Returns: The error to throw.
   package static func changed(
     _ path: String?, checkpoint: String, from before: String, to now: String
@@ -99,7 +98,7 @@ package struct TrainingData {
         + " start a new run")
   }
 
-  /// Opens one data set of either kind and holds it against the model.
+  /// Opens a data set of either kind and checks it against the model.
   private static func open(
     _ path: String, _ settings: DataSettings, for files: ModelFiles,
     check: (String) throws -> Void,
@@ -121,7 +120,7 @@ package struct TrainingData {
     }
     let folder = try ImageFolder(path: path)
     let labels = try folder.labels(numClasses: config.numClasses, classNames: model.classNames)
-    // The latents are kept and found again by every run, whatever it multiplies in.
+    // float32, because runs of any precision share the cached latents.
     let autoencoder = try files.autoencoder(.float32)
     let parts = try AutoencoderKL.files(of: files.autoencoderPath ?? "")
     let (dataset, skipped) = try LatentDataset.encoding(
@@ -134,10 +133,10 @@ package struct TrainingData {
     return (dataset, skipped, nil)
   }
 
-  /// What to say of latents whose scale is far from the one that diffusion takes; nil if it is not.
+  /// Warns if the latents do not seem to be scaled; nil otherwise.
   ///
-  /// Measured on samples spread over the set. Latents times their autoencoder's `scaling_factor` have a standard
-  /// deviation of about 1, without it one of 4 and more.
+  /// Estimated from samples spread over the set. Latents multiplied by their autoencoder's
+  /// `scaling_factor` have a standard deviation of about 1, unscaled ones 4 or more.
   private static func scaleNote(_ dataset: LatentDataset, _ path: String) -> String? {
     let indices = stride(from: 0, to: dataset.count, by: max(1, dataset.count / 128))
     let (mean, deviation) = dataset.subset(Array(indices), identity: "").channelStatistics()
@@ -151,7 +150,7 @@ package struct TrainingData {
 
   private static func rounded(_ value: Float) -> String { String(format: "%.3g", value) }
 
-  /// Refuses latents and labels of another model.
+  /// Throws if latents or labels do not fit the model.
   private static func require(
     _ dataset: LatentDataset, fits config: ModelShape, _ path: String
   ) throws(FileError) {
@@ -171,9 +170,9 @@ package struct TrainingData {
 }
 
 extension SafetensorsFile {
-  /// Refuses to go on from a checkpoint of a training that drew its random numbers otherwise.
+  /// Checks that a checkpoint was written with the current random generator.
   ///
-  /// - Throws: `FileError` if the metadata do not name this version's generator.
+  /// - Throws: `FileError` if the metadata do not name it.
   package func requireGenerator() throws(FileError) {
     let (key, expected) = (RandomStream.metadataKey, RandomStream.generator)
     guard let found = metadata[key] else {

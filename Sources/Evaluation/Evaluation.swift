@@ -5,22 +5,22 @@ import Models
 import Sampling
 import TensorCore
 
-/// The demo's stand-ins for Inception metrics, from the judge network: agreement, Fréchet distance,
-/// precision, recall and score.
+/// Metrics of the demo model from the features of the judge network instead of Inception:
+/// agreement, Fréchet distance, precision, recall and score.
 package struct Evaluation: Codable, Sendable {
-  /// Share of samples that the judge puts in their own class.
+  /// Fraction of samples that the judge assigns to their own class.
   package let agreement: Double
-  /// The same by class.
+  /// Agreement per class.
   package let agreementByClass: [Double]
-  /// Squared Fréchet distance in the judge's features between samples and fresh images.
+  /// Squared Fréchet distance between the judge's features of samples and of fresh images.
   package let frechetDistance: Double
-  /// The same between two sets of fresh images: the floor.
+  /// Squared Fréchet distance between two sets of fresh images, the floor of the metric.
   package let frechetFloor: Double
-  /// Share of samples inside the manifold of fresh images, in the judge's features (k = 3).
+  /// Fraction of samples inside the manifold of fresh images, in the judge's features (k = 3).
   package let precision: Double
-  /// Share of fresh images inside the manifold of samples, in the judge's features (k = 3).
+  /// Fraction of fresh images inside the manifold of samples, in the judge's features (k = 3).
   package let recall: Double
-  /// The formula of the Inception score on the judge's class probabilities.
+  /// Inception score computed from the judge's class probabilities.
   package let judgeScore: Double
   /// The judge's accuracy on fresh images.
   package let judgeAccuracy: Double
@@ -30,7 +30,7 @@ package struct Evaluation: Codable, Sendable {
   /// Seeds of the procedural source for the two fresh sets.
   private static let (freshSeed, floorSeed): (UInt64, UInt64) = (1001, 1002)
 
-  /// Samples a model, balanced over classes, and lets the judge look at the decoded images.
+  /// Samples a model with balanced classes and evaluates the decoded images with the judge.
   ///
   /// - Parameters:
   ///   - model: The network, grafted or not.
@@ -38,10 +38,10 @@ package struct Evaluation: Codable, Sendable {
   ///   - judge: The classifier.
   ///   - sampler: Method, steps, guidance and seed.
   ///   - samples: Number of images.
-  ///   - batch: Images at a time.
+  ///   - batch: Number of images per batch.
   ///   - progress: Called with the number of images done; may throw to stop.
-  /// - Returns: All measures.
-  /// - Throws: `SamplingError`, `FeatureMetricError`, and what `progress` throws.
+  /// - Returns: All metrics.
+  /// - Throws: `SamplingError`, `FeatureMetricError`, and errors of `progress`.
   package static func run(
     _ model: DiT, autoencoder: AutoencoderKL, judge: ShapeJudge, sampler: LatentSampler,
     samples: Int, batch: Int = 20, progress: (Int) throws -> Void
@@ -87,7 +87,7 @@ package struct Evaluation: Codable, Sendable {
   }
 }
 
-/// What a judge said of a set of images.
+/// Predictions and features of the judge for a set of images.
 private struct Verdicts {
   private var featureRows: [Tensor] = []
   private var probabilityRows: [Tensor] = []
@@ -130,7 +130,7 @@ private struct Verdicts {
 extension ModelFiles {
   /// Loads the judge.
   ///
-  /// - Throws: `FileError` if there is none beside the model, or it knows other classes.
+  /// - Throws: `FileError` if the model's folder has no judge, or the judge has other classes.
   package func judge() throws -> ShapeJudge {
     guard let judgePath else {
       throw FileError(

@@ -1,21 +1,21 @@
 import CKernels
 import TensorCore
 
-/// The region that feature vectors cover: a ball around each, as wide as its k-th nearest neighbour is
-/// far (Kynkäänniemi et al., "Improved Precision and Recall Metric", arXiv 1904.06991).
+/// Union of balls around feature vectors, each with the distance to the k-th nearest neighbour as
+/// radius (Kynkäänniemi et al., "Improved Precision and Recall Metric", arXiv 1904.06991).
 ///
-/// Precision is the share of generated features inside the manifold of real ones, recall the share of
-/// real features inside the manifold of generated ones.
+/// Precision is the fraction of generated features inside the manifold of real ones, recall the
+/// fraction of real features inside the manifold of generated ones.
 package struct FeatureManifold {
   /// Distance of every point to its k-th nearest other point.
   package let radii: [Double]
   private let features: Tensor
 
-  /// Measures the radii.
+  /// Computes the radii.
   ///
   /// - Parameters:
   ///   - features: (samples, features).
-  ///   - neighbor: k, which neighbour a ball reaches.
+  ///   - neighbor: Rank k of the neighbour at the radius.
   /// - Throws: `FeatureMetricError` for `neighbor` samples or fewer, or values that are not finite.
   package init(_ features: Tensor, neighbor: Int = 3) throws(FeatureMetricError) {
     precondition(features.shape.count == 2 && neighbor > 0, "FeatureManifold: \(features.shape)")
@@ -27,7 +27,7 @@ package struct FeatureManifold {
     try Self.requireFinite(features)
     self.features = features
     radii = Self.collect(features, features) { index, squares in
-      // The k smallest so far, ascending.
+      // The k smallest squared distances, ascending.
       var nearest = [Double](repeating: .infinity, count: neighbor)
       for (other, square) in squares.enumerated()
       where other != index && square < nearest[neighbor - 1] {
@@ -42,12 +42,11 @@ package struct FeatureManifold {
     }
   }
 
-  /// The share of points that lie in at least one ball, its surface included.
+  /// Returns the fraction of points that lie in at least one closed ball.
   ///
   /// - Parameter points: (samples, features), of the same network.
   /// - Returns: 0 ... 1.
-  /// - Throws: `FeatureMetricError` for no points, another number of features or values that are not
-  ///   finite.
+  /// - Throws: `FeatureMetricError` for no points, another number of features or non-finite values.
   package func share(of points: Tensor) throws(FeatureMetricError) -> Double {
     guard points.shape[0] > 0, points.shape[1] == features.shape[1] else {
       throw FeatureMetricError(
@@ -61,8 +60,8 @@ package struct FeatureManifold {
     return inside.reduce(0, +) / Double(points.shape[0])
   }
 
-  /// One number per point from its squared distances to every row of `set`, points split over the
-  /// threads.
+  /// Reduces the squared distances of each point to all rows of `set` to one number, in parallel
+  /// over the points.
   private static func collect(
     _ points: Tensor, _ set: Tensor, _ body: (Int, UnsafeBufferPointer<Double>) -> Double
   ) -> [Double] {

@@ -1,9 +1,9 @@
 import COpenBLAS
 import TensorCore
 
-/// A measure of features that cannot be computed; its text is one sentence for the user.
+/// A feature metric that cannot be computed; the text is one sentence for the user.
 package struct FeatureMetricError: Error, CustomStringConvertible, Equatable {
-  /// What was found, and what to do.
+  /// The value found and the next step.
   package let description: String
 }
 
@@ -19,10 +19,10 @@ package struct FeatureStatistics: Sendable, Equatable {
   /// Number of features.
   package var dimension: Int { mean.count }
 
-  /// Takes known statistics, for example those of a reference file.
+  /// Makes statistics from known values, for example those of a reference file.
   ///
   /// - Parameters:
-  ///   - count: Number of samples behind them.
+  ///   - count: Number of samples.
   ///   - mean: (features).
   ///   - covariance: (features x features), symmetric.
   package init(count: Int, mean: [Double], covariance: [Double]) {
@@ -32,7 +32,7 @@ package struct FeatureStatistics: Sendable, Equatable {
     self.covariance = covariance
   }
 
-  /// Measures feature vectors, in two passes.
+  /// Computes the statistics of feature vectors in two passes.
   ///
   /// - Parameter features: (samples, features).
   /// - Throws: `FeatureMetricError` for fewer than two samples or values that are not finite.
@@ -65,18 +65,18 @@ package struct FeatureStatistics: Sendable, Equatable {
   }
 }
 
-/// The Fréchet distance of two Gaussians fitted to features; FID if the features are Inception's.
+/// Fréchet distance of two Gaussians fitted to features; with Inception features it is the FID.
 ///
-/// d^2 = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), the last trace from the eigenvalues of the
-/// symmetric S1^(1/2) S2 S1^(1/2), which are those of S1 S2 but real and not negative.
+/// d^2 = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2). The last trace uses the eigenvalues of
+/// the symmetric positive semidefinite matrix S1^(1/2) S2 S1^(1/2), which equal those of S1 S2.
 package enum FrechetDistance {
-  /// The squared distance.
+  /// Computes the squared distance.
   ///
   /// - Parameters:
   ///   - first: Statistics of one set.
-  ///   - second: Statistics of the other, over as many features.
+  ///   - second: Statistics of the other, with the same number of features.
   /// - Returns: d^2, 0 for equal statistics.
-  /// - Throws: `FeatureMetricError` if the dimensions differ or the eigenvalues cannot be found.
+  /// - Throws: `FeatureMetricError` if the dimensions differ or the eigenvalues do not converge.
   package static func squared(
     _ first: FeatureStatistics, _ second: FeatureStatistics
   ) throws(FeatureMetricError) -> Double {
@@ -108,13 +108,13 @@ package enum FrechetDistance {
     return distance + traces - 2 * overlap
   }
 
-  /// The square root of a symmetric matrix without negative eigenvalues.
+  /// Square root of a symmetric positive semidefinite matrix.
   private static func squareRoot(
     _ matrix: [Double], _ width: Int
   ) throws(FeatureMetricError) -> [Double] {
     var vectors = matrix
     let values = try eigensystem(&vectors, width, vectors: true)
-    // Column-major eigenvectors are rows here: root = sum of sqrt(value) v v^T.
+    // LAPACK's column-major eigenvectors are rows here: root = sum of sqrt(value) v v^T.
     var scaled = vectors
     for row in 0..<width {
       let factor = max(0, values[row]).squareRoot()
@@ -137,7 +137,8 @@ package enum FrechetDistance {
     return result
   }
 
-  /// Eigenvalues, ascending; if asked for, the matrix is overwritten with the eigenvectors as rows.
+  /// Returns the eigenvalues, ascending; with `vectors`, overwrites the matrix with the
+  /// eigenvectors as rows.
   private static func eigensystem(
     _ matrix: inout [Double], _ width: Int, vectors: Bool
   ) throws(FeatureMetricError) -> [Double] {
@@ -148,7 +149,7 @@ package enum FrechetDistance {
     var status: Int32 = 0
     var work = [0.0]
     var integers: [Int32] = [0]
-    // The first call asks for the sizes of the work space, the second one computes.
+    // The first call queries the workspace sizes, the second computes.
     for isQuery in [true, false] {
       var workSize: Int32 = isQuery ? -1 : Int32(work.count)
       var integerSize: Int32 = isQuery ? -1 : Int32(integers.count)

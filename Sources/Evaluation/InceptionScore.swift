@@ -1,7 +1,7 @@
 import Foundation
 import TensorCore
 
-/// The Inception score, exp of the mean KL(p(y|x) || p(y)), of any classifier's class probabilities
+/// Inception score exp(mean KL(p(y|x) || p(y))) of the class probabilities of any classifier
 /// (Salimans et al., arXiv 1606.03498).
 package struct InceptionScore: Sendable, Equatable {
   /// Mean over the splits.
@@ -9,13 +9,13 @@ package struct InceptionScore: Sendable, Equatable {
   /// Population standard deviation over the splits; 0 for one split.
   package let standardDeviation: Double
 
-  /// Measures class probabilities.
+  /// Computes the score of class probabilities.
   ///
   /// - Parameters:
   ///   - probabilities: (samples, classes), every row summing to 1.
-  ///   - splits: Number of consecutive, equally long parts that are scored by themselves; samples that
-  ///     are left over at the end are not used.
-  /// - Throws: `FeatureMetricError` for fewer samples than splits or values that are no probabilities.
+  ///   - splits: Number of consecutive parts of equal length that are scored separately; remaining
+  ///     samples at the end are not used.
+  /// - Throws: `FeatureMetricError` for fewer samples than splits or values outside [0, 1].
   package init(probabilities: Tensor, splits: Int = 1) throws(FeatureMetricError) {
     precondition(probabilities.shape.count == 2 && splits > 0, "InceptionScore: shapes")
     let (rows, classes) = (probabilities.shape[0], probabilities.shape[1])

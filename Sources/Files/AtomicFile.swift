@@ -1,14 +1,48 @@
 import Foundation
+import Synchronization
 
-/// Reads and writes whole files so that a reader sees the old content or the new one, never a part.
+/// Reads and atomically replaces whole files.
 ///
-/// The bytes go to a temporary name in the same directory, are synced, and are renamed over the
-/// destination. On any failure the temporary file is removed. A process that runs under
-/// `ulimit -f` must ignore SIGXFSZ to get the error instead of being killed.
+/// Data are written to a temporary file in the same directory, synced, and renamed over the
+/// destination, whose permissions are kept. The temporary file is removed on failure; that of a
+/// killed process is removed by the next save of the same file. A process under `ulimit -f` must
+/// ignore SIGXFSZ to receive the error.
 package enum AtomicFile {
-  /// All bytes of the regular file at `path`.
+  /// Fault injection for tests of full and failing disks.
   ///
-  /// - Throws: `FileError` when it is missing, unreadable, no regular file or over `limit`.
+  /// Called with the path before every operation that changes the disk; a result other than 0 is
+  /// the `errno` with which the operation fails.
+  @TaskLocal package static var failure: (@Sendable (_ path: String) -> Int32)?
+
+  /// Throws an injected error.
+  static func permit(_ path: String) throws(FileError) {
+    if let code = failure?(path), code != 0 { throw .writing(path, errno: code) }
+  }
+
+  /// Files and directories that `together` removes on failure.
+  @TaskLocal private static var made: Journal?
+
+  /// Paths of new files and directories in order of creation.
+  private final class Journal: Sendable {
+    let paths = Mutex<[String]>([])
+  }
+
+  /// Calls `body` and, if it throws, removes all files and directories that it created.
+  ///
+  /// - Throws: Errors of `body`.
+  package static func together<Result>(_ body: () throws -> Result) throws -> Result {
+    let journal = Journal()
+    do {
+      return try $made.withValue(journal) { try body() }
+    } catch {
+      for path in journal.paths.withLock({ $0 }).reversed() where unlink(path) != 0 { rmdir(path) }
+      throw error
+    }
+  }
+
+  /// Reads the regular file at `path`.
+  ///
+  /// - Throws: `FileError` when it is missing, unreadable, not regular or larger than `limit`.
   package static func read(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else { throw .reading(path, errno: errno) }
@@ -36,9 +70,9 @@ package enum AtomicFile {
     return bytes
   }
 
-  /// Makes a directory and those above it that are missing; one that exists is fine.
+  /// Creates a directory and missing parents; does nothing if it exists.
   ///
-  /// - Throws: `FileError` naming a full disk, a read-only place, or a file in the way.
+  /// - Throws: `FileError` for a full disk, a read-only parent, or a file at the path.
   package static func makeDirectory(_ path: String) throws(FileError) {
     var status = stat()
     if stat(path, &status) == 0 {
@@ -49,58 +83,61 @@ package enum AtomicFile {
     }
     let parent = directory(of: path)
     if parent != path, parent != "." { try makeDirectory(parent) }
-    guard mkdir(path, 0o777) == 0 || errno == EEXIST else { throw .writing(path, errno: errno) }
+    try permit(path)
+    if mkdir(path, 0o777) == 0 {
+      made?.paths.withLock { $0.append(path) }
+    } else if errno != EEXIST {
+      throw .writing(path, errno: errno)
+    }
   }
 
   /// Replaces the file at `path` by `data`.
   ///
-  /// - Throws: `FileError` naming a full disk, a read-only or missing directory, or any other
-  ///   reason; the old file, if any, is then untouched.
-  package static func write(_ data: Data, to path: String) throws(FileError) {
-    try stream(to: path) { sink throws(FileError) in
-      try sink.append(Array(data))
+  /// - Parameters:
+  ///   - data: The new content.
+  ///   - path: The file.
+  ///   - followingLinks: Whether the target of a symbolic link is replaced, as for paths given by
+  ///     the user, instead of the link, as in run directories.
+  ///   - permissions: Permissions of a new file before the umask.
+  /// - Throws: `FileError` with the reason; the old file, if any, is unchanged.
+  package static func write(
+    _ data: Data, to path: String, followingLinks: Bool = true, permissions: mode_t = 0o666
+  ) throws(FileError) {
+    try stream(to: path, followingLinks: followingLinks, permissions: permissions) {
+      sink throws(FileError) in try sink.append(Array(data))
     }
   }
 
-  /// Replaces the file at `path` by what `body` appends to the sink; a trial leaves everything as
-  /// it was.
+  /// Replaces the file at `path` by the bytes that `body` appends to the sink; a trial changes
+  /// nothing.
   ///
-  /// - Throws: what `body` throws, or `FileError` as `write` does.
+  /// - Throws: Errors of `body`, or `FileError` as `write` does.
   package static func stream(
-    to path: String, discarding isTrial: Bool = false,
-    _ body: (FileSink) throws(FileError) -> Void
+    to path: String, discarding isTrial: Bool = false, followingLinks: Bool = true,
+    permissions: mode_t = 0o666, _ body: (FileSink) throws(FileError) -> Void
   ) throws(FileError) {
-    try refuseUnfitDestination(path)
-    let temporary = try temporaryName(for: path)
-    let descriptor = open(temporary, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0o666)
-    guard descriptor >= 0 else { throw .writing(path, errno: errno) }
+    let path = followingLinks ? try target(of: path) : path
+    let old = try replaceableFile(at: path)
+    let draft = try DraftFile(for: path, permissions: permissions)
     do throws(FileError) {
-      defer { close(descriptor) }
-      try body(FileSink(descriptor: descriptor, path: path))
-      guard fsync(descriptor) == 0 else { throw FileError.writing(path, errno: errno) }
+      try body(FileSink(descriptor: draft.descriptor, path: path))
+      if isTrial { return draft.discard() }
+      if let old { draft.takePermissions(of: old) }
+      try draft.finish()
     } catch {
-      unlink(temporary)
+      draft.discard()
       throw error
     }
-    if isTrial {
-      unlink(temporary)
-      return
-    }
-    guard rename(temporary, path) == 0 else {
-      let code = errno
-      unlink(temporary)
-      throw .writing(path, errno: code)
-    }
-    syncDirectory(of: path)
+    if old == nil { made?.paths.withLock { $0.append(path) } }
   }
 
-  /// Gives a file a second name in the same file system, in place of what had it; the content stays
-  /// under that name when the first one gets another.
+  /// Atomically makes `other` a hard link to a file, replacing an existing file.
   ///
-  /// - Throws: `FileError` for a missing file, a full disk, or one without hard links.
+  /// - Throws: `FileError` for a missing file, a full disk, or a file system without hard links.
   package static func link(_ path: String, as other: String) throws(FileError) {
-    unlink(other)
-    guard Foundation.link(path, other) == 0 else {
+    let temporary = try temporaryName(for: other)
+    try permit(other)
+    guard Foundation.link(path, temporary) == 0 else {
       switch errno {
       case ENOENT: throw .reading(path, errno: ENOENT)
       case EPERM, EOPNOTSUPP, EMLINK:
@@ -110,33 +147,79 @@ package enum AtomicFile {
       case let code: throw .writing(other, errno: code)
       }
     }
+    // rename(2) between two links to the same file does nothing, so the temporary link may remain.
+    defer { unlink(temporary) }
+    try permit(other)
+    guard rename(temporary, other) == 0 else { throw .writing(other, errno: errno) }
   }
 
-  /// The directory that holds `path`, "." for a bare file name.
+  /// Parent directory of `path`, "." for a bare file name.
   package static func directory(of path: String) -> String {
     guard let slash = path.lastIndex(of: "/") else { return "." }
     return slash == path.startIndex ? "/" : String(path[..<slash])
   }
 
-  /// Size and time of change of a file, which tell it from another version of itself.
+  /// Last component of a path.
+  package static func name(of path: String) -> String {
+    String(path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...])
+  }
+
+  /// Makes a user's path absolute, without `.` and `..`, and expands a leading `~`.
   ///
-  /// - Throws: `FileError` when there is no such file.
+  /// - Parameters:
+  ///   - path: Any path.
+  ///   - home: The home directory; nil selects that of the user database.
+  /// - Returns: The path, which may not exist.
+  package static func absolute(
+    _ path: String, home: String? = ProcessInfo.processInfo.environment["HOME"]
+  ) -> String {
+    var whole = path.hasPrefix("/") ? path : "\(FileManager.default.currentDirectoryPath)/\(path)"
+    if path == "~" || path.hasPrefix("~/") {
+      let known = home.flatMap { $0.hasPrefix("/") ? $0 : nil }
+      let listed = getpwuid(geteuid())?.pointee.pw_dir.map { String(cString: $0) }
+      whole = (known ?? listed ?? "") + path.dropFirst()
+    }
+    var parts: [Substring] = []
+    for part in whole.split(separator: "/") where part != "." {
+      if part == ".." { _ = parts.popLast() } else { parts.append(part) }
+    }
+    return "/" + parts.joined(separator: "/")
+  }
+
+  /// Size and change time of a file, which identify its version.
+  ///
+  /// - Throws: `FileError` if the file is missing.
   package static func stamp(of path: String) throws(FileError) -> String {
     var status = stat()
     guard stat(path, &status) == 0 else { throw .reading(path, errno: errno) }
     return "\(status.st_size) \(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
   }
 
-  /// Refuses a destination that `write` could not write to, before hours of work go into its content.
+  /// Checks in advance that `write` can write to a destination.
   ///
-  /// - Throws: `FileError` for a missing or read-only directory or an unfit file in the way.
+  /// - Throws: `FileError` for a missing or read-only directory or an unsuitable file at the path.
   package static func requireDestination(_ path: String) throws(FileError) {
     try stream(to: path, discarding: true) { _ in }
   }
 
-  private static func refuseUnfitDestination(_ path: String) throws(FileError) {
+  /// Resolves symbolic links of `path`, whose target may not exist.
+  private static func target(of path: String) throws(FileError) -> String {
+    var place = path
+    for _ in 0..<40 {
+      var status = stat()
+      guard lstat(place, &status) == 0, status.st_mode & S_IFMT == S_IFLNK else { return place }
+      guard let name = try? FileManager.default.destinationOfSymbolicLink(atPath: place) else {
+        throw .writing(path, errno: errno)
+      }
+      place = name.hasPrefix("/") ? name : "\(directory(of: place))/\(name)"
+    }
+    throw .writing(path, errno: ELOOP)
+  }
+
+  /// Status of the file that a save to `path` replaces; nil if there is none.
+  private static func replaceableFile(at path: String) throws(FileError) -> stat? {
     var status = stat()
-    guard stat(path, &status) == 0 else { return }
+    guard lstat(path, &status) == 0, status.st_mode & S_IFMT != S_IFLNK else { return nil }
     if status.st_mode & S_IFMT == S_IFDIR { throw .writing(path, errno: EISDIR) }
     guard status.st_mode & S_IFMT == S_IFREG else {
       throw FileError(
@@ -147,44 +230,114 @@ package enum AtomicFile {
         "\(path): the file is read-only, nothing was written; change its permissions or name another"
       )
     }
+    return status
   }
 
-  /// A fresh name beside `path`: hidden, and never that of another process or an earlier call.
-  package static func temporaryName(for path: String) throws(FileError) -> String {
-    let name = String(path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...])
+  /// Makes a unique hidden name in the directory of `path`.
+  fileprivate static func temporaryName(for path: String) throws(FileError) -> String {
+    let name = name(of: path)
     guard !name.isEmpty else {
       throw FileError("\(path): is not a file name, nothing was written; name a file")
     }
     let stamp = String(UInt64.random(in: .min ... .max), radix: 36)
-    return "\(directory(of: path))/.\(name.prefix(100)).\(getpid()).\(stamp).tmp"
+    return "\(directory(of: path))/\(temporaryPrefix(name))\(stamp).tmp"
   }
 
-  /// Whether a file of this name is one that is being written, or was when its writer was killed.
+  private static func temporaryPrefix(_ name: String) -> String { ".\(name.prefix(100))." }
+
+  /// Whether a name is that of a temporary file.
   package static func isTemporary(_ name: String) -> Bool {
     name.hasPrefix(".") && name.hasSuffix(".tmp")
   }
 
-  /// Removes what killed processes have not finished writing in a directory.
-  package static func removeAbandoned(in directory: String) {
+  /// Removes temporary files of killed processes in a directory: all, or only those of the file
+  /// called `name`.
+  ///
+  /// Writers lock their temporary files; on a file system without locks nothing is removed.
+  package static func removeAbandoned(in directory: String, of name: String? = nil) {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
-    for name in names where isTemporary(name) {
-      guard let writer = name.split(separator: ".").dropLast(2).last.flatMap({ pid_t($0) }),
-        kill(writer, 0) != 0, errno == ESRCH
-      else { continue }
-      unlink("\(directory)/\(name)")
+    let prefix = name.map(temporaryPrefix) ?? "."
+    for file in names where isTemporary(file) && file.hasPrefix(prefix) {
+      let path = "\(directory)/\(file)"
+      let descriptor = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+      guard descriptor >= 0 else { continue }
+      if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { unlink(path) }
+      close(descriptor)
     }
   }
 
-  /// Makes the rename itself durable; a file system that cannot sync a directory loses nothing else.
-  package static func syncDirectory(of path: String) {
-    let descriptor = open(directory(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+  /// Syncs a directory, so that a rename is durable; ignores file systems without support.
+  fileprivate static func syncDirectory(_ path: String) {
+    let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     guard descriptor >= 0 else { return }
     fsync(descriptor)
     close(descriptor)
   }
 }
 
-/// An open file that bytes are appended to, in the order of the calls.
+/// Temporary hidden file that replaces another file when it is finished; locked while it is
+/// written, which distinguishes it from those of killed processes.
+package final class DraftFile {
+  /// The open file.
+  package let descriptor: Int32
+  private let path, temporary: String
+  private var isOpen = true
+
+  /// Makes an empty file.
+  ///
+  /// - Throws: `FileError` for a full disk or a destination that cannot be written.
+  package init(for path: String, permissions: mode_t = 0o666) throws(FileError) {
+    try AtomicFile.permit(path)
+    while true {
+      let temporary = try AtomicFile.temporaryName(for: path)
+      let descriptor = open(temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, permissions)
+      guard descriptor >= 0 else { throw .writing(path, errno: errno) }
+      let isLocked = flock(descriptor, LOCK_EX | LOCK_NB) == 0
+      var status = stat()
+      // Another process may have removed the file as abandoned before it was locked.
+      if isLocked || errno != EWOULDBLOCK, fstat(descriptor, &status) == 0, status.st_nlink > 0 {
+        (self.path, self.temporary, self.descriptor) = (path, temporary, descriptor)
+        return
+      }
+      close(descriptor)
+    }
+  }
+
+  deinit { discard() }
+
+  /// Copies owner and permissions of the replaced file, as far as permitted.
+  func takePermissions(of old: stat) {
+    if old.st_uid != geteuid() || old.st_gid != getegid() {
+      _ = fchown(descriptor, old.st_uid, old.st_gid)
+    }
+    fchmod(descriptor, old.st_mode & 0o7777)
+  }
+
+  /// Syncs the file and renames it to its destination.
+  ///
+  /// - Throws: `FileError` for a full or failing disk; the file then remains temporary.
+  package func finish() throws(FileError) {
+    try AtomicFile.permit(path)
+    guard fsync(descriptor) == 0 else { throw .writing(path, errno: errno) }
+    try AtomicFile.permit(path)
+    guard rename(temporary, path) == 0 else { throw .writing(path, errno: errno) }
+    close(descriptor)
+    isOpen = false
+    let directory = AtomicFile.directory(of: path)
+    AtomicFile.syncDirectory(directory)
+    AtomicFile.removeAbandoned(in: directory, of: AtomicFile.name(of: path))
+  }
+
+  /// Removes the file unless it is finished.
+  package func discard() {
+    guard isOpen else { return }
+    unlink(temporary)
+    close(descriptor)
+    isOpen = false
+  }
+}
+
+/// Open file for sequential writing.
 package struct FileSink {
   package let descriptor: Int32
   package let path: String
@@ -198,14 +351,15 @@ package struct FileSink {
     }.get()
   }
 
-  /// Writes all of `bytes`, however many `write` calls it takes.
+  /// Writes all of `bytes`, repeating partial writes.
   ///
   /// - Throws: `FileError` naming the reason, for example a full disk.
   package func append(_ bytes: UnsafeRawBufferPointer) throws(FileError) {
     guard let base = bytes.baseAddress else { return }
+    try AtomicFile.permit(path)
     var done = 0
     while done < bytes.count {
-      // One call moves at most 2 GiB on Linux; larger requests are cut by the kernel anyway.
+      // Linux writes at most 2 GiB per call.
       let moved = write(descriptor, base + done, bytes.count - done)
       if moved > 0 {
         done += moved

@@ -1,7 +1,7 @@
-/// The bytes end before a value does.
+/// Read past the end of the bytes.
 package struct EndOfBytes: Error {}
 
-/// Reads little-endian values one after the other and never past the end.
+/// Bounds-checked sequential reader of little-endian values.
 package struct ByteCursor {
   private let bytes: UnsafeRawBufferPointer
   /// Offset of the next unread byte.
@@ -13,10 +13,10 @@ package struct ByteCursor {
     self.position = min(max(0, position), bytes.count)
   }
 
-  /// Bytes that are left.
+  /// Number of unread bytes.
   package var left: Int { bytes.count - position }
 
-  /// The next whole number of a type.
+  /// Reads the next integer.
   package mutating func read<Number: FixedWidthInteger & BitwiseCopyable>(
     _ type: Number.Type
   ) throws(EndOfBytes) -> Number {
@@ -26,14 +26,14 @@ package struct ByteCursor {
     return Number(littleEndian: value)
   }
 
-  /// The next `count` bytes.
+  /// Reads the next `count` bytes.
   package mutating func take(_ count: Int) throws(EndOfBytes) -> UnsafeRawBufferPointer {
     guard count >= 0, count <= left else { throw EndOfBytes() }
     defer { position += count }
     return UnsafeRawBufferPointer(rebasing: bytes[position..<position + count])
   }
 
-  /// The bytes before the next newline, which is skipped.
+  /// Reads up to the next newline, which is skipped.
   package mutating func line(limit: Int) throws(EndOfBytes) -> UnsafeRawBufferPointer {
     let end = min(bytes.count, position + limit)
     guard let newline = bytes[position..<end].firstIndex(of: 0x0A) else { throw EndOfBytes() }

@@ -1,9 +1,9 @@
 import CCrypto
 import Foundation
 
-/// The SHA-256 digest (FIPS 180-4) by which plans and runs name a model's exact bytes.
+/// SHA-256 digests (FIPS 180-4), which identify model files in plans and runs.
 package enum ContentHash {
-  /// The digest of a file's content as 64 lower-case hexadecimal digits.
+  /// Returns the digest of a file as 64 lower-case hexadecimal digits.
   ///
   /// - Throws: `FileError` when the file is missing, unreadable or no regular file.
   package static func sha256(path: String) throws(FileError) -> String {
@@ -25,8 +25,8 @@ package enum ContentHash {
     }
   }
 
-  /// The digest of a model in several files: that of their digests, in order; that of a single file is
-  /// its own.
+  /// Returns the digest of a model in several files: the digest of their digests in order; for a
+  /// single file, its digest.
   ///
   /// - Throws: `FileError` when a file is missing, unreadable or no regular file.
   package static func sha256(paths: [String]) throws(FileError) -> String {
@@ -35,7 +35,7 @@ package enum ContentHash {
     return digest(of: digests)
   }
 
-  /// The digest of bytes in memory as 64 lower-case hexadecimal digits.
+  /// Returns the digest of bytes in memory as 64 lower-case hexadecimal digits.
   package static func sha256(_ data: Data) -> String {
     let digest = SHA256()
     data.withUnsafeBytes { digest.update($0) }
@@ -43,7 +43,7 @@ package enum ContentHash {
   }
 }
 
-/// A running SHA-256 over bytes that arrive in pieces, computed by libcrypto.
+/// Incremental SHA-256, computed by libcrypto.
 private final class SHA256 {
   private let context = EVP_MD_CTX_new()
 
@@ -53,19 +53,19 @@ private final class SHA256 {
 
   deinit { EVP_MD_CTX_free(context) }
 
-  /// Takes the next bytes.
+  /// Appends bytes.
   func update(_ bytes: UnsafeRawBufferPointer) {
     require(EVP_DigestUpdate(context, bytes.baseAddress, bytes.count))
   }
 
-  /// The digest in hexadecimal.
+  /// Returns the digest in hexadecimal.
   func finish() -> String {
     var digest = [UInt8](repeating: 0, count: 32)
     require(EVP_DigestFinal_ex(context, &digest, nil))
     return digest.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
   }
 
-  /// No input can make these calls fail, only a library without SHA-256 or memory.
+  /// Traps on failure, which depends on no input: a library without SHA-256, or memory exhaustion.
   private func require(_ status: Int32) {
     precondition(status == 1, "libcrypto cannot compute SHA-256")
   }

@@ -1,17 +1,18 @@
 import Foundation
 
-/// The SHA-256 digests of the files of a folder, kept on disk so that a large file is read once.
+/// Cache on disk of the SHA-256 digests of the files of a folder.
 ///
-/// A digest holds for as long as the file's size and its times of modification and change are the same;
-/// nobody can set the last of these. Sets of files that are read in a moment are not kept.
+/// A digest is valid while the size, modification time and change time of the file are the same;
+/// the change time cannot be set by programs. Small sets of files are not cached.
 package struct DigestCache {
-  /// Bytes of the files from which on their digests are kept.
+  /// Minimum total size in bytes of files whose digests are cached.
   package static let smallestKept = 32 << 20
-  /// Largest file of kept digests, which is about two million of them.
+  /// Maximum size of the cache file in bytes, about two million digests.
   private static let cacheLimit = 256 << 20
-  /// Seconds between two savings of what has been read so far.
+  /// Interval between saves, in seconds.
   private static let saveInterval: TimeInterval = 30
-  /// How old, in seconds, a change must be for a later one to get another time on any file system.
+  /// Minimum age of a change in seconds, so that a later change has another timestamp on any file
+  /// system.
   private static let settledAge: TimeInterval = 3
 
   private let folder: String
@@ -24,12 +25,12 @@ package struct DigestCache {
     let digest: String
   }
 
-  /// Opens the digests of a folder's files.
+  /// Opens the cache of a folder.
   ///
   /// - Parameters:
   ///   - folder: The folder of the files.
-  ///   - directory: Where digests are kept, which is made when there are some; nil to keep none.
-  ///   - smallestKept: Bytes of files from which on they are.
+  ///   - directory: Folder of the cache, created on demand; nil disables the cache.
+  ///   - smallestKept: Minimum total size in bytes of files whose digests are cached.
   package init(of folder: String, in directory: String?, smallestKept: Int = smallestKept) {
     let absolute = Self.absolute(folder)
     self.folder = absolute
@@ -39,21 +40,20 @@ package struct DigestCache {
     }
   }
 
-  /// A path from the root on; ".." stays, since what it means depends on links.
+  /// Makes a path absolute; keeps "..", whose meaning depends on links.
   static func absolute(_ path: String) -> String {
     path.hasPrefix("/") ? path : "\(FileManager.default.currentDirectoryPath)/\(path)"
   }
 
-  /// The digests of files, in their order.
+  /// Returns the digests of files, in their order.
   ///
   /// - Parameters:
   ///   - names: Paths inside the folder.
-  ///   - unreadable: Stands for a file that is missing, unreadable or no regular file.
-  ///   - progress: Called with the number of files whose digest is known; may throw to stop, after
-  ///     which what was read is not read again.
+  ///   - unreadable: Replaces the digest of a file that is missing, unreadable or not regular.
+  ///   - progress: Called with the number of digests known; may throw to stop, which keeps them in
+  ///     the cache.
   /// - Returns: A digest for each of `names`.
-  /// - Throws: `FileError` for a file that cannot be read if nothing stands for it, what
-  ///   `progress` throws.
+  /// - Throws: `FileError` for an unreadable file without `unreadable`, and errors of `progress`.
   package mutating func digests(
     of names: [String], unreadable: String? = nil, progress: (Int) throws -> Void = { _ in }
   ) throws -> [String] {
@@ -80,7 +80,7 @@ package struct DigestCache {
       let isSettled = stamp.map { Date().timeIntervalSince1970 - $0.changedAt > Self.settledAge }
       let path = "\(folder)/\(name)"
       guard let digest = try? ContentHash.sha256(path: path) else {
-        // Again, for its error.
+        // Read again for the error.
         result.append(try unreadable ?? ContentHash.sha256(path: path))
         continue
       }
@@ -98,7 +98,7 @@ package struct DigestCache {
     return result
   }
 
-  /// Reads what is kept; lines that make no sense are left out.
+  /// Reads the cache file and skips malformed lines.
   private mutating func load() {
     guard let path, let bytes = try? AtomicFile.read(path, limit: Self.cacheLimit) else { return }
     for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n") {
@@ -108,7 +108,7 @@ package struct DigestCache {
     }
   }
 
-  /// Writes what is known; where that cannot be done the files are read again next time.
+  /// Writes the cache file; failures are ignored, because the files can be read again.
   private func save() {
     guard let path else { return }
     let lines = entries.sorted { $0.key < $1.key }
@@ -117,14 +117,14 @@ package struct DigestCache {
     try? AtomicFile.write(Data(lines.joined().utf8), to: path)
   }
 
-  /// What a change of a file changes.
+  /// File attributes that reveal a change.
   private struct Stamp {
     let size: Int
     let text: String
-    /// When it was last changed, in seconds since 1970.
+    /// Time of the last change in seconds since 1970.
     let changedAt: TimeInterval
 
-    /// That of a file; nil if there is none.
+    /// Reads the attributes of a file; nil if there is none.
     init?(of path: String) {
       var status = stat()
       guard stat(path, &status) == 0 else { return nil }
@@ -138,22 +138,21 @@ package struct DigestCache {
 }
 
 extension ContentHash {
-  /// The digest of a model or data set in several files, as `sha256(paths:)` gives it, of files that
-  /// are only read when they have changed.
+  /// Returns the digest of several files as `sha256(paths:)`, reading only files that have changed.
   ///
   /// - Parameters:
   ///   - paths: The files, in order.
-  ///   - directory: Where digests are kept; nil to keep none.
-  ///   - progress: Called with the number of files whose digest is known; may throw to stop.
+  ///   - directory: Folder of the cache; nil disables the cache.
+  ///   - progress: Called with the number of digests known; may throw to stop.
   /// - Returns: The digest.
-  /// - Throws: `FileError` when a file is missing, unreadable or no regular file, what `progress`
-  ///   throws.
+  /// - Throws: `FileError` when a file is missing, unreadable or not regular, and errors of
+  ///   `progress`.
   package static func sha256(
     paths: [String], keptIn directory: String?, progress: (Int) throws -> Void = { _ in }
   ) throws -> String {
     var digests: [String] = []
     let absolute = paths.map(DigestCache.absolute)
-    // Files of one folder in a row are looked up together.
+    // Consecutive files of one folder share a cache.
     var start = 0
     while start < absolute.count {
       let folder = AtomicFile.directory(of: absolute[start])
@@ -167,7 +166,7 @@ extension ContentHash {
     return digest(of: digests)
   }
 
-  /// That of a single digest is itself.
+  /// Digest of digests; a single digest is returned unchanged.
   static func digest(of digests: [String]) -> String {
     digests.count == 1 ? digests[0] : sha256(Data(digests.joined(separator: "\n").utf8))
   }

@@ -1,13 +1,13 @@
 import Foundation
 
-/// A file could not be read or written as asked.
+/// Failure to read or write a file.
 ///
-/// The message is one sentence for the person at the terminal: it names the file, the key if there
-/// is one, what was expected, what was found, and the next step.
+/// The message is one sentence for the user with the file, the key if any, the expectation, the
+/// value found and the next step.
 package struct FileError: Error, CustomStringConvertible, Equatable {
   /// The whole sentence.
   package let message: String
-  /// Whether nothing but room on the disk was missing, so that a later try may succeed.
+  /// Whether the disk was full, so that a later attempt may succeed.
   package let isDiskFull: Bool
 
   /// Makes an error from its sentence.

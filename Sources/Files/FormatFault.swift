@@ -1,4 +1,4 @@
-/// What is wrong with the content of a file, without the file's path and the next step.
+/// Fault in the content of a file, without the path and the next step.
 package struct FormatFault: Error {
   /// The fault, as the middle part of a sentence.
   package let message: String

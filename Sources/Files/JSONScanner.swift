@@ -1,14 +1,14 @@
-/// Where and why a text stops being the JSON that was asked for.
+/// Position and reason of a JSON syntax or type error.
 package struct JSONFault: Error, Equatable {
   /// Offset in bytes from the start of the text.
   package let position: Int
-  /// What is wrong there.
+  /// Reason.
   package let message: String
 }
 
-/// A strict cursor over JSON text (RFC 8259) that knows at every moment where it is.
+/// Strict pull parser for JSON text (RFC 8259) that reports positions.
 ///
-/// It never recurses and allocates only what it returns. Trailing commas, comments, bare control
+/// It does not recurse and allocates only its results. Trailing commas, comments, raw control
 /// characters, malformed UTF-8 and unpaired surrogates are refused.
 package struct JSONScanner {
   private let text: UnsafeRawBufferPointer
@@ -20,12 +20,12 @@ package struct JSONScanner {
     self.text = text
   }
 
-  /// A fault at the present position.
+  /// Makes a fault at the current position.
   package func fault(_ message: String) -> JSONFault {
     JSONFault(position: position, message: message)
   }
 
-  /// The first byte of the next value, with the cursor on it; `nil` at the end.
+  /// Skips white space and returns the next byte without consuming it; nil at the end.
   package mutating func next() -> UInt8? {
     skipSpace()
     return position < text.count ? text[position] : nil
@@ -59,7 +59,7 @@ package struct JSONScanner {
     try expect("]", "`,` or `]`")
   }
 
-  /// A list of whole numbers from 0 up.
+  /// Reads an array of non-negative integers.
   ///
   /// - Throws: `JSONFault` for signs, fractions, exponents, overflow or more than `limit` numbers.
   package mutating func integers(_ what: String, limit: Int) throws(JSONFault) -> [Int] {
@@ -81,7 +81,7 @@ package struct JSONScanner {
     return values
   }
 
-  /// The text of a number, checked against JSON's grammar.
+  /// Reads the text of a number, checked against the JSON grammar.
   ///
   /// - Throws: `JSONFault` when there is no number.
   package mutating func number(_ what: String) throws(JSONFault) -> String {
@@ -104,7 +104,7 @@ package struct JSONScanner {
     return String(decoding: text[start..<position], as: UTF8.self)
   }
 
-  /// Takes `word` if it comes next.
+  /// Consumes `word` if it comes next.
   package mutating func take(word: StaticString) -> Bool {
     skipSpace()
     guard text.count - position >= word.utf8CodeUnitCount else { return false }
@@ -116,7 +116,7 @@ package struct JSONScanner {
     return true
   }
 
-  /// A string with its escapes resolved.
+  /// Reads a string and resolves its escapes.
   ///
   /// - Throws: `JSONFault` when there is no string or it is malformed.
   package mutating func string(_ what: String) throws(JSONFault) -> String {
@@ -144,7 +144,7 @@ package struct JSONScanner {
     throw fault("\(what) does not end")
   }
 
-  /// Requires that only white space is left.
+  /// Requires that only white space remains.
   ///
   /// - Throws: `JSONFault` when something follows.
   package mutating func finish() throws(JSONFault) {
@@ -226,7 +226,7 @@ package struct JSONScanner {
 }
 
 extension String {
-  /// The text as a JSON string literal, with everything but controls, quotes and backslashes raw.
+  /// JSON string literal, escaping only control characters, quotes and backslashes.
   package var jsonQuoted: String {
     var result = "\""
     for scalar in unicodeScalars {

@@ -1,25 +1,25 @@
-/// The regular files of a tar archive (POSIX ustar with pax headers, GNU long names), in its order.
+/// Regular files of a tar archive (POSIX ustar with pax headers, GNU long names), in archive order.
 ///
-/// Strict: every header must have its checksum and the archive its end, so that a download that broke
-/// off is noticed; links and devices are refused.
+/// Header checksums and the end-of-archive marker are required, which detects truncated downloads;
+/// links and devices are refused.
 package struct TarArchive {
   /// One file.
   package struct Member {
     /// Its path inside the archive.
     package let name: String
-    /// Its bytes in the archive.
+    /// Byte range in the archive.
     package let range: Range<Int>
   }
 
   package let members: [Member]
 
   private static let blockSize = 512
-  /// Longest pax header or GNU name.
+  /// Maximum size of a pax header or GNU name in bytes.
   private static let extensionLimit = 1 << 20
 
   /// Reads all headers of an archive.
   ///
-  /// - Throws: `FileError` for a damaged or truncated archive and for members that are no files.
+  /// - Throws: `FileError` for a damaged or truncated archive and for members other than files.
   package init(_ bytes: UnsafeRawBufferPointer, path: String) throws(FileError) {
     func damaged(_ reason: String, at position: Int) -> FileError {
       FileError("\(path): \(reason) at byte \(position); fetch or save the archive again")
@@ -82,7 +82,7 @@ package struct TarArchive {
     self.members = members
   }
 
-  /// The path of a ustar header: its prefix and its name.
+  /// Path of a ustar header: prefix and name.
   private static func name(_ header: UnsafeRawBufferPointer) -> String {
     let name = text(header[0..<100])
     let isPosix = header[257..<263].elementsEqual([0x75, 0x73, 0x74, 0x61, 0x72, 0])
@@ -94,7 +94,8 @@ package struct TarArchive {
     String(decoding: Array(bytes.prefix { $0 != 0 }), as: UTF8.self)
   }
 
-  /// An octal number between spaces and zeros, or a big-endian one behind a set top bit.
+  /// Parses an octal number padded with spaces and zeros, or a big-endian one marked by the top
+  /// bit.
   private static func number(_ field: Slice<UnsafeRawBufferPointer>) -> Int? {
     guard let first = field.first else { return nil }
     if first == 0x80 {
@@ -108,14 +109,14 @@ package struct TarArchive {
     return digits.reduce(0) { $0 << 3 | Int($1 - 0x30) }
   }
 
-  /// The sum of a header's bytes, with spaces where the sum itself stands.
+  /// Sum of the header bytes with the checksum field read as spaces.
   private static func checksum(_ header: UnsafeRawBufferPointer) -> Int {
     header.enumerated().reduce(0) { sum, byte in
       sum + ((148..<156).contains(byte.offset) ? 0x20 : Int(byte.element))
     }
   }
 
-  /// The records `length key=value` of a pax header.
+  /// Parses the records `length key=value` of a pax header.
   private static func records(_ bytes: UnsafeRawBufferPointer) -> [String: String]? {
     var result: [String: String] = [:]
     var rest = bytes[...]

@@ -1,19 +1,19 @@
 import CZlib
 import Foundation
 
-/// A memory-mapped ZIP archive, read from its central directory (APPNOTE 6.3, ZIP64 included).
+/// Memory-mapped ZIP archive, read by its central directory (APPNOTE 6.3 with ZIP64).
 ///
-/// Members are stored or deflated; encrypted and multi-part archives are refused. A member's CRC-32
-/// is checked whenever its content is handed out for the first time.
+/// Members are stored or deflated; encrypted and multi-part archives are refused. The CRC-32 of a
+/// member is checked when its content is first read.
 package final class ZipArchive: @unchecked Sendable {
   /// One member.
   package struct Member {
     package let name: String
     package let isDeflated: Bool
     package let crc: UInt32
-    /// Bytes after decompression.
+    /// Uncompressed size in bytes.
     package let size: Int
-    /// Its bytes in the file, perhaps compressed.
+    /// Byte range of its stored or compressed data in the file.
     package let payload: Range<Int>
   }
 
@@ -23,12 +23,12 @@ package final class ZipArchive: @unchecked Sendable {
   private let mapping: MappedFile
   private let indices: [String: Int]
   private let verified = NSLock()
-  /// Members whose stored bytes were found intact; guarded by the lock.
+  /// Members whose checksum was verified; guarded by the lock.
   private var isVerified: [Bool]
 
   /// Reads the central directory of a mapped file.
   ///
-  /// - Throws: `FileError` for an archive that is truncated, damaged or of an unknown kind.
+  /// - Throws: `FileError` for an archive that is truncated, damaged or unsupported.
   package init(_ mapping: MappedFile, path: String) throws(FileError) {
     let members: [Member]
     do throws(FormatFault) {
@@ -50,10 +50,10 @@ package final class ZipArchive: @unchecked Sendable {
     isVerified = [Bool](repeating: false, count: members.count)
   }
 
-  /// Bytes of the whole file.
+  /// Size of the file in bytes.
   package var byteCount: Int { mapping.bytes.count }
 
-  /// The number of the member called `name`, or `nil`.
+  /// Index of the member called `name`, or nil.
   package func index(of name: String) -> Int? { indices[name] }
 
   /// Calls `body` with a member's content, decompressed and checked.
@@ -90,7 +90,7 @@ package final class ZipArchive: @unchecked Sendable {
     }.get()
   }
 
-  /// The first `limit` bytes of a member's content, unchecked, or all if there are fewer.
+  /// Returns at most the first `limit` bytes of a member's content, without verifying the checksum.
   package func prefix(_ index: Int, limit: Int) -> [UInt8]? {
     let member = members[index]
     let raw = UnsafeRawBufferPointer(rebasing: mapping.bytes[member.payload])
@@ -99,14 +99,14 @@ package final class ZipArchive: @unchecked Sendable {
     return Array(raw.prefix(limit))
   }
 
-  /// Largest content of a compressed member, which is unpacked into memory.
+  /// Maximum uncompressed size in bytes of a deflated member, which is decompressed into memory.
   private static let inflatedLimit = 1 << 28
-  /// Archives of up to this many bytes are checked completely when they are opened.
+  /// Maximum size in bytes of archives that are verified when they are opened.
   private static let eagerLimit = 64 << 20
 
-  /// Checks every member of a small archive; members of large ones are checked when they are read.
+  /// Verifies all members of a small archive; those of large ones are verified when they are read.
   ///
-  /// - Throws: `FileError` that names the first damaged one.
+  /// - Throws: `FileError` that names the first damaged member.
   package func verifyIfSmall() throws(FileError) {
     var total = 0
     for member in members where total <= Self.eagerLimit {
@@ -125,13 +125,13 @@ package final class ZipArchive: @unchecked Sendable {
         + " the file is damaged, fetch or save it again")
   }
 
-  /// The CRC-32 of bytes, going on from that of the bytes before them.
+  /// Computes the CRC-32 of bytes, continuing from that of the preceding bytes.
   package static func crc32(_ bytes: UnsafeRawBufferPointer, from start: UInt32 = 0) -> UInt32 {
     guard let base = bytes.baseAddress else { return start }
     return UInt32(crc32_z(UInt(start), base.assumingMemoryBound(to: UInt8.self), bytes.count))
   }
 
-  /// At most `limit` bytes of raw deflate data, or `nil` if it is damaged.
+  /// Inflates at most `limit` bytes of raw deflate data; nil if it is damaged.
   private static func inflate(_ raw: UnsafeRawBufferPointer, limit: Int) -> [UInt8]? {
     var stream = z_stream()
     guard cz_inflate_init_raw(&stream) == Z_OK else { return nil }

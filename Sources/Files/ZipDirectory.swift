@@ -1,12 +1,12 @@
-/// Reads the central directory of a ZIP archive.
+/// Parser of the central directory of a ZIP archive.
 enum ZipDirectory {
   static let truncated = FormatFault(
     message: "the ZIP archive is truncated or damaged (its directory is incomplete)")
   private static let endSize = 22
-  /// Most members of an archive; PyTorch writes one for each tensor and a few more.
+  /// Maximum number of members; PyTorch writes one per tensor and a few more.
   private static let countLimit = 1 << 18
 
-  /// All members, with their payloads inside `bytes`; folders are left out.
+  /// Returns all members with payload ranges inside `bytes`; folders are skipped.
   static func members(of bytes: UnsafeRawBufferPointer) throws(FormatFault) -> [ZipArchive.Member] {
     do {
       let (count, directory) = try end(bytes)
@@ -25,10 +25,11 @@ enum ZipDirectory {
     }
   }
 
-  /// The number of entries and the bytes of the central directory.
+  /// Returns the number of entries and the byte range of the central directory.
   private static func end(_ bytes: UnsafeRawBufferPointer) throws -> (Int, Range<Int>) {
     guard bytes.count >= endSize else { throw truncated }
-    // The record may be followed by a comment of up to 65535 bytes, which must end with the file.
+    // The record may be followed by a comment of up to 65535 bytes, which must end at the end of
+    // file.
     var position = bytes.count - endSize
     let first = max(0, position - 65535)
     while true {
@@ -83,7 +84,7 @@ enum ZipDirectory {
     return (Int(count), Int(offset)..<Int(offset + size))
   }
 
-  /// The entry at the cursor; `nil` for a folder.
+  /// Reads the entry at the cursor; nil for a folder.
   private static func member(
     _ cursor: inout ByteCursor, _ bytes: UnsafeRawBufferPointer
   ) throws -> ZipArchive.Member? {
@@ -117,7 +118,7 @@ enum ZipDirectory {
     }
     if name.hasSuffix("/") { return nil }
     let payload = try payload(name, at: offset, count: compressed, bytes)
-    // Deflate shrinks data to no less than about a 1032th.
+    // The compression ratio of deflate is at most about 1032.
     guard method == 0 ? size == compressed : size / 1032 <= compressed,
       let size = Int(exactly: size)
     else {
@@ -129,7 +130,7 @@ enum ZipDirectory {
       name: name, isDeflated: method == 8, crc: crc, size: size, payload: payload)
   }
 
-  /// Replaces the fields that are all ones by those of the ZIP64 extra field.
+  /// Replaces fields of all ones by those of the ZIP64 extra field.
   private static func widen(
     _ size: inout UInt64, _ compressed: inout UInt64, _ offset: inout UInt64,
     _ extra: UnsafeRawBufferPointer
@@ -148,7 +149,8 @@ enum ZipDirectory {
     }
   }
 
-  /// The bytes of a member behind its local header, whose own name and extra field come first.
+  /// Returns the byte range of a member's data, after the local header with its name and extra
+  /// field.
   private static func payload(
     _ name: String, at offset: UInt64, count: UInt64, _ bytes: UnsafeRawBufferPointer
   ) throws -> Range<Int> {

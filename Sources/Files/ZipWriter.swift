@@ -1,7 +1,7 @@
-/// Writes stored members one after the other, and the central directory in the end (APPNOTE 6.3).
+/// Sequential writer of stored members and the central directory (APPNOTE 6.3).
 ///
-/// Sizes are known in advance, checksums follow the data in a descriptor, as PyTorch's own writer does
-/// it. ZIP64 records appear where a size or an offset needs them.
+/// Sizes are known in advance; checksums follow the data in a descriptor, as in PyTorch's writer.
+/// ZIP64 records are written where a size or an offset requires them.
 package struct ZipWriter {
   private struct Entry {
     let name: [UInt8]
@@ -11,27 +11,27 @@ package struct ZipWriter {
   }
 
   private let sink: FileSink
-  /// Sizes and offsets from here on are in ZIP64 fields.
+  /// Threshold of sizes and offsets for ZIP64 fields.
   private let limit: Int
   private var position = 0
   private var entries: [Entry] = []
 
-  /// Largest value of a 32-bit field, which means that a ZIP64 field has the real one.
+  /// Maximum of a 32-bit field, which marks a value stored in a ZIP64 field.
   package static let standardLimit = 0xFFFF_FFFF
 
-  /// Writes to an empty file; a lower `limit` makes ZIP64 records appear earlier.
+  /// Makes a writer to an empty file; a lower `limit` forces ZIP64 records.
   package init(_ sink: FileSink, limit: Int = standardLimit) {
     self.sink = sink
     self.limit = limit
   }
 
-  /// Writes a member of exactly `size` bytes, which `body` hands over piece by piece.
+  /// Writes a member of exactly `size` bytes produced by `body` in chunks.
   ///
   /// - Parameters:
-  ///   - name: The member.
-  ///   - size: Its bytes.
-  ///   - alignment: The data start at a multiple of this many bytes.
-  ///   - body: Hands over the data.
+  ///   - name: Name of the member.
+  ///   - size: Size in bytes.
+  ///   - alignment: Alignment of the data in bytes.
+  ///   - body: Writes the data.
   /// - Throws: `FileError` as the file sink and `body` do.
   package mutating func member(
     _ name: String, size: Int, alignment: Int = 1,
@@ -92,9 +92,9 @@ package struct ZipWriter {
     try append(end)
   }
 
-  /// Sizes and checksum follow the data; names are UTF-8.
+  /// General purpose flags: data descriptor, UTF-8 names.
   private static let flags = 0x0808
-  /// 1 January 1980, the earliest date: the same input gives the same bytes.
+  /// Fixed date, 1 January 1980, for reproducible bytes.
   private static let date = 0x21
 
   private func localHeader(_ name: [UInt8], size: Int, isWide: Bool, alignment: Int) -> [UInt8] {
@@ -104,7 +104,7 @@ package struct ZipWriter {
     }
     let start = position + 30 + name.count + extra.count
     if start % alignment != 0 {
-      // A record of PyTorch's own ("FB"), four bytes of head and as many of filling as it takes.
+      // PyTorch's padding record ("FB"): four bytes of header and the filler.
       let filler = (alignment - (start + 4) % alignment) % alignment
       extra += Array("FB".utf8) + Self.number(filler, 2)
       extra += [UInt8](repeating: UInt8(ascii: "Z"), count: filler)
@@ -117,7 +117,7 @@ package struct ZipWriter {
     return header + name + extra
   }
 
-  /// A value, or the mark that a ZIP64 field has it.
+  /// The value, or the marker for a ZIP64 field.
   private func narrow(_ value: Int) -> Int { value >= limit ? Self.standardLimit : value }
 
   private func centralHeader(_ entry: Entry) -> [UInt8] {

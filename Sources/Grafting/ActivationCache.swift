@@ -7,11 +7,11 @@ import Sampling
 import TensorCore
 import Training
 
-/// The activations of fixed samples in bfloat16, one memory-mapped file for each site.
+/// Recorded activations of fixed samples in bfloat16, one memory-mapped file per site.
 ///
-/// As in the paper, where features are extracted once and every operator learns from them for many
-/// epochs. The files are named by model, data, seed, number of samples and precision: a run of the
-/// same finds them again, also for other replacements; anything else has files of its own.
+/// As in the paper, features are extracted once and used for many epochs. The cache key is model,
+/// data, seed, number of samples and precision, so runs with other replacement operators share the
+/// files.
 package final class ActivationCache {
   /// Number of samples.
   package let samples: Int
@@ -20,18 +20,18 @@ package final class ActivationCache {
   private let files: [GraftSite: SafetensorsFile]
   private let tokens, dim: Int
 
-  /// Samples of one piece of the recording.
+  /// Number of samples per recorded chunk.
   private static let recordedTogether = 16
 
-  /// Opens the recordings of a graft's sites, making those that are missing.
+  /// Opens the recordings of the sites of a graft and makes missing ones.
   ///
   /// - Parameters:
   ///   - graft: The teacher, the sites and the settings.
-  ///   - dataset: Where the samples are drawn from.
+  ///   - dataset: Source of the samples.
   ///   - folder: The folder of caches.
-  ///   - progress: Called with the number of samples recorded and of all; may throw to stop.
+  ///   - progress: Called with the numbers of recorded and of all samples; may throw to stop.
   /// - Throws: `PlanError` if the recordings exceed the budget, `FileError` if they cannot be
-  ///   written, and what `progress` throws.
+  ///   written, and errors of `progress`.
   package init(
     graft: Graft, dataset: LatentDataset, folder: String,
     progress: (Int, Int) throws -> Void = { _, _ in }
@@ -51,10 +51,10 @@ package final class ActivationCache {
     let identity = ContentHash.sha256(Data(description.joined(separator: "\n").utf8))
     path = "\(folder)/activations-\(identity.prefix(24))"
     try AtomicFile.makeDirectory(path)
-    // Which recordings were used last, for `makeRoom`.
+    // Records the time of use for `makeRoom`.
     utimes(path, nil)
     var files: [GraftSite: SafetensorsFile] = [:]
-    // A missing, damaged or foreign file is made anew.
+    // A missing, damaged or different file is recorded again.
     for site in graft.plan.sites {
       let items = Self.items(of: site, samples: samples, tokens: tokens, dim: dim)
       files[site] = Self.intact(Self.file(of: site, in: path), items, identity, digestsIn: folder)
@@ -75,7 +75,7 @@ package final class ActivationCache {
     "\(path)/\(site).safetensors"
   }
 
-  /// The names and shapes of a site's recording.
+  /// Names and shapes of the tensors recorded for a site.
   private static func items(
     of site: GraftSite, samples: Int, tokens: Int, dim: Int
   ) -> [(name: String, shape: [Int])] {
@@ -85,7 +85,7 @@ package final class ActivationCache {
     ]
   }
 
-  /// A recording that is still as it was written, byte for byte; nil if anything about it is not.
+  /// Opens a recording whose digest matches its content; nil otherwise.
   private static func intact(
     _ path: String, _ items: [(name: String, shape: [Int])], _ identity: String,
     digestsIn folder: String
@@ -101,10 +101,10 @@ package final class ActivationCache {
     return file
   }
 
-  /// The file beside a recording that holds its SHA-256 digest.
+  /// Path of the file with the SHA-256 digest of a recording.
   private static func digestFile(of path: String) -> String { "\(path).sha256" }
 
-  /// Refuses recordings that take more room than the plan allows.
+  /// Throws if the recordings exceed the disk budget of the plan.
   private static func require(
     budget settings: Stage1Settings, _ bytes: Double, _ sites: Int
   ) throws(PlanError) {
@@ -116,10 +116,10 @@ package final class ActivationCache {
         + " raise it, lower \"samples\", or set \"mode\" to \"streaming\"")
   }
 
-  /// Removes recordings of others, those used longest ago first, until new ones fit the budget too.
+  /// Evicts other recordings, least recently used first, until the new ones fit the budget.
   ///
-  /// Who has them open keeps them; ones that are being made or were just taken up are left. What a
-  /// killed recording has left behind goes first.
+  /// Open recordings stay readable by their processes; recordings in progress or recently used are
+  /// not removed. Remains of killed recordings are removed first.
   private static func makeRoom(
     in folder: String, for bytes: Double, budget: Double, _ own: String
   ) {
@@ -146,7 +146,7 @@ package final class ActivationCache {
     }
   }
 
-  /// Runs the teacher over all samples and writes what the sites see and give.
+  /// Runs the teacher over all samples and writes inputs and outputs of the sites.
   private static func record(
     _ sites: Set<GraftSite>, _ graft: Graft, _ dataset: LatentDataset, identity: String,
     tokens: Int, dim: Int, _ path: String, digestsIn folder: String,
@@ -193,7 +193,8 @@ package final class ActivationCache {
     }
   }
 
-  /// Which recording of some samples is not finite, with what to do about it; nil if none is.
+  /// Returns a sentence naming the first recording with non-finite values for some samples; nil if
+  /// none.
   func fault(in rows: ArraySlice<Int>) -> String? {
     var fault: String?
     self(rows) { [path] seen in

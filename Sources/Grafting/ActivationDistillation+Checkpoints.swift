@@ -8,14 +8,14 @@ import Plans
 import TensorCore
 
 extension ActivationDistillation {
-  /// What a site's checkpoint holds besides tensors.
+  /// State of a site in a checkpoint other than tensors.
   private struct SiteState: Codable {
     var plateau: PlateauReduction
     var best: Double?
   }
 
-  /// Writes parameters, optimizer moments, best weights and the step, which decides all random numbers;
-  /// atomic.
+  /// Atomically writes parameters, optimizer moments, best weights and the step, which determines
+  /// the random state.
   package func saveCheckpoint(to path: String) throws {
     var items: [SafetensorsWriter.Item] = []
     var states: [GraftSite: SiteState] = [:]
@@ -45,9 +45,9 @@ extension ActivationDistillation {
       ], to: path)
   }
 
-  /// Continues from a checkpoint of the same plan, but perhaps with other learning rates.
+  /// Resumes from a checkpoint of the same plan; settings that may change on resume may differ.
   ///
-  /// - Throws: `FileError` if the file is no checkpoint of this plan and data.
+  /// - Throws: `FileError` if the file is not a checkpoint of this plan and data.
   package func resume(from path: String) throws {
     let file = try SafetensorsFile(path: path)
     guard let saved = file.metadata["step"].flatMap(Int.init),
@@ -57,6 +57,7 @@ extension ActivationDistillation {
       throw FileError(
         "\(path): no step and sites in the metadata; expected a stage 1 checkpoint")
     }
+    try file.require(saved, in: 0...graft.plan.stage1.totalSteps, called: "step")
     try file.requireGenerator()
     try graft.plan.requireContinuation(
       of: planText, from: file, on: (dataset.identity, heldOut.identity))
@@ -65,7 +66,7 @@ extension ActivationDistillation {
       func read(_ prefix: String, _ index: Int) throws -> Tensor {
         let parameter = optimizer.parameters[index]
         return try FileWeights(file, prefix: prefix).tensor(
-          parameter.name, parameter.value.shape, .zeros)
+          parameter.name, parameter.shape, .zeros)
       }
       optimizer.steps = saved
       for (index, parameter) in optimizer.parameters.enumerated() {
@@ -83,13 +84,13 @@ extension ActivationDistillation {
 }
 
 extension GraftPlan {
-  /// Refuses to go on from a checkpoint of another plan or other data.
+  /// Throws if a checkpoint belongs to another plan or other data.
   ///
   /// - Parameters:
-  ///   - text: The plan that the checkpoint holds.
+  ///   - text: The plan in the checkpoint.
   ///   - file: The checkpoint.
-  ///   - data: The identities of the data and of the held-out samples as they are.
-  /// - Throws: `FileError`, and `PlanError` if the text is no plan.
+  ///   - data: Current identities of the data and of the held-out samples.
+  /// - Throws: `FileError`, and `PlanError` if the text is not a plan.
   func requireContinuation(
     of text: String, from file: SafetensorsFile, on data: (training: String, heldOut: String)
   ) throws {

@@ -8,13 +8,14 @@ import Sampling
 import TensorCore
 import Training
 
-/// Stage 1: every site of a plan regresses its output onto what the teacher puts out there.
+/// Stage 1: regression of the output of every site onto that of the teacher.
 ///
-/// A replaced operator regresses onto the operator that it replaces (equation 2 in section 3 of the
-/// paper), two parallel blocks and their merge onto the output of the teacher's second block (section
-/// 6); either sees the teacher's input. Each site has an optimizer, schedule and gradient clipping of
-/// its own. Streaming: one teacher pass per batch feeds all sites at once, so no feature files are
-/// needed. Cached: an `ActivationCache` feeds them, in a new order every epoch.
+/// The target of a replaced operator is the output of the operator that it replaces (equation 2 in
+/// section 3 of the paper); that of two parallel blocks and their merge is the output of the
+/// teacher's second block (section 6). The input is the teacher's. Each site has its own optimizer,
+/// schedule and gradient clipping. In streaming mode one teacher pass per batch serves all sites,
+/// without feature files. In cached mode activations come from an `ActivationCache`, reshuffled
+/// every epoch.
 package final class ActivationDistillation {
   package let graft: Graft
   let settings: Stage1Settings
@@ -22,12 +23,12 @@ package final class ActivationDistillation {
   let heldOut: LatentDataset
   private let cache: ActivationCache?
   private let pass: TeacherPass
-  /// What each site with parameters is trained by.
+  /// Trainer of each site with parameters.
   let trainers: [GraftSite: SiteTrainer]
   private let objectives: [GraftSite: SiteObjective]
-  /// The samples of the current epoch in their order.
+  /// Sample order of the current epoch.
   private var order: (epoch: Int, rows: [Int]) = (-1, [])
-  /// What the last step learnt from: a batch, or rows of the cache.
+  /// Samples of the last step: a batch, or rows of the cache.
   private var lastBatch: DiffusionBatch?
   private var lastRows: ArraySlice<Int> = []
   /// Number of steps taken.
@@ -36,17 +37,17 @@ package final class ActivationDistillation {
   /// Losses by site, in the site's own objective.
   package typealias Losses = [GraftSite: Double]
 
-  /// Rows per teacher pass: bounds the activations that are alive at once.
+  /// Rows per teacher pass, which bounds the memory of activations.
   static let microBatch = 4
 
   /// Sets up stage 1 of a graft.
   ///
   /// - Parameters:
   ///   - graft: Teacher and graft; the plan's sites are trained in place.
-  ///   - dataset: Normalised latents that the samples are drawn from.
+  ///   - dataset: Normalised latents, the source of the samples.
   ///   - heldOut: Other latents, for the held-out loss.
   ///   - cache: The recorded activations of the cached mode.
-  /// - Throws: `SamplingError` if the diffusion process cannot be made.
+  /// - Throws: `SamplingError` for an invalid diffusion process.
   package init(
     graft: Graft, dataset: LatentDataset, heldOut: LatentDataset, cache: ActivationCache? = nil
   ) throws {
@@ -66,7 +67,7 @@ package final class ActivationDistillation {
     for site in graft.plan.sites {
       objectives[site] = SiteObjective(settings, site)
       let parameters = graft.parameters(of: site)
-      // An operator without parameters has nothing to train; its loss is measured all the same.
+      // The loss of an operator without parameters is measured but not trained.
       if parameters.isEmpty { continue }
       trainers[site] = SiteTrainer(parameters, settings.settings(for: site))
     }
@@ -74,7 +75,7 @@ package final class ActivationDistillation {
     self.objectives = objectives
   }
 
-  /// Takes one optimizer step of every site that has parameters and returns the losses of all before
+  /// Takes one optimizer step of every site with parameters; returns the losses of all sites before
   /// it.
   package func trainStep() -> Losses {
     let (rows, show) = nextSamples()
@@ -91,7 +92,7 @@ package final class ActivationDistillation {
       }
     }
     var sums = Self.sum(losses)
-    // A step whose gradient is not finite was not taken.
+    // A step with a non-finite gradient was skipped.
     for site in trainers.keys.sorted() where trainers[site]?.step(step) == false {
       sums[site] = .nan
     }
@@ -99,12 +100,12 @@ package final class ActivationDistillation {
     return sums
   }
 
-  /// The learning rates of the last step, or of the first before it is taken, by site.
+  /// Learning rates by site of the last step, or of the first before any step.
   package var learningRates: [GraftSite: Double] {
     trainers.mapValues { $0.rate(max(0, step - 1)) }
   }
 
-  /// The losses of all sites on the held-out samples, always the same ones.
+  /// Losses of all sites on the fixed held-out samples.
   package func heldOutLosses() -> Losses {
     let batch = draw(settings.heldOutSamples, from: heldOut, "held-out")
     let parts = MicroBatches(rows: batch.steps.count, size: Self.microBatch)
@@ -118,12 +119,12 @@ package final class ActivationDistillation {
       })
   }
 
-  /// A held-out sample, always the same one.
+  /// A fixed held-out sample.
   private var witness: DiffusionBatch {
     draw(1, from: heldOut, "witness")
   }
 
-  /// Whether the sites give a finite loss and gradient on a held-out sample.
+  /// Whether loss and gradient of all sites are finite on a held-out sample.
   package func isSound() -> Bool {
     let batch = witness
     let losses = lossesOfSites(0..<batch.steps.count, { pass(batch, $0, $1) }) { objective, seen in
@@ -137,23 +138,23 @@ package final class ActivationDistillation {
     return losses.values.allSatisfy(\.isFinite) && trainable.allSatisfy(\.hasFiniteGradient)
   }
 
-  /// What is wrong with the samples of the last step or those of `isSound`, with what to do about it;
-  /// nil if nothing is.
+  /// Returns a sentence about non-finite samples of the last step or of `isSound`; nil if there are
+  /// none.
   package func faultInData() -> String? {
     lastBatch.flatMap { dataset.fault(in: $0) } ?? cache?.fault(in: lastRows)
       ?? heldOut.fault(in: witness, of: "held-out")
   }
 
-  /// Measures the held-out losses, lowers rates that wait for a plateau, and keeps the best weights.
+  /// Measures the held-out losses, reduces learning rates on a plateau, and keeps the best weights.
   package func validate() -> Losses {
     let losses = heldOutLosses()
     for (site, trainer) in trainers { trainer.observe(losses[site] ?? .infinity) }
     return losses
   }
 
-  /// Puts the weights with the lowest held-out losses in place, where they are kept.
+  /// Restores the weights with the lowest held-out loss of each site that keeps them.
   ///
-  /// - Returns: Those losses, by site.
+  /// - Returns: Those losses by site.
   package func restoreBest() -> Losses { trainers.compactMapValues { $0.restoreBest() } }
 
   private static func sum(_ parts: [Losses]) -> Losses {
@@ -173,10 +174,10 @@ package final class ActivationDistillation {
       labelDropout: settings.labelDropout)
   }
 
-  /// Hands out the activations of some of a step's samples.
+  /// Passes the activations of a range of a step's samples to a closure.
   private typealias Show = (Range<Int>, @escaping (SiteActivations) -> Void) -> Void
 
-  /// The samples of the next step: how many, and where their activations come from.
+  /// Number of samples of the next step, and the source of their activations.
   private func nextSamples() -> (Int, Show) {
     guard let cache else {
       let batch = draw(settings.batchSize, from: dataset, "stage1/\(step)")
@@ -197,7 +198,7 @@ package final class ActivationDistillation {
     )
   }
 
-  /// Asks `body` for the loss of each site on some samples.
+  /// Computes the loss of each site on some samples by `body`.
   private func lossesOfSites(
     _ range: Range<Int>, _ show: Show,
     _ body: @escaping (SiteObjective, SiteActivations) -> Double
@@ -212,8 +213,7 @@ package final class ActivationDistillation {
 }
 
 extension Graft {
-  /// What the plan's part of the model makes at a site of the teacher's input there, (samples, tokens,
-  /// dim).
+  /// Applies the replacement at a site to the teacher's input (samples, tokens, dim).
   func output(at seen: SiteActivations, on tape: Tape) -> Value {
     let input = Value(constant: seen.input)
     switch seen.site {
@@ -228,17 +228,17 @@ extension Graft {
   }
 }
 
-/// Trains one site: optimizer, schedule, and what has been best so far.
+/// Optimizer, schedule and best weights of one site.
 final class SiteTrainer {
   let optimizer: AdamW
   private let settings: Stage1Settings
   private let schedule: LearningRateSchedule
-  /// The reduction of a rate that waits for plateaus.
+  /// Learning-rate reduction on plateaus.
   var plateau = PlateauReduction()
-  /// The lowest held-out loss, and the parameters that had it.
+  /// Lowest held-out loss and its parameters.
   var best: (loss: Double, values: [Tensor])?
 
-  /// Makes a trainer of parameters by the settings of their site.
+  /// Makes a trainer of the parameters of a site.
   init(_ parameters: [Parameter], _ settings: Stage1Settings) {
     self.settings = settings
     optimizer = AdamW(parameters, weightDecay: Float(settings.weightDecay))
@@ -264,7 +264,7 @@ final class SiteTrainer {
     return max(settings.minimumRate, rate * plateau.factor)
   }
 
-  /// Takes an optimizer step, unless the site has had all of its steps.
+  /// Takes an optimizer step unless the site has completed all of its steps.
   ///
   /// - Returns: Whether the gradient was finite.
   func step(_ step: Int) -> Bool {
@@ -275,14 +275,14 @@ final class SiteTrainer {
     return optimizer.step(rate: Float(rate(step)), clipNorm: Float(settings.clipNorm)).isFinite
   }
 
-  /// Takes a held-out loss into account.
+  /// Records a held-out loss.
   func observe(_ loss: Double) {
     if settings.decay == .plateau { plateau.observe(loss, gamma: settings.gamma) }
     guard settings.keepsBest, loss < best?.loss ?? .infinity else { return }
     best = (loss, optimizer.parameters.map { $0.value.copied() })
   }
 
-  /// Puts the best parameters in place and gives their loss; nil if none were kept.
+  /// Restores the best parameters and returns their loss; nil if none were kept.
   func restoreBest() -> Double? {
     guard let best else { return nil }
     for (parameter, value) in zip(optimizer.parameters, best.values) {

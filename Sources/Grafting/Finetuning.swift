@@ -10,11 +10,12 @@ import Sampling
 import TensorCore
 import Training
 
-/// Stage 2: the grafted model is trained end to end with the diffusion loss, section 4 of the paper.
+/// Stage 2: end-to-end finetuning of the grafted model with the diffusion loss (section 4 of the
+/// paper).
 ///
-/// Mean squared error and variational bound, AdamW, linear warm-up, clipping and an average of the
-/// weights, as the released trainer (keshik6/grafting, `train_stage2`); a plan may freeze parts, train
-/// low-rank additions instead, and add the distance from the teacher's output.
+/// Mean squared error and variational bound, AdamW, linear warm-up, gradient clipping and EMA as in
+/// the released trainer (keshik6/grafting, `train_stage2`); a plan may freeze parts, train LoRA
+/// adapters instead, and add output distillation from the teacher.
 package final class Finetuning {
   /// The model that is trained.
   package let model: DiT
@@ -25,22 +26,22 @@ package final class Finetuning {
   private let schedule: LearningRateSchedule
   /// Number of steps taken.
   package private(set) var step = 0
-  /// The lowest held-out loss of a kept model; nil when none is kept.
+  /// Lowest held-out loss, whose model is kept; nil if none is kept.
   package private(set) var lowestHeldOutLoss: Double?
-  /// The last batch, whose way through the model tells where a loss became infinite.
+  /// Batch of the last step, used to locate non-finite values.
   private var lastBatch: DiffusionBatch?
 
   private var settings: Stage2Settings { plan.stage2 }
 
-  /// Sets up stage 2 of a graft, whose model is trained from now on; its teacher is left alone.
+  /// Sets up stage 2 of a graft; trains its model, not its teacher.
   ///
   /// - Parameters:
-  ///   - graft: Teacher and grafted model; not kept, so that the teacher's memory is free unless its
-  ///     output is learnt.
-  ///   - dataset: Normalised latents that the samples are drawn from.
+  ///   - graft: Teacher and grafted model; not retained, which frees the teacher unless its output
+  ///     is distilled.
+  ///   - dataset: Normalised latents, the source of the samples.
   ///   - heldOut: Other latents, for the held-out loss.
-  /// - Throws: `PlanError` if the plan leaves nothing to train, `SamplingError` if the diffusion process
-  ///   cannot be made.
+  /// - Throws: `PlanError` if the plan trains no parameters, `SamplingError` for an invalid
+  ///   diffusion process.
   package init(graft: Graft, dataset: LatentDataset, heldOut: LatentDataset) throws {
     model = graft.model
     plan = graft.plan
@@ -55,8 +56,8 @@ package final class Finetuning {
         "\"\(settings.trained.rawValue)\" leaves nothing to train in this plan; replace an operator or"
           + " choose \"all\"")
     }
-    // The model shares the tensors of its teacher, which stays as it is.
-    for parameter in trained { parameter.value = parameter.value.copied() }
+    // The model shares tensors with the teacher, so copies are trained.
+    for parameter in trained { parameter.update { $0 = $0.copied() } }
     let weight = settings.distillationWeight
     trainer = DiffusionTrainer(
       model: graft.model, diffusion: try GaussianDiffusion(spacing: ""),
@@ -71,7 +72,7 @@ package final class Finetuning {
         gamma: settings.gamma))
   }
 
-  /// Freezes what the plan does not train, and attaches adapters where it asks for them.
+  /// Freezes the parameters that the plan does not train, and attaches LoRA adapters.
   private static func choose(from model: DiT, plan: GraftPlan) {
     let settings = plan.stage2
     let grafts = plan.sites.flatMap(\.checkpointPrefixes)
@@ -92,11 +93,11 @@ package final class Finetuning {
     if settings.trained == .lora { LowRankAdaptation.attach(to: model, plan: plan) }
   }
 
-  /// The learning rate of the last step, or of the first before it is taken.
+  /// Learning rate of the last step, or of the first before any step.
   package var learningRate: Double { schedule.rate(step: max(0, step - 1)) }
 
-  /// Takes one optimizer step and returns the losses before it; where one is not finite, the weights
-  /// stay as they were.
+  /// Takes one optimizer step and returns the losses before it; skips the step if a loss is not
+  /// finite.
   package func trainStep() -> TrainingStepReport {
     let batch = dataset.batch(
       0..<settings.batchSize, seed: plan.seed, name: "stage2/\(step)",
@@ -112,8 +113,7 @@ package final class Finetuning {
     return report
   }
 
-  /// The diffusion loss of the averaged weights on the held-out samples, whose noise and timesteps are
-  /// always the same.
+  /// Diffusion loss of the averaged weights on the held-out samples with fixed noise and timesteps.
   package func heldOutLoss() -> Double {
     let batch = heldOut.batch(
       0..<settings.heldOutSamples, seed: plan.seed, name: "held-out",
@@ -124,8 +124,8 @@ package final class Finetuning {
     }
   }
 
-  /// Where in the model the last batch stopped being finite, by upstream name, on its way there or
-  /// back; nil if it never did.
+  /// Upstream name of the first module or parameter with non-finite values in the forward or
+  /// backward pass of the last batch; nil if all are finite.
   package func firstNonFinitePlace() -> String? {
     lastBatch.flatMap { batch in
       trainer.firstNonFinitePlace(batch)
@@ -134,28 +134,28 @@ package final class Finetuning {
     }
   }
 
-  /// What is wrong with the samples of the last step or that of `isSound`, with what to do about it;
-  /// nil if nothing is.
+  /// Returns a sentence about non-finite samples of the last step or of `isSound`; nil if there are
+  /// none.
   package func faultInData() -> String? {
     lastBatch.flatMap { dataset.fault(in: $0) } ?? heldOut.fault(in: witness, of: "held-out")
   }
 
-  /// A held-out sample, always the same one.
+  /// A fixed held-out sample.
   private var witness: DiffusionBatch {
     heldOut.batch(
       0..<1, seed: plan.seed, name: "witness", nullClass: model.config.nullClass, labelDropout: 0)
   }
 
-  /// Whether the gradient of a held-out sample, and with it all on the way there, is finite.
+  /// Whether forward and backward pass of a held-out sample are finite.
   package func isSound() -> Bool {
     trainer.firstNonFiniteGradient(witness, microBatch: 1) == nil
   }
 
-  /// Writes the model with its averaged weights, additions merged, and the plan in the metadata.
+  /// Writes the model with averaged weights, merged adapters, and the plan in the metadata.
   ///
   /// - Parameters:
   ///   - path: The file to write.
-  ///   - teacherMetadata: Metadata of the teacher's file, kept.
+  ///   - teacherMetadata: Metadata of the teacher's file to include.
   /// - Throws: `FileError` if the file cannot be written.
   package func saveModel(to path: String, teacherMetadata: [String: String]) throws {
     var metadata = teacherMetadata
@@ -164,9 +164,9 @@ package final class Finetuning {
     try trainer.saveAveragedModel(to: path, metadata: metadata)
   }
 
-  /// Writes the model as `saveModel` does if the plan keeps the best and no loss was lower.
+  /// Writes the model as `saveModel` if the plan keeps the best and the loss is the lowest.
   ///
-  /// - Throws: `FileError` if the file cannot be written; the loss then does not count.
+  /// - Throws: `FileError` if the file cannot be written; the loss is then not recorded.
   package func keepBest(
     _ loss: Double, at path: String, teacherMetadata: [String: String]
   ) throws {
@@ -179,8 +179,8 @@ package final class Finetuning {
 
   private static let kind = "stage 2 checkpoint"
 
-  /// Writes all that the training goes on from: every parameter, averages, optimizer moments and the
-  /// step, which decides all random numbers; atomic.
+  /// Atomically writes all parameters, averages, optimizer moments and the step, which determines
+  /// the random state.
   package func saveCheckpoint(to path: String) throws {
     var metadata = trainer.checkpointMetadata
     metadata["espalier_file"] = Self.kind
@@ -195,9 +195,9 @@ package final class Finetuning {
       metadata: metadata, to: path)
   }
 
-  /// Continues from a checkpoint of the same plan, whatever weights the graft started with.
+  /// Resumes from a checkpoint of the same plan, independent of the initial weights.
   ///
-  /// - Throws: `FileError` if the file is no checkpoint of this plan and data.
+  /// - Throws: `FileError` if the file is not a checkpoint of this plan and data.
   package func resume(from path: String) throws {
     let file = try SafetensorsFile(path: path)
     guard file.metadata["espalier_file"] == Self.kind, let text = file.metadata[DiTFile.planKey],
@@ -205,19 +205,21 @@ package final class Finetuning {
     else {
       throw FileError("\(path): is no \(Self.kind); remove it to start anew")
     }
+    try file.require(saved, in: 0...settings.steps, called: "step")
     try file.requireGenerator()
     try plan.requireContinuation(
       of: text, from: file, on: (dataset.identity, heldOut.identity))
-    try trainer.restore(from: file)
-    // Frozen tensors may be the teacher's: replaced, not written to.
+    try trainer.restore(from: file, stepsUpTo: settings.steps)
+    // Frozen tensors may be shared with the teacher, so they are replaced instead of overwritten.
     for parameter in frozen {
-      parameter.value = try FileWeights(file, prefix: "model.").tensor(
-        parameter.name, parameter.value.shape, .zeros)
+      let saved = try FileWeights(file, prefix: "model.").tensor(
+        parameter.name, parameter.shape, .zeros)
+      parameter.update { $0 = saved }
     }
     step = saved
     lowestHeldOutLoss = file.metadata["lowest_held_out_loss"].flatMap(Double.init)
   }
 
-  /// The parameters that stay as they are.
+  /// Frozen parameters.
   private var frozen: [Parameter] { model.parameters.filter(\.isFrozen) }
 }

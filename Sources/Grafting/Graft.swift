@@ -8,31 +8,31 @@ import Operators
 import Plans
 import TensorCore
 
-/// A teacher and what a plan makes of it: replacement operators and parallel blocks.
+/// Teacher and the grafted model of a plan, with replacement operators and parallel blocks.
 package final class Graft {
   package let plan: GraftPlan
   package let teacher: DiT
-  /// The teacher as the plan changes it; all weights outside the plan's sites are shared with it.
+  /// The grafted model; it shares all weights outside the sites of the plan with the teacher.
   package let model: DiT
-  /// What large linear layers of teacher and model multiply in.
+  /// Precision of the products in large linear layers of teacher and model.
   package private(set) var precision = Precision.float32
-  /// Sites whose weights no checkpoint gave: operators and merges are as at their start there,
-  /// parallel blocks have the teacher's weights.
+  /// Sites without weights in any checkpoint: operators and merges have initial weights, parallel
+  /// blocks those of the teacher.
   package let untrained: [GraftSite]
 
-  /// Builds a graft whose operators start fresh from the plan's seed, or from weights of what they
-  /// replace where the plan says so, and whose parallel blocks start from the teacher's weights.
+  /// Builds a graft whose operators are initialised from the seed of the plan, or by transfer from
+  /// the replaced operators where the plan says so; parallel blocks start from the teacher's
+  /// weights.
   ///
   /// - Throws: as `init(plan:teacher:checkpoints:)`.
   package convenience init(fresh plan: GraftPlan, teacher: DiT) throws {
     try self.init(plan: plan, teacher: teacher, checkpoints: [])
   }
 
-  /// Builds a graft with weights from checkpoints of runs, later ones winning.
+  /// Builds a graft with weights from checkpoints of runs, later ones overriding earlier ones.
   ///
-  /// A site takes its weights from a checkpoint that trained the same there: in a slot the same
-  /// operator with the same settings, in a pair also the same merge. All others are listed in
-  /// `untrained`.
+  /// The weights of a site are loaded from a checkpoint with the same operator and settings there
+  /// and, for a pair, the same merge. All other sites are listed in `untrained`.
   ///
   /// - Parameters:
   ///   - plan: A valid plan for this teacher.
@@ -69,14 +69,14 @@ package final class Graft {
       config: teacher.config, edits: plan.edits, parallel: plan.parallel, weights: source)
   }
 
-  /// The weights of a checkpoint, operators or grafted model, and what of a plan they were trained as.
+  /// Reads the weights of a checkpoint (operators or grafted model) and the sites that they fit.
   ///
   /// - Parameters:
-  ///   - path: The file; one without a plan, as official ones are, is judged by its weights.
+  ///   - path: The file; without a plan, as official files are, the sites follow from the weights.
   ///   - plan: The plan that the weights are for.
-  /// - Returns: The tensors, the sites of the plan that they fit, and all sites of a whole model; nil for
-  ///   operators alone.
-  /// - Throws: `FileError` for a file that is no graft, or one of another model.
+  /// - Returns: The tensors, the matching sites of the plan, and all sites of a whole model; nil
+  ///   for operators alone.
+  /// - Throws: `FileError` for a file that is no graft or belongs to another model.
   private static func trained(
     at path: String, for plan: GraftPlan
   ) throws -> (any TensorFile, shared: [GraftSite], others: [GraftSite]?) {
@@ -102,7 +102,7 @@ package final class Graft {
         "\(path): was grafted from another model than the plan's, \(plan.model.path); give a"
           + " checkpoint of a run on that model")
     }
-    // A training's own checkpoint has several state dicts; the names here are those of the file.
+    // A training checkpoint of this program has several state dicts; names are those of the file.
     let isOwn = weights.tensors.metadata[DiTFile.planKey] != nil
     return (
       isOwn ? weights.tensors.file : weights.tensors,
@@ -117,7 +117,7 @@ package final class Graft {
     return id.slot == .attention ? block.sequenceMixer : block.channelMixer
   }
 
-  /// What stage 1 trains at a site of the plan.
+  /// Parameters that stage 1 trains at a site of the plan.
   package func parameters(of site: GraftSite) -> [Parameter] {
     switch site {
     case .slot(let id): replacement(id)?.parameters ?? []
@@ -125,14 +125,14 @@ package final class Graft {
     }
   }
 
-  /// Chooses what large linear layers of teacher and graft multiply in.
+  /// Sets the precision of the products in large linear layers of teacher and graft.
   package func use(_ precision: Precision) {
     self.precision = precision
     teacher.parameters.use(precision)
     model.parameters.use(precision)
   }
 
-  /// Writes the weights of the plan's sites alone, with the plan in the metadata.
+  /// Writes only the weights of the sites, with the plan in the metadata.
   package func saveOperators(to path: String) throws {
     try save(plan.sites.flatMap(parameters), to: path, metadata(teacher: [:]))
   }
@@ -141,13 +141,13 @@ package final class Graft {
   ///
   /// - Parameters:
   ///   - path: The file to write.
-  ///   - teacherMetadata: Metadata of the teacher's file, kept.
+  ///   - teacherMetadata: Metadata of the teacher's file to include.
   /// - Throws: `FileError` if the file cannot be written.
   package func saveModel(to path: String, teacherMetadata: [String: String]) throws {
     try save(model.parameters, to: path, metadata(teacher: teacherMetadata))
   }
 
-  /// The metadata of the grafted model: those of the teacher's file, and the plan.
+  /// Metadata of the grafted model: that of the teacher's file, and the plan.
   package func metadata(teacher: [String: String]) throws -> [String: String] {
     try teacher.merging(DiTFile.metadata(of: plan)) { $1 }
   }
@@ -159,7 +159,7 @@ package final class Graft {
   }
 }
 
-/// The teacher's own tensors, and copies of them under some prefixes.
+/// Tensors of the teacher, copied for keys under some prefixes.
 private struct TeacherWeights: WeightSource {
   private let weights: DictionaryWeights
   private let copied: [String]
@@ -175,10 +175,10 @@ private struct TeacherWeights: WeightSource {
   }
 }
 
-/// The parameters below some prefixes, and perhaps all that are below none of some others.
+/// Set of keys: those under some prefixes, and optionally those under none of some other prefixes.
 private struct Keys {
   let prefixes: [String]
-  /// Where the parameters of other files are; nil takes nothing outside `prefixes`.
+  /// Prefixes of the parameters of other files; nil includes no keys outside `prefixes`.
   var others: [String]?
 
   init(below prefixes: [String]) { self.prefixes = prefixes }
@@ -191,7 +191,7 @@ private struct Keys {
   }
 }
 
-/// Takes some parameters from one source, and all others from another.
+/// Reads some parameters from one source and all others from another.
 private struct OverlayWeights: WeightSource {
   let top: any WeightSource
   let holds: Keys
@@ -202,7 +202,7 @@ private struct OverlayWeights: WeightSource {
   }
 }
 
-/// What replacements start from: fresh weights, with those of the original where the plan says so.
+/// Initial weights of replacements: freshly drawn, or transferred where the plan says so.
 private struct StartWeights: WeightSource {
   private let fresh: FreshWeights
   private let teacher: DictionaryWeights
@@ -213,7 +213,7 @@ private struct StartWeights: WeightSource {
     fresh = FreshWeights(seed: plan.seed)
     self.teacher = DictionaryWeights(of: teacher, origin: plan.model.path)
     shapes = Dictionary(
-      uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.value.shape) })
+      uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.shape) })
     transfers = plan.edits.compactMap { id, spec in
       guard plan.stage1.initialization(of: id) == .transferred else { return nil }
       return OperatorRegistry.transfer(spec).map {
@@ -234,7 +234,7 @@ private struct StartWeights: WeightSource {
 }
 
 extension DictionaryWeights {
-  /// The parameters of a model under their names.
+  /// Makes a source of the parameters of a model.
   fileprivate init(of model: DiT, origin: String) {
     self.init(
       Dictionary(uniqueKeysWithValues: model.parameters.map { ($0.name, $0.value) }),

@@ -3,10 +3,10 @@ import Models
 import Nn
 import Plans
 
-/// The low-rank additions of LoRA (arXiv 2106.09685) to the operators that a plan leaves alone.
+/// LoRA adapters (arXiv 2106.09685) of the operators that a plan does not replace.
 enum LowRankAdaptation {
-  /// Freezes a model but for its replaced operators, and gives the chosen layers of the other slots and
-  /// of the modulations an adapter each: A as PyTorch starts a linear layer, B zero.
+  /// Freezes all but the replaced operators and attaches an adapter to each chosen layer of the
+  /// other slots and the modulations: A with PyTorch's default initialisation, B zero.
   ///
   /// - Parameters:
   ///   - model: The grafted model.
@@ -22,7 +22,7 @@ enum LowRankAdaptation {
         endings.contains(where: parameter.name.hasSuffix)
       else { continue }
       let module = parameter.name.dropLast(".weight".count)
-      let (outputs, inputs) = (parameter.value.shape[0], parameter.value.shape[1])
+      let (outputs, inputs) = (parameter.shape[0], parameter.shape[1])
       let (down, up) = ("\(module).lora_A.weight", "\(module).lora_B.weight")
       let bound = Initializer.uniform(1 / Float(inputs).squareRoot())
       parameter.adapter = LowRankAdapter(

@@ -6,17 +6,17 @@ import Plans
 import Sampling
 import TensorCore
 
-/// What the teacher received and gave at a site of a plan, for some samples.
+/// Teacher activations at a site of a plan, for some samples.
 struct SiteActivations {
   let site: GraftSite
-  /// Input and output of the operator or, at a pair, of both blocks (samples, tokens, dim).
+  /// Input and output of the operator or, for a pair, of its two blocks (samples, tokens, dim).
   let input, target: Tensor
-  /// Of a slot, the adaLN gate behind it; of a pair, the condition that its blocks receive (samples, dim).
+  /// The adaLN gate of a slot, or the conditioning of the blocks of a pair (samples, dim).
   let side: Tensor
 }
 
 extension GraftSite {
-  /// What `SiteActivations.side` is here.
+  /// Name of `SiteActivations.side` at this site.
   var sideName: String {
     switch self {
     case .slot: "gate"
@@ -25,13 +25,14 @@ extension GraftSite {
   }
 }
 
-/// Runs the teacher and hands out its activations at some sites.
+/// Runs the teacher and reports its activations at some sites.
 struct TeacherPass {
   let teacher: DiT
   let sites: Set<GraftSite>
   let diffusion: GaussianDiffusion
 
-  /// Noises some rows of a batch, runs the teacher, and calls `visit` with every site in order.
+  /// Adds noise to some rows of a batch, runs the teacher, and calls `visit` with every site in
+  /// order.
   func callAsFunction(
     _ batch: DiffusionBatch, _ range: Range<Int>, _ visit: @escaping (SiteActivations) -> Void
   ) {
@@ -40,9 +41,9 @@ struct TeacherPass {
       batch.latents.rows(range), noise: batch.noise.rows(range), steps: steps)
     let conditioning = DiT.Conditioning(
       timesteps: diffusion.modelTimesteps(steps), labels: Array(batch.labels[range]))
-    // Only pairs ask for it.
+    // Needed by pairs only.
     lazy var condition = teacher.condition(conditioning, on: Tape(recording: false)).tensor
-    // What the pair received whose second block comes next.
+    // Input of the pair whose second block comes next.
     var pairInput: Tensor?
     _ = teacher(
       Value(constant: noisy), conditioning, on: Tape(recording: false),
@@ -68,8 +69,8 @@ struct TeacherPass {
 /// The regression objective of one site (equation 2 of the paper).
 struct SiteObjective {
   let regression: RegressionObjective
-  /// Whether prediction and target are compared behind the gate, as the released trainer's "scaled
-  /// predictor" does; there is none behind a pair.
+  /// Whether prediction and target are compared after the gate, as in the released trainer's
+  /// "scaled predictor"; pairs have no gate.
   let isGateScaled: Bool
 
   init(_ settings: Stage1Settings, _ site: GraftSite) {
@@ -88,7 +89,7 @@ struct SiteObjective {
       Self.gated(output, seen.side), Self.gated(seen.target, seen.side))
   }
 
-  /// The mean loss of an output and its gradient by the output.
+  /// The mean loss of an output and its gradient with respect to the output.
   func lossAndGradient(_ output: Tensor, _ seen: SiteActivations) -> (Double, Tensor) {
     guard isGateScaled else { return regression.lossAndGradient(output, seen.target) }
     let (loss, gradient) = regression.lossAndGradient(
@@ -96,7 +97,7 @@ struct SiteObjective {
     return (loss, Self.gated(gradient, seen.side))
   }
 
-  /// x (samples, tokens, dim) times the gate (samples, dim) of its sample.
+  /// Multiplies x (samples, tokens, dim) by the gate (samples, dim) of each sample.
   private static func gated(_ x: Tensor, _ gate: Tensor) -> Tensor {
     let (tokens, dim) = (x.shape[1], x.shape[2])
     let result = Tensor(x.shape)
@@ -110,7 +111,7 @@ struct SiteObjective {
 }
 
 extension DiTBlock.Activations {
-  /// The gate (samples, dim) behind a slot's operator.
+  /// The gate (samples, dim) applied to the operator of a slot.
   func gate(of slot: Slot) -> Tensor {
     let dim = attentionInput.shape[2]
     let rows = modulation.shape[0]

@@ -26,7 +26,7 @@ package struct AnalyzeJob {
     return "analysis in \(path)"
   }
 
-  /// Measures a model as `ModelAnalysis` records it.
+  /// Measures a model for `ModelAnalysis`.
   package static func analyze(
     _ files: ModelFiles, modelHash: String, samples: Int,
     progress: (Int, Int) throws -> Void

@@ -7,8 +7,8 @@ import Runs
 
 /// Stage 1 of a plan in a run directory.
 ///
-/// Leaves `checkpoints/latest.safetensors` (from which it resumes), `checkpoints/operators.safetensors`
-/// and `checkpoints/model.safetensors`, the grafted model with the plan embedded.
+/// Writes `checkpoints/latest.safetensors` (for resuming), `checkpoints/operators.safetensors` and
+/// `checkpoints/model.safetensors`, the grafted model with the plan embedded.
 struct DistillJob {
   let context: JobContext
   let planPath: String
@@ -48,7 +48,7 @@ struct DistillJob {
     return "\(settings.totalSteps) steps; grafted model in checkpoints/model.safetensors"
   }
 
-  /// The recorded activations of the cached mode, made now unless an earlier run has.
+  /// Opens or records the activations of the cached mode; nil in streaming mode.
   private func activations(of graft: Graft, _ dataset: LatentDataset) throws -> ActivationCache? {
     guard graft.plan.stage1.mode == .cached else { return nil }
     var throttle = Throttle()
@@ -65,7 +65,7 @@ struct DistillJob {
   }
 }
 
-/// Stage 1 as a job takes it.
+/// Adapter of stage 1 to `Training`.
 private final class DistillTraining: Training {
   private let distillation: ActivationDistillation
   private var losses: ActivationDistillation.Losses = [:]
@@ -95,9 +95,7 @@ private final class DistillTraining: Training {
 
   func faultInData() -> String? { distillation.faultInData() }
 
-  func save(to path: String) throws {
-    try distillation.saveCheckpoint(to: path)
-  }
+  func saveCheckpoint(to path: String) throws { try distillation.saveCheckpoint(to: path) }
 
   func resume(from path: String) throws { try distillation.resume(from: path) }
 }

@@ -7,10 +7,10 @@ import Runs
 
 /// Stage 2 of a plan in a run directory.
 ///
-/// Leaves `checkpoints/latest.safetensors` (from which it resumes) and, at every checkpoint,
-/// `checkpoints/model.safetensors`: the grafted model with its averaged weights and the plan embedded;
-/// if the plan keeps the best, also `checkpoints/best.safetensors`, the model with the lowest held-out
-/// loss.
+/// Writes `checkpoints/latest.safetensors` (for resuming) and, at every checkpoint,
+/// `checkpoints/model.safetensors`: the grafted model with averaged weights and the plan embedded;
+/// if the plan keeps the best, also `checkpoints/best.safetensors`, the model with the lowest
+/// held-out loss.
 struct FinetuneJob {
   let context: JobContext
   let planPath: String
@@ -42,7 +42,7 @@ struct FinetuneJob {
     return "\(settings.steps) steps; finetuned model in checkpoints/model.safetensors\(best ?? "")"
   }
 
-  /// The graft with the weights that the run was given; a resumed run has its own.
+  /// Builds the graft with the initial weights of the run; a resumed run loads its checkpoint.
   private func graft(_ plan: GraftPlan, teacher: DiT) throws -> Graft {
     if context.run.hasBegun { return try Graft(fresh: plan, teacher: teacher) }
     let weights = try weights.map(context.run.weightsPath)
@@ -60,7 +60,7 @@ struct FinetuneJob {
   }
 }
 
-/// Stage 2 as a job takes it.
+/// Adapter of stage 2 to `Training`.
 private struct FinetuneTraining: Training {
   let finetuning: Finetuning
   let teacherMetadata: [String: String]
@@ -69,7 +69,7 @@ private struct FinetuneTraining: Training {
 
   func takeStep() -> TrainingLoss {
     let report = finetuning.trainStep()
-    // A step whose gradient is not finite was not taken either.
+    // A step with a non-finite gradient was skipped too.
     return TrainingLoss(report.gradientNorm.isFinite ? report.loss : .nan)
   }
 
@@ -90,11 +90,11 @@ private struct FinetuneTraining: Training {
 
   func faultInData() -> String? { finetuning.faultInData() }
 
-  func save(to path: String) throws {
-    try finetuning.saveCheckpoint(to: path)
-    try finetuning.saveModel(
-      to: "\(AtomicFile.directory(of: path))/model.safetensors", teacherMetadata: teacherMetadata)
+  func saveResults(in folder: String) throws {
+    try finetuning.saveModel(to: "\(folder)/model.safetensors", teacherMetadata: teacherMetadata)
   }
+
+  func saveCheckpoint(to path: String) throws { try finetuning.saveCheckpoint(to: path) }
 
   func resume(from path: String) throws { try finetuning.resume(from: path) }
 }

@@ -8,10 +8,10 @@ import TensorCore
 import Text
 
 extension JobContext {
-  /// The run's plan and the model that it is for.
+  /// Reads the plan of the run and opens its model.
   ///
-  /// - Throws: `PlanError` for a plan that cannot be read, `RunError` if the model's weights are others
-  ///   than when the run was made, `FileError` if there is no such model.
+  /// - Throws: `PlanError` for a plan that cannot be read, `RunError` if the weights of the model
+  ///   have changed since the run was made, `FileError` if the model is missing.
   func plan(at path: String) throws -> (GraftPlan, ModelFiles) {
     let plan = try GraftPlan.load(path: run.resolve(path))
     let files = try ModelFiles(plan.model.path)
@@ -26,10 +26,10 @@ extension JobContext {
     return (plan, files)
   }
 
-  /// What the run's large matrix products multiply in: as its request says, else what the CPU is fastest
-  /// with, which the request then says too, so that the run goes on likewise wherever it is resumed.
+  /// Precision of the run's large matrix products: that of its request, otherwise the fastest of
+  /// the CPU, which is then stored in the request, so that the run resumes with it on any machine.
   ///
-  /// - Throws: `RunError` for a name that is none, or if the request cannot be written.
+  /// - Throws: `RunError` for an invalid name, or if the request cannot be written.
   func precision() throws -> Precision {
     var request = try run.request()
     if let name = request.precision {
@@ -41,7 +41,7 @@ extension JobContext {
       print("large products in \(precision)")
       return precision
     }
-    // What began without a choice was float32.
+    // Runs begun without a stored precision used float32.
     let precision = run.hasBegun ? Precision.float32 : .fastest
     request.precision = precision.rawValue
     let resolved = request
@@ -50,14 +50,14 @@ extension JobContext {
     return precision
   }
 
-  /// Opens what a plan is trained on, with progress events; tells of images that are left out.
+  /// Opens the data of a plan, with events for progress and skipped images.
   ///
   /// - Parameters:
   ///   - settings: The plan's data; nil for the procedural images.
   ///   - files: The model that is trained.
-  ///   - samples: Samples that the training draws in all.
-  ///   - heldOut: Samples of the held-out loss.
-  /// - Returns: The data, in latents.
+  ///   - samples: Total number of samples that the training draws.
+  ///   - heldOut: Number of samples of the held-out loss.
+  /// - Returns: The data as latents.
   /// - Throws: `JobInterruption.cancelled`, and as `TrainingData` does.
   func trainingData(
     _ settings: DataSettings?, for files: ModelFiles, samples: Int, heldOut: Int

@@ -4,21 +4,21 @@ import Foundation
 import Runs
 import Synchronization
 
-/// Why a job ended before its last step.
+/// Reason why a job stopped before its last step.
 package enum JobInterruption: Error {
   /// A cancel request or a termination signal.
   case cancelled
-  /// The time that the worker was given has passed.
+  /// The time limit of the worker has passed.
   case timedOut
 }
 
-/// A worker's connection to its run directory: events out, requests in.
+/// Connection of a worker to its run directory: writes events, reads requests.
 package final class JobContext: Sendable {
   package let run: RunDirectory
   private let state = Mutex(Progress())
-  /// The same events for TensorBoard, of a training.
+  /// TensorBoard log of a training.
   private let tensorBoard: TensorBoardLog?
-  /// Seconds between two tries to write to a full disk.
+  /// Seconds between attempts to write to a full disk.
   private let roomInterval: TimeInterval
 
   private struct Progress {
@@ -29,30 +29,24 @@ package final class JobContext: Sendable {
     var lacksRoom = false
     /// Whether an event was written since the last heartbeat.
     var hasSpoken = false
-    /// Whether TensorBoard's files are written no more.
+    /// Whether writing TensorBoard files has been given up.
     var lacksTensorBoard = false
     var deadline: ContinuousClock.Instant?
   }
 
-  /// Opens the context; a run that was started before skips the requests made for its last worker.
+  /// Opens the context.
   package init(run: RunDirectory, roomInterval: TimeInterval = 3) {
     self.run = run
     tensorBoard = (try? run.request())?.job.kind.isTraining == true ? TensorBoardLog(run: run) : nil
     self.roomInterval = roomInterval
-    let summary = run.summary()
-    guard summary.isStarted || summary.end != nil else { return }
-    var controls: UInt64 = 0
-    _ = run.readControls(after: &controls)
-    let start = controls
-    state.withLock { $0.controlOffset = start }
   }
 
-  /// Appends an event to the log and, where it has something to plot, to the one for TensorBoard, when
-  /// there is room for it on the disk.
+  /// Appends an event to the log and, if it has values to plot, to the TensorBoard log; waits while
+  /// the disk is full.
   ///
-  /// A training does not need TensorBoard: files that cannot be written are said once and given up.
+  /// TensorBoard files are optional: a failure is reported once and further writes are skipped.
   ///
-  /// - Throws: `RunError` if it cannot be written, `JobInterruption` while it waits for room.
+  /// - Throws: `RunError` if it cannot be written, `JobInterruption` while waiting for space.
   package func emit(_ kind: EventKind) throws {
     let event = Event(kind)
     if !state.withLock({ $0.lacksTensorBoard }) {
@@ -73,29 +67,33 @@ package final class JobContext: Sendable {
     state.withLock { $0.hasSpoken = true }
   }
 
-  /// Says that the worker lives, unless it has said something anyway; what room is left on a full disk is
-  /// kept for its last words.
+  /// Writes a heartbeat unless an event was written since the last one; writes none to a full disk,
+  /// so that space remains for the final event.
   func emitHeartbeat() {
-    let isDue = state.withLock { state in
+    let (step, isDue, lacksRoom) = state.withLock { state in
       defer { state.hasSpoken = false }
-      return !state.hasSpoken && !state.lacksRoom
+      return (state.step, !state.hasSpoken && !state.lacksRoom, state.lacksRoom)
     }
     if isDue { try? run.append(Event(.heartbeat(step: step))) }
+    // Needs no space, and shows other hosts that the worker is alive.
+    if lacksRoom { utimes(run.eventsPath, nil) }
   }
 
-  /// Asks the job to stop at its next step, as a signal does.
+  /// Requests the job to stop at its next step, as a signal does.
   package func cancel() { state.withLock { $0.isCancelled = true } }
 
-  /// Gives the job some seconds from now on, after which it stops at its next step.
+  /// Sets a time limit in seconds from now, after which the job stops at its next step.
   package func limit(to seconds: Double) {
+    // About a century or more, and NaN, mean no limit.
+    guard seconds < 3e9 else { return }
     state.withLock { $0.deadline = .now + .seconds(seconds) }
   }
 
-  /// Does something that writes files; while the disk is full, pauses the run and tries again.
+  /// Calls `body`, which writes files; while the disk is full, pauses the run and retries.
   ///
-  /// - Parameter body: May be called many times; what fails must leave things as they were.
-  /// - Returns: What `body` returns.
-  /// - Throws: What `body` throws for any other reason, `JobInterruption` while it waits.
+  /// - Parameter body: May be called several times; a failed call must leave no changes.
+  /// - Returns: The result of `body`.
+  /// - Throws: Other errors of `body`, `JobInterruption` while waiting.
   package func whenRoom<Result>(_ body: () throws -> Result) throws -> Result {
     var isAnnounced = false
     while true {
@@ -126,10 +124,12 @@ package final class JobContext: Sendable {
     (error as? FileError)?.isDiskFull ?? (error as? RunError)?.isDiskFull ?? false
   }
 
-  /// To be called between steps: notes the step, waits while paused.
+  /// Called between steps: records the step and waits while paused.
   ///
-  /// - Throws: `JobInterruption` after a cancel request or the end of the job's time.
+  /// - Throws: `JobInterruption` after a cancel request or the time limit, `FileError` if a mapped
+  ///   file was truncated.
   package func checkpoint(step: Int) throws {
+    try MappedFile.requireIntact()
     let first = poll(step: step)
     if let interruption = first.interruption { throw interruption }
     guard first.paused else { return }
@@ -150,7 +150,7 @@ package final class JobContext: Sendable {
         switch control {
         case .pause: state.isPaused = true
         case .resume: state.isPaused = false
-        case .cancel: state.isCancelled = true
+        case .cancel, .kill: state.isCancelled = true
         }
       }
       if state.isCancelled { return (state.isPaused, .cancelled) }
@@ -159,14 +159,14 @@ package final class JobContext: Sendable {
     }
   }
 
-  /// The step that the job last reported.
+  /// The last reported step.
   var step: Int { state.withLock { $0.step } }
 }
 
-/// Reports progress at most a few times a second, and the less often the longer it goes on.
+/// Limits progress reports to a few per second, with an interval that grows with the elapsed time.
 ///
-/// `fraction` of the time that has passed lies between two reports, at most `longest` seconds, so that the
-/// log of a training grows by some thousand steps and then by at most one line in ten seconds.
+/// The interval is `fraction` of the elapsed time, at most `longest` seconds, so that the log of a
+/// training has some thousand steps and then at most one line per ten seconds.
 struct Throttle {
   private let start: Double
   private var last: Double?
@@ -176,17 +176,17 @@ struct Throttle {
   private static let longest = 10.0
   private static let fraction = 1.0 / 2000
 
-  /// Makes a throttle that lets the first report through.
+  /// Makes a throttle whose first report is due.
   ///
-  /// - Parameter clock: Seconds that only grow.
+  /// - Parameter clock: Monotonic time in seconds.
   init(clock: @escaping () -> Double = Throttle.uptime) {
     (start, self.clock) = (clock(), clock)
   }
 
-  /// Seconds since the machine was started, which setting the clock does not change.
+  /// Monotonic seconds since the machine was started.
   static func uptime() -> Double { Double(DispatchTime.now().uptimeNanoseconds) / 1e9 }
 
-  /// Whether it is time again.
+  /// Whether a report is due.
   mutating func isDue() -> Bool {
     let now = clock()
     let interval = min(Self.longest, max(Self.shortest, (now - start) * Self.fraction))

@@ -8,7 +8,7 @@ import Plans
 import Runs
 import Sampling
 
-/// Images of the teacher and of the graft from the same noise and class, and their difference.
+/// Images of teacher and graft from the same noise and class, and their difference.
 struct PreviewJob {
   let context: JobContext
 
@@ -20,8 +20,8 @@ struct PreviewJob {
         "\(context.run.requestPath): class \(request.classLabel) is outside 0 to "
           + "\(file.config.numClasses - 1); choose a class of the model")
     }
-    let plan = try request.planPath.map { try GraftPlan.load(path: $0) }
-    // A graft whose teacher is gone stands for itself.
+    let plan = try request.planPath.map { try GraftPlan.load(path: context.run.resolve($0)) }
+    // A graft without its teacher is compared with itself.
     let isGraft = file.isGraft
     if isGraft, let plan, plan.changes != file.changes {
       throw FileError(
@@ -57,7 +57,7 @@ struct PreviewJob {
     guard let plan, !isGraft else { return "\(isGraft ? "graft" : "teacher") sampled" }
     try plan.check(against: try files.reference())
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: request.weights)
-    // The teacher is done, its packed weights may go.
+    // Releases the packed weights of the teacher.
     teacher.parameters.use(.float32)
     graft.model.parameters.use(precision)
     if !graft.untrained.isEmpty {

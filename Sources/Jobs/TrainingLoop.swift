@@ -4,80 +4,80 @@ import Foundation
 import Plans
 import Runs
 
-/// A training that a job takes step by step and goes on with after a checkpoint.
+/// Resumable training, run step by step by a job.
 package protocol Training {
-  /// Steps taken.
+  /// Number of steps taken.
   var step: Int { get }
 
   /// Takes one step and returns the losses before it.
   func takeStep() -> TrainingLoss
 
-  /// The learning rate of the last step that was taken.
+  /// Learning rate of the last step.
   var learningRate: LearningRate { get }
 
-  /// The losses on samples that are never trained on.
+  /// Measures the held-out losses.
   func heldOut() -> TrainingLoss
 
-  /// The same, and takes them into account: for rates that wait for plateaus, and the best weights,
-  /// which may be written into a folder.
+  /// Measures the held-out losses, and updates plateau schedules and the best weights, which may be
+  /// written to a folder.
   func validate(in folder: String) throws -> TrainingLoss
 
-  /// Where the last step's loss stopped being finite, if that can be told.
+  /// Location of the first non-finite value of the last step, if known.
   func placeOfFailure() -> String?
 
-  /// What is wrong with the samples of the last step, with what to do about it; nil if nothing is.
+  /// Returns a sentence about non-finite samples of the last step; nil if there are none.
   func faultInData() -> String?
 
-  /// Whether losses and gradients of a few samples are finite; a checkpoint of weights that give
-  /// others would be of no use.
+  /// Whether losses and gradients of a few samples are finite; checked before a checkpoint is
+  /// written.
   func isSound() -> Bool
 
-  /// Writes the checkpoint that `resume` reads, and beside it what else the training leaves.
-  func save(to path: String) throws
+  /// Writes the results of the current step, other than the checkpoint, to a folder.
+  func saveResults(in folder: String) throws
 
-  /// Goes on from a checkpoint.
+  /// Writes the checkpoint that `resume` reads.
+  func saveCheckpoint(to path: String) throws
+
+  /// Resumes from a checkpoint.
   func resume(from path: String) throws
 }
 
 extension Training {
-  /// Measures alone.
+  /// Measures the held-out losses only.
   package func validate(in folder: String) throws -> TrainingLoss { heldOut() }
+
+  /// Writes nothing.
+  package func saveResults(in folder: String) throws {}
 }
 
 extension CheckpointPolicy {
-  /// Whether a checkpoint is due after a step, some seconds after the last one.
+  /// Whether a checkpoint is due after a step, `elapsed` seconds after the last one.
   func isDue(after step: Int, seconds elapsed: Double) -> Bool {
     step % every == 0 || minutes > 0 && elapsed >= minutes * 60
   }
 
-  /// Keeps the newest checkpoint under the name of its step, `step-N.safetensors`, and removes those
-  /// that are one too many once there is a newer one.
-  ///
-  /// - Throws: `FileError` when the second name cannot be given.
-  func makePlace(after step: Int, in run: RunDirectory) throws {
-    if keepLast > 1 {
-      try AtomicFile.link(run.latestPath, as: run.checkpointPath(ofStep: step))
-    }
+  /// Removes kept checkpoints beyond the limit, to make room for a new one.
+  func removeSurplus(before step: Int, in run: RunDirectory) {
     let kept = run.keptSteps
-    // Later ones belong to steps that the run has gone back behind.
-    let surplus = kept.filter { $0 > step } + kept.filter { $0 <= step }.dropLast(keepLast - 1)
+    // Checkpoints of later steps are obsolete after a retry from an earlier step.
+    let surplus = kept.filter { $0 >= step } + kept.filter { $0 < step }.dropLast(keepLast - 1)
     for step in surplus {
       try? FileManager.default.removeItem(atPath: run.checkpointPath(ofStep: step))
     }
   }
 }
 
-/// A loss and, where the sites of a plan have losses of their own, those.
+/// Loss of a training and, in stage 1, the losses by site.
 package struct TrainingLoss {
-  /// Of the whole model, or the mean over the sites.
+  /// Loss of the whole model, or the mean over the sites.
   package private(set) var whole: Double
-  /// By site.
+  /// Losses by site.
   package private(set) var sites: [GraftSite: Double] = [:]
 
-  /// A loss of the whole model.
+  /// Makes a loss of the whole model.
   package init(_ whole: Double) { self.whole = whole }
 
-  /// The losses of sites, and their mean.
+  /// Makes losses of sites and computes their mean.
   package init(sites: [GraftSite: Double]) {
     self.sites = sites
     let sum = sites.sorted { $0.key < $1.key }.reduce(0) { $0 + $1.value }
@@ -85,7 +85,7 @@ package struct TrainingLoss {
   }
 }
 
-/// Takes a training to its last step in a run directory: events, checkpoints, pause and cancellation.
+/// Runs a training in a run directory with events, checkpoints, pausing and cancellation.
 package struct TrainingLoop {
   private let context: JobContext
   private let steps, heldOutEvery: Int
@@ -93,7 +93,7 @@ package struct TrainingLoop {
   private let rate: (key: String, value: Double)
   private let clock: () -> Double
 
-  /// The last checkpoint: the step after which it was written, and when.
+  /// Step and time of the last checkpoint.
   private struct Saved {
     var step: Int?
     var time: Double
@@ -103,11 +103,11 @@ package struct TrainingLoop {
   ///
   /// - Parameters:
   ///   - context: The run.
-  ///   - steps: Steps in all.
-  ///   - heldOutEvery: Steps between two measurements of the held-out loss.
-  ///   - checkpoints: When checkpoints are written, and which are kept.
-  ///   - rate: The plan's highest learning rate with its key, for advice.
-  ///   - clock: Seconds that only grow.
+  ///   - steps: Total number of steps.
+  ///   - heldOutEvery: Steps between measurements of the held-out loss.
+  ///   - checkpoints: Checkpoint policy.
+  ///   - rate: The plan's highest learning rate with its key, for error messages.
+  ///   - clock: Monotonic time in seconds.
   package init(
     context: JobContext, steps: Int, heldOutEvery: Int, checkpoints: CheckpointPolicy,
     rate: (key: String, value: Double),
@@ -121,8 +121,8 @@ package struct TrainingLoop {
 
   /// Trains from the last checkpoint, or from the start, to the end, and saves.
   ///
-  /// - Throws: `JobInterruption`, after a checkpoint if there is room for it; `RunError` when a loss is
-  ///   not finite, without one.
+  /// - Throws: `JobInterruption`, after a checkpoint if the disk has space; `RunError` for a
+  ///   non-finite loss, without a checkpoint.
   package func run(_ training: some Training) throws {
     let path = context.run.latestPath
     var saved = Saved(step: nil, time: clock())
@@ -143,7 +143,7 @@ package struct TrainingLoop {
   }
 
   private func advance(_ training: some Training, _ saved: inout Saved) throws {
-    var throttle = Throttle(clock: clock)
+    var (throttle, announcing) = (Throttle(clock: clock), Throttle(clock: clock))
     var speed = StepRate(clock: clock)
     while training.step < steps {
       try context.checkpoint(step: training.step)
@@ -162,7 +162,7 @@ package struct TrainingLoop {
       }
       if step % heldOutEvery == 0 || step == steps {
         let folder = context.run.checkpointsPath
-        try announceMeasuring(step)
+        if announcing.isDue() { try announceMeasuring(step) }
         try report(try context.whenRoom { try training.validate(in: folder) }, step: step)
       }
       if checkpoints.isDue(after: step, seconds: clock() - saved.time) {
@@ -171,7 +171,7 @@ package struct TrainingLoop {
     }
   }
 
-  /// Emits the held-out losses as they are now.
+  /// Measures and emits the held-out losses.
   package func measure(_ training: some Training) throws {
     try announceMeasuring(training.step)
     try report(training.heldOut(), step: training.step)
@@ -187,20 +187,32 @@ package struct TrainingLoop {
       .heldOut(step: step, loss: loss.sites.isEmpty ? loss.whole : nil, losses: loss.sites))
   }
 
+  /// Writes a checkpoint of the current step unless there is one.
+  ///
+  /// The checkpoint is written last: after an earlier failure the run resumes from the previous
+  /// one, which was linked under the name of its step while it was the latest.
   private func save(_ training: some Training, _ saved: inout Saved) throws {
-    let (step, before) = (training.step, saved.step)
+    let (step, before, run) = (training.step, saved.step, context.run)
+    guard before != step else { return }
     guard training.isSound() else {
       throw failure(training, saved: before, "what the model makes of held-out samples")
     }
     try context.whenRoom {
-      if let before, before < step { try checkpoints.makePlace(after: before, in: context.run) }
-      try training.save(to: context.run.latestPath)
+      try MappedFile.requireUnchanged()
+      try training.saveResults(in: run.checkpointsPath)
     }
+    try context.whenRoom {
+      if let before, before < step, checkpoints.keepLast > 1 {
+        try AtomicFile.link(run.latestPath, as: run.checkpointPath(ofStep: before))
+      }
+    }
+    try context.whenRoom { try training.saveCheckpoint(to: run.latestPath) }
+    checkpoints.removeSurplus(before: step, in: run)
     saved = Saved(step: step, time: clock())
     try context.emit(.checkpointed(step: step, path: RunDirectory.latest))
   }
 
-  /// Says at which step and where the loss stopped being finite, and what is left of the run.
+  /// Makes the error for a non-finite loss: step, location and remaining checkpoints.
   private func failure(
     _ training: some Training, saved: Int?, _ what: String = "the loss"
   ) -> RunError {
@@ -221,7 +233,7 @@ package struct TrainingLoop {
   }
 }
 
-/// Steps per second, smoothed, pauses left out.
+/// Smoothed steps per second, excluding pauses.
 private struct StepRate {
   private let clock: () -> Double
   private var (start, seconds, steps) = (0.0, 0.0, 0.0)

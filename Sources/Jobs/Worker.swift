@@ -5,29 +5,31 @@ import Runs
 import TensorCore
 import Text
 
-/// The process behind a run: claims its directory, does its job, and logs what happens.
+/// Worker process of a run: claims its directory, runs its job, and logs events.
 package enum Worker {
-  /// How much a worker yields to the terminal and everything else.
+  /// Nice value of a worker.
   private static let niceness: Int32 = 10
 
-  /// Does the job of a run directory and returns the exit code.
+  /// Runs the job of a run directory and returns the exit code.
   ///
-  /// SIGTERM and SIGINT cancel softly; a lost terminal does not concern a worker.
+  /// SIGTERM and SIGINT cancel at the next step; SIGHUP is ignored.
   package static func run(directory: String) -> Int32 {
-    let run: RunDirectory
+    let (run, lock): (RunDirectory, FileLock)
     do {
       run = try RunDirectory.open(directory)
-      try run.claim()
+      lock = try run.claim(inherited: RunDirectory.inheritedLock)
     } catch {
       return fail("\(error)")
     }
-    removeLeftovers(of: run)
+    defer { withExtendedLifetime(lock) {} }
+    // Temporary files of a killed worker.
+    for folder in [run.path, run.checkpointsPath, run.samplesPath] {
+      AtomicFile.removeAbandoned(in: folder)
+    }
     signal(SIGPIPE, SIG_IGN)
     signal(SIGHUP, SIG_IGN)
     setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, niceness)
     let context = JobContext(run: run)
-    // Taken out of the queue while this process was being started; a request that came later is heard.
-    if run.isWithdrawn { return 0 }
     let sources = [SIGTERM, SIGINT].map { number in
       signal(number, SIG_IGN)
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
@@ -38,9 +40,14 @@ package enum Worker {
     let heartbeat = DispatchSource.makeTimerSource(queue: .global())
     heartbeat.schedule(deadline: .now() + 1, repeating: 1)
     heartbeat.setEventHandler { context.emitHeartbeat() }
+    let keeping = DispatchSource.makeTimerSource(queue: .global())
+    keeping.schedule(deadline: .now() + 300, repeating: 300)
+    keeping.setEventHandler { run.keepSummary() }
+    keeping.resume()
     heartbeat.resume()
     defer {
       heartbeat.cancel()
+      keeping.cancel()
       sources.forEach { $0.cancel() }
     }
     run.reserveRoomForLastWords()
@@ -73,7 +80,7 @@ package enum Worker {
     }
   }
 
-  /// What a job that ended by an error has come to.
+  /// Outcome and text of the final event for an error.
   private static func ending(_ error: any Error, _ context: JobContext) -> (RunOutcome, String) {
     switch error {
     case JobInterruption.cancelled: return (.cancelled, "cancelled at step \(context.step)")
@@ -87,18 +94,8 @@ package enum Worker {
     }
   }
 
-  /// Removes what a killed predecessor had not finished writing.
-  private static func removeLeftovers(of run: RunDirectory) {
-    for folder in [run.checkpointsPath, run.samplesPath] {
-      let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
-      for name in names where AtomicFile.isTemporary(name) {
-        try? FileManager.default.removeItem(atPath: "\(folder)/\(name)")
-      }
-    }
-  }
-
   private static func fail(_ text: String) -> Int32 {
-    // A log on a full disk must not bring the worker down.
+    // A full disk must not end the worker.
     try? FileHandle.standardError.write(
       contentsOf: Data("espalier worker: \(text.printableSentence)\n".utf8))
     return 1

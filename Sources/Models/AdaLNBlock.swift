@@ -4,19 +4,18 @@ import Operators
 import Plans
 import TensorCore
 
-/// The two operator slots of a block between modulations and gates: the skeleton of DiT's and PixArt's
-/// blocks.
+/// Common structure of DiT's and PixArt's blocks: two operator slots with modulations and gates.
 ///
-/// x += gate * attention(modulated norm of x), then perhaps something between, then
-/// x += gate * MLP(modulated norm of x).
+/// x += gate * attention(modulate(norm(x))), then an optional step in between, then x += gate *
+/// MLP(modulate(norm(x))).
 package final class AdaLNBlock {
-  /// What the pretrained operators of a block are built for.
+  /// Extents of the pretrained operators of a block.
   struct Shape {
     let dim, tokens, heads, mlpHidden: Int
-    /// Blocks of this many by this many tokens share one key; 1 is plain attention.
+    /// Keys and values are downsampled by this factor along each axis; 1 is plain attention.
     var compression = 1
     var epsilon: Float = 1e-6
-    /// Of the norm before the MLP; nil is `epsilon`.
+    /// Epsilon of the norm before the MLP; nil selects `epsilon`.
     var mlpEpsilon: Float?
   }
 
@@ -54,13 +53,13 @@ package final class AdaLNBlock {
 
   package var parameters: [Parameter] { sequenceMixer.parameters + channelMixer.parameters }
 
-  /// What enters and leaves a block and its operators; all tensors (batch, tokens, dim).
+  /// Inputs and outputs of a block and its operators, (batch, tokens, dim) unless stated.
   package struct Activations {
     package let input, attentionInput, attentionOutput, mlpInput, mlpOutput, output: Tensor
     /// Shift, scale and gate of attention, then of the MLP (batch, 6 dim).
     package let modulation: Tensor
 
-    /// What enters and leaves the operator of a slot, the output taken before the gate.
+    /// Input and output of the operator of a slot; the output is before the gate.
     package func activations(of slot: Slot) -> (input: Tensor, output: Tensor) {
       switch slot {
       case .attention: (attentionInput, attentionOutput)
@@ -74,10 +73,10 @@ package final class AdaLNBlock {
   /// - Parameters:
   ///   - x: Tokens.
   ///   - modulation: Shift, scale and gate of attention, then of the MLP (batch, 6 dim).
-  ///   - grid: How the tokens lie.
-  ///   - tape: Records or not.
-  ///   - between: What happens to the tokens between the two slots.
-  ///   - observe: Called with the activations, those of the operators taken before the gates.
+  ///   - grid: Token grid.
+  ///   - tape: Tape of the operations.
+  ///   - between: Applied to the tokens between the two slots.
+  ///   - observe: Called with the activations; operator outputs are before the gates.
   /// - Returns: The block's output (batch, tokens, dim).
   func callAsFunction(
     _ x: Value, modulation: Value, grid: TokenGrid, on tape: Tape,
@@ -105,14 +104,21 @@ package final class AdaLNBlock {
   }
 }
 
-/// The initialisation of pretrained linears: Xavier-uniform weights, zero biases.
+/// Initialisation of pretrained linear layers: Xavier-uniform weights, zero biases.
 private struct XavierLinear: WeightSource {
   let source: any WeightSource
-  var inferencePrecision: Precision? { source.inferencePrecision }
 
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
-    guard case .uniform = initializer else { return try source.tensor(name, shape, initializer) }
-    return try source.tensor(name, shape, shape.count == 1 ? .zeros : .xavierUniform)
+    try source.tensor(name, shape, pretrained(initializer, shape))
+  }
+
+  func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Parameter {
+    try source.parameter(name, shape, pretrained(initializer, shape))
+  }
+
+  private func pretrained(_ initializer: Initializer, _ shape: [Int]) -> Initializer {
+    guard case .uniform = initializer else { return initializer }
+    return shape.count == 1 ? .zeros : .xavierUniform
   }
 }
 

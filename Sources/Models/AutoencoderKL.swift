@@ -4,10 +4,10 @@ import Foundation
 import Nn
 import TensorCore
 
-/// The variational autoencoder of latent diffusion (AutoencoderKL of diffusers), for inference.
+/// Variational autoencoder of latent diffusion (AutoencoderKL of diffusers), for inference.
 ///
-/// Any number of resolutions, channels and layers; weights under the keys of diffusers, the names of the
-/// attention layers in early releases included.
+/// Supports any number of resolutions, channels and layers. Keys are those of diffusers, including
+/// the names of attention layers in early releases.
 package final class AutoencoderKL {
   /// A diagonal Gaussian over latents, each (batch, latent channels, h, w).
   package struct Posterior {
@@ -44,11 +44,11 @@ package final class AutoencoderKL {
   /// - Parameters:
   ///   - config: Its shape, which must be valid.
   ///   - weights: Source of the parameters.
-  ///   - precision: What its 3x3 convolutions multiply in.
-  /// - Throws: What the source throws, for a missing key or a wrong shape.
+  ///   - precision: Precision of the products in 3x3 convolutions.
+  /// - Throws: Errors of the source for a missing key or a wrong shape.
   package init(
     config: AutoencoderKLConfig, weights: any WeightSource,
-    precision: ConvolutionPrecision = .float32
+    precision: PrecisionRule = .float32
   ) throws {
     self.config = config
     let latent = config.latentChannels
@@ -73,7 +73,7 @@ package final class AutoencoderKL {
       try Checkpoint.open(isFolder ? try DiffusersFolder.weights(in: path) : path))
   }
 
-  /// All files that decide what an autoencoder computes.
+  /// Lists all files of an autoencoder.
   ///
   /// - Parameter path: A file, or a folder of diffusers.
   /// - Returns: The weights, and the folder's configuration.
@@ -87,7 +87,7 @@ package final class AutoencoderKL {
   /// - Parameters:
   ///   - path: The weights.
   ///   - config: Their shape; nil looks for it as `AutoencoderKLConfig.find` does.
-  ///   - precision: What large 3x3 convolutions multiply in.
+  ///   - precision: Precision of the products in large 3x3 convolutions.
   /// - Throws: `FileError` for an unreadable file, a missing or unexpected key, a wrong shape.
   package convenience init(
     path: String, config: AutoencoderKLConfig? = nil, precision: Precision = .float32
@@ -97,12 +97,12 @@ package final class AutoencoderKL {
       file, config: try config ?? AutoencoderKLConfig.find(for: file), precision: precision)
   }
 
-  /// The same for weights that are open.
+  /// Builds an autoencoder from open weights.
   convenience init(_ file: StateDict, config: AutoencoderKLConfig, precision: Precision) throws {
     let weights = WatchedWeights(FileWeights(file))
     try config.validate(file: file.path)
     try self.init(
-      config: config, weights: weights, precision: ConvolutionPrecision(precision))
+      config: config, weights: weights, precision: PrecisionRule(precision))
     try weights.requireAllTaken(of: file.names, in: file.path, model: "AutoencoderKL")
   }
 
@@ -110,7 +110,7 @@ package final class AutoencoderKL {
   ///
   /// - Parameters:
   ///   - images: (batch, channels, H, W), values -1 ... 1; H and W multiples of the spatial factor.
-  ///   - tiling: Whether large images are encoded piece by piece.
+  ///   - tiling: Whether large images are encoded in tiles.
   /// - Returns: The distribution of their latents, not scaled for diffusion.
   package func encode(_ images: Tensor, tiling: Tiling = .auto) -> Posterior {
     let latent = config.latentChannels
@@ -148,7 +148,7 @@ package final class AutoencoderKL {
   ///
   /// - Parameters:
   ///   - latents: (batch, latent channels, h, w), not scaled for diffusion.
-  ///   - tiling: Whether large images are decoded piece by piece.
+  ///   - tiling: Whether large images are decoded in tiles.
   /// - Returns: Images (batch, channels, H, W), nominally -1 ... 1, not clamped.
   package func decode(_ latents: Tensor, tiling: Tiling = .auto) -> Tensor {
     precondition(
@@ -162,7 +162,7 @@ package final class AutoencoderKL {
     ) { decoder(postQuantConv?($0) ?? $0) }
   }
 
-  /// Latents as diffusion sees them: standardised per channel, or multiplied by the scaling factor.
+  /// Scales latents for diffusion: standardised per channel, or multiplied by the scaling factor.
   ///
   /// - Parameter latents: (batch, latent channels, h, w) from a posterior.
   /// - Returns: Scaled latents of the same shape.
@@ -170,7 +170,7 @@ package final class AutoencoderKL {
     mapChannels(latents) { value, mean, deviation in (value - mean) / deviation }
   }
 
-  /// Latents as the decoder takes them, the inverse of `scaled`.
+  /// Inverse of `scaled`.
   ///
   /// - Parameter latents: (batch, latent channels, h, w) from diffusion.
   /// - Returns: Latents of the same shape for `decode`.
@@ -193,8 +193,8 @@ package final class AutoencoderKL {
     return result
   }
 
-  /// Applies `body` to few images at a time, so that their planes stay in the cache; with tiles, to one
-  /// piece of one image at a time.
+  /// Applies `body` to small batches, so that their planes fit the cache, or with tiling to one
+  /// tile of one image at a time.
   private func map(
     _ x: Tensor, to shape: [Int], tiles: TileMap?, _ body: (Tensor) -> Tensor
   ) -> Tensor {
@@ -213,7 +213,7 @@ package final class AutoencoderKL {
   }
 }
 
-/// Passes weights on and remembers which were taken, so that left-over keys can be reported.
+/// Weight source that records the keys read, so that unexpected keys can be reported.
 final class WatchedWeights: WeightSource {
   private let source: any WeightSource
   private var taken: Set<String> = []

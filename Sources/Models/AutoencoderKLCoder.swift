@@ -1,9 +1,9 @@
 import Nn
 import TensorCore
 
-/// The encoder or the decoder of an AutoencoderKL: the same stages, up or down.
+/// Encoder or decoder of an AutoencoderKL.
 struct AutoencoderKLCoder {
-  /// What differs between the two.
+  /// Direction of resampling.
   enum Direction {
     case encoder, decoder
   }
@@ -16,7 +16,7 @@ struct AutoencoderKLCoder {
 
   init(
     _ direction: Direction, _ config: AutoencoderKLConfig, _ weights: any WeightSource,
-    _ precision: ConvolutionPrecision
+    _ precision: PrecisionRule
   ) throws {
     let isEncoder = direction == .encoder
     let name = isEncoder ? "encoder" : "decoder"
@@ -43,7 +43,7 @@ struct AutoencoderKLCoder {
     self.direction = direction
   }
 
-  /// Floats between stages from which on idle buffers are given back, 32 MiB.
+  /// Number of elements between stages above which idle buffers are released (32 MiB).
   private static let largePlanes = 1 << 23
 
   /// Images to features of latents, or latents to images, each (batch, channels, height, width).
@@ -52,7 +52,7 @@ struct AutoencoderKLCoder {
     if direction == .decoder { y = middle(y) }
     for stage in stages {
       y = stage(y)
-      // Stages share no buffer sizes: large ones would pile up in the pool.
+      // Stages have different buffer sizes, so the pool would retain large unused buffers.
       if y.count > Self.largePlanes { BufferPool.trim() }
     }
     if direction == .encoder { y = middle(y) }
@@ -60,14 +60,14 @@ struct AutoencoderKLCoder {
   }
 }
 
-/// Residual block, perhaps attention, residual block at the coarsest resolution.
+/// Residual block, optional attention and residual block at the coarsest resolution.
 private struct MiddleBlock {
   let first, second: ResidualBlock
   let attention: SpatialAttention?
 
   init(
     _ weights: any WeightSource, _ name: String, channels: Int, groups: Int, hasAttention: Bool,
-    _ precision: ConvolutionPrecision
+    _ precision: PrecisionRule
   ) throws {
     first = try ResidualBlock(
       weights, name + ".resnets.0", channels, channels, groups: groups, precision)
@@ -85,7 +85,7 @@ private struct MiddleBlock {
   }
 }
 
-/// The residual blocks of one resolution, then a convolution that changes it.
+/// Residual blocks of one resolution, followed by a resampling convolution.
 private struct Stage {
   private let blocks: [ResidualBlock]
   private let resampler: Convolution3x3?
@@ -93,7 +93,7 @@ private struct Stage {
   init(
     _ direction: AutoencoderKLCoder.Direction, _ weights: any WeightSource, _ name: String,
     inputs: Int, outputs: Int, layers: Int, groups: Int, resamples: Bool,
-    _ precision: ConvolutionPrecision
+    _ precision: PrecisionRule
   ) throws {
     blocks = try (0..<layers).map { layer in
       try ResidualBlock(

@@ -2,7 +2,7 @@ import Checkpoints
 import Files
 import Foundation
 
-/// The shape of an AutoencoderKL, under the names of its `config.json` in diffusers.
+/// Architecture of an AutoencoderKL, with the names of `config.json` in diffusers.
 package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   /// Channels of the images.
   package var inChannels = 3
@@ -10,7 +10,7 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   package var outChannels = 3
   /// Channels of the latents.
   package var latentChannels = 4
-  /// Channels of each resolution, from the finest; every further one halves the resolution.
+  /// Channels of each resolution, finest first; each halves the resolution of the previous one.
   package var blockOutChannels: [Int]
   /// Residual blocks per resolution of the encoder; the decoder has one more.
   package var layersPerBlock = 2
@@ -22,7 +22,7 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   package var usesPostQuantConv = true
   /// Whether the coarsest blocks of both halves have attention.
   package var hasMiddleAttention = true
-  /// What latents are multiplied with before diffusion, unless there is a mean and a deviation.
+  /// Factor of latents for diffusion, unless mean and standard deviation are given.
   package var scalingFactor = 0.18215
   /// Mean per latent channel, if latents are standardised per channel.
   package var latentMean: [Double]?
@@ -44,7 +44,7 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
     case latentStd = "latent_std"
   }
 
-  /// Keys of diffusers that say the same in other words, or what cannot be built.
+  /// Alternative keys of diffusers, and keys of unsupported variants.
   private struct Foreign: Decodable {
     var latentsMean, latentsStd: [Double]?
     var shiftFactor: Double?
@@ -61,14 +61,14 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
     }
   }
 
-  /// Makes a configuration; everything not named is as in Stable Diffusion.
+  /// Makes a configuration; other values are those of Stable Diffusion.
   package init(blockOutChannels: [Int], layersPerBlock: Int = 2, normNumGroups: Int = 32) {
     self.blockOutChannels = blockOutChannels
     self.layersPerBlock = layersPerBlock
     self.normNumGroups = normNumGroups
   }
 
-  /// Decodes a configuration; absent keys are as in Stable Diffusion, except the channel list.
+  /// Decodes a configuration; absent keys default to Stable Diffusion, except the channel list.
   package init(from decoder: any Decoder) throws {
     let keys = try decoder.container(keyedBy: CodingKeys.self)
     blockOutChannels = try keys.decode([Int].self, forKey: .blockOutChannels)
@@ -93,7 +93,7 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
   /// - Parameters:
   ///   - json: The text.
   ///   - file: Name of its origin, for errors.
-  /// - Returns: A configuration whose numbers fit together.
+  /// - Returns: A valid configuration.
   /// - Throws: `FileError` that names the key at fault.
   package static func parse(_ json: Data, file: String) throws(FileError) -> Self {
     var config: AutoencoderKLConfig
@@ -120,8 +120,8 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
     return config
   }
 
-  /// Takes over what diffusers says in its own words: latents are divided by the scaling factor, multiplied
-  /// by `latents_std` and shifted by `latents_mean` or `shift_factor` before they are decoded.
+  /// Converts the scaling of diffusers, which divides latents by the scaling factor, multiplies by
+  /// `latents_std` and adds `latents_mean` or `shift_factor` before decoding.
   private mutating func take(_ foreign: Foreign, file: String) throws(FileError) {
     let blocks = (foreign.downBlockTypes ?? []) + (foreign.upBlockTypes ?? [])
     let faults = [
@@ -148,12 +148,13 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
     scalingFactor = 1
   }
 
-  /// Pointwise convolutions that do what mean and deviation per channel did, which are given up.
+  /// Folds mean and standard deviation per channel into the pointwise convolutions and removes
+  /// them.
   ///
-  /// Latents for diffusion, (x - mean) / deviation, then come out of the encoder's convolution, and go into
-  /// the decoder's as they are.
+  /// The encoder's convolution then outputs (x - mean) / deviation, which the decoder's convolution
+  /// reads unscaled.
   /// - Parameter file: The weights.
-  /// - Returns: The tensors to replace; none without mean and deviation.
+  /// - Returns: The replaced tensors; empty without mean and deviation.
   /// - Throws: `FileError` for weights that cannot be read.
   mutating func folding(_ file: any TensorFile) throws -> [TensorItem] {
     guard let mean = latentMean, let deviation = latentStd else { return [] }
@@ -177,7 +178,7 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
     var encoder = try convolution("quant_conv", 2 * count, exists: usesQuantConv)
     var decoder = try convolution("post_quant_conv", count, exists: usesPostQuantConv)
     for channel in 0..<count {
-      // The mean's row, then that of the logarithm of the variance.
+      // Rows of the mean, then of the log variance.
       for column in 0..<(2 * count) {
         encoder.weight[channel * 2 * count + column] /= Float(deviation[channel])
       }
@@ -201,7 +202,7 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
     }
   }
 
-  /// Checks that the numbers fit together.
+  /// Checks the configuration.
   ///
   /// - Parameter file: Name of the origin, for errors.
   /// - Throws: `FileError` that names the key at fault.
@@ -245,22 +246,22 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
 
   /// Finds the configuration of an open weight file.
   ///
-  /// It is the stated one, else it is read off the shapes of the weights; those show neither the number
-  /// of groups, which is then 32, nor the scaling factor, which is then Stable Diffusion's.
+  /// It is stated, or inferred from the shapes of the weights, which do not determine the number of
+  /// groups (then 32) and the scaling factor (then that of Stable Diffusion).
   /// - Parameter file: The weights.
-  /// - Returns: A configuration whose numbers fit together.
-  /// - Throws: `FileError` if what is found cannot be used.
+  /// - Returns: A valid configuration.
+  /// - Throws: `FileError` for an invalid configuration.
   package static func find(for file: any TensorFile) throws(FileError) -> Self {
     if let config = try stated(for: file) { return config }
     return try inferred(from: file)
   }
 
-  /// The configuration that comes with an open weight file: the `config` entry of its metadata, else a
-  /// `config.json` in the same folder that is not said to be of another class.
+  /// Reads the configuration stated for an open weight file: the `config` entry of its metadata, or
+  /// a `config.json` in the same folder unless its class is another one.
   ///
   /// - Parameter file: The weights.
-  /// - Returns: A configuration whose numbers fit together; nil if there is none.
-  /// - Throws: `FileError` if what is found cannot be used.
+  /// - Returns: A valid configuration; nil if there is none.
+  /// - Throws: `FileError` for an invalid configuration.
   package static func stated(for file: any TensorFile) throws(FileError) -> Self? {
     if let text = file.metadata["config"] {
       return try parse(Data(text.utf8), file: file.path)
@@ -282,14 +283,14 @@ package struct AutoencoderKLConfig: Codable, Equatable, Sendable {
     private enum CodingKeys: String, CodingKey { case className = "_class_name" }
   }
 
-  /// Reads the configuration off the shapes of the weights.
+  /// Infers the configuration from the shapes of the weights.
   ///
   /// - Parameters:
   ///   - file: The weights.
-  ///   - prefix: What precedes every key.
-  ///   - normNumGroups: The number of groups, which shapes do not show.
-  /// - Returns: A configuration whose numbers fit together.
-  /// - Throws: `FileError` if a telling weight is missing.
+  ///   - prefix: Prefix of every key.
+  ///   - normNumGroups: Number of groups, which shapes do not determine.
+  /// - Returns: A valid configuration.
+  /// - Throws: `FileError` if a required weight is missing.
   package static func inferred(
     from file: any TensorFile, prefix: String = "", normNumGroups: Int = 32
   ) throws(FileError) -> Self {

@@ -2,9 +2,9 @@ import CKernels
 import Nn
 import TensorCore
 
-/// The layers of the autoencoder and the judge, for inference: planes in NCHW order, no tape.
+/// Layers of the autoencoder and the judge for inference: NCHW order, no tape.
 
-/// Group normalisation, kept as what it needs to become one scale and shift per plane.
+/// Group normalisation, applied as one scale and shift per plane.
 package struct GroupNorm {
   private let weight: Tensor
   private let bias: Tensor
@@ -16,16 +16,16 @@ package struct GroupNorm {
   /// - Parameters:
   ///   - weights: Source of both.
   ///   - name: Key without the last part.
-  ///   - channels: Planes of the input.
-  ///   - groups: Groups of planes that are normalised together.
-  /// - Throws: What the source throws.
+  ///   - channels: Number of channels.
+  ///   - groups: Number of groups.
+  /// - Throws: Errors of the source.
   package init(_ weights: any WeightSource, _ name: String, channels: Int, groups: Int) throws {
     weight = try weights.tensor(name + ".weight", [channels], .ones)
     bias = try weights.tensor(name + ".bias", [channels], .zeros)
     self.groups = groups
   }
 
-  /// The affine map (batch, C) per plane of x (batch, C, H, W) that normalises it.
+  /// Returns scale and shift (batch, C) that normalise x (batch, C, H, W).
   func planeScales(_ x: Tensor) -> (scale: Tensor, shift: Tensor) {
     let batch = x.shape[0]
     let channels = x.shape[1]
@@ -49,7 +49,7 @@ package struct GroupNorm {
     return (scale, shift)
   }
 
-  /// The normalised planes of x (batch, C, H, W), in a tensor of their own.
+  /// Returns x (batch, C, H, W) normalised, in a new tensor.
   package func callAsFunction(_ x: Tensor) -> Tensor {
     let (scale, shift) = planeScales(x)
     let result = Tensor(x.shape)
@@ -65,7 +65,7 @@ package struct GroupNorm {
   }
 }
 
-/// A 1x1 convolution: one matrix applied to the channels of every position.
+/// 1x1 convolution.
 struct PointwiseConvolution {
   private let weight: Tensor
   private let bias: Tensor
@@ -91,13 +91,13 @@ struct PointwiseConvolution {
       }
       Gemm.run(
         m: outputs, n: size, k: inputs, a: weight.pointer, b: x.pointer + image * inputs * size,
-        beta: 1, c: target)
+        accumulate: true, c: target)
     }
     return result
   }
 }
 
-/// A residual block: two convolutions, each after group normalisation and SiLU.
+/// Residual block of two convolutions, each preceded by group normalisation and SiLU.
 struct ResidualBlock {
   private let norm1, norm2: GroupNorm
   private let conv1, conv2: Convolution3x3
@@ -105,7 +105,7 @@ struct ResidualBlock {
 
   init(
     _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int, groups: Int,
-    _ precision: ConvolutionPrecision
+    _ precision: PrecisionRule
   ) throws {
     norm1 = try GroupNorm(weights, name + ".norm1", channels: inputs, groups: groups)
     conv1 = try Convolution3x3(weights, name + ".conv1", inputs, outputs, .none, precision)
@@ -122,10 +122,10 @@ struct ResidualBlock {
   }
 }
 
-/// Self-attention of one head over all positions, with a residual sum.
+/// Single-head self-attention over all positions, with a residual connection.
 struct SpatialAttention {
   private let norm: GroupNorm
-  /// Rows: queries, keys, values (3C, C).
+  /// Weights of queries, keys and values (3C, C).
   private let qkvWeight: Tensor
   private let qkvBias: Tensor
   private let outWeight: Tensor
@@ -148,8 +148,8 @@ struct SpatialAttention {
     (outWeight, outBias) = try Self.linear(weights, name, "to_out.0", "proj_attn", channels)
   }
 
-  /// Reads a linear layer under its present name, or under the one of early diffusers releases, whose
-  /// weight some files keep as a 1x1 convolution.
+  /// Reads a linear layer by its current name or that of early diffusers releases, whose weight
+  /// some files store as a 1x1 convolution.
   private static func linear(
     _ weights: any WeightSource, _ name: String, _ current: String, _ legacy: String,
     _ channels: Int
@@ -190,19 +190,21 @@ struct SpatialAttention {
       }
       Gemm.run(
         transposeA: true, transposeB: true, m: tokens, n: 3 * channels, k: channels,
-        a: normed.pointer + image * channels * tokens, b: qkvWeight.pointer, beta: 1, c: rows)
+        a: normed.pointer + image * channels * tokens, b: qkvWeight.pointer, accumulate: true,
+        c: rows)
     }
-    // There is one head: the queries are divided, so that all threads have work.
+    // With one head, the queries are split over the threads.
     let parts = min(Parallel.threads, max(1, tokens / 64))
     Parallel.tasks(batch * parts) { task in
       let (image, part) = (task / parts, task % parts)
       let queries = (tokens * part / parts)..<(tokens * (part + 1) / parts)
       let rows = qkv.pointer + image * tokens * 3 * channels
       let first = image * tokens + queries.lowerBound
-      var shape = ck_cross_attention_shape(
+      var shape = ck_attention_shape(
         queries: queries.count, keys: tokens, head_dim: channels, q_stride: 3 * channels,
-        kv_stride: 3 * channels, out_stride: channels, scale: 1 / Float(channels).squareRoot())
-      ck_cross_attention_forward_f32(
+        kv_stride: 3 * channels, out_stride: channels, scale: 1 / Float(channels).squareRoot(),
+        left: queries.count, right: tokens)
+      ck_attention_forward_f32(
         rows + queries.lowerBound * 3 * channels, rows + channels, rows + 2 * channels, nil,
         mixed.pointer + first * channels, logSums.pointer + first, &shape)
     }
@@ -216,7 +218,7 @@ struct SpatialAttention {
       }
       Gemm.run(
         transposeB: true, m: channels, n: tokens, k: channels, a: outWeight.pointer,
-        b: mixed.pointer + image * tokens * channels, beta: 1, c: target)
+        b: mixed.pointer + image * tokens * channels, accumulate: true, c: target)
     }
     return result
   }

@@ -1,10 +1,10 @@
 import TensorCore
 
 extension AutoencoderKL {
-  /// Whether large images go through the autoencoder piece by piece, with edges blended as in diffusers'
-  /// `AutoencoderKL.tiled_decode`; this bounds the memory and changes the result slightly.
+  /// Tiled processing of large images with blended edges, as in diffusers'
+  /// `AutoencoderKL.tiled_decode`; bounds the memory and changes the result slightly.
   package struct Tiling: Equatable, Sendable {
-    /// When to do so.
+    /// Condition for tiling.
     package enum Mode: String, CaseIterable, Sendable {
       /// For images larger than a tile.
       case on
@@ -16,7 +16,7 @@ extension AutoencoderKL {
     package var mode: Mode
     /// Side of a tile in latent positions, a multiple of 4; a quarter of it overlaps the next one.
     package var latentSide: Int
-    /// Bytes of planes at full size that are still processed whole.
+    /// Maximum size in bytes of full-resolution planes that are processed without tiles.
     static let planeBudget = 3 << 29
 
     package static let auto = Tiling(mode: .auto)
@@ -27,15 +27,15 @@ extension AutoencoderKL {
       self.latentSide = latentSide
     }
 
-    /// The tiles for latents of a size; nil to process them whole.
+    /// Tiling for latents of a size; nil if they are processed whole.
     func tiles(latentHeight: Int, latentWidth: Int, _ config: AutoencoderKLConfig) -> Tiling? {
       guard mode != .off, max(latentHeight, latentWidth) > latentSide else { return nil }
       return mode == .on || Self.planeBytes(latentHeight, latentWidth, config) > Self.planeBudget
         ? self : nil
     }
 
-    /// About what is alive at once where it is most: input, padded copy, result and residual of a
-    /// convolution on the widest planes at full size.
+    /// Approximate peak memory: input, padded copy, result and residual of a convolution on the
+    /// widest full-resolution planes.
     private static func planeBytes(_ height: Int, _ width: Int, _ config: AutoencoderKLConfig)
       -> Int
     {
@@ -44,31 +44,31 @@ extension AutoencoderKL {
       return 4 * MemoryLayout<Float>.size * widest * pixels
     }
 
-    /// Images to latents.
+    /// Tile map from images to latents.
     func encoding(_ factor: Int) -> TileMap {
       TileMap(inputSide: latentSide * factor, outputSide: latentSide)
     }
 
-    /// Latents to images.
+    /// Tile map from latents to images.
     func decoding(_ factor: Int) -> TileMap {
       TileMap(inputSide: latentSide, outputSide: latentSide * factor)
     }
   }
 }
 
-/// Cuts images into tiles that overlap by a quarter, and blends what becomes of them.
+/// Splits inputs into tiles that overlap by a quarter, and blends the outputs.
 struct TileMap {
-  /// Side of a tile before and after, multiples of 4.
+  /// Side of input and output tiles, multiples of 4.
   let inputSide, outputSide: Int
 
   /// Applies `body` to every tile of x (1, channels, h, w).
   ///
-  /// A tile's upper and left quarter fade in from the lower and right edge of its blended neighbours, and
-  /// its first three quarters are kept.
+  /// The upper and left quarter of a tile are blended linearly with the lower and right edges of
+  /// its blended neighbours; its first three quarters are kept.
   /// - Parameters:
   ///   - x: The input.
-  ///   - result: Receives the output (1, channels', h', w'), in proportion to x as the sides are.
-  ///   - body: What to do with a tile.
+  ///   - result: Receives the output (1, channels', h', w'), scaled as the tile sides.
+  ///   - body: Processes a tile.
   func apply(_ x: Tensor, into result: Tensor, _ body: (Tensor) -> Tensor) {
     let extent = outputSide / 4
     let kept = outputSide - extent
@@ -79,7 +79,7 @@ struct TileMap {
       for (column, x0) in stride(from: 0, to: x.shape[3], by: step).enumerated() {
         let rows = y..<min(x.shape[2], y + inputSide)
         let columns = x0..<min(x.shape[3], x0 + inputSide)
-        // Tiles at the edges have other sizes, whose buffers would pile up.
+        // Edge tiles have other sizes, whose buffers the pool would retain.
         BufferPool.trim()
         let tile = Plane(body(Plane(x).cut(rows, columns)))
         if row > 0 { tile.fadeIn(below: above[column], extent) }
@@ -95,7 +95,7 @@ struct TileMap {
   }
 }
 
-/// An image (1, channels, height, width) by rows.
+/// Row access to an image (1, channels, height, width).
 private struct Plane {
   let tensor: Tensor
   var channels: Int { tensor.shape[1] }

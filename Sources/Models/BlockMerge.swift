@@ -3,12 +3,11 @@ import Nn
 import Plans
 import TensorCore
 
-/// Makes one stream of the outputs of two blocks that received the same input: depth to width
-/// (section 6 of the paper).
+/// Merge of the outputs of two parallel blocks: depth to width (section 6 of the paper).
 ///
-/// The parameters of a projection stand under the pair's first block, `blocks.2.merge.weight`
-/// (dim, 2 dim) and `blocks.2.merge.bias` (dim), since the released code has no name for them. The
-/// paper leaves open how they start: here as the mean of both outputs.
+/// The keys of a projection use the first block of the pair, `blocks.2.merge.weight` (dim, 2 dim)
+/// and `blocks.2.merge.bias` (dim); the released code has no names for them. The paper does not
+/// specify the initialisation; here it is the mean of both outputs.
 package final class BlockMerge {
   private enum Form {
     case projection(weight: Parameter, bias: Parameter)
@@ -38,10 +37,10 @@ package final class BlockMerge {
   /// Merges the outputs of both blocks; all tensors (batch, tokens, dim).
   ///
   /// - Parameters:
-  ///   - x: What both blocks received.
+  ///   - x: Input of both blocks.
   ///   - first: Output of the first block.
   ///   - second: Output of the second block.
-  ///   - tape: Records or not.
+  ///   - tape: Tape of the operations.
   /// - Returns: The input of the block after the pair.
   func callAsFunction(_ x: Value, _ first: Value, _ second: Value, on tape: Tape) -> Value {
     switch form {
@@ -53,7 +52,8 @@ package final class BlockMerge {
     }
   }
 
-  /// Half of each output: two scaled identity matrices side by side (dim, 2 dim).
+  /// Weight (dim, 2 dim) of the mean: two identity matrices scaled by 1/2, concatenated along the
+  /// columns.
   private static func halves(_ dim: Int) -> [Float] {
     var values = [Float](repeating: 0, count: 2 * dim * dim)
     for row in 0..<dim {
@@ -70,7 +70,7 @@ extension BlockPair {
 }
 
 extension GraftSite {
-  /// The checkpoint prefixes of everything that stage 1 trains at the site.
+  /// The checkpoint prefixes of all parameters that stage 1 trains at the site.
   package var checkpointPrefixes: [String] {
     switch self {
     case .slot(let id): [id.checkpointPrefix]

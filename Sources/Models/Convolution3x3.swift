@@ -1,15 +1,15 @@
 import Nn
 import TensorCore
 
-/// A 3x3 convolution that can take normalisation, SiLU, doubling and a residual sum along.
+/// 3x3 convolution with optional fused normalisation, SiLU, doubling and residual addition.
 package struct Convolution3x3 {
-  /// What happens to the resolution.
+  /// Change of resolution.
   package enum Resampling {
-    /// Nothing; one zero on every side.
+    /// Same resolution; zero padding of 1 on every side.
     case none
     /// Nearest-neighbour doubling before the convolution.
     case doubling
-    /// Stride two; zeros only below and right, as in diffusers, or on every side.
+    /// Stride 2; zero padding only below and right, as in diffusers, or on every side.
     case halving(padsAllSides: Bool)
   }
 
@@ -23,14 +23,14 @@ package struct Convolution3x3 {
   /// - Parameters:
   ///   - weights: Source of both.
   ///   - name: Key without the last part.
-  ///   - inputs: Channels of the input.
-  ///   - outputs: Channels of the result.
-  ///   - resampling: What happens to the resolution.
-  ///   - precision: What it multiplies in.
-  /// - Throws: What the source throws.
+  ///   - inputs: Number of input channels.
+  ///   - outputs: Number of output channels.
+  ///   - resampling: Change of resolution.
+  ///   - precision: Precision of the products.
+  /// - Throws: Errors of the source.
   package init(
     _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int,
-    _ resampling: Resampling = .none, _ precision: ConvolutionPrecision = .float32
+    _ resampling: Resampling = .none, _ precision: PrecisionRule = .float32
   ) throws {
     let weight = try weights.tensor(name + ".weight", [outputs, inputs, 3, 3], .xavierUniform)
     let bias = try weights.tensor(name + ".bias", [outputs], .zeros)
@@ -38,8 +38,8 @@ package struct Convolution3x3 {
     self.outputs = outputs
     self.resampling = resampling
     kernel =
-      switch precision.of(weight) {
-      case .bfloat16: RoundedConvolution(weight, bias, resampling)
+      switch precision.precision(forWeightOf: weight.count) {
+      case .bfloat16: BFloat16Convolution(weight, bias, resampling)
       case .float32 where WinogradConvolution.suits(outputs: outputs, resampling):
         WinogradConvolution(weight, bias, resampling)
       case .float32: DirectConvolution(weight, bias, resampling)
@@ -50,9 +50,9 @@ package struct Convolution3x3 {
   ///
   /// - Parameters:
   ///   - x: The input.
-  ///   - norm: If given, the convolution sees SiLU(norm(x)).
+  ///   - norm: If given, the input is SiLU(norm(x)).
   ///   - residual: Added to the result.
-  ///   - clampsNegative: If true, negative results become 0 (ReLU).
+  ///   - clampsNegative: Whether to apply ReLU.
   /// - Returns: (batch, outputs, H', W').
   package func callAsFunction(
     _ x: Tensor, after norm: GroupNorm? = nil, plus residual: Tensor? = nil,
@@ -71,7 +71,7 @@ package struct Convolution3x3 {
 }
 
 extension Convolution3x3.Resampling {
-  /// The plane that becomes of one of some size.
+  /// Output size for an input size.
   func size(height: Int, width: Int) -> (height: Int, width: Int) {
     switch self {
     case .none: return (height, width)
@@ -83,36 +83,17 @@ extension Convolution3x3.Resampling {
   }
 }
 
-/// What the convolutions of a network multiply in; sums, results and all else are float32.
-package struct ConvolutionPrecision: Sendable {
-  private let precision: Precision
-  private let smallest: Int
-
-  package static let float32 = ConvolutionPrecision(.float32)
-
-  /// Makes a rule.
-  ///
-  /// - Parameters:
-  ///   - precision: What large convolutions multiply in.
-  ///   - smallest: Elements of a weight from which on one is large.
-  package init(_ precision: Precision, smallest: Int = 1 << 16) {
-    (self.precision, self.smallest) = (precision, smallest)
-  }
-
-  func of(_ weight: Tensor) -> Precision { weight.count < smallest ? .float32 : precision }
-}
-
-/// What a convolution reads.
+/// Input of a convolution.
 struct ConvolutionInput {
   /// (batch, inputs, H, W).
   let x: Tensor
-  /// If given, (batch, inputs) each, the convolution sees SiLU(scale x + shift).
+  /// Scale and shift (batch, inputs); if given, the input is SiLU(scale x + shift).
   let affine: (scale: Tensor, shift: Tensor)?
 }
 
-/// A way to compute 3x3 convolutions, with the weights in the order that it wants.
+/// Algorithm of 3x3 convolutions, with its packed weights.
 protocol ConvolutionKernel {
-  /// Stores the convolution of `input` plus bias and residual in `result`, no negative values if
+  /// Stores the convolution of `input` plus bias and residual in `result`, with ReLU if
   /// `clampsNegative`.
   func apply(
     _ input: ConvolutionInput, plus residual: Tensor?, clampsNegative: Bool, into result: Tensor)

@@ -2,14 +2,15 @@ import Autograd
 import TensorCore
 
 extension DiT {
-  /// What the network makes of timesteps and labels alone, whatever the image is.
+  /// Modulations computed from timesteps and labels, independent of the latents.
   package struct Modulations {
-    /// Of every block (batch, 6 dim): shift, scale and gate of attention, then of the MLP.
+    /// Modulation of every block (batch, 6 dim): shift, scale and gate of attention, then of the
+    /// MLP.
     let blocks: [Value]
-    /// Of the final layer (batch, 2 dim): shift and scale.
+    /// Modulation of the final layer (batch, 2 dim): shift and scale.
     let finalLayer: Value
 
-    /// Some rows of the batch, without a way back for gradients.
+    /// Returns rows of the batch, detached from the tape.
     func rows(_ range: Range<Int>) -> Modulations {
       Modulations(
         blocks: blocks.map { Value(constant: $0.tensor.rows(range)) },
@@ -18,27 +19,27 @@ extension DiT {
   }
 }
 
-/// The modulations of a sampling trajectory, made for several of its steps at a time.
+/// Modulations of a sampling trajectory, computed for several steps at a time.
 ///
-/// They depend on timesteps and labels only. With few rows a product costs what reading its weights costs,
-/// and the modulations are a third of all weights of a DiT-XL/2.
+/// Products with few rows are bound by reading the weights, and the modulations are a third of all
+/// weights of a DiT-XL/2.
 package final class TrajectoryModulations {
   private let model: DiT
   private let labels: [Int]
   private let timesteps: [Float]
   private let stride: Int
-  /// Those of the steps from `first`, in order.
+  /// Modulations of the steps from `first`, in order.
   private var made: (first: Int, count: Int, modulations: DiT.Modulations)?
 
-  /// Rows made at a time, unless one step has more: 50 MB for a DiT-XL/2.
+  /// Rows computed at a time (50 MB for a DiT-XL/2), unless one step has more.
   private static let rows = 64
 
-  /// Makes nothing yet.
+  /// Makes a trajectory; modulations are computed on demand.
   ///
   /// - Parameters:
   ///   - model: The network.
   ///   - labels: One class per row of the batch, the same at every step.
-  ///   - timesteps: What the network is told at each step, in order, all different.
+  ///   - timesteps: Distinct timesteps of the steps, in order.
   package init(_ model: DiT, labels: [Int], timesteps: [Float]) {
     self.model = model
     self.labels = labels
@@ -46,7 +47,7 @@ package final class TrajectoryModulations {
     stride = max(1, Self.rows / max(1, labels.count))
   }
 
-  /// The modulations (a row per label) of a timestep of the trajectory.
+  /// Returns the modulations (one row per label) of a timestep of the trajectory.
   package func callAsFunction(at timestep: Float) -> DiT.Modulations {
     guard let step = timesteps.firstIndex(of: timestep) else {
       preconditionFailure("TrajectoryModulations: no step at timestep \(timestep)")

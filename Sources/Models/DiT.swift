@@ -5,20 +5,20 @@ import Operators
 import Plans
 import TensorCore
 
-/// The class-conditional diffusion transformer of facebookresearch/DiT, with exchangeable operators and
-/// perhaps parallel blocks.
+/// Class-conditional diffusion transformer of facebookresearch/DiT with replaceable operators and
+/// optional parallel blocks.
 package final class DiT {
   package let config: ModelShape
-  /// All blocks under their pretrained numbers, parallel ones too.
+  /// All blocks by pretrained index, including parallel ones.
   package let blocks: [DiTBlock]
-  /// The merges of the pairs of parallel blocks; all other blocks follow each other.
+  /// Merges of the pairs of parallel blocks; all other blocks are sequential.
   package let merges: [BlockPair: BlockMerge]
   private let patches: PatchEmbedding
   private let times: TimestepEmbedder
   private let output: OutputProjection
   private let positions, labelTable, finalModulationWeight, finalModulationBias: Parameter
 
-  /// How a fresh model starts.
+  /// Initialisation of a new model.
   package struct Initialization: Sendable {
     /// Standard deviation of the label table and of the timestep MLP's weights (upstream 0.02).
     package var embedderStd: Float
@@ -32,7 +32,7 @@ package final class DiT {
   ///   - edits: Replacement operators by slot.
   ///   - parallel: Pairs of parallel blocks, disjoint.
   ///   - weights: Source of all parameters under their official keys.
-  ///   - initialization: How fresh parameters start.
+  ///   - initialization: Initialisation of freshly drawn parameters.
   /// - Throws: `PlanError` for an operator that cannot be built, errors of the weight source.
   package init(
     config: ModelShape, edits: [SlotID: OperatorSpec] = [:],
@@ -66,7 +66,7 @@ package final class DiT {
       "final_layer.adaLN_modulation.1.bias", [2 * dim], .zeros)
   }
 
-  /// All parameters under their checkpoint keys, the frozen position table included.
+  /// All parameters with their checkpoint keys, including the frozen position table.
   package var parameters: [Parameter] {
     [positions] + patches.parameters + times.parameters + [labelTable]
       + blocks.indices.flatMap { blocks[$0].parameters + mergeParameters(BlockPair(first: $0)) }
@@ -82,21 +82,21 @@ package final class DiT {
     merges[pair]?.parameters ?? []
   }
 
-  /// The sinusoid features (batch, 256) of timesteps: cosines, then sines, angles in float32.
+  /// Sinusoidal features (batch, 256) of timesteps: cosines, then sines, with float32 angles.
   ///
   /// - Parameters:
   ///   - timesteps: In [0, 1000).
-  ///   - shift: What is subtracted from the divisor 128 of the exponents (`ModelShape.frequencyShift`).
-  /// - Returns: A row per timestep.
+  ///   - shift: Subtracted from the divisor 128 of the exponents (`ModelShape.frequencyShift`).
+  /// - Returns: One row per timestep.
   package static func timestepFeatures(_ timesteps: [Float], shift: Int = 0) -> Tensor {
     TimestepEmbedder.features(timesteps, shift: shift)
   }
 
-  /// What the model sees besides the image.
+  /// Timesteps and labels of a batch.
   package struct Conditioning {
     package let timesteps: [Float]
     package let labels: [Int]
-    /// Sinusoid features to use instead of computing them (batch, 256).
+    /// Precomputed sinusoidal features (batch, 256); nil computes them.
     package var timestepFeatures: Tensor?
     package init(timesteps: [Float], labels: [Int], timestepFeatures: Tensor? = nil) {
       self.timesteps = timesteps
@@ -105,15 +105,16 @@ package final class DiT {
     }
   }
 
-  /// Sees intermediate tensors by their upstream module names.
+  /// Receives intermediate tensors by upstream module name.
   package typealias Observer = (_ name: String, _ tensor: Tensor) -> Void
 
   /// Predicts noise and variance: x (batch, channels, height, width) -> (batch, outChannels, …).
   ///
   /// - Parameters:
-  ///   - x: Noised latents; a smaller or larger grid than the model's own uses a stretched table.
-  ///   - conditioning: Timesteps in [0, 1000) and labels; "no class" is `nullClass`.
-  ///   - tape: Records for training, or not for inference.
+  ///   - x: Noisy latents; for another grid than that of the model the position table is computed
+  ///     at scaled coordinates.
+  ///   - conditioning: Timesteps in [0, 1000) and labels; the null class is `nullClass`.
+  ///   - tape: Tape, recording for training.
   ///   - observe: Called with embeddings and the final layer's tensors.
   ///   - observeBlock: Called with every block's index and operator activations.
   /// - Returns: Noise prediction and variance parameter.
@@ -126,7 +127,7 @@ package final class DiT {
       observeBlock: observeBlock)
   }
 
-  /// The same with modulations made beforehand.
+  /// Runs the network with precomputed modulations.
   package func callAsFunction(
     _ x: Value, _ modulations: Modulations, on tape: Tape, observe: Observer? = nil,
     observeBlock: ((Int, DiTBlock.Activations) -> Void)? = nil
@@ -166,7 +167,7 @@ package final class DiT {
     return output.image(hidden, grid: grid, on: tape)
   }
 
-  /// What all blocks and the final layer make of timesteps and labels.
+  /// Computes the modulations of all blocks and the final layer.
   package func modulations(
     _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil
   ) -> Modulations {
@@ -176,7 +177,7 @@ package final class DiT {
       finalLayer: tape.linear(condition, finalModulationWeight, finalModulationBias))
   }
 
-  /// What all blocks are modulated by, SiLU of the sum of both embeddings (batch, dim).
+  /// Computes the conditioning of all blocks: SiLU of the sum of both embeddings (batch, dim).
   package func condition(
     _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil
   ) -> Value {
@@ -190,14 +191,14 @@ package final class DiT {
     return tape.apply(SiLU(), tape.apply(Add(), time, label))
   }
 
-  /// Two parallel blocks and their merge: x (batch, tokens, dim) on the model's own grid -> the same
-  /// shape.
+  /// Applies two parallel blocks and their merge to x (batch, tokens, dim) on the grid of the
+  /// model.
   ///
   /// - Parameters:
   ///   - pair: One of `merges`.
   ///   - x: Tokens.
   ///   - condition: Activated conditioning.
-  ///   - tape: Records or not.
+  ///   - tape: Tape of the operations.
   /// - Returns: The input of the block after the pair.
   package func output(
     of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape
@@ -211,7 +212,7 @@ package final class DiT {
     return merge(x, outputs[0], outputs[1], on: tape)
   }
 
-  /// Inference without a record.
+  /// Runs inference without recording.
   package func predict(_ x: Tensor, _ conditioning: Conditioning) -> Tensor {
     self(Value(constant: x), conditioning, on: Tape(recording: false)).tensor
   }

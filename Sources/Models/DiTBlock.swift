@@ -30,17 +30,17 @@ package final class DiTBlock {
 
   package var parameters: [Parameter] { core.parameters + [modulationWeight, modulationBias] }
 
-  /// What enters and leaves the block and its operators.
+  /// Inputs and outputs of the block and its operators.
   package typealias Activations = AdaLNBlock.Activations
 
   /// Applies the block to x (batch, tokens, dim).
   ///
   /// - Parameters:
   ///   - x: Tokens.
-  ///   - modulation: What `modulation` made of the conditioning (batch, 6 dim).
-  ///   - grid: How the tokens lie.
-  ///   - tape: Records or not.
-  ///   - observe: Called with the activations, those of the operators taken before the gates.
+  ///   - modulation: Result of `modulation` (batch, 6 dim).
+  ///   - grid: Token grid.
+  ///   - tape: Tape of the operations.
+  ///   - observe: Called with the activations; operator outputs are before the gates.
   /// - Returns: The block's output (batch, tokens, dim).
   func callAsFunction(
     _ x: Value, modulation: Value, grid: TokenGrid, on tape: Tape,
@@ -49,8 +49,8 @@ package final class DiTBlock {
     core(x, modulation: modulation, grid: grid, on: tape, observe: observe)
   }
 
-  /// The projection (batch, 6 dim) of the activated conditioning (batch, dim): shift, scale and gate of
-  /// attention, then of the MLP.
+  /// Projects the activated conditioning (batch, dim) to shift, scale and gate of attention, then
+  /// of the MLP (batch, 6 dim).
   func modulation(_ condition: Value, on tape: Tape) -> Value {
     tape.linear(condition, modulationWeight, modulationBias)
   }

@@ -173,7 +173,7 @@ package struct DiTFile {
   /// - Parameters:
   ///   - changes: What the model changes in the pretrained one, where its weights do not tell all
   ///     settings; nil takes what the file says.
-  ///   - precision: What a model for inference alone multiplies in, see `InferenceWeights`; nil for
+  ///   - precision: What a model for inference alone multiplies in, see `SealedWeights`; nil for
   ///     a model that may be trained.
   /// - Returns: The model.
   /// - Throws: `FileError` for a missing, unexpected or wrongly shaped tensor, `PlanError` for an
@@ -186,7 +186,7 @@ package struct DiTFile {
     let named: any WeightSource =
       naming == .official ? ComputedPositions(base: plain, file: tensors) : DiffusersWeights(plain)
     let weights: any WeightSource =
-      if let precision { InferenceWeights(named, precision) } else { named }
+      if let precision { SealedWeights(named, precision) } else { named }
     guard changes.parallel.isEmpty || naming == .official else {
       throw FileError(
         "\(path): has parallel blocks, for which diffusers has no names; use the model's own file")

@@ -3,18 +3,18 @@ import Files
 import Nn
 import TensorCore
 
-/// The names under which checkpoints keep a DiT's parameters.
+/// Parameter naming of DiT checkpoints.
 package enum DiTNaming: String, CaseIterable, Sendable {
-  /// Those of facebookresearch/DiT, which the engine uses too.
+  /// Names of facebookresearch/DiT, used by the engine.
   case official
-  /// Those of `DiTTransformer2DModel` in diffusers: queries, keys and values apart, no position table,
-  /// and a copy of the timestep and label embedders in every block.
+  /// Names of `DiTTransformer2DModel` in diffusers: separate queries, keys and values, no position
+  /// table, and a copy of the timestep and label embedders in every block.
   case diffusers
 }
 
 /// Translates official parameter names to those of diffusers.
 package enum DiTKeyMap {
-  /// The embedders, which diffusers keeps in every block.
+  /// The embedders, which diffusers stores in every block.
   private static let embedders = [
     "t_embedder.mlp.0.": "norm1.emb.timestep_embedder.linear_1.",
     "t_embedder.mlp.2.": "norm1.emb.timestep_embedder.linear_2.",
@@ -30,17 +30,17 @@ package enum DiTKeyMap {
     "attn.proj.": ["attn1.to_out.0."], "mlp.fc1.": ["ff.net.0.proj."], "mlp.fc2.": ["ff.net.2."],
   ]
 
-  /// The position table, which diffusers computes; some of its releases also stored it.
+  /// The position table, which diffusers computes; some releases also stored it.
   static let positionTable = "pos_embed"
   static let storedPositionTable = "pos_embed.pos_embed"
 
-  /// The keys of diffusers whose rows, one after the other, are an official parameter.
+  /// Returns the diffusers keys whose rows concatenate to an official parameter.
   ///
   /// - Parameters:
   ///   - official: The official name.
-  ///   - block: Which block's copy of the embedders is meant.
+  ///   - block: Block of the copy of the embedders.
   /// - Returns: One key, three for queries, keys and values, none for the position table; nil for a
-  ///   name that diffusers does not know.
+  ///   name without equivalent in diffusers.
   package static func diffusersKeys(_ official: String, embeddersOf block: Int = 0) -> [String]? {
     if official == positionTable { return [] }
     for (start, other) in ends where official.hasPrefix(start) {
@@ -57,7 +57,7 @@ package enum DiTKeyMap {
     return nil
   }
 
-  /// Whether an official parameter belongs to the embedders, of which diffusers keeps copies.
+  /// Whether an official parameter belongs to the embedders, which diffusers stores in every block.
   package static func isEmbedder(_ official: String) -> Bool {
     embedders.keys.contains(where: official.hasPrefix)
   }
@@ -67,7 +67,7 @@ package enum DiTKeyMap {
     file.entry("transformer_blocks.0.norm1.linear.weight") != nil
   }
 
-  /// Refuses embedders that differ from block to block: the official model has one for all.
+  /// Throws if the embedders differ between blocks, because the official model shares one.
   static func requireSharedEmbedders(_ file: any TensorFile, depth: Int) throws(FileError) {
     for start in embedders.keys.sorted() {
       for name in [start + "weight", start + "bias"] {
@@ -87,16 +87,16 @@ package enum DiTKeyMap {
   }
 }
 
-/// Serves official parameters from weights under the names of diffusers.
+/// Weight source of official keys over weights with diffusers names.
 package struct DiffusersWeights: WeightSource {
   private let base: any WeightSource
 
-  /// Translates for `base`.
+  /// Makes a source over `base`.
   package init(_ base: any WeightSource) { self.base = base }
 
   package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
     guard let keys = DiTKeyMap.diffusersKeys(name), !keys.isEmpty else {
-      // The position table is a fixed one.
+      // diffusers has no position table; the fixed one is used.
       if case .table(let values) = initializer { return Tensor(values, shape: shape) }
       return try base.tensor(name, shape, initializer)
     }

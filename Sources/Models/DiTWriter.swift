@@ -4,33 +4,33 @@ import Foundation
 import Plans
 import TensorCore
 
-/// Writes DiTs in the formats and namings that other programs read.
+/// Writes DiTs in the formats and namings of other programs.
 package enum DiTWriter {
-  /// What to write.
+  /// Output options.
   package struct Choice {
     /// Names of the parameters.
     package var naming: DiTNaming
     /// Type of the elements: F32, F16 or BF16.
     package var dtype: DType
-    /// The entry of a PyTorch archive that holds the state dict; nil for the state dict itself.
+    /// Dictionary key of the state dict in a PyTorch archive; nil writes the state dict itself.
     package var entry: String?
 
-    /// Chooses.
+    /// Makes options.
     package init(naming: DiTNaming = .official, dtype: DType = .f32, entry: String? = nil) {
       (self.naming, self.dtype, self.entry) = (naming, dtype, entry)
     }
   }
 
-  /// The endings of files that are written in PyTorch's format.
+  /// File extensions of the PyTorch format.
   private static let torchEndings = [".pt", ".pth", ".bin", ".ckpt"]
 
-  /// Whether a file of this name is written in PyTorch's format.
+  /// Whether the extension of a path selects the PyTorch format.
   package static func isTorch(_ path: String) -> Bool {
     torchEndings.contains(where: path.hasSuffix)
   }
 
-  /// Writes a model to `path`: a PyTorch archive (`.pt`, `.pth`, `.bin`, `.ckpt`) with its metadata in
-  /// `NAME.json` beside it, a safetensors file, or else a pipeline folder of diffusers.
+  /// Writes a model to `path`: a PyTorch archive (`.pt`, `.pth`, `.bin`, `.ckpt`) with its metadata
+  /// in `NAME.json` next to it, a safetensors file, or otherwise a pipeline folder of diffusers.
   ///
   /// - Parameters:
   ///   - model: The network.
@@ -50,7 +50,7 @@ package enum DiTWriter {
       try Sidecar.write(metadata, beside: path)
       return [path, Sidecar.path(of: path)]
     }
-    // Other libraries look for the framework that the tensors are laid out for.
+    // Other libraries require the metadata entry `format`.
     let metadata = metadata.merging(["format": "pt"]) { $1 }
     if path.hasSuffix(".safetensors") {
       try SafetensorsWriter.write(items, metadata: metadata, to: path)
@@ -125,11 +125,11 @@ package enum DiTWriter {
     }
   }
 
-  /// Refuses a position table that is not the one that diffusers computes.
+  /// Throws if the position table differs from the one that diffusers computes.
   private static func requireComputedPositions(_ model: DiT, path: String) throws {
     let table = model.config.positionTable()
     let stored = model.parameters.first { $0.name == DiTKeyMap.positionTable }?.value.values ?? []
-    // What a table in bfloat16 differs by.
+    // Tolerance of a table rounded to bfloat16.
     guard zip(stored, table).allSatisfy({ abs($0 - $1) < 5e-3 }) else {
       throw FileError(
         "\(path): the model's position table 'pos_embed' is a learned one, and diffusers computes a"
@@ -150,10 +150,10 @@ package enum DiTWriter {
     ]
   }
 
-  /// Writes an autoencoder's weights and configuration as diffusers has them.
+  /// Writes weights and configuration of an autoencoder in the format of diffusers.
   ///
-  /// A mean and a deviation per channel, which its pipelines know nothing of, go into the pointwise
-  /// convolutions at the latents.
+  /// Mean and standard deviation per channel, which its pipelines do not support, are folded into
+  /// the pointwise convolutions at the latents.
   /// - Parameters:
   ///   - source: The autoencoder's file or folder.
   ///   - folder: The folder to write.

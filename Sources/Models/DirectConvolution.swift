@@ -1,7 +1,7 @@
 import CKernels
 import TensorCore
 
-/// A 3x3 convolution by its definition, from planes copied with zeros around them; not after doubling.
+/// Direct 3x3 convolution of zero-padded planes; does not support doubling.
 struct DirectConvolution: ConvolutionKernel {
   private let packed, bias: Tensor
   private let inputs, outputs: Int
@@ -47,7 +47,7 @@ struct DirectConvolution: ConvolutionKernel {
 }
 
 extension Convolution3x3.Resampling {
-  /// How the planes of x (batch, inputs, H, W) lie in memory; not doubled yet.
+  /// Memory layout of the padded planes of x (batch, inputs, H, W), before doubling.
   func paddedShape(of x: Tensor) -> ck_conv3x3_shape {
     let (stride, pad): (Int32, Int32) =
       switch self {
@@ -59,8 +59,8 @@ extension Convolution3x3.Resampling {
 }
 
 extension ck_conv3x3_shape {
-  /// Calls `body` with every image and bands of the result's rows, on all threads: the input of a band
-  /// stays in the cache while all output channels use it.
+  /// Calls `body` in parallel with every image and bands of output rows whose input fits the cache
+  /// for all output channels.
   func forBands(of batch: Int, planes: Int, _ body: (Int, Range<Int>) -> Void) {
     let height = Int(out_height)
     let rowSize = planes * Int(row) * Int(stride)

@@ -4,13 +4,13 @@ import Foundation
 import Nn
 import TensorCore
 
-/// A small convolutional classifier that judges generated images; its features serve as FID's.
+/// Small convolutional classifier of generated images, whose features replace those of Inception.
 package final class ShapeJudge {
-  /// What the judge says about a batch.
+  /// Features and logits of a batch.
   package struct Verdict {
     /// Mean activation per channel before the last layer (batch, features).
     package let features: Tensor
-    /// Scores (batch, classes), not normalised.
+    /// Unnormalised scores (batch, classes).
     package let logits: Tensor
 
     /// The class with the highest score, per row.
@@ -64,7 +64,7 @@ package final class ShapeJudge {
     try weights.requireAllTaken(of: file.names, in: path, model: "judge")
   }
 
-  /// Judges images.
+  /// Computes features and logits of images.
   ///
   /// - Parameter images: (batch, 3, H, W), values -1 ... 1.
   /// - Returns: Features and scores.
@@ -87,7 +87,7 @@ package final class ShapeJudge {
     for row in 0..<batch { logits.rows(row..<(row + 1)).assign(headBias) }
     Gemm.run(
       transposeB: true, m: batch, n: classes, k: width, a: features.pointer, b: headWeight.pointer,
-      beta: 1, c: logits.pointer)
+      accumulate: true, c: logits.pointer)
     return Verdict(features: features, logits: logits)
   }
 }

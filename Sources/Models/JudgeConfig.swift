@@ -2,31 +2,31 @@ import Checkpoints
 import Files
 import Foundation
 
-/// The layer list of a judge, as the `config` entry of its file's metadata states it.
+/// Layer list of a judge, from the `config` entry of its metadata.
 package struct JudgeConfig: Codable, Equatable, Sendable {
   /// One layer.
   package struct Layer: Codable, Equatable, Sendable {
-    /// First part of the keys of its weights.
+    /// Prefix of the keys of its weights.
     package let name: String
     /// "conv3x3" with ReLU, "global_average_pool" or "linear".
     package let type: String
-    /// Channels in.
+    /// Input channels.
     package let `in`: Int?
-    /// Channels out.
+    /// Output channels.
     package let out: Int?
-    /// Step of a convolution, 1 or 2.
+    /// Stride of a convolution, 1 or 2.
     package let stride: Int?
-    /// Zeros on every side, 1.
+    /// Zero padding on every side, 1.
     package let padding: Int?
     /// "relu" after a convolution.
     package let activation: String?
   }
 
-  /// Convolutions, then the average, then one linear layer.
+  /// Convolutions, global average pooling and one linear layer.
   package let layers: [Layer]
   /// Names of the classes, in the order of the logits.
   package let classes: [String]
-  /// Share of correct answers on images it was not trained on, if stated.
+  /// Held-out accuracy, if stated.
   package let accuracy: Double?
 
   /// Reads the configuration of an open weight file.
@@ -57,7 +57,7 @@ package struct JudgeConfig: Codable, Equatable, Sendable {
   /// The convolutions in order.
   var convolutions: ArraySlice<Layer> { layers.dropLast(2) }
 
-  /// What keeps the network from being built, if anything.
+  /// Reason why the network cannot be built; nil if it can.
   private var fault: String? {
     guard layers.count >= 3, layers[layers.count - 2].type == "global_average_pool",
       let head = layers.last, head.type == "linear"

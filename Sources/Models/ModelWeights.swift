@@ -3,23 +3,23 @@ import Files
 import Foundation
 import Plans
 
-/// A model's weights, opened once: a file in any format, or a folder of diffusers.
+/// Open weights of a model: a file of any format, or a folder of diffusers.
 package struct ModelWeights {
-  /// What the model is called in plans: `demo` or an absolute path, good from any directory, with the
-  /// chosen entry of a training checkpoint behind a `#`.
+  /// Name of the model in plans: `demo` or an absolute path, followed by `#` and the chosen entry
+  /// of a training checkpoint.
   package let name: String
   /// Path of the weights, or of the index of a sharded model.
   package let path: String
   /// The folder of diffusers that the weights lie in, if it is one.
   package let folder: DiffusersFolder?
-  /// The state dict, with the wrappers' prefixes stripped; names as in the file.
+  /// The state dict without wrapper prefixes; names as in the file.
   package let tensors: StateDict
-  /// The file's metadata, and those of `NAME.json` beside it.
+  /// Metadata of the file and of `NAME.json` next to it.
   package let metadata: [String: String]
   /// The files that were read.
   package let files: [String]
 
-  /// Tensors that every model of a family has: what stands before them is a model's entry in a file.
+  /// Tensors present in every model of a family; their prefix is the entry of the model in a file.
   private static let anchors = [
     "x_embedder.proj.weight", "transformer_blocks.0.norm1.linear.weight",
     "adaln_single.linear.weight",
@@ -29,9 +29,9 @@ package struct ModelWeights {
   ///
   /// - Parameters:
   ///   - path: The file or folder.
-  ///   - container: The entry of the checkpoint to take instead of the usual one.
-  ///   - name: What plans call the model; nil is the path.
-  /// - Throws: `FileError` if the file cannot be read, or the folder is none of diffusers.
+  ///   - container: Entry of the checkpoint; nil selects the default.
+  ///   - name: Name of the model in plans; nil selects the path.
+  /// - Throws: `FileError` if the file cannot be read, or the folder is not one of diffusers.
   package init(path: String, container: String? = nil, name: String? = nil) throws {
     self.name = name ?? path
     if DiffusersFolder.isFolder(path) {
@@ -52,7 +52,7 @@ package struct ModelWeights {
     files = tensors.files + (extra == nil ? [] : [sidecar])
   }
 
-  /// The family that the names of the tensors belong to; nil if they are no known model's.
+  /// Family detected from the tensor names; nil if unknown.
   package var family: ModelShape.Family? {
     if PixArtKeyMap.Naming(keys: tensors.names) != nil { return .pixart }
     return Self.anchors.contains { tensors.entry($0) != nil } ? .dit : nil
@@ -71,16 +71,16 @@ package struct ModelWeights {
   }
 }
 
-/// Metadata beside a file whose format has none: `NAME.json`, an object of texts or objects.
+/// Metadata file `NAME.json` for formats without metadata, an object of strings or objects.
 package enum Sidecar {
   private static let sizeLimit = 16 << 20
 
-  /// Where the metadata of a file lies.
+  /// Path of the metadata of a file.
   package static func path(of file: String) -> String { file + ".json" }
 
   /// Reads the metadata; nil if there is none.
   ///
-  /// - Throws: `FileError` for a file that is no JSON object.
+  /// - Throws: `FileError` if it is not a JSON object.
   static func read(_ path: String) throws -> [String: String]? {
     guard access(path, F_OK) == 0 else { return nil }
     let text = try AtomicFile.read(path, limit: sizeLimit)
@@ -95,7 +95,7 @@ package enum Sidecar {
     }
   }
 
-  /// Writes the metadata of a file, as objects where they are JSON.
+  /// Writes the metadata of a file; values that are JSON become objects.
   ///
   /// - Throws: `FileError` if it cannot be written.
   package static func write(_ metadata: [String: String], beside file: String) throws {

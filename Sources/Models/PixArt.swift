@@ -4,7 +4,7 @@ import Operators
 import Plans
 import TensorCore
 
-/// The text-conditional diffusion transformer PixArt-Σ, with exchangeable operators.
+/// Text-conditional diffusion transformer PixArt-Σ with replaceable operators.
 package final class PixArt {
   package let config: PixArtConfig
   package let blocks: [PixArtBlock]
@@ -53,21 +53,21 @@ package final class PixArt {
       + [caption2Bias] + blocks.flatMap(\.parameters) + output.parameters + [outputTable]
   }
 
-  /// What the model sees besides the image.
+  /// Timesteps and captions of a batch.
   package struct Conditioning {
     package let timesteps: [Float]
     /// Text embeddings (batch, length, captionChannels).
     package let caption: Value
-    /// Added to the attention scores of the caption's tokens (batch, length); nil for none.
+    /// Bias added to the attention scores of caption tokens (batch, length); nil for none.
     package let captionBias: Tensor?
 
-    /// What diffusers adds to the scores of tokens that a mask leaves out.
+    /// Bias of masked tokens in diffusers.
     package static let maskedScore: Float = -10_000
 
     /// - Parameters:
     ///   - timesteps: In [0, 1000), one per row.
     ///   - caption: Text embeddings (batch, length, captionChannels).
-    ///   - mask: (batch, length), 1 for tokens to attend to and 0 for padding; nil attends to all.
+    ///   - mask: (batch, length), 1 for tokens and 0 for padding; nil attends to all.
     package init(timesteps: [Float], caption: Value, mask: Tensor? = nil) {
       self.timesteps = timesteps
       self.caption = caption
@@ -79,15 +79,15 @@ package final class PixArt {
     }
   }
 
-  /// Sees intermediate tensors by their upstream module names.
+  /// Receives intermediate tensors by upstream module name.
   package typealias Observer = (_ name: String, _ tensor: Tensor) -> Void
 
   /// Predicts noise and variance: x (batch, inChannels, height, width) -> (batch, outChannels, …).
   ///
   /// - Parameters:
-  ///   - x: Noised latents of any size, sides multiples of the patch size.
+  ///   - x: Noisy latents of any size, with sides that are multiples of the patch size.
   ///   - conditioning: Timesteps and captions.
-  ///   - tape: Records for training, or not for inference.
+  ///   - tape: Tape, recording for training.
   ///   - observe: Called with embeddings and the modulation.
   ///   - observeBlock: Called with every block's index and operator activations.
   /// - Returns: Noise prediction and, with twice the channels, variance parameter.
@@ -119,7 +119,7 @@ package final class PixArt {
     return output.image(hidden, grid: grid, on: tape)
   }
 
-  /// Inference without a record.
+  /// Runs inference without recording.
   package func predict(_ x: Tensor, _ conditioning: Conditioning) -> Tensor {
     self(Value(constant: x), conditioning, on: Tape(recording: false)).tensor
   }

@@ -4,7 +4,7 @@ import Operators
 import Plans
 import TensorCore
 
-/// One adaLN-single block: the two operator slots, and attention to the caption between them.
+/// adaLN-single block: two operator slots with cross-attention to the caption between them.
 package final class PixArtBlock {
   private let core: AdaLNBlock
   private let attention: CaptionAttention
@@ -39,12 +39,12 @@ package final class PixArtBlock {
   ///
   /// - Parameters:
   ///   - x: Tokens.
-  ///   - modulation: The network's one modulation (batch, 6 dim), to which the block adds its table.
+  ///   - modulation: Shared modulation (batch, 6 dim), to which the block adds its table.
   ///   - caption: Projected caption (batch, length, dim).
-  ///   - bias: (batch, length), added to the scores of the caption's tokens; nil for none.
-  ///   - grid: How the tokens lie.
-  ///   - tape: Records or not.
-  ///   - observe: Called with the operators' activations, taken before the gates.
+  ///   - bias: Bias of the attention scores of caption tokens (batch, length); nil for none.
+  ///   - grid: Token grid.
+  ///   - tape: Tape of the operations.
+  ///   - observe: Called with the activations; operator outputs are before the gates.
   /// - Returns: The block's output (batch, tokens, dim).
   func callAsFunction(
     _ x: Value, modulation: Value, caption: Value, bias: Tensor?, grid: TokenGrid, on tape: Tape,
@@ -57,7 +57,8 @@ package final class PixArtBlock {
   }
 }
 
-/// Attention of image tokens to the caption (PixArt-sigma `MultiHeadCrossAttention`): `q_linear`,
+/// Cross-attention of image tokens to the caption (PixArt-sigma `MultiHeadCrossAttention`):
+/// `q_linear`,
 /// `kv_linear`, `proj`.
 private struct CaptionAttention {
   private let heads: Int

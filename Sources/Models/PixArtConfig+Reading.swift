@@ -3,7 +3,7 @@ import Files
 import Foundation
 
 extension PixArtConfig {
-  /// The entries of diffusers' `config.json` that matter; null and absent are the same.
+  /// Supported entries of diffusers' `config.json`; null equals absent.
   private struct Stored: Decodable {
     struct Compression: Decodable {
       var factor: Int
@@ -17,13 +17,13 @@ extension PixArtConfig {
     var kvCompression: Compression?
   }
 
-  /// Reads the text of a diffusers `config.json`; `kv_compression` with `factor` and `layers` is our own
-  /// addition.
+  /// Reads the text of a diffusers `config.json`, extended by `kv_compression` with `factor` and
+  /// `layers`.
   ///
   /// - Parameters:
   ///   - json: The text.
   ///   - file: Name of its origin, for errors.
-  /// - Returns: A configuration whose numbers fit together.
+  /// - Returns: A valid configuration.
   /// - Throws: `FileError` that names the key at fault.
   package static func parse(_ json: Data, file: String) throws(FileError) -> PixArtConfig {
     let advice = "use the config.json that belongs to the weights"
@@ -69,11 +69,11 @@ extension PixArtConfig {
     return config
   }
 
-  /// Refuses architectures of the same class that are built differently.
+  /// Throws for unsupported variants of the same class.
   private static func refuseVariants(
     _ stored: Stored, dim: Int, sampleSize: Int, file: String
   ) throws(FileError) {
-    // diffusers assumes size conditions (PixArt-α at 1024 pixels) for this size unless told otherwise.
+    // diffusers assumes size conditions (PixArt-α at 1024 pixels) for this size by default.
     let hasSizes = stored.useAdditionalConditions ?? (sampleSize == 128)
     let faults: [(Bool, String, String)] = [
       (
@@ -107,13 +107,14 @@ extension PixArtConfig {
     }
   }
 
-  /// Reads the configuration off tensors in the original naming, whose files carry none.
+  /// Infers the configuration from tensors in the original naming, whose files have none.
   ///
-  /// Shapes do not show the heads: they are taken 72 wide, as in every released model. The position
-  /// buffer shows the sample size, and the scale follows from it as upstream (1 at 512 pixels).
+  /// Heads are assumed to have width 72, as in every released model, because shapes do not
+  /// determine them. The position buffer determines the sample size and thereby the scale, as
+  /// upstream (1 at 512 pixels).
   /// - Parameter file: The weights.
   /// - Returns: A configuration without key compression.
-  /// - Throws: `FileError` if a telling tensor is missing or the heads cannot be 72 wide.
+  /// - Throws: `FileError` if a required tensor is missing or the hidden size is no multiple of 72.
   static func inferred(from file: any TensorFile) throws(FileError) -> PixArtConfig {
     func shape(_ name: String, rank: Int) throws(FileError) -> [Int] {
       if let entry = file.entry(name), entry.shape.count == rank { return entry.shape }
@@ -143,7 +144,7 @@ extension PixArtConfig {
     return config
   }
 
-  /// The layers whose attention carries the convolution that merges keys, and its kernel.
+  /// Layers whose attention has a downsampling convolution of keys and values, and its kernel size.
   static func compression(in file: any TensorFile, depth: Int) throws(FileError)
     -> KeyCompression?
   {

@@ -3,15 +3,16 @@ import Foundation
 import Operators
 import Plans
 
-/// Size and shape of a PixArt-Σ transformer (PixArt-alpha/PixArt-sigma `PixArtMS.py`, diffusers
+/// Architecture of a PixArt-Σ transformer (PixArt-alpha/PixArt-sigma `PixArtMS.py`, diffusers
 /// `PixArtTransformer2DModel`).
 @dynamicMemberLookup
 package struct PixArtConfig: Equatable, Sendable {
-  /// Attention whose keys and values are merged (PixArt-sigma `kv_compress_config`, sampling `conv`).
+  /// Attention with downsampled keys and values (PixArt-sigma `kv_compress_config`, sampling
+  /// `conv`).
   package struct KeyCompression: Equatable, Sendable {
     /// Blocks of factor x factor tokens share a key and a value.
     package var factor: Int
-    /// The layers that do so, counted from 0.
+    /// Indices of the layers with compression, from 0.
     package var layers: Set<Int>
 
     package init(factor: Int, layers: Set<Int>) {
@@ -20,13 +21,13 @@ package struct PixArtConfig: Equatable, Sendable {
     }
   }
 
-  /// The sizes that it shares with other families; without classes.
+  /// Extents shared with other families; without classes.
   package var shape: ModelShape
   /// Width of the text encoder's embeddings.
   package var captionChannels: Int
-  /// What position coordinates are divided by.
+  /// Divisor of position coordinates.
   package var interpolationScale: Double
-  /// Epsilon of the layer norms in blocks; that of the last one is always 1e-6.
+  /// Epsilon of the layer norms in blocks; the last layer norm always has 1e-6.
   package var normEpsilon: Double
   package var keyCompression: KeyCompression?
 
@@ -50,13 +51,13 @@ package struct PixArtConfig: Equatable, Sendable {
     shape[keyPath: entry]
   }
 
-  /// diffusers' interpolation scale where a configuration names none.
+  /// Default interpolation scale of diffusers.
   package static func defaultInterpolationScale(sampleSize: Int) -> Double {
     Double(max(sampleSize / 64, 1))
   }
 
-  /// The fixed 2-D sin-cos table (tokens, hiddenSize) of a grid: whatever its size, its coordinates span
-  /// the model's own grid.
+  /// Fixed 2-D sin-cos table (tokens, hiddenSize) of a grid, whose coordinates are scaled to the
+  /// grid of the model.
   package func positionTable(_ tokens: TokenGrid) -> [Float] {
     func coordinates(_ count: Int) -> [Double] {
       (0..<count).map {
@@ -67,10 +68,10 @@ package struct PixArtConfig: Equatable, Sendable {
       rows: coordinates(tokens.rows), columns: coordinates(tokens.columns), dim: shape.hiddenSize)
   }
 
-  /// Refuses impossible sizes that come from outside.
+  /// Validates a configuration from a file.
   ///
-  /// - Parameter path: The file they come from.
-  /// - Throws: `FileError` that names the key at fault, as diffusers names it.
+  /// - Parameter path: The file.
+  /// - Throws: `FileError` with the key at fault, by its name in diffusers.
   package func validate(_ path: String) throws(FileError) {
     try shape.validate(file: path, names: DiffusersFolder.configNames)
     func check(_ holds: Bool, _ key: String, _ found: Any, _ expected: String)

@@ -10,7 +10,7 @@ package struct PixArtFile {
   /// Path of the weights.
   package let path: String
   package let config: PixArtConfig
-  /// How its keys are named.
+  /// Naming of its keys.
   package let naming: PixArtKeyMap.Naming
   /// The weights.
   package let weights: ModelWeights
@@ -21,10 +21,10 @@ package struct PixArtFile {
   /// - Throws: `FileError` if it is no PixArt or its configuration is not usable.
   package init(path: String) throws { try self.init(ModelWeights(path: path)) }
 
-  /// The same for weights that are open.
+  /// Makes a model file from open weights.
   ///
-  /// The configuration is the metadata's `config`, else a `config.json` beside the weights, else it is
-  /// read off the shapes, which only the original naming allows.
+  /// The configuration is the metadata entry `config`, otherwise `config.json` in the folder of the
+  /// weights, otherwise inferred from the shapes, for the original naming only.
   package init(_ weights: ModelWeights) throws(FileError) {
     let file = weights.tensors
     guard let naming = PixArtKeyMap.Naming(keys: file.names) else {
@@ -60,7 +60,7 @@ package struct PixArtFile {
 
   /// Loads the model.
   ///
-  /// - Parameter precision: What a model for inference alone multiplies in, see `InferenceWeights`; nil for
+  /// - Parameter precision: What a model for inference alone multiplies in, see `SealedWeights`; nil for
   ///   a model that may be trained.
   /// - Returns: The model.
   /// - Throws: `FileError` for a missing, unexpected or wrongly shaped tensor.
@@ -69,7 +69,7 @@ package struct PixArtFile {
     let naming = naming
     let named = RenamedWeights(watched) { PixArtKeyMap.keys($0, in: naming) }
     let weights: any WeightSource =
-      if let precision { InferenceWeights(named, precision) } else { named }
+      if let precision { SealedWeights(named, precision) } else { named }
     let model = try PixArt(config: config, weights: weights)
     let others = PixArtKeyMap.ignored.union([PixArtKeyMap.nullCaption])
     try watched.requireAllTaken(
@@ -79,7 +79,7 @@ package struct PixArtFile {
     return model
   }
 
-  /// The caption that training replaced captions with (length, channels); nil if the file has none.
+  /// Null caption (length, channels) of caption dropout; nil if the file has none.
   package func nullCaption() throws -> Tensor? {
     guard let entry = file.entry(PixArtKeyMap.nullCaption) else { return nil }
     guard entry.shape.count == 2, entry.shape[1] == config.captionChannels else {

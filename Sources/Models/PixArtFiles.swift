@@ -3,22 +3,22 @@ import Files
 import Foundation
 import TensorCore
 
-/// A PixArt on disk with the autoencoder that belongs to it.
+/// PixArt model on disk with its autoencoder.
 package struct PixArtFiles {
   /// The transformer.
   package let transformer: PixArtFile
 
-  /// Takes an open model.
+  /// Makes a value from an open model.
   package init(_ transformer: PixArtFile) { self.transformer = transformer }
 
-  /// Loads the autoencoder: a given file, else `vae/` of the diffusers directory, else
-  /// `autoencoder.safetensors` beside the weights.
+  /// Loads the autoencoder: a given file, otherwise `vae/` of the diffusers directory, otherwise
+  /// `autoencoder.safetensors` in the folder of the weights.
   ///
   /// - Parameters:
-  ///   - path: The weights of the autoencoder; nil looks for them.
-  ///   - precision: What its large convolutions multiply in.
+  ///   - path: The weights of the autoencoder; nil searches for them.
+  ///   - precision: Precision of the products in large convolutions.
   /// - Returns: The autoencoder.
-  /// - Throws: `FileError` if there is none, one of other latents, or one without configuration.
+  /// - Throws: `FileError` if there is none, its latents do not fit, or it has no configuration.
   package func autoencoder(_ path: String?, _ precision: Precision) throws -> AutoencoderKL {
     let folder = URL(fileURLWithPath: transformer.path).deletingLastPathComponent()
     let candidates = ["../vae", "autoencoder.safetensors"]
@@ -29,7 +29,7 @@ package struct PixArtFiles {
         "\(transformer.path): has neither \(candidates[0]) nor \(candidates[1]); give the"
           + " autoencoder's weights with --autoencoder")
     }
-    // Shapes do not tell the factor that its latents are scaled by, and PixArt's is not the usual one.
+    // Shapes do not determine the scaling factor, and PixArt's is not the default.
     let file = try AutoencoderKL.file(of: found)
     guard let config = try AutoencoderKLConfig.stated(for: file) else {
       throw FileError(

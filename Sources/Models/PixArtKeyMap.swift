@@ -1,11 +1,11 @@
-/// The two namings of PixArt's parameters: the original repository's, which the model uses, and that of
+/// Parameter namings of PixArt: that of the original repository, used by the model, and that of
 /// diffusers' `PixArtTransformer2DModel`.
 package enum PixArtKeyMap {
-  /// How the keys of a file are named.
+  /// Naming of the keys of a file.
   package enum Naming: Sendable {
     case original, diffusers
 
-    /// The naming that a list of keys follows; nil if it is no PixArt's.
+    /// Detects the naming of a list of keys; nil if it is not a PixArt model.
     package init?(keys: some Sequence<String>) {
       let keys = Set(keys)
       if keys.contains("t_block.1.weight") {
@@ -18,7 +18,7 @@ package enum PixArtKeyMap {
     }
   }
 
-  /// Original beginnings of keys outside the blocks, and those of diffusers.
+  /// Key prefixes outside the blocks, original and in diffusers.
   private static let modules = [
     ("x_embedder.proj", ["pos_embed.proj"]),
     ("t_embedder.mlp.0", ["adaln_single.emb.timestep_embedder.linear_1"]),
@@ -30,7 +30,7 @@ package enum PixArtKeyMap {
     ("final_layer.scale_shift_table", ["scale_shift_table"]),
   ]
 
-  /// The same inside a block.
+  /// Key prefixes inside a block, original and in diffusers.
   private static let blockModules = [
     ("scale_shift_table", ["scale_shift_table"]),
     ("attn.qkv", ["attn1.to_q", "attn1.to_k", "attn1.to_v"]),
@@ -42,15 +42,16 @@ package enum PixArtKeyMap {
     ("mlp.fc2", ["ff.net.2"]),
   ]
 
-  /// Buffers that files may hold and the model computes itself or does not need.
+  /// Buffers in files that the model computes or does not need.
   package static let ignored: Set<String> = ["pos_embed", "pos_embed.pos_embed"]
 
   /// The null caption that training replaces captions with, in the original naming only.
   package static let nullCaption = "y_embedder.y_embedding"
 
-  /// The keys of a naming whose tensors, stacked along the first axis, are an original key's tensor.
+  /// Returns the keys of a naming whose tensors concatenate along the first axis to that of an
+  /// original key.
   ///
-  /// A key that diffusers has no name for, such as a grafted operator's, keeps its own.
+  /// A key without name in diffusers, such as that of a grafted operator, is unchanged.
   package static func keys(_ original: String, in naming: Naming) -> [String] {
     guard naming == .diffusers else { return [original] }
     var (prefix, rest, rules) = ("", original[...], modules)

@@ -6,15 +6,15 @@ extension ModelShape {
     ("S", 12, 384, 6), ("B", 12, 768, 12), ("L", 24, 1024, 16), ("XL", 28, 1152, 16),
   ]
   private static let patchSizes = [2, 4, 8]
-  /// Pixels per latent position of the autoencoder that they were published with.
+  /// Pixels per latent position of their autoencoder.
   package static let pixelsPerLatent = 8
 
-  /// A published model by its name, such as `DiT-XL/2`; nil if there is no such model.
+  /// Looks up a published model by name, such as `DiT-XL/2`; nil if there is none.
   ///
   /// - Parameters:
   ///   - name: `DiT-` with S, B, L or XL, a slash, and the patch size 2, 4 or 8.
   ///   - imageSize: Side of the images in pixels, 256 or 512.
-  ///   - numClasses: Classes, 1000 for ImageNet.
+  ///   - numClasses: Number of classes, 1000 for ImageNet.
   package init?(named name: String, imageSize: Int = 256, numClasses: Int = 1000) {
     guard imageSize == 256 || imageSize == 512 else { return nil }
     for size in Self.sizes {
@@ -28,12 +28,12 @@ extension ModelShape {
     return nil
   }
 
-  /// The attention heads of the published models of a depth and hidden size; nil if there are none.
+  /// Number of heads of the published model with a depth and hidden size; nil if there is none.
   static func publishedHeads(depth: Int, hiddenSize: Int) -> Int? {
     sizes.first { $0.depth == depth && $0.hiddenSize == hiddenSize }?.numHeads
   }
 
-  /// The name of the published model of this size, or nil.
+  /// Name of the published model of this architecture, or nil.
   package var publishedName: String? {
     Self.sizes.first {
       $0.depth == depth && $0.hiddenSize == hiddenSize && $0.numHeads == numHeads

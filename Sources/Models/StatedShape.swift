@@ -3,8 +3,8 @@ import Files
 import Foundation
 import Plans
 
-/// What a file states of its model's architecture, in the metadata key `config` or in `NAME.json` beside
-/// it; what is absent is read off the weights.
+/// Architecture stated by a file in the metadata key `config` or in `NAME.json` next to it; absent
+/// values are inferred from the weights.
 struct StatedShape: Codable {
   var family: String?
   var depth, hiddenSize, numHeads, patchSize, inputSize, inChannels, numClasses: Int?
@@ -16,10 +16,10 @@ struct StatedShape: Codable {
   var classNames: [String]?
   var name: String?
 
-  /// States nothing.
+  /// Makes an empty statement.
   init() {}
 
-  /// States all of an architecture; what is as in the official model is left out.
+  /// Makes a complete statement; values of the official model are omitted.
   init(_ shape: ModelShape, classNames: [String], name: String) {
     family = shape.family.rawValue
     (depth, hiddenSize, numHeads) = (shape.depth, shape.hiddenSize, shape.numHeads)
@@ -33,7 +33,7 @@ struct StatedShape: Codable {
     self.name = name
   }
 
-  /// Reads a metadata entry; nil for what another program has put there.
+  /// Reads a metadata entry; nil for an entry of another program.
   ///
   /// - Throws: `FileError` for an entry of the wrong type, and another family than DiT.
   init?(_ text: String, file: String) throws(FileError) {
@@ -66,7 +66,7 @@ struct StatedShape: Codable {
     "class_names",
   ]
 
-  /// Adds what the arguments of an official training say, stored beside its weights.
+  /// Adds values of the arguments of an official training, stored with its weights.
   mutating func add(arguments values: [String: PlainValue]) {
     if case .text(let name) = values["args.model"], let published = ModelShape(named: name) {
       numHeads = numHeads ?? published.numHeads

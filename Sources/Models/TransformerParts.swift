@@ -5,9 +5,10 @@ import Operators
 import Plans
 import TensorCore
 
-/// What diffusion transformers on latents share: embeddings in front and the projection at the end.
+/// Embeddings and output projection of diffusion transformers on latents.
 
-/// The patch convolution as a linear layer on flattened patches; its weight keeps its 4-D shape.
+/// Patch convolution, computed as a linear layer on flattened patches; the weight keeps its 4-D
+/// shape.
 struct PatchEmbedding {
   private let patch: Int
   private let weight, bias: Parameter
@@ -34,25 +35,25 @@ struct PatchEmbedding {
 }
 
 private struct PatchProjection: MixedPrecisionOp {
-  private func flat(_ inputs: [Activation]) -> [Activation] {
-    let weight = inputs[1].floats
+  private func flat(_ inputs: [MixedTensor]) -> [MixedTensor] {
+    let weight = inputs[1].float32
     let flattened = weight.reshaped([weight.shape[0], weight.count / weight.shape[0]])
-    return [inputs[0], .floats(flattened), inputs[2]]
+    return [inputs[0], .float32(flattened), inputs[2]]
   }
 
-  func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
+  func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Void) {
     Linear().forward(flat(inputs))
   }
 
   func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Void,
     into sink: GradientSink
   ) {
     Linear().backward(gradOutput, inputs: flat(inputs), output: output, saved: (), into: sink)
   }
 }
 
-/// Sinusoids of timesteps and the two layers on them.
+/// Two linear layers on sinusoidal timestep features.
 struct TimestepEmbedder {
   private let weight0, bias0, weight2, bias2: Parameter
 
@@ -71,12 +72,12 @@ struct TimestepEmbedder {
     return tape.linear(tape.apply(SiLU(), hidden), weight2, bias2)
   }
 
-  /// The sinusoid features (batch, 256) of timesteps: cosines, then sines, angles in float32.
+  /// Sinusoidal features (batch, 256) of timesteps: cosines, then sines, with float32 angles.
   ///
   /// - Parameters:
   ///   - timesteps: In [0, 1000).
-  ///   - shift: What is subtracted from the divisor 128 of the exponents.
-  /// - Returns: A row per timestep.
+  ///   - shift: Subtracted from the divisor 128 of the exponents.
+  /// - Returns: One row per timestep.
   static func features(_ timesteps: [Float], shift: Int = 0) -> Tensor {
     let half = 128
     let result = Tensor([timesteps.count, 2 * half])
@@ -92,7 +93,7 @@ struct TimestepEmbedder {
   }
 }
 
-/// The fixed 2-D sin-cos position table.
+/// Fixed 2-D sin-cos position table.
 enum PositionTable {
   /// The table (rows * columns, dim), row-major: sines and cosines of the column coordinate, then of the
   /// row coordinate, with frequencies 10000^(-4 i / dim); computed in double precision.
@@ -128,8 +129,8 @@ enum PositionTable {
 extension ModelShape {
   /// The fixed 2-D sin-cos table (tokens, hiddenSize) of a DiT, row-major, columns first.
   ///
-  /// - Parameter tokens: The grid of the table; nil is the model's own. On another one the coordinates
-  ///   are the centres of tokens that are stretched over the model's own grid.
+  /// - Parameter tokens: The grid of the table; nil selects that of the model. For another grid the
+  ///   coordinates are the token centres, scaled to the grid of the model.
   /// - Returns: The table in row-major order.
   package func positionTable(_ tokens: TokenGrid? = nil) -> [Float] {
     func coordinates(_ count: Int) -> [Double] {
@@ -142,7 +143,7 @@ extension ModelShape {
   }
 }
 
-/// The last modulation and linear layer, and tokens back to images.
+/// Final modulation, linear layer and unpatchifying.
 struct OutputProjection {
   private let patch, channels: Int
   private let weight, bias: Parameter
@@ -164,7 +165,7 @@ struct OutputProjection {
     return tape.linear(normed, weight, bias)
   }
 
-  /// Its output as images (batch, channels, height, width).
+  /// Unpatchifies the output to images (batch, channels, height, width).
   func image(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
     tape.apply(
       Unpatchify(patch: patch, channels: channels, rows: grid.rows, columns: grid.columns), x)

@@ -1,16 +1,16 @@
 import CKernels
 import TensorCore
 
-/// A 3x3 convolution of stride one as products of transformed tiles and transformed weights: less than
-/// half of the definition's multiplications, a quarter of them where the image is doubled first.
+/// Winograd 3x3 convolution of stride 1: less than half of the multiplications of direct
+/// convolution, a quarter with doubling.
 struct WinogradConvolution: ConvolutionKernel {
   private let packed, bias: Tensor
   private let inputs, outputs: Int
   private let doubles: Bool
-  /// Output channels that are multiplied together.
+  /// Output channels per tile of the product.
   private let group = Int32(ck_get_tile_rows())
 
-  /// Whether this is there for a resampling, and faster than the definition.
+  /// Whether the algorithm supports a resampling and is faster than direct convolution.
   static func suits(outputs: Int, _ resampling: Convolution3x3.Resampling) -> Bool {
     switch resampling {
     case .none: outputs >= 16
@@ -49,7 +49,7 @@ struct WinogradConvolution: ConvolutionKernel {
     for index in 0..<ck_winograd_band_count(&shape) {
       var band = ck_winograd_band_at(&shape, index)
       let size = Int(ck_winograd_band_size(&shape, &band))
-      // Of small images several together.
+      // Small images are processed several at a time.
       let step = max(1, Self.budget / size)
       for first in stride(from: 0, to: batch, by: step) {
         let images = first..<min(batch, first + step)
@@ -74,11 +74,11 @@ struct WinogradConvolution: ConvolutionKernel {
     }
   }
 
-  /// Floats of transformed tiles that stay in the cache, 4 MiB.
+  /// Cache budget of transformed tiles in elements (4 MiB).
   private static let budget = 1 << 20
 
-  /// Calls `body` with every image and ranges of about `grain` out of `count`, the same number for each
-  /// thread.
+  /// Calls `body` with every image and ranges of about `grain` out of `count`, balanced over the
+  /// threads.
   private func split(
     _ count: Int, by grain: Int, _ images: Range<Int>, _ body: (Int, Range<Int>) -> Void
   ) {

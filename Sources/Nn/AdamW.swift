@@ -23,11 +23,11 @@ package final class AdamW: Optimizer {
     self.beta2 = beta2
     self.epsilon = epsilon
     self.weightDecay = weightDecay
-    first = parameters.map { Tensor.zeros($0.value.shape) }
-    second = parameters.map { Tensor.zeros($0.value.shape) }
+    first = parameters.map { Tensor.zeros($0.shape) }
+    second = parameters.map { Tensor.zeros($0.shape) }
   }
 
-  /// The L2 norm of all gradients together.
+  /// Global L2 norm of all gradients.
   package var gradientNorm: Double {
     var total = 0.0
     for parameter in parameters {
@@ -51,14 +51,16 @@ package final class AdamW: Optimizer {
     let correction2 = 1 - Float(powInteger(Double(beta2), steps))
     for (index, parameter) in parameters.enumerated() {
       guard let gradient = parameter.gradient else { continue }
-      let (value, m, v) = (parameter.value, first[index], second[index])
-      Parallel.ranges(value.count, grain: 1 << 14) { range in
-        let start = range.lowerBound
-        ck_adamw_f32(
-          value.pointer + start, gradient.pointer + start, m.pointer + start, v.pointer + start,
-          range.count, rate, beta1, beta2, epsilon, weightDecay, correction1, correction2, scale)
+      let (m, v) = (first[index], second[index])
+      parameter.update { value in
+        let weights = value.pointer
+        Parallel.ranges(value.count, grain: 1 << 14) { range in
+          let start = range.lowerBound
+          ck_adamw_f32(
+            weights + start, gradient.pointer + start, m.pointer + start, v.pointer + start,
+            range.count, rate, beta1, beta2, epsilon, weightDecay, correction1, correction2, scale)
+        }
       }
-      parameter.noteChange()
       parameter.clearGradient()
     }
     return norm
@@ -77,7 +79,7 @@ package final class AdamW: Optimizer {
   }
 }
 
-/// An exponential moving average of parameters, started as a copy of them.
+/// Exponential moving average of parameters, initialised with a copy.
 package final class EMA {
   private let parameters: [Parameter]
   /// The averages, parallel to the parameters.
@@ -90,9 +92,9 @@ package final class EMA {
     averages = parameters.map { $0.value.copied() }
   }
 
-  /// average = decay * average + (1 - decay) * parameter.
+  /// Updates average = decay * average + (1 - decay) * parameter.
   ///
-  /// - Parameter decay: Decay of this update; nil for the average's own.
+  /// - Parameter decay: Decay of this update; nil selects the default decay.
   package func update(decay: Float? = nil) {
     for (parameter, average) in zip(parameters, averages) {
       ck_ema_f32(average.pointer, parameter.value.pointer, average.count, decay ?? self.decay)

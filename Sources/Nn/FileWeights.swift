@@ -4,12 +4,12 @@ import TensorCore
 
 /// Reads parameters from a file of tensors, optionally under a key prefix.
 ///
-/// Values that are not finite are refused.
+/// Non-finite values are refused.
 package struct FileWeights: WeightSource {
   private let file: any TensorFile
   private let prefix: String
 
-  /// Serves the tensors of a file; `prefix` is put before every key.
+  /// Makes a source over a file; `prefix` is prepended to every key.
   package init(_ file: any TensorFile, prefix: String = "") {
     self.file = file
     self.prefix = prefix

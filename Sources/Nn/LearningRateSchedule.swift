@@ -2,14 +2,14 @@ import Foundation
 
 /// A learning rate as a function of the step: linear warm-up, then a decay.
 package struct LearningRateSchedule: Sendable, Equatable {
-  /// What happens after the warm-up.
+  /// Decay after the warm-up.
   package enum Decay: Sendable, Equatable {
     case constant
     /// Multiplied by gamma at every milestone, a step number.
     case multiStep(milestones: [Int], gamma: Double)
-    /// Half a cosine from the base rate down to `final` times it at the last step.
+    /// Half a cosine period from the base rate to `final` times it at the last step.
     case cosine(totalSteps: Int, final: Double)
-    /// In equal ratios from the base rate to `minimum` at the last step.
+    /// Geometric decay from the base rate to `minimum` at the last step.
     case exponential(totalSteps: Int, minimum: Double)
   }
 
@@ -23,7 +23,7 @@ package struct LearningRateSchedule: Sendable, Equatable {
     self.decay = decay
   }
 
-  /// The rate of step `step`, counted from 0.
+  /// Returns the rate of a step, counted from 0.
   package func rate(step: Int) -> Double {
     let warm = step < warmupSteps ? Double(step + 1) / Double(warmupSteps) : 1
     switch decay {
@@ -42,8 +42,8 @@ package struct LearningRateSchedule: Sendable, Equatable {
   }
 }
 
-/// A factor of the learning rate that falls when a measured loss has stopped falling, as PyTorch's
-/// `ReduceLROnPlateau` with patience 1 and relative threshold 1e-4 (the released stage-1 trainer).
+/// Learning-rate factor reduced on a loss plateau, as PyTorch's `ReduceLROnPlateau` with patience 1
+/// and relative threshold 1e-4 (the released stage-1 trainer).
 package struct PlateauReduction: Codable, Equatable, Sendable {
   /// The factor, 1 at first.
   package private(set) var factor = 1.0
@@ -53,10 +53,10 @@ package struct PlateauReduction: Codable, Equatable, Sendable {
   private static let patience = 1
   private static let threshold = 1e-4
 
-  /// Starts with the whole rate.
+  /// Starts with factor 1.
   package init() {}
 
-  /// Takes a measurement into account; `gamma` multiplies the factor on a plateau.
+  /// Records a loss; multiplies the factor by `gamma` on a plateau.
   package mutating func observe(_ loss: Double, gamma: Double) {
     if let best, loss >= best * (1 - Self.threshold) {
       failures += 1

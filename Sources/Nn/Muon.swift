@@ -2,12 +2,11 @@ import Autograd
 import CKernels
 import TensorCore
 
-/// Muon: momentum whose matrix updates are orthogonalised by a Newton-Schulz iteration.
+/// Muon: momentum with matrix updates orthogonalised by a Newton-Schulz iteration.
 ///
-/// Matrices chosen by name take orthogonalised steps; every other parameter is left to AdamW with the
-/// same rate. The update is scaled by 0.2 sqrt(max(rows, columns)), so that its root mean square
-/// equals that of a usual AdamW step and rates carry over (Jordan 2024, "Muon"; Liu et al. 2025,
-/// arXiv 2502.16982).
+/// Other parameters use AdamW with the same rate. The update is scaled by 0.2 sqrt(max(rows,
+/// columns)), so that its root mean square equals that of a typical AdamW step (Jordan 2024,
+/// "Muon"; Liu et al. 2025, arXiv 2502.16982).
 package final class Muon: Optimizer {
   package let parameters: [Parameter]
   package var steps: Int {
@@ -18,7 +17,7 @@ package final class Muon: Optimizer {
   package var second: [Tensor] { rest.second }
 
   private let rest: AdamW
-  /// Index of a parameter and the number of matrices that are stacked in it.
+  /// Index of a parameter and the number of matrices stacked in it.
   private let matrices: [(index: Int, stacked: Int)]
   private let momentum: Float
 
@@ -26,9 +25,9 @@ package final class Muon: Optimizer {
   ///
   /// - Parameters:
   ///   - parameters: All optimised parameters.
-  ///   - momentum: Decay of the matrices' momentum, used with Nesterov's look-ahead.
-  ///   - stacked: Number of matrices stacked in a parameter along its rows (3 for a fused qkv), or nil
-  ///     for a parameter that AdamW takes.
+  ///   - momentum: Nesterov momentum of the matrices.
+  ///   - stacked: Number of matrices stacked in a parameter along its rows (3 for a fused qkv), or
+  ///     nil for a parameter of AdamW.
   package init(_ parameters: [Parameter], momentum: Float = 0.95, stacked: (Parameter) -> Int?) {
     self.parameters = parameters
     self.momentum = momentum
@@ -56,25 +55,24 @@ package final class Muon: Optimizer {
       let ahead = gradient.copied()
       ck_scale_f32(ahead.pointer, gradientScale * clip, ahead.count)
       ck_axpy_f32(ahead.pointer, momentum, buffer.pointer, ahead.count)
-      let rows = parameter.value.shape[0] / stacked
-      for part in 0..<stacked {
-        let range = (part * rows)..<((part + 1) * rows)
-        let direction = Self.orthogonalized(ahead.rows(range))
-        let scale = 0.2 * Float(max(rows, direction.shape[1])).squareRoot()
-        ck_axpy_f32(
-          parameter.value.rows(range).pointer, -rate * scale, direction.pointer, direction.count)
+      let rows = parameter.shape[0] / stacked
+      parameter.update { value in
+        for part in 0..<stacked {
+          let range = (part * rows)..<((part + 1) * rows)
+          let direction = Self.orthogonalized(ahead.rows(range))
+          let scale = 0.2 * Float(max(rows, direction.shape[1])).squareRoot()
+          ck_axpy_f32(
+            value.rows(range).pointer, -rate * scale, direction.pointer, direction.count)
+        }
       }
     }
-    for (index, _) in matrices {
-      parameters[index].noteChange()
-      parameters[index].clearGradient()
-    }
+    for (index, _) in matrices { parameters[index].clearGradient() }
     rest.step(rate: rate, clipNorm: nil, gradientScale: gradientScale * clip)
     return norm
   }
 
-  /// The nearest semi-orthogonal matrix of a matrix (rows, columns), approximately: singular values
-  /// between about 0.7 and 1.2 after five quintic Newton-Schulz iterations.
+  /// Approximates the nearest semi-orthogonal matrix of a matrix (rows, columns): singular values
+  /// are about 0.7 to 1.2 after five quintic Newton-Schulz iterations.
   package static func orthogonalized(_ matrix: Tensor) -> Tensor {
     let (rows, columns) = (matrix.shape[0], matrix.shape[1])
     let isTall = rows > columns
@@ -92,13 +90,16 @@ package final class Muon: Optimizer {
       Gemm.serial(
         transposeB: true, m: m, n: m, k: n, a: x.pointer, lda: n, b: x.pointer, ldb: n,
         c: gram.pointer, ldc: m)
-      let polynomial = gram.copied()
+      // polynomial = b gram + c gram gram, next = a x + polynomial x.
+      let (scaled, polynomial, next) = (gram.copied(), gram.copied(), x.copied())
+      ck_scale_f32(scaled.pointer, c, scaled.count)
+      ck_scale_f32(polynomial.pointer, b, polynomial.count)
+      ck_scale_f32(next.pointer, a, next.count)
       Gemm.serial(
-        m: m, n: m, k: m, alpha: c, a: gram.pointer, lda: m, b: gram.pointer, ldb: m, beta: b,
+        m: m, n: m, k: m, a: scaled.pointer, lda: m, b: gram.pointer, ldb: m, accumulate: true,
         c: polynomial.pointer, ldc: m)
-      let next = x.copied()
       Gemm.serial(
-        m: m, n: n, k: m, a: polynomial.pointer, lda: m, b: x.pointer, ldb: n, beta: a,
+        m: m, n: n, k: m, a: polynomial.pointer, lda: m, b: x.pointer, ldb: n, accumulate: true,
         c: next.pointer, ldc: n)
       x = next
     }

@@ -1,7 +1,7 @@
 import Autograd
 import TensorCore
 
-/// Steps parameters along their gradients; its whole state is two moments per parameter and a count.
+/// Gradient-based optimizer whose state is two moments per parameter and a step count.
 package protocol Optimizer: AnyObject {
   /// The optimised parameters, in a fixed order.
   var parameters: [Parameter] { get }
@@ -11,13 +11,14 @@ package protocol Optimizer: AnyObject {
   /// Number of steps taken.
   var steps: Int { get set }
 
-  /// Takes one step, unless the gradients' norm is not finite, and clears the gradients.
+  /// Takes one step if the gradient norm is finite, and clears the gradients.
   ///
   /// - Parameters:
   ///   - rate: Learning rate of this step.
-  ///   - clipNorm: Largest global gradient norm, as `torch.nn.utils.clip_grad_norm_`; nil for none.
-  ///   - gradientScale: Factor for every gradient, applied before clipping.
-  /// - Returns: The norm of the scaled gradients before clipping.
+  ///   - clipNorm: Maximum global gradient norm, as in `torch.nn.utils.clip_grad_norm_`; nil
+  ///     disables clipping.
+  ///   - gradientScale: Factor applied to all gradients before clipping.
+  /// - Returns: Global norm of the scaled gradients before clipping.
   @discardableResult
   func step(rate: Float, clipNorm: Float?, gradientScale: Float) -> Double
 }

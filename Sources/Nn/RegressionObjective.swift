@@ -18,12 +18,12 @@ package enum RegressionObjective: Sendable, Equatable {
     }
   }
 
-  /// The mean loss of a prediction against a target of the same shape.
+  /// Mean loss of a prediction against a target of the same shape.
   package func loss(_ prediction: Tensor, _ target: Tensor) -> Double {
     evaluate(prediction, target, gradient: nil)
   }
 
-  /// The mean loss and its gradient by the prediction.
+  /// Mean loss and its gradient with respect to the prediction.
   package func lossAndGradient(_ prediction: Tensor, _ target: Tensor) -> (Double, Tensor) {
     let gradient = Tensor(prediction.shape)
     return (evaluate(prediction, target, gradient: gradient), gradient)
@@ -32,13 +32,14 @@ package enum RegressionObjective: Sendable, Equatable {
   private func evaluate(_ prediction: Tensor, _ target: Tensor, gradient: Tensor?) -> Double {
     precondition(prediction.count == target.count, "RegressionObjective: shapes differ")
     let count = prediction.count
-    let parts = max(1, min(Parallel.threads, count / 8192))
+    // Chunks of fixed size make the sum independent of the number of threads.
+    let size = 1 << 15
+    let parts = (count + size - 1) / size
     var sums = [Double](repeating: 0, count: parts)
     sums.withUnsafeMutableBufferPointer { sums in
       let sums = sums
       Parallel.tasks(parts) { part in
-        let start = count * part / parts
-        let end = count * (part + 1) / parts
+        let (start, end) = (part * size, min(count, (part + 1) * size))
         sums[part] = ck_regression_loss_f32(
           prediction.pointer + start, target.pointer + start, gradient.map { $0.pointer + start },
           end - start, code.kind, code.delta, 1 / Float(count))

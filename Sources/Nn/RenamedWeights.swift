@@ -1,7 +1,7 @@
 import TensorCore
 
-/// Serves the keys of one naming from a source with another, in which a tensor may be cut into several
-/// along its first axis.
+/// Weight source that maps keys to those of another source, in which a tensor may be split along
+/// its first axis.
 package struct RenamedWeights: WeightSource {
   private let source: any WeightSource
   private let keys: (String) -> [String]
@@ -9,8 +9,9 @@ package struct RenamedWeights: WeightSource {
   /// Makes a source.
   ///
   /// - Parameters:
-  ///   - source: Where the tensors are.
-  ///   - keys: The keys there whose tensors, stacked along the first axis, are that of a key here.
+  ///   - source: The source of the tensors.
+  ///   - keys: Maps a key to those keys of `source` whose tensors are concatenated along the first
+  ///     axis.
   package init(_ source: any WeightSource, keys: @escaping (String) -> [String]) {
     self.source = source
     self.keys = keys

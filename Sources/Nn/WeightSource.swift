@@ -2,7 +2,7 @@ import Autograd
 import Files
 import TensorCore
 
-/// How a parameter starts when it is not loaded from a file.
+/// Initialisation of a parameter that is not loaded from a file.
 package enum Initializer {
   case zeros
   case ones
@@ -14,7 +14,7 @@ package enum Initializer {
   case xavierUniform
   /// A fixed table.
   case table([Float])
-  /// Every element a function of a uniform number in [0, 1).
+  /// A function of one uniform number in [0, 1) per element.
   case drawn(@Sendable (Double) -> Float)
 
   /// Makes a tensor of the given shape; element i is drawn from number i of a stream.
@@ -36,54 +36,58 @@ package enum Initializer {
   }
 }
 
-/// Where a module gets its parameters: freshly drawn, or from a checkpoint.
+/// Source of the parameters of a module: freshly drawn, or from a checkpoint.
 package protocol WeightSource {
   /// The tensor for a checkpoint key.
   ///
   /// - Throws: `FileError` if the key is missing or has another shape.
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor
 
-  /// What parameters are kept in that serve inference alone; nil for parameters that may be trained.
-  var inferencePrecision: Precision? { get }
+  /// A parameter under its checkpoint key.
+  func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Parameter
 }
 
 extension WeightSource {
-  package var inferencePrecision: Precision? { nil }
-
-  /// A parameter under its checkpoint key.
   package func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws
     -> Parameter
   {
-    let parameter = Parameter(name, try tensor(name, shape, initializer))
-    if let inferencePrecision { [parameter].useForInference(inferencePrecision) }
-    return parameter
+    Parameter(name, try tensor(name, shape, initializer))
   }
 
-  /// A parameter that is looked up or added and never multiplied, and so stays as it is.
+  /// A parameter that is looked up or added but not multiplied, and therefore stays float32.
   package func table(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Parameter
   {
-    Parameter(name, try tensor(name, shape, initializer))
+    Parameter(name, try tensor(name, shape, initializer), isTable: true)
   }
 }
 
-/// Serves parameters for inference alone, each in the format that is multiplied, so that a model never
-/// lies in memory twice.
-package struct InferenceWeights: WeightSource {
+/// Parameters for inference only: large weights are sealed in bfloat16 one by one, so that the
+/// model is not in memory twice.
+package struct SealedWeights: WeightSource {
   private let source: any WeightSource
-  package let inferencePrecision: Precision?
+  private let rule: PrecisionRule
 
-  /// Serves `source` in a precision.
+  /// Wraps `source` in a precision; in float32 nothing is sealed.
   package init(_ source: any WeightSource, _ precision: Precision) {
     self.source = source
-    inferencePrecision = precision
+    rule = PrecisionRule(precision)
   }
 
   package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
     try source.tensor(name, shape, initializer)
   }
+
+  package func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws
+    -> Parameter
+  {
+    let parameter = try source.parameter(name, shape, initializer)
+    parameter.use(rule)
+    parameter.seal()
+    return parameter
+  }
 }
 
-/// Draws every parameter by its initializer, from the stream that has its key as its name.
+/// Draws every parameter by its initializer, from the random stream named by its key.
 package struct FreshWeights: WeightSource {
   private let seed: UInt64
 
@@ -99,7 +103,7 @@ package struct DictionaryWeights: WeightSource {
   private let tensors: [String: Tensor]
   private let origin: String
 
-  /// Serves tensors under their keys; `origin` names them in errors.
+  /// Makes a source of tensors by key; `origin` names them in errors.
   package init(_ tensors: [String: Tensor], origin: String) {
     self.tensors = tensors
     self.origin = origin

@@ -4,21 +4,21 @@ import Models
 import Plans
 import Yams
 
-/// A plan in the two files that the official repository reads.
+/// Plan as the two YAML files read by the official repository.
 package struct OfficialExport {
   /// Text of the sampling configuration.
   package let graft: String
   /// Text of the operator's configuration.
   package let operatorConfig: String
 
-  /// Expresses a plan in the official format.
+  /// Converts a plan to the official format.
   ///
   /// - Parameters:
   ///   - plan: A valid plan.
-  ///   - operatorConfigPath: Where the operator's configuration will stand, as the graft names it.
+  ///   - operatorConfigPath: Path of the operator's configuration, as written in the graft.
   ///   - weights: Stage-1 checkpoints by block.
   ///   - graftedCheckpoint: Checkpoint of the whole grafted model.
-  /// - Throws: `PlanError` that says why the plan cannot be expressed.
+  /// - Throws: `PlanError` with the reason if the format cannot express the plan.
   package init(
     _ plan: GraftPlan, operatorConfigPath: String, weights: [Int: String] = [:],
     graftedCheckpoint: String? = nil

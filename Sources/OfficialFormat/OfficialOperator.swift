@@ -1,35 +1,35 @@
 import Plans
 import Yams
 
-/// How the official repository configures an operator, and what that is in a plan.
+/// Mapping between the official configuration of an operator and its entry in a plan.
 ///
-/// Source: the YAML files under `configs/` of keshik6/grafting, the constructors that they are passed to
-/// (its own Hyena classes, timm 0.6 `Attention` and `Mlp`, flash-attn `MHA`, mamba-ssm `Mamba2`) and the
-/// defaults of these constructors.
+/// Source: the YAML files under `configs/` of keshik6/grafting, and the constructors that receive
+/// them with their defaults (its Hyena classes, timm 0.6 `Attention` and `Mlp`, flash-attn `MHA`,
+/// mamba-ssm `Mamba2`).
 struct OfficialOperator {
-  /// What a key of the configuration means.
+  /// Meaning of a configuration key.
   enum Meaning {
-    /// The model's width.
+    /// Hidden size of the model.
     case width
-    /// A length that must reach the number of tokens.
+    /// Maximum sequence length, at least the number of tokens.
     case tokenLimit
-    /// The number of tokens exactly.
+    /// Number of tokens.
     case tokens
-    /// The number of attention heads.
+    /// Number of attention heads.
     case heads
-    /// The number of heads of keys and values: null or that of the queries.
+    /// Number of key and value heads: null or that of the queries.
     case keyHeads
-    /// A number that the plan has under this name.
+    /// Number stored in the plan under this name.
     case setting(String)
-    /// A truth value that the plan has as 0 or 1 under this name.
+    /// Boolean stored in the plan as 0 or 1 under this name.
     case flag(String)
-    /// A list of two window sides; -1 is unlimited.
+    /// List of the two window extents; -1 is unlimited.
     case window(left: String, right: String)
-    /// Only this value can be built here.
+    /// Only this value is supported.
     case fixed(Constant)
-    /// Without influence on the result.
+    /// No effect on the result.
     case ignored
-    /// Without influence on the result, written with the value of a setting.
+    /// No effect on the result; written with the value of a setting.
     case echo(of: String)
   }
 
@@ -46,9 +46,9 @@ struct OfficialOperator {
   struct Key {
     let name: String
     let meaning: Meaning
-    /// What the official constructor takes where the file leaves the key out; nil if it must be there.
+    /// Default of the official constructor; nil if the key is required.
     let absent: Constant?
-    /// What is written on export where the meaning does not tell; nil leaves the key out.
+    /// Value written on export unless the meaning determines it; nil omits the key.
     let written: Constant?
 
     private init(_ name: String, _ meaning: Meaning, absent: Constant?, writes written: Constant?) {
@@ -66,23 +66,24 @@ struct OfficialOperator {
       Key(name, meaning, absent: absent, writes: nil)
     }
 
-    /// A key with one possible value, which is also the default; written where the official files have it.
+    /// A key with one supported value, which is also the default; `isWritten` if the official files
+    /// have it.
     static func fixed(_ name: String, _ value: Constant, isWritten: Bool = false) -> Key {
       Key(name, .fixed(value), absent: value, writes: isWritten ? value : nil)
     }
 
-    /// A key without influence on the result.
+    /// A key without effect on the result.
     static func ignored(_ name: String, writes written: Constant? = nil) -> Key {
       Key(name, .ignored, absent: .null, writes: written)
     }
   }
 
-  /// The operator's name in plans and, but for attention, in the official factory.
+  /// Name in plans and, except for attention, in the official factory.
   let name: String
   let slot: Slot
   let keys: [Key]
 
-  /// `type` of the official configuration for a slot.
+  /// Value of `type` in the official configuration for a slot.
   static func type(of slot: Slot) -> String { slot == .attention ? "mha" : "mlp" }
 
   private static func hyena(_ name: String, _ filters: [Key]) -> OfficialOperator {
@@ -102,7 +103,7 @@ struct OfficialOperator {
     .optional(name, .setting(name), .number(absent))
   }
 
-  /// Every operator that the official factory can build.
+  /// All operators of the official factory.
   static let all: [OfficialOperator] = [
     OfficialOperator(
       name: "mha", slot: .attention,
@@ -135,7 +136,8 @@ struct OfficialOperator {
         .ignored("checkpointing", writes: .truth(false)), .ignored("device", writes: .null),
         .ignored("dtype", writes: .null),
       ]),
-    // Both filters of the official class have `short_filter_order` taps; the length below only pads.
+    // Both filters of the official class have `short_filter_order` taps; the length below only adds
+    // padding.
     hyena(
       "hyena_se",
       [
@@ -171,14 +173,15 @@ struct OfficialOperator {
         .fixed("order", .number(2), isWritten: true),
         .ignored("inner_factor", writes: .number(1)), .ignored("num_heads", writes: .number(1)),
         .ignored("num_blocks", writes: .number(1)), .ignored("activation"),
-        // The released class does not take the key that the released file has.
+        // The released class does not accept this key of the released file.
         .ignored("fused_bias_fc"), number("short_filter_order", 4),
       ]),
   ]
 
-  /// The operator that the official factory builds from a name and a configuration.
+  /// Returns the operator that the official factory builds from a name and a configuration.
   ///
-  /// Names with `mha` or `swa` in them are attention; `use_flash_attn` tells the two classes apart.
+  /// Names containing `mha` or `swa` are attention; `use_flash_attn` selects between the two
+  /// classes.
   static func named(_ name: String, configKeys: [String]) -> OfficialOperator? {
     let isAttention = name.contains("mha") || name.contains("swa")
     let own = isAttention ? (configKeys.contains("use_flash_attn") ? "swa" : "mha") : name
@@ -187,9 +190,9 @@ struct OfficialOperator {
 
   // MARK: - Reading
 
-  /// Turns an official configuration into a plan's entry, which states every setting.
+  /// Converts an official configuration to a plan entry with all settings.
   ///
-  /// - Throws: `PlanError` that names the key that cannot be expressed.
+  /// - Throws: `PlanError` that names the unsupported key.
   func spec(_ config: YAMLDocument.Section, shape: ModelShape) throws -> OperatorSpec {
     for key in config.names where !keys.contains(where: { $0.name == key }) {
       throw config.error(
@@ -204,7 +207,7 @@ struct OfficialOperator {
 
   // MARK: - Writing
 
-  /// The official configuration of a plan's entry, or why there is none.
+  /// Converts a plan entry to the official configuration, or throws the reason why there is none.
   func configuration(of spec: OperatorSpec, shape: ModelShape) throws -> Node {
     var known: Set<String> = []
     var pairs: [(Node, Node)] = []
@@ -267,7 +270,7 @@ extension OfficialOperator.Key {
           name, "expected true or false, found \(config.described(name)); correct it")
       }
       let field = OperatorCatalog.descriptor(named: spec.name)?.fields.first { $0.key == setting }
-      // A plan states what its operator implies only where it differs.
+      // A plan states an implied setting only where it differs from the default.
       spec.config[setting] = field?.defaultValue == (truth ? 1 : 0) ? nil : (truth ? 1 : 0)
     case .window(let left, let right):
       guard case .numbers(let sides) = value, sides.count == 2,
@@ -309,7 +312,7 @@ extension OfficialOperator.Key {
 }
 
 extension OfficialOperator.Constant {
-  /// Reads a value; what is neither null, truth value, number nor list of numbers is a text.
+  /// Reads a value; anything but null, Boolean, number and list of numbers is a string.
   fileprivate init(_ node: Node) {
     if node.null != nil || node.string == "None" {
       self = .null

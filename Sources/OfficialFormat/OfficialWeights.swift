@@ -5,19 +5,19 @@ import Models
 import Operators
 import Plans
 
-/// Moves the weights of replaced operators between the official stage-1 checkpoints, one file a block
-/// with unprefixed names under `model`, and one file for the whole plan.
+/// Converts weights of replaced operators between official stage-1 checkpoints (one file per block,
+/// unprefixed names under `model`) and one file per plan.
 package enum OfficialWeights {
-  /// Gathers the stage-1 checkpoints that a configuration names into one safetensors file, as
-  /// `--weights` and `finetune --from` take it: the operators of a plan, with the plan.
+  /// Merges the stage-1 checkpoints of a configuration into one safetensors file with the operators
+  /// of the plan and the plan, as read by `--weights` and `finetune --from`.
   ///
   /// - Parameters:
   ///   - graft: The configuration.
-  ///   - plan: The plan that was made of it.
-  ///   - folder: Where its relative paths start.
+  ///   - plan: The plan made from it.
+  ///   - folder: Base of its relative paths.
   ///   - output: The file to write.
-  /// - Throws: `FileError` for a checkpoint that cannot be read or holds another operator, and for a full
-  ///   disk.
+  /// - Throws: `FileError` for a checkpoint that cannot be read or has another operator, and for a
+  ///   full disk.
   package static func gather(
     _ graft: OfficialGraft, as plan: GraftPlan, in folder: String, to output: String
   ) throws {
@@ -41,7 +41,7 @@ package enum OfficialWeights {
     try SafetensorsWriter.write(items, metadata: DiTFile.metadata(of: plan), to: output)
   }
 
-  /// Refuses a checkpoint of another operator than the configuration's.
+  /// Throws if a checkpoint has another operator than the configuration.
   private static func requireOperator(
     _ spec: OperatorSpec, at id: SlotID, in file: StateDict, hiddenSize: Int
   ) throws(FileError) {
@@ -59,14 +59,15 @@ package enum OfficialWeights {
     }
   }
 
-  /// Writes one stage-1 checkpoint for each edited block of a plan.
+  /// Writes one stage-1 checkpoint per edited block of a plan.
   ///
   /// - Parameters:
   ///   - plan: The plan.
   ///   - file: The operators of a run, or a whole grafted model.
-  ///   - folder: Receives `block_<i>.pt`.
+  ///   - folder: Target folder of `block_<i>.pt`.
   /// - Returns: The paths by block.
-  /// - Throws: `FileError` if a block's operator is not in the file, and for a full disk.
+  /// - Throws: `FileError` if the operator of a block is missing from the file, and for a full
+  ///   disk.
   package static func scatter(_ plan: GraftPlan, from file: any TensorFile, to folder: String)
     throws
     -> [Int: String]

@@ -3,7 +3,7 @@ import Nn
 import Plans
 import TensorCore
 
-/// Softmax attention whose keys and values are merged over blocks of the token grid (PixArt-sigma
+/// Softmax attention with keys and values downsampled over blocks of the token grid (PixArt-sigma
 /// `AttentionKVCompress`, sampling `conv`): `qkv`, `proj`, `sr`, `norm`.
 package final class CompressedAttention: SequenceMixer {
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
@@ -16,7 +16,7 @@ package final class CompressedAttention: SequenceMixer {
     let dim = context.hiddenSize
     (qkvWeight, qkvBias) = try context.linear("qkv", inputs: dim, outputs: 3 * dim)
     (projWeight, projBias) = try context.linear("proj", inputs: dim, outputs: dim)
-    // It starts as the mean of a block.
+    // The downsampling convolution is initialised to the mean of a block.
     let mean = [Float](repeating: 1 / Float(factor * factor), count: dim * factor * factor)
     mergeWeight = try context.parameter("sr.weight", [dim, 1, factor, factor], .table(mean))
     mergeBias = try context.parameter("sr.bias", [dim], .zeros)

@@ -13,11 +13,11 @@ package protocol GraftOperator: AnyObject {
 }
 
 extension GraftOperator {
-  /// Whether its input, which linear layers in bfloat16 read first, may as well come rounded.
+  /// Whether the input may be rounded to bfloat16, because linear layers in bfloat16 read it.
   package var roundsInput: Bool { parameters.contains { $0.precision == .bfloat16 } }
 }
 
-/// How the tokens of a sequence lie in the image, in raster order.
+/// Extents of the token grid of an image, in raster order.
 package struct TokenGrid: Equatable, Sendable {
   package let rows, columns: Int
   package init(rows: Int, columns: Int) {
@@ -28,9 +28,9 @@ package struct TokenGrid: Equatable, Sendable {
   package var tokens: Int { rows * columns }
 }
 
-/// An operator for the attention slot: it mixes tokens.
+/// Operator of the attention slot, which mixes tokens.
 package protocol SequenceMixer: GraftOperator {
-  /// Applies the operator to tokens on a grid; by default the grid makes no difference.
+  /// Applies the operator to tokens on a grid; the default implementation ignores the grid.
   func callAsFunction(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value
 }
 
@@ -40,10 +40,10 @@ extension SequenceMixer {
   }
 }
 
-/// An operator for the MLP slot: it mixes channels.
+/// Operator of the MLP slot, which mixes channels.
 package protocol ChannelMixer: GraftOperator {}
 
-/// What an operator is built for.
+/// Model extents, key prefix and weights for building an operator.
 package struct OperatorContext {
   /// Hidden size of the block.
   package let hiddenSize: Int
@@ -53,7 +53,7 @@ package struct OperatorContext {
   package let numHeads: Int
   /// Checkpoint prefix, for example `blocks.7.attn.`.
   package let prefix: String
-  /// Where the parameters come from.
+  /// Source of the parameters.
   package let weights: any WeightSource
 
   package init(
@@ -66,12 +66,13 @@ package struct OperatorContext {
     self.weights = weights
   }
 
-  /// A parameter of the operator, relative to its prefix.
+  /// Returns the parameter `name` relative to the prefix.
   func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Parameter {
     try weights.parameter(prefix + name, shape, initializer)
   }
 
-  /// A linear layer's weight (outputs, inputs) and bias with PyTorch's default initialisation.
+  /// Returns the weight (outputs, inputs) and bias of a linear layer, with PyTorch's default
+  /// initialisation.
   func linear(_ name: String, inputs: Int, outputs: Int) throws -> (Parameter, Parameter) {
     (
       try weight(name, inputs: inputs, outputs: outputs),
@@ -79,13 +80,15 @@ package struct OperatorContext {
     )
   }
 
-  /// The weight (outputs, inputs) of a linear layer without bias, PyTorch's default.
+  /// Returns the weight (outputs, inputs) of a linear layer without bias, with PyTorch's default
+  /// initialisation.
   func weight(_ name: String, inputs: Int, outputs: Int) throws -> Parameter {
     try parameter(
       "\(name).weight", [outputs, inputs], .uniform(1 / Float(inputs).squareRoot()))
   }
 
-  /// A depthwise convolution's weight (channels, 1, taps) and bias, PyTorch's default.
+  /// Returns the weight (channels, 1, taps) and bias of a depthwise convolution, with PyTorch's
+  /// default initialisation.
   func depthwise(_ name: String, channels: Int, taps: Int) throws -> (Parameter, Parameter) {
     let bound = Initializer.uniform(1 / Float(taps).squareRoot())
     return (

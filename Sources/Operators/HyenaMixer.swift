@@ -2,11 +2,11 @@ import Autograd
 import Nn
 import TensorCore
 
-/// The sequence mixer of all Hyena operators: y = out_proj(q * inner(k * v)), where q, k and v are thirds of
-/// short(in_proj(x)); both causal depthwise convolutions are optional (keshik6/grafting).
+/// Sequence mixer of the Hyena operators: y = out_proj(q * inner(k * v)), where q, k and v are
+/// thirds of short(in_proj(x)); both causal depthwise convolutions are optional (keshik6/grafting).
 final class HyenaMixer: SequenceMixer {
   private let inWeight, inBias, outWeight, outBias: Parameter
-  /// Weight and bias of the short convolution, then of the inner one, as far as they are there.
+  /// Weight and bias of the short and then the inner convolution, where present.
   private let filters: [Parameter]
   private let gating: Hyena
 
@@ -16,7 +16,7 @@ final class HyenaMixer: SequenceMixer {
   ///   - context: Hidden size and source of weights: `in_proj`, `short_filter`, `inner_filter`, `out_proj`.
   ///   - shortTaps: Taps of the convolution of q, k and v; nil for none.
   ///   - innerTaps: Taps of the convolution between the gates; nil for none.
-  /// - Throws: What the source throws.
+  /// - Throws: Errors of the weight source.
   init(_ context: OperatorContext, shortTaps: Int?, innerTaps: Int?) throws {
     let dim = context.hiddenSize
     (inWeight, inBias) = try context.linear("in_proj", inputs: dim, outputs: 3 * dim)

@@ -1,25 +1,25 @@
 import Autograd
 import Plans
 
-/// What the Hyena operators of keshik6/grafting share: settings, cost and initial filters.
+/// Settings, cost and initial filters of the Hyena operators of keshik6/grafting.
 enum HyenaParts {
-  /// The depth of the recurrence: the official classes split their projection into q, k and v and so
-  /// run with 2 alone.
+  /// Depth of the recurrence; always 2, because the official classes split the projection into q, k
+  /// and v.
   static let order = ConfigField(
     key: "order", summary: "depth of the recurrence: q, k and v", defaultValue: 2, range: 2...2,
     isInteger: true, isImplied: true)
 
-  /// Taps of a convolution.
+  /// Setting for the number of taps of a convolution.
   static func taps(_ key: String, _ summary: String, isImplied: Bool = false) -> ConfigField {
     ConfigField(
       key: key, summary: summary, defaultValue: 4, range: 1...64, isInteger: true,
       isImplied: isImplied)
   }
 
-  /// A name with the number of taps where it is not the official one.
+  /// Appends the number of taps to a name if it is not the official default.
   static func label(_ name: String, taps: Int) -> String { taps == 4 ? name : "\(name) k\(taps)" }
 
-  /// The cost of a Hyena operator with D x D projections, by the rules of the paper's Table 4.
+  /// Cost of a Hyena operator with D x D projections, by the rules of the paper's Table 4.
   ///
   /// Gating 2ND, inner convolution 2KND; featurizer: projections and the short convolution of 3D
   /// channels, 6KND.
@@ -48,8 +48,8 @@ enum HyenaParts {
 }
 
 extension OperatorContext {
-  /// A depthwise convolution's weight (channels, 1, taps) and bias that start as the identity: the
-  /// last tap, which meets the present token, is 1.
+  /// Returns the weight (channels, 1, taps) and bias of a depthwise convolution initialised to the
+  /// identity: the last tap, which reads the current token, is 1.
   func identityFilter(_ name: String, channels: Int, taps: Int) throws -> (Parameter, Parameter) {
     let filter = [Float](repeating: 0, count: taps - 1) + [1]
     let table = (0..<channels).flatMap { _ in filter }

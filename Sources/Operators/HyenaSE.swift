@@ -3,8 +3,8 @@ import Plans
 /// Hyena-SE: y = out_proj(q * inner(k * v)) with q, k, v from a short causal convolution of in_proj(x)
 /// (keshik6/grafting `hyena_se`): `in_proj`, `short_filter`, `inner_filter`, `out_proj`.
 ///
-/// The official class gives the inner filter `short_filter_order` taps, whatever `inner_filter_len`
-/// says; a plan may state `inner_filter_len` where it says the same.
+/// The official class gives the inner filter `short_filter_order` taps and ignores
+/// `inner_filter_len`; a plan may set `inner_filter_len` only to the same value.
 enum HyenaSE {
   static let entry = OperatorEntry(
     OperatorDescriptor(

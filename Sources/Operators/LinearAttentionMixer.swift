@@ -16,7 +16,8 @@ package final class LinearAttentionMixer: SequenceMixer {
       cost: { spec, shape in
         let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))
         let headDim = dim / Double(HeadsSetting.heads(spec, model: shape.numHeads))
-        // Core: phi(k)^T v and phi(q) times it, 4ND D/H; normaliser: sum, product, division, 4ND.
+        // Core: phi(k)^T v and phi(q) (phi(k)^T v), 4ND D/H; normaliser: sum, product, division,
+        // 4ND.
         return OperatorCost(
           parameters: AttentionCost.projectionParameters(shape),
           core: 4 * tokens * dim * headDim + 4 * tokens * dim,

@@ -36,13 +36,13 @@ package final class MLP: ChannelMixer {
       return ["expansion_ratio": ratio(hidden: hidden, to: shapes.hiddenSize)]
     })
 
-  /// The ratio whose product with the hidden size is cut to this inner width.
+  /// Returns the MLP ratio that yields the inner width `hidden`.
   package static func ratio(hidden: Int, to hiddenSize: Int) -> Double {
     let ratio = Double(hidden) / Double(hiddenSize)
     return Int(ratio * Double(hiddenSize)) == hidden ? ratio : ratio.nextUp
   }
 
-  /// The inner width: ratio times hidden size, cut to a whole number as in timm's `Mlp`.
+  /// Inner width: ratio times hidden size, truncated as in timm's `Mlp`.
   private static func width(_ spec: OperatorSpec, _ hiddenSize: Int) -> Int {
     Int(spec.value("expansion_ratio") * Double(hiddenSize))
   }

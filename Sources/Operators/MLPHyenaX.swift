@@ -3,11 +3,11 @@ import Nn
 import Plans
 import TensorCore
 
-/// MLP-Hyena-X: y = out_proj(q * (k * v)) with q, k, v, each r times as wide as x, from a causal
+/// MLP-Hyena-X: y = out_proj(q * (k * v)) with q, k, v (each of width r D) from a causal
 /// convolution of in_proj(x) along the features, one filter per token (keshik6/grafting
 /// `mlp_hyena_x`): `in_proj`, `short_filter`, `out_proj`.
 ///
-/// Because each token has its filter, it serves one number of tokens, `l_max`, only.
+/// The per-token filters fix the number of tokens to `l_max`.
 package final class MLPHyenaX: ChannelMixer {
   static let entry = OperatorEntry(
     OperatorDescriptor(

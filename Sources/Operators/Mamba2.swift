@@ -4,11 +4,11 @@ import Nn
 import Plans
 import TensorCore
 
-/// Mamba-2: a gated state space scan along the raster sequence (state-spaces/mamba `Mamba2`):
+/// Mamba-2: gated state space scan along the raster sequence (state-spaces/mamba `Mamba2`):
 /// `in_proj`, `conv1d`, `dt_bias`, `A_log`, `D`, `norm`, `out_proj`.
 ///
-/// in_proj(x) is z | x B C | dt; x B C go through a causal convolution and SiLU and, with dt, through
-/// the scan; its output is gated by z, normalised within each group and projected.
+/// in_proj(x) is z | x B C | dt. A causal convolution and SiLU are applied to x B C; the scan reads
+/// the result and dt; its output is gated by z, normalised per group and projected.
 package final class Mamba2: SequenceMixer {
   static let entry = OperatorEntry(
     OperatorDescriptor(
@@ -31,7 +31,7 @@ package final class Mamba2: SequenceMixer {
         return OperatorCost(
           parameters: shape.hiddenSize * (sizes.projected + sizes.inner)
             + sizes.convolved * (spec.count("d_conv") + 1) + 3 * sizes.heads + sizes.inner,
-          // Core 2 N d_inner d_state; featurizer: the projections alone, as in Table 4.
+          // Core 2 N d_inner d_state; featurizer: projections only, as in Table 4.
           core: 2 * tokens * inner * Double(sizes.state),
           projections: 2 * tokens * dim * (projected + inner),
           activations: tokens * (projected + 2 * Double(sizes.convolved) + 2 * inner + dim))
@@ -47,7 +47,7 @@ package final class Mamba2: SequenceMixer {
         chunk: spec.count("chunk_size"))
     }, settings: settings)
 
-  /// The settings of a checkpoint's parameters; the states of several groups look like those of one.
+  /// Infers the settings from parameter shapes; these do not distinguish several groups from one.
   private static func settings(_ shapes: OperatorShapes) -> [String: Double]? {
     let others = ["in_proj.weight", "out_proj.weight", "norm.weight", "A_log", "D", "dt_bias"]
     guard shapes.have("conv1d", and: others), let inner = shapes["out_proj.weight", 1],
@@ -66,7 +66,7 @@ package final class Mamba2: SequenceMixer {
     ConfigField(key: key, summary: summary, defaultValue: value, range: range, isInteger: true)
   }
 
-  /// The widths that follow from a configuration.
+  /// Widths derived from the configuration.
   struct Sizes {
     let inner, headDim, groups, state: Int
 
@@ -78,9 +78,9 @@ package final class Mamba2: SequenceMixer {
     }
 
     var heads: Int { inner / headDim }
-    /// x, B and C.
+    /// Width of x, B and C.
     var convolved: Int { inner + 2 * groups * state }
-    /// z, x, B, C and dt.
+    /// Width of z, x, B, C and dt.
     var projected: Int { inner + convolved + heads }
 
     var refusal: String? {
@@ -117,7 +117,7 @@ package final class Mamba2: SequenceMixer {
     outWeight = try context.weight("out_proj", inputs: sizes.inner, outputs: dim)
   }
 
-  /// The inverse of softplus at a step size drawn log-uniformly from 0.001 to 0.1, at least 1e-4.
+  /// Inverse softplus of a step size drawn log-uniformly from 0.001 to 0.1, at least 1e-4.
   private static func stepBias(_ uniform: Double) -> Float {
     let step = max(1e-4, exp(log(0.001) + uniform * (log(0.1) - log(0.001))))
     return Float(step + log(-expm1(-step)))

@@ -5,7 +5,8 @@ import TensorCore
 
 /// Softmax attention over all tokens (timm `Attention`): `qkv`, `proj`.
 ///
-/// As a graft it is the self-graft of the paper's section 4: the same operator with new weights.
+/// As a replacement it is the self-graft of the paper's section 4: the same operator with new
+/// weights.
 package final class MultiHeadAttention: SequenceMixer {
   static let entry = OperatorEntry(
     OperatorDescriptor(
@@ -70,7 +71,7 @@ package final class MultiHeadAttention: SequenceMixer {
     return tape.linear(mixed, projWeight, projBias)
   }
 
-  /// The softmax weights (batch, heads, tokens, tokens) on an input (batch, tokens, dim).
+  /// Computes the softmax weights (batch, heads, tokens, tokens) of an input (batch, tokens, dim).
   package func attentionMap(_ x: Tensor) -> Tensor {
     let tape = Tape(recording: false)
     let qkv = tape.linear(Value(constant: x), qkvWeight, qkvBias)

@@ -1,33 +1,34 @@
 import Plans
 
-/// An operator in one value: what plans and the terminal know of it, and how it is built.
+/// Descriptor, makers and weight transfer of one operator.
 package struct OperatorEntry: Sendable {
   /// Name, settings, cost and label.
   package let descriptor: OperatorDescriptor
-  /// How it takes over weights of the original, if it has a place for them.
+  /// Transfer of the original operator's weights; nil if none apply.
   fileprivate let transfer: WeightTransfer?
   private let settings: SettingsOfShapes?
   private let sequenceMixer: SequenceMixerMaker?
   private let channelMixer: ChannelMixerMaker?
 
-  /// Builds an operator for the attention slot from a plan entry that its descriptor accepts.
+  /// Builds an attention-slot operator from a plan entry accepted by its descriptor.
   typealias SequenceMixerMaker =
     @Sendable (OperatorSpec, OperatorContext) throws -> any SequenceMixer
-  /// Builds an operator for the MLP slot from a plan entry that its descriptor accepts.
+  /// Builds an MLP-slot operator from a plan entry accepted by its descriptor.
   typealias ChannelMixerMaker =
     @Sendable (OperatorSpec, OperatorContext) throws -> any ChannelMixer
 
-  /// The settings that the shapes of an operator's parameters show; nil for those of another operator.
+  /// Infers settings from parameter shapes; nil for the shapes of another operator.
   typealias SettingsOfShapes = @Sendable (OperatorShapes) -> [String: Double]?
 
-  /// Describes an operator and gives a maker for each slot that the descriptor names.
+  /// Makes an entry with a maker for each slot that the descriptor names.
   ///
   /// - Parameters:
-  ///   - descriptor: What plans and the terminal know of it.
+  ///   - descriptor: Name, settings, cost and label.
   ///   - sequenceMixer: Builds it for the attention slot.
   ///   - channelMixer: Builds it for the MLP slot.
-  ///   - transfer: How it takes over weights of the original.
-  ///   - settings: Recognises it in a checkpoint; nil if its parameters look like another operator's.
+  ///   - transfer: Transfer of the original operator's weights.
+  ///   - settings: Infers its settings from parameter shapes; nil if these are those of another
+  ///     operator.
   init(
     _ descriptor: OperatorDescriptor, sequenceMixer: SequenceMixerMaker? = nil,
     channelMixer: ChannelMixerMaker? = nil, transfer: WeightTransfer? = nil,
@@ -46,7 +47,7 @@ package struct OperatorEntry: Sendable {
       "operator \(descriptor.name): slots and makers differ")
   }
 
-  /// The operator with the settings that shapes show, if they are its parameters'.
+  /// Returns the operator with the settings inferred from the shapes; nil for another operator.
   fileprivate func recognized(_ shapes: OperatorShapes) -> OperatorSpec? {
     settings?(shapes).map { OperatorSpec(descriptor.name, $0) }
   }
@@ -66,7 +67,7 @@ package struct OperatorEntry: Sendable {
 
 /// Builds operators from their plan entries.
 package enum OperatorRegistry {
-  /// Every operator, in the order of the picker: the one list that a new operator is added to.
+  /// All operators in the order of the picker; a new operator is added here only.
   package static let entries: [OperatorEntry] = [
     MultiHeadAttention.entry,
     SlidingWindowAttention.entry,
@@ -80,7 +81,7 @@ package enum OperatorRegistry {
     Skip.entry,
   ]
 
-  /// Tells plans and the terminal which operators there are; the program does so when it starts.
+  /// Fills `OperatorCatalog`; called once at program start.
   package static func fillCatalog() { OperatorCatalog.fill(entries.map(\.descriptor)) }
 
   /// Builds a sequence mixer.
@@ -119,15 +120,15 @@ package enum OperatorRegistry {
     }
   }
 
-  /// How an operator takes over weights of the original; nil if it has no place for them.
+  /// Returns the transfer of the original operator's weights; nil if none apply.
   package static func transfer(_ spec: OperatorSpec) -> WeightTransfer? { entry(spec)?.transfer }
 
-  /// The operator that has parameters of these shapes, with the settings that they show.
+  /// Finds the operator whose parameters have these shapes, and infers its settings.
   ///
   /// - Parameters:
   ///   - shapes: The parameters below the slot's prefix.
-  ///   - slot: The slot that they belong to.
-  /// - Returns: The operator without the settings that no shape shows; nil if none has such parameters.
+  ///   - slot: Their slot.
+  /// - Returns: The operator without settings that do not affect shapes; nil if none matches.
   package static func recognize(_ shapes: OperatorShapes, in slot: Slot) -> OperatorSpec? {
     entries.lazy.filter { $0.descriptor.slots.contains(slot) }
       .compactMap { $0.recognized(shapes) }.first

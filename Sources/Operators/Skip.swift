@@ -2,9 +2,9 @@ import Autograd
 import Plans
 import TensorCore
 
-/// y = 0, without parameters: the slot is pruned and the residual stream passes it by.
+/// y = 0 without parameters: prunes the slot, so that only the residual connection remains.
 ///
-/// The baseline for what a replacement must beat; fits both slots.
+/// Lower bound for any replacement; fits both slots.
 package final class Skip: SequenceMixer, ChannelMixer {
   static let entry = OperatorEntry(
     OperatorDescriptor(

@@ -42,7 +42,7 @@ package final class SlidingWindowAttention: SequenceMixer {
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
   private let attention: Attention
 
-  /// Makes the operator: each query sees `left` keys before and `right` keys after its own.
+  /// Makes the operator; each query attends to `left` keys before and `right` keys after its own.
   package init(_ context: OperatorContext, heads: Int, left: Int, right: Int) throws {
     let dim = context.hiddenSize
     (qkvWeight, qkvBias) = try context.linear("Wqkv", inputs: dim, outputs: 3 * dim)

@@ -1,12 +1,9 @@
 import Plans
 import TensorCore
 
-/// How a replacement takes over weights of the operator in whose place it is put.
-///
-/// A rule gets the name of one parameter, the operator's own fresh values for it, and the original's
-/// tensors by name; it gives the values to start from.
+/// Rule that initialises parameters of a replacement from the operator that it replaces.
 package struct WeightTransfer: Sendable {
-  /// A tensor of the original operator, relative to its prefix.
+  /// Returns a tensor of the original operator by its name relative to the prefix.
   package typealias Original = (String) throws -> Tensor
   private let rule: @Sendable (String, Tensor, Original) throws -> Tensor
 
@@ -14,14 +11,14 @@ package struct WeightTransfer: Sendable {
     self.rule = rule
   }
 
-  /// The values that a parameter starts from.
+  /// Returns the initial values of a parameter.
   ///
   /// - Parameters:
   ///   - name: The parameter, relative to the operator's prefix.
-  ///   - own: The operator's own fresh values.
+  ///   - own: The replacement's freshly drawn values.
   ///   - original: The original's tensors.
   /// - Returns: Values of the same shape.
-  /// - Throws: What `original` throws for a tensor that the original lacks.
+  /// - Throws: Errors of `original` for a missing tensor.
   package func callAsFunction(
     _ name: String, own: Tensor, original: Original
   ) throws -> Tensor {
@@ -30,7 +27,8 @@ package struct WeightTransfer: Sendable {
     return result
   }
 
-  /// All of attention's weights under other names: `projections` for `qkv`, `output` for `proj`.
+  /// Copies all weights of attention under other names: `projections` for `qkv`, `output` for
+  /// `proj`.
   static func attention(_ projections: String, _ output: String) -> WeightTransfer {
     WeightTransfer { name, own, original in
       let parts = name.split(separator: ".", maxSplits: 1)
@@ -42,7 +40,7 @@ package struct WeightTransfer: Sendable {
     }
   }
 
-  /// The value and output projections of attention; queries and keys stay the operator's own.
+  /// Copies the value and output projections of attention; queries and keys are freshly drawn.
   static let values = WeightTransfer { name, own, original in
     let parts = name.split(separator: ".", maxSplits: 1)
     switch parts[0] {
@@ -52,11 +50,11 @@ package struct WeightTransfer: Sendable {
     }
   }
 
-  /// As `values`, with gates that start around one, so that a Hyena operator begins by passing each
-  /// token's value on.
+  /// As `values`, with the gates initialised near 1, so that a Hyena operator initially outputs the
+  /// value projection of each token.
   ///
-  /// The filter of the values becomes the identity. The gates' biases become one: those of
-  /// `short_filter` if there is one, otherwise those of `in_proj`.
+  /// The filter of the values becomes the identity. The biases of the gates become 1: those of
+  /// `short_filter` if it exists, otherwise those of `in_proj`.
   static func gatedValues(hasShortFilter: Bool) -> WeightTransfer {
     WeightTransfer { name, own, original in
       let third = own.shape[0] / 3
@@ -79,10 +77,8 @@ package struct WeightTransfer: Sendable {
     }
   }
 
-  /// The hidden units of an MLP of another width: the strongest ones are kept; units that are added
-  /// put out nothing at first.
-  ///
-  /// The strength of a unit is the product of the norms of its incoming and outgoing weights.
+  /// Copies the hidden units of an MLP to another width: keeps the units with the largest product
+  /// of incoming and outgoing weight norms; added units have zero outgoing weights.
   static let hiddenUnits = WeightTransfer { name, own, original in
     if name == "fc2.bias" { return try original(name).copied() }
     let incoming = try original("fc1.weight")
@@ -120,7 +116,7 @@ package struct WeightTransfer: Sendable {
     return result
   }
 
-  /// A projection whose last third, the values, is the original's.
+  /// Replaces the last third of a projection, the values, by that of `source`.
   private static func withValues(of source: Tensor, in own: Tensor) throws -> Tensor {
     let result = own.copied()
     let values = (2 * own.shape[0] / 3)..<own.shape[0]

@@ -2,7 +2,7 @@ import Analysis
 import Evaluation
 import TensorCore
 
-/// Statistics of attention and activations, and measures of features (`analysis_ref`, `fid_ref`).
+/// Statistics of attention and activations, and feature metrics (`analysis_ref`, `fid_ref`).
 enum AnalysisCases {
   /// Attention locality per map, per head and overall; moments of activations.
   static func statistics(_ check: ParityCheck) throws {
@@ -33,8 +33,8 @@ enum AnalysisCases {
     }
   }
 
-  /// Measures of two feature sets and of class probabilities: Fréchet distance, precision and recall,
-  /// Inception score.
+  /// Fréchet distance, precision and recall of two feature sets, and the Inception score of class
+  /// probabilities.
   static func featureMetrics(_ check: ParityCheck) throws {
     let fixture = check.fixture
     let realFeatures = try fixture.tensor("in.real", shape: [-1, -1])

@@ -3,7 +3,7 @@ import Models
 import Nn
 import TensorCore
 
-/// The autoencoder, under present and early weight names (`vae_tiny`).
+/// Autoencoder with current and early parameter names (`vae_tiny`).
 enum AutoencoderCases {
   static func run(_ check: ParityCheck) throws {
     let fixture = check.fixture
@@ -51,7 +51,7 @@ enum AutoencoderCases {
     return config
   }
 
-  /// Means and log variances as the encoder's last convolution puts them out (batch, 2C, h, w).
+  /// Means and log variances in the layout of the encoder's output (batch, 2C, h, w).
   private static func moments(_ posterior: AutoencoderKL.Posterior) -> Tensor {
     let shape = posterior.mean.shape
     let result = Tensor([shape[0], 2 * shape[1], shape[2], shape[3]])
@@ -64,7 +64,7 @@ enum AutoencoderCases {
     return result
   }
 
-  /// The parameters with the attention layers named as in early diffusers releases.
+  /// Renames the parameters of the attention layers to those of early diffusers releases.
   private static func earlyNames(_ parameters: [String: Tensor], _ settings: Settings) throws
     -> [String: Tensor]
   {

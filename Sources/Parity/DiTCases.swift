@@ -21,7 +21,7 @@ enum DiTCases {
     return config
   }
 
-  /// The inputs of a model call and its latents' shape.
+  /// Inputs of a model call and the shape of its latents.
   static func conditioning(
     _ fixture: Fixture, timesteps: String, labels: String, rows: Int, config: ModelShape
   ) throws -> DiT.Conditioning {
@@ -32,7 +32,7 @@ enum DiTCases {
       labels: try fixture.integers(labels, in: 0..<(config.numClasses + 1)))
   }
 
-  /// Latents of the model's own size, any number of rows.
+  /// Latents of the model's size with any number of rows.
   static func latents(_ fixture: Fixture, _ name: String, _ config: ModelShape) throws -> Tensor {
     try fixture.tensor(
       name, shape: [-1, config.inChannels, config.inputSize, config.inputSize])
@@ -81,7 +81,7 @@ enum DiTCases {
     }
   }
 
-  /// What enters and leaves the operators of a block, by the reference's names.
+  /// Inputs and outputs of the operators of a block, by the names of the reference.
   private static func operatorTensors(_ block: Int, _ activations: DiTBlock.Activations)
     -> [String: Tensor]
   {
@@ -126,7 +126,7 @@ enum DiTCases {
 
   // MARK: - Hybrids
 
-  /// The exchanged operators: the file's own, or those of the files that its parameters come from.
+  /// Replaced operators of the file, or of the files that its parameters come from.
   private static func grafts(_ fixture: Fixture) throws -> [(key: String, settings: Settings)] {
     let sources = try [fixture] + fixture.bases()
     let source = sources.first { $0.settings.has("grafts") } ?? fixture
@@ -134,7 +134,7 @@ enum DiTCases {
     return try table.keys.map { ($0, try table.table($0)) }
   }
 
-  /// Names the operators of a hybrid that this build lacks.
+  /// Returns a sentence naming the operators of a hybrid that the registry lacks; nil if none.
   static func hybridRefusal(_ fixture: Fixture) throws -> String? {
     let lacking = try grafts(fixture).map { try $0.settings.text("op") }
       .filter { OperatorCases.missing($0) != nil }
@@ -142,14 +142,14 @@ enum DiTCases {
     return "the hybrid needs operator \(Set(lacking).sorted().joined(separator: ", "))"
   }
 
-  /// `dit_hybrid`: a model with exchanged operators, its output, its gradients, and the exchanged
-  /// operators' activations.
+  /// `dit_hybrid`: output and gradients of a model with replaced operators, and the activations of
+  /// these.
   static func hybrid(_ check: ParityCheck) throws {
     let model = try hybridModel(check)
     try hybridGradients(check, model)
   }
 
-  /// The model of a hybrid's file with its parameters.
+  /// Builds the model of a hybrid with its parameters.
   static func hybridModel(_ check: ParityCheck) throws -> DiT {
     let fixture = check.fixture
     let config = try config(fixture)

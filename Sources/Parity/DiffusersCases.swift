@@ -41,7 +41,7 @@ enum DiffusersCases {
     }
   }
 
-  /// Refuses a fixture whose two configurations describe different models.
+  /// Throws if the two configurations of a fixture describe different models.
   private static func requireSameShape(_ fixture: Fixture, _ config: ModelShape) throws {
     let table = try fixture.settings.table("diffusers")
     let heads = try table.integer("num_attention_heads")

@@ -4,7 +4,7 @@ import Plans
 import Sampling
 import TensorCore
 
-/// Clean latents, noise, steps and labels of a training step in a fixture.
+/// Clean latents, noise, steps and labels of a training step.
 struct TrainingBatch {
   private let start, noise: Tensor
   private let steps, labels: [Int]
@@ -24,13 +24,13 @@ struct TrainingBatch {
     labels = try fixture.integers(prefix + "y", in: 0..<(config.numClasses + 1))
   }
 
-  /// What the training loss computes on the way.
+  /// Intermediate results of the training loss.
   struct Terms {
     let latents: Tensor
     let loss, mse, vb: [Double]
   }
 
-  /// Runs the model and walks back from the mean loss if the tape records.
+  /// Runs the model and, if the tape records, the backward pass from the mean loss.
   func run(_ model: DiT, _ diffusion: GaussianDiffusion, tape: Tape) -> Terms {
     let latents = diffusion.noisy(start, noise: noise, steps: steps)
     let conditioning = DiT.Conditioning(
@@ -50,13 +50,13 @@ struct TrainingBatch {
 
 /// The diffusion process's tables and losses (`diffusion_schedule`, `diffusion_losses`).
 enum DiffusionCases {
-  /// Only linear schedules are built.
+  /// Refuses schedules that are not linear.
   static func scheduleRefusal(_ fixture: Fixture) throws -> String? {
     let kind = try fixture.settings.text("schedule")
     return kind == "linear" ? nil : "there is no \(kind) noise schedule"
   }
 
-  /// Every table, those in F64 at 1e-9, and the respaced processes.
+  /// Compares all tables (float64 ones at 1e-9) and the respaced processes.
   static func schedule(_ check: ParityCheck) throws {
     let settings = check.fixture.settings
     let (first, last) = (try settings.number("beta_start"), try settings.number("beta_end"))
@@ -91,7 +91,7 @@ enum DiffusionCases {
     }
   }
 
-  /// The training loss on the full and on respaced processes.
+  /// Compares the training loss of the full and the respaced processes.
   static func losses(_ check: ParityCheck) throws {
     let fixture = check.fixture
     let config = try DiTCases.config(fixture)

@@ -4,7 +4,7 @@ import Foundation
 import Nn
 import TensorCore
 
-/// One reference file: parameters, inputs and expected outputs of a case.
+/// Reference file with the parameters, inputs and expected outputs of a case.
 struct Fixture {
   /// The name of the case: the file's name without its extension.
   let name: String
@@ -31,7 +31,7 @@ struct Fixture {
   /// The names of all tensors with a prefix.
   func names(_ prefix: String) -> [String] { file.names.filter { $0.hasPrefix(prefix) } }
 
-  /// Whether there is a tensor.
+  /// Whether the file has the tensor.
   func has(_ name: String) -> Bool { file.entry(name) != nil }
 
   /// The shape of a tensor.
@@ -44,7 +44,7 @@ struct Fixture {
     return entry.shape
   }
 
-  /// Refuses a tensor whose shape does not fit the configuration; a negative size fits anything.
+  /// Throws if the shape of a tensor differs from `expected`, where a negative extent matches any.
   func require(_ name: String, shape expected: [Int]) throws {
     let found = try shape(name)
     let fits =
@@ -56,19 +56,19 @@ struct Fixture {
         + " file is damaged, copy it again")
   }
 
-  /// A tensor in float32 of an expected shape; a negative size there stands for any.
+  /// Reads a tensor as float32 and checks its shape; a negative extent matches any.
   func tensor(_ name: String, shape expected: [Int]) throws -> Tensor {
     try require(name, shape: expected)
     return Tensor(try file.floats(name), shape: try shape(name))
   }
 
-  /// The elements of a tensor in double precision.
+  /// Reads the elements of a tensor in double precision.
   func doubles(_ name: String) throws -> [Double] {
     _ = try shape(name)
     return try file.doubles(name)
   }
 
-  /// The elements of an integer tensor, all within a range.
+  /// Reads the elements of an integer tensor; throws if one is outside the range.
   func integers(_ name: String, in range: Range<Int>? = nil) throws -> [Int] {
     _ = try shape(name)
     let values = try file.integers(name)
@@ -80,8 +80,8 @@ struct Fixture {
     return values
   }
 
-  /// The parameters of the case by name: those of `params_from` without `params_dropped`, then the
-  /// file's own.
+  /// Parameters by name: those of `params_from` without `params_dropped`, overridden by those of
+  /// this file.
   func parameters() throws -> [String: Tensor] {
     let dropped = try settings.texts("params_dropped")
     var result: [String: Tensor] = [:]

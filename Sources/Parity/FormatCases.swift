@@ -2,9 +2,9 @@ import Checkpoints
 import Files
 import Foundation
 
-/// Checkpoint files that must load with known numbers, or be refused (the folder `pt_formats`).
+/// Checkpoint files that must load with known values or be refused (folder `pt_formats`).
 enum FormatCases {
-  /// What `expected.json` says.
+  /// Content of `expected.json`.
   private struct Expectations: Decodable {
     struct Tensor: Decodable {
       let dtype: String
@@ -20,15 +20,15 @@ enum FormatCases {
     let files: [String: File]
   }
 
-  /// Names of dtypes in PyTorch.
+  /// Element types by their PyTorch names.
   private static let dtypes: [String: DType] = [
     "float32": .f32, "float16": .f16, "bfloat16": .bf16, "float64": .f64, "int64": .i64,
     "int32": .i32, "int16": .i16, "int8": .i8, "uint8": .u8, "bool": .bool,
   ]
-  /// Sums of float64 may be taken in another order.
+  /// Tolerance for float64 sums in another order.
   private static let tolerance = 1e-9
 
-  /// Opens every file of the folder; a comparison each.
+  /// Opens every file of the folder, with one comparison each.
   static func run(_ name: String, folder: String) -> ParityResult {
     do {
       let text = try AtomicFile.read("\(folder)/expected.json", limit: 64 << 20)
@@ -62,7 +62,7 @@ enum FormatCases {
     }
   }
 
-  /// How far a file is from what is expected; infinite if it does not even look like it.
+  /// Error of a file against the expectation; infinite if names, shapes or types differ.
   private static func error(_ path: String, _ expected: Expectations.File) -> Double {
     do {
       let file = try Checkpoint.open(path)

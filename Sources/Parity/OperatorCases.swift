@@ -5,21 +5,21 @@ import TensorCore
 
 /// Single operators: output and all gradients (`op_*`).
 enum OperatorCases {
-  /// Names the operator that this build lacks.
+  /// Returns a sentence if the registry lacks the operator.
   static func refusal(_ fixture: Fixture) throws -> String? {
     missing(try fixture.settings.text("op"))
   }
 
-  /// The reason for a name that the registry does not have.
+  /// Returns a sentence if the registry lacks the name.
   static func missing(_ name: String) -> String? {
     OperatorCatalog.descriptor(named: name) == nil ? "there is no operator \(name) yet" : nil
   }
 
-  /// A plan entry with the settings of a fixture: the operator's own fields, by their keys.
+  /// Makes a plan entry from the settings of a fixture.
   ///
-  /// What other settings or the model imply is left to them; the parameters' shapes tell whether that
-  /// is what the reference did.
-  /// - Throws: `ParityError` for settings that the operator cannot be built with.
+  /// Settings implied by others or by the model are omitted; the shapes of the parameters verify
+  /// them.
+  /// - Throws: `ParityError` for invalid settings of the operator.
   static func spec(_ settings: Settings, in fixture: Fixture, shape: ModelShape) throws
     -> (OperatorSpec, OperatorDescriptor)
   {
@@ -68,7 +68,7 @@ enum OperatorCases {
     return try OperatorRegistry.make(spec, for: slot, context)
   }
 
-  /// Runs `out.y`, `out.L` and every gradient of L = sum(y * cotangent).
+  /// Compares `out.y`, `out.L` and all gradients of L = sum(y * cotangent).
   static func run(_ check: ParityCheck) throws {
     let fixture = check.fixture
     let settings = fixture.settings
@@ -90,7 +90,7 @@ enum OperatorCases {
     try check.gradients(of: module.parameters)
   }
 
-  /// The sum of products of two tensors of one count.
+  /// Inner product of two tensors with the same number of elements.
   static func inner(_ a: Tensor, _ b: Tensor) -> Double {
     zip(a.values, b.values).reduce(0) { $0 + Double($1.0) * Double($1.1) }
   }

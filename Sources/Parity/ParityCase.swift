@@ -1,17 +1,17 @@
-/// How one family of reference files is run through the engine.
+/// Runs one family of reference files through the engine.
 struct ParityCase: Sendable {
-  /// Beginning of the names of its files.
+  /// Prefix of the file names.
   let prefix: String
-  /// Why this build cannot run a file of the family, or `nil` if it can.
+  /// Returns the reason why a file of the family is not supported; nil if it is.
   let refusal: @Sendable (Fixture) throws -> String?
   /// Runs the engine and compares.
   let run: @Sendable (ParityCheck) throws -> Void
-  /// Whether it can also be run with bfloat16 products.
+  /// Whether it can also be run in bfloat16.
   var hasRounding = false
-  /// Opens the files of a family that is a folder; nil for families of fixtures.
+  /// Runs a family that is a folder; nil for families of fixtures.
   var runFolder: (@Sendable (_ name: String, _ path: String) -> ParityResult)?
 
-  /// A family that this build runs.
+  /// Makes a family of fixtures.
   init(
     _ prefix: String, hasRounding: Bool = false,
     refusal: @escaping @Sendable (Fixture) throws -> String? = { _ in nil },
@@ -23,7 +23,7 @@ struct ParityCase: Sendable {
     self.hasRounding = hasRounding
   }
 
-  /// A family that is a folder of files which are no fixtures.
+  /// Makes a family that is a folder of files other than fixtures.
   static func folder(
     _ prefix: String, run: @escaping @Sendable (_ name: String, _ path: String) -> ParityResult
   ) -> ParityCase {

@@ -3,9 +3,9 @@ import Foundation
 import Models
 import TensorCore
 
-/// One tensor of the engine held against the reference.
+/// Comparison of one tensor with the reference.
 package struct Comparison: Codable, Equatable, Sendable {
-  /// What was compared.
+  /// Kind of the compared values.
   package enum Kind: String, Codable, Sendable {
     case forward
     case gradient
@@ -14,39 +14,39 @@ package struct Comparison: Codable, Equatable, Sendable {
   /// Name of the expected tensor, with a remark if it was compared more than once.
   package let tensor: String
   package let kind: Kind
-  /// The error in the measure of the tolerance; infinite if a number is not finite.
+  /// Error in the measure of the tolerance; infinite if a value is not finite.
   package let error: Double
-  /// Largest error that passes.
+  /// Maximum error that passes.
   package let tolerance: Double
 
   /// Whether the error is within the tolerance.
   package var passes: Bool { error <= tolerance }
 
-  /// How much of the tolerance is used; infinite for a missed exact match.
+  /// Error divided by the tolerance; infinite for a failed exact comparison.
   package var strain: Double {
     if tolerance == 0 { return error == 0 ? 0 : .infinity }
     return error / tolerance
   }
 }
 
-/// Collects the comparisons of one case and knows which expectations were looked at.
+/// Collects the comparisons of one case and records which expected tensors were compared.
 ///
-/// The error of a tensor is max|a - b| / max|b|; that of a gradient has the floor of the reference
-/// files' README in its denominator.
+/// The error of a tensor is max|a - b| / max|b|; the denominator for gradients has a floor, given
+/// in the README of the reference files.
 final class ParityCheck {
   let fixture: Fixture
   private let precision: Precision
   private(set) var comparisons: [Comparison] = []
-  /// Why parts of the case were left out.
+  /// Reasons why parts of the case were skipped.
   private(set) var omissions: [String] = []
   private var seen: Set<String> = []
   private let forwardTolerance: Double
-  /// Of numbers that are sums of many signed terms.
+  /// Tolerance for sums of many signed terms.
   private let sumTolerance: Double
   private let gradientTolerance: Double
   private let gradientFloor: Double
 
-  /// Reads the tolerances of a case; those of bfloat16 are the same for all.
+  /// Reads the tolerances of a case; those of bfloat16 are common to all cases.
   init(_ fixture: Fixture, precision: Precision = .float32) throws {
     self.fixture = fixture
     self.precision = precision
@@ -56,16 +56,16 @@ final class ParityCheck {
     forwardTolerance = isRounded ? 5e-2 : try tolerance.number("forward", default: 1e-4)
     sumTolerance = isRounded ? 2e-1 : forwardTolerance
     gradientTolerance = isRounded ? 1e-1 : try tolerance.number("grad", default: 1e-3)
-    // Rounded, a gradient that is nothing but cancellation (of the bias of keys, say) is left with about a
-    // thousandth of the largest; PyTorch's autocast leaves as much.
+    // In bfloat16 a gradient that cancels to zero (for example of the bias of keys) has a rounding
+    // error of about a thousandth of the largest gradient, as with PyTorch's autocast.
     gradientFloor = (isRounded ? 2e-2 : 1e-3) * (try settings.number("grad_scale", default: 0))
   }
 
-  /// Multiplies the weights of all linear layers in the precision that is checked.
+  /// Sets the precision of all linear layers to that of the check.
   func round(_ parameters: [Parameter]) { parameters.use(precision, smallest: 1) }
 
-  /// What convolutions of any size multiply in.
-  var convolutionPrecision: ConvolutionPrecision { ConvolutionPrecision(precision, smallest: 1) }
+  /// Precision of the products in convolutions of any size.
+  var convolutionPrecision: PrecisionRule { PrecisionRule(precision, smallest: 1) }
 
   /// Compares an output, relative to its largest expected magnitude.
   func forward(
@@ -76,28 +76,28 @@ final class ParityCheck {
       name, found.values.map(Double.init), tolerance: tolerance ?? forwardTolerance, remark: remark)
   }
 
-  /// Compares numbers in double precision, relative to the largest expected magnitude.
+  /// Compares float64 values relative to the largest expected magnitude.
   func forward(_ name: String, _ found: [Double], tolerance: Double? = nil) throws {
     try relative(name, found, tolerance: tolerance ?? sumTolerance, remark: nil)
   }
 
-  /// Compares numbers by their largest difference.
+  /// Compares values by the maximum absolute difference.
   func absolute(_ name: String, _ found: Tensor, tolerance: Double) throws {
     try requireShape(name, found.shape)
     let expected = try expectation(name, count: found.count)
     add(name, .forward, Self.difference(found.values.map(Double.init), expected), tolerance)
   }
 
-  /// Compares numbers by their largest difference and, if asked, by the mean of the differences.
+  /// Compares values by the maximum and optionally the mean absolute difference.
   ///
   /// - Parameters:
   ///   - name: The expected tensor.
-  ///   - found: What the engine computed.
-  ///   - length: Number of terms in each element, by which differences are divided.
-  ///   - skipped: Elements that are left out.
-  ///   - tolerance: Largest difference that passes.
-  ///   - mean: Largest mean difference that passes.
-  /// - Throws: errors of the fixture if there is no such tensor or it has another count.
+  ///   - found: The computed values.
+  ///   - length: Number of terms per element, by which differences are divided.
+  ///   - skipped: Elements that are not compared.
+  ///   - tolerance: Maximum difference that passes.
+  ///   - mean: Maximum mean difference that passes.
+  /// - Throws: Errors of the fixture if the tensor is missing or has another count.
   func absolute(
     _ name: String, _ found: [Double], dividedBy length: Int = 1,
     skipping skipped: Range<Int> = 0..<0,
@@ -113,7 +113,7 @@ final class ParityCheck {
     add("\(name) (mean)", .forward, total * scale / Double(max(1, kept.count)), mean)
   }
 
-  /// Compares whole numbers; the error is the share of wrong ones, none are allowed.
+  /// Compares integers exactly; the error is the fraction of wrong ones.
   func exact(_ name: String, _ found: [Int]) throws {
     let expected = try fixture.integers(name)
     seen.insert(name)
@@ -122,8 +122,8 @@ final class ParityCheck {
     add(name, .forward, Double(wrong) / Double(max(1, expected.count)), 0)
   }
 
-  /// Compares a gradient, or the row and column sums that the file holds instead of it; `name` is
-  /// what follows `grad.`, for example `param.qkv.weight`.
+  /// Compares a gradient, or its row and column sums if the file holds those; `name` is the part
+  /// after `grad.`, for example `param.qkv.weight`.
   func gradient(_ name: String, _ found: Tensor) throws {
     if fixture.has("gradrow.\(name)") || fixture.has("gradcol.\(name)") {
       let (rows, columns) = (found.shape[0], found.count / max(1, found.shape[0]))
@@ -146,21 +146,21 @@ final class ParityCheck {
   /// Compares the gradients of parameters under their checkpoint names; frozen ones have none.
   func gradients(of parameters: [Parameter]) throws {
     for parameter in parameters where !parameter.isFrozen {
-      try gradient("param.\(parameter.name)", parameter.gradient ?? .zeros(parameter.value.shape))
+      try gradient("param.\(parameter.name)", parameter.gradient ?? .zeros(parameter.shape))
     }
   }
 
-  /// Refuses a list of parameters whose names differ from those of the reference.
+  /// Throws if the names of parameters differ from those of the reference.
   func requireNames(_ parameters: [Parameter]) throws {
     try requireNames(parameters.map(\.name))
   }
 
-  /// Refuses a list of names that differ from those of the reference.
+  /// Throws if names differ from those of the reference.
   func requireNames(_ names: [String]) throws {
     try requireSameNames(try fixture.parameters().keys, names)
   }
 
-  /// Refuses a list of names that lacks one of the expected ones.
+  /// Throws if an expected name is missing.
   func requireSameNames(_ expected: some Sequence<String>, _ names: [String]) throws {
     let left = Set(expected).subtracting(names).sorted()
     if let first = left.first {
@@ -170,7 +170,7 @@ final class ParityCheck {
     }
   }
 
-  /// Refuses a case of which expected tensors were left out.
+  /// Throws if an expected tensor was not compared.
   func requireComplete() throws {
     let left = ["out.", "grad.", "gradrow.", "gradcol."].flatMap(fixture.names)
       .filter { !seen.contains($0) }
@@ -181,7 +181,7 @@ final class ParityCheck {
     }
   }
 
-  /// Notes that expectations are not compared, because the build lacks what they are about.
+  /// Marks expected tensors as not compared because of missing support.
   func leaveOut(_ prefixes: [String], _ reason: String) {
     for prefix in prefixes { seen.formUnion(fixture.names(prefix)) }
     omissions.append(reason)
@@ -231,7 +231,7 @@ final class ParityCheck {
         + " computes; the file is damaged or the engine is wrong")
   }
 
-  /// The largest difference; infinite if anything is not finite.
+  /// Maximum absolute difference; infinite if a value is not finite.
   static func difference(_ found: [Double], _ expected: [Double]) -> Double {
     var largest = 0.0
     for (a, b) in zip(found, expected) {

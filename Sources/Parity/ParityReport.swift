@@ -2,13 +2,13 @@ import Foundation
 import TensorCore
 import Text
 
-/// What became of one reference file.
+/// Result of one reference file.
 package struct ParityResult: Sendable {
   /// The name of the case.
   package let name: String
-  /// Everything that was compared.
+  /// All comparisons.
   package let comparisons: [Comparison]
-  /// Why the case could not be run to its end, one sentence; nil if it was.
+  /// Reason why the case did not complete, in one sentence; nil if it did.
   package let failure: String?
 
   /// Whether the case ran and every comparison is within its tolerance.
@@ -16,15 +16,15 @@ package struct ParityResult: Sendable {
     failure == nil && !comparisons.isEmpty && comparisons.allSatisfy(\.passes)
   }
 
-  /// The comparison of a kind that comes closest to its tolerance, or exceeds it most.
+  /// The comparison of a kind with the largest error relative to its tolerance.
   package func worst(_ kind: Comparison.Kind) -> Comparison? {
     comparisons.filter { $0.kind == kind }.max { $0.strain < $1.strain }
   }
 }
 
-/// A folder of reference files run through the engine.
+/// Results of a folder of reference files.
 package struct ParityReport: Sendable {
-  /// A file, a folder or a part of a file that this build does not run.
+  /// A file, a folder or a part of a file that is not supported.
   package struct Unsupported: Sendable, Codable, Equatable {
     package let name: String
     package let reason: String
@@ -32,14 +32,14 @@ package struct ParityReport: Sendable {
 
   /// The folder.
   package let directory: String
-  /// What linear layers and convolutions multiplied in.
+  /// Precision of the products in linear layers and convolutions.
   package let precision: Precision
   /// One result per supported file, by name.
   package private(set) var results: [ParityResult] = []
-  /// What was not run.
+  /// Files and parts that were not run.
   package private(set) var unsupported: [Unsupported] = []
 
-  /// Whether at least one case was run and all passed.
+  /// Whether at least one case ran and all passed.
   package var passes: Bool { !results.isEmpty && results.allSatisfy(\.passes) }
 
   /// Runs every reference file of a folder.
@@ -47,7 +47,8 @@ package struct ParityReport: Sendable {
   /// A damaged file is a failed case, not an error.
   /// - Parameters:
   ///   - directory: The folder, with files `*.safetensors`.
-  ///   - precision: What linear layers and convolutions multiply in; bfloat16 leaves out what has none.
+  ///   - precision: Precision of the products in linear layers and convolutions; bfloat16 skips
+  ///     families without such layers.
   ///   - onResult: Called after each case.
   /// - Throws: `ParityError` if the folder cannot be read or holds no reference file.
   package init(
@@ -88,7 +89,7 @@ package struct ParityReport: Sendable {
     unsupported.sort { $0.name < $1.name }
   }
 
-  /// Runs one file; nil if the build does not support it.
+  /// Runs one file; nil if it is not supported.
   private mutating func run(_ name: String, path: String) -> ParityResult? {
     var check: ParityCheck?
     do {
@@ -123,11 +124,11 @@ package struct ParityReport: Sendable {
 // MARK: - Presentation
 
 extension ParityReport {
-  /// The head of the table of results.
+  /// Header of the table of results.
   package static let tableHead =
     "case                 forward  allowed  gradient allowed  checks  result"
 
-  /// A row of the table, and a line for each failed comparison.
+  /// Row of the table, and one line per failed comparison.
   package static func rows(_ result: ParityResult) -> String {
     func pair(_ worst: Comparison?) -> String {
       TextWidth.pad(worst.map { number($0.error) } ?? "-", 9)
@@ -150,7 +151,7 @@ extension ParityReport {
     return lines.joined(separator: "\n")
   }
 
-  /// The list of what was not run, and the summary.
+  /// List of unsupported files, and the summary.
   package var closing: String {
     var lines: [String] = []
     if !unsupported.isEmpty {
@@ -194,7 +195,7 @@ extension ParityReport {
     return String(decoding: try encoder.encode(report), as: UTF8.self)
   }
 
-  /// A name in the first column, in which a long one is not cut.
+  /// Pads a name to the first column without truncating it.
   private static func column(_ name: String) -> String {
     TextWidth.pad(name, max(20, TextWidth.columns(of: name))) + " "
   }

@@ -3,7 +3,7 @@ import Models
 import Nn
 import TensorCore
 
-/// The text-conditional transformer in the naming of diffusers (`pixart_tiny`).
+/// Text-conditional transformer in the naming of diffusers (`pixart_tiny`).
 enum PixArtCases {
   private static func config(_ fixture: Fixture) throws -> PixArtConfig {
     let table = try fixture.settings.table("pixart")
@@ -30,7 +30,8 @@ enum PixArtCases {
     return config
   }
 
-  /// Forward with and without a mask, the parts that are not blocks, and all gradients.
+  /// Compares the forward pass with and without a mask, the embeddings and final layer, and all
+  /// gradients.
   static func run(_ check: ParityCheck) throws {
     let fixture = check.fixture
     let config = try config(fixture)
@@ -78,7 +79,7 @@ enum PixArtCases {
     try check.gradient("in.latent", tape.gradient(of: x) ?? .zeros(latents.shape))
     try check.gradient("in.caption", tape.gradient(of: caption) ?? .zeros(captions.shape))
     for parameter in model.parameters {
-      let gradient = parameter.gradient ?? .zeros(parameter.value.shape)
+      let gradient = parameter.gradient ?? .zeros(parameter.shape)
       let keys = PixArtKeyMap.keys(parameter.name, in: .diffusers)
       let size = gradient.shape[0] / keys.count
       for (index, key) in keys.enumerated() {

@@ -5,9 +5,9 @@ import TensorCore
 
 /// The sampling loops with stored noise (`diffusion_psample`, `diffusion_ddim`).
 ///
-/// Each run is done twice: with the engine's own sinusoids, and with the stored ones, for which the
-/// samples have a narrow tolerance. Predicted starts are noise predictions times up to 157, so that the
-/// last bit of a float32 noise prediction alone uses up that narrow tolerance; theirs stays wide.
+/// Each run is done twice: with the engine's sinusoidal embeddings, and with the stored ones, for
+/// which the samples have a tighter tolerance. Predicted starts scale noise predictions by up to
+/// 157, so one float32 rounding error exceeds that tolerance; they keep the wider one.
 enum SamplerCases {
   /// Ancestral sampling.
   static func ancestral(_ check: ParityCheck) throws {
@@ -88,7 +88,7 @@ enum SamplerCases {
     }
   }
 
-  /// Runs a loop and stacks what it reports after each step, each (steps, batch, C, H, W).
+  /// Runs a loop and stacks the tensors of all steps, each (steps, batch, C, H, W).
   private static func trajectory(
     _ run: Run, _ fixture: Fixture, _ model: DiT, _ diffusion: GaussianDiffusion, features: Tensor?,
     _ loop: Loop

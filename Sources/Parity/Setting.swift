@@ -1,6 +1,6 @@
 import Foundation
 
-/// A fixture, or a folder of them, that cannot be used; its text is one sentence for the user.
+/// An unusable fixture or folder of fixtures; the text is one sentence for the user.
 package struct ParityError: Error, CustomStringConvertible, Equatable {
   /// The file, what was expected, what was found, and the next step.
   package let description: String
@@ -35,16 +35,16 @@ private enum Setting: Decodable {
   }
 }
 
-/// The configuration of a fixture, or one table inside it, read by key with checked types.
+/// Configuration of a fixture, or a table inside it, read by key with checked types.
 struct Settings {
   private let values: [String: Setting]
-  /// Where the table is, for errors: the file, and the keys that lead to it.
+  /// Location for errors: the file and the key path of the table.
   private let place: String
   private let path: String
 
   /// Reads the JSON text in a fixture's metadata.
   ///
-  /// - Throws: `ParityError` if it is no JSON object.
+  /// - Throws: `ParityError` if it is not a JSON object.
   init(json: String, file: String) throws {
     do {
       values = try JSONDecoder().decode([String: Setting].self, from: Data(json.utf8))
@@ -65,7 +65,7 @@ struct Settings {
   /// All keys, sorted.
   var keys: [String] { values.keys.sorted() }
 
-  /// Whether there is a value.
+  /// Whether the key has a value.
   func has(_ key: String) -> Bool {
     switch values[key] {
     case nil, .null: false
@@ -86,12 +86,12 @@ struct Settings {
     return value
   }
 
-  /// A number, or another one where the key is absent.
+  /// A number; the default if the key is absent.
   func number(_ key: String, default other: Double) throws -> Double {
     has(key) ? try number(key) : other
   }
 
-  /// A whole number in a range.
+  /// An integer in a range.
   func integer(_ key: String, in range: ClosedRange<Int> = 0...1_000_000) throws -> Int {
     let expected = "a whole number from \(range.lowerBound) to \(range.upperBound)"
     guard case .number(let value) = values[key], let whole = Int(exactly: value),
@@ -100,19 +100,19 @@ struct Settings {
     return whole
   }
 
-  /// A truth value.
+  /// A Boolean.
   func flag(_ key: String) throws -> Bool {
     guard case .flag(let value) = values[key] else { throw refusal(key, "true or false") }
     return value
   }
 
-  /// A text.
+  /// A string.
   func text(_ key: String) throws -> String {
     guard case .text(let value) = values[key] else { throw refusal(key, "a text") }
     return value
   }
 
-  /// A list of texts; a single text counts as a list of one, an absent key as none.
+  /// A list of strings; a single string counts as a list of one, an absent key as none.
   func texts(_ key: String) throws -> [String] {
     guard has(key) else { return [] }
     if case .text(let value) = values[key] { return [value] }
@@ -132,7 +132,7 @@ struct Settings {
     }
   }
 
-  /// A list of whole numbers.
+  /// A list of integers.
   func integers(_ key: String) throws -> [Int] {
     try numbers(key).map { value in
       guard let whole = Int(exactly: value) else { throw refusal(key, "a list of whole numbers") }

@@ -2,7 +2,7 @@ import Foundation
 import Sampling
 import TensorCore
 
-/// DPM-Solver++(2M) on the exact noise prediction for Gaussian data (`diffusion_dpmpp`).
+/// DPM-Solver++(2M) with the exact noise prediction for Gaussian data (`diffusion_dpmpp`).
 enum SolverCases {
   static func run(_ check: ParityCheck) throws {
     let fixture = check.fixture
@@ -47,7 +47,7 @@ enum SolverCases {
     try check.forward("out.trajectory_diffusers_f32", samples)
   }
 
-  /// Refuses a file of another solver than the one that is built.
+  /// Throws if the file configures another solver.
   private static func requireDefaults(_ scheduler: Settings, _ fixture: Fixture) throws {
     let expected = [
       "algorithm_type": "dpmsolver++", "beta_schedule": "linear", "final_sigmas_type": "zero",

@@ -6,7 +6,7 @@ import TensorCore
 /// Activation distillation of one operator: loss curves, gradient norms and final parameters
 /// (`stage1_ref`).
 enum Stage1Cases {
-  /// Names the student operator if this build lacks it.
+  /// Returns a sentence if the registry lacks the student operator.
   static func refusal(_ fixture: Fixture) throws -> String? {
     OperatorCases.missing(try fixture.settings.table("student").text("op"))
   }
@@ -46,7 +46,7 @@ enum Stage1Cases {
     }
   }
 
-  /// `l1`, `l2` or `huber`, perhaps with a suffix such as `_clip`.
+  /// Parses `l1`, `l2` or `huber`, with an optional suffix such as `_clip`.
   private static func objective(_ tag: String, _ settings: Settings, _ fixture: Fixture) throws
     -> RegressionObjective
   {
@@ -67,8 +67,8 @@ enum Stage1Cases {
   ) throws -> (losses: [Double], norms: [Double]) {
     let adam = try settings.table("optimizer")
     let betas = try adam.numbers("betas")
-    // The weight source hands out the fixture's tensors themselves: train copies.
-    for parameter in module.parameters { parameter.value = parameter.value.copied() }
+    // The weight source shares the tensors of the fixture, so copies are trained.
+    for parameter in module.parameters { parameter.update { $0 = $0.copied() } }
     let optimizer = AdamW(
       module.parameters, beta1: Float(betas.first ?? 0.9), beta2: Float(betas.last ?? 0.999),
       epsilon: Float(try adam.number("eps")), weightDecay: Float(try adam.number("weight_decay")))

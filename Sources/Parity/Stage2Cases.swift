@@ -8,7 +8,7 @@ import Sampling
 import TensorCore
 import Training
 
-/// Finetuning of a whole grafted model: curves, movement and averages of its parameters
+/// Finetuning of a whole grafted model: loss curves, updates and averages of its parameters
 /// (`stage2_ref`).
 enum Stage2Cases {
   /// Trains the hybrid as stage 2 does and compares.
@@ -16,8 +16,8 @@ enum Stage2Cases {
     let fixture = check.fixture
     let settings = fixture.settings
     let model = try DiTCases.hybridModel(check)
-    // The weight source hands out the fixture's tensors themselves: train copies.
-    for parameter in model.parameters { parameter.value = parameter.value.copied() }
+    // The weight source shares the tensors of the fixture, so copies are trained.
+    for parameter in model.parameters { parameter.update { $0 = $0.copied() } }
     let trained = model.parameters.filter { !$0.isFrozen }
     let initial = trained.map { $0.value.copied() }
     let adam = try settings.table("optimizer")
@@ -91,14 +91,14 @@ enum Stage2Cases {
   private struct Place {
     let name: String
     let rows, columns: Int
-    /// Rows without a gradient: a bias of softmax attention's keys shifts all scores of a query alike,
-    /// so what is left is rounding, which Adam turns into whole steps.
+    /// Rows with zero gradient: the key bias of softmax attention shifts all scores of a query
+    /// equally, so its gradient is rounding error, which Adam scales to full steps.
     let noise: Range<Int>
 
     init(_ parameter: Parameter) {
       name = parameter.name
-      rows = parameter.value.shape[0]
-      columns = parameter.value.count / max(1, rows)
+      rows = parameter.shape[0]
+      columns = parameter.count / max(1, rows)
       noise = name.hasSuffix("attn.qkv.bias") ? (rows / 3)..<(2 * rows / 3) : 0..<0
     }
   }

@@ -3,14 +3,15 @@ import Files
 import Foundation
 
 extension RGBImage {
-  /// More pixels than this are refused before anything is decoded; Pillow's limit against decompression bombs.
+  /// Maximum number of pixels, checked before decoding; Pillow's limit against decompression bombs.
   package static let pixelLimit = 178_956_970
-  /// Pixels that a byte of a file can stand for at most: one bit each, deflated to a 1032th.
+  /// Maximum number of pixels per byte of a file: one bit per pixel, deflated by a factor of 1032.
   private static let pixelsPerByte = 8 * 1032
 
-  /// Reads a PNG or JPEG file, told apart by their content, as Pillow's `Image.open(path).convert("RGB")` does.
+  /// Reads a PNG or JPEG file, detected by content, as Pillow's `Image.open(path).convert("RGB")`.
   ///
-  /// - Throws: `FileError` when the file is missing, neither of both, damaged, truncated or too large.
+  /// - Throws: `FileError` when the file is missing, of another format, damaged, truncated or too
+  ///   large.
   package static func read(path: String) throws(FileError) -> RGBImage {
     let file = try MappedFile(path: path)
     defer { withExtendedLifetime(file) {} }
@@ -55,11 +56,11 @@ extension RGBImage {
     return RGBImage(width: width, height: height, pixels: pixels)
   }
 
-  /// Writes a PNG file, in one piece or not at all.
+  /// Writes a PNG file atomically.
   ///
   /// - Throws: `FileError` as `AtomicFile.write` does.
   package func write(to path: String) throws(FileError) {
-    // Deflate stores what it cannot shrink, with a few bytes a block; chunks add their frames.
+    // Upper bound: incompressible data are stored with a few bytes per block, plus chunk headers.
     var bytes = Data(count: pixels.count + pixels.count / 16 + height + 4096)
     var reason = [CChar](repeating: 0, count: CP_MESSAGE)
     let count = bytes.withUnsafeMutableBytes { buffer in
@@ -73,7 +74,7 @@ extension RGBImage {
     try AtomicFile.write(bytes.prefix(count), to: path)
   }
 
-  /// The text before the first zero.
+  /// Decodes a null-terminated string.
   private static func text(_ characters: [CChar]) -> String {
     String(decoding: characters.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }

@@ -1,13 +1,13 @@
-/// A picture of eight-bit red, green and blue, row-major from the top left.
+/// 8-bit RGB image, row-major from the top left.
 package struct RGBImage: Sendable, Equatable {
-  /// Columns.
+  /// Width in pixels.
   package let width: Int
-  /// Rows.
+  /// Height in pixels.
   package let height: Int
-  /// `3 * width * height` bytes.
+  /// Interleaved RGB (height, width, 3).
   package var pixels: [UInt8]
 
-  /// Makes a picture from its bytes.
+  /// Makes an image from its bytes.
   ///
   /// - Precondition: both extents are positive and there are `3 * width * height` bytes.
   package init(width: Int, height: Int, pixels: [UInt8]) {
@@ -18,7 +18,7 @@ package struct RGBImage: Sendable, Equatable {
     self.pixels = pixels
   }
 
-  /// Makes a picture of one grey level.
+  /// Makes an image of one grey level.
   package init(width: Int, height: Int, grey: UInt8 = 0) {
     self.init(
       width: width, height: height, pixels: [UInt8](repeating: grey, count: 3 * width * height))
@@ -30,9 +30,10 @@ package struct RGBImage: Sendable, Equatable {
     return (pixels[index], pixels[index + 1], pixels[index + 2])
   }
 
-  /// Pictures of one size laid out row by row, `gap` dark pixels apart; missing ones stay dark.
+  /// Arranges images of one size in rows of `columns`, separated by `gap` dark pixels; empty cells
+  /// are dark.
   ///
-  /// - Precondition: there is at least one picture, all have the same size, `columns` is positive.
+  /// - Precondition: there is at least one image, all have the same size, `columns` is positive.
   package static func grid(_ images: [RGBImage], columns: Int, gap: Int) -> RGBImage {
     precondition(columns > 0 && gap >= 0, "a grid needs columns and a gap of 0 or more")
     guard let first = images.first else { preconditionFailure("a grid needs an image") }

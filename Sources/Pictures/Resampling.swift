@@ -1,11 +1,11 @@
 extension RGBImage {
-  /// The square centre of the picture at a size: `center_crop_arr` of facebookresearch/DiT.
+  /// Resizes and center-crops to a square: `center_crop_arr` of facebookresearch/DiT.
   ///
-  /// The picture is halved by a box filter while its short side is at least twice the size, brought to
-  /// the size by a bicubic filter, and cropped; byte for byte what Pillow makes of it.
+  /// The image is halved by a box filter while its short side is at least twice the size, resized
+  /// by a bicubic filter, and cropped; the bytes equal those of Pillow.
   ///
-  /// - Returns: The crop; nil if the picture is so elongated that it would have more than `pixelLimit` pixels
-  ///   before it is cropped.
+  /// - Returns: The crop; nil if the image is so elongated that it would exceed `pixelLimit` pixels
+  ///   before cropping.
   /// - Precondition: The size is positive.
   package func centerCropped(to size: Int) -> RGBImage? {
     precondition(size > 0, "a crop needs a positive size")
@@ -24,7 +24,7 @@ extension RGBImage {
       width: width, height: height, .bicubic, columns: left..<left + size, rows: top..<top + size)
   }
 
-  /// The picture with left and right exchanged.
+  /// Mirrors the image horizontally.
   package func mirrored() -> RGBImage {
     var result = self
     for row in 0..<height {

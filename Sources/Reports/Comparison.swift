@@ -3,39 +3,40 @@ import Plans
 import Runs
 import Text
 
-/// One line of a comparison: a run's graft, or a teacher that grafts are held against.
+/// Row of a comparison: the graft of a run, or a teacher.
 package struct ComparisonRow: Encodable, Equatable, Sendable {
-  /// The run's path; nil for a teacher.
+  /// Path of the run; nil for a teacher.
   package let run: String?
-  /// The run's name.
+  /// Name of the run.
   package let name: String
-  /// What tells the line from the others: the name, with the end of the run's id where names repeat.
+  /// Unique label: the name, followed by the end of the run's id if names repeat.
   package fileprivate(set) var label: String
-  /// The plan in a few words.
+  /// Short description of the plan.
   package let plan: String
-  /// The stage of grafting; nil for a teacher.
+  /// Stage of grafting; nil for a teacher.
   package let stage: Int?
-  /// What has become of the run.
+  /// State of the run.
   package let state: String
   /// Held-out loss at the first and at the last measurement.
   package let heldOutFirst, heldOutLast: Double?
-  /// Share of images that the judge puts in their class.
+  /// Fraction of images that the judge assigns to their class.
   package let agreement: Double?
   /// Squared Fréchet distance in the judge's features.
   package let frechetDistance: Double?
-  /// How the images were drawn that both are about.
+  /// Drawing settings of the images of both metrics.
   package let judgedOn: DrawingSettings?
-  /// Weights of the whole model.
+  /// Number of parameters of the model.
   package let parameters: Int
-  /// Operations of a forward pass of one image: of the operators' cores, of everything else, and all.
+  /// FLOPs of a forward pass of one image: of the operators' cores, of everything else, and in
+  /// total.
   package let coreFlops, projectionFlops, flops: Double
-  /// Milliseconds of a forward pass of one image.
+  /// Forward pass time of one image in milliseconds.
   package let forwardMilliseconds: Double?
-  /// The same over the teacher's.
+  /// Forward pass time relative to the teacher.
   package let forwardRatio: Double?
-  /// Whether no other line is better in quality and cost.
+  /// Whether no other row dominates this one.
   package fileprivate(set) var isOnParetoFront = false
-  /// Digest of the model: only grafts of one model compete.
+  /// Digest of the model; only grafts of one model are compared.
   fileprivate let model: String
 
   private enum CodingKeys: CodingKey {
@@ -45,11 +46,12 @@ package struct ComparisonRow: Encodable, Equatable, Sendable {
       isOnParetoFront
   }
 
-  /// Whether another line beats this one: at least as good in quality and cost, better in one.
+  /// Whether another row dominates this one: at least as good in quality and cost, better in one.
   ///
-  /// Quality is the Fréchet distance where both have one of equally drawn images, otherwise the last
-  /// held-out loss of runs of one stage; cost is the measured time, as its ratio to the teacher's,
-  /// where both have one, otherwise the operations. Lines that share no measure do not beat each other.
+  /// Quality is the Fréchet distance if both rows have one with equal drawing settings, otherwise
+  /// the last held-out loss of runs of one stage. Cost is the measured time relative to the teacher
+  /// if both rows have one, otherwise the FLOPs. Rows without a common metric do not dominate each
+  /// other.
   fileprivate func isDominated(by other: ComparisonRow) -> Bool {
     guard model == other.model else { return false }
     let quality: (Double, Double)
@@ -70,27 +72,27 @@ package struct ComparisonRow: Encodable, Equatable, Sendable {
     return quality.1 < quality.0 || quality.0.isNaN && !quality.1.isNaN || cost.1 < cost.0
   }
 
-  /// Whether there is a quality by which it can be on the front.
+  /// Whether a quality metric is known.
   fileprivate var hasQuality: Bool {
     [frechetDistance, heldOutLast].contains { $0.map { !$0.isNaN } ?? false }
   }
 }
 
-/// Runs beside each other and beside their teachers, with the Pareto front marked.
+/// Comparison of runs and their teachers with the Pareto front.
 package struct Comparison: Sendable {
-  /// The teachers, then the runs in the order that they were named.
+  /// The teachers, then the runs in the order given.
   package let rows: [ComparisonRow]
 
   /// Compares runs.
   ///
-  /// - Parameter runs: The runs, each with what was measured of it.
+  /// - Parameter runs: The runs with their measurements.
   package init(_ runs: [(facts: RunFacts, measurements: Measurements?)]) {
     var teachers: [String: ComparisonRow] = [:]
     var order: [String] = []
     for (facts, measurements) in runs {
       let model = facts.plan.model.contentHash
       if teachers[model] == nil { order.append(model) }
-      // The first run that was judged knows most of the teacher.
+      // The first judged run has the most complete measurements of the teacher.
       if teachers[model] == nil || teachers[model]?.agreement == nil && measurements != nil {
         teachers[model] = ComparisonRow(teacherOf: facts, measurements)
       }
@@ -109,7 +111,7 @@ package struct Comparison: Sendable {
     self.rows = rows
   }
 
-  /// On what agreement and Fréchet distance were measured; nil where there are none.
+  /// Drawing settings of agreement and Fréchet distance, as text; nil if there are none.
   package var note: String? {
     let drawn = rows.compactMap(\.judgedOn)
     guard let first = drawn.first else { return nil }
@@ -121,16 +123,16 @@ package struct Comparison: Sendable {
       + " \(Figures.short(Double(first.guidance)))."
   }
 
-  /// The headings of `cells`.
+  /// Headings of `cells`.
   package static let headings = [
     "run", "plan", "stage", "held-out loss", "agreement", "Fréchet distance", "parameters",
     "FLOPs", "forward", "of teacher", "front",
   ]
 
-  /// The columns that hold numbers, and so stand at the right.
+  /// Numeric, right-aligned columns.
   package static let numeric = Set(2...9)
 
-  /// A line of the table; a dash stands for what is not known.
+  /// Cells of a row, with a dash for unknown values.
   package static func cells(_ row: ComparisonRow) -> [String] {
     let heldOut: String? = row.heldOutLast.map { last in
       row.heldOutFirst.map { "\(Figures.short($0)) → " }.map { $0 + Figures.short(last) }
@@ -165,14 +167,14 @@ package struct Comparison: Sendable {
 }
 
 extension ComparisonRow {
-  /// What is known of a run.
+  /// Makes the row of a run.
   fileprivate init(_ facts: RunFacts, _ measurements: Measurements?) {
     let cost = facts.plan.cost().edited
     self.init(
       run: facts.run.path, name: facts.request.name, label: facts.request.name,
       plan: facts.plan.summary, stage: facts.stage,
-      state: facts.summary.stateText, heldOutFirst: facts.summary.heldOut?.first.value,
-      heldOutLast: facts.summary.heldOut?.last.value,
+      state: facts.summary.stateText, heldOutFirst: facts.summary.meanHeldOut?.first.value,
+      heldOutLast: facts.summary.meanHeldOut?.last.value,
       agreement: measurements?.judged?.graft.agreement,
       frechetDistance: measurements?.judged?.graft.frechetDistance,
       judgedOn: measurements?.judgedOn, parameters: cost.parameters, coreFlops: cost.coreFlops,
@@ -181,7 +183,7 @@ extension ComparisonRow {
       forwardRatio: measurements?.speed?.ratio, model: facts.plan.model.contentHash)
   }
 
-  /// What is known of a run's teacher.
+  /// Makes the row of a run's teacher.
   fileprivate init(teacherOf facts: RunFacts, _ measurements: Measurements?) {
     let cost = facts.plan.cost().original
     let path = facts.plan.model.path

@@ -1,17 +1,17 @@
 import Text
 
-/// A piece of HTML or inline SVG; text only gets in escaped, with `String.printable`'s escapes too.
+/// Fragment of HTML or inline SVG in which text is escaped, also by `String.printable`.
 struct HTML {
   /// The markup.
   let markup: String
 
-  /// Text for people.
+  /// Escaped text.
   static func text(_ text: String) -> HTML { HTML(markup: escaped(text)) }
 
-  /// Markup that this program itself wrote, such as its style sheet.
+  /// Unescaped markup of this program, such as its style sheet.
   static func verbatim(_ markup: String) -> HTML { HTML(markup: markup) }
 
-  /// An element with what is in it.
+  /// An element with child elements.
   static func tag(_ name: String, _ attributes: [String: String] = [:], _ children: [HTML])
     -> HTML
   {
@@ -19,24 +19,24 @@ struct HTML {
     return HTML(markup: "<\(name)\(text(of: attributes))>\(content)</\(name)>")
   }
 
-  /// An element with text in it.
+  /// An element with text content.
   static func tag(_ name: String, _ attributes: [String: String] = [:], _ text: String) -> HTML {
     tag(name, attributes, [.text(text)])
   }
 
-  /// An element of HTML that holds nothing, such as `img`.
+  /// A void element, such as `img`.
   static func void(_ name: String, _ attributes: [String: String]) -> HTML {
     HTML(markup: "<\(name)\(text(of: attributes))>")
   }
 
-  /// A table with a line of headings.
+  /// A table with a header row.
   ///
   /// - Parameters:
-  ///   - headings: The first line.
-  ///   - lines: The others.
-  ///   - numeric: Columns that stand at the right.
-  ///   - classes: The class of each line, if any.
-  /// - Returns: The table, which scrolls where the page is too narrow for it.
+  ///   - headings: Header cells.
+  ///   - lines: Rows.
+  ///   - numeric: Right-aligned columns.
+  ///   - classes: CSS class of each row, if any.
+  /// - Returns: The table in a container that scrolls horizontally.
   static func table(
     _ headings: [String], _ lines: [[String]], numeric: Set<Int> = [], classes: [String] = []
   ) -> HTML {

@@ -1,22 +1,22 @@
 import Foundation
 import Runs
 
-/// Losses over steps as inline SVG, on a logarithmic axis.
+/// Chart of losses over steps with a logarithmic axis, as inline SVG.
 struct LossChart {
   /// A curve.
   struct Series {
-    /// The class in the style sheet.
+    /// CSS class.
     let style: String
-    /// Its points by step.
+    /// Points by step.
     let points: LossSeries
-    /// Whether each point is marked.
+    /// Whether points have markers.
     var isMarked = false
   }
 
-  /// What it shows, for readers that see no picture.
+  /// Accessible title.
   let title: String
   let series: [Series]
-  /// Steps of the whole run.
+  /// Total number of steps of the run.
   let total: Int
   var width = 720.0
   var height = 260.0
@@ -28,10 +28,10 @@ struct LossChart {
     (self.width, self.height) = (width, height)
   }
 
-  /// Points that a logarithmic axis cannot show: zero, negative or not finite.
+  /// Number of points that a logarithmic axis cannot show: zero, negative or non-finite.
   var hidden: Int { series.reduce(0) { $0 + $1.points.count { !Self.isShown($0) } } }
 
-  /// The picture, or nil when there is no point to show.
+  /// The chart; nil if there is no point to show.
   var html: HTML? {
     let values = series.flatMap { $0.points.filter(Self.isShown).map { log10($0.value) } }
     guard let low = values.min(), let high = values.max() else { return nil }
@@ -85,7 +85,7 @@ struct LossChart {
   ) -> [HTML] {
     var parts: [HTML] = []
     let points = curve.points.thinned(limit: 300)
-    // What cannot be shown is a gap.
+    // Points that cannot be shown interrupt the line.
     for piece in points.split(whereSeparator: { !isShown($0) }) {
       let path = piece.map { "\(number(x(Double($0.step)))),\(number(y($0.value)))" }
       if path.count > 1 {
@@ -110,7 +110,8 @@ struct LossChart {
     point.value.isFinite && point.value > 0
   }
 
-  /// At most about `limit` round numbers within a range of powers of ten, three or more if possible.
+  /// Returns at most about `limit` round ticks for a range of exponents of ten, three or more if
+  /// possible.
   static func ticks(_ range: ClosedRange<Double>, limit: Int) -> [Double] {
     let decades = Int(range.lowerBound.rounded(.down))...Int(range.upperBound.rounded(.up))
     func within(_ digits: [Double]) -> [Double] {

@@ -5,20 +5,30 @@ import Pictures
 import Runs
 import Sampling
 
-/// How images are drawn where they are measured or shown.
+/// Settings of the images that are evaluated or shown.
 package struct DrawingSettings: Codable, Equatable, Sendable {
-  /// Images that the judge sees of each model.
+  /// Number of images per model that are judged.
   package var samples: Int
-  /// Denoising steps of DDIM.
+  /// Number of DDIM steps.
   package var steps: Int
-  /// Scale of classifier-free guidance.
+  /// Classifier-free guidance scale.
   package var guidance = LatentSampler.ditDefaults.guidance
-  /// Seed of the start noise, the same for every model.
+  /// Seed of the initial noise, the same for every model.
   package var seed: UInt64 = 0
 
-  /// Settings with the usual guidance and seed.
+  /// Allowed numbers of judged images.
+  package static let sampleRange = 10...1_000_000
+  /// Allowed numbers of denoising steps.
+  package static let stepRange = 1...1000
+
+  /// Makes settings with default guidance and seed.
   package init(samples: Int = 100, steps: Int = LatentSampler.ditDefaults.steps) {
     (self.samples, self.steps) = (samples, steps)
+  }
+
+  /// Whether the settings are valid.
+  var isPossible: Bool {
+    Self.sampleRange.contains(samples) && Self.stepRange.contains(steps) && guidance.isFinite
   }
 
   /// The sampler.
@@ -29,7 +39,7 @@ package struct DrawingSettings: Codable, Equatable, Sendable {
   }
 }
 
-/// The judge's view of a graft and of its teacher.
+/// Evaluations of a graft and its teacher.
 package struct JudgedPair: Codable, Sendable {
   /// The trained graft.
   package let graft: Evaluation
@@ -37,9 +47,9 @@ package struct JudgedPair: Codable, Sendable {
   package let teacher: Evaluation
 }
 
-/// Images of one model in a file.
+/// Image grid of one model in a file.
 package struct SampleGrid: Codable, Equatable, Sendable {
-  /// What is shown.
+  /// Content of the grid.
   package enum Role: String, Codable, CaseIterable, Sendable {
     /// The pretrained model.
     case teacher
@@ -51,60 +61,60 @@ package struct SampleGrid: Codable, Equatable, Sendable {
     case difference
   }
 
-  /// What is shown.
+  /// Content of the grid.
   package let role: Role
-  /// A PNG file relative to the run directory.
+  /// Path of a PNG file relative to the run directory.
   package let path: String
 
-  /// Names a file.
+  /// Makes a reference to a file.
   package init(role: Role, path: String) { (self.role, self.path) = (role, path) }
 }
 
-/// What was computed about a trained graft and its teacher: the run's `report.json`.
+/// Measurements of a trained graft and its teacher, stored in the run's `report.json`.
 ///
-/// Each part is there or not yet computed, or cannot be, which its note says.
+/// A part is nil until it is computed; its note says why it cannot be computed.
 package struct Measurements: Codable, Sendable {
-  /// The version of the file that this code writes and reads.
+  /// Version of the file format.
   package static let formatVersion = 1
 
   /// The file's version.
   package let espalierReport: Int
-  /// Which weights were measured: path, size and time of change of the file.
+  /// Measured weights: path, size and change time of the file.
   package let weights: String
-  /// How images were drawn.
+  /// Drawing settings.
   package let settings: DrawingSettings
-  /// Agreement, Fréchet distance and the like.
+  /// Metrics from the judge.
   package var judged: JudgedPair?
-  /// Why there is no judgement.
+  /// Reason why `judged` is missing.
   package var judgedNote: String?
-  /// Time of a forward pass.
+  /// Forward pass times.
   package var speed: PairedSpeed?
-  /// Images from the same noise.
+  /// Image grids from the same noise.
   package var grids: [SampleGrid]?
-  /// The class of each image of a grid.
+  /// Class name of each image of a grid.
   package var gridLabels: [String]?
-  /// Why there are no images, or not all.
+  /// Reason why images are missing.
   package var gridsNote: String?
 
-  /// Nothing measured yet of some weights.
+  /// Makes empty measurements of weights.
   package init(weights: String, settings: DrawingSettings) {
     espalierReport = Self.formatVersion
     (self.weights, self.settings) = (weights, settings)
   }
 
-  /// How the images of the judgement were drawn; nil without one.
+  /// Drawing settings of `judged`; nil if it is missing.
   var judgedOn: DrawingSettings? { judged == nil ? nil : settings }
 
-  /// Where a run keeps its measurements.
+  /// Path of the measurements of a run.
   package static func path(of run: RunDirectory) -> String { "\(run.path)/report.json" }
 
-  /// Which weights a run has now, or nil before its first checkpoint.
+  /// Stamp of the current weights of a run; nil before its first checkpoint.
   package static func weightsStamp(of run: RunDirectory) throws -> String? {
     guard let path = try? run.trainedWeights() else { return nil }
     return "\(path.dropFirst(run.path.count + 1)) \(try AtomicFile.stamp(of: path))"
   }
 
-  /// What was measured of the weights that a run has now; nil when nothing was, or of earlier ones.
+  /// Reads the measurements of the current weights of a run; nil if there are none.
   ///
   /// - Throws: `RunError` for a damaged file or one of another version.
   package static func cached(_ run: RunDirectory) throws -> Measurements? {
@@ -112,11 +122,10 @@ package struct Measurements: Codable, Sendable {
     guard FileManager.default.fileExists(atPath: path) else { return nil }
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
-    decoder.nonConformingFloatDecodingStrategy = .convertFromString(
-      positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+    decoder.nonConformingFloatDecodingStrategy = .texts
     let bytes = Data(try AtomicFile.read(path, limit: 16 << 20))
     guard let found = try? decoder.decode(Measurements.self, from: bytes),
-      found.espalierReport == formatVersion
+      found.espalierReport == formatVersion, found.settings.isPossible
     else {
       throw RunError(
         "\(path): holds no measurements of version \(formatVersion); delete it to measure again")
@@ -124,15 +133,15 @@ package struct Measurements: Codable, Sendable {
     return found.weights == (try weightsStamp(of: run)) ? found : nil
   }
 
-  /// Writes them beside the run, in one piece.
+  /// Writes the measurements to the run atomically.
   ///
   /// - Throws: `FileError` when the file cannot be written.
   package func save(to run: RunDirectory) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     encoder.keyEncodingStrategy = .convertToSnakeCase
-    encoder.nonConformingFloatEncodingStrategy = .convertToString(
-      positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-    try AtomicFile.write(encoder.encode(self), to: Self.path(of: run))
+    encoder.nonConformingFloatEncodingStrategy = .texts
+    try AtomicFile.write(
+      encoder.encode(self), to: Self.path(of: run), followingLinks: false)
   }
 }

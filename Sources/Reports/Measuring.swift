@@ -7,13 +7,13 @@ import Pictures
 import Plans
 import Runs
 
-/// Computes what a report needs to know of a run's graft and its teacher, and keeps it in the run.
+/// Computes the measurements of a report and stores them in the run.
 package struct Measuring {
-  /// Parts of a report that take computing.
+  /// Computed parts of a report.
   package enum Part: CaseIterable, Sendable {
-    /// The judge's measures.
+    /// Metrics from the judge.
     case judged
-    /// The time of a forward pass.
+    /// Forward pass times.
     case speed
     /// Sample grids.
     case grids
@@ -24,26 +24,27 @@ package struct Measuring {
   private let images: Int
   private let progress: (String) -> Void
 
-  /// Prepares to measure a run.
+  /// Prepares the measurement of a run.
   ///
   /// - Parameters:
   ///   - facts: The run.
-  ///   - parts: What is wanted.
-  ///   - images: Images of each grid, at most one of every class.
-  ///   - progress: Called with a few words on what is being done.
+  ///   - parts: The parts to compute.
+  ///   - images: Number of images per grid, at most one per class.
+  ///   - progress: Called with a description of the current activity.
   package init(
     _ facts: RunFacts, parts: Set<Part>, images: Int = 10, progress: @escaping (String) -> Void
   ) {
     (self.facts, self.parts, self.images, self.progress) = (facts, parts, images, progress)
   }
 
-  /// Measures what is wanted and not known yet, and saves it after every part.
+  /// Computes the missing parts and saves after each.
   ///
   /// - Parameters:
-  ///   - samples: Images that the judge sees; nil takes those of earlier measurements, else 100.
-  ///   - steps: Denoising steps, likewise, else those of `espalier sample`.
-  /// - Returns: All that is known; nil for a run without a checkpoint.
-  /// - Throws: `FileError`, `PlanError`, `RunError` for a model or weights that cannot be used.
+  ///   - samples: Number of judged images; nil selects that of earlier measurements, otherwise 100.
+  ///   - steps: Number of denoising steps; nil selects that of earlier measurements, otherwise that
+  ///     of `espalier sample`.
+  /// - Returns: All measurements; nil for a run without a checkpoint.
+  /// - Throws: `FileError`, `PlanError`, `RunError` for an unusable model or weights.
   package func measure(samples: Int?, steps: Int?) throws -> Measurements? {
     guard let weights = try Measurements.weightsStamp(of: facts.run) else { return nil }
     let earlier = try Measurements.cached(facts.run)
@@ -99,9 +100,10 @@ package struct Measuring {
         ]
       }
     }
-    // A file that came after a living worker's would hide what it still writes.
+    // TensorBoard would ignore further records of a running worker after a newer file.
     if !known.isEmpty, !facts.isAlive {
-      try TensorBoardLog(run: facts.run).add(known, step: facts.summary.step)
+      // Optional, because the report has all values.
+      try? TensorBoardLog(run: facts.run).add(known, step: facts.summary.step)
     }
     return result
   }
@@ -161,7 +163,7 @@ package struct Measuring {
 }
 
 extension ModelFiles {
-  /// Why no judge can look at the model's images, without loading anything; nil when one can.
+  /// Reason why the model cannot be judged, found without loading it; nil if it can.
   fileprivate var reasonAgainstJudging: String? {
     switch (judgePath, autoencoderPath) {
     case (nil, _): "there is no judge beside the model"
@@ -171,7 +173,7 @@ extension ModelFiles {
   }
 }
 
-/// Judgements of teachers, which many runs share, in the cache.
+/// Cache of evaluations of teachers, shared by runs.
 private struct TeacherEvaluations {
   private let path: String
   private let identity: String
@@ -194,9 +196,9 @@ private struct TeacherEvaluations {
     path = try ModelFiles.cacheDirectory() + "/judged-\(name).json"
   }
 
-  /// What is known, or what `compute` finds out.
+  /// Returns the cached evaluation, or computes and caches it.
   func value(_ compute: () throws -> Evaluation) throws -> Evaluation {
-    // A damaged cache is computed again.
+    // A damaged cache file is replaced.
     if let bytes = try? AtomicFile.read(path, limit: 1 << 20),
       let entry = try? JSONDecoder().decode(Entry.self, from: Data(bytes)),
       entry.identity == identity

@@ -2,22 +2,22 @@ import Foundation
 import Models
 import TensorCore
 
-/// The time of a forward pass of a graft against its teacher's, taken in turns.
+/// Forward pass times of a graft and its teacher, measured alternately.
 package struct PairedSpeed: Codable, Equatable, Sendable {
-  /// Median of the graft, in milliseconds.
+  /// Median time of the graft in milliseconds.
   package let graftMilliseconds: Double
-  /// Median of the teacher, in milliseconds.
+  /// Median time of the teacher in milliseconds.
   package let teacherMilliseconds: Double
-  /// Median of graft over teacher, pair by pair: what else the machine does hits both.
+  /// Median of the ratios graft / teacher per pair, which reduces the influence of other load.
   package let ratio: Double
-  /// Images of a pass.
+  /// Batch size of a pass.
   package let batch: Int
   /// Number of pairs.
   package let pairs: Int
-  /// Threads of the engine.
+  /// Number of threads of the engine.
   package let threads: Int
 
-  /// Works out medians.
+  /// Computes the medians.
   ///
   /// - Precondition: there is at least one pair.
   init(graft: [Double], teacher: [Double], batch: Int, threads: Int) {
@@ -28,12 +28,12 @@ package struct PairedSpeed: Codable, Equatable, Sendable {
     (self.batch, self.threads, pairs) = (batch, threads, graft.count)
   }
 
-  /// Times both models, each first in every second pair, after a warm-up.
+  /// Times both models in alternating order after a warm-up.
   ///
   /// - Parameters:
   ///   - graft: The grafted model.
   ///   - teacher: Its teacher.
-  ///   - pairs: Number of passes of each.
+  ///   - pairs: Number of passes per model.
   ///   - progress: Called with the number of pairs done.
   package init(
     graft: DiT, teacher: DiT, pairs: Int = 15, progress: (Int, Int) -> Void = { _, _ in }
@@ -58,7 +58,7 @@ package struct PairedSpeed: Codable, Equatable, Sendable {
     self.init(graft: own, teacher: other, batch: 1, threads: Parallel.threads)
   }
 
-  /// The middle value, or the mean of both middle ones.
+  /// Median; the mean of both middle values for an even count.
   static func median(_ values: [Double]) -> Double {
     let sorted = values.sorted()
     return (sorted[(sorted.count - 1) / 2] + sorted[sorted.count / 2]) / 2

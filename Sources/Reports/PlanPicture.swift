@@ -1,6 +1,7 @@
 import Plans
 
-/// A plan as a grid of blocks: replaced operators coloured with their labels, parallel pairs framed.
+/// Diagram of a plan as a grid of blocks: replaced operators are coloured and labelled, parallel
+/// pairs framed.
 struct PlanPicture {
   let plan: GraftPlan
 
@@ -44,7 +45,7 @@ struct PlanPicture {
       label)
   }
 
-  /// Which colour is what, and which line of a block is which slot.
+  /// Legend of the colours and of the slots.
   private var legend: HTML {
     let names = Set(plan.edits.values.map(\.name))
     let entries = OperatorCatalog.all.filter { names.contains($0.name) }.flatMap { descriptor in
@@ -61,7 +62,7 @@ struct PlanPicture {
       ])
   }
 
-  /// A hue for each operator, far from its neighbours in the catalog.
+  /// Hue of an operator, distinct from its neighbours in the catalog.
   private static func style(of name: String) -> String {
     let index = OperatorCatalog.all.firstIndex { $0.name == name } ?? 0
     return "--hue:\((index * 137 + 30) % 360)"

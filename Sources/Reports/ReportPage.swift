@@ -3,18 +3,18 @@ import Foundation
 import Plans
 import Runs
 
-/// The HTML page on one run or several; nothing in it points outside the file.
+/// Self-contained HTML report of one or several runs.
 package struct ReportPage {
   private let runs: [(facts: RunFacts, measurements: Measurements?)]
   private let comparison: Comparison
 
-  /// A page on runs, each with what was measured of it.
+  /// Makes a report of runs and their measurements.
   package init(_ runs: [(facts: RunFacts, measurements: Measurements?)]) {
     self.runs = runs
     comparison = Comparison(runs)
   }
 
-  /// Writes the page, in one piece or not at all.
+  /// Writes the page atomically.
   ///
   /// - Throws: `FileError` for an image that cannot be read or a page that cannot be written.
   package func write(to path: String) throws {
@@ -60,7 +60,7 @@ package struct ReportPage {
     ]
   }
 
-  /// Light and dark after the reader's setting; light and unbroken on paper.
+  /// Style sheet with light and dark schemes, and a print layout.
   private static let style = """
     :root{color-scheme:light dark;--ink:#1d2126;--quiet:#68707a;--paper:#fff;--line:#d9dde2;\
     --train:#2f6fb0;--held:#c2571a;--fill:62%;--tone:86%;--mark:#e8f2e4}

@@ -3,25 +3,25 @@ import Foundation
 import Plans
 import Runs
 
-/// What a training has left in its run directory, read without computing anything.
+/// Recorded facts of a training run, read from its directory without computation.
 package struct RunFacts: Sendable {
-  /// Where it is.
+  /// The run directory.
   package let run: RunDirectory
-  /// What was asked for.
+  /// The request of the job.
   package let request: JobRequest
-  /// The plan that it trains.
+  /// The plan that is trained.
   package let plan: GraftPlan
-  /// Where it stands.
+  /// Status summary.
   package let summary: RunSummary
-  /// All that its events tell.
+  /// History of its events.
   package let history: RunHistory
-  /// A line for each file that could not be used as an image, if any.
+  /// One line per file skipped because it is not a readable image.
   package let skipped: [String]
 
   /// Reads a run.
   ///
-  /// - Throws: `RunError` for a run that trains nothing, `FileError` or `PlanError` for a damaged
-  ///   one.
+  /// - Throws: `RunError` for a job other than training, `FileError` or `PlanError` for a damaged
+  ///   run.
   package init(_ run: RunDirectory) throws {
     self.run = run
     request = try run.request()
@@ -43,15 +43,15 @@ package struct RunFacts: Sendable {
     }
   }
 
-  /// The stage of grafting, 1 or 2.
+  /// Stage of grafting, 1 or 2.
   package var stage: Int {
     if case .finetune = request.job { 2 } else { 1 }
   }
 
-  /// Whether a worker may still change what the run holds.
+  /// Whether a worker may still change the run.
   package var isAlive: Bool { summary.isAlive }
 
-  /// Checkpoints that the training began with, later ones winning; none for fresh weights.
+  /// Initial checkpoints, later ones overriding earlier ones; empty for freshly drawn weights.
   package var startWeights: [String] {
     guard case .finetune(_, let weights) = request.job else { return [] }
     return weights.map { (try? run.weightsPath($0)) ?? $0 }

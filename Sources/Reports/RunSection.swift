@@ -5,14 +5,14 @@ import Pictures
 import Plans
 import Runs
 
-/// The part of a page that is on one run.
+/// Section of a report page for one run.
 struct RunSection {
   let facts: RunFacts
   let measurements: Measurements?
-  /// Its place on the page.
+  /// Number of the section on the page.
   let number: Int
 
-  /// The section.
+  /// Renders the section.
   ///
   /// - Throws: `FileError` for an image that cannot be read.
   func html() throws -> HTML {
@@ -33,7 +33,7 @@ struct RunSection {
     return .tag("section", [:], parts)
   }
 
-  /// What and where.
+  /// Facts of the run.
   private var summary: HTML {
     let summary = facts.summary
     let created = Date(timeIntervalSince1970: facts.request.createdAt)
@@ -50,7 +50,7 @@ struct RunSection {
     return .table(["", ""], lines)
   }
 
-  /// Cost, speed and judgement beside the teacher's.
+  /// Cost, speed and metrics compared with the teacher.
   private var results: [HTML] {
     let cost = facts.plan.cost()
     var lines = [
@@ -127,7 +127,7 @@ struct RunSection {
     ]
   }
 
-  /// Why something is missing.
+  /// Reason for a missing part.
   private func reason(_ note: String?, lacks: Bool) -> String? {
     guard lacks else { return nil }
     if measurements == nil, (try? facts.run.trainedWeights()) == nil {
@@ -174,7 +174,7 @@ struct RunSection {
       .tag("span", ["class": "train-text"], "── train"), .text("   "),
       .tag("span", ["class": "held-text"], "– ● – held-out"),
     ]
-    if let change = facts.summary.heldOut {
+    if let change = facts.summary.meanHeldOut {
       text.append(
         .text("   \(Figures.short(change.first.value)) → \(Figures.short(change.last.value))"))
     }

@@ -15,32 +15,14 @@ enum FileNumber {
   static let rates = 0.0...1e12
   /// Priorities in the queue.
   static let priorities = -1_000_000...1_000_000
-}
 
-extension KeyedDecodingContainer {
-  /// Decodes a number within a range.
+  /// Says that a number lies outside its range.
   ///
-  /// - Throws: `DecodingError` for a missing value, one of another type, or one outside the range.
-  func decode<Value: Comparable & Decodable & Sendable>(
-    _ type: Value.Type, forKey key: Key, in range: ClosedRange<Value>
-  ) throws -> Value {
-    let value = try decode(type, forKey: key)
-    guard range.contains(value) else {
-      throw DecodingError.dataCorruptedError(
-        forKey: key, in: self,
-        debugDescription:
-          "\(key.stringValue) is \(value), expected \(range.lowerBound) to \(range.upperBound)")
-    }
-    return value
-  }
-
-  /// Decodes a number within a range, or nil where the key is missing.
-  ///
-  /// - Throws: `DecodingError` for a value of another type or outside the range.
-  func decodeIfPresent<Value: Comparable & Decodable & Sendable>(
-    _ type: Value.Type, forKey key: Key, in range: ClosedRange<Value>
-  ) throws -> Value? {
-    guard contains(key), try !decodeNil(forKey: key) else { return nil }
-    return try decode(type, forKey: key, in: range)
+  /// - Throws: `RunError` with the key, what was found and what was expected.
+  static func check<Value: Comparable>(
+    _ key: String, _ value: Value?, _ range: ClosedRange<Value>
+  ) throws(RunError) {
+    guard let value, !range.contains(value) else { return }
+    throw RunError("\(key) is \(value), expected \(range.lowerBound) to \(range.upperBound)")
   }
 }

@@ -43,7 +43,7 @@ package enum Job: Equatable, Sendable {
 package struct PreviewRequest: Codable, Equatable, Sendable {
   /// The model's file, or `demo`.
   package var modelPath: String
-  /// The plan's file; without one only the teacher is sampled.
+  /// The plan's file, relative to the run directory; without one only the teacher is sampled.
   package var planPath: String?
   /// Checkpoints with weights of grafted operators, later ones winning; without any they are fresh.
   package var weights: [String]
@@ -80,21 +80,6 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     case classLabel = "class_label"
     case seed, steps, guidance, count
   }
-
-  /// Reads a request.
-  ///
-  /// - Throws: `DecodingError` for a missing value, or a number that no preview has.
-  package init(from decoder: any Decoder) throws {
-    let container = try decoder.container(keyedBy: CodingKeys.self)
-    modelPath = try container.decode(String.self, forKey: .modelPath)
-    planPath = try container.decodeIfPresent(String.self, forKey: .planPath)
-    weights = try container.decode([String].self, forKey: .weights)
-    classLabel = try container.decode(Int.self, forKey: .classLabel, in: FileNumber.counts)
-    seed = try container.decode(UInt64.self, forKey: .seed)
-    steps = try container.decode(Int.self, forKey: .steps, in: 1...1000)
-    guidance = try container.decode(Double.self, forKey: .guidance, in: -1e6...1e6)
-    count = try container.decode(Int.self, forKey: .count, in: 1...1024)
-  }
 }
 
 /// Asks for the statistics of a model's activations; the result goes to the analysis cache.
@@ -115,15 +100,6 @@ package struct AnalyzeRequest: Codable, Equatable, Sendable {
   private enum CodingKeys: String, CodingKey {
     case modelPath = "model_path"
     case samples
-  }
-
-  /// Reads a request.
-  ///
-  /// - Throws: `DecodingError` for a missing value, or an impossible number of images.
-  package init(from decoder: any Decoder) throws {
-    let container = try decoder.container(keyedBy: CodingKeys.self)
-    modelPath = try container.decode(String.self, forKey: .modelPath)
-    samples = try container.decode(Int.self, forKey: .samples, in: 1...1_000_000)
   }
 }
 
@@ -235,22 +211,21 @@ package struct JobRequest: Codable, Equatable, Sendable {
     case precision
   }
 
-  /// Reads a request.
+  /// Refuses numbers that no run has.
   ///
-  /// - Throws: `DecodingError` for a missing value, or a number that no run has.
-  package init(from decoder: any Decoder) throws {
-    let container = try decoder.container(keyedBy: CodingKeys.self)
-    version = try container.decode(Int.self, forKey: .version)
-    job = try container.decode(Job.self, forKey: .job)
-    name = try container.decode(String.self, forKey: .name)
-    createdAt = try container.decode(Double.self, forKey: .createdAt, in: FileNumber.times)
-    codeVersion = try container.decode(String.self, forKey: .codeVersion)
-    seed = try container.decode(UInt64.self, forKey: .seed)
-    generator = try container.decodeIfPresent(String.self, forKey: .generator)
-    modelHash = try container.decode(String.self, forKey: .modelHash)
-    queue = try container.decodeIfPresent(QueuePlace.self, forKey: .queue)
-    timeout = try container.decodeIfPresent(Double.self, forKey: .timeout, in: FileNumber.timeouts)
-    onDone = try container.decodeIfPresent(String.self, forKey: .onDone)
-    precision = try container.decodeIfPresent(String.self, forKey: .precision)
+  /// - Throws: `RunError` naming the first of them.
+  func checkNumbers() throws(RunError) {
+    try FileNumber.check("created_at", createdAt, FileNumber.times)
+    try FileNumber.check("timeout", timeout, FileNumber.timeouts)
+    try FileNumber.check("queue.priority", queue?.priority, FileNumber.priorities)
+    switch job {
+    case .distill, .finetune: break
+    case .preview(let preview):
+      try FileNumber.check("class_label", preview.classLabel, FileNumber.counts)
+      try FileNumber.check("steps", preview.steps, 1...1000)
+      try FileNumber.check("guidance", preview.guidance, -1e6...1e6)
+      try FileNumber.check("count", preview.count, 1...1024)
+    case .analyze(let analyze): try FileNumber.check("samples", analyze.samples, 1...1_000_000)
+    }
   }
 }

@@ -36,6 +36,7 @@ struct LogCache<Content: Codable & Sendable> {
         .elementsEqual(Self.digest(bytes).utf8)
     else { return nil }
     let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
     decoder.nonConformingFloatDecodingStrategy = .texts
     guard let record = try? decoder.decode(Record.self, from: Data(bytes)),
       record.version == Record.formatVersion, record.log == logDigest(upTo: record.offset)
@@ -50,12 +51,13 @@ struct LogCache<Content: Codable & Sendable> {
     guard let log = logDigest(upTo: offset) else { return }
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    encoder.keyEncodingStrategy = .convertToSnakeCase
     encoder.nonConformingFloatEncodingStrategy = .texts
     var bytes = [UInt8](
       try encoder.encode(Record(log: log, offset: offset, summary: content)))
     let start = Self.opening.utf8.count
     bytes.replaceSubrange(start..<start + Self.digestLength, with: Self.digest(bytes).utf8)
-    try AtomicFile.write(Data(bytes), to: path)
+    try AtomicFile.write(Data(bytes), to: path, followingLinks: false)
   }
 
   /// A digest of what follows the digest in the file.

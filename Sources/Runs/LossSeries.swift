@@ -16,10 +16,6 @@ package struct LossPoint: Codable, Equatable, Sendable {
     var container = try decoder.unkeyedContainer()
     step = try container.decode(Int.self)
     value = try container.decode(Double.self)
-    guard FileNumber.counts.contains(step) else {
-      throw DecodingError.dataCorruptedError(
-        in: container, debugDescription: "\(step) is no step")
-    }
   }
 
   /// Writes `[step, value]`.
@@ -40,7 +36,7 @@ package struct LossPoint: Codable, Equatable, Sendable {
 /// Up to `limit` points are kept as they are. From then on each bucket of consecutive points keeps its
 /// lowest and its highest, and neighbouring buckets are merged when there are too many again. The first
 /// and the last point, the lowest and the highest are always among those that are kept.
-package struct LossSeries: Equatable, Sendable {
+package struct LossSeries: Codable, Equatable, Sendable {
   /// About as many points are kept at most.
   package static let limit = 1024
 
@@ -102,6 +98,14 @@ package struct LossSeries: Equatable, Sendable {
     return low.step < high.step ? [low, high] : [high, low]
   }
 
+  /// Whether a sequence of points may have left it behind.
+  var isPlausible: Bool {
+    points.count <= Self.limit + 4 && (1...FileNumber.counts.upperBound).contains(width)
+      && (0...points.count).contains(open) && FileNumber.counts.contains(filled)
+      && points.allSatisfy { FileNumber.counts.contains($0.step) }
+      && zip(points, points.dropFirst()).allSatisfy { $0.step < $1.step }
+  }
+
   /// Whether both keep the same points.
   package static func == (one: LossSeries, other: LossSeries) -> Bool { one.points == other.points }
 }
@@ -110,29 +114,6 @@ extension LossSeries: RandomAccessCollection {
   package var startIndex: Int { 0 }
   package var endIndex: Int { points.count }
   package subscript(index: Int) -> LossPoint { points[index] }
-}
-
-extension LossSeries: Codable {
-  private enum CodingKeys: CodingKey {
-    case points, width, open, filled
-  }
-
-  /// Reads a series.
-  ///
-  /// - Throws: `DecodingError` for one that no sequence of points leaves behind.
-  package init(from decoder: any Decoder) throws {
-    let container = try decoder.container(keyedBy: CodingKeys.self)
-    points = try container.decode([LossPoint].self, forKey: .points)
-    width = try container.decode(Int.self, forKey: .width, in: 1...1 << 53)
-    open = try container.decode(Int.self, forKey: .open, in: 0...points.count)
-    filled = try container.decode(Int.self, forKey: .filled, in: FileNumber.counts)
-    guard points.count <= Self.limit + 4,
-      zip(points, points.dropFirst()).allSatisfy({ $0.step < $1.step })
-    else {
-      throw DecodingError.dataCorruptedError(
-        forKey: .points, in: container, debugDescription: "the steps do not ascend")
-    }
-  }
 }
 
 extension Collection<LossPoint> {

@@ -2,6 +2,8 @@
 package struct QueuePlace: Codable, Equatable, Sendable {
   /// Higher ones go first; among equals the oldest.
   package var priority: Int
+  /// The priorities that a person can give.
+  package static let priorities = FileNumber.priorities
   /// Ids of runs that must be done before.
   package var after: [String]
 
@@ -9,19 +11,6 @@ package struct QueuePlace: Codable, Equatable, Sendable {
   package init(priority: Int = 0, after: [String] = []) {
     self.priority = priority
     self.after = after
-  }
-
-  private enum CodingKeys: CodingKey {
-    case priority, after
-  }
-
-  /// Reads a place.
-  ///
-  /// - Throws: `DecodingError` for a missing value or an impossible priority.
-  package init(from decoder: any Decoder) throws {
-    let container = try decoder.container(keyedBy: CodingKeys.self)
-    priority = try container.decode(Int.self, forKey: .priority, in: FileNumber.priorities)
-    after = try container.decode([String].self, forKey: .after)
   }
 }
 
@@ -96,13 +85,18 @@ extension [RunSummary] {
 extension RunDirectory {
   /// Gives the run another priority in the queue.
   ///
-  /// - Throws: `RunError` when it does not wait there, `FileError` when the disk fails.
+  /// - Throws: `RunError` when it does not wait there or belongs to another user, `FileError` when
+  ///   the disk fails.
   package func setPriority(_ priority: Int) throws {
-    var request = try request()
-    guard request.queue != nil, summary().state == .queued else {
+    let isChanged = try withLock {
+      var request = try request()
+      guard request.queue != nil, summary().state == .queued else { return false }
+      request.queue?.priority = priority
+      try writeRequest(request)
+      return true
+    }
+    guard isChanged == true else {
       throw RunError("\(path): does not wait in the queue; 'espalier runs' shows what does")
     }
-    request.queue?.priority = priority
-    try writeRequest(request)
   }
 }

@@ -5,24 +5,25 @@ import Foundation
 ///
 /// Of several processes that try, the kernel's lock on `.runner.lock` in the root lets one through.
 package final class QueueRunner {
-  private let root, executable: String
+  private let launcher: RunLauncher
   private let jobs: Int
   private let interval: useconds_t
   private var store: RunStore
-  /// Workers of this runner.
-  private var workers: [RunDirectory: Int32] = [:]
+  /// How many workers of this runner are at work.
+  private var workers = 0
+  /// Runs that cannot be started, such as those of other users, with the reason.
+  private var refused: [String: any Error] = [:]
+  private var root: String { launcher.root }
 
   /// Makes a runner that waits for nobody yet.
   ///
   /// - Parameters:
-  ///   - root: The directory of all runs.
-  ///   - executable: The program that is started as a worker.
+  ///   - launcher: Starts the workers.
   ///   - jobs: Trainings that may go on at once, those that were started directly included.
   ///   - interval: Microseconds between two looks.
-  package init(root: String, executable: String, jobs: Int = 1, interval: useconds_t = 200_000) {
-    (self.root, self.executable, self.jobs) = (root, executable, jobs)
-    self.interval = interval
-    store = RunStore(root: root)
+  package init(_ launcher: RunLauncher, jobs: Int = 1, interval: useconds_t = 200_000) {
+    (self.launcher, self.jobs, self.interval) = (launcher, jobs, interval)
+    store = RunStore(root: launcher.root)
   }
 
   /// Runs what waits until nothing is left that could begin; looks at the queue once more after giving
@@ -30,106 +31,84 @@ package final class QueueRunner {
   ///
   /// - Parameters:
   ///   - isStopping: Whether to start nothing more and only wait for what runs.
-  ///   - report: Called with a line about each run that begins or ends.
+  ///   - report: Called with a line about each run that begins, ends or cannot begin.
   /// - Returns: Whether this process got the lock; without it another one does the work.
-  /// - Throws: `RunError` when the lock or a worker cannot be had.
+  /// - Throws: `FileError` when the lock cannot be had; in the end, why the first of the runs that
+  ///   could not be started was not.
   package func drain(
     isStopping: () -> Bool = { false }, report: (String) -> Void = { _ in }
   ) throws -> Bool {
     var hasRun = false
     repeat {
-      guard let lock = try Self.lock(root) else { return hasRun }
-      defer { close(lock) }
+      guard let lock = try FileLock.take(Self.lockPath(root)) else { return hasRun }
       hasRun = true
-      try work(isStopping, report)
-    } while !isStopping() && hasTurns
+      unlink(Self.stopPath(root))
+      RunDirectory.removeLeftovers(root: root)
+      withExtendedLifetime(lock) {
+        work({ isStopping() || access(Self.stopPath(self.root), F_OK) == 0 }, report)
+      }
+    } while !isStopping() && access(Self.stopPath(root), F_OK) != 0
+      && !startable().isEmpty
+    unlink(Self.stopPath(root))
+    if let first = refused.min(by: { $0.key < $1.key }) { throw first.value }
     return true
   }
 
-  /// Whether something waits that will begin by itself.
-  private var hasTurns: Bool {
+  /// The waiting runs that will begin by themselves, as of now.
+  private func startable() -> [RunSummary] {
     store.look()
-    return store.waiting.contains { $0.turn?.isBlocked == false }
+    return store.waiting.filter { $0.turn?.isBlocked == false && refused[$0.id] == nil }
   }
 
-  private func work(_ isStopping: () -> Bool, _ report: (String) -> Void) throws {
+  private func work(_ isStopping: () -> Bool, _ report: (String) -> Void) {
     while true {
       collect(report)
-      store.look()
-      let waiting = store.waiting
+      let waiting = startable()
       let busy = store.summaries.count { $0.isTraining && $0.state != .queued && !$0.state.isEnded }
       let next = waiting.first { $0.turn?.obstacle == nil }
-      if isStopping() || next == nil {
-        if workers.isEmpty && (isStopping() || waiting.allSatisfy { $0.turn?.isBlocked == true }) {
-          return
-        }
-      } else if let next, busy < jobs {
-        let run = try RunDirectory.open("\(root)/\(next.id)")
-        workers[run] = try WorkerLauncher.start(executable: executable, run: run)
-        report("\(run.id): begins")
+      if isStopping() || waiting.isEmpty {
+        if workers == 0 { return }
+      } else if let next, busy < jobs, begin(next.id, report) {
         continue
       }
       usleep(interval)
     }
   }
 
+  private func begin(_ id: String, _ report: (String) -> Void) -> Bool {
+    do {
+      guard try launcher.begin(try RunDirectory.open("\(root)/\(id)")) else { return false }
+      workers += 1
+      report("\(id): begins")
+    } catch {
+      refused[id] = error
+      report("\(id): cannot begin: \(error)")
+    }
+    return true
+  }
+
   /// Takes in workers that have ended.
   private func collect(_ report: (String) -> Void) {
-    for (run, pid) in workers where WorkerLauncher.reap(pid) {
-      workers[run] = nil
-      let summary = run.summary()
-      if !summary.isStarted && summary.end == nil {
-        try? run.finish(.failed, run.gaveUp)
-      } else if summary.state == .lost {
-        run.performHook(outcome: summary.state.name)
-      }
+    for run in launcher.collect() {
+      workers -= 1
+      try? run.settle()
       report("\(run.id): \(run.summary().state.name)")
     }
   }
 
-  // MARK: - The lock
-
   private static func lockPath(_ root: String) -> String { "\(root)/.runner.lock" }
-  private static func identityPath(_ root: String) -> String { "\(root)/.runner.json" }
+  private static func stopPath(_ root: String) -> String { "\(root)/.runner.stop" }
 
-  /// Takes the root's lock; nil while another process has it.
-  private static func lock(_ root: String) throws -> Int32? {
-    try AtomicFile.makeDirectory(root)
-    let descriptor = open(lockPath(root), O_RDWR | O_CREAT | O_CLOEXEC, 0o666)
-    guard descriptor >= 0 else {
-      throw RunError(
-        "\(lockPath(root)): cannot be opened (\(String(cString: strerror(errno)))); check the disk")
-    }
-    guard lockf(descriptor, F_TLOCK, 0) == 0 else {
-      close(descriptor)
-      return nil
-    }
-    let own = ProcessIdentity(pid: getpid())
-    try AtomicFile.write(try JSONEncoder().encode(own), to: identityPath(root))
-    return descriptor
-  }
+  /// Whether a process runs the queue now.
+  package static func isAtWork(root: String) -> Bool { FileLock.isHeld(lockPath(root)) }
 
-  /// The process that runs the queue now; nil when none does.
-  package static func current(root: String) -> ProcessIdentity? {
-    guard let bytes = try? AtomicFile.read(identityPath(root), limit: 1 << 16),
-      let found = try? JSONDecoder().decode(ProcessIdentity.self, from: Data(bytes)),
-      found.isAlive
-    else { return nil }
-    return found
-  }
-
-  /// Starts `espalier runs drain` in the background if something waits; it ends at once where another
-  /// runner has the lock.
+  /// Asks the process that runs the queue to start nothing more.
   ///
-  /// - Returns: The process number, to be collected; nil when nothing waits.
-  /// - Throws: `RunError` when the program cannot be started.
-  @discardableResult
-  package static func start(root: String, executable: String, jobs: Int = 1) throws -> Int32? {
-    var store = RunStore(root: root)
-    store.look()
-    guard store.waiting.contains(where: { $0.turn?.isBlocked == false }) else { return nil }
-    return try WorkerLauncher.spawn(
-      executable, ["runs", "drain", "--runs", root, "--jobs", "\(jobs)"],
-      log: "\(root)/.runner.log")
+  /// - Throws: `RunError` when none does, `FileError` when the disk fails.
+  package static func stop(root: String) throws {
+    guard isAtWork(root: root) else {
+      throw RunError("\(root): no runner works on the queue; there is nothing to stop")
+    }
+    try AtomicFile.write(Data(), to: stopPath(root), followingLinks: false)
   }
 }

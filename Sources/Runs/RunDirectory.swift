@@ -10,7 +10,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   /// Where it is.
   package let path: String
 
-  private init(path: String) {
+  init(path: String) {
     self.path = path
   }
 
@@ -34,10 +34,6 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   package var eventsPath: String { "\(path)/events.jsonl" }
   /// Requests to the worker.
   package var controlPath: String { "\(path)/control.jsonl" }
-  /// Which process works on the run.
-  package var workerPath: String { "\(path)/worker.json" }
-  /// Locked by the worker for as long as it lives.
-  package var lockPath: String { "\(path)/worker.lock" }
   /// What the worker prints.
   package var logPath: String { "\(path)/log.txt" }
   /// The checkpoint that a training goes on from, relative to the run.
@@ -55,7 +51,9 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: checkpointsPath)) ?? []
     return names.compactMap { name in
       Int(name.dropFirst("step-".count).dropLast(".safetensors".count))
-        .flatMap { checkpointPath(ofStep: $0) == "\(checkpointsPath)/\(name)" ? $0 : nil }
+        .flatMap {
+          $0 >= 0 && checkpointPath(ofStep: $0) == "\(checkpointsPath)/\(name)" ? $0 : nil
+        }
     }.sorted()
   }
   /// The directory of checkpoints.
@@ -106,59 +104,14 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     if let state = environment["XDG_STATE_HOME"], state.hasPrefix("/") {
       return "\(state)/espalier/runs"
     }
-    return "\(environment["HOME"] ?? "/tmp")/.local/state/espalier/runs"
-  }
-
-  /// Makes a new run under `root`, which is made too if it is missing.
-  ///
-  /// The directory appears with its request, its plan and an empty event log, or not at all.
-  ///
-  /// - Parameters:
-  ///   - root: The directory of all runs.
-  ///   - job: What the worker shall do.
-  ///   - name: The run's name for people, if not the one in `job`.
-  ///   - plan: The plan of a distillation, saved as `planPath`.
-  /// - Returns: The new run.
-  /// - Throws: `FileError` when the disk is full or read-only, `PlanError` for an invalid plan,
-  ///   `RunError` for data to train on that are not there.
-  package static func create(
-    root: String, job: JobRequest, name: String? = nil, plan: GraftPlan? = nil
-  ) throws -> RunDirectory {
-    var request = job
-    if let name { request.name = name }
-    // One that waits in the queue may find them when its turn comes.
-    if job.job.kind.isTraining, job.queue == nil, let missing = plan?.data?.missingPath {
-      throw RunError(
-        "\(missing): no such file or folder, though the plan trains on it; set another by"
-          + " 'espalier plan set PLAN --data PATH', or --data shapes for the procedural images")
-    }
-    try AtomicFile.makeDirectory(root)
-    let id = newID(request)
-    let draft = RunDirectory(path: "\(root)/.\(id).tmp")
-    do {
-      try AtomicFile.makeDirectory(draft.checkpointsPath)
-      try AtomicFile.makeDirectory(draft.samplesPath)
-      try plan?.save(to: draft.planPath)
-      try draft.writeRequest(request)
-      try AtomicFile.write(Data(), to: draft.eventsPath)
-      try AtomicFile.write(Data(), to: draft.controlPath)
-      guard rename(draft.path, "\(root)/\(id)") == 0 else {
-        throw RunError(
-          "\(root)/\(id): cannot be made (\(String(cString: strerror(errno)))); try again")
-      }
-    } catch {
-      try? FileManager.default.removeItem(atPath: draft.path)
-      throw error
-    }
-    return RunDirectory(path: "\(root)/\(id)")
+    return AtomicFile.absolute("~/.local/state/espalier/runs", home: environment["HOME"])
   }
 
   /// Opens an existing run.
   ///
   /// - Throws: `RunError` when there is no run at `path`.
   package static func open(_ path: String) throws -> RunDirectory {
-    let absolute = URL(fileURLWithPath: path).standardizedFileURL.path
-    let run = RunDirectory(path: absolute)
+    let run = RunDirectory(path: AtomicFile.absolute(path))
     guard FileManager.default.fileExists(atPath: run.requestPath) else {
       throw RunError("\(path): holds no run.json, so it is no run; see `espalier runs`")
     }
@@ -184,6 +137,11 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
         "\(requestPath): expected version \(JobRequest.formatVersion), found \(request.version);"
           + " use a matching version of espalier")
     }
+    do {
+      try request.checkNumbers()
+    } catch {
+      throw RunError("\(requestPath): \(error); the run is damaged")
+    }
     return request
   }
 
@@ -194,55 +152,22 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     try write(request, to: requestPath)
   }
 
-  /// The process that works or worked on the run; `nil` before the first.
-  package func worker() -> ProcessIdentity? {
-    try? read(workerPath)
-  }
-
-  /// Makes this process the run's worker for the rest of its life.
-  ///
-  /// Of several processes that try at once, the kernel's lock lets one through; it ends with the
-  /// process, however that dies.
-  ///
-  /// - Throws: `RunError` while another process works on it, `FileError` when the disk fails.
-  package func claim() throws {
-    guard let own = ProcessIdentity(pid: getpid()) else {
-      throw RunError("\(path): this system has no /proc, which workers need; mount it")
-    }
-    if let other = worker(), other != own, other.isAlive {
-      throw RunError("\(path): process \(other.pid) already works on this run; cancel it first")
-    }
-    // Never closed: closing any descriptor of the file would give the lock back.
-    let descriptor = Foundation.open(lockPath, O_RDWR | O_CREAT | O_CLOEXEC, 0o666)
-    guard descriptor >= 0 else {
-      throw RunError(
-        "\(lockPath): cannot be opened (\(String(cString: strerror(errno)))); check the disk")
-    }
-    guard lockf(descriptor, F_TLOCK, 0) == 0 else {
-      close(descriptor)
-      throw RunError("\(path): another process already works on this run; cancel it first")
-    }
-    try record(own)
-  }
-
-  /// Notes which process is the run's worker.
-  func record(_ worker: ProcessIdentity) throws {
-    try write(worker, to: workerPath)
-  }
-
   /// Sets some disk space aside, so that the worker can say why it ends when the disk is full.
   ///
   /// On a disk that is full already nothing is set aside; the next write will say so.
   package func reserveRoomForLastWords() {
-    let filler = Data((0..<16_384).map { UInt8(truncatingIfNeeded: $0 &* 151 &+ 7) })
-    if (try? filler.write(to: URL(fileURLWithPath: reservePath))) == nil {
-      releaseRoomForLastWords()
-    }
+    let filler = (0..<16_384).map { UInt8(truncatingIfNeeded: $0 &* 151 &+ 7) }
+    unlink(reservePath)
+    let descriptor = Foundation.open(
+      reservePath, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+    guard descriptor >= 0 else { return }
+    defer { close(descriptor) }
+    if Foundation.write(descriptor, filler, filler.count) != filler.count { unlink(reservePath) }
   }
 
   /// Gives the space back.
   package func releaseRoomForLastWords() {
-    try? FileManager.default.removeItem(atPath: reservePath)
+    unlink(reservePath)
   }
 
   private var reservePath: String { "\(path)/.reserve" }
@@ -308,51 +233,13 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     }
   }
 
-  /// Removes the directory with all that is in it; from the first moment on it is no run any more.
-  ///
-  /// - Throws: `RunError` when it cannot be removed.
-  package func remove() throws {
-    let doomed = "\(root)/.\(id).removed"
-    guard rename(path, doomed) == 0 else {
-      throw RunError(
-        "\(path): cannot be removed (\(String(cString: strerror(errno)))); check its permissions")
-    }
-    do {
-      try FileManager.default.removeItem(atPath: doomed)
-    } catch {
-      throw RunError("\(doomed): cannot be removed wholly; remove it by hand")
-    }
-  }
-
-  /// Says that a worker ended before its first event, with the last thing that it printed.
-  package var gaveUp: String {
-    let last = logTail().split(separator: "\n").last.map(String.init) ?? "no reason given"
-    return "\(path): the worker gave up (\(last)); see \(logPath)"
-  }
-
-  /// A name that sorts by time and never repeats.
-  private static func newID(_ request: JobRequest) -> String {
-    var seconds = time_t(min(max(0, request.createdAt), FileNumber.times.upperBound))
-    var parts = tm()
-    gmtime_r(&seconds, &parts)
-    let numbers = [
-      (parts.tm_year + 1900, 4), (parts.tm_mon + 1, 2), (parts.tm_mday, 2),
-      (parts.tm_hour, 2), (parts.tm_min, 2), (parts.tm_sec, 2),
-    ].map { value, width in
-      String(repeating: "0", count: max(0, width - String(value).count)) + String(value)
-    }
-    let stamp = numbers[..<3].joined() + "-" + numbers[3...].joined()
-    let suffix = String(UInt32.random(in: .min ... .max), radix: 36)
-    return "\(stamp)-\(request.job.kind.rawValue)-\(suffix)"
-  }
-
-  private func write(_ value: some Encodable, to path: String) throws {
+  func write(_ value: some Encodable, to path: String) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    try AtomicFile.write(encoder.encode(value), to: path)
+    try AtomicFile.write(encoder.encode(value), to: path, followingLinks: false)
   }
 
-  private func read<Value: Decodable>(_ path: String) throws -> Value {
+  func read<Value: Decodable>(_ path: String) throws -> Value {
     let bytes = try AtomicFile.read(path, limit: 4 << 20)
     do {
       return try JSONDecoder().decode(Value.self, from: Data(bytes))

@@ -55,6 +55,8 @@ package struct RunFollower: Sendable {
     let fault = readLog(limit: limit)
     if isAtEnd { save(beyond: keepsCurves ? Self.curvesInterval : Self.summaryInterval) }
     var seen = history.summary.seen(worker: worker, now: now, quiet: quiet(now))
+    // One that is being killed is not lost.
+    if seen.state == .lost, run.hasRequest(.kill) { seen.state = .cancelled }
     seen.id = run.id
     seen.name = request.value?.name ?? run.id
     seen.kind = request.value?.job.kind
@@ -120,7 +122,7 @@ package struct RunFollower: Sendable {
   /// Takes over what an earlier reader has kept on disk.
   private mutating func restore() {
     if keepsCurves {
-      guard let kept = run.curvesCache.read(), kept.content.summary.isPlausible else { return }
+      guard let kept = run.curvesCache.read(), kept.content.isPlausible else { return }
       (history, offset, covered) = (kept.content, kept.offset, kept.offset)
     } else {
       guard let kept = run.summaryCache.read(), kept.content.isPlausible else { return }

@@ -49,6 +49,12 @@ package struct RunHistory: Codable, Equatable, Sendable {
     }
   }
 
+  /// Whether a log may have told it.
+  var isPlausible: Bool {
+    let series = [meanLoss, meanHeldOut] + losses.values + heldOut.values
+    return summary.isPlausible && series.allSatisfy(\.isPlausible)
+  }
+
   private static func append(
     _ values: [GraftSite: Double], _ step: Int, to series: inout [GraftSite: LossSeries]
   ) {

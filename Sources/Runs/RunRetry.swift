@@ -19,20 +19,26 @@ extension RunDirectory {
   /// - Throws: `RunError` when the run goes on, is done, or has no rate or no such checkpoint;
   ///   `PlanError` for an impossible rate; `FileError` when the disk fails.
   package func prepareRetry(_ change: RateChange? = nil, step: Int? = nil) throws {
-    let state = summary().state
-    guard state.isEnded, state != .done else {
-      throw RunError(
-        "\(path): is \(state.name), expected one that was cancelled, failed or lost;"
-          + " 'espalier runs' lists them")
-    }
+    try requireUnsuccessful()
     if let step { try requireKept(step) }
     if let change { try self.change(rate: change) }
     if let step { try goBack(to: step) }
     var request = try request()
     if request.queue != nil {
-      // It begins at once from now on.
+      // It begins at once from now on, for whoever asked.
       request.queue = nil
       try writeRequest(request)
+      unlink(environmentPath)
+    }
+  }
+
+  /// Refuses a run that goes on or is done.
+  func requireUnsuccessful() throws {
+    let state = summary().state
+    guard state.isEnded, state != .done else {
+      throw RunError(
+        "\(path): is \(state.name), expected one that was cancelled, failed or lost;"
+          + " 'espalier runs' lists them")
     }
   }
 
@@ -48,12 +54,7 @@ extension RunDirectory {
 
   /// Makes an earlier checkpoint the latest.
   private func goBack(to step: Int) throws {
-    let draft = "\(checkpointsPath)/.latest.tmp"
-    try AtomicFile.link(checkpointPath(ofStep: step), as: draft)
-    guard rename(draft, latestPath) == 0 else {
-      throw RunError(
-        "\(latestPath): cannot be replaced (\(String(cString: strerror(errno)))); check the disk")
-    }
+    try AtomicFile.link(checkpointPath(ofStep: step), as: latestPath)
     try append(Event(.message("goes back to the checkpoint of step \(step)")))
     // Later ones are no longer what a worker begins from.
     try append(Event(.checkpointed(step: step, path: Self.latest)))

@@ -120,7 +120,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
   /// Mean training loss of the last step; nil until the present worker has taken one.
   package var loss: Double?
   /// Held-out loss of the whole, which is the mean over the sites where they have losses of their own.
-  package var heldOut: LossChange?
+  package var meanHeldOut: LossChange?
   /// The newest checkpoint.
   package var checkpoint: SavedCheckpoint?
   /// The newest images, in the order they were written.
@@ -168,29 +168,13 @@ package struct RunSummary: Codable, Equatable, Sendable {
     (self.createdAt, self.state) = (createdAt, state)
   }
 
-  private enum CodingKeys: String, CodingKey {
-    case id, name, kind
-    case modelHash = "model_hash"
-    case createdAt = "created_at"
-    case place
-    case isStarted = "is_started"
-    case startedAt = "started_at"
-    case lastEventTime = "last_event_at"
-    case step, total, label, rate
-    case secondsLeft = "seconds_left"
-    case loss
-    case heldOut = "mean_held_out"
-    case checkpoint = "last_checkpoint"
-    case images
-    case imageCount = "image_count"
-    case pauseReason = "pause_reason"
-    case end
-    case damagedLines = "damaged_lines"
-    case state
-    case isSilent = "is_silent"
-    case damage, turn
-    case totalSteps = "total_steps"
-    case isPaused = "is_paused"
+  /// All but the plan's changes.
+  private enum CodingKeys: CodingKey {
+    case id, name, kind, modelHash, createdAt, place, isStarted, startedAt, lastEventTime, step,
+      total
+    case label, rate, secondsLeft, loss, meanHeldOut, checkpoint, images, imageCount, pauseReason,
+      end
+    case damagedLines, state, isSilent, damage, turn, totalSteps, isPaused
   }
 
   /// How far it is: `step 5 of 60`, `encoding images 64 of 480`.
@@ -225,8 +209,8 @@ package struct RunSummary: Codable, Equatable, Sendable {
       if totalSteps > 0 { total = totalSteps }
       if let value = loss ?? losses.mean {
         let point = LossPoint(step: step, value: value)
-        let first = heldOut.map(\.first).flatMap { $0.step < step ? $0 : nil }
-        heldOut = LossChange(first: first ?? point, last: point)
+        let first = meanHeldOut.map(\.first).flatMap { $0.step < step ? $0 : nil }
+        meanHeldOut = LossChange(first: first ?? point, last: point)
       }
     case .checkpointed(let step, let path):
       self.step = step
@@ -236,7 +220,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
       // What is counted in a preparation is no step.
       if label == nil { self.step = step }
     case .resumed(let step):
-      (isPaused, pauseReason) = (false, nil)
+      (isPaused, pauseReason, end) = (false, nil, nil)
       if label == nil { self.step = step }
     case .progress(let done, let total, let label):
       (step, self.total, self.label) = (done, total, label)
@@ -310,26 +294,6 @@ extension [GraftSite: Double] {
   /// The mean over the sites, which does not depend on the order of a dictionary; nil without any.
   var mean: Double? {
     isEmpty ? nil : sorted { $0.key < $1.key }.reduce(0) { $0 + $1.value } / Double(count)
-  }
-}
-
-extension ProcessIdentity {
-  /// What can be told of a process.
-  package enum Presence: Equatable, Sendable {
-    /// It lives.
-    case running
-    /// It lives and is stopped, by SIGSTOP or the like.
-    case stopped
-    /// It has ended.
-    case gone
-    /// It belongs to another boot or host.
-    case unseen
-  }
-
-  /// What has become of the process.
-  package var presence: Presence {
-    if isForeign { return .unseen }
-    return isAlive ? isStopped ? .stopped : .running : .gone
   }
 }
 

@@ -3,11 +3,11 @@ import Files
 import Models
 import TensorCore
 
-/// Text embeddings for a text-conditional model, made by its text encoder beforehand.
+/// Precomputed text embeddings of captions for a text-conditional model.
 package struct Captions {
-  /// (count, length, channels).
+  /// Output of the text encoder (count, length, channels).
   package let embeddings: Tensor
-  /// (count, length), 1 for tokens to attend to, 0 for padding.
+  /// Attention mask (count, length): 1 for tokens, 0 for padding.
   package let mask: Tensor
 
   /// Number of captions.
@@ -26,13 +26,13 @@ package struct Captions {
     self.mask = mask ?? .full(Array(embeddings.shape[..<2]), 1)
   }
 
-  /// The captions at some indices, in that order, padded to a length.
+  /// Returns the captions at `indices`, in that order, padded to `length` tokens.
   package func selecting(_ indices: [Int], length: Int) -> Captions {
     precondition(length >= self.length, "Captions: \(self.length) tokens cut to \(length)")
     return copied(indices, length: length)
   }
 
-  /// The captions at some indices, padded or cut to a length.
+  /// Returns the captions at `indices`, padded or truncated to `length` tokens.
   private func copied(_ indices: [Int], length: Int) -> Captions {
     let result = Captions(
       embeddings: .zeros([indices.count, length, channels]), mask: .zeros([indices.count, length]))
@@ -46,9 +46,9 @@ package struct Captions {
     return result
   }
 
-  /// The same without the padding that all of them end with; attention gives it no weight.
+  /// Returns the captions without the trailing padding that all of them share.
   ///
-  /// A caption without any token attends to all its padding alike, so then nothing is cut.
+  /// If a caption is all padding, attention is uniform over that padding, so nothing is removed.
   package func trimmed() -> Captions {
     var used = 1
     for row in 0..<count {
@@ -60,7 +60,7 @@ package struct Captions {
     return copied(Array(0..<count), length: used)
   }
 
-  /// These captions and then others, all of the longer length.
+  /// Returns these captions followed by `others`, all padded to the longer length.
   package func followed(by others: Captions) -> Captions {
     let length = max(length, others.length)
     let parts = [self, others].map { $0.selecting(Array(0..<$0.count), length: length) }
@@ -76,16 +76,16 @@ package struct Captions {
 }
 
 extension Captions {
-  /// Names of the embeddings and of the mask: those of diffusers' pipelines, of PixArt's feature files.
+  /// Tensor names in files of diffusers' pipelines, and in PixArt's feature files.
   private static let embeddingNames = ["prompt_embeds", "caption_feature"]
   private static let maskNames = ["prompt_attention_mask", "attention_mask"]
 
-  /// Reads a file of embeddings: `prompt_embeds` (count, length, channels) or (length, channels), and
-  /// perhaps `prompt_attention_mask` (count, length) or (length).
+  /// Reads `prompt_embeds` (count, length, channels) or (length, channels) and the optional
+  /// `prompt_attention_mask` (count, length) or (length) from a file.
   ///
   /// - Parameters:
-  ///   - path: The file.
-  ///   - channels: The width that the model asks for.
+  ///   - path: Path of the file.
+  ///   - channels: Width of an embedding that the model requires.
   /// - Throws: `FileError` for another format, a missing tensor, a shape that does not fit, or values that
   ///   are not finite.
   package init(path: String, channels: Int) throws(FileError) {

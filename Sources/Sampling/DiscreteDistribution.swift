@@ -1,9 +1,9 @@
-/// A distribution over 0 ..< count with a weight for each number.
+/// Categorical distribution over 0 ..< count.
 package struct DiscreteDistribution: Equatable, Sendable {
   /// Number of timesteps of the training process.
   package static let timesteps = 1000
 
-  /// Running sums of the weights.
+  /// Cumulative sums of the weights.
   private let sums: [Double]
 
   /// Makes a distribution; the weights must be at least 0 and their sum positive.
@@ -38,8 +38,7 @@ package struct DiscreteDistribution: Equatable, Sendable {
     self.init(weights: weights)
   }
 
-  /// The number that a uniform number in [0, 1) stands for: the first whose running sum is above its
-  /// share of the total.
+  /// Returns the inverse cumulative distribution at `uniform` in [0, 1).
   package func value(at uniform: Double) -> Int {
     let target = uniform * sums[sums.count - 1]
     var (low, high) = (0, sums.count - 1)

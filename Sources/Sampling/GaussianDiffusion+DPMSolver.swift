@@ -15,7 +15,7 @@ extension GaussianDiffusion {
     GaussianDiffusion(schedule: try NoiseSchedule.linear().evenlySpread(steps))
   }
 
-  /// Draws samples by DPM-Solver++(2M) over the steps of this process; no noise is added on the way.
+  /// Draws samples by DPM-Solver++(2M) over the steps of this process, without added noise.
   ///
   /// With s = sqrt((1 - a) / a), the ratio of noise to signal, a step from s to s' is
   /// x' = (sigma' / sigma) x - alpha' (s' / s - 1) (x0 + D / 2), where D extrapolates the predicted
@@ -51,7 +51,7 @@ extension GaussianDiffusion {
     return current
   }
 
-  /// The clean latents implied by the noise prediction in the first C channels of a model output.
+  /// Returns the clean latents implied by the noise prediction in the first C channels.
   private func predictedStart(modelOutput: Tensor, latents: Tensor, at level: NoiseLevel) -> Tensor
   {
     let shape = latents.shape

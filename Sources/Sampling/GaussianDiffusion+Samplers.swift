@@ -9,11 +9,11 @@ package struct SamplerStep {
   package let count: Int
   /// Latents after the step (batch, C, H, W).
   package let sample: Tensor
-  /// The model's idea of the clean latents before the step, same shape.
+  /// Predicted clean latents before the step, same shape.
   package let predictedStart: Tensor
 }
 
-/// Gives the standard normal noise of a step (by position), in the shape of the latents.
+/// Returns the standard normal noise of the step at `position`, in the shape of the latents.
 package typealias StepNoise = (_ position: Int, _ shape: [Int]) throws -> Tensor
 
 /// The sampling loops.

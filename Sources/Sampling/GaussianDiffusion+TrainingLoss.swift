@@ -81,15 +81,16 @@ extension GaussianDiffusion {
 }
 
 extension StepCoefficients {
-  /// One element of the variational bound in nats, and its derivative by the variance parameter.
+  /// One element of the variational bound in nats, and its derivative with respect to the variance
+  /// parameter.
   ///
   /// - Parameters:
   ///   - start: True clean value.
   ///   - latent: Noisy value.
   ///   - noise: Predicted noise, taken as a constant.
   ///   - parameter: Variance parameter v.
-  ///   - isLast: True for step 0, which is scored by the likelihood of the discretised decoder.
-  /// - Returns: The term, and its slope in v.
+  ///   - isLast: True for step 0, whose term is the likelihood of the discretised decoder.
+  /// - Returns: The term and its derivative with respect to v.
   package func bound(
     start: Double, latent: Double, noise: Double, parameter: Double, isLast: Bool
   ) -> (value: Double, slope: Double) {
@@ -104,7 +105,8 @@ extension StepCoefficients {
   }
 }
 
-/// KL divergence of one Gaussian from another in nats, and its derivative by the second log variance.
+/// KL divergence of two Gaussians in nats, and its derivative with respect to the second log
+/// variance.
 package func gaussianDivergence(
   _ mean: Double, _ logVariance: Double, from otherMean: Double, _ otherLogVariance: Double
 ) -> (value: Double, slope: Double) {
@@ -115,10 +117,11 @@ package func gaussianDivergence(
   )
 }
 
-/// Negative log likelihood in nats under a discretised Gaussian, and its derivative by the log variance.
+/// Negative log likelihood in nats under a discretised Gaussian, and its derivative with respect to
+/// the log variance.
 ///
-/// There are 256 levels on [-1, 1]. The tails beyond -0.999 and 0.999 belong to the outermost levels; probabilities are clamped to
-/// 1e-12, where the derivative is zero.
+/// There are 256 levels on [-1, 1]. The tails beyond -0.999 and 0.999 belong to the outermost
+/// levels; probabilities are clamped to at least 1e-12, where the derivative is zero.
 package func discretizedNegativeLogLikelihood(
   _ value: Double, mean: Double, logVariance: Double
 ) -> (value: Double, slope: Double) {
@@ -127,7 +130,7 @@ package func discretizedNegativeLogLikelihood(
   let lower = (value - mean - 1 / 255) * inverse
   let probability: Double
   let slope: Double
-  // Both bounds shrink by half as the log variance grows by one.
+  // d/d(log variance) of a bin edge divided by the standard deviation is -1/2 of it.
   if value < -0.999 {
     probability = approximateNormal(upper)
     slope = -0.5 * upper * approximateNormalSlope(upper)
@@ -149,7 +152,7 @@ private func approximateNormal(_ x: Double) -> Double {
   0.5 * (1 + tanh(normalScale * (x + 0.044715 * x * x * x)))
 }
 
-/// Its derivative.
+/// Derivative of `approximateNormal`.
 private func approximateNormalSlope(_ x: Double) -> Double {
   let t = tanh(normalScale * (x + 0.044715 * x * x * x))
   return 0.5 * (1 - t * t) * normalScale * (1 + 3 * 0.044715 * x * x)

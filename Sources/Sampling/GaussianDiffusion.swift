@@ -2,25 +2,25 @@ import Foundation
 import Models
 import TensorCore
 
-/// The denoising network as the diffusion process sees it.
+/// Denoising network.
 ///
-/// Arguments: noisy latents (batch, C, H, W) and one timestep per row, on the scale of the process the
-/// model was trained on. Result: (batch, 2C, H, W), the noise prediction and then the variance parameter, or
-/// (batch, C, H, W), the noise prediction alone.
+/// Arguments: noisy latents (batch, C, H, W) and one timestep per row, on the scale of the process
+/// that the model was trained on. Result: noise prediction and variance parameter (batch, 2C, H,
+/// W), or noise prediction alone (batch, C, H, W).
 package typealias DenoisingModel = (_ latents: Tensor, _ timesteps: [Float]) throws -> Tensor
 
-/// What the model says about x_{t-1}, each (batch, C, H, W).
+/// The predicted distribution p(x_{t-1} | x_t); each tensor is (batch, C, H, W).
 package struct DenoisedDistribution {
   /// Mean of p(x_{t-1} | x_t).
   package let mean: Tensor
   /// Logarithm of its variance.
   package let logVariance: Tensor
-  /// The model's idea of the clean latents.
+  /// Predicted clean latents.
   package let predictedStart: Tensor
 }
 
-/// Gaussian diffusion with noise prediction, the process DiT is trained on; the variance is learned within a
-/// range, or fixed to the upper end of it for a model that predicts none.
+/// Gaussian diffusion with noise prediction, as DiT is trained; the variance is learned within a
+/// range, or fixed to its upper end for a model without a variance parameter.
 ///
 /// Follows `GaussianDiffusion` and `SpacedDiffusion` of the DiT repository. Steps are indices of
 /// `schedule`. Table entries are rounded to float32 where they meet a tensor, as upstream.
@@ -39,7 +39,7 @@ package struct GaussianDiffusion: Sendable {
     schedule = try NoiseSchedule.linear().respaced(spacing)
   }
 
-  /// The timesteps the model is told at the given steps.
+  /// Returns the timesteps passed to the model at the given steps.
   package func modelTimesteps(_ steps: [Int]) -> [Float] {
     steps.map { Float(schedule.timesteps[$0]) }
   }
@@ -123,12 +123,12 @@ package struct GaussianDiffusion: Sendable {
   }
 }
 
-/// A model's output beside the latents that it belongs to.
+/// Element access to a model output, by the layout of its latents.
 struct DiffusionOutput {
   private let values: Tensor
-  /// Elements of the latents of one row.
+  /// Number of latent elements per row.
   let width: Int
-  /// Whether there is a variance parameter.
+  /// Whether the output includes a variance parameter.
   let hasVariance: Bool
 
   /// - Precondition: The output has as many or twice as many channels as the latents, one row per step.
@@ -145,21 +145,21 @@ struct DiffusionOutput {
     hasVariance = output.shape[1] == 2 * shape[1]
   }
 
-  /// Where the prediction of an element of a row lies in the output.
+  /// Offset in the output of the noise prediction for an element of a row.
   func noiseIndex(_ row: Int, _ index: Int) -> Int {
     row * (hasVariance ? 2 : 1) * width + index
   }
 
-  /// The predicted noise of an element of a row.
+  /// Predicted noise for an element of a row.
   func noise(_ row: Int, _ index: Int) -> Double { Double(values[noiseIndex(row, index)]) }
 
-  /// The variance parameter of an element of a row, if there is one.
+  /// Variance parameter for an element of a row; nil if the model has none.
   func variance(_ row: Int, _ index: Int) -> Double? {
     hasVariance ? Double(values[noiseIndex(row, index) + width]) : nil
   }
 }
 
-/// The numbers of one step as they meet tensors: float32 entries, held as doubles.
+/// Coefficients of one step, rounded to float32 and stored as doubles.
 package struct StepCoefficients {
   /// Weight of x_t in the predicted start.
   package let recip: Double
@@ -171,13 +171,13 @@ package struct StepCoefficients {
   package let mean2: Double
   /// Logarithm of the posterior variance, the lower end of the learned range.
   package let minLogVariance: Double
-  /// Logarithm of beta, the upper end.
+  /// Logarithm of beta, the upper end of the learned range.
   package let maxLogVariance: Double
-  /// What a model without a variance parameter is sampled with: beta, at step 0 the posterior's of step 1
-  /// (`FIXED_LARGE` upstream).
+  /// Log variance for a model without a variance parameter: that of beta, at step 0 that of the
+  /// posterior of step 1 (`FIXED_LARGE` upstream).
   package let fixedLogVariance: Double
 
-  /// Reads the numbers of one step.
+  /// Reads the coefficients of one step.
   package init(_ schedule: NoiseSchedule, _ step: Int) {
     func entry(_ table: [Double]) -> Double { Double(Float(table[step])) }
     recip = entry(schedule.sqrtRecipAlphasCumprod)
@@ -189,10 +189,10 @@ package struct StepCoefficients {
     fixedLogVariance = step == 0 ? minLogVariance : maxLogVariance
   }
 
-  /// The clean value implied by a noisy value and a noise prediction.
+  /// Returns the clean value implied by a noisy value and a noise prediction.
   package func start(_ x: Double, noise: Double) -> Double { recip * x - recipMinusOne * noise }
 
-  /// The log variance for a variance parameter: -1 is the posterior's, 1 is log beta.
+  /// Interpolates the log variance: -1 gives that of the posterior, 1 gives log beta.
   package func logVariance(_ parameter: Double) -> Double {
     let fraction = (parameter + 1) / 2
     return fraction * maxLogVariance + (1 - fraction) * minLogVariance

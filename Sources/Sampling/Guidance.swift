@@ -3,10 +3,10 @@ import TensorCore
 
 /// Classifier-free guidance as in DiT's `forward_with_cfg`.
 package enum Guidance {
-  /// Number of leading noise channels that DiT guides; the fourth one stays as predicted.
+  /// Number of leading noise channels that DiT guides; the fourth is not guided.
   package static let guidedChannels = 3
 
-  /// A model over a doubled batch whose noise prediction is guided.
+  /// Wraps a model so that its noise prediction over a doubled batch is guided.
   ///
   /// Rows of the batch are [conditional | unconditional]. Only the first half of the latents is read;
   /// both halves of the result carry the guided noise e_u + scale (e_c - e_u) in the guided channels and

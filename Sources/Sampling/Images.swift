@@ -4,7 +4,7 @@ import Pictures
 import TensorCore
 
 extension AutoencoderKL {
-  /// Images as a tensor (count, 3, height, width) with values in [-1, 1].
+  /// Converts images to a tensor (count, 3, height, width) with values in [-1, 1].
   package static func tensor(_ images: [RGBImage]) -> Tensor {
     guard let first = images.first else { return Tensor([0, 3, 0, 0]) }
     let area = first.width * first.height
@@ -20,12 +20,12 @@ extension AutoencoderKL {
     return result
   }
 
-  /// 8-bit images of latents as diffusion sees them (batch, channels, h, w).
+  /// Decodes scaled latents (batch, channels, h, w) to 8-bit images.
   package func rgbImages(ofScaled latents: Tensor, tiling: Tiling = .auto) -> [RGBImage] {
     Self.rgbImages(ofDecoded: decode(unscaled(latents), tiling: tiling))
   }
 
-  /// 8-bit images of decoded ones (batch, 3, height, width).
+  /// Converts decoded images (batch, 3, height, width) to 8 bits.
   ///
   /// Bytes are clamp(127.5 x + 128, 0, 255) truncated, as in the paper's evaluation.
   package static func rgbImages(ofDecoded decoded: Tensor) -> [RGBImage] {
@@ -46,7 +46,7 @@ extension AutoencoderKL {
 }
 
 extension RGBImage {
-  /// The absolute difference per channel to an image of the same size.
+  /// Returns the absolute difference per channel to an image of the same size.
   package func absoluteDifference(to other: RGBImage) -> RGBImage {
     RGBImage(
       width: width, height: height,

@@ -3,25 +3,25 @@ import Models
 import TensorCore
 
 extension LatentSampler {
-  /// What PixArt-Σ is sampled with unless told otherwise: DPM-Solver++, 20 steps, guidance 4.5.
+  /// Defaults for PixArt-Σ: DPM-Solver++, 20 steps, guidance 4.5.
   package static let pixArtDefaults = LatentSampler(
     method: .dpmpp, steps: 20, guidance: 4.5, seed: 0)
 
-  /// The latents (captions, inChannels, height, width) of captions.
+  /// Samples latents (captions, inChannels, height, width) for captions.
   ///
   /// Guidance acts on all channels with DPM-Solver++, and on three with the samplers of DiT, as
   /// PixArt-sigma's `scripts/inference.py` has it. Noise is as for class-conditional models.
   /// - Parameters:
   ///   - model: The network, grafted or not.
   ///   - captions: One caption per sample.
-  ///   - null: One caption for what guidance leads away from; not looked at without guidance.
+  ///   - null: Caption of the unconditional prediction; unused without guidance.
   ///   - height: Height of the latents, a multiple of the patch size.
   ///   - width: Width of the latents, a multiple of the patch size.
   ///   - first: Index of the first sample.
-  ///   - start: Start noise of the latents' shape to use instead of the seed's.
+  ///   - start: Initial noise in the shape of the latents; nil draws it from the seed.
   ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
-  /// - Throws: `SamplingError` for a sampler that cannot be used.
+  /// - Throws: `SamplingError` for invalid sampler settings.
   package func sample(
     _ model: PixArt, captions: Captions, null: Captions?, height: Int, width: Int,
     first: Int = 0, start: Tensor? = nil, onStep: StepObserver = { _, _, _ in }

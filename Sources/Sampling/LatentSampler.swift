@@ -22,9 +22,10 @@ package struct LatentSampler: Sendable {
   package var guidance: Float
   /// Seed of the start noise and of the ancestral noise.
   package var seed: UInt64
-  /// Share of ancestral noise in DDIM: 0 is deterministic, 1 is ancestral.
+  /// DDIM's eta: 0 is deterministic, 1 adds the noise of ancestral sampling.
   package var eta: Double
-  /// Leading latent channels that guidance acts on; nil is what the model's own pipeline guides.
+  /// Number of leading latent channels that are guided; nil selects that of the model's own
+  /// pipeline.
   package var guidedChannels: Int?
 
   package init(
@@ -39,31 +40,31 @@ package struct LatentSampler: Sendable {
     self.eta = eta
   }
 
-  /// What a DiT is sampled with unless told otherwise: DDIM, 25 steps, guidance 2.
+  /// Defaults for DiT: DDIM, 25 steps, guidance 2.
   package static let ditDefaults = LatentSampler(steps: 25, guidance: 2, seed: 0)
 
-  /// Whether the network sees a doubled batch [conditional | unconditional].
+  /// Whether the network is called with a doubled batch [conditional | unconditional].
   var isGuided: Bool { guidance != 1 }
 
   /// Called after every step with its number and the predicted clean latents; may throw to stop.
   package typealias StepObserver = (_ step: Int, _ steps: Int, _ predictedStart: Tensor) throws ->
     Void
 
-  /// The latents (count, channels, size, size) of a list of labels.
+  /// Samples latents (count, channels, size, size) for a list of labels.
   ///
-  /// Guidance acts on three channels as in the official DiT, on all for a model with the conventions of
-  /// diffusers, whose pipeline does so; a model without a label for "no class" is not guided.
+  /// Guidance acts on three channels as in the official DiT, and on all channels for a model with
+  /// the conventions of diffusers, as in its pipeline. A model without a null class is not guided.
   ///
-  /// Row i has the noise of sample `first + i` of the seed, whatever the batch it is in.
+  /// Row i uses the noise of sample `first + i` of the seed, independent of the batch size.
   /// - Parameters:
   ///   - model: The network, grafted or not.
   ///   - labels: One class per sample.
   ///   - first: Index of the first sample.
-  ///   - start: Start noise of the latents' shape to use instead of the seed's.
+  ///   - start: Initial noise in the shape of the latents; nil draws it from the seed.
   ///   - observeBlock: Called with every block's index and operator activations at every step.
   ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
-  /// - Throws: `SamplingError` for a number of steps that cannot be used.
+  /// - Throws: `SamplingError` for an invalid number of steps.
   package func sample(
     _ model: DiT, labels: [Int], first: Int = 0, start: Tensor? = nil,
     observeBlock: ((Int, DiTBlock.Activations) -> Void)? = nil,
@@ -73,7 +74,7 @@ package struct LatentSampler: Sendable {
     var sampler = self
     if config.nullClass == nil { sampler.guidance = 1 }
     let null = [Int](repeating: config.nullClass ?? 0, count: labels.count)
-    // Samplers walk from the last timestep to the first.
+    // Samplers run from the last timestep to the first.
     let modulations = TrajectoryModulations(
       model, labels: sampler.isGuided ? labels + null : labels,
       timesteps: try timesteps().reversed().map(Float.init))
@@ -89,17 +90,17 @@ package struct LatentSampler: Sendable {
       }, onStep: onStep)
   }
 
-  /// The latents of any network.
+  /// Samples latents from any denoising network.
   ///
   /// - Parameters:
   ///   - shape: (count, channels, height, width) of the latents.
   ///   - first: Index of the first sample.
-  ///   - start: Start noise of that shape; nil draws it from the seed.
-  ///   - guidedChannels: Number of leading channels that guidance acts on unless the sampler says.
-  ///   - network: The network; with guidance it is given [conditional | unconditional] batches.
+  ///   - start: Initial noise of that shape; nil draws it from the seed.
+  ///   - guidedChannels: Number of leading channels that are guided unless the sampler sets it.
+  ///   - network: The network; with guidance it receives [conditional | unconditional] batches.
   ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
-  /// - Throws: `SamplingError` for a number of steps that cannot be used.
+  /// - Throws: `SamplingError` for an invalid number of steps.
   func sample(
     shape: [Int], first: Int, start: Tensor?, guidedChannels: Int,
     network: @escaping DenoisingModel,
@@ -107,7 +108,7 @@ package struct LatentSampler: Sendable {
   ) throws -> Tensor {
     precondition(start.map { $0.shape == shape } ?? true, "sampler: start \(start?.shape ?? [])")
     let count = shape[0]
-    /// A tensor whose rows are those of all samples, the same in both halves of a guided batch.
+    /// Stacks one row per sample, and repeats them for the second half of a guided batch.
     func batch(_ sample: (Int) -> Tensor) -> Tensor {
       let result = Tensor([isGuided ? 2 * count : count] + shape.dropFirst())
       for row in 0..<result.shape[0] {
@@ -148,7 +149,7 @@ package struct LatentSampler: Sendable {
     return result.rows(0..<count).copied()
   }
 
-  /// The original timesteps that the network sees, in ascending order.
+  /// Timesteps of the training process passed to the network, ascending.
   package func timesteps() throws -> [Int] { try process().schedule.timesteps }
 
   /// DDIM's integer strides exist for some step counts only; the others use fractional strides.

@@ -1,16 +1,16 @@
 import Foundation
 import Models
 
-/// A request to the samplers that cannot be met; its text is one sentence for the user.
+/// Invalid sampler settings; the text is one sentence for the user.
 package struct SamplingError: Error, CustomStringConvertible, Equatable {
-  /// What was asked for, what is possible, and what to change.
+  /// The value found, the values allowed and what to change.
   package let description: String
 
-  /// Makes an error of one sentence.
+  /// Makes an error from one sentence.
   package init(description: String) { self.description = description }
 }
 
-/// The variance schedule of a diffusion process, and every table derived from it, in double precision.
+/// Variance schedule of a diffusion process with all derived tables, in double precision.
 ///
 /// Follows `diffusion/gaussian_diffusion.py` and `diffusion/respace.py` of the DiT repository. A step
 /// index counts the steps of *this* process; `timesteps` maps it to the timestep of the process
@@ -18,11 +18,11 @@ package struct SamplingError: Error, CustomStringConvertible, Equatable {
 package struct NoiseSchedule: Sendable, Equatable {
   /// Noise variance added by each step.
   package let betas: [Double]
-  /// Timestep of the original process for each step, ascending; this is what the model is told.
+  /// Timestep of the training process for each step, ascending; the input of the model.
   package let timesteps: [Int]
   /// Cumulative products of 1 - beta.
   package let alphasCumprod: [Double]
-  /// The same one step earlier; 1 for the first step.
+  /// Cumulative products up to the previous step; 1 for the first step.
   package let alphasCumprodPrevious: [Double]
   /// Variance of the posterior q(x_{t-1} | x_t, x_0).
   package let posteriorVariance: [Double]
@@ -85,22 +85,22 @@ package struct NoiseSchedule: Sendable, Equatable {
     logBetas = betas.map { log($0) }
   }
 
-  /// The linear schedule of DiT: betas from 1e-4 to 0.02 over 1000 steps.
+  /// Linear schedule of DiT: betas from 1e-4 to 0.02 over 1000 steps.
   ///
   /// - Parameter steps: Number of steps; the end points scale with 1000 / steps as upstream.
-  /// - Returns: The schedule of every step.
+  /// - Returns: The full schedule.
   package static func linear(steps: Int = 1000) -> NoiseSchedule {
     let scale = 1000 / Double(steps)
     return linear(steps: steps, from: scale * 1e-4, to: scale * 0.02)
   }
 
-  /// A linear schedule between any end points.
+  /// Linear schedule with the given end points.
   ///
   /// - Parameters:
   ///   - steps: Number of steps.
   ///   - first: Beta of the first step, in (0, 1].
   ///   - last: Beta of the last step, in (0, 1].
-  /// - Returns: The schedule of every step.
+  /// - Returns: The full schedule.
   package static func linear(steps: Int, from first: Double, to last: Double) -> NoiseSchedule {
     let stride = (last - first) / Double(max(1, steps - 1))
     var betas = (0..<steps).map { Double($0) * stride + first }
@@ -108,10 +108,10 @@ package struct NoiseSchedule: Sendable, Equatable {
     return NoiseSchedule(betas: betas, timesteps: Array(0..<steps))
   }
 
-  /// The same process visited at fewer timesteps.
+  /// Restricts the process to a subset of its timesteps.
   ///
   /// - Parameter spacing: A number of steps ("250"), comma-separated numbers for equal sections
-  ///   ("10,15,20"), "ddimN" for a whole-numbered stride, or "" for every step.
+  ///   ("10,15,20"), "ddimN" for an integer stride, or "" for every step.
   /// - Returns: A schedule whose cumulative products are those of the kept steps.
   /// - Throws: `SamplingError` if the text is none of these or asks for more steps than there are.
   package func respaced(_ spacing: String) throws(SamplingError) -> NoiseSchedule {
@@ -119,11 +119,11 @@ package struct NoiseSchedule: Sendable, Equatable {
     return keeping(try Self.respacedIndices(spacing, count: count))
   }
 
-  /// The same process visited at evenly spread timesteps, the last one included and the first one not.
+  /// Restricts the process to evenly spaced timesteps, including the last one but not the first.
   ///
   /// - Parameter steps: Number of steps, 1 ..< `count`.
   /// - Returns: A schedule whose cumulative products are those of the kept steps.
-  /// - Throws: `SamplingError` if there are not that many different timesteps.
+  /// - Throws: `SamplingError` if the process has fewer distinct timesteps.
   package func evenlySpread(_ steps: Int) throws(SamplingError) -> NoiseSchedule {
     guard (1..<count).contains(steps) else {
       throw SamplingError(
@@ -146,7 +146,7 @@ package struct NoiseSchedule: Sendable, Equatable {
     return NoiseSchedule(betas: newBetas, timesteps: kept.map { timesteps[$0] })
   }
 
-  /// The step indices that a spacing keeps, ascending (`space_timesteps` upstream).
+  /// Returns the step indices kept by a spacing, ascending (`space_timesteps` upstream).
   ///
   /// Fractional strides accumulate in double precision and are rounded half to even.
   /// - Parameters:

@@ -3,8 +3,9 @@ import COpenBLAS
 
 /// Matrix products in float32, split over our own threads.
 ///
-/// Our kernels multiply where they have vector instructions for the CPU; OpenBLAS elsewhere, and where
-/// products are scaled.
+/// Our kernels multiply on CPUs with AVX2 or AVX-512. Each element of C is one chain of multiply-adds along
+/// the inner dimension, so results do not depend on the number of threads. OpenBLAS multiplies on other CPUs,
+/// without that promise.
 package enum Gemm {
   private static let singleThreaded: Void = { openblas_set_num_threads(1) }()
   private static let hasKernels = ck_gemm_is_fast() != 0
@@ -12,50 +13,53 @@ package enum Gemm {
   /// The CPU core type whose kernels OpenBLAS chose.
   package static var coreName: String { String(cString: openblas_get_corename()) }
 
-  /// One single-threaded product C (m, n) = alpha op(A) op(B) + beta C, all row-major.
+  /// One single-threaded product C (m, n) = op(A) op(B), or C += op(A) op(B), all row-major.
   package static func serial(
-    transposeA: Bool = false, transposeB: Bool = false, m: Int, n: Int, k: Int, alpha: Float = 1,
-    a: UnsafePointer<Float>, lda: Int, b: UnsafePointer<Float>, ldb: Int, beta: Float = 0,
+    transposeA: Bool = false, transposeB: Bool = false, m: Int, n: Int, k: Int,
+    a: UnsafePointer<Float>, lda: Int, b: UnsafePointer<Float>, ldb: Int, accumulate: Bool = false,
     c: UnsafeMutablePointer<Float>, ldc: Int
   ) {
-    if hasKernels, alpha == 1, beta == 0 || beta == 1, k > 0 {
+    if hasKernels, k > 0 {
       return ck_gemm_f32(
-        a, lda, transposeA ? 1 : 0, b, ldb, transposeB ? 1 : 0, c, ldc, m, n, k, beta == 1 ? 1 : 0)
+        a, lda, transposeA ? 1 : 0, b, ldb, transposeB ? 1 : 0, c, ldc, m, n, k, accumulate ? 1 : 0)
     }
     _ = singleThreaded
     cblas_sgemm(
       CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans,
-      .init(m), .init(n), .init(k), alpha, a, .init(lda), b, .init(ldb), beta, c, .init(ldc))
+      .init(m), .init(n), .init(k), 1, a, .init(lda), b, .init(ldb), accumulate ? 1 : 0, c,
+      .init(ldc))
   }
 
-  /// Rows or columns that are divided between threads by so many, whole tiles of the kernels.
+  /// Rows or columns are divided between threads in multiples of this, whole tiles of the kernels.
   private static let tile = 48
+  /// The kernels take another path for products of up to `CK_GEMM_MOST_DOT_ROWS` rows; a thread's share of
+  /// more rows must not fall under it.
+  private static let smallestShare = Int(CK_GEMM_MOST_DOT_ROWS) + 1
 
-  /// C (m, n) = alpha op(A) op(B) + beta C on all threads, rows of C (or columns, if those are more) split.
+  /// C (m, n) = op(A) op(B) or C += op(A) op(B) on all threads; rows of C are divided between them, or columns
+  /// if those are more.
   ///
   /// A is stored as (m, k), or as (k, m) if `transposeA`; B as (k, n), or as (n, k) if `transposeB`.
-  /// A beta of 0 stores the product, 1 adds it to C.
   package static func run(
-    transposeA: Bool = false, transposeB: Bool = false, m: Int, n: Int, k: Int, alpha: Float = 1,
-    a: UnsafePointer<Float>, b: UnsafePointer<Float>, beta: Float = 0,
+    transposeA: Bool = false, transposeB: Bool = false, m: Int, n: Int, k: Int,
+    a: UnsafePointer<Float>, b: UnsafePointer<Float>, accumulate: Bool = false,
     c: UnsafeMutablePointer<Float>
   ) {
     let lda = transposeA ? m : k
     let ldb = transposeB ? k : n
     if m >= n || m * n < 4096 {
-      split(m, grain: max(4, 20_000 / max(1, n * k))) { rows in
+      split(m, grain: max(smallestShare, 20_000 / max(1, n * k))) { rows in
         let start = transposeA ? a + rows.lowerBound : a + rows.lowerBound * k
         serial(
-          transposeA: transposeA, transposeB: transposeB, m: rows.count, n: n, k: k, alpha: alpha,
-          a: start, lda: lda, b: b, ldb: ldb, beta: beta, c: c + rows.lowerBound * n, ldc: n)
+          transposeA: transposeA, transposeB: transposeB, m: rows.count, n: n, k: k, a: start,
+          lda: lda, b: b, ldb: ldb, accumulate: accumulate, c: c + rows.lowerBound * n, ldc: n)
       }
     } else {
       split(n, grain: max(16, 20_000 / max(1, m * k))) { columns in
         let start = transposeB ? b + columns.lowerBound * k : b + columns.lowerBound
         serial(
-          transposeA: transposeA, transposeB: transposeB, m: m, n: columns.count, k: k,
-          alpha: alpha, a: a, lda: lda, b: start, ldb: ldb, beta: beta, c: c + columns.lowerBound,
-          ldc: n)
+          transposeA: transposeA, transposeB: transposeB, m: m, n: columns.count, k: k, a: a,
+          lda: lda, b: start, ldb: ldb, accumulate: accumulate, c: c + columns.lowerBound, ldc: n)
       }
     }
   }
@@ -70,31 +74,22 @@ package enum Gemm {
     }
   }
 
-  /// C (m, n) = alpha A^T B + beta C with a long common axis, as in weight gradients; A (k, m), B (k, n).
+  /// C (m, n) = A^T B or C += A^T B with a long inner dimension, as in weight gradients; A (k, m), B (k, n).
   ///
-  /// The common axis is split over the threads and the parts are added in a fixed order, so a result
-  /// depends only on the number of threads.
+  /// Of a small C the inner dimension is divided into parts, the same for any number of threads, and the
+  /// parts' products are added in their order.
   package static func gradient(
-    m: Int, n: Int, k: Int, alpha: Float = 1, a: UnsafePointer<Float>, b: UnsafePointer<Float>,
-    beta: Float, c: UnsafeMutablePointer<Float>
+    m: Int, n: Int, k: Int, a: UnsafePointer<Float>, b: UnsafePointer<Float>, accumulate: Bool,
+    c: UnsafeMutablePointer<Float>
   ) {
-    let parts = min(Parallel.threads, max(1, k / 256))
-    if parts == 1 || m * n > 1 << 18 {
-      run(transposeA: true, m: m, n: n, k: k, alpha: alpha, a: a, b: b, beta: beta, c: c)
-      return
+    guard m * n <= 1 << 14, k >= 1024 else {
+      return run(
+        transposeA: true, m: m, n: n, k: k, a: a, b: b, accumulate: accumulate, c: c)
     }
-    let scratch = Tensor([parts - 1, m * n])
-    Parallel.tasks(parts) { part in
-      let lower = k * part / parts
-      let upper = k * (part + 1) / parts
+    Parallel.sum(k, grain: 512, into: c, count: m * n, accumulate: accumulate) { range, part, add in
       serial(
-        transposeA: true, m: m, n: n, k: upper - lower, alpha: alpha, a: a + lower * m, lda: m,
-        b: b + lower * n, ldb: n, beta: part == 0 ? beta : 0,
-        c: part == 0 ? c : scratch.pointer + (part - 1) * m * n, ldc: n)
-    }
-    for part in 1..<parts {
-      let other = scratch.pointer + (part - 1) * m * n
-      for i in 0..<(m * n) { c[i] += other[i] }
+        transposeA: true, m: m, n: n, k: range.count, a: a + range.lowerBound * m, lda: m,
+        b: b + range.lowerBound * n, ldb: n, accumulate: add, c: part, ldc: n)
     }
   }
 }

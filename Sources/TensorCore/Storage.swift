@@ -1,11 +1,11 @@
 import CKernels
 import Foundation
 
-/// A value that threads take turns at.
+/// A value behind a mutex.
 ///
 /// The POSIX mutex rather than that of `Synchronization`, whose synchronisation ThreadSanitizer cannot
 /// see and which spins before it sleeps.
-private final class Guarded<Value>: @unchecked Sendable {
+final class Guarded<Value>: @unchecked Sendable {
   private let lock = NSLock()
   private var value: Value
 
@@ -18,13 +18,13 @@ private final class Guarded<Value>: @unchecked Sendable {
   }
 }
 
-/// A pool of float buffers keyed by size: after its first step a training loop allocates nothing.
+/// A pool of buffers keyed by their size in bytes: after its first step a training loop allocates nothing.
 ///
-/// It may be used from any thread; a tensor belongs to one thread all the same, see `Tensor`.
+/// The pool may be used from any thread; a tensor belongs to one thread all the same, see `Tensor`.
 package enum BufferPool {
-  /// An idle buffer; whoever holds it owns it alone.
+  /// An idle buffer, of which there is no other reference.
   private struct Buffer: @unchecked Sendable {
-    let pointer: UnsafeMutablePointer<Float>
+    let pointer: UnsafeMutableRawPointer
   }
 
   private struct State {
@@ -34,7 +34,7 @@ package enum BufferPool {
   }
 
   private static let state = Guarded(State())
-  /// Whether idle buffers are kept; AddressSanitizer wants each to be allocated and freed exactly.
+  /// Whether idle buffers are kept; AddressSanitizer needs every buffer to be allocated and freed exactly.
   package static let keepsBuffers = ck_has_address_sanitizer() == 0
 
   /// Number of buffers obtained from the operating system so far (a test watches it).
@@ -42,29 +42,27 @@ package enum BufferPool {
   /// Bytes obtained from the operating system and not given back.
   package static var bytes: Int { state.withLock { $0.bytes } }
 
-  /// Rounds a count up so that tensors of similar size share buffers.
-  static func sizeClass(_ count: Int) -> Int {
-    keepsBuffers ? max(16, (count + 15) / 16 * 16) : max(1, count)
+  /// Rounds a size up so that buffers of similar size are shared.
+  static func sizeClass(_ bytes: Int) -> Int {
+    keepsBuffers ? max(64, (bytes + 63) / 64 * 64) : max(1, bytes)
   }
 
-  static func take(_ size: Int) -> UnsafeMutablePointer<Float> {
+  static func take(_ size: Int) -> UnsafeMutableRawPointer {
     let idle = state.withLock { state in
       if let buffer = state.free[size]?.popLast() { return Optional(buffer) }
       state.allocations += 1
-      state.bytes += size * 4
+      state.bytes += size
       return nil
     }
-    if let idle { return idle.pointer }
-    let raw = UnsafeMutableRawPointer.allocate(byteCount: size * 4, alignment: 64)
-    return raw.bindMemory(to: Float.self, capacity: size)
+    return idle?.pointer ?? .allocate(byteCount: size, alignment: 64)
   }
 
-  static func give(_ buffer: UnsafeMutablePointer<Float>, size: Int) {
+  static func give(_ pointer: UnsafeMutableRawPointer, size: Int) {
     guard keepsBuffers else {
-      buffer.deallocate()
-      return state.withLock { $0.bytes -= size * 4 }
+      pointer.deallocate()
+      return state.withLock { $0.bytes -= size }
     }
-    let buffer = Buffer(pointer: buffer)
+    let buffer = Buffer(pointer: pointer)
     state.withLock { $0.free[size, default: []].append(buffer) }
   }
 
@@ -73,65 +71,30 @@ package enum BufferPool {
     state.withLock { state in
       for (size, buffers) in state.free {
         for buffer in buffers { buffer.pointer.deallocate() }
-        state.bytes -= size * 4 * buffers.count
+        state.bytes -= size * buffers.count
       }
       state.free = [:]
     }
   }
 }
 
-/// The memory behind a tensor: a pooled buffer, or memory that another object owns.
+/// Untyped memory of a tensor or of a packed operand, from the pool.
 package final class Storage {
-  package let pointer: UnsafeMutablePointer<Float>
-  package let count: Int
+  package let pointer: UnsafeMutableRawPointer
+  package let bytes: Int
   private let size: Int
-  private let owner: AnyObject?
 
-  /// Takes an uninitialised buffer for `count` floats from the pool.
-  package init(count: Int) {
-    self.count = count
-    size = BufferPool.sizeClass(count)
+  /// Takes a buffer that is not initialised and starts at a multiple of 64 bytes.
+  package init(bytes: Int) {
+    self.bytes = bytes
+    size = BufferPool.sizeClass(bytes)
     pointer = BufferPool.take(size)
-    owner = nil
   }
 
-  /// Wraps memory that `owner` keeps alive (for example a mapped file); it must not be written to.
-  package init(borrowing pointer: UnsafeMutablePointer<Float>, count: Int, owner: AnyObject) {
-    self.count = count
-    size = 0
-    self.pointer = pointer
-    self.owner = owner
-  }
+  deinit { BufferPool.give(pointer, size: size) }
 
-  deinit { if owner == nil { BufferPool.give(pointer, size: size) } }
-}
-
-/// A range of addresses without memory: reading or writing there ends the process.
-private final class ForbiddenRange {
-  let pointer: UnsafeMutablePointer<Float>
-  private let bytes: Int
-
-  init(count: Int) {
-    bytes = max(1, count) * MemoryLayout<Float>.size
-    let start = mmap(nil, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-    guard let start, start != MAP_FAILED else {
-      preconditionFailure("no addresses for \(bytes) bytes")
-    }
-    pointer = start.bindMemory(to: Float.self, capacity: max(1, count))
-  }
-
-  deinit { munmap(pointer, bytes) }
-}
-
-extension Tensor {
-  /// The shape of a tensor whose values are gone; whoever asks for them is stopped at once.
-  ///
-  /// - Parameter shape: Its shape.
-  /// - Returns: A tensor that takes no memory.
-  package static func forbidden(_ shape: [Int]) -> Tensor {
-    let count = shape.reduce(1, *)
-    let range = ForbiddenRange(count: count)
-    return Tensor(
-      storage: Storage(borrowing: range.pointer, count: count, owner: range), shape: shape)
+  /// The memory as elements of a plain type.
+  package func elements<Element: BitwiseCopyable>() -> UnsafeMutablePointer<Element> {
+    pointer.assumingMemoryBound(to: Element.self)
   }
 }

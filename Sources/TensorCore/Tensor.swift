@@ -13,13 +13,15 @@ package struct Tensor {
   package let count: Int
 
   /// First element.
-  package var pointer: UnsafeMutablePointer<Float> { storage.pointer + offset }
+  package var pointer: UnsafeMutablePointer<Float> {
+    storage.pointer.assumingMemoryBound(to: Float.self) + offset
+  }
 
   /// Makes a tensor of the given shape whose elements are not initialised.
   package init(_ shape: [Int]) {
     precondition(shape.allSatisfy { $0 >= 0 }, "Tensor: negative size in \(shape)")
     count = shape.reduce(1, *)
-    storage = Storage(count: count)
+    storage = Storage(bytes: count * MemoryLayout<Float>.size)
     self.shape = shape
     offset = 0
   }
@@ -27,7 +29,9 @@ package struct Tensor {
   /// Makes a tensor over existing storage.
   package init(storage: Storage, offset: Int = 0, shape: [Int]) {
     count = shape.reduce(1, *)
-    precondition(offset >= 0 && offset + count <= storage.count, "Tensor: view exceeds its storage")
+    precondition(
+      offset >= 0 && (offset + count) * MemoryLayout<Float>.size <= storage.bytes,
+      "Tensor: view exceeds its storage")
     self.storage = storage
     self.shape = shape
     self.offset = offset

@@ -5,9 +5,9 @@ import Nn
 import TensorCore
 
 extension DiffusionTrainer {
-  /// What a checkpoint holds of the training: every trained parameter with its average and moments.
+  /// Items of a checkpoint: all trained parameters with their averages and moments.
   ///
-  /// The elements are fetched when they are written, so that no second copy is made.
+  /// The elements are loaded when they are written, without a second copy.
   package func checkpointItems() -> [TensorItem] {
     optimizer.parameters.indices.flatMap { index in
       state(of: index).map { prefix, tensor in
@@ -16,31 +16,36 @@ extension DiffusionTrainer {
     }
   }
 
-  /// The metadata that belongs to `checkpointItems`.
+  /// Metadata of `checkpointItems`.
   package var checkpointMetadata: [String: String] {
     ["optimizer_steps": String(optimizer.steps)]
   }
 
-  /// Goes on from the tensors of a checkpoint.
+  /// Restores the state from the tensors of a checkpoint.
   ///
-  /// - Throws: `FileError` for a missing tensor, one of another shape, or missing metadata.
-  package func restore(from file: SafetensorsFile) throws {
+  /// - Parameters:
+  ///   - file: The checkpoint.
+  ///   - limit: Maximum number of optimizer steps.
+  /// - Throws: `FileError` for a missing tensor, another shape, or missing or invalid metadata.
+  package func restore(from file: SafetensorsFile, stepsUpTo limit: Int) throws {
     guard let steps = file.metadata["optimizer_steps"].flatMap(Int.init) else {
       throw FileError(
         "\(file.path): no 'optimizer_steps' in its metadata, so it is no checkpoint of a training;"
           + " move the file away to start anew")
     }
+    // A training step takes at most one optimizer step.
+    try file.require(steps, in: 0...limit, called: "optimizer_steps")
     for (index, parameter) in optimizer.parameters.enumerated() {
       for (prefix, tensor) in state(of: index) {
-        tensor.assign(
-          try FileWeights(file, prefix: prefix).tensor(parameter.name, tensor.shape, .zeros))
+        let saved = try FileWeights(file, prefix: prefix)
+          .tensor(parameter.name, tensor.shape, .zeros)
+        if prefix == "model." { parameter.assign(saved) } else { tensor.assign(saved) }
       }
-      parameter.noteChange()
     }
     optimizer.steps = steps
   }
 
-  /// The tensors of one trained parameter under their prefixes.
+  /// Tensors of one trained parameter with their key prefixes.
   private func state(of index: Int) -> [(prefix: String, tensor: Tensor)] {
     [
       ("model.", optimizer.parameters[index].value), ("ema.", ema.averages[index]),
@@ -48,13 +53,13 @@ extension DiffusionTrainer {
     ]
   }
 
-  /// Writes the model with its averaged weights, adapters merged into them.
+  /// Writes the model with averaged weights and merged adapters.
   ///
   /// - Throws: `FileError` if the file cannot be written.
   package func saveAveragedModel(to path: String, metadata: [String: String]) throws {
     try withAverages {
       let items = model.parameters.map { parameter in
-        TensorItem(name: parameter.name, shape: parameter.value.shape) {
+        TensorItem(name: parameter.name, shape: parameter.shape) {
           parameter.mergedValue.values
         }
       }
@@ -63,8 +68,24 @@ extension DiffusionTrainer {
   }
 }
 
+extension SafetensorsFile {
+  /// Throws if a count in a checkpoint is out of range.
+  ///
+  /// - Throws: `FileError`.
+  package func require(
+    _ count: Int, in range: ClosedRange<Int>, called key: String
+  ) throws(FileError) {
+    guard range.contains(count) else {
+      throw FileError(
+        "\(path): '\(key)' in its metadata is \(count), expected \(range.lowerBound) to"
+          + " \(range.upperBound); the checkpoint is damaged, go on from another one by"
+          + " 'espalier runs retry RUN --step N'")
+    }
+  }
+}
+
 extension TensorItem {
-  /// An item whose elements are taken from a tensor when they are written.
+  /// Makes an item whose elements are read from a tensor when it is written.
   package init(name: String, _ tensor: Tensor) {
     self.init(name: name, shape: tensor.shape) { tensor.values }
   }

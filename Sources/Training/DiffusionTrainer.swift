@@ -7,16 +7,16 @@ import Nn
 import Sampling
 import TensorCore
 
-/// Losses of a batch, means over its rows.
+/// Losses of a batch, averaged over its rows.
 package struct DiffusionLosses: Sendable {
-  /// What is minimised: mse + vb, and the weighted distillation term where there is one.
+  /// Total loss: mse + vb and the weighted distillation term, if any.
   package fileprivate(set) var loss = 0.0
   package fileprivate(set) var mse = 0.0
   package fileprivate(set) var vb = 0.0
   /// Mean squared difference from the teacher's output; 0 without a teacher.
   package fileprivate(set) var distillation = 0.0
 
-  /// Adds the sums of another part of the batch.
+  /// Adds the sums of two parts of a batch.
   fileprivate static func + (first: DiffusionLosses, second: DiffusionLosses) -> DiffusionLosses {
     var sum = first
     sum.loss += second.loss
@@ -36,11 +36,11 @@ package struct DiffusionLosses: Sendable {
   }
 }
 
-/// What one training step did.
+/// Result of one training step.
 package struct TrainingStepReport: Sendable {
   /// The losses before the step.
   package let losses: DiffusionLosses
-  /// Global gradient norm before clipping; not finite when the step was not taken.
+  /// Global gradient norm before clipping; non-finite if the step was skipped.
   package let gradientNorm: Double
 
   package var loss: Double { losses.loss }
@@ -48,9 +48,9 @@ package struct TrainingStepReport: Sendable {
   package var vb: Double { losses.vb }
 }
 
-/// A model whose output is learnt beside the data.
+/// Teacher of output distillation.
 package struct OutputTeacher {
-  /// Sees what the trained model sees.
+  /// Model evaluated on the same inputs as the trained model.
   package let model: DiT
   /// Weight of the mean squared difference of the outputs.
   package let weight: Double
@@ -61,7 +61,7 @@ package struct OutputTeacher {
   }
 }
 
-/// Trains a whole DiT with the diffusion loss: the loop of pretraining and of stage 2.
+/// Trains a DiT with the diffusion loss, in pretraining and stage 2.
 ///
 /// Loss: mse + variational bound as `training_losses` of facebookresearch/DiT; AdamW unless another
 /// optimizer is given, global-norm clipping, EMA.
@@ -73,14 +73,15 @@ package final class DiffusionTrainer {
   private let teacher: OutputTeacher?
   private let recomputesBlocks: Bool
 
-  /// Makes a trainer for all parameters that are not frozen, and all adapters.
+  /// Makes a trainer of all unfrozen parameters and all adapters.
   ///
   /// - Parameters:
   ///   - model: The network.
   ///   - diffusion: The process whose loss is minimised.
   ///   - emaDecay: Decay of the averaged weights.
-  ///   - teacher: A model whose output is learnt as well; nil for none.
-  ///   - recomputesBlocks: Whether blocks run again on the way back instead of keeping activations.
+  ///   - teacher: Teacher of output distillation; nil for none.
+  ///   - recomputesBlocks: Whether blocks are recomputed in the backward pass (activation
+  ///     checkpointing).
   ///   - makeOptimizer: Makes the optimizer of the given parameters.
   package init(
     model: DiT, diffusion: GaussianDiffusion, emaDecay: Float, teacher: OutputTeacher? = nil,
@@ -96,15 +97,14 @@ package final class DiffusionTrainer {
     ema = EMA(trained, decay: emaDecay)
   }
 
-  /// Takes one optimizer step, unless loss or gradient are not finite: the weights then stay as they
-  /// are.
+  /// Takes one optimizer step; skips it if loss or gradient is not finite.
   ///
   /// - Parameters:
   ///   - batch: The samples.
-  ///   - microBatch: Rows per forward pass; the parts run side by side and their gradients add up.
+  ///   - microBatch: Rows per forward pass; micro-batches run in parallel and accumulate gradients.
   ///   - rate: Learning rate.
-  ///   - clipNorm: Largest global gradient norm.
-  ///   - emaDecay: Decay of this step; nil for the trainer's own.
+  ///   - clipNorm: Maximum global gradient norm.
+  ///   - emaDecay: EMA decay of this step; nil selects that of the trainer.
   /// - Returns: The losses before the step and the gradient norm.
   package func step(
     _ batch: DiffusionBatch, microBatch: Int, rate: Double, clipNorm: Float, emaDecay: Float? = nil
@@ -124,7 +124,7 @@ package final class DiffusionTrainer {
     return TrainingStepReport(losses: losses, gradientNorm: norm)
   }
 
-  /// The losses of a batch, without the distillation term.
+  /// Computes the losses of a batch without the distillation term.
   package func evaluate(_ batch: DiffusionBatch, microBatch: Int) -> DiffusionLosses {
     let rows = batch.steps.count
     let sums = MicroBatches(rows: rows, size: microBatch).map {
@@ -133,17 +133,19 @@ package final class DiffusionTrainer {
     return sums.reduce(DiffusionLosses(), +).scaled(by: 1 / Double(rows))
   }
 
-  /// Calls `body` while the model has its averaged weights.
+  /// Calls `body` with the averaged weights in the model.
   package func withAverages<Result>(_ body: () throws -> Result) rethrows -> Result {
     let parameters = optimizer.parameters
     let trained = parameters.map(\.value)
-    for (parameter, average) in zip(parameters, ema.averages) { parameter.value = average }
-    defer { for (parameter, value) in zip(parameters, trained) { parameter.value = value } }
+    for (parameter, average) in zip(parameters, ema.averages) { parameter.update { $0 = average } }
+    defer {
+      for (parameter, value) in zip(parameters, trained) { parameter.update { $0 = value } }
+    }
     return try body()
   }
 
-  /// The first place in the model, by upstream name, where some row of a batch is not finite; nil when
-  /// all is finite.
+  /// Upstream name of the first module whose output is not finite for a batch; nil if all are
+  /// finite.
   package func firstNonFinitePlace(_ batch: DiffusionBatch) -> String? {
     for row in batch.steps.indices {
       let (noisy, conditioning) = input(batch, row..<(row + 1))
@@ -158,7 +160,8 @@ package final class DiffusionTrainer {
     return nil
   }
 
-  /// The first parameter, by upstream name, whose gradient by a batch is not finite; nil when all are.
+  /// Upstream name of the first parameter whose gradient is not finite for a batch; nil if all are
+  /// finite.
   package func firstNonFiniteGradient(_ batch: DiffusionBatch, microBatch: Int) -> String? {
     let rows = batch.steps.count
     _ = MicroBatches(rows: rows, size: microBatch)
@@ -169,7 +172,7 @@ package final class DiffusionTrainer {
     return optimizer.parameters.first { !$0.hasFiniteGradient }?.name
   }
 
-  /// The noised latents of some rows and what else the model sees.
+  /// Noisy latents and conditioning of some rows.
   private func input(_ batch: DiffusionBatch, _ range: Range<Int>) -> (Tensor, DiT.Conditioning) {
     let steps = Array(batch.steps[range])
     return (
@@ -179,7 +182,7 @@ package final class DiffusionTrainer {
     )
   }
 
-  /// The sums of the losses of some rows; adds their gradients if they are given a share of the batch.
+  /// Sums the losses of some rows; runs the backward pass if the share of the batch is given.
   private func run(
     _ batch: DiffusionBatch, _ range: Range<Int>, on tape: Tape, gradientShare: Float?
   ) -> DiffusionLosses {

@@ -1,24 +1,24 @@
 import Autograd
 import TensorCore
 
-/// A batch cut into micro-batches that run side by side, each on one thread.
+/// Batch split into micro-batches that run in parallel, each on one thread.
 ///
-/// Gradients are added in the order of the parts, so a result depends neither on the number of
-/// threads nor on their timing.
+/// Gradients accumulate in the order of the parts, so results are independent of the number and
+/// timing of threads.
 package struct MicroBatches {
-  /// The rows of each part.
+  /// Row range of each part.
   package let ranges: [Range<Int>]
 
-  /// Largest size of all gradient stores of a step, in bytes; beyond it the parts follow each other
-  /// and the threads work inside each of them.
+  /// Maximum total size in bytes of the gradient stores of a step; above it the parts run
+  /// sequentially, with threads inside each part.
   private static let storeBudget = 1 << 29
 
-  /// Cuts `rows` rows into parts of `size` rows; the last may be smaller.
+  /// Splits `rows` rows into parts of `size` rows; the last may be smaller.
   package init(rows: Int, size: Int) {
     ranges = stride(from: 0, to: rows, by: size).map { $0..<min(rows, $0 + size) }
   }
 
-  /// Calls `body` with every part; the results come in the order of the parts.
+  /// Calls `body` with every part and returns the results in order.
   package func map<Result>(_ body: (Range<Int>) -> Result) -> [Result] {
     var results = [Result?](repeating: nil, count: ranges.count)
     results.withUnsafeMutableBufferPointer { results in
@@ -27,12 +27,14 @@ package struct MicroBatches {
     return results.compactMap(\.self)
   }
 
-  /// Calls `body` with every part and a maker of tapes whose gradients add up in `parameters`.
+  /// Calls `body` with every part and a factory of tapes whose gradients accumulate in
+  /// `parameters`.
   ///
   /// - Parameters:
-  ///   - parameters: Everything that `body` trains.
-  ///   - recomputing: Whether the tapes run segments again instead of keeping them.
-  ///   - body: Records and walks tapes of the maker it is given; may run on any thread.
+  ///   - parameters: All parameters that `body` trains.
+  ///   - recomputing: Whether the tapes recompute segments in the backward pass (activation
+  ///     checkpointing).
+  ///   - body: Runs forward and backward passes on tapes from the factory; called from any thread.
   /// - Returns: The results of `body`, in the order of the parts.
   package func accumulate<Result>(
     into parameters: [Parameter], recomputing: Bool = false,

@@ -8,7 +8,7 @@ import Nn
 import Sampling
 import TensorCore
 
-/// Trains a DiT from scratch on a latent data set, with checkpoints from which it resumes exactly.
+/// Trains a DiT from scratch on a latent data set, with exact resuming from checkpoints.
 package final class Pretraining {
   private let config: PretrainingConfig
   private let dataset: LatentDataset
@@ -17,6 +17,8 @@ package final class Pretraining {
   private let modelMetadata: [String: String]
   private let samples, timesteps: DiscreteDistribution?
   private var pooled: [Int: LatentDataset] = [:]
+  /// Step of the last checkpoint written by this object; nil if none.
+  private var lastSaved: Int?
   /// Number of steps taken so far.
   package private(set) var step = 0
 
@@ -30,11 +32,11 @@ package final class Pretraining {
   ///
   /// - Parameters:
   ///   - config: The recipe.
-  ///   - dataset: Normalised latents on the model's own grid.
-  ///   - directory: Receives `checkpoint.safetensors` and `model.safetensors`.
-  ///   - initialModel: A model file whose weights to start from; nil draws fresh ones.
-  ///   - modelMetadata: Written into the model file.
-  /// - Throws: `FileError` or `PretrainingError` for a checkpoint that does not fit the recipe.
+  ///   - dataset: Normalised latents on the grid of the model.
+  ///   - directory: Folder of `checkpoint.safetensors` and `model.safetensors`.
+  ///   - initialModel: Model file with initial weights; nil draws new ones.
+  ///   - modelMetadata: Metadata of the model file.
+  /// - Throws: `FileError` or `PretrainingError` for a checkpoint that does not match the recipe.
   package init(
     config: PretrainingConfig, dataset: LatentDataset, directory: String, initialModel: String?,
     modelMetadata: [String: String]
@@ -62,7 +64,7 @@ package final class Pretraining {
   /// Muon for the matrices of attention and MLP; a fused qkv counts as three.
   private static func muon(_ parameters: [Parameter]) -> any Optimizer {
     Muon(parameters) { parameter in
-      guard parameter.value.shape.count == 2 else { return nil }
+      guard parameter.shape.count == 2 else { return nil }
       if parameter.name.hasSuffix(".attn.qkv.weight") { return 3 }
       let suffixes = [".attn.proj.weight", ".mlp.fc1.weight", ".mlp.fc2.weight"]
       return suffixes.contains(where: parameter.name.hasSuffix) ? 1 : nil
@@ -71,7 +73,7 @@ package final class Pretraining {
 
   private var checkpointPath: String { directory + "/checkpoint.safetensors" }
 
-  /// Trains up to the recipe's last step, or until `shouldStop` says so; saves at the end.
+  /// Trains to the last step of the recipe or until `shouldStop` returns true, then saves.
   package func run(shouldStop: () -> Bool, report: (Progress) -> Void) throws {
     let total = config.totalSteps
     var lastTime = Date()
@@ -112,19 +114,21 @@ package final class Pretraining {
       }
       if step % config.checkpointEvery == 0 { try save() }
     }
-    try save()
+    if lastSaved != step { try save() }
   }
 
-  /// Writes the complete training state, and the averaged model beside it.
+  /// Writes the training state and the averaged model.
   package func save() throws {
     var metadata = trainer.checkpointMetadata
     metadata["espalier_pretraining"] = "1"
     metadata["step"] = String(step)
     metadata[RandomStream.metadataKey] = RandomStream.generator
-    try SafetensorsWriter.write(trainer.checkpointItems(), metadata: metadata, to: checkpointPath)
+    try MappedFile.requireUnchanged()
     try trainer.saveAveragedModel(
       to: directory + "/model.safetensors",
       metadata: modelMetadata.merging(["training_steps": String(step)]) { $1 })
+    try SafetensorsWriter.write(trainer.checkpointItems(), metadata: metadata, to: checkpointPath)
+    lastSaved = step
   }
 
   private func resume() throws {
@@ -133,8 +137,9 @@ package final class Pretraining {
       throw PretrainingError(
         "\(checkpointPath): no training state in its metadata; move the file away to start anew")
     }
+    try file.require(steps, in: 0...config.totalSteps, called: "step")
     try file.requireGenerator()
-    try trainer.restore(from: file)
+    try trainer.restore(from: file, stepsUpTo: config.totalSteps)
     step = steps
   }
 }

@@ -2,7 +2,7 @@ import Foundation
 import Plans
 import Sampling
 
-/// The section `model` of a recipe: size and shape of the network, with the limits that plans have.
+/// Section `model` of a recipe: architecture of the network, with the limits of plans.
 package struct PretrainingModelSchema: SettingsSchema {
   package static let table = SettingsTable(PretrainingModelSchema())
 
@@ -15,7 +15,7 @@ package struct PretrainingModelSchema: SettingsSchema {
   package let inChannels = Setting("in_channels", 4, "channels of the latents", .required)
   package let numClasses = Setting("num_classes", 10, "classes", .required)
 
-  /// The architecture is one that can be built.
+  /// Checks that the architecture can be built.
   package static func check(
     _ settings: Settings<PretrainingModelSchema>, at key: String
   ) throws(PlanError) {
@@ -37,7 +37,7 @@ extension Settings where Schema == PretrainingModelSchema {
   }
 }
 
-/// The section `data` of a recipe: where the latents come from.
+/// Section `data` of a recipe: the source of the latents.
 package struct PretrainingDataSchema: SettingsSchema {
   package static let table = SettingsTable(PretrainingDataSchema())
 
@@ -45,8 +45,8 @@ package struct PretrainingDataSchema: SettingsSchema {
   package let count = Setting("count", 40_000, in: 1...1e7, "distinct images", .required)
 }
 
-/// An element of `phases`: a stretch of training on one grid; early phases on coarser latents learn
-/// cheaply what is where.
+/// Element of `phases`: a number of steps on one latent grid; coarser grids make early phases
+/// cheaper.
 package struct PretrainingPhaseSchema: SettingsSchema {
   package static let table = SettingsTable(PretrainingPhaseSchema())
 
@@ -69,7 +69,7 @@ package struct PretrainingPhaseSchema: SettingsSchema {
     "warmup_steps", 100, in: 0...1e7, "steps over which the rate rises linearly from 0", .required)
 }
 
-/// What steps the weights.
+/// Optimizer of the weights.
 package enum OptimizerName: String, SettingChoice {
   case adamw
   /// Muon for the matrices of attention and MLP, AdamW for everything else.
@@ -124,7 +124,8 @@ package struct PretrainingSchema: SettingsSchema {
     "class_weights", [Double]?.none, in: 1e-6...1e6,
     "relative frequency of every class among the training samples; without it equal")
 
-  /// The grids fit the model, every class has its weight, and the training fits into memory.
+  /// Checks that the grids fit the model, that every class has a weight, and that the training fits
+  /// into memory.
   package static func check(_ recipe: PretrainingConfig, at key: String) throws(PlanError) {
     let model = recipe.model
     for (index, phase) in recipe.phases.enumerated() {
@@ -145,8 +146,8 @@ package struct PretrainingSchema: SettingsSchema {
     try checkMemory(recipe)
   }
 
-  /// Refuses what the machine's memory cannot hold: weights with gradients, average and moments,
-  /// activations of a forward pass with their gradients, the latents, and a batch.
+  /// Throws if memory is insufficient for weights with gradients, average and moments, activations
+  /// of a forward pass with their gradients, the latents, and a batch.
   private static func checkMemory(_ recipe: PretrainingConfig) throws(PlanError) {
     let shape = recipe.model
     let cost = GraftPlan(
@@ -176,9 +177,9 @@ package struct PretrainingSchema: SettingsSchema {
 package typealias PretrainingConfig = Settings<PretrainingSchema>
 
 extension Settings where Schema == PretrainingSchema {
-  /// Reads a recipe and checks it completely.
+  /// Reads and validates a recipe.
   ///
-  /// - Throws: `PlanError` with file, line and key that are wrong.
+  /// - Throws: `PlanError` with file, line and key at fault.
   package static func load(path: String) throws(PlanError) -> PretrainingConfig {
     var reader = try SettingsReader(path: path)
     let recipe = try read(reader.root(), at: "", by: &reader)
@@ -186,13 +187,13 @@ extension Settings where Schema == PretrainingSchema {
     return recipe
   }
 
-  /// Size and shape of the network.
+  /// Architecture of the network.
   package var model: ModelShape { self.network.shape }
 
-  /// Steps of all phases together.
+  /// Total number of steps of all phases.
   package var totalSteps: Int { self.phases.reduce(0) { $0 + $1.steps } }
 
-  /// The phase of a global step, and the learning rate there.
+  /// Returns the phase and the learning rate of a global step.
   package func phase(at step: Int) -> (index: Int, rate: Double) {
     let phases = self.phases
     var start = 0
@@ -213,7 +214,7 @@ extension Settings where Schema == PretrainingSchema {
   }
 }
 
-/// What is wrong with a training checkpoint, in one sentence.
+/// Fault of a training checkpoint, in one sentence.
 package struct PretrainingError: Error, CustomStringConvertible {
   package let description: String
 

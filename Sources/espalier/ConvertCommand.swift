@@ -1,5 +1,6 @@
 import ArgumentParser
 import Checkpoints
+import Files
 import Foundation
 import Models
 
@@ -42,8 +43,8 @@ struct ConvertCommand: ParsableCommand {
   }
 
   func validate() throws {
-    guard heads.map({ $0 > 0 }) ?? true else {
-      throw ValidationError("--heads is \(heads ?? 0); give a positive number")
+    guard heads.map({ (1...4096).contains($0) }) ?? true else {
+      throw ValidationError("--heads is \(heads ?? 0); give 1 to 4096")
     }
     guard entry.map({ !$0.isEmpty && !$0.contains(".") }) ?? true else {
       throw ValidationError("--entry is '\(entry ?? "")'; give a name without dots, such as ema")
@@ -58,11 +59,15 @@ struct ConvertCommand: ParsableCommand {
     let source = try ModelFiles(model, numHeads: heads)
     let (network, metadata) = try graft.load(source)
     if dtype == .f16 { Self.warnOfOverflow(in: network) }
-    var files = try DiTWriter.write(
-      network, metadata: metadata, classNames: source.model.classNames,
-      as: .init(naming: naming, dtype: dtype.dtype, entry: entry), to: to)
-    if DiffusersFolder.isFolder(to), let autoencoder = source.autoencoderPath {
-      files += try DiTWriter.writeAutoencoder(autoencoder, to: "\(to)/vae")
+    // A folder that is only half of a model would be of no use.
+    let files = try AtomicFile.together {
+      let files = try DiTWriter.write(
+        network, metadata: metadata, classNames: source.model.classNames,
+        as: .init(naming: naming, dtype: dtype.dtype, entry: entry), to: to)
+      guard DiffusersFolder.isFolder(to), let autoencoder = source.autoencoderPath else {
+        return files
+      }
+      return files + (try DiTWriter.writeAutoencoder(autoencoder, to: "\(to)/vae"))
     }
     if output.json { return try output.printJSON(["files": files]) }
     for file in files { print(file) }

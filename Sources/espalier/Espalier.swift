@@ -1,4 +1,5 @@
 import ArgumentParser
+import Files
 import Foundation
 import Operators
 import Text
@@ -32,6 +33,8 @@ struct Espalier: ParsableCommand {
     do {
       var command = try parseAsRoot()
       try command.run()
+      // What came of files that changed meanwhile would be neither the old nor the new.
+      try MappedFile.requireUnchanged()
     } catch {
       code = report(error)
     }

@@ -38,14 +38,14 @@ struct ExploreCommand: ParsableCommand {
       document = PlanDocument(plan: GraftPlan(named: "untitled", model: reference), path: nil)
     }
     let classNames = files.model.classNames
-    let executable = try WorkerLauncher.currentExecutable()
+    let launcher = try RunLauncher(root: runs.root)
     let terminal = try Terminal(graphics: graphics)
     defer { terminal.close() }
     let state = AppState(
       model: reference, classNames: classNames, document: document, size: terminal.size,
       now: Date().timeIntervalSince1970)
     let performer = LiveEffects(
-      root: runs.root, model: reference, executable: executable, codeVersion: espalierVersion)
+      launcher: launcher, model: reference, codeVersion: espalierVersion)
     ExplorerSession(state: state, terminal: terminal, performer: performer).run(
       state.firstEffects())
   }

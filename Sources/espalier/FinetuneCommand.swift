@@ -1,4 +1,5 @@
 import ArgumentParser
+import Files
 import Foundation
 import Models
 import Plans
@@ -59,7 +60,7 @@ struct FinetuneCommand: ParsableCommand {
     var isDirectory: ObjCBool = false
     let exists = FileManager.default.fileExists(atPath: name, isDirectory: &isDirectory)
     if exists, !isDirectory.boolValue {
-      return .file(URL(fileURLWithPath: name).standardizedFileURL.path)
+      return .file(AtomicFile.absolute(name))
     }
     let isRun = !name.contains("/") && !RunSelection.matches(of: name, root: runs.root).isEmpty
     guard exists || isRun else {

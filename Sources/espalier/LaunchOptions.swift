@@ -30,11 +30,21 @@ struct LaunchOptions: ParsableArguments {
   var isQueued: Bool { queue || !after.isEmpty }
 
   func validate() throws {
+    try Self.check(priority: priority)
     guard priority == 0 || isQueued else {
       throw ValidationError("--priority is for a run that waits; add --queue")
     }
     guard timeout.map({ $0.seconds > 0 }) ?? true else {
       throw ValidationError("--timeout must be longer than nothing")
+    }
+  }
+
+  /// Refuses a priority out of range.
+  static func check(priority: Int) throws {
+    let range = QueuePlace.priorities
+    guard range.contains(priority) else {
+      throw ValidationError(
+        "the priority is \(priority); give \(range.lowerBound) to \(range.upperBound)")
     }
   }
 
@@ -51,21 +61,14 @@ struct LaunchOptions: ParsableArguments {
       throw RunError(
         "--after: \(stranger.path) is not in \(root); name a run of the same directory")
     }
-    let run = try RunDirectory.create(
-      root: root,
-      job: JobRequest(
+    let run = try RunLauncher(root: root).launch(
+      JobRequest(
         job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
         modelHash: plan.model.contentHash,
         queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
         timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue),
       plan: plan)
-    let executable = try WorkerLauncher.currentExecutable()
-    if isQueued {
-      try QueueRunner.start(root: root, executable: executable)
-    } else {
-      try WorkerLauncher.start(executable: executable, run: run)
-      guard detach else { return try RunReport.follow(run, output: output) }
-    }
+    guard isQueued || detach else { return try RunReport.follow(run, output: output) }
     if output.json { return try output.printJSON(["run": run.path]) }
     print(run.path)
   }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Files
 import Foundation
 import Plans
 import Models
@@ -25,8 +26,7 @@ struct OutputOptions: ParsableArguments {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     encoder.keyEncodingStrategy = .convertToSnakeCase
-    encoder.nonConformingFloatEncodingStrategy = .convertToString(
-      positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+    encoder.nonConformingFloatEncodingStrategy = .texts
     print(json: String(decoding: try encoder.encode(value), as: UTF8.self))
   }
 }
@@ -65,7 +65,7 @@ struct RunsOptions: ParsableArguments {
 
   /// The directory, made absolute so that a detached worker finds it.
   var root: String {
-    URL(fileURLWithPath: runs ?? RunDirectory.defaultRoot()).standardizedFileURL.path
+    AtomicFile.absolute(runs ?? RunDirectory.defaultRoot())
   }
 }
 

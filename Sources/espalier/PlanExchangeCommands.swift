@@ -105,18 +105,21 @@ extension PlanCommand {
       }
       let weights = try weights.map { try ModelWeights(path: $0).tensors }
       let model = try graftedCheckpoint.map { try grafted($0, plan) }
-      try AtomicFile.makeDirectory(folder)
-      let paths = try weights.map { try OfficialWeights.scatter(plan, from: $0, to: folder) } ?? [:]
-      if let model {
-        _ = try DiTWriter.write(
-          model.network, metadata: model.metadata, classNames: [], as: .init(entry: "ema"),
-          to: modelPath)
+      try AtomicFile.together {
+        try AtomicFile.makeDirectory(folder)
+        let paths =
+          try weights.map { try OfficialWeights.scatter(plan, from: $0, to: folder) } ?? [:]
+        if let model {
+          _ = try DiTWriter.write(
+            model.network, metadata: model.metadata, classNames: [], as: .init(entry: "ema"),
+            to: modelPath)
+        }
+        let export = try OfficialExport(
+          plan, operatorConfigPath: operatorPath, weights: paths,
+          graftedCheckpoint: model == nil ? nil : modelPath)
+        try AtomicFile.write(Data(export.operatorConfig.utf8), to: operatorPath)
+        try AtomicFile.write(Data(export.graft.utf8), to: graftPath)
       }
-      let export = try OfficialExport(
-        plan, operatorConfigPath: operatorPath, weights: paths,
-        graftedCheckpoint: model == nil ? nil : modelPath)
-      try AtomicFile.write(Data(export.operatorConfig.utf8), to: operatorPath)
-      try AtomicFile.write(Data(export.graft.utf8), to: graftPath)
       print(graftPath)
     }
 

@@ -26,6 +26,12 @@ struct PretrainCommand: ParsableCommand {
   @Option(help: "Stop after this many minutes; the run resumes later.")
   var minutes: Double?
 
+  func validate() throws {
+    guard minutes.map({ $0 > 0 && $0 <= 50_000_000 }) ?? true else {
+      throw ValidationError("--minutes is \(minutes ?? 0); give more than 0, to 50000000")
+    }
+  }
+
   func run() throws {
     let config = try PretrainingConfig.load(path: recipe)
     let base = URL(fileURLWithPath: recipe).deletingLastPathComponent()

@@ -139,10 +139,10 @@ struct MeasuringOptions: ParsableArguments {
   var isDefault: Bool { samples == nil && steps == nil }
 
   func validate() throws {
-    guard samples.map({ (10...1_000_000).contains($0) }) ?? true else {
+    guard samples.map(DrawingSettings.sampleRange.contains) ?? true else {
       throw ValidationError("--samples is \(samples ?? 0); give 10 to 1000000")
     }
-    guard steps.map({ (1...1000).contains($0) }) ?? true else {
+    guard steps.map(DrawingSettings.stepRange.contains) ?? true else {
       throw ValidationError("--steps is \(steps ?? 0); give 1 to 1000")
     }
   }

@@ -48,8 +48,8 @@ struct RunReport: Encodable {
       try container.encodeIfPresent(summary.place?.priority, forKey: .priority)
       try container.encodeIfPresent(summary.waitsFor, forKey: .waitsFor)
     }
-    try container.encodeIfPresent(summary.heldOut?.first.value, forKey: .meanHeldOutFirst)
-    try container.encodeIfPresent(summary.heldOut?.last.value, forKey: .meanHeldOutLast)
+    try container.encodeIfPresent(summary.meanHeldOut?.first.value, forKey: .meanHeldOutFirst)
+    try container.encodeIfPresent(summary.meanHeldOut?.last.value, forKey: .meanHeldOutLast)
     try container.encode(
       Dictionary(
         uniqueKeysWithValues: heldOut.compactMap { site, series in
@@ -67,7 +67,7 @@ struct RunReport: Encodable {
     var lines = heldOut.sorted { $0.key < $1.key }.compactMap { site, series in
       LossChange(series).map { "  \(site)  held-out \(change($0))" }
     }
-    if let whole = summary.heldOut {
+    if let whole = summary.meanHeldOut {
       lines.append(
         "\(lines.isEmpty ? "" : "mean ")held-out loss \(change(whole))"
           + " (x \(short(whole.last.value / whole.first.value)))")
@@ -81,11 +81,7 @@ struct RunReport: Encodable {
     signal(SIGINT, SIG_IGN)
     let interrupt = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
     interrupt.setEventHandler {
-      if run.worker() == nil {
-        _ = try? run.cancel()
-      } else {
-        try? run.append(Control.cancel)
-      }
+      _ = try? run.requestCancellation()
       signal(SIGINT, SIG_DFL)
     }
     interrupt.resume()

@@ -30,21 +30,28 @@ extension RunsCommand {
 
     func run() throws {
       if stop {
-        guard let runner = QueueRunner.current(root: runs.root) else {
-          throw RunError("\(runs.root): no runner works on the queue; there is nothing to stop")
-        }
-        try runner.signal(SIGTERM)
+        try QueueRunner.stop(root: runs.root)
         return try tell("the runner starts nothing more", ["runner": "stopping"])
       }
-      let executable = try WorkerLauncher.currentExecutable()
+      guard FileManager.default.fileExists(atPath: runs.root) else {
+        if let given = runs.runs {
+          throw RunError(
+            "--runs: there is no directory \(given), so nothing waits in it; name a directory of runs"
+          )
+        }
+        return try tell("nothing waits", ["runner": "none"])
+      }
+      let launcher = try RunLauncher(root: runs.root)
       if detach {
-        let pid = try QueueRunner.start(root: runs.root, executable: executable, jobs: jobs)
+        let pid = try launcher.wakeQueue(jobs: jobs)
         return try tell(
-          pid.map { "process \($0) runs the queue" } ?? "nothing waits",
+          pid.map { "process \($0) runs the queue" }
+            ?? (QueueRunner.isAtWork(root: runs.root)
+              ? "another runner works on the queue" : "nothing waits"),
           ["runner": pid.map { "\($0)" } ?? "none"])
       }
       let stopping = StopSignals()
-      let runner = QueueRunner(root: runs.root, executable: executable, jobs: jobs)
+      let runner = QueueRunner(launcher, jobs: jobs)
       let hasRun = try runner.drain(isStopping: { stopping.isAsked }) { line in
         printToStandardError("\(line)\n")
       }
@@ -64,7 +71,7 @@ extension RunsCommand {
       abstract: "Remove ended runs with their checkpoints.",
       discussion: """
         Say which: --done, --failed, --cancelled, --lost. Runs that go on, wait in the queue, or are named \
-        by a waiting one always stay.
+        by a waiting one always stay, and so do those of other users.
         """)
     @Flag(help: "Remove runs that are done.") var done = false
     @Flag(help: "Remove runs that have failed.") var failed = false
@@ -96,18 +103,27 @@ extension RunsCommand {
       let needed = Set(store.waiting.flatMap { $0.place?.after ?? [] })
       var removed: [String] = []
       var bytes = 0
+      if !dryRun { RunDirectory.removeLeftovers(root: runs.root) }
+      var failure: (any Error)?
       for summary in store.summaries where !needed.contains(summary.id) && isMeant(summary) {
         guard let run = store.run(summary.id) else { continue }
-        bytes += run.size()
-        removed.append(run.id)
-        if !dryRun { try run.remove() }
+        let size = run.size()
+        do {
+          guard try dryRun || run.remove(if: isMeant) else { continue }
+          bytes += size
+          removed.append(run.id)
+        } catch {
+          failure = failure ?? error
+        }
       }
       if output.json {
-        return try output.printJSON(Report(removed: removed, bytes: bytes, isDryRun: dryRun))
+        try output.printJSON(Report(removed: removed, bytes: bytes, isDryRun: dryRun))
+      } else {
+        for id in removed { print(id) }
+        let megabytes = String(format: "%.1f MB", Double(bytes) / 1e6)
+        print("\(removed.count) runs, \(megabytes) \(dryRun ? "would be freed" : "freed")")
       }
-      for id in removed { print(id) }
-      let megabytes = String(format: "%.1f MB", Double(bytes) / 1e6)
-      print("\(removed.count) runs, \(megabytes) \(dryRun ? "would be freed" : "freed")")
+      if let failure { throw failure }
     }
 
     private func isMeant(_ status: RunSummary) -> Bool {

@@ -7,15 +7,16 @@ extension RunsCommand {
     static let configuration = CommandConfiguration(
       abstract: "Pause a run after its current step, or freeze it at once.")
     @OptionGroup var selection: RunSelection
-    @Flag(help: "Stop the worker's process group where it stands (SIGSTOP).") var now = false
+    @Flag(help: "Stop the worker's process where it stands (SIGSTOP).") var now = false
     @OptionGroup var output: OutputOptions
 
     func run() throws {
       let run = try selection.run()
-      guard now else { return try run.ask(.pause, output) }
-      let worker = try run.requireWorker()
-      try worker.signal(SIGSTOP)
-      while worker.isAlive, !worker.isStopped { usleep(2_000) }
+      guard now else {
+        try run.pause()
+        return try run.tell("was asked to pause", "pause", output)
+      }
+      try run.freeze()
       try run.tell("is frozen; 'espalier runs resume' lets it go on", "freeze", output)
     }
   }
@@ -32,11 +33,11 @@ extension RunsCommand {
       let run = try selection.run()
       switch run.summary().state {
       case .queued, .running, .paused, .frozen:
-        try run.requireWorker().signal(SIGCONT)
-        try run.ask(.resume, output)
+        try run.goOn()
+        try run.tell("was asked to resume", "resume", output)
       case .done: throw RunError("\(run.path): is done; there is nothing to resume")
       case .cancelled, .failed, .lost:
-        try run.restart(nil)
+        try RunLauncher(root: run.root).retry(run)
         try run.tell("has a new worker", "resume", output)
       }
     }
@@ -64,8 +65,8 @@ extension RunsCommand {
 
     func run() throws {
       let run = try selection.run()
-      try run.restart(
-        learningRate.map { .rate($0) } ?? rateFactor.map { .factor($0) }, step: step)
+      try RunLauncher(root: run.root).retry(
+        run, learningRate.map { .rate($0) } ?? rateFactor.map { .factor($0) }, step: step)
       try run.tell("has a new worker", "retry", output)
     }
   }
@@ -105,6 +106,8 @@ extension RunsCommand {
     var priority: Int
     @OptionGroup var output: OutputOptions
 
+    func validate() throws { try LaunchOptions.check(priority: priority) }
+
     func run() throws {
       let run = try selection.run()
       try run.setPriority(priority)
@@ -117,14 +120,18 @@ extension RunsCommand {
 struct TimeSpan {
   let seconds: Double
 
+  /// A century.
+  private static let limit = 36_500.0 * 86_400
+
   /// Reads an option's value.
   init(text: String) throws(ValidationError) {
     let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
     guard let unit = text.last.flatMap({ units[$0] }),
-      let number = Double(text.dropLast()), number.isFinite, number >= 0
+      let number = Double(text.dropLast()), number >= 0, number * unit <= Self.limit
     else {
       throw ValidationError(
-        "expected a duration such as 90m: a number and s, m, h or d (seconds, minutes, hours, days)"
+        "expected a duration such as 90m: a number and s, m, h or d (seconds, minutes, hours, days), at"
+          + " most 36500d"
       )
     }
     seconds = number * unit
@@ -132,41 +139,6 @@ struct TimeSpan {
 }
 
 extension RunDirectory {
-  /// Sends a request to the run's worker; refuses when there is none.
-  fileprivate func ask(_ request: Control, _ output: OutputOptions) throws {
-    _ = try requireWorker()
-    try append(request)
-    try tell("was asked to \(request.rawValue)", request.rawValue, output)
-  }
-
-  /// The living worker.
-  fileprivate func requireWorker() throws -> ProcessIdentity {
-    guard let worker = worker(), worker.isAlive else {
-      if summary().state == .queued, (try? request())?.queue != nil {
-        throw RunError(
-          "\(path): waits in the queue and has no worker yet; 'espalier runs cancel \(id)' takes it"
-            + " out, 'espalier runs priority \(id) -- -1' lets others go first")
-      }
-      throw RunError(
-        "\(path): is \(summary().state.name), expected a running one; 'espalier runs' lists them")
-    }
-    return worker
-  }
-
-  /// Starts a worker on a run that has ended and waits until it has taken the run up, so that what
-  /// follows finds it running; runs of the queue that waited for it get their turns.
-  fileprivate func restart(_ change: RateChange?, step: Int? = nil) throws {
-    try prepareRetry(change, step: step)
-    var offset = logSize
-    let executable = try WorkerLauncher.currentExecutable()
-    let pid = try WorkerLauncher.start(executable: executable, run: self)
-    while readEvents(after: &offset).isEmpty {
-      if WorkerLauncher.reap(pid) { throw RunError(gaveUp) }
-      Thread.sleep(forTimeInterval: 0.02)
-    }
-    try QueueRunner.start(root: root, executable: executable)
-  }
-
   /// Says what was done with the run.
   fileprivate func tell(_ text: String, _ request: String, _ output: OutputOptions) throws {
     if output.json { return try output.printJSON(["run": path, "request": request]) }

@@ -19,16 +19,20 @@ struct ShapesCommand: ParsableCommand {
   @Option(help: "Output file; a name ending in .png writes a contact sheet, one column per class.")
   var output: String
 
+  private var isSheet: Bool { output.hasSuffix(".png") }
+
   func validate() throws {
-    guard (1...1_000_000).contains(count) else {
-      throw ValidationError("--count is \(count); give 1 to 1000000")
+    let most = isSheet ? 10_000 : 1_000_000
+    guard (1...most).contains(count) else {
+      throw ValidationError(
+        "--count is \(count); give 1 to \(most) for \(isSheet ? "a contact sheet" : "raw images")")
     }
   }
 
   func run() throws {
     try AtomicFile.requireDestination(output)
     let source = ShapeSource(seed: seed)
-    if output.hasSuffix(".png") {
+    if isSheet {
       let images = (0..<count).map {
         RGBImage(
           width: ShapeSource.side, height: ShapeSource.side,
@@ -36,9 +40,9 @@ struct ShapesCommand: ParsableCommand {
       }
       try RGBImage.grid(images, columns: ShapeSource.numClasses, gap: 2).write(to: output)
     } else {
-      var data = Data(capacity: count * 3 * ShapeSource.side * ShapeSource.side)
-      for index in 0..<count { data.append(contentsOf: source.image(index: index).pixels) }
-      try AtomicFile.write(data, to: output)
+      try AtomicFile.stream(to: output) { sink throws(FileError) in
+        for index in 0..<count { try sink.append(source.image(index: index).pixels) }
+      }
     }
   }
 }

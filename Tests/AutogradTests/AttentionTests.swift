@@ -114,9 +114,9 @@ struct AttentionTests {
   @Test func aWindowAsWideAsTheSequenceIsFullAttention() {
     var random = RandomSequence(seed: 6)
     let qkv = random.normal([2, 13, 3 * 24])
-    let full = Attention(heads: 4).forward([.floats(qkv)]).output.floats.values
-    let wide = Attention(heads: 4, window: (12, 12)).forward([.floats(qkv)]).output
-      .floats.values
+    let full = Attention(heads: 4).forward([.float32(qkv)]).output.float32.values
+    let wide = Attention(heads: 4, window: (12, 12)).forward([.float32(qkv)]).output
+      .float32.values
     #expect(zip(full, wide).allSatisfy { abs($0 - $1) < 1e-6 })
   }
 }

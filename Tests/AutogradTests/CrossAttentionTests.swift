@@ -69,7 +69,7 @@ struct CrossAttentionTests {
     var random = RandomSequence(seed: 8)
     let kv = random.normal([1, 1, 24])
     let op = CrossAttention(heads: 3, bias: .full([1, 1], -10_000))
-    let out = op.forward([random.normal([1, 4, 12]), kv].map(Activation.floats)).output.floats
+    let out = op.forward([random.normal([1, 4, 12]), kv].map(MixedTensor.float32)).output.float32
       .values
     for query in 0..<4 {
       #expect(Array(out[(query * 12)..<(query * 12 + 12)]) == Array(kv.values[12...]))
@@ -82,7 +82,7 @@ struct CrossAttentionTests {
     let bias = Tensor([0, 0, -10_000, 0, 0, 0, -10_000, 0, 0, 0, 0, -10_000], shape: [2, 6])
     func output(_ bias: Tensor?) -> [Float] {
       let op = CrossAttention(heads: 4, bias: bias)
-      return op.forward([q, kv].map(Activation.floats)).output.floats.values
+      return op.forward([q, kv].map(MixedTensor.float32)).output.float32.values
     }
     let before = output(bias)
     for i in 0..<48 {

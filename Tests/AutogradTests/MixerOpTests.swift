@@ -233,20 +233,20 @@ struct MixerOpTests {
     }
   }
 
-  @Test func hyenaOfRoundedActivationsRoundsItsOutputAlone() {
+  @Test func hyenaOfRoundedMixedTensorsRoundsItsOutputAlone() {
     var random = RandomSequence(seed: 9)
     let op = Hyena(short: true, inner: true)
-    var inputs = hyenaInputs([2, 6, 21], short: 4, inner: 3, &random).map(Activation.floats)
-    let rounded = RoundedTensor(rounding: inputs[0].floats)
-    inputs[0] = .rounded(rounded)
+    var inputs = hyenaInputs([2, 6, 21], short: 4, inner: 3, &random).map(MixedTensor.float32)
+    let rounded = BFloat16Tensor(rounding: inputs[0].float32)
+    inputs[0] = .bfloat16(rounded)
     let found = op.forward(inputs).output
-    inputs[0] = .floats(rounded.floats)
-    let exact = op.forward(inputs).output.floats
-    guard case .rounded(let output) = found else {
+    inputs[0] = .float32(rounded.float32)
+    let exact = op.forward(inputs).output.float32
+    guard case .bfloat16(let output) = found else {
       Issue.record("the output is not rounded")
       return
     }
-    #expect(output.floats.values == RoundedTensor(rounding: exact).floats.values)
+    #expect(output.float32.values == BFloat16Tensor(rounding: exact).float32.values)
     #expect(output.shape == [2, 6, 21])
   }
 }

@@ -81,7 +81,7 @@ struct PrecisionTests {
   private func attention(_ op: some MixedPrecisionOp) -> ([Parameter], (Tape, Value) -> Value) {
     var random = RandomSequence(seed: 4)
     let qkv = Parameter("qkv", random.normal([3 * inputs, inputs]))
-    for index in 0..<qkv.value.count { qkv.value[index] *= 0.1 }
+    qkv.update { value in for index in 0..<value.count { value[index] *= 0.1 } }
     let projection = Parameter("proj", random.normal([inputs, inputs]))
     return (
       [qkv, projection],
@@ -120,14 +120,14 @@ struct PrecisionTests {
 
   @Test func attentionOfOddHeadsTakesRoundedInputToo() {
     var random = RandomSequence(seed: 6)
-    let qkv = RoundedTensor(rounding: random.normal([1, 7, 3 * 6]))
-    let found = Attention(heads: 2).forward([.rounded(qkv)]).output
-    guard case .floats(let values) = found else {
+    let qkv = BFloat16Tensor(rounding: random.normal([1, 7, 3 * 6]))
+    let found = Attention(heads: 2).forward([.bfloat16(qkv)]).output
+    guard case .float32(let values) = found else {
       Issue.record("three channels make no pairs")
       return
     }
     #expect(
-      values.values == Attention(heads: 2).forward([.floats(qkv.floats)]).output.floats.values)
+      values.values == Attention(heads: 2).forward([.float32(qkv.float32)]).output.float32.values)
   }
 
   /// Rounded input gives what its values give in float32, rounded at the end if `rounds`.
@@ -137,14 +137,14 @@ struct PrecisionTests {
     var random = RandomSequence(seed: 9)
     let inputs = shapes.enumerated().map { index, shape in
       index < rounded
-        ? Activation.rounded(RoundedTensor(rounding: random.normal(shape)))
-        : .floats(random.normal(shape))
+        ? MixedTensor.bfloat16(BFloat16Tensor(rounding: random.normal(shape)))
+        : .float32(random.normal(shape))
     }
     let found = op.forward(inputs).output
-    let exact = op.forward(inputs.map { .floats($0.floats) }).output.floats
-    if case .rounded = found { #expect(rounds) } else { #expect(!rounds) }
-    let wanted = rounds ? RoundedTensor(rounding: exact).floats : exact
-    #expect(found.shape == exact.shape && found.floats.values == wanted.values)
+    let exact = op.forward(inputs.map { .float32($0.float32) }).output.float32
+    if case .bfloat16 = found { #expect(rounds) } else { #expect(!rounds) }
+    let wanted = rounds ? BFloat16Tensor(rounding: exact).float32 : exact
+    #expect(found.shape == exact.shape && found.float32.values == wanted.values)
   }
 
   @Test func mixersTakeRoundedInput() {
@@ -157,19 +157,21 @@ struct PrecisionTests {
 
   @Test func gatedNormRoundsOnDemand() {
     var random = RandomSequence(seed: 7)
-    let inputs = [[2, 5, 24], [2, 5, 24], [24]].map { Activation.floats(random.normal($0)) }
+    let inputs = [[2, 5, 24], [2, 5, 24], [24]].map { MixedTensor.float32(random.normal($0)) }
     let norm = { GatedRMSNorm(groups: 2, rounds: $0).forward(inputs).output }
-    #expect(norm(true).floats.values == RoundedTensor(rounding: norm(false).floats).floats.values)
+    #expect(
+      norm(true).float32.values == BFloat16Tensor(rounding: norm(false).float32).float32.values)
   }
 
   @Test func modulatedNormRoundsOnDemand() {
     var random = RandomSequence(seed: 7)
-    let inputs = [random.normal([2, 5, 24]), random.normal([2, 48])].map(Activation.floats)
+    let inputs = [random.normal([2, 5, 24]), random.normal([2, 48])].map(MixedTensor.float32)
     let norm = {
       LayerNormModulate(shiftChunk: 0, scaleChunk: 1, rounds: $0).forward(inputs).output
     }
     #expect(norm(true).shape == [2, 5, 24])
-    #expect(norm(true).floats.values == RoundedTensor(rounding: norm(false).floats).floats.values)
+    #expect(
+      norm(true).float32.values == BFloat16Tensor(rounding: norm(false).float32).float32.values)
   }
 
   @Test func smallWeightsAndVectorsStayFloat32() {
@@ -188,7 +190,7 @@ struct PrecisionTests {
     }
     let before = output()
     #expect(output().values == before.values)
-    weight.value = Tensor.zeros([outputs, inputs])
+    weight.update { $0 = Tensor.zeros([outputs, inputs]) }
     #expect(output().values.allSatisfy { $0 == 0 })
     weight.assign(Tensor.full([outputs, inputs], 1))
     #expect(output().values != before.values && output().values.contains { $0 != 0 })
@@ -203,7 +205,7 @@ struct PrecisionTests {
     let (weight, bias, x, _) = parameters()
     [weight].use(.bfloat16, smallest: 1)
     let wanted = Tape(recording: false).linear(Value(constant: x), weight, bias).tensor.values
-    weight.noteChange()
+    weight.update { _ in }
     var found = [[Float]](repeating: [], count: 6)
     found.withUnsafeMutableBufferPointer { buffer in
       nonisolated(unsafe) let results = buffer

@@ -154,6 +154,8 @@ import Testing
       ["sample", model], ["evaluate", model, "--samples", "0"],
       ["analyze", model, "--samples", "0"], ["shapes", "--output", "x.png", "--count", "0"],
       ["shapes", "--output", "x", "--count", "9999999999999999"],
+      ["shapes", "--output", "x.png", "--count", "10001"], ["bench", "--repeats", "0"],
+      ["bench", "--repeats", "9223372036854775807"], ["bench", "--repeats", "-1"],
       ["bench", "--repeats", "0"], ["bench", "--work", "frob"], ["plan", "frob"],
       ["runs", "frob"], ["--frob"],
     ] {

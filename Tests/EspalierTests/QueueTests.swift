@@ -40,7 +40,7 @@ import Testing
     #expect(try #require(one.lastEventTime) <= (try #require(two.startedAt)) + 1)
     try wait(for: "the hook") { scratch.exists("told") }
     #expect(try scratch.text("told") == "done\n")
-    try wait(for: "the runner's end") { QueueRunner.current(root: scratch.runs) == nil }
+    try wait(for: "the runner's end") { !QueueRunner.isAtWork(root: scratch.runs) }
     // Nothing waits any more.
     let drained = try scratch.espalier("runs", "drain")
     #expect(drained.code == 0 && drained.output.contains("drained"))
@@ -83,7 +83,7 @@ import Testing
     struct Shown: Decodable { let queuePosition: Int, waitsFor: String }
     let shown: Shown = try scratch.espalier("runs", "show", blocked.id, "--json").json()
     #expect(shown.queuePosition == 1 && shown.waitsFor.contains("runs retry"))
-    try wait(for: "the runner's end") { QueueRunner.current(root: scratch.runs) == nil }
+    try wait(for: "the runner's end") { !QueueRunner.isAtWork(root: scratch.runs) }
     for verb in ["pause", "resume"] {
       try scratch.expectRefusal(
         ["runs", verb, blocked.id],

@@ -20,7 +20,7 @@ import Testing
   /// Collects workers and runners: one that stays behind as a zombie hides the end of every later child from
   /// the test runner, and tests in processes of their own would wait for ever.
   deinit {
-    for child in works.flatMap(\.children) {
+    for child in works.flatMap(\.launcher.children) {
       kill(child.pid, SIGKILL)
       waitpid(child.pid, nil, 0)
     }
@@ -45,7 +45,10 @@ import Testing
   private func work(_ executable: String = "/bin/false", model: ModelReference = Samples.model)
     -> FileWork
   {
-    let work = FileWork(root: root, model: model, executable: executable, codeVersion: "test")
+    guard let launcher = try? RunLauncher(root: root, executable: executable) else {
+      preconditionFailure("/proc is missing")
+    }
+    let work = FileWork(launcher: launcher, model: model, codeVersion: "test")
     works.append(work)
     return work
   }
@@ -250,7 +253,7 @@ import Testing
     }
   }
 
-  @Test func deadWorkersAreLostAndControlsAreWritten() throws {
+  @Test func deadWorkersAreLostAndNotSteered() throws {
     let worker = try script(
       """
       echo '{"v":1,"t":1,"kind":"started","pid":'$$',"total_steps":9}' >> $events
@@ -270,9 +273,13 @@ import Testing
       return
     }
     #expect(records.first?.state == .lost)
-    #expect(work.perform(.control(id: id, .cancel)).isEmpty)
-    var offset: UInt64 = 0
-    #expect(try RunDirectory.open("\(root)/\(id)").readControls(after: &offset) == [.cancel])
+    for control in Control.allCases where control != .kill {
+      guard case .controlFailed(let reason)? = work.perform(.control(id: id, control)).first else {
+        Issue.record("a dead worker was asked to \(control.rawValue)")
+        continue
+      }
+      #expect(reason.contains("is lost, expected a running one"))
+    }
     guard case .controlFailed? = work.perform(.control(id: "nothing", .pause)).first else {
       Issue.record("a run that is not there was controlled")
       return
@@ -338,7 +345,8 @@ import Testing
   /// The queue in front of all this hands results over and finishes on closing.
   @Test func effectsArePerformedInOrder() throws {
     let effects = LiveEffects(
-      root: root, model: Samples.model, executable: "/bin/false", codeVersion: "test")
+      launcher: try RunLauncher(root: root, executable: "/bin/false"), model: Samples.model,
+      codeVersion: "test")
     let first = folder + "/a.json"
     effects.perform(.savePlan(Samples.oddPlan(), path: first, overwrite: false))
     effects.perform(.savePlan(Samples.oddPlan(), path: first, overwrite: false))

@@ -88,6 +88,30 @@ import Explorer
     #expect(field.text.isEmpty && field.cursor == 0)
   }
 
+  /// Long names and echoes leave the answers, the borders and the hints in sight.
+  @Test(arguments: Samples.sizes)
+  func longTextsStayInTheirPlaces(size: Size) {
+    let long = String(repeating: "日本 long/", count: 500)
+    var state = Samples.busy(size)
+    state.overlays = [.confirm(.overwrite(path: long))]
+    let question = ExplorerView.frame(state).text()
+    #expect(question.contains("[y] write over it") && question.contains("no"))
+    #expect(question.contains("└") && question.contains("…"))
+    state.overlays = []
+    press(&state, "f")
+    type(&state, String(repeating: "9", count: 5000))
+    press(&state, .enter)
+    let form = ExplorerView.frame(state).text()
+    #expect(form.contains("! ") && form.contains("accept"))
+    state.overlays = []
+    press(&state, ":")
+    type(&state, String(repeating: "x", count: 3000))
+    press(&state, .enter)
+    let rows = ExplorerView.frame(state).text().split(
+      separator: "\n", omittingEmptySubsequences: false)
+    #expect(rows.last?.hasPrefix(" :xxx") == true && rows.first?.contains("espalier") == true)
+  }
+
   @Test func everyPromptCanBeLeft() {
     for keys in ["a", "m", "o", "W", ":", "d", "S", "r", "?", "q", "C", "e"] {
       var state = Samples.busy(Samples.small, step: 800, state: keys == "d" ? .done : .running)

@@ -364,7 +364,7 @@ final class CachedDistillationTests {
     let kept = parameters(run)
     for id in run.graft.plan.edits.keys.sorted() {
       for parameter in run.graft.replacement(id)?.parameters ?? [] {
-        parameter.value.fill(3)
+        parameter.update { $0.fill(3) }
       }
     }
     let bad = run.validate()

@@ -183,7 +183,7 @@ struct FinetuningTests {
     let run = try finetuning(plan, teacher: teacher)
     let model = try Graft(fresh: plan, teacher: teacher).model
     let trained = model.parameters.filter { !$0.isFrozen }
-    for parameter in trained { parameter.value = parameter.value.copied() }
+    for parameter in trained { parameter.update { $0 = $0.copied() } }
     let optimizer = AdamW(trained, weightDecay: 0.01)
     let diffusion = try GaussianDiffusion(spacing: "")
     let dataset = TinyModel.latents(seed: 1)
@@ -327,8 +327,7 @@ struct FinetuningTests {
     let before = run.heldOutLoss()
     let weight = try #require(run.model.parameters.first { $0.name == "final_layer.linear.weight" })
     let good = weight.value.copied()
-    for element in 0..<weight.value.count { weight.value[element] = 1e30 }
-    weight.noteChange()
+    weight.update { $0.fill(1e30) }
     #expect(!run.isSound())
     weight.assign(good)
     #expect(run.isSound() && run.heldOutLoss() == before)

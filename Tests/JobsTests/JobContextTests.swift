@@ -31,20 +31,6 @@ import Testing
     }
   }
 
-  @Test func forgetsRequestsToAnEarlierWorker() throws {
-    try withRun { run in
-      let first = JobContext(run: run)
-      try first.emit(.started(pid: 1, totalSteps: 9))
-      try run.append(Control.pause)
-      try run.append(Control.cancel)
-      #expect(throws: JobInterruption.cancelled) { try first.checkpoint(step: 1) }
-      let second = JobContext(run: run)
-      try second.checkpoint(step: 1)
-      try run.append(Control.cancel)
-      #expect(throws: JobInterruption.cancelled) { try second.checkpoint(step: 2) }
-    }
-  }
-
   @Test func waitsWhilePaused() async throws {
     try withRun { run in
       let context = JobContext(run: run)

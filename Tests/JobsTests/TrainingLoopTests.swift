@@ -3,6 +3,7 @@ import Foundation
 import Jobs
 import Plans
 import Runs
+import Synchronization
 import Testing
 
 /// What a training leaves in its run directory, with a training that only counts.
@@ -35,12 +36,19 @@ import Testing
 
     func faultInData() -> String? { fault }
 
-    func save(to path: String) throws {
+    func saveCheckpoint(to path: String) throws {
       if fullDisks > 0 {
         fullDisks -= 1
         throw FileError("the disk is full", isDiskFull: true)
       }
-      try Data("\(step)".utf8).write(to: URL(fileURLWithPath: path), options: .atomic)
+      try AtomicFile.write(Data("\(step)".utf8), to: path)
+    }
+
+    /// What it leaves beside, as stage 2 leaves its model.
+    var leavesModel = false
+
+    func saveResults(in folder: String) throws {
+      if leavesModel { try AtomicFile.write(Data("\(step)".utf8), to: folder + "/model") }
     }
 
     func resume(from path: String) throws {
@@ -166,13 +174,6 @@ import Testing
 
   /// The newest checkpoints stay, each under its step but the last.
   @Test func keepsTheLastCheckpoints() throws {
-    func kept(_ run: RunDirectory) throws -> [String: String] {
-      let names = try FileManager.default.contentsOfDirectory(atPath: run.checkpointsPath)
-      return try Dictionary(
-        uniqueKeysWithValues: names.map {
-          ($0, try String(contentsOfFile: "\(run.checkpointsPath)/\($0)", encoding: .utf8))
-        })
-    }
     try withRun { run in
       let policy = CheckpointPolicy(every: 3, keepLast: 3)
       let training = Counter()
@@ -183,12 +184,13 @@ import Testing
       let expected = [
         "latest.safetensors": "8", "step-6.safetensors": "6", "step-3.safetensors": "3",
       ]
-      #expect(try kept(run) == expected)
+      #expect(try files(run) == expected)
+      try forgetRequests(run)
       // Going on, with a leftover of steps that were given up, and keeping fewer.
       try Data("99".utf8).write(
         to: URL(fileURLWithPath: run.checkpointsPath + "/step-99.safetensors"))
       try train(Counter(), in: run, checkpoints: CheckpointPolicy(every: 3, keepLast: 2))
-      #expect(try kept(run) == ["latest.safetensors": "10", "step-9.safetensors": "9"])
+      #expect(try files(run) == ["latest.safetensors": "10", "step-9.safetensors": "9"])
     }
   }
 
@@ -211,6 +213,147 @@ import Testing
     }
   }
 
+  /// As whoever starts another worker does.
+  private func forgetRequests(_ run: RunDirectory) throws {
+    try AtomicFile.write(Data(), to: run.controlPath)
+  }
+
+  /// Files of the checkpoints' folder with what they hold.
+  private func files(_ run: RunDirectory) throws -> [String: String] {
+    let names = try FileManager.default.contentsOfDirectory(atPath: run.checkpointsPath)
+    return try Dictionary(
+      uniqueKeysWithValues: names.map {
+        ($0, try String(contentsOfFile: "\(run.checkpointsPath)/\($0)", encoding: .utf8))
+      })
+  }
+
+  /// Lets one operation that changes a file of the checkpoints fail, and counts them all.
+  private final class Fault: Sendable {
+    private let next: Mutex<(count: Int, failing: ClosedRange<Int>)>
+
+    init(_ failing: ClosedRange<Int>) { next = Mutex((0, failing)) }
+
+    var count: Int { next.withLock { $0.count } }
+
+    func code(_ path: String) -> Int32 {
+      guard path.contains("/checkpoints/") else { return 0 }
+      return next.withLock { state in
+        state.count += 1
+        return state.failing.contains(state.count) ? ENOSPC : 0
+      }
+    }
+  }
+
+  /// The disk is full at one single write after another, for one or a few tries: the run waits and ends
+  /// as if it never had been, with every checkpoint under the name of its own step.
+  @Test func everySingleWriteMayFail() throws {
+    let expected = [
+      "latest.safetensors": "10", "step-9.safetensors": "9", "step-6.safetensors": "6",
+      "model": "10",
+    ]
+    var writes = 1
+    var failing = 0
+    while failing <= writes {
+      for length in [1, 3] {
+        try withRun { run in
+          let training = Counter()
+          training.leavesModel = true
+          let fault = Fault(failing...(failing + length - 1))
+          try AtomicFile.$failure.withValue({ fault.code($0) }) {
+            try train(training, in: run, checkpoints: CheckpointPolicy(every: 3, keepLast: 3))
+          }
+          #expect(try files(run) == expected, "write \(failing), \(length) times")
+          #expect(checkpoints(run) == [3, 6, 9, 10])
+          if failing == 0, length == 1 { writes = fault.count }
+        }
+      }
+      failing += 1
+    }
+    // Four checkpoints with a model each: open, write, sync and rename of both, and three links.
+    #expect(writes == 4 * 8 + 3 * 2)
+  }
+
+  /// The same where somebody gives up waiting at that write and another worker goes on later.
+  @Test func everySingleWriteMayBeTheLast() throws {
+    for failing in 1...38 {
+      try withRun { run in
+        let policy = CheckpointPolicy(every: 3, keepLast: 3)
+        let training = Counter()
+        training.leavesModel = true
+        let fault = Fault(failing...Int.max)
+        AtomicFile.$failure.withValue({ path in
+          let code = fault.code(path)
+          if code != 0 { try? run.append(Control.cancel) }
+          return code
+        }) {
+          #expect(throws: JobInterruption.cancelled) {
+            try train(training, in: run, checkpoints: policy)
+          }
+        }
+        for (name, content) in try files(run) where name.hasPrefix("step-") {
+          #expect(name == "step-\(content).safetensors", "write \(failing)")
+        }
+        try forgetRequests(run)
+        let again = Counter()
+        again.leavesModel = true
+        try train(again, in: run, checkpoints: policy)
+        #expect(
+          try files(run) == [
+            "latest.safetensors": "10", "step-9.safetensors": "9", "step-6.safetensors": "6",
+            "model": "10",
+          ], "write \(failing)")
+      }
+    }
+  }
+
+  /// One checkpoint of every step, also of the last one.
+  @Test func noCheckpointIsWrittenTwice() throws {
+    for (steps, every) in [(9, 3), (10, 3), (4, 4), (3, 1)] {
+      try withRun { run in
+        let fault = Fault(0...0)
+        try AtomicFile.$failure.withValue({ fault.code($0) }) {
+          try train(Counter(), in: run, steps: steps, checkpoints: CheckpointPolicy(every: every))
+        }
+        let expected =
+          Array(stride(from: every, through: steps, by: every))
+          + (steps % every == 0 ? [] : [steps])
+        #expect(checkpoints(run) == expected)
+        #expect(fault.count == 4 * expected.count)
+        // Taken up again at its end, it has nothing to write.
+        try train(Counter(), in: run, steps: steps)
+        #expect(checkpoints(run) == expected)
+      }
+    }
+  }
+
+  /// Data that change under the training end it before another checkpoint is written.
+  ///
+  /// In a process of its own, whose other trainings it would end too.
+  @Test func changedDataEndTheRun() async {
+    await #expect(processExitsWith: .success) { try TrainingLoopTests().changeData() }
+  }
+
+  private func changeData() throws {
+    for isTruncated in [true, false] {
+      try withRun { run in
+        let path = run.path + "/data"
+        try Data(repeating: 1, count: 100_000).write(to: URL(fileURLWithPath: path))
+        let file = try MappedFile(path: path)
+        let training = Counter()
+        training.atStep = { step in
+          guard step == 4 else { return }
+          let descriptor = open(path, O_WRONLY)
+          defer { close(descriptor) }
+          _ = isTruncated ? ftruncate(descriptor, 10) : Int32(write(descriptor, [7], 1))
+        }
+        let error = #expect(throws: FileError.self) { try train(training, in: run) }
+        #expect(error?.message.hasPrefix("\(path): was written to by another program") == true)
+        #expect(try String(contentsOfFile: run.latestPath, encoding: .utf8) == "3")
+        withExtendedLifetime(file) {}
+      }
+    }
+  }
+
   /// Without room for a checkpoint of the present step the last one stays.
   @Test func cancellationOnAFullDiskEndsAtOnce() throws {
     try withRun { run in
@@ -222,6 +365,7 @@ import Testing
       }
       #expect(throws: JobInterruption.cancelled) { try train(training, in: run) }
       #expect(checkpoints(run) == [3])
+      try forgetRequests(run)
       let again = Counter()
       try train(again, in: run)
       #expect(again.step == 10 && checkpoints(run) == [3, 6, 9, 10])

@@ -378,7 +378,7 @@ struct Convolution3x3Tests {
     let bias = weights.tensor("conv.bias", [outputs], .zeros)
     for (resampling, upsample, stride, pad) in Self.kinds {
       let layer = try Convolution3x3(
-        weights, "conv", inputs, outputs, resampling, ConvolutionPrecision(.bfloat16, smallest: 1))
+        weights, "conv", inputs, outputs, resampling, PrecisionRule(.bfloat16, smallest: 1))
       let residual = random.normal(layer(x).shape)
       let found = layer(x, plus: residual, clampsNegative: true)
       let expected = reference(
@@ -397,7 +397,7 @@ struct Convolution3x3Tests {
     let weights = RandomWeights()
     let norm = try GroupNorm(weights, "norm", channels: inputs, groups: 4)
     let resampling = Self.kinds[kind].0
-    func convolve(_ precision: ConvolutionPrecision, _ x: Tensor, _ norm: GroupNorm?) throws
+    func convolve(_ precision: PrecisionRule, _ x: Tensor, _ norm: GroupNorm?) throws
       -> [Float]
     {
       try Convolution3x3(weights, "conv", inputs, outputs, resampling, precision)(x, after: norm)
@@ -408,10 +408,10 @@ struct Convolution3x3Tests {
     let largest = exact.map { abs($0) }.max() ?? 0
     let plain = try convolve(.float32, activated, nil)
     #expect(zip(exact, plain).allSatisfy { abs($0 - $1) < 1e-5 * largest })
-    let coarse = try convolve(ConvolutionPrecision(.bfloat16, smallest: 1), x, norm)
+    let coarse = try convolve(PrecisionRule(.bfloat16, smallest: 1), x, norm)
     #expect(zip(exact, coarse).allSatisfy { abs($0 - $1) < 1e-2 * largest })
     #expect(exact != coarse)
     // One that is small stays as it is.
-    #expect(exact == (try convolve(ConvolutionPrecision(.bfloat16), x, norm)))
+    #expect(exact == (try convolve(PrecisionRule(.bfloat16), x, norm)))
   }
 }

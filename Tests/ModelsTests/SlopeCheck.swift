@@ -21,13 +21,15 @@ func expectSlopes(
     let kept = parameter.value.copied()
     let step = 5e-3 / squares.squareRoot()
     func move(_ sign: Double) -> Double {
-      for i in 0..<kept.count {
-        parameter.value[i] = kept[i] + Float(sign * step * Double(gradient[i]))
+      parameter.update { value in
+        for i in 0..<kept.count {
+          value[i] = kept[i] + Float(sign * step * Double(gradient[i]))
+        }
       }
       return value()
     }
     let slope = (move(1) - move(-1)) / (2 * step)
-    parameter.value.assign(kept)
+    parameter.assign(kept)
     #expect(abs(slope / squares - 1) < 0.02, "\(parameter.name): \(slope) for \(squares)")
   }
 }

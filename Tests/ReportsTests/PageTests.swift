@@ -79,4 +79,30 @@ import Testing
         && places.compactMap(\.self) == places.compactMap(\.self).sorted())
     #expect(html.contains("two fresh sets") && html.contains("× 0.5"))
   }
+
+  /// Every number of a run's log and request replaced by extremes: the page and the table are made all the
+  /// same, or the file is named.
+  @Test(arguments: ["run.json", "events.jsonl", "report.json"])
+  func damagedRunsAreReported(name: String) throws {
+    let scratch = try Scratch()
+    let plan = scratch.plan("p") {
+      $0.edits[SlotID(block: 1, slot: .attention)] = OperatorSpec("skip")
+    }
+    let facts = try scratch.run(plan, heldOut: 0.5, messages: ["m"])
+    _ = try scratch.measure(facts, distance: 2, ratio: 0.5)
+    let path = "\(facts.run.path)/\(name)"
+    let text = try String(contentsOfFile: path, encoding: .utf8)
+    for damaged in Damage.of(text, values: 6) {
+      try Data(damaged.utf8).write(to: URL(fileURLWithPath: path))
+      do {
+        let read = try RunFacts(facts.run)
+        let measured = try Measurements.cached(facts.run)
+        expectSound(try page((read, measured), (facts, nil)))
+        #expect(Comparison([(read, measured), (facts, nil)]).text.contains("skip"))
+      } catch {
+        #expect("\(error)".hasPrefix(path), "\(error)")
+        #expect(name != "events.jsonl")
+      }
+    }
+  }
 }

@@ -138,7 +138,7 @@ private let golden: [(EventKind, String)] = [
     try appendRaw(#"{"request":"dance","t":1,"v":1}"# + "\n", to: run.controlPath)
     try appendRaw(#"{"request":"pause","t":1,"v":2}"# + "\n", to: run.controlPath)
     var offset: UInt64 = 0
-    #expect(run.readControls(after: &offset) == [.pause, .resume, .cancel])
+    #expect(run.readControls(after: &offset) == [.pause, .resume, .cancel, .kill])
     try run.append(Control.pause)
     #expect(run.readControls(after: &offset) == [.pause])
     let text = try String(contentsOfFile: run.controlPath, encoding: .utf8)

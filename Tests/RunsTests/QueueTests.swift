@@ -105,14 +105,14 @@ import Testing
       scratch, queue: QueuePlace(),
       onDone: #"echo "$ESPALIER_OUTCOME" > "$ESPALIER_RUN/told"; exit 3"#)
     #expect(try waiting.cancel() == .withdrawn)
-    #expect(waiting.summary().state == .cancelled && waiting.isWithdrawn)
+    #expect(waiting.summary().state == .cancelled && !waiting.summary().isStarted)
     #expect(try String(contentsOfFile: waiting.path + "/told", encoding: .utf8) == "cancelled\n")
     #expect(waiting.history().messages == ["the command for the run's end has ended: exit code 3"])
     #expect(lined(waiting.root).isEmpty)
     #expect(throws: RunError.self) { try waiting.cancel() }
     // Taken up again it begins at once.
     try waiting.prepareRetry()
-    #expect(try waiting.request().queue == nil && !waiting.isWithdrawn)
+    #expect(try waiting.request().queue == nil)
   }
 
   @Test func whatIsDoneStaysDone() throws {

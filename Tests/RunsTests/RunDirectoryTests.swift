@@ -23,6 +23,7 @@ import Testing
     #expect(
       try FileManager.default.contentsOfDirectory(atPath: run.path).sorted() == [
         "checkpoints", "control.jsonl", "events.jsonl", "plan.json", "run.json", "samples",
+        "worker.lock",
       ])
     #expect(try FileManager.default.contentsOfDirectory(atPath: root) == [run.id])
     #expect(run.summary().state == .queued)

@@ -62,7 +62,7 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     let anew = summary(lost + [begin, encoding, measured], .running)
     #expect(anew.step == 0 && anew.loss == nil)
     #expect(history(lost + [begin, encoding, measured]).losses.isEmpty)
-    #expect(anew.heldOut?.last.value == 2 && anew.progressText == "step 0 of 10")
+    #expect(anew.meanHeldOut?.last.value == 2 && anew.progressText == "step 0 of 10")
     // A measurement amid the training leaves the loss.
     let measuring = Event(.progress(done: 4, total: 10, label: "measuring at step"), time: 100)
     #expect(summary([begin, step(4, 0.25), measuring], .running).loss == 0.25)
@@ -70,7 +70,7 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     let resumed = summary(lost + [saved, step(5, 0.1), begin], .running)
     #expect(
       resumed.step == 4 && resumed.rate == nil && resumed.loss == nil
-        && resumed.heldOut?.last.value == 1)
+        && resumed.meanHeldOut?.last.value == 1)
   }
 
   /// A pause amid preparations leaves their count alone; a held-out measurement ends its own.
@@ -107,7 +107,7 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     #expect(running.step == 5 && running.total == 10)
     #expect(running.rate == 2 && running.secondsLeft == 2.5)
     #expect(running.loss == 0.3)
-    #expect(running.heldOut?.first.value == 0.5 && running.heldOut?.last.value == 0.25)
+    #expect(running.meanHeldOut?.first.value == 0.5 && running.meanHeldOut?.last.value == 0.25)
     #expect(!running.isSilent)
     // Rates of a dead worker would mislead.
     let lost = summary([begin, step(5, 0.3)], .gone)

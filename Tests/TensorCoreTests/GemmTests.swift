@@ -42,7 +42,7 @@ struct GemmTests {
     for (transposeA, transposeB) in [(false, false), (true, false), (false, true), (true, true)] {
       let expected = product(a, b, m, n, k, transposeA: transposeA, transposeB: transposeB)
       let tolerance = 1e-5 * Double(k).squareRoot() + 1e-6
-      // Without beta the target's content must not matter.
+      // Stored, a product does not depend on the target's former content.
       let fresh = Tensor.full([m, n], .nan)
       Gemm.run(
         transposeA: transposeA, transposeB: transposeB, m: m, n: n, k: k, a: a.pointer,
@@ -51,7 +51,7 @@ struct GemmTests {
       let added = start.copied()
       Gemm.run(
         transposeA: transposeA, transposeB: transposeB, m: m, n: n, k: k, a: a.pointer,
-        b: b.pointer, beta: 1, c: added.pointer)
+        b: b.pointer, accumulate: true, c: added.pointer)
       let sums = zip(expected, start.values).map { $0 + Double($1) }
       #expect(worst(added, sums) < tolerance, "\(transposeA) \(transposeB) added")
     }
@@ -71,17 +71,17 @@ struct GemmTests {
       let a = random.normal([transposeA ? k : m, lda])
       let b = random.normal([transposeB ? n : k, ldb])
       let start = random.normal([m, ldc])
-      for beta in [Float(0), 1] {
+      for accumulate in [false, true] {
         let c = start.copied()
         Gemm.serial(
           transposeA: transposeA, transposeB: transposeB, m: m, n: n, k: k, a: a.pointer, lda: lda,
-          b: b.pointer, ldb: ldb, beta: beta, c: c.pointer, ldc: ldc)
+          b: b.pointer, ldb: ldb, accumulate: accumulate, c: c.pointer, ldc: ldc)
         var worst = 0.0
         for row in 0..<m {
           for column in 0..<ldc {
             var expected = Double(start[row * ldc + column])
             if column < n {
-              expected *= Double(beta)
+              if !accumulate { expected = 0 }
               for inner in 0..<k {
                 let left = a[transposeA ? inner * lda + row : row * lda + inner]
                 let right = b[transposeB ? column * ldb + inner : inner * ldb + column]
@@ -92,7 +92,7 @@ struct GemmTests {
             worst = max(worst, found.isFinite ? abs(found - expected) : .infinity)
           }
         }
-        #expect(worst < 1e-5 * Double(k).squareRoot(), "\(transposeA) \(transposeB) \(beta)")
+        #expect(worst < 1e-5 * Double(k).squareRoot(), "\(transposeA) \(transposeB) \(accumulate)")
       }
     }
   }
@@ -106,30 +106,30 @@ struct GemmTests {
     let expected = product(a, b, m, n, k, transposeA: true, transposeB: false)
     let tolerance = 1e-5 * Double(k).squareRoot()
     let fresh = Tensor.full([m, n], .nan)
-    Gemm.gradient(m: m, n: n, k: k, a: a.pointer, b: b.pointer, beta: 0, c: fresh.pointer)
+    Gemm.gradient(m: m, n: n, k: k, a: a.pointer, b: b.pointer, accumulate: false, c: fresh.pointer)
     #expect(worst(fresh, expected) < tolerance)
     let added = start.copied()
-    Gemm.gradient(m: m, n: n, k: k, a: a.pointer, b: b.pointer, beta: 1, c: added.pointer)
+    Gemm.gradient(m: m, n: n, k: k, a: a.pointer, b: b.pointer, accumulate: true, c: added.pointer)
     #expect(worst(added, zip(expected, start.values).map { $0 + Double($1) }) < tolerance)
     let again = start.copied()
-    Gemm.gradient(m: m, n: n, k: k, a: a.pointer, b: b.pointer, beta: 1, c: again.pointer)
+    Gemm.gradient(m: m, n: n, k: k, a: a.pointer, b: b.pointer, accumulate: true, c: again.pointer)
     #expect(again.values == added.values, "the result depends on timing")
   }
 
-  @Test func serialProductScalesAndRespectsStrides() {
+  @Test func serialProductRespectsStrides() {
     // A 2x3 block inside rows of 5, C inside rows of 4.
     var random = RandomSequence(seed: 1)
     let a = random.normal([2, 5])
     let b = random.normal([3, 2])
     let c = Tensor.full([2, 4], 9)
     Gemm.serial(
-      m: 2, n: 2, k: 3, alpha: 0.5, a: a.pointer + 1, lda: 5, b: b.pointer, ldb: 2,
+      m: 2, n: 2, k: 3, a: a.pointer + 1, lda: 5, b: b.pointer, ldb: 2,
       c: c.pointer + 1, ldc: 4)
     for row in 0..<2 {
       #expect(c[row * 4] == 9 && c[row * 4 + 3] == 9)
       for column in 0..<2 {
         let expected = (0..<3).reduce(Float(0)) { $0 + a[row * 5 + 1 + $1] * b[$1 * 2 + column] }
-        #expect(abs(c[row * 4 + 1 + column] - 0.5 * expected) < 1e-6)
+        #expect(abs(c[row * 4 + 1 + column] - expected) < 1e-6)
       }
     }
   }

@@ -56,7 +56,7 @@ struct TileTests {
         gradOutput.pointer, weight.pointer, addedInput.pointer, rows, inputs, outputs, 1)
       #expect(worst(addedInput, gradInput) < 1e-4)
       ck_linear_weight_gradient_f32(
-        gradOutput.pointer, x.pointer, addedWeight.pointer, rows, inputs, outputs, 1)
+        gradOutput.pointer, outputs, x.pointer, addedWeight.pointer, rows, inputs, outputs, 1)
       #expect(worst(addedWeight, gradWeight) < 2e-4)
       // A stored gradient does not depend on what the target held.
       let stored = Tensor.full([rows, inputs], .nan)
@@ -84,15 +84,17 @@ struct TileTests {
     func run(_ rows: Int) -> [Float] {
       let (out, lse) = (Tensor([tokens, headDim]), Tensor([tokens]))
       let grad = Tensor([tokens, 3 * headDim])
-      let (q, stride, scale) = (qkv.pointer, 3 * headDim, 1 / Float(headDim).squareRoot())
+      let q = qkv.pointer
+      var shape = ck_attention_shape(
+        queries: tokens, keys: tokens, head_dim: headDim, q_stride: 3 * headDim,
+        kv_stride: 3 * headDim, out_stride: headDim, scale: 1 / Float(headDim).squareRoot(),
+        left: left, right: right)
       withTileRows(rows) {
         ck_attention_forward_f32(
-          q, q + headDim, q + 2 * headDim, stride, out.pointer, headDim, lse.pointer, tokens,
-          headDim, scale, left, right)
+          q, q + headDim, q + 2 * headDim, nil, out.pointer, lse.pointer, &shape)
         ck_attention_backward_f32(
-          q, q + headDim, q + 2 * headDim, stride, out.pointer, gradOut.pointer, headDim,
-          lse.pointer, grad.pointer, grad.pointer + headDim, grad.pointer + 2 * headDim, tokens,
-          headDim, scale, left, right)
+          q, q + headDim, q + 2 * headDim, nil, out.pointer, gradOut.pointer, lse.pointer,
+          grad.pointer, grad.pointer + headDim, grad.pointer + 2 * headDim, &shape)
       }
       return out.values + lse.values + grad.values
     }

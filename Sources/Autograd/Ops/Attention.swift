@@ -4,8 +4,8 @@ import TensorCore
 /// Multi-head softmax attention on a fused qkv tensor (batch, tokens, 3 dim) -> (batch, tokens, dim).
 ///
 /// Layout as in timm `Attention`: q, k, v in that order, each head contiguous; scale head_dim^-1/2.
-/// With a window, query i sees keys i-left ... i+right along the token sequence. On bfloat16 both
-/// products of every head are made in it, with float32 sums and softmax, and the output is bfloat16.
+/// With a window, query i sees keys i-left ... i+right along the token sequence. With bfloat16 input
+/// both products of every head are bfloat16 with float32 sums and softmax, and so is the output.
 package struct Attention: MixedPrecisionOp {
   private let heads: Int
   private let left: Int
@@ -18,101 +18,93 @@ package struct Attention: MixedPrecisionOp {
     right = window?.right ?? Int(Int32.max)
   }
 
-  private struct Geometry {
-    let batch, tokens, dim, headDim: Int
-    let scale: Float
-
-    init(_ qkv: [Int], heads: Int) {
-      precondition(qkv[2] % (3 * heads) == 0, "Attention: \(qkv) for \(heads) heads")
-      (batch, tokens, dim) = (qkv[0], qkv[1], qkv[2] / 3)
-      headDim = dim / heads
-      scale = 1 / Float(headDim).squareRoot()
-    }
-  }
-
-  /// How a head lies in memory, for the kernels on bfloat16.
-  private func shape(_ g: Geometry) -> ck_rounded_attention_shape {
-    ck_rounded_attention_shape(
-      tokens: g.tokens, head_dim: g.headDim, stride: 3 * g.dim, out_stride: g.dim, scale: g.scale,
-      left: left, right: right)
-  }
-
   private static let native = ck_has_bfloat16()
 
-  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Tensor) {
-    let g = Geometry(inputs[0].shape, heads: heads)
-    let logSumExp = Tensor([g.batch, heads, g.tokens])
-    // Pairs of channels are multiplied there, of one head.
-    if case .rounded(let qkv) = inputs[0], g.headDim % 2 == 0 {
-      let out = RoundedTensor([g.batch, g.tokens, g.dim])
-      Parallel.tasks(g.batch * heads) { task in
-        var shape = shape(g)
-        let q = qkv.halves + offset(task, g)
+  /// How a head of qkv (batch, tokens, 3 dim) lies in memory.
+  private func shape(_ qkv: [Int]) -> ck_attention_shape {
+    let (tokens, dim) = (qkv[1], qkv[2] / 3)
+    precondition(qkv[2] % (3 * heads) == 0, "Attention: \(qkv) for \(heads) heads")
+    return ck_attention_shape(
+      queries: tokens, keys: tokens, head_dim: dim / heads, q_stride: 3 * dim, kv_stride: 3 * dim,
+      out_stride: dim, scale: 1 / Float(dim / heads).squareRoot(), left: left, right: right)
+  }
+
+  package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Tensor) {
+    let (batch, shape) = (inputs[0].shape[0], shape(inputs[0].shape))
+    let (tokens, dim) = (shape.queries, shape.out_stride)
+    let logSumExp = Tensor([batch, heads, tokens])
+    // Pairs of channels of one head are multiplied there.
+    if case .bfloat16(let qkv) = inputs[0], shape.head_dim % 2 == 0 {
+      let out = BFloat16Tensor([batch, tokens, dim])
+      Parallel.tasks(batch * heads) { task in
+        var shape = shape
+        let q = qkv.pointer + offset(task, shape)
         ck_attention_forward_bf16(
-          q, q + g.dim, q + 2 * g.dim, out.halves + column(task, g),
-          logSumExp.pointer + task * g.tokens, &shape, Self.native)
+          q, q + dim, q + 2 * dim, out.pointer + column(task, shape),
+          logSumExp.pointer + task * tokens, &shape, Self.native)
       }
-      return (.rounded(out), logSumExp)
+      return (.bfloat16(out), logSumExp)
     }
-    let qkv = inputs[0].floats
-    let out = Tensor([g.batch, g.tokens, g.dim])
-    Parallel.tasks(g.batch * heads) { task in
-      let q = qkv.pointer + offset(task, g)
+    let (qkv, out) = (inputs[0].float32, Tensor([batch, tokens, dim]))
+    Parallel.tasks(batch * heads) { task in
+      var shape = shape
+      let q = qkv.pointer + offset(task, shape)
       ck_attention_forward_f32(
-        q, q + g.dim, q + 2 * g.dim, 3 * g.dim, out.pointer + column(task, g), g.dim,
-        logSumExp.pointer + task * g.tokens, g.tokens, g.headDim, g.scale, left, right)
+        q, q + dim, q + 2 * dim, nil, out.pointer + column(task, shape),
+        logSumExp.pointer + task * tokens, &shape)
     }
-    return (.floats(out), logSumExp)
+    return (.float32(out), logSumExp)
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Tensor,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Tensor,
     into sink: GradientSink
   ) {
-    let g = Geometry(inputs[0].shape, heads: heads)
+    let (batch, shape) = (inputs[0].shape[0], shape(inputs[0].shape))
+    let (tokens, dim) = (shape.queries, shape.out_stride)
     let gradQKV = Tensor(inputs[0].shape)
-    if case (.rounded(let qkv), .rounded(let out)) = (inputs[0], output) {
-      Parallel.tasks(g.batch * heads) { task in
-        var shape = shape(g)
-        let (q, dq) = (qkv.halves + offset(task, g), gradQKV.pointer + offset(task, g))
+    if case (.bfloat16(let qkv), .bfloat16(let out)) = (inputs[0], output) {
+      Parallel.tasks(batch * heads) { task in
+        var shape = shape
+        let (start, column) = (offset(task, shape), column(task, shape))
+        let (q, dq) = (qkv.pointer + start, gradQKV.pointer + start)
         ck_attention_backward_bf16(
-          q, q + g.dim, q + 2 * g.dim, out.halves + column(task, g),
-          gradOutput.pointer + column(task, g), saved.pointer + task * g.tokens, dq, dq + g.dim,
-          dq + 2 * g.dim, &shape, Self.native)
+          q, q + dim, q + 2 * dim, out.pointer + column, gradOutput.pointer + column,
+          saved.pointer + task * tokens, dq, dq + dim, dq + 2 * dim, &shape, Self.native)
       }
       return sink.pass(0, gradQKV)
     }
-    let (qkv, out) = (inputs[0].floats, output.floats)
-    Parallel.tasks(g.batch * heads) { task in
-      let (q, dq) = (qkv.pointer + offset(task, g), gradQKV.pointer + offset(task, g))
+    let (qkv, out) = (inputs[0].float32, output.float32)
+    Parallel.tasks(batch * heads) { task in
+      var shape = shape
+      let (start, column) = (offset(task, shape), column(task, shape))
+      let (q, dq) = (qkv.pointer + start, gradQKV.pointer + start)
       ck_attention_backward_f32(
-        q, q + g.dim, q + 2 * g.dim, 3 * g.dim, out.pointer + column(task, g),
-        gradOutput.pointer + column(task, g), g.dim, saved.pointer + task * g.tokens, dq,
-        dq + g.dim, dq + 2 * g.dim, g.tokens, g.headDim, g.scale, left, right)
+        q, q + dim, q + 2 * dim, nil, out.pointer + column, gradOutput.pointer + column,
+        saved.pointer + task * tokens, dq, dq + dim, dq + 2 * dim, &shape)
     }
     sink.pass(0, gradQKV)
   }
 
-  /// Where the queries of an image's head begin in qkv.
-  private func offset(_ task: Int, _ g: Geometry) -> Int {
-    task / heads * g.tokens * 3 * g.dim + task % heads * g.headDim
+  /// Offset of the first query of an image's head in qkv.
+  private func offset(_ task: Int, _ shape: ck_attention_shape) -> Int {
+    task / heads * shape.queries * shape.q_stride + task % heads * shape.head_dim
   }
 
-  /// Where its output begins.
-  private func column(_ task: Int, _ g: Geometry) -> Int {
-    task / heads * g.tokens * g.dim + task % heads * g.headDim
+  /// Offset of the first output of that head.
+  private func column(_ task: Int, _ shape: ck_attention_shape) -> Int {
+    task / heads * shape.queries * shape.out_stride + task % heads * shape.head_dim
   }
 
   /// The softmax weights (batch, heads, tokens, tokens) for a qkv tensor, for statistics.
   package func map(_ qkv: Tensor) -> Tensor {
-    let g = Geometry(qkv.shape, heads: heads)
-    let map = Tensor([g.batch, heads, g.tokens, g.tokens])
-    Parallel.tasks(g.batch * heads) { task in
-      let (item, head) = (task / heads, task % heads)
-      let q = qkv.pointer + item * g.tokens * 3 * g.dim + head * g.headDim
-      ck_attention_map_f32(
-        q, q + g.dim, 3 * g.dim, map.pointer + task * g.tokens * g.tokens, g.tokens, g.headDim,
-        g.scale, left, right)
+    let (batch, shape) = (qkv.shape[0], shape(qkv.shape))
+    let (tokens, dim) = (shape.queries, shape.out_stride)
+    let map = Tensor([batch, heads, tokens, tokens])
+    Parallel.tasks(batch * heads) { task in
+      var shape = shape
+      let q = qkv.pointer + offset(task, shape)
+      ck_attention_map_f32(q, q + dim, map.pointer + task * tokens * tokens, &shape)
     }
     return map
   }

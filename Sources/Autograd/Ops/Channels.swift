@@ -7,7 +7,7 @@ package struct ChannelSlice: MixedPrecisionOp {
 
   package init(_ range: Range<Int>) { self.range = range }
 
-  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
+  package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Void) {
     let shape = inputs[0].shape
     let width = shape[shape.count - 1]
     precondition(range.upperBound <= width, "ChannelSlice: \(range) of \(shape)")
@@ -16,16 +16,16 @@ package struct ChannelSlice: MixedPrecisionOp {
       for row in rows {
         let (from, to) = (row * width + range.lowerBound, y.pointer + row * range.count)
         switch inputs[0] {
-        case .floats(let x): to.update(from: x.pointer + from, count: range.count)
-        case .rounded(let x): ck_bfloat16_to_f32(x.halves + from, to, range.count)
+        case .float32(let x): to.update(from: x.pointer + from, count: range.count)
+        case .bfloat16(let x): ck_bfloat16_to_f32(x.pointer + from, to, range.count)
         }
       }
     }
-    return (.floats(y), ())
+    return (.float32(y), ())
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Void,
     into sink: GradientSink
   ) {
     let width = inputs[0].shape[inputs[0].shape.count - 1]

@@ -21,7 +21,7 @@ package struct CrossAttention: MixedPrecisionOp {
     self.bias = bias
   }
 
-  private func shape(_ inputs: [Activation]) -> ck_cross_attention_shape {
+  private func shape(_ inputs: [MixedTensor]) -> ck_attention_shape {
     let (q, kv) = (inputs[0].shape, inputs[1].shape)
     let dim = kv[2] / 2
     precondition(
@@ -30,15 +30,16 @@ package struct CrossAttention: MixedPrecisionOp {
     precondition(
       bias == nil || bias?.shape == [kv[0], kv[1]],
       "CrossAttention: bias \(bias?.shape ?? []) for keys \(kv)")
-    return ck_cross_attention_shape(
+    return ck_attention_shape(
       queries: q[1], keys: kv[1], head_dim: dim / heads, q_stride: q[2],
-      kv_stride: 2 * dim, out_stride: dim, scale: 1 / Float(dim / heads).squareRoot())
+      kv_stride: 2 * dim, out_stride: dim, scale: 1 / Float(dim / heads).squareRoot(),
+      left: q[1], right: kv[1])
   }
 
-  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Tensor) {
+  package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Tensor) {
     let shape = shape(inputs)
     let (batch, dim, width) = (inputs[0].shape[0], shape.out_stride, shape.head_dim)
-    let out = Activation([batch, shape.queries, dim], like: inputs[0])
+    let out = MixedTensor([batch, shape.queries, dim], like: inputs[0])
     let logSumExp = Tensor([batch, heads, shape.queries])
     Parallel.tasks(batch * heads) { task in
       let (item, column) = (task / heads, task % heads * width)
@@ -49,7 +50,7 @@ package struct CrossAttention: MixedPrecisionOp {
           out.write(rows: queries, from: column, width: width) { place, outStride in
             var shape = shape
             (shape.q_stride, shape.kv_stride, shape.out_stride) = (qStride, kvStride, outStride)
-            ck_cross_attention_forward_f32(
+            ck_attention_forward_f32(
               q[0], kv[0], kv[1], bias.map { UnsafePointer($0.pointer + keys.lowerBound) }, place,
               logSumExp.pointer + task * shape.queries, &shape)
           }
@@ -60,10 +61,10 @@ package struct CrossAttention: MixedPrecisionOp {
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Tensor,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Tensor,
     into sink: GradientSink
   ) {
-    let (q, kv, output) = (inputs[0].floats, inputs[1].floats, output.floats)
+    let (q, kv, output) = (inputs[0].float32, inputs[1].float32, output.float32)
     let shape = shape(inputs)
     let dim = shape.out_stride
     let gradQ = shape.q_stride == dim ? Tensor(q.shape) : .zeros(q.shape)
@@ -74,7 +75,7 @@ package struct CrossAttention: MixedPrecisionOp {
       let queries = item * shape.queries * shape.q_stride + column
       let keys = item * shape.keys * 2 * dim + column
       let out = item * shape.queries * dim + column
-      ck_cross_attention_backward_f32(
+      ck_attention_backward_f32(
         q.pointer + queries, kv.pointer + keys, kv.pointer + keys + dim,
         bias.map { UnsafePointer($0.pointer + item * shape.keys) }, output.pointer + out,
         gradOutput.pointer + out, saved.pointer + task * shape.queries, gradQ.pointer + queries,

@@ -7,38 +7,39 @@ private let grain = 1 << 13
 package struct GELU: MixedPrecisionOp {
   package init() {}
 
-  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
+  package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Void) {
     switch inputs[0] {
-    case .floats(let x):
+    case .float32(let x):
       let y = Tensor(x.shape)
       Parallel.ranges(x.count, grain: grain) { range in
         ck_gelu_forward_f32(x.pointer + range.lowerBound, y.pointer + range.lowerBound, range.count)
       }
-      return (.floats(y), ())
-    case .rounded(let x):
-      let y = RoundedTensor(x.shape)
+      return (.float32(y), ())
+    case .bfloat16(let x):
+      let y = BFloat16Tensor(x.shape)
       Parallel.ranges(x.count, grain: grain) { range in
-        ck_gelu_forward_bf16(x.halves + range.lowerBound, y.halves + range.lowerBound, range.count)
+        ck_gelu_forward_bf16(
+          x.pointer + range.lowerBound, y.pointer + range.lowerBound, range.count)
       }
-      return (.rounded(y), ())
+      return (.bfloat16(y), ())
     }
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Void,
     into sink: GradientSink
   ) {
     sink.contribute(0) { gradInput, accumulate in
       Parallel.ranges(gradInput.count, grain: grain) { range in
         let (from, count) = (range.lowerBound, range.count)
         switch inputs[0] {
-        case .floats(let x):
+        case .float32(let x):
           ck_gelu_backward_f32(
             x.pointer + from, gradOutput.pointer + from, gradInput.pointer + from, count,
             accumulate ? 1 : 0)
-        case .rounded(let x):
+        case .bfloat16(let x):
           ck_gelu_backward_bf16(
-            x.halves + from, gradOutput.pointer + from, gradInput.pointer + from, count,
+            x.pointer + from, gradOutput.pointer + from, gradInput.pointer + from, count,
             accumulate ? 1 : 0)
         }
       }

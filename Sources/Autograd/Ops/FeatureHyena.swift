@@ -10,10 +10,10 @@ import TensorCore
 package struct FeatureHyena: MixedPrecisionOp {
   package init() {}
 
-  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
+  package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Void) {
     let (batch, tokens, width, taps) = sizes(inputs)
-    let (weight, bias) = (inputs[1].floats, inputs[2].floats)
-    let y = Activation([batch, tokens, width / 3], like: inputs[0])
+    let (weight, bias) = (inputs[1].float32, inputs[2].float32)
+    let y = MixedTensor([batch, tokens, width / 3], like: inputs[0])
     Parallel.ranges(batch * tokens, grain: max(1, 8192 / width)) { rows in
       let filtered = Tensor([width])
       for row in rows {
@@ -31,11 +31,11 @@ package struct FeatureHyena: MixedPrecisionOp {
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Void,
     into sink: GradientSink
   ) {
     let (batch, tokens, width, taps) = sizes(inputs)
-    let (weight, bias) = (inputs[1].floats, inputs[2].floats)
+    let (weight, bias) = (inputs[1].float32, inputs[2].float32)
     var gradX: (Tensor, Bool)?
     var gradWeight, gradBias: Tensor?
     if sink.needs(0) { sink.contribute(0) { gradX = ($0, $1) } }
@@ -63,7 +63,7 @@ package struct FeatureHyena: MixedPrecisionOp {
   }
 
   private func sizes(
-    _ inputs: [Activation]
+    _ inputs: [MixedTensor]
   ) -> (batch: Int, tokens: Int, width: Int, taps: Int) {
     let (x, weight) = (inputs[0].shape, inputs[1].shape)
     precondition(

@@ -3,9 +3,9 @@ import TensorCore
 extension Tape {
   /// Two linear layers with a GELU between them.
   ///
-  /// Where a layer is multiplied in bfloat16, what is between the layers is bfloat16; in inference it is
-  /// stored once, with bias and GELU done on each block of the first product. Recorded, it is rounded before
-  /// GELU as well, as PyTorch's autocast rounds it, so the two differ by a rounding.
+  /// Where a layer is multiplied in bfloat16, the hidden activations are bfloat16. In inference they are stored
+  /// once: bias and GELU are the fused epilogue of the first product. Recorded, they are rounded before GELU as
+  /// well, as PyTorch's autocast rounds them, so the two differ by a rounding.
   ///
   /// - Parameters:
   ///   - x: (..., in).
@@ -18,7 +18,7 @@ extension Tape {
     let isFused = isForInference && up.weight.precision == .bfloat16 && up.weight.adapter == nil
     let hidden =
       isFused
-      ? apply(Linear(up.weight, .activated), x, Value(up.weight), Value(up.bias))
+      ? linear(x, up.weight, up.bias, .bfloat16GELU)
       : apply(GELU(), linear(x, up.weight, up.bias, rounds: true))
     return linear(hidden, down.weight, down.bias)
   }

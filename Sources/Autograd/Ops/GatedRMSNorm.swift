@@ -17,14 +17,13 @@ package struct GatedRMSNorm: MixedPrecisionOp {
     self.rounds = rounds
   }
 
-  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Tensor) {
-    let (y, z, weight) = (inputs[0].floats, inputs[1].floats, inputs[2].floats)
+  package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Tensor) {
+    let (y, z, weight) = (inputs[0].float32, inputs[1].float32, inputs[2].float32)
     let dim = weight.count
     precondition(
       y.count == z.count && y.count % dim == 0 && dim % groups == 0,
       "GatedRMSNorm: \(y.shape), \(z.shape), \(groups) groups of \(dim)")
-    let out =
-      rounds ? Activation.rounded(RoundedTensor(y.shape)) : .floats(Tensor(y.shape))
+    let out = MixedTensor(y.shape, isBFloat16: rounds)
     let rstd = Tensor([y.count / dim, groups])
     Parallel.ranges(y.count / dim, grain: max(1, 4096 / dim)) { range in
       let start = range.lowerBound
@@ -38,10 +37,10 @@ package struct GatedRMSNorm: MixedPrecisionOp {
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Tensor,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Tensor,
     into sink: GradientSink
   ) {
-    let (y, z, weight) = (inputs[0].floats, inputs[1].floats, inputs[2].floats)
+    let (y, z, weight) = (inputs[0].float32, inputs[1].float32, inputs[2].float32)
     let dim = weight.count
     let rows = y.count / dim
     var gradY: (Tensor, Bool)?

@@ -13,32 +13,27 @@ package struct Hyena: MixedPrecisionOp {
   /// Chooses which filters there are; a filter that is absent passes its input on.
   package init(short: Bool, inner: Bool) { (hasShort, hasInner) = (short, inner) }
 
-  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
+  package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Void) {
     let work = Work(self, inputs)
     let shape = [work.batch, work.tokens, work.dim]
-    let y = Activation(shape, like: inputs[0])
+    let y = MixedTensor(shape, like: inputs[0])
     Parallel.tasks(work.batch * work.groups.count) { task in
       let item = task / work.groups.count
       var (shape, filters) = (work.shape(work.groups[task % work.groups.count]), work.filters)
       let (from, to) = (item * work.tokens * 3 * work.dim, item * work.tokens * work.dim)
-      switch (inputs[0], y) {
-      case (.floats(let x), .floats(let y)):
-        ck_hyena_forward_f32(x.pointer + from, &filters, y.pointer + to, &shape)
-      case (.rounded(let x), .rounded(let y)):
-        ck_hyena_forward_bf16(x.halves + from, &filters, y.halves + to, &shape)
-      default: break
-      }
+      ck_hyena_forward(inputs[0].address(of: from), &filters, y.address(of: to), &shape)
     }
     return (y, ())
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Void,
     into sink: GradientSink
   ) {
     let work = Work(self, inputs)
-    // Every part of the batch adds up the gradients of the filters for itself.
-    let parts = max(1, min(work.batch, 2 * Parallel.threads / work.groups.count))
+    // Every part of the batch sums the gradients of the filters for itself; where channels are few, parts give
+    // work to more threads. Their number does not depend on that of the threads.
+    let parts = max(1, min(work.batch, 16 / work.lines))
     let trained = inputs.indices.contains { $0 > 0 && sink.needs($0) }
     let sums = trained ? Tensor.zeros([parts, work.filterCounts.reduce(0, +)]) : nil
     func run(_ gradX: UnsafeMutablePointer<Float>?, accumulate: Bool) {
@@ -49,16 +44,9 @@ package struct Hyena: MixedPrecisionOp {
         for item in (work.batch * part / parts)..<(work.batch * (part + 1) / parts) {
           let (from, to) = (item * work.tokens * 3 * work.dim, item * work.tokens * work.dim)
           let dx = gradX.map { $0 + from }
-          switch inputs[0] {
-          case .floats(let x):
-            ck_hyena_backward_f32(
-              x.pointer + from, &filters, gradOutput.pointer + to, dx, accumulate ? 1 : 0,
-              &gradients, &shape)
-          case .rounded(let x):
-            ck_hyena_backward_bf16(
-              x.halves + from, &filters, gradOutput.pointer + to, dx, accumulate ? 1 : 0,
-              &gradients, &shape)
-          }
+          ck_hyena_backward(
+            inputs[0].address(of: from), &filters, gradOutput.pointer + to, dx, accumulate ? 1 : 0,
+            &gradients, &shape)
         }
       }
     }
@@ -85,22 +73,26 @@ package struct Hyena: MixedPrecisionOp {
     let batch, tokens, dim: Int
     /// Elements of every filter's weight and bias, as they follow x.
     let filterCounts: [Int]
+    /// Cache lines of channels, 16 each.
+    let lines: Int
     let groups: [Range<Int>]
     let filters: ck_hyena_filters
     private let op: Hyena
+    private let isBFloat16: Bool
 
-    init(_ op: Hyena, _ inputs: [Activation]) {
-      self.op = op
+    init(_ op: Hyena, _ inputs: [MixedTensor]) {
+      (self.op, isBFloat16) = (op, inputs[0].isBFloat16)
       let shape = inputs[0].shape
       (batch, tokens, dim) = (shape[0], shape[1], shape[2] / 3)
-      let tensors = inputs.dropFirst().map(\.floats)
+      let tensors = inputs.dropFirst().map(\.float32)
       filterCounts = tensors.map(\.count)
       precondition(
         tensors.count == (op.hasShort ? 2 : 0) + (op.hasInner ? 2 : 0) && shape[2] % 3 == 0,
         "Hyena: input \(shape), \(tensors.count) tensors of filters")
       filters = op.pointers(tensors.map(\.pointer))
       // Whole cache lines of channels, some for every thread.
-      let (dim, lines) = (dim, (dim + 15) / 16)
+      lines = (dim + 15) / 16
+      let (dim, lines) = (dim, lines)
       let count = min(lines, 4 * Parallel.threads)
       groups = (0..<count).map { index in
         lines * index / count * 16..<min(dim, lines * (index + 1) / count * 16)
@@ -118,7 +110,8 @@ package struct Hyena: MixedPrecisionOp {
     func shape(_ group: Range<Int>) -> ck_hyena_shape {
       ck_hyena_shape(
         tokens: tokens, dim: dim, from: group.lowerBound, to: group.upperBound,
-        short_taps: taps(short: true), inner_taps: taps(short: false))
+        short_taps: taps(short: true), inner_taps: taps(short: false),
+        is_bfloat16: isBFloat16 ? 1 : 0)
     }
 
     /// Places for the filters' gradients, one behind the other in `sum`; none without it.

@@ -23,8 +23,8 @@ package struct LayerNorm: DifferentiableOp {
     let (y, mean, rstd) = (Tensor(x.shape), Tensor([rows]), Tensor([rows]))
     Parallel.ranges(rows, grain: max(1, 4096 / dim)) { range in
       let first = range.lowerBound
-      ck_layernorm_modulate_forward_f32(
-        x.pointer + first * dim, bias.pointer, scale.pointer, epsilon, y.pointer + first * dim,
+      ck_layernorm_modulate_forward(
+        x.pointer + first * dim, bias.pointer, scale.pointer, epsilon, y.pointer + first * dim, 0,
         mean.pointer + first, rstd.pointer + first, range.count, dim)
     }
     return (y, (scale, mean, rstd))

@@ -12,11 +12,11 @@ package struct LinearAttention: MixedPrecisionOp {
 
   package init(heads: Int) { self.heads = heads }
 
-  package func forward(_ inputs: [Activation]) -> (output: Activation, saved: Void) {
+  package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Void) {
     let shape = inputs[0].shape
     let (batch, tokens, dim) = (shape[0], shape[1], shape[2] / 3)
     precondition(dim % heads == 0, "LinearAttention: \(dim) channels for \(heads) heads")
-    let (out, headDim) = (Activation([batch, tokens, dim], like: inputs[0]), dim / heads)
+    let (out, headDim) = (MixedTensor([batch, tokens, dim], like: inputs[0]), dim / heads)
     Parallel.tasks(batch * heads) { task in
       let (item, column) = (task / heads, task % heads * headDim)
       let rows = (item * tokens)..<((item + 1) * tokens)
@@ -32,10 +32,10 @@ package struct LinearAttention: MixedPrecisionOp {
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation, saved: Void,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor, saved: Void,
     into sink: GradientSink
   ) {
-    let (qkv, output) = (inputs[0].floats, output.floats)
+    let (qkv, output) = (inputs[0].float32, output.float32)
     let (batch, tokens, dim) = (qkv.shape[0], qkv.shape[1], qkv.shape[2] / 3)
     let gradQKV = Tensor(qkv.shape)
     Parallel.tasks(batch * heads) { task in

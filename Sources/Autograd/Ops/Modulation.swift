@@ -20,12 +20,12 @@ package struct LayerNormModulate: MixedPrecisionOp {
   }
 
   package func forward(
-    _ inputs: [Activation]
-  ) -> (output: Activation, saved: (mean: Tensor, rstd: Tensor)) {
-    let (x, modulation) = (inputs[0].floats, inputs[1].floats)
+    _ inputs: [MixedTensor]
+  ) -> (output: MixedTensor, saved: (mean: Tensor, rstd: Tensor)) {
+    let (x, modulation) = (inputs[0].float32, inputs[1].float32)
     let (batch, tokens, dim) = (x.shape[0], x.shape[1], x.shape[2])
     let stride = modulation.shape[1]
-    let y = rounds ? Activation.rounded(RoundedTensor(x.shape)) : .floats(Tensor(x.shape))
+    let y = MixedTensor(x.shape, isBFloat16: rounds)
     let mean = Tensor([batch, tokens])
     let rstd = Tensor([batch, tokens])
     Parallel.ranges(batch * tokens, grain: max(1, 4096 / dim)) { range in
@@ -35,16 +35,9 @@ package struct LayerNormModulate: MixedPrecisionOp {
         let rows = min(range.upperBound, (item + 1) * tokens) - row
         let condition = modulation.pointer + item * stride
         let (shift, scale) = (condition + shiftChunk * dim, condition + scaleChunk * dim)
-        switch y {
-        case .floats(let y):
-          ck_layernorm_modulate_forward_f32(
-            x.pointer + row * dim, shift, scale, epsilon, y.pointer + row * dim,
-            mean.pointer + row, rstd.pointer + row, rows, dim)
-        case .rounded(let y):
-          ck_layernorm_modulate_forward_bf16(
-            x.pointer + row * dim, shift, scale, epsilon, y.halves + row * dim, mean.pointer + row,
-            rstd.pointer + row, rows, dim)
-        }
+        ck_layernorm_modulate_forward(
+          x.pointer + row * dim, shift, scale, epsilon, y.address(of: row * dim),
+          y.isBFloat16 ? 1 : 0, mean.pointer + row, rstd.pointer + row, rows, dim)
         row += rows
       }
     }
@@ -52,10 +45,10 @@ package struct LayerNormModulate: MixedPrecisionOp {
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Activation], output: Activation,
+    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor,
     saved: (mean: Tensor, rstd: Tensor), into sink: GradientSink
   ) {
-    let (x, modulation) = (inputs[0].floats, inputs[1].floats)
+    let (x, modulation) = (inputs[0].float32, inputs[1].float32)
     let (batch, tokens, dim) = (x.shape[0], x.shape[1], x.shape[2])
     let stride = modulation.shape[1]
     var gradX: (Tensor, Bool)?

@@ -28,10 +28,9 @@ package struct SelectiveScan: DifferentiableOp {
     let heads: Range<Int>
   }
 
-  /// Batch items and groups, and the groups' heads too where there are threads left.
-  private func shares(batch: Int) -> (list: [Share], parts: Int) {
+  /// Batch items and groups, the heads of each group in parts.
+  private func shares(batch: Int, parts: Int) -> [Share] {
     let perGroup = heads / groups
-    let parts = max(1, min(perGroup, Parallel.threads / (batch * groups)))
     var list: [Share] = []
     for item in 0..<batch {
       for group in 0..<groups {
@@ -45,7 +44,7 @@ package struct SelectiveScan: DifferentiableOp {
         }
       }
     }
-    return (list, parts)
+    return list
   }
 
   private func shape(_ xbc: Tensor) -> ck_scan_shape {
@@ -64,7 +63,8 @@ package struct SelectiveScan: DifferentiableOp {
     let inner = shape.heads * shape.head_dim
     let states = Tensor([batch, ck_scan_states(&shape)])
     let y = Tensor([batch, tokens, inner])
-    let shares = shares(batch: batch).list
+    let shares = shares(
+      batch: batch, parts: max(1, min(heads / groups, Parallel.threads / (batch * groups))))
     Parallel.tasks(shares.count) { index in
       let share = shares[index]
       var shape = shape
@@ -87,8 +87,10 @@ package struct SelectiveScan: DifferentiableOp {
     let gradXBC = Tensor(xbc.shape)
     let gradStep = Tensor(dt.shape)
     let perItem = (0..<3).map { _ in Tensor([batch, heads]) }
-    let (shares, parts) = shares(batch: batch)
-    // The first part of a group's heads stores its share of dB and dC in place, the others beside.
+    // dB and dC are summed over the heads of a part, then over the parts, whose number must not depend on that
+    // of the threads. The first part stores its sums in place, the others in `beside`.
+    let parts = max(1, min(heads / groups / 4, 4 / (batch * groups)))
+    let shares = shares(batch: batch, parts: parts)
     let row = 2 * groups * state
     let beside = Tensor([parts - 1, batch, tokens, row])
     Parallel.tasks(shares.count) { index in

@@ -13,8 +13,6 @@
 #include "ck_optim.h"
 #include "ck_pool.h"
 #include "ck_random.h"
-#include "ck_rounded_attention.h"
 #include "ck_scan.h"
 #include "ck_sequence.h"
-#include "ck_tile_rows.h"
 #include "ck_winograd.h"

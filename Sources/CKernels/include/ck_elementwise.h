@@ -17,10 +17,8 @@ void ck_add_f32(float *y, const float *x, size_t count);
 void ck_axpy_f32(float *y, float a, const float *x, size_t count);
 /* y *= a. */
 void ck_scale_f32(float *y, float a, size_t count);
-/* y[r][c] += bias[c]. */
-void ck_bias_forward_f32(float *y, const float *bias, size_t rows, size_t cols);
-/* dbias[c] += sum over rows of dy[r][c]. */
-void ck_bias_backward_f32(const float *dy, float *dbias, size_t rows, size_t cols);
+/* dbias[c] += sum over rows of dy[r * stride + c]. */
+void ck_bias_backward_f32(const float *dy, size_t stride, float *dbias, size_t rows, size_t cols);
 
 /* out[n][d] = x[n][d] + gate[d] * y[n][d], for one batch item. */
 void ck_gated_residual_forward_f32(const float *x, const float *y, const float *gate, float *out,

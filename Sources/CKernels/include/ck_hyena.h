@@ -10,6 +10,7 @@ typedef struct {
   size_t from, to;    /* channels */
   size_t short_taps;  /* 0: q, k, v = x */
   size_t inner_taps;  /* 0: y = q * (k * v) */
+  int is_bfloat16;    /* x and y; all else is float32 */
 } ck_hyena_shape;
 
 /* Weights (3 dim, short_taps) and (dim, inner_taps) and biases, or room for their gradients. */
@@ -17,15 +18,9 @@ typedef struct {
   float *short_weight, *short_bias, *inner_weight, *inner_bias;
 } ck_hyena_filters;
 
-void ck_hyena_forward_f32(const float *x, const ck_hyena_filters *filters, float *y,
-                          const ck_hyena_shape *shape);
+void ck_hyena_forward(const void *x, const ck_hyena_filters *filters, void *y,
+                      const ck_hyena_shape *shape);
 /* Stores dx (or adds to it, or NULL); adds to the gradients of the filters where there is room. */
-void ck_hyena_backward_f32(const float *x, const ck_hyena_filters *filters, const float *dy,
-                           float *dx, int accumulate, const ck_hyena_filters *gradients,
-                           const ck_hyena_shape *shape);
-/* The same on x and y in bfloat16; what is between them and all gradients are float32. */
-void ck_hyena_forward_bf16(const uint16_t *x, const ck_hyena_filters *filters, uint16_t *y,
-                           const ck_hyena_shape *shape);
-void ck_hyena_backward_bf16(const uint16_t *x, const ck_hyena_filters *filters, const float *dy,
-                            float *dx, int accumulate, const ck_hyena_filters *gradients,
-                            const ck_hyena_shape *shape);
+void ck_hyena_backward(const void *x, const ck_hyena_filters *filters, const float *dy, float *dx,
+                       int accumulate, const ck_hyena_filters *gradients,
+                       const ck_hyena_shape *shape);

@@ -3,14 +3,11 @@
 #include <stdint.h>
 
 /* Layer norm without affine, then y = xhat * (1 + scale) + shift; x, y (tokens, dim) of one batch
-   item, shift and scale (dim), mean and rstd (tokens) are kept for the backward pass. */
-void ck_layernorm_modulate_forward_f32(const float *x, const float *shift, const float *scale,
-                                       float eps, float *y, float *mean, float *rstd,
-                                       size_t tokens, size_t dim);
-/* The same with y in bfloat16. */
-void ck_layernorm_modulate_forward_bf16(const float *x, const float *shift, const float *scale,
-                                        float eps, uint16_t *y, float *mean, float *rstd,
-                                        size_t tokens, size_t dim);
+   item, y in bfloat16 or float32, shift and scale (dim), mean and rstd (tokens) are kept for the backward
+   pass. */
+void ck_layernorm_modulate_forward(const float *x, const float *shift, const float *scale, float eps,
+                                   void *y, int is_bfloat16, float *mean, float *rstd, size_t tokens,
+                                   size_t dim);
 /* dx (or NULL), dshift[d] += sum_n dy, dscale[d] += sum_n dy * xhat (or NULL). */
 void ck_layernorm_modulate_backward_f32(const float *dy, const float *x, const float *scale,
                                         const float *mean, const float *rstd, float *dx,

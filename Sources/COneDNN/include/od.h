@@ -1,19 +1,18 @@
 #pragma once
 #include <stddef.h>
 
-/* Matrix products through oneDNN, one thread a call: C (m x n) = A B, all of them dense, sums in
-   float32. B is packed first, once for as many products as one likes. A product belongs to no thread;
-   several may run it at once, each with scratch memory of its own. */
+/* Matrix products through oneDNN, one thread a call: C (m x n) = A B, A and B in bfloat16, all of them dense and
+   row-major, sums in float32. B is packed first, once for any number of products. A product belongs to no
+   thread; several may run it at once, each with scratch memory of its own. */
 
 typedef enum { OD_F32 = 0, OD_BF16 = 1 } od_type;
 
 typedef struct {
   size_t m, n, k;
-  od_type type;   /* of A and of packed B */
   od_type result; /* of C */
   int has_bias;   /* C += bias (n), in float32 */
   int gelu;       /* C = GELU(C), its tanh form, after the bias */
-  int adds;       /* C is added to what was there; not together with `gelu` */
+  int accumulate; /* C is added to its former content; not together with `gelu` */
 } od_shape;
 
 typedef struct od_product od_product;
@@ -21,11 +20,12 @@ typedef struct od_product od_product;
 /* A product of that shape; NULL if the library has none on this CPU. */
 od_product *od_product_make(const od_shape *shape);
 
-/* Bytes of packed B, in which every 64 columns of bfloat16 lie together, one block behind the other, and of the scratch memory that a run needs; both want 64-byte alignment. */
+/* Bytes of packed B, in which every 64 columns lie together, one block behind the other, and of the scratch memory
+   of a run; both need 64-byte alignment. */
 size_t od_packed_size(const od_product *product);
 size_t od_scratch_size(const od_product *product);
 
-/* Packs B, stored in `type` as (k, n), or as (n, k) if `transpose_b`; 0 if the library cannot. */
+/* Packs B, stored in `type` as (k, n), or as (n, k) if `transpose_b`; 0 if the library reports an error. */
 int od_pack(const od_product *product, const void *b, od_type type, size_t ldb, int transpose_b,
             void *packed);
 

@@ -183,7 +183,8 @@ extension FileWork {
     _ generation: Int, _ plan: GraftPlan?, _ weightsFrom: String?, _ settings: PreviewSettings
   ) -> [Action] {
     var request = PreviewRequest(
-      modelPath: model.path, classLabel: settings.classLabel, seed: settings.seed,
+      modelPath: model.path, planPath: plan.map { _ in "plan.json" },
+      classLabel: settings.classLabel, seed: settings.seed,
       steps: settings.steps, guidance: settings.guidance)
     do {
       request.weights = try weights(of: weightsFrom)
@@ -195,28 +196,16 @@ extension FileWork {
     }
   }
 
-  /// Makes a run directory and starts its worker.
-  private func start(_ job: Job, name: String, plan: GraftPlan?) throws -> RunDirectory {
-    var request = request(job, name, plan)
-    let run = try RunDirectory.create(root: root, job: request, plan: plan)
-    if plan != nil, case .preview(var preview) = job {
-      // The plan's place is known only now.
-      preview.planPath = run.planPath
-      request.job = .preview(preview)
-      try run.writeRequest(request)
-    }
-    try startWorker(run)
+  /// Makes a run and starts its worker, or puts it into the queue.
+  func start(
+    _ job: Job, name: String, plan: GraftPlan?, queue: QueuePlace? = nil
+  ) throws -> RunDirectory {
+    let request = JobRequest(
+      job: job, name: name, codeVersion: codeVersion, seed: plan?.seed ?? 0,
+      modelHash: model.contentHash, queue: queue)
+    let run = try launcher.launch(request, plan: plan)
     store.add(run)
     return run
-  }
-
-  /// What a run is asked to do.
-  func request(
-    _ job: Job, _ name: String, _ plan: GraftPlan?, queue: QueuePlace? = nil
-  ) -> JobRequest {
-    JobRequest(
-      job: job, name: name, createdAt: Date().timeIntervalSince1970, codeVersion: codeVersion,
-      seed: plan?.seed ?? 0, modelHash: model.contentHash, queue: queue)
   }
 
   private static func name(_ model: ModelReference) -> String {
@@ -225,6 +214,6 @@ extension FileWork {
 
   /// Asks the workers of unfinished previews to stop.
   package func cancelPreviews() {
-    for id in previews.keys { try? store.run(id)?.append(.cancel) }
+    for id in previews.keys { _ = try? store.run(id)?.requestCancellation() }
   }
 }

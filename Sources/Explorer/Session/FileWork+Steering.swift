@@ -19,25 +19,10 @@ extension FileWork {
           job = .finetune(planPath: "plan.json", weights: try weights(of: weightsFrom))
         }
       }
-      let run = try RunDirectory.create(
-        root: root, job: request(job, plan.name, plan, queue: place), plan: plan)
-      store.add(run)
-      try startRunner()
+      _ = try start(job, name: plan.name, plan: plan, queue: place)
       return .trainingQueued(name: plan.name)
     } catch {
       return .trainingFailed("\(error)")
-    }
-  }
-
-  /// Starts the worker of a run, which is collected when it ends.
-  func startWorker(_ run: RunDirectory) throws {
-    let pid = try WorkerLauncher.start(executable: executable, run: run)
-    children.append((pid: pid, run: run.id))
-  }
-
-  private func startRunner() throws {
-    if let pid = try QueueRunner.start(root: root, executable: executable) {
-      children.append((pid: pid, run: ""))
     }
   }
 
@@ -45,16 +30,15 @@ extension FileWork {
   func steer(_ effect: Effect) -> [Action] {
     do {
       switch effect {
-      case .control(let id, let control): try ask(control, of: try find(id))
-      case .killRun(let id):
+      case .control(let id, .pause): try find(id).pause()
+      case .control(let id, .resume): try find(id).goOn()
+      case .control(let id, .cancel): try find(id).requestCancellation()
+      case .killRun(let id), .control(let id, .kill):
         let run = try find(id)
         // The command for its end may take long.
         Thread.detachNewThread { _ = try? run.cancel(hard: true) }
       case .retryRun(let id, let factor):
-        let run = try find(id)
-        try run.prepareRetry(factor == 1 ? nil : .factor(factor))
-        try startWorker(run)
-        try startRunner()
+        try launcher.retry(try find(id), factor == 1 ? nil : .factor(factor))
       case .setPriority(let id, let priority): try find(id).setPriority(priority)
       case .readLog(let id): return [.logRead(id: id, lines: try find(id).lastLines())]
       default: break
@@ -70,16 +54,5 @@ extension FileWork {
       throw RunError("the run \(id) is no longer in \(root); r lists the others")
     }
     return run
-  }
-
-  private func ask(_ control: Control, of run: RunDirectory) throws {
-    let worker = run.worker()
-    if control == .cancel, worker == nil, run.summary().state == .queued {
-      try run.cancel()
-      return
-    }
-    try run.append(control)
-    // One that is frozen must wake up to hear it.
-    if control != .pause, let worker, worker.isAlive { try worker.signal(SIGCONT) }
   }
 }

@@ -7,9 +7,9 @@ import Runs
 ///
 /// `@unchecked Sendable`: everything is touched on the serial queue of `LiveEffects` alone.
 package final class FileWork: @unchecked Sendable {
-  let root: String
+  /// Makes and starts runs.
+  package let launcher: RunLauncher
   let model: ModelReference
-  let executable: String
   let codeVersion: String
   var store: RunStore
   /// The run whose losses are shown, and those that are being compared.
@@ -17,19 +17,19 @@ package final class FileWork: @unchecked Sendable {
   var previews: [String: Int] = [:]
   var delivered: [String: Int] = [:]
   var analysisRun: String?
-  /// Processes that this one has started and collects.
-  package var children: [(pid: Int32, run: String)] = []
   var lastRecords: [RunSummary]?
   var looks = 0
 
   /// Does the work for one run root and model.
-  package init(root: String, model: ModelReference, executable: String, codeVersion: String) {
-    self.root = root
+  package init(launcher: RunLauncher, model: ModelReference, codeVersion: String) {
+    self.launcher = launcher
     self.model = model
-    self.executable = executable
     self.codeVersion = codeVersion
-    store = RunStore(root: root, readsPlans: true)
+    store = RunStore(root: launcher.root, readsPlans: true)
   }
+
+  /// The directory of run directories.
+  var root: String { launcher.root }
 
   // MARK: - Looking
 
@@ -41,10 +41,7 @@ package final class FileWork: @unchecked Sendable {
     let thorough = looks % 10 == 0
     looks += 1
     if thorough {
-      for child in children where WorkerLauncher.reap(child.pid) {
-        store.noteEndedWorker(of: child.run)
-        children.removeAll { $0.pid == child.pid }
-      }
+      for run in launcher.collect() { store.noteEndedWorker(of: run.id) }
     }
     let changed = store.look(now: now, thorough: thorough, limit: Self.readLimit)
     var actions: [Action] = []

@@ -1,5 +1,6 @@
 import Foundation
 import Plans
+import Runs
 import Synchronization
 
 /// The real outside world: run directories, plan files and workers.
@@ -18,12 +19,11 @@ package final class LiveEffects: EffectPerformer {
   /// Starts watching the run root.
   ///
   /// - Parameters:
-  ///   - root: The directory of run directories.
+  ///   - launcher: Makes and starts runs in their directory, from now on on the queue of this object alone.
   ///   - model: The model being grafted; plans of other models are refused.
-  ///   - executable: The program that is started as a worker.
   ///   - codeVersion: The version written into each run's request.
-  package init(root: String, model: ModelReference, executable: String, codeVersion: String) {
-    files = FileWork(root: root, model: model, executable: executable, codeVersion: codeVersion)
+  package init(launcher: sending RunLauncher, model: ModelReference, codeVersion: String) {
+    files = FileWork(launcher: launcher, model: model, codeVersion: codeVersion)
     timer = DispatchSource.makeTimerSource(queue: queue)
     timer.schedule(deadline: .now(), repeating: Self.interval, leeway: .milliseconds(10))
     timer.setEventHandler { [box, files] in box.put(files.look(now: Date())) }

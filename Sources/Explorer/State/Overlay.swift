@@ -49,48 +49,6 @@ package struct Picker: Equatable, Sendable {
   package var entry: Entry { entries[index] }
 }
 
-/// A form of numbers with one line for each field.
-package struct Form: Equatable, Sendable {
-  /// What the numbers are for.
-  package enum Purpose: Equatable, Sendable {
-    /// The configuration of an operator for some slots.
-    case configuration(operatorName: String, targets: [SlotID])
-    /// The settings of a training of the whole plan, distillation or finetuning.
-    case training(Job.Kind)
-    /// The settings of the preview.
-    case preview
-  }
-
-  /// One number.
-  package struct Field: Equatable, Sendable {
-    /// The name in the plan file.
-    package let key: String
-    /// The name on the screen.
-    package let title: String
-    /// One line on what it does.
-    package let summary: String
-    /// The unit, empty when there is none.
-    package let unit: String
-    /// The values allowed.
-    package let range: ClosedRange<Double>
-    /// Whether only whole numbers are allowed.
-    package let isInteger: Bool
-    /// What is typed.
-    package var text: TextField
-  }
-
-  /// What the numbers are for.
-  package let purpose: Purpose
-  /// The fields.
-  package var fields: [Field]
-  /// The field being edited.
-  package var index = 0
-  /// Whether the next character replaces the field instead of extending it.
-  package var isFresh = true
-  /// Why the form cannot be accepted, after a try.
-  package var problem: String?
-}
-
 /// One line of text asked for in the bottom row.
 package struct Prompt: Equatable, Sendable {
   /// What the text is for.

@@ -11,7 +11,7 @@ struct FormView {
   func draw(on frame: inout Frame) {
     let about = aboutLines
     let width = min(72, frame.columns - 4)
-    let problem = form.problem.map { TextWidth.wrap($0, width - 6) } ?? []
+    let problem = form.problem.map { TextWidth.wrap($0.printableSentence, width - 6) } ?? []
     let rows = form.fields.count + about.count + max(1, problem.count) + 5
     let inside = Popup.open(on: &frame, columns: width, rows: rows, title: title)
     var row = inside.row

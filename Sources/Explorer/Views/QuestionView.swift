@@ -8,7 +8,8 @@ struct QuestionView {
 
   func draw(on frame: inout Frame) {
     let width = min(64, frame.columns - 4)
-    let lines = Self.text(question, state).flatMap { TextWidth.wrap($0, width - 4) }
+    let lines = Self.text(question, state)
+      .flatMap { TextWidth.wrap($0.printableSentence, width - 4) }.prefix(frame.rows - 6)
     let inside = Popup.open(on: &frame, columns: width, rows: lines.count + 4, title: "question")
     for (index, line) in lines.enumerated() {
       frame.put(line, column: inside.column, row: inside.row + index, maxColumns: inside.columns)

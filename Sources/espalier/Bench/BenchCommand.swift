@@ -38,7 +38,9 @@ struct BenchCommand: ParsableCommand {
   }
 
   func validate() throws {
-    guard repeats > 0 else { throw ValidationError("--repeats must be positive") }
+    guard (1...10_000).contains(repeats) else {
+      throw ValidationError("--repeats is \(repeats); give 1 to 10000")
+    }
     for id in work where BenchWork.named(id) == nil {
       throw ValidationError("--work \(id): unknown; see 'espalier bench --help' for the list")
     }
@@ -49,7 +51,7 @@ struct BenchCommand: ParsableCommand {
     let report = Report(blasCore: Gemm.coreName, threads: Parallel.threads, rows: rows)
     if output.json { return try output.printJSON(report) }
     print(
-      "BLAS core \(report.blasCore), \(PackedFactor.libraryName) for bf16, \(report.threads) threads,"
+      "BLAS core \(report.blasCore), \(BFloat16Matrix.libraryName) for bf16, \(report.threads) threads,"
         + " median of \(repeats)")
     for row in rows {
       let time = String(format: "%10.2f ms  %8.1f ", row.seconds * 1000, row.rate)

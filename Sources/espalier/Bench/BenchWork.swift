@@ -67,11 +67,9 @@ struct BenchWork: Sendable {
     let (m, n, k) = (512, 4608, 1152)
     let (a, b, c) = (normal("left", [m, k]), normal("right", [n, k]), Tensor([m, n]))
     if precision == .bfloat16 {
-      let factor = PackedFactor(k: k, n: n, isTransposed: true)
-      let (rounded, result) = (RoundedTensor(rounding: a), RoundedTensor([m, n]))
-      return {
-        factor.multiply(m: m, .rounded(rounded), by: .floats(b.pointer), into: .rounded(result))
-      }
+      let right = BFloat16Matrix(.float32(b), isTransposed: true)
+      let (left, result) = (BFloat16Tensor(rounding: a), BFloat16Tensor([m, n]))
+      return { right.multiply(.bfloat16(left), into: .bfloat16(result)) }
     }
     return {
       Gemm.run(transposeB: true, m: m, n: n, k: k, a: a.pointer, b: b.pointer, c: c.pointer)
@@ -86,7 +84,7 @@ struct BenchWork: Sendable {
       hasPrecision: config.hiddenSize >= 256
     ) { precision in
       let model = try DiT(
-        config: config, weights: InferenceWeights(FreshWeights(seed: 1), precision))
+        config: config, weights: SealedWeights(FreshWeights(seed: 1), precision))
       // As after loading a file.
       BufferPool.trim()
       let latents = normal(
@@ -131,7 +129,7 @@ struct BenchWork: Sendable {
   @Sendable private static func decode(_ precision: Precision) throws -> () -> Void {
     let autoencoder = try AutoencoderKL(
       config: AutoencoderKLConfig(blockOutChannels: [128, 256, 512, 512]),
-      weights: FreshWeights(seed: 1), precision: ConvolutionPrecision(precision))
+      weights: FreshWeights(seed: 1), precision: PrecisionRule(precision))
     let latents = normal("latents", [1, 4, 32, 32])
     return { _ = autoencoder.decode(latents) }
   }

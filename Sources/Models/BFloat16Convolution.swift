@@ -1,25 +1,26 @@
 import CKernels
 import TensorCore
 
-/// A 3x3 convolution of inputs and weights rounded to bfloat16, with float32 sums.
+/// 3x3 convolution of inputs and weights rounded to bfloat16, accumulated in float32.
 ///
-/// A CPU without dot products of bfloat16 emulates them. A doubled image is convolved before it is
-/// doubled, with sums of weights, which are rounded after they are summed.
-struct RoundedConvolution: ConvolutionKernel {
-  /// Two elements in the place of a float.
-  private let packed: Tensor
+/// CPUs without bfloat16 dot products emulate them. With doubling, the input is convolved before
+/// doubling with sums of weights, rounded after summation.
+struct BFloat16Convolution: ConvolutionKernel {
+  /// Packed weights, with pairs of adjacent input channels in 32-bit words.
+  private let packed: Storage
   private let bias: Tensor
   private let inputs, outputs: Int
   private let resampling: Convolution3x3.Resampling
   private let doubles: Int32
 
-  /// Takes a weight (outputs, inputs, 3, 3) and a bias (outputs).
+  /// Packs a weight (outputs, inputs, 3, 3) and stores a bias (outputs).
   init(_ weight: Tensor, _ bias: Tensor, _ resampling: Convolution3x3.Resampling) {
     (outputs, inputs) = (weight.shape[0], weight.shape[1])
     if case .doubling = resampling { doubles = 1 } else { doubles = 0 }
-    packed = Tensor([Int(ck_conv3x3_packed_size_bf16(Int32(outputs), Int32(inputs), doubles))])
+    packed = Storage(
+      bytes: 4 * ck_conv3x3_packed_size_bf16(Int32(outputs), Int32(inputs), doubles))
     ck_conv3x3_pack_bf16(
-      packed.pairs, weight.pointer, Int32(outputs), Int32(inputs), doubles)
+      packed.elements(), weight.pointer, Int32(outputs), Int32(inputs), doubles)
     self.bias = bias
     self.resampling = resampling
   }
@@ -32,7 +33,10 @@ struct RoundedConvolution: ConvolutionKernel {
     let pairs = (inputs + 1) / 2
     var shape = resampling.paddedShape(of: x)
     let plane = Int(ck_conv3x3_plane_size(&shape))
-    let planes = Tensor([batch * pairs, plane])
+    let storage = Storage(bytes: 4 * batch * pairs * plane)
+    let (planes, weights): (UnsafeMutablePointer<UInt32>, UnsafeMutablePointer<UInt32>) = (
+      storage.elements(), packed.elements()
+    )
     let size = x.shape[2] * x.shape[3]
     Parallel.ranges(batch * pairs, grain: max(1, 16384 / plane)) { range in
       var shape = shape
@@ -40,7 +44,7 @@ struct RoundedConvolution: ConvolutionKernel {
         let channel = index / pairs * inputs + index % pairs * 2
         let isAlone = index % pairs * 2 + 1 == inputs
         ck_conv3x3_fill_bf16(
-          planes.pairs + index * plane, x.pointer + channel * size, isAlone ? 1 : 2, &shape,
+          planes + index * plane, x.pointer + channel * size, isAlone ? 1 : 2, &shape,
           affine.map { UnsafePointer($0.scale.pointer + channel) },
           affine.map { UnsafePointer($0.shift.pointer + channel) })
       }
@@ -50,17 +54,10 @@ struct RoundedConvolution: ConvolutionKernel {
     shape.forBands(of: batch, planes: pairs) { [shape] image, rows in
       var shape = shape
       ck_conv3x3_forward_bf16(
-        result.pointer + image * outputSize, planes.pairs + image * pairs * plane, packed.pairs,
+        result.pointer + image * outputSize, planes + image * pairs * plane, weights,
         bias.pointer, residual.map { UnsafePointer($0.pointer + image * outputSize) }, &shape,
         Int32(inputs), Int32(outputs), doubles, Int32(rows.lowerBound), Int32(rows.upperBound),
         clampsNegative ? 1 : 0, isNative)
     }
-  }
-}
-
-extension Tensor {
-  /// Its memory as pairs of bfloat16 numbers.
-  fileprivate var pairs: UnsafeMutablePointer<UInt32> {
-    UnsafeMutableRawPointer(pointer).assumingMemoryBound(to: UInt32.self)
   }
 }

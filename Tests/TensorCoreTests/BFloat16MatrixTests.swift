@@ -1,13 +1,12 @@
-import COneDNN
 import Foundation
 import TestSupport
 import Testing
 
 @testable import TensorCore
 
-/// Products with a packed factor against plain ones; oneDNN itself in float32 on any CPU, in bfloat16
-/// where that runs.
-struct PackedFactorTests {
+/// Products with a packed right operand against plain ones: emulated on any CPU, by oneDNN where the CPU has
+/// bfloat16 dot products.
+struct BFloat16MatrixTests {
   private struct Shape: CustomTestStringConvertible, Sendable {
     let m, n, k: Int
     var testDescription: String { "(\(m), \(k)) by (\(k), \(n))" }
@@ -18,7 +17,7 @@ struct PackedFactorTests {
     Shape(m: 130, n: 192, k: 70),
   ]
 
-  /// The product in double precision, of both factors as `value` gives their elements.
+  /// The product in double precision, of both operands as `value` gives their elements.
   private static func expected(
     _ shape: Shape, _ a: Tensor, _ b: Tensor, transposeA: Bool, isTransposed: Bool,
     value: (Float) -> Float = { $0 }
@@ -47,65 +46,57 @@ struct PackedFactorTests {
     return down < up ? below : above
   }
 
-  private static func check(
-    _ shape: Shape, type: od_type, isNative: Bool, value: (Float) -> Float, tolerance: Double
-  ) {
+  private static func check(_ shape: Shape, inHardware: Bool, tolerance: Double) {
     var random = RandomSequence(seed: 3)
     for (transposeA, isTransposed) in [(false, true), (false, false), (true, false)] {
       let a = random.normal(transposeA ? [shape.k, shape.m] : [shape.m, shape.k])
       let b = random.normal(isTransposed ? [shape.n, shape.k] : [shape.k, shape.n])
       let (bias, start) = (random.normal([shape.n]), random.normal([shape.m, shape.n]))
       let product = expected(
-        shape, a, b, transposeA: transposeA, isTransposed: isTransposed, value: value)
-      let factor = PackedFactor(
-        k: shape.k, n: shape.n, isTransposed: isTransposed, type: type, isNative: isNative)
-      for (hasBias, adds) in [(false, false), (true, false), (false, true)] {
+        shape, a, b, transposeA: transposeA, isTransposed: isTransposed, value: Self.rounded)
+      let matrix = BFloat16Matrix(
+        .float32(b), isTransposed: isTransposed, inHardware: inHardware)
+      for (hasBias, accumulate) in [(false, false), (true, false), (false, true)] {
         let c = start.copied()
-        factor.multiply(
-          m: shape.m, .floats(a.pointer, isTransposed: transposeA), by: .floats(b.pointer),
-          bias: hasBias ? bias.pointer : nil, into: .floats(c.pointer, adds: adds))
+        matrix.multiply(
+          .float32(a), isTransposed: transposeA, bias: hasBias ? bias : nil,
+          into: .float32(c, accumulate: accumulate))
         for (index, sum) in product.enumerated() {
           let column = index % shape.n
           let wanted =
-            sum + (hasBias ? Double(bias[column]) : 0) + (adds ? Double(start[index]) : 0)
+            sum + (hasBias ? Double(bias[column]) : 0) + (accumulate ? Double(start[index]) : 0)
           #expect(
             abs(Double(c[index]) - wanted) < tolerance,
-            "element \(index), transposed \(transposeA) \(isTransposed), bias \(hasBias), adds \(adds)"
-          )
+            "\(index), transposed \(transposeA) \(isTransposed), \(hasBias) \(accumulate)")
         }
       }
     }
   }
 
-  @Test(arguments: shapes) private func libraryMultipliesInFloat32(_ shape: Shape) {
-    Self.check(shape, type: OD_F32, isNative: true, value: { $0 }, tolerance: 1e-4)
+  @Test(arguments: shapes) private func emulationRoundsBothOperands(_ shape: Shape) {
+    Self.check(shape, inHardware: false, tolerance: 1e-4)
   }
 
-  @Test(arguments: shapes) private func emulationRoundsBothFactors(_ shape: Shape) {
-    Self.check(shape, type: OD_BF16, isNative: false, value: Self.rounded, tolerance: 1e-4)
+  @Test(.enabled(if: BFloat16Matrix.hasHardware), arguments: shapes)
+  private func hardwareRoundsBothOperands(_ shape: Shape) {
+    Self.check(shape, inHardware: true, tolerance: 1e-3)
   }
 
-  @Test(.enabled(if: PackedFactor.hasHardware), arguments: shapes)
-  private func hardwareRoundsBothFactors(_ shape: Shape) {
-    Self.check(shape, type: OD_BF16, isNative: true, value: Self.rounded, tolerance: 1e-3)
-  }
-
-  /// Rounded factors and results, with GELU and without; in hardware where it is there.
+  /// Bfloat16 operands and results, with GELU and without; in hardware if the CPU has it.
   @Test(arguments: shapes + [Shape(m: 300, n: 72, k: 33)])
-  private func roundedActivationsPassFromProductToProduct(_ shape: Shape) {
+  private func bfloat16PassesFromProductToProduct(_ shape: Shape) {
     var random = RandomSequence(seed: 6)
     let (m, n, k) = (shape.m, shape.n, shape.k)
     let (a, b, bias) = (random.normal([m, k]), random.normal([n, k]), random.normal([n]))
     let sums = Self.expected(
       shape, a, b, transposeA: false, isTransposed: true, value: Self.rounded)
     for gelu in [false, true] {
-      for source in [PackedFactor.Source.floats(b.pointer), .rounded(RoundedTensor(rounding: b))] {
-        let factor = PackedFactor(k: k, n: n, isTransposed: true)
-        let result = RoundedTensor([m, n])
-        factor.multiply(
-          m: m, .rounded(RoundedTensor(rounding: a)), by: source, bias: bias.pointer,
-          into: .rounded(result, gelu: gelu))
-        for (index, found) in result.floats.values.enumerated() {
+      for right in [MixedTensor.float32(b), .bfloat16(BFloat16Tensor(rounding: b))] {
+        let result = BFloat16Tensor([m, n])
+        BFloat16Matrix(right, isTransposed: true).multiply(
+          .bfloat16(BFloat16Tensor(rounding: a)), bias: bias,
+          into: .bfloat16(result, gelu: gelu))
+        for (index, found) in result.float32.values.enumerated() {
           let sum = sums[index] + Double(bias[index % n])
           let cube = sum + 0.044715 * sum * sum * sum
           let wanted = gelu ? 0.5 * sum * (1 + tanh((2 / Double.pi).squareRoot() * cube)) : sum
@@ -115,40 +106,38 @@ struct PackedFactorTests {
     }
   }
 
-  @Test func roundedTensorsKeepShapeAndValues() {
+  @Test func tensorsKeepShapeAndValues() {
     let x = Tensor([1, -2.5, 1.00390625, .infinity, 1e-30, -0.0], shape: [2, 3])
-    let rounded = RoundedTensor(rounding: x)
-    #expect(rounded.shape == [2, 3] && rounded.floats.shape == [2, 3])
-    #expect(rounded.floats.values.prefix(4) == [1, -2.5, 1, .infinity])
-    #expect(RoundedTensor(rounding: Tensor([.nan], shape: [1])).floats[0].isNaN)
+    let rounded = BFloat16Tensor(rounding: x)
+    #expect(rounded.shape == [2, 3] && rounded.float32.shape == [2, 3])
+    #expect(rounded.float32.values.prefix(4) == [1, -2.5, 1, .infinity])
+    #expect(BFloat16Tensor(rounding: Tensor([.nan], shape: [1])).float32[0].isNaN)
   }
 
-  @Test func oneFactorServesAllNumbersOfRows() {
+  @Test func oneMatrixServesAllNumbersOfRows() {
     var random = RandomSequence(seed: 4)
     let (n, k) = (96, 40)
     let b = random.normal([n, k])
-    let factor = PackedFactor(k: k, n: n, isTransposed: true, type: OD_F32, isNative: true)
+    let matrix = BFloat16Matrix(.float32(b), isTransposed: true)
     for m in [1, 3, 16, 100, 3] {
       let (a, c) = (random.normal([m, k]), Tensor([m, n]))
-      factor.multiply(
-        m: m, .floats(a.pointer), by: .floats(b.pointer), into: .floats(c.pointer))
+      matrix.multiply(.float32(a), into: .float32(c))
       let wanted = Self.expected(
-        Shape(m: m, n: n, k: k), a, b, transposeA: false, isTransposed: true)
+        Shape(m: m, n: n, k: k), a, b, transposeA: false, isTransposed: true, value: Self.rounded)
       for (found, wanted) in zip(c.values, wanted) { #expect(abs(Double(found) - wanted) < 1e-4) }
     }
   }
 
-  @Test func manyThreadsMayMultiplyAtOnce() {
+  @Test func severalThreadsMayMultiplyAtOnce() {
     var random = RandomSequence(seed: 5)
     let (m, n, k) = (20, 128, 32)
     let (a, b) = (random.normal([m, k]), random.normal([n, k]))
-    let factor = PackedFactor(k: k, n: n, isTransposed: true, type: OD_F32, isNative: true)
+    let matrix = BFloat16Matrix(.float32(b), isTransposed: true)
     let wanted = Self.expected(
-      Shape(m: m, n: n, k: k), a, b, transposeA: false, isTransposed: true)
+      Shape(m: m, n: n, k: k), a, b, transposeA: false, isTransposed: true, value: Self.rounded)
     let results = (0..<8).map { _ in Tensor([m, n]) }
     Parallel.tasks(results.count) { index in
-      factor.multiply(
-        m: m, .floats(a.pointer), by: .floats(b.pointer), into: .floats(results[index].pointer))
+      matrix.multiply(.float32(a), into: .float32(results[index]))
     }
     for result in results {
       for (found, wanted) in zip(result.values, wanted) {

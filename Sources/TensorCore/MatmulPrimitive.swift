@@ -1,0 +1,177 @@
+import CKernels
+import COneDNN
+
+/// A matmul primitive of oneDNN: bfloat16 products of one shape with one epilogue.
+///
+/// It lives as long as the process, and several threads may run it at once.
+struct MatmulPrimitive: @unchecked Sendable {
+  /// Columns of the right operand that are packed together; ranges that begin at a multiple of them follow
+  /// each other in memory.
+  private static let columnBlock = 64
+  /// Rows of a block: at most, and at least where there are so many.
+  private static let rowBlock = 64...256
+
+  private let handle: OpaquePointer
+  /// Bytes of the packed right operand, of a column of it, and of the scratch memory of a run.
+  private let packedBytes, columnBytes, scratchBytes: Int
+
+  /// The primitives of the shapes met so far; nil for a shape that the library does not support.
+  private static let known = Guarded([[Int]: MatmulPrimitive?]())
+
+  private static func primitive(_ shape: od_shape) -> MatmulPrimitive? {
+    let key = [
+      shape.m, shape.n, shape.k, Int(shape.result.rawValue), Int(shape.has_bias), Int(shape.gelu),
+      Int(shape.accumulate),
+    ]
+    return known.withLock { known in
+      if let primitive = known[key] { return primitive }
+      let made = withUnsafePointer(to: shape) { od_product_make($0) }.map { handle in
+        let columns = (shape.n + columnBlock - 1) / columnBlock * columnBlock
+        let packedBytes = od_packed_size(handle)
+        return MatmulPrimitive(
+          handle: handle, packedBytes: packedBytes, columnBytes: packedBytes / columns,
+          scratchBytes: od_scratch_size(handle))
+      }
+      known[key] = .some(made)
+      return made
+    }
+  }
+
+  /// The library with its version, "oneDNN 2.6.3".
+  static var libraryName: String {
+    withUnsafeTemporaryAllocation(of: CChar.self, capacity: 64) { text in
+      od_version(text.baseAddress, text.count)
+      return text.baseAddress.map { String(cString: $0) } ?? ""
+    }
+  }
+
+  /// About equal ranges of whole column blocks.
+  private static func columns(_ n: Int, parts: Int) -> [Range<Int>] {
+    let edges = (0...parts).map { $0 == parts ? n : n * $0 / parts / columnBlock * columnBlock }
+    return zip(edges, edges.dropFirst()).map { $0..<$1 }
+  }
+
+  /// The blocks (rows, columns) of a product, one for each task.
+  ///
+  /// Blocks of whole rows are best: they are written in place. Few rows leave columns to divide.
+  private static func blocks(m: Int, n: Int) -> (rows: [Range<Int>], columns: [Range<Int>]) {
+    let threads = Parallel.threads
+    let across = min(
+      max(1, n / columnBlock), threads, (threads * rowBlock.lowerBound + m - 1) / m)
+    let most = rowBlock.upperBound
+    let wanted = max((threads + across - 1) / across, (m + most - 1) / most)
+    let height = (m + wanted - 1) / wanted
+    let rows = stride(from: 0, to: m, by: height).map { $0..<min(m, $0 + height) }
+    return (rows, columns(n, parts: across))
+  }
+
+  /// Packs a right operand for products of any number of rows, every thread packing some of its columns.
+  ///
+  /// - Parameters:
+  ///   - values: (k, n), or (n, k) if transposed.
+  ///   - k: Inner dimension of the product.
+  ///   - n: Columns of the product.
+  ///   - isTransposed: Whether the matrix is stored as (n, k).
+  /// - Returns: The memory and the bytes of a column; nil if the library does not support the product.
+  static func pack(
+    _ values: MixedTensor, k: Int, n: Int, isTransposed: Bool
+  ) -> (storage: Storage, columnBytes: Int)? {
+    let parts = columns(n, parts: min(max(1, n / columnBlock), Parallel.threads))
+    let primitives = parts.compactMap { columns in
+      var shape = od_shape()
+      (shape.m, shape.n, shape.k) = (rowBlock.lowerBound, columns.count, k)
+      return primitive(shape)
+    }
+    guard primitives.count == parts.count, let columnBytes = primitives.first?.columnBytes,
+      primitives.allSatisfy({ $0.columnBytes == columnBytes })
+    else { return nil }
+    let type = values.isBFloat16 ? OD_BF16 : OD_F32
+    let storage = Storage(bytes: primitives.reduce(0) { $0 + $1.packedBytes })
+    let failures = Tensor.zeros([parts.count])
+    Parallel.tasks(parts.count) { index in
+      let first = parts[index].lowerBound
+      let done = od_pack(
+        primitives[index].handle, values.address(of: isTransposed ? first * k : first), type,
+        isTransposed ? k : n, isTransposed ? 1 : 0, storage.pointer + first * columnBytes)
+      if done == 0 { failures[index] = 1 }
+    }
+    return failures.values.contains(1) ? nil : (storage, columnBytes)
+  }
+
+  /// C (m, n) = A B + bias with the epilogue of the target.
+  ///
+  /// - Parameters:
+  ///   - m: Rows of the product.
+  ///   - n: Columns of the product.
+  ///   - k: Inner dimension of the product.
+  ///   - left: A (m, k).
+  ///   - packed: B as `pack` left it.
+  ///   - columnBytes: Bytes of a column of packed B.
+  ///   - bias: (n), or nil for none.
+  ///   - target: C and the epilogue.
+  /// - Returns: Whether the library supports the product and reported no error.
+  static func multiply(
+    m: Int, n: Int, k: Int, _ left: BFloat16Tensor, by packed: UnsafeMutableRawPointer,
+    columnBytes: Int, bias: Tensor?, into target: BFloat16Matrix.Target
+  ) -> Bool {
+    let (rows, columns) = blocks(m: m, n: n)
+    let isWhole = columns.count == 1
+    func primitive(_ rows: Range<Int>, _ columns: Range<Int>) -> MatmulPrimitive? {
+      var shape = od_shape()
+      (shape.m, shape.n, shape.k) = (rows.count, columns.count, k)
+      shape.has_bias = bias == nil ? 0 : 1
+      switch target {
+      case .float32(_, let accumulate): shape.accumulate = accumulate && isWhole ? 1 : 0
+      case .bfloat16(_, let gelu): (shape.result, shape.gelu) = (OD_BF16, gelu ? 1 : 0)
+      }
+      let found = Self.primitive(shape)
+      // The packed layout must not depend on the rows of the product.
+      return found?.columnBytes == columnBytes ? found : nil
+    }
+    let failures = Tensor.zeros([rows.count * columns.count])
+    Parallel.tasks(failures.count) { task in
+      let (rows, columns) = (rows[task / columns.count], columns[task % columns.count])
+      guard let primitive = primitive(rows, columns) else { return failures[task] = 1 }
+      let scratch = Storage(bytes: primitive.scratchBytes)
+      let block = isWhole ? nil : Tensor([rows.count, columns.count])
+      let done = od_run(
+        primitive.handle, left.pointer + rows.lowerBound * k,
+        packed + columns.lowerBound * columnBytes, bias.map { $0.pointer + columns.lowerBound },
+        block.map { UnsafeMutableRawPointer($0.pointer) }
+          ?? target.address(of: rows.lowerBound * n), scratch.pointer)
+      if done == 0 { failures[task] = 1 }
+      if let block { target.store(block, rows: rows, columns: columns, of: n) }
+    }
+    return !failures.values.contains(1)
+  }
+}
+
+extension BFloat16Matrix {
+  /// The library that multiplies in hardware, with its version.
+  package static var libraryName: String { MatmulPrimitive.libraryName }
+}
+
+extension BFloat16Matrix.Target {
+  fileprivate func address(of element: Int) -> UnsafeMutableRawPointer {
+    switch self {
+    case .float32(let c, _): UnsafeMutableRawPointer(c.pointer + element)
+    case .bfloat16(let c, _): UnsafeMutableRawPointer(c.pointer + element)
+    }
+  }
+
+  /// Stores a finished block (rows, columns) of C, which has `n` columns.
+  fileprivate func store(_ block: Tensor, rows: Range<Int>, columns: Range<Int>, of n: Int) {
+    let start = rows.lowerBound * n + columns.lowerBound
+    switch self {
+    case .float32(let c, let accumulate):
+      ck_store_rows_f32(
+        block.pointer, nil, c.pointer + start, n, rows.count, columns.count, accumulate ? 1 : 0)
+    case .bfloat16(let c, _):
+      let elements: UnsafeMutablePointer<UInt16> = block.storage.elements()
+      for row in 0..<rows.count {
+        (c.pointer + start + row * n).update(
+          from: elements + row * columns.count, count: columns.count)
+      }
+    }
+  }
+}
