@@ -160,7 +160,8 @@ let package = Package(
     tests(
       "Sampling",
       [
-        "Sampling", "Models", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "TestSupport",
+        "Sampling", "Models", "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
+        "TestSupport",
       ]),
     tests(
       "Datasets",

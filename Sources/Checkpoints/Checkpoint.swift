@@ -7,7 +7,7 @@ package enum Checkpoint {
   ///
   /// - Throws: `FileError` that says what is wrong with the file.
   package static func open(_ path: String) throws(FileError) -> any TensorFile {
-    if path.hasSuffix(".index.json") { return try ShardedSafetensorsFile(index: path) }
+    if path.contains(#/\.index(\.[a-z0-9]+)?\.json$/#) { return try ShardedFile(index: path) }
     let mapping = try MappedFile(path: path)
     let start = mapping.bytes.prefix(512)
     func starts(_ text: StaticString, at offset: Int = 0) -> Bool {

@@ -17,6 +17,7 @@ package final class StateDict: TensorFile {
   /// Which of several state dicts was taken unasked, in a sentence; nil if there was no choice.
   package let note: String?
   package let names: [String]
+  /// The file's entries by the names here.
   private let entries: [String: TensorEntry]
 
   /// The entries that hold a model's weights, best first.
@@ -89,7 +90,7 @@ package final class StateDict: TensorFile {
     var entries: [String: TensorEntry] = [:]
     for (name, short) in zip(own, shorts) {
       guard let entry = file.entry(name) else { continue }
-      guard entries.updateValue(entry.renamed(short), forKey: short) == nil else {
+      guard entries.updateValue(entry, forKey: short) == nil else {
         throw FileError(
           "\(file.path): two tensors are called '\(short)' without their prefixes;"
             + " save the state dict of the unwrapped model")
@@ -99,12 +100,13 @@ package final class StateDict: TensorFile {
     self.container = parts.isEmpty ? nil : parts.joined(separator: ".")
     strippedPrefixes = stripped
     isUsual = container == nil || prefix == (try? Self.best(of: prefixes, in: file))
-    let others = prefixes.filter { $0 != prefix }.map { "\(file.path)#\($0.dropLast())" }
+    let others = prefixes.filter { $0 != prefix && !$0.isEmpty }
+      .map { "\(file.path)#\($0.dropLast())" }.prefix(4).joined(separator: ", ")
+    let names = others.isEmpty ? "" : "; \(others) names another"
     note =
-      container == nil && !others.isEmpty && self.container != nil
-      ? "\(file.path): of several models in it '\(self.container ?? "")' is taken;"
-        + " \(others.prefix(4).joined(separator: ", ")) names another" : nil
-    names = shorts
+      container == nil && prefixes.count > 1
+      ? "\(file.path): of several models in it '\(self.container ?? "")' is taken\(names)" : nil
+    self.names = shorts
     self.entries = entries
   }
 
@@ -148,11 +150,15 @@ package final class StateDict: TensorFile {
   package var metadata: [String: String] { file.metadata }
   package var values: [String: PlainValue] { file.values }
 
-  package func entry(_ name: String) -> TensorEntry? { entries[name] }
+  package func entry(_ name: String) -> TensorEntry? { entries[name]?.renamed(name) }
+
+  package func isMapped(_ entry: TensorEntry) -> Bool {
+    file.isMapped(entries[entry.name] ?? entry)
+  }
 
   package func withBytes<Result>(
     of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
   ) throws(FileError) -> Result {
-    try file.withBytes(of: entry, body)
+    try file.withBytes(of: entries[entry.name] ?? entry, body)
   }
 }

@@ -87,11 +87,13 @@ struct DetectedDiT {
     self.notes = notes
   }
 
-  /// The expansion ratio that most MLPs have; 4 without any.
+  /// The expansion ratio of the pretrained MLPs: 4 if any has it, as all published models, else the most
+  /// frequent one.
   private static func usualRatio(_ operators: [SlotID: OperatorSpec]) -> Double {
     let ratios = operators.values.filter { $0.name == "mlp" }.compactMap {
       $0.config["expansion_ratio"]
     }
+    if ratios.isEmpty || ratios.contains(4) { return 4 }
     let counts = Dictionary(ratios.map { ($0, 1) }, uniquingKeysWith: +)
     return counts.max { ($0.value, -$0.key) < ($1.value, -$1.key) }?.key ?? 4
   }

@@ -117,16 +117,40 @@ package struct DiTFile {
   private static func requireNoSiT(_ weights: ModelWeights) throws(FileError) {
     var name = URL(filePath: weights.path).lastPathComponent
     if case .text(let model) = weights.tensors.values["args.model"] { name = model }
-    guard name.hasPrefix("SiT-") else { return }
+    // What REPA adds for its training, to a SiT alone.
+    let projector = weights.tensors.names.first { $0.hasPrefix("projectors.") }
+    guard let sign = projector ?? (name.hasPrefix("SiT-") ? name : nil) else { return }
     throw FileError(
-      "\(weights.path): is a SiT ('\(name.prefix(60))'), which has a DiT's tensors but predicts a"
-        + " velocity at times from 0 to 1; use a DiT, or rename the file if it is one")
+      "\(weights.path): is a SiT, as '\(sign.prefix(60))' tells, which has a DiT's tensors but predicts a"
+        + " velocity at times from 0 to 1; use a DiT")
   }
 
   /// Whether the weights show an operator in a slot, with what they show of its settings.
   package func has(_ spec: OperatorSpec, at id: SlotID) -> Bool {
     guard let found = operators[id], found.name == spec.name else { return false }
     return found.config.allSatisfy { spec.value($0.key) == $0.value }
+  }
+
+  /// Refuses a plan that a graft was not made with, as far as its own plan or else its weights show that.
+  ///
+  /// - Parameters:
+  ///   - plan: The plan.
+  ///   - name: The plan's file, for errors.
+  /// - Throws: `PlanError` that names the first slot that differs.
+  package func requireAgreement(with plan: GraftPlan, _ name: String) throws(PlanError) {
+    func isWrong(_ id: SlotID, _ spec: OperatorSpec) -> Bool {
+      self.plan.map { $0.edits[id] != spec } ?? !has(spec, at: id)
+    }
+    let others = changes.edits.keys.filter { plan.edits[$0] == nil }
+    let wrong = (others + plan.edits.filter(isWrong).keys).min()
+    guard wrong == nil, Set(plan.parallel.keys) == Set(changes.parallel.keys) else {
+      let place = wrong.map { "in \($0)" } ?? "in its parallel blocks"
+      let found = wrong.flatMap { changes.edits[$0]?.name } ?? "the pretrained model"
+      throw PlanError(
+        key: wrong.map { "\($0)" },
+        "\(path) differs from the plan \(name) \(place), where it has \(found); give the plan that the"
+          + " graft was made with")
+    }
   }
 
   /// The metadata of the file, with the configuration however it was found.

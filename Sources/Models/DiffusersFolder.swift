@@ -4,6 +4,8 @@ import Plans
 
 /// A folder of diffusers: one model with its `config.json`, or a pipeline with one in `transformer`.
 package struct DiffusersFolder {
+  /// The folder itself.
+  package let path: String
   /// The folder of the transformer.
   package let transformer: String
   /// The folder of the autoencoder beside it, if there is one.
@@ -26,6 +28,7 @@ package struct DiffusersFolder {
   /// - Throws: `FileError` if it holds no transformer of diffusers.
   package init(_ path: String) throws(FileError) {
     let isPipeline = Self.isFolder("\(path)/transformer")
+    self.path = path
     transformer = isPipeline ? "\(path)/transformer" : path
     guard access("\(transformer)/config.json", F_OK) == 0 else {
       throw FileError(

@@ -42,10 +42,9 @@ package struct ModelFiles {
     let teacher = model.plan?.model.path
     let companion = teacher.flatMap { try? ModelWeights.place(of: $0).path }
     missingTeacher = companion == nil ? teacher : nil
-    let own = model.weights.folder.map { "\($0.transformer)/../" }
     let folder =
-      companion.map { DiffusersFolder.isFolder($0) ? $0 : AtomicFile.directory(of: $0) } ?? own
-      ?? AtomicFile.directory(of: model.path)
+      companion.map { DiffusersFolder.isFolder($0) ? $0 : AtomicFile.directory(of: $0) }
+      ?? model.weights.folder?.path ?? AtomicFile.directory(of: model.path)
     func beside(_ file: String) -> String? {
       let candidate = URL(filePath: "\(folder)/\(file)").standardizedFileURL.path
       return FileManager.default.fileExists(atPath: candidate) ? candidate : nil
@@ -107,6 +106,18 @@ package struct ModelFiles {
           + "put the model's own autoencoder there")
     }
     return autoencoder
+  }
+
+  /// Whether the model draws RGB images itself: it has three channels, and no autoencoder with it has.
+  ///
+  /// - Throws: `FileError` for an autoencoder that cannot be read.
+  package var drawsPixels: Bool {
+    get throws {
+      guard model.config.inChannels == 3 else { return false }
+      guard let autoencoderPath else { return true }
+      let config = try AutoencoderKLConfig.find(for: AutoencoderKL.file(of: autoencoderPath))
+      return config.latentChannels != 3
+    }
   }
 
   /// The folder for things that can be computed again: `$XDG_CACHE_HOME/espalier`.

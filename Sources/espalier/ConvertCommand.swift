@@ -57,7 +57,6 @@ struct ConvertCommand: ParsableCommand {
 
   func run() throws {
     let source = try ModelFiles(model, numHeads: heads)
-    source.printNotes()
     let (network, metadata) = try graft.load(source)
     if dtype == .f16 { Self.warnOfOverflow(in: network) }
     // A folder that is only half of a model would be of no use.

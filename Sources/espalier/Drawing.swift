@@ -15,8 +15,10 @@ struct Drawing {
   let batch: Int
   /// (channels, height, width) of an image's latents.
   let latentShape: [Int]
-  /// What decodes the latents; nil if nobody asks for images.
+  /// What decodes the latents; nil if nobody asks for images, or the model draws pixels.
   let autoencoder: AutoencoderKL?
+  /// Whether the latents are images themselves, with values from -1 to 1.
+  var drawsPixels = false
   /// The latents of some images, by their indices, from a start noise or, without one, the seed's.
   let latents: (Range<Int>, Tensor?, @escaping LatentSampler.StepObserver) throws -> Tensor
 
@@ -44,9 +46,9 @@ struct Drawing {
   ) throws {
     let console = ProgressLine()
     defer { console.finish() }
-    let factor = autoencoder?.config.spatialFactor ?? 0
+    let factor = autoencoder?.config.spatialFactor ?? (drawsPixels ? 1 : 0)
     let (height, width) = (latentShape[1] * factor, latentShape[2] * factor)
-    let decodedShape = [count, autoencoder?.config.outChannels ?? 0, height, width]
+    let decodedShape = [count, autoencoder?.config.outChannels ?? latentShape[0], height, width]
     var grid: [RGBImage] = []
     func draw(
       _ images: NumpyWriter<UInt8>?, _ latents: NumpyWriter<Float>?, _ decoded: NumpyWriter<Float>?
@@ -58,8 +60,9 @@ struct Drawing {
             "images \(first)-\(range.upperBound - 1) of \(count), step \(step)/\(steps)")
         }
         try latents?.add(sample.values)
-        guard let autoencoder else { continue }
-        let pixels = autoencoder.decode(autoencoder.unscaled(sample), tiling: tiling)
+        guard autoencoder != nil || drawsPixels else { continue }
+        let pixels =
+          autoencoder.map { $0.decode($0.unscaled(sample), tiling: tiling) } ?? sample
         guard pixels.isFinite else {
           throw SamplingError(
             description: "the autoencoder gave values that are not finite; use --precision fp32")

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Autograd
+import Checkpoints
 import Files
 import Foundation
 import Grafting
@@ -32,8 +33,10 @@ struct GraftOptions: ParsableArguments {
   /// The model for inference in a precision, as `load` gives it; the weights of a plan's graft stay in
   /// float32 beside those that are multiplied.
   func load(_ files: ModelFiles, forInference precision: Precision) throws -> DiT {
-    files.printNotes()
-    guard plan != nil else { return try files.model.load(forInference: precision) }
+    guard plan != nil else {
+      files.printNotes()
+      return try files.model.load(forInference: precision)
+    }
     let model = try load(files).model
     model.parameters.use(precision)
     return model
@@ -44,59 +47,53 @@ struct GraftOptions: ParsableArguments {
   ///
   /// - Throws: `PlanError` for a plan of another model, `FileError` for weights of another plan.
   func load(_ files: ModelFiles) throws -> (model: DiT, metadata: [String: String]) {
-    let metadata = try files.model.metadata()
-    guard let plan else { return (try files.model.load(), metadata) }
-    if files.model.isGraft, files.model.plan == nil {
+    let (file, metadata) = (files.model, try files.model.metadata())
+    guard let path = plan else {
+      files.printNotes()
+      return (try file.load(), metadata)
+    }
+    // Of a YAML file and of a graft without a plan nothing tells the teacher.
+    let unknown = ModelReference(
+      path: file.config.publishedName ?? "unknown", shape: file.config, contentHash: "unknown")
+    let isYAML = [".yaml", ".yml"].contains(where: path.hasSuffix)
+    var plan =
+      isYAML
+      ? try OfficialGraft(path: path, shape: file.config).plan(named: path, model: unknown)
+      : try GraftPlan.load(path: path)
+    if file.plan == nil, try isGraft(files, of: isYAML ? nil : plan) {
       guard weights == nil else {
-        throw ValidationError(
-          "--weights belongs to a pretrained model; \(files.modelPath) is a graft")
+        throw ValidationError("--weights belongs to a pretrained model; \(file.path) is a graft")
       }
-      let described = try describedPlan(plan, of: files.model)
+      try file.requireAgreement(with: plan, path)
       return (
-        try files.model.load(changes: described.changes),
-        try metadata.merging(DiTFile.metadata(of: described)) { $1 }
+        try file.load(changes: plan.changes),
+        try metadata.merging(DiTFile.metadata(of: plan)) { $1 }
       )
     }
-    let loaded =
-      Self.isYAML(plan)
-      ? try OfficialGraft(path: plan, shape: files.model.config)
-        .plan(named: plan, model: try files.reference())
-      : try GraftPlan.load(path: plan, for: files)
+    files.printNotes()
+    if isYAML { plan.model = try files.reference() }
+    try plan.check(against: files, file: path)
     let graft = try Graft(
-      plan: loaded, teacher: try files.model.load(), checkpoints: weights.map { [$0] } ?? [])
+      plan: plan, teacher: try file.load(), checkpoints: weights.map { [$0] } ?? [])
     if let weights, let site = graft.untrained.first {
       throw FileError(
-        "\(weights): holds no trained weights of \(site.phrase) as \(plan) has it; "
+        "\(weights): holds no trained weights of \(site.phrase) as \(path) has it; "
           + "give the checkpoint of a run of this plan, or leave out --weights for fresh ones")
     }
     return (graft.model, try graft.metadata(teacher: metadata))
   }
 
-  private static func isYAML(_ path: String) -> Bool {
-    [".yaml", ".yml"].contains(where: path.hasSuffix)
-  }
-
-  /// The plan that a graft was made with, held against what its weights show.
-  private func describedPlan(_ path: String, of file: DiTFile) throws -> GraftPlan {
-    // Nothing in the file tells its teacher.
-    let teacher = ModelReference(
-      path: file.config.publishedName ?? "unknown", shape: file.config, contentHash: "unknown")
-    let plan =
-      Self.isYAML(path)
-      ? try OfficialGraft(path: path, shape: file.config).plan(named: path, model: teacher)
-      : try GraftPlan.load(path: path)
-    let found = Set(file.changes.edits.keys)
-    let wrong = found.symmetricDifference(plan.edits.keys)
-      .union(plan.edits.filter { !file.has($0.value, at: $0.key) }.keys).min()
-    guard wrong == nil, Set(plan.parallel.keys) == Set(file.changes.parallel.keys) else {
-      let place = wrong.map { "in \($0)" } ?? "in its parallel blocks"
-      throw PlanError(
-        key: wrong.map { "\($0)" },
-        "\(file.path) differs from the plan \(path) \(place), where its weights show"
-          + " \(wrong.flatMap { file.changes.edits[$0]?.name } ?? "the pretrained operator");"
-          + " give the plan that the graft was made with")
-    }
-    return plan
+  /// Whether a file without a plan of its own is a graft rather than a teacher.
+  ///
+  /// Attention with weights of its own looks like the teacher's: such a graft is known by the layout of
+  /// the released ones, a state dict under `ema` alone, or by not being the model of the plan.
+  private func isGraft(_ files: ModelFiles, of plan: GraftPlan?) throws -> Bool {
+    let tensors = files.model.tensors
+    if files.model.isGraft || StateDict.topLevelKeys(of: tensors.file) == ["ema"] { return true }
+    guard let plan, !plan.edits.isEmpty,
+      plan.edits.allSatisfy({ files.model.has($0.value, at: $0.key) })
+    else { return false }
+    return plan.model.contentHash != (try files.contentHash())
   }
 }
 

@@ -128,13 +128,7 @@ extension PlanCommand {
       _ path: String, _ plan: GraftPlan
     ) throws -> (network: DiT, metadata: [String: String]) {
       let file = try DiTFile(ModelWeights(named: path))
-      let isOfPlan =
-        file.plan.map { $0.changes == plan.changes }
-        ?? (file.changes.edits.keys == plan.edits.keys
-          && plan.edits.allSatisfy { file.has($0.value, at: $0.key) })
-      guard isOfPlan else {
-        throw FileError("\(path): is no graft that this plan makes; give the model of a run of it")
-      }
+      try file.requireAgreement(with: plan, self.plan)
       return (
         try file.load(changes: plan.changes),
         try file.metadata().merging(DiTFile.metadata(of: plan)) { $1 }

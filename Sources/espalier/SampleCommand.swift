@@ -111,11 +111,13 @@ struct SampleCommand: ParsableCommand {
     let chosen = try classes.map { try Self.parse($0, config.numClasses) }
     let labels = chosen ?? Array(0..<config.numClasses)
     let sampler = try sampling.latentSampler(for: config)
+    let drawsPixels = try captions.autoencoder == nil && files.drawsPixels
     return Drawing(
       count: count ?? 40, columns: labels.count, batch: 20,
       latentShape: [config.inChannels, config.inputSize, config.inputSize],
-      autoencoder: destinations.needImages
-        ? try files.autoencoder(precision.working, path: captions.autoencoder) : nil
+      autoencoder: destinations.needImages && !drawsPixels
+        ? try files.autoencoder(precision.working, path: captions.autoencoder) : nil,
+      drawsPixels: drawsPixels
     ) { range, start, onStep in
       try sampler.sample(
         network, labels: range.map { labels[$0 % labels.count] }, first: range.lowerBound,

@@ -39,6 +39,53 @@ import Testing
     }
   }
 
+  /// Wherever a model's tensors lie, they are found; an average is taken first, and that is said.
+  @Test(
+    arguments: [
+      (["a.w", "b"], nil, nil, ["a.w", "b"]), (["net.a.w", "step"], "net", nil, ["a.w"]),
+      (["online_model.a.w", "ema_model.a.w", "initted"], "ema_model", "#online_model", ["a.w"]),
+      (["state_dict.a.w", "state_dict_ema.module.a.w"], "state_dict_ema", "#state_dict", ["a.w"]),
+      (["state_dict.net.a.w", "state_dict.metric.total"], "state_dict.net", nil, ["a.w"]),
+      (["model.diffusion_model.a.w", "first.w"], "model.diffusion_model", nil, ["a.w"]),
+      (["model.a.w", "ema.a.w", "opt.x"], "ema", "#model", ["a.w"]),
+      (["a.w", "ema.a.w"], "ema", "'ema' is taken", ["a.w"]), (["module.a.w"], nil, nil, ["a.w"]),
+    ] as [([String], String?, String?, [String])])
+  func modelsAreFoundByAnchors(
+    names: [String], container: String?, note: String?, expected: [String]
+  ) throws {
+    let file = try file(names)
+    let dict = try StateDict(file, anchors: ["x.w", "a.w"])
+    #expect(dict.container == container && dict.names.sorted() == expected && dict.isUsual)
+    #expect((dict.note != nil) == (note != nil))
+    if let note { #expect(dict.note?.contains(note) == true) }
+    #expect(try dict.floats("a.w").count == 1)
+  }
+
+  @Test func severalModelsThatNothingTellsApartAreNamed() throws {
+    let file = try file(["teacher.a.w", "student.a.w", "other.b"])
+    let error = #expect(throws: FileError.self) { try StateDict(file, anchors: ["a.w"]) }
+    #expect(error?.message.contains("#teacher") == true)
+    #expect(error?.message.contains("#student") == true)
+    let chosen = try StateDict(file, container: "student", anchors: ["a.w"])
+    #expect(try chosen.floats("a.w") == file.floats("student.a.w") && !chosen.isUsual)
+    #expect(try StateDict(file, container: "other", anchors: ["a.w"]).names == ["b"])
+  }
+
+  /// Shards may be PyTorch files, and the index may carry a variant.
+  @Test func shardsOfAnyFormat() throws {
+    let scratch = try Scratch()
+    try TorchWriter.write(
+      [TensorItem(name: "a", shape: [2], floats: [1, 2])], to: scratch.file("m-1.bin"))
+    try TorchWriter.write(
+      [TensorItem(name: "b", shape: [1], floats: [3])], to: scratch.file("m-2.bin"))
+    let map = #"{"weight_map": {"a": "m-1.bin", "b": "m-2.bin"}}"#
+    for name in ["m.bin.index.json", "m.bin.index.fp16.json"] {
+      let dict = try StateDict(try Checkpoint.open(scratch.put(Array(map.utf8), name)))
+      #expect(try dict.floats("a") == [1, 2] && dict.floats("b") == [3])
+      #expect(dict.files.count == 3)
+    }
+  }
+
   @Test func shardedModels() throws {
     let scratch = try Scratch()
     func shard(_ name: String, _ items: [TensorItem]) throws {

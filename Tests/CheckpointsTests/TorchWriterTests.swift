@@ -29,6 +29,17 @@ import Testing
     #expect(try scratch.listing() == ["model.v1.pt"])
   }
 
+  /// A state dict may stand under an entry, as in training checkpoints.
+  @Test func entriesAreNested() throws {
+    let scratch = try Scratch()
+    let path = scratch.file("model.pt")
+    try TorchWriter.write(items, entry: "ema", to: path)
+    let file = try Checkpoint.open(path)
+    #expect(file.names == items.map { "ema.\($0.name)" })
+    let dict = try StateDict(file)
+    #expect(dict.container == "ema" && dict.names == items.map(\.name))
+  }
+
   /// Data start at multiples of 64 bytes, so that PyTorch can map them.
   @Test func dataAreAligned() throws {
     let scratch = try Scratch()

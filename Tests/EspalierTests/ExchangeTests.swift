@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import Plans
 import Testing
 
 /// What goes to other programs and comes from them.
@@ -174,6 +175,90 @@ import Testing
     try scratch.expectRefusal(
       ["convert", model, "--plan", "p.json", "--to", "folder", "--naming", "diffusers"],
       mentions: ["has no name in diffusers"])
+  }
+
+  /// A graft of the tiny model in the layout of the released ones, `ema` alone and no plan, for every
+  /// command that takes a model; what only a teacher can be, it is not.
+  @Test func officialGraftsAreModels() throws {
+    let scratch = try Scratch()
+    let model = try scratch.tinyModel()
+    #expect(try scratch.espalier("plan", "new", "p.json", "--model", model).code == 0)
+    for (blocks, operator_) in [("1", "swa"), ("0", "mamba2")] {
+      let outcome = try scratch.espalier(
+        "plan", "set", "p.json", "--operator", operator_, "--blocks", blocks, "--config",
+        operator_ == "swa" ? "window_left=2" : "headdim=16")
+      #expect(outcome.code == 0, "\(outcome.complaint)")
+    }
+    let converted = try scratch.espalier(
+      "convert", model, "--plan", "p.json", "--to", "ours.pt", "--entry", "ema")
+    #expect(converted.code == 0, "\(converted.complaint)")
+    let file = try Checkpoint.open("\(scratch.path)/ours.pt")
+    #expect(file.names.allSatisfy { $0.hasPrefix("ema.") })
+    func latents(_ arguments: String...) throws -> [Float] {
+      let outcome = try scratch.run(
+        ["sample"] + arguments + ["--count", "2", "--steps", "2", "--latents", "l.npy"])
+      #expect(outcome.code == 0, "\(outcome.complaint)")
+      return try array(scratch, "l.npy").values
+    }
+    let expected = try latents(model, "--plan", "p.json")
+    #expect(try latents("ours.pt") == expected)
+
+    // Without the plan beside it, as others write it.
+    let config = try Checkpoint.open("\(scratch.path)/\(model)").metadata["config"]
+    try scratch.put("{\"config\": \(try #require(config))}", "ours.pt.json")
+    let report: ModelReport = try scratch.espalier("inspect", "ours.pt", "--json").json()
+    #expect(report.plan == nil && report.edits.keys.sorted() == ["0.attention", "1.attention"])
+    let assumed = try scratch.espalier(
+      "sample", "ours.pt", "--count", "1", "--steps", "1", "--latents", "x.npy")
+    #expect(assumed.code == 0 && assumed.complaint.contains("window_left 4"))
+    #expect(try latents("ours.pt") != expected)
+    #expect(try latents("ours.pt", "--plan", "p.json") == expected)
+    #expect(
+      try scratch.espalier("evaluate", "ours.pt", "--samples", "10", "--steps", "1").code == 0)
+    #expect(try scratch.espalier("analyze", "ours.pt", "--samples", "1", "--json").code == 0)
+    let again = try scratch.espalier(
+      "convert", "ours.pt", "--plan", "p.json", "--to", "again.safetensors")
+    #expect(again.code == 0, "\(again.complaint)")
+    #expect(try latents("again.safetensors") == expected)
+    try scratch.expectRefusal(
+      ["plan", "new", "x.json", "--model", "ours.pt"], mentions: ["ours.pt", "a graft of"])
+    try scratch.expectRefusal(
+      ["sample", "ours.pt", "--plan", "p.json", "--weights", "ours.pt", "--latents", "x.npy"],
+      code: 2, mentions: ["--weights"])
+
+    // Its weights are those of a run for stage 2, and for a plan's graft.
+    #expect(
+      try latents(model, "--plan", "p.json", "--weights", "ours.pt") == expected)
+    var plan = try GraftPlan.load(path: "\(scratch.path)/p.json")
+    (plan.stage2.steps, plan.stage2.batchSize, plan.stage2.heldOutSamples) = (2, 2, 2)
+    try plan.save(to: "\(scratch.path)/p.json")
+    _ = try scratch.tinyLatents()
+    let finetuned = try scratch.run(
+      ["finetune", "p.json", "--from", "ours.pt", "--data", "data", "--json"])
+    #expect(finetuned.code == 0, "\(finetuned.complaint)")
+  }
+
+  /// A model without learned variance is sampled, analysed and finetuned.
+  @Test func modelsWithoutVariance() throws {
+    let scratch = try Scratch()
+    let model = try scratch.tinyModel(learnSigma: false)
+    for sampler in ["ddim", "ancestral", "dpmpp"] {
+      let outcome = try scratch.espalier(
+        "sample", model, "--sampler", sampler, "--count", "1", "--steps", "2", "--latents", "l.npy")
+      #expect(outcome.code == 0, "\(outcome.complaint)")
+      #expect(try array(scratch, "l.npy").values.allSatisfy(\.isFinite))
+    }
+    #expect(try scratch.espalier("analyze", model, "--samples", "1", "--json").code == 0)
+    #expect(try scratch.espalier("plan", "new", "p.json", "--model", model).code == 0)
+    #expect(
+      try scratch.espalier("plan", "set", "p.json", "--operator", "hyena_x", "--blocks", "1").code
+        == 0)
+    var plan = try GraftPlan.load(path: "\(scratch.path)/p.json")
+    (plan.stage2.steps, plan.stage2.batchSize, plan.stage2.heldOutSamples) = (2, 2, 2)
+    try plan.save(to: "\(scratch.path)/p.json")
+    _ = try scratch.tinyLatents()
+    let finetuned = try scratch.run(["finetune", "p.json", "--data", "data", "--json"])
+    #expect(finetuned.code == 0, "\(finetuned.complaint)")
   }
 
   @Test func float16OverflowIsTold() throws {

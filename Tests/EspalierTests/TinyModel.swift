@@ -22,11 +22,12 @@ extension Scratch {
   /// Writes a DiT of two blocks on the shipped autoencoder's latents, with autoencoder and judge
   /// beside it, and gives its file name.
   func tinyModel(
-    _ name: String = "model.safetensors", classNames: [String] = ShapeSource.classNames
+    _ name: String = "model.safetensors", classNames: [String] = ShapeSource.classNames,
+    learnSigma: Bool = true
   ) throws -> String {
     let config = ModelShape(
       depth: 2, hiddenSize: 32, numHeads: 2, patchSize: 4, inputSize: 16,
-      numClasses: classNames.count)
+      numClasses: classNames.count, learnSigma: learnSigma)
     let model = try DiT(config: config, weights: RandomWeights())
     try SafetensorsWriter.write(
       model.parameters.map { .init(name: $0.name, shape: $0.value.shape, floats: $0.value.values) },

@@ -154,6 +154,87 @@ struct AutoencoderTests {
     #expect(error?.message.contains(reason) == true)
   }
 
+  @Test(arguments: [
+    (#"{"block_out_channels": [32], "act_fn": "relu"}"#, "act_fn"),
+    (#"{"block_out_channels": [32], "down_block_types": ["AttnDownEncoderBlock2D"]}"#, "AttnDown"),
+    (#"{"block_out_channels": [32], "latents_mean": [0, 0]}"#, "latent_mean"),
+    (#"{"block_out_channels": [32], "use_quant_conv": 3}"#, "use_quant_conv"),
+  ])
+  func whatCannotBeBuiltIsNamed(text: String, reason: String) {
+    badConfigurationsAreRefused(text: text, reason: reason)
+  }
+
+  /// diffusers multiplies by `latents_std` and adds `latents_mean`, or adds `shift_factor`.
+  @Test func latentStatisticsOfDiffusers() throws {
+    let text = #"{"block_out_channels": [32], "latent_channels": 2, "scaling_factor": 0.5, "#
+    let config = try AutoencoderKLConfig.parse(
+      Data((text + #""latents_mean": [1, -1], "latents_std": [2, 4]}"#).utf8), file: "c.json")
+    #expect(config.latentMean == [1, -1] && config.latentStd == [4, 8])
+    let shifted = try AutoencoderKLConfig.parse(
+      Data((text + #""shift_factor": 0.25}"#).utf8), file: "c.json")
+    #expect(shifted.latentMean == [0.25, 0.25] && shifted.latentStd == [2, 2])
+  }
+
+  /// Parts that a configuration leaves out are left out.
+  @Test func partsMayBeAbsent() throws {
+    var config = tinyConfig
+    (config.usesQuantConv, config.usesPostQuantConv, config.hasMiddleAttention) = (
+      false, false, false
+    )
+    final class Names: WeightSource {
+      var taken: [String] = []
+      func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+        taken.append(name)
+        return RandomWeights().tensor(name, shape, initializer)
+      }
+    }
+    let names = Names()
+    let model = try AutoencoderKL(config: config, weights: names)
+    #expect(!names.taken.contains { $0.contains("quant_conv") || $0.contains("attentions") })
+    var random = RandomSequence(seed: 4)
+    let images = random.normal([1, 3, 8, 8])
+    #expect(
+      model.encode(images).mean.values.prefix(4) == model.encoderFeatures(images).values.prefix(4))
+    let read = try AutoencoderKLConfig.parse(JSONEncoder().encode(config), file: "c.json")
+    #expect(read == config)
+  }
+
+  /// A mean and a deviation per channel go into the convolutions at the latents, so that programs that
+  /// know a scaling factor alone decode and encode alike.
+  @Test(arguments: [true, false])
+  func statisticsAreFoldedIntoTheExport(hasConvolutions: Bool) throws {
+    var config = tinyConfig
+    (config.usesQuantConv, config.usesPostQuantConv) = (hasConvolutions, hasConvolutions)
+    (config.latentMean, config.latentStd) = ([1, -2, 0.5, 3], [2, 0.25, 4, 1])
+    final class Recorder: WeightSource {
+      var items: [TensorItem] = []
+      func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+        let tensor = RandomWeights().tensor(name, shape, initializer)
+        items.append(TensorItem(name: name, shape: shape, floats: tensor.values))
+        return tensor
+      }
+    }
+    let recorder = Recorder()
+    let model = try AutoencoderKL(config: config, weights: recorder)
+    let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString).path
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    let path = "\(folder)/autoencoder.safetensors"
+    let json = String(decoding: try JSONEncoder().encode(config), as: UTF8.self)
+    try SafetensorsWriter.write(recorder.items, metadata: ["config": json], to: path)
+    _ = try DiTWriter.writeAutoencoder(path, to: "\(folder)/vae")
+    let exported = try AutoencoderKL(path: "\(folder)/vae")
+    #expect(exported.config.latentMean == nil && exported.config.scalingFactor == 1)
+    var random = RandomSequence(seed: 4)
+    let latents = random.normal([2, 4, 3, 5])
+    #expect(error(exported.decode(latents), model.decode(model.unscaled(latents))) < 1e-5)
+    let images = random.normal([2, 3, 12, 20])
+    let (own, other) = (model.encode(images), exported.encode(images))
+    #expect(error(other.mean, model.scaled(own.mean)) < 1e-5)
+    let noise = random.normal([2, 4, 3, 5])
+    #expect(error(other.sample(noise: noise), model.scaled(own.sample(noise: noise))) < 1e-5)
+  }
+
   @Test func configurationDefaultsAreStableDiffusion() throws {
     let text = #"{"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512]}"#
     let config = try AutoencoderKLConfig.parse(Data(text.utf8), file: "config.json")

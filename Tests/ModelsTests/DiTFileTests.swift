@@ -129,6 +129,89 @@ struct DiTFileTests {
     #expect(ModelShape(named: "DiT-XL/2", imageSize: 300) == nil)
   }
 
+  /// Weights under every name that diffusers has given them, the plain ones first.
+  @Test(arguments: [
+    "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bf16.safetensors",
+    "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin",
+  ])
+  func variantsOfAFolder(name: String) throws {
+    let model = try DiT(config: config, weights: RandomWeights())
+    try withFolder { folder in
+      _ = try DiTWriter.write(
+        model, metadata: [:], classNames: [], as: .init(naming: .diffusers), to: folder)
+      let plain = try DiffusersFolder.weights(in: "\(folder)/transformer")
+      let expected = output(try DiTFile(path: folder).load())
+      let target = "\(folder)/transformer/\(name)"
+      if name.hasSuffix(".bin") {
+        let file = try SafetensorsFile(path: plain)
+        try TorchWriter.write(
+          file.names.map { name in
+            let shape = file.entry(name)?.shape ?? []
+            return TensorItem(name: name, shape: shape, floats: try file.floats(name))
+          }, to: target)
+      } else {
+        try FileManager.default.copyItem(atPath: plain, toPath: target)
+      }
+      #expect(try DiffusersFolder.weights(in: "\(folder)/transformer") == plain)
+      try FileManager.default.removeItem(atPath: plain)
+      let file = try DiTFile(path: folder)
+      #expect(try file.path == target && output(file.load()) == expected)
+    }
+  }
+
+  /// A scheduler that asks for another process is refused by the key that does.
+  @Test(arguments: [
+    ("prediction_type", "\"v_prediction\""), ("beta_schedule", "\"scaled_linear\""),
+    ("beta_end", "0.012"), ("num_train_timesteps", "100"), ("trained_betas", "[0.1]"),
+    ("clip_sample", "true"), ("timestep_spacing", "\"trailing\""), ("steps_offset", "1"),
+    ("rescale_betas_zero_snr", "true"), ("clip_sample", nil),
+  ])
+  func schedulersOfOtherProcesses(key: String, value: String?) throws {
+    let model = try DiT(config: config, weights: RandomWeights())
+    try withFolder { folder in
+      _ = try DiTWriter.write(
+        model, metadata: [:], classNames: [], as: .init(naming: .diffusers), to: folder)
+      let path = "\(folder)/scheduler/scheduler_config.json"
+      var entries = [
+        "_class_name": "\"DDIMScheduler\"", "beta_start": "0.0001", "clip_sample": "false",
+        "lambda_min_clipped": "-Infinity", "trained_betas": "null",
+      ]
+      func write() throws {
+        let text = entries.map { "\"\($0.key)\": \($0.value)" }.joined(separator: ", ")
+        try Data("{\(text)}".utf8).write(to: URL(filePath: path))
+      }
+      try write()
+      _ = try DiTFile(path: folder)
+      entries[key] = value
+      try write()
+      let error = #expect(throws: FileError.self) { try DiTFile(path: folder) }
+      #expect(error?.message.contains("\"\(key)\"") == true)
+      #expect(error?.message.contains("scheduler_config.json") == true)
+    }
+  }
+
+  /// diffusers computes the position table, so a learned one cannot go there.
+  @Test func learnedPositionsStayInTheOfficialNaming() throws {
+    struct Learned: WeightSource {
+      func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+        try RandomWeights().tensor(
+          name, shape, name == "pos_embed" ? .normal(0.5) : initializer)
+      }
+    }
+    let model = try DiT(config: config, weights: Learned())
+    try withFolder { folder in
+      let error = #expect(throws: FileError.self) {
+        try DiTWriter.write(
+          model, metadata: [:], classNames: [], as: .init(naming: .diffusers), to: folder + "/x")
+      }
+      #expect(error?.message.contains("pos_embed") == true)
+      _ = try DiTWriter.write(
+        model, metadata: [:], classNames: [], as: .init(), to: folder + "/x.pt")
+      #expect(
+        output(try DiTFile(path: folder + "/x.pt", numHeads: 2).load()) == output(model))
+    }
+  }
+
   @Test func embeddersThatDifferAreRefused() throws {
     let model = try DiT(config: config, weights: RandomWeights())
     try withFolder { folder in

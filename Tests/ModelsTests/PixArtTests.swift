@@ -46,6 +46,30 @@ struct PixArtTests {
     return random.normal(shape)
   }
 
+  /// The epsilon of the configuration is that of the blocks; the last norm has one of its own.
+  @Test func theLastNormKeepsItsEpsilon() throws {
+    // Without modulations the blocks' gates are closed.
+    struct Closed: WeightSource {
+      func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
+        let isClosed = name.hasPrefix("t_block") || name.hasPrefix("blocks.0.scale")
+        return isClosed ? .zeros(shape) : Noise().tensor(name, shape, initializer)
+      }
+    }
+    var other = config
+    (other.shape.depth, other.normEpsilon) = (1, 0.1)
+    var first = other
+    first.normEpsilon = 1e-6
+    let x = noise([1, 2, 8, 8])
+    let outputs = try [first, other].map {
+      try PixArt(config: $0, weights: Closed()).predict(x, conditioning(1)).values
+    }
+    #expect(outputs[0] == outputs[1])
+    let open = try [first, other].map {
+      try PixArt(config: $0, weights: Noise()).predict(x, conditioning(1)).values
+    }
+    #expect(open[0] != open[1])
+  }
+
   @Test func parametersHaveTheOriginalNamesAndShapes() throws {
     let model = try PixArt(config: compressed, weights: FreshWeights(seed: 1))
     var expected: [String: [Int]] = [

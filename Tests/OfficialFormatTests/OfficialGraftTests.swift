@@ -127,6 +127,139 @@ struct OfficialGraftTests {
     #expect(back == plan)
   }
 
+  /// What a file leaves out is as in the official constructors, in whatever order its keys stand.
+  @Test(arguments: [
+    ("mha", "mha", "dim: 1152", ["num_heads": 8.0, "qkv_bias": 0]),
+    (
+      "swa", "mha", "num_heads_kv: 16\nuse_flash_attn: True\nnum_heads: 16\nembed_dim: 1152",
+      ["window_left": 255, "window_right": 255, "num_heads": 0]
+    ),
+    (
+      "hyena_se", "mha", "inner_filter_len: 9\nactivation: id\nl_max: 256\nd_model: 1152",
+      ["short_filter_order": 4]
+    ),
+    (
+      "hyena_se", "mha", "inner_filter_len: 3\nshort_filter_order: 6\nl_max: 256\nd_model: 1152",
+      ["short_filter_order": 6]
+    ),
+    ("hyena_x", "mha", "num_heads: 4\nd_model: 1152\nl_max: 512", ["short_filter_order": 4]),
+    ("hyena_y", "mha", "num_blocks: 2\nd_model: 1152\nl_max: 512", ["inner_filter_len": 4]),
+    (
+      "mamba2", "mha", "dt_min: 0.01\nuse_mem_eff_path: False\nd_model: 1152",
+      ["d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64, "ngroups": 1, "chunk_size": 256]
+    ),
+    ("mlp", "mlp", "expansion_ratio: 3\nd_model: 1152", ["expansion_ratio": 3]),
+    (
+      "mlp_hyena_x", "mlp", "fused_bias_fc: True\nl_max: 256\nd_model: 1152",
+      ["expansion_ratio": 2, "short_filter_order": 4]
+    ),
+  ])
+  func officialDefaults(
+    name: String, type: String, config: String, expected: [String: Double]
+  ) throws {
+    _ = try write(config, "configs/op.yaml")
+    let path = try write(graftText(type: type, name: name), "graft.yaml")
+    let graft = try OfficialGraft(path: path, shape: try Self.shape("DiT-XL/2"))
+    #expect(graft.spec.name == name)
+    for (key, value) in expected { #expect(graft.spec.value(key) == value, "\(key)") }
+    try graft.plan(named: "p", model: try Self.model()).validate()
+  }
+
+  /// Keys that change what is computed are refused, and those that must be there.
+  @Test(arguments: [
+    ("mamba2", "d_model: 1152\nrmsnorm: False", "rmsnorm"),
+    ("mamba2", "d_model: 1152\nd_ssm: 64", "d_ssm"), ("mamba2", "d_state: 64", "d_model"),
+    (
+      "swa", "embed_dim: 1152\nnum_heads: 16\nnum_heads_kv: 4\nuse_flash_attn: True", "num_heads_kv"
+    ),
+    ("swa", "embed_dim: 1152\nnum_heads: 16\nuse_flash_attn: False", "use_flash_attn"),
+    (
+      "swa", "embed_dim: 1152\nnum_heads: 16\nuse_flash_attn: True\nwindow_size: [4]", "window_size"
+    ),
+    ("mha", "dim: 1152\nqkv_bias: maybe", "qkv_bias"),
+    ("mha", "dim: 1152\nqk_norm: True", "qk_norm"),
+    ("hyena_x", "d_model: 1152", "l_max"), ("hyena_x", "d_model: .nan\nl_max: 256", "d_model"),
+  ])
+  func otherOperatorsAreRefused(name: String, config: String, key: String) throws {
+    _ = try write(config, "configs/op.yaml")
+    let path = try write(graftText(name: name), "graft.yaml")
+    let error = #expect(throws: PlanError.self) {
+      try OfficialGraft(path: path, shape: try Self.shape("DiT-XL/2"))
+    }
+    #expect(error?.key == key && error?.file?.hasSuffix("op.yaml") == true)
+  }
+
+  /// Rates are taken over; everything else that a file says is told.
+  @Test func trainingSettings() throws {
+    _ = try write(hyenaY, "configs/op.yaml")
+    let train = """
+      train:
+        num_samples: 8000
+        batch_size: 8
+      train_config:
+        initial_learning_rate: 5e-4
+        wd: 1e-5
+        epochs: 200
+      """
+    let stage1 = try write(
+      "operator: {name: hyena_y, config_filepath: configs/op.yaml}\n\(train)"
+        + "\n  min_learning_rate: 1.25e-6\n  clip_norm_val: 5", "stage1.yaml")
+    let first = try OfficialGraft(path: stage1, shape: try Self.shape("DiT-XL/2"), blocks: [2, 5])
+    let plan = try first.plan(named: "p", model: try Self.model())
+    #expect(plan.edits.keys.sorted().map(\.block) == [2, 5])
+    #expect(plan.stage1.learningRate == 5e-4 && plan.stage1.weightDecay == 1e-5)
+    #expect(plan.stage1.minimumRate == 1.25e-6 && plan.stage1.clipNorm == 5)
+    let graft = graftText().components(separatedBy: "sample_config:")
+    let stage2 = try write(
+      graft[0] + train + graft[1].replacing("global_seed: 100", with: "global_seed: 7"),
+      "stage2.yaml")
+    let second = try OfficialGraft(path: stage2, shape: try Self.shape("DiT-XL/2"))
+    let other = try second.plan(named: "p", model: try Self.model())
+    #expect(other.stage2.learningRate == 5e-4 && other.stage2.weightDecay == 1e-5)
+    #expect(other.seed == 7)
+    for warnings in [first.warnings, second.warnings] {
+      let text = warnings.joined()
+      #expect(text.contains("train_config.epochs (200)") && text.contains("train (") == false)
+      #expect(!text.contains("wd") && !text.contains("initial_learning_rate"))
+    }
+    #expect(throws: PlanError.self) {
+      try OfficialGraft(path: stage2, shape: try Self.shape("DiT-XL/2"), blocks: [1])
+    }
+    for (key, value) in [("global_seed", "-1"), ("wd", "heavy"), ("initial_learning_rate", ".inf")]
+    {
+      let path = try write(
+        graft[0] + "train_config:" + graft[1].replacing("  global_seed: 100\n", with: "\n")
+          + "  \(key): \(value)\n", "bad.yaml")
+      let error = #expect(throws: PlanError.self) {
+        try OfficialGraft(path: path, shape: try Self.shape("DiT-XL/2"))
+      }
+      #expect(error?.key == "train_config.\(key)", "\(key)")
+    }
+  }
+
+  /// References to references may stand for any amount of memory; texts that only look like them do not.
+  @Test func anchorsAndAliasesAreRefused() throws {
+    var doubled = "a0: &a0 [x, x]\n"
+    for i in 1..<40 { doubled += "a\(i): &a\(i) [*a\(i - 1), *a\(i - 1)]\n" }
+    let cases = [
+      doubled + "? *a39\n: 1\n", "a: &b 1\n", "a: [1, *b]\n", "- *b\n", "a: !!set {}\n",
+      "{&b c: 1}",
+      "? [x]\n: 1\n? [x]\n: 2\n", "a: 1\na: 2\n", String(repeating: "[", count: 3000),
+      "operator: " + String(repeating: "x", count: 1 << 17),
+    ]
+    for text in cases {
+      let path = try write(text, "bad.yaml")
+      #expect(throws: PlanError.self, "\(text.prefix(40))") {
+        try OfficialGraft(path: path, shape: try Self.shape("DiT-XL/2"))
+      }
+    }
+    _ = try write(hyenaY + " # a & b, *c\n", "configs/op.yaml")
+    let path = try write(
+      graftText().replacing("configs/op.yaml", with: "\"configs/op.yaml\"")
+        + "  note: 'it is &x, *y' # !z\n  other: a & b\n", "graft.yaml")
+    _ = try OfficialGraft(path: path, shape: try Self.shape("DiT-XL/2"))
+  }
+
   /// What cannot be expressed in a plan, and words of the refusal.
   @Test func refusesWithLineAndKey() throws {
     let shape = try Self.shape("DiT-XL/2")

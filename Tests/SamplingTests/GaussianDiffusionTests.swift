@@ -7,6 +7,27 @@ import Sampling
 
 @Suite("Gaussian diffusion")
 @MainActor struct GaussianDiffusionTests {
+  /// Without a variance parameter the variance is beta, at step 0 the posterior's of step 1
+  /// (`FIXED_LARGE` of the DiT repository).
+  @Test func fixedVariance() throws {
+    let diffusion = try GaussianDiffusion(spacing: "250")
+    let (betas, posterior) = (diffusion.schedule.betas, diffusion.schedule.posteriorVariance)
+    for (step, variance) in [(0, posterior[1]), (1, betas[1]), (249, betas[249])] {
+      let latents = RandomStream(seed: 1, "latents").normal([1, 2, 2, 2])
+      let output = RandomStream(seed: 1, "output").normal([1, 2, 2, 2])
+      let found = diffusion.denoised(
+        modelOutput: output, latents: latents, steps: [step], clipsStart: false)
+      #expect(found.logVariance.values.allSatisfy { abs($0 - Float(log(variance))) < 1e-5 })
+      // The mean does not depend on the variance.
+      let learned = Tensor([1, 4, 2, 2])
+      for i in 0..<8 { learned[i] = output[i] }
+      let other = diffusion.denoised(
+        modelOutput: learned, latents: latents, steps: [step], clipsStart: false)
+      #expect(found.mean.values == other.mean.values)
+    }
+    #expect(abs(betas[249] - 0.0775193449924) < 1e-12)
+  }
+
   @Test(
     .enabled(if: Goldens.areAvailable, "reference files are absent"),
     arguments: [("full", ""), ("r250", "250")])

@@ -1,6 +1,7 @@
 import Autograd
 import Models
 import Nn
+import Plans
 import Sampling
 import TensorCore
 import TestSupport
@@ -20,6 +21,37 @@ struct LatentSamplerTests {
     #expect(start.values == kept)
     for index in 0..<start.count { start[index] += 0.5 }
     #expect(try sampler.sample(model, labels: [0, 1, 2], start: start).values != drawn)
+  }
+
+  /// Every sampler takes models that predict no variance, and models without a label for "no class".
+  @Test(arguments: LatentSampler.Method.allCases)
+  func modelsWithoutVarianceOrNullClass(method: LatentSampler.Method) throws {
+    var config = TinyModel.config
+    (config.learnSigma, config.hasNullClass) = (false, false)
+    let model = try DiT(config: config, weights: FreshWeights(seed: 3))
+    var sampler = LatentSampler(method: method, steps: 3, guidance: 3, seed: 4)
+    let guided = try sampler.sample(model, labels: [0, 2])
+    #expect(guided.shape == [2, 2, 4, 4] && guided.isFinite)
+    sampler.guidance = 1
+    #expect(try sampler.sample(model, labels: [0, 2]).values == guided.values)
+  }
+
+  /// Guidance acts on three channels of an official model and on all of one of diffusers, or on as many
+  /// as are asked for.
+  @Test func guidedChannels() throws {
+    var config = ModelShape(
+      depth: 1, hiddenSize: 24, numHeads: 3, patchSize: 1, inputSize: 4, numClasses: 3)
+    func sample(_ channels: Int?) throws -> [Float] {
+      let model = try DiT(config: config, weights: TinyModel.Noise())
+      let sampler = LatentSampler(
+        steps: 1, guidance: 3, seed: 4, guidedChannels: channels)
+      return try sampler.sample(model, labels: [1]).values
+    }
+    let (three, all) = (try sample(3), try sample(4))
+    #expect(three[..<48] == all[..<48] && three[48...] != all[48...])
+    #expect(try sample(nil) == three)
+    config.frequencyShift = 1
+    #expect(try sample(nil) == sample(4) && sample(nil) != sample(3))
   }
 
   @Test(arguments: LatentSampler.Method.allCases)

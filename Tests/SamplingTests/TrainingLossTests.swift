@@ -58,6 +58,32 @@ import Sampling
     return total
   }
 
+  /// Without a variance parameter the loss is the mean squared error, and its gradient that of the noise.
+  @Test func modelsWithoutVariance() throws {
+    let batch = try batch()
+    let noise = Tensor([4, 2, 3, 2])
+    for row in 0..<4 {
+      for i in 0..<12 { noise[row * 12 + i] = batch.output[row * 24 + i] }
+    }
+    func loss(_ output: Tensor) -> (loss: [Float], mse: [Float], vb: [Float]) {
+      batch.diffusion.trainingLoss(
+        modelOutput: output, start: batch.start, latents: batch.latents, noise: batch.noise,
+        steps: batch.steps)
+    }
+    let (plain, learned) = (loss(noise), loss(batch.output))
+    #expect(plain.loss == learned.mse && plain.mse == learned.mse && plain.vb == [0, 0, 0, 0])
+    func gradient(_ output: Tensor) -> Tensor {
+      batch.diffusion.lossGradient(
+        modelOutput: output, start: batch.start, latents: batch.latents, noise: batch.noise,
+        steps: batch.steps)
+    }
+    let (short, long) = (gradient(noise), gradient(batch.output))
+    #expect(short.shape == [4, 2, 3, 2])
+    for row in 0..<4 {
+      for i in 0..<12 { #expect(short[row * 12 + i] == long[row * 24 + i]) }
+    }
+  }
+
   @Test(arguments: ["", "10"])
   func gradientMatchesFiniteDifferences(spacing: String) throws {
     let batch = try batch(spacing: spacing)

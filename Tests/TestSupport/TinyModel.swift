@@ -16,6 +16,7 @@ package enum TinyModel {
       numClasses: 3)
   }()
 
+  /// Random numbers, so that no gate is closed.
   package struct Noise: WeightSource {
     package init() {}
 

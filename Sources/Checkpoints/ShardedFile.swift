@@ -1,14 +1,16 @@
 import Files
 import Foundation
 
-/// A model in several safetensors files that an index names (`….safetensors.index.json`).
-package final class ShardedSafetensorsFile: TensorFile {
+/// A model in several files that an index names (`….safetensors.index.json`, `….bin.index.json`, with a
+/// variant such as `fp16` before or after `index`).
+package final class ShardedFile: TensorFile {
   package let path: String
-  package let format = "sharded safetensors"
+  package let format: String
   package let names: [String]
   package let metadata: [String: String]
-  private let shards: [SafetensorsFile]
-  private let entries: [String: TensorEntry]
+  private let shards: [any TensorFile]
+  /// The shard of each tensor.
+  private let places: [String: Int]
 
   private struct Index: Decodable {
     let weightMap: [String: String]
@@ -27,29 +29,27 @@ package final class ShardedSafetensorsFile: TensorFile {
     else {
       throw FileError(
         "\(path): has no \"weight_map\" of tensor names to file names;"
-          + " name the index of a sharded safetensors model")
+          + " name the index of a sharded model")
     }
     let fileNames = Set(map.values).sorted()
-    if let bad = fileNames.first(where: { $0.contains("/") || !$0.hasSuffix(".safetensors") }) {
+    if let bad = fileNames.first(where: { $0.contains("/") || $0.hasSuffix(".json") }) {
       throw FileError(
-        "\(path): names the shard \(bad.jsonQuoted), expected a safetensors file in the same folder;"
+        "\(path): names the shard \(bad.jsonQuoted), expected a file of weights in the same folder;"
           + " fetch the index again")
     }
-    var shards: [SafetensorsFile] = []
+    var shards: [any TensorFile] = []
     for name in fileNames {
-      shards.append(try SafetensorsFile(path: "\(AtomicFile.directory(of: path))/\(name)"))
+      shards.append(try Checkpoint.open("\(AtomicFile.directory(of: path))/\(name)"))
     }
-    var entries: [String: TensorEntry] = [:]
+    var places: [String: Int] = [:]
     var names: [String] = []
     for (number, shard) in shards.enumerated() {
       for name in shard.names where map[name] == fileNames[number] {
-        guard let entry = shard.entry(name) else { continue }
         names.append(name)
-        entries[name] = TensorEntry(
-          name: name, dtype: entry.dtype, shape: entry.shape, storage: number, offset: entry.offset)
+        places[name] = number
       }
     }
-    if let lost = map.keys.sorted().first(where: { entries[$0] == nil }) {
+    if let lost = map.keys.sorted().first(where: { places[$0] == nil }) {
       throw FileError(
         "\(path): tensor \"\(lost)\" is not in the shard \"\(map[lost] ?? "")\";"
           + " fetch the index and its shards again")
@@ -57,17 +57,27 @@ package final class ShardedSafetensorsFile: TensorFile {
     self.path = path
     self.names = names
     self.shards = shards
-    self.entries = entries
+    self.places = places
+    format = "sharded \(shards[0].format)"
     metadata = shards[0].metadata
   }
 
   package var files: [String] { [path] + shards.map(\.path) }
 
-  package func entry(_ name: String) -> TensorEntry? { entries[name] }
+  package func entry(_ name: String) -> TensorEntry? {
+    places[name].flatMap { shards[$0].entry(name) }
+  }
+
+  package func isMapped(_ entry: TensorEntry) -> Bool {
+    places[entry.name].map { shards[$0].isMapped(entry) } ?? false
+  }
 
   package func withBytes<Result>(
     of entry: TensorEntry, _ body: (UnsafeRawBufferPointer) -> Result
   ) throws(FileError) -> Result {
-    try shards[entry.storage].withBytes(of: entry, body)
+    guard let shard = places[entry.name] else {
+      throw FileError("\(path): has no tensor \"\(entry.name)\"; check that this is the right file")
+    }
+    return try shards[shard].withBytes(of: entry, body)
   }
 }
