@@ -60,8 +60,8 @@ package struct PixArtFile {
 
   /// Loads the model.
   ///
-  /// - Parameter precision: What a model for inference alone multiplies in, see `SealedWeights`; nil for
-  ///   a model that may be trained.
+  /// - Parameter precision: Precision of a model for inference only, see `SealedWeights`; nil for a
+  ///   model that may be trained.
   /// - Returns: The model.
   /// - Throws: `FileError` for a missing, unexpected or wrongly shaped tensor.
   package func load(forInference precision: Precision? = nil) throws -> PixArt {
@@ -74,7 +74,7 @@ package struct PixArtFile {
     let others = PixArtKeyMap.ignored.union([PixArtKeyMap.nullCaption])
     try watched.requireAllTaken(
       of: file.names.filter { !others.contains($0) }, in: path, model: "PixArt")
-    // The buffers that weights were read into and are not kept in.
+    // Releases the buffers into which the weights were read.
     if precision != nil { BufferPool.trim() }
     return model
   }

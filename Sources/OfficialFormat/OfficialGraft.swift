@@ -7,9 +7,9 @@ import Yams
 /// A graft as a configuration of the official repository states it (keshik6/grafting, `configs/sampling`,
 /// `configs/train_stage2`; `configs/train_stage1` with blocks named beside it).
 package struct OfficialGraft {
-  /// The one slot whose operators are replaced.
+  /// Slot kind of the replaced operators.
   package let slot: Slot
-  /// The one operator that replaces them.
+  /// The replacement operator.
   package let spec: OperatorSpec
   /// The blocks, ascending.
   package let blocks: [Int]
@@ -19,12 +19,12 @@ package struct OfficialGraft {
   package let graftedCheckpoint: String?
   /// `global_seed`.
   package let seed: UInt64
-  /// What was read but has no effect, in sentences.
+  /// Warnings about settings without effect.
   package let warnings: [String]
-  /// The training settings that the file has and a plan too.
+  /// Training settings common to the file and plans.
   private let rates: Rates
 
-  /// Training settings by the stage that they belong to.
+  /// Training settings by stage.
   private struct Rates {
     var isStage1 = false
     var learningRate, minimumRate, weightDecay, clipNorm: Double?
@@ -36,11 +36,11 @@ package struct OfficialGraft {
   ///
   /// - Parameters:
   ///   - path: The YAML file.
-  ///   - operatorConfig: The operator's YAML file; nil looks for `operator.config_filepath` in the
-  ///     working directory, beside the file and in every folder above it.
-  ///   - shape: The model that the graft is for.
-  ///   - chosenBlocks: The blocks of a stage-1 configuration, which names none itself.
-  /// - Throws: `PlanError` that names the file, the line and the key that cannot be expressed in a plan.
+  ///   - operatorConfig: The operator's YAML file; nil searches for `operator.config_filepath` in
+  ///     the working directory, the folder of the file and all its parents.
+  ///   - shape: Architecture of the model.
+  ///   - chosenBlocks: The blocks of a stage-1 configuration, which does not name them.
+  /// - Throws: `PlanError` with file, line and key for a value that a plan cannot express.
   package init(
     path: String, operatorConfig: String? = nil, shape: ModelShape,
     blocks chosenBlocks: [Int]? = nil
@@ -55,7 +55,7 @@ package struct OfficialGraft {
           + " configuration")
     }
     let config = try top.section(place)
-    // Only stage 1 trains operators without a model around them.
+    // Only stage-1 configurations have no model name.
     let isStage1 = place == "train_config" && config.value("dit_model_name") == nil
     if !isStage1 { try Self.checkModel(config, shape) }
 
@@ -120,9 +120,9 @@ package struct OfficialGraft {
     self.warnings = warnings
   }
 
-  /// The plan of the graft on a model.
+  /// Makes a plan of the graft for a model.
   ///
-  /// - Throws: `PlanError` if the settings cannot be built in the model.
+  /// - Throws: `PlanError` if the settings are invalid in the model.
   package func plan(named name: String, model: ModelReference) throws -> GraftPlan {
     var plan = GraftPlan(named: name, model: model)
     for block in blocks { plan.edits[SlotID(block: block, slot: slot)] = spec }
@@ -142,7 +142,7 @@ package struct OfficialGraft {
 
   // MARK: - Parts
 
-  /// Refuses a graft of another published model.
+  /// Throws if the configuration is for another published model.
   private static func checkModel(_ config: YAMLDocument.Section, _ shape: ModelShape) throws {
     let (name, imageSize) = (try config.text("dit_model_name"), try config.integer("image_size"))
     guard let official = ModelShape(named: name, imageSize: imageSize) else {
@@ -165,7 +165,7 @@ package struct OfficialGraft {
     }
   }
 
-  /// Looks for a file that is named relative to the root of the official repository.
+  /// Searches for a file by its path relative to the root of the official repository.
   private static func find(
     _ name: String, from path: String, refuse: ([String]) -> PlanError
   ) throws -> String {

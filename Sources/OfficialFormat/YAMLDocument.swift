@@ -2,22 +2,22 @@ import Foundation
 import Plans
 import Yams
 
-/// A YAML file read into nodes, whose errors name the file, the line and the key.
+/// Parsed YAML file, whose errors name the file, the line and the key.
 ///
-/// It remembers which keys were asked for, so that the rest can be told.
+/// It records the keys that were read, so that unread keys can be reported.
 final class YAMLDocument {
   let path: String
   private let root: Node
-  /// The keys whose values were asked for, and those that were entered as mappings.
+  /// Keys of the values and mappings that were read.
   fileprivate var read: Set<String> = []
   fileprivate var entered: Set<String> = [""]
 
-  /// Largest file that is read; the official ones have under 3 kB.
+  /// Maximum size of a file in bytes; official ones have less than 3 kB.
   private static let sizeLimit = 1 << 16
 
   /// Reads a file that holds one mapping.
   ///
-  /// - Throws: `PlanError` for a file that cannot be read or is no YAML mapping.
+  /// - Throws: `PlanError` for a file that cannot be read or is not a YAML mapping.
   init(path: String) throws {
     guard let data = FileManager.default.contents(atPath: path) else {
       throw PlanError(file: path, key: nil, "cannot be read; give the path of a YAML file")
@@ -28,7 +28,7 @@ final class YAMLDocument {
         "expected at most \(Self.sizeLimit) bytes of UTF-8 text, found \(data.count) bytes;"
           + " give a YAML configuration of the grafting repository")
     }
-    // A few lines of references to references may stand for more than any memory holds.
+    // Nested aliases may expand to more than the memory holds, so references are refused.
     if let line = Self.lineOfReference(in: text) {
       throw PlanError(
         file: path, line: line, key: nil,
@@ -49,7 +49,7 @@ final class YAMLDocument {
     root = node
   }
 
-  /// The first line on which a token begins with `&`, `*` or `!`, quoted texts and comments left out.
+  /// First line with a token that begins with `&`, `*` or `!`, outside quoted strings and comments.
   private static func lineOfReference(in text: String) -> Int? {
     var quote: Character?
     for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated()
@@ -85,7 +85,7 @@ final class YAMLDocument {
     }
   }
 
-  /// The keys that nobody asked for, with their values where these are short, in the file's order.
+  /// Unread keys with their values, if short, in file order.
   var unread: [String] {
     func walk(_ node: Node, _ path: String) -> [String] {
       (node.mapping ?? [:]).flatMap { key, value -> [String] in
@@ -98,25 +98,25 @@ final class YAMLDocument {
     return walk(root, "")
   }
 
-  /// The top mapping.
+  /// Top-level mapping.
   var top: Section { Section(document: self, key: "", node: root) }
 
   func error(_ node: Node?, _ key: String, _ message: String) -> PlanError {
     PlanError(file: path, line: node?.mark?.line, key: key, message)
   }
 
-  /// A mapping of the file and the key that leads to it.
+  /// Mapping with its key path.
   struct Section {
     let document: YAMLDocument
     let key: String
     let node: Node
 
-    /// The keys in the file's order.
+    /// Keys in file order.
     var names: [String] { node.mapping?.map { $0.key.string ?? "" } ?? [] }
 
     func path(_ name: String) -> String { key.isEmpty ? name : "\(key).\(name)" }
 
-    /// The value of a key; nil where it is absent.
+    /// Value of a key; nil if it is absent.
     func value(_ name: String) -> Node? {
       document.read.insert(path(name))
       return node.mapping?[Node(name)]
@@ -126,7 +126,7 @@ final class YAMLDocument {
       document.error(value(name) ?? node, path(name), message)
     }
 
-    /// A nested mapping.
+    /// Reads a nested mapping.
     func section(_ name: String) throws -> Section {
       guard let found = value(name), found.mapping != nil else {
         throw error(name, "expected a mapping, found \(described(name)); add it")
@@ -135,7 +135,7 @@ final class YAMLDocument {
       return Section(document: document, key: path(name), node: found)
     }
 
-    /// A text that is there and not empty.
+    /// Reads a non-empty string.
     func text(_ name: String) throws -> String {
       guard let text = optionalText(name), !text.isEmpty else {
         throw error(name, "expected a text, found \(described(name)); add it")
@@ -143,14 +143,14 @@ final class YAMLDocument {
       return text
     }
 
-    /// A text; nil where it is absent, null or Python's `None`.
+    /// Reads a string; nil if it is absent, null or Python's `None`.
     func optionalText(_ name: String) -> String? {
       guard let node = value(name), node.null == nil, let text = node.string, text != "None"
       else { return nil }
       return text
     }
 
-    /// A whole number.
+    /// Reads an integer.
     func integer(_ name: String) throws -> Int {
       guard let number = value(name)?.int else {
         throw error(name, "expected a whole number, found \(described(name)); correct it")
@@ -158,7 +158,7 @@ final class YAMLDocument {
       return number
     }
 
-    /// A seed, 0 to 2^64 - 1; 0 where it is absent.
+    /// Reads a seed, 0 to 2^64 - 1; 0 if it is absent.
     func seed(_ name: String) throws -> UInt64 {
       guard let node = value(name), node.null == nil, node.string != "None" else { return 0 }
       guard let seed = node.string.flatMap({ UInt64($0) }) else {
@@ -169,7 +169,7 @@ final class YAMLDocument {
       return seed
     }
 
-    /// A finite number; nil where the key is absent or null.
+    /// Reads a finite number; nil if the key is absent or null.
     func number(_ name: String) throws -> Double? {
       guard let node = value(name), node.null == nil, node.string != "None" else { return nil }
       guard let number = node.float, number.isFinite else {
@@ -178,13 +178,13 @@ final class YAMLDocument {
       return number
     }
 
-    /// What stands under a key, for messages.
+    /// Description of the value of a key, for messages.
     func described(_ name: String) -> String {
       value(name).map(YAMLDocument.described) ?? "nothing"
     }
   }
 
-  /// A node in a few words.
+  /// Short description of a node.
   static func described(_ node: Node) -> String {
     switch node {
     case .scalar(let scalar): return String(scalar.string.prefix(60)).debugDescription
@@ -196,7 +196,7 @@ final class YAMLDocument {
 }
 
 extension PlanError {
-  /// An error at a place of a file.
+  /// Makes an error at a position in a file.
   init(file: String, line: Int? = nil, key: String?, _ message: String) {
     self.init(key: key, message)
     self.file = file

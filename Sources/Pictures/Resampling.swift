@@ -119,7 +119,7 @@ package enum ResamplingFilter {
   /// Cubic convolution with a = -0.5, stretched when a picture shrinks.
   case bicubic
 
-  /// What one new pixel takes from an axis: weights of neighbouring old pixels from `first` on.
+  /// Filter weights of one output pixel along an axis, for input pixels from `first`.
   fileprivate struct Window {
     let first: Int
     let weights: [Int]

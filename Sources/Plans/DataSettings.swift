@@ -1,7 +1,7 @@
 import Files
 import Foundation
 
-/// The section `data` of a plan.
+/// Section `data` of a plan.
 package struct DataSchema: SettingsSchema {
   package static let table = SettingsTable(DataSchema())
 
@@ -16,27 +16,26 @@ package struct DataSchema: SettingsSchema {
     "flip", true, "whether every second image, at random, is mirrored before it is encoded")
 }
 
-/// The samples that both stages train on; without them a plan trains on the procedural images.
+/// Training data of both stages; without them a plan trains on the procedural images.
 ///
-/// Paths stay as they are written, and a relative one counts from the folder of the plan. Where the
-/// data are needed, and where a plan is written to another folder, paths are made absolute, so that a
-/// plan means the same data wherever it is kept.
+/// Paths are stored as written; relative ones are relative to the folder of the plan. They are made
+/// absolute for use and when the plan is saved to another folder.
 package struct DataSettings: Sendable {
   private var settings = Settings<DataSchema>()
-  /// The absolute path of the folder that relative paths count from.
+  /// Absolute path of the base folder of relative paths.
   private var folder: String
 
-  /// Names a data set.
+  /// Makes settings of a data set.
   ///
   /// - Parameters:
-  ///   - path: Where the data are.
-  ///   - folder: What a relative path counts from.
+  ///   - path: Path of the data.
+  ///   - folder: Base of a relative path.
   package init(path: String, in folder: String = ".") {
     self.folder = Self.absolute(folder, in: FileManager.default.currentDirectoryPath)
     settings.path = path
   }
 
-  /// Reads the section of a plan that lies in a folder.
+  /// Reads the section of a plan in a folder.
   init(
     _ node: JSONNode, in folder: String, by reader: inout SettingsReader
   ) throws(PlanError) {
@@ -44,27 +43,27 @@ package struct DataSettings: Sendable {
     try settings.read(node, at: "data", by: &reader)
   }
 
-  /// The absolute path of the data.
+  /// Absolute path of the data.
   package var path: String { Self.absolute(settings.path, in: folder) }
 
-  /// The absolute path of other data for the held-out loss; nil sets some of `path` aside.
+  /// Absolute path of the held-out data; nil splits them off from `path`.
   package var heldOut: String? {
     get { settings.heldOut.map { Self.absolute($0, in: folder) } }
     set { settings.heldOut = newValue }
   }
 
-  /// Whether every second image, at random, is mirrored before it is encoded.
+  /// Whether images are mirrored with probability 1/2 before encoding.
   package var flip: Bool {
     get { settings.flip }
     set { settings.flip = newValue }
   }
 
-  /// The first of the paths at which there is nothing.
+  /// First path that does not exist; nil if all exist.
   package var missingPath: String? {
     [path, heldOut].compactMap { $0 }.first { !FileManager.default.fileExists(atPath: $0) }
   }
 
-  /// Takes over a text of the command line; a path in it counts from a folder.
+  /// Sets a value from command-line text; a relative path is relative to `folder`.
   mutating func set(
     _ name: String, typed text: String, in folder: String, at key: String
   ) throws(PlanError) {
@@ -74,10 +73,11 @@ package struct DataSettings: Sendable {
 
   func validate() throws(PlanError) { try settings.validate(at: "data") }
 
-  /// The section as the plan file has it.
+  /// The section as JSON in the plan file.
   var json: String { settings.json }
 
-  /// The same data for a plan in another folder: paths are absolute unless it is the same folder.
+  /// Returns the settings for a plan in another folder, with absolute paths unless it is the same
+  /// folder.
   func moved(to folder: String) -> DataSettings {
     let folder = Self.absolute(folder, in: FileManager.default.currentDirectoryPath)
     guard folder != self.folder else { return self }
@@ -104,7 +104,7 @@ package struct DataSettings: Sendable {
 }
 
 extension DataSettings: Equatable {
-  /// Whether both name the same data in the same way of use.
+  /// Compares data and their use, with absolute paths.
   package static func == (one: DataSettings, other: DataSettings) -> Bool {
     one.absolute == other.absolute
   }

@@ -1,47 +1,47 @@
 extension GraftPlan {
-  /// What a plan changes in its model, apart from names and training.
+  /// Changes of a plan to its model, without names and training settings.
   package struct Changes: Equatable, Sendable {
     /// The replaced slots.
     package let edits: [SlotID: OperatorSpec]
     /// The pairs of parallel blocks.
     package let parallel: [BlockPair: ParallelMerge]
 
-    /// States changes; none by default.
+    /// Makes changes; none by default.
     package init(
       edits: [SlotID: OperatorSpec] = [:], parallel: [BlockPair: ParallelMerge] = [:]
     ) {
       (self.edits, self.parallel) = (edits, parallel)
     }
 
-    /// Whether the model stays as it is.
+    /// Whether there are no changes.
     package var isEmpty: Bool { edits.isEmpty && parallel.isEmpty }
   }
 
-  /// What the plan changes in its model.
+  /// Changes of the plan to its model.
   package var changes: Changes { Changes(edits: edits, parallel: parallel) }
 
-  /// Whether the plan leaves its model as it is.
+  /// Whether the plan does not change its model.
   package var isEmpty: Bool { changes.isEmpty }
 
-  /// Number of blocks that follow each other: two parallel ones count once.
+  /// Number of sequential blocks; two parallel ones count once.
   package var depth: Int { model.shape.depth - parallel.count }
 
-  /// The pair that a block is in, or `nil`.
+  /// Pair of a block, or nil.
   package func pair(of block: Int) -> BlockPair? {
     [BlockPair(first: block), BlockPair(first: block - 1)].first { parallel[$0] != nil }
   }
 
-  /// The site that a slot belongs to: its pair, else itself when it is edited.
+  /// Site of a slot: its pair, otherwise the slot if it is edited.
   package func site(of id: SlotID) -> GraftSite? {
     pair(of: id.block).map(GraftSite.pair) ?? (edits[id] == nil ? nil : .slot(id))
   }
 
-  /// Every site in order; edited slots of parallel blocks are part of the pair's.
+  /// All sites in order; edited slots of parallel blocks are part of the site of the pair.
   package var sites: [GraftSite] {
     Set(parallel.keys.map(GraftSite.pair) + edits.keys.compactMap(site(of:))).sorted()
   }
 
-  /// Whether both plans change the same at a site of this one, so that weights fit both.
+  /// Whether both plans make the same changes at a site of this plan, so that weights fit both.
   package func agrees(with other: GraftPlan, at site: GraftSite) -> Bool {
     guard other.site(of: site.firstSlot) == site else { return false }
     switch site {
@@ -53,13 +53,13 @@ extension GraftPlan {
     }
   }
 
-  /// Puts blocks in parallel, each with its neighbour: the first two of them, the next two, and so on.
+  /// Puts adjacent blocks in parallel: the first two of `blocks`, the next two, and so on.
   ///
   /// - Parameters:
-  ///   - blocks: Blocks without repeats; of a pair that is there already, the merge is changed.
-  ///   - merge: How the outputs become one.
-  /// - Throws: `PlanError` for a block without a neighbour among them, or in another pair already; the
-  ///   plan is unchanged then.
+  ///   - blocks: Distinct blocks; for an existing pair only the merge changes.
+  ///   - merge: Merge of the outputs.
+  /// - Throws: `PlanError` for a block without neighbour in `blocks`, or in another pair; the plan
+  ///   is then unchanged.
   package mutating func join(_ blocks: [Int], merge: ParallelMerge) throws(PlanError) {
     var joined = parallel
     var rest = blocks.sorted()[...]
@@ -87,16 +87,16 @@ extension GraftPlan {
     parallel = joined
   }
 
-  /// Lets the blocks of every pair that one of `blocks` is in follow each other again.
+  /// Makes the blocks of all pairs that contain one of `blocks` sequential again.
   package mutating func split(_ blocks: [Int]) {
     for pair in blocks.compactMap(pair(of:)) { parallel[pair] = nil }
   }
 }
 
 extension ModelShape {
-  /// The cost of merging the outputs of two parallel blocks.
+  /// Cost of merging the outputs of two parallel blocks.
   ///
-  /// A sum is elementwise and not counted, like norms and gates.
+  /// Elementwise sums are not counted, like norms and gates.
   package func mergeCost(_ merge: ParallelMerge) -> OperatorCost {
     guard merge == .projection else { return OperatorCost() }
     let (length, width) = (Double(tokens), Double(hiddenSize))

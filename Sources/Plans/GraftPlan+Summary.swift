@@ -1,5 +1,5 @@
 extension GraftPlan {
-  /// The edits in a few words, for tables: `hyena_x k4 in attention of odd; 0-3 parallel in pairs`.
+  /// Short description of the edits: `hyena_x k4 in attention of odd; 0-3 parallel in pairs`.
   ///
   /// - Precondition: the plan is valid.
   package var summary: String {
@@ -27,7 +27,7 @@ extension GraftPlan {
 }
 
 extension LayerSelection {
-  /// The shortest of the forms that `parse` reads for some blocks of a model of `depth` blocks.
+  /// Returns the shortest text that `parse` reads as `blocks` in a model of `depth` blocks.
   package static func text(_ blocks: some Collection<Int>, depth: Int) -> String {
     let sorted = Set(blocks).sorted()
     for word in ["all", "odd", "even"] {

@@ -1,4 +1,4 @@
-/// The rows of a plan that stand in no section.
+/// Settings of a plan outside the sections.
 package struct PlanSchema: SettingsSchema {
   package static let table = SettingsTable(PlanSchema())
 
@@ -8,33 +8,31 @@ package struct PlanSchema: SettingsSchema {
     "seed", UInt64(0), "seed of the fresh weights and of the training samples", .required)
 }
 
-/// A recipe for a grafted model: which operators replace which, which blocks become parallel, and how
-/// all that is trained.
+/// Plan of a grafted model: replacement operators, parallel blocks, and training settings.
 ///
-/// A value; the plan file (see `json()`) holds exactly this.
+/// The plan file (see `json()`) has the same content.
 @dynamicMemberLookup
 package struct GraftPlan: Equatable, Sendable {
-  /// The version of the file format that this code writes and reads.
+  /// Version of the file format.
   package static let formatVersion = 1
 
   var settings = Settings<PlanSchema>()
-  /// The model it edits.
+  /// The model that is edited.
   package var model: ModelReference
-  /// The replaced slots; all others keep the model's own operator and weights.
+  /// Replacement operators by slot; all other slots keep the original operator and weights.
   ///
-  /// Settings that an operator's entry leaves out are filled in, so that equal entries are the same
-  /// operator.
+  /// Omitted settings of an operator are filled in, so that equal operators have equal entries.
   package var edits: [SlotID: OperatorSpec] = [:] {
     didSet { edits = edits.mapValues { $0.normalized(for: model.shape) } }
   }
-  /// The pairs of parallel blocks, disjoint; all other blocks follow each other (depth to width,
-  /// section 6 of the paper).
+  /// Disjoint pairs of parallel blocks; all other blocks are sequential (depth to width, section 6
+  /// of the paper).
   package var parallel: [BlockPair: ParallelMerge] = [:]
-  /// What both stages train on; nil for the procedural images.
+  /// Training data of both stages; nil selects the procedural images.
   package var data: DataSettings?
-  /// How the replacements are distilled.
+  /// Settings of stage 1.
   package var stage1: Stage1Settings
-  /// How the grafted model is finetuned.
+  /// Settings of stage 2.
   package var stage2 = Stage2Settings()
 
   /// Makes a plan without edits.
@@ -44,18 +42,18 @@ package struct GraftPlan: Equatable, Sendable {
     self.name = name
   }
 
-  /// The name and the seed.
+  /// Settings outside the sections: name and seed.
   package subscript<Value>(dynamicMember path: KeyPath<PlanSchema, Setting<Value>>) -> Value {
     get { settings[dynamicMember: path] }
     set { settings[dynamicMember: path] = newValue }
   }
 
-  /// The operator that a slot has under this plan.
+  /// Operator of a slot in this plan.
   package func spec(_ id: SlotID) -> OperatorSpec {
     edits[id] ?? model.shape.original(id.slot)
   }
 
-  /// The cost of the whole model before and after the edits, per image and forward pass.
+  /// Cost of the whole model before and after the edits, per image and forward pass.
   ///
   /// - Precondition: the plan is valid.
   package func cost() -> (original: OperatorCost, edited: OperatorCost) {
@@ -69,8 +67,8 @@ package struct GraftPlan: Equatable, Sendable {
     return (original, edited)
   }
 
-  /// The cost of the operators in one kind of slot in all blocks, before and after the edits; changes
-  /// are percentages of these sums in the paper's Table 4.
+  /// Cost of the operators of one kind of slot in all blocks, before and after the edits; the
+  /// paper's Table 4 states changes relative to these sums.
   ///
   /// - Precondition: the plan is valid.
   package func cost(of slot: Slot) -> (original: OperatorCost, edited: OperatorCost) {
@@ -83,7 +81,7 @@ package struct GraftPlan: Equatable, Sendable {
 }
 
 extension ModelShape {
-  /// The cost of an operator in this model.
+  /// Cost of an operator in this model.
   ///
   /// - Precondition: the operator is in the catalog.
   package func operatorCost(_ spec: OperatorSpec) -> OperatorCost {
@@ -93,10 +91,10 @@ extension ModelShape {
     return descriptor.cost(spec, shape: self)
   }
 
-  /// The cost of all that surrounds the operators: embeddings, adaLN conditioning, final layer.
+  /// Cost of the model without operators: embeddings, adaLN conditioning, final layer.
   ///
-  /// Counted from the official DiT (facebookresearch/DiT, `models.py`); norms and gates, which are
-  /// elementwise, are left out as in the paper's tables.
+  /// Counted from the official DiT (facebookresearch/DiT, `models.py`); elementwise norms and gates
+  /// are not counted, as in the paper's tables.
   var surroundingCost: OperatorCost {
     let width = hiddenSize
     let patch = patchSize * patchSize
@@ -115,9 +113,9 @@ extension ModelShape {
 }
 
 extension GraftPlan {
-  /// Checks the plan against its own model's shape.
+  /// Validates the plan against the architecture of its model.
   ///
-  /// - Throws: `PlanError` that names the key, what was expected and what was found.
+  /// - Throws: `PlanError` with the key, the expectation and the value found.
   package func validate() throws(PlanError) {
     try settings.validate(at: "")
     try model.path.check(in: nil, at: "model.path")

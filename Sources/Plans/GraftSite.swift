@@ -1,10 +1,9 @@
-/// Two neighbouring blocks that receive the same input instead of following each other; written as
-/// `2+3`.
+/// Two adjacent blocks in parallel, with the same input; written as `2+3`.
 package struct BlockPair: Hashable, Comparable, Sendable {
-  /// The earlier block of the pretrained model, counted from 0.
+  /// Index of the earlier block of the pretrained model.
   package let first: Int
 
-  /// Pairs a block with the next one.
+  /// Makes a pair of a block and the next one.
   package init(first: Int) { self.first = first }
 
   /// The later block.
@@ -34,16 +33,16 @@ extension BlockPair: LosslessStringConvertible {
   package var description: String { "\(first)+\(second)" }
 }
 
-/// How the outputs a and b of two parallel blocks become one; x is the input of both.
+/// Merge of the outputs a and b of two parallel blocks; x is the input of both.
 package enum ParallelMerge: String, SettingChoice {
-  /// A learned linear layer on both, W [a; b] + bias (section 6 of the paper).
+  /// Learned linear layer, W [a; b] + bias (section 6 of the paper).
   case projection
   /// (a + b) / 2.
   case mean
-  /// a + b - x: what either block adds to the residual stream is added.
+  /// a + b - x: sum of the residual updates of both blocks.
   case residual
 
-  /// The merge in a few words.
+  /// Short description.
   package var summary: String {
     switch self {
     case .projection: "a learned projection of both outputs"
@@ -52,20 +51,20 @@ package enum ParallelMerge: String, SettingChoice {
     }
   }
 
-  /// All of them, for help texts and errors.
+  /// Names of all merges, for help texts and errors.
   package static let names = allCases.map(\.rawValue).joined(separator: ", ")
 }
 
-/// A place that a plan changes; stage 1 trains all of it towards one target, with one loss.
+/// Unit of change of a plan, which stage 1 trains with one target and one loss.
 ///
 /// Written as the slot or the pair, also as a key in JSON objects.
 package enum GraftSite: Hashable, Sendable {
   /// A slot with a replacement operator.
   case slot(SlotID)
-  /// Two parallel blocks with everything in them, replacement operators included.
+  /// Two parallel blocks with all their operators, including replacements.
   case pair(BlockPair)
 
-  /// The blocks that it lies in.
+  /// Blocks of the site.
   package var blocks: [Int] {
     switch self {
     case .slot(let id): [id.block]
@@ -81,7 +80,7 @@ package enum GraftSite: Hashable, Sendable {
     }
   }
 
-  /// The site with its kind, for sentences.
+  /// Name of the site with its kind, for sentences.
   package var phrase: String {
     switch self {
     case .slot(let id): "slot \(id)"
@@ -91,7 +90,7 @@ package enum GraftSite: Hashable, Sendable {
 }
 
 extension GraftSite: Comparable {
-  /// Orders by first slot; a pair stands before what lies in it.
+  /// Orders by first slot; a pair precedes its slots.
   package static func < (one: GraftSite, other: GraftSite) -> Bool {
     if one.firstSlot != other.firstSlot { return one.firstSlot < other.firstSlot }
     if case .pair = one, case .slot = other { return true }

@@ -1,11 +1,11 @@
-/// Names sets of blocks in a few words, for patterns such as the paper's interleaved grafts.
+/// Textual selection of blocks, for patterns such as the paper's interleaved grafts.
 package enum LayerSelection {
-  /// The forms that `parse` understands, for help texts.
+  /// Examples of the forms read by `parse`, for help texts.
   package static let forms = "all, odd, even, every 2, every 2 from 1, first 4, last 7, 3-9, 1,3,5"
 
-  /// The blocks that a text selects in a model of `depth` blocks, ascending and without repeats.
+  /// Parses the selected blocks of a model of `depth` blocks, ascending and distinct.
   ///
-  /// - Throws: `PlanError` when the text is none of `forms` or names a block that is not there.
+  /// - Throws: `PlanError` for text of another form or a block out of range.
   package static func parse(_ text: String, depth: Int) throws(PlanError) -> [Int] {
     let words = text.lowercased().split(whereSeparator: \.isWhitespace).map(String.init)
     switch words.first {
@@ -25,7 +25,7 @@ package enum LayerSelection {
     }
   }
 
-  /// Single blocks and ranges, separated by commas.
+  /// Parses single blocks and ranges, separated by commas.
   private static func list(
     _ items: String, of text: String, depth: Int
   ) throws(PlanError) -> [Int] {

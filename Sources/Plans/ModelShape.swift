@@ -1,8 +1,8 @@
 import Files
 
-/// The architecture of a diffusion transformer: what its weights, its costs and its plans depend on.
+/// Architecture of a diffusion transformer.
 package struct ModelShape: Codable, Equatable, Sendable {
-  /// The families that can be built.
+  /// Supported families.
   package enum Family: String, Codable, SettingChoice {
     /// Class-conditional, as facebookresearch/DiT.
     case dit
@@ -18,21 +18,21 @@ package struct ModelShape: Codable, Equatable, Sendable {
   package var hiddenSize: Int
   /// Attention heads (H); divides `hiddenSize`.
   package var numHeads: Int
-  /// Edge of a square patch in latent pixels.
+  /// Side of a square patch in latent positions.
   package var patchSize: Int
-  /// Edge of the square latent; a multiple of `patchSize`.
+  /// Side of the square latent; a multiple of `patchSize`.
   package var inputSize: Int
-  /// Channels of the latent.
+  /// Number of latent channels.
   package var inChannels: Int
-  /// Classes, without the extra one for "no class"; 0 without class labels.
+  /// Number of classes without the null class; 0 without class labels.
   package var numClasses: Int
-  /// Whether the model also predicts the variance, doubling its output channels.
+  /// Whether the model also predicts the variance, which doubles its output channels.
   package var learnSigma: Bool
   /// Width of the MLP relative to `hiddenSize`.
   package var mlpRatio: Double
-  /// Whether the label table has a row for "no class", which guidance and label dropout need.
+  /// Whether the label table has a row for the null class, required by guidance and label dropout.
   package var hasNullClass = true
-  /// Subtracted from the 128 that divides the exponents of the timestep sinusoids: 0 in the official
+  /// Subtracted from the divisor 128 of the exponents of the timestep sinusoids: 0 in the official
   /// model, 1 in diffusers (`downscale_freq_shift`).
   package var frequencyShift = 0
   /// Epsilon of the layer norm before the MLP: 1e-6 in the official model, `norm_eps` in diffusers.
@@ -41,7 +41,7 @@ package struct ModelShape: Codable, Equatable, Sendable {
   /// Epsilon of all layer norms of the official model.
   package static let officialEpsilon = 1e-6
 
-  /// Describes an architecture.
+  /// Makes an architecture.
   package init(
     family: Family = .dit, depth: Int, hiddenSize: Int, numHeads: Int, patchSize: Int,
     inputSize: Int, inChannels: Int = 4, numClasses: Int, learnSigma: Bool = true,
@@ -59,7 +59,7 @@ package struct ModelShape: Codable, Equatable, Sendable {
     self.mlpRatio = mlpRatio
   }
 
-  /// Decodes an architecture; what is absent is as in the official DiT, except the sizes.
+  /// Decodes an architecture; absent values except the sizes default to the official DiT.
   package init(from decoder: any Decoder) throws {
     let keys = try decoder.container(keyedBy: CodingKeys.self)
     func stated<Value: Decodable>(_ key: CodingKeys, or other: Value) throws -> Value {
@@ -87,17 +87,17 @@ package struct ModelShape: Codable, Equatable, Sendable {
   /// Channels of the output.
   package var outChannels: Int { learnSigma ? 2 * inChannels : inChannels }
 
-  /// The label of "no class"; nil without one.
+  /// Label of the null class; nil without one.
   package var nullClass: Int? { hasNullClass ? numClasses : nil }
   /// Rows of the label table.
   package var labelRows: Int { numClasses + (hasNullClass ? 1 : 0) }
 
-  /// Every slot of the model, block by block.
+  /// All slots of the model by block.
   package var slots: [SlotID] {
     (0..<depth).flatMap { block in Slot.allCases.map { SlotID(block: block, slot: $0) } }
   }
 
-  /// The operator that the pretrained model has in a slot.
+  /// Operator of the pretrained model in a slot.
   package func original(_ slot: Slot) -> OperatorSpec {
     switch slot {
     case .attention: OperatorSpec("mha").normalized(for: self)
@@ -107,7 +107,7 @@ package struct ModelShape: Codable, Equatable, Sendable {
 }
 
 extension ModelShape {
-  /// What is impossible in an architecture.
+  /// Invalid value of an architecture.
   package struct Fault: Error {
     /// The entry, such as `hidden_size`.
     package let key: String
@@ -115,9 +115,9 @@ extension ModelShape {
     package let message: String
   }
 
-  /// Checks that such a model can be built.
+  /// Validates the architecture.
   ///
-  /// - Throws: `Fault` for the first entry that is impossible.
+  /// - Throws: `Fault` for the first invalid entry.
   package func validate() throws(Fault) {
     func require(_ holds: Bool, _ key: String, _ found: Any, _ expected: String) throws(Fault) {
       if !holds { throw Fault(key: key, message: "expected \(expected), found \(found)") }
@@ -149,11 +149,11 @@ extension ModelShape {
       "greater than 0 and less than 1")
   }
 
-  /// The same for an architecture that a file states or shows.
+  /// Validates an architecture read from a file.
   ///
   /// - Parameters:
   ///   - file: The file.
-  ///   - names: What the file calls entries, where it has other names.
+  ///   - names: Names of entries in the file, where they differ.
   /// - Throws: `FileError` that names file and entry.
   package func validate(
     file: String, names: [String: String] = [:]
@@ -167,8 +167,8 @@ extension ModelShape {
     }
   }
 
-  /// The entries of a plan file: keys in order and values as JSON; what only other programs' models have
-  /// is left out where it is as in the official model.
+  /// Entries of a plan file as keys in order and JSON values; conventions of other programs are
+  /// omitted where they equal the official model.
   package var members: [(key: String, value: String)] {
     var members = [
       ("family", "\"\(family.rawValue)\""), ("depth", "\(depth)"),
@@ -186,23 +186,23 @@ extension ModelShape {
   }
 }
 
-/// Which model a plan was made for.
+/// Reference to the model of a plan.
 package struct ModelReference: Codable, Equatable, Sendable {
-  /// The weights' file, or `demo` for the shipped model.
+  /// Path of the weights, or `demo` for the shipped model.
   package var path: String
   /// The model's architecture.
   package var shape: ModelShape
-  /// The SHA-256 digest of the weights' file in hexadecimal; it decides, not the path.
+  /// SHA-256 digest of the weights in hexadecimal, which identifies the model instead of the path.
   package var contentHash: String
 
-  /// Refers to a model.
+  /// Makes a reference to a model.
   package init(path: String, shape: ModelShape, contentHash: String) {
     self.path = path
     self.shape = shape
     self.contentHash = contentHash
   }
 
-  /// Checks that such a model can be grafted.
+  /// Validates the architecture for grafting.
   ///
   /// - Throws: `PlanError` that names the key under `model`.
   package func validate() throws(PlanError) {
@@ -221,9 +221,9 @@ package struct ModelReference: Codable, Equatable, Sendable {
 }
 
 extension GraftPlan {
-  /// Checks that the plan was made for a model.
+  /// Checks that the plan was made for `actual`.
   ///
-  /// - Throws: `PlanError` when shape or content differ; the path may.
+  /// - Throws: `PlanError` when architecture or digest differ; the path may differ.
   package func check(against actual: ModelReference) throws(PlanError) {
     let mine = Dictionary(uniqueKeysWithValues: model.shape.members.map { ($0.key, $0.value) })
     let theirs = Dictionary(uniqueKeysWithValues: actual.shape.members.map { ($0.key, $0.value) })

@@ -1,15 +1,15 @@
 import Synchronization
 
-/// Every operator that can be grafted, as far as that needs no tensors.
+/// Descriptors of all replacement operators.
 ///
-/// The operators stand in a numeric target, which plans and the terminal must not reach. So the
-/// program hands their descriptors over when it starts, before it reads a plan.
+/// Operators are implemented in a target on which plans and the terminal do not depend, so the
+/// program registers their descriptors at start, before it reads a plan.
 package enum OperatorCatalog {
   private static let filled = Mutex<[OperatorDescriptor]>([])
 
-  /// Hands over the operators in the order of the picker; the same list may be handed over again.
+  /// Registers the operators in the order of the picker; may be repeated with the same list.
   ///
-  /// - Precondition: no other list was handed over before, names are unique.
+  /// - Precondition: No other list was registered before; names are unique.
   package static func fill(_ descriptors: [OperatorDescriptor]) {
     let names = descriptors.map(\.name)
     precondition(Set(names).count == names.count, "OperatorCatalog: a name twice in \(names)")
@@ -21,7 +21,7 @@ package enum OperatorCatalog {
     }
   }
 
-  /// The operators in the order of the picker.
+  /// All operators in the order of the picker.
   ///
   /// - Precondition: the catalog is filled.
   package static var all: [OperatorDescriptor] {
@@ -32,17 +32,17 @@ package enum OperatorCatalog {
     return descriptors
   }
 
-  /// The operator with the official name, or `nil`.
+  /// Operator with an official name, or nil.
   package static func descriptor(named name: String) -> OperatorDescriptor? {
     all.first { $0.name == name }
   }
 
-  /// The short label of an operator; of one that the catalog does not know, its name.
+  /// Short label of an operator; the name of an unknown one.
   package static func label(_ spec: OperatorSpec) -> String {
     descriptor(named: spec.name)?.label(spec) ?? spec.name
   }
 
-  /// The operators that a slot can take.
+  /// Operators that fit a slot.
   package static func fitting(_ slot: Slot) -> [OperatorDescriptor] {
     all.filter { $0.slots.contains(slot) }
   }

@@ -1,17 +1,17 @@
-/// An operator and its configuration, as a plan names it.
+/// Operator and its configuration in a plan.
 package struct OperatorSpec: Codable, Equatable, Hashable, Sendable {
   /// The official name, for example `hyena_x`.
   package var name: String
-  /// Settings by key; one that is absent has its field's default.
+  /// Settings by key; absent ones have the default of the field.
   package var config: [String: Double]
 
-  /// Names an operator.
+  /// Makes a plan entry.
   package init(_ name: String, _ config: [String: Double] = [:]) {
     self.name = name
     self.config = config
   }
 
-  /// A setting, or its default where the configuration leaves it out.
+  /// Value of a setting, or its default.
   ///
   /// - Precondition: the operator is in the catalog and has the field.
   package func value(_ key: String) -> Double {
@@ -23,16 +23,15 @@ package struct OperatorSpec: Codable, Equatable, Hashable, Sendable {
     return field.defaultValue
   }
 
-  /// A setting that is a whole number, or its default.
+  /// Value of an integer setting, or its default.
   ///
   /// - Precondition: as `value`, and the operator's descriptor does not refuse the configuration.
   package func count(_ key: String) -> Int { Int(value(key)) }
 
-  /// The same operator with all that a plan may leave out filled in, so that equal entries are the
-  /// same operator in a model and others are not.
+  /// Returns the entry in normal form with all settings filled in, so that equal operators in a
+  /// model have equal entries.
   ///
-  /// What other settings or the model decide is left out. An entry that cannot be built stays as it
-  /// is.
+  /// Settings implied by others or the model are omitted. An invalid entry is unchanged.
   package func normalized(for shape: ModelShape) -> OperatorSpec {
     guard let descriptor = OperatorCatalog.descriptor(named: name),
       descriptor.refusal(of: self, shape: shape) == nil
@@ -43,7 +42,7 @@ package struct OperatorSpec: Codable, Equatable, Hashable, Sendable {
       let isDefault = own == nil || own == field.modelValue?(shape)
       spec.config[field.key] = isDefault ? field.defaultValue : own
       guard field.isImplied else { continue }
-      // What is not in forms stays where it is a choice: where the default were possible too.
+      // An implied setting is kept if its default would be valid too.
       var other = self
       other.config[field.key] = field.defaultValue
       let isChosen = own != field.defaultValue && descriptor.refusal(of: other, shape: shape) == nil
@@ -53,24 +52,24 @@ package struct OperatorSpec: Codable, Equatable, Hashable, Sendable {
   }
 }
 
-/// One setting of an operator: drives the form in the terminal and the checks of a plan.
+/// Setting of an operator, used by forms of the terminal and the validation of plans.
 package struct ConfigField: Sendable {
   /// The key in plan files.
   package let key: String
-  /// One line for the person who sets it.
+  /// One-line description.
   package let summary: String
   /// The paper's value.
   package let defaultValue: Double
-  /// What can be built.
+  /// Allowed values.
   package let range: ClosedRange<Double>
-  /// Whether only whole numbers make sense.
+  /// Whether the value must be an integer.
   package let isInteger: Bool
-  /// Whether the other settings or the model decide it: a plan may state it, forms leave it out.
+  /// Whether other settings or the model determine the value: a plan may state it, forms omit it.
   package let isImplied: Bool
-  /// What the default stands for in a model, where that is a number of the model.
+  /// Value that the default stands for in a model, if it depends on the model.
   package let modelValue: (@Sendable (ModelShape) -> Double)?
 
-  /// Describes a setting.
+  /// Makes a setting.
   package init(
     key: String, summary: String, defaultValue: Double, range: ClosedRange<Double>,
     isInteger: Bool, isImplied: Bool = false,
@@ -85,34 +84,34 @@ package struct ConfigField: Sendable {
     self.modelValue = modelValue
   }
 
-  /// Why a value cannot be used, or `nil` when it can.
+  /// Reason why a value is invalid; nil if it is valid.
   package func refusal(of value: Double) -> String? {
     Plans.refusal(of: value, in: range, isWhole: isInteger)
   }
 }
 
-/// What an operator costs, per image and forward pass.
+/// Cost of an operator per image and forward pass.
 ///
-/// Floating-point operations are counted as in the paper's Table 4: a multiply-add is two.
+/// FLOPs are counted as in the paper's Table 4: a multiply-add is two.
 package struct OperatorCost: Equatable, Sendable {
-  /// Weights and biases.
+  /// Number of weights and biases.
   package var parameters: Int
-  /// Operations of the operator's core: attention scores, gates, scan, the layers of an MLP.
+  /// FLOPs of the core: attention scores, gates, scan, layers of an MLP.
   package var coreFlops: Double
-  /// Operations of the projections and featurizers around the core.
+  /// FLOPs of projections and featurizers.
   package var projectionFlops: Double
-  /// Float32 bytes of the parameters and of the activations that the operator produces.
+  /// Size in bytes of the float32 parameters and output activations.
   package var bytes: Double
 
-  /// All operations.
+  /// Total FLOPs.
   package var flops: Double { coreFlops + projectionFlops }
 
-  /// The two parts of all operations with their names, as Table 4 divides them.
+  /// Named parts of the FLOPs, as in Table 4.
   package static let parts: [(name: String, flops: @Sendable (OperatorCost) -> Double)] = [
     ("core FLOPs", \.coreFlops), ("projection and featurizer FLOPs", \.projectionFlops),
   ]
 
-  /// States a cost from counts of parameters, of operations and of produced activation elements.
+  /// Makes a cost from numbers of parameters, FLOPs and output elements.
   package init(
     parameters: Int = 0, core: Double = 0, projections: Double = 0, activations: Double = 0
   ) {
@@ -122,7 +121,7 @@ package struct OperatorCost: Equatable, Sendable {
     bytes = 4 * (Double(parameters) + activations)
   }
 
-  /// The cost of both.
+  /// Sum of two costs.
   package static func + (first: OperatorCost, second: OperatorCost) -> OperatorCost {
     var sum = first
     sum.parameters += second.parameters
@@ -133,36 +132,37 @@ package struct OperatorCost: Equatable, Sendable {
   }
 }
 
-/// Everything about a replacement operator that needs no tensors.
+/// Description of a replacement operator.
 package struct OperatorDescriptor: Sendable {
   /// The official name in plan files, for example `hyena_x`.
   package let name: String
-  /// The name for people, for example `Hyena-X`.
+  /// Display name, for example `Hyena-X`.
   package let title: String
-  /// One line: what it is.
+  /// One-line description.
   package let summary: String
   /// The slots it fits.
   package let slots: Set<Slot>
   /// Its settings.
   package let fields: [ConfigField]
-  /// Whether it can start from weights of the original operator.
+  /// Whether it can be initialised from weights of the original operator.
   package var isTransferable = false
 
   private let costRule: @Sendable (OperatorSpec, ModelShape) -> OperatorCost
   private let labelRule: @Sendable (OperatorSpec) -> String
   private let fitRule: @Sendable (OperatorSpec, ModelShape) -> String?
 
-  /// Describes an operator.
+  /// Makes a descriptor.
   ///
   /// - Parameters:
   ///   - name: The official name.
-  ///   - title: The name for people.
-  ///   - summary: One line on what it is.
+  ///   - title: The display name.
+  ///   - summary: One-line description.
   ///   - slots: The slots it fits.
   ///   - fields: Its settings.
-  ///   - cost: Its cost in a model, settings filled in.
-  ///   - label: A few characters for a cell of the grid.
-  ///   - fit: Why a configuration within the fields' ranges cannot be built in a model, if so.
+  ///   - cost: Cost in a model with all settings filled in.
+  ///   - label: Short label for a cell of the grid.
+  ///   - fit: Reason why a configuration within the ranges is invalid in a model; nil if it is
+  ///     valid.
   package init(
     name: String, title: String, summary: String, slots: Set<Slot>, fields: [ConfigField],
     cost: @escaping @Sendable (OperatorSpec, ModelShape) -> OperatorCost,
@@ -179,7 +179,7 @@ package struct OperatorDescriptor: Sendable {
     self.fitRule = fit
   }
 
-  /// The settings that a person chooses.
+  /// Settings that are not implied.
   package var openFields: [ConfigField] { fields.filter { !$0.isImplied } }
 
   /// The operator with every setting at its default.
@@ -188,19 +188,19 @@ package struct OperatorDescriptor: Sendable {
       name, Dictionary(uniqueKeysWithValues: openFields.map { ($0.key, $0.defaultValue) }))
   }
 
-  /// What the operator costs in one slot of a model, per image.
+  /// Cost of the operator in one slot of a model, per image.
   ///
   /// - Precondition: `spec` has passed `refusal(of:shape:)`.
   package func cost(_ spec: OperatorSpec, shape: ModelShape) -> OperatorCost {
     costRule(spec, shape)
   }
 
-  /// A few characters for a cell of the grid, for example `swa w4`.
+  /// Short label for a cell of the grid, for example `swa w4`.
   package func label(_ spec: OperatorSpec) -> String {
     labelRule(spec)
   }
 
-  /// Why the configuration cannot be built in the model: the key and the sentence's rest.
+  /// Key and reason why the configuration is invalid in the model; nil if it is valid.
   package func refusal(
     of spec: OperatorSpec, shape: ModelShape
   ) -> (key: String, message: String)? {
@@ -217,7 +217,7 @@ package struct OperatorDescriptor: Sendable {
   }
 }
 
-/// A number as people and JSON write it: no `.0` behind a whole one.
+/// Formats a number without `.0` for integers.
 package func numberText(_ value: Double) -> String {
   if let whole = Int(exactly: value) { return String(whole) }
   return String(value)

@@ -1,15 +1,15 @@
-/// A plan, or a text that describes a part of one, cannot be accepted.
+/// Invalid plan, or text for a part of one.
 ///
-/// Prints as one sentence: file and line where known, key, what was expected, what was found, and
-/// the next step.
+/// Prints as one sentence: file and line if known, key, expectation, value found, and the next
+/// step.
 package struct PlanError: Error, CustomStringConvertible, Equatable {
-  /// The plan file, when the plan came from one.
+  /// The plan file, if any.
   package var file: String?
   /// The line of the file, counted from 1.
   package var line: Int?
   /// The key, for example `7.attention.config.window_left` or `stage1.steps`.
   package var key: String?
-  /// What was expected and found, and the next step.
+  /// Expectation, value found, and the next step.
   package var message: String
 
   /// Makes an error about a key.

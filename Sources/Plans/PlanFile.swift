@@ -2,10 +2,10 @@ import Files
 import Foundation
 
 extension GraftPlan {
-  /// Reads a plan file and checks it completely; relative paths of data count from its folder.
+  /// Reads and validates a plan file; relative paths of data are relative to its folder.
   ///
   /// - Throws: `PlanError` with file, line and key for an unknown version, key or operator, a wrong
-  ///   block number or type, or an impossible setting; also when the file cannot be read.
+  ///   block number or type, or an invalid setting; also when the file cannot be read.
   package static func load(path: String) throws(PlanError) -> GraftPlan {
     try read(SettingsReader(path: path), in: AtomicFile.directory(of: path))
   }
@@ -17,7 +17,7 @@ extension GraftPlan {
     try read(SettingsReader(file: file, text: Array(text.utf8)), in: ".")
   }
 
-  /// Checks the version before anything else: another version may differ in every other key.
+  /// Checks the version first, because all other keys may differ between versions.
   private static func read(
     _ initial: SettingsReader, in folder: String
   ) throws(PlanError) -> GraftPlan {
@@ -57,9 +57,9 @@ extension GraftPlan {
     return plan
   }
 
-  /// The plan file: JSON with a fixed order of keys and one line for each edited slot.
+  /// Encodes the plan file: JSON with a fixed order of keys and one line per edited slot.
   ///
-  /// - Throws: `PlanError` when the plan is not valid; an invalid plan is never written.
+  /// - Throws: `PlanError` when the plan is invalid.
   package func json() throws(PlanError) -> Data {
     try validate()
     let modelMembers =
@@ -69,7 +69,7 @@ extension GraftPlan {
       ("espalier_plan", Self.formatVersion.json), ("name", self.name.json),
       ("model", Self.object(modelMembers)), ("blocks", blockList),
     ]
-    // A plan without pairs or data has the text that it had before there were any.
+    // Absent pairs and data are omitted, for the same text as in earlier versions.
     if !parallel.isEmpty { members.append(("parallel", pairList)) }
     if let data { members.append(("data", data.json)) }
     members += [
@@ -110,23 +110,22 @@ extension GraftPlan {
 // MARK: - Files
 
 extension GraftPlan {
-  /// Writes the plan file, in one piece or not at all.
+  /// Writes the plan file atomically.
   ///
-  /// Relative paths of data stay as they are in the folder that they count from, and become absolute
-  /// in any other.
+  /// Relative paths of data are unchanged in their base folder, and become absolute in others.
   ///
-  /// - Throws: `PlanError` when the plan is not valid, `FileError` when it cannot be written.
+  /// - Throws: `PlanError` when the plan is invalid, `FileError` when it cannot be written.
   package func save(to path: String) throws {
     var plan = self
     plan.data = data?.moved(to: AtomicFile.directory(of: path))
     try AtomicFile.write(plan.json(), to: path)
   }
 
-  /// Writes the plan file unless there is another plan in it than one that is known.
+  /// Writes the plan file unless it holds another plan than `known`.
   ///
   /// - Parameters:
   ///   - path: The file.
-  ///   - known: The plan that may be written over; nil writes over none.
+  ///   - known: The plan that may be overwritten; nil overwrites none.
   /// - Returns: Whether it was written.
   /// - Throws: as `save(to:)`.
   package func save(to path: String, over known: GraftPlan?) throws -> Bool {
@@ -141,10 +140,10 @@ extension GraftPlan {
     }
   }
 
-  /// Reads a plan file, changes the plan, and writes it; changes by other processes wait meanwhile.
+  /// Reads a plan file, changes the plan, and writes it, with the file locked.
   ///
   /// - Returns: The changed plan.
-  /// - Throws: what `load`, `body` and `save` throw; errors of the changed plan name the file.
+  /// - Throws: Errors of `load`, `body` and `save`; errors of the changed plan name the file.
   package static func update(
     path: String, _ body: (inout GraftPlan) throws -> Void
   ) throws -> GraftPlan {
@@ -164,16 +163,16 @@ extension GraftPlan {
   }
 }
 
-/// A lock on a plan file that processes hold in turns while they read, change and replace it.
+/// Lock of a plan file during a read-modify-write cycle.
 private enum PlanLock {
-  /// Runs `body` with the lock; a file that does not exist, or a file system without locks, has none.
+  /// Calls `body` with the lock, or without it for a missing file or a file system without locks.
   static func hold<Result>(_ path: String, _ body: () throws -> Result) throws -> Result {
     while true {
       let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
       guard descriptor >= 0 else { return try body() }
       defer { close(descriptor) }
       while flock(descriptor, LOCK_EX) != 0, errno == EINTR {}
-      // Whoever held the lock before may have put another file in its place.
+      // The previous holder may have replaced the file.
       var (held, now) = (stat(), stat())
       guard fstat(descriptor, &held) == 0, stat(path, &now) == 0,
         (held.st_dev, held.st_ino) != (now.st_dev, now.st_ino)
@@ -185,7 +184,7 @@ private enum PlanLock {
 // MARK: - Sections
 
 extension JSONNode {
-  /// A section `stage1` in which `loss_overrides` of early plans, losses by site, are overrides.
+  /// Section `stage1` with `loss_overrides` of early plans (losses by site) converted to overrides.
   fileprivate var withOverrides: JSONNode {
     guard case .object(let members) = value else { return self }
     var result = self
@@ -276,7 +275,7 @@ extension SettingsReader {
     return spec
   }
 
-  /// The pairs of parallel blocks; a plan without the key has none.
+  /// Reads the pairs of parallel blocks; empty without the key.
   fileprivate mutating func parallel(
     in top: JSONSection, depth: Int
   ) throws(PlanError) -> [BlockPair: ParallelMerge] {

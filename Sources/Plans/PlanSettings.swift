@@ -1,13 +1,13 @@
 extension GraftPlan {
-  /// Sets one setting by its key in the plan file, as errors name it: `name`, `seed`, `data.path`,
+  /// Sets a setting by its key in the plan file: `name`, `seed`, `data.path`,
   /// `stage1.steps`, `stage1.overrides.7.mlp.loss` or `7.attention.config.window_left`.
   ///
   /// - Parameters:
-  ///   - key: The key; `data` alone takes `null`, for the procedural images.
-  ///   - text: The value as JSON, without quotation marks and brackets where no others are possible;
-  ///     `null` removes what is optional.
-  ///   - folder: What a relative path counts from.
-  /// - Throws: `PlanError` for an unknown key or an impossible value.
+  ///   - key: The key; `data` accepts only `null`, for the procedural images.
+  ///   - text: The value as JSON, where quotation marks and brackets may be omitted if unambiguous;
+  ///     `null` removes an optional value.
+  ///   - folder: Base of a relative path.
+  /// - Throws: `PlanError` for an unknown key or an invalid value.
   package mutating func set(
     _ key: String, to text: String, in folder: String = "."
   ) throws(PlanError) {
@@ -51,7 +51,7 @@ extension GraftPlan {
     edits[id]?.config[name] = try Double.read(Double.node(typed: text), at: key, by: &reader)
   }
 
-  /// Sets or removes a setting of one site.
+  /// Sets or removes an override of one site.
   private mutating func setOverride(
     _ parts: [String], to text: String, at key: String
   ) throws(PlanError) {
@@ -71,17 +71,17 @@ extension GraftPlan {
     stage1.overrides[site] = own.values.isEmpty ? nil : own
   }
 
-  /// The sections with settings, in the order of the plan file.
+  /// Sections with settings, in the order of the plan file.
   package static let sections: [(key: String, rows: [any SettingRow])] = [
     ("", PlanSchema.table.all), ("data", DataSchema.table.all),
     ("stage1", Stage1Schema.table.all), ("stage2", Stage2Schema.table.all),
   ]
 
-  /// Whether a training of another plan may go on as one of this plan: they agree in all but the
-  /// settings whose rows allow a change on resume.
+  /// Whether a training of another plan may resume with this plan: only settings with the trait
+  /// `resume` differ.
   package func continues(_ other: GraftPlan) -> Bool { fixed == other.fixed }
 
-  /// The plan with the defaults of all settings that may change on resume.
+  /// The plan with all settings that may change on resume at their defaults.
   private var fixed: GraftPlan {
     var plan = self
     for row in Stage1Schema.table.rows where row.traits.contains(.resume) {
@@ -95,8 +95,8 @@ extension GraftPlan {
     return plan
   }
 
-  /// Multiplies all learning rates of stage 1, the plan's and those of single sites; the rate where a
-  /// schedule ends never stays above the one where it begins.
+  /// Multiplies all learning rates of stage 1, including overrides of sites; limits the final rate
+  /// of a schedule to its initial rate.
   package mutating func scaleStage1Rates(by factor: Double) {
     stage1.learningRate *= factor
     let highest = stage1.learningRate

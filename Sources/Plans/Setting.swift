@@ -1,49 +1,47 @@
-/// Where a setting is used besides its own section of a file.
+/// Uses of a setting besides its section of a file.
 package struct SettingTraits: OptionSet, Sendable {
   package let rawValue: Int
 
   package init(rawValue: Int) { self.rawValue = rawValue }
 
-  /// It can be overridden at single slots and pairs.
+  /// May be overridden at single slots and pairs.
   package static let site = SettingTraits(rawValue: 1)
-  /// It exists at single slots and pairs alone.
+  /// Exists only at single slots and pairs.
   package static let siteOnly = SettingTraits(rawValue: 2)
-  /// It may change between a checkpoint and the run that goes on from it.
+  /// May change when a run resumes from a checkpoint.
   package static let resume = SettingTraits(rawValue: 4)
-  /// The explorer's forms have a field for it.
+  /// Has a field in the forms of the explorer.
   package static let form = SettingTraits(rawValue: 8)
-  /// A file must state it; the value in the table is an example.
+  /// Required in files; the value in the table is an example.
   package static let required = SettingTraits(rawValue: 16)
-  /// It is a path, and a relative one counts from the file's folder.
+  /// A path, relative to the folder of the file if not absolute.
   package static let path = SettingTraits(rawValue: 32)
 }
 
-/// A row of a table of settings.
-///
-/// Files, `espalier plan set`, overrides of single slots, forms and generated documents take all that
-/// they know of a setting from here.
+/// Definition of a setting, used by files, `espalier plan set`, overrides of single slots, forms
+/// and generated documents.
 package struct Setting<Value: SettingValue>: Sendable {
   /// The key in files.
   package let key: String
-  /// The value where a file does not state any.
+  /// Default value.
   package let defaultValue: Value
-  /// What every number of the value is limited to.
+  /// Allowed range of every number of the value.
   package let range: ClosedRange<Double>?
-  /// Where it is used.
+  /// Uses of the setting.
   package let traits: SettingTraits
-  /// What it does, in one line.
+  /// One-line description.
   package let summary: String
   private let refusal: @Sendable (Value) -> String?
 
-  /// Describes a setting.
+  /// Makes a setting.
   ///
   /// - Parameters:
   ///   - key: The key in files.
-  ///   - defaultValue: The value where a file does not state any.
-  ///   - range: What every number of the value is limited to.
-  ///   - summary: What it does, in one line.
-  ///   - traits: Where it is used.
-  ///   - refusal: Why a value within the range is not allowed; nil if it is.
+  ///   - defaultValue: Default value.
+  ///   - range: Allowed range of every number of the value.
+  ///   - summary: One-line description.
+  ///   - traits: Uses of the setting.
+  ///   - refusal: Reason why a value within the range is invalid; nil if it is valid.
   package init(
     _ key: String, _ defaultValue: Value, in range: ClosedRange<Double>? = nil, _ summary: String,
     _ traits: SettingTraits...,
@@ -58,36 +56,36 @@ package struct Setting<Value: SettingValue>: Sendable {
   }
 }
 
-/// A setting, whatever the type of its values.
+/// Setting with a type-erased value.
 package protocol SettingRow: Sendable {
   /// The key in files.
   var key: String { get }
-  /// What every number of the value is limited to.
+  /// Allowed range of every number of the value.
   var range: ClosedRange<Double>? { get }
-  /// Where it is used.
+  /// Uses of the setting.
   var traits: SettingTraits { get }
-  /// What it does, in one line.
+  /// One-line description.
   var summary: String { get }
-  /// What a value is, for example `a whole number`.
+  /// Description of the value type, for example `a whole number`.
   var kind: String { get }
-  /// Whether values are single whole numbers.
+  /// Whether values are single integers.
   var isWholeNumber: Bool { get }
-  /// The value where a file does not state any.
+  /// Default value.
   var initial: any SettingValue { get }
 
-  /// Reads a value of a file.
+  /// Reads a value from a file.
   ///
   /// - Throws: `PlanError` for a value of another type.
   func read(
     _ node: JSONNode, at key: String, by reader: inout SettingsReader
   ) throws(PlanError) -> any SettingValue
 
-  /// The JSON value that a text on the command line stands for.
+  /// Converts command-line text to a JSON value.
   func node(typed text: String) -> JSONNode
 
   /// Checks a value of this setting.
   ///
-  /// - Throws: `PlanError` that names the key, what was expected and what was found.
+  /// - Throws: `PlanError` with the key, the expectation and the value found.
   func check(_ value: any SettingValue, at key: String) throws(PlanError)
 }
 
@@ -113,17 +111,17 @@ extension Setting: SettingRow {
   }
 }
 
-/// The rows of a section, as the stored properties of a type whose declarations are the table.
+/// Settings of a section, declared as stored properties.
 package protocol SettingsSchema: Sendable {
   /// The table.
   static var table: SettingsTable<Self> { get }
 
-  /// Checks what no single row can.
+  /// Validates combinations of settings.
   ///
   /// - Throws: `PlanError` that names a key below `key`.
   static func check(_ settings: Settings<Self>, at key: String) throws(PlanError)
 
-  /// Whether a setting matters beside the others.
+  /// Whether a setting has an effect with the values of the others.
   static func uses(_ row: any SettingRow, beside settings: Settings<Self>) -> Bool
 }
 
@@ -133,16 +131,16 @@ extension SettingsSchema {
   package static func uses(_ row: any SettingRow, beside settings: Settings<Self>) -> Bool { true }
 }
 
-/// A schema and the list of its rows.
+/// Schema with the list of its settings.
 package struct SettingsTable<Schema: Sendable>: Sendable {
-  /// The rows by name.
+  /// Settings by name.
   package let schema: Schema
-  /// All rows in the order of their declarations.
+  /// All settings in order of declaration.
   package let all: [any SettingRow]
 
-  /// Lists the rows of a schema.
+  /// Lists the settings of a schema.
   ///
-  /// - Precondition: every stored property is a setting, and no two have one key.
+  /// - Precondition: All stored properties are settings with unique keys.
   package init(_ schema: Schema) {
     self.schema = schema
     all = Mirror(reflecting: schema).children.map { child in
@@ -154,9 +152,9 @@ package struct SettingsTable<Schema: Sendable>: Sendable {
     precondition(Set(all.map(\.key)).count == all.count, "\(Schema.self): a key twice")
   }
 
-  /// The rows of the section itself.
+  /// Settings of the section itself.
   package var rows: [any SettingRow] { all.filter { !$0.traits.contains(.siteOnly) } }
-  /// The rows that single slots and pairs can have.
+  /// Settings of single slots and pairs.
   package var siteRows: [any SettingRow] {
     all.filter { !$0.traits.isDisjoint(with: [.site, .siteOnly]) }
   }

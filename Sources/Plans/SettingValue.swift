@@ -1,9 +1,9 @@
 import Files
 import Foundation
 
-/// A value that a setting can have: how files and command lines write it, and which are refused.
+/// Value type of a setting, with parsing, encoding and validation.
 package protocol SettingValue: Equatable, Sendable {
-  /// What a value is, for errors and tables, for example `a whole number`.
+  /// Description of the type for errors and tables, for example `a whole number`.
   static var kind: String { get }
 
   /// Reads the value of a key.
@@ -13,26 +13,26 @@ package protocol SettingValue: Equatable, Sendable {
     _ node: JSONNode, at key: String, by reader: inout SettingsReader
   ) throws(PlanError) -> Self
 
-  /// The JSON value that a text on the command line stands for.
+  /// Converts command-line text to a JSON value.
   static func node(typed text: String) -> JSONNode
 
   /// The value as JSON.
   var json: String { get }
 
-  /// Checks the value; a range holds for each of its numbers.
+  /// Validates the value; a range applies to each of its numbers.
   ///
-  /// - Throws: `PlanError` that names the key, what was expected and what was found.
+  /// - Throws: `PlanError` with the key, the expectation and the value found.
   func check(in range: ClosedRange<Double>?, at key: String) throws(PlanError)
 }
 
 extension JSONNode {
-  /// A text that is JSON as a whole, or nil.
+  /// Parses a text that is a JSON value; nil otherwise.
   fileprivate init?(typed text: String) {
     guard let node = try? JSONNode(parsing: [UInt8](text.utf8)) else { return nil }
     self = node
   }
 
-  /// A text with or without quotation marks.
+  /// Makes a string from text with or without quotation marks.
   fileprivate init(word text: String) {
     self = (text.hasPrefix("\"") ? JSONNode(typed: text) : nil) ?? JSONNode(.text(text))
   }
@@ -46,7 +46,7 @@ extension SettingValue {
   package func check(in range: ClosedRange<Double>?, at key: String) throws(PlanError) {}
 }
 
-/// Why a number is not allowed, as the rest of a sentence; nil if it is.
+/// Reason why a number is invalid, as the rest of a sentence; nil if it is valid.
 package func refusal(
   of value: Double, in range: ClosedRange<Double>, isWhole: Bool = false
 ) -> String? {
@@ -72,7 +72,7 @@ private func check(
   }
 }
 
-/// A type of whole numbers.
+/// Integer value type.
 package protocol WholeNumber: SettingValue, FixedWidthInteger {}
 
 extension WholeNumber {
@@ -152,7 +152,7 @@ extension String: SettingValue {
   }
 }
 
-/// A value that is one of a few words.
+/// Enumeration value type, written as a string.
 package protocol SettingChoice: SettingValue, RawRepresentable<String>, CaseIterable {}
 
 extension SettingChoice {
@@ -210,7 +210,7 @@ extension Array: SettingValue where Element: SettingValue {
     return values
   }
 
-  /// A list in JSON, or elements separated by commas.
+  /// Converts a JSON list, or elements separated by commas.
   package static func node(typed text: String) -> JSONNode {
     if text.hasPrefix("["), let node = JSONNode(typed: text) { return node }
     let elements = text.split { "[,]".contains($0) }

@@ -1,6 +1,6 @@
 import Files
 
-/// Values by key, with what all collections of settings share.
+/// Untyped storage of settings by key.
 struct SettingValues: Equatable, Sendable {
   private var values: [String: any SettingValue] = [:]
 
@@ -9,12 +9,12 @@ struct SettingValues: Equatable, Sendable {
     set { values[key] = newValue }
   }
 
-  /// Values are equal if files would state the same.
+  /// Compares the encoded values.
   static func == (one: SettingValues, other: SettingValues) -> Bool {
     one.values.mapValues(\.json) == other.values.mapValues(\.json)
   }
 
-  /// Reads the members of an object that stand in it, and refuses those that are no rows.
+  /// Reads the members of an object; throws for unknown keys.
   mutating func read(
     _ node: JSONNode, rows: [any SettingRow], at key: String, by reader: inout SettingsReader
   ) throws(PlanError) {
@@ -28,9 +28,9 @@ struct SettingValues: Equatable, Sendable {
     }
   }
 
-  /// Takes over a text of the command line.
+  /// Sets a value from command-line text.
   ///
-  /// - Throws: `PlanError` for an unknown key, and for a value that is not allowed.
+  /// - Throws: `PlanError` for an unknown key or an invalid value.
   mutating func set(
     _ name: String, typed text: String, rows: [any SettingRow], at key: String
   ) throws(PlanError) {
@@ -53,18 +53,18 @@ struct SettingValues: Equatable, Sendable {
     }
   }
 
-  /// Keys in the order of the rows and values as JSON.
+  /// Keys in order of the rows with JSON values.
   func members(rows: [any SettingRow]) -> [(key: String, json: String)] {
     rows.compactMap { row in values[row.key].map { (row.key, $0.json) } }
       .filter { $0.json != "null" }
   }
 
-  /// An object on one line.
+  /// Encodes an object on one line.
   func json(rows: [any SettingRow]) -> String {
     "{\(members(rows: rows).map { "\($0.key.jsonQuoted): \($0.json)" }.joined(separator: ", "))}"
   }
 
-  /// Takes over the values of rows that others have.
+  /// Overrides values by those of `others`.
   mutating func merge(_ others: SettingValues, rows: [any SettingRow]) {
     for row in rows { values[row.key] = others[row.key] ?? values[row.key] }
   }
@@ -72,12 +72,12 @@ struct SettingValues: Equatable, Sendable {
   var isEmpty: Bool { values.isEmpty }
 }
 
-/// A value for every row of a schema; `settings.steps` is the value of the row `steps`.
+/// Values of all settings of a schema; `settings.steps` is the value of the setting `steps`.
 @dynamicMemberLookup
 package struct Settings<Schema: SettingsSchema>: Equatable, Sendable {
   var values = SettingValues()
 
-  /// The defaults.
+  /// Makes default settings.
   package init() {
     for row in Schema.table.rows { values[row.key] = row.initial }
   }
@@ -90,7 +90,7 @@ package struct Settings<Schema: SettingsSchema>: Equatable, Sendable {
     set { values[Schema.table.schema[keyPath: path].key] = newValue }
   }
 
-  /// Takes over what an object states, and leaves the rest.
+  /// Reads the members of an object and leaves other values unchanged.
   ///
   /// - Throws: `PlanError` for an unknown key, a missing one that is required, or a wrong type.
   package mutating func read(
@@ -99,16 +99,16 @@ package struct Settings<Schema: SettingsSchema>: Equatable, Sendable {
     try values.read(node, rows: Schema.table.rows, at: key, by: &reader)
   }
 
-  /// Takes over a text of the command line as the value of the row `name`.
+  /// Sets the setting `name` from command-line text.
   ///
-  /// - Throws: `PlanError` about `key` for an unknown name and a value that is not allowed.
+  /// - Throws: `PlanError` about `key` for an unknown name or an invalid value.
   package mutating func set(
     _ name: String, typed text: String, at key: String
   ) throws(PlanError) {
     try values.set(name, typed: text, rows: Schema.table.rows, at: key)
   }
 
-  /// Checks every value, and what the values are together.
+  /// Validates all values and their combinations.
   ///
   /// - Throws: `PlanError` that names a key below `key`.
   package func validate(at key: String) throws(PlanError) {
@@ -116,10 +116,10 @@ package struct Settings<Schema: SettingsSchema>: Equatable, Sendable {
     try Schema.check(self, at: key)
   }
 
-  /// Keys in the order of the table and values as JSON; a value that is null is left out.
+  /// Keys in order of the table with JSON values; null values are omitted.
   package var members: [(key: String, json: String)] { values.members(rows: Schema.table.rows) }
 
-  /// The rows with numbers that forms ask for, with their values.
+  /// Numeric settings of forms with their values.
   package var formFields: [(row: any SettingRow, json: String)] {
     Schema.table.rows.filter { $0.traits.contains(.form) && Schema.uses($0, beside: self) }
       .compactMap { row in values[row.key].map { (row, $0.json) } }

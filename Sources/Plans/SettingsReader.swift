@@ -1,6 +1,6 @@
 import Files
 
-/// A JSON value that remembers where it stands in its text.
+/// JSON value with its position in the text.
 package struct JSONNode: Sendable {
   indirect enum Value {
     case object([(name: String, node: JSONNode)])
@@ -12,10 +12,10 @@ package struct JSONNode: Sendable {
   }
 
   var value: Value
-  /// Offset in bytes of the value's first character.
+  /// Byte offset of the value.
   var position = 0
 
-  /// What kind of value this is, for messages.
+  /// Description of the type for messages.
   var kind: String {
     switch value {
     case .object: "an object"
@@ -27,10 +27,10 @@ package struct JSONNode: Sendable {
     }
   }
 
-  /// Plans are flat; deeper nesting is refused before it uses up the stack.
+  /// Maximum nesting depth, which bounds recursion.
   private static let depthLimit = 16
 
-  /// Makes a value that stands in no file.
+  /// Makes a value without position.
   init(_ value: Value) { self.value = value }
 
   /// Parses a whole text.
@@ -76,27 +76,27 @@ package struct JSONNode: Sendable {
   }
 }
 
-/// An object with its known members, each at most once.
+/// Object with its known members.
 struct JSONSection {
-  /// The key that leads here, empty for the whole file.
+  /// Key path of the object, empty for the whole file.
   let key: String
   /// The object itself.
   let node: JSONNode
   /// Its members by name.
   let members: [String: JSONNode]
 
-  /// The key of a member.
+  /// Key path of a member.
   func path(_ name: String) -> String { key.isEmpty ? name : "\(key).\(name)" }
 }
 
-/// Turns the JSON of a plan, a recipe or one setting into values; its errors name file, line and key.
+/// Reader of the JSON of plans, recipes and settings, whose errors name file, line and key.
 package struct SettingsReader {
   private let file: String?
   private let text: [UInt8]
-  /// Where each key that was read stands, for errors that are found later.
+  /// Byte offsets of the keys read, for later errors.
   private var positions: [String: Int] = [:]
 
-  /// Reads the text of a file; without one, errors name neither file nor line.
+  /// Makes a reader of a text; without a file, errors name neither file nor line.
   package init(file: String? = nil, text: [UInt8] = []) {
     self.file = file
     self.text = text
@@ -104,7 +104,7 @@ package struct SettingsReader {
 
   /// Reads a file.
   ///
-  /// - Throws: `PlanError` when it cannot be read or is larger than any plan or recipe.
+  /// - Throws: `PlanError` when it cannot be read or is too large.
   package init(path: String) throws(PlanError) {
     do throws(FileError) {
       self.init(file: path, text: try AtomicFile.read(path, limit: 4 << 20))
@@ -113,9 +113,9 @@ package struct SettingsReader {
     }
   }
 
-  /// The root value of the text.
+  /// Parses the text.
   ///
-  /// - Throws: `PlanError` for a text that is not JSON.
+  /// - Throws: `PlanError` for text that is not JSON.
   package func root() throws(PlanError) -> JSONNode {
     do throws(JSONFault) {
       return try JSONNode(parsing: text)
@@ -125,7 +125,7 @@ package struct SettingsReader {
     }
   }
 
-  /// An error that names the file and the line of `position`.
+  /// Makes an error with the file and the line of `position`.
   func error(at position: Int, key: String?, _ message: String) -> PlanError {
     var error = PlanError(key: key, message)
     guard let file else { return error }
@@ -134,7 +134,7 @@ package struct SettingsReader {
     return error
   }
 
-  /// Runs a check of what was read, adding file and line to its error about a key or one above it.
+  /// Runs a check of the values read, and adds file and line to an error about a key or its parent.
   ///
   /// - Throws: `PlanError` of `body`.
   package func locating(_ body: () throws(PlanError) -> Void) throws(PlanError) {
@@ -149,7 +149,7 @@ package struct SettingsReader {
     }
   }
 
-  /// Opens an object whose members must be among `known`.
+  /// Reads an object whose members must be among `known`.
   mutating func section(
     _ node: JSONNode, key: String, known: [String]?
   ) throws(PlanError) -> JSONSection {
@@ -169,7 +169,7 @@ package struct SettingsReader {
     return JSONSection(key: key, node: node, members: members)
   }
 
-  /// The elements of a list.
+  /// Reads the elements of a list.
   mutating func elements(
     _ node: JSONNode, key: String, kind: String
   ) throws(PlanError) -> [JSONNode] {
@@ -180,21 +180,21 @@ package struct SettingsReader {
     return elements
   }
 
-  /// A member that must be there.
+  /// Returns a required member.
   func required(_ name: String, in section: JSONSection) throws(PlanError) -> JSONNode {
     if let node = section.members[name] { return node }
     throw error(
       at: section.node.position, key: section.path(name), "the key is missing; add it")
   }
 
-  /// The value of a member that must be there.
+  /// Reads the value of a required member.
   mutating func value<Value: SettingValue>(
     _ name: String, in section: JSONSection
   ) throws(PlanError) -> Value {
     try Value.read(required(name, in: section), at: section.path(name), by: &self)
   }
 
-  /// The value of a member, or another one where it is absent.
+  /// Reads the value of a member, or a default if it is absent.
   mutating func value<Value: SettingValue>(
     _ name: String, in section: JSONSection, or absent: Value
   ) throws(PlanError) -> Value {
@@ -205,7 +205,7 @@ package struct SettingsReader {
     error(at: node.position, key: key, "expected \(expected), found \(node.kind); correct it")
   }
 
-  /// What to say of a key that is not among `known`.
+  /// Message for a key that is not among `known`.
   static func unknown(_ known: [String]) -> String {
     "unknown key, expected one of \(known.joined(separator: ", ")); remove or correct it"
   }

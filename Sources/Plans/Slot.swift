@@ -1,19 +1,19 @@
-/// The two places of a block where an operator can be grafted.
+/// Slots of a block whose operators can be replaced.
 package enum Slot: String, Codable, CaseIterable, Sendable {
-  /// The sequence mixer, which exchanges information between tokens.
+  /// The sequence mixer, across tokens.
   case attention
-  /// The channel mixer, which works on each token by itself.
+  /// The channel mixer, per token.
   case mlp
 }
 
 /// One slot of one block of a model; written as `7.attention`.
 package struct SlotID: Hashable, Comparable, Sendable {
-  /// The block, counted from 0 as in the official code.
+  /// Index of the block, from 0 as in the official code.
   package var block: Int
-  /// Which of the block's slots.
+  /// Kind of the slot.
   package var slot: Slot
 
-  /// Names a slot.
+  /// Makes a slot identifier.
   package init(block: Int, slot: Slot) {
     self.block = block
     self.slot = slot
@@ -36,6 +36,6 @@ extension SlotID: LosslessStringConvertible {
     self.init(block: block, slot: slot)
   }
 
-  /// The slot's name, for example `7.attention`.
+  /// Name of the slot, for example `7.attention`.
   package var description: String { "\(block).\(slot.rawValue)" }
 }

@@ -1,46 +1,47 @@
 import Foundation
 
-/// What a distilled operator minimises between its output and the original's, mean over elements.
+/// Regression loss between the output of a distilled operator and that of the original, averaged
+/// over elements.
 package enum RegressionLoss: String, SettingChoice {
-  /// Mean absolute difference.
+  /// Mean absolute error.
   case l1
-  /// Mean squared difference.
+  /// Mean squared error.
   case l2
-  /// Quadratic up to `huberDelta`, linear beyond.
+  /// Huber loss with `huberDelta`.
   case huber
 }
 
-/// How the learning rate falls after the warm-up.
+/// Decay of the learning rate after the warm-up.
 package enum RateDecay: String, SettingChoice {
   /// Multiplied by `gamma` at every milestone.
   case multiStep = "multi_step"
-  /// In equal ratios from the rate itself to the smallest one at the last step.
+  /// Geometric decay from the rate to the minimum rate at the last step.
   case exponential
-  /// Multiplied by `gamma` when the held-out loss has stopped falling, as `ReduceLROnPlateau`.
+  /// Multiplied by `gamma` on a plateau of the held-out loss, as `ReduceLROnPlateau`.
   case plateau
 }
 
-/// Where stage 1 takes the activations from.
+/// Source of the activations of stage 1.
 package enum Stage1Mode: String, SettingChoice {
-  /// New samples every step: one teacher pass feeds all replacements.
+  /// New samples every step; one teacher pass serves all replacements.
   case streaming
-  /// The paper's way: the activations of fixed samples, recorded once, over many epochs.
+  /// Activations of fixed samples, recorded once and used for many epochs, as in the paper.
   case cached
 }
 
-/// What a replacement starts from.
+/// Initialisation of a replacement operator.
 package enum Initialization: String, SettingChoice {
-  /// The operator's own fresh weights, as in the paper.
+  /// Freshly drawn weights, as in the paper.
   case own
-  /// Weights of the original operator, where the replacement has a place for them.
+  /// Weights of the original operator, where they apply.
   case transferred
 }
 
-/// The table of stage 1, activation distillation: adding a setting is adding a row.
+/// Settings table of stage 1, activation distillation.
 ///
-/// Losses, clipping and the shape of the schedule follow the paper (arXiv 2506.05340, section 3, and
-/// the released trainer); steps and batch suit a CPU, where many small steps learn more in the same
-/// time than few large ones.
+/// Losses, clipping and schedule follow the paper (arXiv 2506.05340, section 3) and the released
+/// trainer; defaults of steps and batch suit a CPU, where many small steps are more effective in
+/// the same time.
 package struct Stage1Schema: TrainingSchema {
   package static let table = SettingsTable(Stage1Schema())
 
@@ -118,7 +119,7 @@ package struct Stage1Schema: TrainingSchema {
     "overrides", [GraftSite: SiteOverride](),
     "what differs at single slots and pairs, such as {\"7.mlp\": {\"loss\": \"l1\"}}")
 
-  /// The rate where a schedule ends is not above the one where it begins.
+  /// Checks that the final rate of a schedule does not exceed its initial rate.
   package static func check(
     _ settings: Settings<Stage1Schema>, at key: String
   ) throws(PlanError) {
@@ -130,7 +131,7 @@ package struct Stage1Schema: TrainingSchema {
     }
   }
 
-  /// Steps count in the streaming mode, epochs in the cached one.
+  /// Steps apply to the streaming mode, epochs to the cached mode.
   package static func uses(
     _ row: any SettingRow, beside settings: Settings<Stage1Schema>
   ) -> Bool {
@@ -142,30 +143,29 @@ package struct Stage1Schema: TrainingSchema {
 package typealias Stage1Settings = Settings<Stage1Schema>
 
 extension Settings where Schema == Stage1Schema {
-  /// The defaults for a model of a width: the rate falls as its inverse, from 4e-3 for the shipped
-  /// model (64) to 2.2e-4 for DiT-XL (1152; the paper's is 1e-4, the released configurations' 5e-4 to
-  /// 1e-3).
+  /// Makes defaults for a hidden size; the rate is inversely proportional to it, from 4e-3 for the
+  /// shipped model (64) to 2.2e-4 for DiT-XL (1152; 1e-4 in the paper, 5e-4 to 1e-3 in the released
+  /// configurations).
   ///
-  /// - Parameter hiddenSize: The model's width.
+  /// - Parameter hiddenSize: Hidden size of the model.
   package init(hiddenSize: Int) {
     self.init()
     let rate = 0.256 / Double(max(1, hiddenSize))
     self.learningRate = Double(String(format: "%.1e", rate)) ?? rate
   }
 
-  /// Optimizer steps of one pass over the samples of the cached mode; the last may have fewer.
+  /// Optimizer steps per epoch of the cached mode; the last batch may be smaller.
   package var stepsPerEpoch: Int { (self.samples + self.batchSize - 1) / self.batchSize }
 
-  /// Optimizer steps of the whole stage.
+  /// Total number of optimizer steps.
   package var totalSteps: Int { self.mode == .streaming ? self.steps : self.epochs * stepsPerEpoch }
 
-  /// Samples that the stage draws from its data.
+  /// Number of samples that the stage draws.
   package var drawnSamples: Int {
     self.mode == .streaming ? self.steps * self.batchSize : self.samples
   }
 
-  /// The loss that a site is trained with; of a pair it is L1 as in section 6 of the paper, unless
-  /// overridden.
+  /// Loss of a site; for a pair L1 as in section 6 of the paper, unless overridden.
   package func loss(for site: GraftSite) -> RegressionLoss {
     if let own = self.overrides[site]?.loss { return own }
     switch site {
@@ -174,7 +174,7 @@ extension Settings where Schema == Stage1Schema {
     }
   }
 
-  /// The settings of one site alone: the plan's with what differs there.
+  /// Settings of one site: those of the plan with its overrides.
   package func settings(for site: GraftSite) -> Stage1Settings {
     var own = self
     own.overrides = [:]
@@ -184,18 +184,18 @@ extension Settings where Schema == Stage1Schema {
     return own
   }
 
-  /// What a slot's replacement starts from.
+  /// Initialisation of the replacement in a slot.
   package func initialization(of id: SlotID) -> Initialization {
     self.overrides[.slot(id)]?.initialization ?? .own
   }
 }
 
-/// Settings of stage 1 at one slot or pair; what it does not have is as in the plan.
+/// Overrides of stage 1 settings at one slot or pair.
 @dynamicMemberLookup
 package struct SiteOverride: Equatable, Sendable {
   var values = SettingValues()
 
-  /// Nothing differs.
+  /// Makes empty overrides.
   package init() {}
 
   package subscript<Value>(dynamicMember path: KeyPath<Stage1Schema, Setting<Value>>) -> Value? {

@@ -1,20 +1,21 @@
-/// Which parameters stage 2 trains; the fixed position table never.
+/// Parameters trained by stage 2, never including the fixed position table.
 package enum TrainedParameters: String, SettingChoice {
-  /// All of them, as in the paper's class-conditional experiments.
+  /// All parameters, as in the paper's class-conditional experiments.
   case all
   /// The replaced operators.
   case grafts
-  /// The replaced operators and every adaLN modulation, which is the norms' affine part in a DiT.
+  /// The replaced operators and all adaLN modulations, which are the affine part of the norms in a
+  /// DiT.
   case graftsAndNorms = "grafts_and_norms"
   /// The last `last_n_blocks` blocks and the final layer.
   case lastBlocks = "last_n_blocks"
-  /// The replaced operators, and additions of low rank to linear layers of all others (LoRA).
+  /// The replaced operators, and LoRA adapters of linear layers of all others.
   case lora
 }
 
-/// A linear layer of a pretrained block that a low-rank addition can go to, as its key is spelled.
+/// Linear layer of a pretrained block that can have a LoRA adapter, named by its key.
 package enum LoRATarget: String, SettingChoice {
-  /// Queries, keys and values of attention.
+  /// Projection of queries, keys and values.
   case qkv
   /// The output projection of attention.
   case proj
@@ -26,8 +27,7 @@ package enum LoRATarget: String, SettingChoice {
   case modulation = "adaLN_modulation.1"
 }
 
-/// The table of stage 2, end-to-end finetuning with the diffusion loss: adding a setting is adding a
-/// row.
+/// Settings table of stage 2, end-to-end finetuning with the diffusion loss.
 ///
 /// Rate, clipping, decay, label dropout and the absence of weight decay follow the released trainer
 /// (keshik6/grafting, `train_stage2`); steps, batch and warm-up suit a CPU.
@@ -107,7 +107,7 @@ package struct Stage2Schema: TrainingSchema {
 package typealias Stage2Settings = Settings<Stage2Schema>
 
 extension Settings where Schema == Stage2Schema {
-  /// Checks that what is trained exists in a model.
+  /// Checks that the trained parameters exist in a model.
   ///
   /// - Throws: `PlanError` that names the key under `stage2`.
   func validate(for shape: ModelShape) throws(PlanError) {

@@ -1,4 +1,4 @@
-/// Training settings that others have published.
+/// Published training settings.
 package enum TrainingPreset: String, CaseIterable, Sendable {
   /// The paper's sections 3 and 4: stage 1 with 8k samples, 200 epochs, batch 64 and rate 1e-4, stage 2
   /// with 50k steps of 256 samples.
@@ -9,8 +9,8 @@ package enum TrainingPreset: String, CaseIterable, Sendable {
 }
 
 extension GraftPlan {
-  /// Takes over published settings of both stages; what slots have of their own is left but for the
-  /// rates that the preset itself sets.
+  /// Applies published settings of both stages; overrides of slots are kept except rates set by the
+  /// preset.
   package mutating func apply(_ preset: TrainingPreset) {
     (stage2.steps, stage2.batchSize, stage2.learningRate) = (50_000, 256, 1e-4)
     // The released trainer's 4000 scheduler steps are 500 steps of eight processes.

@@ -1,4 +1,4 @@
-/// The rows that both stages have.
+/// Settings common to both stages.
 package protocol TrainingSchema: SettingsSchema {
   var checkpointEvery: Setting<Int> { get }
   var checkpointMinutes: Setting<Double> { get }
@@ -6,29 +6,29 @@ package protocol TrainingSchema: SettingsSchema {
 }
 
 extension Settings where Schema: TrainingSchema {
-  /// When checkpoints are written, and which are kept.
+  /// Checkpoint policy.
   package var checkpoints: CheckpointPolicy {
     CheckpointPolicy(
       every: self.checkpointEvery, minutes: self.checkpointMinutes, keepLast: self.keepLast)
   }
 }
 
-/// When a training writes checkpoints, and which are kept.
+/// Interval of checkpoints and number of kept ones.
 package struct CheckpointPolicy: Sendable {
-  /// Steps between two checkpoints.
+  /// Steps between checkpoints.
   package let every: Int
-  /// Minutes after which there is a checkpoint in any case; 0 counts steps alone.
+  /// Maximum minutes between checkpoints; 0 for no limit.
   package let minutes: Double
-  /// Checkpoints that are kept, the newest with those before it.
+  /// Number of checkpoints kept, including the newest.
   package let keepLast: Int
 
-  /// States a policy; `minutes` 0 counts steps alone.
+  /// Makes a policy; `minutes` 0 disables the time limit.
   package init(every: Int, minutes: Double = 0, keepLast: Int = 1) {
     (self.every, self.minutes, self.keepLast) = (every, minutes, keepLast)
   }
 }
 
-/// Refuses fractions of a training that do not ascend.
+/// Returns a reason if fractions of a training are not ascending.
 @Sendable func refusalOfMilestones(_ values: [Double]) -> String? {
   values == values.sorted() ? nil : "expected ascending fractions, found \(values); sort them"
 }

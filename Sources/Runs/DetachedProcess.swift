@@ -1,20 +1,20 @@
 import CSystem
 import Foundation
 
-/// Programs that outlive whoever starts them.
+/// Starts programs that outlive their parent process.
 enum DetachedProcess {
-  /// Starts a program in a session of its own.
+  /// Starts a program in a new session.
   ///
-  /// It reads nothing, prints to the end of a file, inherits no other descriptor, and has default signal
-  /// handling, so that closing the terminal does not reach it.
+  /// Standard input is empty, output is appended to a file, no other descriptor is inherited, and
+  /// signal handling is the default; closing the terminal does not affect it.
   ///
   /// - Parameters:
-  ///   - executable: The program's file.
-  ///   - arguments: What follows its name.
-  ///   - environment: Its variables.
-  ///   - log: The file that it prints to.
-  ///   - inherited: A descriptor that it gets as `RunDirectory.inheritedLock`.
-  /// - Returns: The process number.
+  ///   - executable: Path of the program.
+  ///   - arguments: Arguments without the program name.
+  ///   - environment: Environment variables.
+  ///   - log: File of its output.
+  ///   - inherited: Descriptor passed as `RunDirectory.inheritedLock`.
+  /// - Returns: The process ID.
   /// - Throws: `RunError` when the program cannot be started.
   static func start(
     _ executable: String, _ arguments: [String], environment: [String: String], log: String,
@@ -63,6 +63,6 @@ enum DetachedProcess {
     return pid
   }
 
-  /// `POSIX_SPAWN_SETSID` of glibc's spawn.h, which its feature test hides from Swift.
+  /// `POSIX_SPAWN_SETSID` of glibc's spawn.h, hidden from Swift by a feature test macro.
   private static let setSession: Int32 = 0x80
 }

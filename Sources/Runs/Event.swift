@@ -1,17 +1,17 @@
 import Foundation
 import Plans
 
-/// How a run ended.
+/// Outcome of a run.
 package enum RunOutcome: String, Codable, Sendable {
   /// All steps were done.
   case done
-  /// Somebody asked it to stop.
+  /// Stopped by a request.
   case cancelled
-  /// It met an error, which the text of the event says.
+  /// Stopped by an error, given in the text of the event.
   case failed
 }
 
-/// What a sample image shows.
+/// Content of a sample image.
 package enum SampleRole: String, Codable, CaseIterable, Sendable {
   /// The pretrained model.
   case teacher
@@ -23,70 +23,68 @@ package enum SampleRole: String, Codable, CaseIterable, Sendable {
 
 /// The learning rate of a training step.
 package struct LearningRate: Equatable, Sendable {
-  /// The highest of all sites, or that of the whole model.
+  /// Maximum over the sites, or the rate of the whole model.
   package let highest: Double
-  /// By site, where sites differ; else empty.
+  /// Rates by site; empty if all are equal.
   package let sites: [GraftSite: Double]
 
-  /// That of the whole model.
+  /// Makes the rate of the whole model.
   package init(_ rate: Double) { (highest, sites) = (rate, [:]) }
 
-  /// Those of sites.
+  /// Makes rates of sites.
   package init(sites: [GraftSite: Double]) {
     highest = sites.values.max() ?? 0
     self.sites = Set(sites.values).count > 1 ? sites : [:]
   }
 
-  /// As it was recorded.
+  /// Makes a rate as recorded in a log.
   init(highest: Double, sites: [GraftSite: Double]) {
     (self.highest, self.sites) = (highest, sites)
   }
 }
 
-/// Something that happened in a worker.
+/// Content of an event of a worker.
 package enum EventKind: Equatable, Sendable {
-  /// The worker began, or began again after a checkpoint.
+  /// The worker started, or resumed from a checkpoint.
   case started(pid: Int32, totalSteps: Int)
-  /// The worker lives; sent about every second.
+  /// The worker is alive; sent about every second.
   case heartbeat(step: Int)
-  /// A training step: mean loss, loss by site, steps a second, estimated seconds to the end, and the
-  /// learning rate it was taken with.
+  /// A training step: mean loss, loss by site, steps per second, estimated remaining seconds, and
+  /// learning rate.
   case step(
     step: Int, total: Int, loss: Double, losses: [GraftSite: Double], rate: Double,
     secondsLeft: Double, learningRate: LearningRate? = nil)
-  /// Losses on samples that are never trained on: by site, and the whole, which is their mean unless
-  /// it is given.
+  /// Held-out losses by site, and in total, by default their mean.
   case heldOut(step: Int, loss: Double? = nil, losses: [GraftSite: Double])
-  /// A checkpoint is on disk; the path is relative to the run directory.
+  /// A checkpoint was written; the path is relative to the run directory.
   case checkpointed(step: Int, path: String)
-  /// The worker waits: because somebody asked, or for the reason given.
+  /// The worker paused by a request, or for the reason given.
   case paused(step: Int, reason: String? = nil)
-  /// The worker goes on.
+  /// The worker resumed.
   case resumed(step: Int)
-  /// Progress of something that is no training.
+  /// Progress of work other than training.
   case progress(done: Int, total: Int, label: String)
-  /// An image is on disk; the path is relative to the run directory.
+  /// An image was written; the path is relative to the run directory.
   case sampled(role: SampleRole, path: String, classLabel: Int, seed: UInt64)
-  /// A remark for people.
+  /// A message for the user.
   case message(String)
-  /// The worker's last event.
+  /// The final event of the worker.
   case finished(outcome: RunOutcome, text: String)
 }
 
-/// One record of a run's event log: a line of JSON such as `{"kind":"heartbeat","step":3,"t":…,"v":1}`.
+/// Record of a run's event log: a line of JSON such as `{"kind":"heartbeat","step":3,"t":…,"v":1}`.
 ///
-/// Numbers that JSON lacks are written as the texts `nan`, `inf` and `-inf`, so that a diverging
-/// loss is logged like any other. `EventScanner` reads it.
+/// Non-finite numbers are written as the strings `nan`, `inf` and `-inf`. `EventScanner` reads it.
 package struct Event: Equatable, Sendable {
-  /// The version of the record that this code writes and reads.
+  /// Version of the record format.
   package static let formatVersion = 1
 
-  /// When it happened, in seconds since 1970.
+  /// Time in seconds since 1970.
   package var time: Double
-  /// What happened.
+  /// Content.
   package var kind: EventKind
 
-  /// Records an event, now unless `time` says otherwise.
+  /// Makes an event, by default at the current time.
   package init(_ kind: EventKind, time: Double = Date().timeIntervalSince1970) {
     self.time = time
     self.kind = kind

@@ -2,25 +2,24 @@ import Files
 import Foundation
 import Plans
 
-/// Reads the lines of event logs, which may be millions: one pass over the bytes, and nothing is allocated
-/// but what an event consists of.
+/// Single-pass parser of event log lines that allocates only the events.
 ///
-/// A line that is no event of this version, or holds a number beyond the ranges of `FileNumber`, gives
-/// none.
+/// Lines that are not events of this version, or have a number outside the ranges of `FileNumber`,
+/// return nil.
 struct EventScanner {
-  /// Whether the training losses of sites are wanted; without them, steps are read several times as fast.
+  /// Whether the training losses of sites are read; steps parse several times faster without them.
   let readsSites: Bool
-  /// Sites in the order in which they were last named, which the next line mostly repeats.
+  /// Sites in the order of the last line, which is usually the order of the next.
   private var sites: [(name: [UInt8], site: GraftSite)] = []
 
-  /// Sites of an event beyond which it counts as damaged.
+  /// Maximum number of sites of an event.
   private static let siteLimit = 4096
-  /// Characters of a text that are kept.
+  /// Maximum number of characters of a text; longer texts are truncated.
   private static let textLimit = 4096
 
   init(readsSites: Bool) { self.readsSites = readsSites }
 
-  /// The event of a line, which comes without its line end.
+  /// Parses a line without its line end.
   mutating func event(in line: UnsafeRawBufferPointer) -> Event? {
     guard let fields = Members(line), fields.number("v") == Double(Event.formatVersion),
       let time = fields.number("t", in: FileNumber.times), let kind = kind(fields)
@@ -90,7 +89,7 @@ struct EventScanner {
       learningRate: learningRate)
   }
 
-  /// An object from sites to numbers.
+  /// Reads an object of numbers by site.
   private mutating func numbers(_ fields: Members, _ key: StaticString) -> [GraftSite: Double]? {
     guard var cursor = fields.cursor(key) else { return nil }
     var values: [GraftSite: Double] = [:]
@@ -114,15 +113,15 @@ struct EventScanner {
   }
 }
 
-/// The members of the JSON object in one line, found once and read when asked for.
+/// Members of the JSON object in a line, located once and parsed on demand.
 private struct Members {
   private let line: UnsafeRawBufferPointer
-  /// Where the names of members begin, where they end, and where the values begin.
+  /// Offsets of the start and end of names, and of the start of values.
   private var places = InlineArray<24, (start: Int32, end: Int32, value: Int32)>(
     repeating: (0, 0, 0))
   private var count = 0
 
-  /// Finds the members; nil where the line is no object, or one of more than 24.
+  /// Locates the members; nil if the line is not an object, or has more than 24 members.
   init?(_ line: UnsafeRawBufferPointer) {
     self.line = line
     var cursor = Cursor(line)
@@ -138,7 +137,7 @@ private struct Members {
     guard isWhole, cursor.isAtEnd else { return nil }
   }
 
-  /// The cursor on a member's value; nil where it is missing.
+  /// Cursor at the value of a member; nil if it is missing.
   func cursor(_ key: StaticString) -> Cursor? {
     for index in 0..<count {
       let place = places[index]
@@ -165,7 +164,7 @@ private struct Members {
     number(key).flatMap { Int(exactly: $0) }.flatMap { FileNumber.counts.contains($0) ? $0 : nil }
   }
 
-  /// A number as it is written.
+  /// Text of a number.
   func digits(_ key: StaticString) -> String? {
     guard var cursor = cursor(key), let span = cursor.digits() else { return nil }
     return String(decoding: span, as: UTF8.self)
@@ -186,7 +185,7 @@ private struct Cursor {
   private let line: UnsafeRawBufferPointer
   private(set) var position: Int
 
-  /// Levels of nested values beyond which a line is refused.
+  /// Maximum nesting depth of values.
   private static let depthLimit = 16
   private static let powers: [Double] = (0...16).map { pow(10, Double($0)) }
 
@@ -194,7 +193,7 @@ private struct Cursor {
     (self.line, self.position) = (line, position)
   }
 
-  /// The next byte that is no white space; 0 at the end.
+  /// Next byte that is not white space; 0 at the end.
   private var next: UInt8 {
     mutating get {
       while position < line.count, line[position] == 0x20 || line[position] == 0x09 {
@@ -214,9 +213,9 @@ private struct Cursor {
     return true
   }
 
-  /// Calls `body` with the name of each member, with the cursor on its value, which it moves behind that.
+  /// Calls `body` with the name of each member and the cursor at its value, which `body` consumes.
   ///
-  /// - Returns: Whether all of it was an object and `body` always said yes.
+  /// - Returns: Whether the object is well formed and `body` always returned true.
   mutating func members(_ body: (inout Cursor, UnsafeRawBufferPointer) -> Bool) -> Bool {
     guard take("{") else { return false }
     if take("}") { return true }
@@ -228,7 +227,7 @@ private struct Cursor {
     return take("}")
   }
 
-  /// The raw bytes of a string, with its escapes.
+  /// Reads the raw bytes of a string, without resolving escapes.
   mutating func string() -> UnsafeRawBufferPointer? {
     guard position < line.count, line[position] == UInt8(ascii: "\"") else { return nil }
     position += 1
@@ -246,7 +245,7 @@ private struct Cursor {
     return nil
   }
 
-  /// The bytes of a number, or of a word such as `true`.
+  /// Reads the bytes of a number, or of a word such as `true`.
   mutating func digits() -> UnsafeRawBufferPointer? {
     let start = position
     while position < line.count {
@@ -262,7 +261,7 @@ private struct Cursor {
     return position > start ? UnsafeRawBufferPointer(rebasing: line[start..<position]) : nil
   }
 
-  /// A number, or one of the texts `nan`, `inf` and `-inf`.
+  /// Reads a number, or one of the strings `nan`, `inf` and `-inf`.
   mutating func number() -> Double? {
     if let span = string() {
       switch String(decoding: span, as: UTF8.self) {
@@ -275,7 +274,7 @@ private struct Cursor {
     guard let span = digits(), let first = span.first, first == 0x2D || 0x30...0x39 ~= first else {
       return nil
     }
-    // A short decimal fraction is the quotient of two whole numbers that a Double holds exactly.
+    // Fast path: a short decimal fraction is the quotient of two integers that are exact in Double.
     var (mantissa, decimals) = (0, -1)
     for byte in span {
       if 0x30...0x39 ~= byte, mantissa < 1 << 49, decimals < 16 {
@@ -291,7 +290,7 @@ private struct Cursor {
     return decimals <= 0 ? Double(mantissa) : Double(mantissa) / Self.powers[decimals]
   }
 
-  /// Moves behind a value of any kind.
+  /// Skips a value of any type.
   mutating func skipValue() -> Bool {
     var depth = 0
     repeat {

@@ -1,17 +1,17 @@
 import Foundation
 
 extension RunDirectory {
-  /// The end of what the worker has told and printed, a line each.
+  /// Last events and output lines of the worker.
   package func lastLines(bytes limit: UInt64 = 131_072) -> [String] {
     var offset = logSize - min(logSize, limit)
-    // A first line that is cut off is understood by nobody and left out.
+    // A truncated first line is skipped.
     let events = readEvents(after: &offset).compactMap(\.line)
     return logTail().split(separator: "\n").map(String.init) + events
   }
 }
 
 extension Event {
-  /// The event in a line for people, with its local time; nil for a mere heartbeat.
+  /// The event as a line of text with its local time; nil for a heartbeat.
   package var line: String? {
     guard let text = kind.text else { return nil }
     var seconds = time_t(time)

@@ -1,19 +1,19 @@
 import Foundation
 
-/// What a worker is asked to do.
+/// Job of a worker.
 package enum Job: Equatable, Sendable {
   /// Stage 1 of the plan in the run directory; `planPath` is relative to that directory.
   case distill(planPath: String)
-  /// Stage 2 of the plan in the run directory, from weights, later ones winning; slots that none of them
-  /// trained start fresh. Each is the path of a checkpoint, or the id of a run beside this one, whose
-  /// weights are looked for when the worker begins.
+  /// Stage 2 of the plan in the run directory from initial weights, later ones overriding earlier
+  /// ones; untrained slots have initial weights. Each entry is the path of a checkpoint, or the id
+  /// of a run in the same root, resolved when the worker starts.
   case finetune(planPath: String, weights: [String])
   /// Images of teacher and graft from the same noise.
   case preview(PreviewRequest)
   /// Activation statistics and attention locality of a model.
   case analyze(AnalyzeRequest)
 
-  /// What a job does; the names stand in files and in the names of runs.
+  /// Kind of a job; the raw values are stored in files and names of runs.
   package enum Kind: String, Codable, CaseIterable, Sendable {
     /// Activation distillation, stage 1.
     case distill
@@ -28,7 +28,7 @@ package enum Job: Equatable, Sendable {
     package var isTraining: Bool { self == .distill || self == .finetune }
   }
 
-  /// What the job does.
+  /// Kind of the job.
   package var kind: Kind {
     switch self {
     case .distill: .distill
@@ -39,26 +39,27 @@ package enum Job: Equatable, Sendable {
   }
 }
 
-/// Asks for images; the worker writes `samples/teacher.png`, `graft.png` and `difference.png`.
+/// Request for images; the worker writes `samples/teacher.png`, `graft.png` and `difference.png`.
 package struct PreviewRequest: Codable, Equatable, Sendable {
   /// The model's file, or `demo`.
   package var modelPath: String
   /// The plan's file, relative to the run directory; without one only the teacher is sampled.
   package var planPath: String?
-  /// Checkpoints with weights of grafted operators, later ones winning; without any they are fresh.
+  /// Checkpoints with weights of grafted operators, later ones overriding earlier ones; without any
+  /// the operators have initial weights.
   package var weights: [String]
-  /// The class to draw.
+  /// Class label of the images.
   package var classLabel: Int
   /// Seed of the noise.
   package var seed: UInt64
-  /// Denoising steps.
+  /// Number of denoising steps.
   package var steps: Int
-  /// Scale of classifier-free guidance; 1 is none.
+  /// Classifier-free guidance scale; 1 disables guidance.
   package var guidance: Double
-  /// Images of each role.
+  /// Number of images per role.
   package var count: Int
 
-  /// Asks for images.
+  /// Makes a request for images.
   package init(
     modelPath: String, planPath: String? = nil, weights: [String] = [], classLabel: Int,
     seed: UInt64 = 0, steps: Int = 25, guidance: Double = 2, count: Int = 1
@@ -82,16 +83,16 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   }
 }
 
-/// Asks for the statistics of a model's activations; the result goes to the analysis cache.
+/// Request for activation statistics of a model; the result is written to the analysis cache.
 package struct AnalyzeRequest: Codable, Equatable, Sendable {
   /// The model's file, or `demo`.
   package var modelPath: String
-  /// Images that are averaged over.
+  /// Number of images to average over.
   package var samples: Int
-  /// As many as one averages over unless told otherwise.
+  /// Default number of images.
   package static let samples = 32
 
-  /// Asks for statistics.
+  /// Makes a request for statistics.
   package init(modelPath: String, samples: Int = AnalyzeRequest.samples) {
     self.modelPath = modelPath
     self.samples = samples
@@ -148,39 +149,39 @@ extension Job: Codable {
   }
 }
 
-/// The content of a run's `run.json`: the job and what is needed to repeat it.
+/// Content of a run's `run.json`: the job and the settings needed to repeat it.
 package struct JobRequest: Codable, Equatable, Sendable {
-  /// The version of this record that the code writes and reads.
+  /// Version of the file format.
   package static let formatVersion = 1
   /// The name of this version's random generator, that of `RandomStream`.
   package static let currentGenerator = "philox4x32-10"
 
   /// The record's version.
   package let version: Int
-  /// What to do.
+  /// The job.
   package var job: Job
-  /// The run's name, for people.
+  /// Display name of the run.
   package var name: String
-  /// When the run was asked for, in seconds since 1970.
+  /// Creation time in seconds since 1970.
   package var createdAt: Double
-  /// The version of espalier that asked.
+  /// Version of espalier that created the request.
   package var codeVersion: String
-  /// The seed of everything random in the run.
+  /// Seed of all random numbers of the run.
   package var seed: UInt64
-  /// The random generator that the seed is for; nil in runs of espalier 0.1.
+  /// Random generator of the seed; nil in runs of espalier 0.1.
   package private(set) var generator: String?
   /// The SHA-256 digest of the model's weights.
   package var modelHash: String
   /// The run's place in the queue; nil for one that was started at once.
   package var queue: QueuePlace?
-  /// Seconds that each worker of the run may take; nil for as long as it needs.
+  /// Time limit of each worker of the run in seconds; nil for none.
   package var timeout: Double?
-  /// A command for `/bin/sh -c` after the run's end, however it ends.
+  /// Command for `/bin/sh -c` after the end of the run with any outcome.
   package var onDone: String?
-  /// What large matrix products multiply in, `fp32` or `bf16`; nil for what the CPU is fastest with.
+  /// Precision of large matrix products, `fp32` or `bf16`; nil selects the fastest of the CPU.
   package var precision: String?
 
-  /// Describes a run.
+  /// Makes a request.
   package init(
     job: Job, name: String, createdAt: Double = Date().timeIntervalSince1970,
     codeVersion: String, seed: UInt64 = 0, modelHash: String, queue: QueuePlace? = nil,
@@ -211,9 +212,9 @@ package struct JobRequest: Codable, Equatable, Sendable {
     case precision
   }
 
-  /// Refuses numbers that no run has.
+  /// Checks the ranges of all numbers.
   ///
-  /// - Throws: `RunError` naming the first of them.
+  /// - Throws: `RunError` for the first one out of range.
   func checkNumbers() throws(RunError) {
     try FileNumber.check("created_at", createdAt, FileNumber.times)
     try FileNumber.check("timeout", timeout, FileNumber.timeouts)

@@ -1,12 +1,13 @@
 import Foundation
 
-/// A file of JSON records, one a line, that grows by whole lines only.
+/// Append-only file of JSON records, one per line.
 struct LineLog {
   let path: String
 
   /// Appends one record with a single `write`.
   ///
-  /// A last line that a dead writer left torn is closed first, so that it spoils no other record.
+  /// An incomplete last line of a killed writer is terminated first, so that it does not damage the
+  /// new record.
   ///
   /// - Throws: `RunError` naming the file and the reason, for example a full disk.
   func append(_ record: some Encodable) throws {
@@ -24,28 +25,28 @@ struct LineLog {
     guard moved == line.count else { throw failure(moved < 0 ? errno : ENOSPC) }
   }
 
-  /// What one look at the file came to.
+  /// Result of reading the file.
   struct Reading: Equatable {
-    /// Lines that were passed over because they are longer than `lineLimit`, and holes of a sparse file.
+    /// Number of skipped lines longer than `lineLimit` and of holes in a sparse file.
     var damaged = 0
-    /// Whether all complete lines were read; otherwise the limit of bytes was reached.
+    /// Whether all complete lines were read; false if the byte limit was reached.
     var isAtEnd = true
   }
 
-  /// Bytes of the longest line that is read.
+  /// Maximum length of a line in bytes.
   static let lineLimit = 1 << 20
 
   /// Calls `body` with each complete line after `offset`, without its line end, in order.
   ///
-  /// `offset` moves behind the last complete line; a line without its end is "not yet". A file that is
-  /// missing, or is no regular file, has no lines. Memory does not grow with the file: a line longer
-  /// than `lineLimit` is passed over, and so is a hole of that size in a sparse file.
+  /// `offset` advances to the end of the last complete line; an incomplete line is read later. A
+  /// file that is missing or not regular has no lines. Memory is bounded: lines longer than
+  /// `lineLimit` and holes of that size in a sparse file are skipped.
   ///
   /// - Parameters:
-  ///   - offset: Where reading begins.
-  ///   - limit: Bytes after which reading stops for now.
+  ///   - offset: Start offset.
+  ///   - limit: Maximum number of bytes to read.
   ///   - body: Called with each line; the bytes are valid until it returns.
-  /// - Returns: What was passed over, and whether the end was reached.
+  /// - Returns: The number of skipped lines, and whether the end was reached.
   func read(
     after offset: inout UInt64, limit: Int = .max, _ body: (UnsafeRawBufferPointer) -> Void
   ) -> Reading {
@@ -56,7 +57,7 @@ struct LineLog {
     defer { buffer.deallocate() }
     guard let base = buffer.baseAddress else { return Reading() }
     var reading = Reading()
-    // Bytes of an incomplete line at the start of the buffer; the file's are from `offset` on.
+    // Bytes of an incomplete line at the start of the buffer, which is at `offset` in the file.
     var kept = 0
     var isPassingOver = false
     var budget = limit
@@ -98,8 +99,8 @@ struct LineLog {
     return reading
   }
 
-  /// Where the file goes on behind a hole of `lineLimit` bytes or more at `position`; nil where there is
-  /// none, and where the file system does not tell.
+  /// Offset of the next data after a hole of at least `lineLimit` bytes at `position`; nil if there
+  /// is none or the file system does not support it.
   private static func dataAfter(_ position: UInt64, _ descriptor: Int32, size: UInt64) -> UInt64? {
     // SEEK_DATA of Linux's lseek(2).
     let found = lseek(descriptor, off_t(position), 3)
@@ -113,7 +114,7 @@ struct LineLog {
     return size > 0 && pread(descriptor, &last, 1, size - 1) == 1 && last != UInt8(ascii: "\n")
   }
 
-  /// Why the file cannot be written.
+  /// Error for a failed write.
   func failure(_ code: Int32) -> RunError {
     switch code {
     case ENOENT, ENOTDIR:

@@ -1,34 +1,35 @@
 import Files
 import Foundation
 
-/// A file with what was read of a run's log up to an offset, so that no reader begins from the start again.
+/// Cache file of the content read from a run's log up to an offset.
 ///
-/// It belongs to one log, which it knows by bytes at its start and just before the offset, and carries a
-/// digest of itself; one that is damaged, of another version, or of another log is ignored and made anew.
+/// The log is identified by its first bytes and those before the offset, and the cache has a digest
+/// of itself; a cache that is damaged, of another version, or of another log is ignored and
+/// replaced.
 struct LogCache<Content: Codable & Sendable> {
   /// The file.
   let path: String
-  /// The log that it is about.
+  /// Path of the log.
   let logPath: String
 
   private struct Record: Codable {
     static var formatVersion: Int { 1 }
 
-    /// Of all that follows it in the file; see `digest(_:)`.
+    /// Digest of the rest of the file, see `digest(_:)`.
     var digest = String(repeating: "0", count: digestLength)
-    /// Digest of the bytes of the log that tell it from others.
+    /// Digest of the bytes that identify the log.
     let log: String
-    /// Bytes of the log that were read.
+    /// Offset up to which the log was read.
     let offset: UInt64
     let summary: Content
     var version = formatVersion
   }
 
   private static var digestLength: Int { 32 }
-  /// What every file begins with: keys are sorted, so the digest comes first.
+  /// Start of every file; keys are sorted, so the digest comes first.
   private static var opening: String { #"{"digest":""# }
 
-  /// What the file holds, and the offset up to which that covers the log; nil where it is of no use.
+  /// Reads the content and the offset up to which it covers the log; nil if it is invalid.
   func read() -> (content: Content, offset: UInt64)? {
     guard let bytes = try? AtomicFile.read(path, limit: 64 << 20),
       bytes.starts(with: Self.opening.utf8),
@@ -44,9 +45,9 @@ struct LogCache<Content: Codable & Sendable> {
     return (record.summary, record.offset)
   }
 
-  /// Writes the file in one piece.
+  /// Writes the file atomically.
   ///
-  /// - Throws: `CheckpointError` when it cannot be written.
+  /// - Throws: `FileError` when it cannot be written.
   func write(_ content: Content, offset: UInt64) throws {
     guard let log = logDigest(upTo: offset) else { return }
     let encoder = JSONEncoder()
@@ -60,14 +61,14 @@ struct LogCache<Content: Codable & Sendable> {
     try AtomicFile.write(Data(bytes), to: path, followingLinks: false)
   }
 
-  /// A digest of what follows the digest in the file.
+  /// Digest of the bytes after the digest in the file.
   private static func digest(_ bytes: [UInt8]) -> String {
     let rest = bytes.dropFirst(opening.utf8.count + digestLength)
     return String(ContentHash.sha256(Data(rest)).prefix(digestLength))
   }
 
-  /// Tells a log from others by its beginning and by the end of what was read; nil for a log that is
-  /// shorter than the offset, or missing.
+  /// Identifies a log by its first bytes and those before the offset; nil if it is missing or
+  /// shorter than the offset.
   private func logDigest(upTo offset: UInt64) -> String? {
     guard let (descriptor, status) = RegularFile.open(logPath) else { return nil }
     defer { close(descriptor) }
@@ -81,14 +82,14 @@ struct LogCache<Content: Codable & Sendable> {
 }
 
 extension JSONEncoder.NonConformingFloatEncodingStrategy {
-  /// Numbers that JSON lacks as the texts `nan`, `inf` and `-inf`.
+  /// Encodes non-finite numbers as the strings `nan`, `inf` and `-inf`.
   package static var texts: Self {
     .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
   }
 }
 
 extension JSONDecoder.NonConformingFloatDecodingStrategy {
-  /// The same texts as numbers.
+  /// Decodes the strings `nan`, `inf` and `-inf` as numbers.
   package static var texts: Self {
     .convertFromString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
   }

@@ -2,7 +2,7 @@
 package struct LossPoint: Codable, Equatable, Sendable {
   /// The step.
   package let step: Int
-  /// The value, perhaps not finite when training diverged.
+  /// The value; may be non-finite if training diverged.
   package let value: Double
 
   /// Makes a point.
@@ -25,47 +25,47 @@ package struct LossPoint: Codable, Equatable, Sendable {
     try container.encode(value)
   }
 
-  /// Whether it lies above another one; what is not a number lies above all.
+  /// Whether the value is greater than another; NaN is greater than all others.
   fileprivate func isAbove(_ other: LossPoint) -> Bool {
     value > other.value || value.isNaN && !other.value.isNaN
   }
 }
 
-/// A loss over the steps of a run, in bounded memory however long the run is.
+/// Loss over the steps of a run in bounded memory.
 ///
-/// Up to `limit` points are kept as they are. From then on each bucket of consecutive points keeps its
-/// lowest and its highest, and neighbouring buckets are merged when there are too many again. The first
-/// and the last point, the lowest and the highest are always among those that are kept.
+/// Up to `limit` points are stored unchanged. Beyond that each bucket of consecutive points stores
+/// its minimum and maximum, and adjacent buckets are merged when the limit is reached again. The
+/// first and last point, the minimum and the maximum are always stored.
 package struct LossSeries: Codable, Equatable, Sendable {
-  /// About as many points are kept at most.
+  /// Approximate maximum number of stored points.
   package static let limit = 1024
 
-  /// The points that are kept, by step.
+  /// Stored points by step.
   private var points: [LossPoint] = []
-  /// Points that make a bucket full.
+  /// Number of points per bucket.
   private var width = 1
-  /// Where the points of the last bucket begin.
+  /// Index of the first point of the last bucket.
   private var open = 0
-  /// How many points the last bucket was given.
+  /// Number of points added to the last bucket.
   private var filled = 0
 
   /// An empty series.
   package init() {}
 
-  /// Adds a point; points at its step and later ones, of a worker that was further, are forgotten.
+  /// Adds a point and removes points at its step and later, of an earlier worker.
   package mutating func append(_ point: LossPoint) {
     drop(after: point.step - 1)
     if filled >= width { close() }
     points.append(point)
     filled += 1
-    // The extremes and the newest.
+    // Minimum, maximum and newest point.
     if points.count - open > 3 {
       points.replaceSubrange(
         open..<points.count - 1, with: Self.extremes(points[open...].dropLast()))
     }
   }
 
-  /// Forgets the points after a step.
+  /// Removes the points after a step.
   package mutating func drop(after step: Int) {
     guard let last = points.last, last.step > step else { return }
     while let last = points.last, last.step > step { points.removeLast() }
@@ -86,7 +86,7 @@ package struct LossSeries: Codable, Equatable, Sendable {
     (open, filled) = (points.count, 0)
   }
 
-  /// The lowest and the highest of some points, in their order.
+  /// Minimum and maximum of some points, in order of steps.
   fileprivate static func extremes(_ points: ArraySlice<LossPoint>) -> [LossPoint] {
     guard var low = points.first else { return [] }
     var high = low
@@ -98,7 +98,7 @@ package struct LossSeries: Codable, Equatable, Sendable {
     return low.step < high.step ? [low, high] : [high, low]
   }
 
-  /// Whether a sequence of points may have left it behind.
+  /// Whether the stored state is consistent.
   var isPlausible: Bool {
     points.count <= Self.limit + 4 && (1...FileNumber.counts.upperBound).contains(width)
       && (0...points.count).contains(open) && FileNumber.counts.contains(filled)
@@ -106,7 +106,7 @@ package struct LossSeries: Codable, Equatable, Sendable {
       && zip(points, points.dropFirst()).allSatisfy { $0.step < $1.step }
   }
 
-  /// Whether both keep the same points.
+  /// Compares the stored points.
   package static func == (one: LossSeries, other: LossSeries) -> Bool { one.points == other.points }
 }
 
@@ -117,8 +117,8 @@ extension LossSeries: RandomAccessCollection {
 }
 
 extension Collection<LossPoint> {
-  /// At most about `limit` stretches of points, each by its lowest and highest value, so that no spike is
-  /// lost.
+  /// Reduces the series to about `limit` ranges of points, each by its minimum and maximum, which
+  /// preserves spikes.
   package func thinned(limit: Int) -> [LossPoint] {
     let points = Array(self)
     guard limit > 0, points.count > 4 * limit else { return points }

@@ -1,18 +1,18 @@
 import Files
 import Foundation
 
-/// Statistics of one operator's output over samples, timesteps, tokens and channels.
+/// Statistics of the output of an operator over samples, timesteps, tokens and channels.
 package struct ActivationSummary: Codable, Equatable, Sendable {
   /// Mean.
   package var mean: Double
-  /// Variance, dividing by the count.
+  /// Population variance.
   package var variance: Double
   /// Largest magnitude.
   package var maxAbs: Double
-  /// Fourth central moment over the squared variance; 3 for a normal distribution.
+  /// Fourth central moment divided by the squared variance; 3 for a normal distribution.
   package var kurtosis: Double
 
-  /// States the statistics.
+  /// Makes statistics from known values.
   package init(mean: Double, variance: Double, maxAbs: Double, kurtosis: Double) {
     self.mean = mean
     self.variance = variance
@@ -27,16 +27,16 @@ package struct ActivationSummary: Codable, Equatable, Sendable {
   }
 }
 
-/// What is known of one block of a pretrained model.
+/// Analysis of one block of a pretrained model.
 package struct BlockAnalysis: Codable, Equatable, Sendable {
-  /// The attention's output, before the gate.
+  /// Output of attention before the gate.
   package var attention: ActivationSummary
-  /// The MLP's output, before the gate.
+  /// Output of the MLP before the gate.
   package var mlp: ActivationSummary
-  /// Mean attention mass within each band of tokens (L_k, paper section 3.4), as `bands` lists them.
+  /// Mean attention mass within each of `bands` (L_k, section 3.4 of the paper).
   package var locality: [Double]
 
-  /// States what is known.
+  /// Makes an analysis of a block.
   package init(attention: ActivationSummary, mlp: ActivationSummary, locality: [Double]) {
     self.attention = attention
     self.mlp = mlp
@@ -44,9 +44,9 @@ package struct BlockAnalysis: Codable, Equatable, Sendable {
   }
 }
 
-/// The analysis of a pretrained model, cached on disk by the digest of its weights.
+/// Analysis of a pretrained model, cached on disk by the digest of its weights.
 package struct ModelAnalysis: Codable, Equatable, Sendable {
-  /// The version of the cache file that this code writes and reads.
+  /// Version of the cache file format.
   package static let formatVersion = 1
 
   /// The file's version.
@@ -55,16 +55,16 @@ package struct ModelAnalysis: Codable, Equatable, Sendable {
   package var modelHash: String
   /// The half widths k of the locality bands, ascending.
   package var bands: [Int]
-  /// The half width that the paper reports.
+  /// Half width reported in the paper.
   package var paperBand: Int
-  /// Images that were averaged over.
+  /// Number of images averaged over.
   package var samples: Int
-  /// Diffusion timesteps that were averaged over.
+  /// Diffusion timesteps averaged over.
   package var timesteps: [Int]
-  /// Block by block.
+  /// Analyses of the blocks.
   package var blocks: [BlockAnalysis]
 
-  /// States an analysis.
+  /// Makes an analysis from known values.
   package init(
     modelHash: String, bands: [Int], paperBand: Int = 32, samples: Int, timesteps: [Int],
     blocks: [BlockAnalysis]
@@ -86,7 +86,7 @@ package struct ModelAnalysis: Codable, Equatable, Sendable {
     case samples, timesteps, blocks
   }
 
-  /// Where a model's analysis is cached: below `$XDG_CACHE_HOME`, else `~/.cache`.
+  /// Path of the cache file of a model, in `$XDG_CACHE_HOME`, otherwise `~/.cache`.
   package static func cachePath(
     modelHash: String,
     environment: [String: String] = ProcessInfo.processInfo.environment
@@ -119,7 +119,7 @@ package struct ModelAnalysis: Codable, Equatable, Sendable {
     return analysis
   }
 
-  /// Writes a cache file, in one piece or not at all, making its directory.
+  /// Writes a cache file atomically and creates its directory.
   ///
   /// - Throws: `FileError` when it cannot be written.
   package func save(to path: String) throws {

@@ -1,49 +1,50 @@
 import CSystem
 import Foundation
 
-/// A process that is told from every other one: of another host, boot or container, of another program,
-/// and from a later one with the same number.
+/// Unique identity of a process across hosts, boots, containers, programs and reused process IDs.
 ///
 /// Read from Linux's `/proc` (proc(5)).
 package struct ProcessIdentity: Codable, Equatable, Sendable {
-  /// The host's name.
+  /// Host name.
   package let host: String
-  /// The kernel's random name of this boot.
+  /// The kernel's random ID of the boot.
   package let bootID: String
-  /// The namespace in which its number counts (pid_namespaces(7)).
+  /// PID namespace (pid_namespaces(7)).
   package let pidNamespace: String
-  /// The process number.
+  /// Process ID.
   package let pid: Int32
-  /// When it started, in clock ticks since boot.
+  /// Start time in clock ticks since boot.
   package let startTime: UInt64
-  /// The user that it works for.
+  /// User ID of its owner.
   package let owner: UInt32
   /// The program and its arguments.
   package let command: [String]
 
-  /// What can be told of a process.
+  /// State of a process.
   package enum Presence: Equatable, Sendable {
-    /// It lives.
+    /// Running.
     case running
-    /// It lives and is stopped, by SIGSTOP or the like.
+    /// Stopped by a signal such as SIGSTOP.
     case stopped
-    /// It has ended; one that only waits to be reaped has, too.
+    /// Ended, including zombies.
     case gone
-    /// It belongs to another host, boot or container, or the kernel does not tell.
+    /// Unknown: on another host, boot or container, or hidden by the kernel.
     case unseen
   }
 
-  /// The identity of a process of this host and namespace that is not reaped; `nil` for none.
+  /// Reads the identity of a process of this host and namespace that is not reaped; nil if there is
+  /// none.
   package init?(pid: Int32) {
     guard let facts = OpenProcess(pid)?.facts() else { return nil }
     self = facts.identity
   }
 
-  /// The identity of a child that was started just now, and has perhaps ended already.
+  /// Reads the identity of a newly started child, which may have ended already.
   ///
   /// - Parameters:
-  ///   - pid: The process number.
-  ///   - command: What it was started as, which the kernel shows a moment later and forgets at its end.
+  ///   - pid: The process ID.
+  ///   - command: Its program and arguments, which the kernel shows only after exec and until the
+  ///     end.
   init?(child pid: Int32, startedAs command: [String]) {
     guard let process = OpenProcess(pid), var facts = process.facts() else { return nil }
     while facts.identity.command.isEmpty, process.isUnderWay {
@@ -56,7 +57,7 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
       command: found.command.isEmpty ? command : found.command)
   }
 
-  /// What has become of the process.
+  /// Current state of the process.
   package var presence: Presence {
     guard isHere else { return .unseen }
     guard let process = OpenProcess(pid) else { return errno == ESRCH ? .gone : .unseen }
@@ -65,7 +66,7 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
     return facts.state == "T" ? .stopped : .running
   }
 
-  /// Whether it is known to live.
+  /// Whether it is known to be alive.
   package var isAlive: Bool {
     switch presence {
     case .running, .stopped: true
@@ -73,21 +74,21 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
     }
   }
 
-  /// Whether its number means something here.
+  /// Whether its process ID is valid on this host and in this namespace.
   package var isHere: Bool {
     host == Self.host && bootID == Self.bootID && pidNamespace == Self.pidNamespace
   }
 
-  /// Sends a signal to this very process of this user, never to the first one of a system or container.
+  /// Sends a signal to exactly this process if it belongs to this user; never to process 1.
   ///
-  /// - Throws: `RunError` when it is gone, elsewhere, or somebody else's.
+  /// - Throws: `RunError` when it has ended, is elsewhere, or belongs to another user.
   package func signal(_ number: Int32) throws {
     _ = try signalled(number)
   }
 
-  /// Kills the process and waits until it is gone.
+  /// Kills the process and waits for its end.
   ///
-  /// - Parameter patience: Seconds after which it counts as stuck.
+  /// - Parameter patience: Timeout in seconds.
   /// - Throws: `RunError` when it cannot be signalled or does not end.
   func kill(patience: Int32 = 60) throws {
     guard try signalled(SIGKILL).waitForEnd(seconds: patience) else {
@@ -133,7 +134,7 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
     (self.pid, self.startTime, self.owner, self.command) = (pid, startTime, owner, command)
   }
 
-  /// Empty where the kernel does not tell, like the others.
+  /// Host name; empty if unknown.
   private static var host: String {
     var name = [UInt8](repeating: 0, count: 256)
     let code = name.withUnsafeMutableBytes { buffer in
@@ -154,13 +155,13 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
   }
 }
 
-/// A process that is held by a descriptor (pidfd_open(2)), so that its number cannot pass to another one
-/// between a look and a signal.
+/// Process held by a descriptor (pidfd_open(2)), so that its process ID cannot be reused between a
+/// check and a signal.
 private struct OpenProcess: ~Copyable {
   private let descriptor: Int32
   private let pid: Int32
 
-  /// Holds a process that is not reaped; `nil` with `errno` for none, or where it cannot be held.
+  /// Opens a process that is not reaped; nil with `errno` on failure.
   init?(_ pid: Int32) {
     guard pid > 0 else {
       errno = ESRCH
@@ -173,7 +174,8 @@ private struct OpenProcess: ~Copyable {
 
   deinit { close(descriptor) }
 
-  /// Its number in `/proc`, which may be that of another namespace; nil when it is reaped or not shown.
+  /// Its process ID in `/proc`, possibly of another namespace; nil when it is reaped or not
+  /// visible.
   private var number: Int32? {
     guard let text = kernelFile("/proc/self/fdinfo/\(descriptor)") else { return nil }
     let line = text.split(separator: UInt8(ascii: "\n")).first { $0.starts(with: "Pid:".utf8) }
@@ -183,18 +185,18 @@ private struct OpenProcess: ~Copyable {
     return value.flatMap { $0 > 0 ? $0 : nil }
   }
 
-  /// What `/proc` says about it: state, as one letter, and identity.
+  /// Reads its state (one letter) and identity from `/proc`.
   func facts() -> (state: Character, identity: ProcessIdentity)? {
     guard let number, let line = kernelFile("/proc/\(number)/stat"),
       let words = kernelFile("/proc/\(number)/cmdline")
     else { return nil }
-    // The fields are counted from behind the name, which may hold anything.
+    // Fields are counted after the name, which may contain any characters.
     let fields = String(decoding: line, as: UTF8.self).split(separator: ")").last?
       .split(separator: " ")
     var status = stat()
     guard let fields, fields.count > 19, let state = fields[0].first,
       let startTime = UInt64(fields[19]), stat("/proc/\(number)", &status) == 0,
-      // All of it was about this process if it still has the number.
+      // The data belong to this process if it still has the process ID.
       self.number == number
     else { return nil }
     let command = words.split(separator: 0, omittingEmptySubsequences: false).dropLast()
@@ -208,7 +210,7 @@ private struct OpenProcess: ~Copyable {
   /// Whether it has not ended.
   var isUnderWay: Bool { !waitForEnd(seconds: 0) }
 
-  /// Waits for its end; false when it has not come.
+  /// Waits for its end; false on timeout.
   func waitForEnd(seconds: Int32) -> Bool {
     var ended = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
     var count = poll(&ended, 1, seconds * 1000)
@@ -219,7 +221,7 @@ private struct OpenProcess: ~Copyable {
   func signal(_ number: Int32) -> Bool { csys_signal_process(descriptor, number) == 0 }
 }
 
-/// The bytes of a file of `/proc`, which states no size.
+/// Reads a file of `/proc`, whose size is not known.
 private func kernelFile(_ path: String) -> [UInt8]? {
   let descriptor = open(path, O_RDONLY | O_CLOEXEC)
   guard descriptor >= 0 else { return nil }

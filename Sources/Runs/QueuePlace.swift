@@ -1,45 +1,45 @@
-/// A run's place in the queue of its run root.
+/// Place of a run in the queue of its root.
 package struct QueuePlace: Codable, Equatable, Sendable {
-  /// Higher ones go first; among equals the oldest.
+  /// Priority; higher ones first, then the oldest.
   package var priority: Int
-  /// The priorities that a person can give.
+  /// Allowed priorities.
   package static let priorities = FileNumber.priorities
-  /// Ids of runs that must be done before.
+  /// Ids of runs that must be done first.
   package var after: [String]
 
-  /// Names a place.
+  /// Makes a place.
   package init(priority: Int = 0, after: [String] = []) {
     self.priority = priority
     self.after = after
   }
 }
 
-/// When a run that waits in the queue begins.
+/// Turn of a waiting run in the queue.
 package struct QueueTurn: Codable, Equatable, Sendable {
-  /// Why a run cannot begin although it were its turn.
+  /// Unmet dependency of a run.
   package enum Obstacle: Codable, Equatable, Sendable {
-    /// This run goes on or waits itself.
+    /// This run is running or waiting.
     case unfinished(String)
-    /// This run has ended as anything but done, or is gone (nil); that does not change by itself.
+    /// This run ended unsuccessfully, or does not exist (nil).
     case broken(String, RunState?)
   }
 
-  /// Its place among the runs that wait, from 1 on.
+  /// Position among the waiting runs, from 1.
   package let position: Int
-  /// What it waits for beside its turn; nil when it may begin.
+  /// Unmet dependency; nil if it may start.
   package let obstacle: Obstacle?
 
-  /// States a turn.
+  /// Makes a turn.
   package init(position: Int, obstacle: Obstacle?) {
     (self.position, self.obstacle) = (position, obstacle)
   }
 
-  /// Whether it will not begin unless somebody does something.
+  /// Whether it cannot start without intervention.
   package var isBlocked: Bool {
     if case .broken = obstacle { true } else { false }
   }
 
-  /// Why it waits, in a few words; nil when it only waits for its turn.
+  /// Short reason for waiting; nil if it only waits for its turn.
   package var reason: String? {
     switch obstacle {
     case nil: nil
@@ -51,7 +51,7 @@ package struct QueueTurn: Codable, Equatable, Sendable {
 }
 
 extension RunSummary {
-  /// Why it waits in the queue and, where it will not begin by itself, the command that helps; nil when it
+  /// Reason for waiting and, if it cannot start without intervention, the command to use; nil if it
   /// only waits for its turn.
   package var waitsFor: String? {
     guard let reason = turn?.reason else { return nil }
@@ -63,7 +63,7 @@ extension RunSummary {
 }
 
 extension [RunSummary] {
-  /// Gives the runs that wait in the queue their turns: by priority, then age.
+  /// Assigns turns to the waiting runs: by priority, then age.
   package mutating func takeTurns() {
     let states = Dictionary(map { ($0.id, $0.state) }) { first, _ in first }
     let waiting = indices.filter { self[$0].place != nil && self[$0].state == .queued }.sorted {
@@ -83,10 +83,10 @@ extension [RunSummary] {
 }
 
 extension RunDirectory {
-  /// Gives the run another priority in the queue.
+  /// Changes the priority of the run.
   ///
-  /// - Throws: `RunError` when it does not wait there or belongs to another user, `FileError` when
-  ///   the disk fails.
+  /// - Throws: `RunError` when it is not waiting or belongs to another user, `FileError` when the
+  ///   disk fails.
   package func setPriority(_ priority: Int) throws {
     let isChanged = try withLock {
       var request = try request()

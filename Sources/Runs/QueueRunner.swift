@@ -1,40 +1,40 @@
 import Files
 import Foundation
 
-/// Starts the waiting runs of a run root one after the other.
+/// Starts the waiting runs of a root in their order.
 ///
-/// Of several processes that try, the kernel's lock on `.runner.lock` in the root lets one through.
+/// A file lock on `.runner.lock` in the root admits one process.
 package final class QueueRunner {
   private let launcher: RunLauncher
   private let jobs: Int
   private let interval: useconds_t
   private var store: RunStore
-  /// How many workers of this runner are at work.
+  /// Number of running workers of this runner.
   private var workers = 0
   /// Runs that cannot be started, such as those of other users, with the reason.
   private var refused: [String: any Error] = [:]
   private var root: String { launcher.root }
 
-  /// Makes a runner that waits for nobody yet.
+  /// Makes a runner.
   ///
   /// - Parameters:
   ///   - launcher: Starts the workers.
-  ///   - jobs: Trainings that may go on at once, those that were started directly included.
-  ///   - interval: Microseconds between two looks.
+  ///   - jobs: Maximum number of concurrent trainings, including those started directly.
+  ///   - interval: Polling interval in microseconds.
   package init(_ launcher: RunLauncher, jobs: Int = 1, interval: useconds_t = 200_000) {
     (self.launcher, self.jobs, self.interval) = (launcher, jobs, interval)
     store = RunStore(root: launcher.root)
   }
 
-  /// Runs what waits until nothing is left that could begin; looks at the queue once more after giving
-  /// the lock back, so that whoever saw it held was not deceived.
+  /// Runs the queue until no waiting run can start; checks the queue again after releasing the
+  /// lock, because a run may have been queued while it was held.
   ///
   /// - Parameters:
-  ///   - isStopping: Whether to start nothing more and only wait for what runs.
-  ///   - report: Called with a line about each run that begins, ends or cannot begin.
-  /// - Returns: Whether this process got the lock; without it another one does the work.
-  /// - Throws: `FileError` when the lock cannot be had; in the end, why the first of the runs that
-  ///   could not be started was not.
+  ///   - isStopping: Whether to start no further runs and only wait for running ones.
+  ///   - report: Called with a line about each run that starts, ends or cannot start.
+  /// - Returns: Whether this process acquired the lock; otherwise another one runs the queue.
+  /// - Throws: `FileError` when locking fails; at the end, the error of the first run that could
+  ///   not be started.
   package func drain(
     isStopping: () -> Bool = { false }, report: (String) -> Void = { _ in }
   ) throws -> Bool {
@@ -54,7 +54,7 @@ package final class QueueRunner {
     return true
   }
 
-  /// The waiting runs that will begin by themselves, as of now.
+  /// Waiting runs that can start without intervention.
   private func startable() -> [RunSummary] {
     store.look()
     return store.waiting.filter { $0.turn?.isBlocked == false && refused[$0.id] == nil }
@@ -87,7 +87,7 @@ package final class QueueRunner {
     return true
   }
 
-  /// Takes in workers that have ended.
+  /// Reaps workers that have ended.
   private func collect(_ report: (String) -> Void) {
     for run in launcher.collect() {
       workers -= 1
@@ -99,12 +99,12 @@ package final class QueueRunner {
   private static func lockPath(_ root: String) -> String { "\(root)/.runner.lock" }
   private static func stopPath(_ root: String) -> String { "\(root)/.runner.stop" }
 
-  /// Whether a process runs the queue now.
+  /// Whether a process runs the queue.
   package static func isAtWork(root: String) -> Bool { FileLock.isHeld(lockPath(root)) }
 
-  /// Asks the process that runs the queue to start nothing more.
+  /// Requests the process that runs the queue to start no further runs.
   ///
-  /// - Throws: `RunError` when none does, `FileError` when the disk fails.
+  /// - Throws: `RunError` when there is none, `FileError` when the disk fails.
   package static func stop(root: String) throws {
     guard isAtWork(root: root) else {
       throw RunError("\(root): no runner works on the queue; there is nothing to stop")

@@ -1,11 +1,10 @@
 import Foundation
 
-/// Files of run directories, which anything may lie in the place of: opening one never waits for a FIFO or
-/// a device, and reading one never takes more than a bounded amount.
+/// Bounded reads of files in run directories, which do not block on FIFOs and devices.
 enum RegularFile {
-  /// Opens a file for reading; nil when it is missing, unreadable, or anything but a regular file.
+  /// Opens a file for reading; nil when it is missing, unreadable, or not regular.
   ///
-  /// The descriptor is to be closed by the caller.
+  /// The caller closes the descriptor.
   static func open(_ path: String) -> (descriptor: Int32, status: stat)? {
     let descriptor = Foundation.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else { return nil }
@@ -17,7 +16,7 @@ enum RegularFile {
     return (descriptor, status)
   }
 
-  /// At most `count` bytes of an open file from a position on.
+  /// Reads at most `count` bytes of an open file from a position.
   static func bytes(_ descriptor: Int32, from position: UInt64, count: Int) -> [UInt8] {
     [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
       while filled < count {
@@ -33,7 +32,7 @@ enum RegularFile {
     }
   }
 
-  /// The last bytes of the file at a path; none when it cannot be read.
+  /// Reads the last bytes of a file; empty if it cannot be read.
   static func tail(_ path: String, bytes limit: Int) -> [UInt8] {
     guard let (descriptor, status) = open(path) else { return [] }
     defer { close(descriptor) }

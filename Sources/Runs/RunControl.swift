@@ -1,15 +1,15 @@
 import Files
 import Foundation
 
-/// What a person can ask of a running worker.
+/// Request to a running worker.
 package enum Control: String, Codable, CaseIterable, Sendable {
-  /// Wait after the current step.
+  /// Pause after the current step.
   case pause
-  /// Go on.
+  /// Resume.
   case resume
   /// Write a checkpoint and stop.
   case cancel
-  /// The worker is being killed: it did not have to stop by itself.
+  /// The worker is being killed.
   case kill
 }
 
@@ -34,9 +34,9 @@ struct ControlRecord: Codable {
   }
 }
 
-/// Steering a run: pause, resume, cancel, kill, and what its end brings about.
+/// Control of a run: pause, resume, cancel, kill, and the end of a run.
 extension RunDirectory {
-  /// Asks the worker to wait after its step.
+  /// Requests the worker to pause after its step.
   ///
   /// - Throws: `RunError` when the run has no living worker or belongs to another user.
   package func pause() throws {
@@ -44,7 +44,7 @@ extension RunDirectory {
     try append(Control.pause)
   }
 
-  /// Stops the worker's process where it stands (SIGSTOP), and waits until it does.
+  /// Stops the process of the worker (SIGSTOP), and waits until it is stopped.
   ///
   /// - Throws: `RunError` when the run has no living worker that can be signalled from here.
   package func freeze() throws {
@@ -53,29 +53,29 @@ extension RunDirectory {
     while worker.presence == .running { usleep(2_000) }
   }
 
-  /// Lets a paused or frozen worker go on.
+  /// Resumes a paused or frozen worker.
   ///
   /// - Throws: `RunError` when the run has no living worker or belongs to another user.
   package func goOn() throws {
     let worker = try requireWorker()
-    // One that is frozen must wake up to hear it; one of another host must be woken up there.
+    // A frozen worker must be continued to read it; on another host that must happen there.
     if worker.isHere { try signal(worker, SIGCONT) }
     try append(Control.resume)
   }
 
-  /// What asking for a run's end has led to.
+  /// Result of a cancellation.
   package enum Cancellation: String, Sendable {
-    /// It waited in the queue, and does so no longer.
+    /// The run was removed from the queue.
     case withdrawn
-    /// Its worker was asked to save a checkpoint and stop.
+    /// The worker was requested to save a checkpoint and stop.
     case asked
-    /// Its worker was killed.
+    /// The worker was killed.
     case killed
   }
 
-  /// Asks the run's worker to save a checkpoint and stop, or takes the run out of the queue.
+  /// Requests the worker to save a checkpoint and stop, or removes the run from the queue.
   ///
-  /// - Returns: Which of them was done.
+  /// - Returns: The action taken.
   /// - Throws: `RunError` when the run has ended or belongs to another user.
   @discardableResult
   package func requestCancellation() throws -> Cancellation {
@@ -90,17 +90,17 @@ extension RunDirectory {
       performHook(outcome: RunOutcome.cancelled.rawValue)
       return .withdrawn
     }
-    // Whoever starts a worker just now holds the lock, and the worker hears the request.
+    // A process that is starting a worker holds the lock, and the worker will read the request.
     try append(Control.cancel)
-    // One that is frozen, or just about to be, must wake up to hear it.
+    // A worker that is or may become frozen must be continued to read it.
     if let worker = worker(), worker.isAlive { try signal(worker, SIGCONT) }
     return .asked
   }
 
-  /// Asks the run's worker to stop, and kills it when it was asked before.
+  /// Requests the worker to stop, and kills it if it was requested before.
   ///
   /// - Parameter hard: Whether to kill it at once.
-  /// - Returns: What has been done; a worker that was killed is gone.
+  /// - Returns: The action taken; a killed worker has ended.
   /// - Throws: `RunError` when the run has ended, belongs to another user, or its worker cannot be
   ///   signalled from here.
   @discardableResult
@@ -110,26 +110,26 @@ extension RunDirectory {
       return try requestCancellation()
     }
     try require(worker)
-    // Whoever finds the worker dead takes the run for cancelled, not for lost. A disk without room for
-    // the request keeps nobody from killing.
+    // The request makes the state of the run cancelled instead of lost. A full disk must not
+    // prevent killing.
     try? append(Control.kill)
     try worker.kill()
     try settle(isKilled: true)
     return .killed
   }
 
-  /// Whether the present worker was asked for something.
+  /// Whether the current worker has received a request.
   package func hasRequest(_ control: Control) -> Bool {
     var offset: UInt64 = 0
     return readControls(after: &offset).contains(control)
   }
 
-  /// Forgets what was asked of an earlier worker.
+  /// Removes requests to an earlier worker.
   func dropRequests() throws {
     try AtomicFile.write(Data(), to: controlPath, followingLinks: false)
   }
 
-  /// The state of a run that has not ended.
+  /// State of the run; throws if it has ended.
   private func requireUnfinished() throws -> RunState {
     try requireOwn()
     let state = summary().state
@@ -140,7 +140,7 @@ extension RunDirectory {
     return state
   }
 
-  /// The living worker of a run of this user.
+  /// Worker of the run; throws if it has ended or belongs to another user.
   private func requireWorker() throws -> ProcessIdentity {
     let state = try requireUnfinished()
     guard let worker = worker() else {
@@ -154,13 +154,13 @@ extension RunDirectory {
     return worker
   }
 
-  /// Sends a signal to the run's worker.
+  /// Sends a signal to the worker.
   private func signal(_ worker: ProcessIdentity, _ number: Int32) throws {
     try require(worker)
     try worker.signal(number)
   }
 
-  /// Refuses a process that works on another directory of the same name.
+  /// Throws if the process works on another directory of the same name.
   private func require(_ worker: ProcessIdentity) throws {
     var (named, own) = (stat(), stat())
     guard
@@ -175,16 +175,16 @@ extension RunDirectory {
 
   // MARK: - The end
 
-  /// Writes the run's last event and performs its hook.
+  /// Writes the final event of the run and runs its hook.
   ///
-  /// - Throws: `RunError` when the event cannot be written; the hook is performed all the same.
+  /// - Throws: `RunError` when the event cannot be written; the hook is run nevertheless.
   package func finish(_ outcome: RunOutcome, _ text: String) throws {
     defer { performHook(outcome: outcome.rawValue) }
     try append(Event(.finished(outcome: outcome, text: text)))
   }
 
-  /// Gives a run whose worker has ended without a last word its end, and performs its hook; nothing if
-  /// somebody else has done so or works on the run.
+  /// Writes the final event of a run whose worker ended without one, and runs its hook; does
+  /// nothing if another process has done so or works on the run.
   ///
   /// - Throws: `RunError` when the event cannot be written.
   func settle(isKilled: Bool = false) throws {
@@ -204,10 +204,10 @@ extension RunDirectory {
     if case let outcome?? = outcome { performHook(outcome: outcome) }
   }
 
-  /// Runs the command that the run was made with, if any, and notes how it ended.
+  /// Runs the hook command of the run, if any, and logs its result.
   ///
-  /// The command gets `ESPALIER_RUN`, the run's directory, and `ESPALIER_OUTCOME`, and prints to the
-  /// run's log.
+  /// The environment has `ESPALIER_RUN`, the run directory, and `ESPALIER_OUTCOME`; output goes to
+  /// the log of the run.
   ///
   /// - Parameter outcome: `done`, `cancelled`, `failed` or `lost`.
   package func performHook(outcome: String) {
@@ -229,7 +229,7 @@ extension RunDirectory {
     try? append(Event(.message("the command for the run's end has ended: \(text)")))
   }
 
-  /// Says that a worker ended before its first event, with the last thing that it printed.
+  /// Text for a worker that ended before its first event, with its last line of output.
   private var gaveUp: String {
     let last = logTail().split(separator: "\n").last.map(String.init) ?? "no reason given"
     return "\(path): the worker gave up (\(last)); see \(logPath)"

@@ -2,29 +2,29 @@ import Files
 import Foundation
 import Plans
 
-/// A run on disk: the request, the plan, the event log, requests to the worker, and its results.
+/// Run on disk: request, plan, event log, requests to the worker, and results.
 ///
-/// Everything that explorer, commands and worker know of each other goes through these files. Logs
-/// grow by whole lines; every other file appears in one piece.
+/// Explorer, commands and worker communicate only by these files. Logs grow by whole lines; all
+/// other files are written atomically.
 package struct RunDirectory: Sendable, Equatable, Hashable {
-  /// Where it is.
+  /// Path of the directory.
   package let path: String
 
   init(path: String) {
     self.path = path
   }
 
-  /// The directory's name, which sorts by creation time.
+  /// Name of the directory, which sorts by creation time.
   package var id: String {
     String(path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...])
   }
 
-  /// The end of its name, which no other run has in practice.
+  /// End of the name, unique in practice.
   package var shortID: String {
     String(id[(id.lastIndex(of: "-").map(id.index(after:)) ?? id.startIndex)...])
   }
 
-  /// The directory of all runs beside it.
+  /// Parent directory of all runs.
   package var root: String { AtomicFile.directory(of: path) }
   /// The plan of a distillation.
   package var planPath: String { "\(path)/plan.json" }
@@ -34,19 +34,19 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   package var eventsPath: String { "\(path)/events.jsonl" }
   /// Requests to the worker.
   package var controlPath: String { "\(path)/control.jsonl" }
-  /// What the worker prints.
+  /// Output of the worker.
   package var logPath: String { "\(path)/log.txt" }
-  /// The checkpoint that a training goes on from, relative to the run.
+  /// Checkpoint for resuming, relative to the run.
   package static let latest = "checkpoints/latest.safetensors"
-  /// The checkpoint that a training goes on from.
+  /// Path of the checkpoint for resuming.
   package var latestPath: String { "\(path)/\(Self.latest)" }
-  /// Whether there is a checkpoint to go on from.
+  /// Whether there is a checkpoint for resuming.
   package var hasBegun: Bool { FileManager.default.fileExists(atPath: latestPath) }
-  /// A checkpoint that was kept when there was a newer one.
+  /// Path of the kept checkpoint of an earlier step.
   package func checkpointPath(ofStep step: Int) -> String {
     "\(checkpointsPath)/step-\(step).safetensors"
   }
-  /// The steps of those checkpoints, in order.
+  /// Steps of the kept checkpoints, ascending.
   package var keptSteps: [Int] {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: checkpointsPath)) ?? []
     return names.compactMap { name in
@@ -63,23 +63,22 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   /// The directory of TensorBoard's event files.
   package var tensorBoardPath: String { "\(path)/tensorboard" }
 
-  /// The path of a file that a request names, relative to the run or absolute.
+  /// Resolves a path of a request, relative to the run or absolute.
   package func resolve(_ name: String) -> String {
     name.hasPrefix("/") ? name : "\(path)/\(name)"
   }
 
-  /// The file that an entry of a job's `weights` names.
+  /// Resolves an entry of a job's `weights` to a file.
   ///
-  /// - Throws: `RunError` if it is the id of a run that is gone or has no weights.
+  /// - Throws: `RunError` if it is the id of a run that does not exist or has no weights.
   package func weightsPath(_ name: String) throws -> String {
     if name.contains("/") { return name }
     return try RunDirectory.open("\(root)/\(name)").trainedWeights()
   }
 
-  /// The file with the newest weights that a training has left: operators of a distillation, the whole
-  /// model of a finetuning.
+  /// Path of the newest weights of a training: operators of stage 1, the whole model of stage 2.
   ///
-  /// - Throws: `RunError` if the run is no training or has left none yet.
+  /// - Throws: `RunError` if the run is not a training or has no weights yet.
   package func trainedWeights() throws -> String {
     let names: [String]
     switch try request().job {
@@ -95,8 +94,8 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     return found
   }
 
-  /// Where runs are kept: `$ESPALIER_RUNS`, else `$XDG_STATE_HOME/espalier/runs`, else
-  /// `~/.local/state/espalier/runs`.
+  /// Default directory of runs: `$ESPALIER_RUNS`, otherwise `$XDG_STATE_HOME/espalier/runs`,
+  /// otherwise `~/.local/state/espalier/runs`.
   package static func defaultRoot(
     environment: [String: String] = ProcessInfo.processInfo.environment
   ) -> String {
@@ -118,7 +117,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     return run
   }
 
-  /// The runs under `root`, newest first; none when the directory is missing.
+  /// Lists the runs in `root`, newest first; empty if the directory is missing.
   package static func list(root: String) -> [RunDirectory] {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []
     return names.filter { !$0.hasPrefix(".") }.sorted(by: >).compactMap { name in
@@ -127,9 +126,9 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     }
   }
 
-  /// What the run was asked to do.
+  /// Reads the request of the run.
   ///
-  /// - Throws: `FileError` when the file cannot be read, `RunError` when it makes no sense.
+  /// - Throws: `FileError` when the file cannot be read, `RunError` when it is invalid.
   package func request() throws -> JobRequest {
     let request: JobRequest = try read(requestPath)
     guard request.version == JobRequest.formatVersion else {
@@ -145,16 +144,16 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     return request
   }
 
-  /// Replaces the request, in one piece.
+  /// Replaces the request atomically.
   ///
   /// - Throws: `FileError` when it cannot be written.
   package func writeRequest(_ request: JobRequest) throws {
     try write(request, to: requestPath)
   }
 
-  /// Sets some disk space aside, so that the worker can say why it ends when the disk is full.
+  /// Reserves disk space for the final event on a full disk.
   ///
-  /// On a disk that is full already nothing is set aside; the next write will say so.
+  /// Does nothing if the disk is full already; the next write reports that.
   package func reserveRoomForLastWords() {
     let filler = (0..<16_384).map { UInt8(truncatingIfNeeded: $0 &* 151 &+ 7) }
     unlink(reservePath)
@@ -165,33 +164,33 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     if Foundation.write(descriptor, filler, filler.count) != filler.count { unlink(reservePath) }
   }
 
-  /// Gives the space back.
+  /// Releases the reserved space.
   package func releaseRoomForLastWords() {
     unlink(reservePath)
   }
 
   private var reservePath: String { "\(path)/.reserve" }
 
-  /// Adds an event to the log.
+  /// Appends an event to the log.
   ///
   /// - Throws: `RunError` naming the reason, for example a full disk.
   package func append(_ event: Event) throws {
     try LineLog(path: eventsPath).append(event)
   }
 
-  /// Adds a request to the worker.
+  /// Appends a request to the worker.
   ///
   /// - Throws: `RunError` naming the reason, for example a full disk.
   package func append(_ control: Control) throws {
     try LineLog(path: controlPath).append(ControlRecord(control))
   }
 
-  /// Bytes of the event log.
+  /// Size of the event log in bytes.
   package var logSize: UInt64 { FileStamp(eventsPath)?.size ?? 0 }
 
-  /// The events after `offset`, which moves behind them; start with 0.
+  /// Reads the events after `offset`, initially 0, and advances it.
   ///
-  /// A line still being written, an unknown kind or version, and damage are left out.
+  /// Incomplete lines, unknown kinds and versions, and damaged lines are skipped.
   package func readEvents(after offset: inout UInt64) -> [Event] {
     var scanner = EventScanner(readsSites: true)
     var events: [Event] = []
@@ -201,12 +200,12 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     return events
   }
 
-  /// The requests after `offset`, which moves behind them; start with 0.
+  /// Reads the requests after `offset`, initially 0, and advances it.
   package func readControls(after offset: inout UInt64) -> [Control] {
     readControlRecords(after: &offset).map(\.request)
   }
 
-  /// The requests with their times, likewise.
+  /// Reads the requests after `offset` with their times, and advances it.
   func readControlRecords(after offset: inout UInt64) -> [ControlRecord] {
     var records: [ControlRecord] = []
     _ = LineLog(path: controlPath).read(after: &offset) { line in
@@ -219,12 +218,12 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     return records
   }
 
-  /// The end of what the worker printed.
+  /// End of the output of the worker.
   package func logTail(bytes limit: Int = 4096) -> String {
     String(decoding: RegularFile.tail(logPath, bytes: limit), as: UTF8.self)
   }
 
-  /// The bytes that its files take on the disk.
+  /// Size of its files on disk in bytes.
   package func size() -> Int {
     let names = FileManager.default.enumerator(atPath: path)?.compactMap { $0 as? String } ?? []
     return names.reduce(0) { sum, name in
@@ -250,7 +249,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   }
 }
 
-/// The short reason inside a decoding error.
+/// Short reason of a decoding error.
 func reason(_ error: any Error) -> String {
   switch error as? DecodingError {
   case .keyNotFound(let key, _): "the key \(key.stringValue) is missing"

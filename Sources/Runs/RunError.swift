@@ -1,10 +1,10 @@
-/// A run directory or what lies in it cannot be used as asked.
+/// Failure to use a run directory or its files.
 ///
-/// Prints as one sentence: the file, what was expected, what was found, and the next step.
+/// The message is one sentence with the file, the expectation, the value found, and the next step.
 package struct RunError: Error, CustomStringConvertible, Equatable {
   /// The whole sentence.
   package let message: String
-  /// Whether nothing but room on the disk was missing, so that a later try may succeed.
+  /// Whether the disk was full, so that a later attempt may succeed.
   package let isDiskFull: Bool
 
   /// Makes an error from its sentence.

@@ -2,14 +2,14 @@ import Files
 import Foundation
 import Plans
 
-/// Reads one run from outside, without ever reading an event twice.
+/// Incremental reader of one run.
 ///
-/// What it has read is kept beside the log (`summary.json`, and `curves.json` with the losses) where that
-/// belongs to this user, so that the next reader goes on from there.
+/// The content read is cached next to the log (`summary.json`, and `curves.json` with the losses)
+/// if the run belongs to this user, so that the next reader continues from there.
 package struct RunFollower: Sendable {
   /// The run.
   package let run: RunDirectory
-  /// What the log tells up to the last poll; without losses by step unless they are kept.
+  /// History up to the last poll; with losses by step only if `keepsCurves`.
   package private(set) var history = RunHistory()
   /// Whether all complete lines of the log were read.
   package private(set) var isAtEnd = false
@@ -19,43 +19,44 @@ package struct RunFollower: Sendable {
   private var scanner: EventScanner
   private var request = (stamp: FileStamp?.none, value: JobRequest?.none, fault: String?.none)
   private var log: FileStamp?
-  /// Bytes of the log that were read, and as many of them as the files beside it cover.
+  /// Offsets up to which the log was read and cached.
   private(set) var offset: UInt64 = 0
   private var covered: UInt64 = 0
-  /// When the log was seen to grow.
+  /// Time when growth of the log was last observed.
   private var grownAt: ContinuousClock.Instant?
 
-  /// Bytes of the log beyond which what was read of them is kept on disk.
+  /// Number of bytes read after which the cache is written.
   private static let summaryInterval: UInt64 = 1 << 18
   private static let curvesInterval: UInt64 = 1 << 22
-  /// Bytes of the log that one poll reads at most.
+  /// Maximum number of bytes read per poll.
   package static let logLimit = 8 << 30
 
   /// Follows a run from its beginning.
   ///
   /// - Parameters:
   ///   - run: The run.
-  ///   - keepsCurves: Whether its losses by step are wanted.
+  ///   - keepsCurves: Whether to store the losses by step.
   package init(_ run: RunDirectory, keepsCurves: Bool = false) {
     self.run = run
     self.keepsCurves = keepsCurves
     scanner = EventScanner(readsSites: keepsCurves)
   }
 
-  /// Takes the events since the last poll and tells how the run is now.
+  /// Reads the events since the last poll and returns the current state.
   ///
   /// - Parameters:
-  ///   - now: The present.
-  ///   - limit: Bytes of the log after which reading stops for now.
-  /// - Returns: The run as it is now.
+  ///   - now: Current time.
+  ///   - limit: Maximum number of bytes to read.
+  /// - Returns: The current summary of the run.
   package mutating func poll(now: Date = Date(), limit: Int = logLimit) -> RunSummary {
-    // The worker first: one that ends in between has by then written its last event.
+    // The worker is checked first: if it ends afterwards, it has written its final event before the
+    // log is read.
     let worker = run.workerPresence()
     readRequest()
     let fault = readLog(limit: limit)
     if isAtEnd { save(beyond: keepsCurves ? Self.curvesInterval : Self.summaryInterval) }
     var seen = history.summary.seen(worker: worker, now: now, quiet: quiet(now))
-    // One that is being killed is not lost.
+    // A worker that is being killed is not lost.
     if seen.state == .lost, run.hasRequest(.kill) { seen.state = .cancelled }
     seen.id = run.id
     seen.name = request.value?.name ?? run.id
@@ -66,7 +67,7 @@ package struct RunFollower: Sendable {
     return seen
   }
 
-  /// Keeps what was read on disk, where it is more than some bytes of the log beyond what is kept there.
+  /// Writes the cache if it lags by more than `interval` bytes.
   package mutating func save(beyond interval: UInt64 = 0) {
     guard offset > covered + interval, run.isOwn else { return }
     if keepsCurves { try? run.curvesCache.write(history, offset: offset) }
@@ -84,11 +85,11 @@ package struct RunFollower: Sendable {
     }
   }
 
-  /// Reads what was appended; what is wrong with the log, in a sentence.
+  /// Reads appended events; returns a sentence if the log is faulty.
   private mutating func readLog(limit: Int) -> String? {
     let path = run.eventsPath
     let found = FileStamp(path)
-    // Another file, or one that was cut off, is another log.
+    // A replaced or truncated file is read from its start.
     if let log, found?.isSameFile(as: log) != true || found.map({ $0.size < offset }) ?? true {
       (history, offset, covered, self.log, grownAt) = (RunHistory(), 0, 0, nil, nil)
     }
@@ -119,7 +120,7 @@ package struct RunFollower: Sendable {
       ? nil : "\(path): \(damaged == 1 ? "1 line is" : "\(damaged) lines are") damaged and left out"
   }
 
-  /// Takes over what an earlier reader has kept on disk.
+  /// Restores the cache of an earlier reader.
   private mutating func restore() {
     if keepsCurves {
       guard let kept = run.curvesCache.read(), kept.content.isPlausible else { return }
@@ -130,7 +131,7 @@ package struct RunFollower: Sendable {
     }
   }
 
-  /// Seconds since the log grew, by this process's clock and by the file's time.
+  /// Seconds since the log grew, by the clock of this process and the modification time.
   private func quiet(_ now: Date) -> Double {
     let seen = grownAt.map { ($0.duration(to: .now)) / .seconds(1) } ?? .infinity
     let written = log.map { abs(now.timeIntervalSince1970 - $0.time) } ?? .infinity
@@ -138,17 +139,17 @@ package struct RunFollower: Sendable {
   }
 }
 
-/// What tells a version of a file from others without reading it.
+/// Attributes that identify a version of a file without reading it.
 struct FileStamp: Equatable, Sendable {
   private let device, number: UInt64
-  /// Bytes.
+  /// Size in bytes.
   let size: UInt64
-  /// When it was changed, in seconds since 1970.
+  /// Modification time in seconds since 1970.
   let time: Double
-  /// Whether it is no directory, device, FIFO or socket.
+  /// Whether it is a regular file.
   let isRegular: Bool
 
-  /// Looks at the file at a path, through symbolic links; nil when there is none.
+  /// Reads the attributes of a file, following links; nil if it is missing.
   init?(_ path: String) {
     var status = stat()
     guard stat(path, &status) == 0 else { return nil }
@@ -158,39 +159,39 @@ struct FileStamp: Equatable, Sendable {
     isRegular = status.st_mode & S_IFMT == S_IFREG
   }
 
-  /// Whether it is the same file, perhaps changed since.
+  /// Whether it is the same file, possibly changed.
   func isSameFile(as other: FileStamp) -> Bool {
     (device, number) == (other.device, other.number)
   }
 }
 
 extension RunDirectory {
-  /// The run as it is now.
+  /// Reads the current summary of the run.
   package func summary(now: Date = Date()) -> RunSummary {
     var follower = RunFollower(self)
     return follower.poll(now: now)
   }
 
-  /// What all of the run's events tell, with the losses by step.
+  /// Reads the whole history with the losses by step.
   package func history() -> RunHistory {
     var follower = RunFollower(self, keepsCurves: true)
     _ = follower.poll()
     return follower.history
   }
 
-  /// Keeps what the log tells beside it, for readers to come.
+  /// Writes the cache for later readers.
   package func keepSummary() {
     var follower = RunFollower(self, keepsCurves: true)
     _ = follower.poll()
     follower.save()
   }
 
-  /// What was read of the log, kept for the next reader.
+  /// Cache of the summary.
   fileprivate var summaryCache: LogCache<RunSummary> {
     LogCache(path: "\(path)/summary.json", logPath: eventsPath)
   }
 
-  /// The same with the losses by step.
+  /// Cache of the history with the losses by step.
   fileprivate var curvesCache: LogCache<RunHistory> {
     LogCache(path: "\(path)/curves.json", logPath: eventsPath)
   }

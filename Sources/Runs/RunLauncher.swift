@@ -2,31 +2,30 @@ import Files
 import Foundation
 import Plans
 
-/// Makes runs, and starts what works on them: their workers, and the runner of the queue.
+/// Creates runs and starts their workers and the queue runner.
 package final class RunLauncher {
   /// The directory of all runs.
   package let root: String
   private let executable: String
-  /// Processes that were started from here and not yet collected; the runner of the queue has no run.
+  /// Child processes not yet reaped; the queue runner has no run.
   package private(set) var children: [(pid: Int32, run: RunDirectory?)] = []
 
   /// Makes a launcher.
   ///
   /// - Parameters:
   ///   - root: The directory of all runs.
-  ///   - executable: The program that is started; nil for the one that runs now.
-  /// - Throws: `RunError` when the system does not tell which program that is.
+  ///   - executable: The program to start; nil selects the current program.
+  /// - Throws: `RunError` when the path of the current program is unknown.
   package init(root: String, executable: String? = nil) throws {
     self.root = root
     self.executable = try executable ?? Self.currentExecutable()
   }
 
-  /// Makes a run and starts its worker or, if it has a place in the queue, sees to it that a runner works
-  /// on that.
+  /// Creates a run and starts its worker or, for a queued run, a queue runner if none is active.
   ///
   /// - Returns: The new run.
-  /// - Throws: As `RunDirectory.create` does, and `RunError` when the program cannot be started; there is
-  ///   no new run then.
+  /// - Throws: As `RunDirectory.create` does, and `RunError` when the program cannot be started; no
+  ///   run is created then.
   package func launch(_ request: JobRequest, plan: GraftPlan? = nil) throws -> RunDirectory {
     let (run, lock) = try RunDirectory.make(root: root, job: request, plan: plan)
     do {
@@ -39,9 +38,10 @@ package final class RunLauncher {
     return run
   }
 
-  /// Starts the worker of a run that has waited for its turn.
+  /// Starts the worker of a waiting run.
   ///
-  /// - Returns: Whether it was started; not if the run waits no longer or another process is at it.
+  /// - Returns: Whether it was started; false if the run is no longer waiting or locked by another
+  ///   process.
   /// - Throws: `RunError` when it cannot be started or belongs to another user.
   func begin(_ run: RunDirectory) throws -> Bool {
     guard let lock = try run.lock() else { return false }
@@ -50,14 +50,14 @@ package final class RunLauncher {
     return true
   }
 
-  /// Starts another worker of a run that has ended, though not well.
+  /// Starts a new worker of a run that ended unsuccessfully.
   ///
   /// - Parameters:
   ///   - run: The run.
-  ///   - change: How the rates of its plan change, which its checkpoint accepts; nil leaves them.
-  ///   - step: Which of the checkpoints that are kept it goes on from; nil is the latest.
-  /// - Throws: `RunError` when the run goes on, is done, has no rate or no such checkpoint, or belongs to
-  ///   another user; `PlanError` for an impossible rate; `FileError` when the disk fails.
+  ///   - change: Change of the learning rates of its plan; nil for none.
+  ///   - step: Step of the kept checkpoint to resume from; nil selects the latest.
+  /// - Throws: `RunError` when the run is active or done, has no rate or no such checkpoint, or
+  ///   belongs to another user; `PlanError` for an invalid rate; `FileError` when the disk fails.
   package func retry(
     _ run: RunDirectory, _ change: RateChange? = nil, step: Int? = nil
   ) throws {
@@ -67,15 +67,15 @@ package final class RunLauncher {
     }
     try run.prepareRetry(change, step: step)
     try start(run, lock)
-    // From now on it is a run that goes on, also for those of the queue that wait for it.
+    // Marks the run as active, also for queued runs that depend on it.
     try run.append(Event(.resumed(step: run.summary().checkpoint?.step ?? 0)))
     try wakeQueue()
   }
 
-  /// Starts `espalier runs drain` in the background if something waits that can begin and no runner is at
-  /// work.
+  /// Starts `espalier runs drain` in the background if a waiting run can start and no queue runner
+  /// is active.
   ///
-  /// - Returns: The process number; nil where none was needed.
+  /// - Returns: The process ID; nil if none was started.
   /// - Throws: `RunError` when the program cannot be started.
   @discardableResult
   package func wakeQueue(jobs: Int = 1) throws -> Int32? {
@@ -89,17 +89,16 @@ package final class RunLauncher {
     return pid
   }
 
-  /// Whether a run waits that will begin by itself.
+  /// Whether a waiting run can start without intervention.
   private var hasTurns: Bool {
     var store = RunStore(root: root)
     store.look()
     return store.waiting.contains { $0.turn?.isBlocked == false }
   }
 
-  /// Collects processes that have ended since the last call, so that they do not stay behind as zombies;
-  /// never waits.
+  /// Reaps child processes that have ended, without blocking.
   ///
-  /// - Returns: The runs whose workers they were.
+  /// - Returns: The runs of the workers among them.
   package func collect() -> [RunDirectory] {
     var ended: [RunDirectory] = []
     children.removeAll { child in
@@ -110,7 +109,7 @@ package final class RunLauncher {
     return ended
   }
 
-  /// Starts `executable worker RUN_DIR`, which prints to the run's log and inherits its lock.
+  /// Starts `executable worker RUN_DIR` with output to the run's log and the inherited lock.
   private func start(_ run: RunDirectory, _ lock: FileLock) throws {
     if run.worker() != nil { try run.dropRequests() }
     let words = ["worker", run.path]
@@ -120,13 +119,13 @@ package final class RunLauncher {
         inherited: lock.descriptor)
     }
     children.append((pid, run))
-    // The worker notes itself too; noted here, it is known even if it dies at once.
+    // The worker records itself too; recorded here, it is known even if it dies immediately.
     if let identity = ProcessIdentity(child: pid, startedAs: [executable] + words) {
       try? run.record(identity)
     }
   }
 
-  /// The file of the program that runs now.
+  /// Path of the current program.
   private static func currentExecutable() throws -> String {
     guard
       let path = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
@@ -138,18 +137,18 @@ package final class RunLauncher {
 }
 
 extension RunDirectory {
-  /// Makes a new run under `root`, which is made too if it is missing, and leaves it as it is.
+  /// Creates a run in `root`, which is created if it is missing, without starting a worker.
   ///
-  /// The directory appears with its request, its plan and an empty event log, or not at all.
+  /// The directory is created atomically with its request, its plan and an empty event log.
   ///
   /// - Parameters:
   ///   - root: The directory of all runs.
-  ///   - job: What the worker shall do.
-  ///   - name: The run's name for people, if not the one in `job`.
-  ///   - plan: The plan of a distillation, saved as `planPath`.
+  ///   - job: The request.
+  ///   - name: Display name of the run; nil selects that of `job`.
+  ///   - plan: The plan of a training, saved as `planPath`.
   /// - Returns: The new run.
   /// - Throws: `FileError` when the disk is full or read-only, `PlanError` for an invalid plan,
-  ///   `RunError` for data to train on that are not there.
+  ///   `RunError` for missing training data.
   package static func create(
     root: String, job: JobRequest, name: String? = nil, plan: GraftPlan? = nil
   ) throws -> RunDirectory {
@@ -158,11 +157,11 @@ extension RunDirectory {
     return try make(root: root, job: request, plan: plan).run
   }
 
-  /// Makes a new run, which is locked from the beginning.
+  /// Creates a run that is locked from the start.
   fileprivate static func make(
     root: String, job request: JobRequest, plan: GraftPlan?
   ) throws -> (run: RunDirectory, lock: FileLock) {
-    // One that waits in the queue may find them when its turn comes.
+    // The data of a queued run may exist when it starts.
     if request.job.kind.isTraining, request.queue == nil, let missing = plan?.data?.missingPath {
       throw RunError(
         "\(missing): no such file or folder, though the plan trains on it; set another by"
@@ -192,7 +191,7 @@ extension RunDirectory {
     }
   }
 
-  /// A name that sorts by time and never repeats.
+  /// Unique name that sorts by time.
   private static func newID(_ request: JobRequest) -> String {
     var seconds = time_t(min(max(0, request.createdAt), FileNumber.times.upperBound))
     var parts = tm()

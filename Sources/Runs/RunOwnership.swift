@@ -1,16 +1,16 @@
 import Files
 import Foundation
 
-/// Who may do what to a run: its worker and every command that starts, retries, cancels or removes it hold
-/// the same lock, and nobody touches the runs of others.
+/// Locking and ownership of runs: the worker and all commands that start, retry, cancel or remove a
+/// run hold the same lock; runs of other users are not changed.
 extension RunDirectory {
-  /// Locked by whoever changes what becomes of the run, and by its worker for as long as that lives.
+  /// Lock file, held by the worker during its lifetime and by commands that change the state of the
+  /// run.
   package var lockPath: String { "\(path)/worker.lock" }
-  /// Which process works or worked on the run.
+  /// Record of the current or last worker.
   package var workerPath: String { "\(path)/worker.json" }
 
-  /// The process that works or worked on the run; `nil` before the first, and for a record that names
-  /// something else than a worker of this run.
+  /// Reads the current or last worker; nil before the first, and for a record of another process.
   package func worker() -> ProcessIdentity? {
     guard let found: ProcessIdentity = try? read(workerPath), found.command.count > 2,
       found.command[found.command.count - 2] == "worker",
@@ -19,19 +19,18 @@ extension RunDirectory {
     return found
   }
 
-  /// The descriptor on which a worker inherits the lock of its run from whoever started it.
+  /// Descriptor on which a worker inherits the lock of its run.
   package static let inheritedLock: Int32 = 3
 
   /// Takes the run's lock.
   ///
-  /// - Parameter inherited: A descriptor of the lock that this process was started with.
-  /// - Returns: The lock; nil while another process has it.
+  /// - Parameter inherited: Inherited descriptor of the lock.
+  /// - Returns: The lock; nil if another process holds it.
   /// - Throws: `RunError` for a run of another user, and one with links or devices among its files;
   ///   `FileError` when the file system has no locks.
   func lock(inherited: Int32? = nil) throws -> FileLock? {
     try requireOwn()
-    // A process that was just killed, or a child that has yet to become another program, may have it for
-    // a moment longer.
+    // A killed process, or a forked child before exec, may hold the lock briefly.
     for _ in 0..<20 {
       if let lock = try FileLock.take(lockPath, inherited: inherited) { return lock }
       usleep(5_000)
@@ -39,25 +38,25 @@ extension RunDirectory {
     return nil
   }
 
-  /// Does something under the run's lock.
+  /// Calls `body` with the lock of the run.
   ///
-  /// - Returns: What `body` returns; nil, without calling it, while another process has the lock.
-  /// - Throws: What `body` throws, and as `lock` does.
+  /// - Returns: The result of `body`; nil, without calling it, if another process holds the lock.
+  /// - Throws: Errors of `body`, and as `lock` does.
   func withLock<Result>(_ body: () throws -> Result) throws -> Result? {
     guard let lock = try lock() else { return nil }
     return try withExtendedLifetime(lock) { try body() }
   }
 
-  /// Says that another process has the lock.
+  /// Error for a lock held by another process.
   var busy: RunError {
     RunError(
       "\(path): another process works on this run (its worker, the command for its end, or another retry"
         + " or clean); wait until it has ended, or cancel the run")
   }
 
-  /// Makes this process the run's worker for as long as it keeps the lock.
+  /// Makes this process the worker of the run while it holds the lock.
   ///
-  /// - Parameter inherited: A descriptor of the lock that this process was started with, if any.
+  /// - Parameter inherited: Inherited descriptor of the lock, if any.
   /// - Returns: The lock.
   /// - Throws: `RunError` while another process works on it or for a run of another user,
   ///   `FileError` when the disk fails.
@@ -74,11 +73,11 @@ extension RunDirectory {
     return lock
   }
 
-  /// Notes which process is the run's worker.
+  /// Records the worker of the run.
   func record(_ worker: ProcessIdentity) throws { try write(worker, to: workerPath) }
 
-  /// Refuses a run of another user, whose commands this one must not run, and what `requirePlainFiles`
-  /// refuses.
+  /// Checks that the run belongs to this user, because its hook command would run as this user, and
+  /// calls `requirePlainFiles`.
   ///
   /// - Throws: `RunError`.
   func requireOwn() throws {
@@ -92,8 +91,8 @@ extension RunDirectory {
     try requirePlainFiles()
   }
 
-  /// Refuses a run whose files are no files of its own: what is written to them would land elsewhere or
-  /// never arrive.
+  /// Checks that the files of the run are not links or devices, to which writes would go elsewhere
+  /// or block.
   ///
   /// - Throws: `RunError`.
   package func requirePlainFiles() throws {
@@ -126,19 +125,19 @@ extension RunDirectory {
 
   // MARK: - The environment of a queued run
 
-  /// The variables of whoever queued the run, for its worker and its command; readable by its owner alone,
+  /// Environment in which the run was queued, for its worker and hook; readable by its owner only,
   /// and removed at its end.
   var environmentPath: String { "\(path)/environment.json" }
 
-  /// Keeps this process's variables for the time when the run gets its turn.
+  /// Saves the environment of this process for the start of a queued run.
   func keepEnvironment() throws {
     let data = try JSONEncoder().encode(ProcessInfo.processInfo.environment)
     try AtomicFile.write(data, to: environmentPath, followingLinks: false, permissions: 0o600)
   }
 
-  /// The variables that the run's processes get: those of whoever queued it, else this process's.
+  /// Returns the environment of the run's processes: the saved one, otherwise that of this process.
   ///
-  /// - Throws: `RunError` if what was kept is damaged.
+  /// - Throws: `RunError` if the saved environment is damaged.
   func environment() throws -> [String: String] {
     guard access(environmentPath, F_OK) == 0 else { return ProcessInfo.processInfo.environment }
     return try read(environmentPath)
@@ -146,10 +145,10 @@ extension RunDirectory {
 
   // MARK: - Removal
 
-  /// Removes the run if it is still what it was when somebody decided so.
+  /// Removes the run if `isMeant` confirms its current state.
   ///
-  /// - Parameter isMeant: Whether a run in this state shall go; called when nobody else can change it.
-  /// - Returns: Whether it is gone; a run that another process works on stays.
+  /// - Parameter isMeant: Whether to remove a run in this state; called while the run is locked.
+  /// - Returns: Whether it was removed; a run locked by another process is not.
   /// - Throws: `RunError` when it cannot be removed or belongs to another user.
   @discardableResult
   package func remove(if isMeant: (RunSummary) -> Bool = { $0.state.isEnded }) throws -> Bool {
@@ -167,7 +166,7 @@ extension RunDirectory {
     return true
   }
 
-  /// Removes what commands that were killed have left below a root: runs that were being made or removed.
+  /// Removes incomplete runs of killed commands from a root.
   package static func removeLeftovers(root: String) {
     for name in (try? FileManager.default.contentsOfDirectory(atPath: root)) ?? [] {
       let place = "\(root)/\(name)"
@@ -176,7 +175,7 @@ extension RunDirectory {
         lstat(place, &status) == 0, status.st_mode & S_IFMT == S_IFDIR, status.st_uid == geteuid()
       else { continue }
       if name.hasSuffix(".tmp") {
-        // Whoever makes a run holds its lock from the beginning.
+        // A run that is being created is locked.
         let lock = RunDirectory(path: place).lockPath
         let isYoung = access(lock, F_OK) != 0 && time(nil) - status.st_mtim.tv_sec < 60
         if isYoung || FileLock.isHeld(lock) { continue }
@@ -191,7 +190,7 @@ extension RunDirectory {
     } catch  where access(doomed, F_OK) == 0 {
       throw RunError("\(doomed): cannot be removed wholly; remove it by hand")
     } catch {
-      // Another clean has removed the rest.
+      // The remaining files were removed by another process.
     }
   }
 }

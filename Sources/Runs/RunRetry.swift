@@ -2,22 +2,22 @@ import Files
 import Foundation
 import Plans
 
-/// How a retry changes the learning rates of a run.
+/// Change of learning rates by a retry.
 package enum RateChange: Equatable, Sendable {
-  /// The plan's rate becomes this one; rates of single sites change by the same factor.
+  /// Sets the rate of the plan; rates of sites change by the same factor.
   case rate(Double)
-  /// All rates are multiplied.
+  /// Multiplies all rates.
   case factor(Double)
 }
 
 extension RunDirectory {
-  /// Prepares a run that has ended, though not well, for another worker.
+  /// Prepares a run that ended unsuccessfully for another worker.
   ///
   /// - Parameters:
-  ///   - change: How the rates of its plan change, which its checkpoint accepts; nil leaves them.
-  ///   - step: Which of the checkpoints that are kept it goes on from; nil is the latest.
-  /// - Throws: `RunError` when the run goes on, is done, or has no rate or no such checkpoint;
-  ///   `PlanError` for an impossible rate; `FileError` when the disk fails.
+  ///   - change: Change of the learning rates of its plan; nil for none.
+  ///   - step: Step of the kept checkpoint to resume from; nil selects the latest.
+  /// - Throws: `RunError` when the run is active or done, or has no rate or no such checkpoint;
+  ///   `PlanError` for an invalid rate; `FileError` when the disk fails.
   package func prepareRetry(_ change: RateChange? = nil, step: Int? = nil) throws {
     try requireUnsuccessful()
     if let step { try requireKept(step) }
@@ -25,14 +25,14 @@ extension RunDirectory {
     if let step { try goBack(to: step) }
     var request = try request()
     if request.queue != nil {
-      // It begins at once from now on, for whoever asked.
+      // A retried run starts immediately instead of waiting in the queue.
       request.queue = nil
       try writeRequest(request)
       unlink(environmentPath)
     }
   }
 
-  /// Refuses a run that goes on or is done.
+  /// Throws if the run is active or done.
   func requireUnsuccessful() throws {
     let state = summary().state
     guard state.isEnded, state != .done else {
@@ -52,11 +52,11 @@ extension RunDirectory {
     }
   }
 
-  /// Makes an earlier checkpoint the latest.
+  /// Makes a kept checkpoint the latest.
   private func goBack(to step: Int) throws {
     try AtomicFile.link(checkpointPath(ofStep: step), as: latestPath)
     try append(Event(.message("goes back to the checkpoint of step \(step)")))
-    // Later ones are no longer what a worker begins from.
+    // The log records the checkpoint that the worker resumes from.
     try append(Event(.checkpointed(step: step, path: Self.latest)))
   }
 

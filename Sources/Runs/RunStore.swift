@@ -1,62 +1,61 @@
 import Foundation
 import Plans
 
-/// The runs below a root as they are seen from outside.
+/// Current state of all runs in a root directory.
 ///
-/// A look costs what was appended since the last one: logs are read on from where they were left, and
-/// runs that have ended cost a `stat` each.
+/// Refreshing reads only appended log records, and calls `stat` once per ended run.
 package struct RunStore: Sendable {
   /// The directory of all runs.
   package let root: String
-  /// Every run, newest first, as of the last look; in the queue's turns.
+  /// All runs as of the last refresh, newest first, with their turns in the queue.
   package private(set) var summaries: [RunSummary] = []
 
   private let readsPlans: Bool
   private var entries: [String: Entry] = [:]
   private var order: [String] = []
-  /// Runs whose losses by step are wanted.
+  /// Runs whose losses by step are stored.
   private var followed: Set<String> = []
 
   fileprivate struct Entry {
     var follower: RunFollower
     var summary: RunSummary?
     var changes: GraftPlan.Changes?
-    /// Whether the worker is known to have ended, whatever the directory says.
+    /// Whether the worker is known to have ended, independent of the directory.
     var hasEndedWorker = false
   }
 
-  /// A store of which nothing was looked at yet.
+  /// Makes an empty store.
   ///
   /// - Parameters:
   ///   - root: The directory of all runs.
-  ///   - readsPlans: Whether the summaries tell what the runs' plans change.
+  ///   - readsPlans: Whether summaries include the changes of the plans.
   package init(root: String, readsPlans: Bool = false) {
     (self.root, self.readsPlans) = (root, readsPlans)
   }
 
-  /// What is known of the run with this identifier.
+  /// Summary of the run with an identifier.
   package func summary(_ id: String) -> RunSummary? { summaries.first { $0.id == id } }
 
-  /// The directory of the run with this identifier.
+  /// Directory of the run with an identifier.
   package func run(_ id: String) -> RunDirectory? { entries[id]?.follower.run }
 
-  /// What the log of a run told up to the last look; with losses by step where the run is followed.
+  /// History of a run up to the last refresh; with losses by step if the run is followed.
   package func history(_ id: String) -> RunHistory? { entries[id]?.follower.history }
 
-  /// The runs that wait in the queue, in the order of their turns.
+  /// Runs that wait in the queue, in order of their turns.
   package var waiting: [RunSummary] {
     summaries.filter { $0.turn != nil }.sorted {
       ($0.turn?.position ?? 0) < ($1.turn?.position ?? 0)
     }
   }
 
-  /// Looks at the runs.
+  /// Refreshes the runs.
   ///
   /// - Parameters:
-  ///   - now: The present.
-  ///   - thorough: Whether to look for new and vanished runs too, and at those that have ended or wait.
-  ///   - limit: Bytes of logs after which reading stops until the next look; runs that were not read to
-  ///     their end yet are left out.
+  ///   - now: Current time.
+  ///   - thorough: Whether to include new, removed, ended and waiting runs.
+  ///   - limit: Maximum number of log bytes to read; runs that are not read to their end are
+  ///     omitted.
   /// - Returns: Identifiers of the runs whose logs have grown.
   @discardableResult
   package mutating func look(
@@ -67,7 +66,7 @@ package struct RunStore: Sendable {
     var budget = limit
     for id in order where budget > 0 {
       guard thorough || entries[id]?.needsLook ?? false else { continue }
-      // Changed in place, so that long histories are not copied.
+      // Mutated in place to avoid copying long histories.
       let read = entries[id]?.look(now: now, limit: budget, readsPlans: readsPlans) ?? 0
       if read > 0 { changed.insert(id) }
       if limit < RunFollower.logLimit { budget -= read }
@@ -77,14 +76,14 @@ package struct RunStore: Sendable {
     return changed
   }
 
-  /// Adds a run that was made just now, before the next look finds it.
+  /// Adds a new run before the next refresh.
   package mutating func add(_ run: RunDirectory) {
     guard entries[run.id] == nil else { return }
     entries[run.id] = entry(run)
     order.insert(run.id, at: 0)
   }
 
-  /// Keeps the losses by step of some runs from now on, and of no others.
+  /// Sets the runs whose losses by step are stored.
   package mutating func follow(_ ids: Set<String>, now: Date = Date()) {
     for id in ids.symmetricDifference(followed) {
       guard let run = run(id) else { continue }
@@ -94,7 +93,7 @@ package struct RunStore: Sendable {
     followed = ids
   }
 
-  /// Notes that a worker started from here has ended; it may have died before it left any trace.
+  /// Records that a worker started by this process has ended, possibly before writing any event.
   package mutating func noteEndedWorker(of id: String) { entries[id]?.hasEndedWorker = true }
 
   private mutating func list() {
@@ -111,14 +110,15 @@ package struct RunStore: Sendable {
 }
 
 extension RunStore.Entry {
-  /// Whether a look that is not thorough concerns it: its worker may be at work, or it was not read whole.
+  /// Whether a refresh that is not thorough includes it: its worker may be running, or its log is
+  /// not read to the end.
   fileprivate var needsLook: Bool {
     guard let summary, follower.isAtEnd else { return true }
     return summary.isAlive && summary.turn == nil
       && (summary.state != .queued || summary.place == nil)
   }
 
-  /// Reads what was appended; the bytes that were read.
+  /// Reads appended records; returns the number of bytes.
   fileprivate mutating func look(now: Date, limit: Int, readsPlans: Bool) -> Int {
     let before = follower.offset
     var seen = follower.poll(now: now, limit: limit)

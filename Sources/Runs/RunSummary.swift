@@ -1,29 +1,29 @@
 import Foundation
 import Plans
 
-/// What has become of a run.
+/// State of a run.
 package enum RunState: String, Codable, Sendable {
-  /// No worker has begun.
+  /// No worker has started.
   case queued
-  /// The worker lives and works.
+  /// The worker is running.
   case running
-  /// The worker lives and waits to be resumed.
+  /// The worker is paused.
   case paused
-  /// The worker's process was stopped in the middle of its work.
+  /// The process of the worker is stopped (SIGSTOP).
   case frozen
-  /// All was done.
+  /// Completed.
   case done
-  /// Somebody stopped it.
+  /// Stopped by a request.
   case cancelled
-  /// The worker gave up, for the reason that the run's end tells.
+  /// Stopped by an error, given in the end of the run.
   case failed
-  /// The worker is gone without a last word.
+  /// The worker ended without a final event.
   case lost
 
-  /// One word for people and files.
+  /// Name in texts and files.
   package var name: String { rawValue }
 
-  /// Whether nothing more will happen unless somebody takes the run up again.
+  /// Whether the run has ended.
   package var isEnded: Bool {
     switch self {
     case .queued, .running, .paused, .frozen: false
@@ -32,134 +32,135 @@ package enum RunState: String, Codable, Sendable {
   }
 }
 
-/// An image that a worker has written.
+/// Image written by a worker.
 package struct SampleImage: Codable, Equatable, Sendable {
-  /// What it shows.
+  /// Content of the image.
   package let role: SampleRole
-  /// Its path relative to the run directory.
+  /// Path relative to the run directory.
   package let path: String
 }
 
-/// A checkpoint that a worker has written.
+/// Checkpoint written by a worker.
 package struct SavedCheckpoint: Codable, Equatable, Sendable {
-  /// The step after which it was written.
+  /// Number of steps completed.
   package let step: Int
-  /// Its path relative to the run directory.
+  /// Path relative to the run directory.
   package let path: String
 
-  /// Names a checkpoint.
+  /// Makes a reference to a checkpoint.
   package init(step: Int, path: String) { (self.step, self.path) = (step, path) }
 }
 
-/// How a run ended, in the worker's own words.
+/// Outcome and text of the final event.
 package struct RunEnd: Codable, Equatable, Sendable {
-  /// The kind of end.
+  /// Outcome of the run.
   package let outcome: RunOutcome
-  /// The worker's words, for people.
+  /// Text for the user.
   package let text: String
 
-  /// States an end.
+  /// Makes an end.
   package init(outcome: RunOutcome, text: String) { (self.outcome, self.text) = (outcome, text) }
 }
 
-/// First and last of some losses.
+/// First and last value of a series of losses.
 package struct LossChange: Codable, Equatable, Sendable {
   /// The first measurement, before or early in training.
   package private(set) var first: LossPoint
   /// The last measurement.
   package private(set) var last: LossPoint
 
-  /// The change over a series; nil for an empty one.
+  /// Makes the change over a series; nil for an empty one.
   package init?(_ series: LossSeries) {
     guard let first = series.first, let last = series.last else { return nil }
     (self.first, self.last) = (first, last)
   }
 
-  /// The change so far.
+  /// Makes a change from two points.
   init(first: LossPoint, last: LossPoint) { (self.first, self.last) = (first, last) }
 }
 
-/// A run as it is seen from outside: what was asked for, how far it is, and what became of it.
+/// Summary of a run: request, progress and state.
 ///
-/// The one picture of a run that the explorer, the queue, the commands and the reports share. Its size
-/// does not depend on the run's length; `RunHistory` has the curves.
+/// Shared by explorer, queue, commands and reports. Its size is independent of the length of the
+/// run; `RunHistory` has the curves.
 package struct RunSummary: Codable, Equatable, Sendable {
-  // What was asked for; see `JobRequest`.
+  // From the request; see `JobRequest`.
 
-  /// The run directory's name.
+  /// Name of the run directory.
   package var id = ""
-  /// What the person called it; the identifier where the request cannot be read.
+  /// Display name; the identifier if the request cannot be read.
   package var name = ""
-  /// What the job does; nil where the request cannot be read.
+  /// Kind of the job; nil if the request cannot be read.
   package var kind: Job.Kind?
   /// The SHA-256 digest of the model's weights.
   package var modelHash = ""
-  /// When it was asked for, in seconds since 1970.
+  /// Creation time in seconds since 1970.
   package var createdAt: Double?
-  /// Its place in the queue; nil for one that was started at once.
+  /// Place in the queue; nil for a run that was started directly.
   package var place: QueuePlace?
 
-  // What the log tells.
+  // From the log.
 
-  /// Whether a worker has begun.
+  /// Whether a worker has started.
   package var isStarted = false
-  /// When the last worker began, in seconds since 1970.
+  /// Start time of the last worker in seconds since 1970.
   package var startedAt: Double?
-  /// When the last event was written, in seconds since 1970.
+  /// Time of the last event in seconds since 1970.
   package var lastEventTime: Double?
-  /// Steps, or other units of progress, that are done.
+  /// Completed steps, or other units of progress.
   package var step = 0
-  /// Steps in all; 0 while unknown.
+  /// Total number of steps; 0 while unknown.
   package var total = 0
-  /// What is counted instead of steps, such as `encoding images`; nil for steps.
+  /// Activity whose units are counted, such as `encoding images`; nil for steps.
   package var label: String?
-  /// Steps a second; nil unless the run is running and has said so.
+  /// Steps per second; nil unless the run is running and has reported it.
   package var rate: Double?
-  /// Estimated seconds to the end; nil unless the run is running and has said so.
+  /// Estimated remaining seconds; nil unless the run is running and has reported it.
   package var secondsLeft: Double?
-  /// Mean training loss of the last step; nil until the present worker has taken one.
+  /// Mean training loss of the last step; nil until the current worker has taken one.
   package var loss: Double?
-  /// Held-out loss of the whole, which is the mean over the sites where they have losses of their own.
+  /// Total held-out loss; the mean over the sites if there are losses by site.
   package var meanHeldOut: LossChange?
   /// The newest checkpoint.
   package var checkpoint: SavedCheckpoint?
-  /// The newest images, in the order they were written.
+  /// Latest images in order of writing.
   package var images: [SampleImage] = []
-  /// How many images were written.
+  /// Total number of images written.
   package var imageCount = 0
-  /// Why the run is paused, when nobody asked for it.
+  /// Reason of a pause without request.
   package var pauseReason: String?
-  /// How the run ended; nil while it has not.
+  /// End of the run; nil before it.
   package var end: RunEnd?
-  /// Lines of the log that could not be understood.
+  /// Number of invalid lines of the log.
   package var damagedLines = 0
 
-  // What is true at the moment of looking.
+  // From the current state of worker and files.
 
-  /// What has become of it.
+  /// State of the run.
   package var state = RunState.queued
-  /// Whether a living worker has been silent for more than `silenceLimit`; it may be stopped.
+  /// Whether a live worker has written no event for more than `silenceLimit`.
   package var isSilent = false
-  /// What of the run's files cannot be used, in a sentence.
+  /// Sentence about unusable files of the run.
   package var damage: String?
-  /// Its turn in the queue; nil for a run that does not wait there.
+  /// Turn in the queue; nil unless it is waiting.
   package var turn: QueueTurn?
-  /// What its plan changes in the model, where somebody wants to know.
+  /// Changes of its plan to the model, if requested.
   package var changes: GraftPlan.Changes?
 
-  /// Steps of the whole job, as the worker's first event says; preparations count otherwise.
+  /// Total number of steps of the job from the first event of the worker; preparations count other
+  /// units.
   private var totalSteps = 0
-  /// Whether the worker waits.
+  /// Whether the worker is paused.
   private var isPaused = false
 
-  /// Seconds without an event after which a worker, which writes one about every second, counts as silent.
+  /// Seconds without an event after which a worker is silent; it writes one about every second.
   package static let silenceLimit = 5.0
-  /// Seconds for which an event proves that a worker lives which cannot be asked.
+  /// Seconds for which an event shows that a worker on another host is alive.
   package static let freshness = 120.0
-  /// Images that are kept.
+  /// Maximum number of stored images.
   private static let imageLimit = 16
 
-  /// A run whose log tells nothing yet.
+  /// Makes the summary of a run before its first event.
   package init(
     id: String = "", name: String = "", kind: Job.Kind? = nil, modelHash: String = "",
     createdAt: Double? = nil, state: RunState = .queued
@@ -168,7 +169,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
     (self.createdAt, self.state) = (createdAt, state)
   }
 
-  /// All but the plan's changes.
+  /// All properties except `changes`.
   private enum CodingKeys: CodingKey {
     case id, name, kind, modelHash, createdAt, place, isStarted, startedAt, lastEventTime, step,
       total
@@ -177,21 +178,21 @@ package struct RunSummary: Codable, Equatable, Sendable {
     case damagedLines, state, isSilent, damage, turn, totalSteps, isPaused
   }
 
-  /// How far it is: `step 5 of 60`, `encoding images 64 of 480`.
+  /// Progress text: `step 5 of 60`, `encoding images 64 of 480`.
   package var progressText: String { "\(label ?? "step") \(step) of \(total)" }
 
   /// Whether it trains a plan, and so has losses and checkpoints.
   package var isTraining: Bool { kind?.isTraining ?? false }
 
-  /// Whether a worker is expected to go on with it.
+  /// Whether the run has not ended.
   package var isAlive: Bool { !state.isEnded }
 
-  /// The state in one word, with the reason of a pause that nobody asked for.
+  /// Name of the state, with the reason of a pause without request.
   package var stateText: String { pauseReason.map { "\(state.name): \($0)" } ?? state.name }
 
   // MARK: - From the log
 
-  /// Takes the next event.
+  /// Applies the next event.
   mutating func apply(_ event: Event) {
     lastEventTime = event.time
     switch event.kind {
@@ -217,7 +218,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
       checkpoint = SavedCheckpoint(step: step, path: path)
     case .paused(let step, let reason):
       (isPaused, pauseReason) = (true, reason)
-      // What is counted in a preparation is no step.
+      // Units of a preparation are not steps.
       if label == nil { self.step = step }
     case .resumed(let step):
       (isPaused, pauseReason, end) = (false, nil, nil)
@@ -232,32 +233,32 @@ package struct RunSummary: Codable, Equatable, Sendable {
     case .finished(let outcome, let text):
       end = RunEnd(outcome: outcome, text: text)
       label = nil
-      // Ended amid preparations, such as encoding, whose units are no steps.
+      // The run ended during a preparation, whose units are not steps.
       if outcome != .done, totalSteps > 0, total != totalSteps {
         (step, total) = (checkpoint?.step ?? 0, totalSteps)
       }
     }
   }
 
-  // MARK: - At the moment of looking
+  // MARK: - Current state
 
-  /// The run as it is now.
+  /// Returns the summary with its current state.
   ///
   /// - Parameters:
-  ///   - worker: What has become of its worker; nil when none was ever noted.
-  ///   - now: The present.
-  ///   - quiet: Seconds since the log was last seen to grow, by clocks other than the worker's.
+  ///   - worker: State of its worker; nil if none was recorded.
+  ///   - now: Current time.
+  ///   - quiet: Seconds since the log last grew, by clocks other than the worker's.
   /// - Returns: The summary with its state.
   package func seen(worker: ProcessIdentity.Presence?, now: Date, quiet: Double = .infinity)
     -> RunSummary
   {
-    // Negative after a clock was set back.
+    // May be negative after a clock change.
     let age = lastEventTime.map { now.timeIntervalSince1970 - $0 } ?? .infinity
     var seen = self
     seen.state = state(worker, isFresh: min(abs(age), quiet) <= Self.freshness)
     if seen.state != .paused { seen.pauseReason = nil }
     if seen.state != .running { (seen.rate, seen.secondsLeft) = (nil, nil) }
-    // One that waits for room on the disk writes nothing.
+    // A worker that waits for disk space writes no events.
     let speaks = seen.state == .running || seen.state == .paused && pauseReason == nil
     seen.isSilent = speaks && isStarted && min(age, quiet) > Self.silenceLimit
     return seen
@@ -279,7 +280,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
     }
   }
 
-  /// Whether the numbers are such as the readers of run directories let through.
+  /// Whether all numbers are in their ranges.
   var isPlausible: Bool {
     let counts = [step, total, totalSteps, damagedLines, imageCount, checkpoint?.step ?? 0]
     let times = [createdAt, startedAt, lastEventTime].compactMap(\.self)
@@ -291,14 +292,14 @@ package struct RunSummary: Codable, Equatable, Sendable {
 }
 
 extension [GraftSite: Double] {
-  /// The mean over the sites, which does not depend on the order of a dictionary; nil without any.
+  /// Mean over the sites in a fixed order of summation; nil if empty.
   var mean: Double? {
     isEmpty ? nil : sorted { $0.key < $1.key }.reduce(0) { $0 + $1.value } / Double(count)
   }
 }
 
 extension RunDirectory {
-  /// What can be told of the run's worker; nil when none was ever noted.
+  /// State of the run's worker; nil if none was recorded.
   func workerPresence() -> ProcessIdentity.Presence? {
     if let worker = worker() { return worker.presence }
     return access(workerPath, F_OK) == 0 ? .unseen : nil

@@ -4,30 +4,30 @@ import Pictures
 import Plans
 import Synchronization
 
-/// The losses, speed and images of a run as an event file that TensorBoard reads.
+/// TensorBoard event file with losses, speed and images of a run.
 ///
-/// Every writer has a file of its own in the run's folder, made with its first value; TensorBoard takes
-/// them in the order of their names. A record is one write, so that a writer that dies leaves a file
-/// that is whole up to its last record.
+/// Every writer creates its own file in the folder of the run with its first value; TensorBoard
+/// reads them in order of their names. A record is one `write` call, so that the file of a killed
+/// writer is valid up to its last record.
 package final class TensorBoardLog: Sendable {
   private let run: RunDirectory
   private let state = Mutex(State())
 
   private struct State {
     var file: EventFile?
-    /// Whether the file says where the training began.
+    /// Whether the session start was written.
     var isSessionStarted = false
-    /// The last step with a loss, at which images are shown.
+    /// Last step with a loss, used for images.
     var step = 0
   }
 
-  /// A log of a run; makes nothing yet.
+  /// Makes a log of a run; the file is created on demand.
   package init(run: RunDirectory) { self.run = run }
 
-  /// Adds what an event has for charts; most have nothing.
+  /// Adds the plotted values of an event, if any.
   ///
-  /// - Throws: `RunError` as the event log does, for example for a full disk; the file then ends with
-  ///   the record before.
+  /// - Throws: `RunError`, for example for a full disk; the file then ends with the previous
+  ///   record.
   package func add(_ event: Event) throws {
     switch event.kind {
     case .step(let step, _, let loss, let losses, let rate, _, let learningRate):
@@ -54,7 +54,7 @@ package final class TensorBoardLog: Sendable {
     }
   }
 
-  /// Adds values of a step that are no events.
+  /// Adds values of a step.
   ///
   /// - Throws: `RunError` as `add(_:)`.
   package func add(
@@ -63,9 +63,9 @@ package final class TensorBoardLog: Sendable {
     try add(values, step: step, time: time, ofTraining: false)
   }
 
-  /// The value that shows a PNG file.
+  /// Makes a value from a PNG file.
   ///
-  /// - Throws: `FileError` when the file cannot be read or is no PNG.
+  /// - Throws: `FileError` when the file cannot be read or is not a PNG.
   package static func image(tag: String, path: String) throws -> TensorBoardRecord.Value {
     let picture = try RGBImage.read(path: path)
     return .image(
@@ -73,7 +73,7 @@ package final class TensorBoardLog: Sendable {
       height: picture.height)
   }
 
-  /// A chart for every site.
+  /// One scalar per site.
   private static func scalars(
     _ group: String, _ sites: [GraftSite: Double]
   ) -> [TensorBoardRecord.Value] {
@@ -99,14 +99,14 @@ package final class TensorBoardLog: Sendable {
   }
 }
 
-/// An event file that grows by whole records.
+/// Event file that grows by whole records.
 private final class EventFile: Sendable {
   private let path: String
   private let descriptor: Int32
 
-  /// Makes a file that comes after all others of the folder that were made before `time`.
+  /// Creates a file that sorts after those of the folder created before `time`.
   ///
-  /// - Throws: `RunError` as `append`, `FileError` when the folder cannot be made.
+  /// - Throws: `RunError` as `append`, `FileError` when the folder cannot be created.
   init(folder: String, time: Double) throws {
     try AtomicFile.makeDirectory(folder)
     var seconds = Int(time)

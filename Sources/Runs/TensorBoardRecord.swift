@@ -1,20 +1,20 @@
-/// One record of a TensorBoard event file: an `Event` message in TFRecord framing.
+/// Record of a TensorBoard event file: an `Event` message in TFRecord framing.
 ///
-/// The messages are those of `tensorflow/core/util/event.proto` and
-/// `tensorflow/core/framework/summary.proto`, of which only a few fields are ever written.
+/// Messages are defined in `tensorflow/core/util/event.proto` and
+/// `tensorflow/core/framework/summary.proto`; only a few fields are written.
 package struct TensorBoardRecord: Equatable, Sendable {
-  /// What a record says about a step.
+  /// Value of a step.
   package enum Value: Equatable, Sendable {
-    /// A number in a chart.
+    /// A scalar.
     case scalar(tag: String, Double)
-    /// An encoded picture of three channels.
+    /// A PNG image of three channels.
     case image(tag: String, png: [UInt8], width: Int, height: Int)
   }
 
-  /// The framed bytes: length (8), its checksum (4), message, its checksum (4); little-endian.
+  /// Framed bytes: length (8), its checksum (4), message, its checksum (4); little-endian.
   package let bytes: [UInt8]
 
-  /// The first record of every file.
+  /// First record of every file.
   package static func fileVersion(time: Double) -> TensorBoardRecord {
     var event = ProtobufMessage()
     event.put(1, double: time)
@@ -22,7 +22,7 @@ package struct TensorBoardRecord: Equatable, Sendable {
     return TensorBoardRecord(event)
   }
 
-  /// Says that a training goes on from a step, so that readers drop what they know of it and later ones.
+  /// Session start at a step, which makes readers discard that step and later ones.
   package static func sessionStart(step: Int, time: Double) -> TensorBoardRecord {
     var session = ProtobufMessage()
     session.put(1, varint: 1)
@@ -73,7 +73,7 @@ package struct TensorBoardRecord: Equatable, Sendable {
   }
 }
 
-/// Fields of a protocol buffer message, in the order in which they are put.
+/// Protocol buffer message with fields in order of insertion.
 struct ProtobufMessage {
   private(set) var bytes: [UInt8] = []
 
@@ -102,7 +102,7 @@ struct ProtobufMessage {
     bytes += value.bitPattern.littleEndianBytes
   }
 
-  /// Seven bits a byte, the lowest first; the high bit says that more follow.
+  /// Appends a varint: seven bits per byte, lowest first; the high bit marks continuation.
   private mutating func append(_ value: UInt64) {
     var rest = value
     while rest > 0x7f {
@@ -113,18 +113,18 @@ struct ProtobufMessage {
   }
 }
 
-/// The Castagnoli checksum of TFRecord files.
+/// CRC-32C (Castagnoli), the checksum of TFRecord files.
 enum CRC32C {
   private static let table: [UInt32] = (0..<256).map { index in
     (0..<8).reduce(UInt32(index)) { value, _ in value >> 1 ^ (value & 1 == 1 ? 0x82f6_3b78 : 0) }
   }
 
-  /// The checksum of some bytes.
+  /// Computes the checksum of bytes.
   static func checksum(_ bytes: [UInt8]) -> UInt32 {
     ~bytes.reduce(~UInt32(0)) { $0 >> 8 ^ table[Int(UInt8(truncatingIfNeeded: $0) ^ $1)] }
   }
 
-  /// The checksum as the files hold it, so that checksums of checksums stay apart.
+  /// Masked checksum as stored in TFRecord files.
   static func masked(_ bytes: [UInt8]) -> UInt32 {
     let value = checksum(bytes)
     return (value >> 15 | value << 17) &+ 0xa282_ead8
@@ -132,7 +132,7 @@ enum CRC32C {
 }
 
 extension FixedWidthInteger {
-  /// The bytes, the lowest first.
+  /// Bytes in little-endian order.
   fileprivate var littleEndianBytes: [UInt8] {
     withUnsafeBytes(of: littleEndian) { Array($0) }
   }

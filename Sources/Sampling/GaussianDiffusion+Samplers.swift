@@ -23,7 +23,7 @@ extension GaussianDiffusion {
   /// - Parameters:
   ///   - latents: Standard normal start x_T (batch, C, H, W).
   ///   - clipsStart: If true, predicted starts are clamped to [-1, 1]; false for latents of an autoencoder.
-  ///   - noise: Noise per executed step; not asked for at the last one, which adds none.
+  ///   - noise: Noise per executed step; not called for the last one, which adds none.
   ///   - model: The network.
   ///   - onStep: Called after each step; may throw to stop.
   /// - Returns: The samples x_0.
@@ -51,7 +51,7 @@ extension GaussianDiffusion {
   ///   - latents: Standard normal start x_T (batch, C, H, W).
   ///   - eta: 0 is deterministic, 1 has the noise of ancestral sampling.
   ///   - clipsStart: If true, predicted starts are clamped to [-1, 1].
-  ///   - noise: Noise per executed step; asked for only if eta is not 0, and not at the last step.
+  ///   - noise: Noise per executed step; called only if eta is not 0, and not for the last step.
   ///   - model: The network.
   ///   - onStep: Called after each step; may throw to stop.
   /// - Returns: The samples x_0.

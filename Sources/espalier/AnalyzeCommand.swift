@@ -31,7 +31,7 @@ struct AnalyzeCommand: ParsableCommand {
     let path = ModelAnalysis.cachePath(modelHash: hash)
     var known: ModelAnalysis?
     if FileManager.default.fileExists(atPath: path) {
-      // A damaged file is no reason against measuring anew.
+      // With `fresh`, a damaged cache file is ignored.
       known = fresh ? try? ModelAnalysis.load(path: path) : try ModelAnalysis.load(path: path)
     }
     let analysis: ModelAnalysis
@@ -56,7 +56,7 @@ struct AnalyzeCommand: ParsableCommand {
     show(analysis)
   }
 
-  /// A line of at most 80 columns: the block, its locality, and six statistics.
+  /// Formats a row of at most 80 columns: block, locality, and six statistics.
   private func row(_ cells: [String]) -> String {
     zip(cells, [6, 7, 11, 11, 11, 11, 11, 11]).map(TextWidth.pad).joined()
   }

@@ -5,7 +5,7 @@ import Models
 import Sampling
 import TensorCore
 
-/// What a text-conditional model is sampled with beside the sampler.
+/// Caption options of text-conditional models.
 struct CaptionOptions: ParsableArguments {
   @Option(
     help:
@@ -25,7 +25,7 @@ struct CaptionOptions: ParsableArguments {
   @Option(help: "Width of a PixArt model's images in pixels (default: the model's own).")
   var width: Int?
 
-  /// Refuses what only makes sense for a text-conditional model.
+  /// Throws if an option for text-conditional models is given.
   func requireNone() throws {
     let given = [
       ("--captions", captions != nil), ("--null-caption", nullCaption != nil),
@@ -37,15 +37,15 @@ struct CaptionOptions: ParsableArguments {
     }
   }
 
-  /// What a PixArt model draws, one image at a time; image i shows caption i, starting over after the
-  /// last one.
+  /// Makes the drawing of a PixArt model, with batch size 1; image i uses caption i modulo the
+  /// number of captions.
   ///
   /// - Parameters:
   ///   - files: The model.
   ///   - count: Number of images; nil is one per caption.
   ///   - sampler: The sampling loop.
-  ///   - precision: What large linear layers and convolutions multiply in.
-  /// - Returns: What is to be drawn.
+  ///   - precision: Precision of the products in large linear layers and convolutions.
+  /// - Returns: The drawing.
   /// - Throws: `FileError`, and `ValidationError` for options that do not fit.
   func drawing(
     _ files: PixArtFiles, count: Int?, sampler: LatentSampler, precision: Precision

@@ -4,7 +4,7 @@ import Foundation
 import Operators
 import Text
 
-/// Grafts diffusion transformers: the explorer and its scriptable twin.
+/// Main command: the explorer and its scriptable subcommands.
 @main
 struct Espalier: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -21,11 +21,11 @@ struct Espalier: ParsableCommand {
       ShapesCommand.self, WorkerCommand.self, BenchCommand.self,
     ], defaultSubcommand: ExploreCommand.self)
 
-  /// Exit code of a command line that makes no sense; a command that fails exits with 1.
+  /// Exit code of an invalid command line; a failed command exits with 1.
   private static let usageCode: Int32 = 2
 
   static func main() {
-    // A file-size limit or a closed pipe is an error to report, not a reason to die.
+    // A file-size limit and a closed pipe are reported as errors instead of signals.
     signal(SIGXFSZ, SIG_IGN)
     signal(SIGPIPE, SIG_IGN)
     OperatorRegistry.fillCatalog()
@@ -33,7 +33,7 @@ struct Espalier: ParsableCommand {
     do {
       var command = try parseAsRoot()
       try command.run()
-      // What came of files that changed meanwhile would be neither the old nor the new.
+      // Results from files that changed during the command would be inconsistent.
       try MappedFile.requireUnchanged()
     } catch {
       code = report(error)
@@ -42,7 +42,7 @@ struct Espalier: ParsableCommand {
     Foundation.exit(code == EXIT_SUCCESS && !isWritten ? EXIT_FAILURE : code)
   }
 
-  /// Prints an error as one sentence, or the help that was asked for, and gives the exit code.
+  /// Prints an error as one sentence, or the requested help, and returns the exit code.
   private static func report(_ error: any Error) -> Int32 {
     if let code = error as? ExitCode { return code.rawValue }
     let code = exitCode(for: error)
@@ -63,7 +63,7 @@ struct Espalier: ParsableCommand {
     return isUsage ? usageCode : EXIT_FAILURE
   }
 
-  /// The command that the arguments name, such as `espalier plan set`.
+  /// Command selected by the arguments, such as `espalier plan set`.
   private static var commandInUse: String {
     var command: any ParsableCommand.Type = self
     var words = [_commandName]
@@ -77,11 +77,12 @@ struct Espalier: ParsableCommand {
     return words.joined(separator: " ")
   }
 
-  /// Writes out what was printed and says whether all of it arrived; `print` itself never tells.
+  /// Flushes standard output and returns whether all output was written, which `print` does not
+  /// report.
   private static func flushOutput() -> Bool {
     guard fflush(nil) != 0 else { return true }
     let reason = String(cString: strerror(errno))
-    // Who reads through `head` has seen enough and needs no complaint.
+    // A reader such as `head` that has closed the pipe is no error.
     var reader = pollfd(fd: STDOUT_FILENO, events: 0, revents: 0)
     if poll(&reader, 1, 0) < 1 || reader.revents & Int16(POLLERR) == 0 {
       printToStandardError(

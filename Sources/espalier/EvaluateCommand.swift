@@ -6,7 +6,7 @@ import Models
 import TensorCore
 import Text
 
-/// `espalier evaluate`: the judge's agreement and Fréchet distance of a model's samples.
+/// `espalier evaluate`: metrics of a model's samples from the judge.
 struct EvaluateCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "evaluate",

@@ -50,14 +50,15 @@ struct ExploreCommand: ParsableCommand {
       state.firstEffects())
   }
 
-  /// What is shown: a pretrained model, and a graft of it as a plan; a graft whose teacher is not there
-  /// stands for itself, to be looked at and sampled.
+  /// Model and plan to show: a pretrained model, or the teacher and the plan of a graft; a graft
+  /// without its teacher is shown by itself.
   private func subject(
     _ opened: ModelFiles
   ) throws -> (files: ModelFiles, reference: ModelReference, graft: GraftPlan?) {
     let file = opened.model
     guard file.isGraft else { return (opened, try opened.reference(), nil) }
-    // A graft without a plan may be of the published model of its size.
+    // The teacher of a graft without a plan is assumed to be the published model of its
+    // architecture.
     let name = teacher ?? file.plan?.model.path ?? file.config.publishedName ?? ""
     if teacher != nil || ModelWeights.exists(name) {
       let files = try ModelFiles(name)

@@ -38,7 +38,7 @@ struct FinetuneCommand: ParsableCommand {
     let weights = try sources.map { source in
       switch source {
       case .file(let path): path
-      // Those of a run that must be done before are found when this one begins.
+      // The weights of a run that must be done first are resolved when this run starts.
       case .run(let run): before.contains(run) ? run.id : try run.trainedWeights()
       }
     }
@@ -48,14 +48,14 @@ struct FinetuneCommand: ParsableCommand {
       output: output)
   }
 
-  /// Where weights come from.
+  /// Source of weights.
   private enum Source {
     /// The absolute path of a file.
     case file(String)
     case run(RunDirectory)
   }
 
-  /// What a value of `--from` names.
+  /// Parses a value of `--from`.
   private func source(_ name: String) throws -> Source {
     var isDirectory: ObjCBool = false
     let exists = FileManager.default.fileExists(atPath: name, isDirectory: &isDirectory)
@@ -71,7 +71,7 @@ struct FinetuneCommand: ParsableCommand {
     return .run(try RunSelection.find(name, root: runs.root))
   }
 
-  /// Says when operators were trained on other data than the plan has.
+  /// Warns if operators were trained on other data than those of the plan.
   private func warnOfOtherData(_ run: RunDirectory, than plan: GraftPlan) {
     guard let trained = try? GraftPlan.load(path: run.planPath),
       trained.data?.path != plan.data?.path

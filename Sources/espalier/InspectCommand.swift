@@ -4,7 +4,7 @@ import Foundation
 import Models
 import Plans
 
-/// `espalier inspect`: what a file of tensors holds.
+/// `espalier inspect`: lists the content of a file of tensors.
 struct InspectCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "inspect",
@@ -21,7 +21,7 @@ struct InspectCommand: ParsableCommand {
   }
 }
 
-/// What is told of a file.
+/// Report on a file.
 private struct InspectReport: Encodable {
   struct TensorRow: Encodable {
     let name, dtype: String
@@ -40,12 +40,12 @@ private struct InspectReport: Encodable {
   let strippedPrefixes: [String]
   let model: ModelShape?
   let modelName, naming: String?
-  /// Why the weights of a DiT cannot be used as a model.
+  /// Reason why the weights of a DiT cannot be used as a model.
   let modelFault: String?
   let classNames: [String]
   let plan: String?
   let isGraft: Bool
-  /// What had to be assumed of the model.
+  /// Assumptions about the model.
   let notes: [String]
   let edits: [String: String]
   let parametersByBlock: [Int]
@@ -176,7 +176,7 @@ private struct InspectReport: Encodable {
 }
 
 extension PlainValue {
-  /// The value for people.
+  /// The value as text.
   fileprivate var text: String {
     switch self {
     case .none: "none"

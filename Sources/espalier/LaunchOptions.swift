@@ -3,7 +3,7 @@ import Foundation
 import Plans
 import Runs
 
-/// When a training begins, how long it may take, and what follows.
+/// Queue, time limit and hook of a training.
 struct LaunchOptions: ParsableArguments {
   @Flag(help: "Start the worker and return; follow it with 'espalier runs'.") var detach = false
   @Flag(
@@ -26,7 +26,7 @@ struct LaunchOptions: ParsableArguments {
   var onDone: String?
   @OptionGroup var precision: PrecisionOptions
 
-  /// Whether the run goes to the queue.
+  /// Whether the run is queued.
   var isQueued: Bool { queue || !after.isEmpty }
 
   func validate() throws {
@@ -39,7 +39,7 @@ struct LaunchOptions: ParsableArguments {
     }
   }
 
-  /// Refuses a priority out of range.
+  /// Throws for a priority out of range.
   static func check(priority: Int) throws {
     let range = QueuePlace.priorities
     guard range.contains(priority) else {
@@ -48,13 +48,12 @@ struct LaunchOptions: ParsableArguments {
     }
   }
 
-  /// The runs that must be done before.
+  /// Runs that must be done first.
   func runsBefore(root: String) throws -> [RunDirectory] {
     try after.map { try RunSelection.find($0, root: root) }
   }
 
-  /// Makes a run of a plan and starts its worker, or puts it into the queue; follows it unless it shall
-  /// be left alone.
+  /// Creates a run and starts its worker or queues it; follows it unless it is detached.
   func launch(_ job: Job, plan: GraftPlan, root: String, output: OutputOptions) throws {
     let before = try runsBefore(root: root)
     if let stranger = before.first(where: { $0.root != root }) {

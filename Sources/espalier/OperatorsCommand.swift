@@ -2,7 +2,7 @@ import ArgumentParser
 import Plans
 
 extension PlanCommand {
-  /// `espalier plan operators`: what can be put into a slot.
+  /// `espalier plan operators`: lists the replacement operators.
   struct Operators: ParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "List the operators, their slots and settings.")

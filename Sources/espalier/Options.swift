@@ -8,10 +8,10 @@ import Runs
 import Sampling
 import TensorCore
 
-/// The version that runs and files record.
+/// Version recorded in runs and files.
 let espalierVersion = "0.2.0"
 
-/// What a model argument may be.
+/// Help text of a model argument.
 let modelHelp =
   "demo, the path of a DiT's weights (.safetensors, .pt), a folder of diffusers, or DiT-XL/2."
   + " FILE#ENTRY takes an entry of a training checkpoint, such as ema or model."
@@ -33,7 +33,7 @@ struct OutputOptions: ParsableArguments {
 
 extension Precision: ExpressibleByArgument {}
 
-/// What large matrix products and convolutions multiply in.
+/// Precision of large matrix products and convolutions.
 struct PrecisionOptions: ParsableArguments {
   enum Choice: String, CaseIterable, ExpressibleByArgument { case auto, fp32, bf16 }
 
@@ -44,14 +44,14 @@ struct PrecisionOptions: ParsableArguments {
     ))
   var precision = Choice.auto
 
-  /// The precision; nil for what the CPU is fastest with.
+  /// The precision given; nil for the fastest of the CPU.
   var chosen: Precision? { Precision(rawValue: precision.rawValue) }
 
-  /// The precision.
+  /// The precision given, or the fastest of the CPU.
   var working: Precision { chosen ?? .fastest }
 }
 
-/// Where runs live.
+/// Root directory of runs.
 struct RunsOptions: ParsableArguments {
   @Option(help: "Directory of the runs (default: $ESPALIER_RUNS, else the XDG state directory).")
   var runs: String?
@@ -63,13 +63,13 @@ struct RunsOptions: ParsableArguments {
     throw ValidationError("\(root): is a file, not a directory of runs; give another by --runs")
   }
 
-  /// The directory, made absolute so that a detached worker finds it.
+  /// Absolute path of the directory, also valid for detached workers.
   var root: String {
     AtomicFile.absolute(runs ?? RunDirectory.defaultRoot())
   }
 }
 
-/// Sampler settings that several commands share; what is not given depends on the model's family.
+/// Sampler settings of several commands; defaults depend on the family of the model.
 struct SamplerOptions: ParsableArguments {
   @Option(help: "Denoising steps (default: 25; for a PixArt model 20).")
   var steps: Int?
@@ -109,7 +109,7 @@ struct SamplerOptions: ParsableArguments {
     guard (0...1).contains(eta) else { throw ValidationError("--eta is \(eta); give 0 to 1") }
   }
 
-  /// The sampler, with a family's defaults for what is not given.
+  /// Makes the sampler with the defaults of a family.
   func latentSampler(_ defaults: LatentSampler = .ditDefaults) throws -> LatentSampler {
     let method = sampler ?? defaults.method
     guard eta == 0 || method == .ddim else {
@@ -120,9 +120,9 @@ struct SamplerOptions: ParsableArguments {
       seed: seed, eta: eta, guidedChannels: guidedChannels)
   }
 
-  /// The sampler for a class-conditional model.
+  /// Makes the sampler of a class-conditional model.
   ///
-  /// - Throws: `ValidationError` for guidance of a model that has no label for "no class".
+  /// - Throws: `ValidationError` for guidance of a model without a null class.
   func latentSampler(for config: ModelShape) throws -> LatentSampler {
     guard config.hasNullClass || guidance == nil || guidance == 1 else {
       throw ValidationError(
@@ -135,7 +135,7 @@ struct SamplerOptions: ParsableArguments {
 
 extension LatentSampler.Method: ExpressibleByArgument {}
 
-/// A number in a table: four significant digits.
+/// Formats a number with four significant digits.
 func short(_ value: Double) -> String { Figures.short(value) }
 
 /// A fraction as a percentage.

@@ -4,7 +4,7 @@ import Parity
 import TensorCore
 import Text
 
-/// `espalier parity`: holds the engine against reference files.
+/// `espalier parity`: compares the engine with reference files.
 struct ParityCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "parity",

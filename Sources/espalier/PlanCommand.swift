@@ -68,7 +68,7 @@ struct PlanCommand: ParsableCommand {
     @Option(help: "The same as seed=N.") var seed: UInt64?
     @OptionGroup var output: OutputOptions
 
-    /// What the settings and the options that stand for some say.
+    /// Values of `--set` and of the options for single settings.
     private func assignments() throws -> [(key: String, value: String)] {
       let options: [(key: String, value: String?)] = [
         ("stage1.steps", steps.map { "\($0)" }), ("stage1.batch_size", batch.map { "\($0)" }),
@@ -86,7 +86,7 @@ struct PlanCommand: ParsableCommand {
         }
     }
 
-    /// Checks how the options go together; after parsing, which tells of misspelt ones first.
+    /// Checks combinations of options, after parsing has reported unknown ones.
     private func checkOptions() throws {
       if let name = self.operator, OperatorCatalog.descriptor(named: name) == nil {
         let known = OperatorCatalog.all.map(\.name).joined(separator: ", ")
@@ -116,7 +116,7 @@ struct PlanCommand: ParsableCommand {
       }
     }
 
-    /// Where the operator goes: its only slot, or the one that was asked for.
+    /// Slot of the operator: its only one, or the one given.
     private func slot(of descriptor: OperatorDescriptor) throws -> Slot {
       if let slot = slot ?? (descriptor.slots.count == 1 ? descriptor.slots.first : nil) {
         return slot
@@ -145,7 +145,7 @@ struct PlanCommand: ParsableCommand {
       try PlanSummary(changed).show(output)
     }
 
-    /// Puts the operator with its settings into the chosen slots.
+    /// Sets the operator with its settings in the chosen slots.
     private func put(_ descriptor: OperatorDescriptor, in changed: inout GraftPlan) throws {
       var spec = descriptor.defaultSpec
       for entry in config {
@@ -171,7 +171,7 @@ struct PlanCommand: ParsableCommand {
     }
   }
 
-  /// The blocks that the option `--blocks` names.
+  /// Blocks selected by the option `--blocks`.
   static func blocks(_ text: String, of plan: GraftPlan) throws(PlanError) -> [Int] {
     do throws(PlanError) {
       return try LayerSelection.parse(text, depth: plan.model.shape.depth)
@@ -216,7 +216,7 @@ extension Slot: ExpressibleByArgument {}
 extension Initialization: ExpressibleByArgument {}
 extension TrainingPreset: ExpressibleByArgument {}
 
-/// What `plan show` prints.
+/// Output of `plan show`.
 struct PlanSummary: Encodable {
   struct Edit: Encodable {
     let block: Int, slot, `operator`, label: String, config: [String: Double]
@@ -234,7 +234,7 @@ struct PlanSummary: Encodable {
   /// The operators of each kind of slot, in all blocks.
   let operators: [String: Operators]
 
-  /// What the operators in one kind of slot cost, split as in the paper's Table 4.
+  /// Cost of the operators in one kind of slot, split as in the paper's Table 4.
   struct Operators: Encodable {
     let parameters, originalParameters: Int
     let coreFlops, originalCoreFlops, projectionFlops, originalProjectionFlops: Double

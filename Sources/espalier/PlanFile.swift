@@ -3,7 +3,7 @@ import Models
 import Plans
 
 extension DataSettings {
-  /// What an option that names data may be.
+  /// Help text of an option for data.
   static let help = """
     What to train on: a folder of images by class, or latents with labels (.npz, .safetensors, \
     latents.npy, webdataset tars, or a folder of such files); shapes for the procedural images
@@ -11,7 +11,7 @@ extension DataSettings {
 }
 
 extension GraftPlan {
-  /// Changes what is trained on, to a path from the current directory or to `shapes`.
+  /// Sets the training data to a path relative to the current directory or to `shapes`.
   mutating func train(on data: String) throws(PlanError) {
     if data == "shapes" { return self.data = nil }
     try set("data.path", to: data)
@@ -31,7 +31,7 @@ extension GraftPlan {
   }
 }
 
-/// Adds the file's name to the errors of `body`.
+/// Adds the name of a file to errors of `body`.
 func naming<Result>(_ file: String, _ body: () throws(PlanError) -> Result) throws(PlanError)
   -> Result
 {

@@ -2,7 +2,7 @@ import ArgumentParser
 import Plans
 
 extension PlanCommand {
-  /// `espalier plan parallel`: puts neighbouring blocks side by side, or behind each other again.
+  /// `espalier plan parallel`: makes adjacent blocks parallel, or sequential again.
   struct Parallel: ParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "Make neighbouring blocks parallel (depth to width), or split them again.",

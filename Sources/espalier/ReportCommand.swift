@@ -4,7 +4,7 @@ import Foundation
 import Reports
 import Runs
 
-/// `espalier report`: what trainings came to, as a page and as JSON.
+/// `espalier report`: results of trainings as an HTML page and as JSON.
 struct ReportCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "report",
@@ -71,7 +71,7 @@ struct ReportCommand: ParsableCommand {
   }
 }
 
-/// `espalier compare`: runs in a table.
+/// `espalier compare`: table of runs.
 struct CompareCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "compare",
@@ -117,25 +117,25 @@ struct CompareCommand: ParsableCommand {
   }
 }
 
-/// Several runs, by their ids or paths.
+/// Several runs by id or path.
 struct RunsSelection: ParsableArguments {
   @Argument(help: .init("Runs: ids, unique beginnings of them, or paths.", valueName: "run"))
   var ids: [String]
   @OptionGroup var runs: RunsOptions
 
-  /// What the runs have left, in the order that they were named.
+  /// Facts of the runs in the order given.
   func facts() throws -> [RunFacts] {
     try ids.map { try RunFacts(try RunSelection.find($0, root: runs.root)) }
   }
 }
 
-/// How much is drawn to be measured.
+/// Numbers of samples and steps of measurements.
 struct MeasuringOptions: ParsableArguments {
   @Option(help: "Images that the judge sees of each model (default: as measured before, else 100).")
   var samples: Int?
   @Option(help: "Denoising steps (default: as measured before, else 25).") var steps: Int?
 
-  /// Whether nothing is asked for.
+  /// Whether no option is given.
   var isDefault: Bool { samples == nil && steps == nil }
 
   func validate() throws {
@@ -147,7 +147,7 @@ struct MeasuringOptions: ParsableArguments {
     }
   }
 
-  /// Measures parts of a run that are not known yet, with progress.
+  /// Computes missing measurements of a run, with progress.
   func measure(
     _ facts: RunFacts, _ parts: Set<Measuring.Part>, images: Int = 0, _ console: ProgressLine
   ) throws -> Measurements? {

@@ -3,7 +3,7 @@ import Foundation
 import Runs
 import Text
 
-/// `espalier runs`: shows and steers runs.
+/// `espalier runs`: shows and controls runs.
 struct RunsCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "runs",
@@ -30,7 +30,7 @@ struct RunsCommand: ParsableCommand {
       if store.summaries.isEmpty { print("no runs in \(runs.root)") }
       let lines = TextWidth.table(store.summaries.map(Self.cells), widest: 40)
       for (run, line) in zip(store.summaries, lines) {
-        // Why it failed, or what is damaged, gets what room is left.
+        // The reason of a failure or damage is truncated to the remaining width.
         let room = (terminalColumns() ?? .max) - TextWidth.columns(of: line) - "  ()".count
         let remark =
           run.damage.map { "damaged: \($0)" } ?? (run.state == .failed ? run.end?.text : nil)
@@ -39,7 +39,7 @@ struct RunsCommand: ParsableCommand {
       }
     }
 
-    /// Identifier, state, progress, name, and what else there is to say of a run.
+    /// Cells of a row: identifier, state, progress, name, and remarks.
     private static func cells(_ run: RunSummary) -> [String] {
       [
         run.id, run.state.name, "\(run.label.map { "\($0) " } ?? "")\(run.step)/\(run.total)",
@@ -142,7 +142,7 @@ struct RunSelection: ParsableArguments {
 
   func run() throws -> RunDirectory { try Self.find(id, root: runs.root) }
 
-  /// The run below `root` with an id or a unique beginning or end of it, or the one at a path.
+  /// Finds the run in `root` with an id or a unique prefix or suffix of it, or the run at a path.
   static func find(_ id: String, root: String) throws -> RunDirectory {
     if id.contains("/") { return try RunDirectory.open(id) }
     let matches = matches(of: id, root: root)
@@ -155,7 +155,7 @@ struct RunSelection: ParsableArguments {
     return match
   }
 
-  /// The runs below `root` that an id may mean.
+  /// Finds the runs in `root` that match an id.
   static func matches(of id: String, root: String) -> [RunDirectory] {
     let all = RunDirectory.list(root: root)
     if let exact = all.first(where: { $0.id == id }) { return [exact] }

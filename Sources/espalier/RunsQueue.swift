@@ -141,7 +141,7 @@ extension RunsCommand {
   }
 }
 
-/// Notes SIGINT and SIGTERM instead of dying of them.
+/// Records SIGINT and SIGTERM instead of terminating.
 private final class StopSignals {
   private final class Flag: Sendable {
     let isSet = Mutex(false)
@@ -150,7 +150,7 @@ private final class StopSignals {
   private let flag = Flag()
   private let sources: [any DispatchSourceSignal]
 
-  /// Whether one of them has come.
+  /// Whether a signal was received.
   var isAsked: Bool { flag.isSet.withLock { $0 } }
 
   init() {

@@ -116,11 +116,11 @@ extension RunsCommand {
   }
 }
 
-/// A time such as `90s`, `30m`, `2h` or `7d`.
+/// Duration such as `90s`, `30m`, `2h` or `7d`.
 struct TimeSpan {
   let seconds: Double
 
-  /// A century.
+  /// Maximum duration in seconds, a century.
   private static let limit = 36_500.0 * 86_400
 
   /// Reads an option's value.
@@ -139,7 +139,7 @@ struct TimeSpan {
 }
 
 extension RunDirectory {
-  /// Says what was done with the run.
+  /// Prints the action taken on the run.
   fileprivate func tell(_ text: String, _ request: String, _ output: OutputOptions) throws {
     if output.json { return try output.printJSON(["run": path, "request": request]) }
     print("\(path): \(text)")

@@ -4,7 +4,7 @@ import Text
 import Training
 
 extension PlanCommand {
-  /// `espalier plan settings`: every setting of a plan.
+  /// `espalier plan settings`: lists all settings of a plan.
   struct ListSettings: ParsableCommand {
     static let configuration = CommandConfiguration(
       commandName: "settings", abstract: "List all settings in Markdown, as in docs/settings.md.")
@@ -18,9 +18,9 @@ extension PlanCommand {
   }
 }
 
-/// The tables of settings as people read them.
+/// Tables of settings for help texts and documentation.
 enum SettingsTables {
-  /// A setting with its key from the top of the file.
+  /// Setting with its full key.
   struct Row: Encodable {
     let key, kind, `default`, summary: String
     let minimum, maximum: Double?
@@ -36,13 +36,13 @@ enum SettingsTables {
       isForResume = row.traits.contains(.resume)
     }
 
-    /// What a value may be.
+    /// Allowed values.
     var values: String {
       guard let minimum, let maximum else { return kind }
       return "\(kind), \(numberText(minimum)) to \(numberText(maximum))"
     }
 
-    /// What holds where a file does not state it.
+    /// Default, or `required`.
     var otherwise: String { isRequired ? "required" : `default` }
   }
 
@@ -56,14 +56,14 @@ enum SettingsTables {
     ("", PretrainingSchema.table.all), ("model", PretrainingModelSchema.table.all),
     ("data", PretrainingDataSchema.table.all), ("phases[]", PretrainingPhaseSchema.table.all),
   ].map { section in
-    // Objects are described by their own sections.
+    // Objects have their own sections.
     let rows = section.1.filter { !$0.kind.contains("object") }
     return (title: section.0, rows: rows.map { Row($0, in: section.0) })
   }
 
-  /// The settings of a plan, a line each, for help texts.
+  /// Settings of a plan, one per line, for help texts.
   static let help = lines(sections)
-  /// The settings of a recipe, a line each, for help texts.
+  /// Settings of a recipe, one per line, for help texts.
   static let recipeHelp = lines(recipe)
 
   private static func lines(_ sections: [(title: String, rows: [Row])]) -> String {
@@ -71,7 +71,7 @@ enum SettingsTables {
       .map { "\($0.key) (\($0.values); \($0.otherwise)): \($0.summary)" }.joined(separator: "\n")
   }
 
-  /// The page of the documentation.
+  /// Documentation page in Markdown.
   static var markdown: String {
     let intro = [
       "# Settings", "This page is generated: `espalier plan settings > docs/settings.md`.",
@@ -100,7 +100,7 @@ enum SettingsTables {
         + "\(row.values.dropFirst()); \(otherwise).", indent: "  ")
   }
 
-  /// Lines of at most 120 columns; all but the first are indented.
+  /// Wraps text at 120 columns and indents all lines but the first.
   private static func wrapped(_ text: String, indent: String) -> String {
     TextWidth.wrap(text, 120 - indent.count).joined(separator: "\n\(indent)")
   }

@@ -7,7 +7,7 @@ import TensorCore
 import TerminalUI
 
 extension BenchWork {
-  /// What the explorer does between a key and the terminal, for `Benchmarks/screen.py`.
+  /// Work of the explorer between key press and terminal output, for `Benchmarks/screen.py`.
   static let screen = [
     BenchWork(
       id: "frame", title: "explorer frame, 120x40, shipped model", units: 1, unit: "frames/s",
@@ -31,7 +31,7 @@ extension BenchWork {
 
   @Sendable private static func sixel(_: Precision) -> () -> Void {
     let side = 256
-    // Smooth shades and an edge, as in a decoded image.
+    // Gradients and an edge, similar to a decoded image.
     let bytes = (0..<(side * side)).flatMap { index -> [UInt8] in
       let (x, y) = (index % side, index / side)
       let isInside = (x - 128) * (x - 128) + (y - 120) * (y - 120) < 4900

@@ -5,8 +5,8 @@ import Plans
 import TensorCore
 
 extension BenchWork {
-  /// Forward passes of every sequence mixer over more and more tokens at DiT-XL/2's width, for
-  /// `Benchmarks/growth.py`: which grow with the tokens, and which with their square.
+  /// Forward passes of every sequence mixer for increasing numbers of tokens at the width of
+  /// DiT-XL/2, for `Benchmarks/growth.py`, which compares linear and quadratic growth.
   static let growth: [BenchWork] = OperatorCatalog.fitting(.attention)
     .filter { $0.name != "skip" }
     .flatMap { descriptor in [256, 1024, 4096].map { growth(of: descriptor, tokens: $0) } }

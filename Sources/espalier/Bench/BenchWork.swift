@@ -8,22 +8,22 @@ import Sampling
 import TensorCore
 import Training
 
-/// Something that `espalier bench` and its peers in Benchmarks/ time.
+/// Workload timed by `espalier bench` and its counterparts in Benchmarks/.
 struct BenchWork: Sendable {
-  /// The name under which the peers know it too.
+  /// Name, shared with the counterparts.
   let id: String
   let title: String
-  /// Units of one run, for the rate.
+  /// Number of units per run, for the rate.
   let units: Double
   let unit: String
-  /// Whether it has large linear layers, convolutions or products, which a precision concerns.
+  /// Whether a precision affects it, through large linear layers, convolutions or products.
   var hasPrecision = false
-  /// Prepares the work, with large layers in a precision, and returns what is timed.
+  /// Prepares the workload in a precision and returns the timed closure.
   let make: @Sendable (Precision) throws -> () -> Void
 
   static func named(_ id: String) -> BenchWork? { all.first { $0.id == id } }
 
-  /// What runs unless works are named: all that is quick.
+  /// Default workloads.
   static let defaults = ["product", "demo_forward_1", "demo_forward_8", "demo_train"]
 
   static let all: [BenchWork] =
@@ -58,7 +58,7 @@ struct BenchWork: Sendable {
     OperatorSpec("mlp", ["expansion_ratio": ratio])
   }
 
-  /// Inputs of a work.
+  /// Makes a normal random input.
   static func normal(_ name: String, _ shape: [Int]) -> Tensor {
     RandomStream(seed: 1, "bench/\(name)").normal(shape)
   }
@@ -85,7 +85,7 @@ struct BenchWork: Sendable {
     ) { precision in
       let model = try DiT(
         config: config, weights: SealedWeights(FreshWeights(seed: 1), precision))
-      // As after loading a file.
+      // As after loading a model.
       BufferPool.trim()
       let latents = normal(
         "latents", [batch, config.inChannels, config.inputSize, config.inputSize])
@@ -95,7 +95,8 @@ struct BenchWork: Sendable {
     }
   }
 
-  /// One step of activation distillation of an operator at DiT-XL/2's width, teacher pass left out.
+  /// One step of activation distillation of an operator at the width of DiT-XL/2, without the
+  /// teacher pass.
   private static func stage1(_ id: String, _ title: String, _ spec: OperatorSpec, _ slot: Slot)
     -> BenchWork
   {
