@@ -19,7 +19,7 @@ package final class ShardedFile: TensorFile {
 
   private static let indexLimit = 16 << 20
 
-  /// Reads the index and opens every file that it names.
+  /// Reads the index and opens all listed files.
   ///
   /// - Throws: `FileError` when the index or a file is damaged, or a tensor is not where the
   ///   index says.

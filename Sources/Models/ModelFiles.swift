@@ -5,23 +5,23 @@ import Foundation
 import Plans
 import TensorCore
 
-/// A DiT opened by its name, with the files that belong to it.
+/// DiT opened by name, with its autoencoder and judge.
 package struct ModelFiles {
-  /// The name that stands for the shipped model.
+  /// Name of the shipped model.
   package static let demo = "demo"
 
   /// The model.
   package let model: DiTFile
-  /// The autoencoder of its latents, a file or a folder of diffusers, if there is one with the model.
+  /// Path of its autoencoder, a file or a folder of diffusers; nil if none was found.
   package let autoencoderPath: String?
-  /// The judge of its images, if there is one beside the model.
+  /// Path of its judge; nil if none was found.
   package let judgePath: String?
-  /// The teacher that a graft was made of, if there is nothing at its path any more.
+  /// Path of the teacher of a graft, if it no longer exists.
   package let missingTeacher: String?
 
-  /// What the model is called in plans.
+  /// Name of the model in plans.
   package var name: String { model.weights.name }
-  /// The model's file, or that of its weights in a folder.
+  /// Path of the weights.
   package var modelPath: String { model.path }
 
   /// Opens a model and finds what belongs to it: `autoencoder.safetensors` or a folder `vae`, and
@@ -36,7 +36,7 @@ package struct ModelFiles {
     try self.init(DiTFile(ModelWeights(named: name), numHeads: numHeads))
   }
 
-  /// Finds what belongs to an open model.
+  /// Locates autoencoder and judge of an open model.
   package init(_ model: DiTFile) throws {
     self.model = model
     let teacher = model.plan?.model.path
@@ -54,7 +54,7 @@ package struct ModelFiles {
     judgePath = beside("judge.safetensors")
   }
 
-  /// What had to be assumed to open the model, in sentences for people.
+  /// Assumptions about the model, in sentences.
   package var notes: [String] {
     let gone = missingTeacher.map {
       "\(modelPath): its teacher \($0) is not there any more; the graft has all weights itself, its"
@@ -120,14 +120,14 @@ package struct ModelFiles {
     }
   }
 
-  /// The folder for things that can be computed again: `$XDG_CACHE_HOME/espalier`.
+  /// Cache folder: `$XDG_CACHE_HOME/espalier`.
   package static func cacheDirectory() throws -> String {
     let path = cachePath
     try AtomicFile.makeDirectory(path)
     return path
   }
 
-  /// Where that folder is or would be.
+  /// Path of the cache folder.
   private static var cachePath: String {
     let environment = ProcessInfo.processInfo.environment
     let base =
@@ -155,7 +155,7 @@ extension ModelWeights {
 
   /// The path of a model and, if its name ends in `#` and an entry of a training checkpoint, that entry.
   static func place(of name: String) throws -> (path: String, container: String?) {
-    // A file may well have the sign in its own name.
+    // The name of a file may contain the sign itself.
     guard let mark = name.lastIndex(of: "#"), !FileManager.default.fileExists(atPath: name) else {
       return (try path(of: name), nil)
     }

@@ -9,7 +9,7 @@ import OfficialFormat
 import Plans
 import TensorCore
 
-/// Which model commands sample and evaluate draw from.
+/// Model of the commands sample and evaluate.
 struct ModelOptions: ParsableArguments {
   @Argument(help: .init(modelHelp + " Also a PixArt model."))
   var model = "demo"
@@ -98,7 +98,7 @@ struct GraftOptions: ParsableArguments {
 }
 
 extension ModelFiles {
-  /// Tells on standard error what had to be assumed of a model.
+  /// Prints assumptions about a model to standard error.
   func printNotes() {
     for note in notes { printToStandardError("espalier: note: \(note)\n") }
   }
