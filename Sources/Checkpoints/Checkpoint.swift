@@ -1,6 +1,6 @@
 import Files
 
-/// Opens files of tensors whatever their format.
+/// Opens files of tensors of any supported format.
 package enum Checkpoint {
   /// Opens a file by its content: safetensors, the index of a sharded model, a PyTorch archive or
   /// legacy file, a NumPy array or archive.
@@ -39,7 +39,8 @@ package enum Checkpoint {
       "\(path): \(kind); name a safetensors, PyTorch (.pt, .pth, .bin) or NumPy (.npy, .npz) file")
   }
 
-  /// Opens what `torch.save` wrote, in a mapped file or a part of one; `path` names it in errors.
+  /// Opens a checkpoint of `torch.save` in a mapped file or a part of one; `path` names it in
+  /// errors.
   ///
   /// - Throws: `FileError` that says what is wrong with it.
   package static func torch(_ mapping: MappedFile, _ path: String) throws(FileError) -> TorchFile {
@@ -52,7 +53,7 @@ package enum Checkpoint {
     return try TorchFile(legacy: mapping, path: path)
   }
 
-  /// The first bytes as text if they are, else in hexadecimal.
+  /// Describes the first bytes as text if printable, otherwise in hexadecimal.
   private static func described(_ start: Slice<UnsafeRawBufferPointer>) -> String {
     let bytes = Array(start.prefix(16))
     if bytes.allSatisfy({ (0x20..<0x7F).contains($0) }) {

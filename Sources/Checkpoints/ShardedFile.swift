@@ -1,8 +1,8 @@
 import Files
 import Foundation
 
-/// A model in several files that an index names (`….safetensors.index.json`, `….bin.index.json`, with a
-/// variant such as `fp16` before or after `index`).
+/// Model in several files listed by an index (`….safetensors.index.json`, `….bin.index.json`, with
+/// a variant such as `fp16` before or after `index`).
 package final class ShardedFile: TensorFile {
   package let path: String
   package let format: String
@@ -19,7 +19,7 @@ package final class ShardedFile: TensorFile {
 
   private static let indexLimit = 16 << 20
 
-  /// Reads the index and opens every file that it names.
+  /// Reads the index and opens all listed files.
   ///
   /// - Throws: `FileError` when the index or a file is damaged, or a tensor is not where the
   ///   index says.

@@ -1,30 +1,30 @@
 import Files
 
-/// One state dict of a checkpoint, under the names of the module that it belongs to.
+/// One state dict of a checkpoint, with the names of its module.
 ///
-/// Training checkpoints hold several: an average of the weights is taken before the weights themselves, as
-/// samplers do; released grafted models have `ema` alone. Wrapper prefixes (`module.`, `_orig_mod.`) are
-/// stripped. Files of one plain state dict are passed on as they are.
+/// Training checkpoints hold several: averaged weights are preferred, as in samplers; released
+/// grafted models have `ema` only. Wrapper prefixes (`module.`, `_orig_mod.`) are stripped. Files
+/// with one plain state dict are unchanged.
 package final class StateDict: TensorFile {
   /// The file.
   package let file: any TensorFile
-  /// The entry that was chosen; nil if the file is one plain state dict.
+  /// The selected entry; nil if the file is a plain state dict.
   package let container: String?
   /// The wrapper prefixes that were stripped.
   package let strippedPrefixes: [String]
-  /// Whether the entry is the one that is taken when none is named.
+  /// Whether the entry is the default selection.
   package let isUsual: Bool
-  /// Which of several state dicts was taken unasked, in a sentence; nil if there was no choice.
+  /// Sentence naming the state dict selected by default; nil if there was only one.
   package let note: String?
   package let names: [String]
   /// The file's entries by the names here.
   private let entries: [String: TensorEntry]
 
-  /// The entries that hold a model's weights, best first.
+  /// Entries with the weights of a model, preferred ones first.
   private static let containers = ["ema", "model", "state_dict"]
   private static let wrappers: Set<Substring> = ["module", "_orig_mod"]
 
-  /// The first parts of the names of a file that has containers, in the file's order.
+  /// Top-level keys of a file with containers, in file order.
   package static func topLevelKeys(of file: any TensorFile) -> [String] {
     var seen: Set<Substring> = []
     return file.names.compactMap { name in
@@ -33,14 +33,14 @@ package final class StateDict: TensorFile {
     }
   }
 
-  /// Chooses a state dict.
+  /// Selects a state dict.
   ///
   /// - Parameters:
   ///   - file: The checkpoint.
-  ///   - container: The entry to take instead of the usual one; dots lead into nested ones.
+  ///   - container: The entry; dots separate nested keys; nil selects the default.
   ///   - anchors: Tensors that a model of interest has one of: state dicts are then found below whatever
   ///     names stand in front of them.
-  /// - Throws: `FileError` if there is no such entry, or several that nothing tells apart.
+  /// - Throws: `FileError` if the entry is missing, or the selection is ambiguous.
   package init(
     _ file: any TensorFile, container: String? = nil, anchors: [String] = []
   ) throws(FileError) {
@@ -82,7 +82,7 @@ package final class StateDict: TensorFile {
       shorts = shorts.map { String($0.dropFirst(wrapper.count)) }
       stripped.append(wrapper)
     }
-    // Modules may also be compiled one by one, inside of others.
+    // Nested modules may be compiled separately.
     if shorts.contains(where: { $0.contains("_orig_mod.") }) {
       shorts = shorts.map { $0.replacing("_orig_mod.", with: "") }
       stripped.append("_orig_mod.")
@@ -110,7 +110,7 @@ package final class StateDict: TensorFile {
     self.entries = entries
   }
 
-  /// What stands in front of a model's tensors, once for each model in the file.
+  /// Distinct prefixes of the models in the file.
   private static func prefixes(of anchors: [String], in file: any TensorFile) -> [String] {
     var seen: Set<String> = []
     return file.names.compactMap { name in
@@ -122,7 +122,7 @@ package final class StateDict: TensorFile {
     }
   }
 
-  /// The prefix of the model to take: an average before a plain state dict, then by usual names.
+  /// Prefix of the preferred model: averaged weights first, then by known names.
   private static func best(
     of prefixes: [String], in file: any TensorFile
   ) throws(FileError) -> String {

@@ -3,23 +3,23 @@ import Files
 import Operators
 import Plans
 
-/// What a DiT's weights are, read off the names and shapes of tensors in the official naming: the
-/// architecture of the pretrained model, and the operators that replace its own.
+/// Architecture and replacement operators of a DiT, inferred from names and shapes of tensors in
+/// the official naming.
 struct DetectedDiT {
   let shape: ModelShape
-  /// The operator of every slot, without the settings that no shape shows.
+  /// The operator of every slot, without settings that do not affect shapes.
   let operators: [SlotID: OperatorSpec]
-  /// What differs from the pretrained model.
+  /// Changes to the pretrained model.
   let changes: GraftPlan.Changes
-  /// What had to be assumed, in sentences.
+  /// Assumptions, in sentences.
   let notes: [String]
 
   /// Reads a state dict.
   ///
   /// - Parameters:
   ///   - file: The state dict.
-  ///   - stated: What is known of the architecture otherwise.
-  /// - Throws: `FileError` that names the tensor that is missing or does not fit.
+  ///   - stated: Stated values of the architecture.
+  /// - Throws: `FileError` that names the missing or mismatched tensor.
   init(in file: any TensorFile, stated: StatedShape = StatedShape()) throws(FileError) {
     let tensors = Tensors(file: file)
     var notes: [String] = []
@@ -53,7 +53,8 @@ struct DetectedDiT {
         stated, patch: patch[2], isPublished: published != nil, &notes),
       inChannels: stated.inChannels ?? channels, numClasses: classes,
       learnSigma: stated.learnSigma ?? (outputs == 2 * perChannel),
-      // All MLPs of a published model may have been replaced by wider ones.
+      // All MLPs of a published model may have been replaced, so their width does not determine its
+      // ratio.
       mlpRatio: stated.mlpRatio ?? (published == nil ? Self.usualRatio(operators) : 4))
     shape.hasNullClass = hasNullClass
     shape.frequencyShift = stated.frequencyShift ?? 0
@@ -87,8 +88,8 @@ struct DetectedDiT {
     self.notes = notes
   }
 
-  /// The expansion ratio of the pretrained MLPs: 4 if any has it, as all published models, else the most
-  /// frequent one.
+  /// Expansion ratio of the pretrained MLPs: 4, as in all published models, if any MLP has it,
+  /// otherwise the most frequent one.
   private static func usualRatio(_ operators: [SlotID: OperatorSpec]) -> Double {
     let ratios = operators.values.filter { $0.name == "mlp" }.compactMap {
       $0.config["expansion_ratio"]
@@ -99,7 +100,7 @@ struct DetectedDiT {
   }
 }
 
-/// The names and shapes of a state dict's tensors.
+/// Names and shapes of the tensors of a state dict.
 private struct Tensors {
   let file: any TensorFile
 
@@ -124,8 +125,8 @@ private struct Tensors {
         + " \(expected); use the weights of a DiT")
   }
 
-  /// Side of the latents: of the stored position table, else what is stated, else of a table that the
-  /// operators imply, else that of the published models for 256 pixels.
+  /// Side of the latents: from the stored position table, otherwise stated, otherwise implied by
+  /// the operators, otherwise that of the published models for 256 pixels.
   func inputSize(
     _ stated: StatedShape, patch: Int, isPublished: Bool, _ notes: inout [String]
   ) throws(FileError) -> Int {
@@ -150,7 +151,7 @@ private struct Tensors {
     return grid * patch
   }
 
-  /// Classes, and whether there is a row for "no class".
+  /// Number of classes, and whether there is a row for the null class.
   func classes(
     _ stated: StatedShape, _ notes: inout [String]
   ) throws(FileError) -> (count: Int, hasNullClass: Bool) {
@@ -162,7 +163,7 @@ private struct Tensors {
         "\(classes) rows or one more for no class, as the configuration states \(classes) classes")
       return (classes, stated.hasNullClass ?? (rows == classes + 1))
     }
-    // Data sets have round numbers of classes.
+    // Round numbers of rows are taken as numbers of classes without a null class.
     guard stated.hasNullClass ?? ![1, 10, 100, 1000].contains(rows) else {
       notes.append(
         "\(file.path): its label table of \(rows) rows is taken to have none for no class, so there is"
@@ -193,7 +194,7 @@ private struct Tensors {
         let own = OperatorShapes(shapes[id] ?? [:], hiddenSize: hiddenSize)
         guard let spec = OperatorRegistry.recognize(own, in: slot) else {
           let found = own.names.prefix(8).joined(separator: ", ")
-          // A gated MLP of two factors in one matrix, as LightningDiT has it.
+          // SwiGLU MLP with both factors in one matrix, as in LightningDiT.
           let gated = own.names.contains("w12.weight") ? ", a SwiGLU MLP," : ""
           throw FileError(
             "\(file.path): the tensors below '\(id.checkpointPrefix)' (\(found))\(gated) are those of"

@@ -5,38 +5,38 @@ import Nn
 import Plans
 import TensorCore
 
-/// A DiT on disk: a file of weights in any format, or a folder of diffusers.
+/// DiT on disk: a file of weights in any format, or a folder of diffusers.
 ///
-/// Its configuration is, in this order, the one in the file's metadata, the one in a file `NAME.json`
-/// beside it, the `config.json` of diffusers, or what the weights' names and shapes show; what a graft
-/// changes is what its plan says, or what the weights show.
+/// The configuration is read from the metadata of the file, otherwise from `NAME.json` next to it,
+/// otherwise from the `config.json` of diffusers, otherwise inferred from names and shapes of the
+/// weights; the changes of a graft are read from its plan, otherwise inferred.
 package struct DiTFile {
   /// The weights.
   package let weights: ModelWeights
   package let config: ModelShape
-  /// Names of the classes, when the file has them.
+  /// Names of the classes, if known.
   package let classNames: [String]
-  /// The names of its parameters in the file.
+  /// Naming of the parameters in the file.
   package let naming: DiTNaming
-  /// All files that decide what the model computes.
+  /// All files of the model.
   package let files: [String]
-  /// The plan that a grafted model carries; nil for a pretrained one, and for a graft without a plan.
+  /// The plan of a grafted model; nil for a pretrained model, and for a graft without a plan.
   package let plan: GraftPlan?
-  /// What the model changes in the pretrained one that it was made of; nothing for a pretrained one.
+  /// Changes to the pretrained model; empty for a pretrained model.
   package let changes: GraftPlan.Changes
-  /// What had to be assumed, in sentences for people.
+  /// Assumptions, in sentences.
   package let notes: [String]
-  /// What the weights show of every slot's operator; empty where the file states a plan.
+  /// Operators inferred from the weights; empty if the file has a plan.
   private let operators: [SlotID: OperatorSpec]
 
   /// Path of the weights, or of the index of a sharded model.
   package var path: String { weights.path }
-  /// The state dict, with the wrappers' prefixes stripped; names as in the file.
+  /// The state dict without wrapper prefixes; names as in the file.
   package var tensors: StateDict { weights.tensors }
   /// Whether the model is a graft of another.
   package var isGraft: Bool { !changes.isEmpty }
 
-  /// Metadata key under which grafted models carry their plan.
+  /// Metadata key of the plan of a grafted model.
   package static let planKey = "espalier_plan"
 
   /// The metadata of a model file.
@@ -59,13 +59,13 @@ package struct DiTFile {
   ///   - path: The file or folder.
   ///   - numHeads: Attention heads of a model without a configuration whose size is not a published
   ///     one.
-  /// - Throws: `FileError` if the file is no DiT or its configuration is not usable, `PlanError` if
-  ///   its plan is not.
+  /// - Throws: `FileError` if the file is not a DiT or its configuration is invalid, `PlanError` if
+  ///   its plan is invalid.
   package init(path: String, numHeads: Int? = nil) throws {
     try self.init(ModelWeights(path: path), numHeads: numHeads)
   }
 
-  /// The same for weights that are open.
+  /// Makes a model file from open weights.
   package init(_ weights: ModelWeights, numHeads: Int? = nil) throws {
     let (tensors, path) = (weights.tensors, weights.path)
     try weights.requireMerged()
@@ -113,11 +113,12 @@ package struct DiTFile {
     self.operators = operators
   }
 
-  /// Refuses a SiT, whose tensors have the names and shapes of a DiT's, where anything tells.
+  /// Throws for a SiT that can be distinguished from a DiT, which has the same tensor names and
+  /// shapes.
   private static func requireNoSiT(_ weights: ModelWeights) throws(FileError) {
     var name = URL(filePath: weights.path).lastPathComponent
     if case .text(let model) = weights.tensors.values["args.model"] { name = model }
-    // What REPA adds for its training, to a SiT alone.
+    // REPA adds projectors for the training of SiT models only.
     let projector = weights.tensors.names.first { $0.hasPrefix("projectors.") }
     guard let sign = projector ?? (name.hasPrefix("SiT-") ? name : nil) else { return }
     throw FileError(
@@ -125,13 +126,14 @@ package struct DiTFile {
         + " velocity at times from 0 to 1; use a DiT")
   }
 
-  /// Whether the weights show an operator in a slot, with what they show of its settings.
+  /// Whether the operator inferred for a slot matches `spec`.
   package func has(_ spec: OperatorSpec, at id: SlotID) -> Bool {
     guard let found = operators[id], found.name == spec.name else { return false }
     return found.config.allSatisfy { spec.value($0.key) == $0.value }
   }
 
-  /// Refuses a plan that a graft was not made with, as far as its own plan or else its weights show that.
+  /// Throws if a plan differs from the plan of a graft or, without one, from the operators inferred
+  /// from its weights.
   ///
   /// - Parameters:
   ///   - plan: The plan.
@@ -153,7 +155,7 @@ package struct DiTFile {
     }
   }
 
-  /// The metadata of the file, with the configuration however it was found.
+  /// The metadata of the file, with the configuration.
   ///
   /// - Throws: Never in practice; encoding could.
   package func metadata() throws -> [String: String] {
@@ -171,10 +173,10 @@ package struct DiTFile {
   /// Loads the model with the replacement operators and parallel blocks that it has.
   ///
   /// - Parameters:
-  ///   - changes: What the model changes in the pretrained one, where its weights do not tell all
-  ///     settings; nil takes what the file says.
-  ///   - precision: What a model for inference alone multiplies in, see `SealedWeights`; nil for
-  ///     a model that may be trained.
+  ///   - changes: Changes to the pretrained model, for settings that the weights do not determine;
+  ///     nil selects those of the file.
+  ///   - precision: Precision of a model for inference only, see `SealedWeights`; nil for a model
+  ///     that may be trained.
   /// - Returns: The model.
   /// - Throws: `FileError` for a missing, unexpected or wrongly shaped tensor, `PlanError` for an
   ///   operator that cannot be built.
@@ -210,14 +212,14 @@ package struct DiTFile {
         "\(path): tensor '\(extra)' belongs to no parameter of this model; "
           + "check that the file holds a DiT of depth \(config.depth)")
     }
-    // The buffers that weights were read into and are not kept in.
+    // Releases the buffers into which the weights were read.
     if precision != nil { BufferPool.trim() }
     return model
   }
 }
 
 extension StatedShape {
-  /// The architecture, if all of it is stated.
+  /// The architecture, if it is stated completely.
   fileprivate var complete: ModelShape? {
     guard let depth, let hiddenSize, let numHeads, let patchSize, let inputSize, let inChannels,
       let numClasses, let learnSigma, let mlpRatio
@@ -233,7 +235,7 @@ extension StatedShape {
   }
 }
 
-/// Computes the position table, a constant, where a file has none.
+/// Weight source that computes the position table if the file has none.
 private struct ComputedPositions: WeightSource {
   let base: FileWeights
   let file: StateDict

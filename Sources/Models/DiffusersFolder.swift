@@ -2,13 +2,14 @@ import Files
 import Foundation
 import Plans
 
-/// A folder of diffusers: one model with its `config.json`, or a pipeline with one in `transformer`.
+/// Folder of diffusers: a model with its `config.json`, or a pipeline with a model in
+/// `transformer`.
 package struct DiffusersFolder {
   /// The folder itself.
   package let path: String
   /// The folder of the transformer.
   package let transformer: String
-  /// The folder of the autoencoder beside it, if there is one.
+  /// The folder of the autoencoder, if there is one.
   package let autoencoder: String?
   /// Class names of the pipeline, by label; empty without them.
   package let classNames: [String]
@@ -16,14 +17,14 @@ package struct DiffusersFolder {
 
   private static let sizeLimit = 16 << 20
 
-  /// Whether a path is a folder, so that it must be one of diffusers.
+  /// Whether a path is a folder.
   package static func isFolder(_ path: String) -> Bool {
     var isFolder: ObjCBool = false
     return FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
       && isFolder.boolValue
   }
 
-  /// Finds the parts of a folder.
+  /// Locates the parts of a folder.
   ///
   /// - Throws: `FileError` if it holds no transformer of diffusers.
   package init(_ path: String) throws(FileError) {
@@ -43,18 +44,18 @@ package struct DiffusersFolder {
 
   // MARK: - Weights
 
-  /// The variants of weights that a folder may hold beside or instead of the plain ones, best first.
+  /// Supported variants of weights, preferred ones first.
   private static let variants = ["", "fp32", "bf16", "fp16"]
 
-  /// The weights in a folder: one file or the index of several, safetensors before PyTorch, the plain
-  /// ones before a variant.
+  /// Locates the weights in a folder: one file or the index of several, preferring safetensors to
+  /// PyTorch, and plain weights to variants.
   ///
   /// - Throws: `FileError` if there are none.
   package static func weights(in folder: String) throws(FileError) -> String {
     let stem = "diffusion_pytorch_model"
     for ending in ["safetensors", "bin"] {
       for variant in variants {
-        // Indices have carried the variant in either place.
+        // Names of indices contain the variant in several places.
         let names =
           variant.isEmpty
           ? ["\(stem).\(ending)", "\(stem).\(ending).index.json"]
@@ -84,9 +85,9 @@ package struct DiffusersFolder {
 
   // MARK: - Scheduler
 
-  /// What a scheduler's configuration may say; everything else would change what is sampled.
+  /// Supported values of a scheduler's configuration; others would change the samples.
   ///
-  /// The processes are those that DiT and PixArt are trained on, the spacings those of the samplers here.
+  /// The processes are those of the training of DiT and PixArt, the spacings those of the samplers.
   private static let knownScheduler: [(key: String, values: [String])] = [
     ("prediction_type", ["epsilon"]), ("num_train_timesteps", ["1000"]),
     ("beta_start", ["0.0001"]), ("beta_end", ["0.02"]), ("beta_schedule", ["linear"]),
@@ -99,19 +100,19 @@ package struct DiffusersFolder {
     ("lower_order_final", ["true"]), ("final_sigmas_type", ["zero"]),
   ]
 
-  /// Refuses a pipeline whose scheduler asks for another process or another loop than those here.
+  /// Throws if the scheduler of a pipeline has an unsupported process or sampler.
   ///
   /// - Throws: `FileError` that names the key at fault.
   func requireKnownScheduler() throws(FileError) {
     guard access(scheduler, F_OK) == 0 else { return }
     let path = URL(filePath: scheduler).standardizedFileURL.path
-    // The reference writes an infinity, which JSON has no word for.
+    // diffusers writes infinity, which is not valid JSON.
     let text = String(decoding: try AtomicFile.read(path, limit: Self.sizeLimit), as: UTF8.self)
       .replacing(#/-?Infinity|NaN/#, with: "null")
     guard var table = try? JSONDecoder().decode([String: Entry].self, from: Data(text.utf8)) else {
       throw FileError("\(path): is no JSON object; fetch it again")
     }
-    // These two clip predictions to images' range unless told otherwise.
+    // These two clip predictions to [-1, 1] by default.
     let clips = ["DDIMScheduler", "DDPMScheduler"].contains(table["_class_name"]?.text)
     if clips, table["clip_sample"] == nil { table["clip_sample"] = Entry(text: "true") }
     for (key, values) in Self.knownScheduler {
@@ -123,7 +124,7 @@ package struct DiffusersFolder {
     }
   }
 
-  /// A value of a scheduler's configuration as text: whole numbers without a fraction, nil for null.
+  /// Value of a scheduler's configuration as text: integers without a fraction, nil for null.
   private struct Entry: Decodable {
     var text: String?
 
@@ -150,10 +151,10 @@ package struct DiffusersFolder {
     "num_classes": "num_embeds_ada_norm", "mlp_norm_epsilon": "norm_eps",
   ]
 
-  /// The shape and conventions of a `DiTTransformer2DModel`, from its `config.json`.
+  /// Reads architecture and conventions of a `DiTTransformer2DModel` from its `config.json`.
   ///
-  /// Its timesteps' sinusoids and the layer norm before the MLP differ from the official model;
-  /// the configuration keeps them (diffusers `embeddings.py`, `attention.py`).
+  /// The result includes the conventions that differ from the official model: timestep sinusoids
+  /// and the layer norm before the MLP (diffusers `embeddings.py`, `attention.py`).
   /// - Parameter path: The configuration.
   /// - Returns: A valid configuration.
   /// - Throws: `FileError` that names the key at fault.
@@ -176,7 +177,7 @@ package struct DiffusersFolder {
     return config
   }
 
-  /// The keys of `config.json` that decide what the model computes.
+  /// Keys of `config.json` that affect the model.
   private struct StoredConfig: Decodable {
     let className: String?
     let heads, headDim, inChannels: Int

@@ -130,7 +130,7 @@ package func discretizedNegativeLogLikelihood(
   let lower = (value - mean - 1 / 255) * inverse
   let probability: Double
   let slope: Double
-  // d/d(log variance) of a bin edge divided by the standard deviation is -1/2 of it.
+  // The derivative of `upper` and `lower` with respect to the log variance is -1/2 of their value.
   if value < -0.999 {
     probability = approximateNormal(upper)
     slope = -0.5 * upper * approximateNormalSlope(upper)

@@ -4,7 +4,7 @@ import Files
 import Foundation
 import Models
 
-/// `espalier convert`: a model in another format or naming.
+/// `espalier convert`: writes a model in another format or naming.
 struct ConvertCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "convert",
@@ -59,7 +59,7 @@ struct ConvertCommand: ParsableCommand {
     let source = try ModelFiles(model, numHeads: heads)
     let (network, metadata) = try graft.load(source)
     if dtype == .f16 { Self.warnOfOverflow(in: network) }
-    // A folder that is only half of a model would be of no use.
+    // All files are written, or none.
     let files = try AtomicFile.together {
       let files = try DiTWriter.write(
         network, metadata: metadata, classNames: source.model.classNames,
@@ -73,11 +73,11 @@ struct ConvertCommand: ParsableCommand {
     for file in files { print(file) }
   }
 
-  /// Tells of weights that are infinite in float16, whose largest number is 65504.
+  /// Warns about weights that overflow in float16, whose maximum is 65504.
   private static func warnOfOverflow(in network: DiT) {
     var (count, first): (Int, String?) = (0, nil)
     for parameter in network.parameters {
-      // Half a step beyond the largest number, rounding leads to infinity.
+      // Values from half a step above the maximum round to infinity.
       let own = parameter.value.values.count { abs($0) >= 65520 }
       if own > 0, first == nil { first = parameter.name }
       count += own

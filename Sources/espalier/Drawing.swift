@@ -5,42 +5,42 @@ import Pictures
 import Sampling
 import TensorCore
 
-/// Images that are to be drawn with a model of either family.
+/// Sampling job for a model of either family.
 struct Drawing {
   /// Number of images.
   let count: Int
-  /// Images a row of the grid, unless told otherwise.
+  /// Default number of columns of the grid.
   let columns: Int
-  /// Images that are sampled together.
+  /// Batch size.
   let batch: Int
-  /// (channels, height, width) of an image's latents.
+  /// Shape of the latents of an image (channels, height, width).
   let latentShape: [Int]
-  /// What decodes the latents; nil if nobody asks for images, or the model draws pixels.
+  /// Decoder of the latents; nil if no images are written, or the model works in pixel space.
   let autoencoder: AutoencoderKL?
   /// Whether the latents are images themselves, with values from -1 to 1.
   var drawsPixels = false
-  /// The latents of some images, by their indices, from a start noise or, without one, the seed's.
+  /// Samples the latents of a range of images from initial noise; nil draws it from the seed.
   let latents: (Range<Int>, Tensor?, @escaping LatentSampler.StepObserver) throws -> Tensor
 
-  /// Where the parts of the result go; nil is nowhere.
+  /// Output files; nil for parts that are not written.
   struct Destinations {
     let grid, images, latents, decoded: String?
 
-    /// All files that are to be written.
+    /// All output files.
     var paths: [String] { [grid, images, latents, decoded].compactMap(\.self) }
-    /// Whether anything but latents is asked for.
+    /// Whether any output needs decoded images.
     var needImages: Bool { grid != nil || images != nil || decoded != nil }
   }
 
-  /// Draws everything, a batch at a time; only the grid needs all images at once.
+  /// Samples batch by batch and writes the output; only the grid needs all images in memory.
   ///
   /// - Parameters:
   ///   - destinations: The files to write.
-  ///   - noise: Start noise of at least `count` rows; nil draws it from the seed.
-  ///   - tiling: Whether decoding goes piece by piece.
-  ///   - columns: Images a row of the grid.
-  /// - Throws: `FileError` for a file that cannot be written, `SamplingError` for a sampler that
-  ///   does not fit; nothing is written then.
+  ///   - noise: Initial noise with at least `count` rows; nil draws it from the seed.
+  ///   - tiling: Whether large images are decoded in tiles.
+  ///   - columns: Number of columns of the grid.
+  /// - Throws: `FileError` for a file that cannot be written, `SamplingError` for invalid sampler
+  ///   settings; nothing is written then.
   func write(
     to destinations: Destinations, noise: Tensor?, tiling: AutoencoderKL.Tiling, columns: Int?
   ) throws {

@@ -7,7 +7,7 @@ import OfficialFormat
 import Plans
 
 extension PlanCommand {
-  /// `espalier plan import`: a configuration of the official repository as a plan.
+  /// `espalier plan import`: converts a configuration of the official repository to a plan.
   struct Import: ParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "Make a plan of a YAML configuration of the official grafting repository.",
@@ -71,7 +71,7 @@ extension PlanCommand {
     }
   }
 
-  /// `espalier plan export`: a plan as configurations of the official repository.
+  /// `espalier plan export`: converts a plan to configurations of the official repository.
   struct Export: ParsableCommand {
     static let configuration = CommandConfiguration(
       abstract:
@@ -94,7 +94,7 @@ extension PlanCommand {
       let plan = try GraftPlan.load(path: plan)
       let graftPath = "\(folder)/graft.yaml"
       let operatorPath = "\(folder)/operator.yaml"
-      // Says why a plan cannot be expressed before anything is written.
+      // Throws for an unsupported plan before any file is written.
       _ = try OfficialExport(plan, operatorConfigPath: operatorPath)
       let modelPath = "\(folder)/model.pt"
       let written = [graftPath, operatorPath] + (graftedCheckpoint == nil ? [] : [modelPath])

@@ -8,7 +8,7 @@ import Pictures
 import Plans
 import TensorCore
 
-/// `espalier sample`: images and latents of a model.
+/// `espalier sample`: draws images and latents of a model.
 struct SampleCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "sample",
@@ -90,7 +90,7 @@ struct SampleCommand: ParsableCommand {
     }
   }
 
-  /// What a text-conditional model draws.
+  /// Makes the drawing of a text-conditional model.
   private func textDrawing(_ weights: ModelWeights, _ count: Int?) throws -> Drawing {
     guard source.graft.plan == nil, classes == nil else {
       throw ValidationError(
@@ -102,7 +102,7 @@ struct SampleCommand: ParsableCommand {
       sampler: try sampling.latentSampler(.pixArtDefaults), precision: precision.working)
   }
 
-  /// What a class-conditional model draws.
+  /// Makes the drawing of a class-conditional model.
   private func classDrawing(_ weights: ModelWeights, _ count: Int?) throws -> Drawing {
     try captions.requireNone()
     let files = try ModelFiles(DiTFile(weights))
@@ -139,7 +139,7 @@ struct SampleCommand: ParsableCommand {
   }
 }
 
-/// Start noise from a file of one tensor.
+/// Initial noise from a file with one tensor.
 private struct StartNoise {
   private let file: any TensorFile
   private let entry: TensorEntry
@@ -159,10 +159,10 @@ private struct StartNoise {
     self.entry = entry
   }
 
-  /// Number of samples that it is enough for.
+  /// Number of samples.
   var count: Int { entry.shape[0] }
 
-  /// The noise of the first samples, each of a shape.
+  /// Reads the noise of the first samples, each with the given shape.
   func rows(_ count: Int, of shape: [Int]) throws -> Tensor {
     guard Array(entry.shape.dropFirst()) == shape, count <= self.count else {
       throw FileError(
