@@ -67,7 +67,9 @@ package struct OperatorContext {
   }
 
   /// Returns the parameter `name` relative to the prefix.
-  package func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Parameter {
+  package func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws
+    -> Parameter
+  {
     try weights.parameter(prefix + name, shape, initializer)
   }
 
@@ -89,7 +91,8 @@ package struct OperatorContext {
 
   /// Returns the weight (channels, 1, taps) and bias of a depthwise convolution, with PyTorch's
   /// default initialisation.
-  package func depthwise(_ name: String, channels: Int, taps: Int) throws -> (Parameter, Parameter) {
+  package func depthwise(_ name: String, channels: Int, taps: Int) throws -> (Parameter, Parameter)
+  {
     let bound = Initializer.uniform(1 / Float(taps).squareRoot())
     return (
       try parameter("\(name).weight", [channels, 1, taps], bound),
