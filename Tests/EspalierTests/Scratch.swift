@@ -92,7 +92,7 @@ final class Scratch {
     var settings = [
       "PATH": "/usr/bin:/bin", "HOME": path + "/home", "XDG_CACHE_HOME": path + "/cache",
       "XDG_STATE_HOME": path + "/state", "ESPALIER_RUNS": runs, "LANG": "C.UTF-8", "TERM": "dumb",
-      "OPENBLAS_NUM_THREADS": "1", "ESPALIER_THREADS": "1", "SWIFT_BACKTRACE": "enable=no",
+      "OPENBLAS_NUM_THREADS": "1", "ESPALIER_THREADS": "2", "SWIFT_BACKTRACE": "enable=no",
     ]
     settings.merge(environment) { $1 }
     var argv: [UnsafeMutablePointer<CChar>?] = words.map { (text: String) in strdup(text) } + [nil]
