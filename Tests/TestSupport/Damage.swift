@@ -11,7 +11,7 @@ package enum Damage {
   ///
   /// - Parameters:
   ///   - text: The file as it should be.
-  ///   - values: How many of the extremes are tried.
+  ///   - count: How many of the extremes are tried.
   /// - Returns: The damaged versions.
   package static func of(_ text: String, values count: Int = values.count) -> [String] {
     let characters = Array(text)
