@@ -1,8 +1,8 @@
 import Files
 import Foundation
 
-/// A model in several files that an index names (`….safetensors.index.json`, `….bin.index.json`, with a
-/// variant such as `fp16` before or after `index`).
+/// Model in several files listed by an index (`….safetensors.index.json`, `….bin.index.json`, with
+/// a variant such as `fp16` before or after `index`).
 package final class ShardedFile: TensorFile {
   package let path: String
   package let format: String

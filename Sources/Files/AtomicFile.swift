@@ -12,15 +12,15 @@ package enum AtomicFile {
   ///
   /// Called with the path before every operation that changes the disk; a result other than 0 is
   /// the `errno` with which the operation fails.
-  @TaskLocal package static var failure: (@Sendable (_ path: String) -> Int32)?
+  package static let failure = ThreadValue<@Sendable (_ path: String) -> Int32>()
 
   /// Throws an injected error.
   static func permit(_ path: String) throws(FileError) {
-    if let code = failure?(path), code != 0 { throw .writing(path, errno: code) }
+    if let code = failure.value?(path), code != 0 { throw .writing(path, errno: code) }
   }
 
   /// Files and directories that `together` removes on failure.
-  @TaskLocal private static var made: Journal?
+  private static let made = ThreadValue<Journal>()
 
   /// Paths of new files and directories in order of creation.
   private final class Journal: Sendable {
@@ -33,7 +33,7 @@ package enum AtomicFile {
   package static func together<Result>(_ body: () throws -> Result) throws -> Result {
     let journal = Journal()
     do {
-      return try $made.withValue(journal) { try body() }
+      return try made.withValue(journal) { try body() }
     } catch {
       for path in journal.paths.withLock({ $0 }).reversed() where unlink(path) != 0 { rmdir(path) }
       throw error
@@ -85,7 +85,7 @@ package enum AtomicFile {
     if parent != path, parent != "." { try makeDirectory(parent) }
     try permit(path)
     if mkdir(path, 0o777) == 0 {
-      made?.paths.withLock { $0.append(path) }
+      made.value?.paths.withLock { $0.append(path) }
     } else if errno != EEXIST {
       throw .writing(path, errno: errno)
     }
@@ -128,7 +128,7 @@ package enum AtomicFile {
       draft.discard()
       throw error
     }
-    if old == nil { made?.paths.withLock { $0.append(path) } }
+    if old == nil { made.value?.paths.withLock { $0.append(path) } }
   }
 
   /// Atomically makes `other` a hard link to a file, replacing an existing file.

@@ -88,8 +88,8 @@ struct DetectedDiT {
     self.notes = notes
   }
 
-  /// The expansion ratio of the pretrained MLPs: 4 if any has it, as all published models, else the most
-  /// frequent one.
+  /// Expansion ratio of the pretrained MLPs: 4, as in all published models, if any MLP has it,
+  /// otherwise the most frequent one.
   private static func usualRatio(_ operators: [SlotID: OperatorSpec]) -> Double {
     let ratios = operators.values.filter { $0.name == "mlp" }.compactMap {
       $0.config["expansion_ratio"]
@@ -100,7 +100,7 @@ struct DetectedDiT {
   }
 }
 
-/// The names and shapes of a state dict's tensors.
+/// Names and shapes of the tensors of a state dict.
 private struct Tensors {
   let file: any TensorFile
 
@@ -194,7 +194,7 @@ private struct Tensors {
         let own = OperatorShapes(shapes[id] ?? [:], hiddenSize: hiddenSize)
         guard let spec = OperatorRegistry.recognize(own, in: slot) else {
           let found = own.names.prefix(8).joined(separator: ", ")
-          // A gated MLP of two factors in one matrix, as LightningDiT has it.
+          // SwiGLU MLP with both factors in one matrix, as in LightningDiT.
           let gated = own.names.contains("w12.weight") ? ", a SwiGLU MLP," : ""
           throw FileError(
             "\(file.path): the tensors below '\(id.checkpointPrefix)' (\(found))\(gated) are those of"

@@ -59,8 +59,8 @@ package struct DiTFile {
   ///   - path: The file or folder.
   ///   - numHeads: Attention heads of a model without a configuration whose size is not a published
   ///     one.
-  /// - Throws: `FileError` if the file is no DiT or its configuration is not usable, `PlanError` if
-  ///   its plan is not.
+  /// - Throws: `FileError` if the file is not a DiT or its configuration is invalid, `PlanError` if
+  ///   its plan is invalid.
   package init(path: String, numHeads: Int? = nil) throws {
     try self.init(ModelWeights(path: path), numHeads: numHeads)
   }
@@ -113,11 +113,12 @@ package struct DiTFile {
     self.operators = operators
   }
 
-  /// Refuses a SiT, whose tensors have the names and shapes of a DiT's, where anything tells.
+  /// Throws for a SiT that can be distinguished from a DiT, which has the same tensor names and
+  /// shapes.
   private static func requireNoSiT(_ weights: ModelWeights) throws(FileError) {
     var name = URL(filePath: weights.path).lastPathComponent
     if case .text(let model) = weights.tensors.values["args.model"] { name = model }
-    // What REPA adds for its training, to a SiT alone.
+    // REPA adds projectors for the training of SiT models only.
     let projector = weights.tensors.names.first { $0.hasPrefix("projectors.") }
     guard let sign = projector ?? (name.hasPrefix("SiT-") ? name : nil) else { return }
     throw FileError(
@@ -172,10 +173,10 @@ package struct DiTFile {
   /// Loads the model with the replacement operators and parallel blocks that it has.
   ///
   /// - Parameters:
-  ///   - changes: What the model changes in the pretrained one, where its weights do not tell all
-  ///     settings; nil takes what the file says.
-  ///   - precision: What a model for inference alone multiplies in, see `SealedWeights`; nil for
-  ///     a model that may be trained.
+  ///   - changes: Changes to the pretrained model, for settings that the weights do not determine;
+  ///     nil selects those of the file.
+  ///   - precision: Precision of a model for inference only, see `SealedWeights`; nil for a model
+  ///     that may be trained.
   /// - Returns: The model.
   /// - Throws: `FileError` for a missing, unexpected or wrongly shaped tensor, `PlanError` for an
   ///   operator that cannot be built.

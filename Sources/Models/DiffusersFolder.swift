@@ -106,13 +106,13 @@ package struct DiffusersFolder {
   func requireKnownScheduler() throws(FileError) {
     guard access(scheduler, F_OK) == 0 else { return }
     let path = URL(filePath: scheduler).standardizedFileURL.path
-    // The reference writes an infinity, which JSON has no word for.
+    // diffusers writes infinity, which is not valid JSON.
     let text = String(decoding: try AtomicFile.read(path, limit: Self.sizeLimit), as: UTF8.self)
       .replacing(#/-?Infinity|NaN/#, with: "null")
     guard var table = try? JSONDecoder().decode([String: Entry].self, from: Data(text.utf8)) else {
       throw FileError("\(path): is no JSON object; fetch it again")
     }
-    // These two clip predictions to images' range unless told otherwise.
+    // These two clip predictions to [-1, 1] by default.
     let clips = ["DDIMScheduler", "DDPMScheduler"].contains(table["_class_name"]?.text)
     if clips, table["clip_sample"] == nil { table["clip_sample"] = Entry(text: "true") }
     for (key, values) in Self.knownScheduler {
@@ -124,7 +124,7 @@ package struct DiffusersFolder {
     }
   }
 
-  /// A value of a scheduler's configuration as text: whole numbers without a fraction, nil for null.
+  /// Value of a scheduler's configuration as text: integers without a fraction, nil for null.
   private struct Entry: Decodable {
     var text: String?
 
@@ -151,10 +151,10 @@ package struct DiffusersFolder {
     "num_classes": "num_embeds_ada_norm", "mlp_norm_epsilon": "norm_eps",
   ]
 
-  /// The shape and conventions of a `DiTTransformer2DModel`, from its `config.json`.
+  /// Reads architecture and conventions of a `DiTTransformer2DModel` from its `config.json`.
   ///
-  /// Its timesteps' sinusoids and the layer norm before the MLP differ from the official model;
-  /// the configuration keeps them (diffusers `embeddings.py`, `attention.py`).
+  /// The result includes the conventions that differ from the official model: timestep sinusoids
+  /// and the layer norm before the MLP (diffusers `embeddings.py`, `attention.py`).
   /// - Parameter path: The configuration.
   /// - Returns: A valid configuration.
   /// - Throws: `FileError` that names the key at fault.
@@ -177,7 +177,7 @@ package struct DiffusersFolder {
     return config
   }
 
-  /// The keys of `config.json` that decide what the model computes.
+  /// Keys of `config.json` that affect the model.
   private struct StoredConfig: Decodable {
     let className: String?
     let heads, headDim, inChannels: Int

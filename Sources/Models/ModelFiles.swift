@@ -24,14 +24,14 @@ package struct ModelFiles {
   /// Path of the weights.
   package var modelPath: String { model.path }
 
-  /// Opens a model and finds what belongs to it: `autoencoder.safetensors` or a folder `vae`, and
-  /// `judge.safetensors`, beside the file or inside the folder; of a grafted model those of its teacher,
-  /// or its own where that is gone.
+  /// Opens a model and locates `autoencoder.safetensors` or a folder `vae`, and
+  /// `judge.safetensors`, in the folder of the file or of the model; for a graft in that of its
+  /// teacher, if it exists.
   ///
   /// - Parameters:
   ///   - name: `demo`, a published name, a file or a folder of diffusers.
-  ///   - numHeads: Attention heads, if they cannot be told otherwise.
-  /// - Throws: `FileError` if there is no such model.
+  ///   - numHeads: Number of attention heads, if it is not known otherwise.
+  /// - Throws: `FileError` if the model does not exist.
   package init(_ name: String, numHeads: Int? = nil) throws {
     try self.init(DiTFile(ModelWeights(named: name), numHeads: numHeads))
   }
@@ -63,9 +63,9 @@ package struct ModelFiles {
     return model.notes + (gone.map { [$0] } ?? [])
   }
 
-  /// The model as a plan refers to it; reads the whole file once for its hash.
+  /// Makes a reference to the model for plans; reads the whole file for its digest.
   ///
-  /// - Throws: `FileError` for a model that is itself a graft: plans are for pretrained ones.
+  /// - Throws: `FileError` for a graft, because plans are for pretrained models.
   package func reference() throws -> ModelReference {
     guard !model.isGraft else {
       let teacher = model.plan?.model.path ?? "its pretrained model"
@@ -76,8 +76,8 @@ package struct ModelFiles {
     return ModelReference(path: name, shape: model.config, contentHash: try contentHash())
   }
 
-  /// Names what the model computes; an entry other than the usual one of a training checkpoint is part
-  /// of it.
+  /// Digest of the files of the model, and of the entry of a training checkpoint if it is not the
+  /// default.
   package func contentHash() throws -> String {
     let hash = try ContentHash.sha256(paths: model.files, keptIn: Self.cachePath)
     guard let entry = model.tensors.container, !model.tensors.isUsual else { return hash }
@@ -87,10 +87,10 @@ package struct ModelFiles {
   /// Loads the autoencoder.
   ///
   /// - Parameters:
-  ///   - precision: What its large convolutions multiply in.
-  ///   - path: The file or folder to take instead of the one that was found.
+  ///   - precision: Precision of the products in large convolutions.
+  ///   - path: The file or folder; nil selects the one found.
   /// - Returns: The autoencoder.
-  /// - Throws: `FileError` if there is none beside the model, or one of other latents.
+  /// - Throws: `FileError` if none was found, or its latents do not fit.
   package func autoencoder(_ precision: Precision, path: String? = nil) throws -> AutoencoderKL {
     guard let found = path ?? autoencoderPath else {
       let place = missingTeacher.map { ", nor beside its teacher \($0), which is gone" } ?? ""
@@ -108,7 +108,8 @@ package struct ModelFiles {
     return autoencoder
   }
 
-  /// Whether the model draws RGB images itself: it has three channels, and no autoencoder with it has.
+  /// Whether the model works in pixel space: it has three channels, and no autoencoder of its own
+  /// with three latent channels.
   ///
   /// - Throws: `FileError` for an autoencoder that cannot be read.
   package var drawsPixels: Bool {
@@ -138,11 +139,11 @@ package struct ModelFiles {
 }
 
 extension ModelWeights {
-  /// Opens weights by a model's name; they need not be a DiT's.
+  /// Opens weights of any family by the name of a model.
   ///
   /// - Parameter name: `demo`, a published name such as `DiT-XL/2`, a file or a folder of diffusers; a file
-  ///   may have `#` and an entry of a training checkpoint behind it.
-  /// - Throws: `FileError` if there is no such model or it cannot be read.
+  ///   may be followed by `#` and an entry of a training checkpoint.
+  /// - Throws: `FileError` if the model does not exist or cannot be read.
   package init(named name: String) throws {
     let (path, container) = try Self.place(of: name)
     let canonical = container.map { "\(path)#\($0)" } ?? path
@@ -150,10 +151,11 @@ extension ModelWeights {
       path: path, container: container, name: name == ModelFiles.demo ? name : canonical)
   }
 
-  /// Whether a name stands for a model, a file or a folder that exists.
+  /// Whether a model, file or folder of this name exists.
   package static func exists(_ name: String) -> Bool { (try? place(of: name)) != nil }
 
-  /// The path of a model and, if its name ends in `#` and an entry of a training checkpoint, that entry.
+  /// Returns the path of a model and the entry of a training checkpoint after `#` in its name, if
+  /// any.
   static func place(of name: String) throws -> (path: String, container: String?) {
     // The name of a file may contain the sign itself.
     guard let mark = name.lastIndex(of: "#"), !FileManager.default.fileExists(atPath: name) else {
@@ -162,9 +164,9 @@ extension ModelWeights {
     return (try path(of: String(name[..<mark])), String(name[name.index(after: mark)...]))
   }
 
-  /// The path of a model: of the shipped one, of a published one such as `DiT-XL/2` (with `-512` for
-  /// the larger images) in `pretrained_models` or here under the name that it was published with, or
-  /// the path that was given.
+  /// Returns the path of a model: the shipped one, a published one such as `DiT-XL/2` (with `-512`
+  /// for the larger images) in `pretrained_models` or the current folder under its published file
+  /// name, or the given path.
   private static func path(of name: String) throws -> String {
     func absolute(_ path: String) -> String {
       URL(fileURLWithPath: path).standardizedFileURL.path

@@ -136,6 +136,7 @@ package struct Measuring {
         onStep: { step, steps, _ in progress("drawing the \(name), step \(step)/\(steps)") })
       return autoencoder.rgbImages(ofScaled: latents)
     }
+    try facts.run.requirePlainFiles()
     var grids: [SampleGrid] = []
     func write(_ images: [RGBImage], _ role: SampleGrid.Role) throws {
       let path = "samples/report-\(role.rawValue).png"

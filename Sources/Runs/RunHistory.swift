@@ -1,6 +1,6 @@
 import Plans
 
-/// Everything that a run's events tell, built up event by event, in bounded memory.
+/// State of a run accumulated from its events, in bounded memory.
 package struct RunHistory: Codable, Equatable, Sendable {
   /// The run without its curves.
   package internal(set) var summary = RunSummary()
@@ -10,23 +10,25 @@ package struct RunHistory: Codable, Equatable, Sendable {
   package private(set) var meanLoss = LossSeries()
   /// Held-out loss by site.
   package private(set) var heldOut: [GraftSite: LossSeries] = [:]
-  /// Held-out loss of the whole, which is the mean over the sites where they have losses of their own.
+  /// Total held-out loss; the mean over the sites if there are losses by site.
   package private(set) var meanHeldOut = LossSeries()
-  /// The newest remarks for people.
+  /// Latest messages.
   package private(set) var messages: [String] = []
+  /// How many remarks there were, those that are no longer kept included.
+  package private(set) var messageCount = 0
 
-  /// Remarks that are kept.
+  /// Maximum number of stored messages.
   private static let messageLimit = 200
-  /// Sites that are kept; those beyond are no sites of any model.
+  /// Maximum number of stored sites, above that of any model.
   private static let siteLimit = 4096
 
   /// An empty history.
   package init() {}
 
-  /// Takes the next event.
+  /// Applies the next event.
   ///
-  /// A step at or before the last one means that a worker went back to a checkpoint; what was
-  /// recorded from there on is replaced.
+  /// A step at or before the last one means that a worker resumed from a checkpoint; later records
+  /// are replaced.
   package mutating func apply(_ event: Event) {
     summary.apply(event)
     switch event.kind {
@@ -34,7 +36,7 @@ package struct RunHistory: Codable, Equatable, Sendable {
       meanLoss.append(LossPoint(step: step, value: loss))
       Self.append(losses, step, to: &self.losses)
     case .heldOut(let step, let loss, let losses):
-      // Training losses of a worker that was further than the present one, which began before that.
+      // Training losses of an earlier worker that was ahead of the resumed step.
       meanLoss.drop(after: step)
       for site in self.losses.keys { self.losses[site]?.drop(after: step) }
       self.losses = self.losses.filter { !$0.value.isEmpty }
@@ -44,12 +46,13 @@ package struct RunHistory: Codable, Equatable, Sendable {
       }
     case .message(let text):
       messages.append(text)
+      messageCount += 1
       if messages.count > Self.messageLimit { messages.removeFirst() }
     default: break
     }
   }
 
-  /// Whether a log may have told it.
+  /// Whether the state is consistent.
   var isPlausible: Bool {
     let series = [meanLoss, meanHeldOut] + losses.values + heldOut.values
     return summary.isPlausible && series.allSatisfy(\.isPlausible)

@@ -15,7 +15,7 @@ struct Drawing {
   let batch: Int
   /// Shape of the latents of an image (channels, height, width).
   let latentShape: [Int]
-  /// What decodes the latents; nil if nobody asks for images, or the model draws pixels.
+  /// Decoder of the latents; nil if no images are written, or the model works in pixel space.
   let autoencoder: AutoencoderKL?
   /// Whether the latents are images themselves, with values from -1 to 1.
   var drawsPixels = false
@@ -39,8 +39,8 @@ struct Drawing {
   ///   - noise: Initial noise with at least `count` rows; nil draws it from the seed.
   ///   - tiling: Whether large images are decoded in tiles.
   ///   - columns: Number of columns of the grid.
-  /// - Throws: `FileError` for a file that cannot be written, `SamplingError` for a sampler that
-  ///   does not fit; nothing is written then.
+  /// - Throws: `FileError` for a file that cannot be written, `SamplingError` for invalid sampler
+  ///   settings; nothing is written then.
   func write(
     to destinations: Destinations, noise: Tensor?, tiling: AutoencoderKL.Tiling, columns: Int?
   ) throws {

@@ -30,8 +30,8 @@ struct GraftOptions: ParsableArguments {
     if weights != nil, plan == nil { throw ValidationError("--weights needs --plan") }
   }
 
-  /// The model for inference in a precision, as `load` gives it; the weights of a plan's graft stay in
-  /// float32 beside those that are multiplied.
+  /// Loads the model for inference in a precision; the weights of a plan's graft are also kept in
+  /// float32.
   func load(_ files: ModelFiles, forInference precision: Precision) throws -> DiT {
     guard plan != nil else {
       files.printNotes()
@@ -42,8 +42,8 @@ struct GraftOptions: ParsableArguments {
     return model
   }
 
-  /// The model and its metadata: of a pretrained model with a plan, that plan's graft of it; of a graft
-  /// without a plan of its own, the graft with the settings of the plan.
+  /// Loads the model and its metadata: for a pretrained model with a plan, its graft; for a graft
+  /// without a plan in its file, the graft with the settings of the given plan.
   ///
   /// - Throws: `PlanError` for a plan of another model, `FileError` for weights of another plan.
   func load(_ files: ModelFiles) throws -> (model: DiT, metadata: [String: String]) {
@@ -52,7 +52,7 @@ struct GraftOptions: ParsableArguments {
       files.printNotes()
       return (try file.load(), metadata)
     }
-    // Of a YAML file and of a graft without a plan nothing tells the teacher.
+    // A YAML file and a graft without a plan do not name the teacher.
     let unknown = ModelReference(
       path: file.config.publishedName ?? "unknown", shape: file.config, contentHash: "unknown")
     let isYAML = [".yaml", ".yml"].contains(where: path.hasSuffix)
@@ -83,10 +83,10 @@ struct GraftOptions: ParsableArguments {
     return (graft.model, try graft.metadata(teacher: metadata))
   }
 
-  /// Whether a file without a plan of its own is a graft rather than a teacher.
+  /// Whether a file without a plan is a graft instead of a teacher.
   ///
-  /// Attention with weights of its own looks like the teacher's: such a graft is known by the layout of
-  /// the released ones, a state dict under `ema` alone, or by not being the model of the plan.
+  /// A self-graft has the tensors of its teacher; it is detected by the layout of the released
+  /// grafts, a state dict under `ema` only, or because it is not the model of the plan.
   private func isGraft(_ files: ModelFiles, of plan: GraftPlan?) throws -> Bool {
     let tensors = files.model.tensors
     if files.model.isGraft || StateDict.topLevelKeys(of: tensors.file) == ["ema"] { return true }

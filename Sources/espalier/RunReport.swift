@@ -4,19 +4,19 @@ import Foundation
 import Plans
 import Runs
 
-/// What is told of a run, while it goes on and in the end.
+/// Report on a run, during and after it.
 struct RunReport: Encodable {
   let run: RunDirectory
   let summary: RunSummary
-  /// Held-out losses of the sites, where they were read.
+  /// Held-out losses by site, if they were read.
   let heldOut: [GraftSite: LossSeries]
 
-  /// Tells of a run that was read.
+  /// Makes a report from a summary.
   init(_ run: RunDirectory, _ summary: RunSummary, heldOut: [GraftSite: LossSeries] = [:]) {
     (self.run, self.summary, self.heldOut) = (run, summary, heldOut)
   }
 
-  /// Reads a run with its losses and, where it waits, its turn in the queue.
+  /// Reads a run with its losses and, if it is waiting, its turn in the queue.
   init(reading run: RunDirectory) {
     var follower = RunFollower(run, keepsCurves: true)
     var summary = follower.poll()
@@ -33,7 +33,7 @@ struct RunReport: Encodable {
     case meanHeldOutFirst, meanHeldOutLast, heldOut
   }
 
-  /// Writes the summary, and what scripts would have to work out from it.
+  /// Encodes the summary and values derived from it.
   func encode(to encoder: any Encoder) throws {
     try summary.encode(to: encoder)
     var container = encoder.container(keyedBy: CodingKeys.self)
@@ -59,7 +59,7 @@ struct RunReport: Encodable {
         }), forKey: .heldOut)
   }
 
-  /// The lines on held-out losses: by site, then the whole.
+  /// Lines of held-out losses: by site, then in total.
   var heldOutLines: [String] {
     func change(_ change: LossChange) -> String {
       "\(short(change.first.value)) -> \(short(change.last.value))"
@@ -75,8 +75,8 @@ struct RunReport: Encodable {
     return lines
   }
 
-  /// Shows a run's progress on standard error until it ends; Ctrl-C cancels it softly, a second one
-  /// leaves the worker to itself.
+  /// Shows the progress of a run on standard error until it ends; Ctrl-C requests cancellation, a
+  /// second one stops following.
   static func follow(_ run: RunDirectory, output: OutputOptions) throws {
     signal(SIGINT, SIG_IGN)
     let interrupt = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
@@ -89,10 +89,15 @@ struct RunReport: Encodable {
     let console = ProgressLine()
     var follower = RunFollower(run, keepsCurves: true)
     let launched = ContinuousClock.now
+    var told = 0
     while true {
       let summary = follower.poll()
       let report = RunReport(run, summary, heldOut: follower.history.heldOut)
-      if summary.state.isEnded { console.finish() }
+      if summary.state.isEnded || told < follower.history.messageCount { console.finish() }
+      for text in follower.history.messages.suffix(follower.history.messageCount - told) {
+        printToStandardError("espalier: note: \(text)\n")
+      }
+      told = follower.history.messageCount
       switch summary.state {
       case .queued where summary.place == nil && launched.duration(to: .now) > .seconds(30):
         throw RunError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")

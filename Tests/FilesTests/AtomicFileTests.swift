@@ -87,7 +87,7 @@ import Testing
           return $0 == failing ? EIO : 0
         }
       }
-      let hasFailed = AtomicFile.$failure.withValue(fault) {
+      let hasFailed = AtomicFile.failure.withValue(fault) {
         (try? AtomicFile.write(Data([8]), to: path)) == nil
       }
       #expect(hasFailed == (failing < 5))

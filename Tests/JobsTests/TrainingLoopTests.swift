@@ -259,7 +259,7 @@ import Testing
           let training = Counter()
           training.leavesModel = true
           let fault = Fault(failing...(failing + length - 1))
-          try AtomicFile.$failure.withValue({ fault.code($0) }) {
+          try AtomicFile.failure.withValue({ fault.code($0) }) {
             try train(training, in: run, checkpoints: CheckpointPolicy(every: 3, keepLast: 3))
           }
           #expect(try files(run) == expected, "write \(failing), \(length) times")
@@ -281,7 +281,7 @@ import Testing
         let training = Counter()
         training.leavesModel = true
         let fault = Fault(failing...Int.max)
-        AtomicFile.$failure.withValue({ path in
+        AtomicFile.failure.withValue({ path in
           let code = fault.code(path)
           if code != 0 { try? run.append(Control.cancel) }
           return code
@@ -311,7 +311,7 @@ import Testing
     for (steps, every) in [(9, 3), (10, 3), (4, 4), (3, 1)] {
       try withRun { run in
         let fault = Fault(0...0)
-        try AtomicFile.$failure.withValue({ fault.code($0) }) {
+        try AtomicFile.failure.withValue({ fault.code($0) }) {
           try train(Counter(), in: run, steps: steps, checkpoints: CheckpointPolicy(every: every))
         }
         let expected =
