@@ -67,13 +67,15 @@ package struct OperatorContext {
   }
 
   /// Returns the parameter `name` relative to the prefix.
-  func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Parameter {
+  package func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws
+    -> Parameter
+  {
     try weights.parameter(prefix + name, shape, initializer)
   }
 
   /// Returns the weight (outputs, inputs) and bias of a linear layer, with PyTorch's default
   /// initialisation.
-  func linear(_ name: String, inputs: Int, outputs: Int) throws -> (Parameter, Parameter) {
+  package func linear(_ name: String, inputs: Int, outputs: Int) throws -> (Parameter, Parameter) {
     (
       try weight(name, inputs: inputs, outputs: outputs),
       try parameter("\(name).bias", [outputs], .uniform(1 / Float(inputs).squareRoot()))
@@ -82,14 +84,15 @@ package struct OperatorContext {
 
   /// Returns the weight (outputs, inputs) of a linear layer without bias, with PyTorch's default
   /// initialisation.
-  func weight(_ name: String, inputs: Int, outputs: Int) throws -> Parameter {
+  package func weight(_ name: String, inputs: Int, outputs: Int) throws -> Parameter {
     try parameter(
       "\(name).weight", [outputs, inputs], .uniform(1 / Float(inputs).squareRoot()))
   }
 
   /// Returns the weight (channels, 1, taps) and bias of a depthwise convolution, with PyTorch's
   /// default initialisation.
-  func depthwise(_ name: String, channels: Int, taps: Int) throws -> (Parameter, Parameter) {
+  package func depthwise(_ name: String, channels: Int, taps: Int) throws -> (Parameter, Parameter)
+  {
     let bound = Initializer.uniform(1 / Float(taps).squareRoot())
     return (
       try parameter("\(name).weight", [channels, 1, taps], bound),

@@ -11,14 +11,14 @@ package struct OperatorEntry: Sendable {
   private let channelMixer: ChannelMixerMaker?
 
   /// Builds an attention-slot operator from a plan entry accepted by its descriptor.
-  typealias SequenceMixerMaker =
+  package typealias SequenceMixerMaker =
     @Sendable (OperatorSpec, OperatorContext) throws -> any SequenceMixer
   /// Builds an MLP-slot operator from a plan entry accepted by its descriptor.
-  typealias ChannelMixerMaker =
+  package typealias ChannelMixerMaker =
     @Sendable (OperatorSpec, OperatorContext) throws -> any ChannelMixer
 
   /// Infers settings from parameter shapes; nil for the shapes of another operator.
-  typealias SettingsOfShapes = @Sendable (OperatorShapes) -> [String: Double]?
+  package typealias SettingsOfShapes = @Sendable (OperatorShapes) -> [String: Double]?
 
   /// Makes an entry with a maker for each slot that the descriptor names.
   ///
@@ -29,7 +29,7 @@ package struct OperatorEntry: Sendable {
   ///   - transfer: Transfer of the original operator's weights.
   ///   - settings: Infers its settings from parameter shapes; nil if these are those of another
   ///     operator.
-  init(
+  package init(
     _ descriptor: OperatorDescriptor, sequenceMixer: SequenceMixerMaker? = nil,
     channelMixer: ChannelMixerMaker? = nil, transfer: WeightTransfer? = nil,
     settings: SettingsOfShapes? = nil
@@ -52,7 +52,8 @@ package struct OperatorEntry: Sendable {
     settings?(shapes).map { OperatorSpec(descriptor.name, $0) }
   }
 
-  fileprivate func makeSequenceMixer(_ spec: OperatorSpec, _ context: OperatorContext) throws
+  /// Builds it for the attention slot; nil if it belongs in the MLP slot.
+  package func makeSequenceMixer(_ spec: OperatorSpec, _ context: OperatorContext) throws
     -> (any SequenceMixer)?
   {
     try sequenceMixer?(spec, context)

@@ -1,4 +1,5 @@
 import Autograd
+import Foundation
 import Nn
 import Operators
 import Plans
@@ -53,6 +54,28 @@ struct OperatorGradientTests {
       let module = try OperatorRegistry.make(spec, for: slot, context)
       try check(module, "\(spec) \(size)", size.batch, size.tokens)
     }
+  }
+
+  /// The architecture's example of a new operator is built from its entry and trained like any other.
+  @Test func theDocumentedExample() throws {
+    let context = OperatorContext(
+      hiddenSize: 12, tokens: 7, numHeads: 3, prefix: "", weights: Noise())
+    let spec = OperatorSpec("token_filter", ["taps": 3])
+    let mixer = try #require(try TokenFilter.entry.makeSequenceMixer(spec, context))
+    #expect(
+      mixer.parameters.map(\.name) == [
+        "filter.weight", "filter.bias", "out_proj.weight", "out_proj.bias",
+      ])
+    try check(mixer, "token_filter", 2, 7)
+    // The document shows the file of this test.
+    let root = URL(filePath: #filePath).deletingLastPathComponent()
+    let source = try String(
+      contentsOf: root.appending(path: "TokenFilter.swift"), encoding: .utf8)
+    let document = try String(
+      contentsOf: root.appending(path: "../../docs/ARCHITECTURE.md").standardized, encoding: .utf8)
+    let lines = source.split(separator: "\n", omittingEmptySubsequences: false).dropLast()
+      .filter { $0 != "import Operators" }
+    #expect(document.contains(lines.map { "+\($0)" }.joined(separator: "\n")))
   }
 
   private func check(

@@ -1,0 +1,42 @@
+import Autograd
+import Nn
+import Operators
+import Plans
+import TensorCore
+
+/// y = out_proj(filter(x)) with a causal depthwise convolution along the tokens: `filter`, `out_proj`.
+final class TokenFilter: SequenceMixer {
+  static let entry = OperatorEntry(
+    OperatorDescriptor(
+      name: "token_filter", title: "Token filter", summary: "a convolution without gates",
+      slots: [.attention],
+      fields: [
+        ConfigField(
+          key: "taps", summary: "tokens that the convolution spans", defaultValue: 4, range: 1...64,
+          isInteger: true)
+      ],
+      cost: { spec, shape in
+        let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))
+        return OperatorCost(
+          parameters: shape.hiddenSize * (spec.count("taps") + shape.hiddenSize + 2),
+          core: 2 * tokens * dim * spec.value("taps"), projections: 2 * tokens * dim * dim,
+          activations: 2 * tokens * dim)
+      },
+      label: { "filter k\($0.count("taps"))" }),
+    sequenceMixer: { spec, context in try TokenFilter(context, taps: spec.count("taps")) })
+
+  private let filterWeight, filterBias, outWeight, outBias: Parameter
+
+  init(_ context: OperatorContext, taps: Int) throws {
+    let dim = context.hiddenSize
+    (filterWeight, filterBias) = try context.depthwise("filter", channels: dim, taps: taps)
+    (outWeight, outBias) = try context.linear("out_proj", inputs: dim, outputs: dim)
+  }
+
+  var parameters: [Parameter] { [filterWeight, filterBias, outWeight, outBias] }
+
+  func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+    let filtered = tape.apply(CausalConvolution(), x, Value(filterWeight), Value(filterBias))
+    return tape.linear(filtered, outWeight, outBias)
+  }
+}
