@@ -8,7 +8,7 @@ import TensorCore
 package final class Skip: SequenceMixer, ChannelMixer {
   static let entry = OperatorEntry(
     OperatorDescriptor(
-      name: "skip", title: "Skip", summary: "puts out zeros (baseline for pruning)",
+      name: "skip", title: "Skip", summary: "outputs zeros (baseline for pruning)",
       slots: [.attention, .mlp], fields: [], cost: { _, _ in OperatorCost() },
       label: { _ in "skip" }),
     sequenceMixer: { _, _ in Skip() }, channelMixer: { _, _ in Skip() })

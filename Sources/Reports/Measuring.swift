@@ -66,7 +66,7 @@ package struct Measuring {
     if result.grids == nil {
       result.gridsNote =
         files.autoencoderPath == nil
-        ? "there is no autoencoder beside the model" : images > 0 ? nil : "none were asked for"
+        ? "the folder of the model has no autoencoder" : images > 0 ? nil : "none were asked for"
     }
     guard !missing.isEmpty else { return result }
 
@@ -168,7 +168,7 @@ extension ModelFiles {
   fileprivate var reasonAgainstJudging: String? {
     switch (judgePath, autoencoderPath) {
     case (nil, _): "there is no judge beside the model"
-    case (_, nil): "there is no autoencoder beside the model"
+    case (_, nil): "the folder of the model has no autoencoder"
     default: nil
     }
   }

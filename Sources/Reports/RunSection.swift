@@ -231,7 +231,7 @@ struct RunSection {
   private var messages: [HTML] {
     var lines = facts.history.messages
     if let end = facts.summary.end { lines.append(end.text) }
-    if facts.summary.state == .lost { lines.append("The worker is gone without a last word.") }
+    if facts.summary.state == .lost { lines.append("The worker ended without a final event.") }
     if !facts.skipped.isEmpty {
       lines.append("Left out: \(facts.skipped.prefix(20).joined(separator: "; "))")
     }

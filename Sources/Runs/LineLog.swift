@@ -118,7 +118,7 @@ struct LineLog {
   func failure(_ code: Int32) -> RunError {
     switch code {
     case ENOENT, ENOTDIR:
-      RunError("\(path): the run directory is gone; start the run again")
+      RunError("\(path): the run directory no longer exists; start the run again")
     case ENOSPC, EDQUOT:
       RunError(
         "\(path): the disk is full, the record was not written; free some space", isDiskFull: true)

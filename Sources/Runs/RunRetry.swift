@@ -48,7 +48,7 @@ extension RunDirectory {
       throw RunError(
         "\(path): keeps no checkpoint of step \(step), expected"
           + (list.isEmpty ? " none but the latest (\"keep_last\" keeps more)" : " one of \(list)")
-          + "; leave out --step to go on from the latest")
+          + "; omit --step to resume from the latest")
     }
   }
 

@@ -26,7 +26,7 @@ struct ConvertCommand: ParsableCommand {
       "Entry of a PyTorch archive to put the state dict under: ema is what the official samplers read,"
         + " of grafts too."))
   var entry: String?
-  @Option(help: "Attention heads of a model whose file does not tell them.") var heads: Int?
+  @Option(help: "Number of attention heads, if the file does not determine it.") var heads: Int?
   @OptionGroup var output: OutputOptions
 
   /// The types that can be written.

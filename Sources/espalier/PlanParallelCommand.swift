@@ -15,7 +15,7 @@ extension PlanCommand {
 
     @Argument(help: "The plan file to change.") var plan: String
     @Option(help: "Blocks: \(LayerSelection.forms).") var blocks: String
-    @Option(help: "How the outputs become one: \(ParallelMerge.names) (default: projection).")
+    @Option(help: "Merge of the outputs: \(ParallelMerge.names) (default: projection).")
     var merge: ParallelMerge?
     @Flag(help: "Split the pairs that the blocks are in.") var split = false
     @OptionGroup var output: OutputOptions

@@ -8,7 +8,7 @@ import Runs
 struct ReportCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "report",
-    abstract: "Measure trained grafts against their teachers and write a page on them.",
+    abstract: "Measure trained grafts against their teachers and write an HTML report.",
     discussion: """
       The page is one HTML file that needs nothing else. What is measured (the judge's agreement and \
       Fréchet distance, sample grids, the time of a forward pass) is kept in the run as report.json and \

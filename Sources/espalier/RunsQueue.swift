@@ -7,15 +7,15 @@ import Synchronization
 extension RunsCommand {
   struct Drain: ParsableCommand {
     static let configuration = CommandConfiguration(
-      abstract: "Run what waits in the queue, one after the other, until it is empty.",
+      abstract: "Run the queued runs in order until the queue is empty.",
       discussion: """
         The eligible run with the highest priority goes first, among equals the oldest. A run that must \
         come after others waits until they are done. Ctrl-C or --stop lets what runs come to its end and \
         starts nothing more; queueing a run starts the queue again.
         """)
     @Option(help: "Trainings that may go on at once, those started directly included.") var jobs = 1
-    @Flag(help: "Leave a runner behind in the background and return.") var detach = false
-    @Flag(help: "Tell the runner to start nothing more.") var stop = false
+    @Flag(help: "Start a queue runner in the background and return.") var detach = false
+    @Flag(help: "Request the queue runner to start no further runs.") var stop = false
     @OptionGroup var runs: RunsOptions
     @OptionGroup var output: OutputOptions
 

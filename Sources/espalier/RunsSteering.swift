@@ -24,7 +24,7 @@ extension RunsCommand {
   struct Resume: ParsableCommand {
     static let configuration = CommandConfiguration(
       abstract:
-        "Let a paused run go on, or restart a lost, failed or cancelled one from its checkpoint."
+        "Resume a paused run, or restart a lost, failed or cancelled one from its checkpoint."
     )
     @OptionGroup var selection: RunSelection
     @OptionGroup var output: OutputOptions
@@ -100,7 +100,7 @@ extension RunsCommand {
 
   struct Priority: ParsableCommand {
     static let configuration = CommandConfiguration(
-      abstract: "Let a queued run wait less or more: higher priorities go first.")
+      abstract: "Change the priority of a queued run: higher priorities go first.")
     @OptionGroup var selection: RunSelection
     @Argument(help: "The priority, 0 unless it was given; write -- before a negative one.")
     var priority: Int

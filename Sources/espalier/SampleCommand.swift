@@ -27,7 +27,7 @@ struct SampleCommand: ParsableCommand {
   var latents: String?
   @Option(help: "The .npy file of decoded images to write: float32 (count, 3, height, width).")
   var decoded: String?
-  @Option(help: "Start noise of all images, a tensor (count, channels, height, width).")
+  @Option(help: "Initial noise of all images, a tensor (count, channels, height, width).")
   var noise: String?
   @Option(help: "Classes, separated by commas (default: all in turn).") var classes: String?
   @Option(
@@ -35,7 +35,7 @@ struct SampleCommand: ParsableCommand {
       "Number of images; they are streamed (default: as many as --noise has, else 40, for a PixArt"
         + " model one per caption)."))
   var count: Int?
-  @Option(help: "Images a row (default: one per class).") var columns: Int?
+  @Option(help: "Number of columns of the grid (default: one per class).") var columns: Int?
   @Option(help: "Decode large images piece by piece: on, off, or auto where memory asks for it.")
   var tiling = AutoencoderKL.Tiling.Mode.auto
   @OptionGroup var sampling: SamplerOptions

@@ -90,7 +90,7 @@ import Testing
     let page = try scratch.text("page.html")
     #expect(
       page.contains("No agreement and no Fréchet distance: there is no judge beside the model"))
-    #expect(page.contains("No images: there is no autoencoder beside the model"))
+    #expect(page.contains("No images: the folder of the model has no autoencoder"))
     #expect(page.contains("forward pass, batch 1"))
   }
 

@@ -165,7 +165,7 @@ import Explorer
     state.document.markSaved(state.plan, at: "p.json")
     press(&state, "q")
     #expect(state.overlay == .confirm(.leaveRunning))
-    #expect(ExplorerView.frame(state).text().contains("goes on without the explorer"))
+    #expect(ExplorerView.frame(state).text().contains("continues without the explorer"))
     press(&state, "y")
     #expect(state.isFinished)
   }

@@ -165,7 +165,7 @@ private let golden: [(EventKind, String)] = [
     #expect(full?.message.contains("the disk is full") == true)
     try FileManager.default.removeItem(atPath: run.path)
     let gone = #expect(throws: RunError.self) { try run.append(Control.pause) }
-    #expect(gone?.message.contains("is gone") == true)
+    #expect(gone?.message.contains("no longer exists") == true)
     #expect(events().isEmpty)
   }
 }

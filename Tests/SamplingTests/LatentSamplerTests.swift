@@ -9,7 +9,7 @@ import Testing
 
 @MainActor @Suite("Latent sampler")
 struct LatentSamplerTests {
-  /// Start noise that is given replaces the seed's, with and without guidance, in every sampler.
+  /// Initial noise that is given replaces the seed's, with and without guidance, in every sampler.
   @Test(arguments: LatentSampler.Method.allCases, [Float(1), 3])
   func startNoise(method: LatentSampler.Method, guidance: Float) throws {
     let model = try TinyModel.make()

@@ -24,7 +24,7 @@ struct QuestionView {
     switch question {
     case .unsaved(.quit):
       return ["The plan \(state.plan.name) has unsaved changes."]
-        + (runs ? ["The training goes on without the explorer."] : [])
+        + (runs ? ["The training continues without the explorer."] : [])
     case .unsaved(let step):
       let what =
         switch step {
@@ -36,7 +36,7 @@ struct QuestionView {
       return ["\(what) would lose the unsaved changes of \(state.plan.name)."]
     case .leaveRunning:
       return [
-        "A training is running. It goes on without the explorer, which finds it again.",
+        "A training is running. It continues without the explorer, which finds it again.",
         "Leave?",
       ]
     case .cancelRun(let id):
