@@ -7,6 +7,7 @@
 #include <locale.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <wchar.h>
 #include <curses.h>
 
@@ -32,10 +33,29 @@ static inline const char *nc_capability(const char *name) {
 
 static inline int nc_has_direct_color(void) { return tigetflag("RGB") > 0; }
 
+static inline void nc_set_number(const char *name, int number) {
+  char text[16];
+  snprintf(text, sizeof text, "%d", number);
+  setenv(name, text, 1);
+}
+
 static inline void *nc_open(const char *term, FILE *output, FILE *input) {
-  /* Curses would take the size from the environment or the terminal, however large; nc_resize sets it. */
-  use_env(FALSE);
+  /* Curses would take the size from the user's environment or the terminal, however large, and with the size of
+     terminfo it would set a scrolling region of its own, in which images scroll the screen. It is told the
+     terminal's bounded size; nc_resize sets later ones. */
+  struct winsize size;
+  int known = ioctl(fileno(output), TIOCGWINSZ, &size) == 0 && size.ws_row > 0 && size.ws_col > 0;
+  use_env(known ? TRUE : FALSE);
+  if (known) {
+    nc_set_number("LINES", size.ws_row < 500 ? size.ws_row : 500);
+    nc_set_number("COLUMNS", size.ws_col < 1000 ? size.ws_col : 1000);
+  }
   SCREEN *screen = newterm(term, output, input);
+  if (known) {
+    unsetenv("LINES");
+    unsetenv("COLUMNS");
+  }
+  use_env(FALSE);
   if (!screen) return NULL;
   cbreak();
   noecho();
