@@ -87,12 +87,13 @@ let package = Package(
     library(
       "Sampling",
       [
-        "TextEncoders", "Models", "Checkpoints", "Pictures", "Files", "Autograd", "TensorCore",
+        "TextEncoders", "Models", "Plans", "Checkpoints", "Pictures", "Files", "Autograd",
+        "TensorCore",
       ]),
     library(
       "Datasets",
       ["Sampling", "Models", "Plans", "Checkpoints", "Pictures", "Files", "TensorCore"]),
-    library("Analysis", ["Sampling", "Models", "Operators", "TensorCore"]),
+    library("Analysis", ["Sampling", "Models", "Operators", "Plans", "TensorCore"]),
     library(
       "Evaluation",
       ["Datasets", "Sampling", "Models", "Files", "TensorCore", "CKernels", "COpenBLAS"]),

@@ -1,13 +1,14 @@
 import Foundation
 import Models
 import Operators
+import Plans
 import Sampling
 import TensorCore
 
 /// Activation statistics and attention locality of a model along sampling trajectories.
 ///
-/// As in the paper (section 3.4): DDIM samples at guidance 1.5, averaged over timesteps, samples
-/// and heads, with fewer samples and steps to suit a CPU.
+/// As in the paper (section 3.4): DDIM samples (Euler's method for a velocity) at guidance 1.5, averaged over
+/// timesteps, samples and heads, with fewer samples and steps to suit a CPU.
 package struct TeacherAnalysis {
   /// Measurements of one block.
   package struct Block {
@@ -27,25 +28,28 @@ package struct TeacherAnalysis {
   ///
   /// - Parameters:
   ///   - model: The teacher.
-  ///   - samples: Number of trajectories; labels cycle through the classes.
-  ///   - steps: Number of DDIM steps.
+  ///   - conditions: What the trajectories are for, one each.
+  ///   - steps: Number of steps.
   ///   - batch: Number of trajectories per batch.
   ///   - seed: Seed of the initial noise.
   ///   - progress: Called with the number of denoising steps done and their total; may throw to stop.
   /// - Throws: `SamplingError` for an invalid number of steps, and errors of `progress`.
   package init(
-    _ model: DiT, samples: Int, steps: Int, batch: Int = 4, seed: UInt64 = 0,
+    _ model: any DiffusionTransformer, _ conditions: LatentSampler.Conditions, steps: Int,
+    batch: Int = 4, seed: UInt64 = 0,
     progress: (Int, Int) throws -> Void
   ) throws {
-    let bands = Self.bands(tokens: model.config.tokens)
-    let collector = Collector(depth: model.config.depth, bands: bands)
-    let sampler = LatentSampler(steps: steps, guidance: Self.guidance, seed: seed)
+    let bands = Self.bands(tokens: model.shape.tokens)
+    let collector = Collector(depth: model.shape.depth, bands: bands)
+    let sampler = Self.sampler(of: model.shape.family, steps: steps, seed: seed)
+    let samples = conditions.count
+    // An attention map of 4096 tokens and 16 heads takes a gigabyte.
+    let batch = model.shape.tokens > 1024 ? 1 : batch
     let batches = (samples + batch - 1) / batch
     for index in 0..<batches {
       let first = index * batch
-      let labels = (first..<min(samples, first + batch)).map { $0 % model.config.numClasses }
       _ = try sampler.sample(
-        model, labels: labels, first: first,
+        model, for: conditions.rows(first..<min(samples, first + batch)), first: first,
         observeBlock: { block, activations in
           collector.add(block, activations, mixer: model.blocks[block].sequenceMixer)
         },
@@ -53,6 +57,14 @@ package struct TeacherAnalysis {
     }
     self.bands = bands
     blocks = collector.blocks
+  }
+
+  /// The sampler of the trajectories.
+  package static func sampler(
+    of family: ModelFamily, steps: Int, seed: UInt64 = 0
+  ) -> LatentSampler {
+    LatentSampler(
+      method: LatentSampler.plainMethod(of: family), steps: steps, guidance: guidance, seed: seed)
   }
 
   /// Powers of two below the number of tokens.
@@ -71,7 +83,7 @@ package struct TeacherAnalysis {
       locality = Array(repeating: AttentionLocality(bands: bands), count: depth)
     }
 
-    func add(_ block: Int, _ activations: DiTBlock.Activations, mixer: any SequenceMixer) {
+    func add(_ block: Int, _ activations: AdaLNBlock.Activations, mixer: any SequenceMixer) {
       statistics[block].attention.add(activations.attentionOutput)
       statistics[block].mlp.add(activations.mlpOutput)
       if let attention = mixer as? MultiHeadAttention {

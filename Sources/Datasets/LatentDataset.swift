@@ -11,6 +11,8 @@ package struct LatentDataset {
   /// Digest of the content, by which a changed data set is detected; empty for a data set of this
   /// process alone.
   package let identity: String
+  /// Captions of captioned data, which have label 0 each.
+  package var texts: CaptionSource?
   private let read: (Int, UnsafeMutablePointer<Float>) -> Void
   private let place: (Int) -> String
 
@@ -20,10 +22,11 @@ package struct LatentDataset {
   ///   - shape: Shape of a sample (channels, size, size).
   ///   - labels: The label of every sample.
   ///   - identity: Digest of the content.
+  ///   - texts: Captions of the samples; nil for labelled data.
   ///   - place: Returns the origin of a sample for error messages.
   ///   - read: Copies the latents of a sample into a buffer; called from any thread.
   package init(
-    shape: [Int], labels: [Int], identity: String,
+    shape: [Int], labels: [Int], identity: String, texts: CaptionSource? = nil,
     place: @escaping (Int) -> String = { "sample \($0)" },
     read: @escaping (Int, UnsafeMutablePointer<Float>) -> Void
   ) {
@@ -31,6 +34,7 @@ package struct LatentDataset {
     self.shape = shape
     self.labels = labels
     self.identity = identity
+    self.texts = texts
     self.read = read
     self.place = place
   }
@@ -56,8 +60,8 @@ package struct LatentDataset {
   ) throws {
     self.init(
       shape: files.shape, labels: files.labels,
-      identity: try files.identity(keptIn: cache, progress: progress), place: files.place,
-      read: files.read)
+      identity: try files.identity(keptIn: cache, progress: progress), texts: files.texts,
+      place: files.place, read: files.read)
   }
 
   /// Number of samples.
@@ -77,6 +81,11 @@ package struct LatentDataset {
   package func subset(_ indices: [Int], identity: String) -> LatentDataset {
     LatentDataset(
       shape: shape, labels: indices.map { labels[$0] }, identity: identity,
+      texts: texts.map { texts in
+        CaptionSource(null: texts.null, length: texts.length, channels: texts.channels) {
+          texts.read(indices[$0], $1, $2)
+        }
+      },
       place: { place(indices[$0]) }, read: { read(indices[$0], $1) })
   }
 
@@ -149,7 +158,8 @@ package struct LatentDataset {
     return (mean.map { Float($0) }, std.map { Float($0) })
   }
 
-  /// Draws rows of a training batch: samples, timesteps, noise, and labels dropped to the null class.
+  /// Draws rows of a training batch: samples, timesteps, noise, and labels or captions dropped to that
+  /// of no condition.
   ///
   /// Each row depends only on seed, name and its number, so parts of a batch can be drawn
   /// separately.
@@ -160,7 +170,7 @@ package struct LatentDataset {
   ///   - samples: Distribution of samples; nil is uniform.
   ///   - timesteps: Distribution of the 1000 timesteps; nil is uniform.
   ///   - nullClass: Label that replaces dropped labels; nil drops none.
-  ///   - labelDropout: Probability of dropping a label.
+  ///   - labelDropout: Probability of dropping a label or caption.
   /// - Returns: The rows.
   package func batch(
     _ rows: Range<Int>, seed: UInt64, name: String, samples: DiscreteDistribution? = nil,
@@ -175,12 +185,15 @@ package struct LatentDataset {
     }
     let indices = draw(samples, count, stream("sample"))
     let clean = latents(indices)
-    let dropout = stream("label")
+    let (dropout, timestep) = (stream("label"), stream("timestep"))
+    let isDropped = rows.map { dropout.uniform($0) < labelDropout }
     return DiffusionBatch(
       latents: clean, noise: stream("noise").normal(clean.shape, from: rows.lowerBound * width),
-      steps: draw(timesteps, DiscreteDistribution.timesteps, stream("timestep")),
-      labels: zip(rows, indices).map {
-        dropout.uniform($0) < labelDropout ? nullClass ?? labels[$1] : labels[$1]
+      steps: draw(timesteps, DiscreteDistribution.timesteps, timestep),
+      times: rows.map(timestep.uniform),
+      labels: zip(isDropped, indices).map { $0 ? nullClass ?? labels[$1] : labels[$1] },
+      captions: texts.map { texts in
+        texts.captions(zip(isDropped, indices).map { $0 && texts.null != nil ? nil : $1 })
       }, samples: indices)
   }
 
@@ -192,7 +205,9 @@ package struct LatentDataset {
   /// - Returns: A sentence with the next step; nil if all values are finite.
   package func fault(in batch: DiffusionBatch, of name: String = "training") -> String? {
     for (row, index) in batch.samples.enumerated()
-    where !batch.latents.rows(row..<(row + 1)).isFinite {
+    where !batch.latents.rows(row..<(row + 1)).isFinite
+      || batch.captions?.embeddings.rows(row..<(row + 1)).isFinite == false
+    {
       return
         "\(place(index)) of the \(name) data holds values that are not finite; correct or remove it"
         + " and start a new run"

@@ -2,13 +2,14 @@ import Checkpoints
 import Files
 import Foundation
 
-/// Labelled latents in memory-mapped files, read one sample at a time.
+/// Labelled or captioned latents in memory-mapped files, read one sample at a time.
 ///
 /// Formats: arrays `latents` (count, channels, height, width) and `labels` (count) in safetensors
 /// or `.npz` files, any number of them in a folder; `latents.npy` with `labels.npy` in the same
 /// folder; batches `X_features/1.npy` with `X_labels/1.npy`; tar shards of webdataset with
 /// `KEY.latent.pth` and `KEY.label.pth` for each sample, as written by keshik6/grafting. Latents
-/// must be scaled.
+/// must be scaled. In place of labels, safetensors and `.npz` files may hold text embeddings
+/// `prompt_embeds` (count, tokens, channels) with `prompt_attention_mask` (count, tokens).
 package final class LatentFiles: @unchecked Sendable {
   /// Location of the elements of one sample.
   private struct Row {
@@ -18,8 +19,10 @@ package final class LatentFiles: @unchecked Sendable {
 
   /// Shape of one sample (channels, height, width).
   package let shape: [Int]
-  /// The label of every sample, at least 0.
+  /// The label of every sample, at least 0; 0 for captioned samples.
   package let labels: [Int]
+  /// The captions of captioned samples; nil for labelled ones.
+  package let texts: CaptionSource?
   /// The files in sample order, each file of labels after its latents.
   package let files: [String]
   /// The files of the samples, each with the index of its first sample.
@@ -52,6 +55,17 @@ package final class LatentFiles: @unchecked Sendable {
     self.shape = shape
     self.files = builder.files
     (labels, rows, owners) = (builder.labels, builder.rows, builder.owners)
+    guard builder.captions.isEmpty || builder.captions.count == builder.rows.count else {
+      throw FileError(
+        "\(path): some of its files hold 'prompt_embeds' and others labels; keep them apart")
+    }
+    texts = builder.captions.first.map { first in
+      CaptionSource(
+        length: builder.captions.map(\.tokens).max() ?? 1, channels: first.channels
+      ) { [captions = builder.captions, owners = builder.owners] index, embedding, mask in
+        withExtendedLifetime(owners) { captions[index].read(into: embedding, mask) }
+      }
+    }
     origins = builder.origins
   }
 
@@ -115,11 +129,32 @@ package final class LatentFiles: @unchecked Sendable {
         + " name a folder of them or of images by class")
   }
 
+  /// Location of the caption of one sample.
+  private struct Caption {
+    let start: UnsafeRawPointer
+    let dtype: DType
+    let tokens, channels: Int
+    let mask: [Float]
+
+    func read(into embedding: UnsafeMutablePointer<Float>, _ target: UnsafeMutablePointer<Float>) {
+      let count = tokens * channels
+      ElementDecoding.floats(
+        UnsafeRawBufferPointer(start: start, count: count * dtype.size), dtype,
+        into: UnsafeMutableBufferPointer(start: embedding, count: count))
+      target.update(from: mask, count: tokens)
+    }
+  }
+
+  /// Names of text embeddings and their masks.
+  private static let embeddingName = "prompt_embeds"
+  private static let maskName = "prompt_attention_mask"
+
   /// Collects samples file by file.
   private struct Builder {
     var shape: [Int]?
     var labels: [Int] = []
     var rows: [Row] = []
+    var captions: [Caption] = []
     var owners: [AnyObject] = []
     var files: [String] = []
     var origins: [(first: Int, path: String)] = []
@@ -135,9 +170,57 @@ package final class LatentFiles: @unchecked Sendable {
         files.append(beside)
         try addArrays(
           file, file.names.first ?? "latents", labelFile, labelFile.names.first ?? "labels")
+      } else if file.entry("labels") == nil, file.entry(LatentFiles.embeddingName) != nil {
+        try addCaptioned(file)
       } else {
         try addArrays(file, "latents", file, "labels")
       }
+    }
+
+    /// Adds all samples of latents with text embeddings.
+    private mutating func addCaptioned(_ file: any TensorFile) throws(FileError) {
+      let latents = try file.existing("latents")
+      let embeddings = try file.existing(LatentFiles.embeddingName)
+      let shape = embeddings.shape
+      guard latents.shape.count == 4, shape.count == 3, shape[0] == latents.shape[0],
+        shape.allSatisfy({ $0 > 0 })
+      else {
+        throw FileError(
+          "\(file.path): \"latents\" has shape \(latents.shape) and \"\(embeddings.name)\" \(shape), expected"
+            + " samples, channels, height and width, and as many samples by tokens by channels; save both together"
+        )
+      }
+      guard captions.first.map({ $0.channels == shape[2] }) ?? true else {
+        throw FileError(
+          "\(file.path): its text embeddings are \(shape[2]) wide, those before it"
+            + " \(captions.first?.channels ?? 0); keep data sets of different encoders apart")
+      }
+      var mask = [Float](repeating: 1, count: shape[0] * shape[1])
+      if let entry = file.entry(LatentFiles.maskName) {
+        mask = try file.floats(entry.name)
+        guard entry.shape == Array(shape[..<2]), mask.allSatisfy({ $0 == 0 || $0 == 1 }) else {
+          throw FileError(
+            "\(file.path): \"\(entry.name)\" of shape \(entry.shape) is no mask of \(Array(shape[..<2])) zeros and"
+              + " ones; save it with the embeddings")
+        }
+      }
+      try claim(Array(latents.shape.dropFirst()), file.path)
+      let start = try address(of: latents, in: file)
+      let texts = try address(of: embeddings, in: file)
+      let count = shape[0]
+      for index in 0..<count {
+        rows.append(
+          Row(
+            start: start + index * (latents.count / count * latents.dtype.size),
+            dtype: latents.dtype))
+        captions.append(
+          Caption(
+            start: texts + index * (embeddings.count / count * embeddings.dtype.size),
+            dtype: embeddings.dtype, tokens: shape[1], channels: shape[2],
+            mask: Array(mask[(index * shape[1])..<((index + 1) * shape[1])])))
+      }
+      labels += [Int](repeating: 0, count: count)
+      owners.append(file)
     }
 
     /// Adds all samples of two arrays.

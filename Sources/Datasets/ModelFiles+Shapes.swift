@@ -29,13 +29,13 @@ extension ModelFiles {
   /// Throws if the model was not trained on the procedural images.
   package func requireShapes() throws {
     guard model.classNames == ShapeSource.classNames,
-      model.config.numClasses == ShapeSource.numClasses
+      model.shape.numClasses == ShapeSource.numClasses
     else {
       throw FileError(
         "\(modelPath): its classes are not the procedural shapes, and no other data set is named; "
           + "name one as \"data\" in the plan or with --data")
     }
-    let side = model.config.inputSize * (try autoencoder(.float32).config.spatialFactor)
+    let side = model.shape.inputSize * (try autoencoder(.float32).config.spatialFactor)
     guard side == ShapeSource.side else {
       throw FileError(
         "\(modelPath): its images are \(side) pixels wide, the procedural ones \(ShapeSource.side); "

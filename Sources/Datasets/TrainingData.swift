@@ -51,6 +51,12 @@ package struct TrainingData {
       }
     }
     guard let settings else {
+      guard files.model.shape.family.condition == .classes else {
+        throw FileError(
+          "\(files.modelPath): a \(files.model.shape.family.title) is trained on images with captions, and the"
+            + " plan names no data; set \"data.path\" to a folder, or make some by 'espalier sample --prompts"
+            + " FILE --dataset FOLDER'")
+      }
       func images(_ seed: UInt64, _ count: Int, _ label: String) throws -> LatentDataset {
         try files.latents(seed: seed, count: count) { try progress($0, count, label) }
       }
@@ -105,7 +111,10 @@ package struct TrainingData {
     progress: (Int, Int, String) throws -> Void
   ) throws -> (LatentDataset, skipped: [String], note: String?) {
     let model = files.model
-    let config = model.config
+    let config = model.shape
+    if config.family.condition == .captions {
+      return try openCaptioned(path, settings, for: files, check: check, progress: progress)
+    }
     var isFolder: ObjCBool = false
     let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
     let hasLatents = !isFolder.boolValue || LatentFiles.isPresent(at: path)
@@ -131,6 +140,55 @@ package struct TrainingData {
     ) { try progress($0, folder.items.count, $1) }
     try require(dataset, fits: config, path)
     return (dataset, skipped, nil)
+  }
+
+  /// Opens captioned data: latents with text embeddings, or images with captions.
+  private static func openCaptioned(
+    _ path: String, _ settings: DataSettings, for files: ModelFiles,
+    check: (String) throws -> Void, progress: (Int, Int, String) throws -> Void
+  ) throws -> (LatentDataset, skipped: [String], note: String?) {
+    let config = files.model.shape
+    let cache = try ModelFiles.cacheDirectory()
+    var (dataset, skipped): (LatentDataset, [String])
+    var note: String?
+    if CaptionedImages.isPresent(at: path) {
+      let images = try CaptionedImages(path: path)
+      let autoencoder = try files.autoencoder(.float32)
+      let parts = try AutoencoderKL.files(of: files.autoencoderPath ?? "")
+      (dataset, skipped) = try LatentDataset.encoding(
+        images, size: config.inputSize * autoencoder.config.spatialFactor, flip: settings.flip,
+        autoencoder: (autoencoder, try ContentHash.sha256(paths: parts)),
+        prompts: try files.promptEmbeddings(.fastest), cache: cache, check: check
+      ) { try progress($0, images.items.count, $1) }
+    } else {
+      let latents = try LatentFiles.open(path)
+      dataset = try LatentDataset(latents, cache: cache) {
+        try progress($0, latents.files.count, "reading latents")
+      }
+      skipped = []
+      try check(dataset.identity)
+      guard dataset.texts != nil else {
+        throw FileError(
+          "\(path): its latents have labels and no captions, and a \(config.family.title) takes captions; save"
+            + " text embeddings as 'prompt_embeds' beside 'latents'")
+      }
+      note = scaleNote(dataset, path)
+    }
+    try require(dataset, fits: config, path)
+    let channels = try files.captionChannels()
+    if let texts = dataset.texts, texts.channels != channels {
+      throw FileError(
+        "\(path): its text embeddings are \(texts.channels) wide, but the model takes \(channels); use those"
+          + " of the model's own text encoder")
+    }
+    dataset.texts?.null = try files.nullCaption(.fastest)
+    if dataset.texts?.null == nil {
+      let dropout =
+        "\(files.modelPath): has no embedding of the empty caption and no text encoder beside it, so no captions"
+        + " are dropped in training"
+      note = note.map { "\($0); \(dropout)" } ?? dropout
+    }
+    return (dataset, skipped, note)
   }
 
   /// Warns if the latents do not seem to be scaled; nil otherwise.
@@ -161,7 +219,14 @@ package struct TrainingData {
         "\(path): its latents are \(text(dataset.shape)), the model takes \(text(expected))"
           + " (channels x height x width); encode the images for this model")
     }
-    if let bad = dataset.labels.firstIndex(where: { $0 >= config.numClasses }) {
+    if config.family.condition == .classes, dataset.texts != nil {
+      throw FileError(
+        "\(path): its latents have captions and no labels, and a \(config.family.title) takes classes; save"
+          + " 'labels' beside 'latents'")
+    }
+    if config.family.condition == .classes,
+      let bad = dataset.labels.firstIndex(where: { $0 >= config.numClasses })
+    {
       throw FileError(
         "\(path): sample \(bad) has label \(dataset.labels[bad]), the model has classes 0 to"
           + " \(config.numClasses - 1); use data of the model's classes")

@@ -43,10 +43,10 @@ package struct Evaluation: Codable, Sendable {
   /// - Returns: All metrics.
   /// - Throws: `SamplingError`, `FeatureMetricError`, and errors of `progress`.
   package static func run(
-    _ model: DiT, autoencoder: AutoencoderKL, judge: ShapeJudge, sampler: LatentSampler,
+    _ model: any DiffusionTransformer, autoencoder: AutoencoderKL, judge: ShapeJudge, sampler: LatentSampler,
     samples: Int, batch: Int = 20, progress: (Int) throws -> Void
   ) throws -> Evaluation {
-    let classes = model.config.numClasses
+    let classes = model.shape.numClasses
     let labels = (0..<samples).map { $0 % classes }
     var verdicts = Verdicts(classes: classes)
     for first in stride(from: 0, to: samples, by: batch) {

@@ -38,7 +38,7 @@ package final class ActivationCache {
   ) throws {
     let (plan, settings) = (graft.plan, graft.plan.stage1)
     samples = settings.samples
-    (tokens, dim) = (graft.teacher.config.tokens, graft.teacher.config.hiddenSize)
+    (tokens, dim) = (graft.teacher.shape.tokens, graft.teacher.shape.hiddenSize)
     let bytesOfSite = 2 * Double(samples) * Double(2 * tokens * dim + dim)
     let sites = graft.plan.sites
     try Self.require(budget: settings, Double(sites.count) * bytesOfSite, sites.count)
@@ -161,12 +161,13 @@ package final class ActivationCache {
         metadata: ["identity": identity])
     }
     let pass = TeacherPass(
-      teacher: graft.teacher, sites: sites, diffusion: try GaussianDiffusion(spacing: ""))
+      teacher: graft.teacher, sites: sites,
+      process: try TrainingProcess(of: graft.plan.model.shape.family))
     for start in stride(from: 0, to: samples, by: recordedTogether) {
       try progress(start, samples)
       let batch = dataset.batch(
         start..<min(samples, start + recordedTogether), seed: graft.plan.seed, name: "recording",
-        nullClass: graft.teacher.config.nullClass,
+        nullClass: graft.teacher.shape.nullClass,
         labelDropout: graft.plan.stage1.labelDropout)
       if let fault = dataset.fault(in: batch) { throw FileError(fault) }
       let parts = MicroBatches(

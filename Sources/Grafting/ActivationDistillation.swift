@@ -60,7 +60,7 @@ package final class ActivationDistillation {
     self.cache = cache
     pass = TeacherPass(
       teacher: graft.teacher, sites: Set(graft.plan.sites),
-      diffusion: try GaussianDiffusion(spacing: "")
+      process: try TrainingProcess(of: graft.plan.model.shape.family)
     )
     var trainers: [GraftSite: SiteTrainer] = [:]
     var objectives: [GraftSite: SiteObjective] = [:]
@@ -170,7 +170,7 @@ package final class ActivationDistillation {
     _ count: Int, from dataset: LatentDataset, _ name: String
   ) -> DiffusionBatch {
     dataset.batch(
-      0..<count, seed: graft.plan.seed, name: name, nullClass: graft.teacher.config.nullClass,
+      0..<count, seed: graft.plan.seed, name: name, nullClass: graft.teacher.shape.nullClass,
       labelDropout: settings.labelDropout)
   }
 

@@ -18,7 +18,7 @@ import Training
 /// adapters instead, and add output distillation from the teacher.
 package final class Finetuning {
   /// The model that is trained.
-  package let model: DiT
+  package let model: any DiffusionTransformer
   private let plan: GraftPlan
   private let dataset: LatentDataset
   private let heldOut: LatentDataset
@@ -60,7 +60,7 @@ package final class Finetuning {
     for parameter in trained { parameter.update { $0 = $0.copied() } }
     let weight = settings.distillationWeight
     trainer = DiffusionTrainer(
-      model: graft.model, diffusion: try GaussianDiffusion(spacing: ""),
+      model: graft.model, process: try TrainingProcess(of: plan.model.shape.family),
       emaDecay: Float(settings.emaDecay),
       teacher: weight > 0 ? OutputTeacher(model: graft.teacher, weight: weight) : nil,
       recomputesBlocks: settings.recompute
@@ -73,7 +73,7 @@ package final class Finetuning {
   }
 
   /// Freezes the parameters that the plan does not train, and attaches LoRA adapters.
-  private static func choose(from model: DiT, plan: GraftPlan) {
+  private static func choose(from model: any DiffusionTransformer, plan: GraftPlan) {
     let settings = plan.stage2
     let grafts = plan.sites.flatMap(\.checkpointPrefixes)
     let firstBlock = plan.model.shape.depth - settings.lastBlocks
@@ -83,7 +83,7 @@ package final class Finetuning {
       case .all, .lora: true
       case .grafts: grafts.contains(where: name.hasPrefix)
       case .graftsAndNorms:
-        grafts.contains(where: name.hasPrefix) || name.contains("adaLN_modulation.")
+        grafts.contains(where: name.hasPrefix) || plan.model.shape.family.modulationKeys.contains(where: name.contains)
       case .lastBlocks: tail.contains(where: name.hasPrefix)
       }
     }
@@ -101,7 +101,7 @@ package final class Finetuning {
   package func trainStep() -> TrainingStepReport {
     let batch = dataset.batch(
       0..<settings.batchSize, seed: plan.seed, name: "stage2/\(step)",
-      nullClass: model.config.nullClass,
+      nullClass: model.shape.nullClass,
       labelDropout: settings.labelDropout)
     lastBatch = batch
     var decay = Float(settings.emaDecay)
@@ -117,7 +117,7 @@ package final class Finetuning {
   package func heldOutLoss() -> Double {
     let batch = heldOut.batch(
       0..<settings.heldOutSamples, seed: plan.seed, name: "held-out",
-      nullClass: model.config.nullClass,
+      nullClass: model.shape.nullClass,
       labelDropout: settings.labelDropout)
     return trainer.withAverages {
       trainer.evaluate(batch, microBatch: settings.microBatch).loss
@@ -143,7 +143,7 @@ package final class Finetuning {
   /// A fixed held-out sample.
   private var witness: DiffusionBatch {
     heldOut.batch(
-      0..<1, seed: plan.seed, name: "witness", nullClass: model.config.nullClass, labelDropout: 0)
+      0..<1, seed: plan.seed, name: "witness", nullClass: model.shape.nullClass, labelDropout: 0)
   }
 
   /// Whether forward and backward pass of a held-out sample are finite.

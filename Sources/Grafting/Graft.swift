@@ -11,9 +11,9 @@ import TensorCore
 /// Teacher and the grafted model of a plan, with replacement operators and parallel blocks.
 package final class Graft {
   package let plan: GraftPlan
-  package let teacher: DiT
+  package let teacher: any DiffusionTransformer
   /// The grafted model; it shares all weights outside the sites of the plan with the teacher.
-  package let model: DiT
+  package let model: any DiffusionTransformer
   /// Precision of the products in large linear layers of teacher and model.
   package private(set) var precision = Precision.float32
   /// Sites without weights in any checkpoint: operators and merges have initial weights, parallel
@@ -25,7 +25,7 @@ package final class Graft {
   /// weights.
   ///
   /// - Throws: as `init(plan:teacher:checkpoints:)`.
-  package convenience init(fresh plan: GraftPlan, teacher: DiT) throws {
+  package convenience init(fresh plan: GraftPlan, teacher: any DiffusionTransformer) throws {
     try self.init(plan: plan, teacher: teacher, checkpoints: [])
   }
 
@@ -40,7 +40,9 @@ package final class Graft {
   ///   - checkpoints: Checkpoints, operators or grafted models of runs.
   /// - Throws: `FileError` for a file that cannot be read or holds no plan, `PlanError` for an
   ///   operator that cannot be built, or a teacher that has parallel blocks itself.
-  package init(plan: GraftPlan, teacher: DiT, checkpoints: [String]) throws {
+  package init(
+    plan: GraftPlan, teacher: any DiffusionTransformer, checkpoints: [String]
+  ) throws {
     guard teacher.merges.isEmpty else {
       throw PlanError(
         key: "model.path",
@@ -65,8 +67,7 @@ package final class Graft {
       untrained.subtract(shared)
     }
     self.untrained = untrained.sorted()
-    model = try DiT(
-      config: teacher.config, edits: plan.edits, parallel: plan.parallel, weights: source)
+    model = try teacher.remade(with: plan.changes, weights: source)
   }
 
   /// Reads the weights of a checkpoint (operators or grafted model) and the sites that they fit.
@@ -81,14 +82,14 @@ package final class Graft {
     at path: String, for plan: GraftPlan
   ) throws -> (any TensorFile, shared: [GraftSite], others: [GraftSite]?) {
     let weights = try ModelWeights(path: path)
-    let isWhole = weights.family == .dit
+    let isWhole = weights.family != nil
     guard let text = weights.metadata[DiTFile.planKey] else {
       guard isWhole else {
         throw FileError(
           "\(path): has neither '\(DiTFile.planKey)' in the metadata nor the weights of a whole grafted"
             + " model; give a checkpoint, the operators or the model of a run")
       }
-      let file = try DiTFile(weights, numHeads: plan.model.shape.numHeads)
+      let file = try weights.model(numHeads: plan.model.shape.numHeads)
       let shared = plan.sites.filter { site in
         guard case .slot(let id) = site, let spec = plan.edits[id] else { return false }
         return file.has(spec, at: id)
@@ -113,8 +114,7 @@ package final class Graft {
   /// The replacement in a slot; nil where the slot is not edited.
   package func replacement(_ id: SlotID) -> (any GraftOperator)? {
     guard plan.edits[id] != nil else { return nil }
-    let block = model.blocks[id.block]
-    return id.slot == .attention ? block.sequenceMixer : block.channelMixer
+    return model.replaceable(id)
   }
 
   /// Parameters that stage 1 trains at a site of the plan.
@@ -164,7 +164,7 @@ private struct TeacherWeights: WeightSource {
   private let weights: DictionaryWeights
   private let copied: [String]
 
-  init(_ teacher: DiT, copied: [String], origin: String) {
+  init(_ teacher: any DiffusionTransformer, copied: [String], origin: String) {
     weights = DictionaryWeights(of: teacher, origin: origin)
     self.copied = copied
   }
@@ -209,7 +209,7 @@ private struct StartWeights: WeightSource {
   private let shapes: [String: [Int]]
   private let transfers: [(prefix: String, transfer: WeightTransfer)]
 
-  init(plan: GraftPlan, teacher: DiT) {
+  init(plan: GraftPlan, teacher: any DiffusionTransformer) {
     fresh = FreshWeights(seed: plan.seed)
     self.teacher = DictionaryWeights(of: teacher, origin: plan.model.path)
     shapes = Dictionary(
@@ -235,7 +235,7 @@ private struct StartWeights: WeightSource {
 
 extension DictionaryWeights {
   /// Makes a source of the parameters of a model.
-  fileprivate init(of model: DiT, origin: String) {
+  fileprivate init(of model: any DiffusionTransformer, origin: String) {
     self.init(
       Dictionary(uniqueKeysWithValues: model.parameters.map { ($0.name, $0.value) }),
       origin: origin)

@@ -11,7 +11,7 @@ enum LowRankAdaptation {
   /// - Parameters:
   ///   - model: The grafted model.
   ///   - plan: Its plan, with rank, alpha, layers and the seed.
-  static func attach(to model: DiT, plan: GraftPlan) {
+  static func attach(to model: any DiffusionTransformer, plan: GraftPlan) {
     let settings = plan.stage2
     let grafts = plan.sites.flatMap(\.checkpointPrefixes)
     let endings = settings.loraTargets.map { ".\($0.rawValue).weight" }

@@ -27,22 +27,18 @@ extension GraftSite {
 
 /// Runs the teacher and reports its activations at some sites.
 struct TeacherPass {
-  let teacher: DiT
+  let teacher: any DiffusionTransformer
   let sites: Set<GraftSite>
-  let diffusion: GaussianDiffusion
+  let process: TrainingProcess
 
   /// Adds noise to some rows of a batch, runs the teacher, and calls `visit` with every site in
   /// order.
   func callAsFunction(
     _ batch: DiffusionBatch, _ range: Range<Int>, _ visit: @escaping (SiteActivations) -> Void
   ) {
-    let steps = Array(batch.steps[range])
-    let noisy = diffusion.noisy(
-      batch.latents.rows(range), noise: batch.noise.rows(range), steps: steps)
-    let conditioning = DiT.Conditioning(
-      timesteps: diffusion.modelTimesteps(steps), labels: Array(batch.labels[range]))
+    let (noisy, conditioning) = batch.input(range, of: process)
     // Needed by pairs only.
-    lazy var condition = teacher.condition(conditioning, on: Tape(recording: false)).tensor
+    lazy var condition = teacher.pairCondition(conditioning, on: Tape(recording: false)).tensor
     // Input of the pair whose second block comes next.
     var pairInput: Tensor?
     _ = teacher(
@@ -110,7 +106,7 @@ struct SiteObjective {
   }
 }
 
-extension DiTBlock.Activations {
+extension AdaLNBlock.Activations {
   /// The gate (samples, dim) applied to the operator of a slot.
   func gate(of slot: Slot) -> Tensor {
     let dim = attentionInput.shape[2]

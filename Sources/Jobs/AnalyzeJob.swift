@@ -3,6 +3,7 @@ import Foundation
 import Models
 import Runs
 import Sampling
+import TensorCore
 
 /// Activation statistics and attention locality of a model, cached by the hash of its weights.
 package struct AnalyzeJob {
@@ -31,11 +32,14 @@ package struct AnalyzeJob {
     _ files: ModelFiles, modelHash: String, samples: Int,
     progress: (Int, Int) throws -> Void
   ) throws -> ModelAnalysis {
+    let conditions = try files.exampleConditions(samples, .fastest).conditions
     let result = try TeacherAnalysis(
-      try files.model.load(), samples: samples, steps: Self.steps, progress: progress)
-    let timesteps = try LatentSampler(
-      steps: Self.steps, guidance: TeacherAnalysis.guidance, seed: 0
-    ).timesteps()
+      try files.model.network(), conditions, steps: Self.steps, progress: progress)
+    let family = files.model.shape.family
+    let times = try TeacherAnalysis.sampler(of: family, steps: Self.steps).modelTimes()
+    // Times of a velocity process are listed in thousandths.
+    let timesteps = times.map { Int((family.prediction == .velocity ? 1000 * $0 : $0).rounded()) }
+      .sorted()
     return ModelAnalysis(
       modelHash: modelHash, bands: result.bands, samples: samples, timesteps: timesteps,
       blocks: result.blocks.map {

@@ -22,7 +22,7 @@ struct DistillJob {
     let file = files.model
     for note in files.notes { try context.emit(.message(note)) }
     let precision = try context.precision()
-    let graft = try Graft(fresh: plan, teacher: try file.load())
+    let graft = try Graft(fresh: plan, teacher: try file.network())
     graft.use(precision)
     let distillation = try ActivationDistillation(
       graft: graft, dataset: data.training, heldOut: data.heldOut,

@@ -26,7 +26,7 @@ struct FinetuneJob {
     let file = files.model
     for note in files.notes { try context.emit(.message(note)) }
     let precision = try context.precision()
-    let graft = try graft(plan, teacher: try file.load())
+    let graft = try graft(plan, teacher: try file.network())
     graft.use(precision)
     let finetuning = try Finetuning(
       graft: graft, dataset: data.training, heldOut: data.heldOut)
@@ -43,7 +43,7 @@ struct FinetuneJob {
   }
 
   /// Builds the graft with the initial weights of the run; a resumed run loads its checkpoint.
-  private func graft(_ plan: GraftPlan, teacher: DiT) throws -> Graft {
+  private func graft(_ plan: GraftPlan, teacher: any DiffusionTransformer) throws -> Graft {
     if context.run.hasBegun { return try Graft(fresh: plan, teacher: teacher) }
     let weights = try weights.map(context.run.weightsPath)
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: weights)

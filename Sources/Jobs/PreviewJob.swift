@@ -7,6 +7,7 @@ import Pictures
 import Plans
 import Runs
 import Sampling
+import TensorCore
 
 /// Images of teacher and graft from the same noise and class, and their difference.
 struct PreviewJob {
@@ -15,10 +16,13 @@ struct PreviewJob {
   func perform(_ request: PreviewRequest) throws -> String {
     let files = try ModelFiles(request.modelPath)
     let file = files.model
-    guard (0..<file.config.numClasses).contains(request.classLabel) else {
+    let family = file.shape.family
+    guard
+      family.condition != .classes || (0..<file.shape.numClasses).contains(request.classLabel)
+    else {
       throw FileError(
         "\(context.run.requestPath): class \(request.classLabel) is outside 0 to "
-          + "\(file.config.numClasses - 1); choose a class of the model")
+          + "\(file.shape.numClasses - 1); choose a class of the model")
     }
     let plan = try request.planPath.map { try GraftPlan.load(path: context.run.resolve($0)) }
     // A graft without its teacher is compared with itself.
@@ -31,16 +35,28 @@ struct PreviewJob {
     let total = (plan == nil || isGraft ? 1 : 2) * request.steps
     try context.emit(.started(pid: getpid(), totalSteps: total))
     let precision = try context.precision()
-    let teacher = try file.load()
+    let conditions = try conditions(request, files, precision)
+    let teacher = try file.network()
     teacher.parameters.use(precision)
     let autoencoder = try files.autoencoder(precision)
-    let sampler = LatentSampler(
-      steps: request.steps, guidance: Float(request.guidance), seed: request.seed)
+    var sampler = LatentSampler.defaults(of: family)
+    (sampler.steps, sampler.guidance, sampler.seed) = (
+      request.steps, Float(request.guidance), request.seed
+    )
+    if let name = request.sampler {
+      guard let method = LatentSampler.Method(rawValue: name) else {
+        throw FileError(
+          "\(context.run.requestPath): the sampler is '\(name)', expected one of"
+            + " \(LatentSampler.Method.fitting(family.prediction).map(\.rawValue).joined(separator: ", "));"
+            + " correct it")
+      }
+      sampler.method = method
+    }
     var done = 0
-    func images(_ model: DiT, _ role: SampleRole) throws -> [RGBImage] {
+    func images(_ model: any DiffusionTransformer, _ role: SampleRole) throws -> [RGBImage] {
       var throttle = Throttle()
       let latents = try sampler.sample(
-        model, labels: [Int](repeating: request.classLabel, count: request.count),
+        model, for: conditions,
         onStep: { _, _, _ in
           done += 1
           try context.checkpoint(step: done)
@@ -49,7 +65,8 @@ struct PreviewJob {
               .progress(done: done, total: total, label: "sampling \(role.rawValue)"))
           }
         })
-      let images = autoencoder.rgbImages(ofScaled: latents)
+      let decoded = autoencoder.decode(autoencoder.unscaled(latents), tiling: .auto)
+      let images = AutoencoderKL.rgbImages(ofDecoded: decoded, .of(family))
       try write(images, role, request)
       return images
     }
@@ -67,6 +84,25 @@ struct PreviewJob {
     let after = try images(graft.model, .graft)
     try write(zip(before, after).map { $0.absoluteDifference(to: $1) }, .difference, request)
     return "teacher and graft sampled"
+  }
+
+  /// What the images are for: the class or the prompts of the request.
+  private func conditions(
+    _ request: PreviewRequest, _ files: ModelFiles, _ precision: Precision
+  ) throws -> LatentSampler.Conditions {
+    guard files.model.shape.family.condition == .captions else {
+      return .labels([Int](repeating: request.classLabel, count: request.count))
+    }
+    let prompts = request.prompts.filter { !$0.isEmpty }
+    guard !prompts.isEmpty else { return try files.exampleConditions(request.count, precision).conditions }
+    let captions = try files.promptEmbeddings(precision).captions(prompts) { done, count, layer in
+      try context.checkpoint(step: 0)
+      try context.emit(
+        .progress(done: done, total: count, label: "encoding prompts, layer \(layer)"))
+    }
+    let rows = prompts.indices.flatMap { [Int](repeating: $0, count: request.count) }
+    return .captions(
+      captions.selecting(rows, length: captions.length), null: try files.nullCaption(precision))
   }
 
   private func write(_ images: [RGBImage], _ role: SampleRole, _ request: PreviewRequest) throws {

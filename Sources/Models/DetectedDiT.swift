@@ -21,7 +21,7 @@ struct DetectedDiT {
   ///   - stated: Stated values of the architecture.
   /// - Throws: `FileError` that names the missing or mismatched tensor.
   init(in file: any TensorFile, stated: StatedShape = StatedShape()) throws(FileError) {
-    let tensors = Tensors(file: file)
+    let tensors = OfficialTensors(file: file)
     var notes: [String] = []
     let patch = try tensors.shape("x_embedder.proj.weight", rank: 4)
     let (hiddenSize, channels) = (patch[0], patch[1])
@@ -62,13 +62,7 @@ struct DetectedDiT {
     try shape.validate(file: file.path)
     self.shape = shape
 
-    var edits: [SlotID: OperatorSpec] = [:]
-    for (id, spec) in operators {
-      let original = shape.original(id.slot)
-      let isOriginal =
-        spec.name == original.name && spec.config.allSatisfy { original.value($0.key) == $0.value }
-      if !isOriginal { edits[id] = spec }
-    }
+    let edits = Self.edits(operators, of: shape)
     let pairs = (0..<depth).map(BlockPair.init(first:)).filter {
       file.entry("\($0.mergePrefix)weight") != nil
     }
@@ -88,6 +82,17 @@ struct DetectedDiT {
     self.notes = notes
   }
 
+  /// The operators that are not those of the pretrained model.
+  static func edits(
+    _ operators: [SlotID: OperatorSpec], of shape: ModelShape
+  ) -> [SlotID: OperatorSpec] {
+    operators.filter { id, spec in
+      let original = shape.original(id.slot)
+      return spec.name != original.name
+        || spec.config.contains { original.value($0.key) != $0.value }
+    }
+  }
+
   /// Expansion ratio of the pretrained MLPs: 4, as in all published models, if any MLP has it,
   /// otherwise the most frequent one.
   private static func usualRatio(_ operators: [SlotID: OperatorSpec]) -> Double {
@@ -100,8 +105,8 @@ struct DetectedDiT {
   }
 }
 
-/// Names and shapes of the tensors of a state dict.
-private struct Tensors {
+/// Names and shapes of the tensors of a state dict in the official naming.
+struct OfficialTensors {
   let file: any TensorFile
 
   func shape(_ name: String, rank: Int) throws(FileError) -> [Int] {

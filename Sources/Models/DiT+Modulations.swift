@@ -49,21 +49,24 @@ package final class TrajectoryModulations {
 
   /// Returns the modulations (one row per label) of a timestep of the trajectory.
   package func callAsFunction(at timestep: Float) -> DiT.Modulations {
-    guard let step = timesteps.firstIndex(of: timestep) else {
-      preconditionFailure("TrajectoryModulations: no step at timestep \(timestep)")
-    }
+    // The second evaluation of a step may be at a time that rounds to another number than the grid's.
+    guard let step = timesteps.firstIndex(of: timestep) else { return modulations(of: [timestep]) }
     if let made, (made.first..<made.first + made.count).contains(step) {
       return rows(of: step - made.first, in: made.modulations)
     }
     made = nil
     let some = timesteps[step..<min(step + stride, timesteps.count)]
-    let modulations = model.modulations(
-      DiT.Conditioning(
-        timesteps: some.flatMap { [Float](repeating: $0, count: labels.count) },
-        labels: some.flatMap { _ in labels }),
-      on: Tape(recording: false))
+    let modulations = modulations(of: some)
     made = (step, some.count, modulations)
     return rows(of: 0, in: modulations)
+  }
+
+  private func modulations(of times: some Collection<Float>) -> DiT.Modulations {
+    model.modulations(
+      Conditioning(
+        timesteps: times.flatMap { [Float](repeating: $0, count: labels.count) },
+        labels: times.flatMap { _ in labels }),
+      on: Tape(recording: false))
   }
 
   private func rows(of step: Int, in modulations: DiT.Modulations) -> DiT.Modulations {

@@ -7,10 +7,9 @@ import TensorCore
 
 /// Class-conditional diffusion transformer of facebookresearch/DiT with replaceable operators and
 /// optional parallel blocks.
-package final class DiT {
+package final class DiT: DiffusionTransformer {
   package let config: ModelShape
-  /// All blocks by pretrained index, including parallel ones.
-  package let blocks: [DiTBlock]
+  private let stack: [DiTBlock]
   /// Merges of the pairs of parallel blocks; all other blocks are sequential.
   package let merges: [BlockPair: BlockMerge]
   private let patches: PatchEmbedding
@@ -50,7 +49,7 @@ package final class DiT {
     labelTable = try weights.table(
       "y_embedder.embedding_table.weight", [config.labelRows, dim],
       .normal(initialization.embedderStd))
-    blocks = try (0..<config.depth).map { index in
+    stack = try (0..<config.depth).map { index in
       try DiTBlock(config: config, index: index, edits: edits, weights: weights)
     }
     var merges: [BlockPair: BlockMerge] = [:]
@@ -66,20 +65,43 @@ package final class DiT {
       "final_layer.adaLN_modulation.1.bias", [2 * dim], .zeros)
   }
 
+  package var shape: ModelShape { config }
+  package var blocks: [any TransformerBlock] { stack }
+
   /// All parameters with their checkpoint keys, including the frozen position table.
   package var parameters: [Parameter] {
     [positions] + patches.parameters + times.parameters + [labelTable]
-      + blocks.indices.flatMap { blocks[$0].parameters + mergeParameters(BlockPair(first: $0)) }
+      + stack.indices.flatMap {
+        stack[$0].parameters + (merges[BlockPair(first: $0)]?.parameters ?? [])
+      }
       + output.parameters + [finalModulationWeight, finalModulationBias]
   }
 
-  /// The parameters of two parallel blocks and their merge.
-  package func parameters(of pair: BlockPair) -> [Parameter] {
-    pair.blocks.flatMap { blocks[$0].parameters } + mergeParameters(pair)
+  package func remade(
+    with changes: GraftPlan.Changes, weights: any WeightSource
+  ) throws -> any DiffusionTransformer {
+    try DiT(config: config, edits: changes.edits, parallel: changes.parallel, weights: weights)
   }
 
-  private func mergeParameters(_ pair: BlockPair) -> [Parameter] {
-    merges[pair]?.parameters ?? []
+  package func trajectory(
+    _ condition: Conditioning.Condition, times: [Float], observeBlock: BlockObserver?
+  ) -> TrajectoryModel {
+    let modulations = TrajectoryModulations(self, labels: Self.labels(condition), timesteps: times)
+    return { latents, time in
+      self(
+        Value(constant: latents), modulations(at: time), on: Tape(recording: false),
+        observeBlock: observeBlock
+      ).tensor
+    }
+  }
+
+  package func exampleConditioning(at time: Float) -> Conditioning {
+    Conditioning(timesteps: [time], labels: [0])
+  }
+
+  private static func labels(_ condition: Conditioning.Condition) -> [Int] {
+    guard case .labels(let labels) = condition else { preconditionFailure("DiT: needs labels") }
+    return labels
   }
 
   /// Sinusoidal features (batch, 256) of timesteps: cosines, then sines, with float32 angles.
@@ -92,22 +114,6 @@ package final class DiT {
     TimestepEmbedder.features(timesteps, shift: shift)
   }
 
-  /// Timesteps and labels of a batch.
-  package struct Conditioning {
-    package let timesteps: [Float]
-    package let labels: [Int]
-    /// Precomputed sinusoidal features (batch, 256); nil computes them.
-    package var timestepFeatures: Tensor?
-    package init(timesteps: [Float], labels: [Int], timestepFeatures: Tensor? = nil) {
-      self.timesteps = timesteps
-      self.labels = labels
-      self.timestepFeatures = timestepFeatures
-    }
-  }
-
-  /// Receives intermediate tensors by upstream module name.
-  package typealias Observer = (_ name: String, _ tensor: Tensor) -> Void
-
   /// Predicts noise and variance: x (batch, channels, height, width) -> (batch, outChannels, …).
   ///
   /// - Parameters:
@@ -118,9 +124,9 @@ package final class DiT {
   ///   - observe: Called with embeddings and the final layer's tensors.
   ///   - observeBlock: Called with every block's index and operator activations.
   /// - Returns: Noise prediction and variance parameter.
-  package func callAsFunction(
-    _ x: Value, _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil,
-    observeBlock: ((Int, DiTBlock.Activations) -> Void)? = nil
+  package func forward(
+    _ x: Value, _ conditioning: Conditioning, on tape: Tape, observe: Observer?,
+    observeBlock: BlockObserver?
   ) -> Value {
     self(
       x, modulations(conditioning, on: tape, observe: observe), on: tape, observe: observe,
@@ -130,7 +136,7 @@ package final class DiT {
   /// Runs the network with precomputed modulations.
   package func callAsFunction(
     _ x: Value, _ modulations: Modulations, on tape: Tape, observe: Observer? = nil,
-    observeBlock: ((Int, DiTBlock.Activations) -> Void)? = nil
+    observeBlock: BlockObserver? = nil
   ) -> Value {
     let grid = patches.grid(x)
     var hidden = patches(x, on: tape)
@@ -138,7 +144,7 @@ package final class DiT {
     hidden = tape.apply(Add(), hidden, positionValue(grid))
 
     func run(_ index: Int, _ x: Value) -> Value {
-      let (block, modulation) = (blocks[index], modulations.blocks[index])
+      let (block, modulation) = (stack[index], modulations.blocks[index])
       observe?("blocks.\(index).in", x.tensor)
       observe?("blocks.\(index).adaLN.out", modulation.tensor)
       let report = observeBlock.map { call in { call(index, $0) } }
@@ -149,7 +155,7 @@ package final class DiT {
       return out
     }
     var index = 0
-    while index < blocks.count {
+    while index < stack.count {
       let pair = BlockPair(first: index)
       if let merge = merges[pair] {
         hidden = merge(hidden, run(pair.first, hidden), run(pair.second, hidden), on: tape)
@@ -173,7 +179,7 @@ package final class DiT {
   ) -> Modulations {
     let condition = condition(conditioning, on: tape, observe: observe)
     return Modulations(
-      blocks: blocks.map { $0.modulation(condition, on: tape) },
+      blocks: stack.map { $0.modulation(condition, on: tape) },
       finalLayer: tape.linear(condition, finalModulationWeight, finalModulationBias))
   }
 
@@ -185,10 +191,14 @@ package final class DiT {
       conditioning.timestepFeatures
       ?? Self.timestepFeatures(conditioning.timesteps, shift: config.frequencyShift)
     let time = times(features, on: tape)
-    let label = tape.apply(Embedding(conditioning.labels), Value(labelTable))
+    let label = tape.apply(Embedding(Self.labels(conditioning.condition)), Value(labelTable))
     observe?("t_embedder.out", time.tensor)
     observe?("y_embedder.out", label.tensor)
     return tape.apply(SiLU(), tape.apply(Add(), time, label))
+  }
+
+  package func pairCondition(_ conditioning: Conditioning, on tape: Tape) -> Value {
+    condition(conditioning, on: tape)
   }
 
   /// Applies two parallel blocks and their merge to x (batch, tokens, dim) on the grid of the
@@ -206,15 +216,10 @@ package final class DiT {
     guard let merge = merges[pair] else { preconditionFailure("DiT: \(pair) is no pair") }
     let grid = TokenGrid(rows: config.grid, columns: config.grid)
     let outputs = pair.blocks.map { index in
-      let block = blocks[index]
+      let block = stack[index]
       return block(x, modulation: block.modulation(condition, on: tape), grid: grid, on: tape)
     }
     return merge(x, outputs[0], outputs[1], on: tape)
-  }
-
-  /// Runs inference without recording.
-  package func predict(_ x: Tensor, _ conditioning: Conditioning) -> Tensor {
-    self(Value(constant: x), conditioning, on: Tape(recording: false)).tensor
   }
 
   private func positionValue(_ grid: TokenGrid) -> Value {

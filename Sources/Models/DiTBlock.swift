@@ -5,7 +5,7 @@ import Plans
 import TensorCore
 
 /// One adaLN-Zero block with its two operator slots.
-package final class DiTBlock {
+package final class DiTBlock: TransformerBlock {
   private let core: AdaLNBlock
   private let modulationWeight, modulationBias: Parameter
 

@@ -5,12 +5,12 @@ import Nn
 import Plans
 import TensorCore
 
-/// DiT on disk: a file of weights in any format, or a folder of diffusers.
+/// DiT or SiT on disk: a file of weights in any format, or a folder of diffusers.
 ///
 /// The configuration is read from the metadata of the file, otherwise from `NAME.json` next to it,
 /// otherwise from the `config.json` of diffusers, otherwise inferred from names and shapes of the
 /// weights; the changes of a graft are read from its plan, otherwise inferred.
-package struct DiTFile {
+package struct DiTFile: ModelFile {
   /// The weights.
   package let weights: ModelWeights
   package let config: ModelShape
@@ -27,14 +27,10 @@ package struct DiTFile {
   /// Assumptions, in sentences.
   package let notes: [String]
   /// Operators inferred from the weights; empty if the file has a plan.
-  private let operators: [SlotID: OperatorSpec]
+  package let operators: [SlotID: OperatorSpec]
 
-  /// Path of the weights, or of the index of a sharded model.
-  package var path: String { weights.path }
-  /// The state dict without wrapper prefixes; names as in the file.
-  package var tensors: StateDict { weights.tensors }
-  /// Whether the model is a graft of another.
-  package var isGraft: Bool { !changes.isEmpty }
+  package var shape: ModelShape { config }
+  package var namingName: String { naming.rawValue }
 
   /// Metadata key of the plan of a grafted model.
   package static let planKey = "espalier_plan"
@@ -69,7 +65,7 @@ package struct DiTFile {
   package init(_ weights: ModelWeights, numHeads: Int? = nil) throws {
     let (tensors, path) = (weights.tensors, weights.path)
     try weights.requireMerged()
-    try Self.requireNoSiT(weights)
+    let recognition = try FamilyRecognition(weights)
     let text = weights.metadata["config"]
     let own = try text.flatMap { text throws(FileError) in
       try StatedShape(text, file: path)
@@ -82,8 +78,9 @@ package struct DiTFile {
       try GraftPlan.parse($0, file: "\(path) (embedded plan)")
     }
     naming = DiTKeyMap.isDiffusers(tensors) ? .diffusers : .official
-    var notes = tensors.note.map { [$0] } ?? []
+    var notes = [tensors.note, recognition?.note].compactMap(\.self)
     var operators: [SlotID: OperatorSpec] = [:]
+    var config: ModelShape
     if naming == .diffusers {
       try weights.folder?.requireKnownScheduler()
       if let complete = stated.complete {
@@ -104,6 +101,8 @@ package struct DiTFile {
       if plan == nil { notes += detected.notes }
       operators = detected.operators
     }
+    config.family = recognition?.family ?? .dit
+    self.config = config
     let names = stated.classNames ?? weights.folder?.classNames ?? []
     classNames = names.count == config.numClasses ? names : []
     self.weights = weights
@@ -113,59 +112,17 @@ package struct DiTFile {
     self.operators = operators
   }
 
-  /// Throws for a SiT that can be distinguished from a DiT, which has the same tensor names and
-  /// shapes.
-  private static func requireNoSiT(_ weights: ModelWeights) throws(FileError) {
-    var name = URL(filePath: weights.path).lastPathComponent
-    if case .text(let model) = weights.tensors.values["args.model"] { name = model }
-    // REPA adds projectors for the training of SiT models only.
-    let projector = weights.tensors.names.first { $0.hasPrefix("projectors.") }
-    guard let sign = projector ?? (name.hasPrefix("SiT-") ? name : nil) else { return }
-    throw FileError(
-      "\(weights.path): is a SiT, as '\(sign.prefix(60))' tells, which has a DiT's tensors but predicts a"
-        + " velocity at times from 0 to 1; use a DiT")
-  }
-
-  /// Whether the operator inferred for a slot matches `spec`.
-  package func has(_ spec: OperatorSpec, at id: SlotID) -> Bool {
-    guard let found = operators[id], found.name == spec.name else { return false }
-    return found.config.allSatisfy { spec.value($0.key) == $0.value }
-  }
-
-  /// Throws if a plan differs from the plan of a graft or, without one, from the operators inferred
-  /// from its weights.
-  ///
-  /// - Parameters:
-  ///   - plan: The plan.
-  ///   - name: The plan's file, for errors.
-  /// - Throws: `PlanError` that names the first slot that differs.
-  package func requireAgreement(with plan: GraftPlan, _ name: String) throws(PlanError) {
-    func isWrong(_ id: SlotID, _ spec: OperatorSpec) -> Bool {
-      self.plan.map { $0.edits[id] != spec } ?? !has(spec, at: id)
-    }
-    let others = changes.edits.keys.filter { plan.edits[$0] == nil }
-    let wrong = (others + plan.edits.filter(isWrong).keys).min()
-    guard wrong == nil, Set(plan.parallel.keys) == Set(changes.parallel.keys) else {
-      let place = wrong.map { "in \($0)" } ?? "in its parallel blocks"
-      let found = wrong.flatMap { changes.edits[$0]?.name } ?? "the pretrained model"
-      throw PlanError(
-        key: wrong.map { "\($0)" },
-        "\(path) differs from the plan \(name) \(place), where it has \(found); give the plan that the"
-          + " graft was made with")
-    }
-  }
-
   /// The metadata of the file, with the configuration.
   ///
   /// - Throws: Never in practice; encoding could.
   package func metadata() throws -> [String: String] {
     var metadata = weights.metadata
-    let name = config.publishedName ?? "dit"
+    let name = config.publishedName ?? config.family.rawValue
     metadata.merge(
       try Self.metadata(config: config, classNames: classNames, name: name)
     ) { text, new in
       let stated = try? StatedShape(text, file: path)
-      return stated?.complete == nil ? new : text
+      return stated?.complete == nil || stated?.family != config.family.rawValue ? new : text
     }
     return metadata
   }
@@ -207,7 +164,9 @@ package struct DiTFile {
         }
       }
     }
-    if let extra = tensors.names.first(where: { !known.contains($0) }) {
+    if let extra = tensors.names.first(where: {
+      !known.contains($0) && !$0.hasPrefix(FamilyRecognition.projectors)
+    }) {
       throw FileError(
         "\(path): tensor '\(extra)' belongs to no parameter of this model; "
           + "check that the file holds a DiT of depth \(config.depth)")
@@ -215,6 +174,12 @@ package struct DiTFile {
     // Releases the buffers into which the weights were read.
     if precision != nil { BufferPool.trim() }
     return model
+  }
+
+  package func network(
+    changes: GraftPlan.Changes?, forInference precision: Precision?
+  ) throws -> any DiffusionTransformer {
+    try load(changes: changes, forInference: precision)
   }
 }
 

@@ -14,6 +14,8 @@ package struct DiffusersFolder {
   /// Class names of the pipeline, by label; empty without them.
   package let classNames: [String]
   private let scheduler: String
+  /// Folder of the parts of the pipeline.
+  package let pipeline: String
 
   private static let sizeLimit = 16 << 20
 
@@ -36,7 +38,7 @@ package struct DiffusersFolder {
         "\(path): is a folder without 'transformer/config.json' or 'config.json';"
           + " name a model file or a folder of diffusers")
     }
-    let pipeline = isPipeline ? path : "\(path)/.."
+    pipeline = isPipeline ? path : "\(path)/.."
     autoencoder = Self.isFolder("\(pipeline)/vae") ? "\(pipeline)/vae" : nil
     classNames = try Self.classNames("\(pipeline)/model_index.json")
     scheduler = "\(pipeline)/scheduler/scheduler_config.json"

@@ -5,15 +5,17 @@ import Foundation
 import Plans
 import TensorCore
 
-/// DiT opened by name, with its autoencoder and judge.
+/// Model of any family opened by name, with its autoencoder and judge.
 package struct ModelFiles {
   /// Name of the shipped model.
   package static let demo = "demo"
 
   /// The model.
-  package let model: DiTFile
+  package let model: any ModelFile
   /// Path of its autoencoder, a file or a folder of diffusers; nil if none was found.
   package let autoencoderPath: String?
+  /// Folder with its text encoder and tokenizer, in `text_encoder` and `tokenizer`; nil if none was found.
+  package let textEncoderPath: String?
   /// Path of its judge; nil if none was found.
   package let judgePath: String?
   /// Path of the teacher of a graft, if it no longer exists.
@@ -33,11 +35,11 @@ package struct ModelFiles {
   ///   - numHeads: Number of attention heads, if it is not known otherwise.
   /// - Throws: `FileError` if the model does not exist.
   package init(_ name: String, numHeads: Int? = nil) throws {
-    try self.init(DiTFile(ModelWeights(named: name), numHeads: numHeads))
+    try self.init(ModelWeights(named: name).model(numHeads: numHeads))
   }
 
   /// Locates autoencoder and judge of an open model.
-  package init(_ model: DiTFile) throws {
+  package init(_ model: any ModelFile) throws {
     self.model = model
     let teacher = model.plan?.model.path
     let companion = teacher.flatMap { try? ModelWeights.place(of: $0).path }
@@ -51,7 +53,11 @@ package struct ModelFiles {
     }
     autoencoderPath =
       model.weights.folder?.autoencoder ?? beside("autoencoder.safetensors") ?? beside("vae")
+      ?? beside("../vae")
     judgePath = beside("judge.safetensors")
+    textEncoderPath = [model.weights.folder?.pipeline, folder, "\(folder)/.."]
+      .compactMap { $0.map { URL(filePath: $0).standardizedFileURL.path } }
+      .first { DiffusersFolder.isFolder("\($0)/text_encoder") }
   }
 
   /// Assumptions about the model, in sentences.
@@ -73,15 +79,16 @@ package struct ModelFiles {
         "\(modelPath): expected a pretrained model, found a graft of \(teacher), which cannot"
           + " be grafted again; make one plan of all changes for \(teacher)")
     }
-    return ModelReference(path: name, shape: model.config, contentHash: try contentHash())
+    return ModelReference(path: name, shape: model.shape, contentHash: try contentHash())
   }
 
-  /// Digest of the files of the model, and of the entry of a training checkpoint if it is not the
-  /// default.
+  /// Digest of the files of the model, of the entry of a training checkpoint if it is not the
+  /// default, and of the family that its name states.
   package func contentHash() throws -> String {
     let hash = try ContentHash.sha256(paths: model.files, keptIn: Self.cachePath)
-    guard let entry = model.tensors.container, !model.tensors.isUsual else { return hash }
-    return ContentHash.sha256(Data("\(hash)#\(entry)".utf8))
+    var choice = model.tensors.isUsual ? "" : model.tensors.container.map { "#\($0)" } ?? ""
+    if let family = model.weights.statedFamily { choice += " as \(family.rawValue)" }
+    return choice.isEmpty ? hash : ContentHash.sha256(Data("\(hash)\(choice)".utf8))
   }
 
   /// Loads the autoencoder.
@@ -98,8 +105,16 @@ package struct ModelFiles {
         "\(modelPath): no 'autoencoder.safetensors' beside it and no folder 'vae'\(place); put the"
           + " model's autoencoder there")
     }
+    let file = try AutoencoderKL.file(of: found)
+    let stated = try AutoencoderKLConfig.stated(for: file)
+    guard stated != nil || model.shape.family.assumesScalingFactor else {
+      // Shapes do not determine the scaling factor, and PixArt's is not the default.
+      throw FileError(
+        "\(found): there is no config.json of an AutoencoderKL beside it; put the autoencoder's own"
+          + " config.json there")
+    }
     let autoencoder = try AutoencoderKL(path: found, precision: precision)
-    let (channels, expected) = (autoencoder.config.latentChannels, model.config.inChannels)
+    let (channels, expected) = (autoencoder.config.latentChannels, model.shape.inChannels)
     guard channels == expected else {
       throw FileError(
         "\(found): has \(channels) latent channels, \(modelPath) has \(expected); "
@@ -114,7 +129,7 @@ package struct ModelFiles {
   /// - Throws: `FileError` for an autoencoder that cannot be read.
   package var drawsPixels: Bool {
     get throws {
-      guard model.config.inChannels == 3 else { return false }
+      guard model.shape.inChannels == 3 else { return false }
       guard let autoencoderPath else { return true }
       let config = try AutoencoderKLConfig.find(for: AutoencoderKL.file(of: autoencoderPath))
       return config.latentChannels != 3
@@ -142,13 +157,24 @@ extension ModelWeights {
   /// Opens weights of any family by the name of a model.
   ///
   /// - Parameter name: `demo`, a published name such as `DiT-XL/2`, a file or a folder of diffusers; a file
-  ///   may be followed by `#` and an entry of a training checkpoint.
+  ///   may be followed by `#` and an entry of a training checkpoint, and follow a family, as in `sit:FILE`.
   /// - Throws: `FileError` if the model does not exist or cannot be read.
   package init(named name: String) throws {
+    let (family, name) = Self.family(in: name)
     let (path, container) = try Self.place(of: name)
-    let canonical = container.map { "\(path)#\($0)" } ?? path
+    let prefix = family.map { "\($0.rawValue):" } ?? ""
+    let canonical = prefix + (container.map { "\(path)#\($0)" } ?? path)
     try self.init(
-      path: path, container: container, name: name == ModelFiles.demo ? name : canonical)
+      path: path, container: container, name: name == ModelFiles.demo ? name : canonical,
+      family: family)
+  }
+
+  /// The family that a name states, as in `sit:FILE`, and the rest of the name.
+  private static func family(in name: String) -> (ModelFamily?, String) {
+    guard let mark = name.firstIndex(of: ":"), !FileManager.default.fileExists(atPath: name),
+      let family = ModelFamily(rawValue: String(name[..<mark]))
+    else { return (nil, name) }
+    return (family, String(name[name.index(after: mark)...]))
   }
 
   /// Whether a model, file or folder of this name exists.
@@ -157,6 +183,7 @@ extension ModelWeights {
   /// Returns the path of a model and the entry of a training checkpoint after `#` in its name, if
   /// any.
   static func place(of name: String) throws -> (path: String, container: String?) {
+    let name = family(in: name).1
     // The name of a file may contain the sign itself.
     guard let mark = name.lastIndex(of: "#"), !FileManager.default.fileExists(atPath: name) else {
       return (try path(of: name), nil)

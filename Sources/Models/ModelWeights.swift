@@ -8,6 +8,8 @@ package struct ModelWeights {
   /// Name of the model in plans: `demo` or an absolute path, followed by `#` and the chosen entry
   /// of a training checkpoint.
   package let name: String
+  /// The family that the name of the model states, if any.
+  package let statedFamily: ModelFamily?
   /// Path of the weights, or of the index of a sharded model.
   package let path: String
   /// The folder of diffusers that the weights lie in, if it is one.
@@ -20,7 +22,7 @@ package struct ModelWeights {
   package let files: [String]
 
   /// Tensors present in every model of a family; their prefix is the entry of the model in a file.
-  private static let anchors = [
+  static let anchors = [
     "x_embedder.proj.weight", "transformer_blocks.0.norm1.linear.weight",
     "adaln_single.linear.weight",
   ]
@@ -31,9 +33,12 @@ package struct ModelWeights {
   ///   - path: The file or folder.
   ///   - container: Entry of the checkpoint; nil selects the default.
   ///   - name: Name of the model in plans; nil selects the path.
+  ///   - family: The family that the name of the model states, if any.
   /// - Throws: `FileError` if the file cannot be read, or the folder is not one of diffusers.
-  package init(path: String, container: String? = nil, name: String? = nil) throws {
-    self.name = name ?? path
+  package init(
+    path: String, container: String? = nil, name: String? = nil, family: ModelFamily? = nil
+  ) throws {
+    (self.name, statedFamily) = (name ?? path, family)
     if DiffusersFolder.isFolder(path) {
       let folder = try DiffusersFolder(path)
       (self.folder, self.path) = (folder, try DiffusersFolder.weights(in: folder.transformer))
@@ -50,12 +55,6 @@ package struct ModelWeights {
     let extra = try Sidecar.read(sidecar)
     metadata = tensors.metadata.merging(extra ?? [:]) { $1 }
     files = tensors.files + (extra == nil ? [] : [sidecar])
-  }
-
-  /// Family detected from the tensor names; nil if unknown.
-  package var family: ModelShape.Family? {
-    if PixArtKeyMap.Naming(keys: tensors.names) != nil { return .pixart }
-    return Self.anchors.contains { tensors.entry($0) != nil } ? .dit : nil
   }
 
   /// Refuses weights that are not those of the model alone.

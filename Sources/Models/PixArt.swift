@@ -5,14 +5,16 @@ import Plans
 import TensorCore
 
 /// Text-conditional diffusion transformer PixArt-Σ with replaceable operators.
-package final class PixArt {
+package final class PixArt: DiffusionTransformer {
   package let config: PixArtConfig
-  package let blocks: [PixArtBlock]
+  private let stack: [PixArtBlock]
   private let patches: PatchEmbedding
   private let times: TimestepEmbedder
   private let output: OutputProjection
   private let modulationWeight, modulationBias, outputTable: Parameter
   private let caption1Weight, caption1Bias, caption2Weight, caption2Bias: Parameter
+  /// Null caption (length, channels) of caption dropout, of a file that has one.
+  private let nullEmbedding: Parameter?
 
   /// Builds the network: attention and an MLP in every block, except where another operator is named.
   ///
@@ -37,7 +39,13 @@ package final class PixArt {
     caption2Weight = try weights.parameter(
       "y_embedder.y_proj.fc2.weight", [dim, dim], .normal(0.02))
     caption2Bias = try weights.parameter("y_embedder.y_proj.fc2.bias", [dim], .zeros)
-    blocks = try (0..<config.depth).map { index in
+    nullEmbedding = try config.nullCaptionLength.map { length in
+      let table = try weights.table(
+        PixArtKeyMap.nullCaption, [length, config.captionChannels], .normal(0.02))
+      table.isFrozen = true
+      return table
+    }
+    stack = try (0..<config.depth).map { index in
       try PixArtBlock(config: config, index: index, edits: edits, weights: weights)
     }
     output = try OutputProjection(
@@ -50,37 +58,25 @@ package final class PixArt {
   package var parameters: [Parameter] {
     patches.parameters + times.parameters
       + [modulationWeight, modulationBias, caption1Weight, caption1Bias, caption2Weight]
-      + [caption2Bias] + blocks.flatMap(\.parameters) + output.parameters + [outputTable]
+      + [caption2Bias] + [nullEmbedding].compactMap(\.self) + stack.flatMap(\.parameters)
+      + output.parameters + [outputTable]
   }
 
-  /// Timesteps and captions of a batch.
-  package struct Conditioning {
-    package let timesteps: [Float]
-    /// Text embeddings (batch, length, captionChannels).
-    package let caption: Value
-    /// Bias added to the attention scores of caption tokens (batch, length); nil for none.
-    package let captionBias: Tensor?
+  package var shape: ModelShape { config.shape }
 
-    /// Bias of masked tokens in diffusers.
-    package static let maskedScore: Float = -10_000
-
-    /// - Parameters:
-    ///   - timesteps: In [0, 1000), one per row.
-    ///   - caption: Text embeddings (batch, length, captionChannels).
-    ///   - mask: (batch, length), 1 for tokens and 0 for padding; nil attends to all.
-    package init(timesteps: [Float], caption: Value, mask: Tensor? = nil) {
-      self.timesteps = timesteps
-      self.caption = caption
-      captionBias = mask.map { mask in
-        let bias = Tensor(mask.shape)
-        for index in 0..<mask.count { bias[index] = (1 - mask[index]) * Self.maskedScore }
-        return bias
-      }
-    }
+  /// The longest caption of the published models has 300 tokens.
+  package func exampleConditioning(at time: Float) -> Conditioning {
+    let caption = RandomStream(seed: 0, "caption").normal([1, 300, config.captionChannels])
+    return Conditioning(timesteps: [time], caption: Value(constant: caption))
   }
 
-  /// Receives intermediate tensors by upstream module name.
-  package typealias Observer = (_ name: String, _ tensor: Tensor) -> Void
+  package var blocks: [any TransformerBlock] { stack }
+
+  package func remade(
+    with changes: GraftPlan.Changes, weights: any WeightSource
+  ) throws -> any DiffusionTransformer {
+    try PixArt(config: config, edits: changes.edits, weights: weights)
+  }
 
   /// Predicts noise and variance: x (batch, inChannels, height, width) -> (batch, outChannels, …).
   ///
@@ -91,36 +87,39 @@ package final class PixArt {
   ///   - observe: Called with embeddings and the modulation.
   ///   - observeBlock: Called with every block's index and operator activations.
   /// - Returns: Noise prediction and, with twice the channels, variance parameter.
-  package func callAsFunction(
-    _ x: Value, _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil,
-    observeBlock: ((Int, AdaLNBlock.Activations) -> Void)? = nil
+  package func forward(
+    _ x: Value, _ conditioning: Conditioning, on tape: Tape, observe: Observer?,
+    observeBlock: BlockObserver?
   ) -> Value {
+    guard case .captions(let caption, let bias) = conditioning.condition else {
+      preconditionFailure("PixArt: needs captions")
+    }
     let grid = patches.grid(x)
     let positions = Tensor(
       config.positionTable(grid), shape: [1, grid.tokens, config.hiddenSize])
     var hidden = tape.apply(Add(), patches(x, on: tape), Value(constant: positions))
     let time = times(TimestepEmbedder.features(conditioning.timesteps), on: tape)
     let modulation = tape.linear(tape.apply(SiLU(), time), modulationWeight, modulationBias)
-    let projected = tape.linear(conditioning.caption, caption1Weight, caption1Bias)
-    let caption = tape.linear(tape.apply(GELU(), projected), caption2Weight, caption2Bias)
+    let projected = tape.linear(caption, caption1Weight, caption1Bias)
+    let text = tape.linear(tape.apply(GELU(), projected), caption2Weight, caption2Bias)
     observe?("pos_embed", positions)
     observe?("t_embedder", time.tensor)
     observe?("t_block", modulation.tensor)
-    observe?("y_embedder", caption.tensor)
-    for (index, block) in blocks.enumerated() {
+    observe?("y_embedder", text.tensor)
+    for (index, block) in stack.enumerated() {
       let report = observeBlock.map { call in { call(index, $0) } }
-      hidden = block(
-        hidden, modulation: modulation, caption: caption, bias: conditioning.captionBias,
-        grid: grid, on: tape, observe: report)
+      observe?("blocks.\(index).in", hidden.tensor)
+      let input = hidden
+      hidden = tape.segment { tape in
+        block(
+          input, modulation: modulation, caption: text, bias: bias, grid: grid, on: tape,
+          observe: report)
+      }
+      observe?("blocks.\(index).out", hidden.tensor)
     }
     // The table has a row each for shift and scale; the time embedding is added to both.
     let last = tape.apply(Add(), tape.apply(RepeatColumns(2), time), Value(outputTable))
     hidden = output(hidden, modulation: last, on: tape)
     return output.image(hidden, grid: grid, on: tape)
-  }
-
-  /// Runs inference without recording.
-  package func predict(_ x: Tensor, _ conditioning: Conditioning) -> Tensor {
-    self(Value(constant: x), conditioning, on: Tape(recording: false)).tensor
   }
 }

@@ -5,7 +5,7 @@ import Plans
 import TensorCore
 
 /// adaLN-single block: two operator slots with cross-attention to the caption between them.
-package final class PixArtBlock {
+package final class PixArtBlock: TransformerBlock {
   private let core: AdaLNBlock
   private let attention: CaptionAttention
   private let modulationTable: Parameter

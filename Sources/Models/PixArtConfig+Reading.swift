@@ -1,6 +1,7 @@
 import Checkpoints
 import Files
 import Foundation
+import Plans
 
 extension PixArtConfig {
   /// Supported entries of diffusers' `config.json`; null equals absent.
@@ -110,38 +111,57 @@ extension PixArtConfig {
   /// Infers the configuration from tensors in the original naming, whose files have none.
   ///
   /// Heads are assumed to have width 72, as in every released model, because shapes do not
-  /// determine them. The position buffer determines the sample size and thereby the scale, as
-  /// upstream (1 at 512 pixels).
+  /// determine them. The position buffer determines the sample size and
+  /// the scale; files without it are taken for the 256-pixel model, the
+  /// only released one without.
   /// - Parameter file: The weights.
-  /// - Returns: A configuration without key compression.
-  /// - Throws: `FileError` if a required tensor is missing or the hidden size is no multiple of 72.
-  static func inferred(from file: any TensorFile) throws(FileError) -> PixArtConfig {
+  /// - Returns: A configuration without key compression, and what was assumed.
+  /// - Throws: `FileError` if a required tensor is missing or the heads cannot be told.
+  static func inferred(
+    from file: any TensorFile, numHeads: Int? = nil
+  ) throws(FileError) -> (config: PixArtConfig, notes: [String]) {
     func shape(_ name: String, rank: Int) throws(FileError) -> [Int] {
       if let entry = file.entry(name), entry.shape.count == rank { return entry.shape }
       throw FileError(
         "\(file.path): tensor '\(name)' is missing or not \(rank)-dimensional, and there is no"
           + " config.json; put the model's config.json beside the weights")
     }
+    var notes: [String] = []
     let patch = try shape("x_embedder.proj.weight", rank: 4)
-    let positions = try shape("pos_embed", rank: 3)
     let outputs = try shape("final_layer.linear.weight", rank: 2)
     let dim = patch[0]
-    guard dim % 72 == 0, dim > 0 else {
+    guard numHeads != nil || (dim % 72 == 0 && dim > 0) else {
       throw FileError(
         "\(file.path): a hidden size of \(dim) does not divide into heads of 72, and there is no"
           + " config.json; put the model's config.json beside the weights")
     }
-    let sampleSize = Int(Double(positions[1]).squareRoot().rounded()) * patch[2]
+    var sampleSize = 256 / ModelShape.pixelsPerLatent
+    var scale: Double?
+    if file.entry("pos_embed") != nil {
+      let positions = try shape("pos_embed", rank: 3)
+      sampleSize = Int(Double(positions[1]).squareRoot().rounded()) * patch[2]
+      // The table begins with the sine of the column and, a quarter of the width later, its cosine; that of the
+      // second token is 1 / scale.
+      let values = try file.floats("pos_embed")
+      if dim >= 4, values.count >= 2 * dim {
+        let column = atan2(Double(values[dim]), Double(values[dim + dim / 4]))
+        if column > 1e-3 { scale = (1e4 / column).rounded() / 1e4 }
+      }
+    } else {
+      notes.append(
+        "\(file.path): has no 'pos_embed' and no config.json, so it is taken for the model of 256 pixels; state"
+          + " \"sample_size\" and \"interpolation_scale\" in a config.json beside it for another")
+    }
     var depth = 0
     while file.entry("blocks.\(depth).scale_shift_table") != nil { depth += 1 }
     let config = PixArtConfig(
-      depth: depth, hiddenSize: dim, numHeads: dim / 72, patchSize: patch[2],
+      depth: depth, hiddenSize: dim, numHeads: numHeads ?? dim / 72, patchSize: patch[2],
       sampleSize: sampleSize, inChannels: patch[1],
       learnSigma: outputs[0] == 2 * patch[1] * patch[2] * patch[2],
       captionChannels: try shape("y_embedder.y_proj.fc1.weight", rank: 2)[1],
-      interpolationScale: Double(sampleSize) / 64)
+      interpolationScale: scale ?? Double(sampleSize) / 64)
     try config.validate(file.path)
-    return config
+    return (config, notes)
   }
 
   /// Layers whose attention has a downsampling convolution of keys and values, and its kernel size.
@@ -161,5 +181,35 @@ extension PixArtConfig {
       result = KeyCompression(factor: factor, layers: (result?.layers ?? []).union([layer]))
     }
     return result
+  }
+
+  /// Entries of diffusers' `config.json`, with `kv_compression` if there is any.
+  package var diffusersForm: [String: Any] {
+    var form: [String: Any] = [
+      "_class_name": "PixArtTransformer2DModel", "num_attention_heads": shape.numHeads,
+      "attention_head_dim": shape.hiddenSize / shape.numHeads, "num_layers": shape.depth,
+      "in_channels": shape.inChannels, "out_channels": shape.outChannels,
+      "patch_size": shape.patchSize, "sample_size": shape.inputSize,
+      "caption_channels": captionChannels, "cross_attention_dim": shape.hiddenSize,
+      "interpolation_scale": interpolationScale, "norm_eps": normEpsilon,
+      "norm_type": "ada_norm_single", "activation_fn": "gelu-approximate", "attention_bias": true,
+      "norm_elementwise_affine": false, "use_additional_conditions": false,
+      "num_embeds_ada_norm": 1000, "norm_num_groups": 32, "upcast_attention": false, "dropout": 0.0,
+    ]
+    if let keyCompression {
+      form["kv_compression"] = [
+        "factor": keyCompression.factor, "layers": keyCompression.layers.sorted(),
+      ]
+    }
+    return form
+  }
+
+  /// The metadata entry `config`.
+  ///
+  /// - Throws: Never in practice; encoding could.
+  func json() throws -> String {
+    String(
+      decoding: try JSONSerialization.data(withJSONObject: diffusersForm, options: [.sortedKeys]),
+      as: UTF8.self)
   }
 }

@@ -30,6 +30,8 @@ package struct PixArtConfig: Equatable, Sendable {
   /// Epsilon of the layer norms in blocks; the last layer norm always has 1e-6.
   package var normEpsilon: Double
   package var keyCompression: KeyCompression?
+  /// Tokens of the null caption that the file of the model holds; nil if it holds none.
+  package var nullCaptionLength: Int?
 
   package init(
     depth: Int, hiddenSize: Int, numHeads: Int, patchSize: Int = 2, sampleSize: Int,

@@ -5,8 +5,8 @@ import Nn
 import Plans
 import TensorCore
 
-/// A PixArt transformer on disk: weights of any format in either naming, or a diffusers directory.
-package struct PixArtFile {
+/// PixArt transformer on disk: weights of any format in either naming, or a diffusers directory.
+package struct PixArtFile: ModelFile {
   /// Path of the weights.
   package let path: String
   package let config: PixArtConfig
@@ -14,7 +14,17 @@ package struct PixArtFile {
   package let naming: PixArtKeyMap.Naming
   /// The weights.
   package let weights: ModelWeights
+  package let plan: GraftPlan?
+  package let changes: GraftPlan.Changes
+  package let notes: [String]
+  package let files: [String]
+  package let operators: [SlotID: OperatorSpec]
   private var file: StateDict { weights.tensors }
+
+  package var shape: ModelShape { config.shape }
+  package var classNames: [String] { [] }
+  package var captionChannels: Int? { config.captionChannels }
+  package var namingName: String { "\(naming)" }
 
   /// Opens a model and reads its configuration; the tensors stay on disk.
   ///
@@ -25,7 +35,7 @@ package struct PixArtFile {
   ///
   /// The configuration is the metadata entry `config`, otherwise `config.json` in the folder of the
   /// weights, otherwise inferred from the shapes, for the original naming only.
-  package init(_ weights: ModelWeights) throws(FileError) {
+  package init(_ weights: ModelWeights, numHeads: Int? = nil) throws {
     let file = weights.tensors
     guard let naming = PixArtKeyMap.Naming(keys: file.names) else {
       throw FileError(
@@ -37,12 +47,17 @@ package struct PixArtFile {
     let sibling = URL(filePath: file.path).deletingLastPathComponent().appending(
       path: "config.json")
     var config: PixArtConfig
+    var notes = [file.note].compactMap(\.self)
+    var files = weights.files
     if let text = weights.metadata["config"], text.hasPrefix("{") {
       config = try .parse(Data(text.utf8), file: file.path)
-    } else if let json = try? Data(contentsOf: sibling) {
-      config = try .parse(json, file: sibling.path)
+    } else if let json = try? AtomicFile.read(sibling.path, limit: 16 << 20) {
+      config = try .parse(Data(json), file: sibling.path)
+      files.append(sibling.path)
     } else if naming == .original {
-      config = try .inferred(from: file)
+      let inferred = try PixArtConfig.inferred(from: file, numHeads: numHeads)
+      config = inferred.config
+      notes += inferred.notes
     } else {
       throw FileError(
         "\(file.path): there is no config.json beside it, which weights in the naming of diffusers"
@@ -52,6 +67,27 @@ package struct PixArtFile {
       config.keyCompression = try PixArtConfig.compression(in: file, depth: config.depth)
       try config.validate(file.path)
     }
+    if naming == .original, let entry = file.entry(PixArtKeyMap.nullCaption) {
+      guard entry.shape.count == 2, entry.shape[1] == config.captionChannels else {
+        throw FileError(
+          "\(file.path): tensor '\(entry.name)' has shape \(entry.shape), expected any length by"
+            + " \(config.captionChannels); check that the file holds this model")
+      }
+      config.nullCaptionLength = entry.shape[0]
+    }
+    plan = try weights.metadata[DiTFile.planKey].map {
+      try GraftPlan.parse($0, file: "\(file.path) (embedded plan)")
+    }
+    // Names of grafted operators are those of the original repository, whatever the rest is called.
+    operators =
+      plan == nil && naming == .original && config.keyCompression == nil
+      ? try OfficialTensors(file: file).operators(
+        hiddenSize: config.hiddenSize, depth: config.depth) : [:]
+    changes =
+      plan?.changes
+      ?? GraftPlan.Changes(
+        edits: DetectedDiT.edits(operators, of: config.shape), parallel: [:])
+    (self.notes, self.files) = (notes, files)
     self.path = file.path
     self.config = config
     self.naming = naming
@@ -60,17 +96,22 @@ package struct PixArtFile {
 
   /// Loads the model.
   ///
-  /// - Parameter precision: Precision of a model for inference only, see `SealedWeights`; nil for a
-  ///   model that may be trained.
+  /// - Parameters:
+  ///   - changes: Changes to the pretrained model; nil selects those of the file.
+  ///   - precision: Precision of a model for inference only, see `SealedWeights`; nil for a model that
+  ///     may be trained.
   /// - Returns: The model.
   /// - Throws: `FileError` for a missing, unexpected or wrongly shaped tensor.
-  package func load(forInference precision: Precision? = nil) throws -> PixArt {
+  package func load(
+    changes: GraftPlan.Changes? = nil, forInference precision: Precision? = nil
+  ) throws -> PixArt {
     let watched = WatchedWeights(FileWeights(file))
     let naming = naming
     let named = RenamedWeights(watched) { PixArtKeyMap.keys($0, in: naming) }
     let weights: any WeightSource =
       if let precision { SealedWeights(named, precision) } else { named }
-    let model = try PixArt(config: config, weights: weights)
+    let model = try PixArt(
+      config: config, edits: (changes ?? self.changes).edits, weights: weights)
     let others = PixArtKeyMap.ignored.union([PixArtKeyMap.nullCaption])
     try watched.requireAllTaken(
       of: file.names.filter { !others.contains($0) }, in: path, model: "PixArt")
@@ -79,14 +120,21 @@ package struct PixArtFile {
     return model
   }
 
-  /// Null caption (length, channels) of caption dropout; nil if the file has none.
-  package func nullCaption() throws -> Tensor? {
-    guard let entry = file.entry(PixArtKeyMap.nullCaption) else { return nil }
-    guard entry.shape.count == 2, entry.shape[1] == config.captionChannels else {
-      throw FileError(
-        "\(path): tensor '\(PixArtKeyMap.nullCaption)' has shape \(entry.shape), expected any length"
-          + " by \(config.captionChannels); check that the file holds this model")
-    }
-    return Tensor(try file.floats(entry.name), shape: entry.shape)
+  package func network(
+    changes: GraftPlan.Changes?, forInference precision: Precision?
+  ) throws -> any DiffusionTransformer {
+    try load(changes: changes, forInference: precision)
+  }
+
+  package func nullCaption() throws -> Captions? {
+    guard let length = config.nullCaptionLength else { return nil }
+    return Captions(
+      embeddings: Tensor(
+        try file.floats(PixArtKeyMap.nullCaption), shape: [1, length, config.captionChannels]))
+  }
+
+  /// The metadata of the file, with the configuration.
+  package func metadata() throws -> [String: String] {
+    try weights.metadata.merging(["config": config.json()]) { $1 }
   }
 }

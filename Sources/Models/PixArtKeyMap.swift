@@ -51,7 +51,7 @@ package enum PixArtKeyMap {
   /// Returns the keys of a naming whose tensors concatenate along the first axis to that of an
   /// original key.
   ///
-  /// A key without name in diffusers, such as that of a grafted operator, is unchanged.
+  /// Parameters of a grafted operator, which diffusers has no names for, lie below its own names of the slots.
   package static func keys(_ original: String, in naming: Naming) -> [String] {
     guard naming == .diffusers else { return [original] }
     var (prefix, rest, rules) = ("", original[...], modules)
@@ -61,6 +61,10 @@ package enum PixArtKeyMap {
     }
     for (mine, theirs) in rules where rest == mine || rest.hasPrefix(mine + ".") {
       return theirs.map { prefix + $0 + rest.dropFirst(mine.count) }
+    }
+    for (mine, theirs) in [("attn.", "attn1."), ("mlp.", "ff.")]
+    where !prefix.isEmpty && rest.hasPrefix(mine) {
+      return [prefix + theirs + rest.dropFirst(mine.count)]
     }
     return [original]
   }

@@ -18,8 +18,11 @@ extension ModelShape {
   package init?(named name: String, imageSize: Int = 256, numClasses: Int = 1000) {
     guard imageSize == 256 || imageSize == 512 else { return nil }
     for size in Self.sizes {
-      for patch in Self.patchSizes where name == "DiT-\(size.name)/\(patch)" {
+      for (family, patch) in [ModelFamily.dit, .sit].flatMap({ family in
+        Self.patchSizes.map { (family, $0) }
+      }) where name == "\(family.title)-\(size.name)/\(patch)" {
         self.init(
+          family: family,
           depth: size.depth, hiddenSize: size.hiddenSize, numHeads: size.numHeads, patchSize: patch,
           inputSize: imageSize / Self.pixelsPerLatent, numClasses: numClasses)
         return
@@ -35,9 +38,10 @@ extension ModelShape {
 
   /// Name of the published model of this architecture, or nil.
   package var publishedName: String? {
-    Self.sizes.first {
+    guard family.condition == .classes else { return nil }
+    return Self.sizes.first {
       $0.depth == depth && $0.hiddenSize == hiddenSize && $0.numHeads == numHeads
         && Self.patchSizes.contains(patchSize)
-    }.map { "DiT-\($0.name)/\(patchSize)" }
+    }.map { "\(family.title)-\($0.name)/\(patchSize)" }
   }
 }

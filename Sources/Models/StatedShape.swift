@@ -53,10 +53,10 @@ struct StatedShape: Codable {
       throw FileError(
         "\(file): metadata key 'config' is not a DiT configuration; use a DiT model file")
     }
-    guard family ?? "dit" == "dit" else {
+    guard [nil, "dit", "sit"].contains(family) else {
       throw FileError(
-        "\(file): model family is '\((family ?? "").prefix(60))', expected 'dit'; use a DiT model file"
-      )
+        "\(file): model family is '\((family ?? "").prefix(60))', expected 'dit' or 'sit'; use a model file of"
+          + " one")
     }
   }
 

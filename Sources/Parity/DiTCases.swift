@@ -24,10 +24,10 @@ enum DiTCases {
   /// Inputs of a model call and the shape of its latents.
   static func conditioning(
     _ fixture: Fixture, timesteps: String, labels: String, rows: Int, config: ModelShape
-  ) throws -> DiT.Conditioning {
+  ) throws -> Conditioning {
     try fixture.require(timesteps, shape: [rows])
     try fixture.require(labels, shape: [rows])
-    return DiT.Conditioning(
+    return Conditioning(
       timesteps: try fixture.integers(timesteps, in: 0..<1_000_000).map(Float.init),
       labels: try fixture.integers(labels, in: 0..<(config.numClasses + 1)))
   }
@@ -59,7 +59,7 @@ enum DiTCases {
   }
 
   private static func activations(
-    _ check: ParityCheck, _ model: DiT, _ x: Tensor, _ inputs: DiT.Conditioning
+    _ check: ParityCheck, _ model: DiT, _ x: Tensor, _ inputs: Conditioning
   ) throws {
     let fixture = check.fixture
     let rows = min(x.shape[0], try fixture.settings.integer("act_rows", in: 1...65536))
@@ -82,7 +82,7 @@ enum DiTCases {
   }
 
   /// Inputs and outputs of the operators of a block, by the names of the reference.
-  private static func operatorTensors(_ block: Int, _ activations: DiTBlock.Activations)
+  private static func operatorTensors(_ block: Int, _ activations: AdaLNBlock.Activations)
     -> [String: Tensor]
   {
     [
@@ -104,7 +104,7 @@ enum DiTCases {
     }
     let guided = Guidance.guided(
       { latents, timesteps in
-        model.predict(latents, DiT.Conditioning(timesteps: timesteps, labels: inputs.labels))
+        model.predict(latents, Conditioning(timesteps: timesteps, condition: inputs.condition))
       }, scale: Float(try fixture.settings.number("cfg_scale")))
     try check.forward("out.cfg", try guided(x, inputs.timesteps))
   }

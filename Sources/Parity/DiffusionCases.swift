@@ -33,7 +33,7 @@ struct TrainingBatch {
   /// Runs the model and, if the tape records, the backward pass from the mean loss.
   func run(_ model: DiT, _ diffusion: GaussianDiffusion, tape: Tape) -> Terms {
     let latents = diffusion.noisy(start, noise: noise, steps: steps)
-    let conditioning = DiT.Conditioning(
+    let conditioning = Conditioning(
       timesteps: diffusion.modelTimesteps(steps), labels: labels)
     let output = model(Value(constant: latents), conditioning, on: tape)
     let terms = diffusion.trainingLoss(

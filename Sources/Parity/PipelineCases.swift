@@ -56,8 +56,9 @@ enum PipelineCases {
     let call = try fixture.settings.table("call")
     let tolerance = try fixture.settings.table("tolerance")
     let folder = try fixture.path(inFolder: "model")
-    let files = PixArtFiles(try PixArtFile(ModelWeights(path: folder)))
-    let model = try files.transformer.load()
+    let transformer = try PixArtFile(ModelWeights(path: folder))
+    let files = try ModelFiles(transformer)
+    let model = try transformer.load()
     let encoder = try PromptEncoder(
       pipeline: folder, channels: model.config.captionChannels, precision: .float32)
 
@@ -98,7 +99,7 @@ enum PipelineCases {
         repeats: repeats) : nil
 
     // Latents.
-    let autoencoder = try files.autoencoder(nil, .float32)
+    let autoencoder = try files.autoencoder(.float32)
     let factor = autoencoder.config.spatialFactor
     let (height, width) = (try call.integer("height"), try call.integer("width"))
     var drawn = (height: height, width: width)
@@ -125,7 +126,7 @@ enum PipelineCases {
     let network: DenoisingModel = { latents, timesteps in
       model.predict(
         latents,
-        PixArt.Conditioning(
+        Conditioning(
           timesteps: timesteps, caption: Value(constant: shown.embeddings), mask: shown.mask))
     }
     let prediction =
@@ -160,8 +161,7 @@ enum PipelineCases {
     let sampler = LatentSampler(
       method: .dpmpp, steps: steps, guidance: isGuided ? guidance : 1, seed: 0)
     let last = try sampler.sample(
-      model, captions: captions, null: null?.selecting([0], length: captions.length),
-      height: shape[2], width: shape[3], start: noise)
+      model, for: .captions(captions, null: null), size: (shape[2], shape[3]), start: noise)
     for index in 0..<noise.count { latents[(steps - 1) * noise.count + index] = last[index] }
     try check.forward("out.latents", latents, tolerance: bound, remark: "sampler")
 

@@ -59,7 +59,7 @@ enum PixArtCases {
     let tape = Tape()
     let (x, caption) = (tape.leaf(latents), tape.leaf(captions))
     let output = model(
-      x, PixArt.Conditioning(timesteps: timesteps, caption: caption, mask: mask), on: tape,
+      x, Conditioning(timesteps: timesteps, caption: caption, mask: mask), on: tape,
       observe: { seen[$0] = $1 })
     try check.forward("out.sample", output.tensor)
     let cotangent = try fixture.tensor("in.cotangent", shape: output.shape)
@@ -73,7 +73,7 @@ enum PixArtCases {
     try check.forward(
       "out.sample_nomask",
       model.predict(
-        latents, PixArt.Conditioning(timesteps: timesteps, caption: Value(constant: captions))))
+        latents, Conditioning(timesteps: timesteps, caption: Value(constant: captions))))
 
     tape.backward(output, cotangent)
     try check.gradient("in.latent", tape.gradient(of: x) ?? .zeros(latents.shape))

@@ -107,7 +107,7 @@ enum SamplerCases {
       }
       return model.predict(
         latents,
-        DiT.Conditioning(timesteps: timesteps, labels: run.labels, timestepFeatures: sinusoids))
+        Conditioning(timesteps: timesteps, labels: run.labels, timestepFeatures: sinusoids))
     }
     let scale = Float(try fixture.settings.number("cfg_scale"))
     let network = run.isGuided ? Guidance.guided(plain, scale: scale) : plain

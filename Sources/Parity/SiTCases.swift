@@ -1,4 +1,5 @@
 import Autograd
+import Foundation
 import Models
 import Nn
 import Plans
@@ -10,24 +11,12 @@ enum SiTCases {
   private static func config(_ fixture: Fixture) throws -> ModelShape {
     let table = try fixture.settings.table("sit")
     let config = ModelShape(
-      depth: try table.integer("depth"), hiddenSize: try table.integer("hidden_size"),
+      family: .sit, depth: try table.integer("depth"), hiddenSize: try table.integer("hidden_size"),
       numHeads: try table.integer("num_heads"), patchSize: try table.integer("patch_size"),
       inputSize: try table.integer("input_size"), inChannels: try table.integer("in_channels"),
       numClasses: try table.integer("num_classes"), learnSigma: try table.flag("learn_sigma"))
     try config.validate(file: fixture.path)
     return config
-  }
-
-  /// Leading channels (batch, C, H, W) of an output that may have twice as many.
-  private static func velocity(_ output: Tensor, channels: Int) -> Tensor {
-    let result = Tensor([output.shape[0], channels] + output.shape[2...])
-    let (width, all) = (
-      result.count / max(1, result.shape[0]), output.count / max(1, output.shape[0])
-    )
-    for row in 0..<result.shape[0] {
-      (result.pointer + row * width).update(from: output.pointer + row * all, count: width)
-    }
-    return result
   }
 
   private static func times(_ fixture: Fixture, _ name: String, rows: Int) throws -> [Float] {
@@ -43,24 +32,42 @@ enum SiTCases {
     check.round(model.parameters)
     let x = try DiTCases.latents(fixture, "in.x", config)
     let labels = try fixture.integers("in.y", in: 0..<(config.numClasses + 1))
-    let inputs = DiT.Conditioning(
+    let inputs = Conditioning(
       timesteps: try times(fixture, "in.t", rows: x.shape[0]), labels: labels)
     try check.forward(
-      "out.velocity", velocity(model.predict(x, inputs), channels: config.inChannels))
+      "out.velocity", model.predict(x, inputs).leadingChannels(config.inChannels))
+    try files(check, x, inputs)
 
     let guidedLatents = try DiTCases.latents(fixture, "in.cfg.x", config)
     let guidedLabels = try fixture.integers("in.cfg.y", in: 0..<(config.numClasses + 1))
     let guided = Guidance.guided(
       { latents, timesteps in
-        model.predict(latents, DiT.Conditioning(timesteps: timesteps, labels: guidedLabels))
+        model.predict(latents, Conditioning(timesteps: timesteps, labels: guidedLabels))
       }, scale: Float(try fixture.settings.number("cfg_scale")),
       channels: try fixture.settings.integer("guided_channels"))
     try check.forward(
       "out.cfg",
-      velocity(
-        try guided(guidedLatents, try times(fixture, "in.cfg.t", rows: guidedLatents.shape[0])),
-        channels: config.inChannels))
+      try guided(guidedLatents, try times(fixture, "in.cfg.t", rows: guidedLatents.shape[0]))
+        .leadingChannels(config.inChannels))
     try training(check, model)
+  }
+
+  /// Files of the model beside the fixture, as published and as trained, give the same velocity.
+  private static func files(_ check: ParityCheck, _ x: Tensor, _ inputs: Conditioning) throws {
+    let heads = try config(check.fixture).numHeads
+    for name in ["SiT-tiny.pt", "train_0000001.pt"] {
+      let path = try check.fixture.path(inFolder: name)
+      guard FileManager.default.fileExists(atPath: path) else { continue }
+      let file = try ModelWeights(path: path).model(numHeads: heads)
+      guard file.shape.family == .sit else {
+        throw ParityError("\(path): was taken for a \(file.shape.family.title), expected a SiT")
+      }
+      let model = try file.network()
+      check.round(model.parameters)
+      try check.forward(
+        "out.velocity", model.predict(x, inputs).leadingChannels(file.shape.inChannels),
+        remark: name)
+    }
   }
 
   private static func training(_ check: ParityCheck, _ model: DiT) throws {
@@ -77,7 +84,7 @@ enum SiTCases {
     let tape = Tape()
     let output = model(
       Value(constant: terms.latents),
-      DiT.Conditioning(
+      Conditioning(
         timesteps: try times(fixture, "in.train.t", rows: rows),
         labels: try fixture.integers("in.train.y", in: 0..<(config.numClasses + 1))), on: tape)
     let (losses, cotangent) = terms.losses(output.tensor)
@@ -143,13 +150,12 @@ enum SiTCases {
       let start = try DiTCases.latents(fixture, "in.\(input).z", config)
       let labels = try fixture.integers("in.\(input).y", in: 0..<(config.numClasses + 1))
       let plain: DenoisingModel = { latents, timesteps in
-        model.predict(latents, DiT.Conditioning(timesteps: timesteps, labels: labels))
+        model.predict(latents, Conditioning(timesteps: timesteps, labels: labels))
       }
       let network = input == "cfg" ? Guidance.guided(plain, scale: scale) : plain
       let velocities: VelocityModel = { latents, time in
-        velocity(
-          try network(latents, [Float](repeating: Float(time), count: latents.shape[0])),
-          channels: config.inChannels)
+        try network(latents, [Float](repeating: Float(time), count: latents.shape[0]))
+          .leadingChannels(config.inChannels)
       }
       guard let order = VelocitySampler.Order(rawValue: try run.text("method")) else {
         throw ParityError("\(fixture.path): the method of '\(name)' is unknown; leave the file out")

@@ -24,7 +24,7 @@ enum Stage2Cases {
     let betas = try adam.numbers("betas")
     let (epsilon, decay) = (try adam.number("eps"), try adam.number("weight_decay"))
     let trainer = DiffusionTrainer(
-      model: model, diffusion: try GaussianDiffusion(spacing: ""),
+      model: model, process: .noise(try GaussianDiffusion(spacing: "")),
       emaDecay: Float(try settings.number("ema_decay"))
     ) {
       AdamW(

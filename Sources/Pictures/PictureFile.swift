@@ -13,7 +13,13 @@ extension RGBImage {
   /// - Throws: `FileError` when the file is missing, of another format, damaged, truncated or too
   ///   large.
   package static func read(path: String) throws(FileError) -> RGBImage {
-    let file = try MappedFile(path: path)
+    try read(MappedFile(path: path), path: path)
+  }
+
+  /// Reads a picture from bytes in memory; `path` names it in errors.
+  ///
+  /// - Throws: as `read(path:)`.
+  package static func read(_ file: MappedFile, path: String) throws(FileError) -> RGBImage {
     defer { withExtendedLifetime(file) {} }
     let (isPNG, isJPEG) = (
       file.bytes.starts(with: [0x89, 0x50, 0x4E, 0x47]),

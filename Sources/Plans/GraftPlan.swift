@@ -40,6 +40,7 @@ package struct GraftPlan: Equatable, Sendable {
     self.model = model
     stage1 = Stage1Settings(hiddenSize: model.shape.hiddenSize)
     self.name = name
+    applyFamilyDefaults()
   }
 
   /// Settings outside the sections: name and seed.
@@ -124,6 +125,12 @@ extension GraftPlan {
     for (id, spec) in edits.sorted(by: { $0.key < $1.key }) {
       try checkBlocks(of: .slot(id), key: "\(id)")
       try Self.check(spec, at: id, shape: model.shape)
+    }
+    if let pair = parallel.keys.min(), !model.shape.family.hasParallelBlocks {
+      throw PlanError(
+        key: "parallel",
+        "block \(pair.second) is in a pair, and a \(model.shape.family.title) has no parallel blocks,"
+          + " because its blocks also attend to the caption; remove the pairs")
     }
     for pair in parallel.keys.sorted() {
       try checkBlocks(of: .pair(pair), key: "parallel")

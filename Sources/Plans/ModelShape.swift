@@ -2,16 +2,8 @@ import Files
 
 /// Architecture of a diffusion transformer.
 package struct ModelShape: Codable, Equatable, Sendable {
-  /// Supported families.
-  package enum Family: String, Codable, SettingChoice {
-    /// Class-conditional, as facebookresearch/DiT.
-    case dit
-    /// Text-conditional, as PixArt-alpha/PixArt-sigma.
-    case pixart
-  }
-
   /// The architecture's family.
-  package var family: Family
+  package var family: ModelFamily
   /// Number of blocks.
   package var depth: Int
   /// Width of the residual stream (D).
@@ -43,7 +35,7 @@ package struct ModelShape: Codable, Equatable, Sendable {
 
   /// Makes an architecture.
   package init(
-    family: Family = .dit, depth: Int, hiddenSize: Int, numHeads: Int, patchSize: Int,
+    family: ModelFamily = .dit, depth: Int, hiddenSize: Int, numHeads: Int, patchSize: Int,
     inputSize: Int, inChannels: Int = 4, numClasses: Int, learnSigma: Bool = true,
     mlpRatio: Double = 4
   ) {
@@ -126,7 +118,7 @@ extension ModelShape {
       ("depth", depth, 1...1024), ("hidden_size", hiddenSize, 4...65536),
       ("num_heads", numHeads, 1...1024), ("patch_size", patchSize, 1...64),
       ("input_size", inputSize, 1...4096), ("in_channels", inChannels, 1...4096),
-      ("num_classes", numClasses, family == .dit ? 1...1_000_000 : 0...0),
+      ("num_classes", numClasses, family.condition == .classes ? 1...1_000_000 : 0...0),
     ]
     for (key, value, range) in counts {
       try require(
@@ -206,12 +198,6 @@ package struct ModelReference: Codable, Equatable, Sendable {
   ///
   /// - Throws: `PlanError` that names the key under `model`.
   package func validate() throws(PlanError) {
-    guard shape.family == .dit else {
-      throw PlanError(
-        key: "model.family",
-        "is \"\(shape.family.rawValue)\", and only class-conditional models (\"dit\") can be grafted;"
-          + " name one")
-    }
     do throws(ModelShape.Fault) {
       try shape.validate()
     } catch {

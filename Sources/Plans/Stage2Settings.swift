@@ -25,6 +25,10 @@ package enum LoRATarget: String, SettingChoice {
   case fc2
   /// The modulation of the norms and gates.
   case modulation = "adaLN_modulation.1"
+  /// Queries of the attention to the caption.
+  case captionQuery = "q_linear"
+  /// Keys and values of the attention to the caption.
+  case captionKeyValue = "kv_linear"
 }
 
 /// Settings table of stage 2, end-to-end finetuning with the diffusion loss.
@@ -117,6 +121,13 @@ extension Settings where Schema == Stage2Schema {
     }
     if self.trained == .lora {
       try self.loraRank.check(in: 1...Double(shape.hiddenSize), at: "stage2.lora_rank")
+      let family = shape.family
+      if let other = self.loraTargets.first(where: { !family.adaptedLayers.contains($0) }) {
+        throw PlanError(
+          key: "stage2.lora_targets",
+          "a \(family.title) has no layer \(other.rawValue.jsonQuoted), expected some of"
+            + " \(family.adaptedLayers.map(\.rawValue).joined(separator: ", ")); correct the list")
+      }
     }
   }
 }

@@ -2,6 +2,7 @@ import Evaluation
 import Files
 import Foundation
 import Pictures
+import Plans
 import Runs
 import Sampling
 
@@ -9,10 +10,10 @@ import Sampling
 package struct DrawingSettings: Codable, Equatable, Sendable {
   /// Number of images per model that are judged.
   package var samples: Int
-  /// Number of DDIM steps.
+  /// Number of steps.
   package var steps: Int
   /// Classifier-free guidance scale.
-  package var guidance = LatentSampler.ditDefaults.guidance
+  package var guidance: Float
   /// Seed of the initial noise, the same for every model.
   package var seed: UInt64 = 0
 
@@ -21,9 +22,11 @@ package struct DrawingSettings: Codable, Equatable, Sendable {
   /// Allowed numbers of denoising steps.
   package static let stepRange = 1...1000
 
-  /// Makes settings with default guidance and seed.
-  package init(samples: Int = 100, steps: Int = LatentSampler.ditDefaults.steps) {
-    (self.samples, self.steps) = (samples, steps)
+  /// Makes settings with the defaults of a family.
+  package init(samples: Int = 100, steps: Int? = nil, family: ModelFamily = .dit) {
+    let defaults = LatentSampler.defaults(of: family)
+    (self.samples, self.steps) = (samples, steps ?? defaults.steps)
+    guidance = defaults.guidance
   }
 
   /// Whether the settings are valid.
@@ -31,9 +34,9 @@ package struct DrawingSettings: Codable, Equatable, Sendable {
     Self.sampleRange.contains(samples) && Self.stepRange.contains(steps) && guidance.isFinite
   }
 
-  /// The sampler.
-  var sampler: LatentSampler {
-    var sampler = LatentSampler.ditDefaults
+  /// The sampler of a family.
+  func sampler(of family: ModelFamily) -> LatentSampler {
+    var sampler = LatentSampler.defaults(of: family)
     (sampler.steps, sampler.guidance, sampler.seed) = (steps, guidance, seed)
     return sampler
   }

@@ -6,6 +6,8 @@ import Models
 import Pictures
 import Plans
 import Runs
+import Sampling
+import TensorCore
 
 /// Computes the measurements of a report and stores them in the run.
 package struct Measuring {
@@ -48,7 +50,7 @@ package struct Measuring {
   package func measure(samples: Int?, steps: Int?) throws -> Measurements? {
     guard let weights = try Measurements.weightsStamp(of: facts.run) else { return nil }
     let earlier = try Measurements.cached(facts.run)
-    var settings = earlier?.settings ?? DrawingSettings()
+    var settings = earlier?.settings ?? DrawingSettings(family: facts.plan.model.shape.family)
     settings.samples = samples ?? settings.samples
     settings.steps = steps ?? settings.steps
     var result = Measurements(weights: weights, settings: settings)
@@ -71,7 +73,7 @@ package struct Measuring {
     guard !missing.isEmpty else { return result }
 
     try facts.plan.check(against: try files.reference())
-    let teacher = try files.model.load()
+    let teacher = try files.model.network()
     let graft = try Graft(
       plan: facts.plan, teacher: teacher, checkpoints: [try facts.run.trainedWeights()])
     var known: [TensorBoardRecord.Value] = []
@@ -113,9 +115,9 @@ package struct Measuring {
     into result: inout Measurements
   ) throws {
     let (judge, autoencoder) = (try files.judge(), try files.autoencoder(.float32))
-    func evaluate(_ model: DiT, _ name: String) throws -> Evaluation {
+    func evaluate(_ model: any DiffusionTransformer, _ name: String) throws -> Evaluation {
       try Evaluation.run(
-        model, autoencoder: autoencoder, judge: judge, sampler: settings.sampler,
+        model, autoencoder: autoencoder, judge: judge, sampler: settings.sampler(of: facts.plan.model.shape.family),
         samples: settings.samples
       ) { progress("judging the \(name), \($0)/\(settings.samples)") }
     }
@@ -129,18 +131,22 @@ package struct Measuring {
     into result: inout Measurements
   ) throws {
     let autoencoder = try files.autoencoder(.float32)
-    let labels = Array(0..<min(images, graft.teacher.config.numClasses))
-    func draw(_ model: DiT, _ name: String) throws -> [RGBImage] {
-      let latents = try settings.sampler.sample(
-        model, labels: labels,
+    let family = graft.teacher.shape.family
+    let (conditions, names) = try files.exampleConditions(
+      family.condition == .classes ? min(images, graft.teacher.shape.numClasses) : min(images, 4),
+      .fastest)
+    func draw(_ model: any DiffusionTransformer, _ name: String) throws -> [RGBImage] {
+      let latents = try settings.sampler(of: family).sample(
+        model, for: conditions,
         onStep: { step, steps, _ in progress("drawing the \(name), step \(step)/\(steps)") })
-      return autoencoder.rgbImages(ofScaled: latents)
+      return AutoencoderKL.rgbImages(
+        ofDecoded: autoencoder.decode(autoencoder.unscaled(latents), tiling: .auto), .of(family))
     }
     try facts.run.requirePlainFiles()
     var grids: [SampleGrid] = []
     func write(_ images: [RGBImage], _ role: SampleGrid.Role) throws {
       let path = "samples/report-\(role.rawValue).png"
-      try RGBImage.grid(images, columns: min(5, labels.count), gap: 2).write(
+      try RGBImage.grid(images, columns: min(5, names.count), gap: 2).write(
         to: facts.run.resolve(path))
       grids.append(SampleGrid(role: role, path: path))
     }
@@ -157,8 +163,7 @@ package struct Measuring {
     let after = try draw(graft.model, "graft")
     try write(after, .after)
     try write(zip(teacher, after).map { $0.absoluteDifference(to: $1) }, .difference)
-    let names = files.model.classNames
-    result.gridLabels = labels.map { $0 < names.count ? names[$0] : "class \($0)" }
+    result.gridLabels = names
     result.grids = grids
   }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import Models
+import Plans
 import TensorCore
 
 /// Forward pass times of a graft and its teacher, measured alternately.
@@ -36,13 +37,14 @@ package struct PairedSpeed: Codable, Equatable, Sendable {
   ///   - pairs: Number of passes per model.
   ///   - progress: Called with the number of pairs done.
   package init(
-    graft: DiT, teacher: DiT, pairs: Int = 15, progress: (Int, Int) -> Void = { _, _ in }
+    graft: any DiffusionTransformer, teacher: any DiffusionTransformer, pairs: Int = 15, progress: (Int, Int) -> Void = { _, _ in }
   ) {
-    let config = teacher.config
+    let config = teacher.shape
     let latents = RandomStream(seed: 0, "speed").normal(
       [1, config.inChannels, config.inputSize, config.inputSize])
-    let conditioning = DiT.Conditioning(timesteps: [500], labels: [0])
-    func seconds(_ model: DiT) -> Double {
+    let conditioning = teacher.exampleConditioning(
+      at: config.family.prediction == .noise ? 500 : 0.5)
+    func seconds(_ model: any DiffusionTransformer) -> Double {
       let start = DispatchTime.now().uptimeNanoseconds
       _ = model.predict(latents, conditioning)
       return Double(DispatchTime.now().uptimeNanoseconds - start) * 1e-9

@@ -48,8 +48,12 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   /// Checkpoints with weights of grafted operators, later ones overriding earlier ones; without any
   /// the operators have initial weights.
   package var weights: [String]
-  /// Class label of the images.
+  /// Class label of the images; unused by text-conditional models.
   package var classLabel: Int
+  /// Prompts of a text-conditional model; empty for built-in ones.
+  package var prompts: [String]
+  /// Name of the sampler; nil for that of the model's family.
+  package var sampler: String?
   /// Seed of the noise.
   package var seed: UInt64
   /// Number of denoising steps.
@@ -62,8 +66,10 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   /// Makes a request for images.
   package init(
     modelPath: String, planPath: String? = nil, weights: [String] = [], classLabel: Int,
-    seed: UInt64 = 0, steps: Int = 25, guidance: Double = 2, count: Int = 1
+    prompts: [String] = [], sampler: String? = nil, seed: UInt64 = 0, steps: Int = 25,
+    guidance: Double = 2, count: Int = 1
   ) {
+    (self.prompts, self.sampler) = (prompts, sampler)
     self.modelPath = modelPath
     self.planPath = planPath
     self.weights = weights
@@ -74,12 +80,28 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     self.count = count
   }
 
+  /// Reads a request; those of earlier versions name no prompts.
+  package init(from decoder: any Decoder) throws {
+    let keys = try decoder.container(keyedBy: CodingKeys.self)
+    self.init(
+      modelPath: try keys.decode(String.self, forKey: .modelPath),
+      planPath: try keys.decodeIfPresent(String.self, forKey: .planPath),
+      weights: try keys.decode([String].self, forKey: .weights),
+      classLabel: try keys.decode(Int.self, forKey: .classLabel),
+      prompts: try keys.decodeIfPresent([String].self, forKey: .prompts) ?? [],
+      sampler: try keys.decodeIfPresent(String.self, forKey: .sampler),
+      seed: try keys.decode(UInt64.self, forKey: .seed),
+      steps: try keys.decode(Int.self, forKey: .steps),
+      guidance: try keys.decode(Double.self, forKey: .guidance),
+      count: try keys.decode(Int.self, forKey: .count))
+  }
+
   private enum CodingKeys: String, CodingKey {
     case modelPath = "model_path"
     case planPath = "plan_path"
     case weights
     case classLabel = "class_label"
-    case seed, steps, guidance, count
+    case prompts, sampler, seed, steps, guidance, count
   }
 }
 

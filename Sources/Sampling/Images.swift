@@ -1,6 +1,7 @@
 import Foundation
 import Models
 import Pictures
+import Plans
 import TensorCore
 
 extension AutoencoderKL {
@@ -31,6 +32,11 @@ extension AutoencoderKL {
     case truncated
     /// 255 clamp(x / 2 + 0.5, 0, 1) rounded, ties to even, as pipelines of diffusers do.
     case rounded
+
+    /// That of a family's own scripts or pipeline.
+    package static func of(_ family: ModelFamily) -> Bytes {
+      family.condition == .captions ? .rounded : .truncated
+    }
 
     fileprivate func byte(_ value: Float) -> UInt8 {
       switch self {

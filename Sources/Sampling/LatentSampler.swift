@@ -1,6 +1,7 @@
 import Autograd
 import Foundation
 import Models
+import Plans
 import TensorCore
 
 /// Draws latents from a diffusion transformer with classifier-free guidance.
@@ -13,6 +14,30 @@ package struct LatentSampler: Sendable {
     case ancestral
     /// DPM-Solver++(2M) on evenly spread timesteps.
     case dpmpp
+    /// Euler's method for the velocity.
+    case euler
+    /// Heun's method for the velocity, with two predictions a step.
+    case heun
+    /// Euler-Maruyama for the velocity with noise (SiT's SDE).
+    case sde
+    /// Heun's method for the velocity with noise.
+    case sdeHeun = "sde-heun"
+
+    /// What the models predict that it draws from.
+    package var prediction: ModelFamily.Prediction {
+      switch self {
+      case .ddim, .ancestral, .dpmpp: .noise
+      case .euler, .heun, .sde, .sdeHeun: .velocity
+      }
+    }
+
+    /// Whether it adds noise at every step to the velocity.
+    package var isStochastic: Bool { self == .sde || self == .sdeHeun }
+
+    /// The methods for a prediction.
+    package static func fitting(_ prediction: ModelFamily.Prediction) -> [Method] {
+      allCases.filter { $0.prediction == prediction }
+    }
   }
 
   package var method: Method
@@ -20,13 +45,17 @@ package struct LatentSampler: Sendable {
   package var steps: Int
   /// Guidance scale; 1 is no guidance.
   package var guidance: Float
-  /// Seed of the start noise and of the ancestral noise.
+  /// Seed of the start noise and of the noise of steps.
   package var seed: UInt64
   /// DDIM's eta: 0 is deterministic, 1 adds the noise of ancestral sampling.
   package var eta: Double
   /// Number of leading latent channels that are guided; nil selects that of the model's own
   /// pipeline.
   package var guidedChannels: Int?
+  /// Form and norm of the diffusion coefficient of `sde` and `sdeHeun`.
+  package var diffusion: (form: Interpolant.Diffusion, norm: Double) = (.sigma, 1)
+  /// Last step of `sde` and `sdeHeun`, and its length.
+  package var lastStep: (kind: VelocitySampler.LastStep, length: Double) = (.mean, 0.04)
 
   package init(
     method: Method = .ddim, steps: Int, guidance: Float, seed: UInt64, eta: Double = 0,
@@ -40,8 +69,19 @@ package struct LatentSampler: Sendable {
     self.eta = eta
   }
 
-  /// Defaults for DiT: DDIM, 25 steps, guidance 2.
-  package static let ditDefaults = LatentSampler(steps: 25, guidance: 2, seed: 0)
+  /// Defaults of a family: those of its authors' scripts where a CPU can afford them.
+  package static func defaults(of family: ModelFamily) -> LatentSampler {
+    switch family {
+    case .dit: LatentSampler(steps: 25, guidance: 2, seed: 0)
+    case .sit: LatentSampler(method: .heun, steps: 25, guidance: 1.5, seed: 0)
+    case .pixart: LatentSampler(method: .dpmpp, steps: 20, guidance: 4.5, seed: 0)
+    }
+  }
+
+  /// The fastest method with one prediction a step at any number of steps, for analyses and previews.
+  package static func plainMethod(of family: ModelFamily) -> Method {
+    family.prediction == .noise ? .ddim : .euler
+  }
 
   /// Whether the network is called with a doubled batch [conditional | unconditional].
   var isGuided: Bool { guidance != 1 }
@@ -50,44 +90,96 @@ package struct LatentSampler: Sendable {
   package typealias StepObserver = (_ step: Int, _ steps: Int, _ predictedStart: Tensor) throws ->
     Void
 
-  /// Samples latents (count, channels, size, size) for a list of labels.
+  /// What samples are drawn for, one entry each.
+  package enum Conditions {
+    /// Classes.
+    case labels([Int])
+    /// Captions, and the caption of the unconditional prediction, which guidance needs: one, or one each.
+    case captions(Captions, null: Captions?)
+
+    /// Number of samples.
+    package var count: Int {
+      switch self {
+      case .labels(let labels): labels.count
+      case .captions(let captions, _): captions.count
+      }
+    }
+  }
+
+  /// Samples latents (count, channels, height, width).
   ///
-  /// Guidance acts on three channels as in the official DiT, and on all channels for a model with
-  /// the conventions of diffusers, as in its pipeline. A model without a null class is not guided.
+  /// Guidance acts on three channels as in the official DiT and SiT and PixArt's scripts; on all channels for
+  /// a DiT with the conventions of diffusers and for DPM-Solver++ on captions, as in its pipelines. A model
+  /// without a null class is not guided.
   ///
   /// Row i uses the noise of sample `first + i` of the seed, independent of the batch size.
   /// - Parameters:
   ///   - model: The network, grafted or not.
-  ///   - labels: One class per sample.
+  ///   - conditions: Classes or captions, as its family takes them.
+  ///   - size: Height and width of the latents; nil selects those of the model.
   ///   - first: Index of the first sample.
   ///   - start: Initial noise in the shape of the latents; nil draws it from the seed.
   ///   - observeBlock: Called with every block's index and operator activations at every step.
   ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
-  /// - Throws: `SamplingError` for an invalid number of steps.
+  /// - Throws: `SamplingError` for settings that do not fit the model.
   package func sample(
-    _ model: DiT, labels: [Int], first: Int = 0, start: Tensor? = nil,
-    observeBlock: ((Int, DiTBlock.Activations) -> Void)? = nil,
+    _ model: any DiffusionTransformer, for conditions: Conditions,
+    size: (height: Int, width: Int)? = nil, first: Int = 0, start: Tensor? = nil,
+    observeBlock: DiffusionTransformer.BlockObserver? = nil,
     onStep: StepObserver = { _, _, _ in }
   ) throws -> Tensor {
-    let config = model.config
+    let shape = model.shape
+    guard method.prediction == shape.family.prediction else {
+      let methods = Method.fitting(shape.family.prediction).map(\.rawValue)
+      throw SamplingError(
+        description:
+          "the sampler \(method.rawValue) is not for a \(shape.family.title); choose one of"
+          + " \(methods.joined(separator: ", "))")
+    }
     var sampler = self
-    if config.nullClass == nil { sampler.guidance = 1 }
-    let null = [Int](repeating: config.nullClass ?? 0, count: labels.count)
-    // Samplers run from the last timestep to the first.
-    let modulations = TrajectoryModulations(
-      model, labels: sampler.isGuided ? labels + null : labels,
-      timesteps: try timesteps().reversed().map(Float.init))
+    let condition: Conditioning.Condition
+    switch conditions {
+    case .labels(let labels):
+      if shape.nullClass == nil { sampler.guidance = 1 }
+      let null = [Int](repeating: shape.nullClass ?? 0, count: labels.count)
+      condition = .labels(sampler.isGuided ? labels + null : labels)
+    case .captions(let captions, let null):
+      var shown = captions
+      if isGuided {
+        guard let null else {
+          throw SamplingError(
+            description: "guidance \(guidance) needs the embedding of the empty caption; give it with"
+              + " --null-caption, or --guidance 1 for none")
+        }
+        let rows = (0..<captions.count).map { null.count == captions.count ? $0 : 0 }
+        shown = captions.followed(by: null.selecting(rows, length: null.length))
+      }
+      condition = Conditioning(timesteps: [], captions: shown).condition
+    }
+    let isOfDiffusers = method == .dpmpp && shape.family.condition == .captions
+    let network = model.trajectory(
+      condition, times: try sampler.modelTimes(), observeBlock: observeBlock)
     return try sampler.sample(
-      shape: [labels.count, config.inChannels, config.inputSize, config.inputSize],
+      shape: [
+        conditions.count, shape.inChannels, size?.height ?? shape.inputSize,
+        size?.width ?? shape.inputSize,
+      ],
       first: first, start: start,
-      guidedChannels: config.frequencyShift == 0 ? Guidance.guidedChannels : config.inChannels,
-      network: { latents, timesteps in
-        model(
-          Value(constant: latents), modulations(at: timesteps[0]), on: Tape(recording: false),
-          observeBlock: observeBlock
-        ).tensor
-      }, onStep: onStep)
+      guidedChannels: shape.frequencyShift == 0 && !isOfDiffusers
+        ? Guidance.guidedChannels : shape.inChannels,
+      network: { latents, timesteps in network(latents, timesteps[0]) }, onStep: onStep)
+  }
+
+  /// Samples latents for a list of classes.
+  package func sample(
+    _ model: any DiffusionTransformer, labels: [Int], first: Int = 0, start: Tensor? = nil,
+    observeBlock: DiffusionTransformer.BlockObserver? = nil,
+    onStep: StepObserver = { _, _, _ in }
+  ) throws -> Tensor {
+    try sample(
+      model, for: .labels(labels), first: first, start: start, observeBlock: observeBlock,
+      onStep: onStep)
   }
 
   /// Samples latents from any denoising network.
@@ -125,21 +217,14 @@ package struct LatentSampler: Sendable {
       isGuided
       ? Guidance.guided(
         network, scale: guidance, channels: self.guidedChannels ?? guidedChannels) : network
-    let stepNoise: StepNoise = { position, _ in draw("\(position)") }
-    let report: (SamplerStep) throws -> Void = { step in
-      try onStep(step.position + 1, step.count, step.predictedStart.rows(0..<count))
-    }
-    let diffusion = try process()
     let start = start.map { given in batch { given.rows($0..<($0 + 1)) } } ?? draw("start")
+    func report(_ position: Int, _ steps: Int, _ clean: Tensor) throws {
+      try onStep(position, steps, clean.rows(0..<count))
+    }
     let result =
-      switch method {
-      case .ddim:
-        try diffusion.ddimSamples(
-          from: start, eta: eta, noise: stepNoise, model: model, onStep: report)
-      case .ancestral:
-        try diffusion.ancestralSamples(from: start, noise: stepNoise, model: model, onStep: report)
-      case .dpmpp: try diffusion.dpmSolverSamples(from: start, model: model, onStep: report)
-      }
+      method.prediction == .velocity
+      ? try velocitySamples(from: start, noise: { draw("\($0)") }, model: model, onStep: report)
+      : try noiseSamples(from: start, noise: { draw("\($0)") }, model: model, onStep: report)
     guard result.isFinite else {
       throw SamplingError(
         description:
@@ -149,8 +234,68 @@ package struct LatentSampler: Sendable {
     return result.rows(0..<count).copied()
   }
 
-  /// Timesteps of the training process passed to the network, ascending.
+  private func noiseSamples(
+    from start: Tensor, noise: @escaping (Int) -> Tensor, model: DenoisingModel,
+    onStep: (Int, Int, Tensor) throws -> Void
+  ) throws -> Tensor {
+    let stepNoise: StepNoise = { position, _ in noise(position) }
+    let report: (SamplerStep) throws -> Void = {
+      try onStep($0.position + 1, $0.count, $0.predictedStart)
+    }
+    let diffusion = try process()
+    switch method {
+    case .ddim:
+      return try diffusion.ddimSamples(
+        from: start, eta: eta, noise: stepNoise, model: model, onStep: report)
+    case .ancestral:
+      return try diffusion.ancestralSamples(
+        from: start, noise: stepNoise, model: model, onStep: report)
+    default: return try diffusion.dpmSolverSamples(from: start, model: model, onStep: report)
+    }
+  }
+
+  private func velocitySamples(
+    from start: Tensor, noise: @escaping (Int) -> Tensor, model: DenoisingModel,
+    onStep: (Int, Int, Tensor) throws -> Void
+  ) throws -> Tensor {
+    let channels = start.shape[1]
+    let velocities: VelocityModel = { latents, time in
+      try model(latents, [Float](repeating: Float(time), count: latents.shape[0]))
+        .leadingChannels(channels)
+    }
+    let order: VelocitySampler.Order = method == .heun || method == .sdeHeun ? .heun : .euler
+    let report: (VelocitySampler.Step) throws -> Void = {
+      try onStep($0.position, steps, $0.predictedStart)
+    }
+    guard method.isStochastic else {
+      return try VelocitySampler.deterministic(
+        from: start, points: steps + 1, order: order, model: velocities, onStep: report)
+    }
+    return try VelocitySampler.stochastic(
+      from: start, points: stochasticPoints, order: order, diffusion: diffusion,
+      lastStep: lastStep.kind, last: lastStep.length, noise: { noise($0) }, model: velocities,
+      onStep: report)
+  }
+
+  /// Points of the grid of a stochastic sampler; the last step is one of `steps`.
+  private var stochasticPoints: Int { lastStep.kind == .none ? steps + 1 : max(2, steps) }
+
+  /// Timesteps of the training process of a noise method, ascending.
   package func timesteps() throws -> [Int] { try process().schedule.timesteps }
+
+  /// Times of all steps in order, as the network is told them.
+  package func modelTimes() throws -> [Float] {
+    switch method.prediction {
+    case .noise: return try timesteps().reversed().map(Float.init)
+    case .velocity:
+      let times =
+        method.isStochastic
+        ? VelocitySampler.times(
+          stochasticPoints, end: lastStep.kind == .none ? 1 : 1 - lastStep.length)
+        : VelocitySampler.times(steps + 1)
+      return times.map { Float($0) }
+    }
+  }
 
   /// DDIM's integer strides exist for some step counts only; the others use fractional strides.
   private func process() throws(SamplingError) -> GaussianDiffusion {

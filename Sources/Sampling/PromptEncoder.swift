@@ -19,18 +19,23 @@ package struct PromptEncoder {
   ///   - precision: Precision of the products in large linear layers.
   /// - Throws: `FileError` if one is missing, damaged or of another model.
   package init(pipeline: String, channels: Int, precision: PrecisionRule) throws {
-    for part in ["tokenizer", "text_encoder"] where !DiffusersFolder.isFolder("\(pipeline)/\(part)")
-    {
-      throw FileError(
-        "\(pipeline): has no folder '\(part)'; put it there, or give text embeddings with --captions"
-      )
-    }
+    try Self.requireFolders(pipeline)
     tokenizer = try T5Tokenizer(folder: "\(pipeline)/tokenizer")
     encoder = try T5Encoder(folder: "\(pipeline)/text_encoder", precision: precision)
     guard encoder.config.modelDim == channels else {
       throw FileError(
         "\(encoder.path): its embeddings are \(encoder.config.modelDim) wide, but the model takes \(channels);"
           + " use the model's own text encoder")
+    }
+  }
+
+  /// Throws if a folder lacks the tokenizer or the text encoder.
+  static func requireFolders(_ pipeline: String) throws(FileError) {
+    for part in ["tokenizer", "text_encoder"] where !DiffusersFolder.isFolder("\(pipeline)/\(part)")
+    {
+      throw FileError(
+        "\(pipeline): has no folder '\(part)'; put it there, or give text embeddings with --captions"
+      )
     }
   }
 
@@ -66,6 +71,13 @@ package struct PromptEncoder {
     let texts = prompts.map {
       cleans ? CaptionCleaning.cleaned($0) : CaptionCleaning.lowered($0)
     }
+    return try cleanedCaptions(texts, onLayer: onLayer)
+  }
+
+  /// Embeddings of texts that have been cleaned.
+  func cleanedCaptions(
+    _ texts: [String], onLayer: (Int, Int) throws -> Void = { _, _ in }
+  ) throws -> Captions {
     let (ids, mask) = try tokens(texts)
     let embeddings = try encoder(ids, mask: mask) { layer, _ in
       try onLayer(layer + 1, encoder.config.layers)

@@ -28,8 +28,7 @@ package final class T5Encoder {
   /// - Throws: `FileError` for a missing or damaged file, or a tensor of another shape.
   package init(folder: String, precision: PrecisionRule) throws {
     config = try T5Config(path: "\(folder)/config.json")
-    file = try Checkpoint.open(
-      DiffusersFolder.weights(in: folder, stems: ["safetensors": "model", "bin": "pytorch_model"]))
+    file = try Checkpoint.open(Self.weights(in: folder))
     rule = precision
     guard let embedding = Self.embeddings.first(where: { [file] in file.entry($0) != nil }) else {
       throw FileError(
@@ -42,6 +41,14 @@ package final class T5Encoder {
       for (name, shape) in tensors(layer) { try require(name, shape) }
     }
     try require("encoder.final_layer_norm.weight", [config.modelDim])
+  }
+
+  /// Path of the weights in a folder of transformers.
+  ///
+  /// - Throws: `FileError` if there are none.
+  package static func weights(in folder: String) throws(FileError) -> String {
+    try DiffusersFolder.weights(
+      in: folder, stems: ["safetensors": "model", "bin": "pytorch_model"])
   }
 
   private func tensors(_ layer: Int) -> [(String, [Int])] {

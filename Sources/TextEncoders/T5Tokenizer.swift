@@ -28,6 +28,18 @@ package final class T5Tokenizer: @unchecked Sendable {
 
   private static let sizeLimit = 64 << 20
 
+  /// Files of a folder on which ids depend.
+  ///
+  /// - Throws: `FileError` if there is no SentencePiece model.
+  package static func files(in folder: String) throws(FileError) -> [String] {
+    guard access("\(folder)/spiece.model", F_OK) == 0 else {
+      throw FileError(
+        "\(folder): has no 'spiece.model'; put the SentencePiece model of the text encoder there")
+    }
+    return ["spiece.model", "tokenizer_config.json"].map { "\(folder)/\($0)" }
+      .filter { access($0, F_OK) == 0 }
+  }
+
   /// Opens the tokenizer of a folder with `spiece.model` and optionally `tokenizer_config.json`.
   ///
   /// - Throws: `FileError` if the model is missing or damaged or its special tokens are not T5's.

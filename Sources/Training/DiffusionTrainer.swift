@@ -51,25 +51,26 @@ package struct TrainingStepReport: Sendable {
 /// Teacher of output distillation.
 package struct OutputTeacher {
   /// Model evaluated on the same inputs as the trained model.
-  package let model: DiT
+  package let model: any DiffusionTransformer
   /// Weight of the mean squared difference of the outputs.
   package let weight: Double
 
-  package init(model: DiT, weight: Double) {
+  package init(model: any DiffusionTransformer, weight: Double) {
     self.model = model
     self.weight = weight
   }
 }
 
-/// Trains a DiT with the diffusion loss, in pretraining and stage 2.
+/// Trains a diffusion transformer with the loss of its family, in pretraining and stage 2.
 ///
-/// Loss: mse + variational bound as `training_losses` of facebookresearch/DiT; AdamW unless another
+/// Loss of noise prediction: mse + variational bound as `training_losses` of facebookresearch/DiT; of velocity
+/// prediction: mse as `training_losses` of willisma/SiT. AdamW unless another
 /// optimizer is given, global-norm clipping, EMA.
 package final class DiffusionTrainer {
-  package let model: DiT
+  package let model: any DiffusionTransformer
   package let optimizer: any Optimizer
   package let ema: EMA
-  private let diffusion: GaussianDiffusion
+  private let process: TrainingProcess
   private let teacher: OutputTeacher?
   private let recomputesBlocks: Bool
 
@@ -77,19 +78,19 @@ package final class DiffusionTrainer {
   ///
   /// - Parameters:
   ///   - model: The network.
-  ///   - diffusion: The process whose loss is minimised.
+  ///   - process: The process whose loss is minimised.
   ///   - emaDecay: Decay of the averaged weights.
   ///   - teacher: Teacher of output distillation; nil for none.
   ///   - recomputesBlocks: Whether blocks are recomputed in the backward pass (activation
   ///     checkpointing).
   ///   - makeOptimizer: Makes the optimizer of the given parameters.
   package init(
-    model: DiT, diffusion: GaussianDiffusion, emaDecay: Float, teacher: OutputTeacher? = nil,
+    model: any DiffusionTransformer, process: TrainingProcess, emaDecay: Float, teacher: OutputTeacher? = nil,
     recomputesBlocks: Bool = false,
     makeOptimizer: ([Parameter]) -> any Optimizer = { AdamW($0) }
   ) {
     self.model = model
-    self.diffusion = diffusion
+    self.process = process
     self.teacher = teacher
     self.recomputesBlocks = recomputesBlocks
     let trained = model.parameters.flatMap(\.trained)
@@ -148,7 +149,7 @@ package final class DiffusionTrainer {
   /// finite.
   package func firstNonFinitePlace(_ batch: DiffusionBatch) -> String? {
     for row in batch.steps.indices {
-      let (noisy, conditioning) = input(batch, row..<(row + 1))
+      let (noisy, conditioning) = batch.input(row..<(row + 1), of: process)
       var place: String?
       _ = model(
         Value(constant: noisy), conditioning, on: Tape(recording: false),
@@ -172,36 +173,30 @@ package final class DiffusionTrainer {
     return optimizer.parameters.first { !$0.hasFiniteGradient }?.name
   }
 
-  /// Noisy latents and conditioning of some rows.
-  private func input(_ batch: DiffusionBatch, _ range: Range<Int>) -> (Tensor, DiT.Conditioning) {
-    let steps = Array(batch.steps[range])
-    return (
-      diffusion.noisy(batch.latents.rows(range), noise: batch.noise.rows(range), steps: steps),
-      DiT.Conditioning(
-        timesteps: diffusion.modelTimesteps(steps), labels: Array(batch.labels[range]))
-    )
-  }
-
   /// Sums the losses of some rows; runs the backward pass if the share of the batch is given.
   private func run(
     _ batch: DiffusionBatch, _ range: Range<Int>, on tape: Tape, gradientShare: Float?
   ) -> DiffusionLosses {
     let (latents, noise) = (batch.latents.rows(range), batch.noise.rows(range))
-    let steps = Array(batch.steps[range])
-    let (noisy, conditioning) = input(batch, range)
+    let (noisy, conditioning) = batch.input(range, of: process)
     let output = model(Value(constant: noisy), conditioning, on: tape)
-    let terms = diffusion.trainingLoss(
-      modelOutput: output.tensor, start: latents, latents: noisy, noise: noise, steps: steps)
+    let (terms, slope) = process.losses(
+      output.tensor, data: latents, latents: noisy, noise: noise, batch.draws[range],
+      wantsGradient: gradientShare != nil)
     func sum(_ values: [Float]) -> Double { values.reduce(0) { $0 + Double($1) } }
     var losses = DiffusionLosses(
       loss: sum(terms.loss), mse: sum(terms.mse), vb: sum(terms.vb))
-    guard let gradientShare else { return losses }
-    let gradient = diffusion.lossGradient(
-      modelOutput: output.tensor, start: latents, latents: noisy, noise: noise, steps: steps)
+    guard let gradientShare, let gradient = slope else { return losses }
     if let teacher {
-      let target = teacher.model.predict(noisy, conditioning)
-      let (distance, slope) = RegressionObjective.l2.lossAndGradient(output.tensor, target)
-      ck_axpy_f32(gradient.pointer, Float(teacher.weight), slope.pointer, gradient.count)
+      let channels = process.usedChannels(of: output.tensor, latents: latents)
+      let (distance, slope) = RegressionObjective.l2.lossAndGradient(
+        output.tensor.leadingChannels(channels),
+        teacher.model.predict(noisy, conditioning).leadingChannels(channels))
+      let (used, all) = (slope.count / range.count, gradient.count / range.count)
+      for row in 0..<range.count {
+        ck_axpy_f32(
+          gradient.pointer + row * all, Float(teacher.weight), slope.pointer + row * used, used)
+      }
       losses.distillation = distance * Double(range.count)
       losses.loss += teacher.weight * losses.distillation
     }

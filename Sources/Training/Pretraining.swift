@@ -52,7 +52,8 @@ package final class Pretraining {
       config: config.model, weights: weights,
       initialization: .init(embedderStd: Float(config.embedderStd)))
     trainer = DiffusionTrainer(
-      model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: Float(config.emaDecay),
+      model: model, process: try TrainingProcess(of: config.model.family),
+      emaDecay: Float(config.emaDecay),
       makeOptimizer: config.optimizer == .muon ? Self.muon : { AdamW($0) })
     timesteps = config.timestepDensity.flatMap(DiscreteDistribution.init(timestepKnots:))
     samples = config.classWeights.map { weights in

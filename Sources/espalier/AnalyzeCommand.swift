@@ -12,6 +12,7 @@ struct AnalyzeCommand: ParsableCommand {
     abstract: "Measure activation statistics and attention locality of every block.")
 
   @Argument(help: .init(modelHelp)) var model = "demo"
+  @OptionGroup var family: FamilyOption
   @Option(
     help: "Sampling trajectories to average over (default: 32, or those of the cached result).")
   var samples: Int?
@@ -25,7 +26,7 @@ struct AnalyzeCommand: ParsableCommand {
   }
 
   func run() throws {
-    let files = try ModelFiles(model)
+    let files = try ModelFiles(family.name(of: model))
     files.printNotes()
     let hash = try files.contentHash()
     let path = ModelAnalysis.cachePath(modelHash: hash)

@@ -3,6 +3,7 @@ import Checkpoints
 import Files
 import Foundation
 import Models
+import Plans
 
 /// `espalier convert`: writes a model in another format or naming.
 struct ConvertCommand: ParsableCommand {
@@ -17,6 +18,7 @@ struct ConvertCommand: ParsableCommand {
       """)
 
   @Argument(help: .init(modelHelp)) var model = "demo"
+  @OptionGroup var family: FamilyOption
   @OptionGroup var graft: GraftOptions
   @Option(help: "The file or folder to write.") var to: String
   @Option(help: "Names of the parameters: official or diffusers.") var naming = DiTNaming.official
@@ -49,32 +51,45 @@ struct ConvertCommand: ParsableCommand {
     guard entry.map({ !$0.isEmpty && !$0.contains(".") }) ?? true else {
       throw ValidationError("--entry is '\(entry ?? "")'; give a name without dots, such as ema")
     }
-    guard entry == nil || DiTWriter.isTorch(to) else {
+    guard entry == nil || ModelWriter.isTorch(to) else {
       throw ValidationError(
         "--entry belongs to a PyTorch archive; end --to in .pt, .pth, .bin or .ckpt")
     }
   }
 
   func run() throws {
-    let source = try ModelFiles(model, numHeads: heads)
+    let source = try ModelFiles(family.name(of: model), numHeads: heads)
     let (network, metadata) = try graft.load(source)
     if dtype == .f16 { Self.warnOfOverflow(in: network) }
     // All files are written, or none.
     let files = try AtomicFile.together {
-      let files = try DiTWriter.write(
+      let files = try ModelWriter.write(
         network, metadata: metadata, classNames: source.model.classNames,
         as: .init(naming: naming, dtype: dtype.dtype, entry: entry), to: to)
       guard DiffusersFolder.isFolder(to), let autoencoder = source.autoencoderPath else {
         return files
       }
-      return files + (try DiTWriter.writeAutoencoder(autoencoder, to: "\(to)/vae"))
+      return files + (try ModelWriter.writeAutoencoder(autoencoder, to: "\(to)/vae"))
     }
+    if let folder = source.textEncoderPath, DiffusersFolder.isFolder(to) {
+      try ModelWriter.copyTextEncoder(from: folder, to: to)
+    }
+    if naming == .diffusers { warnOfNullLabel(network.shape) }
     if output.json { return try output.printJSON(["files": files]) }
     for file in files { print(file) }
   }
 
+  /// Warns if diffusers' pipeline, which has 1000 as the label of no class, would guide by another row.
+  private func warnOfNullLabel(_ shape: ModelShape) {
+    guard shape.family.condition == .classes, shape.nullClass != 1000 else { return }
+    let own = shape.nullClass.map { "is \($0)" } ?? "does not exist"
+    printToStandardError(
+      "espalier: warning: diffusers' DiTPipeline always uses the label 1000 for no class, which here \(own);"
+        + " call its transformer yourself, or use guidance_scale 1\n")
+  }
+
   /// Warns about weights that overflow in float16, whose maximum is 65504.
-  private static func warnOfOverflow(in network: DiT) {
+  private static func warnOfOverflow(in network: any DiffusionTransformer) {
     var (count, first): (Int, String?) = (0, nil)
     for parameter in network.parameters {
       // Values from half a step above the maximum round to infinity.

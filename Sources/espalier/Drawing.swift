@@ -5,7 +5,7 @@ import Pictures
 import Sampling
 import TensorCore
 
-/// Sampling job for a model of either family.
+/// Sampling job for a model of any family.
 struct Drawing {
   /// Number of images.
   let count: Int
@@ -19,6 +19,12 @@ struct Drawing {
   let autoencoder: AutoencoderKL?
   /// Whether the latents are images themselves, with values from -1 to 1.
   var drawsPixels = false
+  /// How decoded values become bytes.
+  var bytes = AutoencoderKL.Bytes.truncated
+  /// Height and width to which decoded images are scaled and cut; nil keeps their own.
+  var fitted: (height: Int, width: Int)?
+  /// Captions of a range of images of a text-conditional model.
+  var captions: ((Range<Int>) -> Captions)?
   /// Samples the latents of a range of images from initial noise; nil draws it from the seed.
   let latents: (Range<Int>, Tensor?, @escaping LatentSampler.StepObserver) throws -> Tensor
 
@@ -30,6 +36,13 @@ struct Drawing {
     var paths: [String] { [grid, images, latents, decoded].compactMap(\.self) }
     /// Whether any output needs decoded images.
     var needImages: Bool { grid != nil || images != nil || decoded != nil }
+  }
+
+  /// Decoded images (count, channels, height, width) of latents.
+  func images(of latents: Tensor, tiling: AutoencoderKL.Tiling) -> Tensor {
+    let decoded = autoencoder.map { $0.decode($0.unscaled(latents), tiling: tiling) } ?? latents
+    return fitted.map { AspectRatioBins.fitted(decoded, height: $0.height, width: $0.width) }
+      ?? decoded
   }
 
   /// Samples batch by batch and writes the output; only the grid needs all images in memory.
@@ -47,7 +60,9 @@ struct Drawing {
     let console = ProgressLine()
     defer { console.finish() }
     let factor = autoencoder?.config.spatialFactor ?? (drawsPixels ? 1 : 0)
-    let (height, width) = (latentShape[1] * factor, latentShape[2] * factor)
+    let (height, width) =
+      fitted.map { ($0.height, $0.width) }
+      ?? (latentShape[1] * factor, latentShape[2] * factor)
     let decodedShape = [count, autoencoder?.config.outChannels ?? latentShape[0], height, width]
     var grid: [RGBImage] = []
     func draw(
@@ -61,14 +76,13 @@ struct Drawing {
         }
         try latents?.add(sample.values)
         guard autoencoder != nil || drawsPixels else { continue }
-        let pixels =
-          autoencoder.map { $0.decode($0.unscaled(sample), tiling: tiling) } ?? sample
+        let pixels = self.images(of: sample, tiling: tiling)
         guard pixels.isFinite else {
           throw SamplingError(
             description: "the autoencoder gave values that are not finite; use --precision fp32")
         }
         try decoded?.add(pixels.values)
-        let drawn = AutoencoderKL.rgbImages(ofDecoded: pixels)
+        let drawn = AutoencoderKL.rgbImages(ofDecoded: pixels, bytes)
         for image in drawn { try images?.add(image.pixels) }
         if destinations.grid != nil { grid += drawn }
       }

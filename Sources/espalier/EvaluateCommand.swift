@@ -30,14 +30,14 @@ struct EvaluateCommand: ParsableCommand {
   }
 
   func run() throws {
-    let files = try ModelFiles(source.model)
+    let files = try ModelFiles(source.name)
     let judge = try files.judge()
     let network = try source.graft.load(files, forInference: precision.working)
     let console = ProgressLine()
     let result = try Evaluation.run(
       network,
       autoencoder: try files.autoencoder(precision.working), judge: judge,
-      sampler: try sampling.latentSampler(for: files.model.config), samples: samples
+      sampler: try sampling.latentSampler(for: files.model.shape), samples: samples
     ) { done in
       console.update("judged \(done)/\(samples)")
     }

@@ -13,6 +13,7 @@ struct ExploreCommand: ParsableCommand {
     abstract: "Explore a model's blocks, edit a graft plan, distil and look (the default).")
 
   @Argument(help: .init(modelHelp)) var model = "demo"
+  @OptionGroup var family: FamilyOption
   @Option(help: "Open this plan.") var plan: String?
   @Option(help: "The pretrained model that a graft was made of, if it has moved or is not named.")
   var teacher: String?
@@ -20,10 +21,10 @@ struct ExploreCommand: ParsableCommand {
   @OptionGroup var runs: RunsOptions
 
   func run() throws {
-    guard ModelWeights.exists(model) else {
+    guard ModelWeights.exists(family.name(of: model)) else {
       throw ValidationError("'\(model)' is neither a command nor a model file")
     }
-    let opened = try ModelFiles(model)
+    let opened = try ModelFiles(family.name(of: model))
     opened.printNotes()
     let (files, reference, graft) = try subject(opened)
     let document: PlanDocument
@@ -59,7 +60,7 @@ struct ExploreCommand: ParsableCommand {
     guard file.isGraft else { return (opened, try opened.reference(), nil) }
     // The teacher of a graft without a plan is assumed to be the published model of its
     // architecture.
-    let name = teacher ?? file.plan?.model.path ?? file.config.publishedName ?? ""
+    let name = teacher ?? file.plan?.model.path ?? file.shape.publishedName ?? ""
     if teacher != nil || ModelWeights.exists(name) {
       let files = try ModelFiles(name)
       let reference = try files.reference()
@@ -67,11 +68,11 @@ struct ExploreCommand: ParsableCommand {
       return (files, reference, plan(of: file, on: reference))
     }
     let own = ModelReference(
-      path: opened.name, shape: file.config, contentHash: try opened.contentHash())
+      path: opened.name, shape: file.shape, contentHash: try opened.contentHash())
     return (opened, own, plan(of: file, on: own))
   }
 
-  private func plan(of file: DiTFile, on reference: ModelReference) -> GraftPlan {
+  private func plan(of file: any ModelFile, on reference: ModelReference) -> GraftPlan {
     let name = URL(fileURLWithPath: file.path).deletingPathExtension().lastPathComponent
     var plan = GraftPlan(named: file.plan?.name ?? name, model: reference)
     (plan.edits, plan.parallel) = (file.changes.edits, file.changes.parallel)

@@ -11,11 +11,12 @@ struct InspectCommand: ParsableCommand {
     abstract: "Show what a safetensors, PyTorch or NumPy file, or a folder of diffusers, holds.")
 
   @Argument(help: .init(modelHelp)) var model = "demo"
+  @OptionGroup var family: FamilyOption
   @Flag(help: "List every tensor, and the values that are none.") var tensors = false
   @OptionGroup var output: OutputOptions
 
   func run() throws {
-    let report = try InspectReport(model, listsTensors: tensors)
+    let report = try InspectReport(family.name(of: model), listsTensors: tensors)
     if output.json { return try output.printJSON(report) }
     report.lines.forEach { print($0) }
   }
@@ -69,34 +70,26 @@ private struct InspectReport: Encodable {
     metadataKeys = file.metadata.keys.sorted()
     valueCount = file.values.count
 
-    var dit: DiTFile?
-    var (shape, naming, fault) = (ModelShape?.none, String?.none, String?.none)
+    var (opened, fault) = ((any ModelFile)?.none, String?.none)
     do {
-      switch weights.family {
-      case .dit:
-        let model = try DiTFile(weights)
-        (dit, shape, naming) = (model, model.config, model.naming.rawValue)
-      case .pixart:
-        let model = try PixArtFile(weights)
-        (shape, naming) = (model.config.shape, "\(model.naming)")
-      case nil: break
-      }
+      if try FamilyRecognition(weights) != nil { opened = try weights.model() }
     } catch {
       fault = String(describing: error)
     }
+    let shape = opened?.shape
     model = shape
-    modelName = shape?.family == .pixart ? "PixArt" : dit?.config.publishedName
-    self.naming = naming
+    modelName = shape.map { $0.publishedName ?? $0.family.title }
+    naming = opened?.namingName
     modelFault = fault
-    notes = try dit.map { try ModelFiles($0).notes } ?? []
-    classNames = dit?.classNames ?? []
-    self.plan = dit?.plan?.name
-    isGraft = dit?.isGraft ?? false
+    notes = try opened.map { try ModelFiles($0).notes } ?? []
+    classNames = opened?.classNames ?? []
+    self.plan = opened?.plan?.name
+    isGraft = opened?.isGraft ?? false
     var edits: [String: String] = [:]
-    for (id, spec) in dit?.changes.edits ?? [:] {
+    for (id, spec) in opened?.changes.edits ?? [:] {
       edits["\(id)"] = OperatorCatalog.label(spec)
     }
-    for (pair, merge) in dit?.changes.parallel ?? [:] {
+    for (pair, merge) in opened?.changes.parallel ?? [:] {
       edits["\(pair)"] = "parallel, merged by \(merge.rawValue)"
     }
     self.edits = edits

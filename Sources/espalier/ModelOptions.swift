@@ -11,10 +11,26 @@ import TensorCore
 
 /// Model of the commands sample and evaluate.
 struct ModelOptions: ParsableArguments {
-  @Argument(help: .init(modelHelp + " Also a PixArt model."))
-  var model = "demo"
+  @Argument(help: .init(modelHelp)) var model = "demo"
+  @OptionGroup var family: FamilyOption
   @OptionGroup var graft: GraftOptions
+
+  /// Name of the model, with the family if one is given.
+  var name: String { family.name(of: model) }
 }
+
+/// `--family` of commands that open a model.
+struct FamilyOption: ParsableArguments {
+  @Option(
+    help: .init(
+      "The model's family, if the file does not tell: dit or sit. The same as the name FAMILY:FILE."))
+  var family: ModelFamily?
+
+  /// Name of a model of the family.
+  func name(of model: String) -> String { family.map { "\($0.rawValue):\(model)" } ?? model }
+}
+
+extension ModelFamily: ExpressibleByArgument {}
 
 /// A plan that is grafted onto the model before it is used.
 struct GraftOptions: ParsableArguments {
@@ -32,10 +48,12 @@ struct GraftOptions: ParsableArguments {
 
   /// Loads the model for inference in a precision; the weights of a plan's graft are also kept in
   /// float32.
-  func load(_ files: ModelFiles, forInference precision: Precision) throws -> DiT {
+  func load(
+    _ files: ModelFiles, forInference precision: Precision
+  ) throws -> any DiffusionTransformer {
     guard plan != nil else {
       files.printNotes()
-      return try files.model.load(forInference: precision)
+      return try files.model.network(forInference: precision)
     }
     let model = try load(files).model
     model.parameters.use(precision)
@@ -46,19 +64,21 @@ struct GraftOptions: ParsableArguments {
   /// without a plan in its file, the graft with the settings of the given plan.
   ///
   /// - Throws: `PlanError` for a plan of another model, `FileError` for weights of another plan.
-  func load(_ files: ModelFiles) throws -> (model: DiT, metadata: [String: String]) {
+  func load(
+    _ files: ModelFiles
+  ) throws -> (model: any DiffusionTransformer, metadata: [String: String]) {
     let (file, metadata) = (files.model, try files.model.metadata())
     guard let path = plan else {
       files.printNotes()
-      return (try file.load(), metadata)
+      return (try file.network(), metadata)
     }
     // A YAML file and a graft without a plan do not name the teacher.
     let unknown = ModelReference(
-      path: file.config.publishedName ?? "unknown", shape: file.config, contentHash: "unknown")
+      path: file.shape.publishedName ?? "unknown", shape: file.shape, contentHash: "unknown")
     let isYAML = [".yaml", ".yml"].contains(where: path.hasSuffix)
     var plan =
       isYAML
-      ? try OfficialGraft(path: path, shape: file.config).plan(named: path, model: unknown)
+      ? try OfficialGraft(path: path, shape: file.shape).plan(named: path, model: unknown)
       : try GraftPlan.load(path: path)
     if file.plan == nil, try isGraft(files, of: isYAML ? nil : plan) {
       guard weights == nil else {
@@ -66,7 +86,7 @@ struct GraftOptions: ParsableArguments {
       }
       try file.requireAgreement(with: plan, path)
       return (
-        try file.load(changes: plan.changes),
+        try file.network(changes: plan.changes, forInference: nil),
         try metadata.merging(DiTFile.metadata(of: plan)) { $1 }
       )
     }
@@ -74,7 +94,7 @@ struct GraftOptions: ParsableArguments {
     if isYAML { plan.model = try files.reference() }
     try plan.check(against: files, file: path)
     let graft = try Graft(
-      plan: plan, teacher: try file.load(), checkpoints: weights.map { [$0] } ?? [])
+      plan: plan, teacher: try file.network(), checkpoints: weights.map { [$0] } ?? [])
     if let weights, let site = graft.untrained.first {
       throw FileError(
         "\(weights): holds no trained weights of \(site.phrase) as \(path) has it; "

@@ -13,8 +13,9 @@ let espalierVersion = "0.2.0"
 
 /// Help text of a model argument.
 let modelHelp =
-  "demo, the path of a DiT's weights (.safetensors, .pt), a folder of diffusers, or DiT-XL/2."
-  + " FILE#ENTRY takes an entry of a training checkpoint, such as ema or model."
+  "demo, the path of weights of a DiT, SiT or PixArt-Σ (.safetensors, .pt, .pth), a folder of diffusers,"
+  + " DiT-XL/2 or SiT-XL/2."
+  + " FILE#ENTRY takes an entry of a training checkpoint, such as ema or model; sit:FILE takes a file for a SiT."
 
 /// `--json` on every command.
 struct OutputOptions: ParsableArguments {
@@ -75,20 +76,34 @@ struct SamplerOptions: ParsableArguments {
   var steps: Int?
 
   @Option(
-    help: "Classifier-free guidance scale; 1 is none (default: 2; for a PixArt model 4.5).")
+    help: "Classifier-free guidance scale; 1 is none (default: DiT 2, SiT 1.5, PixArt 4.5).")
   var guidance: Float?
 
   @Option(help: "Seed of the start noise.")
   var seed: UInt64 = 0
 
   @Option(
-    help:
-      "Sampler: ddim, ancestral or dpmpp, DPM-Solver++ 2M (default: ddim; for a PixArt model dpmpp)."
+    help: .init(
+      "Sampler: ddim, ancestral or dpmpp (DPM-Solver++ 2M); for a SiT euler, heun, sde or sde-heun (default: DiT"
+        + " ddim, SiT heun, PixArt dpmpp).")
   )
   var sampler: LatentSampler.Method?
 
   @Option(help: "Share of ancestral noise in ddim, 0 to 1.")
   var eta = 0.0
+
+  @Option(
+    help: .init(
+      "Diffusion coefficient of sde: \(Interpolant.Diffusion.allCases.map(\.rawValue).joined(separator: ", "))."))
+  var diffusionForm = Interpolant.Diffusion.sigma
+
+  @Option(help: "Norm of the diffusion coefficient of sde.") var diffusionNorm = 1.0
+
+  @Option(help: "Last step of sde: mean, euler, tweedie or none.")
+  var lastStep = VelocitySampler.LastStep.mean
+
+  @Option(help: "Length of the last step of sde, more than 0 and less than 1.")
+  var lastStepSize = 0.04
 
   @Option(
     help: .init(
@@ -106,34 +121,64 @@ struct SamplerOptions: ParsableArguments {
     guard guidedChannels.map({ (1...4096).contains($0) }) ?? true else {
       throw ValidationError("--guided-channels is \(guidedChannels ?? 0); give 1 to 4096")
     }
+    guard diffusionNorm > 0, diffusionNorm.isFinite else {
+      throw ValidationError("--diffusion-norm is \(diffusionNorm); give a positive number")
+    }
+    guard lastStepSize > 0, lastStepSize < 1 else {
+      throw ValidationError(
+        "--last-step-size is \(lastStepSize); give more than 0 and less than 1")
+    }
     guard (0...1).contains(eta) else { throw ValidationError("--eta is \(eta); give 0 to 1") }
   }
 
   /// Makes the sampler with the defaults of a family.
-  func latentSampler(_ defaults: LatentSampler = .ditDefaults) throws -> LatentSampler {
+  func latentSampler(of family: ModelFamily) throws -> LatentSampler {
+    let defaults = LatentSampler.defaults(of: family)
     let method = sampler ?? defaults.method
+    let methods = LatentSampler.Method.fitting(family.prediction)
+    guard methods.contains(method) else {
+      throw ValidationError(
+        "--sampler \(method.rawValue) is not for a \(family.title); choose one of"
+          + " \(methods.map(\.rawValue).joined(separator: ", "))")
+    }
+    let isPlain =
+      diffusionForm == .sigma && diffusionNorm == 1 && lastStep == .mean && lastStepSize == 0.04
+    guard method.isStochastic || isPlain else {
+      throw ValidationError(
+        "--diffusion-form, --diffusion-norm, --last-step and --last-step-size belong to --sampler sde or sde-heun")
+    }
+    // That coefficient of the linear path is infinite at its start.
+    guard diffusionForm != .scoreBased else {
+      throw ValidationError(
+        "--diffusion-form SBDM is infinite at the start of the linear path; choose another")
+    }
     guard eta == 0 || method == .ddim else {
       throw ValidationError("--eta belongs to --sampler ddim, not to \(method.rawValue)")
     }
-    return LatentSampler(
+    var sampler = LatentSampler(
       method: method, steps: steps ?? defaults.steps, guidance: guidance ?? defaults.guidance,
       seed: seed, eta: eta, guidedChannels: guidedChannels)
+    sampler.diffusion = (diffusionForm, diffusionNorm)
+    sampler.lastStep = (lastStep, lastStepSize)
+    return sampler
   }
 
-  /// Makes the sampler of a class-conditional model.
+  /// Makes the sampler of a model.
   ///
   /// - Throws: `ValidationError` for guidance of a model without a null class.
   func latentSampler(for config: ModelShape) throws -> LatentSampler {
-    guard config.hasNullClass || guidance == nil || guidance == 1 else {
+    guard config.family.condition == .captions || config.hasNullClass || guidance == nil || guidance == 1 else {
       throw ValidationError(
         "--guidance is \(guidance ?? 0), but the model has no label for \"no class\" to guide away from;"
           + " leave it out")
     }
-    return try latentSampler()
+    return try latentSampler(of: config.family)
   }
 }
 
 extension LatentSampler.Method: ExpressibleByArgument {}
+extension Interpolant.Diffusion: ExpressibleByArgument {}
+extension VelocitySampler.LastStep: ExpressibleByArgument {}
 
 /// Formats a number with four significant digits.
 func short(_ value: Double) -> String { Figures.short(value) }

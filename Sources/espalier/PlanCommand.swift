@@ -18,8 +18,9 @@ struct PlanCommand: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Write an empty plan for a model.")
 
     @Argument(help: "The plan file to write.") var plan: String
-    @Option(help: "The model: demo, the path of a DiT's weights, or a folder of diffusers.")
+    @Option(help: "The model: demo, the path of the weights, or a folder of diffusers.")
     var model = "demo"
+    @OptionGroup var family: FamilyOption
     @Option(help: "The plan's name (default: the file's).") var name: String?
     @Option(help: "Seed of fresh weights and training samples.") var seed: UInt64 = 0
     @Flag(help: "Replace an existing file.") var force = false
@@ -30,7 +31,7 @@ struct PlanCommand: ParsableCommand {
         throw ValidationError("\(plan) exists; add --force to replace it")
       }
       let title = name ?? URL(fileURLWithPath: plan).deletingPathExtension().lastPathComponent
-      var new = GraftPlan(named: title, model: try ModelFiles(model).reference())
+      var new = GraftPlan(named: title, model: try ModelFiles(family.name(of: model)).reference())
       new.seed = seed
       try new.validate()
       try new.save(to: plan)

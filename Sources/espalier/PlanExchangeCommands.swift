@@ -110,7 +110,7 @@ extension PlanCommand {
         let paths =
           try weights.map { try OfficialWeights.scatter(plan, from: $0, to: folder) } ?? [:]
         if let model {
-          _ = try DiTWriter.write(
+          _ = try ModelWriter.write(
             model.network, metadata: model.metadata, classNames: [], as: .init(entry: "ema"),
             to: modelPath)
         }
@@ -126,11 +126,11 @@ extension PlanCommand {
     /// A grafted model of a plan, with its metadata.
     private func grafted(
       _ path: String, _ plan: GraftPlan
-    ) throws -> (network: DiT, metadata: [String: String]) {
-      let file = try DiTFile(ModelWeights(named: path))
+    ) throws -> (network: any DiffusionTransformer, metadata: [String: String]) {
+      let file = try ModelWeights(named: path).model()
       try file.requireAgreement(with: plan, self.plan)
       return (
-        try file.load(changes: plan.changes),
+        try file.network(changes: plan.changes, forInference: nil),
         try file.metadata().merging(DiTFile.metadata(of: plan)) { $1 }
       )
     }

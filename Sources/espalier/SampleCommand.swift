@@ -6,6 +6,7 @@ import Foundation
 import Models
 import Pictures
 import Plans
+import Sampling
 import TensorCore
 
 /// `espalier sample`: draws images and latents of a model.
@@ -16,7 +17,10 @@ struct SampleCommand: ParsableCommand {
     discussion: """
       Image i has class i of --classes, starting over after the last one. For comparisons with other \
       programs, --noise takes the start noise from a file instead of the seed, and --latents and \
-      --decoded write what comes out before it is made 8-bit.
+      --decoded write what comes out before it is made 8-bit. A text-conditional model (PixArt-Σ) draws \
+      --prompt or --prompts; their embeddings are kept in the cache. --dataset writes a data set of latents \
+      and captions that plans train on, and --geneval the folders that GenEval's evaluator reads; both go \
+      on where they stopped.
       """)
 
   @OptionGroup var source: ModelOptions
@@ -40,7 +44,14 @@ struct SampleCommand: ParsableCommand {
   var tiling = AutoencoderKL.Tiling.Mode.auto
   @OptionGroup var sampling: SamplerOptions
   @OptionGroup var precision: PrecisionOptions
-  @OptionGroup var captions: CaptionOptions
+  @OptionGroup var prompts: PromptOptions
+  @Option(help: "The folder to write a data set of latents with the prompts' embeddings to.")
+  var dataset: String?
+  @Option(
+    help: .init(
+      "GenEval's evaluation_metadata.jsonl: draw --count images (default 4) of every prompt in it, into folders in"
+        + " --output."))
+  var geneval: String?
   @OptionGroup var format: OutputOptions
 
   private var destinations: Drawing.Destinations {
@@ -49,11 +60,21 @@ struct SampleCommand: ParsableCommand {
 
   func validate() throws {
     let paths = destinations.paths
-    guard !paths.isEmpty else {
+    guard !paths.isEmpty || dataset != nil else {
       throw ValidationError(
-        "there is nothing to write; give --output, --npz, --latents or --decoded")
+        "there is nothing to write; give --output, --npz, --latents, --decoded or --dataset")
     }
-    if let output, !output.lowercased().hasSuffix(".png") {
+    guard dataset == nil || (paths.isEmpty && geneval == nil && noise == nil) else {
+      throw ValidationError("--dataset writes latents and captions alone; give no other output")
+    }
+    if geneval != nil {
+      guard let output, paths.count == 1, noise == nil, !output.lowercased().hasSuffix(".png") else {
+        throw ValidationError("--geneval needs --output FOLDER and no other output")
+      }
+      guard prompts.prompt.isEmpty, prompts.prompts == nil, prompts.captions == nil else {
+        throw ValidationError("--geneval brings the prompts; give no others")
+      }
+    } else if let output, !output.lowercased().hasSuffix(".png") {
       throw ValidationError("--output is \(output), but images are written as PNG; end it in .png")
     }
     guard Set(paths).count == paths.count else {
@@ -68,13 +89,31 @@ struct SampleCommand: ParsableCommand {
   }
 
   func run() throws {
-    for path in destinations.paths { try AtomicFile.requireDestination(path) }
+    if geneval == nil { for path in destinations.paths { try AtomicFile.requireDestination(path) } }
     let noise = try noise.map { try StartNoise(path: $0) }
     let count = count ?? noise?.count
-    let weights = try ModelWeights(named: source.model)
+    let files = try ModelFiles(source.name)
+    let sampler = try sampling.latentSampler(for: files.model.shape)
+    if let geneval {
+      return try GenEvalFolder(metadata: geneval, images: count ?? 4).write(
+        to: output ?? "", tiling: AutoencoderKL.Tiling(mode: tiling)
+      ) { texts, images in
+        try textDrawing(files, texts, count: nil, repeats: images, sampler)
+      }
+    }
     let drawing =
-      weights.family == .pixart
-      ? try textDrawing(weights, count) : try classDrawing(weights, count)
+      files.model.shape.family.condition == .captions
+      ? try textDrawing(files, prompts.texts(), count: count, repeats: 1, sampler)
+      : try classDrawing(files, count, sampler)
+    if let dataset {
+      let identity = try [
+        files.contentHash(), prompts.texts().joined(separator: "\n"), "\(sampler)",
+        source.graft.plan ?? "", source.graft.weights ?? "",
+      ].joined(separator: "\n")
+      return try drawing.writeDataset(
+        to: dataset, texts: prompts.texts(),
+        identity: ContentHash.sha256(Data(identity.utf8)))
+    }
     try drawing.write(
       to: destinations, noise: try noise?.rows(drawing.count, of: drawing.latentShape),
       tiling: AutoencoderKL.Tiling(mode: tiling), columns: columns)
@@ -91,32 +130,39 @@ struct SampleCommand: ParsableCommand {
   }
 
   /// Makes the drawing of a text-conditional model.
-  private func textDrawing(_ weights: ModelWeights, _ count: Int?) throws -> Drawing {
-    guard source.graft.plan == nil, classes == nil else {
+  private func textDrawing(
+    _ files: ModelFiles, _ texts: [String], count: Int?, repeats: Int, _ sampler: LatentSampler
+  ) throws -> Drawing {
+    guard classes == nil else {
       throw ValidationError(
-        "\(source.graft.plan == nil ? "--classes" : "--plan") belongs to a class-conditional model,"
-          + " not to a PixArt model")
+        "--classes belongs to a class-conditional model, and this one is a"
+          + " \(files.model.shape.family.title)")
     }
-    return try captions.drawing(
-      PixArtFiles(try PixArtFile(weights)), count: count,
-      sampler: try sampling.latentSampler(.pixArtDefaults), precision: precision.working)
+    return try prompts.drawing(
+      files, texts, count: count, repeats: repeats, sampler: sampler, precision: precision.working
+    ) { try source.graft.load(files, forInference: precision.working) }
   }
 
   /// Makes the drawing of a class-conditional model.
-  private func classDrawing(_ weights: ModelWeights, _ count: Int?) throws -> Drawing {
-    try captions.requireNone()
-    let files = try ModelFiles(DiTFile(weights))
+  private func classDrawing(
+    _ files: ModelFiles, _ count: Int?, _ sampler: LatentSampler
+  ) throws -> Drawing {
+    try prompts.requireNone(files.model.shape.family)
+    guard dataset == nil, geneval == nil else {
+      throw ValidationError(
+        "\(dataset == nil ? "--geneval" : "--dataset") needs prompts, and this model is a"
+          + " \(files.model.shape.family.title)")
+    }
     let network = try source.graft.load(files, forInference: precision.working)
-    let config = network.config
+    let config = network.shape
     let chosen = try classes.map { try Self.parse($0, config.numClasses) }
     let labels = chosen ?? Array(0..<config.numClasses)
-    let sampler = try sampling.latentSampler(for: config)
-    let drawsPixels = try captions.autoencoder == nil && files.drawsPixels
+    let drawsPixels = try prompts.autoencoder == nil && files.drawsPixels
     return Drawing(
       count: count ?? 40, columns: labels.count, batch: 20,
       latentShape: [config.inChannels, config.inputSize, config.inputSize],
       autoencoder: destinations.needImages && !drawsPixels
-        ? try files.autoencoder(precision.working, path: captions.autoencoder) : nil,
+        ? try files.autoencoder(precision.working, path: prompts.autoencoder) : nil,
       drawsPixels: drawsPixels
     ) { range, start, onStep in
       try sampler.sample(

@@ -10,7 +10,7 @@ import Training
 struct AllocationTests {
   @Test func pretrainingAllocatesNothingAfterItsFirstStep() throws {
     let trainer = DiffusionTrainer(
-      model: try TinyModel.make(), diffusion: try GaussianDiffusion(spacing: ""), emaDecay: 0.99)
+      model: try TinyModel.make(), process: .noise(try GaussianDiffusion(spacing: "")), emaDecay: 0.99)
     let dataset = TinyModel.latents(seed: 1)
     var (drawn, microBatch) = (0, 10)
     func step() {
@@ -39,7 +39,7 @@ struct AllocationTests {
     func trained(microBatch: Int) throws -> (TrainingStepReport, [Float]) {
       let model = try TinyModel.make()
       let trainer = DiffusionTrainer(
-        model: model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: 0.99)
+        model: model, process: .noise(try GaussianDiffusion(spacing: "")), emaDecay: 0.99)
       let batch = dataset.batch(
         0..<10, seed: 9, name: "test", nullClass: 3, labelDropout: 0.1)
       let report = trainer.step(batch, microBatch: microBatch, rate: 1e-3, clipNorm: 1)

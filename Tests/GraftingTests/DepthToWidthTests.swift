@@ -71,7 +71,7 @@ struct DepthToWidthTests {
         0..<plan.stage1.batchSize, seed: plan.seed, name: "stage1/\(step)", nullClass: 3,
         labelDropout: 0.1)
       let noisy = diffusion.noisy(batch.latents, noise: batch.noise, steps: batch.steps)
-      let conditioning = DiT.Conditioning(
+      let conditioning = Conditioning(
         timesteps: batch.steps.map(Float.init), labels: batch.labels)
       var seen: [String: Tensor] = [:]
       _ = teacher(
@@ -169,7 +169,7 @@ struct DepthToWidthTests {
     #expect(loaded.merges.keys.map(\.self) == [pair])
     var random = RandomSequence(seed: 5)
     let x = random.normal([3, 2, 4, 4])
-    let conditioning = DiT.Conditioning(timesteps: [1, 500, 999], labels: [0, 3, 2])
+    let conditioning = Conditioning(timesteps: [1, 500, 999], labels: [0, 3, 2])
     let expected = run.graft.model.predict(x, conditioning).values
     #expect(loaded.predict(x, conditioning).values == expected)
     #expect(run.graft.teacher.predict(x, conditioning).values != expected)
@@ -181,7 +181,7 @@ struct DepthToWidthTests {
   @Test func theWholeModelTrains() throws {
     let graft = try Graft(fresh: plan(), teacher: try TinyModel.make())
     let trainer = DiffusionTrainer(
-      model: graft.model, diffusion: try GaussianDiffusion(spacing: ""), emaDecay: 0.99)
+      model: graft.model, process: .noise(try GaussianDiffusion(spacing: "")), emaDecay: 0.99)
     let dataset = TinyModel.latents(seed: 1)
     let before = values(graft.model)
     for step in 0..<2 {

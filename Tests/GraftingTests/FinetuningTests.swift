@@ -191,7 +191,7 @@ struct FinetuningTests {
       let batch = dataset.batch(
         0..<6, seed: plan.seed, name: "stage2/\(step)", nullClass: 3, labelDropout: 0.1)
       let noisy = diffusion.noisy(batch.latents, noise: batch.noise, steps: batch.steps)
-      let conditioning = DiT.Conditioning(
+      let conditioning = Conditioning(
         timesteps: batch.steps.map(Float.init), labels: batch.labels)
       let tape = Tape()
       let output = model(Value(constant: noisy), conditioning, on: tape)

@@ -45,7 +45,7 @@ struct Stage1ReferenceTests {
       var target: Tensor?
       _ = teacher(
         Value(constant: noisy),
-        DiT.Conditioning(timesteps: batch.steps.map(Float.init), labels: batch.labels),
+        Conditioning(timesteps: batch.steps.map(Float.init), labels: batch.labels),
         on: Tape(recording: false),
         observeBlock: { block, seen in
           guard block == id.block else { return }

@@ -222,7 +222,7 @@ struct AutoencoderTests {
     let path = "\(folder)/autoencoder.safetensors"
     let json = String(decoding: try JSONEncoder().encode(config), as: UTF8.self)
     try SafetensorsWriter.write(recorder.items, metadata: ["config": json], to: path)
-    _ = try DiTWriter.writeAutoencoder(path, to: "\(folder)/vae")
+    _ = try ModelWriter.writeAutoencoder(path, to: "\(folder)/vae")
     let exported = try AutoencoderKL(path: "\(folder)/vae")
     #expect(exported.config.latentMean == nil && exported.config.scalingFactor == 1)
     var random = RandomSequence(seed: 4)

@@ -32,7 +32,7 @@ struct DiTFileTests {
   private func output(_ model: DiT) -> [Float] {
     var random = RandomSequence(seed: 5)
     return model.predict(
-      random.normal([2, 4, 8, 8]), DiT.Conditioning(timesteps: [3, 900], labels: [0, 3])
+      random.normal([2, 4, 8, 8]), Conditioning(timesteps: [3, 900], labels: [0, 3])
     ).values
   }
 
@@ -50,7 +50,7 @@ struct DiTFileTests {
       try withFolder { folder in
         let metadata = try DiTFile.metadata(
           config: config, classNames: ["a", "b", "c"], name: "x")
-        _ = try DiTWriter.write(
+        _ = try ModelWriter.write(
           model, metadata: metadata, classNames: ["a", "b", "c"], as: .init(naming: naming),
           to: "\(folder)/\(name)")
         let file = try DiTFile(path: "\(folder)/\(name)")
@@ -84,7 +84,7 @@ struct DiTFileTests {
     config.mlpNormEpsilon = 1e-5
     let model = try DiT(config: config, weights: RandomWeights())
     try withFolder { folder in
-      _ = try DiTWriter.write(
+      _ = try ModelWriter.write(
         model, metadata: [:], classNames: [], as: .init(naming: .diffusers), to: folder)
       let file = try DiTFile(path: folder)
       #expect(file.config == config)
@@ -103,7 +103,7 @@ struct DiTFileTests {
       let model = try DiT(config: config, weights: RandomWeights())
       try withFolder { folder in
         let path = "\(folder)/m.pt"
-        _ = try DiTWriter.write(model, metadata: [:], classNames: [], as: .init(), to: path)
+        _ = try ModelWriter.write(model, metadata: [:], classNames: [], as: .init(), to: path)
         try FileManager.default.removeItem(atPath: Sidecar.path(of: path))
         let error = #expect(throws: FileError.self) { try DiTFile(path: path) }
         #expect(error?.message.contains("num_heads") ?? false)
@@ -137,7 +137,7 @@ struct DiTFileTests {
   func variantsOfAFolder(name: String) throws {
     let model = try DiT(config: config, weights: RandomWeights())
     try withFolder { folder in
-      _ = try DiTWriter.write(
+      _ = try ModelWriter.write(
         model, metadata: [:], classNames: [], as: .init(naming: .diffusers), to: folder)
       let plain = try DiffusersFolder.weights(in: "\(folder)/transformer")
       let expected = output(try DiTFile(path: folder).load())
@@ -169,7 +169,7 @@ struct DiTFileTests {
   func schedulersOfOtherProcesses(key: String, value: String?) throws {
     let model = try DiT(config: config, weights: RandomWeights())
     try withFolder { folder in
-      _ = try DiTWriter.write(
+      _ = try ModelWriter.write(
         model, metadata: [:], classNames: [], as: .init(naming: .diffusers), to: folder)
       let path = "\(folder)/scheduler/scheduler_config.json"
       var entries = [
@@ -201,11 +201,11 @@ struct DiTFileTests {
     let model = try DiT(config: config, weights: Learned())
     try withFolder { folder in
       let error = #expect(throws: FileError.self) {
-        try DiTWriter.write(
+        try ModelWriter.write(
           model, metadata: [:], classNames: [], as: .init(naming: .diffusers), to: folder + "/x")
       }
       #expect(error?.message.contains("pos_embed") == true)
-      _ = try DiTWriter.write(
+      _ = try ModelWriter.write(
         model, metadata: [:], classNames: [], as: .init(), to: folder + "/x.pt")
       #expect(
         output(try DiTFile(path: folder + "/x.pt", numHeads: 2).load()) == output(model))
@@ -215,7 +215,7 @@ struct DiTFileTests {
   @Test func embeddersThatDifferAreRefused() throws {
     let model = try DiT(config: config, weights: RandomWeights())
     try withFolder { folder in
-      _ = try DiTWriter.write(
+      _ = try ModelWriter.write(
         model, metadata: [:], classNames: [], as: .init(naming: .diffusers), to: folder)
       let path = try DiffusersFolder.weights(in: "\(folder)/transformer")
       let file = try SafetensorsFile(path: path)

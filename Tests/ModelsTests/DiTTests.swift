@@ -25,8 +25,8 @@ struct DiTTests {
     }
   }
 
-  private func conditioning(_ rows: Int) -> DiT.Conditioning {
-    DiT.Conditioning(
+  private func conditioning(_ rows: Int) -> Conditioning {
+    Conditioning(
       timesteps: (0..<rows).map { Float($0 * 333) }, labels: (0..<rows).map { $0 % 6 })
   }
 
@@ -104,7 +104,7 @@ struct DiTTests {
     for row in 0..<5 {
       let alone = model.predict(
         x.rows(row..<(row + 1)),
-        DiT.Conditioning(timesteps: [inputs.timesteps[row]], labels: [inputs.labels[row]]))
+        Conditioning(timesteps: [inputs.timesteps[row]], labels: [inputs.labels[row]]))
       let worst = zip(alone.values, together.rows(row..<(row + 1)).values).map { abs($0 - $1) }
       #expect((worst.max() ?? 1) < 1e-4)
     }

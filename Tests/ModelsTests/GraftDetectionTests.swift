@@ -38,7 +38,7 @@ struct GraftDetectionTests {
   private func output(_ model: DiT) -> [Float] {
     var random = RandomSequence(seed: 5)
     return model.predict(
-      random.normal([2, 4, 8, 8]), DiT.Conditioning(timesteps: [3, 900], labels: [0, 2])
+      random.normal([2, 4, 8, 8]), Conditioning(timesteps: [3, 900], labels: [0, 2])
     ).values
   }
 
@@ -221,7 +221,7 @@ struct GraftDetectionTests {
       let path = "\(folder)/model.safetensors"
       let metadata = try DiTFile.metadata(config: config, classNames: [], name: "x")
         .merging(DiTFile.metadata(of: plan)) { $1 }
-      _ = try DiTWriter.write(model, metadata: metadata, classNames: [], as: .init(), to: path)
+      _ = try ModelWriter.write(model, metadata: metadata, classNames: [], as: .init(), to: path)
       let files = try ModelFiles(path)
       #expect(files.missingTeacher == "/gone/teacher.pt")
       #expect(files.notes.contains { $0.contains("/gone/teacher.pt") })

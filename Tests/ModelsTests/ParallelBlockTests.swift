@@ -43,7 +43,7 @@ struct ParallelBlockTests {
     var random = RandomSequence(seed: 2)
     return random.normal([2, 2, 6, 6])
   }()
-  private let conditioning = DiT.Conditioning(timesteps: [7, 640], labels: [0, 5])
+  private let conditioning = Conditioning(timesteps: [7, 640], labels: [0, 5])
 
   private func activations(of model: DiT) -> [String: [Float]] {
     var seen: [String: [Float]] = [:]
@@ -187,7 +187,7 @@ struct ParallelBlockTests {
   @Test func diffusersHasNoNameForIt() throws {
     let path = NSTemporaryDirectory() + "parallel-\(UUID().uuidString)"
     let error = #expect(throws: FileError.self) {
-      try DiTWriter.write(
+      try ModelWriter.write(
         try model(.mean), metadata: [:], classNames: [], as: .init(naming: .diffusers), to: path)
     }
     #expect(error?.message.contains("diffusers knows no parallel blocks") == true)

@@ -32,11 +32,11 @@ struct PixArtTests {
     }
   }
 
-  private func conditioning(_ rows: Int, length: Int = 5) -> PixArt.Conditioning {
+  private func conditioning(_ rows: Int, length: Int = 5) -> Conditioning {
     var random = RandomSequence(seed: 4)
     let mask = Tensor.full([rows, length], 1)
     for row in 0..<rows { mask[row * length + length - 1] = 0 }
-    return PixArt.Conditioning(
+    return Conditioning(
       timesteps: (0..<rows).map { Float($0 * 333) },
       caption: Value(constant: random.normal([rows, length, 10])), mask: mask)
   }
@@ -151,7 +151,7 @@ struct PixArtTests {
       for i in 0..<5 where bias[row * 5 + i] != 0 { mask[i] = 0 }
       let alone = model.predict(
         x.rows(row..<(row + 1)),
-        PixArt.Conditioning(
+        Conditioning(
           timesteps: [inputs.timesteps[row]],
           caption: Value(constant: caption.rows(row..<(row + 1))), mask: mask))
       let expected = together.rows(row..<(row + 1)).values

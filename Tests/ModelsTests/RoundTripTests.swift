@@ -73,7 +73,7 @@ struct RoundTripTests {
     var source = model
     for name in ["a.pt", "b.safetensors", "c.pt"] {
       let path = "\(folder)/\(name)"
-      _ = try DiTWriter.write(source, metadata: metadata, classNames: [], as: .init(), to: path)
+      _ = try ModelWriter.write(source, metadata: metadata, classNames: [], as: .init(), to: path)
       let file = try DiTFile(path: path)
       #expect(file.plan?.edits == edits)
       #expect(Set(file.tensors.names) == Set(model.parameters.map(\.name)))
@@ -92,7 +92,7 @@ struct RoundTripTests {
   private func output(_ model: DiT) -> [Float] {
     var random = RandomSequence(seed: 5)
     return model.predict(
-      random.normal([2, 4, 8, 8]), DiT.Conditioning(timesteps: [3, 900], labels: [0, 3])
+      random.normal([2, 4, 8, 8]), Conditioning(timesteps: [3, 900], labels: [0, 3])
     ).values
   }
 }

@@ -90,7 +90,7 @@ struct CaptionTests {
     func predict(_ captions: Captions) -> Tensor {
       model.predict(
         x,
-        PixArt.Conditioning(
+        Conditioning(
           timesteps: [900, 20], caption: Value(constant: captions.embeddings), mask: captions.mask))
     }
     let (whole, cut) = (predict(captions).values, predict(trimmed).values)

@@ -80,7 +80,7 @@ struct LatentSamplerTests {
       ).tensor
       let expected = model.predict(
         x,
-        DiT.Conditioning(
+        Conditioning(
           timesteps: [Float](repeating: timestep, count: batch), labels: labels))
       #expect(
         zip(found.values, expected.values).allSatisfy { abs($0 - $1) < 1e-5 * max(1, abs($1)) })

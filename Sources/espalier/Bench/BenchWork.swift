@@ -89,7 +89,7 @@ struct BenchWork: Sendable {
       BufferPool.trim()
       let latents = normal(
         "latents", [batch, config.inChannels, config.inputSize, config.inputSize])
-      let conditioning = DiT.Conditioning(
+      let conditioning = Conditioning(
         timesteps: [Float](repeating: 500, count: batch), labels: [Int](repeating: 0, count: batch))
       return { _ = model.predict(latents, conditioning) }
     }
@@ -139,7 +139,7 @@ struct BenchWork: Sendable {
     let batch = 32
     let trainer = DiffusionTrainer(
       model: try DiT(config: demo, weights: FreshWeights(seed: 1)),
-      diffusion: try GaussianDiffusion(spacing: ""), emaDecay: 0.999)
+      process: .noise(try GaussianDiffusion(spacing: "")), emaDecay: 0.999)
     let shape = [batch, demo.inChannels, demo.inputSize, demo.inputSize]
     let data = DiffusionBatch(
       latents: normal("latents", shape), noise: normal("noise", shape),

@@ -1,6 +1,5 @@
 import Checkpoints
 import Files
-import Models
 import TensorCore
 
 /// Precomputed text embeddings of captions for a text-conditional model.
@@ -60,18 +59,30 @@ package struct Captions {
     return copied(Array(0..<count), length: used)
   }
 
-  /// Returns these captions followed by `others`, all padded to the longer length.
-  package func followed(by others: Captions) -> Captions {
-    let length = max(length, others.length)
-    let parts = [self, others].map { $0.selecting(Array(0..<$0.count), length: length) }
-    let result = Captions(embeddings: Tensor([count + others.count, length, channels]))
+  /// Number of tokens of a caption up to the last one that is attended to, at least 1.
+  package func tokens(of row: Int) -> Int {
+    (0..<length).last { mask[row * length + $0] != 0 }.map { $0 + 1 } ?? 1
+  }
+
+  /// Joins captions of equal width, at least one, padded to the longest.
+  package static func joined(_ parts: [Captions]) -> Captions {
+    precondition(!parts.isEmpty, "Captions: none to join")
+    let length = parts.map(\.length).max() ?? 0
+    let count = parts.reduce(0) { $0 + $1.count }
+    let result = Captions(embeddings: Tensor([count, length, parts[0].channels]))
     var row = 0
     for part in parts {
-      result.embeddings.rows(row..<(row + part.count)).assign(part.embeddings)
-      result.mask.rows(row..<(row + part.count)).assign(part.mask)
+      let padded = part.selecting(Array(0..<part.count), length: length)
+      result.embeddings.rows(row..<(row + part.count)).assign(padded.embeddings)
+      result.mask.rows(row..<(row + part.count)).assign(padded.mask)
       row += part.count
     }
     return result
+  }
+
+  /// Returns these captions followed by `others`, all padded to the longer length.
+  package func followed(by others: Captions) -> Captions {
+    .joined([self, others])
   }
 }
 

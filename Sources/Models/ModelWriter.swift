@@ -4,8 +4,8 @@ import Foundation
 import Plans
 import TensorCore
 
-/// Writes DiTs in the formats and namings of other programs.
-package enum DiTWriter {
+/// Writes models in the formats and namings of other programs.
+package enum ModelWriter {
   /// Output options.
   package struct Choice {
     /// Names of the parameters.
@@ -41,7 +41,7 @@ package enum DiTWriter {
   /// - Returns: The files that were written.
   /// - Throws: `FileError` if the file cannot be written, or the naming does not fit.
   package static func write(
-    _ model: DiT, metadata: [String: String], classNames: [String], as choice: Choice,
+    _ model: any DiffusionTransformer, metadata: [String: String], classNames: [String], as choice: Choice,
     to path: String
   ) throws -> [String] {
     let items = try items(model, choice, path: path)
@@ -68,34 +68,88 @@ package enum DiTWriter {
       "\(path)/model_index.json", "\(path)/scheduler/scheduler_config.json",
     ]
     try SafetensorsWriter.write(items, metadata: metadata, to: files[0])
-    try writeJSON(diffusersConfig(model.config), to: files[1])
-    var index: [String: Any] = [
-      "_class_name": "DiTPipeline", "transformer": ["diffusers", "DiTTransformer2DModel"],
-      "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "DDIMScheduler"],
-    ]
+    let pipeline = try Pipeline(of: model, path: path)
+    try writeJSON(pipeline.config, to: files[1])
+    var index = pipeline.index
     if !classNames.isEmpty {
       index["id2label"] = Dictionary(
         uniqueKeysWithValues: classNames.enumerated().map { (String($0), $1) })
     }
     try writeJSON(index, to: files[2])
     try AtomicFile.makeDirectory("\(path)/scheduler")
-    try writeJSON(
-      [
-        "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_start": 0.0001,
-        "beta_end": 0.02, "beta_schedule": "linear", "clip_sample": false,
-        "prediction_type": "epsilon",
-      ], to: files[3])
+    try writeJSON(pipeline.scheduler, to: files[3])
     return files
   }
 
+  /// Files of a pipeline of diffusers beside the weights.
+  private struct Pipeline {
+    let config: [String: Any]
+    let index: [String: Any]
+    let scheduler: [String: Any]
+
+    init(of model: any DiffusionTransformer, path: String) throws(FileError) {
+      let isText = model.shape.family.condition == .captions
+      guard model.shape.family != .sit else { throw ModelWriter.unknownToDiffusers(path) }
+      config = (model as? PixArt)?.config.diffusersForm ?? diffusersConfig(model.shape)
+      var index: [String: Any] = [
+        "_class_name": isText ? "PixArtSigmaPipeline" : "DiTPipeline",
+        "transformer": ["diffusers", config["_class_name"] as? String ?? ""],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", isText ? "DPMSolverMultistepScheduler" : "DDIMScheduler"],
+      ]
+      if isText {
+        index["text_encoder"] = ["transformers", "T5EncoderModel"]
+        index["tokenizer"] = ["transformers", "T5Tokenizer"]
+      }
+      self.index = index
+      var scheduler: [String: Any] = [
+        "_class_name": isText ? "DPMSolverMultistepScheduler" : "DDIMScheduler",
+        "num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02,
+        "beta_schedule": "linear", "prediction_type": "epsilon",
+      ]
+      if isText {
+        scheduler["algorithm_type"] = "dpmsolver++"
+        scheduler["solver_order"] = 2
+      } else {
+        scheduler["clip_sample"] = false
+      }
+      self.scheduler = scheduler
+    }
+  }
+
+  private static func unknownToDiffusers(_ path: String) -> FileError {
+    FileError(
+      "\(path): diffusers has no pipeline of a SiT, whose network predicts velocities; use the official naming")
+  }
+
+  /// Copies `tokenizer` and `text_encoder` of a pipeline into another.
+  ///
+  /// - Throws: `FileError` if a folder cannot be copied.
+  package static func copyTextEncoder(from source: String, to folder: String) throws(FileError) {
+    for part in ["tokenizer", "text_encoder"] {
+      let (from, to) = ("\(source)/\(part)", "\(folder)/\(part)")
+      if FileManager.default.fileExists(atPath: to) || !DiffusersFolder.isFolder(from) { continue }
+      do {
+        try FileManager.default.copyItem(atPath: from, toPath: to)
+      } catch {
+        throw FileError(
+          "\(to): cannot be copied from \(from) (\(error.localizedDescription)); copy it yourself")
+      }
+    }
+  }
+
   /// The parameters under the chosen names.
-  private static func items(_ model: DiT, _ choice: Choice, path: String) throws -> [TensorItem] {
+  private static func items(_ model: any DiffusionTransformer, _ choice: Choice, path: String) throws -> [TensorItem] {
     guard model.merges.isEmpty || choice.naming == .official else {
       throw FileError(
         "\(path): diffusers knows no parallel blocks, and the model has \(model.merges.count) pairs;"
           + " use the official naming")
     }
-    if choice.naming == .diffusers { try requireComputedPositions(model, path: path) }
+    if model.shape.family == .pixart { return pixArtItems(model, choice) }
+    if choice.naming == .diffusers {
+      guard model.shape.family != .sit else { throw unknownToDiffusers(path) }
+      try requireComputedPositions(model, path: path)
+    }
     return try model.parameters.flatMap { parameter -> [TensorItem] in
       let value = parameter.value
       guard choice.naming == .diffusers else {
@@ -103,9 +157,9 @@ package enum DiTWriter {
           TensorItem(name: parameter.name, shape: value.shape, dtype: choice.dtype) { value.values }
         ]
       }
-      guard model.config.mlpRatio == 4 else {
+      guard model.shape.mlpRatio == 4 else {
         throw FileError(
-          "\(path): the model's MLP ratio is \(model.config.mlpRatio), but diffusers knows only 4;"
+          "\(path): the model's MLP ratio is \(model.shape.mlpRatio), but diffusers knows only 4;"
             + " use the official naming")
       }
       guard DiTKeyMap.diffusersKeys(parameter.name) != nil else {
@@ -113,7 +167,7 @@ package enum DiTWriter {
           "\(path): parameter '\(parameter.name)' of the grafted model has no name in diffusers;"
             + " use the official naming")
       }
-      let copies = DiTKeyMap.isEmbedder(parameter.name) ? model.config.depth : 1
+      let copies = DiTKeyMap.isEmbedder(parameter.name) ? model.shape.depth : 1
       return (0..<copies).flatMap { block -> [TensorItem] in
         let keys = DiTKeyMap.diffusersKeys(parameter.name, embeddersOf: block) ?? []
         return keys.enumerated().map { part, key in
@@ -125,9 +179,30 @@ package enum DiTWriter {
     }
   }
 
+  /// The parameters of a PixArt under the chosen names; its null caption has none in diffusers.
+  private static func pixArtItems(
+    _ model: any DiffusionTransformer, _ choice: Choice
+  ) -> [TensorItem] {
+    model.parameters.flatMap { parameter -> [TensorItem] in
+      let value = parameter.value
+      guard choice.naming == .diffusers else {
+        return [
+          TensorItem(name: parameter.name, shape: value.shape, dtype: choice.dtype) { value.values }
+        ]
+      }
+      if parameter.name == PixArtKeyMap.nullCaption { return [] }
+      let keys = PixArtKeyMap.keys(parameter.name, in: .diffusers)
+      return keys.enumerated().map { part, key in
+        let rows = value.shape[0] / keys.count
+        let piece = value.rows((part * rows)..<((part + 1) * rows))
+        return TensorItem(name: key, shape: piece.shape, dtype: choice.dtype) { piece.values }
+      }
+    }
+  }
+
   /// Throws if the position table differs from the one that diffusers computes.
-  private static func requireComputedPositions(_ model: DiT, path: String) throws {
-    let table = model.config.positionTable()
+  private static func requireComputedPositions(_ model: any DiffusionTransformer, path: String) throws {
+    let table = model.shape.positionTable()
     let stored = model.parameters.first { $0.name == DiTKeyMap.positionTable }?.value.values ?? []
     // Tolerance of a table rounded to bfloat16.
     guard zip(stored, table).allSatisfy({ abs($0 - $1) < 5e-3 }) else {

@@ -1,0 +1,132 @@
+import Checkpoints
+import Files
+import Foundation
+import Plans
+
+/// How the family of a file was found.
+package struct FamilyRecognition {
+  package let family: ModelFamily
+  /// An assumption, or what was left out, in a sentence; nil if the file is clear.
+  package let note: String?
+
+  /// Key prefix of the projectors that REPA trains beside a SiT and that sampling does not use.
+  static let projectors = "projectors."
+
+  /// Recognises the family of open weights.
+  ///
+  /// PixArt is told by its tensors. DiT and SiT have the same tensors, so they are told apart by, in this order:
+  /// the family in the name of the model (`sit:FILE`), the family in the file's own configuration, the arguments
+  /// of a training, the projectors of REPA, and the name of the file. Without any of these it is a DiT.
+  /// - Returns: nil if the tensors are those of no family.
+  /// - Throws: `FileError` for a SiT of an unsupported process, and a stated family that contradicts the file.
+  package init?(_ weights: ModelWeights) throws(FileError) {
+    let tensors = weights.tensors
+    if PixArtKeyMap.Naming(keys: tensors.names) != nil {
+      try Self.require(weights.statedFamily, .pixart, "its tensors", weights.path)
+      (family, note) = (.pixart, nil)
+      return
+    }
+    guard ModelWeights.anchors.contains(where: { tensors.entry($0) != nil }) else { return nil }
+    let projector = tensors.names.first { $0.hasPrefix(Self.projectors) }
+    let leftOut = projector.map { _ in
+      "\(weights.path): 'projectors.*' were trained by REPA beside the model, which does not need them;"
+        + " they are left out"
+    }
+    let sign = try Self.sign(weights, hasProjectors: projector != nil)
+    if let stated = weights.statedFamily {
+      if let sign, sign.isStatement { try Self.require(stated, sign.family, sign.text, weights.path) }
+      guard stated.condition == .classes else {
+        throw FileError(
+          "\(weights.path): is no \(stated.title), its tensors are those of a DiT or SiT; leave out"
+            + " '\(stated.rawValue):'")
+      }
+      (family, note) = (stated, leftOut)
+    } else if let sign {
+      (family, note) = (sign.family, leftOut)
+    } else {
+      family = .dit
+      note =
+        "\(weights.path): has the tensors of a DiT and of a SiT, and nothing tells which it is; it is taken"
+        + " for a DiT, --family sit or the name 'sit:FILE' takes it for a SiT"
+    }
+  }
+
+  private static func require(
+    _ stated: ModelFamily?, _ found: ModelFamily, _ sign: String, _ path: String
+  ) throws(FileError) {
+    guard let stated, stated != found else { return }
+    throw FileError(
+      "\(path): is a \(found.title), as \(sign) shows, and not a \(stated.title); leave out the family")
+  }
+
+  private typealias Sign = (family: ModelFamily, text: String, isStatement: Bool)
+
+  private static func sign(
+    _ weights: ModelWeights, hasProjectors: Bool
+  ) throws(FileError) -> Sign? {
+    let (tensors, path) = (weights.tensors, weights.path)
+    if DiTKeyMap.isDiffusers(tensors) { return (.dit, "the naming of diffusers", true) }
+    if let text = weights.metadata["config"], let own = try StatedShape(text, file: path),
+      let family = own.family.flatMap(ModelFamily.init)
+    {
+      return (family, "its configuration", true)
+    }
+    func argument(_ name: String) -> String? {
+      guard case .text(let text) = tensors.values["args.\(name)"] else { return nil }
+      return text
+    }
+    if let model = argument("model") {
+      if model.hasPrefix("SiT") {
+        try requireLinearVelocity(argument("path_type"), argument("prediction"), path)
+        return (.sit, "'args.model'", true)
+      }
+      if model.hasPrefix("DiT") { return (.dit, "'args.model'", true) }
+    }
+    if argument("path_type") != nil || argument("prediction") != nil {
+      try requireLinearVelocity(argument("path_type"), argument("prediction"), path)
+      return (.sit, "'args'", true)
+    }
+    if hasProjectors { return (.sit, "'projectors.'", true) }
+    let name = URL(filePath: path).lastPathComponent.lowercased()
+    for family in [ModelFamily.sit, .dit] {
+      let start = family.rawValue
+      guard name.hasPrefix(start) else { continue }
+      if let next = name.dropFirst(start.count).first, next.isLetter { continue }
+      return (family, "its name", false)
+    }
+    return nil
+  }
+
+  /// Throws for processes of SiT's training other than that of its published model.
+  private static func requireLinearVelocity(
+    _ path: String?, _ prediction: String?, _ file: String
+  ) throws(FileError) {
+    for (key, found, expected) in [
+      ("path_type", path, "linear"), ("prediction", prediction, "velocity"),
+      ("prediction", prediction, "v"),
+    ] {
+      guard let found, found.lowercased() != expected else { continue }
+      if key == "prediction", ["velocity", "v"].contains(found.lowercased()) { continue }
+      throw FileError(
+        "\(file): 'args.\(key)' is '\(found.prefix(40))', expected '\(expected)', as the published SiT has it;"
+          + " use a model of that process")
+    }
+  }
+}
+
+extension ModelWeights {
+  /// Family of the weights; nil if they are those of none.
+  package var family: ModelFamily? { (try? FamilyRecognition(self))?.family }
+
+  /// Opens the model of its family.
+  ///
+  /// - Parameter numHeads: Attention heads of a model without a configuration whose size is not a published one.
+  /// - Throws: `FileError` if the weights are those of no family or its configuration is invalid, `PlanError`
+  ///   if its plan is invalid.
+  package func model(numHeads: Int? = nil) throws -> any ModelFile {
+    switch try FamilyRecognition(self)?.family {
+    case .pixart: try PixArtFile(self, numHeads: numHeads)
+    case .dit, .sit, nil: try DiTFile(self, numHeads: numHeads)
+    }
+  }
+}

@@ -1,0 +1,63 @@
+/// Families of diffusion transformers; everything that depends on one asks it here, in `Models/Families.swift`
+/// or in `Sampling/TrainingProcess.swift` (docs/families.md).
+package enum ModelFamily: String, Codable, SettingChoice {
+  /// Class-conditional, predicts noise, as facebookresearch/DiT.
+  case dit
+  /// Class-conditional, predicts a velocity, as willisma/SiT; the network is that of a DiT.
+  case sit
+  /// Text-conditional, predicts noise, as PixArt-alpha/PixArt-sigma.
+  case pixart
+
+  /// What images are conditioned on.
+  package enum Condition: Sendable {
+    case classes, captions
+  }
+
+  /// What the network predicts.
+  package enum Prediction: Sendable {
+    /// The noise of a diffusion process, and its variance.
+    case noise
+    /// The velocity of a path from noise to data.
+    case velocity
+  }
+
+  /// Name for people.
+  package var title: String {
+    switch self {
+    case .dit: "DiT"
+    case .sit: "SiT"
+    case .pixart: "PixArt-Σ"
+    }
+  }
+
+  package var condition: Condition { self == .pixart ? .captions : .classes }
+  package var prediction: Prediction { self == .sit ? .velocity : .noise }
+
+  /// Whether neighbouring blocks can run in parallel: their conditioning is one vector per image.
+  package var hasParallelBlocks: Bool { condition == .classes }
+
+  /// Whether an autoencoder that states no scaling factor is taken to have that of Stable Diffusion.
+  package var assumesScalingFactor: Bool { condition == .classes }
+
+  /// Parameters of adaLN modulations, by a part of their keys.
+  package var modulationKeys: [String] {
+    self == .pixart ? ["scale_shift_table", "t_block."] : ["adaLN_modulation."]
+  }
+
+  /// Linear layers of a block that can have a low-rank adapter.
+  package var adaptedLayers: [LoRATarget] {
+    self == .pixart
+      ? [.qkv, .proj, .fc1, .fc2, .captionQuery, .captionKeyValue]
+      : [.qkv, .proj, .fc1, .fc2, .modulation]
+  }
+}
+
+extension GraftPlan {
+  /// Sets what stage 2 of a new plan trains to the recipe of the model's family: everything for
+  /// class-conditional models, adapters of rank 64 for text-conditional ones, as the paper.
+  mutating func applyFamilyDefaults() {
+    guard model.shape.family.condition == .captions else { return }
+    (stage2.trained, stage2.loraRank, stage2.loraAlpha) = (.lora, min(64, model.shape.hiddenSize), 64)
+    stage2.loraTargets = model.shape.family.adaptedLayers
+  }
+}
