@@ -106,6 +106,7 @@ struct TerminalDevice {
   /// - Parameters:
   ///   - isMultiplexed: Also asks the terminal around a multiplexer, whose answer may come after the end.
   ///   - asksEncoding: Also writes a character of two bytes and asks where the cursor is; the line is erased.
+  /// - Returns: The bytes to write.
   static func questions(isMultiplexed: Bool, asksEncoding: Bool = false) -> [UInt8] {
     func kitty(_ number: Int) -> [UInt8] {
       Array("\u{1b}_Gi=\(number),s=1,v=1,a=q,t=d,f=24;AAAA\u{1b}\\".utf8)
