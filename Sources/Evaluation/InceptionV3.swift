@@ -40,7 +40,7 @@ package final class InceptionV3 {
   /// Channels and side of the map from which spatial features are taken.
   private static let (spatialChannels, spatialSide) = (7, 17)
   package static let spatialWidth = spatialChannels * spatialSide * spatialSide
-  private static let classes = 1008
+  package static let classes = 1008
   private static let epsilon: Float = 1e-3
 
   /// A convolution with its folded norm: (kernel height * kernel width * inputs, outputs).
