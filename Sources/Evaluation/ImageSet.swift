@@ -60,10 +60,10 @@ package struct ImageSet {
   package static func isSet(_ path: String) -> Bool {
     if path.lowercased().hasSuffix(".npz") { return true }
     var isFolder: ObjCBool = false
-    guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue
-    else { return false }
-    let names = (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
-    return !names.contains { ["transformer", "config.json", "model_index.json"].contains($0) }
+    return FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
+      && isFolder.boolValue
+      && access("\(path)/config.json", F_OK) != 0 && access("\(path)/model_index.json", F_OK) != 0
+      && (try? ImageSet(path: path)) != nil
   }
 
   /// Reads an image.

@@ -54,44 +54,44 @@ struct SetEvaluationTests {
   }
 
   @Test func setsOfPicturesOpenFromFoldersAndArchives() throws {
-    try withFolder { folder in
-      try AtomicFile.makeDirectory("\(folder)/set/cats")
-      for (index, grey) in [UInt8(10), 200].enumerated() {
-        try RGBImage(width: 5, height: 4, grey: grey).write(to: "\(folder)/set/cats/\(index).png")
-      }
-      let set = try ImageSet(path: "\(folder)/set")
-      #expect(set.count == 2 && ImageSet.isSet("\(folder)/set"))
-      #expect(try set.image(1) == RGBImage(width: 5, height: 4, grey: 200))
-      let digest = try set.digest(cache: nil)
-      try RGBImage(width: 5, height: 4, grey: 11).write(to: "\(folder)/set/cats/0.png")
-      #expect(try ImageSet(path: "\(folder)/set").digest(cache: nil) != digest)
-      #expect(throws: FileError.self) { try ImageSet(path: folder + "/nothing") }
+    let scratch = try Scratch()
+    let folder = scratch.path
+    try AtomicFile.makeDirectory("\(folder)/set/cats")
+    for (index, grey) in [UInt8(10), 200].enumerated() {
+      try RGBImage(width: 5, height: 4, grey: grey).write(to: "\(folder)/set/cats/\(index).png")
     }
+    let set = try ImageSet(path: "\(folder)/set")
+    #expect(set.count == 2 && ImageSet.isSet("\(folder)/set"))
+    #expect(try set.image(1) == RGBImage(width: 5, height: 4, grey: 200))
+    let digest = try set.digest(cache: nil)
+    try RGBImage(width: 5, height: 4, grey: 11).write(to: "\(folder)/set/cats/0.png")
+    #expect(try ImageSet(path: "\(folder)/set").digest(cache: nil) != digest)
+    #expect(throws: FileError.self) { try ImageSet(path: folder + "/nothing") }
   }
 
   @Test func aFeatureReportNamesWhatIsMissing() throws {
-    try withFolder { folder in
-      let paths = ["a", "b"].map { "\(folder)/\($0).npy" }
-      for (index, path) in paths.enumerated() {
-        let values = features(64, 4, seed: UInt64(index), shift: Float(index)).values
-        try writeArray(values, shape: [64, 4], to: path)
-      }
-      let sets = try paths.map { try FeatureSet(path: $0) }
-      let sources = paths.map { SetEvaluation.Provenance.Source(path: $0, digest: "d", count: 64) }
-      let report = try SetEvaluation(
-        samples: sets[0], reference: sets[1], statistics: nil, spatialStatistics: nil,
-        provenance: .init(
-          samples: sources[0], reference: sources[1], network: "test", version: "1"),
-        resamplings: 5)
-      let interval = try #require(report.frechetInterval)
-      #expect(interval[0] <= interval[1] && report.inceptionScore == nil && report.precision != nil)
-      #expect(report.frechetDistance > 2 && report.provenance.notes.isEmpty)
-      let statistics = try SetEvaluation(
-        samples: sets[0], reference: nil, statistics: try FeatureStatistics(sets[1].features),
-        spatialStatistics: nil, provenance: report.provenance)
-      #expect(abs(statistics.frechetDistance - report.frechetDistance) < 1e-9)
-      #expect(statistics.provenance.notes.contains { $0.contains("statistics alone") })
+    let scratch = try Scratch()
+    let folder = scratch.path
+    let paths = ["a", "b"].map { "\(folder)/\($0).npy" }
+    for (index, path) in paths.enumerated() {
+      let values = features(64, 4, seed: UInt64(index), shift: Float(index)).values
+      try writeArray(values, shape: [64, 4], to: path)
     }
+    let sets = try paths.map { try FeatureSet(path: $0) }
+    let sources = paths.map { SetEvaluation.Provenance.Source(path: $0, digest: "d", count: 64) }
+    let report = try SetEvaluation(
+      samples: sets[0], reference: sets[1], statistics: nil, spatialStatistics: nil,
+      provenance: .init(
+        samples: sources[0], reference: sources[1], network: "test", version: "1"),
+      resamplings: 5)
+    let interval = try #require(report.frechetInterval)
+    #expect(interval[0] <= interval[1] && report.inceptionScore == nil && report.precision != nil)
+    #expect(report.frechetDistance > 2 && report.provenance.notes.isEmpty)
+    let statistics = try SetEvaluation(
+      samples: sets[0], reference: nil, statistics: try FeatureStatistics(sets[1].features),
+      spatialStatistics: nil, provenance: report.provenance)
+    #expect(abs(statistics.frechetDistance - report.frechetDistance) < 1e-9)
+    #expect(statistics.provenance.notes.contains { $0.contains("statistics alone") })
   }
 
   private func writeArray(_ values: [Float], shape: [Int], to path: String) throws {
