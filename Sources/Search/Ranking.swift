@@ -2,7 +2,9 @@ import Foundation
 
 /// Agreement of two orders.
 package enum Ranking {
-  /// Spearman's rank correlation; equal values share their mean rank. NaN for fewer than two values or equal ones.
+  /// Spearman's rank correlation, in which equal values share their mean rank.
+  ///
+  /// It is NaN for fewer than two values or equal ones.
   package static func spearman(_ a: [Double], _ b: [Double]) -> Double {
     precondition(a.count == b.count, "Ranking: \(a.count) and \(b.count) values")
     return correlation(ranks(a), ranks(b))
