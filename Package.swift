@@ -96,7 +96,10 @@ let package = Package(
     library("Analysis", ["Sampling", "Models", "Operators", "Plans", "TensorCore"]),
     library(
       "Evaluation",
-      ["Datasets", "Sampling", "Models", "Files", "TensorCore", "CKernels", "COpenBLAS"]),
+      [
+        "Datasets", "Sampling", "Models", "Checkpoints", "Pictures", "Files", "TensorCore",
+        "COpenBLAS",
+      ]),
     library(
       "Training",
       [
@@ -109,6 +112,7 @@ let package = Package(
         "Training", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
         "Nn", "Autograd", "TensorCore", "CKernels",
       ]),
+    library("Search", ["Plans", "TensorCore"]),
     library(
       "Parity",
       [
@@ -134,7 +138,7 @@ let package = Package(
 
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
-    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal"]),
+    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal", "CZlib"]),
     library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
     .executableTarget(
       name: "espalier",
@@ -179,16 +183,17 @@ let package = Package(
       ["Datasets", "Sampling", "Checkpoints", "Pictures", "Files", "TensorCore", "TestSupport"],
       exclude: ["Fixtures"]),
     tests("Analysis", ["Analysis", "TensorCore", "TestSupport"]),
-    tests("Evaluation", ["Evaluation", "TensorCore", "TestSupport"]),
+    tests("Evaluation", ["Evaluation", "Pictures", "Files", "TensorCore", "TestSupport"]),
     tests(
       "Grafting",
       [
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
+    tests("Search", ["Search", "Operators", "Plans", "TensorCore"]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
     tests("Text", ["Text"]),
-    tests("TerminalUI", ["TerminalUI", "Pictures"]),
+    tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
       "Explorer",
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],

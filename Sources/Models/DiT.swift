@@ -95,6 +95,10 @@ package final class DiT: DiffusionTransformer {
     }
   }
 
+  package func diffusersKeys(_ official: String) -> [String] {
+    DiTKeyMap.diffusersKeys(official) ?? [official]
+  }
+
   package func exampleConditioning(at time: Float) -> Conditioning {
     Conditioning(timesteps: [time], labels: [0])
   }

@@ -61,6 +61,9 @@ package protocol DiffusionTransformer: AnyObject {
     _ condition: Conditioning.Condition, times: [Float], observeBlock: BlockObserver?
   ) -> TrajectoryModel
 
+  /// The keys of diffusers whose rows concatenate to a parameter; empty for one that it computes.
+  func diffusersKeys(_ official: String) -> [String]
+
   /// Conditioning of one image at a time, for measurements of speed.
   func exampleConditioning(at time: Float) -> Conditioning
 

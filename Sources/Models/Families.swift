@@ -124,9 +124,14 @@ extension ModelWeights {
   /// - Throws: `FileError` if the weights are those of no family or its configuration is invalid, `PlanError`
   ///   if its plan is invalid.
   package func model(numHeads: Int? = nil) throws -> any ModelFile {
+    guard !LoRAFile.isAdapter(tensors.names) else {
+      throw FileError(
+        "\(path): holds LoRA adapters without the model that they belong to; name that model and give them with"
+          + " --lora")
+    }
     switch try FamilyRecognition(self)?.family {
-    case .pixart: try PixArtFile(self, numHeads: numHeads)
-    case .dit, .sit, nil: try DiTFile(self, numHeads: numHeads)
+    case .pixart: return try PixArtFile(self, numHeads: numHeads)
+    case .dit, .sit, nil: return try DiTFile(self, numHeads: numHeads)
     }
   }
 }

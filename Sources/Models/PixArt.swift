@@ -64,6 +64,10 @@ package final class PixArt: DiffusionTransformer {
 
   package var shape: ModelShape { config.shape }
 
+  package func diffusersKeys(_ official: String) -> [String] {
+    PixArtKeyMap.keys(official, in: .diffusers)
+  }
+
   /// The longest caption of the published models has 300 tokens.
   package func exampleConditioning(at time: Float) -> Conditioning {
     let caption = RandomStream(seed: 0, "caption").normal([1, 300, config.captionChannels])

@@ -140,13 +140,7 @@ extension PixArtConfig {
     if file.entry("pos_embed") != nil {
       let positions = try shape("pos_embed", rank: 3)
       sampleSize = Int(Double(positions[1]).squareRoot().rounded()) * patch[2]
-      // The table begins with the sine of the column and, a quarter of the width later, its cosine; that of the
-      // second token is 1 / scale.
-      let values = try file.floats("pos_embed")
-      if dim >= 4, values.count >= 2 * dim {
-        let column = atan2(Double(values[dim]), Double(values[dim + dim / 4]))
-        if column > 1e-3 { scale = (1e4 / column).rounded() / 1e4 }
-      }
+      scale = interpolationScale(of: try file.floats("pos_embed"), dim: dim)
     } else {
       notes.append(
         "\(file.path): has no 'pos_embed' and no config.json, so it is taken for the model of 256 pixels; state"
@@ -162,6 +156,21 @@ extension PixArtConfig {
       interpolationScale: scale ?? Double(sampleSize) / 64)
     try config.validate(file.path)
     return (config, notes)
+  }
+
+  /// Interpolation scale of a stored position table; nil for a table that is no sin-cos table of a square.
+  ///
+  /// The table begins with the sine of the column and, a quarter of the width later, its cosine; the column of the
+  /// second token is 1 / scale.
+  private static func interpolationScale(of values: [Float], dim: Int) -> Double? {
+    let grid = Int(Double(values.count / max(1, dim)).squareRoot().rounded())
+    guard dim >= 4, dim % 4 == 0, grid > 1, values.count == grid * grid * dim else { return nil }
+    let column = atan2(Double(values[dim]), Double(values[dim + dim / 4]))
+    guard column > 1e-3 else { return nil }
+    let scale = (1e4 / column).rounded() / 1e4
+    let sides = (0..<grid).map { Double($0) / scale }
+    let table = PositionTable.values(rows: sides, columns: sides, dim: dim)
+    return zip(values, table).allSatisfy { abs($0 - $1) < 1e-2 } ? scale : nil
   }
 
   /// Layers whose attention has a downsampling convolution of keys and values, and its kernel size.

@@ -110,11 +110,11 @@ struct Fixture {
   }
 
   /// The files named by `params_from`.
-  func bases() throws -> [Fixture] {
-    // Fixtures in folders name others by their path from the root of all.
-    try settings.texts("params_from").map { base in
-      try Fixture(path: path(inFolder: String(base.split(separator: "/").last ?? "")))
-    }
+  func bases() throws -> [Fixture] { try settings.texts("params_from").map(beside) }
+
+  /// Another fixture of the same folder, which fixtures in folders name by its path from the root of all.
+  func beside(_ name: String) throws -> Fixture {
+    try Fixture(path: path(inFolder: String(name.split(separator: "/").last ?? "")))
   }
 
   private func ownParameters() throws -> [String: Tensor] {

@@ -5,7 +5,7 @@ import TensorCore
 
 /// Text-conditional transformer in the naming of diffusers (`pixart_tiny`).
 enum PixArtCases {
-  private static func config(_ fixture: Fixture) throws -> PixArtConfig {
+  static func config(_ fixture: Fixture) throws -> PixArtConfig {
     let table = try fixture.settings.table("pixart")
     let sampleSize = try table.integer("sample_size")
     let heads = try table.integer("num_attention_heads")

@@ -42,7 +42,15 @@ struct GraftOptions: ParsableArguments {
 
   @Option(help: "Operators, checkpoint or grafted model of a run for --plan.") var weights: String?
 
+  @Option(
+    help: .init(
+      "LoRA adapters to add to the weights, a file or a folder of peft, diffusers or OneTrainer; repeatable."))
+  var lora: [String] = []
+
+  @Option(help: "Factor of the scale of every --lora.") var loraScale: Float = 1
+
   func validate() throws {
+    guard loraScale.isFinite else { throw ValidationError("--lora-scale must be a finite number") }
     if weights != nil, plan == nil { throw ValidationError("--weights needs --plan") }
   }
 
@@ -51,7 +59,7 @@ struct GraftOptions: ParsableArguments {
   func load(
     _ files: ModelFiles, forInference precision: Precision
   ) throws -> any DiffusionTransformer {
-    guard plan != nil else {
+    guard plan != nil || !lora.isEmpty else {
       files.printNotes()
       return try files.model.network(forInference: precision)
     }
@@ -65,6 +73,14 @@ struct GraftOptions: ParsableArguments {
   ///
   /// - Throws: `PlanError` for a plan of another model, `FileError` for weights of another plan.
   func load(
+    _ files: ModelFiles
+  ) throws -> (model: any DiffusionTransformer, metadata: [String: String]) {
+    let loaded = try unadapted(files)
+    for path in lora { try LoRAFile(path: path).merge(into: loaded.model, strength: loraScale) }
+    return loaded
+  }
+
+  private func unadapted(
     _ files: ModelFiles
   ) throws -> (model: any DiffusionTransformer, metadata: [String: String]) {
     let (file, metadata) = (files.model, try files.model.metadata())

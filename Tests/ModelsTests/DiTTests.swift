@@ -104,7 +104,7 @@ struct DiTTests {
     for row in 0..<5 {
       let alone = model.predict(
         x.rows(row..<(row + 1)),
-        Conditioning(timesteps: [inputs.timesteps[row]], labels: [inputs.labels[row]]))
+        Conditioning(timesteps: [inputs.timesteps[row]], labels: [row % 6]))
       let worst = zip(alone.values, together.rows(row..<(row + 1)).values).map { abs($0 - $1) }
       #expect((worst.max() ?? 1) < 1e-4)
     }

@@ -106,14 +106,14 @@ struct CaptionTests {
     var random = RandomSequence(seed: 1)
     let captions = Captions(embeddings: random.normal([2, 3, 6]))
     let null = Captions(embeddings: random.normal([1, 5, 6]))
-    let defaults = LatentSampler.pixArtDefaults
+    let defaults = LatentSampler.defaults(of: .pixart)
     #expect(defaults.method == .dpmpp && defaults.steps == 20 && defaults.guidance == 4.5)
     let guided = LatentSampler(method: .dpmpp, steps: 3, guidance: 4.5, seed: 1)
     func draw(_ sampler: LatentSampler, _ captions: Captions, _ null: Captions?, first: Int = 0)
       throws -> [Float]
     {
       try sampler.sample(
-        model, captions: captions, null: null, height: 4, width: 6, first: first
+        model, for: .captions(captions, null: null), size: (4, 6), first: first
       ).values
     }
     let both = try draw(guided, captions, null)

@@ -12,7 +12,7 @@ struct LatentSamplerTests {
   /// Initial noise that is given replaces the seed's, with and without guidance, in every sampler.
   @Test(arguments: LatentSampler.Method.allCases, [Float(1), 3])
   func startNoise(method: LatentSampler.Method, guidance: Float) throws {
-    let model = try TinyModel.make()
+    let model = try TinyModel.make(method.prediction)
     let sampler = LatentSampler(method: method, steps: 3, guidance: guidance, seed: 4)
     let start = RandomStream(seed: 4, "sampling/start").normal([3, 2, 4, 4])
     let kept = start.values
@@ -28,6 +28,7 @@ struct LatentSamplerTests {
   func modelsWithoutVarianceOrNullClass(method: LatentSampler.Method) throws {
     var config = TinyModel.config
     (config.learnSigma, config.hasNullClass) = (false, false)
+    config.family = method.prediction == .velocity ? .sit : .dit
     let model = try DiT(config: config, weights: FreshWeights(seed: 3))
     var sampler = LatentSampler(method: method, steps: 3, guidance: 3, seed: 4)
     let guided = try sampler.sample(model, labels: [0, 2])

@@ -29,6 +29,13 @@ package enum TinyModel {
 
   package static func make() throws -> DiT { try DiT(config: config, weights: Noise()) }
 
+  /// A model of the family that a sampler is for.
+  package static func make(_ prediction: ModelFamily.Prediction) throws -> DiT {
+    var config = config
+    config.family = prediction == .velocity ? .sit : .dit
+    return try DiT(config: config, weights: Noise())
+  }
+
   package static func latents(seed: UInt64, count: Int = 40) -> LatentDataset {
     LatentDataset(
       latents: RandomStream(seed: seed, "latents").normal([count, 2, 4, 4]),
