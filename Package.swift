@@ -125,7 +125,7 @@ let package = Package(
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
     library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal"]),
-    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
+    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures", "Files"]),
     .executableTarget(
       name: "espalier",
       dependencies: [
@@ -175,7 +175,7 @@ let package = Package(
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
-    tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
+    tests("Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore"]),
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI", "Pictures"]),
     tests(
@@ -183,7 +183,7 @@ let package = Package(
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],
       resources: [.copy("Snapshots")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
-    tests("Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "TestSupport"]),
+    tests("Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
     tests(
       "Espalier",
       [

@@ -78,7 +78,7 @@ struct DetectedDiT {
       let fields = OperatorCatalog.descriptor(named: name)?.openFields ?? []
       let seen = edits.values.first { $0.name == name }?.config ?? [:]
       let assumed = fields.filter { seen[$0.key] == nil }.map {
-        "\($0.key) \(numberText($0.defaultValue))"
+        "\($0.key) \($0.initial.json)"
       }
       if assumed.isEmpty { continue }
       notes.append(

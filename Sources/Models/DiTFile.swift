@@ -116,7 +116,7 @@ package struct DiTFile {
   /// Throws for a SiT that can be distinguished from a DiT, which has the same tensor names and
   /// shapes.
   private static func requireNoSiT(_ weights: ModelWeights) throws(FileError) {
-    var name = URL(filePath: weights.path).lastPathComponent
+    var name = AtomicFile.name(of: weights.path)
     if case .text(let model) = weights.tensors.values["args.model"] { name = model }
     // REPA adds projectors for the training of SiT models only.
     let projector = weights.tensors.names.first { $0.hasPrefix("projectors.") }

@@ -177,7 +177,9 @@ package enum DiTWriter {
     let files = ["\(folder)/diffusion_pytorch_model.safetensors", "\(folder)/config.json"]
     try SafetensorsWriter.write(items, metadata: ["format": "pt"], to: files[0])
     let stages = config.blockOutChannels.count
-    let encoded = try JSONSerialization.jsonObject(with: try JSONEncoder().encode(config))
+    let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    let encoded = try JSONSerialization.jsonObject(with: try encoder.encode(config))
     var table = encoded as? [String: Any] ?? [:]
     table["_class_name"] = "AutoencoderKL"
     table["act_fn"] = "silu"

@@ -23,10 +23,7 @@ package enum OfficialWeights {
   ) throws {
     var items: [TensorItem] = []
     for (block, name) in graft.weights.sorted(by: { $0.key < $1.key }) {
-      let path = URL(
-        fileURLWithPath: name, relativeTo: URL(fileURLWithPath: folder, isDirectory: true)
-      ).standardizedFileURL.path
-      let file = try StateDict(try Checkpoint.open(path))
+      let file = try StateDict(try Checkpoint.open(AtomicFile.resolved(name, in: folder)))
       let id = SlotID(block: block, slot: graft.slot)
       try requireOperator(graft.spec, at: id, in: file, hiddenSize: plan.model.shape.hiddenSize)
       let prefix = id.checkpointPrefix

@@ -1,3 +1,4 @@
+import Files
 import Models
 import Plans
 import Nn
@@ -55,7 +56,7 @@ enum DiffusersCases {
       config.numClasses,
     ]
     guard found == expected else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): config keys 'diffusers' and 'dit' describe different models; the file is"
           + " damaged, copy it again")
     }

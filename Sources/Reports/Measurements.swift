@@ -116,7 +116,7 @@ package struct Measurements: Codable, Sendable {
 
   /// Reads the measurements of the current weights of a run; nil if there are none.
   ///
-  /// - Throws: `RunError` for a damaged file or one of another version.
+  /// - Throws: `FileError` for a damaged file or one of another version.
   package static func cached(_ run: RunDirectory) throws -> Measurements? {
     let path = path(of: run)
     guard FileManager.default.fileExists(atPath: path) else { return nil }
@@ -127,7 +127,7 @@ package struct Measurements: Codable, Sendable {
     guard let found = try? decoder.decode(Measurements.self, from: bytes),
       found.espalierReport == formatVersion, found.settings.isPossible
     else {
-      throw RunError(
+      throw FileError(
         "\(path): holds no measurements of version \(formatVersion); delete it to measure again")
     }
     return found.weights == (try weightsStamp(of: run)) ? found : nil

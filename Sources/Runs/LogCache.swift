@@ -70,13 +70,12 @@ struct LogCache<Content: Codable & Sendable> {
   /// Identifies a log by its first bytes and those before the offset; nil if it is missing or
   /// shorter than the offset.
   private func logDigest(upTo offset: UInt64) -> String? {
-    guard let (descriptor, status) = RegularFile.open(logPath) else { return nil }
-    defer { close(descriptor) }
-    guard offset <= UInt64(status.st_size) else { return nil }
+    guard let file = try? RegularFile(logPath), offset <= UInt64(file.size) else { return nil }
     let count = Int(min(offset, 512))
-    let ends =
-      RegularFile.bytes(descriptor, from: 0, count: count)
-      + RegularFile.bytes(descriptor, from: offset - UInt64(count), count: count)
+    guard let first = try? file.bytes(count: count),
+      let last = try? file.bytes(from: Int(offset) - count, count: count)
+    else { return nil }
+    let ends = first + last
     return String(ContentHash.sha256(Data(ends)).prefix(Self.digestLength))
   }
 }
