@@ -50,7 +50,7 @@ package final class MappedFile {
   /// - Throws: `FileError` naming the file.
   package static func requireIntact() throws(FileError) {
     guard let path = csys_damaged_path() else { return }
-    throw changed(String(cString: path), "was made shorter or could not be read")
+    throw changed(String(cString: path), "was truncated by another program or could not be read")
   }
 
   /// Checks all mapped files of this process for truncation and writes by other programs.
@@ -63,13 +63,12 @@ package final class MappedFile {
       csys_changed_path(buffer.baseAddress, buffer.count) == 1
         ? buffer.baseAddress.map { String(cString: $0) } : nil
     }
-    if let path { throw changed(path, "was written to") }
+    if let path { throw changed(path, "was written to by another program") }
   }
 
   private static func changed(_ path: String, _ what: String) -> FileError {
     FileError(
-      "\(path): \(what) by another program while it was in use; restore the file, or start again with"
-        + " its new content")
+      "\(path): \(what) while it was in use; restore the file, or start again with its new content")
   }
 
   /// Releases the memory of pages entirely within mapped bytes; they are read again on access.

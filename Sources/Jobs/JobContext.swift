@@ -177,8 +177,6 @@ struct Throttle {
   private static let fraction = 1.0 / 2000
 
   /// Makes a throttle whose first report is due.
-  ///
-  /// - Parameter clock: Monotonic time in seconds.
   init(clock: @escaping () -> Double = Throttle.uptime) {
     (start, self.clock) = (clock(), clock)
   }

@@ -52,9 +52,6 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
 
   /// Reads the text of a `config.json`.
   ///
-  /// - Parameters:
-  ///   - json: The text.
-  ///   - file: Name of its origin, for errors.
   /// - Returns: A valid configuration.
   /// - Throws: `FileError` that names the key at fault.
   package static func parse(_ json: Data, file: String) throws(FileError) -> Self {
@@ -104,7 +101,6 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
   ///
   /// The encoder's convolution then outputs (x - mean) / deviation, which the decoder's convolution
   /// reads unscaled.
-  /// - Parameter file: The weights.
   /// - Returns: The replaced tensors; empty without mean and deviation.
   /// - Throws: `FileError` for weights that cannot be read.
   mutating func folding(_ file: any TensorFile) throws -> [TensorItem] {
@@ -155,7 +151,6 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
 
   /// Checks the configuration.
   ///
-  /// - Parameter file: Name of the origin, for errors.
   /// - Throws: `FileError` that names the key at fault.
   package func validate(file: String) throws(FileError) {
     let source = ConfigFile(path: file, model: "AutoencoderKL")
@@ -192,7 +187,6 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
   ///
   /// It is stated, or inferred from the shapes of the weights, which do not determine the number of
   /// groups (then 32) and the scaling factor (then that of Stable Diffusion).
-  /// - Parameter file: The weights.
   /// - Returns: A valid configuration.
   /// - Throws: `FileError` for an invalid configuration.
   package static func find(for file: any TensorFile) throws(FileError) -> Self {
@@ -203,7 +197,6 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
   /// Reads the configuration stated for an open weight file: the `config` entry of its metadata, or
   /// a `config.json` in the same folder unless its class is another one.
   ///
-  /// - Parameter file: The weights.
   /// - Returns: A valid configuration; nil if there is none.
   /// - Throws: `FileError` for an invalid configuration.
   package static func stated(for file: any TensorFile) throws(FileError) -> Self? {

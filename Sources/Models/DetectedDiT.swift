@@ -16,9 +16,6 @@ struct DetectedDiT {
 
   /// Reads a state dict.
   ///
-  /// - Parameters:
-  ///   - file: The state dict.
-  ///   - stated: Stated values of the architecture.
   /// - Throws: `FileError` that names the missing or mismatched tensor.
   init(in file: any TensorFile, stated: StatedShape = StatedShape()) throws(FileError) {
     let tensors = Tensors(file: file)

@@ -154,9 +154,6 @@ package enum DiTWriter {
   ///
   /// Mean and standard deviation per channel, which its pipelines do not support, are folded into
   /// the pointwise convolutions at the latents.
-  /// - Parameters:
-  ///   - source: The autoencoder's file or folder.
-  ///   - folder: The folder to write.
   /// - Returns: The files that were written.
   /// - Throws: `FileError` if the source is no autoencoder or the folder cannot be written.
   package static func writeAutoencoder(_ source: String, to folder: String) throws -> [String] {

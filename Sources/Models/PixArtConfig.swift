@@ -70,7 +70,6 @@ package struct PixArtConfig: Equatable, Sendable {
 
   /// Validates a configuration from a file.
   ///
-  /// - Parameter path: The file.
   /// - Throws: `FileError` with the key at fault, by its name in diffusers.
   package func validate(_ path: String) throws(FileError) {
     try shape.validate(file: path, names: DiffusersFolder.configNames)

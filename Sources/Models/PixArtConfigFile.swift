@@ -20,9 +20,6 @@ extension PixArtConfig {
   /// Reads the text of a diffusers `config.json`, extended by `kv_compression` with `factor` and
   /// `layers`.
   ///
-  /// - Parameters:
-  ///   - json: The text.
-  ///   - file: Name of its origin, for errors.
   /// - Returns: A valid configuration.
   /// - Throws: `FileError` that names the key at fault.
   package static func parse(_ json: Data, file: String) throws(FileError) -> PixArtConfig {
@@ -82,7 +79,6 @@ extension PixArtConfig {
   /// Heads are assumed to have width 72, as in every released model, because shapes do not
   /// determine them. The position buffer determines the sample size and thereby the scale, as
   /// upstream (1 at 512 pixels).
-  /// - Parameter file: The weights.
   /// - Returns: A configuration without key compression.
   /// - Throws: `FileError` if a required tensor is missing or the hidden size is no multiple of 72.
   static func inferred(from file: any TensorFile) throws(FileError) -> PixArtConfig {

@@ -11,11 +11,6 @@ package enum OfficialWeights {
   /// Merges the stage-1 checkpoints of a configuration into one safetensors file with the operators
   /// of the plan and the plan, as read by `--weights` and `finetune --from`.
   ///
-  /// - Parameters:
-  ///   - graft: The configuration.
-  ///   - plan: The plan made from it.
-  ///   - folder: Base of its relative paths.
-  ///   - output: The file to write.
   /// - Throws: `FileError` for a checkpoint that cannot be read or has another operator, and for a
   ///   full disk.
   package static func gather(

@@ -26,10 +26,6 @@ package struct DataSettings: Sendable {
   private var folder: String
 
   /// Makes settings of a data set.
-  ///
-  /// - Parameters:
-  ///   - path: Path of the data.
-  ///   - folder: Base of a relative path.
   package init(path: String, in folder: String = ".") {
     self.folder = AtomicFile.resolved(folder)
     settings.path = path

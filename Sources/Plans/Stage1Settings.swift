@@ -140,8 +140,6 @@ extension Settings where Schema == Stage1Schema {
   /// Makes defaults for a hidden size; the rate is inversely proportional to it, from 4e-3 for the
   /// shipped model (64) to 2.2e-4 for DiT-XL (1152; 1e-4 in the paper, 5e-4 to 1e-3 in the released
   /// configurations).
-  ///
-  /// - Parameter hiddenSize: Hidden size of the model.
   package init(hiddenSize: Int) {
     self.init()
     let rate = 0.256 / Double(max(1, hiddenSize))

@@ -120,11 +120,8 @@ package struct Measurements: Codable, Sendable {
   package static func cached(_ run: RunDirectory) throws -> Measurements? {
     let path = path(of: run)
     guard FileManager.default.fileExists(atPath: path) else { return nil }
-    let decoder = JSONDecoder()
-    decoder.keyDecodingStrategy = .convertFromSnakeCase
-    decoder.nonConformingFloatDecodingStrategy = .texts
     let bytes = Data(try AtomicFile.read(path, limit: 16 << 20))
-    guard let found = try? decoder.decode(Measurements.self, from: bytes),
+    guard let found = try? JSONDecoder.snakeCase.decode(Measurements.self, from: bytes),
       found.espalierReport == formatVersion, found.settings.isPossible
     else {
       throw FileError(
@@ -137,11 +134,7 @@ package struct Measurements: Codable, Sendable {
   ///
   /// - Throws: `FileError` when the file cannot be written.
   package func save(to run: RunDirectory) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    encoder.keyEncodingStrategy = .convertToSnakeCase
-    encoder.nonConformingFloatEncodingStrategy = .texts
     try AtomicFile.write(
-      encoder.encode(self), to: Self.path(of: run), followingLinks: false)
+      JSONEncoder.sorted(isPretty: true, snakeCase: true).encode(self), to: Self.path(of: run), followingLinks: false)
   }
 }

@@ -12,10 +12,7 @@ struct LineLog {
   ///
   /// - Throws: `FileError` naming the file and the reason, for example a full disk.
   func append(_ record: some Encodable) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    encoder.nonConformingFloatEncodingStrategy = .texts
-    var line = [UInt8](try encoder.encode(record))
+    var line = [UInt8](try JSONEncoder.sorted().encode(record))
     line.append(UInt8(ascii: "\n"))
     let descriptor = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0o666)
     guard descriptor >= 0 else { throw failure(errno) }

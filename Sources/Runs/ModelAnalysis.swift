@@ -122,9 +122,7 @@ package struct ModelAnalysis: Codable, Equatable, Sendable {
   ///
   /// - Throws: `FileError` when it cannot be written.
   package func save(to path: String) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     try AtomicFile.makeDirectory(AtomicFile.directory(of: path))
-    try AtomicFile.write(encoder.encode(self), to: path)
+    try AtomicFile.write(JSONEncoder.sorted().encode(self), to: path)
   }
 }

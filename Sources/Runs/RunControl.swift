@@ -99,7 +99,6 @@ extension RunDirectory {
 
   /// Requests the worker to stop, and kills it if it was requested before.
   ///
-  /// - Parameter hard: Whether to kill it at once.
   /// - Returns: The action taken; a killed worker has ended.
   /// - Throws: `FileError` when the run has ended, belongs to another user, or its worker cannot be
   ///   signalled from here.

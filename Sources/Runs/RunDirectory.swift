@@ -236,9 +236,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   }
 
   func write(_ value: some Encodable, to path: String) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    try AtomicFile.write(encoder.encode(value), to: path, followingLinks: false)
+    try AtomicFile.write(JSONEncoder.sorted(isPretty: true).encode(value), to: path, followingLinks: false)
   }
 
   func read<Value: Decodable>(_ path: String) throws -> Value {

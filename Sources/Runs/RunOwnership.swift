@@ -24,7 +24,6 @@ extension RunDirectory {
 
   /// Takes the run's lock.
   ///
-  /// - Parameter inherited: Inherited descriptor of the lock.
   /// - Returns: The lock; nil if another process holds it.
   /// - Throws: `FileError` for a run of another user, and one with links or devices among its files;
   ///   `FileError` when the file system has no locks.
@@ -56,7 +55,6 @@ extension RunDirectory {
 
   /// Makes this process the worker of the run while it holds the lock.
   ///
-  /// - Parameter inherited: Inherited descriptor of the lock, if any.
   /// - Returns: The lock.
   /// - Throws: `FileError` while another process works on it or for a run of another user,
   ///   `FileError` when the disk fails.

@@ -23,10 +23,7 @@ struct OutputOptions: ParsableArguments {
 
   /// Prints a value as JSON with stable keys.
   func printJSON(_ value: some Encodable) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    encoder.keyEncodingStrategy = .convertToSnakeCase
-    encoder.nonConformingFloatEncodingStrategy = .texts
+    let encoder = JSONEncoder.sorted(isPretty: true, snakeCase: true)
     print(json: String(decoding: try encoder.encode(value), as: UTF8.self))
   }
 }
