@@ -133,7 +133,7 @@ let package = Package(
 
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
-    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal"]),
+    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal", "CZlib"]),
     library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures", "Files"]),
     .executableTarget(
       name: "espalier",
@@ -187,13 +187,14 @@ let package = Package(
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore"]),
     tests("Text", ["Text"]),
-    tests("TerminalUI", ["TerminalUI", "Pictures"]),
+    tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
       "Explorer",
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],
       resources: [.copy("Snapshots")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
-    tests("Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
+    tests(
+      "Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
     tests(
       "Espalier",
       [

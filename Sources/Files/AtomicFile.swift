@@ -172,8 +172,11 @@ package enum AtomicFile {
   ///   - folder: Base of a relative path, itself relative to the working directory.
   /// - Returns: The path, which may not exist.
   package static func resolved(_ path: String, in folder: String = ".") -> String {
-    let base = path.hasPrefix("/") ? "" : folder.hasPrefix("/")
-      ? folder : "\(FileManager.default.currentDirectoryPath)/\(folder)"
+    let base =
+      path.hasPrefix("/")
+      ? ""
+      : folder.hasPrefix("/")
+        ? folder : "\(FileManager.default.currentDirectoryPath)/\(folder)"
     var parts: [Substring] = []
     for part in "\(base)/\(path)".split(separator: "/") where part != "." {
       if part == ".." { _ = parts.popLast() } else { parts.append(part) }

@@ -158,11 +158,14 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
     try source.require(
       (1...8).contains(blockOutChannels.count) && blockOutChannels.allSatisfy(channels.contains),
       "block_out_channels", blockOutChannels, "1 to 8 positive channel counts")
-    try source.require(channels.contains(inChannels), "in_channels", inChannels, "a positive number")
-    try source.require(channels.contains(outChannels), "out_channels", outChannels, "a positive number")
+    try source.require(
+      channels.contains(inChannels), "in_channels", inChannels, "a positive number")
+    try source.require(
+      channels.contains(outChannels), "out_channels", outChannels, "a positive number")
     try source.require(
       channels.contains(latentChannels), "latent_channels", latentChannels, "a positive number")
-    try source.require((1...64).contains(layersPerBlock), "layers_per_block", layersPerBlock, "1 to 64")
+    try source.require(
+      (1...64).contains(layersPerBlock), "layers_per_block", layersPerBlock, "1 to 64")
     try source.require(
       normNumGroups > 0 && blockOutChannels.allSatisfy { $0 % normNumGroups == 0 },
       "norm_num_groups", normNumGroups, "a divisor of every entry of \(blockOutChannels)")

@@ -24,7 +24,8 @@ struct ConfigFile {
       let key = context.codingPath.map(Self.snakeCase).joined(separator: ".")
       throw FileError("\(path): config key '\(key)' has the wrong type; \(Self.advice)")
     } catch {
-      throw FileError("\(path): is no JSON object with the configuration of a \(model); fetch it again")
+      throw FileError(
+        "\(path): is no JSON object with the configuration of a \(model); fetch it again")
     }
   }
 

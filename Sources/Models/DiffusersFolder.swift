@@ -194,13 +194,19 @@ package struct DiffusersFolder {
         normType ?? "ada_norm_zero" == "ada_norm_zero", "norm_type", normType ?? "", "ada_norm_zero"
       )
       try source.require(
-        activationFn ?? "gelu-approximate" == "gelu-approximate", "activation_fn", activationFn ?? "",
+        activationFn ?? "gelu-approximate" == "gelu-approximate", "activation_fn",
+        activationFn ?? "",
         "gelu-approximate")
       try source.require(attentionBias ?? true, "attention_bias", false, "true")
-      try source.require(!(normElementwiseAffine ?? false), "norm_elementwise_affine", true, "false")
+      try source.require(
+        !(normElementwiseAffine ?? false), "norm_elementwise_affine", true, "false")
       let range = 1...65536
-      try source.require(range.contains(numAttentionHeads), "num_attention_heads", numAttentionHeads, "a positive number")
-      try source.require(range.contains(attentionHeadDim), "attention_head_dim", attentionHeadDim, "a positive number")
+      try source.require(
+        range.contains(numAttentionHeads), "num_attention_heads", numAttentionHeads,
+        "a positive number")
+      try source.require(
+        range.contains(attentionHeadDim), "attention_head_dim", attentionHeadDim,
+        "a positive number")
       try source.require(range.contains(inChannels), "in_channels", inChannels, "a positive number")
       let outputs = outChannels ?? inChannels
       try source.require(

@@ -79,7 +79,8 @@ package struct PixArtConfig: Equatable, Sendable {
     try source.require(
       interpolationScale.isFinite && interpolationScale > 0, "interpolation_scale",
       interpolationScale, "a positive number")
-    try source.require(normEpsilon > 0 && normEpsilon < 1, "norm_eps", normEpsilon, "more than 0, below 1")
+    try source.require(
+      normEpsilon > 0 && normEpsilon < 1, "norm_eps", normEpsilon, "more than 0, below 1")
     if let compression = keyCompression {
       try source.require(
         (2...8).contains(compression.factor) && compression.factor <= shape.grid,

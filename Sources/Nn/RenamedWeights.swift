@@ -17,7 +17,9 @@ package struct RenamedWeights: WeightSource {
     let parts = keys(name)
     if parts.isEmpty, case .table(let values) = initializer { return Tensor(values, shape: shape) }
     if parts.count == 1 { return try source.tensor(parts[0], shape, initializer) }
-    precondition(!parts.isEmpty && shape[0] % parts.count == 0, "\(name): \(shape) from \(parts.count) tensors")
+    precondition(
+      !parts.isEmpty && shape[0] % parts.count == 0, "\(name): \(shape) from \(parts.count) tensors"
+    )
     let rows = shape[0] / parts.count
     let result = Tensor(shape)
     for (index, part) in parts.enumerated() {

@@ -20,7 +20,9 @@ package final class Mamba2: SequenceMixer {
         Setting("expand", 2, in: 1...16, "inner width relative to the hidden size"),
         Setting("headdim", 16, in: 1...1024, "channels per head; divides the inner width"),
         Setting("ngroups", 1, in: 1...1024, "groups of heads with B and C of their own"),
-        Setting("chunk_size", 256, in: 1...1024, "tokens that the scan takes at once, here 64 at most; no change of result"),
+        Setting(
+          "chunk_size", 256, in: 1...1024,
+          "tokens that the scan takes at once, here 64 at most; no change of result"),
       ],
       cost: { spec, shape in
         let sizes = Sizes(spec, hiddenSize: shape.hiddenSize)

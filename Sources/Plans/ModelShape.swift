@@ -57,7 +57,8 @@ package struct ModelSchema: SettingsSchema {
     }
     try require(
       (shape.numClasses > 0) == (shape.family == .dit), "num_classes",
-      "expected \(shape.family == .dit ? "at least 1" : "0"), found \(shape.numClasses); correct it")
+      "expected \(shape.family == .dit ? "at least 1" : "0"), found \(shape.numClasses); correct it"
+    )
     try require(
       shape.hiddenSize % 4 == 0, "hidden_size",
       "expected a multiple of 4, found \(shape.hiddenSize); correct it")

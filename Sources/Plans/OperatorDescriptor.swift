@@ -46,7 +46,8 @@ package struct OperatorSpec: Codable, Equatable, Hashable, Sendable {
       // An implied setting is kept if its default would be valid too.
       var other = self
       other.config[field.key] = field.defaultNumber
-      let isChosen = own != field.defaultNumber && descriptor.refusal(of: other, shape: shape) == nil
+      let isChosen =
+        own != field.defaultNumber && descriptor.refusal(of: other, shape: shape) == nil
       if isDefault || !isChosen { spec.config[field.key] = nil }
     }
     return spec

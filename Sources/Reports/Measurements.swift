@@ -135,6 +135,7 @@ package struct Measurements: Codable, Sendable {
   /// - Throws: `FileError` when the file cannot be written.
   package func save(to run: RunDirectory) throws {
     try AtomicFile.write(
-      JSONEncoder.sorted(isPretty: true, snakeCase: true).encode(self), to: Self.path(of: run), followingLinks: false)
+      JSONEncoder.sorted(isPretty: true, snakeCase: true).encode(self), to: Self.path(of: run),
+      followingLinks: false)
   }
 }

@@ -99,7 +99,7 @@ extension Event: Encodable {
     try container.encode(Self.formatVersion, forKey: FieldKey("v"))
     try container.encode(time, forKey: FieldKey("t"))
     try container.encode(name, forKey: FieldKey("kind"))
-    for case (let key, let value?) in fields { 
+    for case (let key, let value?) in fields {
       try container.encode(value, forKey: FieldKey(key))
     }
   }

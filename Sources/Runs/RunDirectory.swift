@@ -236,7 +236,8 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   }
 
   func write(_ value: some Encodable, to path: String) throws {
-    try AtomicFile.write(JSONEncoder.sorted(isPretty: true).encode(value), to: path, followingLinks: false)
+    try AtomicFile.write(
+      JSONEncoder.sorted(isPretty: true).encode(value), to: path, followingLinks: false)
   }
 
   func read<Value: Decodable>(_ path: String) throws -> Value {
