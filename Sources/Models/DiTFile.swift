@@ -142,8 +142,14 @@ package struct DiTFile: ModelFile {
   ) throws -> DiT {
     let changes = changes ?? self.changes
     let plain = FileWeights(tensors)
-    let named: any WeightSource =
-      naming == .official ? ComputedPositions(base: plain, file: tensors) : DiffusersWeights(plain)
+    let file = tensors
+    // A file in the official naming may lack the position table, which is a constant.
+    let named =
+      naming == .diffusers
+      ? DiTKeyMap.renamed(plain)
+      : RenamedWeights(plain) {
+        $0 == DiTKeyMap.positionTable && file.entry($0) == nil ? [] : [$0]
+      }
     let weights: any WeightSource =
       if let precision { SealedWeights(named, precision) } else { named }
     guard changes.parallel.isEmpty || naming == .official else {
@@ -197,20 +203,5 @@ extension StatedShape {
     shape.frequencyShift = frequencyShift ?? 0
     shape.mlpNormEpsilon = mlpNormEpsilon ?? ModelShape.officialEpsilon
     return shape
-  }
-}
-
-/// Weight source that computes the position table if the file has none.
-private struct ComputedPositions: WeightSource {
-  let base: FileWeights
-  let file: StateDict
-
-  func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
-    if name == DiTKeyMap.positionTable, file.entry(name) == nil,
-      case .table(let values) = initializer
-    {
-      return Tensor(values, shape: shape)
-    }
-    return try base.tensor(name, shape, initializer)
   }
 }

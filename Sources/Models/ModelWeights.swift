@@ -45,7 +45,7 @@ package struct ModelWeights {
     } else {
       let own = AtomicFile.directory(of: path)
       let isOfFolder =
-        URL(filePath: path).lastPathComponent.hasPrefix("diffusion_pytorch_model")
+        AtomicFile.name(of: path).hasPrefix("diffusion_pytorch_model")
         && access("\(own)/config.json", F_OK) == 0
       (folder, self.path) = (isOfFolder ? try DiffusersFolder(own) : nil, path)
     }

@@ -44,16 +44,15 @@ package struct PixArtFile: ModelFile {
     }
     try weights.requireMerged()
     try weights.folder?.requireKnownScheduler()
-    let sibling = URL(filePath: file.path).deletingLastPathComponent().appending(
-      path: "config.json")
+    let sibling = "\(AtomicFile.directory(of: file.path))/config.json"
     var config: PixArtConfig
     var notes = [file.note].compactMap(\.self)
     var files = weights.files
     if let text = weights.metadata["config"], text.hasPrefix("{") {
       config = try .parse(Data(text.utf8), file: file.path)
-    } else if let json = try? AtomicFile.read(sibling.path, limit: 16 << 20) {
-      config = try .parse(Data(json), file: sibling.path)
-      files.append(sibling.path)
+    } else if let json = try? AtomicFile.read(sibling, limit: 16 << 20) {
+      config = try .parse(Data(json), file: sibling)
+      files.append(sibling)
     } else if naming == .original {
       let inferred = try PixArtConfig.inferred(from: file, numHeads: numHeads)
       config = inferred.config

@@ -23,7 +23,7 @@ enum PixArtGraftCases {
     let latents = try source.tensor("in.latent", shape: [-1, config.inChannels, -1, -1])
     let rows = latents.shape[0]
     guard latents.shape[2...].allSatisfy({ $0 % config.patchSize == 0 }) else {
-      throw ParityError(
+      throw FileError(
         "\(source.path): tensor 'in.latent' has shape \(latents.shape), expected sides that are multiples of"
           + " \(config.patchSize); the file is damaged, copy it again")
     }
@@ -89,7 +89,7 @@ enum PixArtGraftCases {
     let settings = fixture.settings
     let (name, taps) = (try settings.text("operator"), try settings.number("filter_length"))
     guard let descriptor = OperatorCatalog.descriptor(named: name) else {
-      throw ParityError("\(fixture.path): '\(name)' is no operator of this build")
+      throw FileError("\(fixture.path): '\(name)' is no operator of this build")
     }
     var spec = OperatorSpec(name)
     for field in descriptor.openFields where field.key.contains("filter") {
@@ -125,7 +125,7 @@ enum PixArtGraftCases {
     let losses = try fixture.settings.table("stage1_losses")
     let slot = try losses.text("slot")
     guard let id = edits.keys.first(where: { slot == "transformer_blocks.\($0.block).attn1" }) else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): config key 'stage1_losses.slot' is '\(slot)', which is no grafted one; the file is"
           + " damaged, copy it again")
     }
@@ -133,7 +133,8 @@ enum PixArtGraftCases {
     let shape = [inputs.latents.shape[0], -1, model.shape.hiddenSize]
     let given = try teacher.tensor("out.act.\(slot).in", shape: shape)
     let target = try teacher.tensor("out.act.\(slot).out", shape: shape)
-    let student = model.replaceable(id)(Value(constant: given), on: Tape(recording: false)).tensor
+    let replacement = model.replaceable(id)
+    let student = replacement(Value(constant: given), on: Tape(recording: false)).tensor
     try check.forward("out.stage1.student_on_teacher_input", student)
     for (name, objective) in [
       ("l1", RegressionObjective.l1), ("l2", .l2), ("huber", .huber(delta: 1)),
@@ -180,7 +181,7 @@ enum PixArtGraftCases {
     }
     // Gradients of the adapters at scale 1.
     guard let unit = try files.keys.first(where: { try files.table($0).number("scale") == 1 }) else {
-      throw ParityError("\(fixture.path): no adapter has scale 1; copy the folder again")
+      throw FileError("\(fixture.path): no adapter has scale 1; copy the folder again")
     }
     let model = try fresh()
     for parameter in model.parameters { parameter.isFrozen = true }
@@ -228,7 +229,7 @@ enum PixArtGraftCases {
     guard let adapter = parameter.adapter, let down = adapter.down.gradient,
       let up = adapter.up.gradient
     else {
-      throw ParityError("'\(parameter.name)': its adapter has no gradient")
+      throw FileError("'\(parameter.name)': its adapter has no gradient")
     }
     let rank = adapter.down.shape[0]
     let rows = parameter.shape[0] / parts.count

@@ -1,6 +1,6 @@
 /// Families of diffusion transformers; everything that depends on one asks it here, in `Models/Families.swift`
 /// or in `Sampling/TrainingProcess.swift` (docs/families.md).
-package enum ModelFamily: String, Codable, SettingChoice {
+package enum ModelFamily: String, SettingChoice {
   /// Class-conditional, predicts noise, as facebookresearch/DiT.
   case dit
   /// Class-conditional, predicts a velocity, as willisma/SiT; the network is that of a DiT.

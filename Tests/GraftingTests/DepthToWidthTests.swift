@@ -32,13 +32,13 @@ struct DepthToWidthTests {
     return plan
   }
 
-  private func distillation(_ plan: GraftPlan, teacher: DiT) throws -> ActivationDistillation {
+  private func distillation(_ plan: GraftPlan, teacher: any DiffusionTransformer) throws -> ActivationDistillation {
     try ActivationDistillation(
       graft: try Graft(fresh: plan, teacher: teacher), dataset: TinyModel.latents(seed: 1),
       heldOut: TinyModel.latents(seed: 2))
   }
 
-  private func values(_ model: DiT) -> [String: [Float]] {
+  private func values(_ model: any DiffusionTransformer) -> [String: [Float]] {
     Dictionary(uniqueKeysWithValues: model.parameters.map { ($0.name, $0.value.values) })
   }
 

@@ -156,7 +156,7 @@ struct FamilyTests {
       var sampler = LatentSampler.defaults(of: item.family)
       (sampler.steps, sampler.guidance) = (3, 2)
       let drawn = try sampler.sample(model, for: TinyFamily.conditions(item.family, 2)).values
-      #expect(drawn.allSatisfy(\.isFinite))
+      #expect(drawn.allSatisfy { $0.isFinite })
       let converted = "\(folder)/converted.pt"
       _ = try ModelWriter.write(
         model, metadata: try file.metadata(), classNames: [], as: .init(), to: converted)
@@ -181,7 +181,7 @@ struct FamilyTests {
     let training = try ActivationDistillation(
       graft: graft, dataset: TinyFamily.latents(family, seed: 1),
       heldOut: TinyFamily.latents(family, seed: 2))
-    #expect(training.trainStep().values.allSatisfy(\.isFinite))
+    #expect(training.trainStep().values.allSatisfy { $0.isFinite })
   }
 
   /// A text-conditional model is finetuned by adapters of all its linear layers, which are merged when it is saved.

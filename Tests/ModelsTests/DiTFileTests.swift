@@ -3,6 +3,7 @@ import Files
 import Foundation
 import Models
 import Nn
+import Operators
 import Plans
 import TensorCore
 import TestSupport
@@ -10,6 +11,8 @@ import Testing
 
 @MainActor @Suite("DiT files")
 struct DiTFileTests {
+  init() { OperatorRegistry.fillCatalog() }
+
   /// Random numbers even where a fresh model starts with zeros.
   private struct RandomWeights: WeightSource {
     func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {

@@ -12,6 +12,8 @@ import Testing
 
 @MainActor @Suite("PixArt")
 struct PixArtTests {
+  init() { OperatorRegistry.fillCatalog() }
+
   private var config: PixArtConfig {
     PixArtConfig(
       depth: 2, hiddenSize: 24, numHeads: 3, sampleSize: 8, inChannels: 2,

@@ -57,7 +57,7 @@ struct LatentSamplerTests {
 
   @Test(arguments: LatentSampler.Method.allCases)
   func resultsThatAreNotFiniteAreRefused(method: LatentSampler.Method) throws {
-    let model = try TinyModel.make()
+    let model = try TinyModel.make(method.prediction)
     let start = Tensor.full([1, 2, 4, 4], .infinity)
     let error = #expect(throws: SamplingError.self) {
       try LatentSampler(method: method, steps: 3, guidance: 2, seed: 4)
