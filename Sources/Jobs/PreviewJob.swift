@@ -93,8 +93,13 @@ struct PreviewJob {
     guard files.model.shape.family.condition == .captions else {
       return .labels([Int](repeating: request.classLabel, count: request.count))
     }
-    let prompts = request.prompts.filter { !$0.isEmpty }
-    guard !prompts.isEmpty else { return try files.exampleConditions(request.count, precision).conditions }
+    let examples = ModelFamily.examplePrompts
+    var prompts = request.prompts.filter { !$0.isEmpty }
+    if prompts.isEmpty { prompts = [examples[request.classLabel % examples.count]] }
+    // Without a text encoder the null caption of the model's file is shown.
+    if files.textEncoderPath == nil, request.prompts.isEmpty {
+      return try files.exampleConditions(request.count, precision).conditions
+    }
     let captions = try files.promptEmbeddings(precision).captions(prompts) { done, count, layer in
       try context.checkpoint(step: 0)
       try context.emit(

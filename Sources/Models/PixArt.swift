@@ -68,9 +68,8 @@ package final class PixArt: DiffusionTransformer {
     PixArtKeyMap.keys(official, in: .diffusers)
   }
 
-  /// The longest caption of the published models has 300 tokens.
   package func exampleConditioning(at time: Float) -> Conditioning {
-    let caption = RandomStream(seed: 0, "caption").normal([1, 300, config.captionChannels])
+    let caption = RandomStream(seed: 0, "caption").normal([1, ModelFamily.captionTokens, config.captionChannels])
     return Conditioning(timesteps: [time], caption: Value(constant: caption))
   }
 

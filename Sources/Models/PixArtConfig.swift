@@ -23,8 +23,6 @@ package struct PixArtConfig: Equatable, Sendable {
 
   /// Extents shared with other families; without classes.
   package var shape: ModelShape
-  /// Width of the text encoder's embeddings.
-  package var captionChannels: Int
   /// Divisor of position coordinates.
   package var interpolationScale: Double
   /// Epsilon of the layer norms in blocks; the last layer norm always has 1e-6.
@@ -42,7 +40,7 @@ package struct PixArtConfig: Equatable, Sendable {
       family: .pixart, depth: depth, hiddenSize: hiddenSize, numHeads: numHeads,
       patchSize: patchSize, inputSize: sampleSize, inChannels: inChannels, numClasses: 0,
       learnSigma: learnSigma)
-    self.captionChannels = captionChannels
+    shape.captionChannels = captionChannels
     self.interpolationScale = interpolationScale
     self.normEpsilon = normEpsilon
     self.keyCompression = keyCompression
@@ -77,7 +75,7 @@ package struct PixArtConfig: Equatable, Sendable {
     try shape.validate(file: path, names: DiffusersFolder.configNames)
     let source = ConfigFile(path: path, model: "PixArtTransformer2DModel")
     try source.require(
-      (1...65536).contains(captionChannels), "caption_channels", captionChannels, "1 to 65536")
+      (1...65536).contains(shape.captionChannels), "caption_channels", shape.captionChannels, "1 to 65536")
     try source.require(
       interpolationScale.isFinite && interpolationScale > 0, "interpolation_scale",
       interpolationScale, "a positive number")

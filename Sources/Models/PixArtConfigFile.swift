@@ -166,7 +166,7 @@ extension PixArtConfig {
       "attention_head_dim": shape.hiddenSize / shape.numHeads, "num_layers": shape.depth,
       "in_channels": shape.inChannels, "out_channels": shape.outChannels,
       "patch_size": shape.patchSize, "sample_size": shape.inputSize,
-      "caption_channels": captionChannels, "cross_attention_dim": shape.hiddenSize,
+      "caption_channels": shape.captionChannels, "cross_attention_dim": shape.hiddenSize,
       "interpolation_scale": interpolationScale, "norm_eps": normEpsilon,
       "norm_type": "ada_norm_single", "activation_fn": "gelu-approximate", "attention_bias": true,
       "norm_elementwise_affine": false, "use_additional_conditions": false,

@@ -92,11 +92,38 @@ extension ModelShape {
     return descriptor.cost(spec, shape: self)
   }
 
-  /// Cost of the model without operators: embeddings, adaLN conditioning, final layer.
-  ///
+  /// Cost of the model without operators: embeddings, adaLN conditioning, attention to captions, final layer.
+  var surroundingCost: OperatorCost {
+    self.family.condition == .captions ? captionedSurroundingCost : labelledSurroundingCost
+  }
+
+  /// Counted from PixArt-sigma (`PixArtMS.py`), with captions of full length; position table and null caption are
+  /// constants there.
+  private var captionedSurroundingCost: OperatorCost {
+    let (width, depth, channels) = (self.hiddenSize, self.depth, self.captionChannels)
+    let patch = self.patchSize * self.patchSize
+    let (embedding, output) = (self.inChannels * patch * width, patch * outChannels * width)
+    let perImage = 256 * width + width * width + 6 * width * width
+    let caption = channels * width + width * width
+    // Queries and output of the attention to captions, and its keys and values.
+    let (crossImage, crossCaption) = (2 * width * width, 2 * width * width)
+    let biases = 11 * width + patch * outChannels + depth * 4 * width
+    let tables = depth * 6 * width + 2 * width
+    let (tokens, length) = (Double(tokens), Double(ModelFamily.captionTokens))
+    let perToken = Double(embedding + output + depth * crossImage)
+    let perCaptionToken = Double(caption + depth * crossCaption)
+    return OperatorCost(
+      parameters: embedding + output + perImage + caption
+        + depth * (crossImage + crossCaption) + biases + tables,
+      core: 4 * Double(depth) * tokens * length * Double(width),
+      projections: 2 * (tokens * perToken + length * perCaptionToken + Double(perImage)),
+      activations: tokens * Double(width * (1 + 2 * depth) + patch * outChannels)
+        + length * Double(width * (2 + 2 * depth)) + Double(8 * width))
+  }
+
   /// Counted from the official DiT (facebookresearch/DiT, `models.py`); elementwise norms and gates
   /// are not counted, as in the paper's tables.
-  var surroundingCost: OperatorCost {
+  private var labelledSurroundingCost: OperatorCost {
     let (width, depth) = (self.hiddenSize, self.depth)
     let patch = self.patchSize * self.patchSize
     let embedding = self.inChannels * patch * width

@@ -33,6 +33,26 @@ package enum ModelFamily: String, SettingChoice {
   package var condition: Condition { self == .pixart ? .captions : .classes }
   package var prediction: Prediction { self == .sit ? .velocity : .noise }
 
+  /// Prompts that analyses, reports and previews use where none are given.
+  package static let examplePrompts = [
+    "a photo of a red apple on a wooden table", "a small house by a lake at sunset",
+    "a portrait of an old man with a white beard", "two dogs running through tall grass",
+    "a blue car parked in a narrow street", "a bowl of soup beside a slice of bread",
+    "an oil painting of a ship in a storm", "a forest path covered with snow",
+  ]
+
+  /// Steps and guidance scale of the family's sampler where none are given.
+  package var samplerDefaults: (steps: Int, guidance: Double) {
+    switch self {
+    case .dit: (25, 2)
+    case .sit: (25, 1.5)
+    case .pixart: (20, 4.5)
+    }
+  }
+
+  /// Tokens of the longest caption of text-conditional models.
+  package static let captionTokens = 300
+
   /// Whether neighbouring blocks can run in parallel: their conditioning is one vector per image.
   package var hasParallelBlocks: Bool { condition == .classes }
 
@@ -49,6 +69,13 @@ package enum ModelFamily: String, SettingChoice {
     self == .pixart
       ? [.qkv, .proj, .fc1, .fc2, .captionQuery, .captionKeyValue]
       : [.qkv, .proj, .fc1, .fc2, .modulation]
+  }
+}
+
+extension Settings where Schema == ModelSchema {
+  /// Number of conditions that previews choose from: classes, or prompts of `ModelFamily.examplePrompts`.
+  package var conditionCount: Int {
+    self.family.condition == .captions ? ModelFamily.examplePrompts.count : self.numClasses
   }
 }
 

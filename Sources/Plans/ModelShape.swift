@@ -30,6 +30,9 @@ package struct ModelSchema: SettingsSchema {
     "has_null_class", true,
     "whether the label table has a row for the null class, required by guidance and label dropout",
     .convention)
+  package let captionChannels = Setting(
+    "caption_channels", 0, in: 0...65536,
+    "width of the text embeddings of a text-conditional model", .convention)
   package let frequencyShift = Setting(
     "frequency_shift", 0, in: 0...1,
     "subtracted from the divisor 128 of the exponents of the timestep sinusoids: 0 in the official"

@@ -1,6 +1,6 @@
 /// Published training settings.
 package enum TrainingPreset: String, CaseIterable, Sendable {
-  /// The paper's sections 3 and 4: stage 1 with 8k samples, 200 epochs, batch 64 and rate 1e-4, stage 2
+  /// The paper's sections 3 and 4 for class-conditional models: stage 1 with 8k samples, 200 epochs, batch 64 and rate 1e-4, stage 2
   /// with 50k steps of 256 samples.
   case paper
   /// The configurations of keshik6/grafting: as the paper's, with the rates of `hyena_y` (5e-4) for
@@ -11,7 +11,12 @@ package enum TrainingPreset: String, CaseIterable, Sendable {
 extension GraftPlan {
   /// Applies published settings of both stages; overrides of slots are kept except rates set by the
   /// preset.
+  ///
+  /// For a text-conditional model both are the paper's section 5: 8k of 12k samples in stage 1, adapters of rank 64 in
+  /// stage 2 and, in a plan without changes, Hyena-X in the self-attention of half of the blocks. Steps, batch and
+  /// rate of its stage 2 are not published; those here suit 12k samples.
   package mutating func apply(_ preset: TrainingPreset) {
+    defer { if model.shape.family.condition == .captions { applyCaptionedPreset() } }
     (stage2.steps, stage2.batchSize, stage2.learningRate) = (50_000, 256, 1e-4)
     // The released trainer's 4000 scheduler steps are 500 steps of eight processes.
     stage2.warmupSteps = preset == .paper ? 1000 : 500
@@ -36,5 +41,20 @@ extension GraftPlan {
       stage1.overrides[.slot(id), default: SiteOverride()].learningRate = 1e-3
       stage1.overrides[.slot(id), default: SiteOverride()].weightDecay = 1e-5
     }
+  }
+
+  /// Blocks of PixArt-Σ whose self-attention the paper replaces.
+  private static let captionedBlocks: Set<Int> = Set([8, 10, 12, 14, 16, 18] + Array(20...27))
+
+  private mutating func applyCaptionedPreset() {
+    let depth = model.shape.depth
+    if edits.isEmpty {
+      // In a model of another depth the blocks at the same fractions of it.
+      for block in 0..<depth where Self.captionedBlocks.contains(block * 28 / depth) {
+        edits[SlotID(block: block, slot: .attention)] = OperatorSpec("hyena_x")
+      }
+    }
+    (stage2.steps, stage2.batchSize, stage2.warmupSteps) = (3000, 16, 300)
+    applyFamilyDefaults()
   }
 }

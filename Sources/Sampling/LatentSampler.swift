@@ -71,11 +71,14 @@ package struct LatentSampler: Sendable {
 
   /// Defaults of a family: those of its authors' scripts where a CPU can afford them.
   package static func defaults(of family: ModelFamily) -> LatentSampler {
-    switch family {
-    case .dit: LatentSampler(steps: 25, guidance: 2, seed: 0)
-    case .sit: LatentSampler(method: .heun, steps: 25, guidance: 1.5, seed: 0)
-    case .pixart: LatentSampler(method: .dpmpp, steps: 20, guidance: 4.5, seed: 0)
-    }
+    let method: Method =
+      switch family {
+      case .dit: .ddim
+      case .sit: .heun
+      case .pixart: .dpmpp
+      }
+    let (steps, guidance) = family.samplerDefaults
+    return LatentSampler(method: method, steps: steps, guidance: Float(guidance), seed: 0)
   }
 
   /// The fastest method with one prediction a step at any number of steps, for analyses and previews.

@@ -1,6 +1,7 @@
 import Autograd
 import Files
 import Models
+import Plans
 import TensorCore
 
 extension ModelFiles {
@@ -45,14 +46,6 @@ extension ModelFiles {
     return try model.nullCaption()
   }
 
-  /// Prompts that analyses, reports and examples use.
-  package static let examplePrompts = [
-    "a photo of a red apple on a wooden table", "a small house by a lake at sunset",
-    "a portrait of an old man with a white beard", "two dogs running through tall grass",
-    "a blue car parked in a narrow street", "a bowl of soup beside a slice of bread",
-    "an oil painting of a ship in a storm", "a forest path covered with snow",
-  ]
-
   /// Conditions of images for analyses and reports, and their names: classes, or prompts, in turn.
   ///
   /// - Parameters:
@@ -77,7 +70,7 @@ extension ModelFiles {
         [String](repeating: "the empty caption", count: count)
       )
     }
-    let prompts = (0..<count).map { Self.examplePrompts[$0 % Self.examplePrompts.count] }
+    let prompts = (0..<count).map { ModelFamily.examplePrompts[$0 % ModelFamily.examplePrompts.count] }
     let encoder = try promptEmbeddings(precision)
     return (
       .captions(try encoder.captions(prompts), null: try encoder.captions([""])), prompts

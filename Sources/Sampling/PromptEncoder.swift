@@ -1,12 +1,13 @@
 import Files
 import Models
+import Plans
 import TensorCore
 import TextEncoders
 
 /// Text encoder of a text-conditional model with its tokenizer, from prompts to captions.
 package struct PromptEncoder {
   /// Number of tokens of a prompt in PixArt-Σ, the end token included.
-  package static let mostTokens = 300
+  package static let mostTokens = ModelFamily.captionTokens
 
   package let tokenizer: T5Tokenizer
   package let encoder: T5Encoder

@@ -66,11 +66,6 @@ struct PromptOptions: ParsableArguments {
 
   /// Embeds the prompts, or reads their embeddings.
   ///
-  /// - Parameters:
-  ///   - files: The model.
-  ///   - texts: The prompts; empty for `captions`.
-  ///   - isGuided: Whether a caption of the unconditional prediction is wanted.
-  ///   - precision: Precision of the text encoder.
   /// - Returns: One caption per prompt, and that of the unconditional prediction.
   /// - Throws: `FileError`, and `ValidationError` without prompts and embeddings.
   func embedded(
@@ -108,25 +103,19 @@ struct PromptOptions: ParsableArguments {
   /// Makes the drawing of a text-conditional model, with batch size 1; image i uses prompt i / `repeats` modulo
   /// the number of prompts.
   ///
-  /// - Parameters:
-  ///   - files: The model.
-  ///   - texts: The prompts; empty for `captions`.
-  ///   - count: Number of images; nil is `repeats` per prompt.
-  ///   - repeats: Images of a prompt before the next one.
-  ///   - sampler: The sampling loop.
-  ///   - precision: Precision of the products in large linear layers and convolutions.
-  ///   - load: Loads the network, after the text encoder has been released.
   /// - Returns: The drawing.
   /// - Throws: `FileError`, and `ValidationError` for options that do not fit.
   func drawing(
     _ files: ModelFiles, _ texts: [String], count: Int?, repeats: Int = 1, sampler: LatentSampler,
-    precision: Precision, load: () throws -> any DiffusionTransformer
+    precision: Precision, needsImages: Bool = true, load: () throws -> any DiffusionTransformer
   ) throws -> Drawing {
     let config = files.model.shape
-    let autoencoder = try files.autoencoder(precision, path: autoencoder)
-    let (fitted, size) = try sizes(config, pixels: autoencoder.config.spatialFactor)
     let conditions = try embedded(
       files, texts, isGuided: sampler.guidance != 1, precision: precision)
+    let autoencoder =
+      needsImages ? try files.autoencoder(precision, path: autoencoder) : nil
+    let (fitted, size) = try sizes(
+      config, pixels: autoencoder?.config.spatialFactor ?? ModelShape.pixelsPerLatent)
     guard case .captions(let shown, let null) = conditions else {
       preconditionFailure("PromptOptions: captions")
     }

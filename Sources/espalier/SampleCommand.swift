@@ -152,7 +152,8 @@ struct SampleCommand: ParsableCommand {
           + " \(files.model.shape.family.title)")
     }
     return try prompts.drawing(
-      files, texts, count: count, repeats: repeats, sampler: sampler, precision: precision.working
+      files, texts, count: count, repeats: repeats, sampler: sampler, precision: precision.working,
+      needsImages: destinations.needImages
     ) { try source.graft.load(files, forInference: precision.working) }
   }
 

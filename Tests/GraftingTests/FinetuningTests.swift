@@ -65,7 +65,7 @@ struct FinetuningTests {
     },
     {
       $0.trained = .lora
-      $0.loraTargets = LoRATarget.allCases
+      $0.loraTargets = ModelFamily.dit.adaptedLayers
       $0.distillationWeight = 0.3
       $0.emaWarmup = false
     },

@@ -122,7 +122,7 @@ struct PixArtTests {
     }
     #expect(
       PixArtKeyMap.keys("blocks.3.attn.in_proj.weight", in: .diffusers)
-        == ["blocks.3.attn.in_proj.weight"])
+        == ["transformer_blocks.3.attn1.in_proj.weight"])
   }
 
   @Test(arguments: [false, true])

@@ -255,9 +255,9 @@ import Testing
       (#""depth": 28"#, #""depth": 99999999999999999999"#, 7, "model.depth", "a whole number"),
       (
         #""family": "dit""#, #""family": "unet""#, 6, "model.family",
-        #"expected "dit" or "pixart", found the text "unet""#
+        #"found the text "unet""#
       ),
-      (#""family": "dit""#, #""family": "pixart""#, 6, "model.family", "only class-conditional"),
+      (#""family": "dit""#, #""family": "pixart""#, 13, "model.num_classes", "expected 0"),
       (#""learn_sigma": true"#, #""learn_sigma": 1"#, 14, "model.learn_sigma", "true or false"),
       (#""path": "demo","#, "", 4, "model.path", "missing"),
       (#""steps": 1600"#, #""steps": 0"#, 26, "stage1.steps", "expected 1 to"),

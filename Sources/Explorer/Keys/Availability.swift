@@ -62,7 +62,7 @@ extension AppState {
       preview.settings.guidance >= PreviewSettings.guidanceRange.upperBound
         ? "guidance \(Format.plain(preview.settings.guidance)) is the most" : nil
     case .nextClass, .previousClass:
-      model.shape.numClasses < 2 ? "the model has one class only" : nil
+      model.shape.conditionCount < 2 ? "the model has one class only" : nil
     case .escape:
       anchor == nil && marks.isEmpty && keyContext == .grid
         ? "nothing to step out of; q leaves" : nil

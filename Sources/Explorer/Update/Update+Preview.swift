@@ -9,7 +9,7 @@ extension AppState {
     case .preview:
       return startPreview()
     case .previewSettings:
-      overlays.append(.form(.preview(preview.settings, classes: model.shape.numClasses)))
+      overlays.append(.form(.preview(preview.settings, classes: model.shape.conditionCount)))
     case .images:
       overlays.append(.images)
     case .analyze:
@@ -30,10 +30,10 @@ extension AppState {
   }
 
   private mutating func turnClass(by offset: Int) {
-    let classes = max(1, model.shape.numClasses)
+    let classes = max(1, model.shape.conditionCount)
     let turned = (preview.settings.classLabel + offset % classes + classes) % classes
     preview.settings.classLabel = turned
-    remindOfSampling("class \(className(turned))")
+    remindOfSampling("\(conditionName) \(className(turned))")
   }
 
   private mutating func turnSeed(by offset: Int) {
@@ -62,9 +62,18 @@ extension AppState {
     notice = .note("\(change); s samples")
   }
 
-  /// The name of a class, or its number where it has none.
+  /// What previews are of: a class, or a prompt.
+  package var conditionName: String {
+    model.shape.family.condition == .captions ? "prompt" : "class"
+  }
+
+  /// The name of a class, or its number where it has none; the prompt of a text-conditional model.
   package func className(_ label: Int) -> String {
-    classNames.indices.contains(label) ? classNames[label] : String(label)
+    let prompts = ModelFamily.examplePrompts
+    if model.shape.family.condition == .captions, prompts.indices.contains(label) {
+      return prompts[label]
+    }
+    return classNames.indices.contains(label) ? classNames[label] : String(label)
   }
 
   /// Starts a preview and cancels the one that is still being made.
