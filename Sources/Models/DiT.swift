@@ -204,13 +204,30 @@ package final class DiT {
     of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape
   ) -> Value {
     guard let merge = merges[pair] else { preconditionFailure("DiT: \(pair) is no pair") }
-    let grid = TokenGrid(rows: config.grid, columns: config.grid)
-    let outputs = pair.blocks.map { index in
+    let outputs = outputs(of: pair, x, condition, on: tape)
+    return merge(x, outputs[0], outputs[1], on: tape)
+  }
+
+  /// Computes what the projection of two parallel blocks reads: their outputs one behind the other
+  /// (batch, tokens, 2 dim); parameters as those of `output(of:)`.
+  package func mergeFeatures(
+    of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape
+  ) -> Value {
+    let outputs = outputs(of: pair, x, condition, on: tape)
+    return tape.apply(ConcatenateChannels(), outputs[0], outputs[1])
+  }
+
+  private func outputs(
+    of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape
+  ) -> [Value] {
+    pair.blocks.map { index in
       let block = blocks[index]
       return block(x, modulation: block.modulation(condition, on: tape), grid: grid, on: tape)
     }
-    return merge(x, outputs[0], outputs[1], on: tape)
   }
+
+  /// The token grid of the model's own size.
+  package var grid: TokenGrid { TokenGrid(rows: config.grid, columns: config.grid) }
 
   /// Runs inference without recording.
   package func predict(_ x: Tensor, _ conditioning: Conditioning) -> Tensor {

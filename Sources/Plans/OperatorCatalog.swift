@@ -37,6 +37,13 @@ package enum OperatorCatalog {
     all.first { $0.name == name }
   }
 
+  /// The value of an operator's setting that a text states, a number or the name of a choice; nil if it is
+  /// neither.
+  package static func value(of key: String, in name: String, typed text: String) -> Double? {
+    let field = descriptor(named: name)?.fields.first { $0.key == key }
+    return field?.value(of: text) ?? Double(text)
+  }
+
   /// Short label of an operator; the name of an unknown one.
   package static func label(_ spec: OperatorSpec) -> String {
     descriptor(named: spec.name)?.label(spec) ?? spec.name

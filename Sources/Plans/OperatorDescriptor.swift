@@ -68,12 +68,14 @@ package struct ConfigField: Sendable {
   package let isImplied: Bool
   /// Value that the default stands for in a model, if it depends on the model.
   package let modelValue: (@Sendable (ModelShape) -> Double)?
+  /// Names of the values 0, 1, 2 …, which plans and commands may state instead; empty for a quantity.
+  package let names: [String]
 
   /// Makes a setting.
   package init(
     key: String, summary: String, defaultValue: Double, range: ClosedRange<Double>,
     isInteger: Bool, isImplied: Bool = false,
-    modelValue: (@Sendable (ModelShape) -> Double)? = nil
+    modelValue: (@Sendable (ModelShape) -> Double)? = nil, names: [String] = []
   ) {
     self.key = key
     self.summary = summary
@@ -82,6 +84,20 @@ package struct ConfigField: Sendable {
     self.isInteger = isInteger
     self.isImplied = isImplied
     self.modelValue = modelValue
+    self.names = names
+  }
+
+  /// Makes a choice between named values, the first of which is the default.
+  package init(key: String, summary: String, names: [String]) {
+    let list = names.enumerated().map { "\($0.offset) \($0.element)" }.joined(separator: ", ")
+    self.init(
+      key: key, summary: "\(summary): \(list)", defaultValue: 0, range: 0...Double(names.count - 1),
+      isInteger: true, names: names)
+  }
+
+  /// The value that a text states, a number or a name; nil if it is neither.
+  package func value(of text: some StringProtocol) -> Double? {
+    names.firstIndex(of: String(text)).map(Double.init) ?? Double(text)
   }
 
   /// Reason why a value is invalid; nil if it is valid.
@@ -147,6 +163,11 @@ package struct OperatorDescriptor: Sendable {
   /// Whether it can be initialised from weights of the original operator.
   package var isTransferable = false
 
+  /// Reason why weights of the original operator do not fit a configuration; nil if they do.
+  package let transferRefusal: @Sendable (OperatorSpec, ModelShape) -> String?
+  /// Whether it ends in a layer that can be fitted in closed form.
+  package let hasOutputLayer: @Sendable (OperatorSpec) -> Bool
+
   private let costRule: @Sendable (OperatorSpec, ModelShape) -> OperatorCost
   private let labelRule: @Sendable (OperatorSpec) -> String
   private let fitRule: @Sendable (OperatorSpec, ModelShape) -> String?
@@ -161,12 +182,16 @@ package struct OperatorDescriptor: Sendable {
   ///   - fields: Its settings.
   ///   - cost: Cost in a model with all settings filled in.
   ///   - label: Short label for a cell of the grid.
+  ///   - transferRefusal: Reason why weights of the original operator do not fit a configuration.
+  ///   - hasOutputLayer: Whether it ends in a layer that can be fitted in closed form.
   ///   - fit: Reason why a configuration within the ranges is invalid in a model; nil if it is
   ///     valid.
   package init(
     name: String, title: String, summary: String, slots: Set<Slot>, fields: [ConfigField],
     cost: @escaping @Sendable (OperatorSpec, ModelShape) -> OperatorCost,
     label: @escaping @Sendable (OperatorSpec) -> String,
+    transferRefusal: @escaping @Sendable (OperatorSpec, ModelShape) -> String? = { _, _ in nil },
+    hasOutputLayer: @escaping @Sendable (OperatorSpec) -> Bool = { _ in true },
     fit: @escaping @Sendable (OperatorSpec, ModelShape) -> String? = { _, _ in nil }
   ) {
     self.name = name
@@ -174,6 +199,8 @@ package struct OperatorDescriptor: Sendable {
     self.summary = summary
     self.slots = slots
     self.fields = fields
+    self.transferRefusal = transferRefusal
+    self.hasOutputLayer = hasOutputLayer
     self.costRule = cost
     self.labelRule = label
     self.fitRule = fit

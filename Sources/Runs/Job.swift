@@ -58,11 +58,14 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   package var guidance: Double
   /// Number of images per role.
   package var count: Int
+  /// Whether operators without trained weights are fitted to the teacher in closed form; nil, in requests
+  /// of before, is false.
+  package var fits: Bool?
 
   /// Makes a request for images.
   package init(
     modelPath: String, planPath: String? = nil, weights: [String] = [], classLabel: Int,
-    seed: UInt64 = 0, steps: Int = 25, guidance: Double = 2, count: Int = 1
+    seed: UInt64 = 0, steps: Int = 25, guidance: Double = 2, count: Int = 1, fits: Bool? = nil
   ) {
     self.modelPath = modelPath
     self.planPath = planPath
@@ -72,6 +75,7 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     self.steps = steps
     self.guidance = guidance
     self.count = count
+    self.fits = fits
   }
 
   private enum CodingKeys: String, CodingKey {
@@ -79,7 +83,7 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     case planPath = "plan_path"
     case weights
     case classLabel = "class_label"
-    case seed, steps, guidance, count
+    case seed, steps, guidance, count, fits
   }
 }
 

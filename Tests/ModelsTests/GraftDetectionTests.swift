@@ -57,6 +57,7 @@ struct GraftDetectionTests {
       ("mamba2", ["d_state": 32, "headdim": 16, "d_conv": 3], true),
       ("mha", ["qkv_bias": 0], true), ("mlp", ["expansion_ratio": 2.640625], false),
       ("mlp_hyena_x", ["expansion_ratio": 3, "short_filter_order": 5], false),
+      ("linear", [:], false), ("skip", ["constant": 1], false),
     ] as [(String, [String: Double], Bool)])
   func operatorsAreRecognised(
     name: String, settings: [String: Double], hasInvisible: Bool

@@ -37,7 +37,7 @@ struct OperatorGradientTests {
     OperatorSpec("mlp"), OperatorSpec("mlp", ["expansion_ratio": 0.4]),
     OperatorSpec("mlp_hyena_x"),
     OperatorSpec("mlp_hyena_x", ["expansion_ratio": 1, "short_filter_order": 6]),
-    OperatorSpec("skip"),
+    OperatorSpec("linear"), OperatorSpec("skip"), OperatorSpec("skip", ["constant": 1]),
   ]
 
   @Test func everyOperatorIsHere() {

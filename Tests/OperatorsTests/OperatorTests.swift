@@ -84,7 +84,8 @@ struct OperatorTests {
       OperatorSpec("mlp", ["expansion_ratio": 0.4]),
       ["fc1.weight": [4, 12], "fc1.bias": [4], "fc2.weight": [12, 4], "fc2.bias": [12]]
     ),
-    (OperatorSpec("skip"), [:]),
+    (OperatorSpec("skip"), [:]), (OperatorSpec("skip", ["constant": 1]), ["bias": [12]]),
+    (OperatorSpec("linear"), ["linear.weight": [12, 12], "linear.bias": [12]]),
     (
       OperatorSpec("linear_attention", ["num_heads": 2]),
       [
@@ -208,7 +209,7 @@ struct OperatorTests {
     (OperatorSpec("mha", ["num_heads": 5]), "num_heads 5 does not divide the hidden size 12"),
     (OperatorSpec("swa", ["num_heads": 7]), "num_heads 7 does not divide the hidden size 12"),
     (OperatorSpec("linear_attention", ["num_heads": 8]), "num_heads 8 does not divide"),
-    (OperatorSpec("skip", ["rate": 1]), "no such setting, expected none"),
+    (OperatorSpec("skip", ["rate": 1]), "no such setting, expected constant"),
   ])
   func impossibleConfigurationsAreRefused(spec: OperatorSpec, words: String) throws {
     let shape = ModelShape(
@@ -278,6 +279,8 @@ struct OperatorTests {
     #expect(try reach(OperatorSpec("mlp")) == [5])
     #expect(try reach(OperatorSpec("mlp_hyena_x")) == [5])
     #expect(try reach(OperatorSpec("skip")) == [])
+    #expect(try reach(OperatorSpec("skip", ["constant": 1])) == [])
+    #expect(try reach(OperatorSpec("linear")) == [5])
     // Fresh inner filters are the identity.
     #expect(try reach(OperatorSpec("hyena_y")) == [5])
     #expect(try reach(OperatorSpec("hyena_se")) == [5, 6, 7, 8])
