@@ -175,7 +175,7 @@ let package = Package(
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
-    tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
+    tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore", "TestSupport"]),
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI", "Pictures"]),
     tests(

@@ -18,7 +18,8 @@ final class HybridAttention: SequenceMixer, LinearOutput {
       fields: [
         WindowSetting.field("extent of the near window along each axis"),
         ConfigField(
-          key: "axes", summary: "1 takes neighbours in the sequence, 2 on the grid", defaultValue: 2,
+          key: "axes", summary: "1 takes neighbours in the sequence, 2 on the grid",
+          defaultValue: 2,
           range: 1...2, isInteger: true), HeadsSetting.field,
       ],
       cost: { spec, shape in
@@ -31,7 +32,8 @@ final class HybridAttention: SequenceMixer, LinearOutput {
         // Near keys have both scores; linear attention over all as in `linear_attention`.
         cost.parameters += heads
         cost.bytes += 4 * Double(heads)
-        cost.coreFlops += 2 * tokens * span * dim + 4 * tokens * dim * dim / Double(heads) + 4 * tokens * dim
+        cost.coreFlops +=
+          2 * tokens * span * dim + 4 * tokens * dim * dim / Double(heads) + 4 * tokens * dim
         return cost
       },
       label: { spec in

@@ -49,7 +49,8 @@ package final class LinearAttentionMixer: SequenceMixer, LinearOutput {
 
   private static func kernel(_ key: String, _ what: String) -> ConfigField {
     ConfigField(
-      key: key, summary: "extent of a grid convolution added to \(what); 0 for none", defaultValue: 0,
+      key: key, summary: "extent of a grid convolution added to \(what); 0 for none",
+      defaultValue: 0,
       range: 0...7, isInteger: true)
   }
 
@@ -94,9 +95,11 @@ package final class LinearAttentionMixer: SequenceMixer, LinearOutput {
     }
     if shapes["k_norm.weight", 0] != nil { found["key_norm"] = 1 }
     for key in ["qk_conv", "v_conv"] { found[key] = shapes["\(key).weight", 3].map(Double.init) }
-    let modules = ["qkv", "proj"] + ["k_norm", "qk_conv", "v_conv"].filter {
-      shapes["\($0).weight", 0] != nil
-    }
+    let modules =
+      ["qkv", "proj"]
+      + ["k_norm", "qk_conv", "v_conv"].filter {
+        shapes["\($0).weight", 0] != nil
+      }
     let maps = found["feature_map"] == nil ? [] : ["q_map.weight", "k_map.weight"]
     return !found.isEmpty && shapes.have(modules, and: maps) ? found : nil
   }
@@ -159,7 +162,8 @@ package final class LinearAttentionMixer: SequenceMixer, LinearOutput {
     }
     if let (weight, bias) = valueConvolution {
       qkv = tape.apply(
-        GridConvolution(columns: (2 * dim)..<(3 * dim), grid: sides), qkv, Value(weight), Value(bias))
+        GridConvolution(columns: (2 * dim)..<(3 * dim), grid: sides), qkv, Value(weight),
+        Value(bias))
     }
     if let (weight, bias) = keyNorm {
       qkv = tape.apply(TokenNorm(columns: dim..<(2 * dim)), qkv, Value(weight), Value(bias))

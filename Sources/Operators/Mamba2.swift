@@ -52,7 +52,8 @@ package final class Mamba2: SequenceMixer, LinearOutput {
         guard
           spec.count("expand") != 1 || groups * state != shape.hiddenSize || spec.count("bias") == 0
         else { return nil }
-        return "queries, keys and values of attention fit mamba2 with expand 1, bias 1 and ngroups times"
+        return
+          "queries, keys and values of attention fit mamba2 with expand 1, bias 1 and ngroups times"
           + " d_state of the hidden size \(shape.hiddenSize), such as ngroups \(shape.numHeads) and"
           + " d_state and headdim \(shape.hiddenSize / max(1, shape.numHeads)); change them, or start"
           + " from \"own\" weights"
@@ -133,7 +134,9 @@ package final class Mamba2: SequenceMixer, LinearOutput {
     scan = SelectiveScan(
       heads: heads, groups: sizes.groups, state: sizes.state, chunk: chunk)
     func layer(_ name: String, _ inputs: Int, _ outputs: Int) throws -> (Parameter, Parameter?) {
-      guard hasBias else { return (try context.weight(name, inputs: inputs, outputs: outputs), nil) }
+      guard hasBias else {
+        return (try context.weight(name, inputs: inputs, outputs: outputs), nil)
+      }
       return try context.linear(name, inputs: inputs, outputs: outputs)
     }
     (inWeight, inBias) = try layer("in_proj", dim, sizes.projected)

@@ -181,7 +181,8 @@ extension GraftPlan {
           start == .ridge
             ? "only a projection can be fitted, and the merge is"
               + " \(parallel[pair]?.rawValue ?? "none"); remove the setting or change the merge"
-            : "a pair starts from the model's own weights, expected \"own\" or \"ridge\"; change it")
+            : "a pair starts from the model's own weights, expected \"own\" or \"ridge\"; change it"
+        )
       }
     case .slot(let id):
       guard let start = own.initialization, let spec = edits[id],

@@ -37,11 +37,9 @@ package enum OperatorCatalog {
     all.first { $0.name == name }
   }
 
-  /// The value of an operator's setting that a text states, a number or the name of a choice; nil if it is
-  /// neither.
-  package static func value(of key: String, in name: String, typed text: String) -> Double? {
-    let field = descriptor(named: name)?.fields.first { $0.key == key }
-    return field?.value(of: text) ?? Double(text)
+  /// Setting of an operator, or nil.
+  package static func field(_ key: String, of name: String) -> ConfigField? {
+    descriptor(named: name)?.fields.first { $0.key == key }
   }
 
   /// Short label of an operator; the name of an unknown one.

@@ -95,9 +95,14 @@ package struct ConfigField: Sendable {
       isInteger: true, names: names)
   }
 
+  /// The value of a name; nil for anything else.
+  package func value(named name: some StringProtocol) -> Double? {
+    names.firstIndex(of: String(name)).map(Double.init)
+  }
+
   /// The value that a text states, a number or a name; nil if it is neither.
   package func value(of text: some StringProtocol) -> Double? {
-    names.firstIndex(of: String(text)).map(Double.init) ?? Double(text)
+    value(named: text) ?? Double(text)
   }
 
   /// Reason why a value is invalid; nil if it is valid.

@@ -272,7 +272,7 @@ extension SettingsReader {
       let config = try section(settings, key: entry.path("config"), known: nil)
       for (name, node) in config.members {
         if case .text(let text) = node.value,
-          let number = OperatorCatalog.value(of: name, in: spec.name, typed: text)
+          let number = OperatorCatalog.field(name, of: spec.name)?.value(named: text)
         {
           spec.config[name] = number
         } else {

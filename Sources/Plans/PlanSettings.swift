@@ -49,7 +49,7 @@ extension GraftPlan {
     }
     var reader = SettingsReader()
     edits[id]?.config[name] =
-      if let value = OperatorCatalog.value(of: name, in: spec.name, typed: text) {
+      if let value = OperatorCatalog.field(name, of: spec.name)?.value(named: text) {
         value
       } else {
         try Double.read(Double.node(typed: text), at: key, by: &reader)

@@ -58,7 +58,9 @@ struct PlanCommand: ParsableCommand {
     @Option(help: "A setting of the operator as key=value; repeatable.") var config: [String] = []
     @Option(help: "The slot to clear: attention or mlp.") var clear: Slot?
     @Option(help: "\(DataSettings.help).") var data: String?
-    @Option(help: "What the operators start from: own or transferred weights, ridge or transferred_ridge.")
+    @Option(
+      help: "What the operators start from: own or transferred weights, ridge or transferred_ridge."
+    )
     var initialization: Initialization?
     @Option(help: "Settings of both stages of the paper or of the released configurations.")
     var preset: TrainingPreset?
@@ -151,7 +153,8 @@ struct PlanCommand: ParsableCommand {
       for entry in config {
         let parts = entry.split(separator: "=", maxSplits: 1).map(String.init)
         guard parts.count == 2,
-          let value = OperatorCatalog.value(of: parts[0], in: spec.name, typed: parts[1])
+          let value = OperatorCatalog.field(parts[0], of: spec.name)?.value(of: parts[1])
+            ?? Double(parts[1])
         else {
           throw ValidationError(
             "--config: '\(entry)' is not of the form key=number, for example "

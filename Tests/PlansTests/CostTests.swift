@@ -25,7 +25,8 @@ let ditXL2 = {
   @Test(arguments: [
     (OperatorSpec("mha"), 5_313_024),
     (OperatorSpec("swa"), 5_313_024),
-    (OperatorSpec("linear_attention"), 5_313_024),
+    (OperatorSpec("linear_attention"), 5_313_024), (OperatorSpec("swa2d"), 5_313_024),
+    (OperatorSpec("hybrid"), 5_313_040),
     (OperatorSpec("hyena_se"), 5_336_064),
     (OperatorSpec("hyena_x"), 5_330_304),
     (OperatorSpec("hyena_y"), 5_318_784),
@@ -146,7 +147,8 @@ let ditXL2 = {
     #expect(OperatorCatalog.fitting(.mlp).map(\.name) == ["mlp", "mlp_hyena_x", "linear", "skip"])
     #expect(
       OperatorCatalog.fitting(.attention).map(\.name) == [
-        "mha", "swa", "linear_attention", "hyena_se", "hyena_x", "hyena_y", "mamba2", "linear",
+        "mha", "swa", "swa2d", "linear_attention", "hybrid", "hyena_se", "hyena_x", "hyena_y",
+        "mamba2", "linear",
         "skip",
       ])
     for descriptor in OperatorCatalog.all {

@@ -33,7 +33,8 @@ struct NormalEquationsTests {
       for start in stride(from: 0, to: rows, by: batch) {
         let range = start..<min(rows, start + batch)
         sums.add(
-          features.rows(range), targets.rows(range), weights: weighted ? Array(weights[range]) : nil)
+          features.rows(range), targets.rows(range), weights: weighted ? Array(weights[range]) : nil
+        )
       }
       return sums
     }
@@ -115,7 +116,9 @@ struct NormalEquationsTests {
     let found = try [1, 2, 3].map { threads in
       ck_pool_set_threads(Int32(threads))
       let solution = try #require(problem.equations(batch: 300).solve(lambda: 1e-5, hasBias: true))
-      return [solution.weight?.values ?? [], solution.bias?.values ?? []].map { $0.map(\.bitPattern) }
+      return [solution.weight?.values ?? [], solution.bias?.values ?? []].map {
+        $0.map(\.bitPattern)
+      }
     }
     #expect(found[0] == found[1] && found[0] == found[2])
   }

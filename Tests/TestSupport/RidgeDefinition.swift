@@ -35,7 +35,8 @@ package enum RidgeDefinition {
     }
     for i in 0..<inputs { system[i][i] += lambda * trace / Double(inputs) }
     for column in 0..<width {
-      let pivot = (column..<width).max { abs(system[$0][column]) < abs(system[$1][column]) } ?? column
+      let pivot =
+        (column..<width).max { abs(system[$0][column]) < abs(system[$1][column]) } ?? column
       system.swapAt(column, pivot)
       for row in 0..<width where row != column {
         let factor = system[row][column] / system[column][column]

@@ -46,7 +46,8 @@ package struct GridConvolution: DifferentiableOp {
       let gradX = gradOutput.copied()
       Parallel.tasks(batch) { item in
         ck_grid_conv_input_gradient_f32(
-          inputs[1].pointer, gradOutput.pointer + start(item), channels, gradX.pointer + start(item),
+          inputs[1].pointer, gradOutput.pointer + start(item), channels,
+          gradX.pointer + start(item),
           channels, grid.rows, grid.columns, width, kernel)
       }
       sink.pass(0, gradX)

@@ -59,7 +59,8 @@ package struct LinearAttention: MixedPrecisionOp {
       let q = qkv.pointer + offset
       let dq = gradQKV.pointer + offset
       ck_linear_attention_backward_f32(
-        map, q, q + dim, q + 2 * dim, 3 * dim, output.pointer + place, gradOutput.pointer + place, dim,
+        map, q, q + dim, q + 2 * dim, 3 * dim, output.pointer + place, gradOutput.pointer + place,
+        dim,
         dq, dq + dim, dq + 2 * dim, tokens, dim / heads)
     }
     sink.pass(0, gradQKV)

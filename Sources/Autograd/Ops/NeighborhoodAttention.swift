@@ -31,9 +31,10 @@ package struct NeighborhoodAttention: MixedPrecisionOp {
       scale: 1 / Float(dim / heads).squareRoot(), mix: mix ?? 1, far: mix == nil ? 0 : 1)
   }
 
-  /// The share of the near tokens in a head's weights; nil without linear attention.
+  /// The share of the near tokens in a head's weights; nil if no token takes part by linear attention.
   private func mix(_ inputs: [MixedTensor], _ head: Int) -> Float? {
-    inputs.count > 1 ? ck_sigmoid_f32(inputs[1].float32[head]) : nil
+    guard inputs.count > 1, window != grid else { return nil }
+    return ck_sigmoid_f32(inputs[1].float32[head])
   }
 
   package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Tensor) {
@@ -42,7 +43,9 @@ package struct NeighborhoodAttention: MixedPrecisionOp {
     precondition(
       dim % heads == 0 && tokens == grid.rows * grid.columns,
       "NeighborhoodAttention: \(qkv) for \(heads) heads on a grid of \(grid)")
-    let (out, logSums) = (MixedTensor([batch, tokens, dim], like: inputs[0]), Tensor([batch, heads, tokens]))
+    let (out, logSums) = (
+      MixedTensor([batch, tokens, dim], like: inputs[0]), Tensor([batch, heads, tokens])
+    )
     let width = dim / heads
     Parallel.tasks(batch * heads) { task in
       let column = task % heads * width

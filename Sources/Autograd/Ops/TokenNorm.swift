@@ -16,10 +16,12 @@ package struct TokenNorm: DifferentiableOp {
     self.epsilon = epsilon
   }
 
-  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: (mean: Tensor, scale: Tensor)) {
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: (mean: Tensor, scale: Tensor))
+  {
     let (x, width) = (inputs[0], columns.count)
     let (batch, tokens, channels) = (x.shape[0], x.shape[1], x.shape[2])
-    precondition(columns.upperBound <= channels && inputs[1].count == width, "TokenNorm: \(x.shape)")
+    precondition(
+      columns.upperBound <= channels && inputs[1].count == width, "TokenNorm: \(x.shape)")
     let (y, mean, scale) = (x.copied(), Tensor([batch, width]), Tensor([batch, width]))
     Parallel.tasks(batch) { item in
       let start = item * tokens * channels + columns.lowerBound
