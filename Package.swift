@@ -112,6 +112,12 @@ let package = Package(
         "Nn", "Autograd", "TensorCore", "CKernels",
       ]),
     library(
+      "Search",
+      [
+        "Grafting", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
+        "Autograd", "TensorCore",
+      ]),
+    library(
       "Parity",
       [
         "Grafting", "Training", "Evaluation", "Datasets", "Analysis", "Sampling", "TextEncoders",
@@ -187,6 +193,12 @@ let package = Package(
       [
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
+      ]),
+    tests(
+      "Search",
+      [
+        "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "TensorCore",
+        "TestSupport",
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore", "TestSupport"]),
     tests("Text", ["Text"]),

@@ -15,6 +15,10 @@ package final class GuidedError {
   package struct Estimate: Codable, Equatable, Sendable {
     /// Squared error divided by the squared prediction.
     package let value, standardError: Double
+
+    package init(value: Double, standardError: Double) {
+      (self.value, self.standardError) = (value, standardError)
+    }
   }
 
   private let teacher: DiT
@@ -66,7 +70,9 @@ package final class GuidedError {
     for first in stride(from: 0, to: samples, by: Self.partRows) {
       try progress(first, samples)
       let range = first..<min(samples, first + Self.partRows)
-      let steps = range.map { timesteps[($0 * timesteps.count + timesteps.count / 2) / samples % timesteps.count] }
+      let steps = range.map {
+        timesteps[($0 * timesteps.count + timesteps.count / 2) / samples % timesteps.count]
+      }
       let noisy = diffusion.noisy(
         batch.latents.rows(range), noise: batch.noise.rows(range), steps: steps)
       let copies = isGuided ? 2 : 1
@@ -127,7 +133,8 @@ package final class GuidedError {
     }
     return estimate { part, tape in
       let hidden = teacher.output(
-        ofBlock: id.block, Value(constant: part.states[id.block]), part.modulations, with: operators,
+        ofBlock: id.block, Value(constant: part.states[id.block]), part.modulations,
+        with: operators,
         on: tape)
       return teacher.resumed(at: id.block + 1, hidden, part.modulations, on: tape)
     }
