@@ -127,7 +127,7 @@ let package = Package(
     library(
       "Jobs",
       [
-        "Runs", "Grafting", "Analysis", "Datasets", "Sampling", "Models", "Plans",
+        "Runs", "Search", "Grafting", "Analysis", "Datasets", "Sampling", "Models", "Plans",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
@@ -147,7 +147,8 @@ let package = Package(
     .executableTarget(
       name: "espalier",
       dependencies: [
-        "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Grafting",
+        "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Search",
+        "Grafting",
         "Training", "Evaluation", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Text",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),

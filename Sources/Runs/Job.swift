@@ -12,6 +12,10 @@ package enum Job: Equatable, Sendable {
   case preview(PreviewRequest)
   /// Activation statistics and attention locality of a model.
   case analyze(AnalyzeRequest)
+  /// Trained and measured operators for every slot.
+  case library(LibraryRequest)
+  /// The best plans for some budgets.
+  case search(SearchRequest)
 
   /// Kind of a job; the raw values are stored in files and names of runs.
   package enum Kind: String, Codable, CaseIterable, Sendable {
@@ -23,6 +27,10 @@ package enum Job: Equatable, Sendable {
     case preview
     /// Statistics of the teacher.
     case analyze
+    /// Building the operator library.
+    case library
+    /// Searching plans.
+    case search
 
     /// Whether it trains a plan, and so has losses and checkpoints.
     package var isTraining: Bool { self == .distill || self == .finetune }
@@ -35,6 +43,8 @@ package enum Job: Equatable, Sendable {
     case .finetune: .finetune
     case .preview: .preview
     case .analyze: .analyze
+    case .library: .library
+    case .search: .search
     }
   }
 }
@@ -135,6 +145,8 @@ extension Job: Codable {
       self = .preview(try container.decode(PreviewRequest.self, forKey: .request))
     case .analyze:
       self = .analyze(try container.decode(AnalyzeRequest.self, forKey: .request))
+    case .library: self = .library(try container.decode(LibraryRequest.self, forKey: .request))
+    case .search: self = .search(try container.decode(SearchRequest.self, forKey: .request))
     }
   }
 
@@ -149,6 +161,8 @@ extension Job: Codable {
       try container.encode(weights, forKey: .weights)
     case .preview(let request): try container.encode(request, forKey: .request)
     case .analyze(let request): try container.encode(request, forKey: .request)
+    case .library(let request): try container.encode(request, forKey: .request)
+    case .search(let request): try container.encode(request, forKey: .request)
     }
   }
 }
@@ -231,6 +245,8 @@ package struct JobRequest: Codable, Equatable, Sendable {
       try FileNumber.check("guidance", preview.guidance, -1e6...1e6)
       try FileNumber.check("count", preview.count, 1...1024)
     case .analyze(let analyze): try FileNumber.check("samples", analyze.samples, 1...1_000_000)
+    case .library(let library): try library.checkNumbers()
+    case .search(let search): try search.checkNumbers()
     }
   }
 }
