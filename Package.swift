@@ -213,8 +213,8 @@ let package = Package(
     tests(
       "Espalier",
       [
-        "espalier", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints", "Pictures",
-        "Files", "Nn", "Autograd", "TensorCore", "Assets", "TestSupport",
+        "espalier", "Jobs", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints",
+        "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Assets", "TestSupport",
       ]),
   ]
 )

@@ -92,14 +92,12 @@ struct SearchCommand: ParsableCommand {
     request.score.samples = samples
     request.score.timingBatch = batch
     request.root = root.library.map { URL(filePath: $0).path }
-    var quiet = output
-    quiet.json = false
     let run = try launch.begin(.search(request), plan: plan, root: runs.root)
     guard launch.follows else {
       if output.json { return try output.printJSON(["run": run.path]) }
       return print(run.path)
     }
-    try RunReport.follow(run, output: quiet)
+    try RunReport.follow(run, output: output, tellsDone: false)
     let path = "\(run.path)/\(SearchReport.fileName)"
     if output.json {
       return print(
