@@ -111,11 +111,12 @@ let package = Package(
         "Training", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
         "Nn", "Autograd", "TensorCore", "CKernels",
       ]),
+    library("Search", ["Plans", "Files"]),
     library(
-      "Search",
+      "Library",
       [
-        "Grafting", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
-        "Autograd", "TensorCore",
+        "Search", "Grafting", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints",
+        "Files", "Autograd", "TensorCore",
       ]),
     library(
       "Parity",
@@ -127,7 +128,8 @@ let package = Package(
     library(
       "Jobs",
       [
-        "Runs", "Search", "Grafting", "Analysis", "Datasets", "Sampling", "Models", "Plans",
+        "Runs", "Library", "Search", "Grafting", "Analysis", "Datasets", "Sampling", "Models",
+        "Plans",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
@@ -198,7 +200,7 @@ let package = Package(
     tests(
       "Search",
       [
-        "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "TensorCore",
+        "Library", "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "TensorCore",
         "TestSupport",
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore", "TestSupport"]),
@@ -213,7 +215,7 @@ let package = Package(
     tests(
       "Espalier",
       [
-        "espalier", "Jobs", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints",
+        "espalier", "Search", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints",
         "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Assets", "TestSupport",
       ]),
   ]

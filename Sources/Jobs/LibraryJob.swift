@@ -2,6 +2,7 @@ import Datasets
 import Files
 import Foundation
 import Grafting
+import Library
 import Models
 import Plans
 import Runs
@@ -209,7 +210,8 @@ struct LibraryJob {
     _ settings: ScoreSettings, _ wanted: Set<String>, _ plan: GraftPlan, _ teacher: DiT,
     _ precision: Precision, _ library: OperatorLibrary
   ) throws {
-    let conditions = OperatorTiming.Conditions(batch: settings.timingBatch, precision: precision)
+    let conditions = OperatorLibrary.TimingConditions(
+      batch: settings.timingBatch, precision: precision)
     let left = library.entries().filter {
       wanted.contains($0.key) && $0.entry.timing?.conditions != conditions
     }

@@ -2,57 +2,13 @@ import Datasets
 import Files
 import Foundation
 import Grafting
+import Library
 import Models
 import Plans
 import Runs
 import Sampling
 import Search
 import TensorCore
-
-/// What a search writes as `search.json` in its run directory.
-package struct SearchReport: Codable, Sendable {
-  /// One evaluated set of changes.
-  package struct Row: Codable, Sendable {
-    package let origin: String
-    /// The changes, such as `7.attention hyena_x`.
-    package let changes: [String]
-    package let sum, error, errorStandardError: Double
-    package var recoveredError, recoveredStandardError: Double?
-    /// Measured seconds of a forward pass, and the fraction of the teacher's.
-    package var seconds, timeFraction: Double?
-    /// Fraction of the teacher's amount that the budget is counted in, by the sums of the changes.
-    package let fraction: Double
-    /// File of the plan in the run directory.
-    package var plan: String?
-  }
-
-  package struct Budget: Codable, Sendable {
-    package let fraction: Double
-    package let rows: [Row]
-    /// Rank correlation of the sums of single errors and the errors of whole plans.
-    package let rankAgreement: Double?
-    package let neighborLoss: Double
-    /// Rank correlation of errors before and after the recovery.
-    package let recoveryAgreement: Double?
-  }
-
-  /// A point of the front of sums.
-  package struct FrontPoint: Codable, Sendable {
-    package let fraction, sum: Double
-    package let changes: [String]
-  }
-
-  package let measure: String
-  package let teacherSeconds: Double
-  package let candidates: Int
-  /// Milliseconds of the solution for all budgets.
-  package let solveMilliseconds: Double
-  package let front: [FrontPoint]
-  package let budgets: [Budget]
-
-  /// Name of the file.
-  package static let fileName = "search.json"
-}
 
 /// Finds the best plans for some budgets from a library, evaluates them beside baselines, and lets the best recover.
 struct SearchJob {
@@ -72,7 +28,7 @@ struct SearchJob {
     try context.emit(.started(pid: getpid(), totalSteps: 0))
     let precision = try context.precision()
     let library = OperatorLibrary(modelHash: plan.model.contentHash, root: request.root)
-    let conditions = OperatorTiming.Conditions(
+    let conditions = OperatorLibrary.TimingConditions(
       batch: request.score.timingBatch, precision: precision)
     let candidates = library.candidates(timedIn: conditions, shape: shape)
     guard !candidates.isEmpty else {
@@ -281,7 +237,7 @@ struct SearchJob {
       return graft
     }
 
-    func whole(_ changes: [Change]) throws -> GuidedError.Estimate {
+    func whole(_ changes: [Change]) throws -> Estimate {
       error(try graft(changes).model)
     }
 
@@ -293,7 +249,7 @@ struct SearchJob {
     /// Error after some steps of stage 2.
     func recovered(
       _ changes: [Change], steps: Int, progress: (Int) throws -> Void
-    ) throws -> GuidedError.Estimate {
+    ) throws -> Estimate {
       var own = plan(changes)
       own.stage2.steps = steps
       let paths = library.checkpoints(for: own)

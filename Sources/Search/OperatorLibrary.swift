@@ -1,10 +1,6 @@
-import Checkpoints
 import Files
 import Foundation
-import Grafting
-import Models
 import Plans
-import TensorCore
 
 /// Trained replacements of single slots of a teacher, one file each, found by what they are: model, slot, operator
 /// settings, recipe and data.
@@ -40,8 +36,7 @@ package struct OperatorLibrary {
     package let seed: UInt64
 
     package init(
-      _ estimate: GuidedError.Estimate, samples: Int, guidance: Double, sampler: String,
-      seed: UInt64
+      _ estimate: Estimate, samples: Int, guidance: Double, sampler: String, seed: UInt64
     ) {
       (error, standardError) = (estimate.value, estimate.standardError)
       (self.samples, self.guidance, self.sampler, self.seed) = (samples, guidance, sampler, seed)
@@ -52,10 +47,22 @@ package struct OperatorLibrary {
   package struct Timing: Codable, Equatable, Sendable {
     /// Seconds per forward pass of the batch that a block takes less.
     package let saving: Double
-    package let conditions: OperatorTiming.Conditions
+    package let conditions: TimingConditions
 
-    package init(saving: Double, conditions: OperatorTiming.Conditions) {
+    package init(saving: Double, conditions: TimingConditions) {
       (self.saving, self.conditions) = (saving, conditions)
+    }
+  }
+
+  /// What a time depends on besides the operator; times of other conditions are not compared.
+  package struct TimingConditions: Codable, Equatable, Hashable, Sendable {
+    package let processor: String
+    package let threads, batch: Int
+    package let precision: String
+
+    package init(processor: String, threads: Int, batch: Int, precision: String) {
+      (self.processor, self.threads) = (processor, threads)
+      (self.batch, self.precision) = (batch, precision)
     }
   }
 
@@ -124,24 +131,6 @@ package struct OperatorLibrary {
 
   /// Path of an operator's weights, a checkpoint for `Graft`.
   package func path(_ key: String) -> String { weights(key) }
-
-  /// Adds the operator of a graft in one slot; its description is written last.
-  ///
-  /// - Throws: `FileError` if the disk is full or read-only.
-  package func add(_ entry: Entry, of graft: Graft, key: String) throws {
-    guard let slot = entry.slotID else { return }
-    try AtomicFile.makeDirectory(folder)
-    var plan = graft.plan
-    plan.edits = [slot: entry.spec]
-    plan.parallel = [:]
-    plan.stage1.overrides = [:]
-    try SafetensorsWriter.write(
-      graft.parameters(of: .slot(slot)).map {
-        .init(name: $0.name, shape: $0.shape, floats: $0.value.values)
-      },
-      metadata: DiTFile.metadata(of: plan), to: weights(key))
-    try update(entry, key: key)
-  }
 
   /// Replaces the description of an operator.
   ///
@@ -222,7 +211,7 @@ package struct OperatorLibrary {
   ///   - conditions: Conditions of the times; entries timed in others are left out.
   ///   - shape: The teacher's architecture, for parameters, FLOPs and memory.
   /// - Returns: The candidates.
-  package func candidates(timedIn conditions: OperatorTiming.Conditions, shape: ModelShape)
+  package func candidates(timedIn conditions: TimingConditions, shape: ModelShape)
     -> [Candidate]
   {
     var best: [Change: Candidate] = [:]

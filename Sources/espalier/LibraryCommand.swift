@@ -1,6 +1,5 @@
 import ArgumentParser
 import Foundation
-import Jobs
 import Models
 import Plans
 import Runs

@@ -1,7 +1,6 @@
 import ArgumentParser
 import Files
 import Foundation
-import Jobs
 import Models
 import Plans
 import Runs

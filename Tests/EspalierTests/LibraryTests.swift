@@ -1,6 +1,6 @@
 import Foundation
-import Jobs
 import Runs
+import Search
 import Testing
 
 /// Libraries of operators and searches as runs.

@@ -1,4 +1,5 @@
 import Grafting
+import Library
 import Models
 import Operators
 import Plans
@@ -91,10 +92,10 @@ struct GuidedErrorTests {
         .isEmpty)
 
     // Only scored and timed operators are candidates.
-    let conditions = OperatorTiming.Conditions(batch: 2, precision: .float32)
+    let conditions = OperatorLibrary.TimingConditions(batch: 2, precision: .float32)
     #expect(library.candidates(timedIn: conditions, shape: TinyModel.config).isEmpty)
     entry.score = .init(
-      GuidedError.Estimate(value: 0.5, standardError: 0.1), samples: 4, guidance: 2,
+      Estimate(value: 0.5, standardError: 0.1), samples: 4, guidance: 2,
       sampler: "ddim",
       seed: 0)
     entry.timing = .init(saving: 0.25, conditions: conditions)
@@ -103,7 +104,8 @@ struct GuidedErrorTests {
     #expect(candidates.map(\.loss) == [0.5] && candidates.map(\.saving.time) == [0.25])
     #expect(
       library.candidates(
-        timedIn: OperatorTiming.Conditions(batch: 3, precision: .float32), shape: TinyModel.config
+        timedIn: OperatorLibrary.TimingConditions(batch: 3, precision: .float32),
+        shape: TinyModel.config
       ).isEmpty)
     #expect(library.prune(to: 0) == 1 && library.bytes == 0)
   }

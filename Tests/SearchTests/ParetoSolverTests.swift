@@ -1,3 +1,4 @@
+import Library
 import Operators
 import Plans
 import Search

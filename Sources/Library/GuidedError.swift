@@ -4,23 +4,14 @@ import Models
 import Operators
 import Plans
 import Sampling
+import Search
 import TensorCore
 
 /// Error of a changed model's guided noise prediction, relative to the teacher's, on fixed noisy samples.
 ///
-/// The timesteps are those of a sampler, evenly often, so that an error counts where it would be made. The inputs of
+/// An estimate is the squared error divided by the squared prediction. The timesteps are those of a sampler, evenly often, so that an error counts where it would be made. The inputs of
 /// all blocks of the teacher are kept: a change is measured from its block on.
 package final class GuidedError {
-  /// A ratio of sums with its standard error.
-  package struct Estimate: Codable, Equatable, Sendable {
-    /// Squared error divided by the squared prediction.
-    package let value, standardError: Double
-
-    package init(value: Double, standardError: Double) {
-      (self.value, self.standardError) = (value, standardError)
-    }
-  }
-
   private let teacher: DiT
   private let guidance: Float
   private let guidedChannels: Int

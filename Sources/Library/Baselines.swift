@@ -1,4 +1,5 @@
 import Plans
+import Search
 import TensorCore
 
 /// Simple ways to choose the slots of one operator, to which a search is compared at equal saving.

@@ -1,7 +1,5 @@
-import Grafting
-import Models
 import Plans
-import TensorCore
+import Search
 
 /// Evaluates sets of changes whole and improves the best ones.
 package struct PlanSearch {
@@ -14,9 +12,9 @@ package struct PlanSearch {
     package let sum: Double
     package let saving: Amounts
     /// Error with all changes at once.
-    package var whole: GuidedError.Estimate?
+    package var whole: Estimate?
     /// Error after a short stage 2.
-    package var recovered: GuidedError.Estimate?
+    package var recovered: Estimate?
     /// Measured seconds of a forward pass.
     package var seconds: Double?
 
@@ -29,7 +27,7 @@ package struct PlanSearch {
   private let all: [Candidate]
   private let depth: Int
   private let measure: Measure
-  private let evaluate: ([Change]) throws -> GuidedError.Estimate
+  private let evaluate: ([Change]) throws -> Estimate
 
   /// Prepares a search.
   ///
@@ -40,7 +38,7 @@ package struct PlanSearch {
   ///   - evaluate: Error of a model with all changes at once.
   package init(
     _ candidates: [Candidate], depth: Int, measure: Measure,
-    evaluate: @escaping ([Change]) throws -> GuidedError.Estimate
+    evaluate: @escaping ([Change]) throws -> Estimate
   ) {
     self.candidates = Dictionary(candidates.map { ($0.change, $0) }) { first, _ in first }
     (all, self.depth, self.measure, self.evaluate) = (candidates, depth, measure, evaluate)

@@ -4,26 +4,11 @@ import Foundation
 import Models
 import Operators
 import Plans
+import Search
 import TensorCore
 
 /// Measured time of a forward pass of a block with another operator, in turns with the block's own.
 package struct OperatorTiming {
-  /// What a time depends on besides the operator; times of other conditions are not compared.
-  package struct Conditions: Codable, Equatable, Sendable {
-    package let processor: String
-    package let threads, batch: Int
-    package let precision: String
-
-    /// The conditions of this process.
-    package init(batch: Int, precision: Precision) {
-      let lines = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
-      let name = lines.split(separator: "\n").first { $0.hasPrefix("model name") }
-      processor =
-        name?.split(separator: ":").last?.trimmingCharacters(in: .whitespaces) ?? "unknown"
-      (threads, self.batch, self.precision) = (Parallel.threads, batch, precision.rawValue)
-    }
-  }
-
   private let teacher: DiT
   private let hidden: Tensor
   private let modulations: DiT.Modulations
@@ -101,5 +86,17 @@ package struct OperatorTiming {
     }
     let medians = times.map(Self.median)
     return (medians[0], Array(medians.dropFirst()))
+  }
+}
+
+extension OperatorLibrary.TimingConditions {
+  /// The conditions of this process.
+  package init(batch: Int, precision: Precision) {
+    let lines = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
+    let name = lines.split(separator: "\n").first { $0.hasPrefix("model name") }
+    self.init(
+      processor: name?.split(separator: ":").last?.trimmingCharacters(in: .whitespaces)
+        ?? "unknown",
+      threads: Parallel.threads, batch: batch, precision: precision.rawValue)
   }
 }
