@@ -179,8 +179,7 @@ struct SearchJob {
         try AtomicFile.write(try plan.json(), to: "\(context.run.path)/\(name)")
       }
       var row = SearchReport.Row(
-        origin: result.origin, changes: result.changes.map(\.text), sum: result.sum,
-        error: whole.value, errorStandardError: whole.standardError,
+        origin: result.origin, changes: result.changes.map(\.text), sum: result.sum, error: whole,
         fraction: 1 - result.saving[measure] / total, plan: name)
       let seconds = try stage.seconds(result.changes)
       (row.seconds, row.timeFraction) = (seconds.model, seconds.model / seconds.teacher)
