@@ -37,8 +37,8 @@ final class HybridAttention: SequenceMixer, LinearOutput {
         return cost
       },
       label: { spec in
-        "hybrid\(spec.count("axes") == 1 ? " 1-D" : "") k\(spec.count("window"))"
-          + HeadsSetting.label(spec)
+        let window = spec.count("window") == 7 ? "" : " k\(spec.count("window"))"
+        return "hybrid\(spec.count("axes") == 1 ? " 1-D" : "")\(window)\(HeadsSetting.label(spec))"
       },
       fit: { spec, shape in WindowSetting.refusal(spec) ?? HeadsSetting.refusal(spec, shape) }),
     sequenceMixer: { spec, context in try HybridAttention(context, spec) },

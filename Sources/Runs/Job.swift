@@ -61,6 +61,8 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   /// Whether operators without trained weights are fitted to the teacher in closed form; nil, in requests
   /// of before, is false.
   package var fits: Bool?
+  /// A picture of the teacher from the same request, which saves sampling it again; nil for none.
+  package var teacherImage: String?
 
   /// Makes a request for images.
   package init(
@@ -84,6 +86,7 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     case weights
     case classLabel = "class_label"
     case seed, steps, guidance, count, fits
+    case teacherImage = "teacher_image"
   }
 }
 
