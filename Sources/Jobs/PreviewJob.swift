@@ -57,7 +57,7 @@ struct PreviewJob {
     }
     let before: [RGBImage]
     if let known {
-      before = [try PictureFile.read(path: known)]
+      before = [try RGBImage.read(path: known)]
       try write(before, .teacher, request)
     } else {
       before = try images(teacher, isGraft ? .graft : .teacher)
