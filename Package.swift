@@ -111,6 +111,7 @@ let package = Package(
         "Training", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
         "Nn", "Autograd", "TensorCore", "CKernels",
       ]),
+    library("Search", ["Plans", "TensorCore"]),
     library(
       "Parity",
       [
@@ -137,7 +138,7 @@ let package = Package(
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
     library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal", "CZlib"]),
-    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
+    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures", "Files"]),
     .executableTarget(
       name: "espalier",
       dependencies: [
@@ -188,7 +189,9 @@ let package = Package(
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
-    tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore", "TestSupport"]),
+    tests("Search", ["Search", "Operators", "Plans", "TensorCore"]),
+    tests(
+      "Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore", "TestSupport"]),
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
@@ -196,7 +199,8 @@ let package = Package(
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],
       resources: [.copy("Snapshots")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
-    tests("Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "TestSupport"]),
+    tests(
+      "Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
     tests(
       "Espalier",
       [

@@ -17,10 +17,8 @@ final class HybridAttention: SequenceMixer, LinearOutput {
       slots: [.attention],
       fields: [
         WindowSetting.field("extent of the near window along each axis"),
-        ConfigField(
-          key: "axes", summary: "1 takes neighbours in the sequence, 2 on the grid",
-          defaultValue: 2,
-          range: 1...2, isInteger: true), HeadsSetting.field,
+        Setting("axes", 2, in: 1...2, "1 takes neighbours in the sequence, 2 on the grid"),
+        HeadsSetting.field,
       ],
       cost: { spec, shape in
         let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))
