@@ -145,7 +145,7 @@ let package = Package(
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
     library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal", "CZlib"]),
-    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
+    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures", "Files"]),
     .executableTarget(
       name: "espalier",
       dependencies: [
@@ -203,7 +203,8 @@ let package = Package(
         "Library", "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "TensorCore",
         "TestSupport",
       ]),
-    tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore", "TestSupport"]),
+    tests(
+      "Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore", "TestSupport"]),
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
@@ -211,7 +212,8 @@ let package = Package(
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],
       resources: [.copy("Snapshots")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
-    tests("Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "TestSupport"]),
+    tests(
+      "Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
     tests(
       "Espalier",
       [

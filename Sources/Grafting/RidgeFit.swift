@@ -19,6 +19,28 @@ package struct RidgeFit {
   /// Prepares fits of a graft, which change its operators in place.
   package init(_ graft: Graft) { self.graft = graft }
 
+  /// Builds a graft of a plan and fits all that ends in a linear layer, from transferred weights where there
+  /// is a place for them: what the plan's operators are worth without training.
+  ///
+  /// - Parameters:
+  ///   - plan: A valid plan for this teacher; one edited slot with activations in memory takes milliseconds.
+  ///   - teacher: The pretrained model.
+  ///   - activations: Activations of that teacher.
+  ///   - precision: Precision of the products in large linear layers.
+  ///   - progress: As for a fit.
+  /// - Returns: The graft, and what each fit leaves unexplained.
+  /// - Throws: `PlanError` for an operator that cannot be built or fitted, and errors of `progress`.
+  package static func graft(
+    of plan: GraftPlan, teacher: DiT, on activations: TeacherActivations,
+    precision: Precision = .float32, progress: (Int, Int) throws -> Void = { _, _ in }
+  ) throws -> (graft: Graft, unexplained: Unexplained) {
+    let graft = try Graft(fresh: plan.fitted(), teacher: teacher)
+    graft.use(precision)
+    let fit = RidgeFit(graft)
+    let targets = fit.initialTargets(graft.plan.sites)
+    return (graft, try fit(targets, on: activations, progress: progress))
+  }
+
   /// Shares of the teacher's variance that the fits leave unexplained, by site.
   package typealias Unexplained = [GraftSite: Double]
 

@@ -116,7 +116,7 @@ struct LibraryJob {
         try context.checkpoint(step: done)
         let losses = distillation.trainStep()
         if let site = losses.filter({ !$0.value.isFinite }).keys.min() {
-          throw RunError(
+          throw FileError(
             "\(context.run.path): \(label): the loss of \(site.phrase) is not finite; lower stage1.learning_rate"
               + " of the plan")
         }

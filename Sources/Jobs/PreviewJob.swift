@@ -29,7 +29,8 @@ struct PreviewJob {
         "\(files.modelPath): is a graft without its teacher, which can be sampled as it is but not"
           + " edited; name the teacher with 'espalier explore --teacher'")
     }
-    let total = (plan == nil || isGraft ? 1 : 2) * request.steps
+    let known = plan == nil || isGraft ? nil : request.teacherImage
+    let total = (plan == nil || isGraft || known != nil ? 1 : 2) * request.steps
     try context.emit(.started(pid: getpid(), totalSteps: total))
     let precision = try context.precision()
     let teacher = try file.load()
@@ -54,7 +55,13 @@ struct PreviewJob {
       try write(images, role, request)
       return images
     }
-    let before = try images(teacher, isGraft ? .graft : .teacher)
+    let before: [RGBImage]
+    if let known {
+      before = [try RGBImage.read(path: known)]
+      try write(before, .teacher, request)
+    } else {
+      before = try images(teacher, isGraft ? .graft : .teacher)
+    }
     guard let plan, !isGraft else { return "\(isGraft ? "graft" : "teacher") sampled" }
     try plan.check(against: try files.reference())
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: request.weights)

@@ -21,7 +21,7 @@ struct SearchJob {
     let (plan, files) = try context.plan(at: request.planPath)
     let shape = plan.model.shape
     guard let measure = Measure(rawValue: request.measure) else {
-      throw RunError(
+      throw FileError(
         "\(context.run.requestPath): measure is '\(request.measure)', expected"
           + " \(Measure.allCases.map(\.rawValue).joined(separator: ", "))")
     }
@@ -32,7 +32,7 @@ struct SearchJob {
       batch: request.score.timingBatch, precision: precision)
     let candidates = library.candidates(timedIn: conditions, shape: shape)
     guard !candidates.isEmpty else {
-      throw RunError(
+      throw FileError(
         "\(library.folder): holds no operators that were scored, and timed on this machine with"
           + " \(request.score.timingBatch) images in \(precision.rawValue); build it with 'espalier library build'"
       )

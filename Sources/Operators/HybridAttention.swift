@@ -17,10 +17,8 @@ final class HybridAttention: SequenceMixer, LinearOutput {
       slots: [.attention],
       fields: [
         WindowSetting.field("extent of the near window along each axis"),
-        ConfigField(
-          key: "axes", summary: "1 takes neighbours in the sequence, 2 on the grid",
-          defaultValue: 2,
-          range: 1...2, isInteger: true), HeadsSetting.field,
+        Setting("axes", 2, in: 1...2, "1 takes neighbours in the sequence, 2 on the grid"),
+        HeadsSetting.field,
       ],
       cost: { spec, shape in
         let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))
@@ -37,8 +35,8 @@ final class HybridAttention: SequenceMixer, LinearOutput {
         return cost
       },
       label: { spec in
-        "hybrid\(spec.count("axes") == 1 ? " 1-D" : "") k\(spec.count("window"))"
-          + HeadsSetting.label(spec)
+        let window = spec.count("window") == 7 ? "" : " k\(spec.count("window"))"
+        return "hybrid\(spec.count("axes") == 1 ? " 1-D" : "")\(window)\(HeadsSetting.label(spec))"
       },
       fit: { spec, shape in WindowSetting.refusal(spec) ?? HeadsSetting.refusal(spec, shape) }),
     sequenceMixer: { spec, context in try HybridAttention(context, spec) },

@@ -18,15 +18,13 @@ package final class LinearAttentionMixer: SequenceMixer, LinearOutput {
       slots: [.attention],
       fields: [
         HeadsSetting.field,
-        ConfigField(
-          key: "feature_map", summary: "what queries and keys go through",
-          names: ["elu1", "relu", "exp"]),
-        ConfigField(
-          key: "key_norm", summary: "norm of the keys over the tokens", names: ["none", "instance"]),
+        Setting(
+          "feature_map", names: ["elu1", "relu", "exp"], "what queries and keys go through"),
+        Setting("key_norm", names: ["none", "instance"], "norm of the keys over the tokens"),
         kernel("qk_conv", "queries and keys"), kernel("v_conv", "values"),
-        ConfigField(
-          key: "inherit_qk", summary: "queries and keys too start from the original if transferred",
-          names: ["no", "yes"]),
+        Setting(
+          "inherit_qk", names: ["no", "yes"],
+          "queries and keys too start from the original if transferred"),
       ],
       cost: cost,
       label: { spec in
@@ -47,11 +45,8 @@ package final class LinearAttentionMixer: SequenceMixer, LinearOutput {
     transfer: { $0.count("inherit_qk") == 1 ? .attention("qkv", "proj") : .values },
     settings: settings)
 
-  private static func kernel(_ key: String, _ what: String) -> ConfigField {
-    ConfigField(
-      key: key, summary: "extent of a grid convolution added to \(what); 0 for none",
-      defaultValue: 0,
-      range: 0...7, isInteger: true)
+  private static func kernel(_ key: String, _ what: String) -> Setting<Int> {
+    Setting(key, 0, in: 0...7, "extent of a grid convolution added to \(what); 0 for none")
   }
 
   @Sendable private static func cost(_ spec: OperatorSpec, _ shape: ModelShape) -> OperatorCost {

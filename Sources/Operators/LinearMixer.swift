@@ -17,7 +17,7 @@ final class LinearMixer: SequenceMixer, ChannelMixer, LinearOutput {
           parameters: shape.hiddenSize * (shape.hiddenSize + 1), core: 2 * tokens * dim * dim,
           activations: tokens * dim)
       },
-      label: { _ in "linear" }),
+      label: { _ in "lin" }),
     sequenceMixer: { _, context in try LinearMixer(context) },
     channelMixer: { _, context in try LinearMixer(context) },
     settings: { $0.have("linear") ? [:] : nil })

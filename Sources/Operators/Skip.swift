@@ -12,9 +12,7 @@ package final class Skip: SequenceMixer, ChannelMixer {
       name: "skip", title: "Skip", summary: "outputs zeros, or a constant (baseline for pruning)",
       slots: [.attention, .mlp],
       fields: [
-        ConfigField(
-          key: "constant", summary: "1 outputs a trained constant, 0 outputs zeros",
-          defaultValue: 0, range: 0...1, isInteger: true)
+        Setting("constant", 0, in: 0...1, "1 outputs a trained constant, 0 outputs zeros")
       ],
       cost: { spec, shape in
         OperatorCost(parameters: spec.count("constant") * shape.hiddenSize)

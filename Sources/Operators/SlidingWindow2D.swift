@@ -52,9 +52,8 @@ package final class SlidingWindow2D: SequenceMixer, LinearOutput {
 
 /// The `window` setting of operators that attend to neighbours on the token grid.
 enum WindowSetting {
-  static func field(_ summary: String) -> ConfigField {
-    ConfigField(
-      key: "window", summary: "\(summary); odd", defaultValue: 7, range: 1...255, isInteger: true)
+  static func field(_ summary: String) -> Setting<Int> {
+    Setting("window", 7, in: 1...255, "\(summary); odd")
   }
 
   /// Keys that a query sees in a model's grid.

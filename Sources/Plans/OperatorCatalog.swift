@@ -38,7 +38,7 @@ package enum OperatorCatalog {
   }
 
   /// Setting of an operator, or nil.
-  package static func field(_ key: String, of name: String) -> ConfigField? {
+  package static func field(_ key: String, of name: String) -> (any SettingRow)? {
     descriptor(named: name)?.fields.first { $0.key == key }
   }
 

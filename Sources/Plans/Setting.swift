@@ -16,6 +16,12 @@ package struct SettingTraits: OptionSet, Sendable {
   package static let required = SettingTraits(rawValue: 16)
   /// A path, relative to the folder of the file if not absolute.
   package static let path = SettingTraits(rawValue: 32)
+  /// Omitted in files where it has the default.
+  package static let convention = SettingTraits(rawValue: 256)
+  /// Determined by other settings or the model; omitted in forms.
+  package static let implied = SettingTraits(rawValue: 64)
+  /// A number of attention heads, where the default 0 stands for that of the model.
+  package static let modelHeads = SettingTraits(rawValue: 128)
 }
 
 /// Definition of a setting, used by files, `espalier plan set`, overrides of single slots, forms
@@ -31,17 +37,11 @@ package struct Setting<Value: SettingValue>: Sendable {
   package let traits: SettingTraits
   /// One-line description.
   package let summary: String
+  /// Names of the values 0, 1, 2 …, which may be stated instead; empty for a quantity.
+  package let names: [String]
   private let refusal: @Sendable (Value) -> String?
 
-  /// Makes a setting.
-  ///
-  /// - Parameters:
-  ///   - key: The key in files.
-  ///   - defaultValue: Default value.
-  ///   - range: Allowed range of every number of the value.
-  ///   - summary: One-line description.
-  ///   - traits: Uses of the setting.
-  ///   - refusal: Reason why a value within the range is invalid; nil if it is valid.
+  /// Makes a setting; `refusal` is the reason why a value within the range is invalid.
   package init(
     _ key: String, _ defaultValue: Value, in range: ClosedRange<Double>? = nil, _ summary: String,
     _ traits: SettingTraits...,
@@ -53,6 +53,18 @@ package struct Setting<Value: SettingValue>: Sendable {
     self.traits = SettingTraits(traits)
     self.summary = summary
     self.refusal = refusal
+    names = []
+  }
+}
+
+extension Setting where Value == Int {
+  /// Makes a choice between named values, the first of which, 0, is the default.
+  package init(_ key: String, names: [String], _ summary: String) {
+    let list = names.enumerated().map { "\($0.offset) \($0.element)" }.joined(separator: ", ")
+    (self.key, defaultValue, self.names) = (key, 0, names)
+    (range, traits) = (0...Double(names.count - 1), [])
+    self.summary = "\(summary): \(list)"
+    refusal = { _ in nil }
   }
 }
 
@@ -66,6 +78,8 @@ package protocol SettingRow: Sendable {
   var traits: SettingTraits { get }
   /// One-line description.
   var summary: String { get }
+  /// Names of the values 0, 1, 2 …, which may be stated instead; empty for a quantity.
+  var names: [String] { get }
   /// Description of the value type, for example `a whole number`.
   var kind: String { get }
   /// Whether values are single integers.
@@ -87,6 +101,13 @@ package protocol SettingRow: Sendable {
   ///
   /// - Throws: `PlanError` with the key, the expectation and the value found.
   func check(_ value: any SettingValue, at key: String) throws(PlanError)
+}
+
+extension SettingRow {
+  /// The range, or that of all finite numbers.
+  package var bounds: ClosedRange<Double> {
+    range ?? -Double.greatestFiniteMagnitude...Double.greatestFiniteMagnitude
+  }
 }
 
 extension Setting: SettingRow {

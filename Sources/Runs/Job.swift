@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// Job of a worker.
@@ -71,6 +72,8 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   /// Whether operators without trained weights are fitted to the teacher in closed form; nil, in requests
   /// of before, is false.
   package var fits: Bool?
+  /// A picture of the teacher from the same request, which saves sampling it again; nil for none.
+  package var teacherImage: String?
 
   /// Makes a request for images.
   package init(
@@ -94,6 +97,7 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     case weights
     case classLabel = "class_label"
     case seed, steps, guidance, count, fits
+    case teacherImage = "teacher_image"
   }
 }
 
@@ -232,8 +236,8 @@ package struct JobRequest: Codable, Equatable, Sendable {
 
   /// Checks the ranges of all numbers.
   ///
-  /// - Throws: `RunError` for the first one out of range.
-  func checkNumbers() throws(RunError) {
+  /// - Throws: `FileError` for the first one out of range.
+  func checkNumbers() throws(FileError) {
     try FileNumber.check("created_at", createdAt, FileNumber.times)
     try FileNumber.check("timeout", timeout, FileNumber.timeouts)
     try FileNumber.check("queue.priority", queue?.priority, FileNumber.priorities)

@@ -18,7 +18,7 @@ package struct ScoreSettings: Codable, Equatable, Sendable {
     case timingBatch = "timing_batch"
   }
 
-  func checkNumbers() throws(RunError) {
+  func checkNumbers() throws(FileError) {
     try FileNumber.check("score.samples", samples, 1...100_000)
     try FileNumber.check("score.steps", steps, 1...1000)
     try FileNumber.check("score.guidance", guidance, -1e6...1e6)
@@ -59,7 +59,7 @@ package struct LibraryRequest: Codable, Equatable, Sendable {
     case sizeLimit = "size_limit_gb"
   }
 
-  func checkNumbers() throws(RunError) {
+  func checkNumbers() throws(FileError) {
     try FileNumber.check("steps", steps, 0...1_000_000)
     try FileNumber.check("size_limit_gb", sizeLimit, 1e-3...1e6)
     try score.checkNumbers()
@@ -100,7 +100,7 @@ package struct SearchRequest: Codable, Equatable, Sendable {
     case recoverySteps = "recovery_steps"
   }
 
-  func checkNumbers() throws(RunError) {
+  func checkNumbers() throws(FileError) {
     for budget in budgets { try FileNumber.check("budgets", budget, 1e-3...1) }
     try FileNumber.check("most_operators", mostOperators, 0...64)
     try FileNumber.check("pool", pool, 1...100)

@@ -28,9 +28,9 @@ extension PlanCommand {
           slots: Slot.allCases.filter(descriptor.slots.contains),
           settings: descriptor.openFields.map { field in
             Row.Setting(
-              key: field.key, summary: field.summary, default: field.defaultValue,
-              minimum: field.range.lowerBound, maximum: field.range.upperBound,
-              isInteger: field.isInteger, names: field.names)
+              key: field.key, summary: field.summary, default: field.defaultNumber,
+              minimum: field.bounds.lowerBound, maximum: field.bounds.upperBound,
+              isInteger: field.isWholeNumber, names: field.names)
           })
       }
       if output.json { return try output.printJSON(rows) }

@@ -147,8 +147,8 @@ let ditXL2 = {
     #expect(OperatorCatalog.fitting(.mlp).map(\.name) == ["mlp", "mlp_hyena_x", "linear", "skip"])
     #expect(
       OperatorCatalog.fitting(.attention).map(\.name) == [
-        "mha", "swa", "swa2d", "linear_attention", "hybrid", "hyena_se", "hyena_x", "hyena_y",
-        "mamba2", "linear",
+        "mha", "swa", "linear_attention", "hyena_se", "hyena_x", "hyena_y",
+        "mamba2", "swa2d", "hybrid", "linear",
         "skip",
       ])
     for descriptor in OperatorCatalog.all {

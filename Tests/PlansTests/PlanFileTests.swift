@@ -295,7 +295,7 @@ import Testing
       (
         #"{"operator": "swa", "config": {"num_heads": 0, "window_left": 4, "window_right": 0}}"#,
         #"{"operator": "linear"}"#, 53, "stage1.overrides.3.attention.init",
-        "mamba2 has no place for weights"
+        "linear has no place for weights"
       ),
       (#""mode": "streaming""#, #""mode": "stream""#, 25, "stage1.mode", "or \"cached\""),
       (#""cache_gb": 20"#, #""cache_gb": 0"#, 29, "stage1.cache_gb", "found 0"),

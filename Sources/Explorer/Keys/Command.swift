@@ -16,6 +16,7 @@ package enum Command: String, CaseIterable, Sendable {
   case distil, finetune, pause, cancel, series, scale, runs
   // Looking.
   case preview, images, analyze
+  case followEdits = "follow-edits"
   case previewSettings = "preview-settings"
   case nextClass = "next-class"
   case previousClass = "previous-class"

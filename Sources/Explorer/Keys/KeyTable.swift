@@ -62,6 +62,7 @@ extension KeyBinding {
     grid(.distil, ["r"], .runs, "list of runs", hint: hint("r", "runs", 9)),
 
     grid(.preview, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample", 2)),
+    grid(.preview, ["F"], .followEdits, "fit and sample after every edit, or not"),
     grid(.preview, ["S"], .previewSettings, "set class, seed, steps and guidance"),
     grid(.preview, ["A"], .analyze, "recompute the teacher's statistics"),
     grid(.preview, ["i"], .images, "the images over the whole screen"),

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Plans
 import Runs
@@ -97,7 +98,7 @@ extension FileWork {
         .runsRead(
           try ids.map { id in
             guard let run = store.run(id) else {
-              throw RunError("the run \(id) is no longer in \(root)")
+              throw FileError("the run \(id) is no longer in \(root)")
             }
             var known = FocusedRun(id: id, plan: try GraftPlan.load(path: run.planPath))
             known.history = store.history(id) ?? RunHistory()
@@ -185,15 +186,24 @@ extension FileWork {
     var request = PreviewRequest(
       modelPath: model.path, planPath: plan.map { _ in "plan.json" },
       classLabel: settings.classLabel, seed: settings.seed,
-      steps: settings.steps, guidance: settings.guidance)
+      steps: settings.steps, guidance: settings.guidance, fits: true)
     do {
+      request.teacherImage = sampledTeacher(settings)
       request.weights = try weights(of: weightsFrom)
       let run = try start(.preview(request), name: plan?.name ?? Self.name(model), plan: plan)
       previews[run.id] = generation
+      lastPreview = (settings, run)
       return [.previewStarted(generation: generation, runID: run.id)]
     } catch {
       return [.previewEnded(generation: generation, problem: "\(error)")]
     }
+  }
+
+  /// The teacher's image of the last preview, if that sampled with the same settings.
+  private func sampledTeacher(_ settings: PreviewSettings) -> String? {
+    guard let (known, run) = lastPreview, known == settings else { return nil }
+    let path = "\(run.samplesPath)/teacher.png"
+    return FileManager.default.fileExists(atPath: path) ? path : nil
   }
 
   /// Makes a run and starts its worker, or puts it into the queue.

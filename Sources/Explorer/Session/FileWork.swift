@@ -15,6 +15,8 @@ package final class FileWork: @unchecked Sendable {
   /// The run whose losses are shown, and those that are being compared.
   var (followed, compared): (String?, [String]) = (nil, [])
   var previews: [String: Int] = [:]
+  /// The last preview, whose image of the teacher may be used again.
+  var lastPreview: (settings: PreviewSettings, run: RunDirectory)?
   var delivered: [String: Int] = [:]
   var analysisRun: String?
   var lastRecords: [RunSummary]?

@@ -7,6 +7,8 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
   case pristine
   /// Replaced, not trained.
   case edited
+  /// Not trained, but fitted in closed form for the preview on the screen.
+  case fitted
   /// In a run that has not begun.
   case queued
   /// In a run that is going on or paused.
@@ -23,6 +25,7 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
     switch self {
     case .pristine: "·"
     case .edited: "*"
+    case .fitted: "≈"
     case .queued: "~"
     case .training: "▶"
     case .trained: "✓"
@@ -36,6 +39,7 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
     switch self {
     case .pristine: "the teacher's own"
     case .edited: "edited, not trained"
+    case .fitted: "fitted for the preview, not trained"
     case .queued: "queued"
     case .training: "training"
     case .trained: "trained"
@@ -66,11 +70,27 @@ extension AppState {
     guard let focus = runs.focus, let trained = focus.plan,
       site.slots.contains(where: { trained.site(of: $0) != nil })
     else {
-      return SlotStatus(phase: .edited, loss: nil)
+      return SlotStatus(phase: isFitted(site) ? .fitted : .edited, loss: nil)
     }
-    guard plan.agrees(with: trained, at: site) else { return SlotStatus(phase: .stale, loss: nil) }
+    guard plan.agrees(with: trained, at: site) else {
+      return SlotStatus(phase: isFitted(site) ? .fitted : .stale, loss: nil)
+    }
     let loss = site.firstSlot == slot ? focus.history.losses[site]?.last?.value : nil
     return SlotStatus(phase: phase(of: runs.focusRecord?.state), loss: loss)
+  }
+
+  /// Whether the preview on the screen shows a site as it is in the plan, with fitted output layers.
+  private func isFitted(_ site: GraftSite) -> Bool {
+    guard let shown = preview.shown?.changes,
+      site.slots.allSatisfy({ shown.edits[$0] == plan.edits[$0] })
+    else { return false }
+    switch site {
+    case .slot(let id):
+      guard let spec = plan.edits[id] else { return false }
+      return OperatorCatalog.descriptor(named: spec.name)?.hasOutputLayer(spec) ?? false
+    case .pair(let pair):
+      return plan.parallel[pair] == .projection && shown.parallel[pair] == .projection
+    }
   }
 
   /// The site that the cursor is in, edited or not.

@@ -20,8 +20,9 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .ticked(let now):
     state.now = now
     state.expireNotice()
-    if case .log(let page) = state.overlay { return [.readLog(id: page.id)] }
-    return []
+    let effects = state.previewEdit()
+    if case .log(let page) = state.overlay { return effects + [.readLog(id: page.id)] }
+    return effects
   case .interrupted:
     return state.interrupt()
   case .commanded(let command, let argument, let count):
@@ -153,7 +154,8 @@ extension AppState {
       return edit(command, argument: argument, count: count)
     case .distil, .finetune, .pause, .cancel, .series, .scale, .runs:
       return distil(command, argument: argument)
-    case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
+    case .preview, .followEdits, .previewSettings, .images, .analyze, .nextClass, .previousClass,
+      .nextSeed,
       .previousSeed,
       .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:
       return sample(command, argument: argument, count: count)

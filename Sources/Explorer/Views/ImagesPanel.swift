@@ -121,7 +121,7 @@ struct ImagesPanel {
 
   private func weights(_ preview: Preview) -> String {
     if preview.changes.isEmpty { return "no graft" }
-    return preview.weightStep.map { "at step \($0)" } ?? "untrained"
+    return preview.weightStep.map { "at step \($0)" } ?? "fitted"
   }
 
   private var captionLines: [(String, Style)] {
