@@ -126,10 +126,27 @@ extension RunStore.Entry {
     guard follower.isAtEnd || limit == RunFollower.logLimit else { return max(0, read) }
     if hasEndedWorker, seen.state == .queued { seen.state = .lost }
     if readsPlans, seen.isTraining, changes == nil {
-      changes = try? GraftPlan.load(path: follower.run.planPath).changes
+      changes = follower.run.changes(ofModel: seen.modelHash)
     }
     seen.changes = changes
     summary = seen
     return max(0, read)
+  }
+}
+
+extension RunDirectory {
+  /// Changes of the recorded plan; nil if it cannot be read or is for another model than the request.
+  fileprivate func changes(ofModel hash: String) -> GraftPlan.Changes? {
+    guard let plan = try? GraftPlan.load(path: planPath), plan.model.contentHash == hash else {
+      return nil
+    }
+    return plan.changes
+  }
+
+  /// Reads the current summary with the changes of the recorded plan.
+  package func summaryWithPlan() -> RunSummary {
+    var summary = summary()
+    if summary.isTraining { summary.changes = changes(ofModel: summary.modelHash) }
+    return summary
   }
 }

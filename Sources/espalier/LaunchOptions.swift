@@ -54,7 +54,10 @@ struct LaunchOptions: ParsableArguments {
   }
 
   /// Creates a run and starts its worker or queues it; follows it unless it is detached.
-  func launch(_ job: Job, plan: GraftPlan, root: String, output: OutputOptions) throws {
+  func launch(
+    _ job: Job, plan: GraftPlan, root: String, output: OutputOptions,
+    origins: [WeightOrigin]? = nil
+  ) throws {
     let before = try runsBefore(root: root)
     if let stranger = before.first(where: { $0.root != root }) {
       throw RunError(
@@ -65,7 +68,8 @@ struct LaunchOptions: ParsableArguments {
         job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
         modelHash: plan.model.contentHash,
         queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
-        timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue),
+        timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
+        origins: origins?.isEmpty == false ? origins : nil),
       plan: plan)
     guard isQueued || detach else { return try RunReport.follow(run, output: output) }
     if output.json { return try output.printJSON(["run": run.path]) }

@@ -29,7 +29,7 @@ struct RunReport: Encodable {
   }
 
   private enum CodingKeys: CodingKey {
-    case run, ageSeconds, ending, checkpoint, queuePosition, priority, waitsFor
+    case run, ageSeconds, ending, checkpoint, queuePosition, priority, waitsFor, origins
     case meanHeldOutFirst, meanHeldOutLast, heldOut
   }
 
@@ -43,6 +43,7 @@ struct RunReport: Encodable {
     try container.encodeIfPresent(summary.end?.text, forKey: .ending)
     try container.encodeIfPresent(
       summary.checkpoint.map { run.resolve($0.path) }, forKey: .checkpoint)
+    try container.encodeIfPresent(try? run.request().origins, forKey: .origins)
     if let turn = summary.turn {
       try container.encode(turn.position, forKey: .queuePosition)
       try container.encodeIfPresent(summary.place?.priority, forKey: .priority)
@@ -133,5 +134,16 @@ struct RunReport: Encodable {
     if output.json { return try output.printJSON(self) }
     print("\(run.path): \(summary.state.name) at step \(summary.step) of \(summary.total)")
     for line in heldOutLines { print(line) }
+  }
+}
+
+extension RunDirectory {
+  /// What the run began with, as recorded; nil where nothing was.
+  var originLine: String? {
+    guard let origins = try? request().origins, let plan = try? GraftPlan.load(path: planPath)
+    else {
+      return nil
+    }
+    return "at the start: " + PlanWeights(of: plan, recorded: origins).sentence()
   }
 }

@@ -127,8 +127,15 @@ extension AppState {
   }
 
   private func reasonInQuestion(_ command: Command) -> String? {
-    guard command == .saveFirst, case .confirm(let question) = overlay else { return nil }
-    if case .unsaved = question { return nil }
-    return "there is nothing to save here: press y or n"
+    guard case .confirm(let question) = overlay else { return nil }
+    let isOffered =
+      switch (command, question) {
+      case (.saveFirst, .unsaved), (.elsewhere, .overwrite), (.discard, .recover): true
+      case (.reload, .overwrite(_, let present)): present != nil
+      case (.difference, _): differences(in: question) != nil
+      case (.saveFirst, _), (.elsewhere, _), (.discard, _), (.reload, _): false
+      default: true
+      }
+    return isOffered ? nil : "this is no answer here: press one of the keys in brackets"
   }
 }

@@ -5,6 +5,7 @@ extension KeyBinding {
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
     + runsBindings + compareBindings + logBindings + imagesBindings + helpBindings
+    + textBindings
 
   private static func key(
     _ context: KeyContext, _ group: Group, _ keys: [Key], _ command: Command, _ summary: String,
@@ -80,6 +81,7 @@ extension KeyBinding {
     grid(.plan, ["W"], .saveAs, "save the plan under another name"),
     grid(.plan, ["o"], .open, "open a plan"),
     grid(.plan, ["E"], .new, "start an empty plan"),
+    grid(.plan, ["="], .set, "set any setting of the plan, such as stage2.batch_size=8"),
 
     grid(.program, ["?", .function(1)], .help, "list all keys", hint: hint("?", "help", 0)),
     grid(.program, [":"], .command, "type a command by its name"),
@@ -116,6 +118,7 @@ extension KeyBinding {
       key(.form, .list, [.down, .tab, "j"], .next, "next field", hint: hint("jk", "field")),
       key(.form, .list, [.up, .backTab, "k"], .previous, "field before"),
       key(.form, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
+      key(.form, .list, ["m"], .more, "show the less common settings", hint: hint("m", "more")),
       key(
         .form, .list, [.escape, "q"], .escape, "cancel",
         hint: hint("Esc", "back")),
@@ -133,6 +136,14 @@ extension KeyBinding {
     key(.question, .list, ["y"], .yes, "yes", hint: hint("y", "yes")),
     key(
       .question, .list, ["s"], .saveFirst, "save first, then go on", hint: hint("s", "save first")),
+    key(
+      .question, .list, ["d"], .difference, "see what differs", hint: hint("d", "differences")),
+    key(
+      .question, .list, ["r"], .reload, "read the file again", hint: hint("r", "read again")),
+    key(
+      .question, .list, ["a"], .elsewhere, "save under another name",
+      hint: hint("a", "save elsewhere")),
+    key(.question, .list, ["x"], .discard, "delete what was kept", hint: hint("x", "delete")),
     key(
       .question, .list, ["n", .escape, "q"], .no, "no, stay",
       hint: hint("n", "no")),
@@ -220,5 +231,10 @@ extension KeyBinding {
     scrollBindings(.help) + [
       key(
         .help, .list, [.escape, "q", "?", .enter], .escape, "back", hint: hint("Esc", "back"))
+    ]
+
+  private static let textBindings: [KeyBinding] =
+    scrollBindings(.text) + [
+      key(.text, .list, [.escape, "q", .enter], .escape, "back", hint: hint("Esc", "back"))
     ]
 }

@@ -9,6 +9,8 @@ package struct RunsState: Equatable, Sendable {
   package var focus: FocusedRun?
   /// Whether a training was asked for and has not been confirmed yet.
   package var isLaunching = false
+  /// Whether the plan's last edit was the form of that training.
+  var launchEdit: GraftPlan?
   /// Runs that were asked to stop; asked again they are killed.
   package var stopping: Set<String> = []
   /// Whether the run root was read at least once.

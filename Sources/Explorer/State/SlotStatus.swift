@@ -63,14 +63,19 @@ extension AppState {
   /// The status of a slot, from the plan and the followed run.
   package func status(of slot: SlotID) -> SlotStatus {
     guard let site = plan.site(of: slot) else { return SlotStatus(phase: .pristine, loss: nil) }
+    let source = weights.source(of: site)
     guard let focus = runs.focus, let trained = focus.plan,
-      site.slots.contains(where: { trained.site(of: $0) != nil })
+      trained.model.contentHash == plan.model.contentHash, plan.agrees(with: trained, at: site)
     else {
-      return SlotStatus(phase: .edited, loss: nil)
+      let wasTrained = site.slots.contains { runs.focus?.plan?.site(of: $0) != nil }
+      return SlotStatus(
+        phase: source.map { phase(of: $0.state) } ?? (wasTrained ? .stale : .edited), loss: nil)
     }
-    guard plan.agrees(with: trained, at: site) else { return SlotStatus(phase: .stale, loss: nil) }
     let loss = site.firstSlot == slot ? focus.history.losses[site]?.last?.value : nil
-    return SlotStatus(phase: phase(of: runs.focusRecord?.state), loss: loss)
+    let state = runs.focusRecord?.state
+    // An ended run without weights does not hide those of another one.
+    let isOver = state?.isEnded ?? false
+    return SlotStatus(phase: phase(of: isOver ? source?.state ?? state : state), loss: loss)
   }
 
   /// The site that the cursor is in, edited or not.

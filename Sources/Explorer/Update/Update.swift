@@ -28,7 +28,8 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
     return state.receiveSampleFact(action)
-  case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed:
+  case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed,
+    .planChangedOnDisk:
     return state.receivePlanFact(action)
   }
 }
@@ -100,7 +101,7 @@ extension AppState {
   mutating func interrupt() -> [Effect] {
     notice = nil
     switch overlay {
-    case .confirm(.unsaved(.quit)), .confirm(.leaveRunning):
+    case .confirm(.unsaved(.quit)):
       isFinished = true
       return []
     case nil:
@@ -131,6 +132,7 @@ extension AppState {
     case .compare: return performInComparison(command)
     case .log: return performInLog(command)
     case .help: return performInHelp(command)
+    case .text: return performInText(command)
     }
   }
 
@@ -152,7 +154,7 @@ extension AppState {
       .previousSeed,
       .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:
       return sample(command, argument: argument, count: count)
-    case .save, .saveAs, .open, .new:
+    case .save, .saveAs, .open, .new, .set:
       return keepPlan(command, argument: argument)
     case .command:
       overlays.append(.prompt(Prompt(purpose: .command)))
@@ -164,17 +166,16 @@ extension AppState {
     case .suspend: return [.suspend]
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare:
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
+      .difference, .elsewhere, .discard:
       return []
     }
   }
 
-  /// Leaves at once when nothing would be lost and nothing runs, else asks.
+  /// Leaves at once when nothing would be lost, else asks; what runs goes on.
   private mutating func leave() -> [Effect] {
     if document.isModified {
       overlays.append(.confirm(.unsaved(.quit)))
-    } else if runs.aliveTraining != nil {
-      overlays.append(.confirm(.leaveRunning))
     } else {
       isFinished = true
     }

@@ -15,7 +15,12 @@ struct TopBar {
       from: Double(cost.original.parameters), to: Double(cost.edited.parameters))
     let edited = "\(plan.edits.count)/\(2 * state.depth) replaced"
     let depth = plan.parallel.isEmpty ? "" : "  depth \(plan.depth)/\(state.depth)"
-    let right = "\(edited)\(depth)  FLOPs \(flops)  params \(parameters) "
+    let costs = "\(depth)  FLOPs \(flops)  params \(parameters) "
+    let name = state.document.title
+    let wanted = 24 + TextWidth.columns(of: name)
+    let right =
+      (weights(beside: edited) + [edited]).map { $0 + costs }
+      .first { TextWidth.columns(of: $0) + min(wanted, 40) <= frame.columns } ?? edited + costs
     let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
     let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
@@ -23,12 +28,21 @@ struct TopBar {
     let shortModel = TextWidth.clip(model, max(4, space / 4))
     let room = max(4, space - 15 - TextWidth.columns(of: shortModel))
     var unsaved = state.document.isModified ? "*" : ""
-    if !unsaved.isEmpty && room >= TextWidth.columns(of: plan.name) + 9 { unsaved += " unsaved" }
+    if !unsaved.isEmpty && room >= TextWidth.columns(of: name) + 9 { unsaved += " unsaved" }
     frame.write(
       [
         (" espalier  ", Theme.barStrong), (shortModel + "  ", Theme.barQuiet),
-        (TextWidth.clip(plan.name, room), Theme.barStrong), (unsaved, Theme.barChanged),
+        (TextWidth.clip(name, room), Theme.barStrong), (unsaved, Theme.barChanged),
       ], column: 0, row: 0, maxColumns: space)
+  }
+
+  /// What the plan has weights of, the longest text first.
+  private func weights(beside edited: String) -> [String] {
+    guard let text = state.weightsText else { return [] }
+    let share = "\(state.weights.count)/\(state.weights.sites.count)"
+    return [
+      "\(edited)  \(text)", text, "\(edited), \(share) with weights", "\(share) with weights",
+    ]
   }
 }
 
@@ -154,6 +168,7 @@ package struct BottomBar {
         ? "all, odd, even, every 2, last 7, 3-9, 1,3,5"
         : Format.count(state.promptedSlots.count, "block")
     case .saveAs, .open: "⏎ accept  Esc back"
+    case .set: "stage2.steps=200, preset=paper"
     case .retry: "1 leaves it  ⏎ accept  Esc back"
     case .command: "Tab completes  Esc back"
     }
@@ -168,6 +183,7 @@ package struct BottomBar {
     case .mark(let slot): "mark the \(slot.title) of blocks: "
     case .saveAs: "save as: "
     case .open: "open plan: "
+    case .set: "set KEY=VALUE: "
     case .retry(let id): "retry \(state.runs.record(id)?.name ?? id) with the learning rate times "
     case .command: ":"
     }

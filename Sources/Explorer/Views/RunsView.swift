@@ -9,7 +9,8 @@ struct RunsView {
   func draw(on frame: inout Frame) {
     let hidden = state.runs.records.count - state.runs.listed.count
     let others = hidden == 0 ? "" : "; \(hidden) ended previews and analyses are not listed"
-    let remark = pane.selection.flatMap(state.runs.record)?.remark
+    let record = pane.selection.flatMap(state.runs.record)
+    let remark = record?.remark ?? record.flatMap(state.weightsText(of:))
     let width = min(90, frame.columns - 2)
     let foot = TextWidth.wrap(remark ?? "⏎ opens its plan and losses\(others)", width - 6).prefix(4)
     let rows = min(max(state.runs.listed.count, 1) + 5 + foot.count, frame.rows - 4)
