@@ -78,8 +78,17 @@ let package = Package(
         "Models", "Operators", "Plans", "Checkpoints", "Files",
         .product(name: "Yams", package: "Yams"),
       ]),
+    .target(
+      name: "CSentencePiece", cxxSettings: [.unsafeFlags(["-O2", "-Wall", "-Wextra", "-Werror"])],
+      linkerSettings: [.linkedLibrary("sentencepiece")]),
     library(
-      "Sampling", ["Models", "Checkpoints", "Pictures", "Files", "Autograd", "TensorCore"]),
+      "TextEncoders",
+      ["Models", "Checkpoints", "Files", "TensorCore", "CKernels", "CSentencePiece"]),
+    library(
+      "Sampling",
+      [
+        "TextEncoders", "Models", "Checkpoints", "Pictures", "Files", "Autograd", "TensorCore",
+      ]),
     library(
       "Datasets",
       ["Sampling", "Models", "Plans", "Checkpoints", "Pictures", "Files", "TensorCore"]),
@@ -102,14 +111,14 @@ let package = Package(
     library(
       "Parity",
       [
-        "Grafting", "Training", "Evaluation", "Datasets", "Analysis", "Sampling", "Models",
-        "Operators",
-        "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "Text",
+        "Grafting", "Training", "Evaluation", "Datasets", "Analysis", "Sampling", "TextEncoders",
+        "Models", "Operators", "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
+        "Text",
       ]),
     library(
       "Jobs",
       [
-        "Runs", "Grafting", "Analysis", "Datasets", "Sampling", "Models", "Plans",
+        "Runs", "Reports", "Grafting", "Analysis", "Datasets", "Sampling", "Models", "Plans",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
@@ -124,7 +133,7 @@ let package = Package(
 
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
-    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal"]),
+    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal", "CZlib"]),
     library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures", "Files"]),
     .executableTarget(
       name: "espalier",
@@ -157,6 +166,7 @@ let package = Package(
         "Assets", "TestSupport",
       ], exclude: ["Fixtures"]),
     tests("OfficialFormat", ["OfficialFormat", "Models", "Operators", "Plans"]),
+    tests("TextEncoders", ["TextEncoders", "Files", "TensorCore"]),
     tests(
       "Sampling",
       [
@@ -177,7 +187,7 @@ let package = Package(
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
     tests("Text", ["Text"]),
-    tests("TerminalUI", ["TerminalUI", "Pictures"]),
+    tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
       "Explorer",
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],

@@ -84,7 +84,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     switch try request().job {
     case .distill: names = ["operators.safetensors", "latest.safetensors"]
     case .finetune: names = ["model.safetensors"]
-    case .preview, .analyze:
+    case .preview, .analyze, .measure, .report:
       throw RunError("\(path): trains nothing; name a run of 'espalier distill' or 'finetune'")
     }
     let paths = names.map { "\(checkpointsPath)/\($0)" }

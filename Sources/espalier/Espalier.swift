@@ -13,7 +13,8 @@ struct Espalier: ParsableCommand {
     version: espalierVersion,
     subcommands: [
       ExploreCommand.self,
-      PlanCommand.self, DistillCommand.self, FinetuneCommand.self, SampleCommand.self,
+      PlanCommand.self, DistillCommand.self, FinetuneCommand.self, ChainCommand.self,
+      SampleCommand.self,
       EvaluateCommand.self, AnalyzeCommand.self, RunsCommand.self, ReportCommand.self,
       CompareCommand.self, InspectCommand.self, ConvertCommand.self,
       PretrainCommand.self,

@@ -19,7 +19,8 @@ struct ExploreCommand: ParsableCommand {
   @Option(help: "Open this plan, by default with the model that it was made for.") var plan: String?
   @Option(help: "The pretrained model that a graft was made of, if it has moved or is not named.")
   var teacher: String?
-  @Option(help: "Images: auto, sixel, blocks or none.") var graphics = GraphicsMode.auto
+  @Option(help: "Images: auto, kitty, sixel, blocks, ascii or none.") var graphics = GraphicsMode
+    .auto
   @OptionGroup var runs: RunsOptions
 
   func run() throws {
@@ -66,12 +67,13 @@ struct ExploreCommand: ParsableCommand {
       document = PlanDocument(plan: graft)
     }
     let launcher = try RunLauncher(root: runs.root)
-    let terminal = try Terminal(graphics: graphics)
+    let terminal = try Terminal(Terminal.Wishes(graphics: graphics))
     defer { terminal.close() }
     var state = AppState(
       model: reference, subject: Opening(model: opening.model, teacher: opening.teacher),
       classNames: files.model.classNames, document: document, size: terminal.size,
       now: Date().timeIntervalSince1970)
+    state.terminal = terminal.capabilities
     var effects = state.firstEffects()
     if let question {
       state.overlays.append(.confirm(question))

@@ -40,7 +40,7 @@ struct ReportCommand: ParsableCommand {
     guard output != nil || format.json else {
       throw ValidationError("there is nothing to write; give --output or --json")
     }
-    guard (0...100).contains(images) else {
+    guard ReportRequest.imageRange.contains(images) else {
       throw ValidationError("--images is \(images); give 0 to 100")
     }
   }
@@ -171,8 +171,8 @@ struct MeasuringOptions: ParsableArguments {
   func measure(
     _ facts: RunFacts, _ parts: Set<Measuring.Part>, images: Int = 0, _ console: ProgressLine
   ) throws -> Measurements? {
-    try Measuring(facts, parts: parts, images: images) {
-      console.update("\(facts.request.name): \($0)")
+    try Measuring(facts, parts: parts, images: images) { label, done, total in
+      console.update("\(facts.request.name): \(label) \(done)/\(total)")
     }.measure(samples: samples, steps: steps)
   }
 }

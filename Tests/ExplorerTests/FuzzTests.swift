@@ -85,7 +85,7 @@ import Explorer
       .historyRead(id: "r3", Samples.history(for: state.plan, steps: random.integer(below: 30))),
       .runOpened(id: "r3", plan: state.plan, adopt: random.integer(below: 2) == 0),
       .planSaved(state.plan, path: "p.json"), .planExists(path: "p.json"),
-      .planExists(path: "p.json", present: Samples.oddPlan()), .planChangedOnDisk(path: "p.json"),
+      .planExists(path: "p.json", present: GraftPlan(named: "q", model: state.model)), .planChangedOnDisk(path: "p.json"),
       .planSaveFailed("no"),
       .planLoaded(GraftPlan(named: "q", model: state.model), path: "q.json"),
       .analysisRead(Samples.analysis(depth: random.integer(below: 40))), .analysisFailed("no"),

@@ -387,7 +387,7 @@ import Explorer
     }
     var state = offered()
     let text = ExplorerView.frame(state).text()
-    #expect(text.contains("p.json (hyena-odd)") && text.contains("narrow MLP"))
+    #expect(text.contains("p.json") && text.contains("narrow MLP"))
     press(&state, "d")
     #expect(ExplorerView.frame(state).text().contains("0.mlp"))
     press(&state, .escape)

@@ -166,12 +166,15 @@ import Testing
     let unsaved = UnsavedPlan(
       opening: Opening(model: "demo", plan: folder + "/p.json"), plan: plan,
       saved: Samples.oddPlan(9), steps: ["one", "two"])
-    var explorer: FileWork? = FileWork(
-      launcher: try RunLauncher(root: root, executable: "/bin/false"), model: Samples.model,
-      codeVersion: "test", state: state)
-    #expect(explorer?.perform(.keepUnsaved(unsaved)) == [])
-    #expect(found().isEmpty, "while it lives, nobody else is offered its edits")
-    explorer = nil
+    do {
+      let explorer = FileWork(
+        launcher: try RunLauncher(root: root, executable: "/bin/false"), model: Samples.model,
+        codeVersion: "test", state: state)
+      let failures = explorer.perform(.keepUnsaved(unsaved))
+      let offered = found()
+      #expect(failures.isEmpty && offered.isEmpty, "nobody is offered the edits of a living one")
+      withExtendedLifetime(explorer) {}
+    }
     #expect(found() == [unsaved])
     let offered = RecoveryFile.abandoned(state: state)
     #expect(found().isEmpty, "while it is offered to one, it is not to another")

@@ -80,7 +80,7 @@ import Explorer
   @Test func failedPreviewsKeepTheLastOne() {
     var state = Samples.withPreview(Samples.busy(Samples.small))
     let old = state.preview.shown
-    press(&state, "s")
+    press(&state, "s", "y")
     _ = update(&state, .previewEnded(generation: 2, problem: "no space"))
     #expect(state.preview.shown == old && state.preview.pending == nil)
     #expect(state.notice == .failure("the preview failed: no space"))

@@ -81,7 +81,7 @@ import Explorer
     #expect(press(&state, .enter).isEmpty && state.plan == before)
     #expect(state.overlay == .confirm(.mixture(state.weights)))
     #expect(
-      ExplorerView.frame(state).text().contains("14 of 16 replaced slots have weights, from"))
+      ExplorerView.frame(state).text().contains("13 of 15 replaced slots have weights, from"))
     press(&state, "n")
     #expect(state.keyContext == .form && state.plan == before)
     press(&state, .enter)

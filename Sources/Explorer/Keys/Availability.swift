@@ -33,6 +33,12 @@ extension AppState {
     case .distil:
       plan.isEmpty
         ? "nothing to distil: ⏎ puts another operator in a slot first" : reasonAgainstTraining
+    case .chain:
+      plan.isEmpty
+        ? "nothing to distil: ⏎ puts another operator in a slot first" : reasonAgainstTraining
+    case .report:
+      weights.sources.isEmpty
+        ? "no run holds weights of the plan: d distils it, r lists the runs" : nil
     case .finetune: reasonAgainstTraining
     case .pause: reasonAgainstPause(runs.focusRecord, followed: true)
     case .cancel: reasonAgainstControl(runs.focusRecord, followed: true)
@@ -98,6 +104,9 @@ extension AppState {
       return runs.listed.isEmpty ? "there are no runs yet: d in the grid starts one" : nil
     case .accept:
       guard let selected else { return "there is no run to open" }
+      if selected.kind?.isMeasuring == true {
+        return selected.state == .done ? nil : "\(selected.name) has measured nothing yet"
+      }
       if !selected.isTraining { return "only trainings can be opened" }
       return selected.modelHash == model.contentHash
         ? nil : "\(selected.name) is for another model"
@@ -107,6 +116,9 @@ extension AppState {
         return "\(selected.name) is \(selected.state.name): C cancels it first"
       }
       return selected.state == .done ? "\(selected.name) is done already" : nil
+    case .report:
+      guard let selected, selected.isTraining else { return "only trainings can be measured" }
+      return selected.checkpoint == nil ? "\(selected.name) has no checkpoint yet" : nil
     case .log:
       return selected == nil ? "there is no run here" : nil
     case .raise, .lower:

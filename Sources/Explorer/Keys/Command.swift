@@ -13,7 +13,7 @@ package enum Command: String, CaseIterable, Sendable {
   case pick, configure, apply, clear, join, undo, redo
   case again = "repeat"
   // Training.
-  case distil, finetune, pause, cancel, series, scale, runs
+  case distil, finetune, chain, report, pause, cancel, series, scale, runs
   // Looking.
   case preview, images, analyze
   case previewSettings = "preview-settings"

@@ -56,6 +56,8 @@ extension KeyBinding {
 
     grid(.distil, ["d"], .distil, "distil what the plan changes", hint: hint("d", "distil", 2)),
     grid(.distil, ["f"], .finetune, "finetune the whole model, after distilling"),
+    grid(.distil, ["D"], .chain, "distil, finetune, measure and report, one after the other"),
+    grid(.distil, ["M"], .report, "measure the trained graft and write its report"),
     grid(.distil, ["p"], .pause, "pause or resume the training"),
     grid(.distil, ["C"], .cancel, "cancel the training; asked again, kill it"),
     grid(.distil, ["t"], .series, "plot the losses of the slot, their mean, or all"),
@@ -153,7 +155,7 @@ extension KeyBinding {
     key(.runs, .list, ["j", .down], .next, "next run", hint: hint("jk", "choose")),
     key(.runs, .list, ["k", .up], .previous, "run before"),
     key(
-      .runs, .list, [.enter], .accept, "load its plan and follow its losses",
+      .runs, .list, [.enter], .accept, "load its plan and follow its losses, or show what was measured",
       hint: hint("⏎", "open")),
     key(
       .runs, .list, [" "], .mark, "mark it for a comparison, or take the mark away",
@@ -170,6 +172,7 @@ extension KeyBinding {
       "restart it from its checkpoint, optionally with other learning rates",
       hint: hint("R", "retry")),
     key(.runs, .list, ["l"], .log, "show its log", hint: hint("l", "log")),
+    key(.runs, .list, ["M"], .report, "measure it and write its report"),
     key(
       .runs, .list, ["+"], .raise, "raise its priority by one",
       hint: hint("+-", "priority", 6)),

@@ -101,6 +101,43 @@ extension FileWork {
     }
   }
 
+  /// Queues both stages of a plan, measurements and a report.
+  func startChain(_ plan: GraftPlan, _ report: ReportRequest, _ options: RunOptions) -> Action {
+    do {
+      let template = JobRequest(
+        job: .distill(planPath: "plan.json"), name: plan.name, codeVersion: codeVersion,
+        seed: plan.seed, modelHash: model.contentHash, precision: options.precision)
+      let chain = try launcher.launchChain(
+        plan, like: template, priority: options.priority, report: report)
+      for run in chain { store.add(run) }
+      return .chainQueued(name: plan.name)
+    } catch {
+      return .trainingFailed("\(error)")
+    }
+  }
+
+  /// Starts measurements of trained grafts.
+  func startReport(_ request: ReportRequest, _ name: String, writesPage: Bool) -> Action {
+    do {
+      let run = try start(writesPage ? .report(request) : .measure(request), name: name, plan: nil)
+      return .reportStarted(id: run.id)
+    } catch {
+      return .controlFailed("\(error)")
+    }
+  }
+
+  /// Reads what a measurement has found.
+  func readReport(_ id: String) -> Action {
+    do {
+      let history = try find(id).history()
+      return .reportRead(
+        title: "report of \(store.summary(id)?.name ?? id)",
+        lines: history.messages + [history.summary.end?.text ?? ""])
+    } catch {
+      return .controlFailed("\(error)")
+    }
+  }
+
   /// The files of weights, checked once more against the plans that the runs recorded; those of
   /// `coming` runs are named by their identifiers.
   func paths(of weights: PlanWeights, expecting coming: [String] = []) throws -> [String] {

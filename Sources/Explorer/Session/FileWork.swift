@@ -86,6 +86,11 @@ package final class FileWork: @unchecked Sendable {
       return follow(id)
     case .startTraining(let plan, let kind, let weights, let options):
       return [startTraining(plan, kind, weights, options)]
+    case .startChain(let plan, let report, let options):
+      return [startChain(plan, report, options)]
+    case .startReport(let request, let name, let writesPage):
+      return [startReport(request, name, writesPage: writesPage)]
+    case .readReport(let id): return [readReport(id)]
     case .control, .killRun, .retryRun, .setPriority, .readLog:
       return steer(effect)
     case .findAnalysis(let again):
@@ -97,7 +102,7 @@ package final class FileWork: @unchecked Sendable {
       RecoveryFile.remove(file)
       return []
     case .keepSession(let opening): return keep(opening)
-    case .redraw, .suspend:
+    case .redraw, .suspend, .probe:
       return []
     }
   }

@@ -6,6 +6,8 @@ import TerminalUI
 package struct AppState: Equatable, Sendable {
   /// The terminal's size in cells.
   package var size: Size
+  /// What the terminal can do.
+  package var terminal = TerminalCapabilities()
   /// The model being grafted.
   package let model: ModelReference
   /// Names of the model's classes in label order; empty when it has none.
@@ -74,7 +76,7 @@ package struct AppState: Equatable, Sendable {
     self.document = document
     self.size = size
     self.now = now
-    refreshWeights()
+    weights = PlanWeights(of: document.plan, runs: [])
   }
 
   /// Brings `weights` up to date with the plan and the runs.

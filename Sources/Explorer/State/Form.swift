@@ -9,6 +9,10 @@ package struct Form: Equatable, Sendable {
     case configuration(operatorName: String, targets: [SlotID])
     /// The settings of a training of the whole plan, distillation or finetuning.
     case training(Job.Kind)
+    /// Both stages, measurements and a report.
+    case chain
+    /// What is measured of some runs.
+    case report(runs: [String])
     /// The settings of the preview.
     case preview
   }
@@ -196,6 +200,62 @@ extension Form {
     }
     form.more = rest + RunOptions.fields(isQueued: other != nil) + dataFields(of: plan)
     return form
+  }
+
+  /// A form for both stages of a plan, measurements and a report.
+  static func chain(of plan: GraftPlan) -> Form {
+    let (first, second) = (fields(of: plan.stage1, in: "stage1."), fields(of: plan.stage2, in: "stage2."))
+    func named(_ fields: [Field], _ stage: String) -> [Field] {
+      fields.map { field in
+        Field(
+          key: field.key, title: "\(stage) \(field.title)", summary: field.summary, unit: field.unit,
+          content: field.content, text: field.text, initial: field.initial)
+      }
+    }
+    let run = RunOptions.fields(isQueued: true).filter {
+      ["run.priority", "run.precision"].contains($0.key)
+    }
+    return Form(
+      purpose: .chain, fields: named(first.common, "distil:") + named(second.common, "finetune:"),
+      more: reportFields + run + dataFields(of: plan) + named(first.rest, "distil:")
+        + named(second.rest, "finetune:"))
+  }
+
+  /// A form for measurements of runs.
+  static func report(of runs: [String]) -> Form {
+    let page = Field(
+      "run.page", "write a page", "true", .choice(["true", "false"]),
+      summary: "whether sample grids are drawn and an HTML page is written; false only measures")
+    return Form(purpose: .report(runs: runs), fields: reportFields + [page])
+  }
+
+  /// What is measured.
+  private static var reportFields: [Field] {
+    func field(_ key: String, _ title: String, _ value: Int, _ range: ClosedRange<Int>, _ summary: String)
+      -> Field
+    {
+      Field(
+        "run.\(key)", title, Double(value), in: Double(range.lowerBound)...Double(range.upperBound),
+        isInteger: true, summary: summary)
+    }
+    return [
+      field(
+        "samples", "judged images", 100, ReportRequest.sampleRange,
+        "images of each model that the judge sees"),
+      field("steps", "sampler steps", 25, ReportRequest.stepRange, "DDIM steps of these images"),
+      field(
+        "images", "images of a grid", 10, ReportRequest.imageRange,
+        "at most one of every class; 0 for no grids"),
+    ]
+  }
+
+  /// The measurements that the form asks for; those of a chain that are not shown have defaults.
+  var reportRequest: ReportRequest {
+    func number(_ key: String) -> Int? { values["run.\(key)"].map { Int($0) } }
+    var runs: [String] = []
+    if case .report(let chosen) = purpose { runs = chosen }
+    return ReportRequest(
+      runs: runs, samples: number("samples"), steps: number("steps"), images: number("images") ?? 10)
   }
 
   /// Common settings of a stage and the others.

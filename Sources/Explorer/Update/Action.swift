@@ -7,6 +7,10 @@ import TerminalUI
 package enum Action: Equatable, Sendable {
   /// A key was pressed.
   case keyPressed(Key)
+  /// The mouse was pressed, dragged, released or turned.
+  case pointed(MouseEvent)
+  /// The terminal has told what it can do.
+  case terminalFound(TerminalCapabilities)
   /// Text was pasted.
   case textPasted(String)
   /// The window has a new size.
@@ -34,6 +38,12 @@ package enum Action: Equatable, Sendable {
   case trainingFailed(String)
   /// A distillation or finetuning waits in the queue.
   case trainingQueued(name: String)
+  /// A chain of runs waits in the queue.
+  case chainQueued(name: String)
+  /// A measurement or report was started.
+  case reportStarted(id: String)
+  /// The result of a measurement or report was read.
+  case reportRead(title: String, lines: [String])
   /// The end of a run's log was read.
   case logRead(id: String, lines: [String])
   /// Something asked of a run could not be done.
@@ -89,6 +99,12 @@ package enum Effect: Equatable, Sendable {
   /// queue; `weights` are those that finetuning starts from.
   case startTraining(
     GraftPlan, kind: Job.Kind, weights: PlanWeights = PlanWeights(), options: RunOptions = .init())
+  /// Queue both stages of a plan, measurements and a report.
+  case startChain(GraftPlan, report: ReportRequest, options: RunOptions)
+  /// Make a run that measures trained grafts, or also writes a page about them.
+  case startReport(ReportRequest, name: String, writesPage: Bool)
+  /// Read the result of a measurement or report.
+  case readReport(id: String)
   /// Append a request to a run's controls.
   case control(id: String, Control)
   /// Kill a run's worker, which does not stop by itself.
@@ -111,6 +127,8 @@ package enum Effect: Equatable, Sendable {
   case removeUnsaved(file: String)
   /// Record what is shown, for the next start, and watch its file.
   case keepSession(Opening)
+  /// Ask the terminal anew what it can do.
+  case probe
   /// Redraw the whole screen.
   case redraw
   /// Give the terminal back to the shell until the program is continued.

@@ -97,6 +97,17 @@ extension AppState {
       return []
     case .training(let kind):
       return startTraining(kind, form)
+    case .chain:
+      return startChain(form)
+    case .report:
+      overlays.removeLast()
+      let request = form.reportRequest
+      notice = .note("starting the worker …")
+      return [
+        .startReport(
+          request, name: request.runs.first.map { runs.record($0)?.name ?? $0 } ?? plan.name,
+          writesPage: form.text("run.page") == "true")
+      ]
     case .preview:
       overlays.removeLast()
       preview.settings.classLabel = Int(values["class"] ?? 0)

@@ -12,6 +12,10 @@ extension AppState {
           .training(
             kind, of: plan, beside: runs.aliveTraining,
             sources: kind == .finetune ? weightSources : [])))
+    case .chain:
+      overlays.append(.form(.chain(of: plan)))
+    case .report:
+      overlays.append(.form(.report(of: weights.runs)))
     case .pause:
       return runs.focusRecord.map { togglePause($0) } ?? []
     case .cancel:
@@ -67,6 +71,22 @@ extension AppState {
     return [.startTraining(plan, kind: kind, weights: weights, options: RunOptions(form))]
   }
 
+  /// Makes the settings of a chain's form part of the plan and queues its runs.
+  mutating func startChain(_ form: Form) -> [Effect] {
+    var next = plan
+    do {
+      try next.take(form)
+    } catch {
+      return refuse(form, "\(error)")
+    }
+    overlays.removeLast()
+    let isEdited = document.edit("settings of both stages") { $0 = next }
+    runs.isLaunching = true
+    runs.launchEdit = isEdited ? next : nil
+    notice = .note("queueing the runs …")
+    return [.startChain(plan, report: form.reportRequest, options: RunOptions(form))]
+  }
+
   /// What a started training tells about the plan.
   private mutating func confirmLaunch(_ text: String) {
     let isEdited = runs.launchEdit != nil && document.isModified
@@ -89,8 +109,11 @@ extension AppState {
       replaceTop(.runs(pane))
     case .accept:
       guard let selected else { return [] }
+      if selected.kind?.isMeasuring == true { return [.readReport(id: selected.id)] }
       overlays.removeLast()
       return goTo(.openRun(id: selected.id))
+    case .report:
+      if let selected { overlays.append(.form(.report(of: [selected.id]))) }
     case .pause:
       return selected.map { togglePause($0) } ?? []
     case .cancel:
@@ -132,6 +155,14 @@ extension AppState {
       runs.stopping.formIntersection(records.filter(\.isAlive).map(\.id))
       if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
       if let after = runs.focusRecord, let before, before != after.state { announce(after) }
+      if let id = runs.awaitedReport, let record = runs.record(id), record.state.isEnded {
+        runs.awaitedReport = nil
+        guard record.state == .done else {
+          notice = .failure("\(record.name): \(record.remark ?? "the report is \(record.state.name)")")
+          return refreshComparison()
+        }
+        return refreshComparison() + [.readReport(id: id)]
+      }
       return refreshComparison()
     case .runOpened(let id, let opened, let adopt):
       if adopt {
@@ -156,6 +187,17 @@ extension AppState {
       return [.followRun(id: id)]
     case .trainingQueued(let name):
       confirmLaunch("\(name) waits in the queue: r lists the runs")
+    case .chainQueued(let name):
+      confirmLaunch("\(name): distil, finetune, measure and report wait in the queue")
+    case .reportStarted(let id):
+      runs.awaitedReport = id
+      notice = .note("measuring in the background; the result is shown when it is there")
+    case .reportRead(let title, let lines):
+      if overlay == nil || keyContext == .runs {
+        overlays.append(.text(TextPage(title: title, lines: lines)))
+      } else {
+        notice = .note("\(title) is there: r lists the runs, ⏎ shows it")
+      }
     case .logRead(let id, let lines):
       if case .log(var page) = overlay, page.id == id {
         page.receive(lines, width: LogView.room(size).columns)
@@ -214,6 +256,7 @@ extension AppState {
       runs.focus = nil
       return [.followRun(id: nil)]
     }
+    if runs.focus?.id != match { runs.focus = nil }
     return [.openRun(id: match, adopt: false)]
   }
 }

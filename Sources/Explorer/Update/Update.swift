@@ -7,6 +7,11 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   switch action {
   case .keyPressed(let key):
     return state.press(key)
+  case .pointed(let event):
+    return state.point(event)
+  case .terminalFound(let capabilities):
+    state.terminal = capabilities
+    return []
   case .textPasted(let text):
     return text.flatMap { state.typed($0) ? [] : [Effect]() }
   case .resized(let size):
@@ -23,7 +28,8 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     state.notice = nil
     return state.perform(command, argument: argument, count: count)
   case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
-    .trainingFailed, .trainingQueued, .logRead, .controlFailed:
+    .trainingFailed, .trainingQueued, .chainQueued, .reportStarted, .reportRead, .logRead,
+    .controlFailed:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
@@ -148,7 +154,7 @@ extension AppState {
       return select(command, argument: argument, count: count)
     case .pick, .configure, .apply, .again, .clear, .join, .undo, .redo:
       return edit(command, argument: argument, count: count)
-    case .distil, .finetune, .pause, .cancel, .series, .scale, .runs:
+    case .distil, .finetune, .chain, .report, .pause, .cancel, .series, .scale, .runs:
       return distil(command, argument: argument)
     case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
       .previousSeed,
@@ -162,7 +168,7 @@ extension AppState {
     case .help:
       overlays.append(.help(HelpPage()))
       return []
-    case .redraw: return [.redraw]
+    case .redraw: return [.redraw, .probe]
     case .suspend: return [.suspend]
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,

@@ -17,10 +17,10 @@ struct TopBar {
     let depth = plan.parallel.isEmpty ? "" : "  depth \(plan.depth)/\(state.depth)"
     let costs = "\(depth)  FLOPs \(flops)  params \(parameters) "
     let name = state.document.title
-    let wanted = 24 + TextWidth.columns(of: name)
+    let wanted = 18 + TextWidth.columns(of: name)
     let right =
       (weights(beside: edited) + [edited]).map { $0 + costs }
-      .first { TextWidth.columns(of: $0) + min(wanted, 40) <= frame.columns } ?? edited + costs
+      .first { TextWidth.columns(of: $0) + min(wanted, 34) <= frame.columns } ?? edited + costs
     let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
     let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"

@@ -105,6 +105,8 @@ struct FormView {
       return "\(OperatorCatalog.descriptor(named: name)?.title ?? name) for \(place)"
     case .training(.finetune): return "finetune"
     case .training: return "distil"
+    case .chain: return "distil, finetune, measure, report"
+    case .report: return "measure and report"
     case .preview: return "preview"
     }
   }
@@ -114,6 +116,9 @@ struct FormView {
     case .configuration: return configurationLines
     case .training(.finetune): return finetuningLines
     case .training: return distillationLines
+    case .chain: return chainLines
+    case .report(let runs):
+      return ["weights of \(runs.map(state.runs.title(of:)).joined(separator: ", "))"]
     case .preview: return ["teacher and graft start from the same noise"]
     }
   }
@@ -163,6 +168,30 @@ struct FormView {
         + (weights.count == 0 ? "; d distils them first" : "")
     return [start, "the whole model, diffusion loss, in the background", Self.rule]
       + duration(of: .finetune)
+  }
+
+  private var chainLines: [String] {
+    [
+      state.plan.extent + ": four runs in the queue, each after the one before it",
+      Self.rule, chainDuration,
+    ]
+  }
+
+  /// How long a chain takes at the pace of earlier runs of its kinds.
+  private var chainDuration: String {
+    var plan = state.plan
+    guard (try? plan.take(form)) != nil else { return "–" }
+    let kinds: [Job.Kind] = [.distill, .finetune, .measure, .report]
+    let known = kinds.map { kind in
+      RunChain.seconds(
+        of: kind, modelHash: plan.model.contentHash,
+        work: kind.isTraining ? plan.work(kind) : nil, by: state.runs.records)
+    }
+    let unknown = zip(kinds, known).filter { $0.1 == nil }.map(\.0.rawValue)
+    let sum = known.compactMap(\.self).reduce(0, +)
+    let rest = unknown.isEmpty ? "" : "no earlier run tells how long \(unknown.joined(separator: ", ")) take"
+    return [sum > 0 ? "~\(Format.clock(sum)) in all at the pace of earlier runs" : "", rest]
+      .filter { !$0.isEmpty }.joined(separator: "; ")
   }
 
   /// What becomes of the settings typed.

@@ -1,3 +1,4 @@
+import Runs
 import TerminalUI
 import Text
 
@@ -10,7 +11,9 @@ struct RunsView {
     let hidden = state.runs.records.count - state.runs.listed.count
     let others = hidden == 0 ? "" : "; \(hidden) ended previews and analyses are not listed"
     let record = pane.selection.flatMap(state.runs.record)
-    let remark = record?.remark ?? record.flatMap(state.weightsText(of:))
+    let chain = record?.chain.flatMap { RunChain($0.id, among: state.runs.records) }
+    let remark = [record?.remark ?? record.flatMap(state.weightsText(of:)), chain?.text]
+      .compactMap(\.self).joined(separator: "; ").nonEmpty
     let width = min(90, frame.columns - 2)
     let foot = TextWidth.wrap(remark ?? "⏎ opens its plan and losses\(others)", width - 6).prefix(4)
     let rows = min(max(state.runs.listed.count, 1) + 5 + foot.count, frame.rows - 4)
@@ -28,4 +31,20 @@ struct RunsView {
         row: inside.bottom - foot.count + index, style: Theme.quiet)
     }
   }
+}
+
+extension RunChain {
+  /// Where the chain stands, with the time left for the whole.
+  var text: String {
+    let place = "\(doneCount) of \(runs.count) of the chain done"
+    if let reason { return "\(place); stopped, \(reason); R on that run goes on" }
+    guard let secondsLeft else { return place }
+    let rest = unknown.map(\.rawValue).joined(separator: ", ")
+    return "\(place), ~\(Format.clock(secondsLeft))\(rest.isEmpty ? "" : " and \(rest)") left of all"
+  }
+}
+
+extension String {
+  /// The text, or nil if it is empty.
+  fileprivate var nonEmpty: String? { isEmpty ? nil : self }
 }
