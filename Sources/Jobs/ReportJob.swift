@@ -34,8 +34,12 @@ struct ReportJob {
         "\(facts[index].run.path): has no checkpoint, so there is nothing to measure; wait for its first"
           + " one")
     }
-    for line in Comparison(runs).text { try context.emit(.message(line)) }
-    guard writesPage else { return "\(facts.count == 1 ? "1 run" : "\(facts.count) runs") measured" }
+    for line in Comparison(runs).text.split(separator: "\n") {
+      try context.emit(.message(String(line)))
+    }
+    guard writesPage else {
+      return "\(facts.count == 1 ? "1 run" : "\(facts.count) runs") measured"
+    }
     let page = request.page ?? "\(context.run.path)/report.html"
     try ReportPage(runs).write(to: page)
     return "report in \(page)"

@@ -68,7 +68,10 @@ package struct RunChain: Equatable, Sendable {
   }
 
   /// Whether nothing is left to do, or nothing can be done without intervention.
-  package var isOver: Bool { runs.allSatisfy { $0.state.isEnded || $0.turn?.isBlocked == true } }
+  package var isOver: Bool {
+    guard let current else { return true }
+    return current.state.isEnded || current.turn?.isBlocked == true
+  }
 
   /// Kinds of runs whose time is not known.
   package var unknown: [Job.Kind] {
@@ -100,6 +103,11 @@ package struct ChainPlace: Codable, Equatable, Sendable {
   package let index: Int
   /// Number of runs.
   package let count: Int
+
+  /// Makes a place.
+  package init(id: String, index: Int, count: Int) {
+    (self.id, self.index, self.count) = (id, index, count)
+  }
 }
 
 extension RunLauncher {

@@ -10,7 +10,8 @@ import Runs
 struct ChainCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "chain",
-    abstract: "Distil and finetune a plan, measure the graft and write its report, one after the other.",
+    abstract:
+      "Distil and finetune a plan, measure the graft and write its report, one after the other.",
     discussion: """
       Queues four runs, each after the one before it, and follows them. One that does not end as done \
       stops those after it, which say why; 'espalier runs resume' of that one lets the chain go on. \
@@ -80,16 +81,18 @@ struct ChainCommand: ParsableCommand {
       }
       console.finish()
       if format.json {
-        try format.printJSON(chain.runs.compactMap { run in
-          store.run(run.id).map { RunReport($0, run) }
-        })
+        try format.printJSON(
+          chain.runs.compactMap { run in
+            store.run(run.id).map { RunReport($0, run) }
+          })
       }
       guard let reason = chain.reason, let current = chain.current else {
         if !format.json { print(chain.runs.last?.end?.text ?? "done") }
         return
       }
       throw RunError(
-        "\(plan): the chain has stopped, \(reason); 'espalier runs resume \(current.id)' lets it go on")
+        "\(plan): the chain has stopped, \(reason); 'espalier runs resume \(current.id)' lets it go on"
+      )
     }
   }
 }

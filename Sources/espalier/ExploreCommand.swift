@@ -42,23 +42,32 @@ struct ExploreCommand: ParsableCommand {
       question = LastSession.read().map(Question.lastSession)
     }
     var opening = Opening(model: Self.permanent(name), teacher: teacher, plan: plan)
+    var recovered: (unsaved: UnsavedPlan, file: String)?
     while true {
-      let state = try show(opening, asking: question)
+      let state = try show(opening, asking: question, recovered)
       guard let next = state.next else { return Self.tell(state) }
       (opening, question) = (next, nil)
       if let left, left.unsaved.opening == next {
-        question = .recover(left.unsaved, file: left.file)
+        recovered = (left.unsaved, left.file)
       }
     }
   }
 
-  /// Shows a model and a plan until the explorer is left.
-  private func show(_ opening: Opening, asking question: Question?) throws -> AppState {
+  /// Shows a model and a plan, or unsaved edits that were taken up, until the explorer is left.
+  private func show(
+    _ opening: Opening, asking question: Question?,
+    _ left: (unsaved: UnsavedPlan, file: String)?
+  ) throws -> AppState {
     let opened = try ModelFiles(opening.model)
     opened.printNotes()
-    let (files, reference, graft) = try subject(opened, teacher: opening.teacher)
+    let (files, reference, graft, missing) = try subject(opened, teacher: opening.teacher)
     var document = PlanDocument(plan: GraftPlan(named: AppState.untitled, model: reference))
-    if let plan = opening.plan {
+    if let left {
+      try naming(left.file) { () throws(PlanError) in
+        try left.unsaved.plan.check(against: reference)
+      }
+      document = PlanDocument(left.unsaved)
+    } else if let plan = opening.plan {
       let loaded = try GraftPlan.load(path: plan)
       try naming(plan) { () throws(PlanError) in try loaded.check(against: reference) }
       document = PlanDocument(plan: loaded, path: plan)
@@ -74,9 +83,17 @@ struct ExploreCommand: ParsableCommand {
       classNames: files.model.classNames, document: document, size: terminal.size,
       now: Date().timeIntervalSince1970)
     state.terminal = terminal.capabilities
-    var effects = state.firstEffects()
+    state.missingTeacher = missing
+    var effects = question == nil ? state.firstEffects() : []
     if let question {
       state.overlays.append(.confirm(question))
+    } else if let missing {
+      state.notice = .warning(
+        "the teacher of this graft, \(missing), is not there: it can be looked at and sampled")
+    } else if let left {
+      // The explorer has kept them in a file of its own by then.
+      effects.append(.removeUnsaved(file: left.file))
+      state.notice = .note("the unsaved edits of \(document.title) are back; w saves them")
     } else if let run = opening.run, opening.plan == nil {
       effects += state.take(.openRun(id: run))
     }
@@ -113,21 +130,20 @@ struct ExploreCommand: ParsableCommand {
   /// without its teacher is shown by itself.
   private func subject(
     _ opened: ModelFiles, teacher: String?
-  ) throws -> (files: ModelFiles, reference: ModelReference, graft: GraftPlan?) {
+  ) throws -> (files: ModelFiles, reference: ModelReference, graft: GraftPlan?, missing: String?) {
     let file = opened.model
-    guard file.isGraft else { return (opened, try opened.reference(), nil) }
+    guard file.isGraft else { return (opened, try opened.reference(), nil, nil) }
     // The teacher of a graft without a plan is assumed to be the published model of its
     // architecture.
     let name = teacher ?? file.plan?.model.path ?? file.config.publishedName ?? ""
     if teacher != nil || ModelWeights.exists(name) {
       let files = try ModelFiles(name)
       let reference = try files.reference()
-      if let plan = file.plan { return (files, reference, plan) }
-      return (files, reference, plan(of: file, on: reference))
+      return (files, reference, file.plan ?? plan(of: file, on: reference), nil)
     }
     let own = ModelReference(
       path: opened.name, shape: file.config, contentHash: try opened.contentHash())
-    return (opened, own, plan(of: file, on: own))
+    return (opened, own, plan(of: file, on: own), name.isEmpty ? "a model without a name" : name)
   }
 
   private func plan(of file: DiTFile, on reference: ModelReference) -> GraftPlan {

@@ -59,6 +59,13 @@ import Testing
     return command
   }
 
+  /// Collects a command of a test that has failed: left behind, it would hide the end of later ones.
+  private func end(_ command: RunningCommand) {
+    guard waitpid(command.pid, nil, WNOHANG) == 0 else { return }
+    kill(command.pid, SIGKILL)
+    waitpid(command.pid, nil, 0)
+  }
+
   private func leave(_ scratch: Scratch, _ screen: Screen, _ command: RunningCommand) throws {
     screen.type("q")
     try screen.look(for: "\u{1b}[?1049l")
@@ -88,6 +95,7 @@ import Testing
     }
     let first = try screen()
     let killed = try open(scratch, first, ["--plan", "plan.json"], waitingFor: "help")
+    defer { end(killed) }
     first.type("=seed=77\r")
     try wait(for: "the kept edits") { kept().contains { $0.contains("seed\\\": 77") } }
     #expect(kill(killed.pid, signal) == 0)
@@ -103,6 +111,7 @@ import Testing
 
     let third = try screen()
     let again = try open(scratch, third, [], waitingFor: "unsaved changes of")
+    defer { end(again) }
     third.type("y")
     try third.look(for: "are back")
     third.type("w")
@@ -116,9 +125,28 @@ import Testing
     // The next start without arguments offers what was shown.
     let fourth = try screen()
     let last = try open(scratch, fourth, [], waitingFor: "The last session showed")
+    defer { end(last) }
     fourth.type("y")
     try fourth.look(for: "opened ")
     try leave(scratch, fourth, last)
+  }
+
+  /// The teacher of a graft is gone: the graft is shown by itself, and said to be.
+  @Test func aGraftWithoutItsTeacherOpens() throws {
+    let scratch = try Scratch()
+    try scratch.tinyPlan()
+    let made = try scratch.espalier(
+      "convert", "model.safetensors", "--plan", "plan.json", "--to", "graft.safetensors")
+    #expect(made.code == 0, "\(made.complaint)")
+    try FileManager.default.removeItem(atPath: scratch.path + "/model.safetensors")
+    let screen = try Screen(columns: 80, rows: 24, width: 0, height: 0)
+    let command = try open(
+      scratch, screen, ["graft.safetensors"], waitingFor: "is not there")
+    screen.type("d")
+    try screen.look(for: "--teacher")
+    screen.type("s")
+    try screen.look(for: "sampling")
+    try leave(scratch, screen, command)
   }
 
   @Test func hostileSizesAndAnswers() throws {

@@ -348,6 +348,29 @@ import Explorer
     #expect(!state.isFinished && state.overlay == .confirm(.unsaved(.quit)))
   }
 
+  /// A graft whose teacher is gone is looked at and sampled, but neither edited nor trained.
+  @Test func aGraftWithoutItsTeacherIsLookedAt() {
+    var state = Samples.state(Samples.large)
+    state.document = PlanDocument(plan: Samples.oddPlan())
+    state.missingTeacher = "/models/teacher.pt"
+    let before = state
+    #expect(state.status(of: Samples.attention(1)).phase == .trained)
+    #expect(ExplorerView.frame(state).text().contains("a graft without its teacher"))
+    for key: Key in [.enter, "a", "x", "J", "=", "w", "W", "d", "f", "D", "M", "E"] {
+      #expect(press(&state, key).isEmpty)
+      #expect(state.notice?.text.contains("/models/teacher.pt") == true, "\(key)")
+      state.notice = nil
+      #expect(state == before)
+    }
+    guard case .startPreview(1, state.plan?, let weights, _)? = press(&state, "s").first else {
+      Issue.record("not sampled")
+      return
+    }
+    #expect(weights.sources.isEmpty)
+    press(&state, "q")
+    #expect(state.isFinished)
+  }
+
   // MARK: - Starting
 
   @Test func theLastSessionIsOffered() {
@@ -355,16 +378,17 @@ import Explorer
     var state = Samples.state()
     state.overlays = [.confirm(.lastSession(plan))]
     #expect(ExplorerView.frame(state).text().contains("/x/p.json"))
-    #expect(press(&state, "y") == [.loadPlan(path: "/x/p.json")])
+    #expect(press(&state, "y") == [.findAnalysis(again: false), .loadPlan(path: "/x/p.json")])
     _ = update(&state, .planLoaded(Samples.oddPlan(), path: "/x/p.json"))
     #expect(state.document.path == "/x/p.json" && state.showing == plan)
 
     state = Samples.state()
     state.overlays = [.confirm(.lastSession(plan))]
-    #expect(press(&state, "n").isEmpty && state.plan.isEmpty && state.overlays.isEmpty)
+    #expect(press(&state, "n") == state.firstEffects())
+    #expect(state.plan.isEmpty && state.overlays.isEmpty)
 
     state.overlays = [.confirm(.lastSession(Opening(model: "demo", run: "r3")))]
-    #expect(press(&state, "y") == [.openRun(id: "r3", adopt: true)])
+    #expect(press(&state, "y").last == .openRun(id: "r3", adopt: true))
     _ = update(&state, .runOpened(id: "r3", plan: Samples.oddPlan(), adopt: true))
     #expect(state.showing == Opening(model: "demo", run: "r3"))
 
@@ -398,8 +422,70 @@ import Explorer
     #expect(!state.document.isModified)
 
     state = offered()
-    #expect(press(&state, "n").isEmpty && state.plan.isEmpty)
+    #expect(press(&state, "n") == state.firstEffects() && state.plan.isEmpty)
     state = offered()
-    #expect(press(&state, "x") == [.removeUnsaved(file: "f")] && state.plan.isEmpty)
+    #expect(press(&state, "x").first == .removeUnsaved(file: "f") && state.plan.isEmpty)
+  }
+}
+
+/// Chains and measurements from the explorer.
+@Suite struct ChainFormTests {
+  @Test func oneFormQueuesTheChain() {
+    var state = Samples.state()
+    state.document = PlanDocument(plan: Samples.oddPlan())
+    press(&state, "D")
+    #expect(ExplorerView.frame(state).text().contains("four runs in the queue"))
+    type(&state, "50")
+    press(&state, .tab, .tab, .tab)
+    type(&state, "20")
+    guard case .startChain(let plan, let report, _)? = press(&state, .enter).first else {
+      Issue.record("\(state.overlay as Any)")
+      return
+    }
+    #expect(plan.stage1.steps == 50 && plan.stage2.steps == 20 && state.plan == plan)
+    #expect(report == ReportRequest())
+    _ = update(&state, .chainQueued(name: "hyena-odd"))
+    #expect(!state.runs.isLaunching && state.notice?.text.contains("w saves them") == true)
+  }
+
+  /// A measurement runs in the background, and its result is shown when it is there.
+  @Test func reportsAreStartedAndShown() {
+    var state = Samples.busy(Samples.small, step: 800, state: .done)
+    press(&state, "M")
+    type(&state, "20")
+    #expect(
+      press(&state, .enter) == [
+        .startReport(
+          ReportRequest(runs: ["r3"], samples: 20, steps: 25), name: "hyena-odd", writesPage: true)
+      ])
+    _ = update(&state, .reportStarted(id: "m1"))
+    var record = Samples.record("m1", "hyena-odd", .running, kind: .report)
+    _ = update(&state, .runsScanned([record] + state.runs.records))
+    #expect(state.runs.listed.contains { $0.id == "m1" })
+    record.state = .done
+    #expect(
+      update(&state, .runsScanned([record] + state.runs.records.dropFirst()))
+        == [.readReport(id: "m1")])
+    _ = update(
+      &state, .reportRead(title: "report of x", lines: ["agreement 93 %", "/r/report.html"]))
+    let text = ExplorerView.frame(state).text()
+    #expect(text.contains("agreement 93 %") && text.contains("/r/report.html"))
+    press(&state, .escape, "r", "k")
+    #expect(press(&state, .enter) == [.readReport(id: "m1")])
+  }
+
+  /// The list and the header of runs tell the time left for a chain.
+  @Test func chainsTellTheTimeLeft() {
+    var state = Samples.busy(Samples.large)
+    for index in state.runs.records.indices.prefix(1) {
+      state.runs.records[index].chain = ChainPlace(id: "c", index: 0, count: 2)
+    }
+    var next = Samples.record("r4", "hyena-odd", .queued, total: 0, kind: .finetune)
+    next.chain = ChainPlace(id: "c", index: 1, count: 2)
+    (next.rate, next.secondsLeft) = (nil, nil)
+    state.runs.records.insert(next, at: 0)
+    press(&state, "r")
+    let text = ExplorerView.frame(state).text()
+    #expect(text.contains("0 of 2 of the chain done") && text.contains("~01:54"))
   }
 }

@@ -313,7 +313,7 @@ import Testing
     let second = try #require(RunDirectory.list(root: root).first { $0 != first })
     #expect(try second.request().job == .finetune(planPath: "plan.json", weights: [first.id]))
     #expect(try second.request().queue == QueuePlace(after: [first.id]))
-    #expect(work.perform(.setPriority(id: second.id, 3)).isEmpty)
+    #expect(work.perform(.raisePriority(id: second.id, by: 3)).isEmpty)
     func records(_ wanted: ([RunSummary]) -> Bool) -> [RunSummary] {
       for action in look(
         work, until: { if case .runsScanned(let all) = $0 { wanted(all) } else { false } }

@@ -168,8 +168,8 @@ import Explorer
   @Test func waitingRunsMoveAndAreWithdrawn() {
     var state = Samples.queued(Samples.small)
     press(&state, "r", "k", "k")
-    #expect(press(&state, "+") == [.setPriority(id: "q2", 1)])
-    #expect(press(&state, "-") == [.setPriority(id: "q2", -1)])
+    #expect(press(&state, "+") == [.raisePriority(id: "q2", by: 1)])
+    #expect(press(&state, "-") == [.raisePriority(id: "q2", by: -1)])
     press(&state, "p")
     #expect(state.notice?.text.contains("waits in the queue") == true)
     #expect(press(&state, "C", "y") == [.control(id: "q2", .cancel)])

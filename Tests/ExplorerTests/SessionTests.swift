@@ -125,7 +125,7 @@ private final class PretendedWorld: EffectPerformer {
       ])
     let texts = terminal.frames.map { $0.text() }
     for phrase in [
-      "hyena-x in blocks: odd", "14/56 replaced", "save as: hyena-odd", "14 × hyena-x",
+      "hyena-x in blocks: odd", "FLOPs −15.2%", "save as: hyena-odd", "14 × hyena-x",
       "▶ hyena-odd",
       "‖ hyena-odd", "✓ hyena-odd", "100/100", "hyena-x", "unsaved",
     ] {

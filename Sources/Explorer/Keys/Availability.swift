@@ -13,7 +13,12 @@ extension AppState {
   }
 
   private func reasonOnGrid(_ command: Command) -> String? {
-    switch command {
+    if let missingTeacher, Self.needsTeacher.contains(command) {
+      return
+        "the teacher of this graft, \(missingTeacher), is not there, so it can only be looked at;"
+        + " name the teacher with 'espalier explore --teacher'"
+    }
+    return switch command {
     case .nextEdited, .previousEdited:
       plan.isEmpty ? "no slot is edited yet: ⏎ chooses an operator" : nil
     case .configure:
@@ -75,6 +80,13 @@ extension AppState {
     default: nil
     }
   }
+
+  /// Commands that change, keep or train a plan, which is made for a pretrained model.
+  private static let needsTeacher: Set<Command> = [
+    .pick, .configure, .apply, .again, .clear, .join, .set, .save, .saveAs, .new, .distil,
+    .finetune,
+    .chain, .report,
+  ]
 
   private var reasonAgainstTraining: String? {
     runs.isLaunching ? "the worker is being started" : nil

@@ -155,7 +155,8 @@ extension KeyBinding {
     key(.runs, .list, ["j", .down], .next, "next run", hint: hint("jk", "choose")),
     key(.runs, .list, ["k", .up], .previous, "run before"),
     key(
-      .runs, .list, [.enter], .accept, "load its plan and follow its losses, or show what was measured",
+      .runs, .list, [.enter], .accept,
+      "load its plan and follow its losses, or show what was measured",
       hint: hint("⏎", "open")),
     key(
       .runs, .list, [" "], .mark, "mark it for a comparison, or take the mark away",

@@ -58,7 +58,7 @@ extension FileWork {
         Thread.detachNewThread { _ = try? run.cancel(hard: true) }
       case .retryRun(let id, let factor):
         try launcher.retry(try find(id), factor == 1 ? nil : .factor(factor))
-      case .setPriority(let id, let priority): try find(id).setPriority(priority)
+      case .raisePriority(let id, let amount): try find(id).raisePriority(by: amount)
       case .readLog(let id): return [.logRead(id: id, lines: try find(id).lastLines())]
       default: break
       }

@@ -91,7 +91,7 @@ package final class FileWork: @unchecked Sendable {
     case .startReport(let request, let name, let writesPage):
       return [startReport(request, name, writesPage: writesPage)]
     case .readReport(let id): return [readReport(id)]
-    case .control, .killRun, .retryRun, .setPriority, .readLog:
+    case .control, .killRun, .retryRun, .raisePriority, .readLog:
       return steer(effect)
     case .findAnalysis(let again):
       return [findAnalysis(again: again)]

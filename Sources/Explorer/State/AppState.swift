@@ -60,6 +60,9 @@ package struct AppState: Equatable, Sendable {
   package var next: Opening?
   /// The clock, in seconds since 1970.
   package var now: Double
+  /// The pretrained model that the shown graft was made of, where it is not there; the graft can then be
+  /// looked at, but not edited or trained.
+  package var missingTeacher: String?
   /// Whether the explorer should leave.
   package var isFinished = false
   /// Whether unsaved edits are given up on leaving, because somebody said so.

@@ -204,11 +204,14 @@ extension Form {
 
   /// A form for both stages of a plan, measurements and a report.
   static func chain(of plan: GraftPlan) -> Form {
-    let (first, second) = (fields(of: plan.stage1, in: "stage1."), fields(of: plan.stage2, in: "stage2."))
+    let (first, second) = (
+      fields(of: plan.stage1, in: "stage1."), fields(of: plan.stage2, in: "stage2.")
+    )
     func named(_ fields: [Field], _ stage: String) -> [Field] {
       fields.map { field in
         Field(
-          key: field.key, title: "\(stage) \(field.title)", summary: field.summary, unit: field.unit,
+          key: field.key, title: "\(stage) \(field.title)", summary: field.summary,
+          unit: field.unit,
           content: field.content, text: field.text, initial: field.initial)
       }
     }
@@ -231,7 +234,9 @@ extension Form {
 
   /// What is measured.
   private static var reportFields: [Field] {
-    func field(_ key: String, _ title: String, _ value: Int, _ range: ClosedRange<Int>, _ summary: String)
+    func field(
+      _ key: String, _ title: String, _ value: Int, _ range: ClosedRange<Int>, _ summary: String
+    )
       -> Field
     {
       Field(
@@ -255,7 +260,8 @@ extension Form {
     var runs: [String] = []
     if case .report(let chosen) = purpose { runs = chosen }
     return ReportRequest(
-      runs: runs, samples: number("samples"), steps: number("steps"), images: number("images") ?? 10)
+      runs: runs, samples: number("samples"), steps: number("steps"), images: number("images") ?? 10
+    )
   }
 
   /// Common settings of a stage and the others.

@@ -63,6 +63,8 @@ extension AppState {
   /// The status of a slot, from the plan and the followed run.
   package func status(of slot: SlotID) -> SlotStatus {
     guard let site = plan.site(of: slot) else { return SlotStatus(phase: .pristine, loss: nil) }
+    // A graft without its teacher holds all its weights itself.
+    if missingTeacher != nil { return SlotStatus(phase: .trained, loss: nil) }
     let source = weights.source(of: site)
     guard let focus = runs.focus, let trained = focus.plan,
       trained.model.contentHash == plan.model.contentHash, plan.agrees(with: trained, at: site)

@@ -111,8 +111,8 @@ package enum Effect: Equatable, Sendable {
   case killRun(id: String)
   /// Start a worker again on a run that has ended, its learning rates multiplied.
   case retryRun(id: String, rateFactor: Double)
-  /// Give a waiting run another priority.
-  case setPriority(id: String, Int)
+  /// Raise the priority of a waiting run by an amount.
+  case raisePriority(id: String, by: Int)
   /// Read the end of a run's log.
   case readLog(id: String)
   /// Read the teacher's statistics, or start a job that computes them; `again` does not look for earlier ones.

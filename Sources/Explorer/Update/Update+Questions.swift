@@ -8,7 +8,10 @@ extension AppState {
     case .no:
       overlays.removeLast()
       afterSave = nil
-      return []
+      switch question {
+      case .lastSession, .recover: return effectsOfStart()
+      default: return []
+      }
     case .saveFirst:
       guard case .unsaved(let step) = question else { return [] }
       overlays.removeLast()
@@ -35,7 +38,7 @@ extension AppState {
       guard case .recover(_, let file) = question else { return [] }
       overlays.removeLast()
       notice = .note("the unsaved edits are deleted")
-      return [.removeUnsaved(file: file)]
+      return [.removeUnsaved(file: file)] + effectsOfStart()
     case .yes:
       overlays.removeLast()
       return agree(to: question)
@@ -65,17 +68,20 @@ extension AppState {
       guard opening.model == subject.model, opening.teacher == subject.teacher else {
         return leave(for: opening)
       }
-      if let path = opening.plan { return take(.load(path: path)) }
-      return opening.run.map { take(.openRun(id: $0)) } ?? []
+      let step = opening.plan.map(PlanStep.load(path:)) ?? opening.run.map(PlanStep.openRun(id:))
+      return effectsOfStart() + (step.map { take($0) } ?? [])
     case .recover(let unsaved, let file):
       guard unsaved.plan.model.contentHash == model.contentHash else {
         return leave(for: unsaved.opening)
       }
       document = PlanDocument(unsaved)
       notice = .note("the unsaved edits of \(document.title) are back; u takes them back, w saves")
-      return [.removeUnsaved(file: file)] + followMatchingRun()
+      return effectsOfStart() + [.removeUnsaved(file: file)] + followMatchingRun()
     }
   }
+
+  /// The effects with which an explorer starts, where a question came before them.
+  private func effectsOfStart() -> [Effect] { analysis == .unknown ? firstEffects() : [] }
 
   /// Leaves in order to show another model.
   private mutating func leave(for opening: Opening) -> [Effect] {

@@ -134,10 +134,8 @@ extension AppState {
       overlays.append(.log(LogPage(id: selected.id)))
       return [.readLog(id: selected.id)]
     case .raise, .lower:
-      guard let selected, selected.turn != nil, let priority = selected.place?.priority else {
-        return []
-      }
-      return [.setPriority(id: selected.id, priority + (command == .raise ? 1 : -1))]
+      guard let selected, selected.turn != nil else { return [] }
+      return [.raisePriority(id: selected.id, by: command == .raise ? 1 : -1)]
     default:
       overlays.removeLast()
     }
@@ -158,7 +156,8 @@ extension AppState {
       if let id = runs.awaitedReport, let record = runs.record(id), record.state.isEnded {
         runs.awaitedReport = nil
         guard record.state == .done else {
-          notice = .failure("\(record.name): \(record.remark ?? "the report is \(record.state.name)")")
+          notice = .failure(
+            "\(record.name): \(record.remark ?? "the report is \(record.state.name)")")
           return refreshComparison()
         }
         return refreshComparison() + [.readReport(id: id)]

@@ -43,12 +43,13 @@ extension AppState {
 
   /// What the plan has weights of, for headers, forms and lists.
   package var weightsText: String? {
-    plan.isEmpty ? nil : weights.summary { runs.title(of: $0) }
+    if missingTeacher != nil { return "a graft without its teacher" }
+    return plan.isEmpty ? nil : weights.summary { runs.title(of: $0) }
   }
 
   /// Whether a run provides weights of the plan, in a sentence; nil for what is no training.
   package func weightsText(of record: RunSummary) -> String? {
-    guard record.isTraining, !plan.isEmpty else { return nil }
+    guard record.isTraining, !plan.isEmpty, missingTeacher == nil else { return nil }
     let own = PlanWeights(of: plan, runs: [record])
     if let reason = own.exclusions.first?.reason {
       return "no weights for \(document.title): it \(reason)"

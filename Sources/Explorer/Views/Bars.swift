@@ -15,12 +15,13 @@ struct TopBar {
       from: Double(cost.original.parameters), to: Double(cost.edited.parameters))
     let edited = "\(plan.edits.count)/\(2 * state.depth) replaced"
     let depth = plan.parallel.isEmpty ? "" : "  depth \(plan.depth)/\(state.depth)"
+    let saved = "\(depth)  FLOPs \(flops) "
     let costs = "\(depth)  FLOPs \(flops)  params \(parameters) "
     let name = state.document.title
-    let wanted = 18 + TextWidth.columns(of: name)
+    let wanted = min(34, 18 + TextWidth.columns(of: name))
     let right =
-      (weights(beside: edited) + [edited]).map { $0 + costs }
-      .first { TextWidth.columns(of: $0) + min(wanted, 34) <= frame.columns } ?? edited + costs
+      texts(beside: edited, costs, saved)
+      .first { TextWidth.columns(of: $0) + wanted <= frame.columns } ?? edited + costs
     let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
     let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
@@ -36,13 +37,13 @@ struct TopBar {
       ], column: 0, row: 0, maxColumns: space)
   }
 
-  /// What the plan has weights of, the longest text first.
-  private func weights(beside edited: String) -> [String] {
-    guard let text = state.weightsText else { return [] }
-    let share = "\(state.weights.count)/\(state.weights.sites.count)"
-    return [
-      "\(edited)  \(text)", text, "\(edited), \(share) with weights", "\(share) with weights",
-    ]
+  /// What the right side can say, the longest text first.
+  private func texts(beside edited: String, _ costs: String, _ saved: String) -> [String] {
+    guard let weights = state.weightsText else { return [edited + costs] }
+    let full = ["\(edited)  \(weights)\(costs)", weights + costs, weights + saved]
+    guard state.missingTeacher == nil else { return full }
+    let share = "\(state.weights.count)/\(state.weights.sites.count) with weights"
+    return full + ["\(edited), \(share)\(costs)", share + costs]
   }
 }
 

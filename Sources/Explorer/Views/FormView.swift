@@ -189,7 +189,8 @@ struct FormView {
     }
     let unknown = zip(kinds, known).filter { $0.1 == nil }.map(\.0.rawValue)
     let sum = known.compactMap(\.self).reduce(0, +)
-    let rest = unknown.isEmpty ? "" : "no earlier run tells how long \(unknown.joined(separator: ", ")) take"
+    let rest =
+      unknown.isEmpty ? "" : "no earlier run tells how long \(unknown.joined(separator: ", ")) take"
     return [sum > 0 ? "~\(Format.clock(sum)) in all at the pace of earlier runs" : "", rest]
       .filter { !$0.isEmpty }.joined(separator: "; ")
   }

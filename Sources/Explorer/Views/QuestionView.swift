@@ -76,14 +76,14 @@ struct QuestionView {
 
   static func answers(_ question: Question) -> String {
     switch question {
-    case .unsaved(.quit): "[s] save and leave  [y] leave without saving  [d] see  [n] stay"
+    case .unsaved(.quit): "[s] save, leave  [y] leave unsaved  [d] see  [n] stay"
     case .unsaved: "[s] save first  [y] lose them  [d] see them  [n] stay"
     case .mixture: "[y] start   [n] back"
     case .lastSession: "[y] show it   [n] an empty plan"
     case .recover: "[y] take them up  [d] see them  [x] delete them  [n] later"
     case .cancelRun: "[y] do it   [n] let it run"
     case .overwrite(_, nil): "[y] write over it  [a] save elsewhere  [n] keep it"
-    case .overwrite: "[y] write over  [r] read it  [a] elsewhere  [d] compare  [n] keep"
+    case .overwrite: "[y] overwrite  [r] read  [a] elsewhere  [d] see  [n] keep"
     }
   }
 }

@@ -40,7 +40,8 @@ extension RunChain {
     if let reason { return "\(place); stopped, \(reason); R on that run goes on" }
     guard let secondsLeft else { return place }
     let rest = unknown.map(\.rawValue).joined(separator: ", ")
-    return "\(place), ~\(Format.clock(secondsLeft))\(rest.isEmpty ? "" : " and \(rest)") left of all"
+    return
+      "\(place), ~\(Format.clock(secondsLeft))\(rest.isEmpty ? "" : " and \(rest)") left of all"
   }
 }
 
