@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Reports
 import Runs
@@ -30,7 +31,7 @@ struct ReportJob {
       )
     }
     if let index = runs.firstIndex(where: { $0.measurements == nil }) {
-      throw RunError(
+      throw FileError(
         "\(facts[index].run.path): has no checkpoint, so there is nothing to measure; wait for its first"
           + " one")
     }

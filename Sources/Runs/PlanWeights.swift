@@ -1,3 +1,4 @@
+import Files
 import Plans
 
 /// Weights that runs hold for the replaced slots of a plan.
@@ -108,23 +109,23 @@ package struct PlanWeights: Equatable, Sendable {
   /// Sites of a plan that a run holds weights of, or the reason why there are none.
   private static func sites(
     of plan: GraftPlan, in run: RunSummary, expecting: Bool
-  ) -> Result<[GraftSite], RunError> {
+  ) -> Result<[GraftSite], FileError> {
     guard run.modelHash == plan.model.contentHash else {
-      return .failure(RunError("trained another model"))
+      return .failure(FileError("trained another model"))
     }
     guard let trained = run.changes else {
-      return .failure(RunError(run.damage == nil ? "has no readable plan" : "is damaged"))
+      return .failure(FileError(run.damage == nil ? "has no readable plan" : "is damaged"))
     }
     let shared = plan.sites.filter { plan.changes.agree(with: trained, at: $0) }
     guard !shared.isEmpty else {
       guard let site = plan.sites.first(where: { trained.sites.contains($0) }) else {
-        return .failure(RunError("trained none of the replaced slots"))
+        return .failure(FileError("trained none of the replaced slots"))
       }
-      return .failure(RunError("trained other operators, first in \(site)"))
+      return .failure(FileError("trained other operators, first in \(site)"))
     }
     guard run.checkpoint?.step ?? 0 > 0 || expecting && run.isAlive else {
       return .failure(
-        RunError(run.isAlive ? "has no checkpoint yet" : "ended without a checkpoint"))
+        FileError(run.isAlive ? "has no checkpoint yet" : "ended without a checkpoint"))
     }
     return .success(shared)
   }
@@ -191,6 +192,7 @@ package struct PlanWeights: Equatable, Sendable {
   /// from hyena-odd, step 800`.
   ///
   /// - Parameter title: Name of the run with an identifier.
+  /// - Returns: The sentence without its full stop.
   package func summary(title: (String) -> String = { $0 }) -> String {
     let noun = changes.parallel.isEmpty ? "replaced slots" : "replaced slots and pairs"
     let count = "\(count) of \(sites.count) \(noun) have weights"

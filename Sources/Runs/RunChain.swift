@@ -11,12 +11,11 @@ package struct RunChain: Equatable, Sendable {
   /// Estimated seconds of every run that has not ended; nil if nothing is known to estimate it by.
   package let estimates: [Double?]
 
-  /// Finds a chain among runs.
+  /// Finds a chain among runs; nil if there are no runs of it.
   ///
   /// - Parameters:
   ///   - id: Identifier of the chain.
   ///   - all: Summaries of all runs, with the work of their plans.
-  /// - Returns: nil if there are no such runs.
   package init?(_ id: String, among all: [RunSummary]) {
     runs = all.filter { $0.chain?.id == id }.sorted {
       ($0.chain?.index ?? 0) < ($1.chain?.index ?? 0)

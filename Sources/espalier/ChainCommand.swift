@@ -73,7 +73,7 @@ struct ChainCommand: ParsableCommand {
       store.look()
       guard let id = try runs[0].request().chain?.id,
         let chain = RunChain(id, among: store.summaries)
-      else { throw RunError("\(runs[0].path): is gone; 'espalier runs' lists the others") }
+      else { throw FileError("\(runs[0].path): is gone; 'espalier runs' lists the others") }
       guard chain.isOver else {
         console.update(chain.line)
         Thread.sleep(forTimeInterval: 0.2)
@@ -90,7 +90,7 @@ struct ChainCommand: ParsableCommand {
         if !format.json { print(chain.runs.last?.end?.text ?? "done") }
         return
       }
-      throw RunError(
+      throw FileError(
         "\(plan): the chain has stopped, \(reason); 'espalier runs resume \(current.id)' lets it go on"
       )
     }

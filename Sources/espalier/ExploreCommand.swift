@@ -28,7 +28,7 @@ struct ExploreCommand: ParsableCommand {
     let name = model ?? planned?.model.path ?? "demo"
     guard ModelWeights.exists(name) else {
       throw model == nil
-        ? RunError(
+        ? FileError(
           "\(plan ?? ""): was made for \(name), which is no longer there; name its model before --plan"
         )
         : ValidationError("'\(name)' is neither a command nor a model file")
@@ -147,7 +147,7 @@ struct ExploreCommand: ParsableCommand {
   }
 
   private func plan(of file: DiTFile, on reference: ModelReference) -> GraftPlan {
-    let name = URL(fileURLWithPath: file.path).deletingPathExtension().lastPathComponent
+    let name = AtomicFile.stem(of: file.path)
     var plan = GraftPlan(named: file.plan?.name ?? name, model: reference)
     (plan.edits, plan.parallel) = (file.changes.edits, file.changes.parallel)
     return plan

@@ -98,7 +98,7 @@ struct GraftOptions: ParsableArguments {
     if weights == WeightSource.matching {
       let matching = PlanWeights(matching: plan, root: runs.root)
       guard !matching.sources.isEmpty else {
-        throw RunError(
+        throw FileError(
           "--weights: no run in \(runs.root) trained an operator as \(path) has it; distil the plan, or"
             + " leave --weights out for fresh ones")
       }

@@ -40,9 +40,7 @@ struct ReportCommand: ParsableCommand {
     guard output != nil || format.json else {
       throw ValidationError("there is nothing to write; give --output or --json")
     }
-    guard ReportRequest.imageRange.contains(images) else {
-      throw ValidationError("--images is \(images); give 0 to 100")
-    }
+    try require("--images", images, in: ReportRequest.imageRange)
   }
 
   func run() throws {
@@ -141,7 +139,7 @@ struct RunsSelection: ParsableArguments {
     else { return [try RunSelection.find(name, root: runs.root)] }
     let weights = PlanWeights(matching: try GraftPlan.load(path: name), root: runs.root)
     guard !weights.sources.isEmpty else {
-      throw RunError(
+      throw FileError(
         "\(name): no run in \(runs.root) trained an operator as the plan has it; distil it first")
     }
     try mixture.requireConsent(to: weights, plan: name)
@@ -159,12 +157,8 @@ struct MeasuringOptions: ParsableArguments {
   var isDefault: Bool { samples == nil && steps == nil }
 
   func validate() throws {
-    guard samples.map(DrawingSettings.sampleRange.contains) ?? true else {
-      throw ValidationError("--samples is \(samples ?? 0); give 10 to 1000000")
-    }
-    guard steps.map(DrawingSettings.stepRange.contains) ?? true else {
-      throw ValidationError("--steps is \(steps ?? 0); give 1 to 1000")
-    }
+    try require("--samples", samples, in: DrawingSettings.sampleRange)
+    try require("--steps", steps, in: DrawingSettings.stepRange)
   }
 
   /// Computes missing measurements of a run, with progress.

@@ -15,11 +15,11 @@ struct MixtureOptions: ParsableArguments {
 
   /// Prints what a plan has weights of.
   ///
-  /// - Throws: `RunError` for a mixture without consent.
+  /// - Throws: `FileError` for a mixture without consent.
   func requireConsent(to weights: PlanWeights, plan: String) throws {
     guard !weights.sites.isEmpty else { return }
     guard allowMixture || !weights.isMixture else {
-      throw RunError(
+      throw FileError(
         "\(plan): \(weights.sentence()); --allow-mixture takes this mixture, or name a run that trained"
           + " all of them")
     }
@@ -39,7 +39,7 @@ enum WeightSource {
 
   /// Parses the value of an option.
   ///
-  /// - Throws: `RunError` for what is neither a file nor a run.
+  /// - Throws: `FileError` for what is neither a file nor a run.
   init(_ name: String, option: String, root: String) throws {
     var isDirectory: ObjCBool = false
     let exists = FileManager.default.fileExists(atPath: name, isDirectory: &isDirectory)
@@ -49,7 +49,7 @@ enum WeightSource {
     }
     let isRun = !name.contains("/") && !RunSelection.matches(of: name, root: root).isEmpty
     guard exists || isRun else {
-      throw RunError(
+      throw FileError(
         "\(option): '\(name)' is neither a file nor a run in \(root); give the path of a checkpoint,"
           + " a run that 'espalier runs' lists, or \(Self.matching)")
     }
@@ -72,7 +72,7 @@ extension PlanWeights {
   ///   - sources: The files and runs.
   ///   - expecting: Whether the weights are loaded after the end of runs that go on.
   /// - Returns: nil if a file does not say what it was trained for.
-  /// - Throws: `RunError` for a run, `FileError` for a file, that has no weights of the plan.
+  /// - Throws: `FileError` for a run, `FileError` for a file, that has no weights of the plan.
   static func of(
     _ plan: GraftPlan, _ sources: [WeightSource], expecting: Bool = false
   ) throws -> PlanWeights? {
@@ -86,7 +86,7 @@ extension PlanWeights {
       case .run(let run):
         let own = PlanWeights(of: plan, runs: [run.summaryWithPlan()], expecting: expecting)
         guard plan.isEmpty || !own.sources.isEmpty else {
-          throw RunError(
+          throw FileError(
             "\(run.path): \(own.exclusions.first?.reason ?? "trains nothing"), so it has no weights for the"
               + " plan \(plan.name); name another run, or leave --from out for fresh operators")
         }

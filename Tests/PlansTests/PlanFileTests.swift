@@ -100,7 +100,7 @@ import Testing
         "milestones": [0.5],
         "gamma": 0.5,
         "ema_warmup": true,
-        "held_out_every": 50,
+        "held_out_every": 100,
         "held_out_samples": 128,
         "keep_best": false,
         "checkpoint_every": 100,

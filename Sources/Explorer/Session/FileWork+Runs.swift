@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Plans
 import Runs
@@ -21,7 +22,7 @@ extension FileWork {
         .runsRead(
           try ids.map { id in
             guard let run = store.run(id) else {
-              throw RunError("the run \(id) is no longer in \(root)")
+              throw FileError("the run \(id) is no longer in \(root)")
             }
             var known = FocusedRun(id: id, plan: try GraftPlan.load(path: run.planPath))
             known.history = store.history(id) ?? RunHistory()
@@ -70,7 +71,7 @@ extension FileWork {
 
   private func find(_ id: String) throws -> RunDirectory {
     guard let run = store.run(id) else {
-      throw RunError("the run \(id) is no longer in \(root); r lists the others")
+      throw FileError("the run \(id) is no longer in \(root); r lists the others")
     }
     return run
   }
@@ -148,7 +149,7 @@ extension FileWork {
         recorded.model.contentHash == model.contentHash,
         sites.allSatisfy({ weights.changes.agree(with: recorded.changes, at: $0) })
       else {
-        throw RunError(
+        throw FileError(
           "\(run.path): no longer has the plan that its weights were chosen by; choose them again")
       }
       return coming.contains(id) ? id : try run.trainedWeights()

@@ -88,12 +88,11 @@ extension Form.Field {
   ///   - value: The value as JSON.
   ///   - absent: Word that stands for no value; nil if there must be one.
   init(_ row: any SettingRow, in section: String, _ value: String?, absent: String? = nil) {
-    let largest = Double.greatestFiniteMagnitude
     let isNumber = absent == nil && (row.isWholeNumber || row.initial is Double)
     let words = row.choices
     let content: Content =
       isNumber
-      ? .number(row.range ?? -largest...largest, isInteger: row.isWholeNumber)
+      ? .number(row.bounds, isInteger: row.isWholeNumber)
       : words.isEmpty ? .text : .choice([absent].compactMap(\.self) + words)
     self.init(
       section + row.key, row.key.replacing("_", with: " "),
@@ -155,10 +154,7 @@ extension Form {
     return Form(
       purpose: .configuration(operatorName: descriptor.name, targets: targets),
       fields: descriptor.openFields.map { field in
-        Form.Field(
-          field.key, field.key.replacing("_", with: " "),
-          spec.config[field.key] ?? field.defaultValue, in: field.range,
-          isInteger: field.isInteger, summary: field.summary)
+        Form.Field(field, in: "", Format.plain(spec.config[field.key] ?? field.defaultNumber))
       },
       more: Stage1Schema.table.siteRows.map { row in
         Field(row, in: Self.overridePrefix, own?.json(of: row.key), absent: Self.asPlan)
@@ -177,6 +173,7 @@ extension Form {
   ///   - plan: The plan, which holds the settings.
   ///   - other: A training that it can wait for.
   ///   - sources: Titles of runs that weights can come from.
+  /// - Returns: The form.
   static func training(
     _ kind: Job.Kind, of plan: GraftPlan, beside other: RunSummary?, sources: [String] = []
   ) -> Form {

@@ -32,7 +32,10 @@ extension AppState {
 
   /// Puts an operator into slots, or the teacher's own when `spec` is nil, as one undoable step.
   ///
-  /// - Parameter next: The plan afterwards, if it changes in other ways too.
+  /// - Parameters:
+  ///   - spec: The operator.
+  ///   - slots: The slots.
+  ///   - next: The plan afterwards, if it changes in other ways too.
   mutating func put(_ spec: OperatorSpec?, in slots: [SlotID], as next: GraftPlan? = nil) {
     let title = Self.title(spec, slots)
     let changed = document.edit(title) { plan in
@@ -164,7 +167,7 @@ extension AppState {
       let parts = word.split(separator: "=", maxSplits: 1)
       guard parts.count == 2, let value = Double(parts[1]),
         let field = descriptor.fields.first(where: { $0.key == parts[0] }),
-        field.range.contains(value), !field.isInteger || value == value.rounded()
+        refusal(of: value, in: field.bounds, isWhole: field.isWholeNumber) == nil
       else {
         notice = .warning("\(name) cannot take \(word); e shows its fields and their ranges")
         return []
