@@ -32,10 +32,8 @@ struct ChainCommand: ParsableCommand {
   @OptionGroup var format: OutputOptions
 
   func validate() throws {
-    try LaunchOptions.check(priority: priority)
-    guard ReportRequest.imageRange.contains(images) else {
-      throw ValidationError("--images is \(images); give 0 to 100")
-    }
+    try require("--priority", priority, in: QueuePlace.priorities)
+    try require("--images", images, in: ReportRequest.imageRange)
   }
 
   func run() throws {

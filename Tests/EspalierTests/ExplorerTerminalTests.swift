@@ -127,7 +127,7 @@ import Testing
     let last = try open(scratch, fourth, [], waitingFor: "The last session showed")
     defer { end(last) }
     fourth.type("y")
-    try fourth.look(for: "opened ")
+    try fourth.look(for: "plan.json")
     try leave(scratch, fourth, last)
   }
 

@@ -12,10 +12,11 @@ struct RunsView {
     let others = hidden == 0 ? "" : "; \(hidden) ended previews and analyses are not listed"
     let record = pane.selection.flatMap(state.runs.record)
     let chain = record?.chain.flatMap { RunChain($0.id, among: state.runs.records) }
-    let remark = [record?.remark ?? record.flatMap(state.weightsText(of:)), chain?.text]
-      .compactMap(\.self).joined(separator: "; ").nonEmpty
+    let remarks = [record?.remark ?? record.flatMap(state.weightsText(of:)), chain?.text]
+      .compactMap(\.self)
     let width = min(90, frame.columns - 2)
-    let foot = TextWidth.wrap(remark ?? "⏎ opens its plan and losses\(others)", width - 6).prefix(4)
+    let foot = (remarks.isEmpty ? ["⏎ opens its plan and losses\(others)"] : remarks)
+      .flatMap { TextWidth.wrap($0, width - 6) }.prefix(5)
     let rows = min(max(state.runs.listed.count, 1) + 5 + foot.count, frame.rows - 4)
     let inside = Popup.open(on: &frame, columns: width, rows: rows, title: "runs")
     RunTable(
@@ -43,9 +44,4 @@ extension RunChain {
     return
       "\(place), ~\(Format.clock(secondsLeft))\(rest.isEmpty ? "" : " and \(rest)") left of all"
   }
-}
-
-extension String {
-  /// The text, or nil if it is empty.
-  fileprivate var nonEmpty: String? { isEmpty ? nil : self }
 }
