@@ -128,8 +128,8 @@ let package = Package(
     library(
       "Jobs",
       [
-        "Runs", "Library", "Search", "Grafting", "Analysis", "Datasets", "Sampling", "Models",
-        "Plans",
+        "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Datasets", "Sampling",
+        "Models", "Plans",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(

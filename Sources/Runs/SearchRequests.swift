@@ -1,3 +1,4 @@
+import Files
 import Plans
 
 /// How guided predictions are compared with the teacher's in a library and a search.

@@ -43,7 +43,8 @@ struct RunReport: Encodable {
       "checkpoint": summary.checkpoint.map { run.resolve($0.path) },
       "queuePosition": summary.turn?.position,
       "priority": summary.turn == nil ? nil : summary.place?.priority,
-      "waitsFor": summary.waitsFor, "meanHeldOutFirst": summary.meanHeldOut?.first.value,
+      "waitsFor": summary.waitsFor, "origins": (try? run.request())?.origins,
+      "meanHeldOutFirst": summary.meanHeldOut?.first.value,
       "meanHeldOutLast": summary.meanHeldOut?.last.value,
       "heldOut": Dictionary(uniqueKeysWithValues: changes),
     ]
@@ -129,5 +130,16 @@ struct RunReport: Encodable {
     if output.json { return try output.printJSON(self) }
     print("\(run.path): \(summary.state.name) at step \(summary.step) of \(summary.total)")
     for line in heldOutLines { print(line) }
+  }
+}
+
+extension RunDirectory {
+  /// What the run began with, as recorded; nil where nothing was.
+  var originLine: String? {
+    guard let origins = try? request().origins, let plan = try? GraftPlan.load(path: planPath)
+    else {
+      return nil
+    }
+    return "at the start: " + PlanWeights(of: plan, recorded: origins).sentence()
   }
 }

@@ -13,7 +13,7 @@ package enum Command: String, CaseIterable, Sendable {
   case pick, configure, apply, clear, join, undo, redo
   case again = "repeat"
   // Training.
-  case distil, finetune, pause, cancel, series, scale, runs
+  case distil, finetune, chain, report, pause, cancel, series, scale, runs
   // Looking.
   case preview, images, analyze
   case followEdits = "follow-edits"
@@ -29,11 +29,12 @@ package enum Command: String, CaseIterable, Sendable {
   // Plans and the program.
   case save
   case saveAs = "save-as"
-  case open, new, command, help, redraw, suspend, quit
+  case open, new, set, command, help, redraw, suspend, quit
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
   case retry, log, raise, lower
+  case more, reload, difference, elsewhere, discard
   case saveFirst = "save-first"
   case erase, delete
   case eraseLine = "erase-line"
@@ -45,7 +46,8 @@ package enum Command: String, CaseIterable, Sendable {
   package var hasName: Bool {
     switch self {
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape:
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
+      .more, .reload, .difference, .elsewhere, .discard:
       false
     default: true
     }
@@ -56,6 +58,7 @@ package enum Command: String, CaseIterable, Sendable {
     switch self {
     case .apply, .markPattern: "BLOCKS"
     case .save, .saveAs, .open: "PATH"
+    case .set: "KEY=VALUE …"
     case .pick: "OPERATOR [KEY=VALUE …]"
     case .first, .last: "BLOCK"
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
@@ -101,6 +104,8 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case images
   /// The table of keys.
   case help
+  /// A page of text.
+  case text
 
   /// The heading on the help page.
   package var title: String {
@@ -115,6 +120,7 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .log: "Log of a run"
     case .images: "Large images"
     case .help: "Help"
+    case .text: "Text page"
     }
   }
 }
@@ -133,6 +139,7 @@ extension AppState {
     case .log: .log
     case .images: .images
     case .help: .help
+    case .text: .text
     }
   }
 }

@@ -29,12 +29,14 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     state.notice = nil
     return state.perform(command, argument: argument, count: count)
   case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
-    .trainingFailed, .trainingQueued, .logRead, .controlFailed:
+    .trainingFailed, .trainingQueued, .chainQueued, .reportStarted, .reportRead, .logRead,
+    .controlFailed:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
     return state.receiveSampleFact(action)
-  case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed:
+  case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed,
+    .planChangedOnDisk:
     return state.receivePlanFact(action)
   }
 }
@@ -106,7 +108,7 @@ extension AppState {
   mutating func interrupt() -> [Effect] {
     notice = nil
     switch overlay {
-    case .confirm(.unsaved(.quit)), .confirm(.leaveRunning):
+    case .confirm(.unsaved(.quit)):
       isFinished = true
       return []
     case nil:
@@ -137,6 +139,7 @@ extension AppState {
     case .compare: return performInComparison(command)
     case .log: return performInLog(command)
     case .help: return performInHelp(command)
+    case .text: return performInText(command)
     }
   }
 
@@ -152,14 +155,14 @@ extension AppState {
       return select(command, argument: argument, count: count)
     case .pick, .configure, .apply, .again, .clear, .join, .undo, .redo:
       return edit(command, argument: argument, count: count)
-    case .distil, .finetune, .pause, .cancel, .series, .scale, .runs:
+    case .distil, .finetune, .chain, .report, .pause, .cancel, .series, .scale, .runs:
       return distil(command, argument: argument)
     case .preview, .followEdits, .previewSettings, .images, .analyze, .nextClass, .previousClass,
       .nextSeed,
       .previousSeed,
       .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:
       return sample(command, argument: argument, count: count)
-    case .save, .saveAs, .open, .new:
+    case .save, .saveAs, .open, .new, .set:
       return keepPlan(command, argument: argument)
     case .command:
       overlays.append(.prompt(Prompt(purpose: .command)))
@@ -171,17 +174,16 @@ extension AppState {
     case .suspend: return [.suspend]
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare:
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
+      .difference, .elsewhere, .discard:
       return []
     }
   }
 
-  /// Leaves at once when nothing would be lost and nothing runs, else asks.
+  /// Leaves at once when nothing would be lost, else asks; what runs goes on.
   private mutating func leave() -> [Effect] {
     if document.isModified {
       overlays.append(.confirm(.unsaved(.quit)))
-    } else if runs.aliveTraining != nil {
-      overlays.append(.confirm(.leaveRunning))
     } else {
       isFinished = true
     }

@@ -52,6 +52,7 @@ package enum ExplorerView {
     case .compare(let pane): CompareView(state: state, pane: pane).draw(on: &frame)
     case .log(let page): LogView(state: state, page: page).draw(on: &frame)
     case .help(let page): HelpView(state: state, page: page).draw(on: &frame)
+    case .text(let page): TextPageView(state: state, page: page).draw(on: &frame)
     case .prompt, .images: break
     }
   }
