@@ -134,7 +134,7 @@ let package = Package(
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
     library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal", "CZlib"]),
-    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
+    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures", "Files"]),
     .executableTarget(
       name: "espalier",
       dependencies: [

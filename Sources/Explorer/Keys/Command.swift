@@ -29,6 +29,9 @@ package enum Command: String, CaseIterable, Sendable {
   case save
   case saveAs = "save-as"
   case open, new, command, help, redraw, suspend, quit
+  // The terminal.
+  case settings, terminal
+  case nextPane = "next-pane"
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
@@ -38,13 +41,16 @@ package enum Command: String, CaseIterable, Sendable {
   case eraseLine = "erase-line"
   case cursorLeft = "cursor-left"
   case cursorRight = "cursor-right"
-  case complete, compare
+  case complete, compare, search
+  case nextMatch = "next-match"
+  case previousMatch = "previous-match"
 
   /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
   package var hasName: Bool {
     switch self {
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape:
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
+      .search, .nextMatch, .previousMatch:
       false
     default: true
     }
@@ -100,6 +106,12 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case images
   /// The table of keys.
   case help
+  /// The settings of the explorer.
+  case settings
+  /// What was found of the terminal.
+  case terminal
+  /// Everywhere, unless the place has another meaning for the key.
+  case anywhere
 
   /// The heading on the help page.
   package var title: String {
@@ -114,6 +126,9 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .log: "Log of a run"
     case .images: "Large images"
     case .help: "Help"
+    case .settings: "Settings"
+    case .terminal: "Terminal"
+    case .anywhere: "Everywhere"
     }
   }
 }
@@ -132,6 +147,8 @@ extension AppState {
     case .log: .log
     case .images: .images
     case .help: .help
+    case .settings: .settings
+    case .terminal: .terminal
     }
   }
 }

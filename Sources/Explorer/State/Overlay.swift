@@ -22,6 +22,10 @@ package enum Overlay: Equatable, Sendable {
   case images
   /// The table of keys.
   case help(HelpPage)
+  /// The settings of the explorer; the number is that of the highlighted row.
+  case settings(index: Int)
+  /// What was found of the terminal; the number is the first line shown.
+  case terminal(scroll: Int)
 }
 
 /// The list of operators that fit one kind of slot.
@@ -63,6 +67,8 @@ package struct Prompt: Equatable, Sendable {
     case open
     /// The factor of a run's learning rates when it is taken up again.
     case retry(id: String)
+    /// Text to look for in the help page.
+    case search
     /// A command by name.
     case command
   }
@@ -127,4 +133,6 @@ package struct LogPage: Equatable, Sendable {
 package struct HelpPage: Equatable, Sendable {
   /// The first line shown.
   package var scroll = 0
+  /// What was looked for; empty for nothing.
+  package var query = ""
 }

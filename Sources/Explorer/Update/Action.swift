@@ -11,6 +11,8 @@ package enum Action: Equatable, Sendable {
   case pointed(MouseEvent)
   /// The terminal has told what it can do.
   case terminalFound(TerminalCapabilities)
+  /// A setting could not be kept.
+  case settingNotSaved(String)
   /// Text was pasted.
   case textPasted(String)
   /// The window has a new size.
@@ -109,6 +111,10 @@ package enum Effect: Equatable, Sendable {
     generation: Int, plan: GraftPlan?, weightsFrom: String?, settings: PreviewSettings)
   /// Ask the terminal anew what it can do.
   case probe
+  /// Use the terminal in another way.
+  case wish(Terminal.Wishes)
+  /// Write a setting to the configuration file.
+  case saveSetting(key: String, value: String, path: String)
   /// Redraw the whole screen.
   case redraw
   /// Give the terminal back to the shell until the program is continued.

@@ -82,6 +82,10 @@ extension AppState {
       guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
       overlays.removeLast()
       return goTo(.load(path: Self.planPath(text)))
+    case .search:
+      overlays.removeLast()
+      if case .help(let page) = overlay { look(for: text, in: page) }
+      return []
     case .command:
       guard !text.isEmpty else {
         overlays.removeLast()
