@@ -95,7 +95,10 @@ let package = Package(
     library("Analysis", ["Sampling", "Models", "Operators", "TensorCore"]),
     library(
       "Evaluation",
-      ["Datasets", "Sampling", "Models", "Files", "TensorCore", "CKernels", "COpenBLAS"]),
+      [
+        "Datasets", "Sampling", "Models", "Checkpoints", "Pictures", "Files", "TensorCore",
+        "COpenBLAS",
+      ]),
     library(
       "Training",
       [
@@ -178,7 +181,7 @@ let package = Package(
       ["Datasets", "Sampling", "Checkpoints", "Pictures", "Files", "TensorCore", "TestSupport"],
       exclude: ["Fixtures"]),
     tests("Analysis", ["Analysis", "TensorCore", "TestSupport"]),
-    tests("Evaluation", ["Evaluation", "TensorCore", "TestSupport"]),
+    tests("Evaluation", ["Evaluation", "Pictures", "Files", "TensorCore", "TestSupport"]),
     tests(
       "Grafting",
       [

@@ -10,8 +10,14 @@ import Text
 struct EvaluateCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "evaluate",
-    abstract: "Judge a model's samples: agreement, Fréchet distance, precision, recall, score.",
+    abstract: "Judge a model's samples, or a set of images: FID, sFID, precision, recall, scores.",
     discussion: """
+      MODEL may be a set of images, an .npz with arr_0 as sample --npz writes it or a folder of PNG and \
+      JPEG files, which is compared with --reference in features of Inception v3: FID, sFID, inception \
+      score, precision, recall, KID and sliced Wasserstein distance as ADM's evaluator and \
+      torch-fidelity compute them, with their provenance. Features are kept in the cache, so that an \
+      interrupted evaluation goes on where it was. For a model:
+
       The judge is a small classifier beside the model. Agreement, and Fréchet distance, precision, \
       recall and score in its features, stand in for Inception metrics on the shipped model; they \
       are not comparable to them.
@@ -21,6 +27,7 @@ struct EvaluateCommand: ParsableCommand {
   @Option(help: "Number of samples, balanced over the classes.") var samples = 1000
   @OptionGroup var sampling: SamplerOptions
   @OptionGroup var precision: PrecisionOptions
+  @OptionGroup var set: SetOptions
   @OptionGroup var output: OutputOptions
 
   func validate() throws {
@@ -30,6 +37,12 @@ struct EvaluateCommand: ParsableCommand {
   }
 
   func run() throws {
+    if set.features || ImageSet.isSet(source.model) { return try set.run(source.model, output) }
+    guard set.reference == nil else {
+      throw ValidationError(
+        "--reference belongs to a set of images, and \(source.model) is none; draw one with sample --npz"
+      )
+    }
     let files = try ModelFiles(source.model)
     let judge = try files.judge()
     let network = try source.graft.load(files, forInference: precision.working)
