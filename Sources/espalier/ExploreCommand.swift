@@ -49,6 +49,7 @@ struct ExploreCommand: ParsableCommand {
       now: Date().timeIntervalSince1970)
     state.terminal = terminal.capabilities
     state.configuration = configuration
+    state.history = CommandHistory(path: CommandHistory.path())
     state.useChartSettings()
     let performer = LiveEffects(
       launcher: launcher, model: reference, codeVersion: espalierVersion)

@@ -1,5 +1,6 @@
 import Foundation
 import Plans
+import Runs
 import TerminalUI
 import TestSupport
 import Testing
@@ -139,5 +140,46 @@ import Explorer
     #expect(ExplorerView.frame(state).text().contains("press") == false)
     let lines = HelpText.lines(width: 70, table: state.configuration.keys.bindings)
     #expect(lines.contains { if case .key("F5", _, ":distil") = $0 { true } else { false } })
+  }
+
+  @Test func commandLinesOutliveTheExplorer() throws {
+    let path = try scratch() + "/commands"
+    var history = CommandHistory(path: path)
+    #expect(history.lines.isEmpty)
+    for line in ["undo", "series all", "undo"] { try keep(line, path) }
+    history = CommandHistory(path: path)
+    #expect(history.lines == ["series all", "undo"])
+    for number in 0..<600 { history.add("\(number)") }
+    #expect(history.lines.count == 500 && history.lines.last == "599")
+    #expect(
+      CommandHistory.path(environment: ["XDG_STATE_HOME": "/s"]) == "/s/espalier/commands")
+  }
+
+  private func keep(_ line: String, _ path: String) throws {
+    let files = FileWork(
+      launcher: try RunLauncher(root: NSTemporaryDirectory() + "runs-\(UUID().uuidString)"),
+      model: Samples.model, codeVersion: "test")
+    #expect(files.perform(.keepCommand(line, path: path)).isEmpty)
+  }
+
+  @Test func foldersAndPlansAreListed() throws {
+    let folder = URL(filePath: try scratch("theme: dark")).deletingLastPathComponent()
+    for name in ["a.json", "ab.json", "b.txt", ".hidden.json"] {
+      try Data("{}".utf8).write(to: folder.appending(path: name))
+    }
+    try FileManager.default.createDirectory(
+      at: folder.appending(path: "adir"), withIntermediateDirectories: true)
+    let files = FileWork(
+      launcher: try RunLauncher(root: NSTemporaryDirectory() + "runs-\(UUID().uuidString)"),
+      model: Samples.model, codeVersion: "test")
+    let text = "\(folder.path)/a"
+    #expect(
+      files.perform(.listFiles(text)) == [
+        .filesListed(text: text, ["a.json", "ab.json", "adir/"].map { "\(folder.path)/\($0)" })
+      ])
+    let hidden = "\(folder.path)/."
+    #expect(
+      files.perform(.listFiles(hidden))
+        == [.filesListed(text: hidden, ["\(folder.path)/.hidden.json"])])
   }
 }

@@ -60,13 +60,13 @@ import Explorer
     click(&state, row.column, row.row)
     click(&state, row.column, row.row)
     #expect(state.keyContext == .form)
-    let field = try place(of: "short filter", in: state)
+    let field = try place(of: "inner filter", in: state)
     click(&state, field.column, field.row)
     guard case .form(let form) = state.overlay else {
       Issue.record("no form")
       return
     }
-    #expect(form.fields[form.index].title.hasPrefix("short filter"))
+    #expect(form.fields[form.index].title.hasPrefix("inner filter"))
   }
 
   @Test func aDragSelectsARange() throws {

@@ -75,7 +75,8 @@ import Explorer
     }
     #expect(name(256, nil) == "dark" && name(256, RGB(255, 255, 255)) == "light")
     #expect(name(256, RGB(30, 30, 30)) == "dark" && name(16, nil) == "16 dark")
-    #expect(name(8, RGB(238, 232, 213)) == "16 light" && name(0, nil) == "mono")
+    #expect(name(16, RGB(238, 232, 213)) == "16 light" && name(0, nil) == "mono")
+    #expect(name(8, RGB(238, 232, 213)) == "16 dark")
     #expect(name(0, nil, .light) == "mono", "NO_COLOR is stronger than a theme")
     #expect(name(256, RGB(255, 255, 255), .colorBlind) == "colour-blind light")
     var reported = TerminalCapabilities()

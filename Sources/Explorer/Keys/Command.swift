@@ -17,6 +17,7 @@ package enum Command: String, CaseIterable, Sendable {
   // Looking.
   case preview, images, analyze
   case previewSettings = "preview-settings"
+  case imageClass = "class"
   case nextClass = "next-class"
   case previousClass = "previous-class"
   case nextSeed = "next-seed"
@@ -65,6 +66,8 @@ package enum Command: String, CaseIterable, Sendable {
     case .first, .last: "BLOCK"
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
     case .series: "slot|mean|all"
+    case .imageClass: "NAME"
+    case .runs: "RUN"
     case .join: "MERGE"
     default: nil
     }

@@ -64,6 +64,7 @@ extension KeyBinding {
 
     grid(.preview, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample", 2)),
     grid(.preview, ["S"], .previewSettings, "set class, seed, steps and guidance"),
+    grid(.preview, ["c"], .imageClass, "choose the class by its name"),
     grid(.preview, ["A"], .analyze, "recompute the teacher's statistics"),
     grid(.preview, ["i"], .images, "the images over the whole screen"),
     grid(.preview, [">"], .nextClass, "next class; 3> goes on by three"),
@@ -132,7 +133,9 @@ extension KeyBinding {
   private static let promptBindings: [KeyBinding] =
     [
       key(.prompt, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
-      key(.prompt, .list, [.tab], .complete, "complete a command's name"),
+      key(.prompt, .list, [.tab], .complete, "complete a name: command, file, run, class …"),
+      key(.prompt, .list, [.up, .control("p")], .previous, "an earlier command that begins so"),
+      key(.prompt, .list, [.down, .control("n")], .next, "a later one"),
       key(
         .prompt, .list, [.escape], .escape, "cancel", hint: hint("Esc", "back")),
     ] + editingBindings(.prompt)

@@ -26,13 +26,8 @@ extension FileWork {
       return [findAnalysis(again: again)]
     case .startPreview(let generation, let plan, let weightsFrom, let settings):
       return startPreview(generation, plan, weightsFrom, settings)
-    case .saveSetting(let key, let value, let path):
-      do {
-        try Configuration.save(key, value, to: path)
-        return []
-      } catch {
-        return [.settingNotSaved("\(error)")]
-      }
+    case .saveSetting, .keepCommand, .listFiles:
+      return keep(effect)
     case .redraw, .suspend, .probe, .wish:
       return []
     }

@@ -10,6 +10,8 @@ package struct AppState: Equatable, Sendable {
   package var terminal = TerminalCapabilities()
   /// Settings and keys.
   package var configuration = Configuration()
+  /// The command lines that were typed.
+  package var history = CommandHistory()
   /// What a screen shows that has no room for everything.
   package var pane = Pane.grid
   /// Where the mouse took hold of the grid.

@@ -79,6 +79,14 @@ package struct Prompt: Equatable, Sendable {
   package var field = TextField()
   /// Why the text cannot be accepted, after a try.
   package var problem: String?
+  /// The line of the history that is shown, and what was typed before.
+  package var recalled: Recalled?
+
+  /// A line of the history in the place of what was typed.
+  package struct Recalled: Equatable, Sendable {
+    let place: Int
+    let typed: String
+  }
 }
 
 /// A question with a few answers.

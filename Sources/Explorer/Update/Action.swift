@@ -11,6 +11,8 @@ package enum Action: Equatable, Sendable {
   case pointed(MouseEvent)
   /// The terminal has told what it can do.
   case terminalFound(TerminalCapabilities)
+  /// Paths that begin with a text were read.
+  case filesListed(text: String, [String])
   /// A setting could not be kept.
   case settingNotSaved(String)
   /// Text was pasted.
@@ -109,6 +111,10 @@ package enum Effect: Equatable, Sendable {
   /// newest checkpoint holds the distilled weights.
   case startPreview(
     generation: Int, plan: GraftPlan?, weightsFrom: String?, settings: PreviewSettings)
+  /// Add a command line to the file of those that were typed.
+  case keepCommand(String, path: String)
+  /// Read the paths of folders and plans that begin with a text.
+  case listFiles(String)
   /// Ask the terminal anew what it can do.
   case probe
   /// Use the terminal in another way.

@@ -12,6 +12,9 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .terminalFound(let capabilities):
     state.terminal = capabilities
     return []
+  case .filesListed(let text, let paths):
+    state.receiveFiles(paths, for: text)
+    return []
   case .settingNotSaved(let reason):
     state.notice = .failure(reason)
     return []
@@ -181,6 +184,9 @@ extension AppState {
       return edit(command, argument: argument, count: count)
     case .distil, .finetune, .pause, .cancel, .series, .scale, .runs:
       return distil(command, argument: argument)
+    case .imageClass:
+      chooseClass(argument)
+      return []
     case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
       .previousSeed,
       .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:

@@ -70,6 +70,7 @@ package enum HelpText {
     ("r4", "an MLP whose inner width is 4 times the model's; likewise r3, r6"),
     ("k4", "a convolution of 4 tokens"),
     ("∥ ╗ ╝", "two neighbouring blocks that run in parallel on the same input"),
+    ("⏎", "the Enter key; shown as ~ where only ASCII is drawn"),
     ("FLOPs", "floating-point operations of one forward pass of the model"),
     ("params", "numbers that the operator or model has learned"),
     ("lost", "a run without a last event whose worker is gone"),

@@ -7,11 +7,11 @@ struct TerminalView {
   let state: AppState
   let scroll: Int
 
-  /// Rows of the pictures with their captions.
-  private static let pictureRows = 6
+  /// Rows of the pictures with their captions: more where there is room.
+  private static func pictureRows(_ size: Size) -> Int { min(12, max(6, size.rows - 20)) }
 
   /// Rows for findings on a screen.
-  static func rows(_ size: Size) -> Int { max(1, size.rows - 5 - pictureRows) }
+  static func rows(_ size: Size) -> Int { max(1, size.rows - 5 - pictureRows(size)) }
 
   func draw(on frame: inout Frame) {
     let inside = Popup.open(
@@ -24,7 +24,7 @@ struct TerminalView {
       frame.write(
         [
           (TextWidth.pad(finding.title, 14), Theme.quiet),
-          (TextWidth.clip(finding.value, 24), Theme.strong), ("  ", Theme.plain),
+          (TextWidth.pad(finding.value, 22), Theme.strong), (" ", Theme.plain),
           (finding.reason, Theme.plain),
         ], column: inside.column, row: inside.row + index, maxColumns: inside.columns)
     }
@@ -35,13 +35,13 @@ struct TerminalView {
       on: &frame,
       in: Rect(
         column: inside.column, row: inside.row + min(room, findings.count + 1),
-        columns: inside.columns, rows: Self.pictureRows))
+        columns: inside.columns, rows: Self.pictureRows(state.size)))
   }
 
   /// The test picture as images are drawn, in half blocks and in ASCII, then colours and characters.
   private func drawSamples(on frame: inout Frame, in rect: Rect) {
     let picture = Picture(Self.testPicture)
-    let width = min(18, (rect.columns - 20) / 3)
+    let width = min(rect.rows * 4 - 4, (rect.columns - 20) / 3)
     let cell = state.terminal.cell(state.size)
     let titles = ["as chosen", "half blocks", "ASCII"]
     for (index, title) in titles.enumerated() {

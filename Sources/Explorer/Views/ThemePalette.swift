@@ -92,6 +92,8 @@ package struct ThemePalette: Equatable, Sendable {
       switch choice {
       case _ where terminal.colors == 0: mono
       case .mono: mono
+      // Of eight colours the bright ones are bold, which makes black on white gray.
+      case _ where terminal.colors < 16: sixteenDark
       case .auto where terminal.colors < 256, .sixteen: isDark ? sixteenDark : sixteenLight
       case .auto: isDark ? dark : light
       case .dark: dark
