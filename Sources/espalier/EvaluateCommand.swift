@@ -27,6 +27,11 @@ struct EvaluateCommand: ParsableCommand {
   @Option(help: "Number of samples, balanced over the classes.") var samples = 1000
   @OptionGroup var sampling: SamplerOptions
   @OptionGroup var precision: PrecisionOptions
+  @Option(
+    help: .init(
+      "Compare each sample with that of this model from the same noise, its teacher for example: the paired"
+        + " distance, which needs far fewer samples than a distance of sets."))
+  var paired: String?
   @OptionGroup var set: SetOptions
   @OptionGroup var output: OutputOptions
 
@@ -44,6 +49,7 @@ struct EvaluateCommand: ParsableCommand {
       )
     }
     let files = try ModelFiles(source.model)
+    if let paired { return try compare(files, with: try ModelFiles(paired)) }
     let judge = try files.judge()
     let network = try source.graft.load(files, forInference: precision.working)
     let console = ProgressLine()
@@ -65,7 +71,53 @@ struct EvaluateCommand: ParsableCommand {
     print("recall (judge, k = 3)   \(percent(result.recall))")
     print("score (judge)           \(short(result.judgeScore))")
     print("judge on fresh images   \(percent(result.judgeAccuracy))")
-    let names = files.model.classNames
+    printAgreement(result, files.model.classNames)
+  }
+
+  /// Prints the paired distance of a model from another one.
+  private func compare(_ files: ModelFiles, with other: ModelFiles) throws {
+    let (config, otherConfig) = (files.model.config, other.model.config)
+    guard
+      (config.inChannels, config.inputSize, config.numClasses)
+        == (otherConfig.inChannels, otherConfig.inputSize, otherConfig.numClasses)
+    else {
+      throw ValidationError(
+        "--paired is \(other.modelPath), whose latents or classes are others than those of \(files.modelPath)"
+      )
+    }
+    let sampler = try sampling.latentSampler(for: config)
+    let graft = try source.graft.load(files, forInference: precision.working)
+    let teacher = try other.model.load(forInference: precision.working)
+    let judge = try? files.judge()
+    let autoencoder = try judge.map { _ in try files.autoencoder(precision.working) }
+    func drawn(_ model: DiT) -> PairedDistance.Source {
+      { range in
+        try sampler.sample(
+          model, labels: range.map { $0 % config.numClasses }, first: range.lowerBound)
+      }
+    }
+    let console = ProgressLine()
+    let result = try PairedDistance.measure(
+      teacher: drawn(teacher), graft: drawn(graft), samples: samples,
+      features: judge.flatMap { judge in
+        autoencoder.map { autoencoder in
+          { judge(AutoencoderKL.tensor(autoencoder.rgbImages(ofScaled: $0))).features }
+        }
+      }, progress: { console.update("compared \($0)/\(samples)") })
+    console.finish()
+    if output.json { return try output.printJSON(result) }
+    func text(_ estimate: PairedDistance.Estimate) -> String {
+      "\(short(estimate.value)) ± \(short(estimate.standardError))"
+    }
+    print("pairs                  \(result.samples)")
+    print(
+      "paired distance        \(text(result.latents)) (latents, relative to the teacher's spread)")
+    if let features = result.features {
+      print("                       \(text(features)) (judge's features)")
+    }
+  }
+
+  private func printAgreement(_ result: Evaluation, _ names: [String]) {
     for (label, value) in result.agreementByClass.enumerated() {
       let name = label < names.count ? names[label] : "class \(label)"
       print("  \(TextWidth.pad(name, 14)) \(percent(value))")
