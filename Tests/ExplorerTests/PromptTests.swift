@@ -140,6 +140,8 @@ import Explorer
       type(&typed, line)
       press(&typed, .enter)
       type(&pressed, keys)
+      #expect(typed.history.lines == [line])
+      typed.history = CommandHistory()
       #expect(typed == pressed)
     }
   }

@@ -41,7 +41,7 @@ struct TerminalView {
   /// The test picture as images are drawn, in half blocks and in ASCII, then colours and characters.
   private func drawSamples(on frame: inout Frame, in rect: Rect) {
     let picture = Picture(Self.testPicture)
-    let width = min(rect.rows * 4 - 4, (rect.columns - 20) / 3)
+    let width = min(rect.rows * 4 - 4, (rect.columns - 36) / 3)
     let cell = state.terminal.cell(state.size)
     let titles = ["as chosen", "half blocks", "ASCII"]
     for (index, title) in titles.enumerated() {
