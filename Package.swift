@@ -190,7 +190,7 @@ let package = Package(
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
     tests("Search", ["Search", "Operators", "Plans", "TensorCore"]),
-    tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
+    tests("Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore"]),
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
@@ -198,7 +198,8 @@ let package = Package(
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],
       resources: [.copy("Snapshots"), .copy("Themes")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
-    tests("Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "TestSupport"]),
+    tests(
+      "Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
     tests(
       "Espalier",
       [
