@@ -104,7 +104,9 @@ package final class FileWork: @unchecked Sendable {
       RecoveryFile.remove(file)
       return []
     case .keepSession(let opening): return keep(opening)
-    case .redraw, .suspend, .probe:
+    case .saveSetting, .keepCommand, .listFiles:
+      return keep(effect)
+    case .redraw, .suspend, .probe, .wish:
       return []
     }
   }
