@@ -118,7 +118,9 @@ extension LatentDataset {
       TensorItem(name: "prompt_embeds", shape: captions.embeddings.shape, dtype: .bf16) {
         captions.embeddings.values
       },
-      TensorItem(name: "prompt_attention_mask", shape: captions.mask.shape) { captions.mask.values },
+      TensorItem(name: "prompt_attention_mask", shape: captions.mask.shape) {
+        captions.mask.values
+      },
     ]
   }
 }

@@ -83,7 +83,8 @@ package final class Finetuning {
       case .all, .lora: true
       case .grafts: grafts.contains(where: name.hasPrefix)
       case .graftsAndNorms:
-        grafts.contains(where: name.hasPrefix) || plan.model.shape.family.modulationKeys.contains(where: name.contains)
+        grafts.contains(where: name.hasPrefix)
+          || plan.model.shape.family.modulationKeys.contains(where: name.contains)
       case .lastBlocks: tail.contains(where: name.hasPrefix)
       }
     }

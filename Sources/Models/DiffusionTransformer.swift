@@ -72,6 +72,12 @@ package protocol DiffusionTransformer: AnyObject {
 
   /// Applies two parallel blocks and their merge to x (batch, tokens, dim) on the grid of the model.
   func output(of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape) -> Value
+
+  /// Computes what the projection of two parallel blocks reads: their outputs one behind the other
+  /// (batch, tokens, 2 dim).
+  func mergeFeatures(
+    of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape
+  ) -> Value
 }
 
 extension DiffusionTransformer {
@@ -100,6 +106,9 @@ extension DiffusionTransformer {
 
   package var merges: [BlockPair: BlockMerge] { [:] }
 
+  /// The token grid of the model's own size.
+  package var grid: TokenGrid { TokenGrid(rows: shape.grid, columns: shape.grid) }
+
   package func trajectory(
     _ condition: Conditioning.Condition, times: [Float], observeBlock: BlockObserver?
   ) -> TrajectoryModel {
@@ -118,6 +127,12 @@ extension DiffusionTransformer {
   }
 
   package func output(
+    of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape
+  ) -> Value {
+    preconditionFailure("\(shape.family): no parallel blocks")
+  }
+
+  package func mergeFeatures(
     of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape
   ) -> Value {
     preconditionFailure("\(shape.family): no parallel blocks")

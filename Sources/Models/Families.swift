@@ -34,7 +34,9 @@ package struct FamilyRecognition {
     }
     let sign = try Self.sign(weights, hasProjectors: projector != nil)
     if let stated = weights.statedFamily {
-      if let sign, sign.isStatement { try Self.require(stated, sign.family, sign.text, weights.path) }
+      if let sign, sign.isStatement {
+        try Self.require(stated, sign.family, sign.text, weights.path)
+      }
       guard stated.condition == .classes else {
         throw FileError(
           "\(weights.path): is no \(stated.title), its tensors are those of a DiT or SiT; leave out"
@@ -56,7 +58,8 @@ package struct FamilyRecognition {
   ) throws(FileError) {
     guard let stated, stated != found else { return }
     throw FileError(
-      "\(path): is a \(found.title), as \(sign) shows, and not a \(stated.title); leave out the family")
+      "\(path): is a \(found.title), as \(sign) shows, and not a \(stated.title); leave out the family"
+    )
   }
 
   private typealias Sign = (family: ModelFamily, text: String, isStatement: Bool)

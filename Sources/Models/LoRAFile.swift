@@ -48,10 +48,13 @@ package struct LoRAFile {
   package init(path: String) throws {
     var place = path
     if DiffusersFolder.isFolder(path) {
-      let names = ["adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin"]
+      let names = [
+        "adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin",
+      ]
       guard let name = names.first(where: { access("\(path)/\($0)", F_OK) == 0 }) else {
         throw FileError(
-          "\(path): holds no LoRA adapter, expected \(names.joined(separator: " or ")); name the file")
+          "\(path): holds no LoRA adapter, expected \(names.joined(separator: " or ")); name the file"
+        )
       }
       place = "\(path)/\(name)"
     }
@@ -91,7 +94,8 @@ package struct LoRAFile {
         let entry = try file.existing(name)
         guard entry.shape.count >= 2, entry.count > 0 else {
           throw FileError(
-            "\(place): tensor '\(name)' has shape \(entry.shape), expected a matrix; fetch the file again")
+            "\(place): tensor '\(name)' has shape \(entry.shape), expected a matrix; fetch the file again"
+          )
         }
         let rows = entry.shape[0]
         let tensor = Tensor(try file.floats(name), shape: [rows, entry.count / rows])
@@ -140,7 +144,8 @@ package struct LoRAFile {
       guard parameter.name.hasSuffix(".weight"), parameter.shape.count > 1 else { continue }
       let keys = [parameter.name]
       var parts: [Adapter?] = []
-      for names in [keys, model.diffusersKeys(parameter.name)] where parts.allSatisfy({ $0 == nil }) {
+      for names in [keys, model.diffusersKeys(parameter.name)] where parts.allSatisfy({ $0 == nil })
+      {
         parts = names.map { take(String($0.dropLast(".weight".count))) }
       }
       guard parts.contains(where: { $0 != nil }) else { continue }
@@ -207,12 +212,14 @@ package struct LoRAFile {
         table = object
       } else if let text = file.metadata["lora_adapter_metadata"] {
         origin = "\(file.path) (lora_adapter_metadata)"
-        guard let object = try? JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]
+        guard
+          let object = try? JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]
         else { throw FileError("\(origin): is no JSON object; fetch the file again") }
         for (key, value) in object {
-          table[["transformer.", "unet."].first(where: key.hasPrefix).map {
-            String(key.dropFirst($0.count))
-          } ?? key] = value
+          table[
+            ["transformer.", "unet."].first(where: key.hasPrefix).map {
+              String(key.dropFirst($0.count))
+            } ?? key] = value
         }
       } else {
         return

@@ -41,7 +41,8 @@ package enum ModelWriter {
   /// - Returns: The files that were written.
   /// - Throws: `FileError` if the file cannot be written, or the naming does not fit.
   package static func write(
-    _ model: any DiffusionTransformer, metadata: [String: String], classNames: [String], as choice: Choice,
+    _ model: any DiffusionTransformer, metadata: [String: String], classNames: [String],
+    as choice: Choice,
     to path: String
   ) throws -> [String] {
     let items = try items(model, choice, path: path)
@@ -119,7 +120,8 @@ package enum ModelWriter {
 
   private static func unknownToDiffusers(_ path: String) -> FileError {
     FileError(
-      "\(path): diffusers has no pipeline of a SiT, whose network predicts velocities; use the official naming")
+      "\(path): diffusers has no pipeline of a SiT, whose network predicts velocities; use the official naming"
+    )
   }
 
   /// Copies `tokenizer` and `text_encoder` of a pipeline into another.
@@ -139,7 +141,9 @@ package enum ModelWriter {
   }
 
   /// The parameters under the chosen names.
-  private static func items(_ model: any DiffusionTransformer, _ choice: Choice, path: String) throws -> [TensorItem] {
+  private static func items(_ model: any DiffusionTransformer, _ choice: Choice, path: String)
+    throws -> [TensorItem]
+  {
     guard model.merges.isEmpty || choice.naming == .official else {
       throw FileError(
         "\(path): diffusers knows no parallel blocks, and the model has \(model.merges.count) pairs;"
@@ -201,7 +205,9 @@ package enum ModelWriter {
   }
 
   /// Throws if the position table differs from the one that diffusers computes.
-  private static func requireComputedPositions(_ model: any DiffusionTransformer, path: String) throws {
+  private static func requireComputedPositions(_ model: any DiffusionTransformer, path: String)
+    throws
+  {
     let table = model.shape.positionTable()
     let stored = model.parameters.first { $0.name == DiTKeyMap.positionTable }?.value.values ?? []
     // Tolerance of a table rounded to bfloat16.

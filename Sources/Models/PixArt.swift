@@ -69,7 +69,9 @@ package final class PixArt: DiffusionTransformer {
   }
 
   package func exampleConditioning(at time: Float) -> Conditioning {
-    let caption = RandomStream(seed: 0, "caption").normal([1, ModelFamily.captionTokens, config.captionChannels])
+    let caption = RandomStream(seed: 0, "caption").normal([
+      1, ModelFamily.captionTokens, config.captionChannels,
+    ])
     return Conditioning(timesteps: [time], caption: Value(constant: caption))
   }
 

@@ -75,7 +75,8 @@ package struct PixArtConfig: Equatable, Sendable {
     try shape.validate(file: path, names: DiffusersFolder.configNames)
     let source = ConfigFile(path: path, model: "PixArtTransformer2DModel")
     try source.require(
-      (1...65536).contains(shape.captionChannels), "caption_channels", shape.captionChannels, "1 to 65536")
+      (1...65536).contains(shape.captionChannels), "caption_channels", shape.captionChannels,
+      "1 to 65536")
     try source.require(
       interpolationScale.isFinite && interpolationScale > 0, "interpolation_scale",
       interpolationScale, "a positive number")

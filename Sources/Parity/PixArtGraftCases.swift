@@ -42,7 +42,8 @@ enum PixArtGraftCases {
   ) throws -> PixArt {
     let model = try PixArt(
       config: try PixArtCases.config(check.fixture), edits: edits,
-      weights: RenamedWeights(try check.fixture.weights()) { PixArtKeyMap.keys($0, in: .diffusers) })
+      weights: RenamedWeights(try check.fixture.weights()) { PixArtKeyMap.keys($0, in: .diffusers) }
+    )
     try check.requireNames(model.parameters.flatMap { model.diffusersKeys($0.name) })
     check.round(model.parameters)
     return model
@@ -124,7 +125,8 @@ enum PixArtGraftCases {
     }
     let losses = try fixture.settings.table("stage1_losses")
     let slot = try losses.text("slot")
-    guard let id = edits.keys.first(where: { slot == "transformer_blocks.\($0.block).attn1" }) else {
+    guard let id = edits.keys.first(where: { slot == "transformer_blocks.\($0.block).attn1" })
+    else {
       throw FileError(
         "\(fixture.path): config key 'stage1_losses.slot' is '\(slot)', which is no grafted one; the file is"
           + " damaged, copy it again")
@@ -180,7 +182,8 @@ enum PixArtGraftCases {
       }
     }
     // Gradients of the adapters at scale 1.
-    guard let unit = try files.keys.first(where: { try files.table($0).number("scale") == 1 }) else {
+    guard let unit = try files.keys.first(where: { try files.table($0).number("scale") == 1 })
+    else {
       throw FileError("\(fixture.path): no adapter has scale 1; copy the folder again")
     }
     let model = try fresh()
@@ -220,7 +223,8 @@ enum PixArtGraftCases {
       first += ranks[index]
     }
     return LowRankAdapter(
-      down: Parameter("\(parameter.name).A", down), up: Parameter("\(parameter.name).B", up), scale: 1)
+      down: Parameter("\(parameter.name).A", down), up: Parameter("\(parameter.name).B", up),
+      scale: 1)
   }
 
   private static func gradients(

@@ -84,7 +84,9 @@ extension GraftPlan {
   /// class-conditional models, adapters of rank 64 for text-conditional ones, as the paper.
   mutating func applyFamilyDefaults() {
     guard model.shape.family.condition == .captions else { return }
-    (stage2.trained, stage2.loraRank, stage2.loraAlpha) = (.lora, min(64, model.shape.hiddenSize), 64)
+    (stage2.trained, stage2.loraRank, stage2.loraAlpha) = (
+      .lora, min(64, model.shape.hiddenSize), 64
+    )
     stage2.loraTargets = model.shape.family.adaptedLayers
   }
 }

@@ -24,7 +24,10 @@ package struct Measuring {
   private let facts: RunFacts
   private let parts: Set<Part>
   private let images: Int
-  private let progress: (String) -> Void
+  private let progress: Progress
+
+  /// Callback with the current activity and its progress; may throw to stop.
+  package typealias Progress = (_ label: String, _ done: Int, _ total: Int) throws -> Void
 
   /// Prepares the measurement of a run.
   ///
@@ -32,9 +35,9 @@ package struct Measuring {
   ///   - facts: The run.
   ///   - parts: The parts to compute.
   ///   - images: Number of images per grid, at most one per class.
-  ///   - progress: Called with a description of the current activity.
+  ///   - progress: Called as the measurement proceeds.
   package init(
-    _ facts: RunFacts, parts: Set<Part>, images: Int = 10, progress: @escaping (String) -> Void
+    _ facts: RunFacts, parts: Set<Part>, images: Int = 10, progress: @escaping Progress
   ) {
     (self.facts, self.parts, self.images, self.progress) = (facts, parts, images, progress)
   }
@@ -79,7 +82,8 @@ package struct Measuring {
     var known: [TensorBoardRecord.Value] = []
     if missing.contains(.speed) {
       result.speed = PairedSpeed(graft: graft.model, teacher: teacher) { done, pairs in
-        progress("timing a forward pass, \(done)/\(pairs)")
+        // A request to stop is noticed by the next activity.
+        try? progress("timing a forward pass", done, pairs)
       }
       try result.save(to: facts.run)
     }
@@ -119,7 +123,7 @@ package struct Measuring {
       try Evaluation.run(
         model, autoencoder: autoencoder, judge: judge, sampler: settings.sampler(of: facts.plan.model.shape.family),
         samples: settings.samples
-      ) { progress("judging the \(name), \($0)/\(settings.samples)") }
+      ) { try progress("judging the \(name)", $0, settings.samples) }
     }
     let teacher = try TeacherEvaluations(files: files, plan: facts.plan, settings: settings)
       .value { try evaluate(graft.teacher, "teacher") }
@@ -138,7 +142,7 @@ package struct Measuring {
     func draw(_ model: any DiffusionTransformer, _ name: String) throws -> [RGBImage] {
       let latents = try settings.sampler(of: family).sample(
         model, for: conditions,
-        onStep: { step, steps, _ in progress("drawing the \(name), step \(step)/\(steps)") })
+        onStep: { step, steps, _ in try progress("drawing the \(name), step", step, steps) })
       return AutoencoderKL.rgbImages(
         ofDecoded: autoencoder.decode(autoencoder.unscaled(latents), tiling: .auto), .of(family))
     }

@@ -31,7 +31,8 @@ package struct PairedSpeed: Codable, Equatable, Sendable {
 
   /// Times both models in alternating order after a warm-up.
   package init(
-    graft: any DiffusionTransformer, teacher: any DiffusionTransformer, pairs: Int = 15, progress: (Int, Int) -> Void = { _, _ in }
+    graft: any DiffusionTransformer, teacher: any DiffusionTransformer, pairs: Int = 15,
+    progress: (Int, Int) -> Void = { _, _ in }
   ) {
     let config = teacher.shape
     let latents = RandomStream(seed: 0, "speed").normal(

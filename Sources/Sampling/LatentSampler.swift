@@ -152,7 +152,8 @@ package struct LatentSampler: Sendable {
       if isGuided {
         guard let null else {
           throw SamplingError(
-            description: "guidance \(guidance) needs the embedding of the empty caption; give it with"
+            description:
+              "guidance \(guidance) needs the embedding of the empty caption; give it with"
               + " --null-caption, or --guidance 1 for none")
         }
         let rows = (0..<captions.count).map { null.count == captions.count ? $0 : 0 }

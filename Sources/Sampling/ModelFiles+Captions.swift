@@ -70,7 +70,9 @@ extension ModelFiles {
         [String](repeating: "the empty caption", count: count)
       )
     }
-    let prompts = (0..<count).map { ModelFamily.examplePrompts[$0 % ModelFamily.examplePrompts.count] }
+    let prompts = (0..<count).map {
+      ModelFamily.examplePrompts[$0 % ModelFamily.examplePrompts.count]
+    }
     let encoder = try promptEmbeddings(precision)
     return (
       .captions(try encoder.captions(prompts), null: try encoder.captions([""])), prompts

@@ -65,7 +65,8 @@ package final class PromptEmbeddings {
       if let place = captions.embeddings.firstNonFinite {
         throw FileError(
           "\(pipeline)/text_encoder: the embedding of the prompt \(group[group.startIndex + place[0]].value.prefix(60).debugDescription)"
-            + " holds a value that is not finite at token \(place[1]); use --precision fp32 or other weights")
+            + " holds a value that is not finite at token \(place[1]); use --precision fp32 or other weights"
+        )
       }
       for (row, item) in group.enumerated() {
         let tokens = captions.tokens(of: row)

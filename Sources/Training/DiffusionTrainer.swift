@@ -85,7 +85,8 @@ package final class DiffusionTrainer {
   ///     checkpointing).
   ///   - makeOptimizer: Makes the optimizer of the given parameters.
   package init(
-    model: any DiffusionTransformer, process: TrainingProcess, emaDecay: Float, teacher: OutputTeacher? = nil,
+    model: any DiffusionTransformer, process: TrainingProcess, emaDecay: Float,
+    teacher: OutputTeacher? = nil,
     recomputesBlocks: Bool = false,
     makeOptimizer: ([Parameter]) -> any Optimizer = { AdamW($0) }
   ) {

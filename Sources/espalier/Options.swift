@@ -99,7 +99,8 @@ struct SamplerOptions: ParsableArguments {
 
   @Option(
     help: .init(
-      "Diffusion coefficient of sde: \(Interpolant.Diffusion.allCases.map(\.rawValue).joined(separator: ", "))."))
+      "Diffusion coefficient of sde: \(Interpolant.Diffusion.allCases.map(\.rawValue).joined(separator: ", "))."
+    ))
   var diffusionForm = Interpolant.Diffusion.sigma
 
   @Option(help: "Norm of the diffusion coefficient of sde.") var diffusionNorm = 1.0
@@ -146,7 +147,8 @@ struct SamplerOptions: ParsableArguments {
       diffusionForm == .sigma && diffusionNorm == 1 && lastStep == .mean && lastStepSize == 0.04
     guard method.isStochastic || isPlain else {
       throw ValidationError(
-        "--diffusion-form, --diffusion-norm, --last-step and --last-step-size belong to --sampler sde or sde-heun")
+        "--diffusion-form, --diffusion-norm, --last-step and --last-step-size belong to --sampler sde or sde-heun"
+      )
     }
     // That coefficient of the linear path is infinite at its start.
     guard diffusionForm != .scoreBased else {
@@ -168,7 +170,10 @@ struct SamplerOptions: ParsableArguments {
   ///
   /// - Throws: `ValidationError` for guidance of a model without a null class.
   func latentSampler(for config: ModelShape) throws -> LatentSampler {
-    guard config.family.condition == .captions || config.hasNullClass || guidance == nil || guidance == 1 else {
+    guard
+      config.family.condition == .captions || config.hasNullClass || guidance == nil
+        || guidance == 1
+    else {
       throw ValidationError(
         "--guidance is \(guidance ?? 0), but the model has no label for \"no class\" to guide away from;"
           + " leave it out")

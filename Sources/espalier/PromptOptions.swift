@@ -11,7 +11,8 @@ struct PromptOptions: ParsableArguments {
   @Option(help: "A prompt of a text-conditional model; repeatable.") var prompt: [String] = []
   @Option(help: "A file with a prompt in every line.") var prompts: String?
   @Option(help: "What guidance leads away from (default: the empty text).") var negative: String?
-  @Flag(help: "Put prompts in lower case alone instead of cleaning them as diffusers' pipeline does.")
+  @Flag(
+    help: "Put prompts in lower case alone instead of cleaning them as diffusers' pipeline does.")
   var noCleaning = false
   @Option(
     help: "Folder of 'tokenizer' and 'text_encoder' (default: those of the model's folder).")
@@ -90,7 +91,8 @@ struct PromptOptions: ParsableArguments {
     }
     guard let captions else {
       throw ValidationError(
-        "a \(files.model.shape.family.title) needs --prompt TEXT, --prompts FILE or --captions FILE")
+        "a \(files.model.shape.family.title) needs --prompt TEXT, --prompts FILE or --captions FILE"
+      )
     }
     guard negative == nil else {
       throw ValidationError(

@@ -68,7 +68,8 @@ struct SampleCommand: ParsableCommand {
       throw ValidationError("--dataset writes latents and captions alone; give no other output")
     }
     if geneval != nil {
-      guard let output, paths.count == 1, noise == nil, !output.lowercased().hasSuffix(".png") else {
+      guard let output, paths.count == 1, noise == nil, !output.lowercased().hasSuffix(".png")
+      else {
         throw ValidationError("--geneval needs --output FOLDER and no other output")
       }
       guard prompts.prompt.isEmpty, prompts.prompts == nil, prompts.captions == nil else {

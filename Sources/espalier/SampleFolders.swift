@@ -80,7 +80,8 @@ struct GenEvalFolder {
   init(metadata path: String, images: Int) throws(FileError) {
     let text = String(decoding: try AtomicFile.read(path, limit: 256 << 20), as: UTF8.self)
     var entries: [(String, String)] = []
-    for (index, part) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+    for (index, part) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated()
+    {
       let line = part.hasSuffix("\r") ? String(part.dropLast()) : String(part)
       if line.allSatisfy(\.isWhitespace) { continue }
       let table = try? JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
@@ -139,7 +140,8 @@ struct GenEvalFolder {
           console.update("image \(done) of \(missing.count), step \(step)/\(steps)")
         }
         let decoded = job.images(of: latents, tiling: tiling)
-        guard decoded.isFinite, let picture = AutoencoderKL.rgbImages(ofDecoded: decoded, job.bytes).first
+        guard decoded.isFinite,
+          let picture = AutoencoderKL.rgbImages(ofDecoded: decoded, job.bytes).first
         else {
           throw SamplingError(
             description: "the autoencoder gave values that are not finite; use --precision fp32")

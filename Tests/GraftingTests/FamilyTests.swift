@@ -60,7 +60,8 @@ enum TinyFamily {
       null: Captions(embeddings: random.normal([1, 2, captionChannels], from: 5_000)))
   }
 
-  static func plan(_ model: any DiffusionTransformer, _ edits: [SlotID: OperatorSpec]) -> GraftPlan {
+  static func plan(_ model: any DiffusionTransformer, _ edits: [SlotID: OperatorSpec]) -> GraftPlan
+  {
     var plan = GraftPlan(
       named: "tiny",
       model: ModelReference(path: "tiny.safetensors", shape: model.shape, contentHash: "0"))
@@ -232,7 +233,9 @@ struct FamilyTests {
       let tokens = captions.tokens(of: row)
       let values = Array(
         captions.embeddings.values[(row * captions.length * 6)...].prefix(tokens * 6))
-      if values == null.embeddings.values { dropped += 1 } else {
+      if values == null.embeddings.values {
+        dropped += 1
+      } else {
         #expect(tokens == 2 + batch.samples[row] % 3)
       }
     }

@@ -49,7 +49,8 @@ struct FamilyRecognitionTests {
   }
 
   @Test func projectorsOfREPA() throws {
-    try opened("last.safetensors", extra: ["projectors.0.0.weight", "projectors.0.0.bias"]) { file in
+    try opened("last.safetensors", extra: ["projectors.0.0.weight", "projectors.0.0.bias"]) {
+      file in
       #expect(file.shape.family == .sit)
       #expect(file.notes.contains { $0.contains("projectors") })
       let names = try file.network().parameters.map(\.name)

@@ -270,7 +270,8 @@ struct PixArtTests {
       #expect(try file.nullCaption()?.embeddings.shape == [1, 3, 6])
       let loaded = try file.load()
       let own = loaded.parameters.filter { $0.name != "y_embedder.y_embedding" }
-      #expect(own.map(\.name) == model.parameters.map(\.name) && own.count < loaded.parameters.count)
+      #expect(
+        own.map(\.name) == model.parameters.map(\.name) && own.count < loaded.parameters.count)
       for (a, b) in zip(own, model.parameters) {
         #expect(a.value.values == b.value.values, "\(a.name)")
       }
