@@ -1,0 +1,131 @@
+"""The command line of the engine: `python -m espalier_torch COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Sequence
+
+from . import __version__
+from .errors import EngineError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands with their options."""
+    root = argparse.ArgumentParser(prog="espalier_torch", description="The PyTorch engine of Espalier.")
+    root.add_argument("--version", action="version", version=__version__)
+    commands = root.add_subparsers(dest="command", required=True)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text)
+
+    run = command("run", "Do the job of a run directory, as one of the ranks that a launcher starts, or alone.")
+    _device(run)
+    run.add_argument("--shard", action="store_true", help="distribute weights and moments over ranks (stage 2, FSDP2)")
+    run.add_argument("--compile", action="store_true", help="compile every block (stage 2)")
+    run.add_argument("--micro-batch", type=int, help="samples in each forward pass, in place of the plan's")
+    run.add_argument("--requeue", action="store_true", help="after a signal, leave the run to be started again")
+    run.add_argument("run", metavar="RUN", help="the run directory")
+
+    check = command("check", "Say whether this engine can train a plan, before a run exists.")
+    check.add_argument("--stage", choices=("1", "2"), default="1", help="1 distils, 2 finetunes")
+    check.add_argument("plan", metavar="PLAN", help="the plan file")
+
+    parity = command("parity", "Run reference files through the engine and compare outputs and gradients.")
+    _device(parity)
+    parity.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parity.add_argument("--json", action="store_true", help="print one JSON object with every comparison")
+    parity.add_argument("directory", metavar="DIR", help="the folder of reference files, *.safetensors")
+
+    info = command("info", "Print versions, devices and operators as JSON.")
+    info.set_defaults(command="info")
+    return root
+
+
+def _device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", help="cuda or cpu (default: cuda where there is one)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0, 1 for a failure, 2 for usage."""
+    options = parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except EngineError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "run":
+        from .job import Options, run
+
+        return run(
+            options.run,
+            Options(options.device, options.shard, options.compile, options.micro_batch, options.requeue),
+        )
+    if options.command == "check":
+        from .job import refuse
+        from .plan import load
+
+        refuse(load(options.plan), "distill" if options.stage == "1" else "finetune", "cpu")
+        return 0
+    if options.command == "parity":
+        return _parity(options)
+    if options.command == "info":
+        return _info()
+    raise AssertionError(options.command)
+
+
+def _parity(options: argparse.Namespace) -> int:
+    import torch
+
+    from .parity import CASES, Report
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    shown = [False]
+
+    def show(result: object) -> None:
+        if options.json:
+            return
+        if not shown[0]:
+            print(Report.HEAD)
+        shown[0] = True
+        print(Report.rows(result), flush=True)  # type: ignore[arg-type]
+
+    try:
+        report = Report(options.directory, CASES, options.precision, device, show)
+    except EngineError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    print(report.json() if options.json else report.closing())
+    return 0 if report.passes else 1
+
+
+def _info() -> int:
+    import json
+
+    import torch
+
+    from .operators import REGISTRY
+
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    operators = [
+        {
+            "name": d.name, "slots": list(d.slots),
+            "settings": [
+                {"key": f.key, "default": f.default, "minimum": f.low, "maximum": f.high, "isInteger": f.integer}
+                for f in d.fields if not f.implied
+            ],
+        }
+        for d in REGISTRY.values()
+    ]
+    print(json.dumps(
+        {"engine": __version__, "torch": torch.__version__, "devices": devices or ["cpu"], "operators": operators},
+        indent=2, sort_keys=True,
+    ))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
