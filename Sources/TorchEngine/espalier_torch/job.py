@@ -75,11 +75,14 @@ def _die_with_parent() -> None:
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def run(directory: str, options: Options) -> int:
-    """Does the job of a run directory as one of its ranks; returns the exit code."""
+def run(directory: str, options: Options, connected: Ranks | None = None) -> int:
+    """Does the job of a run directory as one of its ranks; returns the exit code.
+
+    connected: the ranks, if they are connected already and stay so afterwards.
+    """
     run_dir = RunDirectory(directory)
     _die_with_parent()
-    ranks = Ranks(options.device)
+    ranks = connected or Ranks(options.device)
     reporter = Reporter(run_dir, ranks.first)
     stop_on_signals(reporter)
     if ranks.first:
@@ -102,7 +105,8 @@ def run(directory: str, options: Options) -> int:
         elif options.requeue and reporter.stopping and not _asked_to_cancel(run_dir):
             reporter.end_heartbeat()
             reporter.emit("message", text=f"stopped at step {reporter.step} to be started again by the scheduler")
-            ranks.close()
+            if connected is None:
+                ranks.close()
             return 0
         else:
             outcome, text = "cancelled", f"cancelled at step {reporter.step}"
@@ -116,7 +120,8 @@ def run(directory: str, options: Options) -> int:
         run_dir.release()
         if outcome == "failed":
             print(f"espalier_torch: {text}", file=sys.stderr)
-    ranks.close()
+    if connected is None:
+        ranks.close()
     return 1 if outcome == "failed" else 0
 
 
