@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Sequence
+from typing import Callable, Sequence
 
 from . import __version__
 from .errors import EngineError
@@ -36,6 +36,33 @@ def parser() -> argparse.ArgumentParser:
     parity.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parity.add_argument("--json", action="store_true", help="print one JSON object with every comparison")
     parity.add_argument("directory", metavar="DIR", help="the folder of reference files, *.safetensors")
+
+    sample = command("sample", "Draw images of a model over ranks; a restart goes on after the finished chunks.")
+    _device(sample)
+    sample.add_argument("--output", required=True, metavar="DIR", help="the folder of the chunks")
+    sample.add_argument("--npz", metavar="FILE", help="arr_0, uint8 (count, height, width, 3), for evaluators")
+    sample.add_argument("--latents", metavar="FILE", help="an .npy, float32 (count, channels, height, width)")
+    sample.add_argument("--count", type=int, required=True, help="number of images")
+    sample.add_argument("--method", choices=("ddim", "ancestral", "dpmpp", "ode", "sde"), default="ddim")
+    sample.add_argument("--steps", type=int, default=25)
+    sample.add_argument("--guidance", type=float, default=2.0, help="1 is none")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--eta", type=float, default=0.0, help="noise of DDIM: 0 none, 1 as ancestral sampling")
+    sample.add_argument("--classes", default="", help="classes, separated by commas (default: all in turn)")
+    sample.add_argument("--chunk", type=int, default=16, help="images that are drawn together")
+    sample.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    sample.add_argument("--autoencoder", metavar="PATH", help="a file or folder (default: the one beside the model)")
+    sample.add_argument("--captions", metavar="FILE", help="embeddings of captions, for a text-conditional model")
+    sample.add_argument("--null-caption", metavar="FILE", help="embedding of the empty caption")
+    sample.add_argument("model", metavar="MODEL", help="'demo', a file, or a folder of diffusers")
+
+    encode = command("encode", "Encode a folder of images by class into latents, over ranks.")
+    _device(encode)
+    encode.add_argument("--autoencoder", required=True, metavar="PATH", help="a file or folder")
+    encode.add_argument("--size", type=int, required=True, help="edge of the images in pixels")
+    encode.add_argument("--output", required=True, metavar="FILE", help="the safetensors file to write")
+    encode.add_argument("--no-flip", action="store_true", help="mirror no image")
+    encode.add_argument("folder", metavar="FOLDER", help="a subfolder for each class")
 
     info = command("info", "Print versions, devices and operators as JSON.")
     info.set_defaults(command="info")
@@ -72,6 +99,10 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if options.command == "parity":
         return _parity(options)
+    if options.command == "sample":
+        return _sample(options)
+    if options.command == "encode":
+        return _encode(options)
     if options.command == "info":
         return _info()
     raise AssertionError(options.command)
@@ -100,6 +131,62 @@ def _parity(options: argparse.Namespace) -> int:
         return 2
     print(report.json() if options.json else report.closing())
     return 0 if report.passes else 1
+
+
+def _progress(label: str, first: bool) -> Callable[[int, int], None]:
+    """Prints how far rank 0 is."""
+
+    def report(done: int, total: int) -> None:
+        if first:
+            print(f"{label} {done} of {total}", file=sys.stderr, flush=True)
+
+    return report
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from .ranks import Ranks
+    from .sample import Sampling, sample
+
+    if not options.npz and not options.latents:
+        raise EngineError("sample: there is nothing to write; give --npz or --latents")
+    try:
+        classes = tuple(int(word) for word in options.classes.split(",") if word)
+    except ValueError:
+        raise EngineError(f"--classes {options.classes}: expected numbers separated by commas; correct it") from None
+    for key, low, high in (("count", 1, 10**9), ("steps", 1, 1000), ("chunk", 1, 65536)):
+        if not low <= getattr(options, key) <= high:
+            raise EngineError(f"--{key} {getattr(options, key)}: expected {low} to {high}; correct it")
+    ranks = Ranks(options.device)
+    try:
+        sample(
+            options.model, options.output,
+            Sampling(
+                options.count, options.method, options.steps, options.guidance, options.seed, options.eta, classes,
+                options.chunk, options.precision,
+            ),
+            ranks, options.npz, options.latents, options.autoencoder, options.captions, options.null_caption,
+            _progress("chunk", ranks.first),
+        )
+    finally:
+        ranks.close()
+    return 0
+
+
+def _encode(options: argparse.Namespace) -> int:
+    from .encode import encode
+    from .ranks import Ranks
+
+    ranks = Ranks(options.device)
+    try:
+        count = encode(
+            options.folder, options.autoencoder, options.size, options.output, not options.no_flip, ranks,
+            _progress("encoding images", ranks.first),
+        )
+    finally:
+        ranks.close()
+    if ranks.first:
+        print(f"{count} images in {options.output}")
+    return 0
 
 
 def _info() -> int:

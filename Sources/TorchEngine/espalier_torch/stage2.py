@@ -126,15 +126,15 @@ class Stage2:
         from torch.distributed.fsdp import fully_shard
 
         mesh = init_device_mesh(ranks.kind, (ranks.world,))
-        for block in model.blocks:
+        for index, block in enumerate(model.blocks):
+            merge = model.merge(index)
+            # A merge is called on its own, after its block.
+            if merge is not None and any(True for _ in merge.parameters()):
+                fully_shard(merge, mesh=mesh, reshard_after_forward=True)
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
         fully_shard(model, mesh=mesh, reshard_after_forward=True)
         for module in model.modules():
-            for name in ("set_gradient_divide_factor", "set_reduce_scatter_divide_factor"):
-                setter = getattr(module, name, None)
-                if callable(setter):
-                    setter(1.0)
-                    break
+            _sum_when_sharded(module)
         return model
 
     # Steps
@@ -382,3 +382,16 @@ def _sum_hook(state, bucket):  # type: ignore[no-untyped-def]
     """Sums gradients over ranks; DDP's own hook takes the mean. DDP refuses annotations that are strings."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda future: future.value()[0])
+
+
+def _sum_when_sharded(module: nn.Module) -> None:
+    """Lets FSDP2 sum a module's gradients over ranks instead of taking their mean."""
+    force = getattr(module, "set_force_sum_reduction_for_comms", None)
+    if force is not None:
+        force(True)
+    # The name of before PyTorch 2.8.
+    for name in ("set_gradient_divide_factor", "set_reduce_scatter_divide_factor"):
+        setter = getattr(module, name, None)
+        if setter is not None:
+            setter(1.0)
+            return
