@@ -78,15 +78,27 @@ let package = Package(
         "Models", "Operators", "Plans", "Checkpoints", "Files",
         .product(name: "Yams", package: "Yams"),
       ]),
+    .target(
+      name: "CSentencePiece", cxxSettings: [.unsafeFlags(["-O2", "-Wall", "-Wextra", "-Werror"])],
+      linkerSettings: [.linkedLibrary("sentencepiece")]),
     library(
-      "Sampling", ["Models", "Checkpoints", "Pictures", "Files", "Autograd", "TensorCore"]),
+      "TextEncoders",
+      ["Models", "Checkpoints", "Files", "TensorCore", "CKernels", "CSentencePiece"]),
+    library(
+      "Sampling",
+      [
+        "TextEncoders", "Models", "Checkpoints", "Pictures", "Files", "Autograd", "TensorCore",
+      ]),
     library(
       "Datasets",
       ["Sampling", "Models", "Plans", "Checkpoints", "Pictures", "Files", "TensorCore"]),
     library("Analysis", ["Sampling", "Models", "Operators", "TensorCore"]),
     library(
       "Evaluation",
-      ["Datasets", "Sampling", "Models", "Files", "TensorCore", "CKernels", "COpenBLAS"]),
+      [
+        "Datasets", "Sampling", "Models", "Checkpoints", "Pictures", "Files", "TensorCore",
+        "COpenBLAS",
+      ]),
     library(
       "Training",
       [
@@ -99,12 +111,13 @@ let package = Package(
         "Training", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
         "Nn", "Autograd", "TensorCore", "CKernels",
       ]),
+    library("Search", ["Plans", "TensorCore"]),
     library(
       "Parity",
       [
-        "Grafting", "Training", "Evaluation", "Datasets", "Analysis", "Sampling", "Models",
-        "Operators",
-        "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "Text",
+        "Grafting", "Training", "Evaluation", "Datasets", "Analysis", "Sampling", "TextEncoders",
+        "Models", "Operators", "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
+        "Text",
       ]),
     library(
       "Jobs",
@@ -124,7 +137,7 @@ let package = Package(
 
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
-    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal"]),
+    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal", "CZlib"]),
     library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
     .executableTarget(
       name: "espalier",
@@ -157,6 +170,7 @@ let package = Package(
         "Assets", "TestSupport",
       ], exclude: ["Fixtures"]),
     tests("OfficialFormat", ["OfficialFormat", "Models", "Operators", "Plans"]),
+    tests("TextEncoders", ["TextEncoders", "Files", "TensorCore"]),
     tests(
       "Sampling",
       [
@@ -168,16 +182,17 @@ let package = Package(
       ["Datasets", "Sampling", "Checkpoints", "Pictures", "Files", "TensorCore", "TestSupport"],
       exclude: ["Fixtures"]),
     tests("Analysis", ["Analysis", "TensorCore", "TestSupport"]),
-    tests("Evaluation", ["Evaluation", "TensorCore", "TestSupport"]),
+    tests("Evaluation", ["Evaluation", "Pictures", "Files", "TensorCore", "TestSupport"]),
     tests(
       "Grafting",
       [
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
+    tests("Search", ["Search", "Operators", "Plans", "TensorCore"]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
     tests("Text", ["Text"]),
-    tests("TerminalUI", ["TerminalUI", "Pictures"]),
+    tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
       "Explorer",
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],

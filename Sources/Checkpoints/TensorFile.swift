@@ -30,6 +30,11 @@ package struct TensorEntry: Sendable, Equatable {
     self.offset = offset
   }
 
+  /// Describes a contiguous tensor that no storage of a file holds, such as a computed one.
+  package init(virtual name: String, dtype: DType, shape: [Int]) {
+    self.init(name: name, dtype: dtype, shape: shape, storage: 0, offset: 0)
+  }
+
   /// Returns the entry with another name.
   func renamed(_ name: String) -> TensorEntry {
     TensorEntry(
@@ -157,6 +162,27 @@ extension TensorFile {
     precondition(buffer.count == entry.count, "\(name): \(buffer.count) for \(entry.shape)")
     try withElements(of: entry, releasing: true) {
       ElementDecoding.floats($0, entry.dtype, into: buffer)
+    }
+  }
+
+  /// Reads some rows of a tensor, by the first axis, into `buffer` as float32.
+  ///
+  /// - Precondition: The rows exist, and the buffer has as many elements as they have together.
+  /// - Throws: `FileError` when there is no such tensor or its bytes are damaged.
+  package func readFloats(
+    _ name: String, rows: [Int], into buffer: UnsafeMutableBufferPointer<Float>
+  ) throws(FileError) {
+    let entry = try existing(name)
+    let width = entry.shape.dropFirst().reduce(1, *)
+    precondition(
+      buffer.count == rows.count * width, "\(name): \(buffer.count) for \(rows.count) rows")
+    let size = width * entry.dtype.size
+    try withElements(of: entry) { bytes in
+      for (place, row) in rows.enumerated() {
+        ElementDecoding.floats(
+          UnsafeRawBufferPointer(rebasing: bytes[(row * size)..<((row + 1) * size)]), entry.dtype,
+          into: .init(rebasing: buffer[(place * width)..<((place + 1) * width)]))
+      }
     }
   }
 

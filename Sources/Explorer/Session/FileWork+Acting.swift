@@ -26,7 +26,7 @@ extension FileWork {
       return [findAnalysis(again: again)]
     case .startPreview(let generation, let plan, let weightsFrom, let settings):
       return startPreview(generation, plan, weightsFrom, settings)
-    case .redraw, .suspend:
+    case .redraw, .suspend, .probe:
       return []
     }
   }
