@@ -68,8 +68,35 @@ package enum EventKind: Equatable, Sendable {
   case sampled(role: SampleRole, path: String, classLabel: Int, seed: UInt64)
   /// A message for the user.
   case message(String)
+  /// The processes that share the run, after they have found each other.
+  case ranks(RankReport)
+  /// Highest memory in bytes of any rank so far, on its device.
+  case resources(step: Int, memory: Int)
   /// The final event of the worker.
   case finished(outcome: RunOutcome, text: String)
+}
+
+/// The processes that share a run of an engine other than the native one.
+package struct RankReport: Codable, Equatable, Sendable {
+  /// Number of processes.
+  package let count: Int
+  /// Device of rank 0, such as `NVIDIA H200` or `cpu`.
+  package let device: String
+  /// Engine with its version, such as `torch 2.13.0`.
+  package let engine: String
+  /// How often all have been started again since the launcher began.
+  package let restarts: Int
+
+  /// Makes a report.
+  package init(count: Int, device: String, engine: String, restarts: Int) {
+    (self.count, self.device, self.engine, self.restarts) = (count, device, engine, restarts)
+  }
+
+  /// One line, such as `2 ranks, cpu, torch 2.13.0`.
+  package var text: String {
+    let again = restarts == 0 ? "" : ", restarted \(restarts) times"
+    return "\(count) \(count == 1 ? "rank" : "ranks"), \(device), \(engine)\(again)"
+  }
 }
 
 /// Record of a run's event log: a line of JSON such as `{"kind":"heartbeat","step":3,"t":…,"v":1}`.
@@ -96,7 +123,7 @@ extension Event: Encodable {
     case version = "v"
     case time = "t"
     case kind, pid, step, total, loss, losses, rate, path, done, label, role, seed, text, outcome
-    case reason
+    case reason, count, device, engine, restarts, memory
     case totalSteps = "total_steps"
     case secondsLeft = "seconds_left"
     case classLabel = "class_label"
@@ -107,7 +134,7 @@ extension Event: Encodable {
   private enum Name: String, Encodable {
     case started, heartbeat, step
     case heldOut = "held_out"
-    case checkpointed, paused, resumed, progress, sampled, message, finished
+    case checkpointed, paused, resumed, progress, sampled, message, ranks, resources, finished
   }
 
   /// Writes one record.
@@ -166,6 +193,16 @@ extension Event: Encodable {
     case .message(let text):
       try container.encode(Name.message, forKey: .kind)
       try container.encode(text, forKey: .text)
+    case .ranks(let report):
+      try container.encode(Name.ranks, forKey: .kind)
+      try container.encode(report.count, forKey: .count)
+      try container.encode(report.device, forKey: .device)
+      try container.encode(report.engine, forKey: .engine)
+      try container.encode(report.restarts, forKey: .restarts)
+    case .resources(let step, let memory):
+      try container.encode(Name.resources, forKey: .kind)
+      try container.encode(step, forKey: .step)
+      try container.encode(memory, forKey: .memory)
     case .finished(let outcome, let text):
       try container.encode(Name.finished, forKey: .kind)
       try container.encode(outcome, forKey: .outcome)

@@ -180,12 +180,15 @@ package struct JobRequest: Codable, Equatable, Sendable {
   package var onDone: String?
   /// Precision of large matrix products, `fp32` or `bf16`; nil selects the fastest of the CPU.
   package var precision: String?
+  /// Name of the engine in the user's `engines.yaml`; nil for the native one.
+  package var engine: String?
 
   /// Makes a request.
   package init(
     job: Job, name: String, createdAt: Double = Date().timeIntervalSince1970,
     codeVersion: String, seed: UInt64 = 0, modelHash: String, queue: QueuePlace? = nil,
-    timeout: Double? = nil, onDone: String? = nil, precision: String? = nil
+    timeout: Double? = nil, onDone: String? = nil, precision: String? = nil,
+    engine: String? = nil
   ) {
     self.version = Self.formatVersion
     self.job = job
@@ -196,7 +199,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     generator = Self.currentGenerator
     self.modelHash = modelHash
     (self.queue, self.timeout, self.onDone) = (queue, timeout, onDone)
-    self.precision = precision
+    (self.precision, self.engine) = (precision, engine)
   }
 
   private enum CodingKeys: String, CodingKey {
@@ -209,7 +212,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     case modelHash = "model_hash"
     case queue, timeout
     case onDone = "on_done"
-    case precision
+    case precision, engine
   }
 
   /// Checks the ranges of all numbers.

@@ -17,7 +17,7 @@ struct Espalier: ParsableCommand {
       EvaluateCommand.self, AnalyzeCommand.self, RunsCommand.self, ReportCommand.self,
       CompareCommand.self, InspectCommand.self, ConvertCommand.self,
       PretrainCommand.self,
-      ParityCommand.self,
+      ParityCommand.self, EnginesCommand.self,
       ShapesCommand.self, WorkerCommand.self, BenchCommand.self,
     ], defaultSubcommand: ExploreCommand.self)
 

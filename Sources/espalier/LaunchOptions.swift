@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Plans
 import Runs
+import TorchEngine
 
 /// Queue, time limit and hook of a training.
 struct LaunchOptions: ParsableArguments {
@@ -25,6 +26,8 @@ struct LaunchOptions: ParsableArguments {
       valueName: "command"))
   var onDone: String?
   @OptionGroup var precision: PrecisionOptions
+  @Option(help: "Engine that does the job: native, or one of 'espalier engines'.")
+  var engine: String?
 
   /// Whether the run is queued.
   var isQueued: Bool { queue || !after.isEmpty }
@@ -53,9 +56,26 @@ struct LaunchOptions: ParsableArguments {
     try after.map { try RunSelection.find($0, root: root) }
   }
 
+  /// The chosen engine, which has said that it can do the job; nil for the native one.
+  private func engineName(_ job: Job, _ plan: GraftPlan) throws -> String? {
+    guard let engine, engine != Engine.native else { return nil }
+    let chosen = try Engine.named(engine)
+    let draft = "\(NSTemporaryDirectory())/espalier-\(UUID().uuidString).json"
+    defer { unlink(draft) }
+    try plan.save(to: draft)
+    let stage = job.kind == .finetune ? "2" : "1"
+    let (code, text) = try chosen.run(["check", "--stage", stage, draft])
+    guard code == 0 else {
+      let reason = text.replacing("Error: ", with: "").replacing("\(draft): ", with: "")
+      throw RunError("the engine \(engine) cannot do it: \(reason)")
+    }
+    return engine
+  }
+
   /// Creates a run and starts its worker or queues it; follows it unless it is detached.
   func launch(_ job: Job, plan: GraftPlan, root: String, output: OutputOptions) throws {
     let before = try runsBefore(root: root)
+    let engine = try engineName(job, plan)
     if let stranger = before.first(where: { $0.root != root }) {
       throw RunError(
         "--after: \(stranger.path) is not in \(root); name a run of the same directory")
@@ -65,7 +85,8 @@ struct LaunchOptions: ParsableArguments {
         job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
         modelHash: plan.model.contentHash,
         queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
-        timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue),
+        timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
+        engine: engine),
       plan: plan)
     guard isQueued || detach else { return try RunReport.follow(run, output: output) }
     if output.json { return try output.printJSON(["run": run.path]) }

@@ -46,7 +46,9 @@ def write_model(path: pathlib.Path, shape: ModelShape = SHAPE) -> None:
             value = shape.position_table()[None]
         else:
             spread = 0.02 if "bias" in name else 0.6 / max(1, parameter[0].numel()) ** 0.5
-            value = Stream(7, name).normal(tuple(parameter.shape)) * spread
+            # Millions of numbers of a stream take long on a CPU.
+            draw = torch.randn if parameter.numel() > 1 << 20 else Stream(7, name).normal
+            value = draw(tuple(parameter.shape)) * spread
         items.append(item(name, value))
     write_tensors(str(path), items, {"config": shape.stated([], "tiny")})
 
@@ -114,7 +116,7 @@ def make_run(
 def environment(**extra: str) -> dict[str, str]:
     """The environment of the engine's processes."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "TORCHELASTIC"))}
-    own.update(PYTHONPATH=str(ENGINE), OMP_NUM_THREADS="1", ESPALIER_LOG_EVERY_STEP="1", **extra)
+    own.update(PYTHONPATH=str(ENGINE), OMP_NUM_THREADS="1", ESPALIER_CONNECT_SECONDS="45", ESPALIER_LOG_EVERY_STEP="1", **extra)
     return own
 
 

@@ -88,8 +88,10 @@ def test_the_number_of_ranks_does_not_matter(
         same(run, alone[name], CASES[name]["kind"])
         ranks = support.events(run, "ranks")
         assert ranks[-1]["count"] == world and ranks[-1]["backend"] == "gloo"
-        memory = support.events(run, "resources")
-        assert memory and len(memory[-1]["memory"]) == world and min(memory[-1]["memory"]) > 0
+        used = support.events(run, "resources")[-1]
+        assert len(used["memory_by_rank"]) == len(used["waiting_by_rank"]) == world
+        assert used["memory"] == max(used["memory_by_rank"]) and min(used["memory_by_rank"]) > 0
+        assert all(0 <= share <= 1 for share in used["waiting_by_rank"])
 
 
 def test_distributed_weights_do_not_matter(folder: pathlib.Path, alone: dict[str, pathlib.Path]) -> None:

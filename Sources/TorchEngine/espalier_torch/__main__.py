@@ -27,6 +27,14 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--requeue", action="store_true", help="after a signal, leave the run to be started again")
     run.add_argument("run", metavar="RUN", help="the run directory")
 
+    launch = command("launch", "Start the ranks of a run on this machine, by PyTorch's launcher or another program.")
+    launch.add_argument("--ranks", type=int, default=1, help="number of processes")
+    launch.add_argument("--max-restarts", type=int, default=0, help="times that all are started again after a loss")
+    launch.add_argument(
+        "--launcher", action="append", default=[], metavar="WORD", help="a word of the program that starts every rank"
+    )
+    launch.add_argument("words", nargs="+", metavar="WORD", help="-- and what follows 'run'")
+
     check = command("check", "Say whether this engine can train a plan, before a run exists.")
     check.add_argument("--stage", choices=("1", "2"), default="1", help="1 distils, 2 finetunes")
     check.add_argument("plan", metavar="PLAN", help="the plan file")
@@ -65,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     encode.add_argument("folder", metavar="FOLDER", help="a subfolder for each class")
 
     info = command("info", "Print versions, devices and operators as JSON.")
-    info.set_defaults(command="info")
+    info.add_argument("--brief", action="store_true", help="versions and devices alone, as one line")
     return root
 
 
@@ -91,6 +99,8 @@ def _run(options: argparse.Namespace) -> int:
             options.run,
             Options(options.device, options.shard, options.compile, options.micro_batch, options.requeue),
         )
+    if options.command == "launch":
+        return _launch(options)
     if options.command == "check":
         from .job import refuse
         from .plan import load
@@ -104,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "encode":
         return _encode(options)
     if options.command == "info":
-        return _info()
+        return _info(options.brief)
     raise AssertionError(options.command)
 
 
@@ -189,7 +199,32 @@ def _encode(options: argparse.Namespace) -> int:
     return 0
 
 
-def _info() -> int:
+def _launch(options: argparse.Namespace) -> int:
+    """Becomes the launcher; it ends with the program that started this one."""
+    import os
+    import signal
+
+    from .job import die_with_parent
+
+    die_with_parent(signal.SIGTERM)
+    words = options.words[1:] if options.words[0] == "--" else options.words
+    own = [sys.executable, "-m"]
+    if options.launcher:
+        command = [*options.launcher, *own, "espalier_torch", "run", *words]
+    elif options.ranks == 1 and not options.max_restarts:
+        command = [*own, "espalier_torch", "run", *words]
+    else:
+        command = [
+            *own, "torch.distributed.run", "--standalone", f"--nproc-per-node={options.ranks}",
+            f"--max-restarts={options.max_restarts}", "-m", "espalier_torch", "run", *words,
+        ]
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        raise EngineError(f"{command[0]}: cannot be started ({error.strerror}); correct the launcher") from None
+
+
+def _info(brief: bool) -> int:
     import json
 
     import torch
@@ -197,6 +232,9 @@ def _info() -> int:
     from .operators import REGISTRY
 
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if brief:
+        print(f"espalier_torch {__version__}, torch {torch.__version__}, {', '.join(devices) or 'cpu'}")
+        return 0
     operators = [
         {
             "name": d.name, "slots": list(d.slots),

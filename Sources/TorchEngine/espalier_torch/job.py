@@ -68,11 +68,10 @@ def autocast_for(device: torch.device, precision: str) -> Callable[[], Any]:
     return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def _die_with_parent() -> None:
-    """Stops this process when the launcher is killed, so that no rank works on for nobody."""
-    if os.environ.get("TORCHELASTIC_RUN_ID") or os.environ.get("ESPALIER_RUN_CLAIMED"):
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+def die_with_parent(number: int) -> None:
+    """Lets the kernel send this process a signal when its parent ends, also across exec."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, number)
 
 
 def run(directory: str, options: Options, connected: Ranks | None = None) -> int:
@@ -81,7 +80,9 @@ def run(directory: str, options: Options, connected: Ranks | None = None) -> int
     connected: the ranks, if they are connected already and stay so afterwards.
     """
     run_dir = RunDirectory(directory)
-    _die_with_parent()
+    if os.environ.get("TORCHELASTIC_RUN_ID"):
+        # No rank works on for nobody when the launcher is killed.
+        die_with_parent(signal.SIGTERM)
     ranks = connected or Ranks(options.device)
     reporter = Reporter(run_dir, ranks.first)
     stop_on_signals(reporter)
@@ -141,8 +142,7 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
     total = plan.total_steps() if distills else plan.stage2.steps
     reporter.emit("started", pid=os.getpid(), total_steps=total)
     reporter.emit("ranks", **ranks.describe())
-    file = ModelFile(plan.model_path, plan.shape)
-    file.require_hash(plan)
+    file = _model(plan)
     precision = precision_of(run_dir, ranks, reporter)
     autocast = autocast_for(ranks.device, precision)
     prepared: dict[str, str] = {}
@@ -181,6 +181,22 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
     if stage2.lowest is not None:
         best = f" (the best, with held-out loss {stage2.lowest:.4g}, in checkpoints/best.safetensors)"
     return f"{total} steps; finetuned model in checkpoints/model.safetensors{best}"
+
+
+def _model(plan: Plan) -> ModelFile:
+    """The plan's model; of a text-conditional one the file tells what the plan does not."""
+    is_text = plan.shape.family == "pixart"
+    file = ModelFile(plan.model_path, None if is_text else plan.shape)
+    file.require_hash(plan)
+    if is_text:
+        names = [f.name for f in dataclasses.fields(file.shape)]
+        for key, mine, own in zip(names, plan.shape.planned, file.shape.planned):
+            if mine != own and key not in ("has_null_class", "frequency_shift", "mlp_norm_epsilon"):
+                raise EngineError(
+                    f"model.{key}: the plan says {mine} and {file.path} has {own}; make a plan for this model"
+                )
+        plan.shape = file.shape
+    return file
 
 
 def _finetuned(

@@ -145,7 +145,7 @@ class Loop:
                 self._report_step(training, loss, rate)
             if time.monotonic() - resources > 5 and self.ranks.world == 1:
                 resources = time.monotonic()
-                self.reporter.emit("resources", step=step, memory=[self.ranks.memory()])
+                self._report_resources(step)
             if step % self.settings.held_out_every == 0 or step == self.steps:
                 if announcing.due():
                     self._announce_measuring(step)
@@ -182,6 +182,15 @@ class Loop:
         else:
             self.reporter.emit("held_out", step=step, loss=_number(loss), losses={})
 
+    def _report_resources(self, step: int) -> None:
+        """Highest memory of every rank, and the share of time that each has waited for the others."""
+        own = self.ranks.collect((self.ranks.memory(), self.ranks.waiting_share()))
+        memory = [bytes_ for bytes_, _ in own]
+        self.reporter.emit(
+            "resources", step=step, memory=max(memory), memory_by_rank=memory,
+            waiting_by_rank=[round(share, 4) for _, share in own],
+        )
+
     def _is_due(self, step: int) -> bool:
         """Whether a checkpoint is due; the clock is that of rank 0."""
         minutes = self.settings.checkpoint_minutes
@@ -207,9 +216,7 @@ class Loop:
             remove_surplus(run, step, keep_last)
         self.saved, self.saved_at = step, time.monotonic()
         self.reporter.emit("checkpointed", step=step, path=LATEST)
-        if self.ranks.world > 1:
-            memory = self.ranks.collect(self.ranks.memory())
-            self.reporter.emit("resources", step=step, memory=memory)
+        self._report_resources(step)
 
     def _failure(self, training: Training, what: str = "the loss") -> EngineError:
         run = self.run

@@ -166,7 +166,7 @@ class Plan:
         if self.data is not None:
             data = {k: self.absolute(v) if k != "flip" else v for k, v in self.data.values.items()}
         return (
-            self.name, self.seed, self.model_path, self.content_hash, self.shape,
+            self.name, self.seed, self.model_path, self.content_hash, self.shape.planned,
             {slot: self._normal(slot) for slot in self.edits}, self.parallel, data,
             without(self.stage1.values, free1), {k: v for k, v in overrides.items() if v},
             without(self.stage2.values, free2),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import socket
 import subprocess
-from typing import Any, Sequence
+import sys
+import threading
+import time
+from typing import Any, Callable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -15,6 +19,24 @@ from .errors import EngineError
 
 _FOREVER = datetime.timedelta(days=3650)
 """Rank 0 may wait for a full disk or a pause for long; nobody gives up on it."""
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    """Ends this process if the ranks have not found each other in time, so that the launcher starts all again."""
+    seconds = float(os.environ.get("ESPALIER_CONNECT_SECONDS", 600))
+
+    def give_up() -> None:
+        print(f"espalier_torch: the ranks have not found each other in {seconds:g} s", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _slurm_address() -> tuple[str, str]:
@@ -63,15 +85,31 @@ class Ranks:
             self.device = torch.device(device)
         self.backend = "nccl" if self.kind == "cuda" else "gloo"
         self.control: Any = None
+        self._waited, self._since = 0.0, time.monotonic()
         if self.world > 1:
-            dist.init_process_group(self.backend, rank=self.rank, world_size=self.world)
-            # Short messages between hosts, apart from the gradients and without a time limit.
-            self.control = dist.new_group(backend="gloo", timeout=_FOREVER)
+            with _time_limit():
+                dist.init_process_group(self.backend, rank=self.rank, world_size=self.world)
+                # Short messages between hosts, apart from the gradients and without a time limit.
+                self.control = dist.new_group(backend="gloo", timeout=_FOREVER)
+                dist.barrier(group=self.control)
 
     @property
     def first(self) -> bool:
         """Whether this is rank 0, which alone writes."""
         return self.rank == 0
+
+    def waiting_share(self) -> float:
+        """Share of the time since the last call in which this rank has waited for others to agree."""
+        now = time.monotonic()
+        share = self._waited / max(now - self._since, 1e-9)
+        self._waited, self._since = 0.0, now
+        return min(1.0, share)
+
+    def _exchange(self, work: Callable[[], Any]) -> None:
+        """Does a collective operation and counts its time."""
+        begun = time.monotonic()
+        work()
+        self._waited += time.monotonic() - begun
 
     def close(self) -> None:
         """Leaves the group."""
@@ -91,7 +129,7 @@ class Ranks:
         if self.world == 1:
             return list(values)
         total = torch.tensor(list(values), dtype=torch.float64)
-        dist.all_reduce(total, group=self.control)
+        self._exchange(lambda: dist.all_reduce(total, group=self.control))
         return total.tolist()
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
@@ -99,7 +137,7 @@ class Ranks:
         if self.world == 1:
             return list(flags)
         total = torch.tensor([int(f) for f in flags])
-        dist.all_reduce(total, dist.ReduceOp.MAX, group=self.control)
+        self._exchange(lambda: dist.all_reduce(total, dist.ReduceOp.MAX, group=self.control))
         return [bool(x) for x in total.tolist()]
 
     def collect(self, value: Any) -> list[Any]:

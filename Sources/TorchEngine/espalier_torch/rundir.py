@@ -125,15 +125,17 @@ class RunDirectory:
     # Ownership
 
     def claim(self) -> None:
-        """Makes this process the worker of the run, unless the program that started it already is."""
-        if os.environ.get("ESPALIER_RUN_CLAIMED") == self.path:
-            return
-        lock = os.path.join(self.path, "worker.lock")
+        """Makes this process the worker of the run, unless the program that started it already is.
+
+        Then it only waits until processes of an earlier, killed worker have ended.
+        """
+        claimed = os.environ.get("ESPALIER_RUN_CLAIMED") == self.path
+        lock = os.path.join(self.path, "engine.lock" if claimed else "worker.lock")
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise writing(lock, error) from error
-        for attempt in range(20):
+        for _ in range(1200 if claimed else 20):
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -145,6 +147,8 @@ class RunDirectory:
                 f"{self.path}: another process works on this run; wait until it has ended, or cancel the run"
             )
         self._lock = descriptor
+        if claimed:
+            return
         if os.path.exists(os.path.join(self.path, "worker.json")):
             with open(self.control_path, "wb"):
                 pass

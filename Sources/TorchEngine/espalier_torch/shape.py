@@ -41,6 +41,11 @@ class ModelShape:
     compressed_layers: tuple[int, ...] = ()
 
     @property
+    def planned(self) -> tuple[Any, ...]:
+        """What plans say of it; the rest of a text-conditional model is in its own file."""
+        return dataclasses.astuple(self)[:13]
+
+    @property
     def grid(self) -> int:
         """Tokens along one side."""
         return self.input_size // self.patch_size

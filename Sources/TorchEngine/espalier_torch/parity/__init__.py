@@ -23,9 +23,9 @@ CASES = [
     Case("vae_tiny", autoencoder.run, rounds=True),
     Case("stage1_ref", operators.stage1, operators.stage1_refusal),
     Case("stage2_ref", transformers.stage2, transformers.hybrid_refusal),
-    Case("model", transformers.sit, lambda f: None if "sit" in f.config else "no case of this name is known"),
-    Case("sampling", processes.sit_sampling, lambda f: None if "sit" in f.config else "no case of this name is known"),
-    Case("paths", processes.sit_paths),
+    Case("sit/model", transformers.sit),
+    Case("sit/sampling", processes.sit_sampling),
+    Case("sit/paths", processes.sit_paths),
     Case("analysis_ref", operators.run, lambda f: _OTHER),
     Case("fid_ref", operators.run, lambda f: _OTHER),
 ]

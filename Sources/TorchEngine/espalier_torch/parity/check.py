@@ -256,13 +256,21 @@ class Report:
         self.unsupported: list[tuple[str, str]] = []
         if not os.path.isdir(directory):
             raise EngineError(f"{directory}: no such folder, expected a folder of reference files; check the path")
-        names = sorted(n for n in os.listdir(directory) if n.endswith(".safetensors"))
-        if not names:
+        entries = sorted(os.listdir(directory))
+        if not any(n.endswith(".safetensors") for n in entries):
             raise EngineError(
                 f"{directory}: has no file *.safetensors, expected a folder of reference files; check the path"
             )
-        for file in names:
-            result = self._run(file.removesuffix(".safetensors"), os.path.join(directory, file), cases, precision, device)
+        files = []
+        for entry in entries:
+            if entry.endswith(".safetensors"):
+                files.append(entry)
+            elif any(case.prefix.startswith(f"{entry}/") for case in cases):
+                inside = sorted(os.listdir(os.path.join(directory, entry)))
+                files += [f"{entry}/{n}" for n in inside if n.endswith(".safetensors")]
+        for file in files:
+            path = os.path.join(directory, file)
+            result = self._run(file.removesuffix(".safetensors"), path, cases, precision, device)
             if result is not None:
                 self.results.append(result)
                 on_result(result)
