@@ -38,7 +38,7 @@ struct EngineJob {
         plan.data, for: files, samples: samples, heldOut: heldOut)
       try write(data, of: plan.data)
     case .preview, .analyze:
-      throw RunError(
+      throw FileError(
         "\(context.run.path): the engine \(engine.name) does no job of this kind; leave it to the native"
           + " engine")
     }

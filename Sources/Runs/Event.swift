@@ -119,94 +119,56 @@ package struct Event: Equatable, Sendable {
 }
 
 extension Event: Encodable {
-  private enum CodingKeys: String, CodingKey {
-    case version = "v"
-    case time = "t"
-    case kind, pid, step, total, loss, losses, rate, path, done, label, role, seed, text, outcome
-    case reason, count, device, engine, restarts, memory
-    case totalSteps = "total_steps"
-    case secondsLeft = "seconds_left"
-    case classLabel = "class_label"
-    case learningRate = "learning_rate"
-    case learningRates = "learning_rates"
-  }
-
-  private enum Name: String, Encodable {
-    case started, heartbeat, step
-    case heldOut = "held_out"
-    case checkpointed, paused, resumed, progress, sampled, message, ranks, resources, finished
-  }
-
-  /// Writes one record.
+  /// Writes one record; fields without a value are omitted.
   package func encode(to encoder: any Encoder) throws {
-    var container = encoder.container(keyedBy: CodingKeys.self)
-    try container.encode(Self.formatVersion, forKey: .version)
-    try container.encode(time, forKey: .time)
+    var container = encoder.container(keyedBy: FieldKey.self)
+    let (name, fields) = record
+    try container.encode(Self.formatVersion, forKey: FieldKey("v"))
+    try container.encode(time, forKey: FieldKey("t"))
+    try container.encode(name, forKey: FieldKey("kind"))
+    for case (let key, let value?) in fields {
+      try container.encode(value, forKey: FieldKey(key))
+    }
+  }
+
+  /// Name and fields of the record, as `EventScanner` reads them.
+  private var record: (name: String, fields: KeyValuePairs<String, (any Encodable)?>) {
     switch kind {
     case .started(let pid, let totalSteps):
-      try container.encode(Name.started, forKey: .kind)
-      try container.encode(pid, forKey: .pid)
-      try container.encode(totalSteps, forKey: .totalSteps)
-    case .heartbeat(let step):
-      try container.encode(Name.heartbeat, forKey: .kind)
-      try container.encode(step, forKey: .step)
+      return ("started", ["pid": pid, "total_steps": totalSteps])
+    case .heartbeat(let step): return ("heartbeat", ["step": step])
     case .step(
       let step, let total, let loss, let losses, let rate, let secondsLeft, let learningRate):
-      try container.encode(Name.step, forKey: .kind)
-      try container.encode(step, forKey: .step)
-      try container.encode(total, forKey: .total)
-      try container.encode(loss, forKey: .loss)
-      try container.encode(losses, forKey: .losses)
-      try container.encode(rate, forKey: .rate)
-      try container.encode(secondsLeft, forKey: .secondsLeft)
-      try container.encodeIfPresent(learningRate?.highest, forKey: .learningRate)
-      if let sites = learningRate?.sites, !sites.isEmpty {
-        try container.encode(sites, forKey: .learningRates)
-      }
+      let sites = learningRate.flatMap { $0.sites.isEmpty ? nil : $0.sites }
+      return (
+        "step",
+        [
+          "step": step, "total": total, "loss": loss, "losses": losses, "rate": rate,
+          "seconds_left": secondsLeft, "learning_rate": learningRate?.highest,
+          "learning_rates": sites,
+        ]
+      )
     case .heldOut(let step, let loss, let losses):
-      try container.encode(Name.heldOut, forKey: .kind)
-      try container.encode(step, forKey: .step)
-      try container.encodeIfPresent(loss, forKey: .loss)
-      try container.encode(losses, forKey: .losses)
-    case .checkpointed(let step, let path):
-      try container.encode(Name.checkpointed, forKey: .kind)
-      try container.encode(step, forKey: .step)
-      try container.encode(path, forKey: .path)
-    case .paused(let step, let reason):
-      try container.encode(Name.paused, forKey: .kind)
-      try container.encode(step, forKey: .step)
-      try container.encodeIfPresent(reason, forKey: .reason)
-    case .resumed(let step):
-      try container.encode(Name.resumed, forKey: .kind)
-      try container.encode(step, forKey: .step)
+      return ("held_out", ["step": step, "loss": loss, "losses": losses])
+    case .checkpointed(let step, let path): return ("checkpointed", ["step": step, "path": path])
+    case .paused(let step, let reason): return ("paused", ["step": step, "reason": reason])
+    case .resumed(let step): return ("resumed", ["step": step])
     case .progress(let done, let total, let label):
-      try container.encode(Name.progress, forKey: .kind)
-      try container.encode(done, forKey: .done)
-      try container.encode(total, forKey: .total)
-      try container.encode(label, forKey: .label)
+      return ("progress", ["done": done, "total": total, "label": label])
     case .sampled(let role, let path, let classLabel, let seed):
-      try container.encode(Name.sampled, forKey: .kind)
-      try container.encode(role, forKey: .role)
-      try container.encode(path, forKey: .path)
-      try container.encode(classLabel, forKey: .classLabel)
-      try container.encode(seed, forKey: .seed)
-    case .message(let text):
-      try container.encode(Name.message, forKey: .kind)
-      try container.encode(text, forKey: .text)
+      return ("sampled", ["role": role, "path": path, "class_label": classLabel, "seed": seed])
+    case .message(let text): return ("message", ["text": text])
     case .ranks(let report):
-      try container.encode(Name.ranks, forKey: .kind)
-      try container.encode(report.count, forKey: .count)
-      try container.encode(report.device, forKey: .device)
-      try container.encode(report.engine, forKey: .engine)
-      try container.encode(report.restarts, forKey: .restarts)
-    case .resources(let step, let memory):
-      try container.encode(Name.resources, forKey: .kind)
-      try container.encode(step, forKey: .step)
-      try container.encode(memory, forKey: .memory)
+      return (
+        "ranks",
+        [
+          "count": report.count, "device": report.device, "engine": report.engine,
+          "restarts": report.restarts,
+        ]
+      )
+    case .resources(let step, let memory): return ("resources", ["step": step, "memory": memory])
     case .finished(let outcome, let text):
-      try container.encode(Name.finished, forKey: .kind)
-      try container.encode(outcome, forKey: .outcome)
-      try container.encode(text, forKey: .text)
+      return ("finished", ["outcome": outcome, "text": text])
     }
   }
 }

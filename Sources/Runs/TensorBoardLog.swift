@@ -26,7 +26,7 @@ package final class TensorBoardLog: Sendable {
 
   /// Adds the plotted values of an event, if any.
   ///
-  /// - Throws: `RunError`, for example for a full disk; the file then ends with the previous
+  /// - Throws: `FileError`, for example for a full disk; the file then ends with the previous
   ///   record.
   package func add(_ event: Event) throws {
     switch event.kind {
@@ -56,7 +56,7 @@ package final class TensorBoardLog: Sendable {
 
   /// Adds values of a step.
   ///
-  /// - Throws: `RunError` as `add(_:)`.
+  /// - Throws: `FileError` as `add(_:)`.
   package func add(
     _ values: [TensorBoardRecord.Value], step: Int, time: Double = Date().timeIntervalSince1970
   ) throws {
@@ -106,7 +106,7 @@ private final class EventFile: Sendable {
 
   /// Creates a file that sorts after those of the folder created before `time`.
   ///
-  /// - Throws: `RunError` as `append`, `FileError` when the folder cannot be created.
+  /// - Throws: `FileError` as `append`, or when the folder cannot be created.
   init(folder: String, time: Double) throws {
     try AtomicFile.makeDirectory(folder)
     var seconds = Int(time)
@@ -132,8 +132,8 @@ private final class EventFile: Sendable {
 
   /// Appends all bytes, or none.
   ///
-  /// - Throws: `RunError` naming the reason, for example a full disk.
-  func append(_ bytes: [UInt8]) throws(RunError) {
+  /// - Throws: `FileError` naming the reason, for example a full disk.
+  func append(_ bytes: [UInt8]) throws(FileError) {
     let size = lseek(descriptor, 0, SEEK_END)
     var moved = write(descriptor, bytes, bytes.count)
     while moved < 0, errno == EINTR { moved = write(descriptor, bytes, bytes.count) }
@@ -143,10 +143,7 @@ private final class EventFile: Sendable {
     throw LineLog(path: path).failure(code)
   }
 
-  private static let host: String = {
-    var name = [CChar](repeating: 0, count: 256)
-    guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
-    let text = String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
-    return text.isEmpty ? "localhost" : text.replacing("/", with: "-")
-  }()
+  private static let host =
+    ProcessIdentity.host.isEmpty
+    ? "localhost" : ProcessIdentity.host.replacing("/", with: "-")
 }

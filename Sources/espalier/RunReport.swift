@@ -1,5 +1,6 @@
 import ArgumentParser
 import Dispatch
+import Files
 import Foundation
 import Plans
 import Runs
@@ -28,35 +29,28 @@ struct RunReport: Encodable {
     self.init(run, summary, heldOut: follower.history.heldOut)
   }
 
-  private enum CodingKeys: CodingKey {
-    case run, ageSeconds, ending, checkpoint, queuePosition, priority, waitsFor
-    case meanHeldOutFirst, meanHeldOutLast, heldOut
-  }
-
   /// Encodes the summary and values derived from it.
   func encode(to encoder: any Encoder) throws {
     try summary.encode(to: encoder)
-    var container = encoder.container(keyedBy: CodingKeys.self)
-    try container.encode(run.path, forKey: .run)
-    try container.encodeIfPresent(
-      summary.createdAt.map { max(0, Date().timeIntervalSince1970 - $0) }, forKey: .ageSeconds)
-    try container.encodeIfPresent(summary.end?.text, forKey: .ending)
-    try container.encodeIfPresent(
-      summary.checkpoint.map { run.resolve($0.path) }, forKey: .checkpoint)
-    if let turn = summary.turn {
-      try container.encode(turn.position, forKey: .queuePosition)
-      try container.encodeIfPresent(summary.place?.priority, forKey: .priority)
-      try container.encodeIfPresent(summary.waitsFor, forKey: .waitsFor)
+    let changes = heldOut.compactMap { site, series in
+      LossChange(series).map {
+        (site.description, ["first": $0.first.value, "last": $0.last.value])
+      }
     }
-    try container.encodeIfPresent(summary.meanHeldOut?.first.value, forKey: .meanHeldOutFirst)
-    try container.encodeIfPresent(summary.meanHeldOut?.last.value, forKey: .meanHeldOutLast)
-    try container.encode(
-      Dictionary(
-        uniqueKeysWithValues: heldOut.compactMap { site, series in
-          LossChange(series).map {
-            (site.description, ["first": $0.first.value, "last": $0.last.value])
-          }
-        }), forKey: .heldOut)
+    let derived: KeyValuePairs<String, (any Encodable)?> = [
+      "run": run.path, "ending": summary.end?.text,
+      "ageSeconds": summary.createdAt.map { max(0, Date().timeIntervalSince1970 - $0) },
+      "checkpoint": summary.checkpoint.map { run.resolve($0.path) },
+      "queuePosition": summary.turn?.position,
+      "priority": summary.turn == nil ? nil : summary.place?.priority,
+      "waitsFor": summary.waitsFor, "meanHeldOutFirst": summary.meanHeldOut?.first.value,
+      "meanHeldOutLast": summary.meanHeldOut?.last.value,
+      "heldOut": Dictionary(uniqueKeysWithValues: changes),
+    ]
+    var container = encoder.container(keyedBy: FieldKey.self)
+    for case (let key, let value?) in derived {
+      try container.encode(value, forKey: FieldKey(key))
+    }
   }
 
   /// Lines of held-out losses: by site, then in total.
@@ -100,7 +94,7 @@ struct RunReport: Encodable {
       told = follower.history.messageCount
       switch summary.state {
       case .queued where summary.place == nil && launched.duration(to: .now) > .seconds(30):
-        throw RunError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")
+        throw FileError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")
       case .queued, .running, .paused, .frozen: console.update(line(summary))
       case .done: return try report.tell(output)
       case .cancelled:
@@ -108,10 +102,10 @@ struct RunReport: Encodable {
         throw ExitCode.failure
       case .failed:
         if output.json { try report.tell(output) }
-        throw RunError(summary.end?.text ?? "")
+        throw FileError(summary.end?.text ?? "")
       case .lost:
         if output.json { try report.tell(output) }
-        throw RunError(
+        throw FileError(
           "\(run.path): the worker died at \(summary.progressText); "
             + "'espalier runs resume \(run.id)' goes on from the last checkpoint")
       }

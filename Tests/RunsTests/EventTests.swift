@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Plans
 import Runs
@@ -56,6 +57,14 @@ private let golden: [(EventKind, String)] = [
       + #""seed":18446744073709551615,"t":1.5,"v":1}"#
   ),
   (.message("two\nlines"), #"{"kind":"message","t":1.5,"text":"two\nlines","v":1}"#),
+  (
+    .ranks(RankReport(count: 2, device: "cpu", engine: "torch 2.13.0", restarts: 1)),
+    #"{"count":2,"device":"cpu","engine":"torch 2.13.0","kind":"ranks","restarts":1,"t":1.5,"v":1}"#
+  ),
+  (
+    .resources(step: 51, memory: 1 << 30),
+    #"{"kind":"resources","memory":1073741824,"step":51,"t":1.5,"v":1}"#
+  ),
   (
     .finished(outcome: .failed, text: "disk full"),
     #"{"kind":"finished","outcome":"failed","t":1.5,"text":"disk full","v":1}"#
@@ -161,10 +170,10 @@ private let golden: [(EventKind, String)] = [
     try FileManager.default.removeItem(atPath: run.eventsPath)
     try FileManager.default.createSymbolicLink(
       atPath: run.eventsPath, withDestinationPath: "/dev/full")
-    let full = #expect(throws: RunError.self) { try run.append(Event(.heartbeat(step: 1))) }
+    let full = #expect(throws: FileError.self) { try run.append(Event(.heartbeat(step: 1))) }
     #expect(full?.message.contains("the disk is full") == true)
     try FileManager.default.removeItem(atPath: run.path)
-    let gone = #expect(throws: RunError.self) { try run.append(Control.pause) }
+    let gone = #expect(throws: FileError.self) { try run.append(Control.pause) }
     #expect(gone?.message.contains("no longer exists") == true)
     #expect(events().isEmpty)
   }

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Plans
 import Runs
@@ -49,7 +50,7 @@ import Testing
     var plan = GraftPlan(
       named: "p", model: ModelReference(path: "demo", shape: smallShape, contentHash: "c0ffee"))
     plan.data = DataSettings(path: "\(scratch.path)/nowhere")
-    let error = #expect(throws: RunError.self) {
+    let error = #expect(throws: FileError.self) {
       try RunDirectory.create(root: scratch.path, job: scratch.request(), plan: plan)
     }
     #expect(error.map { "\($0)" }?.contains("nowhere: no such file or folder") == true)
@@ -93,7 +94,7 @@ import Testing
       try Data().write(to: URL(fileURLWithPath: "\(run.checkpointsPath)/\(name)"))
     }
     let distilled = try run(.distill(planPath: "plan.json"))
-    let none = #expect(throws: RunError.self) { try distilled.trainedWeights() }
+    let none = #expect(throws: FileError.self) { try distilled.trainedWeights() }
     #expect(none?.message.contains("has no checkpoint yet") == true)
     try leave("latest.safetensors", in: distilled)
     #expect(try distilled.trainedWeights().hasSuffix("/checkpoints/latest.safetensors"))
@@ -101,11 +102,11 @@ import Testing
     #expect(try distilled.trainedWeights().hasSuffix("/checkpoints/operators.safetensors"))
     let finetuned = try run(.finetune(planPath: "plan.json", weights: []))
     try leave("latest.safetensors", in: finetuned)
-    #expect(throws: RunError.self) { try finetuned.trainedWeights() }
+    #expect(throws: FileError.self) { try finetuned.trainedWeights() }
     try leave("model.safetensors", in: finetuned)
     #expect(try finetuned.trainedWeights().hasSuffix("/checkpoints/model.safetensors"))
     let analysis = try run(.analyze(AnalyzeRequest(modelPath: "demo")))
-    #expect(throws: RunError.self) { try analysis.trainedWeights() }
+    #expect(throws: FileError.self) { try analysis.trainedWeights() }
   }
 
   @Test func requestOfVersion1() throws {
@@ -140,7 +141,7 @@ import Testing
     let text = try String(contentsOfFile: run.requestPath, encoding: .utf8)
     try text.replacingOccurrences(of: old, with: new)
       .write(toFile: run.requestPath, atomically: false, encoding: .utf8)
-    let error = #expect(throws: RunError.self) { try run.request() }
+    let error = #expect(throws: FileError.self) { try run.request() }
     #expect(error?.message.contains(says) == true, "\(error?.message ?? "")")
   }
 
@@ -158,8 +159,8 @@ import Testing
   @Test func opensOnlyRuns() throws {
     let run = try scratch.run()
     #expect(try RunDirectory.open(run.path + "/") == run)
-    #expect(throws: RunError.self) { try RunDirectory.open(scratch.path) }
-    #expect(throws: RunError.self) { try RunDirectory.open("\(scratch.path)/absent") }
+    #expect(throws: FileError.self) { try RunDirectory.open(scratch.path) }
+    #expect(throws: FileError.self) { try RunDirectory.open("\(scratch.path)/absent") }
   }
 
   @Test func rootFollowsTheEnvironment() {
@@ -186,7 +187,7 @@ import Testing
     var incomplete = analysis
     incomplete.bands = [1]
     try incomplete.save(to: path)
-    #expect(throws: RunError.self) { try ModelAnalysis.load(path: path) }
+    #expect(throws: FileError.self) { try ModelAnalysis.load(path: path) }
     let odd = ModelAnalysis.cachePath(modelHash: "../../x", environment: ["HOME": "/h"])
     #expect(odd == "/h/.cache/espalier/analysis-x.json")
   }

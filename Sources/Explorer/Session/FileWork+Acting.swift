@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Plans
 import Runs
@@ -97,7 +98,7 @@ extension FileWork {
         .runsRead(
           try ids.map { id in
             guard let run = store.run(id) else {
-              throw RunError("the run \(id) is no longer in \(root)")
+              throw FileError("the run \(id) is no longer in \(root)")
             }
             var known = FocusedRun(id: id, plan: try GraftPlan.load(path: run.planPath))
             known.history = store.history(id) ?? RunHistory()
