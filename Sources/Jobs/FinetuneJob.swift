@@ -53,10 +53,7 @@ struct FinetuneJob {
         "\(weights.joined(separator: ", ")): no operator in it was trained as the plan has it; give the"
           + " checkpoint of a run of this plan")
     }
-    if !graft.untrained.isEmpty {
-      let list = graft.untrained.map(\.description).joined(separator: ", ")
-      try context.emit(.message("untrained: \(list)"))
-    }
+    try context.report(untrained: graft.untrained)
     return graft
   }
 }

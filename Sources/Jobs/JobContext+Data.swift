@@ -115,4 +115,18 @@ extension JobContext {
     for note in data.notes { try emit(.message(note)) }
     return data
   }
+
+  /// Reports the sites that start with fresh weights.
+  ///
+  /// - Throws: `FileError` if the request promises weights of one of them; errors of `emit`.
+  func report(untrained sites: [GraftSite]) throws {
+    for origin in try run.request().origins ?? [] {
+      guard let site = sites.first(where: origin.sites.contains) else { continue }
+      throw FileError(
+        "\(run.path): \(origin.run) was to provide the weights of \(site.phrase), which are no longer"
+          + " in its checkpoint; see 'espalier runs show \(origin.run)', then start the run again")
+    }
+    guard !sites.isEmpty else { return }
+    try emit(.message("untrained: \(sites.map(\.description).joined(separator: ", "))"))
+  }
 }

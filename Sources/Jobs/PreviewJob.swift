@@ -74,10 +74,7 @@ struct PreviewJob {
     // Releases the packed weights of the teacher.
     teacher.parameters.use(.float32)
     graft.model.parameters.use(precision)
-    if !graft.untrained.isEmpty {
-      let list = graft.untrained.map(\.description).joined(separator: ", ")
-      try context.emit(.message("untrained: \(list)"))
-    }
+    try context.report(untrained: graft.untrained)
     let after = try images(graft.model, .graft)
     try write(zip(before, after).map { $0.absoluteDifference(to: $1) }, .difference, request)
     return "teacher and graft sampled"

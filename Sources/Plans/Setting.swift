@@ -84,6 +84,8 @@ package protocol SettingRow: Sendable {
   var kind: String { get }
   /// Whether values are single integers.
   var isWholeNumber: Bool { get }
+  /// All values as typed on the command line, if they are few words; otherwise empty.
+  var choices: [String] { get }
   /// Default value.
   var initial: any SettingValue { get }
 
@@ -113,6 +115,7 @@ extension SettingRow {
 extension Setting: SettingRow {
   package var kind: String { Value.kind }
   package var isWholeNumber: Bool { Value.self is any WholeNumber.Type }
+  package var choices: [String] { Value.choices }
   package var initial: any SettingValue { defaultValue }
 
   package func read(

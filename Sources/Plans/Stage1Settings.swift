@@ -231,6 +231,9 @@ package struct SiteOverride: Equatable, Sendable {
   /// Makes empty overrides.
   package init() {}
 
+  /// The override of a setting as JSON; nil if there is none.
+  package func json(of key: String) -> String? { values[key]?.json }
+
   package subscript<Value>(dynamicMember path: KeyPath<Stage1Schema, Setting<Value>>) -> Value? {
     get { values[Stage1Schema.table.schema[keyPath: path].key] as? Value }
     set { values[Stage1Schema.table.schema[keyPath: path].key] = newValue }

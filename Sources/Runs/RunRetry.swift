@@ -16,13 +16,17 @@ extension RunDirectory {
   /// - Parameters:
   ///   - change: Change of the learning rates of its plan; nil for none.
   ///   - step: Step of the kept checkpoint to resume from; nil selects the latest.
+  ///   - isWaiting: Whether it goes back to its place in the queue instead of starting at once.
   /// - Throws: `FileError` when the run is active or done, or has no rate or no such checkpoint;
   ///   `PlanError` for an invalid rate; `FileError` when the disk fails.
-  package func prepareRetry(_ change: RateChange? = nil, step: Int? = nil) throws {
+  package func prepareRetry(
+    _ change: RateChange? = nil, step: Int? = nil, isWaiting: Bool = false
+  ) throws {
     try requireUnsuccessful()
     if let step { try requireKept(step) }
     if let change { try self.change(rate: change) }
     if let step { try goBack(to: step) }
+    if isWaiting { return try keepEnvironment() }
     var request = try request()
     if request.queue != nil {
       // A retried run starts immediately instead of waiting in the queue.
@@ -67,7 +71,7 @@ extension RunDirectory {
     switch try request().job {
     case .distill: (key, rate) = ("stage1.learning_rate", \.stage1.learningRate)
     case .finetune: (key, rate) = ("stage2.learning_rate", \.stage2.learningRate)
-    case .preview, .analyze:
+    case .preview, .analyze, .library, .search, .measure, .report:
       throw FileError("\(path): trains nothing, so it has no learning rate; retry it as it is")
     }
     plan = try GraftPlan.load(path: planPath)

@@ -91,10 +91,10 @@ import Testing
         "overrides": {"3.attention": {"loss": "huber", "init": "transferred"}}
       },
       "stage2": {
-        "steps": 1000,
-        "batch_size": 32,
+        "steps": 100,
+        "batch_size": 16,
         "learning_rate": 0.0001,
-        "warmup_steps": 100,
+        "warmup_steps": 20,
         "clip_norm": 10,
         "ema_decay": 0.99,
         "label_dropout": 0.1,

@@ -60,6 +60,8 @@ package struct Preview: Equatable, Sendable {
   package let changes: GraftPlan.Changes
   /// Step of the distilled weights used, or nil if there are none; other slots are fitted in closed form.
   package let weightStep: Int?
+  /// Number of sites that had no weights.
+  package var freshCount = 0
   /// What has arrived.
   package var images: [PreviewRole: Picture] = [:]
   /// Sampler steps done.

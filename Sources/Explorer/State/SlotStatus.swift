@@ -67,16 +67,28 @@ extension AppState {
   /// The status of a slot, from the plan and the followed run.
   package func status(of slot: SlotID) -> SlotStatus {
     guard let site = plan.site(of: slot) else { return SlotStatus(phase: .pristine, loss: nil) }
+    // A graft without its teacher holds all its weights itself.
+    if missingTeacher != nil { return SlotStatus(phase: .trained, loss: nil) }
+    let source = weights.source(of: site)
     guard let focus = runs.focus, let trained = focus.plan,
-      site.slots.contains(where: { trained.site(of: $0) != nil })
+      trained.model.contentHash == plan.model.contentHash, plan.agrees(with: trained, at: site)
     else {
-      return SlotStatus(phase: isFitted(site) ? .fitted : .edited, loss: nil)
-    }
-    guard plan.agrees(with: trained, at: site) else {
-      return SlotStatus(phase: isFitted(site) ? .fitted : .stale, loss: nil)
+      let wasTrained = site.slots.contains { runs.focus?.plan?.site(of: $0) != nil }
+      let phase: SlotPhase =
+        if let source {
+          self.phase(of: source.state)
+        } else if isFitted(site) {
+          .fitted
+        } else {
+          wasTrained ? .stale : .edited
+        }
+      return SlotStatus(phase: phase, loss: nil)
     }
     let loss = site.firstSlot == slot ? focus.history.losses[site]?.last?.value : nil
-    return SlotStatus(phase: phase(of: runs.focusRecord?.state), loss: loss)
+    let state = runs.focusRecord?.state
+    // An ended run without weights does not hide those of another one.
+    let isOver = state?.isEnded ?? false
+    return SlotStatus(phase: phase(of: isOver ? source?.state ?? state : state), loss: loss)
   }
 
   /// Whether the preview on the screen shows a site as it is in the plan, with fitted output layers.

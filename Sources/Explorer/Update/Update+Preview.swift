@@ -85,28 +85,22 @@ extension AppState {
 
   /// Starts a preview and cancels the one that is still being made.
   private mutating func startPreview() -> [Effect] {
+    guard agrees(to: weights) else { return [] }
     var effects: [Effect] = []
     if let old = preview.pending?.runID { effects.append(.control(id: old, .cancel)) }
-    let weights = trainedWeights
     preview.generation += 1
     preview.asked = plan.changes
-    preview.pending = Preview(
+    var pending = Preview(
       generation: preview.generation, settings: preview.settings, changes: plan.changes,
-      weightStep: weights?.step)
+      weightStep: weights.sources.first?.step)
+    pending.freshCount = weights.fresh.count
+    preview.pending = pending
+    if let text = weightsText { notice = .note("sampling: \(text)") }
     effects.append(
       .startPreview(
         generation: preview.generation, plan: plan.isEmpty ? nil : plan,
-        weightsFrom: weights?.runID, settings: preview.settings))
+        weights: weights, settings: preview.settings))
     return effects
-  }
-
-  /// The followed run and the step of its newest checkpoint, when its weights fit the plan.
-  package var trainedWeights: (runID: String, step: Int)? {
-    guard let focus = runs.focus, let trained = focus.plan,
-      let step = focus.history.summary.checkpoint?.step,
-      plan.sites.contains(where: { plan.agrees(with: trained, at: $0) })
-    else { return nil }
-    return (focus.id, step)
   }
 
   /// Takes in what became of previews and of the teacher's statistics.
