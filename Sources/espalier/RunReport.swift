@@ -72,7 +72,7 @@ struct RunReport: Encodable {
 
   /// Shows the progress of a run on standard error until it ends; Ctrl-C requests cancellation, a
   /// second one stops following.
-  static func follow(_ run: RunDirectory, output: OutputOptions) throws {
+  static func follow(_ run: RunDirectory, output: OutputOptions, tellsDone: Bool = true) throws {
     signal(SIGINT, SIG_IGN)
     let interrupt = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
     interrupt.setEventHandler {
@@ -97,7 +97,9 @@ struct RunReport: Encodable {
       case .queued where summary.place == nil && launched.duration(to: .now) > .seconds(30):
         throw FileError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")
       case .queued, .running, .paused, .frozen: console.update(line(summary))
-      case .done: return try report.tell(output)
+      case .done:
+        if tellsDone { try report.tell(output) }
+        return
       case .cancelled:
         try report.tell(output)
         throw ExitCode.failure

@@ -16,7 +16,9 @@ package enum Command: String, CaseIterable, Sendable {
   case distil, finetune, chain, report, pause, cancel, series, scale, runs
   // Looking.
   case preview, images, analyze
+  case followEdits = "follow-edits"
   case previewSettings = "preview-settings"
+  case imageClass = "class"
   case nextClass = "next-class"
   case previousClass = "previous-class"
   case nextSeed = "next-seed"
@@ -29,6 +31,9 @@ package enum Command: String, CaseIterable, Sendable {
   case save
   case saveAs = "save-as"
   case open, new, set, command, help, redraw, suspend, quit
+  // The terminal.
+  case settings, terminal
+  case nextPane = "next-pane"
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
@@ -39,14 +44,16 @@ package enum Command: String, CaseIterable, Sendable {
   case eraseLine = "erase-line"
   case cursorLeft = "cursor-left"
   case cursorRight = "cursor-right"
-  case complete, compare
+  case complete, compare, search
+  case nextMatch = "next-match"
+  case previousMatch = "previous-match"
 
   /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
   package var hasName: Bool {
     switch self {
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
-      .more, .reload, .difference, .elsewhere, .discard:
+      .more, .reload, .difference, .elsewhere, .discard, .search, .nextMatch, .previousMatch:
       false
     default: true
     }
@@ -62,6 +69,8 @@ package enum Command: String, CaseIterable, Sendable {
     case .first, .last: "BLOCK"
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
     case .series: "slot|mean|all"
+    case .imageClass: "NAME"
+    case .runs: "RUN"
     case .join: "MERGE"
     default: nil
     }
@@ -105,6 +114,12 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case help
   /// A page of text.
   case text
+  /// The settings of the explorer.
+  case settings
+  /// What was found of the terminal.
+  case terminal
+  /// Everywhere, unless the place has another meaning for the key.
+  case anywhere
 
   /// The heading on the help page.
   package var title: String {
@@ -120,6 +135,9 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .images: "Large images"
     case .help: "Help"
     case .text: "Text page"
+    case .settings: "Settings"
+    case .terminal: "Terminal"
+    case .anywhere: "Everywhere"
     }
   }
 }
@@ -139,6 +157,8 @@ extension AppState {
     case .images: .images
     case .help: .help
     case .text: .text
+    case .settings: .settings
+    case .terminal: .terminal
     }
   }
 }

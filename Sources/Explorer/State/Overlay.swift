@@ -24,6 +24,10 @@ package enum Overlay: Equatable, Sendable {
   case help(HelpPage)
   /// Text, such as the differences of two plans.
   case text(TextPage)
+  /// The settings of the explorer; the number is that of the highlighted row.
+  case settings(index: Int)
+  /// What was found of the terminal; the number is the first line shown.
+  case terminal(scroll: Int)
 }
 
 /// The list of operators that fit one kind of slot.
@@ -67,6 +71,8 @@ package struct Prompt: Equatable, Sendable {
     case retry(id: String)
     /// A setting of the plan, as `plan set` has it.
     case set
+    /// Text to look for in the help page.
+    case search
     /// A command by name.
     case command
   }
@@ -77,6 +83,14 @@ package struct Prompt: Equatable, Sendable {
   package var field = TextField()
   /// Why the text cannot be accepted, after a try.
   package var problem: String?
+  /// The line of the history that is shown, and what was typed before.
+  package var recalled: Recalled?
+
+  /// A line of the history in the place of what was typed.
+  package struct Recalled: Equatable, Sendable {
+    let place: Int
+    let typed: String
+  }
 }
 
 /// A question with a few answers.
@@ -135,4 +149,6 @@ package struct LogPage: Equatable, Sendable {
 package struct HelpPage: Equatable, Sendable {
   /// The first line shown.
   package var scroll = 0
+  /// What was looked for; empty for nothing.
+  package var query = ""
 }

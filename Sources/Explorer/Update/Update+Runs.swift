@@ -35,7 +35,7 @@ extension AppState {
     case .scale:
       chart.isLogarithmic.toggle()
     case .runs:
-      overlays.append(.runs(RunsPane(selection: runs.focus?.id ?? runs.listed.first?.id)))
+      openRuns(argument)
     default:
       break
     }
