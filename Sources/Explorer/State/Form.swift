@@ -197,7 +197,8 @@ extension Form {
           unit: "0 begins now",
           summary: "1 waits until it is its turn, 0 begins beside \(other.name)"))
     }
-    form.more = rest + RunOptions.fields(isQueued: other != nil, others: others) + dataFields(of: plan)
+    form.more =
+      rest + RunOptions.fields(isQueued: other != nil, others: others) + dataFields(of: plan)
     return form
   }
 
