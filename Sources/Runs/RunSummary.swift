@@ -192,8 +192,8 @@ package struct RunSummary: Codable, Equatable, Sendable {
   /// Whether it trains a plan, and so has losses and checkpoints.
   package var isTraining: Bool { kind?.isTraining ?? false }
 
-  /// Whether it trains or measures a graft, of which the queue runs a limited number at once.
-  package var isQueueable: Bool { isTraining || kind?.isMeasuring ?? false }
+  /// Whether it is worth a place in lists and in the queue, which runs a limited number at once.
+  package var isQueueable: Bool { kind.map { $0 != .preview && $0 != .analyze } ?? false }
 
   /// Seconds from the start of the last worker to the last event; nil before its first event.
   package var duration: Double? {
