@@ -49,11 +49,12 @@ package enum EventKind: Equatable, Sendable {
   case started(pid: Int32, totalSteps: Int)
   /// The worker is alive; sent about every second.
   case heartbeat(step: Int)
-  /// A training step: mean loss, loss by site, steps per second, estimated remaining seconds, and
-  /// learning rate.
+  /// A training step: mean loss, loss by site, steps per second, estimated remaining seconds,
+  /// learning rate, and other measures than the learning rate.
   case step(
     step: Int, total: Int, loss: Double, losses: [GraftSite: Double], rate: Double,
-    secondsLeft: Double, learningRate: LearningRate? = nil)
+    secondsLeft: Double, learningRate: LearningRate? = nil,
+    measures: [StepMeasure: Double] = [:])
   /// Held-out losses by site, and in total, by default their mean.
   case heldOut(step: Int, loss: Double? = nil, losses: [GraftSite: Double])
   /// A checkpoint was written; the path is relative to the run directory.
@@ -102,6 +103,9 @@ extension Event: Encodable {
     case classLabel = "class_label"
     case learningRate = "learning_rate"
     case learningRates = "learning_rates"
+    case gradientNorm = "gradient_norm"
+    case samplesPerSecond = "samples_per_second"
+    case residentMemory = "resident_memory"
   }
 
   private enum Name: String, Encodable {
@@ -124,7 +128,8 @@ extension Event: Encodable {
       try container.encode(Name.heartbeat, forKey: .kind)
       try container.encode(step, forKey: .step)
     case .step(
-      let step, let total, let loss, let losses, let rate, let secondsLeft, let learningRate):
+      let step, let total, let loss, let losses, let rate, let secondsLeft, let learningRate,
+      let measures):
       try container.encode(Name.step, forKey: .kind)
       try container.encode(step, forKey: .step)
       try container.encode(total, forKey: .total)
@@ -135,6 +140,10 @@ extension Event: Encodable {
       try container.encodeIfPresent(learningRate?.highest, forKey: .learningRate)
       if let sites = learningRate?.sites, !sites.isEmpty {
         try container.encode(sites, forKey: .learningRates)
+      }
+      for measure in StepMeasure.members {
+        guard let key = CodingKeys(stringValue: measure.rawValue) else { continue }
+        try container.encodeIfPresent(measures[measure], forKey: key)
       }
     case .heldOut(let step, let loss, let losses):
       try container.encode(Name.heldOut, forKey: .kind)

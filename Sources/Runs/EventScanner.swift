@@ -84,9 +84,15 @@ struct EventScanner {
     if readsSites, let highest = fields.number("learning_rate") {
       learningRate = LearningRate(highest: highest, sites: numbers(fields, "learning_rates") ?? [:])
     }
+    var measures: [StepMeasure: Double] = [:]
+    if readsSites {
+      measures[.gradientNorm] = fields.number("gradient_norm")
+      measures[.samplesPerSecond] = fields.number("samples_per_second")
+      measures[.residentMemory] = fields.number("resident_memory")
+    }
     return .step(
       step: step, total: total, loss: loss, losses: losses, rate: rate, secondsLeft: secondsLeft,
-      learningRate: learningRate)
+      learningRate: learningRate, measures: measures)
   }
 
   /// Reads an object of numbers by site.

@@ -27,7 +27,7 @@ extension EventKind {
     switch self {
     case .started(let pid, let steps): return "process \(pid) begins, \(steps) steps in all"
     case .heartbeat: return nil
-    case .step(let step, let total, let loss, _, let rate, _, _):
+    case .step(let step, let total, let loss, _, let rate, _, _, _):
       return "step \(step)/\(total)  loss \(short(loss))  \(short(rate)) steps/s"
     case .heldOut(let step, let loss, let losses):
       return "step \(step)  held-out loss \(short(loss ?? losses.mean ?? .nan))"

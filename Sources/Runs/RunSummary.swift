@@ -202,7 +202,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
       (total, self.totalSteps, label) = (totalSteps, totalSteps, nil)
       (step, rate, secondsLeft, loss) = (checkpoint?.step ?? 0, nil, nil, nil)
     case .heartbeat(let step): self.step = max(self.step, step)
-    case .step(let step, let total, let loss, _, let rate, let secondsLeft, _):
+    case .step(let step, let total, let loss, _, let rate, let secondsLeft, _, _):
       (self.step, self.total, self.rate, self.secondsLeft) = (step, total, rate, secondsLeft)
       (self.loss, label) = (loss, nil)
     case .heldOut(let step, let loss, let losses):

@@ -30,7 +30,7 @@ package final class TensorBoardLog: Sendable {
   ///   record.
   package func add(_ event: Event) throws {
     switch event.kind {
-    case .step(let step, _, let loss, let losses, let rate, _, let learningRate):
+    case .step(let step, _, let loss, let losses, let rate, _, let learningRate, let measures):
       var values: [TensorBoardRecord.Value] = [
         .scalar(tag: "loss/train", loss), .scalar(tag: "speed/steps_per_second", rate),
       ]
@@ -38,6 +38,9 @@ package final class TensorBoardLog: Sendable {
       if let learningRate {
         values.append(.scalar(tag: "learning_rate", learningRate.highest))
         values += Self.scalars("learning_rate", learningRate.sites)
+      }
+      values += StepMeasure.members.compactMap { measure in
+        measures[measure].map { .scalar(tag: measure.tag, $0) }
       }
       try add(values, step: step, time: event.time, ofTraining: true)
     case .heldOut(let step, let loss, let losses):

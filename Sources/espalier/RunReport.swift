@@ -10,6 +10,8 @@ struct RunReport: Encodable {
   let summary: RunSummary
   /// Held-out losses by site, if they were read.
   let heldOut: [GraftSite: LossSeries]
+  /// Losses and other measures by step, by name, if they were read.
+  private var series: [String: LossSeries] = [:]
 
   /// Makes a report from a summary.
   init(_ run: RunDirectory, _ summary: RunSummary, heldOut: [GraftSite: LossSeries] = [:]) {
@@ -25,12 +27,15 @@ struct RunReport: Encodable {
       store.look()
       summary.turn = store.summary(run.id)?.turn
     }
-    self.init(run, summary, heldOut: follower.history.heldOut)
+    let history = follower.history
+    self.init(run, summary, heldOut: history.heldOut)
+    series = ["loss": history.meanLoss, "held_out": history.meanHeldOut]
+    for (measure, values) in history.measures { series[measure.rawValue] = values }
   }
 
   private enum CodingKeys: CodingKey {
     case run, ageSeconds, ending, checkpoint, queuePosition, priority, waitsFor
-    case meanHeldOutFirst, meanHeldOutLast, heldOut
+    case meanHeldOutFirst, meanHeldOutLast, heldOut, series
   }
 
   /// Encodes the summary and values derived from it.
@@ -57,6 +62,7 @@ struct RunReport: Encodable {
             (site.description, ["first": $0.first.value, "last": $0.last.value])
           }
         }), forKey: .heldOut)
+    if !series.isEmpty { try container.encode(series.mapValues(Array.init), forKey: .series) }
   }
 
   /// Lines of held-out losses: by site, then in total.
@@ -73,6 +79,21 @@ struct RunReport: Encodable {
           + " (x \(short(whole.last.value / whole.first.value)))")
     }
     return lines
+  }
+
+  /// A line with the last value of every measure; nil without one.
+  var measuresLine: String? {
+    let texts = StepMeasure.allCases.compactMap { measure in
+      series[measure.rawValue]?.last.map { last in
+        switch measure {
+        case .learningRate: "learning rate \(short(last.value))"
+        case .gradientNorm: "gradient norm \(short(last.value))"
+        case .samplesPerSecond: "\(short(last.value)) samples/s"
+        case .residentMemory: "\(short(last.value / 1_048_576)) MiB resident"
+        }
+      }
+    }
+    return texts.isEmpty ? nil : texts.joined(separator: "  ")
   }
 
   /// Shows the progress of a run on standard error until it ends; Ctrl-C requests cancellation, a

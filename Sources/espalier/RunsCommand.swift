@@ -69,6 +69,7 @@ struct RunsCommand: ParsableCommand {
         print("#\(turn.position) in the queue\(summary.waitsFor.map { ": \($0)" } ?? "")")
       }
       for line in report.heldOutLines { print(line) }
+      if let line = report.measuresLine { print(line) }
       let log = run.logTail()
       if !log.isEmpty { print(lines: "log:\n\(log)") }
     }

@@ -86,7 +86,7 @@ private let golden: [(EventKind, String)] = [
   @Test func divergedLossIsLogged() throws {
     try run.append(
       Event(.step(step: 1, total: 2, loss: .nan, losses: [odd: .nan], rate: 1, secondsLeft: 1)))
-    guard case .step(_, _, let loss, let losses, _, _, _) = events().first else {
+    guard case .step(_, _, let loss, let losses, _, _, _, _) = events().first else {
       Issue.record("no step")
       return
     }
