@@ -40,7 +40,12 @@ extension Samples {
         uniqueKeysWithValues: plan.sites.map { ($0, value($0.firstSlot, step)) })
       let kind = EventKind.step(
         step: step, total: 800, loss: value(attention(14), step), losses: losses, rate: 3.4,
-        secondsLeft: Double(800 - step) / 3.4)
+        secondsLeft: Double(800 - step) / 3.4,
+        learningRate: LearningRate(0.001 * Double(min(step, 100)) / 100),
+        measures: [
+          .gradientNorm: 2 + Foundation.sin(Double(step) / 9), .samplesPerSecond: 27,
+          .residentMemory: 512 * 1_048_576,
+        ])
       events.append(Event(kind, time: now))
       guard step % 50 == 0 || step == 1 else { continue }
       events.append(

@@ -149,6 +149,31 @@ import Explorer
       }
     ),
     (
+      "plot",
+      {
+        var state = Samples.busy($0)
+        press(&state, "P", "e", "e", .left, .left, .left)
+        return state
+      }
+    ),
+    (
+      "plot-slots",
+      {
+        var state = Samples.busy($0)
+        press(&state, "P", "v")
+        return state
+      }
+    ),
+    (
+      "plot-map",
+      {
+        var state = Samples.busy($0)
+        press(&state, "P", "v", "v", "b", "b")
+        return state
+      }
+    ),
+    ("plot-runs", { Samples.plotting($0) }),
+    (
       // Wide characters, marks, escape sequences and direction overrides in everything that has a name.
       "outside-text",
       {

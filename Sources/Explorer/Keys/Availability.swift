@@ -36,7 +36,7 @@ extension AppState {
     case .finetune: reasonAgainstTraining
     case .pause: reasonAgainstPause(runs.focusRecord, followed: true)
     case .cancel: reasonAgainstControl(runs.focusRecord, followed: true)
-    case .series, .scale:
+    case .series, .scale, .plot:
       runs.focus == nil ? "no losses yet: d distils the plan, r opens an older run" : nil
     case .save:
       document.path != nil && !document.isModified ? "nothing to save: the file is up to date" : nil

@@ -13,7 +13,7 @@ package enum Command: String, CaseIterable, Sendable {
   case pick, configure, apply, clear, join, undo, redo
   case again = "repeat"
   // Training.
-  case distil, finetune, pause, cancel, series, scale, runs
+  case distil, finetune, pause, cancel, series, scale, runs, plot
   // Looking.
   case preview, images, analyze
   case previewSettings = "preview-settings"
@@ -39,12 +39,28 @@ package enum Command: String, CaseIterable, Sendable {
   case cursorLeft = "cursor-left"
   case cursorRight = "cursor-right"
   case complete, compare
+  // In the plot.
+  case nextQuantity = "next-quantity"
+  case previousQuantity = "previous-quantity"
+  case plotContent = "plot-content"
+  case zoomIn = "zoom-in"
+  case zoomOut = "zoom-out"
+  case panLeft = "pan-left"
+  case panRight = "pan-right"
+  case wholeRun = "whole-run"
+  case scaleX = "scale-x"
+  case moreSmoothing = "more-smoothing"
+  case lessSmoothing = "less-smoothing"
+  case symbols
+  case overlayRuns = "overlay-runs"
 
   /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
   package var hasName: Bool {
     switch self {
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape:
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
+      .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft, .panRight,
+      .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns:
       false
     default: true
     }
@@ -59,6 +75,7 @@ package enum Command: String, CaseIterable, Sendable {
     case .first, .last: "BLOCK"
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
     case .series: "slot|mean|all"
+    case .plot: "QUANTITY"
     case .join: "MERGE"
     default: nil
     }
@@ -98,6 +115,10 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case log
   /// The preview over the whole screen.
   case images
+  /// Runs plotted over the whole screen.
+  case plot
+  /// The list of runs beside the plotted one.
+  case overlayList
   /// The table of keys.
   case help
 
@@ -113,6 +134,8 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .compare: "Comparison"
     case .log: "Log of a run"
     case .images: "Large images"
+    case .plot: "Plot"
+    case .overlayList: "Runs beside the plotted one"
     case .help: "Help"
     }
   }
@@ -131,6 +154,8 @@ extension AppState {
     case .compare: .compare
     case .log: .log
     case .images: .images
+    case .plot: .plot
+    case .overlayList: .overlayList
     case .help: .help
     }
   }

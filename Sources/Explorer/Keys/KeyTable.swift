@@ -4,9 +4,10 @@ extension KeyBinding {
   /// The table of keys: dispatch, the hint bar, the help page and `docs/keys.md` all read this.
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
-    + runsBindings + compareBindings + logBindings + imagesBindings + helpBindings
+    + runsBindings + compareBindings + logBindings + imagesBindings + plotBindings
+    + overlayListBindings + helpBindings
 
-  private static func key(
+  static func key(
     _ context: KeyContext, _ group: Group, _ keys: [Key], _ command: Command, _ summary: String,
     hint: Hint? = nil
   ) -> KeyBinding {
@@ -21,7 +22,7 @@ extension KeyBinding {
     key(.grid, group, keys, command, summary, hint: hint)
   }
 
-  private static func hint(_ keys: String, _ text: String, _ rank: Int = 5) -> Hint {
+  static func hint(_ keys: String, _ text: String, _ rank: Int = 5) -> Hint {
     Hint(keys: keys, text: text, rank: rank)
   }
 
@@ -59,6 +60,7 @@ extension KeyBinding {
     grid(.distil, ["C"], .cancel, "cancel the training; asked again, kill it"),
     grid(.distil, ["t"], .series, "plot the losses of the slot, their mean, or all"),
     grid(.distil, ["L"], .scale, "linear or logarithmic losses"),
+    grid(.distil, ["P"], .plot, "plot over the whole screen"),
     grid(.distil, ["r"], .runs, "list of runs", hint: hint("r", "runs", 9)),
 
     grid(.preview, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample", 2)),

@@ -20,6 +20,10 @@ package enum Overlay: Equatable, Sendable {
   case log(LogPage)
   /// The preview over the whole screen.
   case images
+  /// Runs plotted over the whole screen.
+  case plot(PlotPane)
+  /// The list of runs beside the plotted one.
+  case overlayList(OverlayList)
   /// The table of keys.
   case help(HelpPage)
 }

@@ -26,6 +26,8 @@ extension AppState {
       chart.series = all[(index + 1) % all.count]
     case .scale:
       chart.isLogarithmic.toggle()
+    case .plot:
+      return openPlot(argument)
     case .runs:
       overlays.append(.runs(RunsPane(selection: runs.focus?.id ?? runs.listed.first?.id)))
     default:

@@ -130,6 +130,8 @@ extension AppState {
     case .runs: return performInRuns(command)
     case .compare: return performInComparison(command)
     case .log: return performInLog(command)
+    case .plot: return performInPlot(command, count: count)
+    case .overlayList: return performInOverlayList(command)
     case .help: return performInHelp(command)
     }
   }
@@ -146,7 +148,7 @@ extension AppState {
       return select(command, argument: argument, count: count)
     case .pick, .configure, .apply, .again, .clear, .join, .undo, .redo:
       return edit(command, argument: argument, count: count)
-    case .distil, .finetune, .pause, .cancel, .series, .scale, .runs:
+    case .distil, .finetune, .pause, .cancel, .series, .scale, .runs, .plot:
       return distil(command, argument: argument)
     case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
       .previousSeed,
@@ -164,7 +166,9 @@ extension AppState {
     case .suspend: return [.suspend]
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare:
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .nextQuantity,
+      .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft, .panRight, .wholeRun, .scaleX,
+      .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns:
       return []
     }
   }

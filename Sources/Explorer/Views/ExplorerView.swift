@@ -14,6 +14,8 @@ package enum ExplorerView {
     TopBar(state: state).draw(on: &frame)
     if state.overlays.contains(.images) {
       ImagesPanel.drawLarge(state, on: &frame)
+    } else if let pane = state.plotPane {
+      PlotView(state: state, pane: pane).draw(on: &frame)
     } else {
       GridView(state: state, layout: layout).draw(on: &frame)
       drawSeparator(layout, on: &frame)
@@ -52,7 +54,10 @@ package enum ExplorerView {
     case .compare(let pane): CompareView(state: state, pane: pane).draw(on: &frame)
     case .log(let page): LogView(state: state, page: page).draw(on: &frame)
     case .help(let page): HelpView(state: state, page: page).draw(on: &frame)
-    case .prompt, .images: break
+    case .overlayList(let list):
+      let shown = Set(state.plotPane?.others.map(\.id) ?? [])
+      OverlayListView(state: state, list: list, shown: shown).draw(on: &frame)
+    case .prompt, .images, .plot: break
     }
   }
 

@@ -21,6 +21,12 @@ enum Theme {
   static let failure = Style(foreground: .red)
   static let trainCurve = Style(foreground: .cyan)
   static let heldOutCurve = Style(foreground: .yellow)
+  static let faintCurve = Style(foreground: .gray, dim: true)
+  /// Curves of runs on one plot: the colours of Okabe and Ito, which the colour-blind tell apart.
+  static let runStyles = [
+    (86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0),
+    (120, 144, 255), (229, 229, 229),
+  ].map { Style(foreground: .rgb($0, $1, $2)) }
   static let field = Style(underline: true)
 
   /// The colour of a slot's phase.
