@@ -78,8 +78,17 @@ let package = Package(
         "Models", "Operators", "Plans", "Checkpoints", "Files",
         .product(name: "Yams", package: "Yams"),
       ]),
+    .target(
+      name: "CSentencePiece", cxxSettings: [.unsafeFlags(["-O2", "-Wall", "-Wextra", "-Werror"])],
+      linkerSettings: [.linkedLibrary("sentencepiece")]),
     library(
-      "Sampling", ["Models", "Checkpoints", "Pictures", "Files", "Autograd", "TensorCore"]),
+      "TextEncoders",
+      ["Models", "Checkpoints", "Files", "TensorCore", "CKernels", "CSentencePiece"]),
+    library(
+      "Sampling",
+      [
+        "TextEncoders", "Models", "Checkpoints", "Pictures", "Files", "Autograd", "TensorCore",
+      ]),
     library(
       "Datasets",
       ["Sampling", "Models", "Plans", "Checkpoints", "Pictures", "Files", "TensorCore"]),
@@ -102,9 +111,9 @@ let package = Package(
     library(
       "Parity",
       [
-        "Grafting", "Training", "Evaluation", "Datasets", "Analysis", "Sampling", "Models",
-        "Operators",
-        "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "Text",
+        "Grafting", "Training", "Evaluation", "Datasets", "Analysis", "Sampling", "TextEncoders",
+        "Models", "Operators", "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
+        "Text",
       ]),
     library(
       "Jobs",
@@ -157,6 +166,7 @@ let package = Package(
         "Assets", "TestSupport",
       ], exclude: ["Fixtures"]),
     tests("OfficialFormat", ["OfficialFormat", "Models", "Operators", "Plans"]),
+    tests("TextEncoders", ["TextEncoders", "Files", "TensorCore"]),
     tests(
       "Sampling",
       [

@@ -160,6 +160,27 @@ extension TensorFile {
     }
   }
 
+  /// Reads some rows of a tensor, by the first axis, into `buffer` as float32.
+  ///
+  /// - Precondition: The rows exist, and the buffer has as many elements as they have together.
+  /// - Throws: `FileError` when there is no such tensor or its bytes are damaged.
+  package func readFloats(
+    _ name: String, rows: [Int], into buffer: UnsafeMutableBufferPointer<Float>
+  ) throws(FileError) {
+    let entry = try existing(name)
+    let width = entry.shape.dropFirst().reduce(1, *)
+    precondition(
+      buffer.count == rows.count * width, "\(name): \(buffer.count) for \(rows.count) rows")
+    let size = width * entry.dtype.size
+    try withElements(of: entry) { bytes in
+      for (place, row) in rows.enumerated() {
+        ElementDecoding.floats(
+          UnsafeRawBufferPointer(rebasing: bytes[(row * size)..<((row + 1) * size)]), entry.dtype,
+          into: .init(rebasing: buffer[(place * width)..<((place + 1) * width)]))
+      }
+    }
+  }
+
   /// Reads the elements of a tensor of any dtype as float64, row-major.
   ///
   /// - Throws: `FileError` when there is no such tensor or its bytes are damaged.

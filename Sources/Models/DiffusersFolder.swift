@@ -50,10 +50,19 @@ package struct DiffusersFolder {
   /// Locates the weights in a folder: one file or the index of several, preferring safetensors to
   /// PyTorch, and plain weights to variants.
   ///
+  /// - Parameters:
+  ///   - folder: The folder.
+  ///   - stems: Name of the weights without its ending, by ending; transformers has one for each.
+  /// - Returns: The path of the file or the index.
   /// - Throws: `FileError` if there are none.
-  package static func weights(in folder: String) throws(FileError) -> String {
-    let stem = "diffusion_pytorch_model"
+  package static func weights(
+    in folder: String,
+    stems: [String: String] = [
+      "safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model",
+    ]
+  ) throws(FileError) -> String {
     for ending in ["safetensors", "bin"] {
+      guard let stem = stems[ending] else { continue }
       for variant in variants {
         // Names of indices contain the variant in several places.
         let names =
@@ -69,7 +78,7 @@ package struct DiffusersFolder {
       }
     }
     throw FileError(
-      "\(folder): has no weights under the names of diffusers, such as '\(stem).safetensors';"
+      "\(folder): has no weights under the usual names, such as '\(stems["safetensors"] ?? "").safetensors';"
         + " put them beside config.json")
   }
 

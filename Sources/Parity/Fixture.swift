@@ -28,6 +28,18 @@ struct Fixture {
     name = String(path.split(separator: "/").last ?? "").replacing(".safetensors", with: "")
   }
 
+  /// The path of a file or folder beside the fixture.
+  ///
+  /// - Throws: `ParityError` for a name that leads elsewhere.
+  func path(inFolder name: String) throws -> String {
+    guard !name.contains("..") && !name.hasPrefix("/") else {
+      throw ParityError(
+        "\(path): its configuration names '\(name)', expected a name in the same folder; the file is damaged,"
+          + " copy it again")
+    }
+    return URL(filePath: path).deletingLastPathComponent().appending(path: name).path
+  }
+
   /// The names of all tensors with a prefix.
   func names(_ prefix: String) -> [String] { file.names.filter { $0.hasPrefix(prefix) } }
 
@@ -99,14 +111,9 @@ struct Fixture {
 
   /// The files named by `params_from`.
   func bases() throws -> [Fixture] {
+    // Fixtures in folders name others by their path from the root of all.
     try settings.texts("params_from").map { base in
-      guard !base.contains("/") else {
-        throw ParityError(
-          "\(path): config key 'params_from' is '\(base)', expected a file in the same folder; the"
-            + " file is damaged, copy it again")
-      }
-      let folder = URL(filePath: path).deletingLastPathComponent()
-      return try Fixture(path: folder.appending(path: base).path)
+      try Fixture(path: path(inFolder: String(base.split(separator: "/").last ?? "")))
     }
   }
 

@@ -54,7 +54,19 @@ struct ParityCase: Sendable {
     ParityCase("fid_ref", run: AnalysisCases.featureMetrics),
     ParityCase("dit_diffusers", run: DiffusersCases.run),
     .folder("pt_formats", run: FormatCases.run),
+    ParityCase("t5/", hasRounding: true, run: TextCases.encoder),
+    .folder("sentencepiece", run: TextCases.tokenizers),
+    ParityCase("sit/model", hasRounding: true, run: SiTCases.model),
+    ParityCase("sit/paths", run: SiTCases.paths),
+    ParityCase("sit/sampling", run: SiTCases.sampling),
+    ParityCase("pixart_pipeline/", run: PipelineCases.run),
+    .folder("pixart_pipeline", run: PipelineCases.bins),
   ]
+
+  /// Whether a folder of this name holds fixtures.
+  static func hasFixtures(_ folder: String) -> Bool {
+    all.contains { $0.prefix.hasPrefix("\(folder)/") }
+  }
 
   /// The family of a file, or `nil`.
   static func family(of name: String) -> ParityCase? {

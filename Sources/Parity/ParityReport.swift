@@ -73,18 +73,26 @@ package struct ParityReport: Sendable {
         "\(directory): has no file *.safetensors, expected a folder of reference files; check the"
           + " path")
     }
-    for entry in entries {
-      let path = folder.appending(path: entry).path
-      let result: ParityResult?
-      if entry.hasSuffix(".safetensors") {
-        result = run(String(entry.dropLast(".safetensors".count)), path: path)
-      } else {
-        let family = precision == .float32 ? ParityCase.family(of: entry) : nil
-        result = family?.runFolder?(entry, path)
-      }
-      guard let result else { continue }
+    func add(_ result: ParityResult?) {
+      guard let result else { return }
       results.append(result)
       onResult(result)
+    }
+    for entry in entries {
+      let path = folder.appending(path: entry).path
+      if entry.hasSuffix(".safetensors") {
+        add(run(String(entry.dropLast(".safetensors".count)), path: path))
+        continue
+      }
+      // A folder holds expectations in other formats, fixtures, or both.
+      if precision == .float32, let run = ParityCase.family(of: entry)?.runFolder {
+        add(run(entry, path))
+      }
+      guard ParityCase.hasFixtures(entry) else { continue }
+      for file in try FileManager.default.contentsOfDirectory(atPath: path).sorted()
+      where file.hasSuffix(".safetensors") {
+        add(run("\(entry)/\(file.dropLast(".safetensors".count))", path: "\(path)/\(file)"))
+      }
     }
     unsupported.sort { $0.name < $1.name }
   }

@@ -25,10 +25,26 @@ extension AutoencoderKL {
     Self.rgbImages(ofDecoded: decode(unscaled(latents), tiling: tiling))
   }
 
+  /// How decoded values become bytes.
+  package enum Bytes: Sendable {
+    /// clamp(127.5 x + 128, 0, 255) truncated, as DiT's scripts and ADM's evaluation do.
+    case truncated
+    /// 255 clamp(x / 2 + 0.5, 0, 1) rounded, ties to even, as pipelines of diffusers do.
+    case rounded
+
+    fileprivate func byte(_ value: Float) -> UInt8 {
+      switch self {
+      case .truncated: UInt8(min(255, max(0, 127.5 * value + 128)))
+      case .rounded:
+        UInt8((255 * min(1, max(0, value / 2 + 0.5))).rounded(.toNearestOrEven))
+      }
+    }
+  }
+
   /// Converts decoded images (batch, 3, height, width) to 8 bits.
-  ///
-  /// Bytes are clamp(127.5 x + 128, 0, 255) truncated, as in the paper's evaluation.
-  package static func rgbImages(ofDecoded decoded: Tensor) -> [RGBImage] {
+  package static func rgbImages(ofDecoded decoded: Tensor, _ bytes: Bytes = .truncated)
+    -> [RGBImage]
+  {
     let (height, width) = (decoded.shape[2], decoded.shape[3])
     let area = height * width
     return (0..<decoded.shape[0]).map { item in
@@ -37,7 +53,7 @@ extension AutoencoderKL {
         let plane = decoded.pointer + (item * 3 + channel) * area
         for index in 0..<area {
           let value = plane[index].isFinite ? plane[index] : 0
-          pixels[3 * index + channel] = UInt8(min(255, max(0, 127.5 * value + 128)))
+          pixels[3 * index + channel] = bytes.byte(value)
         }
       }
       return RGBImage(width: width, height: height, pixels: pixels)

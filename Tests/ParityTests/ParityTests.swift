@@ -24,6 +24,9 @@ struct ParityTests {
     "op_mamba2_n16", "op_mamba2_n64", "op_mha_n16", "op_mha_n64", "op_mlp_hyena_x_n16",
     "op_mlp_hyena_x_n64", "op_mlp_r3_n16", "op_mlp_r3_n64", "op_mlp_r4_n16", "op_mlp_r4_n64",
     "op_mlp_r6_n16", "op_mlp_r6_n64", "op_swa_n16", "op_swa_n64", "pixart_tiny", "pt_formats",
+    "pixart_pipeline/bins", "pixart_pipeline/binned", "pixart_pipeline/no_cfg",
+    "pixart_pipeline/repeat", "pixart_pipeline/square", "pixart_pipeline/wide", "sentencepiece",
+    "sit/model", "sit/paths", "sit/sampling", "t5/base_bf16_io", "t5/base_io", "t5/wide_io",
     "stage1_ref", "stage2_ref", "vae_tiny",
   ]
 
