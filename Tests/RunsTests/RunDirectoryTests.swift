@@ -180,14 +180,17 @@ import Testing
       blocks: [BlockAnalysis(attention: summary, mlp: summary, locality: [0.1, 0.6])])
     let path = ModelAnalysis.cachePath(
       modelHash: "c0ffee", environment: ["XDG_CACHE_HOME": "\(scratch.path)/cache"])
-    #expect(path == "\(scratch.path)/cache/espalier/analysis-c0ffee.json")
+    #expect(path == "\(scratch.path)/cache/espalier/analysis-v2-c0ffee.json")
     try analysis.save(to: path)
     #expect(try ModelAnalysis.load(path: path) == analysis)
     var incomplete = analysis
     incomplete.bands = [1]
     try incomplete.save(to: path)
     #expect(throws: RunError.self) { try ModelAnalysis.load(path: path) }
+    #expect(
+      ModelAnalysis.mapPath(beside: path, block: 7)
+        == "\(scratch.path)/cache/espalier/analysis-v2-c0ffee-maps/7.png")
     let odd = ModelAnalysis.cachePath(modelHash: "../../x", environment: ["HOME": "/h"])
-    #expect(odd == "/h/.cache/espalier/analysis-x.json")
+    #expect(odd == "/h/.cache/espalier/analysis-v2-x.json")
   }
 }

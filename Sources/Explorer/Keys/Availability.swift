@@ -46,6 +46,8 @@ extension AppState {
     case .images:
       preview.shown == nil && preview.pending == nil
         ? "no images yet: s samples teacher and graft" : nil
+    case .evidence:
+      teacher == nil ? "the teacher's statistics are not known yet: A computes them" : nil
     case .analyze:
       if case .computing = analysis { "the teacher's statistics are being computed" } else { nil }
     case .previousSeed: preview.settings.seed == 0 ? "the seed is 0 already" : nil

@@ -15,7 +15,7 @@ package enum Command: String, CaseIterable, Sendable {
   // Training.
   case distil, finetune, pause, cancel, series, scale, runs, plot
   // Looking.
-  case preview, images, analyze
+  case preview, images, analyze, evidence
   case previewSettings = "preview-settings"
   case nextClass = "next-class"
   case previousClass = "previous-class"
@@ -53,6 +53,11 @@ package enum Command: String, CaseIterable, Sendable {
   case lessSmoothing = "less-smoothing"
   case symbols
   case overlayRuns = "overlay-runs"
+  // In the evidence.
+  case evidencePage = "evidence-page"
+  case nextHead = "next-head"
+  case previousHead = "previous-head"
+  case windowShare = "window-share"
 
   /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
   package var hasName: Bool {
@@ -60,7 +65,8 @@ package enum Command: String, CaseIterable, Sendable {
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
       .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft, .panRight,
-      .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns:
+      .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns, .evidencePage,
+      .nextHead, .previousHead, .windowShare:
       false
     default: true
     }
@@ -119,6 +125,8 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case plot
   /// The list of runs beside the plotted one.
   case overlayList
+  /// What is known of the teacher in one block.
+  case evidence
   /// The table of keys.
   case help
 
@@ -136,6 +144,7 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .images: "Large images"
     case .plot: "Plot"
     case .overlayList: "Runs beside the plotted one"
+    case .evidence: "The teacher's attention and activations"
     case .help: "Help"
     }
   }
@@ -156,6 +165,7 @@ extension AppState {
     case .images: .images
     case .plot: .plot
     case .overlayList: .overlayList
+    case .evidence: .evidence
     case .help: .help
     }
   }

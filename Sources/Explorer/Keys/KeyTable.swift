@@ -5,7 +5,7 @@ extension KeyBinding {
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
     + runsBindings + compareBindings + logBindings + imagesBindings + plotBindings
-    + overlayListBindings + helpBindings
+    + overlayListBindings + evidenceBindings + helpBindings
 
   static func key(
     _ context: KeyContext, _ group: Group, _ keys: [Key], _ command: Command, _ summary: String,
@@ -45,7 +45,7 @@ extension KeyBinding {
       .edit, [.enter], .pick, "choose an operator for the slots", hint: hint("⏎", "operator", 1)),
     grid(.select, ["v"], .range, "start or end a range", hint: hint("v", "range", 7)),
     grid(.select, [" "], .mark, "mark the slot and move on"),
-    grid(.select, ["m"], .markPattern, "mark a pattern of blocks (odd, last 7, 3-9 …)"),
+    grid(.select, ["m"], .markPattern, "mark a pattern of blocks (odd, last 7, 3-9, top 8 by L32, L32 > .4 and odd)"),
     grid(.edit, ["e"], .configure, "configure the slots' operator"),
     grid(
       .edit, ["a"], .apply, "apply this slot's operator to a pattern of blocks",
@@ -66,6 +66,7 @@ extension KeyBinding {
     grid(.preview, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample", 2)),
     grid(.preview, ["S"], .previewSettings, "set class, seed, steps and guidance"),
     grid(.preview, ["A"], .analyze, "recompute the teacher's statistics"),
+    grid(.preview, ["V"], .evidence, "the teacher's attention and activations in this block"),
     grid(.preview, ["i"], .images, "the images over the whole screen"),
     grid(.preview, [">"], .nextClass, "next class; 3> goes on by three"),
     grid(.preview, ["<"], .previousClass, "class before"),

@@ -1,6 +1,8 @@
 import Foundation
+import Pictures
 import Plans
 import Runs
+import TerminalUI
 
 extension FileWork {
   /// Does one piece of work and returns what came of it at once.
@@ -24,6 +26,8 @@ extension FileWork {
       return steer(effect)
     case .findAnalysis(let again):
       return [findAnalysis(again: again)]
+    case .readAttentionMaps(let block):
+      return [.attentionMapsRead(block: block, attentionMaps(block))]
     case .startPreview(let generation, let plan, let weightsFrom, let settings):
       return startPreview(generation, plan, weightsFrom, settings)
     case .redraw, .suspend:
@@ -152,6 +156,24 @@ extension FileWork {
       return analysis.modelHash == model.contentHash ? .analysisRead(analysis) : nil
     } catch {
       return .analysisFailed("\(error)")
+    }
+  }
+
+  /// The mean attention maps of a block's heads in colours; empty without a readable picture of them.
+  private func attentionMaps(_ block: Int) -> [RGBImage] {
+    let cache = ModelAnalysis.cachePath(modelHash: model.contentHash)
+    let path = ModelAnalysis.mapPath(beside: cache, block: block)
+    guard let sheet = try? RGBImage.read(path: path), sheet.height % sheet.width == 0 else {
+      return []
+    }
+    return (0..<(sheet.height / sheet.width)).map { head in
+      let size = sheet.width * sheet.width
+      let pixels = (0..<size).flatMap { index -> [UInt8] in
+        let level = sheet.pixels[3 * (head * size + index)]
+        let (red, green, blue) = HeatMap.components(Double(level) / 255)
+        return [red, green, blue]
+      }
+      return RGBImage(width: sheet.width, height: sheet.width, pixels: pixels)
     }
   }
 

@@ -30,6 +30,8 @@ package struct AppState: Equatable, Sendable {
   package var analysis = AnalysisState.unknown
   /// The statistics to return to if recomputing them fails.
   package var knownAnalysis: ModelAnalysis?
+  /// The share of the attention that suggested windows hold.
+  package var windowShare = ModelAnalysis.windowShare
   /// The jobs in the run root.
   package var runs = RunsState()
   /// The images before and after grafting.

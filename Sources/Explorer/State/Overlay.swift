@@ -24,6 +24,8 @@ package enum Overlay: Equatable, Sendable {
   case plot(PlotPane)
   /// The list of runs beside the plotted one.
   case overlayList(OverlayList)
+  /// What is known of the teacher in one block.
+  case evidence(EvidencePane)
   /// The table of keys.
   case help(HelpPage)
 }

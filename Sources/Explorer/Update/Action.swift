@@ -48,6 +48,9 @@ package enum Action: Equatable, Sendable {
   /// The teacher's statistics could not be computed.
   case analysisFailed(String)
 
+  /// The mean attention maps of a block's heads were read; none when there are none.
+  case attentionMapsRead(block: Int, [RGBImage])
+
   /// A preview's job was started.
   case previewStarted(generation: Int, runID: String)
   /// A preview's job came this far.
@@ -99,6 +102,8 @@ package enum Effect: Equatable, Sendable {
   case readLog(id: String)
   /// Read the teacher's statistics, or start a job that computes them; `again` does not look for earlier ones.
   case findAnalysis(again: Bool)
+  /// Read the mean attention maps of a block.
+  case readAttentionMaps(block: Int)
   /// Start a job that samples a preview; `plan` is nil for the teacher alone, `weightsFrom` names the run whose
   /// newest checkpoint holds the distilled weights.
   case startPreview(

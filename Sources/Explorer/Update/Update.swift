@@ -28,6 +28,9 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
     return state.receiveSampleFact(action)
+  case .attentionMapsRead(let block, let heads):
+    state.receiveMaps(block: block, heads.map(Picture.init))
+    return []
   case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed:
     return state.receivePlanFact(action)
   }
@@ -132,6 +135,7 @@ extension AppState {
     case .log: return performInLog(command)
     case .plot: return performInPlot(command, count: count)
     case .overlayList: return performInOverlayList(command)
+    case .evidence: return performInEvidence(command, count: count)
     case .help: return performInHelp(command)
     }
   }
@@ -150,6 +154,7 @@ extension AppState {
       return edit(command, argument: argument, count: count)
     case .distil, .finetune, .pause, .cancel, .series, .scale, .runs, .plot:
       return distil(command, argument: argument)
+    case .evidence: return openEvidence()
     case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
       .previousSeed,
       .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:
@@ -168,7 +173,8 @@ extension AppState {
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .nextQuantity,
       .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft, .panRight, .wholeRun, .scaleX,
-      .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns:
+      .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns, .evidencePage, .nextHead,
+      .previousHead, .windowShare:
       return []
     }
   }

@@ -151,8 +151,8 @@ package struct BottomBar {
     switch prompt.purpose {
     case .apply, .mark:
       prompt.field.text.isEmpty
-        ? "all, odd, even, every 2, last 7, 3-9, 1,3,5"
-        : Format.count(state.promptedSlots.count, "block")
+        ? "odd, 3-9, top 8 by L32, L32 > .4 and odd"
+        : Format.count(state.promptedSlots.count, "slot")
     case .saveAs, .open: "⏎ accept  Esc back"
     case .retry: "1 leaves it  ⏎ accept  Esc back"
     case .command: "Tab completes  Esc back"

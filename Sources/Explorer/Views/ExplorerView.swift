@@ -14,6 +14,8 @@ package enum ExplorerView {
     TopBar(state: state).draw(on: &frame)
     if state.overlays.contains(.images) {
       ImagesPanel.drawLarge(state, on: &frame)
+    } else if case .evidence(let pane) = state.overlays.first(where: \.isEvidence) {
+      EvidenceView(state: state, pane: pane).draw(on: &frame)
     } else if let pane = state.plotPane {
       PlotView(state: state, pane: pane).draw(on: &frame)
     } else {
@@ -57,7 +59,7 @@ package enum ExplorerView {
     case .overlayList(let list):
       let shown = Set(state.plotPane?.others.map(\.id) ?? [])
       OverlayListView(state: state, list: list, shown: shown).draw(on: &frame)
-    case .prompt, .images, .plot: break
+    case .prompt, .images, .plot, .evidence: break
     }
   }
 
