@@ -133,7 +133,7 @@ let package = Package(
 
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
-    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal"]),
+    library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal", "CZlib"]),
     library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
     .executableTarget(
       name: "espalier",
@@ -187,7 +187,7 @@ let package = Package(
       ]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
     tests("Text", ["Text"]),
-    tests("TerminalUI", ["TerminalUI", "Pictures"]),
+    tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
       "Explorer",
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],

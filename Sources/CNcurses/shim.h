@@ -7,7 +7,6 @@
 #include <locale.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <wchar.h>
 #include <curses.h>
 
@@ -33,28 +32,32 @@ static inline const char *nc_capability(const char *name) {
 
 static inline int nc_has_direct_color(void) { return tigetflag("RGB") > 0; }
 
-static inline void nc_set_number(const char *name, int number) {
+/* Sets an environment variable to a number and returns a copy of its former value, NULL if it had none. */
+static inline char *nc_set_number(const char *name, int number) {
+  const char *value = getenv(name);
+  char *before = value ? strdup(value) : NULL;
   char text[16];
   snprintf(text, sizeof text, "%d", number);
   setenv(name, text, 1);
+  return before;
 }
 
-static inline void *nc_open(const char *term, FILE *output, FILE *input) {
-  /* Curses would take the size from the user's environment or the terminal, however large, and with the size of
-     terminfo it would set a scrolling region of its own, in which images scroll the screen. It is told the
-     terminal's bounded size; nc_resize sets later ones. */
-  struct winsize size;
-  int known = ioctl(fileno(output), TIOCGWINSZ, &size) == 0 && size.ws_row > 0 && size.ws_col > 0;
-  use_env(known ? TRUE : FALSE);
-  if (known) {
-    nc_set_number("LINES", size.ws_row < 500 ? size.ws_row : 500);
-    nc_set_number("COLUMNS", size.ws_col < 1000 ? size.ws_col : 1000);
-  }
+/* Puts a former value back and frees the copy. */
+static inline void nc_put_back(const char *name, char *before) {
+  if (before) setenv(name, before, 1);
+  else unsetenv(name);
+  free(before);
+}
+
+/* Opens a screen of a size. Curses takes the first size from LINES and COLUMNS, which are the caller's again
+   afterwards; with that of terminfo or the terminal's own it would set a scrolling region as soon as the size is
+   another, in which images scroll the screen. */
+static inline void *nc_open(const char *term, FILE *output, FILE *input, int rows, int columns) {
+  use_env(TRUE);
+  char *lines_before = nc_set_number("LINES", rows), *columns_before = nc_set_number("COLUMNS", columns);
   SCREEN *screen = newterm(term, output, input);
-  if (known) {
-    unsetenv("LINES");
-    unsetenv("COLUMNS");
-  }
+  nc_put_back("LINES", lines_before);
+  nc_put_back("COLUMNS", columns_before);
   use_env(FALSE);
   if (!screen) return NULL;
   cbreak();
@@ -117,7 +120,12 @@ static inline void nc_update(int row, int column) {
   nc_send();
 }
 
-/* Sets the locale of characters from the environment; C.UTF-8 if that is no UTF-8. */
-static inline void nc_set_locale(void) {
-  if (!setlocale(LC_CTYPE, "") || strcmp(nl_langinfo(CODESET), "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8");
+/* Sets the locale of characters from the environment and returns its encoding; C.UTF-8 if that is no UTF-8, so that
+   widths of characters are known. */
+static inline const char *nc_set_locale(void) {
+  static char encoding[64];
+  const char *found = setlocale(LC_CTYPE, "") ? nl_langinfo(CODESET) : "ANSI_X3.4-1968";
+  snprintf(encoding, sizeof encoding, "%s", found);
+  if (strcmp(encoding, "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8");
+  return encoding;
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kd.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -195,4 +196,9 @@ int ct_window_size(int terminal, int *rows, int *columns, int *width, int *heigh
   *width = size.ws_xpixel;
   *height = size.ws_ypixel;
   return 0;
+}
+
+int ct_is_console(int terminal) {
+  char type = 0;
+  return ioctl(terminal, KDGKBTYPE, &type) == 0;
 }

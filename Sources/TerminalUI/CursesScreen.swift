@@ -19,13 +19,17 @@ final class CursesScreen {
   /// - Parameters:
   ///   - term: A terminal type that `find` has found.
   ///   - descriptor: The open terminal; duplicated.
+  ///   - size: The terminal's size.
   ///   - useColors: False keeps every cell in the default colours.
-  init?(term: String, descriptor: Int32, useColors: Bool) {
+  init?(term: String, descriptor: Int32, size: Size, useColors: Bool) {
     let outputDescriptor = dup(descriptor)
     let inputDescriptor = dup(descriptor)
     guard let output = fdopen(outputDescriptor, "w"), let input = fdopen(inputDescriptor, "r")
     else { return nil }
-    guard let screen = nc_open(term, output, input) else {
+    guard
+      let screen = nc_open(
+        term, output, input, Int32(size.rows), Int32(size.columns))
+    else {
       fclose(output)
       fclose(input)
       return nil
@@ -46,13 +50,13 @@ final class CursesScreen {
 
   /// Writes the cells that differ from `before`, or all of them, into curses' own picture.
   ///
-  /// When three or more neighbouring lines have moved, curses scrolls the terminal regardless of `idlok`, and the
-  /// pixels of images would scroll too.
+  /// Where lines have moved, curses scrolls a part of the terminal regardless of `idlok`, and the pixels of images would
+  /// scroll too. A line that changes alone has not moved: its old content is still where it was.
   /// - Parameters:
   ///   - cells: The screen, row by row.
   ///   - before: What it was; nil if that is not known.
   ///   - columns: Cells of a row.
-  ///   - keepsPixels: Sends every second row now, so that neighbours never change at once.
+  ///   - keepsPixels: Sends every row by itself.
   func put(_ cells: [ScreenCell], before: [ScreenCell]?, columns: Int, keepsPixels: Bool = false) {
     guard let before, before.count == cells.count else {
       nc_erase()
@@ -61,15 +65,11 @@ final class CursesScreen {
       }
       return
     }
-    func putRows(_ isDue: (Int) -> Bool) {
-      for index in cells.indices where cells[index] != before[index] && isDue(index / columns) {
-        put(cells[index], row: index / columns, column: index % columns)
-      }
+    for start in stride(from: 0, to: cells.count, by: max(1, columns)) {
+      let changed = (start..<(start + columns)).filter { cells[$0] != before[$0] }
+      for index in changed { put(cells[index], row: index / columns, column: index % columns) }
+      if keepsPixels, !changed.isEmpty { nc_send() }
     }
-    guard keepsPixels else { return putRows { _ in true } }
-    putRows { $0.isMultiple(of: 2) }
-    nc_send()
-    putRows { !$0.isMultiple(of: 2) }
   }
 
   /// Sends what changed to the terminal and shows the cursor at a cell, or hides it.
@@ -187,6 +187,7 @@ extension CursesScreen {
   /// Keeps the terminal's present modes as those to come back to.
   static func keepModes() { nc_keep_modes() }
 
-  /// Chooses the character locale: the environment's if that is UTF-8, else C.UTF-8.
-  static func setLocale() { nc_set_locale() }
+  /// Chooses the character locale, the environment's if that is UTF-8, else C.UTF-8, and returns the encoding that the
+  /// environment names.
+  static func setLocale() -> String { String(cString: nc_set_locale()) }
 }

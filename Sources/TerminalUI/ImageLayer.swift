@@ -22,7 +22,9 @@ package struct ScreenCell: Equatable, Sendable {
 /// Pixels cover cells that are spaces for curses. Three rules keep both consistent: the cells under
 /// an image have a reserved look (colours and attributes that do not show on a space), so that no
 /// erase-to-end-of-line beside the image can cross it; changing the look makes curses rewrite the cells, which
-/// erases the pixels; and an image never reaches the last row, where it would scroll the screen.
+/// erases the pixels; and an image never reaches the last row, where it would scroll the screen. Images of the kitty
+/// protocol do not go with their cells: they are taken away by `takeRemovals`. As placeholders they are characters
+/// like any others, which text may cover in part.
 package struct ImageLayer {
   /// An image to draw after curses has written its cells.
   package struct Emission: Equatable, Sendable {
@@ -32,12 +34,20 @@ package struct ImageLayer {
     package var width: Int
     /// Pixels down, as drawn.
     package var height: Int
+    /// Cells across that the pixels cover at least in part.
+    package var columns: Int
+    /// Cells down that the pixels cover at least in part.
+    package var rows: Int
 
-    /// Makes an emission.
-    package init(image: ImagePlacement, width: Int, height: Int) {
+    /// Makes an emission; without a number of cells it covers those of the placement.
+    package init(
+      image: ImagePlacement, width: Int, height: Int, columns: Int? = nil, rows: Int? = nil
+    ) {
       self.image = image
       self.width = width
       self.height = height
+      self.columns = columns ?? image.columns
+      self.rows = rows ?? image.rows
     }
   }
 
@@ -45,21 +55,30 @@ package struct ImageLayer {
   package static let reservedLooks = 16
 
   private struct Shown {
-    var image: ImagePlacement
-    var width: Int
-    var height: Int
+    var emission: Emission
     var look: Int
     var isDirty: Bool
+
+    var image: ImagePlacement { emission.image }
   }
 
   private var shown: [String: Shown] = [:]
   private var lastLook = 0
+  private var removed: [String] = []
+  /// The images that the terminal holds by the kitty protocol.
+  package var kitty = KittyGraphics()
 
   /// Makes a layer without images.
   package init() {}
 
   /// Forgets what was drawn: every image is to be drawn again.
-  package mutating func invalidate() { shown = [:] }
+  ///
+  /// - Returns: The bytes that free what the terminal holds.
+  @discardableResult
+  package mutating func invalidate() -> [UInt8] {
+    (shown, removed) = ([:], [])
+    return kitty.removeAll()
+  }
 
   /// Whether no image is on the screen as pixels.
   var isEmpty: Bool { shown.isEmpty }
@@ -83,7 +102,7 @@ package struct ImageLayer {
       for column in 0..<min(frame.columns, size.columns) {
         let cell = frame.cells[row * frame.columns + column]
         cells[row * size.columns + column] = ScreenCell(
-          character: cell.character, style: cell.style)
+          character: capabilities.symbols.symbol(for: cell.character), style: cell.style)
         hasWide = hasWide || cell.character == Cell.continuation
       }
     }
@@ -98,26 +117,61 @@ package struct ImageLayer {
   ) {
     let before = shown
     shown = [:]
+    defer {
+      removed += before.values.filter { !$0.isDirty && shown[$0.image.id]?.look != $0.look }
+        .map(\.image.id).sorted()
+    }
     guard capabilities.graphics != .none else { return }
     let cell = capabilities.cell(size)
+    kitty.isMultiplexed = capabilities.usesPlaceholders
     for (index, image) in frame.images.enumerated() {
-      if capabilities.graphics == .sixel, !isCovered(index, frame),
-        place(image, before: before, size: size, capabilities: capabilities, cells: &cells)
-      {
-        continue
-      }
+      let isPlaced =
+        capabilities.hasPixels
+        ? !isCovered(index, frame)
+          && place(image, before: before, size: size, capabilities: capabilities, cells: &cells)
+        : capabilities.usesPlaceholders
+          && placeMarks(
+            image, before: before, size: size, capabilities: capabilities, frame: frame,
+            cells: &cells)
+      if isPlaced { continue }
+      let hasColors = Palette(colors: capabilities.colors).hasImageColors
       let parts = BlockImage.parts(
         of: image, cellWidth: cell.width, cellHeight: cell.height,
-        colors: Palette(colors: capabilities.colors).hasImageColors)
-      for part in parts
-      where part.column >= 0 && part.column < min(size.columns, frame.columns) && part.row >= 0
-        && part.row < min(size.rows, frame.rows)
-        && !frame.covering.contains(part.row * frame.columns + part.column)
-      {
+        colors: hasColors && capabilities.graphics != .ascii && capabilities.symbols != .ascii)
+      for part in parts where isFree(part.column, part.row, frame, size) {
         cells[part.row * size.columns + part.column] = ScreenCell(
           character: part.cell.character, style: part.cell.style)
       }
     }
+  }
+
+  /// Whether a cell is on the screen and no text lies over the images there.
+  private func isFree(_ column: Int, _ row: Int, _ frame: Frame, _ size: Size) -> Bool {
+    column >= 0 && column < min(size.columns, frame.columns) && row >= 0
+      && row < min(size.rows, frame.rows) && !frame.covering.contains(row * frame.columns + column)
+  }
+
+  /// Writes the placeholders of an image; false if there are not enough marks for its size.
+  private mutating func placeMarks(
+    _ image: ImagePlacement, before: [String: Shown], size: Size,
+    capabilities: TerminalCapabilities, frame: Frame, cells: inout [ScreenCell]
+  ) -> Bool {
+    guard shown[image.id] == nil,
+      let emission = Self.emission(of: image, size: size, capabilities: capabilities),
+      max(emission.columns, emission.rows) <= KittyGraphics.marks.count
+    else { return false }
+    let number = kitty.number(of: image, width: emission.width, height: emission.height)
+    let old = before[image.id]
+    shown[image.id] = Shown(
+      emission: emission, look: 0, isDirty: old?.isDirty != false || old?.emission != emission)
+    for row in 0..<emission.rows {
+      for column in 0..<emission.columns
+      where isFree(image.column + column, image.row + row, frame, size) {
+        let place = (image.row + row) * size.columns + image.column + column
+        cells[place] = KittyGraphics.placeholder(number, row: row, column: column) ?? cells[place]
+      }
+    }
+    return true
   }
 
   /// The images to draw now, each then taken for drawn; at most `limit` of them.
@@ -126,7 +180,13 @@ package struct ImageLayer {
       .sorted { ($0.image.row, $0.image.column) < ($1.image.row, $1.image.column) }
       .prefix(limit)
     for one in due { shown[one.image.id]?.isDirty = false }
-    return due.map { Emission(image: $0.image, width: $0.width, height: $0.height) }
+    return due.map(\.emission)
+  }
+
+  /// The bytes that take images away which are no longer shown where they were; only kitty's need any.
+  package mutating func takeRemovals() -> [UInt8] {
+    defer { removed = [] }
+    return kitty.remove(removed)
   }
 
   /// The bytes that draw an image: cursor saved, moved to the cell, sixels, cursor put back.
@@ -158,24 +218,17 @@ package struct ImageLayer {
       image.row >= 0, image.column + image.columns <= size.columns,
       image.row + image.rows < size.rows
     else { return false }
-    let cell = capabilities.cell(size)
-    var pixels = image.fittedSize(cellWidth: cell.width, cellHeight: cell.height)
-    let limit = capabilities.largestImage ?? PixelSize(1000, 1000)
-    let excess = max(
-      1, Double(pixels.width) / Double(limit.width), Double(pixels.height) / Double(limit.height))
-    pixels.width = Int(Double(pixels.width) / excess)
-    // Sixels are drawn in bands of six pixels; a last, partly empty band could reach below the rectangle.
-    pixels.height = Int(Double(pixels.height) / excess) / 6 * 6
-    guard pixels.width > 0, pixels.height > 0 else { return false }
-
-    let old = before[image.id]
-    let samePlace = old.map {
-      $0.image.column == image.column && $0.image.row == image.row
-        && $0.image.columns == image.columns && $0.image.rows == image.rows
-        && $0.width == pixels.width && $0.height == pixels.height
+    guard let emission = Self.emission(of: image, size: size, capabilities: capabilities) else {
+      return false
     }
+    let old = before[image.id]
+    var moved = old?.emission
+    moved?.image = image
+    let samePlace =
+      moved == emission && old?.image.column == image.column && old?.image.row == image.row
+      && old?.image.columns == image.columns && old?.image.rows == image.rows
     let look: Int
-    if let old, samePlace == true {
+    if let old, samePlace {
       // Opaque pixels of the same size: nothing of the old ones stays, no erasing needed.
       look = old.look
     } else if let free = freeLook(before: before) {
@@ -184,18 +237,34 @@ package struct ImageLayer {
     } else {
       return false
     }
-    let isDrawn =
-      samePlace == true && old?.isDirty == false && old?.image.contentHash == image.contentHash
-      && old?.image.picture.width == image.picture.width
-      && old?.image.picture.height == image.picture.height
-    shown[image.id] = Shown(
-      image: image, width: pixels.width, height: pixels.height, look: look, isDirty: !isDrawn)
+    let isDrawn = samePlace && old?.isDirty == false && old?.emission == emission
+    shown[image.id] = Shown(emission: emission, look: look, isDirty: !isDrawn)
     for row in image.row..<(image.row + image.rows) {
       for column in image.column..<(image.column + image.columns) {
         cells[row * size.columns + column] = ScreenCell(reserved: look)
       }
     }
     return true
+  }
+
+  /// What to draw of an image: as many pixels as fit into its rectangle; nil for none.
+  private static func emission(
+    of image: ImagePlacement, size: Size, capabilities: TerminalCapabilities
+  ) -> Emission? {
+    let cell = capabilities.cell(size)
+    var pixels = image.fittedSize(cellWidth: cell.width, cellHeight: cell.height)
+    let limit = capabilities.pixelLimit
+    let excess = max(
+      1, Double(pixels.width) / Double(limit.width), Double(pixels.height) / Double(limit.height))
+    pixels.width = Int(Double(pixels.width) / excess)
+    pixels.height = Int(Double(pixels.height) / excess)
+    // Sixels are drawn in bands of six pixels; a last, partly empty band could reach below the rectangle.
+    if capabilities.graphics == .sixel { pixels.height = pixels.height / 6 * 6 }
+    guard pixels.width > 0, pixels.height > 0 else { return nil }
+    return Emission(
+      image: image, width: pixels.width, height: pixels.height,
+      columns: (pixels.width + cell.width - 1) / cell.width,
+      rows: (pixels.height + cell.height - 1) / cell.height)
   }
 
   /// Blanks halves of wide characters that an image or the screen's edge has cut.

@@ -1,23 +1,10 @@
-/// What the terminal answered to a question about itself.
-package enum TerminalReply: Equatable, Sendable {
-  /// Primary device attributes (DA1); 4 among them means sixel.
-  case deviceAttributes([Int])
-  /// The size of one cell in pixels.
-  case cellSize(PixelSize)
-  /// An answer to XTSMGRAPHICS: item 1 is the number of colour registers, 2 the largest sixel image.
-  case graphics(item: Int, status: Int, values: [Int])
-  /// The state of a private mode (DECRPM): 0 unknown, 1 set, 2 reset, 3 and 4 the same for good.
-  case mode(number: Int, state: Int)
-  /// Anything else that is an answer and not a key; swallowed.
-  case other
-}
-
 /// Turns the bytes of a terminal into keys, one byte at a time, without looking at a clock.
 ///
-/// An ESC may be a key or the start of a sequence: after `timeoutMilliseconds` without another byte the caller says so
-/// with `timeOut()`. Nothing else that has begun is ever taken for keys, however slow the link: a control sequence
-/// waits for its final byte, a character for its last byte, a paste for its end marker. If the rest of a sequence
-/// comes after its ESC was taken for the key, that rest is dropped. Answers of the terminal never become keys.
+/// An ESC may be a key, the start of a sequence, or Alt before a key: after `timeoutMilliseconds` without another byte
+/// the caller says so with `timeOut()`. Nothing else that has begun is ever taken for keys, however slow the link: a
+/// control sequence waits for its final byte, a character for its last byte, a paste for its end marker. If the rest
+/// of a sequence comes after its ESC was taken for the key, that rest is dropped. Answers of the terminal never become
+/// keys, and a key with modifiers is never the key without them.
 package struct KeyDecoder: Sendable {
   /// What a run of bytes meant.
   package enum Input: Equatable, Sendable {
@@ -25,6 +12,8 @@ package struct KeyDecoder: Sendable {
     case key(Key)
     /// Pasted text (bracketed paste) or, if it comes slowly, a part of it; control characters are replaced by spaces.
     case paste(String)
+    /// A press, drag, release or turn of the mouse.
+    case mouse(MouseEvent)
     /// An answer of the terminal.
     case reply(TerminalReply)
   }
@@ -39,6 +28,8 @@ package struct KeyDecoder: Sendable {
     case linuxFunction
     case ss3
     case string(kind: UInt8, endsNext: Bool)
+    /// The three bytes of a mouse event in the oldest encoding.
+    case oldMouse
     case paste
   }
 
@@ -46,6 +37,10 @@ package struct KeyDecoder: Sendable {
   private var bytes: [UInt8] = []
   /// Whether the open sequence's ESC was taken for the key.
   private var isLate = false
+  /// Whether the character that has begun came after an ESC.
+  private var hasAlt = false
+  /// Whether `CSI row ; column R` answers a question; else it may be F3.
+  package var expectsPosition = false
   /// Whether a pause has cut the open string, and whether nothing has come since.
   private var pause = (isKnown: false, goesOn: false)
   /// Bytes of the start marker of a paste that have just come, with whatever pauses between them.
@@ -78,7 +73,7 @@ package struct KeyDecoder: Sendable {
     case .string(_, endsNext: false) where bytes.isEmpty: escapeDelay
     case .string(_, endsNext: false): pause.goesOn ? nil : 1000
     case .paste: finishedPaste.isEmpty ? nil : 1000
-    case .ground, .afterEscape, .utf8, .csi, .linuxFunction, .ss3, .string: nil
+    case .ground, .afterEscape, .utf8, .csi, .linuxFunction, .ss3, .string, .oldMouse: nil
     }
   }
 
@@ -93,7 +88,8 @@ package struct KeyDecoder: Sendable {
     case .string(let kind, endsNext: false) where isLate && bytes.isEmpty:
       return giveUp(Unicode.Scalar(kind))
     case .string(let kind, endsNext: false) where bytes.isEmpty:
-      return [.key(.escape)] + giveUp(Unicode.Scalar(kind))
+      state = .ground
+      return [.key(.modified(.alt, .character(Character(Unicode.Scalar(kind)))))]
     case .string(_, endsNext: false):
       // The rest of an answer comes in one piece; a second pause means that its end is lost.
       if pause.isKnown { state = .ground } else { pause = (true, true) }
@@ -103,7 +99,7 @@ package struct KeyDecoder: Sendable {
       guard !finished.isEmpty else { return [] }
       bytes.removeFirst(finished.count)
       return handOver(finished)
-    case .ground, .afterEscape, .utf8, .csi, .linuxFunction, .ss3, .string: return []
+    case .ground, .afterEscape, .utf8, .csi, .linuxFunction, .ss3, .string, .oldMouse: return []
     }
   }
 
@@ -127,7 +123,12 @@ package struct KeyDecoder: Sendable {
     case .utf8(let missing): return utf8(byte, missing: missing)
     case .escape:
       if byte == 0x1b { return [.key(.escape)] }
-      return begin(byte, isLate: false) ? [] : [.key(.escape)] + ground(byte)
+      if begin(byte, isLate: false) { return [] }
+      let inputs = ground(byte)
+      if case .utf8 = state { hasAlt = true }
+      return inputs.map { input in
+        if case .key(let key) = input { .key(.modified(.alt, key)) } else { input }
+      }
     case .afterEscape: return begin(byte, isLate: true) ? [] : ground(byte)
     case .csi: return csi(byte)
     case .linuxFunction:
@@ -136,6 +137,7 @@ package struct KeyDecoder: Sendable {
     case .ss3: return ss3(byte)
     case .string(let kind, let endsNext):
       return string(byte, kind: kind, endsNext: endsNext)
+    case .oldMouse: return oldMouse(byte)
     case .paste: return []
     }
   }
@@ -161,7 +163,7 @@ package struct KeyDecoder: Sendable {
     case 0x1c...0x1f: return [.key(.control(Character(Unicode.Scalar(byte + 0x40))))]
     case 0x20...0x7e: return [.key(.character(Character(Unicode.Scalar(byte))))]
     case 0xc2...0xf4:
-      bytes = [byte]
+      (bytes, hasAlt) = ([byte], false)
       state = .utf8(missing: Self.length(of: byte) - 1)
       return []
     default: return []
@@ -184,7 +186,7 @@ package struct KeyDecoder: Sendable {
     guard let text = String(validating: bytes, as: UTF8.self), let character = text.first,
       let scalar = text.unicodeScalars.first, scalar.properties.generalCategory != .control
     else { return [] }
-    return [.key(.character(character))]
+    return [.key(hasAlt ? .modified(.alt, .character(character)) : .character(character))]
   }
 
   /// Begins the sequence that ESC and this byte introduce; false if they introduce none.
@@ -209,6 +211,9 @@ package struct KeyDecoder: Sendable {
     case 0x20...0x3f:
       if bytes.count < 256 { bytes.append(byte) }
       return []
+    case 0x4d where bytes.isEmpty:
+      state = .oldMouse
+      return []
     case 0x40...0x7e:
       state = .ground
       return finish(bytes, final: byte)
@@ -224,24 +229,35 @@ package struct KeyDecoder: Sendable {
       return []
     case 0x20...0x7e:
       state = .ground
-      return press(Self.key(final: byte))
+      let modifiers = Self.number(Substring(String(decoding: bytes, as: UTF8.self)))
+      return press(Self.key(function: byte).map { .with(Self.modifiers(modifiers), $0) })
     default: return ground(byte)
     }
+  }
+
+  private mutating func oldMouse(_ byte: UInt8) -> [Input] {
+    bytes.append(byte)
+    guard bytes.count == 3 else { return [] }
+    state = .ground
+    let numbers = bytes.map { Int($0) - 32 }
+    guard !isLate, numbers.allSatisfy({ $0 >= 0 }) else { return [] }
+    // A release does not say which button it is.
+    let isRelease = numbers[0] & 0b110_0011 == 3
+    return Self.mouse(
+      [isRelease ? numbers[0] & ~3 : numbers[0]] + numbers[1...], isRelease: isRelease)
   }
 
   private mutating func string(_ byte: UInt8, kind: UInt8, endsNext: Bool) -> [Input] {
     if endsNext && byte == 0x5c || byte == 0x07 {
       state = .ground
-      return [.reply(.other)]
+      return [.reply(TerminalReply(string: bytes, kind: kind))]
     }
     if endsNext {
-      // An ESC that does not end the string starts something new.
-      state = .escape
-      return feed(byte)
+      // An ESC that does not end the string starts something new, or was pressed to end the waiting.
+      return begin(byte, isLate: false) ? [] : ground(byte)
     }
     state = .string(kind: kind, endsNext: byte == 0x1b)
-    // Nothing that comes in a string is needed; whether it is empty tells a key from an answer.
-    if byte != 0x1b { bytes = [byte] }
+    if byte != 0x1b, bytes.count < TerminalReply.longest { bytes.append(byte) }
     return []
   }
 
@@ -286,46 +302,81 @@ package struct KeyDecoder: Sendable {
     let numbers = text.drop { !$0.isNumber }
       .split(separator: ";", omittingEmptySubsequences: false)
       .map(Self.number)
-    if let mark = text.first, "?>=<".contains(mark) {
-      return [.reply(Self.reply(mark: mark, numbers, text, final: final))]
+    if text.first == "<", final == 0x4d || final == 0x6d {
+      return isLate ? [] : Self.mouse(numbers, isRelease: final == 0x6d)
     }
+    if let mark = text.first, "?>=<".contains(mark) {
+      return [.reply(TerminalReply(mark: mark, numbers, text, final: final))]
+    }
+    // Some terminals tell when a key is let go, too.
+    if text.hasSuffix(":3") { return [] }
+    let modifiers = Self.modifiers(numbers.count > 1 ? numbers[1] : 1)
     switch final {
     case 0x74:  // t
       if numbers.count == 3 && numbers[0] == 6 {
         return [.reply(.cellSize(PixelSize(numbers[2], numbers[1])))]
       }
       return [.reply(.other)]
-    case 0x63, 0x6e,
-      0x52 where numbers.count == 2 && numbers[0] > 1, 0x79:
-      return [.reply(.other)]
+    case 0x52 where numbers.count == 2 && (numbers[0] > 1 || expectsPosition):
+      guard expectsPosition else { return [.reply(.other)] }
+      expectsPosition = false
+      return [.reply(.position(row: numbers[0], column: numbers[1]))]
+    case 0x63 where !body.isEmpty, 0x6e, 0x79: return [.reply(.other)]
     case 0x49, 0x4f: return [.reply(.other)]  // focus in and out
     case 0x5a: return press(.backTab)
+    case 0x7e where numbers.first == 27 && numbers.count == 3:  // xterm's modifyOtherKeys
+      return press(Self.key(codePoint: numbers[2], modifiers))
     case 0x7e:  // ~
-      return press(Self.key(number: numbers.first ?? 0))
-    case 0x75: return press(Self.key(codePoint: numbers))  // u
-    default: return press(Self.key(final: final))
+      return press(Self.key(number: numbers.first ?? 0).map { .with(modifiers, $0) })
+    case 0x75: return press(Self.key(codePoint: numbers.first ?? 0, modifiers))  // u
+    case 0x61...0x64: return press(Self.key(final: final - 0x20).map { .with(.shift, $0) })  // rxvt
+    default: return press(Self.key(final: final).map { .with(modifiers, $0) })
     }
   }
 
   /// A parameter of a control sequence; one that is too large for any use becomes the largest.
-  private static func number(_ text: Substring) -> Int {
-    let digits = text.prefix { $0.isNumber }
+  static func number(_ text: Substring) -> Int {
+    let digits = text.prefix { $0.isASCII && $0.isNumber }
     return min(Int(digits) ?? (digits.isEmpty ? 0 : .max), largestNumber)
   }
 
   private static let largestNumber = 9_999_999
 
-  private static func reply(mark: Character, _ numbers: [Int], _ text: String, final: UInt8)
-    -> TerminalReply
-  {
-    guard mark == "?" else { return .other }
+  /// The modifiers of a sequence's parameter; locks (64, 128) are none.
+  private static func modifiers(_ number: Int) -> Modifiers {
+    Modifiers(rawValue: UInt8(max(0, number - 1) & 0b1111))
+  }
+
+  /// A mouse event: the button's number with its bits, column and row from 1 on.
+  private static func mouse(_ numbers: [Int], isRelease: Bool) -> [Input] {
+    guard numbers.count == 3 else { return [] }
+    let (code, button) = (numbers[0], numbers[0] & 3)
+    let kind: MouseEvent.Kind
+    if code & 64 != 0 {
+      kind = .wheel([.up, .down, .left, .right][button])
+    } else {
+      // Motion without a button is not asked for.
+      guard button < 3 else { return [] }
+      let pressed: MouseEvent.Button = [.left, .middle, .right][button]
+      kind = isRelease ? .release(pressed) : code & 32 != 0 ? .drag(pressed) : .press(pressed)
+    }
+    var modifiers = Modifiers()
+    for (bit, modifier) in [(4, Modifiers.shift), (8, .alt), (16, .control)] where code & bit != 0 {
+      modifiers.insert(modifier)
+    }
+    return [
+      .mouse(
+        MouseEvent(
+          kind, column: max(0, numbers[1] - 1), row: max(0, numbers[2] - 1), modifiers: modifiers))
+    ]
+  }
+
+  /// The key of `SS3 final`: as in control sequences, and the keypad's and rxvt's own.
+  private static func key(function final: UInt8) -> Key? {
     switch final {
-    case 0x63: return .deviceAttributes(numbers)  // c
-    case 0x53 where numbers.count >= 2:  // S
-      return .graphics(item: numbers[0], status: numbers[1], values: Array(numbers.dropFirst(2)))
-    case 0x79 where text.last == "$" && numbers.count == 2:  // y
-      return .mode(number: numbers[0], state: numbers[1])
-    default: return .other
+    case 0x61...0x64: key(final: final - 0x20).map { .with(.control, $0) }
+    case 0x6a...0x79: .character(Array("*+,-./0123456789")[Int(final) - 0x6a])
+    default: key(final: final)
     }
   }
 
@@ -354,25 +405,38 @@ package struct KeyDecoder: Sendable {
     case 6: .pageDown
     case 11...15: .function(number - 10)
     case 17...21: .function(number - 11)
-    case 23, 24: .function(number - 12)
+    case 23...26: .function(number - 12)
+    case 28, 29: .function(number - 13)
+    case 31...34: .function(number - 14)
     default: nil
     }
   }
 
-  /// The key of `CSI code ; modifiers u`.
-  private static func key(codePoint numbers: [Int]) -> Key? {
-    let modifiers = max(0, (numbers.count > 1 ? numbers[1] : 1) - 1)
-    switch numbers.first ?? 0 {
-    case 9: return modifiers & 1 == 1 ? .backTab : .tab
-    case 13: return .enter
-    case 27: return .escape
-    case 127: return .backspace
-    case let code:
+  /// The key of `CSI code ; modifiers u` and `CSI 27 ; modifiers ; code ~`.
+  private static func key(codePoint code: Int, _ modifiers: Modifiers) -> Key? {
+    switch code {
+    case 9:
+      return modifiers.contains(.shift)
+        ? .with(modifiers.subtracting(.shift), .backTab) : .with(modifiers, .tab)
+    case 13: return .with(modifiers, .enter)
+    case 27: return .with(modifiers, .escape)
+    case 8, 127: return .with(modifiers, .backspace)
+    default:
       guard code >= 0x20, let scalar = Unicode.Scalar(UInt32(code)),
-        scalar.properties.generalCategory != .control
+        scalar.properties.generalCategory != .control,
+        scalar.properties.generalCategory != .privateUse
       else { return nil }
-      let character = Character(scalar)
-      return modifiers & 4 == 4 ? .control(character) : .character(character)
+      var character = Character(scalar)
+      var rest = modifiers
+      if rest.contains(.control),
+        ("a"..."z").contains(character.lowercased()) || "@[\\]^_".contains(character)
+      {
+        rest.remove(.control)
+        return .with(rest, .control(Character(character.lowercased())))
+      }
+      // Shift is part of a character that is typed with it.
+      if rest.remove(.shift) != nil, let upper = character.uppercased().first { character = upper }
+      return .with(rest, .character(character))
     }
   }
 

@@ -14,7 +14,6 @@ package final class Terminal {
   private let device: TerminalDevice
   private let screen: CursesScreen
   private let signals: Int32
-  private let restoreBytes: [UInt8]
   private var decoder: KeyDecoder
   private var decoderDeadline: Int?
   private var queue: [TerminalEvent] = []
@@ -22,18 +21,36 @@ package final class Terminal {
   private var encoder = SixelEncoder()
   private var frame: Frame?
   private var cells: [ScreenCell]?
+  /// The answers to questions that were asked again, until the last of them has come.
+  private var asking: TerminalCapabilities?
+  private var usesMouse: Bool
   private var isOpen = true
   private var isGone = false
+
+  /// What is to be done with the terminal, whatever it can do.
+  package struct Wishes: Equatable, Sendable {
+    /// How images are to be drawn.
+    package var graphics: GraphicsMode
+    /// Which characters are to be drawn.
+    package var symbols: SymbolSet
+    /// Whether the mouse is this program's; otherwise the terminal selects text with it.
+    package var mouse: Bool
+
+    /// Makes wishes.
+    package init(graphics: GraphicsMode = .auto, symbols: SymbolSet = .auto, mouse: Bool = true) {
+      (self.graphics, self.symbols, self.mouse) = (graphics, symbols, mouse)
+    }
+  }
 
   /// Takes over the controlling terminal.
   ///
   /// - Parameters:
-  ///   - graphics: How images are to be drawn.
+  ///   - wishes: How it is to be used.
   ///   - environment: TERM names the terminal's type; NO_COLOR, not empty, keeps text in the default colours;
-  ///     ESCDELAY and SSH_CONNECTION decide how long an ESC waits for the rest of a key.
+  ///     ESCDELAY and SSH_CONNECTION decide how long an ESC waits for the rest of a key; TMUX tells of a multiplexer.
   /// - Throws: `TerminalError` if there is no terminal or its type is unknown or cannot position the cursor.
   package init(
-    graphics: GraphicsMode = .auto, environment: [String: String] = Terminal.environment()
+    _ wishes: Wishes = Wishes(), environment: [String: String] = Terminal.environment()
   ) throws(TerminalError) {
     let device = try TerminalDevice()
     let term = environment["TERM"] ?? ""
@@ -44,22 +61,26 @@ package final class Terminal {
       throw error
     }
     var capabilities = TerminalCapabilities()
-    CursesScreen.setLocale()
+    capabilities.encoding = CursesScreen.setLocale()
+    capabilities.term = term
+    capabilities.isMultiplexed = !(environment["TMUX"] ?? "").isEmpty
+    capabilities.isConsole = device.isConsole || term.hasPrefix("linux")
     let signals = ct_watch_signals()
     var original = device.original
     ct_arm(device.descriptor, &original, "", 0)
     var decoder = KeyDecoder(escapeDelay: KeyDecoder.escapeDelay(environment))
     var typed: [KeyDecoder.Input] = []
-    if !term.hasPrefix("linux") {
+    if !capabilities.isConsole {
       device.setKeyModes()
       typed = device.ask(&capabilities, decoder: &decoder, milliseconds: 1000)
       device.set(original)
     }
     ct_capture_output()
     let useColors = (environment["NO_COLOR"] ?? "").isEmpty
+    let size = device.size()
     guard signals >= 0,
       let screen = CursesScreen(
-        term: term, descriptor: device.descriptor, useColors: useColors)
+        term: term, descriptor: device.descriptor, size: size, useColors: useColors)
     else {
       ct_release_output()
       ct_disarm()
@@ -70,14 +91,14 @@ package final class Terminal {
           + " is, for example TERM=xterm-256color")
     }
     capabilities.colors = screen.palette.colors
-    capabilities.choose(graphics)
+    capabilities.choose(wishes.graphics, symbols: wishes.symbols)
     self.device = device
     self.screen = screen
     self.signals = signals
     self.capabilities = capabilities
     self.decoder = decoder
-    size = device.size()
-    restoreBytes = Self.restoreBytes()
+    self.size = size
+    usesMouse = wishes.mouse
     enterModes()
     screen.resize(size)
     take(typed)
@@ -90,7 +111,7 @@ package final class Terminal {
   package func close() {
     guard isOpen else { return }
     isOpen = false
-    if !isGone { device.write("\u{1b}[?2004l") }
+    if !isGone { device.write(layer.invalidate() + Self.modesOff) }
     screen.close()
     var original = device.original
     tcsetattr(device.descriptor, TCSADRAIN, &original)
@@ -114,21 +135,33 @@ package final class Terminal {
     let new = layer.compose(frame, size: size, capabilities: capabilities)
     let changed = new != cells
     guard changed || cursorMoved || layer.pending else { return }
+    update {
+      show(new, keepsPixels: hadImages || !layer.isEmpty, cursor: frame.cursor)
+      let start = TerminalDevice.now()
+      while layer.pending, TerminalDevice.now() - start < 10 { drawPendingImage() }
+    }
+  }
+
+  /// Lets the terminal show everything that is written meanwhile at once, if it can.
+  private func update(_ body: () -> Void) {
     if capabilities.synchronizedUpdates { device.write("\u{1b}[?2026h") }
-    screen.put(new, before: cells, columns: size.columns, keepsPixels: hadImages || !layer.isEmpty)
+    body()
+    if capabilities.synchronizedUpdates { device.write("\u{1b}[?2026l") }
+  }
+
+  private func show(_ new: [ScreenCell], keepsPixels: Bool, cursor: Frame.Position?) {
+    device.write(layer.takeRemovals())
+    screen.put(new, before: cells, columns: size.columns, keepsPixels: keepsPixels)
     if screen.takeRedraw() {
       screen.put(new, before: nil, columns: size.columns)
       _ = screen.takeRedraw()
     }
     cells = new
     screen.update(
-      cursor: frame.cursor.flatMap { cursor in
+      cursor: cursor.flatMap { cursor in
         (0..<size.columns).contains(cursor.column) && (0..<size.rows).contains(cursor.row)
           ? cursor : nil
       })
-    let start = TerminalDevice.now()
-    while layer.pending, TerminalDevice.now() - start < 10 { drawPendingImage() }
-    if capabilities.synchronizedUpdates { device.write("\u{1b}[?2026l") }
   }
 
   /// Clears the terminal and sends the last frame and every image again.
@@ -143,21 +176,83 @@ package final class Terminal {
   private func forget() {
     frame = nil
     cells = nil
-    layer.invalidate()
+    device.write(layer.invalidate())
   }
 
   private func drawPendingImage() {
     guard let emission = layer.takeEmissions(limit: 1).first else { return }
-    guard
-      let sixels = encoder.bytes(
+    let bytes =
+      capabilities.graphics == .kitty
+      ? layer.kitty.draw(emission)
+      : encoder.bytes(
         of: emission.image, width: emission.width, height: emission.height,
-        colors: capabilities.sixelColors)
-    else {
+        colors: capabilities.sixelColors
+      ).map { ImageLayer.bytes(of: emission, sixels: $0) }
+    if let bytes {
+      device.write(bytes)
+    } else {
       capabilities.graphics = .blocks
       repaint()
+    }
+  }
+
+  // MARK: - Wishes and questions
+
+  /// Uses the terminal in another way from now on; `render` shows the last frame so.
+  package func wish(_ wishes: Wishes) {
+    guard isOpen, !isGone else { return }
+    if wishes.mouse != usesMouse {
+      usesMouse = wishes.mouse
+      device.write(Self.mouse(on: usesMouse))
+      arm()
+    }
+    var chosen = capabilities
+    chosen.choose(wishes.graphics, symbols: wishes.symbols)
+    adopt(chosen)
+  }
+
+  /// Asks the terminal about itself anew; `found` events tell what has changed.
+  package func probe() {
+    guard isOpen, !isGone, !capabilities.isConsole else { return }
+    asking = capabilities.unanswered
+    device.write(TerminalDevice.questions(isMultiplexed: capabilities.isMultiplexed))
+  }
+
+  /// Takes in an answer that comes while the terminal is in use.
+  private func take(_ reply: TerminalReply) {
+    var known = asking ?? capabilities
+    known.note(reply)
+    if asking != nil, !known.answered {
+      asking = known
       return
     }
-    device.write(ImageLayer.bytes(of: emission, sixels: sixels))
+    asking = nil
+    known.choose(known.wantedGraphics, symbols: known.wantedSymbols)
+    // Colours have changed; which ones, the terminal has to be asked.
+    if case .colorScheme = reply { device.write("\u{1b}]11;?\u{1b}\\") }
+    adopt(known)
+  }
+
+  private func adopt(_ new: TerminalCapabilities) {
+    guard new != capabilities else { return }
+    let before = capabilities
+    let last = frame
+    if new.graphics != before.graphics || new.symbols != before.symbols
+      || new.cell(size) != before.cell(size) || new.usesPlaceholders != before.usesPlaceholders
+    {
+      forget()
+      screen.clearOnUpdate()
+    }
+    capabilities = new
+    if new.reportsColorScheme != before.reportsColorScheme
+      || (new.graphics == .kitty) != (before.graphics == .kitty)
+    {
+      device.write(Self.colorScheme(on: new.reportsColorScheme))
+      arm()
+    }
+    if frame == nil, let last { render(last) }
+    queue.removeAll { if case .found = $0 { true } else { false } }
+    queue.append(.found(new))
   }
 
   // MARK: - Input
@@ -189,7 +284,7 @@ package final class Terminal {
         decoderDeadline = nil
         take(decoder.timeOut())
       } else if layer.pending {
-        drawPendingImage()
+        update(drawPendingImage)
       } else if TerminalDevice.now() >= deadline {
         return .tick
       }
@@ -213,15 +308,13 @@ package final class Terminal {
   private func take(_ inputs: [KeyDecoder.Input]) {
     for input in inputs {
       switch input {
+      case .key(.control("c")): queue.append(.signal(SIGINT))
       case .key(let key):
         if key == .control("l") { repaint() }
         queue.append(.key(key))
+      case .mouse(let event): queue.append(.mouse(event))
       case .paste(let text): queue.append(.paste(text))
-      case .reply(.cellSize(let cell)):
-        let before = capabilities.cell(size)
-        capabilities.note(.cellSize(cell))
-        if capabilities.cell(size) != before { takeSize() }
-      case .reply: break
+      case .reply(let reply): take(reply)
       }
     }
   }
@@ -268,7 +361,7 @@ package final class Terminal {
   /// Gives the terminal back and stops this process until it is continued, as Ctrl-Z does.
   package func suspend() {
     guard isOpen, !isGone else { return }
-    device.write("\u{1b}[?2004l")
+    device.write(layer.invalidate() + Self.modesOff)
     screen.leave()
     device.set(device.original)
     ct_disarm()
@@ -287,21 +380,40 @@ package final class Terminal {
     device.setKeyModes()
     CursesScreen.keepModes()
     device.write("\u{1b}[?2004h")
+    if usesMouse { device.write(Self.mouse(on: true)) }
+    if capabilities.reportsColorScheme { device.write(Self.colorScheme(on: true)) }
+    arm()
+  }
+
+  private func arm() {
     var original = device.original
-    restoreBytes.withUnsafeBytes { buffer in
+    restoreBytes().withUnsafeBytes { buffer in
       ct_arm(
         device.descriptor, &original, buffer.bindMemory(to: CChar.self).baseAddress, buffer.count)
     }
   }
 
+  /// Presses, releases and drags (1002), in numbers without limit (1006).
+  private static func mouse(on: Bool) -> String {
+    on ? "\u{1b}[?1002h\u{1b}[?1006h" : "\u{1b}[?1002l\u{1b}[?1006l"
+  }
+
+  private static func colorScheme(on: Bool) -> String { "\u{1b}[?2031\(on ? "h" : "l")" }
+
+  private static var modesOff: [UInt8] {
+    Array(("\u{1b}[?2004l" + mouse(on: false) + colorScheme(on: false)).utf8)
+  }
+
   /// What puts the screen right from any state, in the middle of an image too.
-  private static func restoreBytes() -> [UInt8] {
-    var text = "\u{1b}\\\u{1b}[?2026l\u{1b}[?2004l"
+  private func restoreBytes() -> [UInt8] {
+    var bytes = Array("\u{1b}\\\u{1b}[?2026l".utf8) + Self.modesOff
+    if capabilities.graphics == .kitty { bytes += layer.kitty.crashBytes() }
     for name in ["sgr0", "op", "cnorm", "rmkx", "rmcup"] {
       // Padding such as $<50> is meant for curses, not for the terminal.
-      text += (CursesScreen.capability(name) ?? "").replacing(/\$<[^>]*>/, with: "")
+      bytes += Array(
+        (CursesScreen.capability(name) ?? "").replacing(/\$<[^>]*>/, with: "").utf8)
     }
-    return Array((text + "\r").utf8)
+    return bytes + Array("\r".utf8)
   }
 
   private static func check(term: String, descriptor: Int32) throws(TerminalError) {
@@ -327,7 +439,7 @@ package final class Terminal {
   /// The process' environment.
   package static func environment() -> [String: String] {
     var result: [String: String] = [:]
-    for name in ["TERM", "NO_COLOR", "ESCDELAY", "SSH_CONNECTION", "SSH_TTY"] {
+    for name in ["TERM", "NO_COLOR", "ESCDELAY", "SSH_CONNECTION", "SSH_TTY", "TMUX"] {
       if let value = getenv(name) { result[name] = String(cString: value) }
     }
     return result

@@ -98,7 +98,30 @@ struct TerminalDevice {
     return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
   }
 
-  /// Asks the terminal about itself; DA1, which every terminal answers, comes last and ends the answers.
+  /// Whether this is a virtual console of Linux.
+  var isConsole: Bool { ct_is_console(descriptor) != 0 }
+
+  /// The questions about a terminal; DA1, which every terminal answers, comes last and ends the answers.
+  ///
+  /// - Parameters:
+  ///   - isMultiplexed: Also asks the terminal around a multiplexer, whose answer may come after the end.
+  ///   - asksEncoding: Also writes a character of two bytes and asks where the cursor is; the line is erased.
+  /// - Returns: The bytes to write.
+  static func questions(isMultiplexed: Bool, asksEncoding: Bool = false) -> [UInt8] {
+    func kitty(_ number: Int) -> [UInt8] {
+      Array("\u{1b}_Gi=\(number),s=1,v=1,a=q,t=d,f=24;AAAA\u{1b}\\".utf8)
+    }
+    var bytes = asksEncoding ? Array("\r\u{e9}\u{1b}[6n\r\u{1b}[K".utf8) : []
+    // Background and preferred scheme, name, cell in pixels, sixel registers and geometry, modes.
+    bytes += Array(
+      ("\u{1b}]11;?\u{1b}\\\u{1b}[?996n\u{1b}[>0q\u{1b}[16t\u{1b}[?1;1;0S\u{1b}[?2;1;0S"
+        + "\u{1b}[?2026$p\u{1b}[?2031$p").utf8)
+    bytes += kitty(TerminalCapabilities.directQuery)
+    if isMultiplexed { bytes += KittyGraphics.passed(kitty(TerminalCapabilities.aroundQuery)) }
+    return bytes + Array("\u{1b}[c".utf8)
+  }
+
+  /// Asks the terminal about itself.
   ///
   /// - Parameters:
   ///   - capabilities: Filled with the answers.
@@ -108,7 +131,10 @@ struct TerminalDevice {
   func ask(
     _ capabilities: inout TerminalCapabilities, decoder: inout KeyDecoder, milliseconds: Int
   ) -> [KeyDecoder.Input] {
-    write("\u{1b}[16t\u{1b}[?1;1;0S\u{1b}[?2;1;0S\u{1b}[?2026$p\u{1b}[c")
+    let asksEncoding = capabilities.encoding != "UTF-8"
+    decoder.expectsPosition = asksEncoding
+    write(
+      Self.questions(isMultiplexed: capabilities.isMultiplexed, asksEncoding: asksEncoding))
     let deadline = Self.now() + milliseconds
     var typed: [KeyDecoder.Input] = []
     while !capabilities.answered, Self.now() < deadline {

@@ -16,7 +16,8 @@ struct ExploreCommand: ParsableCommand {
   @Option(help: "Open this plan.") var plan: String?
   @Option(help: "The pretrained model that a graft was made of, if it has moved or is not named.")
   var teacher: String?
-  @Option(help: "Images: auto, sixel, blocks or none.") var graphics = GraphicsMode.auto
+  @Option(help: "Images: auto, kitty, sixel, blocks, ascii or none.") var graphics = GraphicsMode
+    .auto
   @OptionGroup var runs: RunsOptions
 
   func run() throws {
@@ -39,11 +40,12 @@ struct ExploreCommand: ParsableCommand {
     }
     let classNames = files.model.classNames
     let launcher = try RunLauncher(root: runs.root)
-    let terminal = try Terminal(graphics: graphics)
+    let terminal = try Terminal(Terminal.Wishes(graphics: graphics))
     defer { terminal.close() }
-    let state = AppState(
+    var state = AppState(
       model: reference, classNames: classNames, document: document, size: terminal.size,
       now: Date().timeIntervalSince1970)
+    state.terminal = terminal.capabilities
     let performer = LiveEffects(
       launcher: launcher, model: reference, codeVersion: espalierVersion)
     ExplorerSession(state: state, terminal: terminal, performer: performer).run(

@@ -13,6 +13,7 @@ private final class ScriptedTerminal: TerminalDriver {
   private(set) var frames: [Frame] = []
   private(set) var repaints = 0
   private(set) var suspensions = 0
+  private(set) var probes = 0
 
   init(size: Size, _ script: [TerminalEvent]) {
     self.size = size
@@ -29,6 +30,7 @@ private final class ScriptedTerminal: TerminalDriver {
   func render(_ frame: Frame) { frames.append(frame) }
   func repaint() { repaints += 1 }
   func suspend() { suspensions += 1 }
+  func probe() { probes += 1 }
 }
 
 /// A world in which a worker does ten steps at every look.

@@ -25,13 +25,70 @@ import TerminalUI
 
   @Test func blocksOtherwise() {
     var tmux = answered([.deviceAttributes([1, 2])])
+    tmux.colors = 256
     tmux.choose(.auto)
     #expect(tmux.graphics == .blocks)
     var silent = answered([])
     silent.choose(.auto)
+    #expect(silent.graphics == .ascii, "no colours")
+    silent.colors = 256
+    silent.choose(.auto)
     #expect(silent.graphics == .blocks)
     silent.choose(.sixel)
     #expect(silent.graphics == .sixel)
+  }
+
+  @Test func charactersFollowTheEncoding() {
+    var capabilities = TerminalCapabilities()
+    capabilities.colors = 256
+    capabilities.choose(.auto)
+    #expect(capabilities.symbols == .unicode && capabilities.graphics == .blocks)
+    capabilities.encoding = "ANSI_X3.4-1968"
+    capabilities.choose(.auto)
+    #expect(capabilities.symbols == .ascii && capabilities.graphics == .ascii)
+    // The cursor is in the second column after one character of two bytes.
+    capabilities.note(.position(row: 1, column: 2))
+    capabilities.choose(.auto)
+    #expect(capabilities.symbols == .unicode)
+    capabilities.note(.position(row: 1, column: 3))
+    capabilities.choose(.auto, symbols: .console)
+    #expect(capabilities.symbols == .console)
+    capabilities.choose(.auto)
+    #expect(capabilities.symbols == .ascii)
+    capabilities.isConsole = true
+    capabilities.choose(.auto)
+    #expect(capabilities.symbols == .console)
+  }
+
+  @Test func everyCharacterHasOneOfItsSet() {
+    for character in "│─┌┐└┘├┤┬┴┼╗╝⠁⣿⡇▁▂▃▄▅▆▇█▏▎▍▌▋▊▉░⏎…–›−“”✗✓▶↑↓←→•·±≥≤∥‖×●▲■◆✚▼★○▘▛é日👩‍👩‍👧" {
+      let ascii = SymbolSet.ascii.symbol(for: character)
+      #expect(ascii.isASCII && ascii != "\0", "\(character)")
+      #expect(SymbolSet.unicode.symbol(for: character) == character)
+    }
+    #expect(SymbolSet.console.symbol(for: "│") == "│" && SymbolSet.console.symbol(for: "⠁") == ".")
+    #expect(SymbolSet.console.symbol(for: "✓") == "v" && SymbolSet.ascii.symbol(for: "│") == "|")
+    #expect(
+      SymbolSet.ascii.symbol(for: "x") == "x" && SymbolSet.ascii.symbol(for: "e\u{301}") == "e")
+  }
+
+  @Test func everyFindingHasAReason() {
+    var capabilities = TerminalCapabilities()
+    for reply in [
+      TerminalReply.version("T(1)"), .background(RGB(250, 250, 250)), .kitty(id: 31, isOK: true),
+      .mode(number: 2031, state: 2), .deviceAttributes([4]),
+    ] { capabilities.note(reply) }
+    capabilities.choose(.auto)
+    capabilities.term = "xterm"
+    let findings = capabilities.findings(Size(columns: 80, rows: 24))
+    #expect(findings.allSatisfy { !$0.value.isEmpty && !$0.reason.isEmpty })
+    func value(_ title: String) -> String? { findings.first { $0.title == title }?.value }
+    #expect(value("terminal") == "T(1)" && value("images") == "kitty")
+    #expect(value("background") == "#fafafa, light" && value("sixel") == "yes, 256 colours")
+    #expect(!capabilities.isDark && capabilities.reportsColorScheme)
+    capabilities.choose(.sixel)
+    let images = capabilities.findings(Size(columns: 80, rows: 24)).first { $0.title == "images" }
+    #expect(images?.value == "sixel" && images?.reason == "asked for")
   }
 
   @Test func registersOfAnOldTerminalLimitTheColours() {

@@ -20,22 +20,75 @@ import TerminalUI
     ("\t", .tab), ("\u{7f}", .backspace), ("\u{8}", .backspace), ("\u{1}", .control("a")),
     ("\u{1a}", .control("z")), ("\0", .control("@")), ("\u{1c}", .control("\\")),
     ("\u{1f}", .control("_")), ("\u{1b}", .escape), ("\u{1b}[A", .up), ("\u{1b}OB", .down),
-    ("\u{1b}[C", .right), ("\u{1b}[1;5D", .left), ("\u{1b}[H", .home), ("\u{1b}OF", .end),
+    ("\u{1b}[C", .right), ("\u{1b}[1;5D", .modified(.control, .left)), ("\u{1b}[H", .home),
+    ("\u{1b}OF", .end),
     ("\u{1b}[1~", .home), ("\u{1b}[8~", .end), ("\u{1b}[5~", .pageUp), ("\u{1b}[6~", .pageDown),
     ("\u{1b}[3~", .delete), ("\u{1b}[Z", .backTab), ("\u{1b}OP", .function(1)),
     ("\u{1b}[[C", .function(3)), ("\u{1b}[15~", .function(5)), ("\u{1b}[17~", .function(6)),
-    ("\u{1b}[24;2~", .function(12)), ("\u{1b}[97;5u", .control("a")), ("\u{1b}[9;2u", .backTab),
+    ("\u{1b}[24~", .function(12)), ("\u{1b}[24;2~", .modified(.shift, .function(12))),
+    ("\u{1b}[97;5u", .control("a")), ("\u{1b}[9;2u", .backTab),
     ("\u{1b}OM", .enter),
   ])
   func oneKey(text: String, key: Key) {
     #expect(decode(text) == [.key(key)])
   }
 
-  @Test func anEscapeBeforeAKeyIsBoth() {
-    #expect(decode("\u{1b}q") == [.key(.escape), .key(.character("q"))])
+  /// A key with a modifier that it has no meaning with is not the key alone.
+  @Test(arguments: [
+    ("\u{1b}x", Key.modified(.alt, "x")), ("\u{1b}é", .modified(.alt, "é")),
+    ("\u{1b}]", .modified(.alt, "]")), ("\u{1b}\r", .modified(.alt, .enter)),
+    ("\u{1b}\u{1}", .modified(.alt, .control("a"))), ("\u{1b}[1;2A", .modified(.shift, .up)),
+    ("\u{1b}[1;3A", .modified(.alt, .up)), ("\u{1b}[1;9C", .modified(.super, .right)),
+    ("\u{1b}[1;8C", .modified([.shift, .alt, .control], .right)),
+    ("\u{1b}[3;5~", .modified(.control, .delete)), ("\u{1b}O5C", .modified(.control, .right)),
+    ("\u{1b}Oc", .modified(.control, .right)), ("\u{1b}[c", .modified(.shift, .right)),
+    ("\u{1b}[27;3;120~", .modified(.alt, "x")), ("\u{1b}[27;5;13~", .modified(.control, .enter)),
+    ("\u{1b}[27;5;114~", .control("r")), ("\u{1b}[27;6;114~", .modified(.shift, .control("r"))),
+    ("\u{1b}[27;2;65~", "A"), ("\u{1b}[27;2;33~", "!"), ("\u{1b}[27;2;9~", .backTab),
+    ("\u{1b}[27;5;9~", .modified(.control, .tab)), ("\u{1b}[27;1;27~", .escape),
+    ("\u{1b}[97;2u", "A"), ("\u{1b}[120;3u", .modified(.alt, "x")), ("\u{1b}[99;5u", .control("c")),
+    ("\u{1b}[105;5u", .control("i")), ("\u{1b}[13;2u", .modified(.shift, .enter)),
+    ("\u{1b}[97;65u", "a"), ("\u{1b}[1;129A", .up), ("\u{1b}[25~", .function(13)),
+    ("\u{1b}Oy", "9"), ("\u{1b}Ok", "+"),
+  ])
+  func modifiersBelongToTheKey(text: String, key: Key) {
+    #expect(decode(text) == [.key(key)])
+    // After ESC ] an answer may follow.
+    #expect(text == "\u{1b}]" || decode(text + "q").last == .key("q"))
+  }
+
+  @Test func aKeyThatIsLetGoIsNoKey() {
+    #expect(decode("\u{1b}[97;1:3u") == [] && decode("\u{1b}[1;1:3A") == [])
+    #expect(decode("\u{1b}[97;1:1u") == [.key("a")] && decode("\u{1b}[57399u") == [])
+  }
+
+  @Test func anEscapeBeforeAnEscapeIsBoth() {
     #expect(decode("\u{1b}\u{1b}") == [.key(.escape), .key(.escape)])
     #expect(decode("\u{1b}\u{1b}[A") == [.key(.escape), .key(.up)])
-    #expect(decode("\u{1b}]") == [.key(.escape), .key(.character("]"))])
+  }
+
+  @Test func theMouseIsNoKeys() {
+    func event(_ text: String) -> MouseEvent? {
+      let inputs = decode(text + "q")
+      guard inputs.count == 2, inputs[1] == .key("q"), case .mouse(let event) = inputs[0] else {
+        return nil
+      }
+      return event
+    }
+    #expect(event("\u{1b}[<0;5;3M") == MouseEvent(.press(.left), column: 4, row: 2))
+    #expect(event("\u{1b}[<0;5;3m") == MouseEvent(.release(.left), column: 4, row: 2))
+    #expect(event("\u{1b}[<34;300;3M") == MouseEvent(.drag(.right), column: 299, row: 2))
+    #expect(event("\u{1b}[<64;1;1M") == MouseEvent(.wheel(.up), column: 0, row: 0))
+    #expect(
+      event("\u{1b}[<81;1;1M") == MouseEvent(.wheel(.down), column: 0, row: 0, modifiers: .control))
+    #expect(event("\u{1b}[<12;2;2M")?.modifiers == [.shift, .alt])
+    #expect(event("\u{1b}[M !!") == MouseEvent(.press(.left), column: 0, row: 0))
+    #expect(event("\u{1b}[M#\"!") == MouseEvent(.release(.left), column: 1, row: 0))
+    // Motion without a button, and what is no mouse at all.
+    #expect(decode("\u{1b}[<35;5;3M") == [] && decode("\u{1b}[<0;5M") == [])
+    #expect(decode(pieces: ["\u{1b}", "[<0;5;3M"]) == [.key(.escape)])
+    #expect(decode(pieces: ["\u{1b}[<0;", "5;3M"]).count == 1)
+    #expect(decode(pieces: ["\u{1b}[M", "q", "q"]) == [])
   }
 
   @Test func sequencesMayArriveByteByByte() {
@@ -66,9 +119,22 @@ import TerminalUI
       decode("\u{1b}[?2;0;1000;900S")
         == [.reply(.graphics(item: 2, status: 0, values: [1000, 900]))])
     #expect(decode("\u{1b}[?2026;2$y") == [.reply(.mode(number: 2026, state: 2))])
-    #expect(decode("\u{1b}P>|XTerm(379)\u{1b}\\") == [.reply(.other)])
+    #expect(decode("\u{1b}P>|XTerm(379)\u{1b}\\") == [.reply(.version("XTerm(379)"))])
+    for end in ["\u{7}", "\u{1b}\\"] {
+      #expect(
+        decode("\u{1b}]11;rgb:1e1e/ffff/0\(end)") == [.reply(.background(RGB(30, 255, 0)))])
+      #expect(decode("\u{1b}]11;#1e2e3e\(end)") == [.reply(.background(RGB(30, 46, 62)))])
+    }
+    #expect(
+      decode("\u{1b}]11;rgba:00/80/ff/ff\u{7}") == [.reply(.background(RGB(0, 128, 255)))])
+    #expect(decode("\u{1b}_Gi=31;OK\u{1b}\\") == [.reply(.kitty(id: 31, isOK: true))])
+    #expect(
+      decode("\u{1b}_Gi=31,p=2;ENOENT:no\u{1b}\\") == [.reply(.kitty(id: 31, isOK: false))])
+    #expect(decode("\u{1b}[?997;1n") == [.reply(.colorScheme(isDark: true))])
+    #expect(decode("\u{1b}[?997;2n") == [.reply(.colorScheme(isDark: false))])
     for other in [
-      "\u{1b}P1$r0m\u{1b}\\", "\u{1b}]11;rgb:0/0/0\u{7}", "\u{1b}_Gi=1;OK\u{1b}\\",
+      "\u{1b}P1$r0m\u{1b}\\", "\u{1b}]11;rgb:zz/0/0\u{7}", "\u{1b}]11;?\u{7}",
+      "\u{1b}]10;rgb:0/0/0\u{7}", "\u{1b}_Xi=1;OK\u{1b}\\", "\u{1b}_GOK\u{1b}\\", "\u{1b}[?997;3n",
       "\u{1b}[>41;379;0c", "\u{1b}[24;80R", "\u{1b}[I",
     ] {
       #expect(decode(other + "q") == [.reply(.other), .key(.character("q"))])
@@ -100,7 +166,8 @@ import TerminalUI
   }
 
   @Test(arguments: [
-    "\u{1b}[C", "\u{1b}OC", "\u{1b}[1;5D", "\u{1b}[3~", "\u{1b}OM", "\u{1b}[[A", "\u{1b}O5C",
+    "\u{1b}[C", "\u{1b}OC", "\u{1b}[1;5D", "\u{1b}[27;5;114~", "\u{1b}[<0;10;3M", "\u{1b}[3~",
+    "\u{1b}OM", "\u{1b}[[A", "\u{1b}O5C",
     "\u{1b}[97;5u", "\u{1b}[Z", "\u{1b}[?63;4c", "\u{1b}[6;13;6t", "\u{1b}P>|XTerm(379)\u{1b}\\",
     "\u{1b}]11;rgb:0/0/0\u{7}",
   ])
@@ -163,7 +230,7 @@ import TerminalUI
   @Test func aLateAnswerCutByAPauseIsSwallowed() {
     #expect(
       decode(pieces: ["\u{1b}P>|XTe", "rm(379)\u{1b}\\", "q"])
-        == [.reply(.other), .key("q")])
+        == [.reply(.version("XTerm(379)")), .key("q")])
     // Its end is lost: after another pause keys are keys again, and an Esc ends it at once.
     #expect(decode(pieces: ["\u{1b}P>|XTe", "rm", "q"]) == [.key("q")])
     #expect(decode(pieces: ["\u{1b}P>|XTe", "\u{1b}", "q"]).last == .key("q"))

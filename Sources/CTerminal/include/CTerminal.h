@@ -32,3 +32,6 @@ void ct_release_output(void);
 
 /* TIOCGWINSZ: returns 0 and fills the four numbers, or -1. */
 int ct_window_size(int terminal, int *rows, int *columns, int *width, int *height);
+
+/* Whether a terminal is a virtual console of Linux. */
+int ct_is_console(int terminal);

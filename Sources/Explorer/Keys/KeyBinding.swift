@@ -65,6 +65,11 @@ extension Key {
     case .pageDown: "PgDn"
     case .function(let number): "F\(number)"
     case .control(let character): "Ctrl-\(character.uppercased())"
+    case .wheelUp: "Wheel↑"
+    case .wheelDown: "Wheel↓"
+    case .modified(let modifiers, let key):
+      [(Modifiers.super, "Super-"), (.control, "Ctrl-"), (.alt, "Alt-"), (.shift, "Shift-")]
+        .filter { modifiers.contains($0.0) }.map(\.1).joined() + key.label
     }
   }
 }

@@ -13,6 +13,8 @@ package protocol TerminalDriver: AnyObject {
   func repaint()
   /// Gives the terminal back to the shell until the program is continued.
   func suspend()
+  /// Asks the terminal anew what it can do.
+  func probe()
 }
 
 /// The outside world as the explorer needs it; nothing here may keep the caller waiting.
@@ -81,7 +83,9 @@ package final class ExplorerSession {
   private func handle(_ event: TerminalEvent) -> Bool {
     switch event {
     case .key(let key): apply(.keyPressed(key))
+    case .mouse(let event): apply(.pointed(event))
     case .paste(let text): apply(.textPasted(text))
+    case .found(let capabilities): apply(.terminalFound(capabilities))
     case .resize(let size): apply(.resized(size))
     case .signal(SIGINT): apply(.interrupted)
     case .signal, .hangup: return false
@@ -107,6 +111,7 @@ package final class ExplorerSession {
       switch effect {
       case .redraw: terminal.repaint()
       case .suspend: terminal.suspend()
+      case .probe: terminal.probe()
       default: performer.perform(effect)
       }
     }

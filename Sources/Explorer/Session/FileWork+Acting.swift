@@ -30,7 +30,7 @@ extension FileWork {
       return [.attentionMapsRead(block: block, attentionMaps(block))]
     case .startPreview(let generation, let plan, let weightsFrom, let settings):
       return startPreview(generation, plan, weightsFrom, settings)
-    case .redraw, .suspend:
+    case .redraw, .suspend, .probe:
       return []
     }
   }

@@ -6,6 +6,8 @@ import TerminalUI
 package struct AppState: Equatable, Sendable {
   /// The terminal's size in cells.
   package var size: Size
+  /// What the terminal can do.
+  package var terminal = TerminalCapabilities()
   /// The model being grafted.
   package let model: ModelReference
   /// Names of the model's classes in label order; empty when it has none.

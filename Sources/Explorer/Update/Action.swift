@@ -7,6 +7,10 @@ import TerminalUI
 package enum Action: Equatable, Sendable {
   /// A key was pressed.
   case keyPressed(Key)
+  /// The mouse was pressed, dragged, released or turned.
+  case pointed(MouseEvent)
+  /// The terminal has told what it can do.
+  case terminalFound(TerminalCapabilities)
   /// Text was pasted.
   case textPasted(String)
   /// The window has a new size.
@@ -108,6 +112,8 @@ package enum Effect: Equatable, Sendable {
   /// newest checkpoint holds the distilled weights.
   case startPreview(
     generation: Int, plan: GraftPlan?, weightsFrom: String?, settings: PreviewSettings)
+  /// Ask the terminal anew what it can do.
+  case probe
   /// Redraw the whole screen.
   case redraw
   /// Give the terminal back to the shell until the program is continued.

@@ -7,6 +7,11 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   switch action {
   case .keyPressed(let key):
     return state.press(key)
+  case .pointed(let event):
+    return state.point(event)
+  case .terminalFound(let capabilities):
+    state.terminal = capabilities
+    return []
   case .textPasted(let text):
     return text.flatMap { state.typed($0) ? [] : [Effect]() }
   case .resized(let size):
@@ -167,7 +172,7 @@ extension AppState {
     case .help:
       overlays.append(.help(HelpPage()))
       return []
-    case .redraw: return [.redraw]
+    case .redraw: return [.redraw, .probe]
     case .suspend: return [.suspend]
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
