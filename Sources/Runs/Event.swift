@@ -66,7 +66,10 @@ package enum EventKind: Equatable, Sendable {
   /// Progress of work other than training.
   case progress(done: Int, total: Int, label: String)
   /// An image was written; the path is relative to the run directory.
-  case sampled(role: SampleRole, path: String, classLabel: Int, seed: UInt64)
+  ///
+  /// With a sampler step it is the clean image that was predicted after that step.
+  case sampled(
+    role: SampleRole, path: String, classLabel: Int, seed: UInt64, samplerStep: Int? = nil)
   /// A message for the user.
   case message(String)
   /// The final event of the worker.
@@ -101,6 +104,7 @@ extension Event: Encodable {
     case totalSteps = "total_steps"
     case secondsLeft = "seconds_left"
     case classLabel = "class_label"
+    case samplerStep = "sampler_step"
     case learningRate = "learning_rate"
     case learningRates = "learning_rates"
     case gradientNorm = "gradient_norm"
@@ -166,12 +170,13 @@ extension Event: Encodable {
       try container.encode(done, forKey: .done)
       try container.encode(total, forKey: .total)
       try container.encode(label, forKey: .label)
-    case .sampled(let role, let path, let classLabel, let seed):
+    case .sampled(let role, let path, let classLabel, let seed, let samplerStep):
       try container.encode(Name.sampled, forKey: .kind)
       try container.encode(role, forKey: .role)
       try container.encode(path, forKey: .path)
       try container.encode(classLabel, forKey: .classLabel)
       try container.encode(seed, forKey: .seed)
+      try container.encodeIfPresent(samplerStep, forKey: .samplerStep)
     case .message(let text):
       try container.encode(Name.message, forKey: .kind)
       try container.encode(text, forKey: .text)

@@ -63,7 +63,9 @@ struct EventScanner {
         let label = fields.count("class_label"),
         let seed = fields.digits("seed").flatMap({ UInt64($0) })
       else { return nil }
-      return .sampled(role: role, path: path, classLabel: label, seed: seed)
+      return .sampled(
+        role: role, path: path, classLabel: label, seed: seed,
+        samplerStep: fields.count("sampler_step"))
     case "message": return text("text").map { .message($0) }
     case "finished":
       guard let outcome = fields.text("outcome").flatMap(RunOutcome.init(rawValue:)),

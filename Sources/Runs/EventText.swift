@@ -36,7 +36,7 @@ extension EventKind {
       return "step \(step)  paused\(reason.map { ": \($0)" } ?? "")"
     case .resumed(let step): return "step \(step)  goes on"
     case .progress(let done, let total, let label): return "\(label) \(done)/\(total)"
-    case .sampled(let role, let path, _, _): return "\(role.rawValue) in \(path)"
+    case .sampled(let role, let path, _, _, _): return "\(role.rawValue) in \(path)"
     case .message(let text): return text
     case .finished(let outcome, let text): return "\(outcome.rawValue): \(text)"
     }

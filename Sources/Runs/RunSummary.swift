@@ -38,6 +38,8 @@ package struct SampleImage: Codable, Equatable, Sendable {
   package let role: SampleRole
   /// Path relative to the run directory.
   package let path: String
+  /// The sampler step after which it was predicted; nil for a result.
+  package let samplerStep: Int?
 }
 
 /// Checkpoint written by a worker.
@@ -158,7 +160,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
   /// Seconds for which an event shows that a worker on another host is alive.
   package static let freshness = 120.0
   /// Maximum number of stored images.
-  private static let imageLimit = 16
+  private static let imageLimit = 160
 
   /// Makes the summary of a run before its first event.
   package init(
@@ -225,8 +227,8 @@ package struct RunSummary: Codable, Equatable, Sendable {
       if label == nil { self.step = step }
     case .progress(let done, let total, let label):
       (step, self.total, self.label) = (done, total, label)
-    case .sampled(let role, let path, _, _):
-      images.append(SampleImage(role: role, path: path))
+    case .sampled(let role, let path, _, _, let samplerStep):
+      images.append(SampleImage(role: role, path: path, samplerStep: samplerStep))
       imageCount += 1
       if images.count > Self.imageLimit { images.removeFirst() }
     case .message: break

@@ -48,7 +48,7 @@ package final class TensorBoardLog: Sendable {
       try add(
         [.scalar(tag: "loss/held_out", whole)] + Self.scalars("held_out", losses),
         step: step, time: event.time, ofTraining: true)
-    case .sampled(let role, let path, _, _):
+    case .sampled(let role, let path, _, _, nil):
       let step = state.withLock { $0.step }
       try add(
         [try Self.image(tag: "samples/\(role.rawValue)", path: run.resolve(path))], step: step,

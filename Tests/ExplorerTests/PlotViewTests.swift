@@ -85,6 +85,36 @@ import Explorer
     #expect(shown.contains(step) && step < 360 && shown.upperBound < 412)
   }
 
+  @Test func theMouseReadsZoomsAndDrags() throws {
+    var state = Samples.busy(Samples.large)
+    press(&state, "P")
+    func point(_ kind: MouseEvent.Kind, _ column: Int, _ row: Int = 10) {
+      _ = update(&state, .pointed(MouseEvent(kind, column: column, row: row)))
+    }
+    point(.press(.left), 60)
+    point(.release(.left), 60)
+    let middle = try #require(try pane(state).crosshair)
+    #expect((190...230).contains(middle))
+    // The step under the mouse stays there.
+    for _ in 0..<5 { point(.wheel(.up), 60) }
+    let zoomed = try pane(state).window.visible(of: 1...412, isLogarithmic: false)
+    #expect(zoomed.contains(middle) && zoomed.upperBound - zoomed.lowerBound < 140)
+    point(.press(.left), 60)
+    #expect(abs(try #require(try pane(state).crosshair) - middle) <= 2)
+    point(.drag(.left), 80)
+    point(.release(.left), 80)
+    let dragged = try pane(state).window.visible(of: 1...412, isLogarithmic: false)
+    #expect(dragged.lowerBound < zoomed.lowerBound - 10)
+    // Outside the plot, and without a button held, nothing moves.
+    let before = state
+    point(.press(.left), 1)
+    point(.wheel(.up), 60, 0)
+    point(.drag(.left), 70)
+    #expect(state == before)
+    for _ in 0..<9 { point(.wheel(.down), 60) }
+    #expect(try pane(state).window == PlotWindow())
+  }
+
   @Test func nonFiniteLossesAreGaps() {
     var state = Samples.busy(Samples.small)
     press(&state, "P")

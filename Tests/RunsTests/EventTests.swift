@@ -29,6 +29,14 @@ private let golden: [(EventKind, String)] = [
       + #""loss":0.25,"losses":{},"rate":3.5,"seconds_left":113.5,"step":3,"t":1.5,"total":400,"v":1}"#
   ),
   (
+    .step(
+      step: 3, total: 400, loss: 0.25, losses: [:], rate: 3.5, secondsLeft: 113.5,
+      measures: [.gradientNorm: .infinity, .samplesPerSecond: 28.5, .residentMemory: 1_048_576]),
+    #"{"gradient_norm":"inf","kind":"step","loss":0.25,"losses":{},"rate":3.5,"#
+      + #""resident_memory":1048576,"samples_per_second":28.5,"seconds_left":113.5,"step":3,"#
+      + #""t":1.5,"total":400,"v":1}"#
+  ),
+  (
     .heldOut(step: 50, losses: [even: .infinity]),
     #"{"kind":"held_out","losses":{"12.mlp":"inf"},"step":50,"t":1.5,"v":1}"#
   ),

@@ -46,6 +46,15 @@ extension AppState {
     case .images:
       preview.shown == nil && preview.pending == nil
         ? "no images yet: s samples teacher and graft" : nil
+    case .savePicture, .flip, .arrangement:
+      preview.shown == nil ? "no images yet: s samples teacher and graft" : nil
+    case .laterFrame, .earlierFrame:
+      shownFrames.isEmpty ? "no predictions are kept: m keeps them, s samples" : nil
+    case .laterCheckpoint, .earlierCheckpoint:
+      checkpointSteps.count < 2
+        ? "the run keeps one checkpoint only: stage1.keep_last and stage2.keep_last keep more" : nil
+    case .secondRun:
+      overlayRuns.isEmpty && preview.second == nil ? "there are no other trainings" : nil
     case .evidence:
       teacher == nil ? "the teacher's statistics are not known yet: A computes them" : nil
     case .analyze:

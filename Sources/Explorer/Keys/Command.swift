@@ -25,6 +25,8 @@ package enum Command: String, CaseIterable, Sendable {
   case fewerSteps = "fewer-steps"
   case moreGuidance = "more-guidance"
   case lessGuidance = "less-guidance"
+  case gridSize = "grid-size"
+  case frames, renewal
   // Plans and the program.
   case save
   case saveAs = "save-as"
@@ -53,6 +55,14 @@ package enum Command: String, CaseIterable, Sendable {
   case lessSmoothing = "less-smoothing"
   case symbols
   case overlayRuns = "overlay-runs"
+  // In the large images.
+  case flip, arrangement
+  case laterFrame = "later-frame"
+  case earlierFrame = "earlier-frame"
+  case laterCheckpoint = "later-checkpoint"
+  case earlierCheckpoint = "earlier-checkpoint"
+  case secondRun = "second-run"
+  case savePicture = "save-picture"
   // In the evidence.
   case evidencePage = "evidence-page"
   case nextHead = "next-head"
@@ -66,7 +76,8 @@ package enum Command: String, CaseIterable, Sendable {
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
       .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft, .panRight,
       .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns, .evidencePage,
-      .nextHead, .previousHead, .windowShare:
+      .nextHead, .previousHead, .windowShare, .flip, .arrangement, .laterFrame, .earlierFrame,
+      .laterCheckpoint, .earlierCheckpoint, .secondRun, .savePicture, .gridSize, .frames, .renewal:
       false
     default: true
     }

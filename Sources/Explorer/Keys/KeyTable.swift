@@ -45,7 +45,9 @@ extension KeyBinding {
       .edit, [.enter], .pick, "choose an operator for the slots", hint: hint("⏎", "operator", 1)),
     grid(.select, ["v"], .range, "start or end a range", hint: hint("v", "range", 7)),
     grid(.select, [" "], .mark, "mark the slot and move on"),
-    grid(.select, ["m"], .markPattern, "mark a pattern of blocks (odd, last 7, 3-9, top 8 by L32, L32 > .4 and odd)"),
+    grid(
+      .select, ["m"], .markPattern,
+      "mark a pattern of blocks (odd, last 7, 3-9, top 8 by L32, L32 > .4 and odd)"),
     grid(.edit, ["e"], .configure, "configure the slots' operator"),
     grid(
       .edit, ["a"], .apply, "apply this slot's operator to a pattern of blocks",
@@ -213,6 +215,29 @@ extension KeyBinding {
       .images, .list, ["+"], .moreGuidance, "more guidance, by a half",
       hint: hint("+-", "guidance")),
     key(.images, .list, ["-"], .lessGuidance, "less guidance, by a half"),
+    key(
+      .images, .list, ["f", .tab], .flip, "teacher or graft alone, in the same place",
+      hint: hint("f", "flip", 2)),
+    key(.images, .list, ["v"], .arrangement, "one picture, or all beside each other"),
+    key(
+      .images, .list, ["g"], .gridSize, "one picture, or a grid of 2, 3 or 4 classes and seeds",
+      hint: hint("g", "grid", 3)),
+    key(.images, .list, ["m"], .frames, "keep what the sampler predicts on its way, or not"),
+    key(
+      .images, .list, ["."], .laterFrame, "later prediction of the sampler",
+      hint: hint(",.", "frames", 7)),
+    key(.images, .list, [","], .earlierFrame, "earlier prediction of the sampler"),
+    key(
+      .images, .list, ["}"], .laterCheckpoint, "weights of a later checkpoint",
+      hint: hint("{}", "checkpoint", 4)),
+    key(.images, .list, ["{"], .earlierCheckpoint, "weights of an earlier checkpoint"),
+    key(
+      .images, .list, ["r"], .secondRun, "the graft of another run beside this one, or not",
+      hint: hint("r", "run", 6)),
+    key(
+      .images, .list, ["a"], .renewal,
+      "renew by itself: never, at the end, at every or every fourth checkpoint"),
+    key(.images, .list, ["w"], .savePicture, "save as PNG", hint: hint("w", "save", 5)),
     key(.images, .list, [.control("l")], .redraw, "redraw the screen"),
     key(
       .images, .list, [.escape, "q", "i"], .escape, "back to the grid",

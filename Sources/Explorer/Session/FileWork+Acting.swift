@@ -28,8 +28,14 @@ extension FileWork {
       return [findAnalysis(again: again)]
     case .readAttentionMaps(let block):
       return [.attentionMapsRead(block: block, attentionMaps(block))]
-    case .startPreview(let generation, let plan, let weightsFrom, let settings):
-      return startPreview(generation, plan, weightsFrom, settings)
+    case .startPreview(let generation, let plan, let weightsFrom, let settings, let options):
+      return startPreview(generation, plan, weightsFrom, settings, options)
+    case .startRunPreview(let generation, let runID, let settings):
+      return startPreview(generation, of: runID, settings)
+    case .readCheckpoints(let id):
+      return store.run(id).map { [.checkpointsRead(id: id, steps: checkpoints(of: $0))] } ?? []
+    case .savePictures(let images, let path):
+      return [save(images, to: path)]
     case .redraw, .suspend, .probe:
       return []
     }
@@ -202,19 +208,69 @@ extension FileWork {
   }
 
   private func startPreview(
-    _ generation: Int, _ plan: GraftPlan?, _ weightsFrom: String?, _ settings: PreviewSettings
+    _ generation: Int, _ plan: GraftPlan?, _ weightsFrom: String?, _ settings: PreviewSettings,
+    _ options: PreviewOptions
   ) -> [Action] {
-    var request = PreviewRequest(
-      modelPath: model.path, planPath: plan.map { _ in "plan.json" },
-      classLabel: settings.classLabel, seed: settings.seed,
-      steps: settings.steps, guidance: settings.guidance)
+    var request = previewRequest(settings, of: plan)
+    request.isBackground = options.isBackground
     do {
       request.weights = try weights(of: weightsFrom)
+      if let step = options.checkpoint, let run = weightsFrom.flatMap({ store.run($0) }) {
+        request.weights = [run.checkpointPath(ofStep: step)]
+      }
       let run = try start(.preview(request), name: plan?.name ?? Self.name(model), plan: plan)
       previews[run.id] = generation
       return [.previewStarted(generation: generation, runID: run.id)]
     } catch {
       return [.previewEnded(generation: generation, problem: "\(error)")]
+    }
+  }
+
+  private func previewRequest(_ settings: PreviewSettings, of plan: GraftPlan?) -> PreviewRequest {
+    PreviewRequest(
+      modelPath: model.path, planPath: plan.map { _ in "plan.json" },
+      classLabel: settings.classLabel, seed: settings.seed, steps: settings.steps,
+      guidance: settings.guidance, classes: settings.classes, seeds: settings.seeds,
+      frames: settings.frames)
+  }
+
+  /// Samples the graft of a run by itself.
+  private func startPreview(
+    _ generation: Int, of id: String, _ settings: PreviewSettings
+  ) -> [Action] {
+    do {
+      guard let source = store.run(id) else {
+        throw RunError("the run \(id) is no longer in \(root)")
+      }
+      let plan = try read(source.planPath)
+      var request = previewRequest(settings, of: plan)
+      (request.skipsTeacher, request.weights) = (true, [try source.trainedWeights()])
+      let run = try start(.preview(request), name: plan.name, plan: plan)
+      previews[run.id] = generation
+      return [.previewStarted(generation: generation, runID: run.id)]
+    } catch {
+      return [.previewEnded(generation: generation, problem: "\(error)")]
+    }
+  }
+
+  /// Steps of the checkpoints that a run keeps: the newest, and those of earlier steps.
+  private func checkpoints(of run: RunDirectory) -> [Int] {
+    Set(run.keptSteps + [store.summary(run.id)?.checkpoint?.step].compactMap(\.self)).sorted()
+  }
+
+  /// Writes pictures beside each other, unless the file is there already.
+  private func save(_ images: [RGBImage], to path: String) -> Action {
+    let expanded = Self.expand(path)
+    guard !FileManager.default.fileExists(atPath: expanded) else {
+      return .controlFailed("\(path): is there already; choose another name")
+    }
+    guard let first = images.first else { return .controlFailed("there are no pictures to save") }
+    do {
+      let same = images.filter { $0.width == first.width && $0.height == first.height }
+      try RGBImage.grid(same, columns: same.count, gap: 2).write(to: expanded)
+      return .picturesSaved(path: path)
+    } catch {
+      return .controlFailed("\(error)")
     }
   }
 

@@ -101,7 +101,8 @@ package final class FileWork: @unchecked Sendable {
       guard let role = PreviewRole(rawValue: sample.role.rawValue) else { continue }
       do {
         let image = try RGBImage.read(path: "\(run.path)/\(sample.path)")
-        actions.append(.previewSampled(generation: generation, role, image))
+        actions.append(
+          .previewSampled(generation: generation, role, image, step: sample.samplerStep))
       } catch {
         problem = "\(error)"
       }

@@ -65,6 +65,8 @@ package struct Prompt: Equatable, Sendable {
     case mark(slot: Slot)
     /// Where to save the plan.
     case saveAs
+    /// Where to save the pictures on the screen.
+    case savePicture
     /// Which plan to load.
     case open
     /// The factor of a run's learning rates when it is taken up again.

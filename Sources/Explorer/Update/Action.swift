@@ -40,6 +40,10 @@ package enum Action: Equatable, Sendable {
   case trainingQueued(name: String)
   /// The end of a run's log was read.
   case logRead(id: String, lines: [String])
+  /// The steps of the checkpoints that a run keeps were read.
+  case checkpointsRead(id: String, steps: [Int])
+  /// Pictures were written to a file.
+  case picturesSaved(path: String)
   /// Something asked of a run could not be done.
   case controlFailed(String)
 
@@ -59,8 +63,8 @@ package enum Action: Equatable, Sendable {
   case previewStarted(generation: Int, runID: String)
   /// A preview's job came this far.
   case previewProgressed(generation: Int, done: Int, total: Int)
-  /// A preview's picture was read.
-  case previewSampled(generation: Int, PreviewRole, RGBImage)
+  /// A preview's picture was read; with a step it is the one predicted after it.
+  case previewSampled(generation: Int, PreviewRole, RGBImage, step: Int? = nil)
   /// A preview's job ended, with the reason if it failed.
   case previewEnded(generation: Int, problem: String?)
 
@@ -111,7 +115,14 @@ package enum Effect: Equatable, Sendable {
   /// Start a job that samples a preview; `plan` is nil for the teacher alone, `weightsFrom` names the run whose
   /// newest checkpoint holds the distilled weights.
   case startPreview(
-    generation: Int, plan: GraftPlan?, weightsFrom: String?, settings: PreviewSettings)
+    generation: Int, plan: GraftPlan?, weightsFrom: String?, settings: PreviewSettings,
+    options: PreviewOptions = PreviewOptions())
+  /// Start a job that samples the graft of another run with its plan and newest weights.
+  case startRunPreview(generation: Int, runID: String, settings: PreviewSettings)
+  /// Read which checkpoints a run keeps.
+  case readCheckpoints(id: String)
+  /// Write pictures side by side to a PNG file that is not there yet.
+  case savePictures([RGBImage], path: String)
   /// Ask the terminal anew what it can do.
   case probe
   /// Redraw the whole screen.

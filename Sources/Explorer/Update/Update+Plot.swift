@@ -129,6 +129,35 @@ extension AppState {
     steps.min { abs($0 - value) < abs($1 - value) }
   }
 
+  /// Follows the mouse: a click reads off the step under it, a drag moves the plot, the wheel zooms where it is.
+  mutating func pointAtPlot(_ event: MouseEvent) -> [Effect] {
+    guard case .plot(var pane) = overlay else { return [] }
+    let view = PlotView(state: self, pane: pane)
+    guard let layout = view.layout(), let steps = extent(of: pane) else { return [] }
+    let column = event.column - view.area.column
+    let columns = layout.column..<(layout.column + layout.columns)
+    let rows = view.area.row..<(view.area.row + layout.rows)
+    let isInside = columns.contains(column) && rows.contains(event.row)
+    let step = layout.value(at: column)
+    switch event.kind {
+    case .wheel(.up) where isInside, .wheel(.down) where isInside:
+      let factor = event.kind == .wheel(.up) ? 0.8 : 1.25
+      pane.window.zoom(by: factor, around: step, of: steps, isLogarithmic: chart.isLogX)
+    case .press(.left) where isInside:
+      pane.hold = event.column
+      pane.crosshair = nearest(view.recordedSteps, to: step)
+    case .drag(.left):
+      guard let hold = pane.hold, hold != event.column else { return [] }
+      let share = Double(hold - event.column) / Double(layout.columns)
+      pane.window.pan(by: share, of: steps, isLogarithmic: chart.isLogX)
+      pane.hold = event.column
+    case .release: pane.hold = nil
+    default: return []
+    }
+    replaceTop(.plot(pane))
+    return []
+  }
+
   // MARK: - Runs beside the followed one
 
   /// The trainings that can be plotted beside the followed one, newest first.
@@ -148,9 +177,13 @@ extension AppState {
       list.selection = known[next].id
       replaceTop(.overlayList(list))
     case .mark:
-      guard let id = list.selection, let place = overlays.indices.dropLast().last,
-        case .plot(var pane) = overlays[place]
-      else { return [] }
+      guard let id = list.selection, let place = overlays.indices.dropLast().last else { return [] }
+      if case .images = overlays[place] {
+        overlays.removeLast()
+        preview.second = SecondPreview(runID: id)
+        return startSecondPreview()
+      }
+      guard case .plot(var pane) = overlays[place] else { return [] }
       if let shown = pane.others.firstIndex(where: { $0.id == id }) {
         pane.others.remove(at: shown)
       } else {

@@ -79,6 +79,11 @@ extension AppState {
       guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
       overlays.removeLast()
       return save(to: Self.planPath(text))
+    case .savePicture:
+      guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
+      overlays.removeLast()
+      let path = text.hasSuffix(".png") ? text : text + ".png"
+      return [.savePictures(shownPictures.map(\.picture.image), path: path)]
     case .open:
       guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
       overlays.removeLast()

@@ -129,7 +129,10 @@ extension AppState {
       runs.isScanned = true
       runs.stopping.formIntersection(records.filter(\.isAlive).map(\.id))
       if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
-      if let after = runs.focusRecord, let before, before != after.state { announce(after) }
+      if let after = runs.focusRecord, let before, before != after.state {
+        announce(after)
+        if after.state == .done { return refreshComparison() + renewPreview(hasEnded: true) }
+      }
       return refreshComparison()
     case .runOpened(let id, let opened, let adopt):
       if adopt {
@@ -145,7 +148,16 @@ extension AppState {
     case .runOpenFailed(let reason), .controlFailed(let reason):
       notice = .failure(reason)
     case .historyRead(let id, let history):
-      if runs.focus?.id == id { runs.focus?.history = history }
+      guard runs.focus?.id == id else { return [] }
+      let before = runs.focus?.history.summary.checkpoint
+      runs.focus?.history = history
+      if let now = history.summary.checkpoint, now != before {
+        if before != nil { preview.checkpointsSince += 1 }
+        return [.readCheckpoints(id: id)] + renewPreview(hasEnded: false)
+      }
+    case .checkpointsRead(let id, let steps):
+      if runs.focus?.id == id { runs.checkpoints = steps }
+    case .picturesSaved(let path): notice = .note("saved \(path)")
     case .trainingStarted(let id, let plan, let kind):
       runs.isLaunching = false
       runs.focus = FocusedRun(id: id, plan: plan)

@@ -28,7 +28,7 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     state.notice = nil
     return state.perform(command, argument: argument, count: count)
   case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
-    .trainingFailed, .trainingQueued, .logRead, .controlFailed:
+    .trainingFailed, .trainingQueued, .logRead, .controlFailed, .checkpointsRead, .picturesSaved:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
@@ -162,7 +162,9 @@ extension AppState {
     case .evidence: return openEvidence()
     case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
       .previousSeed,
-      .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:
+      .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance, .flip, .arrangement, .laterFrame,
+      .earlierFrame, .laterCheckpoint, .earlierCheckpoint, .gridSize, .frames, .renewal, .secondRun,
+      .savePicture:
       return sample(command, argument: argument, count: count)
     case .save, .saveAs, .open, .new:
       return keepPlan(command, argument: argument)

@@ -153,7 +153,7 @@ package struct BottomBar {
       prompt.field.text.isEmpty
         ? "odd, 3-9, top 8 by L32, L32 > .4 and odd"
         : Format.count(state.promptedSlots.count, "slot")
-    case .saveAs, .open: "⏎ accept  Esc back"
+    case .saveAs, .open, .savePicture: "⏎ accept  Esc back"
     case .retry: "1 leaves it  ⏎ accept  Esc back"
     case .command: "Tab completes  Esc back"
     }
@@ -168,6 +168,7 @@ package struct BottomBar {
     case .mark(let slot): "mark the \(slot.title) of blocks: "
     case .saveAs: "save as: "
     case .open: "open plan: "
+    case .savePicture: "save pictures as: "
     case .retry(let id): "retry \(state.runs.record(id)?.name ?? id) with the learning rate times "
     case .command: ":"
     }

@@ -13,7 +13,7 @@ package enum ExplorerView {
     let layout = Layout(size: state.size, depth: state.depth)
     TopBar(state: state).draw(on: &frame)
     if state.overlays.contains(.images) {
-      ImagesPanel.drawLarge(state, on: &frame)
+      LargeImages(state: state).draw(on: &frame)
     } else if case .evidence(let pane) = state.overlays.first(where: \.isEvidence) {
       EvidenceView(state: state, pane: pane).draw(on: &frame)
     } else if let pane = state.plotPane {
