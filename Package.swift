@@ -95,7 +95,10 @@ let package = Package(
     library("Analysis", ["Sampling", "Models", "Operators", "TensorCore"]),
     library(
       "Evaluation",
-      ["Datasets", "Sampling", "Models", "Files", "TensorCore", "CKernels", "COpenBLAS"]),
+      [
+        "Datasets", "Sampling", "Models", "Checkpoints", "Pictures", "Files", "TensorCore",
+        "COpenBLAS",
+      ]),
     library(
       "Training",
       [
@@ -108,6 +111,7 @@ let package = Package(
         "Training", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
         "Nn", "Autograd", "TensorCore", "CKernels",
       ]),
+    library("Search", ["Plans", "TensorCore"]),
     library(
       "Parity",
       [
@@ -178,13 +182,14 @@ let package = Package(
       ["Datasets", "Sampling", "Checkpoints", "Pictures", "Files", "TensorCore", "TestSupport"],
       exclude: ["Fixtures"]),
     tests("Analysis", ["Analysis", "TensorCore", "TestSupport"]),
-    tests("Evaluation", ["Evaluation", "TensorCore", "TestSupport"]),
+    tests("Evaluation", ["Evaluation", "Pictures", "Files", "TensorCore", "TestSupport"]),
     tests(
       "Grafting",
       [
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
+    tests("Search", ["Search", "Operators", "Plans", "TensorCore"]),
     tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),

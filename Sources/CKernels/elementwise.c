@@ -118,17 +118,3 @@ CK_CLONES double ck_regression_loss_f32(const float *restrict prediction,
   }
   return total;
 }
-
-CK_CLONES void ck_squared_distances_f32(const float *restrict point, const float *restrict set,
-                                        double *restrict out, size_t rows, size_t dim) {
-  for (size_t r = 0; r < rows; r++) {
-    CK_REASSOCIATE
-    const float *row = set + r * dim;
-    double sum = 0;
-    for (size_t d = 0; d < dim; d++) {
-      double difference = (double)point[d] - (double)row[d];
-      sum += difference * difference;
-    }
-    out[r] = sum;
-  }
-}

@@ -30,6 +30,11 @@ package struct TensorEntry: Sendable, Equatable {
     self.offset = offset
   }
 
+  /// Describes a contiguous tensor that no storage of a file holds, such as a computed one.
+  package init(virtual name: String, dtype: DType, shape: [Int]) {
+    self.init(name: name, dtype: dtype, shape: shape, storage: 0, offset: 0)
+  }
+
   /// Returns the entry with another name.
   func renamed(_ name: String) -> TensorEntry {
     TensorEntry(

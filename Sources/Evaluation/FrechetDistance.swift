@@ -16,6 +16,9 @@ package struct FeatureStatistics: Sendable, Equatable {
   /// Sample covariance with divisor count - 1 (features x features), symmetric, row-major.
   package let covariance: [Double]
 
+  /// Samples that are centred at a time.
+  private static let block = 4096
+
   /// Number of features.
   package var dimension: Int { mean.count }
 
@@ -52,15 +55,17 @@ package struct FeatureStatistics: Sendable, Equatable {
         description: "a Fréchet distance needs finite features, found values that are not;"
           + " look for diverged samples")
     }
-    var centered = [Double](repeating: 0, count: rows * width)
-    for index in 0..<features.count {
-      centered[index] = Double(features[index]) - mean[index % width]
-    }
     var covariance = [Double](repeating: 0, count: width * width)
-    cblas_dgemm(
-      CblasRowMajor, CblasTrans, CblasNoTrans, .init(width), .init(width), .init(rows),
-      1 / Double(rows - 1), centered, .init(width), centered, .init(width), 0, &covariance,
-      .init(width))
+    for first in stride(from: 0, to: rows, by: Self.block) {
+      let count = min(Self.block, rows - first)
+      let centered = (0..<(count * width)).map { index in
+        Double(features[first * width + index]) - mean[index % width]
+      }
+      cblas_dgemm(
+        CblasRowMajor, CblasTrans, CblasNoTrans, .init(width), .init(width), .init(count),
+        1 / Double(rows - 1), centered, .init(width), centered, .init(width), 1, &covariance,
+        .init(width))
+    }
     self.init(count: rows, mean: mean, covariance: covariance)
   }
 }

@@ -204,6 +204,11 @@ final class ParityCheck {
     add(name, .gradient, error, gradientTolerance)
   }
 
+  /// Records an error that the case computed itself.
+  func add(_ name: String, _ error: Double, tolerance: Double) {
+    add(name, .forward, error, tolerance)
+  }
+
   private func add(_ name: String, _ kind: Comparison.Kind, _ error: Double, _ tolerance: Double) {
     comparisons.append(
       Comparison(tensor: name, kind: kind, error: error, tolerance: tolerance))

@@ -78,6 +78,7 @@ struct SampleCommand: ParsableCommand {
     try drawing.write(
       to: destinations, noise: try noise?.rows(drawing.count, of: drawing.latentShape),
       tiling: AutoencoderKL.Tiling(mode: tiling), columns: columns)
+    if let npz { try describe(npz, weights, drawing.count) }
     if format.json {
       var report = ["images": String(drawing.count)]
       report["output"] = output
@@ -88,6 +89,22 @@ struct SampleCommand: ParsableCommand {
     } else {
       for path in destinations.paths { print("\(path): \(drawing.count) images") }
     }
+  }
+
+  /// Writes beside an archive of images how they were drawn.
+  private func describe(_ npz: String, _ weights: ModelWeights, _ count: Int) throws {
+    let sampler = try sampling.latentSampler(
+      weights.family == .pixart ? .pixArtDefaults : .ditDefaults)
+    var entries = [
+      "model": weights.path, "model_digest": try ContentHash.sha256(paths: weights.files),
+      "count": String(count), "sampler": sampler.method.rawValue, "steps": String(sampler.steps),
+      "guidance": short(Double(sampler.guidance)), "seed": String(sampler.seed),
+      "precision": precision.working.rawValue, "program": "espalier \(espalierVersion)",
+    ]
+    entries["plan"] = source.graft.plan
+    entries["weights"] = source.graft.weights
+    entries["classes"] = classes
+    try SetDescription.write(entries, beside: npz)
   }
 
   /// Makes the drawing of a text-conditional model.

@@ -26,6 +26,7 @@ struct ParityTests {
     "op_mlp_r6_n16", "op_mlp_r6_n64", "op_swa_n16", "op_swa_n64", "pixart_tiny", "pt_formats",
     "pixart_pipeline/bins", "pixart_pipeline/binned", "pixart_pipeline/no_cfg",
     "pixart_pipeline/repeat", "pixart_pipeline/square", "pixart_pipeline/wide", "sentencepiece",
+    "geneval", "inception/inception", "metrics/adm_npz", "metrics/edges", "metrics/features",
     "sit/model", "sit/paths", "sit/sampling", "t5/base_bf16_io", "t5/base_io", "t5/wide_io",
     "stage1_ref", "stage2_ref", "vae_tiny",
   ]

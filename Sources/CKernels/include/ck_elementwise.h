@@ -27,10 +27,6 @@ void ck_gated_residual_forward_f32(const float *x, const float *y, const float *
 void ck_gated_residual_backward_f32(const float *dout, const float *y, const float *gate, float *dy,
                                     float *dgate, size_t tokens, size_t dim, int accumulate);
 
-/* out[r] = sum over dim of (point - set[r])^2 in double; set (rows, dim). */
-void ck_squared_distances_f32(const float *point, const float *set, double *out, size_t rows,
-                              size_t dim);
-
 /* Sum of squares in double. */
 double ck_sum_squares_f32(const float *x, size_t count);
 

@@ -1,0 +1,145 @@
+import Foundation
+import TensorCore
+
+/// Metrics of a set of samples against a reference, with how they were obtained.
+package struct SetEvaluation: Codable, Sendable {
+  /// Squared Fréchet distance of the features: the FID with pooled Inception features.
+  package var frechetDistance: Double
+  /// Squared Fréchet distance of the spatial features, the sFID.
+  package var spatialFrechetDistance: Double?
+  /// Mean inception score over consecutive blocks of 5,000 samples.
+  package var inceptionScore: Double?
+  /// Share of samples inside the reference's manifold, and the other way round (k = 3).
+  package var precision, recall: Double?
+  /// Mean kernel inception distance over subsets, and its standard deviation.
+  package var kernelDistance, kernelDistanceDeviation: Double?
+  /// Squared sliced Wasserstein distance of the features.
+  package var slicedWasserstein: Double?
+  /// Fréchet distances of resampled sets: the 5th and the 95th percentile.
+  package var frechetInterval: [Double]?
+  package var provenance: Provenance
+
+  /// How numbers were obtained.
+  package struct Provenance: Codable, Equatable, Sendable {
+    /// A set of images or features.
+    package struct Source: Codable, Equatable, Sendable {
+      package var path: String
+      /// SHA-256 of the content.
+      package var digest: String
+      package var count: Int
+      /// What the program that wrote the set says about it.
+      package var description: [String: String]?
+
+      package init(path: String, digest: String, count: Int, description: [String: String]? = nil) {
+        (self.path, self.digest, self.count, self.description) = (path, digest, count, description)
+      }
+    }
+
+    package var samples, reference: Source
+    /// The feature network: its name and the digest of its weights.
+    package var network: String
+    package var networkDigest: String?
+    /// How images are scaled to the size of the network.
+    package var resize: String?
+    /// Restrictions on the numbers, in sentences.
+    package var notes: [String] = []
+    package var version: String
+
+    package init(
+      samples: Source, reference: Source, network: String, networkDigest: String? = nil,
+      resize: String? = nil, version: String
+    ) {
+      (self.samples, self.reference, self.version) = (samples, reference, version)
+      (self.network, self.networkDigest, self.resize) = (network, networkDigest, resize)
+    }
+  }
+
+  /// Samples of an inception score's block.
+  private static let scoreBlock = 5000
+  /// Subsets of the kernel inception distance, as in torch-fidelity.
+  private static let (subsets, subsetSize) = (100, 1000)
+  /// Samples below which a Fréchet distance of Inception features is mostly bias.
+  private static let fewSamples = 10_000
+
+  /// Computes all metrics that the sets allow.
+  ///
+  /// - Parameters:
+  ///   - samples: Features of the samples.
+  ///   - reference: Features of reference images; nil with statistics alone.
+  ///   - statistics: Statistics of the reference; nil computes them of `reference`.
+  ///   - spatialStatistics: Statistics of its spatial features.
+  ///   - provenance: How the features were obtained; notes are added.
+  ///   - resamplings: Number of bootstrap sets for the interval of the Fréchet distance; 0 for none.
+  ///   - progress: Called with the name of every metric before it is computed; may throw to stop.
+  /// - Throws: `FeatureMetricError` for sets that do not fit, and errors of `progress`.
+  package init(
+    samples: FeatureSet, reference: FeatureSet?, statistics: FeatureStatistics?,
+    spatialStatistics: FeatureStatistics?, provenance: Provenance, resamplings: Int = 0,
+    progress: (String) throws -> Void = { _ in }
+  ) throws {
+    self.provenance = provenance
+    func known(_ given: FeatureStatistics?, _ features: Tensor?) throws -> FeatureStatistics? {
+      try given ?? features.map { try FeatureStatistics($0) }
+    }
+    try progress("Fréchet distance")
+    guard let known = try known(statistics, reference?.features) else {
+      throw FeatureMetricError(
+        description:
+          "the reference has neither statistics nor samples; give a reference file or images")
+    }
+    frechetDistance = try FrechetDistance.squared(try FeatureStatistics(samples.features), known)
+    if resamplings > 0 {
+      var distances: [Double] = []
+      for draw in 0..<resamplings {
+        try progress("interval, set \(draw + 1) of \(resamplings)")
+        let stream = RandomStream(seed: 0, "bootstrap/\(draw)")
+        let rows = (0..<samples.count).map { stream.integer(below: samples.count, $0) }
+        let drawn = Tensor(samples.features.shape)
+        for (row, chosen) in rows.enumerated() {
+          drawn.rows(row..<(row + 1)).assign(samples.features.rows(chosen..<(chosen + 1)))
+        }
+        distances.append(try FrechetDistance.squared(try FeatureStatistics(drawn), known))
+      }
+      distances.sort()
+      let last = Double(distances.count - 1)
+      frechetInterval = [0.05, 0.95].map { distances[Int(($0 * last).rounded())] }
+    }
+    if let spatial = samples.spatial {
+      let other = try spatialStatistics ?? reference?.spatial.map { try FeatureStatistics($0) }
+      if let other {
+        try progress("sFID")
+        spatialFrechetDistance = try FrechetDistance.squared(try FeatureStatistics(spatial), other)
+      }
+    }
+    if let logits = samples.logits {
+      try progress("inception score")
+      inceptionScore = try InceptionScore(logits: logits, block: Self.scoreBlock).mean
+    }
+    if let reference {
+      try progress("precision and recall")
+      precision = try FeatureManifold(reference.features).share(of: samples.features)
+      recall = try FeatureManifold(samples.features).share(of: reference.features)
+      try progress("kernel distance")
+      let kernel = try KernelDistances.kernelInceptionDistance(
+        samples.features, reference.features, subsets: Self.subsets, size: Self.subsetSize,
+        seed: 2020)
+      (kernelDistance, kernelDistanceDeviation) = (kernel.mean, kernel.standardDeviation)
+      try progress("sliced Wasserstein distance")
+      slicedWasserstein = try SlicedWasserstein.squared(samples.features, reference.features)
+    }
+    if samples.count <= samples.features.shape[1] {
+      self.provenance.notes.append(
+        "\(samples.count) samples give a covariance of less than full rank for \(samples.features.shape[1]) features:"
+          + " the Fréchet distance is mostly bias")
+    } else if samples.count < Self.fewSamples, samples.spatial != nil {
+      self.provenance.notes.append(
+        "\(samples.count) samples are fewer than \(Self.fewSamples): the FID is biased upwards and compares with"
+          + " FIDs of as many samples alone")
+    }
+    if reference == nil {
+      self.provenance.notes.append(
+        "the reference has statistics alone: no precision, recall, kernel or sliced Wasserstein distance"
+      )
+    }
+  }
+}

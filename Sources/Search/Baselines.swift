@@ -1,0 +1,66 @@
+import Plans
+import TensorCore
+
+/// Simple ways to choose the slots of one operator, to which a search is compared at equal saving.
+package enum Baseline: CaseIterable, Sendable {
+  case interleaved, last, leastLocal, mostLocal, random
+
+  package var name: String {
+    switch self {
+    case .interleaved: "interleaved"
+    case .last: "last blocks"
+    case .leastLocal: "lowest locality"
+    case .mostLocal: "highest locality"
+    case .random: "random"
+    }
+  }
+
+  /// Order in which blocks are changed, as many as the budget asks for.
+  ///
+  /// - Parameters:
+  ///   - depth: Number of blocks.
+  ///   - locality: Share of local attention by block; blocks without one count as 0.
+  ///   - seed: Seed of a random order.
+  /// - Returns: All blocks.
+  package func order(depth: Int, locality: [Double], seed: UInt64 = 0) -> [Int] {
+    func local(_ block: Int) -> Double { block < locality.count ? locality[block] : 0 }
+    switch self {
+    case .interleaved:
+      return Array(stride(from: 1, to: depth, by: 2)) + Array(stride(from: 0, to: depth, by: 2))
+    case .last: return (0..<depth).reversed()
+    case .leastLocal: return (0..<depth).sorted { (local($0), $0) < (local($1), $1) }
+    case .mostLocal: return (0..<depth).sorted { (-local($0), $0) < (-local($1), $1) }
+    case .random: return RandomStream(seed: seed, "search/baseline").permutation(depth)
+    }
+  }
+
+  /// Changes of one operator in the order of the baseline until they save an amount; nil if all do not.
+  ///
+  /// - Parameters:
+  ///   - candidates: Changes of single slots.
+  ///   - slot: Slot of the changes.
+  ///   - spec: Operator, by block: the candidate of that name in the block is taken.
+  ///   - order: Blocks in order.
+  ///   - measure: What the saving is counted in.
+  ///   - saving: The amount.
+  /// - Returns: The changes.
+  package static func changes(
+    _ candidates: [Candidate], slot: Slot, operatorName spec: String, order: [Int],
+    measure: Measure, saving: Double
+  ) -> [Change]? {
+    var changes: [Change] = []
+    var saved = 0.0
+    for block in order {
+      if saved >= saving { return changes }
+      guard
+        let candidate = candidates.first(where: {
+          guard case .slot(let id, let own) = $0.change else { return false }
+          return id == SlotID(block: block, slot: slot) && own.name == spec
+        })
+      else { continue }
+      changes.append(candidate.change)
+      saved += candidate.saving[measure]
+    }
+    return saved >= saving ? changes : nil
+  }
+}
