@@ -32,6 +32,26 @@ import Explorer
     #expect(ExplorerView.frame(state).text().contains("mean of the heads"))
   }
 
+  /// All bins that there can be, of both signs, in fewer columns than bins and in more.
+  @Test(arguments: [80, 120, 300]) func histogramsOfAnyWidth(columns: Int) throws {
+    var state = Samples.busy(Size(columns: columns, rows: 40))
+    let edges = (-32...32).map { pow(2, Double($0) / 2) }
+    let positive = zip(edges, edges.dropFirst()).map {
+      HistogramBin(low: $0, high: $1, share: 1e-3)
+    }
+    let negative = positive.reversed().map {
+      HistogramBin(low: -$0.high, high: -$0.low, share: 1e-9)
+    }
+    var analysis = Samples.analysis()
+    analysis.blocks[7].attention.histogram =
+      negative + [HistogramBin(low: 0, high: 0, share: 0.9)] + positive
+    state.analysis = .ready(analysis)
+    press(&state, "V", .tab)
+    let text = ExplorerView.frame(state).text()
+    #expect(text.contains("1 outlier channel") && text.contains("█"))
+    #expect(text.contains(" 0 ") && text.contains("highest 0.9"))
+  }
+
   @Test func withoutStatisticsThereIsNoEvidence() {
     var state = Samples.state()
     press(&state, "V")
@@ -70,7 +90,10 @@ import Explorer
     var plain = Samples.state()
     press(&plain, .enter)
     guard case .picker(let unknown) = plain.overlay else { throw Missing() }
-    #expect(unknown.entries.contains(.replacement(OperatorSpec("swa", offered[0].config.mapValues { $0 == Double(widest) ? 4 : $0 }))))
+    #expect(
+      unknown.entries.contains(
+        .replacement(
+          OperatorSpec("swa", offered[0].config.mapValues { $0 == Double(widest) ? 4 : $0 }))))
   }
 
   private struct Missing: Error {}

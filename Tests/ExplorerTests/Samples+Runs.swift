@@ -10,11 +10,13 @@ extension Samples {
       1 - far * Foundation.exp(-band / 60) * (1 - band / 256)
     }
     func channels(_ block: Int) -> ChannelSummary {
-      let rms = (0..<96).map { $0 == 12 ? 20.0 + Double(block) : 1 + Double($0 % 7) / 10 }
+      var rms = [Double](repeating: 1.3, count: 96)
+      rms[12] = 20 + Double(block)
+      rms[40] = 2
       return ChannelSummary(rms: rms, maxAbs: rms.map { 3 * $0 }, medianRMS: 1.3)
     }
     func histogram(_ block: Int) -> [HistogramBin] {
-      let edges = (-8...8).map { pow(2, Double($0) / 2) }
+      let edges: [Double] = (-8...8).map { pow(2, Double($0) / 2) }
       let positive = zip(edges, edges.dropFirst()).enumerated().map { index, edge -> HistogramBin in
         let distance = Double((index - 8) * (index - 8))
         let share = Foundation.exp(-distance / (4 + Double(block) / 4)) / 8

@@ -120,7 +120,7 @@ private final class PretendedWorld: EffectPerformer {
     #expect(
       names == [
         "findAnalysis", "savePlan", "startTraining", "followRun", "control", "control",
-        "startPreview",
+        "startPreview", "readCheckpoints",
       ])
     let texts = terminal.frames.map { $0.text() }
     for phrase in [

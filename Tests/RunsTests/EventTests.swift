@@ -63,6 +63,12 @@ private let golden: [(EventKind, String)] = [
     #"{"class_label":7,"kind":"sampled","path":"samples/graft.png","role":"graft","#
       + #""seed":18446744073709551615,"t":1.5,"v":1}"#
   ),
+  (
+    .sampled(
+      role: .graft, path: "samples/graft-step-5.png", classLabel: 7, seed: 1, samplerStep: 5),
+    #"{"class_label":7,"kind":"sampled","path":"samples/graft-step-5.png","role":"graft","#
+      + #""sampler_step":5,"seed":1,"t":1.5,"v":1}"#
+  ),
   (.message("two\nlines"), #"{"kind":"message","t":1.5,"text":"two\nlines","v":1}"#),
   (
     .finished(outcome: .failed, text: "disk full"),

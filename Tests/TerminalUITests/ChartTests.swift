@@ -257,7 +257,7 @@ import Testing
     var map = HeatMap([[1, 10, 100], [.nan, 1000, 0]])
     map.isLogarithmic = true
     #expect(map.range == 1...1000)
-    let frame = map.frame(columns: 4, rows: 2)
+    let frame = map.frame(columns: 4, rows: 3)
     #expect(frame[0, 0].style.background == HeatMap.color(0))
     #expect(frame[1, 0].style.background == HeatMap.color(1.0 / 3))
     #expect(frame[1, 1].style.background == HeatMap.color(1))
@@ -276,6 +276,16 @@ import Testing
     #expect(frame[0, 0].style.foreground == HeatMap.color(0))
     #expect(frame[0, 0].style.background == HeatMap.color(1))
     #expect(frame[0, 1].style.foreground == HeatMap.color(0.5))
+  }
+
+  @Test func rowsGrowWithTheRoom() {
+    let map = HeatMap([[0], [1]])
+    #expect(map.cellsInRow(height: 3) == 1 && map.cellsInRow(height: 5) == 2)
+    #expect(map.cellsInRow(height: 40) == 3)
+    let frame = map.frame(columns: 1, rows: 5)
+    let colors = (0..<5).map { frame[0, $0].style.background }
+    #expect(
+      colors == [HeatMap.color(0), HeatMap.color(0), HeatMap.color(1), HeatMap.color(1), .default])
   }
 
   @Test func asciiNeedsNoColour() {

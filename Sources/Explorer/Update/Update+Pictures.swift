@@ -105,7 +105,7 @@ extension AppState {
   }
 
   /// Why the preview on the screen is not what the next one would be; nil when it is.
-  var staleness: String? {
+  package var staleness: String? {
     guard let shown = preview.shown else { return nil }
     if shown.changes != plan.changes { return "the plan changed since" }
     if shown.settings != preview.settings { return "other settings than now" }

@@ -153,7 +153,8 @@ extension AppState {
       runs.focus?.history = history
       if let now = history.summary.checkpoint, now != before {
         if before != nil { preview.checkpointsSince += 1 }
-        return [.readCheckpoints(id: id)] + renewPreview(hasEnded: false)
+        let listing: [Effect] = overlays.contains(.images) ? [.readCheckpoints(id: id)] : []
+        return listing + renewPreview(hasEnded: false)
       }
     case .checkpointsRead(let id, let steps):
       if runs.focus?.id == id { runs.checkpoints = steps }

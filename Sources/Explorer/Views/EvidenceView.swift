@@ -72,7 +72,9 @@ struct EvidenceView {
       .compactMap { curve($0.element.locality, Theme.faintCurve) }
     let heads = known.localityPerHead.enumerated().filter { $0.offset != pane.head }
       .compactMap { curve($0.element, Theme.heldOutCurve) }
-    let shown = pane.head.flatMap { known.localityPerHead.indices.contains($0) ? known.localityPerHead[$0] : nil }
+    let shown = pane.head.flatMap {
+      known.localityPerHead.indices.contains($0) ? known.localityPerHead[$0] : nil
+    }
     var chart = Chart(
       others + heads + [curve(shown ?? known.locality, Theme.trainCurve)].compactMap(\.self))
     (chart.isLogX, chart.symbols) = (true, state.chart.symbols)
@@ -86,7 +88,7 @@ struct EvidenceView {
     frame.write(
       [
         ("── ", Theme.trainCurve), (headName, Theme.plain), ("  ── ", Theme.heldOutCurve),
-        ("heads", Theme.quiet), ("  ── ", Theme.faintCurve), ("all other blocks", Theme.quiet),
+        ("heads", Theme.quiet), ("  ── ", Theme.faintCurve), ("others", Theme.quiet),
       ], column: rect.column, row: rect.row + 1 + rows, maxColumns: rect.columns)
     for (index, line) in lines.enumerated() {
       frame.write(
@@ -115,7 +117,10 @@ struct EvidenceView {
       for head in start..<min(shares.count, start + across) {
         let style = pane.head == head ? Theme.warning : Theme.plain
         line.append(
-          ("\(TextWidth.padLeft(String(head), 2)) \(TextWidth.padLeft(Format.share(shares[head]), 4))  ", style))
+          (
+            "\(TextWidth.padLeft(String(head), 2)) \(TextWidth.padLeft(Format.share(shares[head]), 4))  ",
+            style
+          ))
       }
       lines.append(line)
     }
@@ -164,7 +169,7 @@ struct EvidenceView {
     let channels = statistics.channels
     frame.put(
       TextWidth.clip(
-        "\(Format.count(channels.outliers, "outlier channel")) (rms ≥ \(Format.plain(ChannelSummary.outlierRatio)) × median)",
+        "\(Format.count(channels.outliers, "outlier channel")) (≥ \(Format.plain(ChannelSummary.outlierRatio)) × median)",
         right), column: column, row: row, style: Theme.heading)
     row += 1
     frame.put(
@@ -190,7 +195,7 @@ struct EvidenceView {
     _ statistics: ActivationSummary, on frame: inout Frame, in rect: Rect
   ) {
     frame.put(
-      TextWidth.clip("share of values by value; edges are powers of √2", rect.columns),
+      TextWidth.clip("share of values, bins √2 wide", rect.columns),
       column: rect.column, row: rect.row, style: Theme.heading)
     let bars = Self.bars(statistics.histogram, columns: rect.columns)
     guard let highest = bars.map(\.share).max(), highest > 0 else { return }
@@ -212,7 +217,7 @@ struct EvidenceView {
     drawEdges(bars, on: &frame, row: rect.row + height + 1, in: rect)
     frame.put(
       TextWidth.clip(
-        "heights are logarithmic, from \(PlotNumber.text(highest, digits: 2)) to a millionth of that",
+        "log heights, highest \(PlotNumber.text(highest, digits: 2))",
         rect.columns), column: rect.column, row: rect.row + height + 2, style: Theme.quiet)
   }
 
@@ -221,11 +226,11 @@ struct EvidenceView {
   ) {
     var free = 0
     for (index, bar) in bars.enumerated() {
-      let isZero = bar.low == 0 && bar.high == 0
+      // Whole powers of four, and zero, which may be among the values of a joined bin.
+      let isZero = bar.low <= 0 && bar.high >= 0
       let edge = bar.low < 0 ? bar.high : bar.low
-      // Whole powers of four, and zero.
-      guard isZero || log2(abs(edge)).rounded() == log2(abs(edge)) && Int(log2(abs(edge))) % 2 == 0
-      else { continue }
+      let octave = log2(abs(edge))
+      guard isZero || octave.isFinite && (octave / 2).rounded() == octave / 2 else { continue }
       let text = isZero ? "0" : PlotNumber.text(edge, digits: 2)
       guard index >= free, index + text.count <= rect.columns else { continue }
       frame.put(text, column: rect.column + index, row: row, style: Theme.quiet)

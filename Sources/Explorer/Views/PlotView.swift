@@ -197,22 +197,21 @@ struct PlotView {
         Self.means(quantity.series(run.history, site), axis: x, columns: columns)
       })
     (map.isLogarithmic, map.symbols) = (state.chart.isLogarithmic, state.chart.symbols)
-    let fold = map.rowsInCell(height: rows)
+    let (fold, span) = (map.rowsInCell(height: rows), map.cellsInRow(height: rows))
     let selected = sites.firstIndex(of: site) ?? 0
     let first = max(0, min(selected - rows * fold / 2, sites.count - rows * fold)) / fold * fold
     frame.draw(
       map.frame(columns: columns, rows: rows, first: first), column: area.column + Self.names,
       row: area.row)
-    for row in 0..<rows {
-      for index in (first + row * fold)..<(first + (row + 1) * fold) where index < sites.count {
-        guard index == selected || index == first + row * fold && selected / fold != index / fold
-        else { continue }
-        let isSelected = index == selected
-        frame.put(
-          TextWidth.clip("\(isSelected ? "›" : " ")\(sites[index])", Self.names - 1),
-          column: area.column, row: area.row + row,
-          style: isSelected ? Theme.strong : Theme.quiet)
-      }
+    for (place, start) in stride(from: first, to: sites.count, by: fold).enumerated()
+    where place * span < rows {
+      // Where two slots share a row the selected one is named, else the first.
+      let index = selected / fold == start / fold ? selected : start
+      let isSelected = index == selected
+      frame.put(
+        TextWidth.clip("\(isSelected ? "›" : " ")\(sites[index])", Self.names - 1),
+        column: area.column, row: area.row + place * span,
+        style: isSelected ? Theme.strong : Theme.quiet)
     }
     drawSteps(x, columns: columns, row: area.row + rows, on: &frame)
     if let range = map.range { drawScale(range, row: area.row + rows + 1, on: &frame) }

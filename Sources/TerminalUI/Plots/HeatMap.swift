@@ -1,6 +1,6 @@
 import Foundation
 
-/// A table of values as coloured cells, one table row to a row or, where there is no room, two.
+/// A table of values as coloured cells; a table row has up to three rows of cells, or half of one.
 package struct HeatMap: Equatable, Sendable {
   /// Values by row and column; rows of one length, NaN for none.
   package var values: [[Double]]
@@ -48,10 +48,15 @@ package struct HeatMap: Equatable, Sendable {
     symbols == .ascii || values.count <= height ? 1 : 2
   }
 
+  /// How many rows of cells a table row has in a height.
+  package func cellsInRow(height: Int) -> Int {
+    values.isEmpty ? 1 : min(3, max(1, height / values.count))
+  }
+
   /// Draws the rows from `first` on in a frame of exactly `columns` x `rows`; columns beyond the table stay blank.
   package func frame(columns: Int, rows: Int, first: Int = 0) -> Frame {
     var frame = Frame(columns: columns, rows: rows)
-    let fold = rowsInCell(height: rows)
+    let (fold, span) = (rowsInCell(height: rows), cellsInRow(height: rows))
     guard let axis = range.flatMap({ PlotAxis(range: $0, isLogarithmic: isLogarithmic) }) else {
       return frame
     }
@@ -62,8 +67,8 @@ package struct HeatMap: Equatable, Sendable {
     }
     for row in 0..<frame.rows {
       for column in 0..<frame.columns {
-        let upper = place(first + row * fold, column)
-        let lower = fold == 2 ? place(first + row * fold + 1, column) : nil
+        let upper = place(first + row / span * fold, column)
+        let lower = fold == 2 ? place(first + row / span * fold + 1, column) : nil
         if let cell = cell(upper, lower, fold) { frame[column, row] = cell }
       }
     }
