@@ -138,7 +138,7 @@ let package = Package(
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
     library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal", "CZlib"]),
-    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures"]),
+    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures", "Files"]),
     .executableTarget(
       name: "espalier",
       dependencies: [
@@ -190,7 +190,7 @@ let package = Package(
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
     tests("Search", ["Search", "Operators", "Plans", "TensorCore"]),
-    tests("Parity", ["Parity", "Operators", "Checkpoints", "TensorCore"]),
+    tests("Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore"]),
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
@@ -198,7 +198,8 @@ let package = Package(
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],
       resources: [.copy("Snapshots")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
-    tests("Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "TestSupport"]),
+    tests(
+      "Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
     tests(
       "Espalier",
       [

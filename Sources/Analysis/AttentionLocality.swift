@@ -108,9 +108,6 @@ package struct AttentionLocality: Sendable {
 
   /// L_k of uniform attention, the baseline for locality.
   ///
-  /// - Parameters:
-  ///   - band: Half-width k.
-  ///   - tokens: Length of the sequence.
   /// - Returns: L_k of the map whose weights are all 1 / tokens.
   package static func uniform(band: Int, tokens: Int) -> Double {
     let k = min(band, tokens - 1)

@@ -135,10 +135,6 @@ package final class Parameter {
 
 extension Sequence<Parameter> {
   /// Chooses what linear layers multiply these weights in; small weights stay float32.
-  ///
-  /// - Parameters:
-  ///   - precision: The number format of the operands.
-  ///   - smallest: Elements from which on a weight is large.
   package func use(_ precision: Precision, smallest: Int = PrecisionRule.smallestWeight) {
     let rule = PrecisionRule(precision, smallest: smallest)
     for parameter in self { parameter.use(rule) }

@@ -8,7 +8,7 @@
 enum {
   DEPTH = 256, /* keys whose weights for 16 queries fit the first-level cache */
   BLOCK = 64,  /* queries whose gradients by keys and values are added at once */
-  STRIDE = BLOCK + LANES /* of a key's weights for them; a power of two would crowd few sets of the caches */
+  STRIDE = BLOCK + LANES /* of a key's weights for them; a power of two would map to few cache sets */
 };
 #define LN_2 0.69314718055994531f
 
@@ -18,7 +18,7 @@ typedef int32_t bits __attribute__((vector_size(64), aligned(4)));
 #define SELECT(mask, x, y) ((vec)(((mask) & (bits)(x)) | (~(mask) & (bits)(y))))
 #define LARGER(x, y) SELECT((x) > (y), x, y)
 
-/* Keys that any of the queries i0 ..< i1 sees, in whole tiles. */
+/* Range of keys that any of the queries i0 ..< i1 attends to, in whole tiles. */
 CK_INLINE void key_range(const ck_attention_shape *h, size_t i0, size_t i1, size_t *from, size_t *to) {
   const size_t step = ck_tile_rows, keys = h->keys;
   size_t low = h->left >= i0 ? 0 : i0 - h->left;
@@ -31,7 +31,7 @@ CK_INLINE int has_window(const ck_attention_shape *h) {
   return h->left < h->queries || h->right < h->keys;
 }
 
-/* Stores `value` in s (keys from ..< to, `stride` apart) where a query of i0 ..< i0 + 16 does not see a key. */
+/* Stores `value` in s (keys from ..< to, `stride` apart) where a query of i0 ..< i0 + 16 does not attend to a key. */
 CK_INLINE void hide(const ck_attention_shape *h, float *s, size_t stride, size_t i0, size_t from,
                     size_t to, float value) {
   const bits lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -138,7 +138,7 @@ CK_CLONES void ck_attention_backward_f32(const float *q, const float *k, const f
   float *vr = kr + size, *kt = vr + size, *dkp = kt + size, *dvp = dkp + keys * dp;
   float *p = dvp + keys * dp, *ds = p + keys * STRIDE, *qp = ds + keys * STRIDE;
   float *gp = qp + BLOCK * dp, *qt = gp + BLOCK * dp, *gt = qt + d * LANES, *ot = gt + d * LANES;
-  float *dqt = ot; /* the outputs are used before the gradients are there */
+  float *dqt = ot; /* the outputs are read before the gradients are written */
   pack_rows(rows_of(k, h->kv_stride), 0, 0, keys, d, most, kr);
   pack_rows(rows_of(v, h->kv_stride), 0, 0, keys, d, most, vr);
   pack_rows(transposed(k, h->kv_stride), 0, 0, d, keys, most, kt);
@@ -153,7 +153,7 @@ CK_CLONES void ck_attention_backward_f32(const float *q, const float *k, const f
       const size_t i = i0 + n, count = smaller(LANES, queries - i);
       float *pn = p + n, *dn = ds + n;
       const float *g = dout + i * h->out_stride, *o = out + i * h->out_stride;
-      vec shift = (vec){0} + INFINITY, delta = {0}; /* queries that do not exist weigh nothing */
+      vec shift = (vec){0} + INFINITY, delta = {0}; /* padding queries get weight 0 */
       for (size_t r = 0; r < count; r++) shift[r] = lse[i + r] * LOG2_E;
       pack_panel(transposed(g, h->out_stride), 0, 0, count, d, LANES, gt);
       pack_panel(transposed(o, h->out_stride), 0, 0, count, d, LANES, ot);

@@ -29,7 +29,7 @@ CK_INLINE void key_range(size_t i0, size_t i1, size_t keys, size_t left, size_t 
   *to = high;
 }
 
-/* Columns of query i's row that it may see, relative to `from`. */
+/* Columns of query i's row that it attends to, relative to `from`. */
 CK_INLINE void visible(size_t i, size_t keys, size_t left, size_t right, size_t from, size_t *lo,
                        size_t *hi) {
   *lo = (left >= i ? 0 : i - left);
@@ -37,7 +37,7 @@ CK_INLINE void visible(size_t i, size_t keys, size_t left, size_t right, size_t 
   *hi = (right >= keys || i + right + 1 > keys ? keys : i + right + 1) - from;
 }
 
-/* A bfloat16 that is read as half of a word. */
+/* A bfloat16 that may alias a 32-bit word. */
 typedef uint16_t half __attribute__((may_alias));
 
 /* The columns of the panels are rows of x (n, pairs), those beyond n zero. */

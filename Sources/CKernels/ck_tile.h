@@ -4,7 +4,7 @@
 
 /* The micro-kernel of matrix products, C (+)= A B, and the packing of its operands.
 
-   A tile of C stays in registers while the micro-kernel walks along the inner dimension: 12 rows by two
+   A tile of C stays in registers while the micro-kernel iterates over the inner dimension: 12 rows by two
    vectors where there are 32 vector registers, else 6 rows by one. Whatever tile an element of C belongs
    to, it is the same chain of multiply-adds. */
 

@@ -6,7 +6,7 @@ typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 enum { TAPS = 9, OUTS = 4, SEGMENTS = 2, WIDE = 8 };
 
-/* Whole segments; those in bfloat16 are twice as long. */
+/* Rounds a width up to whole segments, which are twice as long in bfloat16. */
 static int whole_segments(int n) { return (n + 2 * WIDE - 1) / (2 * WIDE) * (2 * WIDE); }
 
 ck_conv3x3_shape ck_conv3x3_geometry(int height, int width, int stride, int pad) {
@@ -14,7 +14,7 @@ ck_conv3x3_shape ck_conv3x3_geometry(int height, int width, int stride, int pad)
   s.rows = height + pad + 1;
   s.out_height = (s.rows - 3) / stride + 1;
   s.out_width = (width + pad + 1 - 3) / stride + 1;
-  /* A segment may reach beyond the last pixel: the rows are that much longer. */
+  /* The last segment may extend beyond the last pixel, so rows are padded to whole segments. */
   s.half = stride == 2 ? whole_segments(s.out_width) + WIDE : 0;
   s.row = stride == 2 ? 2 * s.half : whole_segments(s.out_width) + WIDE;
   return s;
@@ -22,7 +22,7 @@ ck_conv3x3_shape ck_conv3x3_geometry(int height, int width, int stride, int pad)
 
 long ck_conv3x3_plane_size(const ck_conv3x3_shape *s) { return (long)s->rows * s->row; }
 
-/* A float or a pair. */
+/* A float, or a pair of bfloat16. */
 typedef uint32_t __attribute__((may_alias)) element;
 
 /* Stores a line of the input as row y of a padded plane. */
@@ -118,7 +118,7 @@ CK_INLINE void tile(
       a10 += w1 * x0, a11 += w1 * x1;
       a20 += w2 * x0, a21 += w2 * x1;
       a30 += w3 * x0, a31 += w3 * x1;
-      __asm__ volatile("" ::: "memory"); /* keeps the next tap's loads from crowding registers */
+      __asm__ volatile("" ::: "memory"); /* keeps the compiler from loading the next tap early, which would spill registers */
     }
     p0 += plane, p1 += plane, w += TAPS * OUTS;
   }

@@ -9,7 +9,7 @@
 
 enum { TAPS = 9, SUMMED_TAPS = 4, OUTS = 8, SEGMENTS = 3, WIDE = 16 };
 
-/* Where the weights of a tile meet its pixels. */
+/* Index of the weights of a tile for each tap. */
 typedef struct {
   int count;
   long at[TAPS];
@@ -23,8 +23,8 @@ long ck_conv3x3_packed_size_bf16(int out_channels, int in_channels, int doubles)
          (doubles ? 4 * SUMMED_TAPS : TAPS);
 }
 
-/* The weight of one tap; of pixel `phase` where the image is doubled: of its upper and left ones the
-   first tap is one weight and the second the sum of two, of the others the reverse. */
+/* The weight of one tap. With doubling, that of output pixel `phase` (0 to 3) of an input pixel: for upper and
+   left pixels the first tap is one weight and the second the sum of two; for the others the reverse. */
 static float weight_of(const float *w, int tap, int phase, int doubles) {
   if (!doubles) return w[tap];
   const int lower = phase / 2, right = phase % 2, ty = tap / 2, tx = tap % 2;
@@ -80,7 +80,7 @@ CK_INLINE void part_emulated(vec *sums, const uint32_t *const *from, const uint3
   BF16_TILE(4, 1, CK_MULTIPLY_ADD_PAIRS)
 }
 
-/* The same arithmetic, but for the last bits, in as many registers as any CPU has. */
+/* The same sums in as many registers as any CPU has; the last bits may differ. */
 CK_CLONES static void tile_emulated(vec *sums, const uint32_t *const *from, const uint32_t *w, int pairs,
                                  long plane, const taps *t) {
   for (int i = 0; i < OUTS; i += 4)

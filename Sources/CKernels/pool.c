@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* One job at a time. `ticket` packs generation (32 bits), count (16) and next index (16), so that a
-   worker which wakes late can never take an index of a job that it did not see start. */
+/* One job at a time. `ticket` packs generation (32 bits), count (16) and next index (16), so that a worker that
+   wakes late cannot take an index of a later job. */
 
 enum { MAX_THREADS = 256, MAX_COUNT = 65535, SPINS = 3000 };
 
@@ -29,7 +29,7 @@ static inline void relax(void) {
 #endif
 }
 
-/* Works on the job of `generation` until no index of it is left. */
+/* Processes indices of the job `generation` until none is left. */
 static void drain(uint32_t generation) {
   for (;;) {
     uint64_t seen = atomic_load_explicit(&ticket, memory_order_acquire);
@@ -73,7 +73,7 @@ static void *worker(void *argument) {
 }
 
 int ck_pool_threads(void) {
-  /* Several threads may find the same value at once. */
+  /* Several threads may compute the value at the same time, with the same result. */
   if (wanted == 0) {
     const char *setting = getenv("ESPALIER_THREADS");
     int value = setting ? atoi(setting) : 0;

@@ -87,7 +87,7 @@ CK_INLINE double log_unit(uint32_t word) {
   p = p * t + 1.0 / 5;
   p = p * t + 1.0 / 3;
   p = p * t + 1.0;
-  /* e to a double by way of 2^52 + e, which vectorises everywhere. */
+  /* Converts e to double by adding 2^52, which vectorises on every CPU. */
   double exponent = from_bits(0x4330000000000000 | e) - (0x1p52 + 1023 + 32);
   return exponent * 0.6931471805599453 + 2 * s * p;
 }

@@ -43,7 +43,7 @@ CK_INLINE void score(const float *c, size_t c_stride, const float *bt, float *sc
   }
 }
 
-/* Where B and C of a group stand in a row of xbc. */
+/* Offsets of B and C of a group in a row of xbc. */
 CK_INLINE size_t b_column(const ck_scan_shape *s, size_t group) {
   return s->heads * s->head_dim + group * s->state;
 }

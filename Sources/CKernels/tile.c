@@ -25,7 +25,7 @@ void ck_set_tile_rows(size_t rows) {
   KERNEL(ROWS, vecs, 3, a + i * ars, ars, acs, (const ELEMENT *)right.data, right.row, right.panel, \
          c + i * ldc + j, ldc, depth, add)
 
-/* All tiles of a product: two vectors wide where the registers hold so many, the last perhaps one. */
+/* All tiles of a product: two vectors wide if there are registers enough; the last may be one wide. */
 #define PRODUCT(TILE)                                                                              \
   const size_t most = ck_tile_rows, wide = most == MAX_TILE_ROWS ? 2 * LANES : LANES;              \
   for (size_t j = 0; j < n;) {                                                                     \

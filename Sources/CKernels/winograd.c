@@ -8,8 +8,8 @@ typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
 enum {
   WIDE = 8,
   MOST_FLOATS = 1 << 20, /* of a band's transformed input */
-  MOST_DEPTH = 256,      /* input channels of a panel that stays in the first cache */
-  MOST_TILES = 128,      /* multiplied at a time, so that their products stay in the second cache */
+  MOST_DEPTH = 256,      /* input channels of a panel that fits the first-level cache */
+  MOST_TILES = 128,      /* multiplied at a time; their products fit the second-level cache */
   MOST_OUTS = 48         /* the same for output channels */
 };
 
@@ -40,7 +40,7 @@ long ck_winograd_packed_size(const ck_winograd_shape *s) {
   return (long)matrix_size(s) * s->side * s->side;
 }
 
-/* Three weights in a row become `side` ones, each `step` apart. */
+/* Transforms three adjacent weights to `side` values, stored `step` apart. */
 static void transform_weights(const double *w, double *to, int step, int doubles) {
   const double a = w[0], b = w[step], c = w[2 * step];
   to[0] = a;
@@ -79,7 +79,7 @@ static int band_rows(const ck_winograd_shape *s) {
   return parts_of(s->tile_rows, parts_of(s->tile_rows, larger_int(1, most)));
 }
 
-/* A whole row, or of a long one what the cache holds. */
+/* A whole row, or the part of a long row that fits the cache. */
 static int band_segments(const ck_winograd_shape *s) {
   const int panel = panel_width(s) / WIDE;
   const int most = MOST_FLOATS / (s->side * s->side * s->in_channels * WIDE);
@@ -102,7 +102,7 @@ static int panel_count(const ck_winograd_shape *s, const ck_winograd_band *b) {
   return parts_of(b->rows * b->segments * WIDE, panel_width(s));
 }
 
-/* One row longer than the channels: powers of two would crowd few sets of the caches. */
+/* One row more than there are channels: strides that are powers of two map to few cache sets. */
 static size_t panel_size(const ck_winograd_shape *s) {
   return (size_t)(s->in_channels + 1) * panel_width(s);
 }
@@ -111,8 +111,8 @@ long ck_winograd_band_size(const ck_winograd_shape *s, const ck_winograd_band *b
   return (long)(panel_count(s, b) * panel_size(s)) * s->side * s->side;
 }
 
-/* Rows of one channel that the tiles of a band see, zeros around the plane. Before doubling they lie as
-   they are; else even columns come first, then, from `half` on, odd ones. */
+/* Rows of one channel that the tiles of a band read, with zeros around the plane. With doubling the columns
+   keep their order; otherwise even columns come first and odd ones start at `half`. */
 CK_INLINE void gather_rows(float *to, const float *x, const ck_winograd_shape *s,
                            const ck_winograd_band *b, int half, float scale, float shift, int silu) {
   const int step = s->doubles ? 1 : 2, row = half * step;
@@ -149,7 +149,7 @@ CK_INLINE void load_segments(vec *to, const float *a, const float *b) {
   *to = __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 
-/* Number k of what four neighbours become, or three before doubling. */
+/* Value k of the input transform of four adjacent pixels, or of three with doubling. */
 CK_INLINE void transform(vec *to, const vec *d, int k, int doubles) {
   if (doubles) *to = k == 0 ? d[0] - d[1] : k == 1 ? d[1] : d[2] - d[1];
   else *to = k == 0 ? d[0] - d[2] : k == 1 ? d[1] + d[2] : k == 2 ? d[2] - d[1] : d[1] - d[3];
@@ -204,13 +204,13 @@ CK_CLONES void ck_winograd_transform_f32(float *v, const float *x, const float *
   }
 }
 
-/* Number i of the two that `side` products become. */
+/* Output i (0 or 1) of the output transform of `side` products. */
 CK_INLINE void sum_products(vec *to, const vec *m, int i, int doubles) {
   if (doubles) *to = m[i] + m[i + 1];
   else *to = i == 0 ? m[0] + m[1] + m[2] : m[1] - m[2] - m[3];
 }
 
-/* The pixels of one output channel in 16 tiles, two segments from number `at` of the band on. */
+/* Stores the pixels of one output channel in 16 tiles: two segments, the first at index `at` of the band. */
 CK_INLINE void store_tiles(float *out, const float *residual, const float *m, size_t matrix, int at,
                            float bias, const ck_winograd_shape *s, const ck_winograd_band *b,
                            int side, int relu) {
@@ -242,7 +242,7 @@ CK_INLINE void store_tiles(float *out, const float *residual, const float *m, si
   }
 }
 
-/* The products of one of the side^2 matrices, for `groups` and `panels`, packed both. */
+/* The product of one of the side^2 pairs of matrices, for `groups` and `panels`; both operands are packed. */
 CK_INLINE void multiply_matrix(float *m, const float *u, const float *v, const ck_winograd_shape *s,
                                int groups, int panels, size_t group, size_t width) {
   const size_t channels = (size_t)s->in_channels, row = panels * width;

@@ -18,7 +18,7 @@ package final class NumpyFile: TensorFile, @unchecked Sendable {
   ///
   /// - Throws: `FileError` that says what is wrong with the file.
   init(array mapping: MappedFile, path: String) throws(FileError) {
-    let name = URL(fileURLWithPath: path).deletingPathExtension().lastPathComponent
+    let name = AtomicFile.stem(of: path)
     let entry = try Self.entry(
       name, mapping.bytes, size: mapping.bytes.count, storage: 0, path: path)
     self.path = path

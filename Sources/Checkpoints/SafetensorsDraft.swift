@@ -16,10 +16,6 @@ package final class SafetensorsDraft: @unchecked Sendable {
 
   /// Allocates the file.
   ///
-  /// - Parameters:
-  ///   - path: Destination of the finished file.
-  ///   - items: Names and shapes.
-  ///   - metadata: String metadata.
   /// - Throws: `FileError` for a full disk or a destination that cannot be written.
   package init(
     path: String, items: [(name: String, shape: [Int])], metadata: [String: String]

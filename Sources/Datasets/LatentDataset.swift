@@ -186,9 +186,6 @@ package struct LatentDataset {
 
   /// Finds the first sample of a batch with non-finite values.
   ///
-  /// - Parameters:
-  ///   - batch: A batch of this data set.
-  ///   - name: Role of the data set.
   /// - Returns: A sentence with the next step; nil if all values are finite.
   package func fault(in batch: DiffusionBatch, of name: String = "training") -> String? {
     for (row, index) in batch.samples.enumerated()

@@ -83,11 +83,6 @@ package struct TrainingData {
 
   /// Makes the error for data that differ from those of a checkpoint.
   ///
-  /// - Parameters:
-  ///   - path: The data; nil for the procedural images.
-  ///   - checkpoint: The checkpoint.
-  ///   - before: Identity in the checkpoint.
-  ///   - now: Current identity.
   /// - Returns: The error to throw.
   package static func changed(
     _ path: String?, checkpoint: String, from before: String, to now: String

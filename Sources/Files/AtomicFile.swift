@@ -44,30 +44,13 @@ package enum AtomicFile {
   ///
   /// - Throws: `FileError` when it is missing, unreadable, not regular or larger than `limit`.
   package static func read(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else { throw .reading(path, errno: errno) }
-    defer { close(descriptor) }
-    let size = try MappedFile.regularSize(descriptor, path: path)
-    guard size <= limit else {
+    let file = try RegularFile(path)
+    guard file.size <= limit else {
       throw FileError(
-        "\(path): has \(size) bytes, expected at most \(limit); check that this is the right file")
+        "\(path): has \(file.size) bytes, expected at most \(limit); check that this is the right file"
+      )
     }
-    var bytes = [UInt8](repeating: 0, count: size)
-    var done = 0
-    while done < size {
-      let moved = bytes.withUnsafeMutableBytes { buffer in
-        pread(descriptor, buffer.baseAddress.map { $0 + done }, size - done, off_t(done))
-      }
-      if moved > 0 {
-        done += moved
-      } else if moved == 0 {
-        bytes.removeLast(size - done)
-        break
-      } else if errno != EINTR {
-        throw .reading(path, errno: errno)
-      }
-    }
-    return bytes
+    return try file.bytes(count: file.size)
   }
 
   /// Creates a directory and missing parents; does nothing if it exists.
@@ -173,17 +156,39 @@ package enum AtomicFile {
   package static func absolute(
     _ path: String, home: String? = ProcessInfo.processInfo.environment["HOME"]
   ) -> String {
-    var whole = path.hasPrefix("/") ? path : "\(FileManager.default.currentDirectoryPath)/\(path)"
+    var whole = path
     if path == "~" || path.hasPrefix("~/") {
       let known = home.flatMap { $0.hasPrefix("/") ? $0 : nil }
       let listed = getpwuid(geteuid())?.pointee.pw_dir.map { String(cString: $0) }
       whole = (known ?? listed ?? "") + path.dropFirst()
     }
+    return resolved(whole)
+  }
+
+  /// Makes a path absolute, without `.` and `..`, where `~` is a name like any other.
+  ///
+  /// - Parameters:
+  ///   - path: A path as a file states it.
+  ///   - folder: Base of a relative path, itself relative to the working directory.
+  /// - Returns: The path, which may not exist.
+  package static func resolved(_ path: String, in folder: String = ".") -> String {
+    let base =
+      path.hasPrefix("/")
+      ? ""
+      : folder.hasPrefix("/")
+        ? folder : "\(FileManager.default.currentDirectoryPath)/\(folder)"
     var parts: [Substring] = []
-    for part in whole.split(separator: "/") where part != "." {
+    for part in "\(base)/\(path)".split(separator: "/") where part != "." {
       if part == ".." { _ = parts.popLast() } else { parts.append(part) }
     }
     return "/" + parts.joined(separator: "/")
+  }
+
+  /// Last component of a path without its extension.
+  package static func stem(of path: String) -> String {
+    let name = name(of: path)
+    guard let dot = name.lastIndex(of: "."), dot != name.startIndex else { return name }
+    return String(name[..<dot])
   }
 
   /// Size and change time of a file, which identify its version.

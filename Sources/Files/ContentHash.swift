@@ -7,15 +7,12 @@ package enum ContentHash {
   ///
   /// - Throws: `FileError` when the file is missing, unreadable or no regular file.
   package static func sha256(path: String) throws(FileError) -> String {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else { throw .reading(path, errno: errno) }
-    defer { close(descriptor) }
-    _ = try MappedFile.regularSize(descriptor, path: path)
+    let file = try RegularFile(path)
     let digest = SHA256()
     let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
     defer { piece.deallocate() }
     while true {
-      let moved = read(descriptor, piece.baseAddress, piece.count)
+      let moved = read(file.descriptor, piece.baseAddress, piece.count)
       if moved == 0 { return digest.finish() }
       if moved > 0 {
         digest.update(UnsafeRawBufferPointer(rebasing: piece[..<moved]))

@@ -47,8 +47,8 @@ package struct FileError: Error, CustomStringConvertible, Equatable {
         "\(path): larger than the file size limit allows, nothing was written; raise `ulimit -f`")
     case EACCES, EPERM, EROFS:
       return FileError(
-        "\(path): the directory \(directory) is read-only, nothing was written;"
-          + " change its permissions or choose another place")
+        "\(path): it or the directory \(directory) is read-only, nothing was written;"
+          + " change the permissions or choose another place")
     case ENOENT where access(directory, F_OK) != 0:
       return FileError(
         "\(path): the directory \(directory) does not exist, nothing was written;"

@@ -24,7 +24,7 @@ package final class FileLock: Sendable {
       let lock = FileLock(descriptor)
       // Keeps children from inheriting an inherited descriptor.
       _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
-      _ = try MappedFile.regularSize(descriptor, path: path)
+      _ = try RegularFile.size(descriptor, path: path)
       guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
         if errno == EWOULDBLOCK { return nil }
         throw refused(path, errno: errno)

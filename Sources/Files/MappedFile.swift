@@ -18,19 +18,17 @@ package final class MappedFile {
   /// - Throws: `FileError` when the file is missing, unreadable or not regular.
   package init(path: String) throws(FileError) {
     whole = nil
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else { throw .reading(path, errno: errno) }
-    defer { close(descriptor) }
-    let size = try MappedFile.regularSize(descriptor, path: path)
-    guard size > 0 else {
+    let file = try RegularFile(path)
+    guard file.size > 0 else {
       bytes = UnsafeRawBufferPointer(start: nil, count: 0)
       guardian = nil
       return
     }
-    guard let start = mmap(nil, size, PROT_READ, MAP_PRIVATE, descriptor, 0), start != MAP_FAILED
+    guard let start = mmap(nil, file.size, PROT_READ, MAP_PRIVATE, file.descriptor, 0),
+      start != MAP_FAILED
     else { throw .reading(path, errno: errno) }
-    bytes = UnsafeRawBufferPointer(start: start, count: size)
-    guardian = try MappingGuard(bytes, PROT_READ, descriptor, path: path)
+    bytes = UnsafeRawBufferPointer(start: start, count: file.size)
+    guardian = try MappingGuard(bytes, PROT_READ, file.descriptor, path: path)
   }
 
   /// Makes a part of another mapping, which is retained.
@@ -52,7 +50,7 @@ package final class MappedFile {
   /// - Throws: `FileError` naming the file.
   package static func requireIntact() throws(FileError) {
     guard let path = csys_damaged_path() else { return }
-    throw changed(String(cString: path), "was truncated or could not be read")
+    throw changed(String(cString: path), "was truncated by another program or could not be read")
   }
 
   /// Checks all mapped files of this process for truncation and writes by other programs.
@@ -65,13 +63,12 @@ package final class MappedFile {
       csys_changed_path(buffer.baseAddress, buffer.count) == 1
         ? buffer.baseAddress.map { String(cString: $0) } : nil
     }
-    if let path { throw changed(path, "was written to") }
+    if let path { throw changed(path, "was written to by another program") }
   }
 
   private static func changed(_ path: String, _ what: String) -> FileError {
     FileError(
-      "\(path): \(what) by another program while it was in use; restore the file, or begin again"
-        + " with what it holds now")
+      "\(path): \(what) while it was in use; restore the file, or start again with its new content")
   }
 
   /// Releases the memory of pages entirely within mapped bytes; they are read again on access.
@@ -84,17 +81,6 @@ package final class MappedFile {
     let end = (Int(bitPattern: start) + bytes.count) / page * page
     guard first < end, let pages = UnsafeMutableRawPointer(bitPattern: first) else { return }
     madvise(pages, end - first, MADV_DONTNEED)
-  }
-
-  /// Size of an open regular file; throws for other files.
-  package static func regularSize(_ descriptor: Int32, path: String) throws(FileError) -> Int {
-    var status = stat()
-    guard fstat(descriptor, &status) == 0 else { throw .reading(path, errno: errno) }
-    if status.st_mode & S_IFMT == S_IFDIR { throw .reading(path, errno: EISDIR) }
-    guard status.st_mode & S_IFMT == S_IFREG else {
-      throw FileError("\(path): is not a regular file; name a file on disk")
-    }
-    return Int(status.st_size)
   }
 }
 

@@ -27,11 +27,6 @@ package struct ZipWriter {
 
   /// Writes a member of exactly `size` bytes produced by `body` in chunks.
   ///
-  /// - Parameters:
-  ///   - name: Name of the member.
-  ///   - size: Size in bytes.
-  ///   - alignment: Alignment of the data in bytes.
-  ///   - body: Writes the data.
   /// - Throws: `FileError` as the file sink and `body` do.
   package mutating func member(
     _ name: String, size: Int, alignment: Int = 1,

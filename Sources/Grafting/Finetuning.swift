@@ -153,9 +153,6 @@ package final class Finetuning {
 
   /// Writes the model with averaged weights, merged adapters, and the plan in the metadata.
   ///
-  /// - Parameters:
-  ///   - path: The file to write.
-  ///   - teacherMetadata: Metadata of the teacher's file to include.
   /// - Throws: `FileError` if the file cannot be written.
   package func saveModel(to path: String, teacherMetadata: [String: String]) throws {
     var metadata = teacherMetadata

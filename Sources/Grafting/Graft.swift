@@ -139,9 +139,6 @@ package final class Graft {
 
   /// Writes the whole grafted model, with the plan in the metadata.
   ///
-  /// - Parameters:
-  ///   - path: The file to write.
-  ///   - teacherMetadata: Metadata of the teacher's file to include.
   /// - Throws: `FileError` if the file cannot be written.
   package func saveModel(to path: String, teacherMetadata: [String: String]) throws {
     try save(model.parameters, to: path, metadata(teacher: teacherMetadata))

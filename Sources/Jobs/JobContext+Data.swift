@@ -10,14 +10,14 @@ import Text
 extension JobContext {
   /// Reads the plan of the run and opens its model.
   ///
-  /// - Throws: `PlanError` for a plan that cannot be read, `RunError` if the weights of the model
+  /// - Throws: `PlanError` for a plan that cannot be read, `FileError` if the weights of the model
   ///   have changed since the run was made, `FileError` if the model is missing.
   func plan(at path: String) throws -> (GraftPlan, ModelFiles) {
     let plan = try GraftPlan.load(path: run.resolve(path))
     let files = try ModelFiles(plan.model.path)
     let actual = try files.reference()
     guard plan.model.contentHash == actual.contentHash else {
-      throw RunError(
+      throw FileError(
         "\(files.modelPath): its weights have changed since the run was made, its hash was"
           + " \(plan.model.contentHash.prefix(12)) and is \(actual.contentHash.prefix(12)); restore the"
           + " file, or start a new run of a plan for these weights")
@@ -29,12 +29,12 @@ extension JobContext {
   /// Precision of the run's large matrix products: that of its request, otherwise the fastest of
   /// the CPU, which is then stored in the request, so that the run resumes with it on any machine.
   ///
-  /// - Throws: `RunError` for an invalid name, or if the request cannot be written.
+  /// - Throws: `FileError` for an invalid name, or if the request cannot be written.
   func precision() throws -> Precision {
     var request = try run.request()
     if let name = request.precision {
       guard let precision = Precision(rawValue: name) else {
-        throw RunError(
+        throw FileError(
           "\(run.requestPath): precision is '\(name)', expected fp32 or bf16; correct it, or take it"
             + " out")
       }

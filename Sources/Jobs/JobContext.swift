@@ -46,7 +46,7 @@ package final class JobContext: Sendable {
   ///
   /// TensorBoard files are optional: a failure is reported once and further writes are skipped.
   ///
-  /// - Throws: `RunError` if it cannot be written, `JobInterruption` while waiting for space.
+  /// - Throws: `FileError` if it cannot be written, `JobInterruption` while waiting for space.
   package func emit(_ kind: EventKind) throws {
     let event = Event(kind)
     if !state.withLock({ $0.lacksTensorBoard }) {
@@ -121,7 +121,7 @@ package final class JobContext: Sendable {
   }
 
   private static func isDiskFull(_ error: any Error) -> Bool {
-    (error as? FileError)?.isDiskFull ?? (error as? RunError)?.isDiskFull ?? false
+    (error as? FileError)?.isDiskFull ?? false
   }
 
   /// Called between steps: records the step and waits while paused.
@@ -177,8 +177,6 @@ struct Throttle {
   private static let fraction = 1.0 / 2000
 
   /// Makes a throttle whose first report is due.
-  ///
-  /// - Parameter clock: Monotonic time in seconds.
   init(clock: @escaping () -> Double = Throttle.uptime) {
     (start, self.clock) = (clock(), clock)
   }

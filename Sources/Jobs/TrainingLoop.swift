@@ -133,7 +133,7 @@ package struct TrainingLoop {
 
   /// Trains from the last checkpoint, or from the start, to the end, and saves.
   ///
-  /// - Throws: `JobInterruption`, after a checkpoint if the disk has space; `RunError` for a
+  /// - Throws: `JobInterruption`, after a checkpoint if the disk has space; `FileError` for a
   ///   non-finite loss, without a checkpoint.
   package func run(_ training: some Training) throws {
     let path = context.run.latestPath
@@ -236,19 +236,19 @@ package struct TrainingLoop {
   /// Makes the error for a non-finite loss: step, location and remaining checkpoints.
   private func failure(
     _ training: some Training, saved: Int?, _ what: String = "the loss"
-  ) -> RunError {
+  ) -> FileError {
     let begin = "\(context.run.path): step \(training.step): \(what) is not finite"
-    if let fault = training.faultInData() { return RunError("\(begin): \(fault)") }
+    if let fault = training.faultInData() { return FileError("\(begin): \(fault)") }
     let place = training.placeOfFailure().map { ", first in \($0)" } ?? ""
     let retry = "'espalier runs retry \(context.run.id) --rate-factor 0.5"
     let rate = "half the \(rate.key) of \(numberText(rate.value))"
     guard let saved else {
-      return RunError(
+      return FileError(
         "\(begin)\(place); there is no checkpoint yet; begin again with \(rate) by \(retry)'")
     }
     let older = context.run.keptSteps.last { $0 < saved }
       .map { ", or from an earlier one by adding '--step \($0)'" }
-    return RunError(
+    return FileError(
       "\(begin)\(place); the last good checkpoint is \(RunDirectory.latest) of step \(saved); go on"
         + " from there with \(rate) by \(retry)'\(older ?? "")")
   }

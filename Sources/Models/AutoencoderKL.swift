@@ -55,10 +55,10 @@ package final class AutoencoderKL {
     encoder = try AutoencoderKLCoder(.encoder, config, weights, precision)
     decoder = try AutoencoderKLCoder(.decoder, config, weights, precision)
     quantConv =
-      config.usesQuantConv
+      config.useQuantConv
       ? try PointwiseConvolution(weights, "quant_conv", 2 * latent, 2 * latent) : nil
     postQuantConv =
-      config.usesPostQuantConv
+      config.usePostQuantConv
       ? try PointwiseConvolution(weights, "post_quant_conv", latent, latent) : nil
   }
 

@@ -35,7 +35,7 @@ struct AutoencoderKLCoder {
     }
     middle = try MiddleBlock(
       weights, "\(name).mid_block", channels: isEncoder ? last : first, groups: groups,
-      hasAttention: config.hasMiddleAttention, precision)
+      hasAttention: config.midBlockAddAttention, precision)
     normOut = try GroupNorm(weights, "\(name).conv_norm_out", channels: last, groups: groups)
     convOut = try Convolution3x3(
       weights, "\(name).conv_out", last,

@@ -13,11 +13,6 @@ package struct GroupNorm {
 
   /// Reads `name.weight` and `name.bias`.
   ///
-  /// - Parameters:
-  ///   - weights: Source of both.
-  ///   - name: Key without the last part.
-  ///   - channels: Number of channels.
-  ///   - groups: Number of groups.
   /// - Throws: Errors of the source.
   package init(_ weights: any WeightSource, _ name: String, channels: Int, groups: Int) throws {
     weight = try weights.tensor(name + ".weight", [channels], .ones)

@@ -36,11 +36,6 @@ package final class BlockMerge {
 
   /// Merges the outputs of both blocks; all tensors (batch, tokens, dim).
   ///
-  /// - Parameters:
-  ///   - x: Input of both blocks.
-  ///   - first: Output of the first block.
-  ///   - second: Output of the second block.
-  ///   - tape: Tape of the operations.
   /// - Returns: The input of the block after the pair.
   func callAsFunction(_ x: Value, _ first: Value, _ second: Value, on tape: Tape) -> Value {
     switch form {

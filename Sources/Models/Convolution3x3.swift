@@ -20,13 +20,6 @@ package struct Convolution3x3 {
 
   /// Reads `name.weight` (outputs, inputs, 3, 3) and `name.bias`.
   ///
-  /// - Parameters:
-  ///   - weights: Source of both.
-  ///   - name: Key without the last part.
-  ///   - inputs: Number of input channels.
-  ///   - outputs: Number of output channels.
-  ///   - resampling: Change of resolution.
-  ///   - precision: Precision of the products.
   /// - Throws: Errors of the source.
   package init(
     _ weights: any WeightSource, _ name: String, _ inputs: Int, _ outputs: Int,

@@ -16,9 +16,6 @@ struct DetectedDiT {
 
   /// Reads a state dict.
   ///
-  /// - Parameters:
-  ///   - file: The state dict.
-  ///   - stated: Stated values of the architecture.
   /// - Throws: `FileError` that names the missing or mismatched tensor.
   init(in file: any TensorFile, stated: StatedShape = StatedShape()) throws(FileError) {
     let tensors = Tensors(file: file)
@@ -78,7 +75,7 @@ struct DetectedDiT {
       let fields = OperatorCatalog.descriptor(named: name)?.openFields ?? []
       let seen = edits.values.first { $0.name == name }?.config ?? [:]
       let assumed = fields.filter { seen[$0.key] == nil }.map {
-        "\($0.key) \(numberText($0.defaultValue))"
+        "\($0.key) \($0.initial.json)"
       }
       if assumed.isEmpty { continue }
       notes.append(

@@ -194,11 +194,6 @@ package final class DiT {
   /// Applies two parallel blocks and their merge to x (batch, tokens, dim) on the grid of the
   /// model.
   ///
-  /// - Parameters:
-  ///   - pair: One of `merges`.
-  ///   - x: Tokens.
-  ///   - condition: Activated conditioning.
-  ///   - tape: Tape of the operations.
   /// - Returns: The input of the block after the pair.
   package func output(
     of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape

@@ -116,7 +116,7 @@ package struct DiTFile {
   /// Throws for a SiT that can be distinguished from a DiT, which has the same tensor names and
   /// shapes.
   private static func requireNoSiT(_ weights: ModelWeights) throws(FileError) {
-    var name = URL(filePath: weights.path).lastPathComponent
+    var name = AtomicFile.name(of: weights.path)
     if case .text(let model) = weights.tensors.values["args.model"] { name = model }
     // REPA adds projectors for the training of SiT models only.
     let projector = weights.tensors.names.first { $0.hasPrefix("projectors.") }
@@ -135,9 +135,6 @@ package struct DiTFile {
   /// Throws if a plan differs from the plan of a graft or, without one, from the operators inferred
   /// from its weights.
   ///
-  /// - Parameters:
-  ///   - plan: The plan.
-  ///   - name: The plan's file, for errors.
   /// - Throws: `PlanError` that names the first slot that differs.
   package func requireAgreement(with plan: GraftPlan, _ name: String) throws(PlanError) {
     func isWrong(_ id: SlotID, _ spec: OperatorSpec) -> Bool {
@@ -185,8 +182,14 @@ package struct DiTFile {
   ) throws -> DiT {
     let changes = changes ?? self.changes
     let plain = FileWeights(tensors)
-    let named: any WeightSource =
-      naming == .official ? ComputedPositions(base: plain, file: tensors) : DiffusersWeights(plain)
+    let file = tensors
+    // A file in the official naming may lack the position table, which is a constant.
+    let named =
+      naming == .diffusers
+      ? DiTKeyMap.renamed(plain)
+      : RenamedWeights(plain) {
+        $0 == DiTKeyMap.positionTable && file.entry($0) == nil ? [] : [$0]
+      }
     let weights: any WeightSource =
       if let precision { SealedWeights(named, precision) } else { named }
     guard changes.parallel.isEmpty || naming == .official else {
@@ -232,20 +235,5 @@ extension StatedShape {
     shape.frequencyShift = frequencyShift ?? 0
     shape.mlpNormEpsilon = mlpNormEpsilon ?? ModelShape.officialEpsilon
     return shape
-  }
-}
-
-/// Weight source that computes the position table if the file has none.
-private struct ComputedPositions: WeightSource {
-  let base: FileWeights
-  let file: StateDict
-
-  func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
-    if name == DiTKeyMap.positionTable, file.entry(name) == nil,
-      case .table(let values) = initializer
-    {
-      return Tensor(values, shape: shape)
-    }
-    return try base.tensor(name, shape, initializer)
   }
 }

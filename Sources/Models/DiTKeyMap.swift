@@ -57,6 +57,11 @@ package enum DiTKeyMap {
     return nil
   }
 
+  /// Weight source of official keys over weights with diffusers names; other names are the same in both.
+  package static func renamed(_ weights: any WeightSource) -> RenamedWeights {
+    RenamedWeights(weights) { diffusersKeys($0) ?? [$0] }
+  }
+
   /// Whether an official parameter belongs to the embedders, which diffusers stores in every block.
   package static func isEmbedder(_ official: String) -> Bool {
     embedders.keys.contains(where: official.hasPrefix)
@@ -84,29 +89,5 @@ package enum DiTKeyMap {
         }
       }
     }
-  }
-}
-
-/// Weight source of official keys over weights with diffusers names.
-package struct DiffusersWeights: WeightSource {
-  private let base: any WeightSource
-
-  /// Makes a source over `base`.
-  package init(_ base: any WeightSource) { self.base = base }
-
-  package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
-    guard let keys = DiTKeyMap.diffusersKeys(name), !keys.isEmpty else {
-      // diffusers has no position table; the fixed one is used.
-      if case .table(let values) = initializer { return Tensor(values, shape: shape) }
-      return try base.tensor(name, shape, initializer)
-    }
-    if keys.count == 1 { return try base.tensor(keys[0], shape, initializer) }
-    let rows = shape[0] / keys.count
-    let result = Tensor(shape)
-    for (part, key) in keys.enumerated() {
-      result.rows((part * rows)..<((part + 1) * rows)).assign(
-        try base.tensor(key, [rows] + shape.dropFirst(), initializer))
-    }
-    return result
   }
 }

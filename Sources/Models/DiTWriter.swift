@@ -154,9 +154,6 @@ package enum DiTWriter {
   ///
   /// Mean and standard deviation per channel, which its pipelines do not support, are folded into
   /// the pointwise convolutions at the latents.
-  /// - Parameters:
-  ///   - source: The autoencoder's file or folder.
-  ///   - folder: The folder to write.
   /// - Returns: The files that were written.
   /// - Throws: `FileError` if the source is no autoencoder or the folder cannot be written.
   package static func writeAutoencoder(_ source: String, to folder: String) throws -> [String] {
@@ -177,7 +174,9 @@ package enum DiTWriter {
     let files = ["\(folder)/diffusion_pytorch_model.safetensors", "\(folder)/config.json"]
     try SafetensorsWriter.write(items, metadata: ["format": "pt"], to: files[0])
     let stages = config.blockOutChannels.count
-    let encoded = try JSONSerialization.jsonObject(with: try JSONEncoder().encode(config))
+    let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    let encoded = try JSONSerialization.jsonObject(with: try encoder.encode(config))
     var table = encoded as? [String: Any] ?? [:]
     table["_class_name"] = "AutoencoderKL"
     table["act_fn"] = "silu"

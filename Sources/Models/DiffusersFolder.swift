@@ -114,7 +114,7 @@ package struct DiffusersFolder {
   /// - Throws: `FileError` that names the key at fault.
   func requireKnownScheduler() throws(FileError) {
     guard access(scheduler, F_OK) == 0 else { return }
-    let path = URL(filePath: scheduler).standardizedFileURL.path
+    let path = AtomicFile.resolved(scheduler)
     // diffusers writes infinity, which is not valid JSON.
     let text = String(decoding: try AtomicFile.read(path, limit: Self.sizeLimit), as: UTF8.self)
       .replacing(#/-?Infinity|NaN/#, with: "null")
@@ -164,23 +164,13 @@ package struct DiffusersFolder {
   ///
   /// The result includes the conventions that differ from the official model: timestep sinusoids
   /// and the layer norm before the MLP (diffusers `embeddings.py`, `attention.py`).
-  /// - Parameter path: The configuration.
   /// - Returns: A valid configuration.
   /// - Throws: `FileError` that names the key at fault.
   package static func config(_ path: String) throws(FileError) -> ModelShape {
     let text = try AtomicFile.read(path, limit: sizeLimit)
-    let decoder = JSONDecoder()
-    let stored: StoredConfig
-    do {
-      stored = try decoder.decode(StoredConfig.self, from: Data(text))
-    } catch DecodingError.keyNotFound(let key, _) {
-      throw FileError(
-        "\(path): has no '\(key.stringValue)'; use the config.json of a DiTTransformer2DModel")
-    } catch {
-      throw FileError(
-        "\(path): is no configuration of a DiTTransformer2DModel; fetch it again")
-    }
-    try stored.check(path)
+    let source = ConfigFile(path: path, model: "DiTTransformer2DModel")
+    let stored: StoredConfig = try source.decode(text)
+    try stored.check(source)
     let config = stored.config
     try config.validate(file: path, names: configNames)
     return config
@@ -188,68 +178,50 @@ package struct DiffusersFolder {
 
   /// Keys of `config.json` that affect the model.
   private struct StoredConfig: Decodable {
-    let className: String?
-    let heads, headDim, inChannels: Int
+    let _className: String?
+    let numAttentionHeads, attentionHeadDim, inChannels: Int
     let outChannels: Int?
-    let depth, patchSize, sampleSize, classes: Int
-    let normType, activation: String?
-    let normEpsilon: Double?
-    let attentionBias, affine: Bool?
+    let numLayers, patchSize, sampleSize, numEmbedsAdaNorm: Int
+    let normType, activationFn: String?
+    let normEps: Double?
+    let attentionBias, normElementwiseAffine: Bool?
 
-    private enum CodingKeys: String, CodingKey {
-      case className = "_class_name"
-      case heads = "num_attention_heads"
-      case headDim = "attention_head_dim"
-      case inChannels = "in_channels"
-      case outChannels = "out_channels"
-      case depth = "num_layers"
-      case patchSize = "patch_size"
-      case sampleSize = "sample_size"
-      case classes = "num_embeds_ada_norm"
-      case normType = "norm_type"
-      case activation = "activation_fn"
-      case normEpsilon = "norm_eps"
-      case attentionBias = "attention_bias"
-      case affine = "norm_elementwise_affine"
-    }
-
-    func check(_ path: String) throws(FileError) {
-      func require(_ holds: Bool, _ key: String, _ found: Any, _ expected: String)
-        throws(FileError)
-      {
-        if holds { return }
-        throw FileError(
-          "\(path): config key '\(key)' is \(found), expected \(expected);"
-            + " use the config.json of a class-conditional DiT")
-      }
+    func check(_ source: ConfigFile) throws(FileError) {
       let known = ["DiTTransformer2DModel", "Transformer2DModel", nil]
-      try require(
-        known.contains(className), "_class_name", className ?? "", "DiTTransformer2DModel")
-      try require(
+      try source.require(
+        known.contains(_className), "_class_name", _className ?? "", "DiTTransformer2DModel")
+      try source.require(
         normType ?? "ada_norm_zero" == "ada_norm_zero", "norm_type", normType ?? "", "ada_norm_zero"
       )
-      try require(
-        activation ?? "gelu-approximate" == "gelu-approximate", "activation_fn", activation ?? "",
+      try source.require(
+        activationFn ?? "gelu-approximate" == "gelu-approximate", "activation_fn",
+        activationFn ?? "",
         "gelu-approximate")
-      try require(attentionBias ?? true, "attention_bias", false, "true")
-      try require(!(affine ?? false), "norm_elementwise_affine", true, "false")
+      try source.require(attentionBias ?? true, "attention_bias", false, "true")
+      try source.require(
+        !(normElementwiseAffine ?? false), "norm_elementwise_affine", true, "false")
       let range = 1...65536
-      try require(range.contains(heads), "num_attention_heads", heads, "a positive number")
-      try require(range.contains(headDim), "attention_head_dim", headDim, "a positive number")
-      try require(range.contains(inChannels), "in_channels", inChannels, "a positive number")
+      try source.require(
+        range.contains(numAttentionHeads), "num_attention_heads", numAttentionHeads,
+        "a positive number")
+      try source.require(
+        range.contains(attentionHeadDim), "attention_head_dim", attentionHeadDim,
+        "a positive number")
+      try source.require(range.contains(inChannels), "in_channels", inChannels, "a positive number")
       let outputs = outChannels ?? inChannels
-      try require(
+      try source.require(
         outputs == inChannels || outputs == 2 * inChannels, "out_channels", outputs,
         "\(inChannels) or \(2 * inChannels)")
     }
 
     var config: ModelShape {
       var config = ModelShape(
-        depth: depth, hiddenSize: heads * headDim, numHeads: heads, patchSize: patchSize,
-        inputSize: sampleSize, inChannels: inChannels, numClasses: classes,
+        depth: numLayers, hiddenSize: numAttentionHeads * attentionHeadDim,
+        numHeads: numAttentionHeads, patchSize: patchSize,
+        inputSize: sampleSize, inChannels: inChannels, numClasses: numEmbedsAdaNorm,
         learnSigma: outChannels == 2 * inChannels)
       config.frequencyShift = 1
-      config.mlpNormEpsilon = normEpsilon ?? 1e-5
+      config.mlpNormEpsilon = normEps ?? 1e-5
       return config
     }
   }

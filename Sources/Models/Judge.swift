@@ -45,7 +45,6 @@ package final class ShapeJudge {
 
   /// Loads a safetensors file that carries its layer list as metadata.
   ///
-  /// - Parameter path: The weights.
   /// - Throws: `FileError` for an unreadable file, a missing or unexpected key, a wrong shape.
   package init(path: String) throws {
     let file = try SafetensorsFile(path: path)

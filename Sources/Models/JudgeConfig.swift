@@ -31,7 +31,6 @@ package struct JudgeConfig: Codable, Equatable, Sendable {
 
   /// Reads the configuration of an open weight file.
   ///
-  /// - Parameter file: The weights.
   /// - Returns: A configuration that `ShapeJudge` can build.
   /// - Throws: `FileError` if there is none or it describes another network.
   package static func find(for file: SafetensorsFile) throws(FileError) -> JudgeConfig {

@@ -46,7 +46,7 @@ package struct ModelFiles {
       companion.map { DiffusersFolder.isFolder($0) ? $0 : AtomicFile.directory(of: $0) }
       ?? model.weights.folder?.path ?? AtomicFile.directory(of: model.path)
     func beside(_ file: String) -> String? {
-      let candidate = URL(filePath: "\(folder)/\(file)").standardizedFileURL.path
+      let candidate = AtomicFile.resolved(file, in: folder)
       return FileManager.default.fileExists(atPath: candidate) ? candidate : nil
     }
     autoencoderPath =
@@ -168,10 +168,7 @@ extension ModelWeights {
   /// for the larger images) in `pretrained_models` or the current folder under its published file
   /// name, or the given path.
   private static func path(of name: String) throws -> String {
-    func absolute(_ path: String) -> String {
-      URL(fileURLWithPath: path).standardizedFileURL.path
-    }
-    var path = absolute(name)
+    var path = AtomicFile.resolved(name)
     if name == ModelFiles.demo {
       guard let folder = DemoAssets.directory else {
         let places = DemoAssets.candidates.map(\.path).joined(separator: " nor ")
@@ -192,7 +189,7 @@ extension ModelWeights {
           "\(name): there is neither '\(places[0])' nor '\(file)'; put the published weights there"
             + " or give the path of a file")
       }
-      path = absolute(place)
+      path = AtomicFile.resolved(place)
     }
     guard FileManager.default.fileExists(atPath: path) else {
       throw FileError(

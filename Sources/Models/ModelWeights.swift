@@ -40,7 +40,7 @@ package struct ModelWeights {
     } else {
       let own = AtomicFile.directory(of: path)
       let isOfFolder =
-        URL(filePath: path).lastPathComponent.hasPrefix("diffusion_pytorch_model")
+        AtomicFile.name(of: path).hasPrefix("diffusion_pytorch_model")
         && access("\(own)/config.json", F_OK) == 0
       (folder, self.path) = (isOfFolder ? try DiffusersFolder(own) : nil, path)
     }
@@ -53,7 +53,7 @@ package struct ModelWeights {
   }
 
   /// Family detected from the tensor names; nil if unknown.
-  package var family: ModelShape.Family? {
+  package var family: ModelFamily? {
     if PixArtKeyMap.Naming(keys: tensors.names) != nil { return .pixart }
     return Self.anchors.contains { tensors.entry($0) != nil } ? .dit : nil
   }

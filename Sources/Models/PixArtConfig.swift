@@ -70,29 +70,22 @@ package struct PixArtConfig: Equatable, Sendable {
 
   /// Validates a configuration from a file.
   ///
-  /// - Parameter path: The file.
   /// - Throws: `FileError` with the key at fault, by its name in diffusers.
   package func validate(_ path: String) throws(FileError) {
     try shape.validate(file: path, names: DiffusersFolder.configNames)
-    func check(_ holds: Bool, _ key: String, _ found: Any, _ expected: String)
-      throws(FileError)
-    {
-      if holds { return }
-      throw FileError(
-        "\(path): config key '\(key)' is \(found), expected \(expected); use the config.json that"
-          + " belongs to the weights")
-    }
-    try check(
+    let source = ConfigFile(path: path, model: "PixArtTransformer2DModel")
+    try source.require(
       (1...65536).contains(captionChannels), "caption_channels", captionChannels, "1 to 65536")
-    try check(
+    try source.require(
       interpolationScale.isFinite && interpolationScale > 0, "interpolation_scale",
       interpolationScale, "a positive number")
-    try check(normEpsilon > 0 && normEpsilon < 1, "norm_eps", normEpsilon, "more than 0, below 1")
+    try source.require(
+      normEpsilon > 0 && normEpsilon < 1, "norm_eps", normEpsilon, "more than 0, below 1")
     if let compression = keyCompression {
-      try check(
+      try source.require(
         (2...8).contains(compression.factor) && compression.factor <= shape.grid,
         "kv_compression.factor", compression.factor, "2 to 8, at most \(shape.grid)")
-      try check(
+      try source.require(
         compression.layers.allSatisfy((0..<shape.depth).contains), "kv_compression.layers",
         compression.layers.sorted(), "layers 0 to \(shape.depth - 1)")
     }

@@ -34,13 +34,12 @@ package struct PixArtFile {
     }
     try weights.requireMerged()
     try weights.folder?.requireKnownScheduler()
-    let sibling = URL(filePath: file.path).deletingLastPathComponent().appending(
-      path: "config.json")
+    let sibling = "\(AtomicFile.directory(of: file.path))/config.json"
     var config: PixArtConfig
     if let text = weights.metadata["config"], text.hasPrefix("{") {
       config = try .parse(Data(text.utf8), file: file.path)
-    } else if let json = try? Data(contentsOf: sibling) {
-      config = try .parse(json, file: sibling.path)
+    } else if let json = try? Data(contentsOf: URL(filePath: sibling)) {
+      config = try .parse(json, file: sibling)
     } else if naming == .original {
       config = try .inferred(from: file)
     } else {

@@ -20,9 +20,9 @@ package struct PixArtFiles {
   /// - Returns: The autoencoder.
   /// - Throws: `FileError` if there is none, its latents do not fit, or it has no configuration.
   package func autoencoder(_ path: String?, _ precision: Precision) throws -> AutoencoderKL {
-    let folder = URL(fileURLWithPath: transformer.path).deletingLastPathComponent()
+    let folder = AtomicFile.directory(of: transformer.path)
     let candidates = ["../vae", "autoencoder.safetensors"]
-      .map { folder.appending(path: $0).standardizedFileURL.path }
+      .map { AtomicFile.resolved($0, in: folder) }
     guard let found = path ?? candidates.first(where: FileManager.default.fileExists(atPath:))
     else {
       throw FileError(

@@ -2,12 +2,12 @@ import Plans
 
 extension ModelShape {
   /// The published sizes (Peebles and Xie, "Scalable Diffusion Models with Transformers", table 1).
-  private static let sizes: [(name: String, depth: Int, hiddenSize: Int, numHeads: Int)] = [
-    ("S", 12, 384, 6), ("B", 12, 768, 12), ("L", 24, 1024, 16), ("XL", 28, 1152, 16),
-  ]
-  private static let patchSizes = [2, 4, 8]
+  private static var sizes: [(name: String, depth: Int, hiddenSize: Int, numHeads: Int)] {
+    [("S", 12, 384, 6), ("B", 12, 768, 12), ("L", 24, 1024, 16), ("XL", 28, 1152, 16)]
+  }
+  private static var patchSizes: [Int] { [2, 4, 8] }
   /// Pixels per latent position of their autoencoder.
-  package static let pixelsPerLatent = 8
+  package static var pixelsPerLatent: Int { 8 }
 
   /// Looks up a published model by name, such as `DiT-XL/2`; nil if there is none.
   ///
@@ -36,8 +36,8 @@ extension ModelShape {
   /// Name of the published model of this architecture, or nil.
   package var publishedName: String? {
     Self.sizes.first {
-      $0.depth == depth && $0.hiddenSize == hiddenSize && $0.numHeads == numHeads
-        && Self.patchSizes.contains(patchSize)
-    }.map { "DiT-\($0.name)/\(patchSize)" }
+      $0.depth == self.depth && $0.hiddenSize == self.hiddenSize && $0.numHeads == self.numHeads
+        && Self.patchSizes.contains(self.patchSize)
+    }.map { "DiT-\($0.name)/\(self.patchSize)" }
   }
 }

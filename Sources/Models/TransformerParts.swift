@@ -139,7 +139,7 @@ extension ModelShape {
     }
     return PositionTable.values(
       rows: coordinates(tokens?.rows ?? grid), columns: coordinates(tokens?.columns ?? grid),
-      dim: hiddenSize)
+      dim: self.hiddenSize)
   }
 }
 

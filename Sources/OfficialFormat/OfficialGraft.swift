@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Models
 import Plans
@@ -169,21 +170,15 @@ package struct OfficialGraft {
   private static func find(
     _ name: String, from path: String, refuse: ([String]) -> PlanError
   ) throws -> String {
-    if name.hasPrefix("/") {
-      if FileManager.default.fileExists(atPath: name) { return name }
-      throw refuse([name])
-    }
     var folders = [FileManager.default.currentDirectoryPath]
-    var folder = URL(fileURLWithPath: path).standardizedFileURL.deletingLastPathComponent()
-    while folders.last != folder.path {
-      folders.append(folder.path)
-      folder = folder.deletingLastPathComponent()
+    var folder = AtomicFile.directory(of: AtomicFile.resolved(path))
+    while folders.last != folder {
+      folders.append(folder)
+      folder = AtomicFile.directory(of: folder)
     }
-    for folder in folders {
-      let candidate = URL(fileURLWithPath: folder).appending(path: name).path
-      if FileManager.default.fileExists(atPath: candidate) { return candidate }
-    }
-    throw refuse(Array(folders.prefix(3)))
+    let places = folders.map { AtomicFile.resolved(name, in: $0) }
+    if let found = places.first(where: FileManager.default.fileExists(atPath:)) { return found }
+    throw refuse(name.hasPrefix("/") ? [name] : Array(folders.prefix(3)))
   }
 
   private static func blocks(_ config: YAMLDocument.Section, depth: Int) throws -> [Int] {

@@ -218,7 +218,7 @@ struct OfficialOperator {
     let fields = OperatorCatalog.descriptor(named: name)?.fields ?? []
     for (setting, value) in spec.config.sorted(by: { $0.key < $1.key })
     where !known.contains(setting)
-      && fields.contains(where: { $0.key == setting && !$0.isImplied && $0.defaultValue != value })
+      && fields.contains(where: { $0.key == setting && !$0.isImplied && $0.defaultNumber != value })
     {
       throw PlanError(
         key: setting,
@@ -271,7 +271,7 @@ extension OfficialOperator.Key {
       }
       let field = OperatorCatalog.descriptor(named: spec.name)?.fields.first { $0.key == setting }
       // A plan states an implied setting only where it differs from the default.
-      spec.config[setting] = field?.defaultValue == (truth ? 1 : 0) ? nil : (truth ? 1 : 0)
+      spec.config[setting] = field?.defaultNumber == (truth ? 1 : 0) ? nil : (truth ? 1 : 0)
     case .window(let left, let right):
       guard case .numbers(let sides) = value, sides.count == 2,
         sides.allSatisfy({ $0 >= -1 && $0 == $0.rounded() })

@@ -11,11 +11,6 @@ package enum OfficialWeights {
   /// Merges the stage-1 checkpoints of a configuration into one safetensors file with the operators
   /// of the plan and the plan, as read by `--weights` and `finetune --from`.
   ///
-  /// - Parameters:
-  ///   - graft: The configuration.
-  ///   - plan: The plan made from it.
-  ///   - folder: Base of its relative paths.
-  ///   - output: The file to write.
   /// - Throws: `FileError` for a checkpoint that cannot be read or has another operator, and for a
   ///   full disk.
   package static func gather(
@@ -23,10 +18,7 @@ package enum OfficialWeights {
   ) throws {
     var items: [TensorItem] = []
     for (block, name) in graft.weights.sorted(by: { $0.key < $1.key }) {
-      let path = URL(
-        fileURLWithPath: name, relativeTo: URL(fileURLWithPath: folder, isDirectory: true)
-      ).standardizedFileURL.path
-      let file = try StateDict(try Checkpoint.open(path))
+      let file = try StateDict(try Checkpoint.open(AtomicFile.resolved(name, in: folder)))
       let id = SlotID(block: block, slot: graft.slot)
       try requireOperator(graft.spec, at: id, in: file, hiddenSize: plan.model.shape.hiddenSize)
       let prefix = id.checkpointPrefix

@@ -29,9 +29,8 @@ enum AttentionCost {
 
 /// The `num_heads` setting of attention operators; 0 selects the model's number of heads.
 enum HeadsSetting {
-  static let field = ConfigField(
-    key: "num_heads", summary: "attention heads; 0 takes the model's", defaultValue: 0,
-    range: 0...1024, isInteger: true, modelValue: { Double($0.numHeads) })
+  static let field = Setting(
+    "num_heads", 0, in: 0...1024, "attention heads; 0 takes the model's", .modelHeads)
 
   /// The number of heads of a plan entry in a model.
   static func heads(_ spec: OperatorSpec, model heads: Int) -> Int {

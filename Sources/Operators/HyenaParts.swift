@@ -5,15 +5,14 @@ import Plans
 enum HyenaParts {
   /// Depth of the recurrence; always 2, because the official classes split the projection into q, k
   /// and v.
-  static let order = ConfigField(
-    key: "order", summary: "depth of the recurrence: q, k and v", defaultValue: 2, range: 2...2,
-    isInteger: true, isImplied: true)
+  static let order = Setting(
+    "order", 2, in: 2...2, "depth of the recurrence: q, k and v", .implied)
 
   /// Setting for the number of taps of a convolution.
-  static func taps(_ key: String, _ summary: String, isImplied: Bool = false) -> ConfigField {
-    ConfigField(
-      key: key, summary: summary, defaultValue: 4, range: 1...64, isInteger: true,
-      isImplied: isImplied)
+  static func taps(
+    _ key: String, _ summary: String, _ traits: SettingTraits = []
+  ) -> Setting<Int> {
+    Setting(key, 4, in: 1...64, summary, traits)
   }
 
   /// Appends the number of taps to a name if it is not the official default.

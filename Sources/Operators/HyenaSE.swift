@@ -13,7 +13,7 @@ enum HyenaSE {
       slots: [.attention],
       fields: [
         HyenaParts.taps("short_filter_order", "tokens that each convolution spans (K)"),
-        HyenaParts.taps("inner_filter_len", "as short_filter_order", isImplied: true),
+        HyenaParts.taps("inner_filter_len", "as short_filter_order", .implied),
         HyenaParts.order,
       ],
       cost: { spec, shape in

@@ -10,9 +10,8 @@ package final class MLP: ChannelMixer {
       name: "mlp", title: "MLP", summary: "two layers with GELU, of any width",
       slots: [.mlp],
       fields: [
-        ConfigField(
-          key: "expansion_ratio", summary: "inner width relative to the hidden size (r)",
-          defaultValue: 4, range: 0.25...16, isInteger: false)
+        Setting(
+          "expansion_ratio", 4.0, in: 0.25...16, "inner width relative to the hidden size (r)")
       ],
       cost: { spec, shape in
         let hidden = width(spec, shape.hiddenSize)

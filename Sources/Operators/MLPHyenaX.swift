@@ -15,13 +15,11 @@ package final class MLPHyenaX: ChannelMixer {
       summary: "gated convolution along the features",
       slots: [.mlp],
       fields: [
-        ConfigField(
-          key: "expansion_ratio", summary: "width of q, k and v relative to the hidden size (r)",
-          defaultValue: 2, range: 1...16, isInteger: true),
+        Setting(
+          "expansion_ratio", 2, in: 1...16, "width of q, k and v relative to the hidden size (r)"),
         HyenaParts.taps("short_filter_order", "features that the convolution spans (K)"),
-        ConfigField(
-          key: "l_max", summary: "number of tokens, as the model has", defaultValue: 256,
-          range: 1...Double(1 << 24), isInteger: true, isImplied: true),
+        Setting(
+          "l_max", 256, in: 1...Double(1 << 24), "number of tokens, as the model has", .implied),
         HyenaParts.order,
       ],
       cost: { spec, shape in

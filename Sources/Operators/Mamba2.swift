@@ -15,14 +15,14 @@ package final class Mamba2: SequenceMixer {
       name: "mamba2", title: "Mamba-2", summary: "gated state space scan in raster order",
       slots: [.attention],
       fields: [
-        field("d_state", "states per channel (S)", 64, 1...1024),
-        field("d_conv", "tokens that the convolution spans", 4, 1...64),
-        field("expand", "inner width relative to the hidden size", 2, 1...16),
-        field("headdim", "channels per head; divides the inner width", 16, 1...1024),
-        field("ngroups", "groups of heads with B and C of their own", 1, 1...1024),
-        field(
-          "chunk_size", "tokens that the scan takes at once, here 64 at most; no change of result",
-          256, 1...1024),
+        Setting("d_state", 64, in: 1...1024, "states per channel (S)"),
+        Setting("d_conv", 4, in: 1...64, "tokens that the convolution spans"),
+        Setting("expand", 2, in: 1...16, "inner width relative to the hidden size"),
+        Setting("headdim", 16, in: 1...1024, "channels per head; divides the inner width"),
+        Setting("ngroups", 1, in: 1...1024, "groups of heads with B and C of their own"),
+        Setting(
+          "chunk_size", 256, in: 1...1024,
+          "tokens that the scan takes at once, here 64 at most; no change of result"),
       ],
       cost: { spec, shape in
         let sizes = Sizes(spec, hiddenSize: shape.hiddenSize)
@@ -58,12 +58,6 @@ package final class Mamba2: SequenceMixer {
       "expand": Double(inner / shapes.hiddenSize), "headdim": Double(inner / heads),
       "d_state": Double((convolved - inner) / 2), "d_conv": taps,
     ]
-  }
-
-  private static func field(
-    _ key: String, _ summary: String, _ value: Double, _ range: ClosedRange<Double>
-  ) -> ConfigField {
-    ConfigField(key: key, summary: summary, defaultValue: value, range: range, isInteger: true)
   }
 
   /// Widths derived from the configuration.

@@ -14,9 +14,9 @@ package final class MultiHeadAttention: SequenceMixer {
       slots: [.attention],
       fields: [
         HeadsSetting.field,
-        ConfigField(
-          key: "qkv_bias", summary: "1 with biases of queries, keys and values, 0 without",
-          defaultValue: 1, range: 0...1, isInteger: true, isImplied: true),
+        Setting(
+          "qkv_bias", 1, in: 0...1, "1 with biases of queries, keys and values, 0 without",
+          .implied),
       ],
       cost: { spec, shape in
         var cost = AttentionCost.attention(

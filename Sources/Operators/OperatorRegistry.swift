@@ -126,9 +126,6 @@ package enum OperatorRegistry {
 
   /// Finds the operator whose parameters have these shapes, and infers its settings.
   ///
-  /// - Parameters:
-  ///   - shapes: The parameters below the slot's prefix.
-  ///   - slot: Their slot.
   /// - Returns: The operator without settings that do not affect shapes; nil if none matches.
   package static func recognize(_ shapes: OperatorShapes, in slot: Slot) -> OperatorSpec? {
     entries.lazy.filter { $0.descriptor.slots.contains(slot) }

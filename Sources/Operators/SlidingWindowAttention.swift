@@ -12,8 +12,8 @@ package final class SlidingWindowAttention: SequenceMixer {
       summary: "attention to the nearest tokens of the raster sequence",
       slots: [.attention],
       fields: [
-        windowField("window_left", "tokens seen before each token"),
-        windowField("window_right", "tokens seen after each token"),
+        Setting("window_left", 4, in: 0...65536, "tokens seen before each token"),
+        Setting("window_right", 4, in: 0...65536, "tokens seen after each token"),
         HeadsSetting.field,
       ],
       cost: { spec, shape in
@@ -34,10 +34,6 @@ package final class SlidingWindowAttention: SequenceMixer {
         left: spec.count("window_left"), right: spec.count("window_right"))
     }, transfer: .attention("Wqkv", "out_proj"),
     settings: { $0.have("Wqkv", "out_proj") ? [:] : nil })
-
-  private static func windowField(_ key: String, _ summary: String) -> ConfigField {
-    ConfigField(key: key, summary: summary, defaultValue: 4, range: 0...65536, isInteger: true)
-  }
 
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
   private let attention: Attention

@@ -1,5 +1,6 @@
 import Analysis
 import Evaluation
+import Files
 import TensorCore
 
 /// Statistics of attention and activations, and feature metrics (`analysis_ref`, `fid_ref`).
@@ -58,7 +59,7 @@ enum AnalysisCases {
     let probabilities = try fixture.tensor("in.probs", shape: [-1, -1])
     for splits in try fixture.settings.integers("is_splits") {
       guard (1...probabilities.shape[0]).contains(splits) else {
-        throw ParityError(
+        throw FileError(
           "\(fixture.path): config key 'is_splits' holds \(splits), expected 1 to"
             + " \(probabilities.shape[0]); the file is damaged, copy it again")
       }

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Models
 import Nn
@@ -15,7 +16,7 @@ enum AutoencoderCases {
     let images = try fixture.tensor("in.x", shape: [-1, config.inChannels, -1, -1])
     let factor = config.spatialFactor
     guard images.shape[2] % factor == 0, images.shape[3] % factor == 0 else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): tensor 'in.x' has shape \(images.shape), expected sides that are"
           + " multiples of \(factor); the file is damaged, copy it again")
     }

@@ -1,4 +1,5 @@
 import Autograd
+import Files
 import Models
 import Nn
 import Operators
@@ -98,7 +99,7 @@ enum DiTCases {
     let inputs = try conditioning(
       fixture, timesteps: "in.cfg.t", labels: "in.cfg.y", rows: x.shape[0], config: model.config)
     guard x.shape[0] % 2 == 0 else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): tensor 'in.x' has \(x.shape[0]) rows, expected an even number for"
           + " guidance; the file is damaged, copy it again")
     }
@@ -156,7 +157,7 @@ enum DiTCases {
     var edits: [SlotID: OperatorSpec] = [:]
     for (key, settings) in try grafts(fixture) {
       guard let id = config.slots.first(where: { $0.checkpointPrefix == key + "." }) else {
-        throw ParityError(
+        throw FileError(
           "\(fixture.path): config key 'grafts.\(key)' names no slot, expected blocks.N.attn or"
             + " blocks.N.mlp; the file is damaged, copy it again")
       }

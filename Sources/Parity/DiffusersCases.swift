@@ -1,3 +1,4 @@
+import Files
 import Models
 import Plans
 import Nn
@@ -14,7 +15,7 @@ enum DiffusersCases {
     var config = official
     config.frequencyShift = try settings.integer("diffusers_downscale_freq_shift", in: 0...1)
     config.mlpNormEpsilon = try settings.number("diffusers_norm3_eps")
-    let weights = DiffusersWeights(try fixture.weights())
+    let weights = DiTKeyMap.renamed(try fixture.weights())
     let model = try DiT(config: config, weights: weights)
     for parameter in model.parameters {
       try check.forward("renamed.\(parameter.name)", parameter.value, tolerance: 1e-6)
@@ -55,7 +56,7 @@ enum DiffusersCases {
       config.numClasses,
     ]
     guard found == expected else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): config keys 'diffusers' and 'dit' describe different models; the file is"
           + " damaged, copy it again")
     }

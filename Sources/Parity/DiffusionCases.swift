@@ -1,4 +1,5 @@
 import Autograd
+import Files
 import Models
 import Plans
 import Sampling
@@ -12,7 +13,7 @@ struct TrainingBatch {
   /// Reads `<prefix>x0`, `noise`, `t` and `y`, where `t` indexes a process of `count` steps.
   init(_ fixture: Fixture, _ prefix: String, _ config: ModelShape, steps count: Int) throws {
     guard config.learnSigma else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): config key 'dit.learn_sigma' is false, expected true for the training"
           + " loss; the file is of another format")
     }
@@ -61,7 +62,7 @@ enum DiffusionCases {
     let settings = check.fixture.settings
     let (first, last) = (try settings.number("beta_start"), try settings.number("beta_end"))
     guard first > 0, first <= 1, last > 0, last <= 1 else {
-      throw ParityError(
+      throw FileError(
         "\(check.fixture.path): config keys 'beta_start' and 'beta_end' are \(first) and \(last),"
           + " expected numbers above 0, at most 1; the file is damaged, copy it again")
     }

@@ -16,11 +16,11 @@ struct Fixture {
 
   /// Opens and checks a file.
   ///
-  /// - Throws: `FileError` or `ParityError` if it is damaged.
+  /// - Throws: `FileError` if it is damaged.
   init(path: String) throws {
     file = try SafetensorsFile(path: path)
     guard let text = file.metadata["config"] else {
-      throw ParityError(
+      throw FileError(
         "\(path): has no 'config' in its metadata, expected a reference file; remove it or copy the"
           + " folder again")
     }
@@ -30,10 +30,10 @@ struct Fixture {
 
   /// The path of a file or folder beside the fixture.
   ///
-  /// - Throws: `ParityError` for a name that leads elsewhere.
+  /// - Throws: `FileError` for a name that leads elsewhere.
   func path(inFolder name: String) throws -> String {
     guard !name.contains("..") && !name.hasPrefix("/") else {
-      throw ParityError(
+      throw FileError(
         "\(path): its configuration names '\(name)', expected a name in the same folder; the file is damaged,"
           + " copy it again")
     }
@@ -49,7 +49,7 @@ struct Fixture {
   /// The shape of a tensor.
   func shape(_ name: String) throws -> [Int] {
     guard let entry = file.entry(name) else {
-      throw ParityError(
+      throw FileError(
         "\(path): has no tensor '\(name)' among its \(file.names.count); the file is damaged or of"
           + " another format, copy it again")
     }
@@ -63,7 +63,7 @@ struct Fixture {
       found.count == expected.count && zip(found, expected).allSatisfy { $1 < 0 || $0 == $1 }
     if fits { return }
     let text = expected.map { $0 < 0 ? "any" : String($0) }.joined(separator: ", ")
-    throw ParityError(
+    throw FileError(
       "\(path): tensor '\(name)' has shape \(found), but the configuration asks for [\(text)]; the"
         + " file is damaged, copy it again")
   }
@@ -85,7 +85,7 @@ struct Fixture {
     _ = try shape(name)
     let values = try file.integers(name)
     if let range, let bad = values.first(where: { !range.contains($0) }) {
-      throw ParityError(
+      throw FileError(
         "\(path): tensor '\(name)' holds \(bad), expected \(range.lowerBound) to"
           + " \(range.upperBound - 1); the file is damaged, copy it again")
     }

@@ -36,7 +36,7 @@ enum FormatCases {
       let present = try FileManager.default.contentsOfDirectory(atPath: folder)
         .filter { $0 != "expected.json" }
       if let unknown = present.sorted().first(where: { expected.files[$0] == nil }) {
-        throw ParityError(
+        throw FileError(
           "\(folder)/\(unknown): is not in expected.json, so nothing is known of it; remove the file"
         )
       }
@@ -56,7 +56,7 @@ enum FormatCases {
     } catch {
       return ParityResult(
         name: name, comparisons: [],
-        failure: error is ParityError || error is FileError
+        failure: error is FileError || error is FileError
           ? String(describing: error)
           : "\(folder): 'expected.json' is missing or malformed; copy the folder again")
     }

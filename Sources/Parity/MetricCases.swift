@@ -125,7 +125,7 @@ enum MetricCases {
     )
     func distance(_ a: FeatureStatistics?, _ b: FeatureStatistics?) throws -> Double {
       guard let a, let b else {
-        throw ParityError(
+        throw FileError(
           "\(fixture.path): a reference file has no statistics; copy the folder again")
       }
       return try FrechetDistance.squared(a, b)
@@ -155,7 +155,7 @@ enum MetricCases {
     let empty = try fixture.path(inFolder: "adm_headers_only.npz")
     do {
       _ = try ReferenceSet(path: empty).pixels(0..<1)
-      throw ParityError("\(empty): was read, although its arrays are missing")
+      throw FileError("\(empty): was read, although its arrays are missing")
     } catch is FileError {}
   }
 
@@ -170,7 +170,7 @@ enum MetricCases {
       let values = try weights.floats(name).map(Double.init)
       let expected = try probe.numbers("first4") + [try probe.number("last")]
       guard Array(values.prefix(4)) + values.suffix(1) == expected else {
-        throw ParityError(
+        throw FileError(
           "\(fixture.path): the weights by formula differ from the file's at '\(name)'")
       }
     }
@@ -265,7 +265,7 @@ private final class InceptionWeights: TensorFile, @unchecked Sendable {
       indices[tensor.name] = index
     }
     guard let seed = UInt64(try fixture.settings.text("seed").dropFirst(2), radix: 16) else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): config key 'seed' is no hexadecimal number; copy the file again")
     }
     self.seed = seed

@@ -1,4 +1,5 @@
 import Autograd
+import Files
 import Operators
 import Plans
 import TensorCore
@@ -19,13 +20,13 @@ enum OperatorCases {
   ///
   /// Settings implied by others or by the model are omitted; the shapes of the parameters verify
   /// them.
-  /// - Throws: `ParityError` for invalid settings of the operator.
+  /// - Throws: `FileError` for invalid settings of the operator.
   static func spec(_ settings: Settings, in fixture: Fixture, shape: ModelShape) throws
     -> (OperatorSpec, OperatorDescriptor)
   {
     let name = try settings.text("op")
     guard let descriptor = OperatorCatalog.descriptor(named: name) else {
-      throw ParityError("\(fixture.path): '\(name)' is no operator of this build")
+      throw FileError("\(fixture.path): '\(name)' is no operator of this build")
     }
     var spec = OperatorSpec(name)
     for field in descriptor.openFields where settings.has(field.key) {
@@ -34,14 +35,14 @@ enum OperatorCases {
     if settings.has("window") {
       let window = try settings.numbers("window")
       guard window.count == 2 else {
-        throw ParityError(
+        throw FileError(
           "\(fixture.path): config key 'window' has \(window.count) numbers, expected 2; the file"
             + " is damaged, copy it again")
       }
       (spec.config["window_left"], spec.config["window_right"]) = (window[0], window[1])
     }
     if let refusal = descriptor.refusal(of: spec, shape: shape) {
-      throw ParityError("\(fixture.path): \(refusal.key): \(refusal.message)")
+      throw FileError("\(fixture.path): \(refusal.key): \(refusal.message)")
     }
     return (spec, descriptor)
   }
@@ -53,7 +54,7 @@ enum OperatorCases {
     let width = try settings.integer("d", in: 1...65536)
     let heads = settings.has("num_heads") ? try settings.integer("num_heads", in: 1...width) : 1
     guard width % heads == 0 else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): config key 'num_heads' is \(heads), expected a divisor of d \(width); the"
           + " file is damaged, copy it again")
     }

@@ -1,4 +1,5 @@
 import Autograd
+import Files
 import Foundation
 import Models
 import TensorCore
@@ -164,7 +165,7 @@ final class ParityCheck {
   func requireSameNames(_ expected: some Sequence<String>, _ names: [String]) throws {
     let left = Set(expected).subtracting(names).sorted()
     if let first = left.first {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): parameter '\(first)' does not exist in the engine's module; check the"
           + " operator's parameter names")
     }
@@ -175,7 +176,7 @@ final class ParityCheck {
     let left = ["out.", "grad.", "gradrow.", "gradcol."].flatMap(fixture.names)
       .filter { !seen.contains($0) }
     if let first = left.first {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): expected tensor '\(first)'\(left.count > 1 ? " and \(left.count - 1) more" : "")"
           + " was not compared; the case is not known in this form")
     }
@@ -224,14 +225,14 @@ final class ParityCheck {
   private func requireShape(_ name: String, _ shape: [Int]) throws {
     let expected = try fixture.shape(name)
     guard expected == shape else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): tensor '\(name)' has shape \(expected), but the engine computes \(shape);"
           + " the file is damaged or the engine is wrong")
     }
   }
 
-  private func countMismatch(_ name: String, _ count: Int) -> ParityError {
-    ParityError(
+  private func countMismatch(_ name: String, _ count: Int) -> FileError {
+    FileError(
       "\(fixture.path): tensor '\(name)' does not have the \(count) elements that the engine"
         + " computes; the file is damaged or the engine is wrong")
   }

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import TensorCore
 import Text
@@ -50,7 +51,7 @@ package struct ParityReport: Sendable {
   ///   - precision: Precision of the products in linear layers and convolutions; bfloat16 skips
   ///     families without such layers.
   ///   - onResult: Called after each case.
-  /// - Throws: `ParityError` if the folder cannot be read or holds no reference file.
+  /// - Throws: `FileError` if the folder cannot be read or holds no reference file.
   package init(
     directory: String, precision: Precision = .float32,
     onResult: (ParityResult) -> Void = { _ in }
@@ -63,13 +64,13 @@ package struct ParityReport: Sendable {
       entries = try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
     } catch {
       let exists = FileManager.default.fileExists(atPath: directory)
-      throw ParityError(
+      throw FileError(
         "\(directory): \(exists ? "is no folder that can be read" : "no such folder"), expected a"
           + " folder of reference files; check the path")
     }
     let files = entries.filter { $0.hasSuffix(".safetensors") }
     guard !files.isEmpty else {
-      throw ParityError(
+      throw FileError(
         "\(directory): has no file *.safetensors, expected a folder of reference files; check the"
           + " path")
     }

@@ -34,7 +34,7 @@ enum PipelineCases {
       }
       for item in bins.examples {
         guard item.requested.count == 2 else {
-          throw ParityError(
+          throw FileError(
             "\(folder)/bins.json: an example has no height and width; copy it again")
         }
         let found = AspectRatioBins.nearest(
@@ -107,7 +107,7 @@ enum PipelineCases {
         let size = AspectRatioBins.nearest(
           height: height, width: width, base: model.config.inputSize * factor)
       else {
-        throw ParityError(
+        throw FileError(
           "\(fixture.path): the model has no table of sizes; the file is damaged, copy it again")
       }
       drawn = size
@@ -196,7 +196,7 @@ enum PipelineCases {
       let right = Int(match.4), top <= bottom, left <= right, bottom < colours.shape[1],
       right < colours.shape[2]
     else {
-      throw ParityError(
+      throw FileError(
         "\(check.fixture.path): config key 'image_crop' is '\(text)', expected rows and columns of the image;"
           + " the file is damaged, copy it again")
     }

@@ -1,4 +1,5 @@
 import Autograd
+import Files
 import Models
 import Nn
 import TensorCore
@@ -11,7 +12,7 @@ enum PixArtCases {
     let heads = try table.integer("num_attention_heads")
     guard try !table.has("use_additional_conditions") || !table.flag("use_additional_conditions")
     else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): config key 'pixart.use_additional_conditions' is true, expected false; this"
           + " build has no size conditions, leave the file out")
     }
@@ -42,7 +43,7 @@ enum PixArtCases {
     check.round(model.parameters)
     let latents = try fixture.tensor("in.latent", shape: [-1, config.inChannels, -1, -1])
     guard latents.shape[2] % config.patchSize == 0, latents.shape[3] % config.patchSize == 0 else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): tensor 'in.latent' has shape \(latents.shape), expected sides that are"
           + " multiples of \(config.patchSize); the file is damaged, copy it again")
     }

@@ -1,3 +1,4 @@
+import Files
 import Models
 import Plans
 import Sampling
@@ -50,7 +51,7 @@ enum SamplerCases {
       try fixture.require(key, shape: [start.shape[0]])
       labels = try fixture.integers(key, in: 0..<(config.numClasses + 1))
       guard config.learnSigma, !isGuided || start.shape[0] % 2 == 0 else {
-        throw ParityError(
+        throw FileError(
           "\(fixture.path): run '\(name)' has \(start.shape[0]) rows and dit.learn_sigma"
             + " \(config.learnSigma), expected learned variances and an even batch for guidance;"
             + " the file is damaged, copy it again")
@@ -117,7 +118,7 @@ enum SamplerCases {
       diffusion, run,
       { step, _ in
         guard let noise else {
-          throw ParityError(
+          throw FileError(
             "\(fixture.path): has no tensor '\(noiseName)', but the sampler needs noise; the file"
               + " is damaged, copy it again")
         }

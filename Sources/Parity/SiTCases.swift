@@ -1,4 +1,5 @@
 import Autograd
+import Files
 import Models
 import Nn
 import Plans
@@ -95,7 +96,7 @@ enum SiTCases {
     let (noise, data) = (try fixture.doubles("in.x0"), try fixture.doubles("in.x1"))
     let width = noise.count / max(1, times.count)
     guard noise.count == width * times.count, data.count == noise.count else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): 'in.x0' and 'in.x1' do not fit 'in.t'; copy the file again")
     }
     let rates = try fixture.settings.table("vp")
@@ -106,7 +107,7 @@ enum SiTCases {
     ]
     for name in try fixture.settings.texts("paths") {
       guard let path = paths[name] else {
-        throw ParityError("\(fixture.path): the path '\(name)' is unknown; leave the file out")
+        throw FileError("\(fixture.path): the path '\(name)' is unknown; leave the file out")
       }
       let at = times.map { path(at: $0) }
       let each = noise.indices.map { index in (at[index / width], noise[index], data[index]) }
@@ -152,7 +153,7 @@ enum SiTCases {
           channels: config.inChannels)
       }
       guard let order = VelocitySampler.Order(rawValue: try run.text("method")) else {
-        throw ParityError("\(fixture.path): the method of '\(name)' is unknown; leave the file out")
+        throw FileError("\(fixture.path): the method of '\(name)' is unknown; leave the file out")
       }
       var states: [Float] = []
       if try run.text("kind") == "ode" {
@@ -167,7 +168,7 @@ enum SiTCases {
           ? VelocitySampler.LastStep(rawValue: try run.text("last_step"))
           : VelocitySampler.LastStep.none
         guard let lastStep, let form = Interpolant.Diffusion(rawValue: try run.text("form")) else {
-          throw ParityError(
+          throw FileError(
             "\(fixture.path): the sampler of '\(name)' is unknown; leave the file out")
         }
         let noise = try fixture.tensor("in.\(name).noise", shape: [points - 1] + start.shape)

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Sampling
 import TensorCore
@@ -56,13 +57,13 @@ enum SolverCases {
     for (key, value) in expected.sorted(by: { $0.key < $1.key }) {
       let found = try scheduler.text(key)
       guard found == value else {
-        throw ParityError(
+        throw FileError(
           "\(fixture.path): config key 'scheduler.\(key)' is '\(found)', expected '\(value)'; this"
             + " build has no other DPM-Solver, leave the file out")
       }
     }
     guard try scheduler.integer("solver_order") == 2 else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): config key 'scheduler.solver_order' is not 2; this build has no other"
           + " DPM-Solver, leave the file out")
     }

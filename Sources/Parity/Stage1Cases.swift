@@ -1,4 +1,5 @@
 import Autograd
+import Files
 import Nn
 import Operators
 import TensorCore
@@ -55,7 +56,7 @@ enum Stage1Cases {
     case "l2": return .l2
     case "huber": return .huber(delta: Float(try settings.number("huber_delta", default: 1)))
     default:
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): '\(tag)' in 'clip_grad_norm' names no objective, expected l1, l2 or huber;"
           + " the file is damaged, copy it again")
     }

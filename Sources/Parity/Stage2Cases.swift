@@ -1,5 +1,6 @@
 import Autograd
 import Datasets
+import Files
 import Grafting
 import Models
 import Plans
@@ -65,7 +66,7 @@ enum Stage2Cases {
   /// The batches `in.x0`, `noise` (steps, rows, C, S, S), `t` and `y` (steps, rows).
   private static func batches(_ fixture: Fixture, _ config: ModelShape) throws -> [DiffusionBatch] {
     guard config.learnSigma else {
-      throw ParityError(
+      throw FileError(
         "\(fixture.path): config key 'dit.learn_sigma' is false, expected true for the training"
           + " loss; the file is of another format")
     }

@@ -15,7 +15,7 @@ enum TextCases {
       for run in try fixture.settings.texts("runs") where fixture.has("in.ids.\(run)") {
         let shape = try fixture.shape("in.ids.\(run)")
         guard shape.count == 2 else {
-          throw ParityError(
+          throw FileError(
             "\(fixture.path): tensor 'in.ids.\(run)' has shape \(shape), expected texts by tokens; the file is"
               + " damaged, copy it again")
         }
@@ -108,7 +108,7 @@ enum TextCases {
     do {
       return try JSONDecoder().decode(Value.self, from: Data(text))
     } catch {
-      throw ParityError("\(path): is malformed; copy the folder again")
+      throw FileError("\(path): is malformed; copy the folder again")
     }
   }
 }

@@ -26,12 +26,8 @@ package struct DataSettings: Sendable {
   private var folder: String
 
   /// Makes settings of a data set.
-  ///
-  /// - Parameters:
-  ///   - path: Path of the data.
-  ///   - folder: Base of a relative path.
   package init(path: String, in folder: String = ".") {
-    self.folder = Self.absolute(folder, in: FileManager.default.currentDirectoryPath)
+    self.folder = AtomicFile.resolved(folder)
     settings.path = path
   }
 
@@ -44,11 +40,11 @@ package struct DataSettings: Sendable {
   }
 
   /// Absolute path of the data.
-  package var path: String { Self.absolute(settings.path, in: folder) }
+  package var path: String { AtomicFile.resolved(settings.path, in: folder) }
 
   /// Absolute path of the held-out data; nil splits them off from `path`.
   package var heldOut: String? {
-    get { settings.heldOut.map { Self.absolute($0, in: folder) } }
+    get { settings.heldOut.map { AtomicFile.resolved($0, in: folder) } }
     set { settings.heldOut = newValue }
   }
 
@@ -79,7 +75,7 @@ package struct DataSettings: Sendable {
   /// Returns the settings for a plan in another folder, with absolute paths unless it is the same
   /// folder.
   func moved(to folder: String) -> DataSettings {
-    let folder = Self.absolute(folder, in: FileManager.default.currentDirectoryPath)
+    let folder = AtomicFile.resolved(folder)
     guard folder != self.folder else { return self }
     var result = self
     result.settings = absolute
@@ -92,14 +88,9 @@ package struct DataSettings: Sendable {
     var result = settings
     for row in DataSchema.table.rows where row.traits.contains(.path) {
       guard let path = settings.values[row.key] as? String else { continue }
-      result.values[row.key] = Self.absolute(path, in: folder)
+      result.values[row.key] = AtomicFile.resolved(path, in: folder)
     }
     return result
-  }
-
-  private static func absolute(_ path: String, in folder: String) -> String {
-    URL(fileURLWithPath: path, relativeTo: URL(fileURLWithPath: folder, isDirectory: true))
-      .standardizedFileURL.path
   }
 }
 

@@ -99,9 +99,9 @@ extension ModelShape {
   /// Elementwise sums are not counted, like norms and gates.
   package func mergeCost(_ merge: ParallelMerge) -> OperatorCost {
     guard merge == .projection else { return OperatorCost() }
-    let (length, width) = (Double(tokens), Double(hiddenSize))
+    let (length, width) = (Double(tokens), Double(self.hiddenSize))
     return OperatorCost(
-      parameters: 2 * hiddenSize * hiddenSize + hiddenSize,
+      parameters: 2 * self.hiddenSize * self.hiddenSize + self.hiddenSize,
       projections: 4 * length * width * width, activations: length * width)
   }
 }

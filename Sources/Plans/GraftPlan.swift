@@ -96,9 +96,9 @@ extension ModelShape {
   /// Counted from the official DiT (facebookresearch/DiT, `models.py`); elementwise norms and gates
   /// are not counted, as in the paper's tables.
   var surroundingCost: OperatorCost {
-    let width = hiddenSize
-    let patch = patchSize * patchSize
-    let embedding = inChannels * patch * width
+    let (width, depth) = (self.hiddenSize, self.depth)
+    let patch = self.patchSize * self.patchSize
+    let embedding = self.inChannels * patch * width
     let timestep = 256 * width + width * width
     let conditioning = depth * 6 * width * width + 2 * width * width
     let output = patch * outChannels * width

@@ -147,18 +147,10 @@ extension GraftSite: Codable, CodingKeyRepresentable {
   }
 
   /// The name as the key of a JSON object.
-  package var codingKey: any CodingKey { Key(stringValue: description) }
+  package var codingKey: any CodingKey { FieldKey(description) }
 
   /// Reads the name from the key of a JSON object.
   package init?(codingKey: some CodingKey) {
     self.init(codingKey.stringValue)
-  }
-
-  private struct Key: CodingKey {
-    var stringValue: String
-    var intValue: Int? { nil }
-
-    init(stringValue: String) { self.stringValue = stringValue }
-    init?(intValue: Int) { nil }
   }
 }

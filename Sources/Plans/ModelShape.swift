@@ -1,152 +1,120 @@
 import Files
 
-/// Architecture of a diffusion transformer.
-package struct ModelShape: Codable, Equatable, Sendable {
-  /// Supported families.
-  package enum Family: String, Codable, SettingChoice {
-    /// Class-conditional, as facebookresearch/DiT.
-    case dit
-    /// Text-conditional, as PixArt-alpha/PixArt-sigma.
-    case pixart
+/// Families of diffusion transformers.
+package enum ModelFamily: String, SettingChoice {
+  /// Class-conditional, as facebookresearch/DiT.
+  case dit
+  /// Text-conditional, as PixArt-alpha/PixArt-sigma.
+  case pixart
+}
+
+/// Settings table of the architecture of a diffusion transformer: section `model` of plans and
+/// recipes.
+package struct ModelSchema: SettingsSchema {
+  package static let table = SettingsTable(ModelSchema())
+
+  package let family = Setting(
+    "family", ModelFamily.dit, "class-conditional (DiT) or text-conditional (PixArt)")
+  package let depth = Setting("depth", 28, in: 1...1024, "blocks", .required)
+  package let hiddenSize = Setting(
+    "hidden_size", 1152, in: 4...65536,
+    "width of the residual stream (D), divisible by 4 and by `num_heads`", .required)
+  package let numHeads = Setting("num_heads", 16, in: 1...1024, "attention heads (H)", .required)
+  package let patchSize = Setting(
+    "patch_size", 2, in: 1...64, "edge of a patch in latent pixels", .required)
+  package let inputSize = Setting(
+    "input_size", 32, in: 1...4096, "edge of the latents, a multiple of `patch_size`", .required)
+  package let inChannels = Setting(
+    "in_channels", 4, in: 1...4096, "channels of the latents", .required)
+  package let numClasses = Setting(
+    "num_classes", 1000, in: 0...1_000_000, "classes without the null class", .required)
+  package let learnSigma = Setting(
+    "learn_sigma", true,
+    "whether the model also predicts the variance, which doubles its output channels")
+  package let mlpRatio = Setting(
+    "mlp_ratio", 4.0, in: 0.25...16, "width of the MLP relative to `hidden_size`")
+  package let hasNullClass = Setting(
+    "has_null_class", true,
+    "whether the label table has a row for the null class, required by guidance and label dropout",
+    .convention)
+  package let frequencyShift = Setting(
+    "frequency_shift", 0, in: 0...1,
+    "subtracted from the divisor 128 of the exponents of the timestep sinusoids: 0 in the official"
+      + " model, 1 in diffusers (`downscale_freq_shift`)", .convention)
+  package let mlpNormEpsilon = Setting(
+    "mlp_norm_epsilon", ModelShape.officialEpsilon,
+    "epsilon of the layer norm before the MLP: 1e-6 in the official model, `norm_eps` in diffusers",
+    .convention,
+    refusing: {
+      $0 > 0 && $0 < 1 ? nil : "expected more than 0 and less than 1, found \($0); correct it"
+    })
+
+  /// Checks that heads and patches divide the sizes, and that only class-conditional models have
+  /// classes.
+  package static func check(_ shape: ModelShape, at key: String) throws(PlanError) {
+    func require(_ holds: Bool, _ name: String, _ message: String) throws(PlanError) {
+      if !holds { throw PlanError(key: key.isEmpty ? name : "\(key).\(name)", message) }
+    }
+    try require(
+      (shape.numClasses > 0) == (shape.family == .dit), "num_classes",
+      "expected \(shape.family == .dit ? "at least 1" : "0"), found \(shape.numClasses); correct it"
+    )
+    try require(
+      shape.hiddenSize % 4 == 0, "hidden_size",
+      "expected a multiple of 4, found \(shape.hiddenSize); correct it")
+    try require(
+      shape.hiddenSize % shape.numHeads == 0, "num_heads",
+      "\(shape.numHeads) heads do not divide the hidden size \(shape.hiddenSize); correct it")
+    try require(
+      shape.inputSize % shape.patchSize == 0, "patch_size",
+      "patches of \(shape.patchSize) do not divide the input size \(shape.inputSize); correct it")
   }
+}
 
-  /// The architecture's family.
-  package var family: Family
-  /// Number of blocks.
-  package var depth: Int
-  /// Width of the residual stream (D).
-  package var hiddenSize: Int
-  /// Attention heads (H); divides `hiddenSize`.
-  package var numHeads: Int
-  /// Side of a square patch in latent positions.
-  package var patchSize: Int
-  /// Side of the square latent; a multiple of `patchSize`.
-  package var inputSize: Int
-  /// Number of latent channels.
-  package var inChannels: Int
-  /// Number of classes without the null class; 0 without class labels.
-  package var numClasses: Int
-  /// Whether the model also predicts the variance, which doubles its output channels.
-  package var learnSigma: Bool
-  /// Width of the MLP relative to `hiddenSize`.
-  package var mlpRatio: Double
-  /// Whether the label table has a row for the null class, required by guidance and label dropout.
-  package var hasNullClass = true
-  /// Subtracted from the divisor 128 of the exponents of the timestep sinusoids: 0 in the official
-  /// model, 1 in diffusers (`downscale_freq_shift`).
-  package var frequencyShift = 0
-  /// Epsilon of the layer norm before the MLP: 1e-6 in the official model, `norm_eps` in diffusers.
-  package var mlpNormEpsilon = officialEpsilon
+/// Architecture of a diffusion transformer.
+package typealias ModelShape = Settings<ModelSchema>
 
+extension Settings where Schema == ModelSchema {
   /// Epsilon of all layer norms of the official model.
-  package static let officialEpsilon = 1e-6
+  package static var officialEpsilon: Double { 1e-6 }
 
-  /// Makes an architecture.
+  /// Makes an architecture with the conventions of the official model.
   package init(
-    family: Family = .dit, depth: Int, hiddenSize: Int, numHeads: Int, patchSize: Int,
+    family: ModelFamily = .dit, depth: Int, hiddenSize: Int, numHeads: Int, patchSize: Int,
     inputSize: Int, inChannels: Int = 4, numClasses: Int, learnSigma: Bool = true,
     mlpRatio: Double = 4
   ) {
-    self.family = family
-    self.depth = depth
-    self.hiddenSize = hiddenSize
-    self.numHeads = numHeads
-    self.patchSize = patchSize
-    self.inputSize = inputSize
-    self.inChannels = inChannels
+    self.init()
+    (self.family, self.learnSigma, self.mlpRatio) = (family, learnSigma, mlpRatio)
+    (self.depth, self.hiddenSize, self.numHeads) = (depth, hiddenSize, numHeads)
+    (self.patchSize, self.inputSize, self.inChannels) = (patchSize, inputSize, inChannels)
     self.numClasses = numClasses
-    self.learnSigma = learnSigma
-    self.mlpRatio = mlpRatio
-  }
-
-  /// Decodes an architecture; absent values except the sizes default to the official DiT.
-  package init(from decoder: any Decoder) throws {
-    let keys = try decoder.container(keyedBy: CodingKeys.self)
-    func stated<Value: Decodable>(_ key: CodingKeys, or other: Value) throws -> Value {
-      try keys.decodeIfPresent(Value.self, forKey: key) ?? other
-    }
-    self.init(
-      family: try stated(.family, or: .dit), depth: try keys.decode(Int.self, forKey: .depth),
-      hiddenSize: try keys.decode(Int.self, forKey: .hiddenSize),
-      numHeads: try keys.decode(Int.self, forKey: .numHeads),
-      patchSize: try keys.decode(Int.self, forKey: .patchSize),
-      inputSize: try keys.decode(Int.self, forKey: .inputSize),
-      inChannels: try stated(.inChannels, or: 4),
-      numClasses: try keys.decode(Int.self, forKey: .numClasses),
-      learnSigma: try stated(.learnSigma, or: true), mlpRatio: try stated(.mlpRatio, or: 4))
-    hasNullClass = try stated(.hasNullClass, or: true)
-    frequencyShift = try stated(.frequencyShift, or: 0)
-    mlpNormEpsilon = try stated(.mlpNormEpsilon, or: Self.officialEpsilon)
   }
 
   /// Tokens along one side.
-  package var grid: Int { inputSize / patchSize }
+  package var grid: Int { self.inputSize / self.patchSize }
   /// Length of the token sequence (N): patches of the latent in raster order.
   package var tokens: Int { grid * grid }
 
   /// Channels of the output.
-  package var outChannels: Int { learnSigma ? 2 * inChannels : inChannels }
+  package var outChannels: Int { self.learnSigma ? 2 * self.inChannels : self.inChannels }
 
   /// Label of the null class; nil without one.
-  package var nullClass: Int? { hasNullClass ? numClasses : nil }
+  package var nullClass: Int? { self.hasNullClass ? self.numClasses : nil }
   /// Rows of the label table.
-  package var labelRows: Int { numClasses + (hasNullClass ? 1 : 0) }
+  package var labelRows: Int { self.numClasses + (self.hasNullClass ? 1 : 0) }
 
   /// All slots of the model by block.
   package var slots: [SlotID] {
-    (0..<depth).flatMap { block in Slot.allCases.map { SlotID(block: block, slot: $0) } }
+    (0..<self.depth).flatMap { block in Slot.allCases.map { SlotID(block: block, slot: $0) } }
   }
 
   /// Operator of the pretrained model in a slot.
   package func original(_ slot: Slot) -> OperatorSpec {
     switch slot {
     case .attention: OperatorSpec("mha").normalized(for: self)
-    case .mlp: OperatorSpec("mlp", ["expansion_ratio": mlpRatio])
+    case .mlp: OperatorSpec("mlp", ["expansion_ratio": self.mlpRatio])
     }
-  }
-}
-
-extension ModelShape {
-  /// Invalid value of an architecture.
-  package struct Fault: Error {
-    /// The entry, such as `hidden_size`.
-    package let key: String
-    /// What was expected and found.
-    package let message: String
-  }
-
-  /// Validates the architecture.
-  ///
-  /// - Throws: `Fault` for the first invalid entry.
-  package func validate() throws(Fault) {
-    func require(_ holds: Bool, _ key: String, _ found: Any, _ expected: String) throws(Fault) {
-      if !holds { throw Fault(key: key, message: "expected \(expected), found \(found)") }
-    }
-    let counts: [(String, Int, ClosedRange<Int>)] = [
-      ("depth", depth, 1...1024), ("hidden_size", hiddenSize, 4...65536),
-      ("num_heads", numHeads, 1...1024), ("patch_size", patchSize, 1...64),
-      ("input_size", inputSize, 1...4096), ("in_channels", inChannels, 1...4096),
-      ("num_classes", numClasses, family == .dit ? 1...1_000_000 : 0...0),
-    ]
-    for (key, value, range) in counts {
-      try require(
-        range.contains(value), key, value, "\(range.lowerBound) to \(range.upperBound)")
-    }
-    try require(hiddenSize % 4 == 0, "hidden_size", hiddenSize, "a multiple of 4")
-    guard hiddenSize % numHeads == 0 else {
-      throw Fault(
-        key: "num_heads", message: "\(numHeads) heads do not divide the hidden size \(hiddenSize)")
-    }
-    guard inputSize % patchSize == 0 else {
-      throw Fault(
-        key: "patch_size",
-        message: "patches of \(patchSize) do not divide the input size \(inputSize)")
-    }
-    try require((0.25...16).contains(mlpRatio), "mlp_ratio", mlpRatio, "0.25 to 16")
-    try require((0...1).contains(frequencyShift), "frequency_shift", frequencyShift, "0 or 1")
-    try require(
-      mlpNormEpsilon > 0 && mlpNormEpsilon < 1, "mlp_norm_epsilon", mlpNormEpsilon,
-      "greater than 0 and less than 1")
   }
 
   /// Validates an architecture read from a file.
@@ -158,36 +126,41 @@ extension ModelShape {
   package func validate(
     file: String, names: [String: String] = [:]
   ) throws(FileError) {
-    do throws(Fault) {
-      try validate()
+    do throws(PlanError) {
+      try validate(at: "")
     } catch {
+      let key = error.key ?? ""
       throw FileError(
-        "\(file): config key '\(names[error.key] ?? error.key)': \(error.message); use the"
-          + " configuration that belongs to the weights")
+        "\(file): config key '\(names[key] ?? key)': \(error.message), or use the configuration that"
+          + " belongs to the weights")
     }
-  }
-
-  /// Entries of a plan file as keys in order and JSON values; conventions of other programs are
-  /// omitted where they equal the official model.
-  package var members: [(key: String, value: String)] {
-    var members = [
-      ("family", "\"\(family.rawValue)\""), ("depth", "\(depth)"),
-      ("hidden_size", "\(hiddenSize)"), ("num_heads", "\(numHeads)"),
-      ("patch_size", "\(patchSize)"), ("input_size", "\(inputSize)"),
-      ("in_channels", "\(inChannels)"), ("num_classes", "\(numClasses)"),
-      ("learn_sigma", "\(learnSigma)"), ("mlp_ratio", numberText(mlpRatio)),
-    ]
-    if !hasNullClass { members.append(("has_null_class", "false")) }
-    if frequencyShift != 0 { members.append(("frequency_shift", "\(frequencyShift)")) }
-    if mlpNormEpsilon != Self.officialEpsilon {
-      members.append(("mlp_norm_epsilon", numberText(mlpNormEpsilon)))
-    }
-    return members
   }
 }
 
+extension Settings: Encodable where Schema == ModelSchema {
+  /// Encodes all entries under their keys in files.
+  package func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: FieldKey.self)
+    for row in ModelSchema.table.rows {
+      guard let value = values[row.key] as? any Encodable else { continue }
+      try container.encode(value, forKey: FieldKey(row.key))
+    }
+  }
+}
+
+/// Key of a field in a JSON object.
+package struct FieldKey: CodingKey {
+  package let stringValue: String
+  package var intValue: Int? { nil }
+
+  /// Makes a key of a name.
+  package init(_ name: String) { stringValue = name }
+  package init?(stringValue: String) { self.init(stringValue) }
+  package init?(intValue: Int) { nil }
+}
+
 /// Reference to the model of a plan.
-package struct ModelReference: Codable, Equatable, Sendable {
+package struct ModelReference: Equatable, Sendable {
   /// Path of the weights, or `demo` for the shipped model.
   package var path: String
   /// The model's architecture.
@@ -212,11 +185,7 @@ package struct ModelReference: Codable, Equatable, Sendable {
         "is \"\(shape.family.rawValue)\", and only class-conditional models (\"dit\") can be grafted;"
           + " name one")
     }
-    do throws(ModelShape.Fault) {
-      try shape.validate()
-    } catch {
-      throw PlanError(key: "model.\(error.key)", "\(error.message); correct it")
-    }
+    try shape.validate(at: "model")
   }
 }
 
@@ -225,8 +194,8 @@ extension GraftPlan {
   ///
   /// - Throws: `PlanError` when architecture or digest differ; the path may differ.
   package func check(against actual: ModelReference) throws(PlanError) {
-    let mine = Dictionary(uniqueKeysWithValues: model.shape.members.map { ($0.key, $0.value) })
-    let theirs = Dictionary(uniqueKeysWithValues: actual.shape.members.map { ($0.key, $0.value) })
+    let mine = Dictionary(uniqueKeysWithValues: model.shape.members.map { ($0.key, $0.json) })
+    let theirs = Dictionary(uniqueKeysWithValues: actual.shape.members.map { ($0.key, $0.json) })
     for key in Set(mine.keys).union(theirs.keys).sorted() where mine[key] != theirs[key] {
       throw PlanError(
         key: "model.\(key)",

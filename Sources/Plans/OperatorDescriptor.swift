@@ -20,7 +20,7 @@ package struct OperatorSpec: Codable, Equatable, Hashable, Sendable {
     guard let field = fields.first(where: { $0.key == key }) else {
       preconditionFailure("operator \(name) has no field \(key)")
     }
-    return field.defaultValue
+    return field.defaultNumber
   }
 
   /// Value of an integer setting, or its default.
@@ -39,55 +39,27 @@ package struct OperatorSpec: Codable, Equatable, Hashable, Sendable {
     var spec = self
     for field in descriptor.fields {
       let own = config[field.key]
-      let isDefault = own == nil || own == field.modelValue?(shape)
-      spec.config[field.key] = isDefault ? field.defaultValue : own
+      let isModelValue = field.traits.contains(.modelHeads) && own == Double(shape.numHeads)
+      let isDefault = own == nil || isModelValue
+      spec.config[field.key] = isDefault ? field.defaultNumber : own
       guard field.isImplied else { continue }
       // An implied setting is kept if its default would be valid too.
       var other = self
-      other.config[field.key] = field.defaultValue
-      let isChosen = own != field.defaultValue && descriptor.refusal(of: other, shape: shape) == nil
+      other.config[field.key] = field.defaultNumber
+      let isChosen =
+        own != field.defaultNumber && descriptor.refusal(of: other, shape: shape) == nil
       if isDefault || !isChosen { spec.config[field.key] = nil }
     }
     return spec
   }
 }
 
-/// Setting of an operator, used by forms of the terminal and the validation of plans.
-package struct ConfigField: Sendable {
-  /// The key in plan files.
-  package let key: String
-  /// One-line description.
-  package let summary: String
-  /// The paper's value.
-  package let defaultValue: Double
-  /// Allowed values.
-  package let range: ClosedRange<Double>
-  /// Whether the value must be an integer.
-  package let isInteger: Bool
+extension SettingRow {
+  /// Default of a setting of an operator, all of which are numbers.
+  package var defaultNumber: Double { initial as? Double ?? Double(initial as? Int ?? 0) }
+
   /// Whether other settings or the model determine the value: a plan may state it, forms omit it.
-  package let isImplied: Bool
-  /// Value that the default stands for in a model, if it depends on the model.
-  package let modelValue: (@Sendable (ModelShape) -> Double)?
-
-  /// Makes a setting.
-  package init(
-    key: String, summary: String, defaultValue: Double, range: ClosedRange<Double>,
-    isInteger: Bool, isImplied: Bool = false,
-    modelValue: (@Sendable (ModelShape) -> Double)? = nil
-  ) {
-    self.key = key
-    self.summary = summary
-    self.defaultValue = defaultValue
-    self.range = range
-    self.isInteger = isInteger
-    self.isImplied = isImplied
-    self.modelValue = modelValue
-  }
-
-  /// Reason why a value is invalid; nil if it is valid.
-  package func refusal(of value: Double) -> String? {
-    Plans.refusal(of: value, in: range, isWhole: isInteger)
-  }
+  package var isImplied: Bool { traits.contains(.implied) }
 }
 
 /// Cost of an operator per image and forward pass.
@@ -143,7 +115,7 @@ package struct OperatorDescriptor: Sendable {
   /// The slots it fits.
   package let slots: Set<Slot>
   /// Its settings.
-  package let fields: [ConfigField]
+  package let fields: [any SettingRow]
   /// Whether it can be initialised from weights of the original operator.
   package var isTransferable = false
 
@@ -151,20 +123,10 @@ package struct OperatorDescriptor: Sendable {
   private let labelRule: @Sendable (OperatorSpec) -> String
   private let fitRule: @Sendable (OperatorSpec, ModelShape) -> String?
 
-  /// Makes a descriptor.
-  ///
-  /// - Parameters:
-  ///   - name: The official name.
-  ///   - title: The display name.
-  ///   - summary: One-line description.
-  ///   - slots: The slots it fits.
-  ///   - fields: Its settings.
-  ///   - cost: Cost in a model with all settings filled in.
-  ///   - label: Short label for a cell of the grid.
-  ///   - fit: Reason why a configuration within the ranges is invalid in a model; nil if it is
-  ///     valid.
+  /// Makes a descriptor; `fit` is the reason why a configuration within the ranges is invalid in a
+  /// model.
   package init(
-    name: String, title: String, summary: String, slots: Set<Slot>, fields: [ConfigField],
+    name: String, title: String, summary: String, slots: Set<Slot>, fields: [any SettingRow],
     cost: @escaping @Sendable (OperatorSpec, ModelShape) -> OperatorCost,
     label: @escaping @Sendable (OperatorSpec) -> String,
     fit: @escaping @Sendable (OperatorSpec, ModelShape) -> String? = { _, _ in nil }
@@ -180,12 +142,12 @@ package struct OperatorDescriptor: Sendable {
   }
 
   /// Settings that are not implied.
-  package var openFields: [ConfigField] { fields.filter { !$0.isImplied } }
+  package var openFields: [any SettingRow] { fields.filter { !$0.isImplied } }
 
   /// The operator with every setting at its default.
   package var defaultSpec: OperatorSpec {
     OperatorSpec(
-      name, Dictionary(uniqueKeysWithValues: openFields.map { ($0.key, $0.defaultValue) }))
+      name, Dictionary(uniqueKeysWithValues: openFields.map { ($0.key, $0.defaultNumber) }))
   }
 
   /// Cost of the operator in one slot of a model, per image.
@@ -211,7 +173,9 @@ package struct OperatorDescriptor: Sendable {
           "config.\(key)", "\(name) has no such setting, expected \(known); remove the setting"
         )
       }
-      if let message = field.refusal(of: value) { return ("config.\(key)", message) }
+      if let message = Plans.refusal(of: value, in: field.bounds, isWhole: field.isWholeNumber) {
+        return ("config.\(key)", message)
+      }
     }
     return fitRule(spec, shape).map { ("config", $0) }
   }

@@ -37,13 +37,14 @@ extension GraftPlan {
           "expected version \(formatVersion), found \(version); use a matching version of espalier")
       }
     }
-    let rows = PlanSchema.table.rows.map(\.key)
-    let known = ["espalier_plan", "model", "blocks", "parallel", "data", "stage1", "stage2"]
-    let top = try reader.section(root, key: "", known: known + rows)
-    var plan = GraftPlan(
-      named: try reader.value("name", in: top), model: try reader.model(in: top))
+    var settings = Settings<PlanSchema>()
+    let top = try settings.values.read(
+      root, rows: PlanSchema.table.rows,
+      beside: ["espalier_plan", "model", "blocks", "parallel", "data", "stage1", "stage2"], at: "",
+      by: &reader)
+    var plan = GraftPlan(named: settings.name, model: try reader.model(in: top))
+    plan.settings = settings
     try reader.locating { () throws(PlanError) in try plan.model.validate() }
-    plan.seed = try reader.value("seed", in: top)
     plan.edits = try reader.edits(in: top, depth: plan.model.shape.depth)
     plan.parallel = try reader.parallel(in: top, depth: plan.model.shape.depth)
     if let node = top.members["data"] {
@@ -63,7 +64,7 @@ extension GraftPlan {
   package func json() throws(PlanError) -> Data {
     try validate()
     let modelMembers =
-      [("path", model.path.json)] + model.shape.members.map { ($0.key, $0.value) }
+      [("path", model.path.json)] + model.shape.members.map { ($0.key, $0.json) }
       + [("content_hash", model.contentHash.json)]
     var members: [(String, String)] = [
       ("espalier_plan", Self.formatVersion.json), ("name", self.name.json),
@@ -208,26 +209,10 @@ extension JSONNode {
 
 extension SettingsReader {
   fileprivate mutating func model(in top: JSONSection) throws(PlanError) -> ModelReference {
-    let section = try section(
-      required("model", in: top), key: "model",
-      known: [
-        "path", "family", "depth", "hidden_size", "num_heads", "patch_size", "input_size",
-        "in_channels", "num_classes", "learn_sigma", "mlp_ratio", "has_null_class",
-        "frequency_shift", "mlp_norm_epsilon", "content_hash",
-      ])
-    var shape = ModelShape(
-      family: try value("family", in: section), depth: try value("depth", in: section),
-      hiddenSize: try value("hidden_size", in: section),
-      numHeads: try value("num_heads", in: section),
-      patchSize: try value("patch_size", in: section),
-      inputSize: try value("input_size", in: section),
-      inChannels: try value("in_channels", in: section),
-      numClasses: try value("num_classes", in: section),
-      learnSigma: try value("learn_sigma", in: section),
-      mlpRatio: try value("mlp_ratio", in: section))
-    shape.hasNullClass = try value("has_null_class", in: section, or: shape.hasNullClass)
-    shape.frequencyShift = try value("frequency_shift", in: section, or: shape.frequencyShift)
-    shape.mlpNormEpsilon = try value("mlp_norm_epsilon", in: section, or: shape.mlpNormEpsilon)
+    var shape = ModelShape()
+    let section = try shape.values.read(
+      required("model", in: top), rows: ModelSchema.table.rows, beside: ["path", "content_hash"],
+      at: "model", by: &self)
     return ModelReference(
       path: try value("path", in: section), shape: shape,
       contentHash: try value("content_hash", in: section))

@@ -16,6 +16,12 @@ package struct SettingTraits: OptionSet, Sendable {
   package static let required = SettingTraits(rawValue: 16)
   /// A path, relative to the folder of the file if not absolute.
   package static let path = SettingTraits(rawValue: 32)
+  /// Omitted in files where it has the default.
+  package static let convention = SettingTraits(rawValue: 256)
+  /// Determined by other settings or the model; omitted in forms.
+  package static let implied = SettingTraits(rawValue: 64)
+  /// A number of attention heads, where the default 0 stands for that of the model.
+  package static let modelHeads = SettingTraits(rawValue: 128)
 }
 
 /// Definition of a setting, used by files, `espalier plan set`, overrides of single slots, forms
@@ -33,15 +39,7 @@ package struct Setting<Value: SettingValue>: Sendable {
   package let summary: String
   private let refusal: @Sendable (Value) -> String?
 
-  /// Makes a setting.
-  ///
-  /// - Parameters:
-  ///   - key: The key in files.
-  ///   - defaultValue: Default value.
-  ///   - range: Allowed range of every number of the value.
-  ///   - summary: One-line description.
-  ///   - traits: Uses of the setting.
-  ///   - refusal: Reason why a value within the range is invalid; nil if it is valid.
+  /// Makes a setting; `refusal` is the reason why a value within the range is invalid.
   package init(
     _ key: String, _ defaultValue: Value, in range: ClosedRange<Double>? = nil, _ summary: String,
     _ traits: SettingTraits...,
@@ -87,6 +85,13 @@ package protocol SettingRow: Sendable {
   ///
   /// - Throws: `PlanError` with the key, the expectation and the value found.
   func check(_ value: any SettingValue, at key: String) throws(PlanError)
+}
+
+extension SettingRow {
+  /// The range, or that of all finite numbers.
+  package var bounds: ClosedRange<Double> {
+    range ?? -Double.greatestFiniteMagnitude...Double.greatestFiniteMagnitude
+  }
 }
 
 extension Setting: SettingRow {

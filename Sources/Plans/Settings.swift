@@ -14,11 +14,13 @@ struct SettingValues: Equatable, Sendable {
     one.values.mapValues(\.json) == other.values.mapValues(\.json)
   }
 
-  /// Reads the members of an object; throws for unknown keys.
+  /// Reads the members of an object; throws for keys other than those of the rows and `others`.
+  @discardableResult
   mutating func read(
-    _ node: JSONNode, rows: [any SettingRow], at key: String, by reader: inout SettingsReader
-  ) throws(PlanError) {
-    let section = try reader.section(node, key: key, known: rows.map(\.key))
+    _ node: JSONNode, rows: [any SettingRow], beside others: [String] = [], at key: String,
+    by reader: inout SettingsReader
+  ) throws(PlanError) -> JSONSection {
+    let section = try reader.section(node, key: key, known: others + rows.map(\.key))
     for row in rows {
       guard let member = section.members[row.key] else {
         if row.traits.contains(.required) { _ = try reader.required(row.key, in: section) }
@@ -26,6 +28,7 @@ struct SettingValues: Equatable, Sendable {
       }
       values[row.key] = try row.read(member, at: section.path(row.key), by: &reader)
     }
+    return section
   }
 
   /// Sets a value from command-line text.
@@ -53,10 +56,14 @@ struct SettingValues: Equatable, Sendable {
     }
   }
 
-  /// Keys in order of the rows with JSON values.
+  /// Keys in order of the rows with JSON values, without null and default conventions.
   func members(rows: [any SettingRow]) -> [(key: String, json: String)] {
-    rows.compactMap { row in values[row.key].map { (row.key, $0.json) } }
-      .filter { $0.json != "null" }
+    rows.compactMap { row in
+      guard let json = values[row.key]?.json, json != "null",
+        !row.traits.contains(.convention) || json != row.initial.json
+      else { return nil }
+      return (row.key, json)
+    }
   }
 
   /// Encodes an object on one line.

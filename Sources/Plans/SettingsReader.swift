@@ -2,7 +2,8 @@ import Files
 
 /// JSON value with its position in the text.
 package struct JSONNode: Sendable {
-  indirect enum Value {
+  /// A value by its type.
+  package indirect enum Value: Sendable {
     case object([(name: String, node: JSONNode)])
     case list([JSONNode])
     case text(String)
@@ -11,7 +12,7 @@ package struct JSONNode: Sendable {
     case null
   }
 
-  var value: Value
+  package var value: Value
   /// Byte offset of the value.
   var position = 0
 
@@ -27,6 +28,18 @@ package struct JSONNode: Sendable {
     }
   }
 
+  /// The value of a number; nil for another type.
+  package var number: Double? {
+    if case .number(let text) = value { Double(text) } else { nil }
+  }
+
+  /// The members of an object without repeated names; nil for another type.
+  package var members: [String: JSONNode]? {
+    guard case .object(let list) = value else { return nil }
+    let members = Dictionary(list.map { ($0.name, $0.node) }) { first, _ in first }
+    return members.count == list.count ? members : nil
+  }
+
   /// Maximum nesting depth, which bounds recursion.
   private static let depthLimit = 16
 
@@ -36,7 +49,7 @@ package struct JSONNode: Sendable {
   /// Parses a whole text.
   ///
   /// - Throws: `JSONFault` for anything that is not strict JSON.
-  init(parsing text: [UInt8]) throws(JSONFault) {
+  package init(parsing text: [UInt8]) throws(JSONFault) {
     self = try text.withUnsafeBytes { bytes in
       Result { () throws(JSONFault) in
         var scanner = JSONScanner(bytes)
@@ -192,13 +205,6 @@ package struct SettingsReader {
     _ name: String, in section: JSONSection
   ) throws(PlanError) -> Value {
     try Value.read(required(name, in: section), at: section.path(name), by: &self)
-  }
-
-  /// Reads the value of a member, or a default if it is absent.
-  mutating func value<Value: SettingValue>(
-    _ name: String, in section: JSONSection, or absent: Value
-  ) throws(PlanError) -> Value {
-    try section.members[name] == nil ? absent : value(name, in: section)
   }
 
   func wrongType(_ node: JSONNode, _ key: String, _ expected: String) -> PlanError {

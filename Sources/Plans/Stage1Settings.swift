@@ -83,20 +83,14 @@ package struct Stage1Schema: TrainingSchema {
     refusing: refusalOfMilestones)
   package let gamma = Setting(
     "gamma", 0.5, in: 1e-6...1, "factor of the rate at each milestone or plateau", .site)
-  package let heldOutEvery = Setting(
-    "held_out_every", 100, in: 1...1e7, "steps between two measurements of the held-out loss")
-  package let heldOutSamples = Setting(
-    "held_out_samples", 128, in: 1...1e6, "samples of the held-out loss")
+  package let heldOutEvery = TrainingRows.heldOutEvery
+  package let heldOutSamples = TrainingRows.heldOutSamples
   package let keepsBest = Setting(
     "keep_best", false, "whether an operator ends as it was when its held-out loss was lowest",
     .site)
-  package let checkpointEvery = Setting(
-    "checkpoint_every", 100, in: 1...1e7, "steps between two checkpoints", .resume)
-  package let checkpointMinutes = Setting(
-    "checkpoint_minutes", 10.0, in: 0...1e6,
-    "minutes after which there is a checkpoint in any case; 0 counts steps alone", .resume)
-  package let keepLast = Setting(
-    "keep_last", 1, in: 1...1000, "checkpoints that are kept, the newest included", .resume)
+  package let checkpointEvery = TrainingRows.checkpointEvery
+  package let checkpointMinutes = TrainingRows.checkpointMinutes
+  package let keepLast = TrainingRows.keepLast
   package let loss = Setting(
     "loss", RegressionLoss.l1, "in place of `attention_loss` or `mlp_loss`", .siteOnly)
   package let attentionLoss = Setting(
@@ -146,8 +140,6 @@ extension Settings where Schema == Stage1Schema {
   /// Makes defaults for a hidden size; the rate is inversely proportional to it, from 4e-3 for the
   /// shipped model (64) to 2.2e-4 for DiT-XL (1152; 1e-4 in the paper, 5e-4 to 1e-3 in the released
   /// configurations).
-  ///
-  /// - Parameter hiddenSize: Hidden size of the model.
   package init(hiddenSize: Int) {
     self.init()
     let rate = 0.256 / Double(max(1, hiddenSize))

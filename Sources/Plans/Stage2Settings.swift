@@ -63,20 +63,14 @@ package struct Stage2Schema: TrainingSchema {
     "ema_warmup", true,
     "whether the average's decay starts low, (1 + step) / (10 + step), so that a short training's"
       + " average leaves its start behind; the released trainer's does not")
-  package let heldOutEvery = Setting(
-    "held_out_every", 100, in: 1...1e7, "steps between two measurements of the held-out loss")
-  package let heldOutSamples = Setting(
-    "held_out_samples", 128, in: 1...1e6, "samples of the held-out loss")
+  package let heldOutEvery = TrainingRows.heldOutEvery
+  package let heldOutSamples = TrainingRows.heldOutSamples
   package let keepsBest = Setting(
     "keep_best", false, "whether the model with the lowest held-out loss is kept beside the newest",
     .resume)
-  package let checkpointEvery = Setting(
-    "checkpoint_every", 100, in: 1...1e7, "steps between two checkpoints", .resume)
-  package let checkpointMinutes = Setting(
-    "checkpoint_minutes", 10.0, in: 0...1e6,
-    "minutes after which there is a checkpoint in any case; 0 counts steps alone", .resume)
-  package let keepLast = Setting(
-    "keep_last", 1, in: 1...1000, "checkpoints that are kept, the newest included", .resume)
+  package let checkpointEvery = TrainingRows.checkpointEvery
+  package let checkpointMinutes = TrainingRows.checkpointMinutes
+  package let keepLast = TrainingRows.keepLast
   package let distillationWeight = Setting(
     "distillation_weight", 0.0, in: 0...1e6,
     "weight of the mean squared difference from the teacher's output, added to the loss")

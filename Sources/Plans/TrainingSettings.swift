@@ -5,6 +5,21 @@ package protocol TrainingSchema: SettingsSchema {
   var keepLast: Setting<Int> { get }
 }
 
+/// Settings that both stages have with the same meaning and default.
+enum TrainingRows {
+  static let heldOutEvery = Setting(
+    "held_out_every", 100, in: 1...1e7, "steps between two measurements of the held-out loss")
+  static let heldOutSamples = Setting(
+    "held_out_samples", 128, in: 1...1e6, "samples of the held-out loss")
+  static let checkpointEvery = Setting(
+    "checkpoint_every", 100, in: 1...1e7, "steps between two checkpoints", .resume)
+  static let checkpointMinutes = Setting(
+    "checkpoint_minutes", 10.0, in: 0...1e6,
+    "minutes after which there is a checkpoint in any case; 0 counts steps alone", .resume)
+  static let keepLast = Setting(
+    "keep_last", 1, in: 1...1000, "checkpoints that are kept, the newest included", .resume)
+}
+
 extension Settings where Schema: TrainingSchema {
   /// Checkpoint policy.
   package var checkpoints: CheckpointPolicy {

@@ -84,8 +84,6 @@ package struct Comparison: Sendable {
   package let rows: [ComparisonRow]
 
   /// Compares runs.
-  ///
-  /// - Parameter runs: The runs with their measurements.
   package init(_ runs: [(facts: RunFacts, measurements: Measurements?)]) {
     var teachers: [String: ComparisonRow] = [:]
     var order: [String] = []

@@ -116,18 +116,15 @@ package struct Measurements: Codable, Sendable {
 
   /// Reads the measurements of the current weights of a run; nil if there are none.
   ///
-  /// - Throws: `RunError` for a damaged file or one of another version.
+  /// - Throws: `FileError` for a damaged file or one of another version.
   package static func cached(_ run: RunDirectory) throws -> Measurements? {
     let path = path(of: run)
     guard FileManager.default.fileExists(atPath: path) else { return nil }
-    let decoder = JSONDecoder()
-    decoder.keyDecodingStrategy = .convertFromSnakeCase
-    decoder.nonConformingFloatDecodingStrategy = .texts
     let bytes = Data(try AtomicFile.read(path, limit: 16 << 20))
-    guard let found = try? decoder.decode(Measurements.self, from: bytes),
+    guard let found = try? JSONDecoder.snakeCase.decode(Measurements.self, from: bytes),
       found.espalierReport == formatVersion, found.settings.isPossible
     else {
-      throw RunError(
+      throw FileError(
         "\(path): holds no measurements of version \(formatVersion); delete it to measure again")
     }
     return found.weights == (try weightsStamp(of: run)) ? found : nil
@@ -137,11 +134,8 @@ package struct Measurements: Codable, Sendable {
   ///
   /// - Throws: `FileError` when the file cannot be written.
   package func save(to run: RunDirectory) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    encoder.keyEncodingStrategy = .convertToSnakeCase
-    encoder.nonConformingFloatEncodingStrategy = .texts
     try AtomicFile.write(
-      encoder.encode(self), to: Self.path(of: run), followingLinks: false)
+      JSONEncoder.sorted(isPretty: true, snakeCase: true).encode(self), to: Self.path(of: run),
+      followingLinks: false)
   }
 }

@@ -44,7 +44,7 @@ package struct Measuring {
   ///   - steps: Number of denoising steps; nil selects that of earlier measurements, otherwise that
   ///     of `espalier sample`.
   /// - Returns: All measurements; nil for a run without a checkpoint.
-  /// - Throws: `FileError`, `PlanError`, `RunError` for an unusable model or weights.
+  /// - Throws: `FileError` and `PlanError` for an unusable model or weights.
   package func measure(samples: Int?, steps: Int?) throws -> Measurements? {
     guard let weights = try Measurements.weightsStamp(of: facts.run) else { return nil }
     let earlier = try Measurements.cached(facts.run)

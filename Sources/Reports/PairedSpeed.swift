@@ -29,12 +29,6 @@ package struct PairedSpeed: Codable, Equatable, Sendable {
   }
 
   /// Times both models in alternating order after a warm-up.
-  ///
-  /// - Parameters:
-  ///   - graft: The grafted model.
-  ///   - teacher: Its teacher.
-  ///   - pairs: Number of passes per model.
-  ///   - progress: Called with the number of pairs done.
   package init(
     graft: DiT, teacher: DiT, pairs: Int = 15, progress: (Int, Int) -> Void = { _, _ in }
   ) {

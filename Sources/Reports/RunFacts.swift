@@ -20,13 +20,13 @@ package struct RunFacts: Sendable {
 
   /// Reads a run.
   ///
-  /// - Throws: `RunError` for a job other than training, `FileError` or `PlanError` for a damaged
+  /// - Throws: `FileError` for a job other than training, also `PlanError` for a damaged
   ///   run.
   package init(_ run: RunDirectory) throws {
     self.run = run
     request = try run.request()
     guard let planPath = request.job.planPath else {
-      throw RunError(
+      throw FileError(
         "\(run.path): trains nothing, so there is nothing to report; name a run of 'espalier distill'"
           + " or 'finetune'")
     }

@@ -1,4 +1,5 @@
 import CSystem
+import Files
 import Foundation
 
 /// Starts programs that outlive their parent process.
@@ -15,7 +16,7 @@ enum DetachedProcess {
   ///   - log: File of its output.
   ///   - inherited: Descriptor passed as `RunDirectory.inheritedLock`.
   /// - Returns: The process ID.
-  /// - Throws: `RunError` when the program cannot be started.
+  /// - Throws: `FileError` when the program cannot be started.
   static func start(
     _ executable: String, _ arguments: [String], environment: [String: String], log: String,
     inherited: Int32? = nil
@@ -26,7 +27,7 @@ enum DetachedProcess {
     defer { close(output) }
     guard output >= 0, fstat(output, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
       let reason = output < 0 ? String(cString: strerror(errno)) : "no regular file"
-      throw RunError("\(log): cannot be written to (\(reason)); remove it or check the disk")
+      throw FileError("\(log): cannot be written to (\(reason)); remove it or check the disk")
     }
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
@@ -56,7 +57,7 @@ enum DetachedProcess {
     var pid: pid_t = 0
     let code = posix_spawn(&pid, executable, &actions, &attributes, words, variables)
     guard code == 0 else {
-      throw RunError(
+      throw FileError(
         "\(executable): the worker cannot be started (\(String(cString: strerror(code))));"
           + " check that the program is there and executable")
     }

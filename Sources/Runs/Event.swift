@@ -96,94 +96,56 @@ package struct Event: Equatable, Sendable {
 }
 
 extension Event: Encodable {
-  private enum CodingKeys: String, CodingKey {
-    case version = "v"
-    case time = "t"
-    case kind, pid, step, total, loss, losses, rate, path, done, label, role, seed, text, outcome
-    case reason
-    case totalSteps = "total_steps"
-    case secondsLeft = "seconds_left"
-    case classLabel = "class_label"
-    case samplerStep = "sampler_step"
-    case learningRate = "learning_rate"
-    case learningRates = "learning_rates"
-    case gradientNorm = "gradient_norm"
-    case samplesPerSecond = "samples_per_second"
-    case residentMemory = "resident_memory"
-  }
-
-  private enum Name: String, Encodable {
-    case started, heartbeat, step
-    case heldOut = "held_out"
-    case checkpointed, paused, resumed, progress, sampled, message, finished
-  }
-
-  /// Writes one record.
+  /// Writes one record; fields without a value are omitted.
   package func encode(to encoder: any Encoder) throws {
-    var container = encoder.container(keyedBy: CodingKeys.self)
-    try container.encode(Self.formatVersion, forKey: .version)
-    try container.encode(time, forKey: .time)
+    var container = encoder.container(keyedBy: FieldKey.self)
+    let (name, fields) = record
+    try container.encode(Self.formatVersion, forKey: FieldKey("v"))
+    try container.encode(time, forKey: FieldKey("t"))
+    try container.encode(name, forKey: FieldKey("kind"))
+    for case (let key, let value?) in fields {
+      try container.encode(value, forKey: FieldKey(key))
+    }
+  }
+
+  /// Name and fields of the record, as `EventScanner` reads them.
+  private var record: (name: String, fields: KeyValuePairs<String, (any Encodable)?>) {
     switch kind {
     case .started(let pid, let totalSteps):
-      try container.encode(Name.started, forKey: .kind)
-      try container.encode(pid, forKey: .pid)
-      try container.encode(totalSteps, forKey: .totalSteps)
-    case .heartbeat(let step):
-      try container.encode(Name.heartbeat, forKey: .kind)
-      try container.encode(step, forKey: .step)
+      return ("started", ["pid": pid, "total_steps": totalSteps])
+    case .heartbeat(let step): return ("heartbeat", ["step": step])
     case .step(
       let step, let total, let loss, let losses, let rate, let secondsLeft, let learningRate,
       let measures):
-      try container.encode(Name.step, forKey: .kind)
-      try container.encode(step, forKey: .step)
-      try container.encode(total, forKey: .total)
-      try container.encode(loss, forKey: .loss)
-      try container.encode(losses, forKey: .losses)
-      try container.encode(rate, forKey: .rate)
-      try container.encode(secondsLeft, forKey: .secondsLeft)
-      try container.encodeIfPresent(learningRate?.highest, forKey: .learningRate)
-      if let sites = learningRate?.sites, !sites.isEmpty {
-        try container.encode(sites, forKey: .learningRates)
-      }
-      for measure in StepMeasure.members {
-        guard let key = CodingKeys(stringValue: measure.rawValue) else { continue }
-        try container.encodeIfPresent(measures[measure], forKey: key)
-      }
+      let sites = learningRate.flatMap { $0.sites.isEmpty ? nil : $0.sites }
+      return (
+        "step",
+        [
+          "step": step, "total": total, "loss": loss, "losses": losses, "rate": rate,
+          "seconds_left": secondsLeft, "learning_rate": learningRate?.highest,
+          "learning_rates": sites, "gradient_norm": measures[.gradientNorm],
+          "samples_per_second": measures[.samplesPerSecond],
+          "resident_memory": measures[.residentMemory],
+        ]
+      )
     case .heldOut(let step, let loss, let losses):
-      try container.encode(Name.heldOut, forKey: .kind)
-      try container.encode(step, forKey: .step)
-      try container.encodeIfPresent(loss, forKey: .loss)
-      try container.encode(losses, forKey: .losses)
-    case .checkpointed(let step, let path):
-      try container.encode(Name.checkpointed, forKey: .kind)
-      try container.encode(step, forKey: .step)
-      try container.encode(path, forKey: .path)
-    case .paused(let step, let reason):
-      try container.encode(Name.paused, forKey: .kind)
-      try container.encode(step, forKey: .step)
-      try container.encodeIfPresent(reason, forKey: .reason)
-    case .resumed(let step):
-      try container.encode(Name.resumed, forKey: .kind)
-      try container.encode(step, forKey: .step)
+      return ("held_out", ["step": step, "loss": loss, "losses": losses])
+    case .checkpointed(let step, let path): return ("checkpointed", ["step": step, "path": path])
+    case .paused(let step, let reason): return ("paused", ["step": step, "reason": reason])
+    case .resumed(let step): return ("resumed", ["step": step])
     case .progress(let done, let total, let label):
-      try container.encode(Name.progress, forKey: .kind)
-      try container.encode(done, forKey: .done)
-      try container.encode(total, forKey: .total)
-      try container.encode(label, forKey: .label)
+      return ("progress", ["done": done, "total": total, "label": label])
     case .sampled(let role, let path, let classLabel, let seed, let samplerStep):
-      try container.encode(Name.sampled, forKey: .kind)
-      try container.encode(role, forKey: .role)
-      try container.encode(path, forKey: .path)
-      try container.encode(classLabel, forKey: .classLabel)
-      try container.encode(seed, forKey: .seed)
-      try container.encodeIfPresent(samplerStep, forKey: .samplerStep)
-    case .message(let text):
-      try container.encode(Name.message, forKey: .kind)
-      try container.encode(text, forKey: .text)
+      return (
+        "sampled",
+        [
+          "role": role, "path": path, "class_label": classLabel, "seed": seed,
+          "sampler_step": samplerStep,
+        ]
+      )
+    case .message(let text): return ("message", ["text": text])
     case .finished(let outcome, let text):
-      try container.encode(Name.finished, forKey: .kind)
-      try container.encode(outcome, forKey: .outcome)
-      try container.encode(text, forKey: .text)
+      return ("finished", ["outcome": outcome, "text": text])
     }
   }
 }

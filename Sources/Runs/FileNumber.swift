@@ -1,3 +1,5 @@
+import Files
+
 /// Allowed ranges of numbers in the files of a run.
 ///
 /// All numbers read from a run directory are checked, so that later arithmetic with them does not
@@ -18,11 +20,11 @@ enum FileNumber {
 
   /// Checks that a number is in its range.
   ///
-  /// - Throws: `RunError` with the key, the value found and the range.
+  /// - Throws: `FileError` with the key, the value found and the range.
   static func check<Value: Comparable>(
     _ key: String, _ value: Value?, _ range: ClosedRange<Value>
-  ) throws(RunError) {
+  ) throws(FileError) {
     guard let value, !range.contains(value) else { return }
-    throw RunError("\(key) is \(value), expected \(range.lowerBound) to \(range.upperBound)")
+    throw FileError("\(key) is \(value), expected \(range.lowerBound) to \(range.upperBound)")
   }
 }

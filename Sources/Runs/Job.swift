@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// Job of a worker.
@@ -261,8 +262,8 @@ package struct JobRequest: Codable, Equatable, Sendable {
 
   /// Checks the ranges of all numbers.
   ///
-  /// - Throws: `RunError` for the first one out of range.
-  func checkNumbers() throws(RunError) {
+  /// - Throws: `FileError` for the first one out of range.
+  func checkNumbers() throws(FileError) {
     try FileNumber.check("created_at", createdAt, FileNumber.times)
     try FileNumber.check("timeout", timeout, FileNumber.timeouts)
     try FileNumber.check("queue.priority", queue?.priority, FileNumber.priorities)

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// Append-only file of JSON records, one per line.
@@ -9,12 +10,9 @@ struct LineLog {
   /// An incomplete last line of a killed writer is terminated first, so that it does not damage the
   /// new record.
   ///
-  /// - Throws: `RunError` naming the file and the reason, for example a full disk.
+  /// - Throws: `FileError` naming the file and the reason, for example a full disk.
   func append(_ record: some Encodable) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    encoder.nonConformingFloatEncodingStrategy = .texts
-    var line = [UInt8](try encoder.encode(record))
+    var line = [UInt8](try JSONEncoder.sorted().encode(record))
     line.append(UInt8(ascii: "\n"))
     let descriptor = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0o666)
     guard descriptor >= 0 else { throw failure(errno) }
@@ -50,9 +48,8 @@ struct LineLog {
   func read(
     after offset: inout UInt64, limit: Int = .max, _ body: (UnsafeRawBufferPointer) -> Void
   ) -> Reading {
-    guard let (descriptor, status) = RegularFile.open(path) else { return Reading() }
-    defer { close(descriptor) }
-    guard UInt64(status.st_size) > offset else { return Reading() }
+    guard let file = try? RegularFile(path), UInt64(file.size) > offset else { return Reading() }
+    let (descriptor, size) = (file.descriptor, UInt64(file.size))
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.lineLimit, alignment: 16)
     defer { buffer.deallocate() }
     guard let base = buffer.baseAddress else { return Reading() }
@@ -62,8 +59,7 @@ struct LineLog {
     var isPassingOver = false
     var budget = limit
     while true {
-      if let data = Self.dataAfter(offset + UInt64(kept), descriptor, size: UInt64(status.st_size))
-      {
+      if let data = Self.dataAfter(offset + UInt64(kept), descriptor, size: size) {
         reading.damaged += isPassingOver ? 0 : 1
         (offset, kept, isPassingOver) = (data, 0, true)
       }
@@ -96,7 +92,7 @@ struct LineLog {
         break
       }
     }
-    return reading
+    return withExtendedLifetime(file) { reading }
   }
 
   /// Offset of the next data after a hole of at least `lineLimit` bytes at `position`; nil if there
@@ -114,20 +110,9 @@ struct LineLog {
     return size > 0 && pread(descriptor, &last, 1, size - 1) == 1 && last != UInt8(ascii: "\n")
   }
 
-  /// Error for a failed write.
-  func failure(_ code: Int32) -> RunError {
-    switch code {
-    case ENOENT, ENOTDIR:
-      RunError("\(path): the run directory no longer exists; start the run again")
-    case ENOSPC, EDQUOT:
-      RunError(
-        "\(path): the disk is full, the record was not written; free some space", isDiskFull: true)
-    case EFBIG:
-      RunError("\(path): the file size limit is reached; raise `ulimit -f`")
-    case EACCES, EPERM, EROFS:
-      RunError("\(path): cannot be written (read-only); change its permissions")
-    default:
-      RunError("\(path): cannot be written (\(String(cString: strerror(code)))); check the disk")
-    }
+  /// Error for a failed write; a record that does not fit is not written.
+  func failure(_ code: Int32) -> FileError {
+    guard code == ENOENT || code == ENOTDIR else { return .writing(path, errno: code) }
+    return FileError("\(path): the run directory no longer exists; start the run again")
   }
 }

@@ -36,10 +36,7 @@ struct LogCache<Content: Codable & Sendable> {
       bytes.dropFirst(Self.opening.utf8.count).prefix(Self.digestLength)
         .elementsEqual(Self.digest(bytes).utf8)
     else { return nil }
-    let decoder = JSONDecoder()
-    decoder.keyDecodingStrategy = .convertFromSnakeCase
-    decoder.nonConformingFloatDecodingStrategy = .texts
-    guard let record = try? decoder.decode(Record.self, from: Data(bytes)),
+    guard let record = try? JSONDecoder.snakeCase.decode(Record.self, from: Data(bytes)),
       record.version == Record.formatVersion, record.log == logDigest(upTo: record.offset)
     else { return nil }
     return (record.summary, record.offset)
@@ -50,12 +47,9 @@ struct LogCache<Content: Codable & Sendable> {
   /// - Throws: `FileError` when it cannot be written.
   func write(_ content: Content, offset: UInt64) throws {
     guard let log = logDigest(upTo: offset) else { return }
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    encoder.keyEncodingStrategy = .convertToSnakeCase
-    encoder.nonConformingFloatEncodingStrategy = .texts
     var bytes = [UInt8](
-      try encoder.encode(Record(log: log, offset: offset, summary: content)))
+      try JSONEncoder.sorted(snakeCase: true)
+        .encode(Record(log: log, offset: offset, summary: content)))
     let start = Self.opening.utf8.count
     bytes.replaceSubrange(start..<start + Self.digestLength, with: Self.digest(bytes).utf8)
     try AtomicFile.write(Data(bytes), to: path, followingLinks: false)
@@ -70,27 +64,12 @@ struct LogCache<Content: Codable & Sendable> {
   /// Identifies a log by its first bytes and those before the offset; nil if it is missing or
   /// shorter than the offset.
   private func logDigest(upTo offset: UInt64) -> String? {
-    guard let (descriptor, status) = RegularFile.open(logPath) else { return nil }
-    defer { close(descriptor) }
-    guard offset <= UInt64(status.st_size) else { return nil }
+    guard let file = try? RegularFile(logPath), offset <= UInt64(file.size) else { return nil }
     let count = Int(min(offset, 512))
-    let ends =
-      RegularFile.bytes(descriptor, from: 0, count: count)
-      + RegularFile.bytes(descriptor, from: offset - UInt64(count), count: count)
+    guard let first = try? file.bytes(count: count),
+      let last = try? file.bytes(from: Int(offset) - count, count: count)
+    else { return nil }
+    let ends = first + last
     return String(ContentHash.sha256(Data(ends)).prefix(Self.digestLength))
-  }
-}
-
-extension JSONEncoder.NonConformingFloatEncodingStrategy {
-  /// Encodes non-finite numbers as the strings `nan`, `inf` and `-inf`.
-  package static var texts: Self {
-    .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-  }
-}
-
-extension JSONDecoder.NonConformingFloatDecodingStrategy {
-  /// Decodes the strings `nan`, `inf` and `-inf` as numbers.
-  package static var texts: Self {
-    .convertFromString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
   }
 }

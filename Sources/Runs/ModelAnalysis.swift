@@ -203,15 +203,14 @@ package struct ModelAnalysis: Codable, Equatable, Sendable {
 
   /// Reads a cache file.
   ///
-  /// - Throws: `FileError` when it cannot be read, `RunError` when it is damaged or belongs to
-  ///   another version.
+  /// - Throws: `FileError` when it cannot be read, is damaged or belongs to another version.
   package static func load(path: String) throws -> ModelAnalysis {
     let bytes = try AtomicFile.read(path, limit: 16 << 20)
     let analysis: ModelAnalysis
     do {
       analysis = try JSONDecoder().decode(ModelAnalysis.self, from: Data(bytes))
     } catch {
-      throw RunError("\(path): is no analysis (\(reason(error))); delete it to compute it again")
+      throw FileError("\(path): is no analysis (\(reason(error))); delete it to compute it again")
     }
     guard analysis.version == formatVersion,
       analysis.blocks.allSatisfy({ block in
@@ -219,7 +218,7 @@ package struct ModelAnalysis: Codable, Equatable, Sendable {
         return lists.allSatisfy { $0.count == analysis.bands.count }
       })
     else {
-      throw RunError(
+      throw FileError(
         "\(path): is an analysis of version \(analysis.version) or incomplete, expected version"
           + " \(formatVersion); delete it to compute it again")
     }
@@ -230,9 +229,7 @@ package struct ModelAnalysis: Codable, Equatable, Sendable {
   ///
   /// - Throws: `FileError` when it cannot be written.
   package func save(to path: String) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     try AtomicFile.makeDirectory(AtomicFile.directory(of: path))
-    try AtomicFile.write(encoder.encode(self), to: path)
+    try AtomicFile.write(JSONEncoder.sorted().encode(self), to: path)
   }
 }

@@ -1,4 +1,5 @@
 import CSystem
+import Files
 import Foundation
 
 /// Unique identity of a process across hosts, boots, containers, programs and reused process IDs.
@@ -81,7 +82,7 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
 
   /// Sends a signal to exactly this process if it belongs to this user; never to process 1.
   ///
-  /// - Throws: `RunError` when it has ended, is elsewhere, or belongs to another user.
+  /// - Throws: `FileError` when it has ended, is elsewhere, or belongs to another user.
   package func signal(_ number: Int32) throws {
     _ = try signalled(number)
   }
@@ -89,10 +90,10 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
   /// Kills the process and waits for its end.
   ///
   /// - Parameter patience: Timeout in seconds.
-  /// - Throws: `RunError` when it cannot be signalled or does not end.
+  /// - Throws: `FileError` when it cannot be signalled or does not end.
   func kill(patience: Int32 = 60) throws {
     guard try signalled(SIGKILL).waitForEnd(seconds: patience) else {
-      throw RunError(
+      throw FileError(
         "process \(pid): was killed but has not ended after \(patience) s, perhaps because a disk does not"
           + " answer; look again with 'espalier runs'")
     }
@@ -100,20 +101,20 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
 
   private func signalled(_ number: Int32) throws -> OpenProcess {
     guard isHere else {
-      throw RunError(
+      throw FileError(
         "process \(pid): belongs to host \(host) or to another container, from where this one cannot"
           + " be signalled; steer the run from there")
     }
     guard owner == geteuid() else {
-      throw RunError("process \(pid): belongs to user \(owner); steer the run as that user")
+      throw FileError("process \(pid): belongs to user \(owner); steer the run as that user")
     }
     guard pid > 1, let process = OpenProcess(pid), process.facts()?.identity == self else {
-      throw RunError(
+      throw FileError(
         "process \(pid): is not the worker that was noted, which has ended; look again with"
           + " 'espalier runs'")
     }
     guard process.signal(number) else {
-      throw RunError(
+      throw FileError(
         "process \(pid): cannot be signalled (\(String(cString: strerror(errno)))); look again with"
           + " 'espalier runs'")
     }

@@ -1,3 +1,5 @@
+import Files
+
 /// Place of a run in the queue of its root.
 package struct QueuePlace: Codable, Equatable, Sendable {
   /// Priority; higher ones first, then the oldest.
@@ -85,8 +87,7 @@ extension [RunSummary] {
 extension RunDirectory {
   /// Changes the priority of the run.
   ///
-  /// - Throws: `RunError` when it is not waiting or belongs to another user, `FileError` when the
-  ///   disk fails.
+  /// - Throws: `FileError` when it is not waiting or belongs to another user, or the disk fails.
   package func setPriority(_ priority: Int) throws {
     let isChanged = try withLock {
       var request = try request()
@@ -96,7 +97,7 @@ extension RunDirectory {
       return true
     }
     guard isChanged == true else {
-      throw RunError("\(path): does not wait in the queue; 'espalier runs' shows what does")
+      throw FileError("\(path): does not wait in the queue; 'espalier runs' shows what does")
     }
   }
 }

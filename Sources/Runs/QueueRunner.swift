@@ -104,10 +104,10 @@ package final class QueueRunner {
 
   /// Requests the process that runs the queue to start no further runs.
   ///
-  /// - Throws: `RunError` when there is none, `FileError` when the disk fails.
+  /// - Throws: `FileError` when there is none, or the disk fails.
   package static func stop(root: String) throws {
     guard isAtWork(root: root) else {
-      throw RunError("\(root): no runner works on the queue; there is nothing to stop")
+      throw FileError("\(root): no runner works on the queue; there is nothing to stop")
     }
     try AtomicFile.write(Data(), to: stopPath(root), followingLinks: false)
   }

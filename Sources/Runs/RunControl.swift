@@ -38,7 +38,7 @@ struct ControlRecord: Codable {
 extension RunDirectory {
   /// Requests the worker to pause after its step.
   ///
-  /// - Throws: `RunError` when the run has no living worker or belongs to another user.
+  /// - Throws: `FileError` when the run has no living worker or belongs to another user.
   package func pause() throws {
     _ = try requireWorker()
     try append(Control.pause)
@@ -46,7 +46,7 @@ extension RunDirectory {
 
   /// Stops the process of the worker (SIGSTOP), and waits until it is stopped.
   ///
-  /// - Throws: `RunError` when the run has no living worker that can be signalled from here.
+  /// - Throws: `FileError` when the run has no living worker that can be signalled from here.
   package func freeze() throws {
     let worker = try requireWorker()
     try signal(worker, SIGSTOP)
@@ -55,7 +55,7 @@ extension RunDirectory {
 
   /// Resumes a paused or frozen worker.
   ///
-  /// - Throws: `RunError` when the run has no living worker or belongs to another user.
+  /// - Throws: `FileError` when the run has no living worker or belongs to another user.
   package func goOn() throws {
     let worker = try requireWorker()
     // A frozen worker must be continued to read it; on another host that must happen there.
@@ -76,7 +76,7 @@ extension RunDirectory {
   /// Requests the worker to save a checkpoint and stop, or removes the run from the queue.
   ///
   /// - Returns: The action taken.
-  /// - Throws: `RunError` when the run has ended or belongs to another user.
+  /// - Throws: `FileError` when the run has ended or belongs to another user.
   @discardableResult
   package func requestCancellation() throws -> Cancellation {
     let isWithdrawn =
@@ -99,9 +99,8 @@ extension RunDirectory {
 
   /// Requests the worker to stop, and kills it if it was requested before.
   ///
-  /// - Parameter hard: Whether to kill it at once.
   /// - Returns: The action taken; a killed worker has ended.
-  /// - Throws: `RunError` when the run has ended, belongs to another user, or its worker cannot be
+  /// - Throws: `FileError` when the run has ended, belongs to another user, or its worker cannot be
   ///   signalled from here.
   @discardableResult
   package func cancel(hard: Bool = false) throws -> Cancellation {
@@ -134,7 +133,7 @@ extension RunDirectory {
     try requireOwn()
     let state = summary().state
     guard !state.isEnded else {
-      throw RunError(
+      throw FileError(
         "\(path): is \(state.name), expected a running one; 'espalier runs' lists them")
     }
     return state
@@ -145,7 +144,7 @@ extension RunDirectory {
     let state = try requireUnfinished()
     guard let worker = worker() else {
       let isWaiting = state == .queued && (try? request())?.queue != nil
-      throw RunError(
+      throw FileError(
         isWaiting
           ? "\(path): waits in the queue and has no worker yet; 'espalier runs cancel \(id)' takes it"
             + " out, 'espalier runs priority \(id) -- -1' lets others go first"
@@ -168,7 +167,7 @@ extension RunDirectory {
         || worker.command.last.map({ stat($0, &named) }) == 0 && stat(path, &own) == 0
           && named.st_dev == own.st_dev && named.st_ino == own.st_ino
     else {
-      throw RunError(
+      throw FileError(
         "\(workerPath): names a process that works on another directory; steer that one instead")
     }
   }
@@ -177,7 +176,7 @@ extension RunDirectory {
 
   /// Writes the final event of the run and runs its hook.
   ///
-  /// - Throws: `RunError` when the event cannot be written; the hook is run nevertheless.
+  /// - Throws: `FileError` when the event cannot be written; the hook is run nevertheless.
   package func finish(_ outcome: RunOutcome, _ text: String) throws {
     defer { performHook(outcome: outcome.rawValue) }
     try append(Event(.finished(outcome: outcome, text: text)))
@@ -186,7 +185,7 @@ extension RunDirectory {
   /// Writes the final event of a run whose worker ended without one, and runs its hook; does
   /// nothing if another process has done so or works on the run.
   ///
-  /// - Throws: `RunError` when the event cannot be written.
+  /// - Throws: `FileError` when the event cannot be written.
   func settle(isKilled: Bool = false) throws {
     let outcome = try withLock { () -> String? in
       let summary = summary()

@@ -70,7 +70,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
 
   /// Resolves an entry of a job's `weights` to a file.
   ///
-  /// - Throws: `RunError` if it is the id of a run that does not exist or has no weights.
+  /// - Throws: `FileError` if it is the id of a run that does not exist or has no weights.
   package func weightsPath(_ name: String) throws -> String {
     if name.contains("/") { return name }
     return try RunDirectory.open("\(root)/\(name)").trainedWeights()
@@ -78,18 +78,18 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
 
   /// Path of the newest weights of a training: operators of stage 1, the whole model of stage 2.
   ///
-  /// - Throws: `RunError` if the run is not a training or has no weights yet.
+  /// - Throws: `FileError` if the run is not a training or has no weights yet.
   package func trainedWeights() throws -> String {
     let names: [String]
     switch try request().job {
     case .distill: names = ["operators.safetensors", "latest.safetensors"]
     case .finetune: names = ["model.safetensors"]
     case .preview, .analyze:
-      throw RunError("\(path): trains nothing; name a run of 'espalier distill' or 'finetune'")
+      throw FileError("\(path): trains nothing; name a run of 'espalier distill' or 'finetune'")
     }
     let paths = names.map { "\(checkpointsPath)/\($0)" }
     guard let found = paths.first(where: FileManager.default.fileExists(atPath:)) else {
-      throw RunError("\(path): has no checkpoint yet; wait for its first one")
+      throw FileError("\(path): has no checkpoint yet; wait for its first one")
     }
     return found
   }
@@ -108,11 +108,11 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
 
   /// Opens an existing run.
   ///
-  /// - Throws: `RunError` when there is no run at `path`.
+  /// - Throws: `FileError` when there is no run at `path`.
   package static func open(_ path: String) throws -> RunDirectory {
     let run = RunDirectory(path: AtomicFile.absolute(path))
     guard FileManager.default.fileExists(atPath: run.requestPath) else {
-      throw RunError("\(path): holds no run.json, so it is no run; see `espalier runs`")
+      throw FileError("\(path): holds no run.json, so it is no run; see `espalier runs`")
     }
     return run
   }
@@ -128,18 +128,18 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
 
   /// Reads the request of the run.
   ///
-  /// - Throws: `FileError` when the file cannot be read, `RunError` when it is invalid.
+  /// - Throws: `FileError` when the file cannot be read or is invalid.
   package func request() throws -> JobRequest {
     let request: JobRequest = try read(requestPath)
     guard request.version == JobRequest.formatVersion else {
-      throw RunError(
+      throw FileError(
         "\(requestPath): expected version \(JobRequest.formatVersion), found \(request.version);"
           + " use a matching version of espalier")
     }
     do {
       try request.checkNumbers()
     } catch {
-      throw RunError("\(requestPath): \(error); the run is damaged")
+      throw FileError("\(requestPath): \(error); the run is damaged")
     }
     return request
   }
@@ -173,14 +173,14 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
 
   /// Appends an event to the log.
   ///
-  /// - Throws: `RunError` naming the reason, for example a full disk.
+  /// - Throws: `FileError` naming the reason, for example a full disk.
   package func append(_ event: Event) throws {
     try LineLog(path: eventsPath).append(event)
   }
 
   /// Appends a request to the worker.
   ///
-  /// - Throws: `RunError` naming the reason, for example a full disk.
+  /// - Throws: `FileError` naming the reason, for example a full disk.
   package func append(_ control: Control) throws {
     try LineLog(path: controlPath).append(ControlRecord(control))
   }
@@ -220,7 +220,10 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
 
   /// End of the output of the worker.
   package func logTail(bytes limit: Int = 4096) -> String {
-    String(decoding: RegularFile.tail(logPath, bytes: limit), as: UTF8.self)
+    guard let file = try? RegularFile(logPath),
+      let bytes = try? file.bytes(from: max(0, file.size - limit), count: min(file.size, limit))
+    else { return "" }
+    return String(decoding: bytes, as: UTF8.self)
   }
 
   /// Size of its files on disk in bytes.
@@ -233,9 +236,8 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
   }
 
   func write(_ value: some Encodable, to path: String) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    try AtomicFile.write(encoder.encode(value), to: path, followingLinks: false)
+    try AtomicFile.write(
+      JSONEncoder.sorted(isPretty: true).encode(value), to: path, followingLinks: false)
   }
 
   func read<Value: Decodable>(_ path: String) throws -> Value {
@@ -243,7 +245,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     do {
       return try JSONDecoder().decode(Value.self, from: Data(bytes))
     } catch {
-      throw RunError(
+      throw FileError(
         "\(path): is not the JSON that espalier writes (\(reason(error))); the run is damaged")
     }
   }

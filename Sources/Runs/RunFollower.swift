@@ -32,10 +32,6 @@ package struct RunFollower: Sendable {
   package static let logLimit = 8 << 30
 
   /// Follows a run from its beginning.
-  ///
-  /// - Parameters:
-  ///   - run: The run.
-  ///   - keepsCurves: Whether to store the losses by step.
   package init(_ run: RunDirectory, keepsCurves: Bool = false) {
     self.run = run
     self.keepsCurves = keepsCurves
@@ -44,9 +40,6 @@ package struct RunFollower: Sendable {
 
   /// Reads the events since the last poll and returns the current state.
   ///
-  /// - Parameters:
-  ///   - now: Current time.
-  ///   - limit: Maximum number of bytes to read.
   /// - Returns: The current summary of the run.
   package mutating func poll(now: Date = Date(), limit: Int = logLimit) -> RunSummary {
     // The worker is checked first: if it ends afterwards, it has written its final event before the

@@ -15,7 +15,7 @@ package final class RunLauncher {
   /// - Parameters:
   ///   - root: The directory of all runs.
   ///   - executable: The program to start; nil selects the current program.
-  /// - Throws: `RunError` when the path of the current program is unknown.
+  /// - Throws: `FileError` when the path of the current program is unknown.
   package init(root: String, executable: String? = nil) throws {
     self.root = root
     self.executable = try executable ?? Self.currentExecutable()
@@ -24,7 +24,7 @@ package final class RunLauncher {
   /// Creates a run and starts its worker or, for a queued run, a queue runner if none is active.
   ///
   /// - Returns: The new run.
-  /// - Throws: As `RunDirectory.create` does, and `RunError` when the program cannot be started; no
+  /// - Throws: As `RunDirectory.create` does, and `FileError` when the program cannot be started; no
   ///   run is created then.
   package func launch(_ request: JobRequest, plan: GraftPlan? = nil) throws -> RunDirectory {
     let (run, lock) = try RunDirectory.make(root: root, job: request, plan: plan)
@@ -42,7 +42,7 @@ package final class RunLauncher {
   ///
   /// - Returns: Whether it was started; false if the run is no longer waiting or locked by another
   ///   process.
-  /// - Throws: `RunError` when it cannot be started or belongs to another user.
+  /// - Throws: `FileError` when it cannot be started or belongs to another user.
   func begin(_ run: RunDirectory) throws -> Bool {
     guard let lock = try run.lock() else { return false }
     guard run.summary().state == .queued else { return false }
@@ -56,7 +56,7 @@ package final class RunLauncher {
   ///   - run: The run.
   ///   - change: Change of the learning rates of its plan; nil for none.
   ///   - step: Step of the kept checkpoint to resume from; nil selects the latest.
-  /// - Throws: `RunError` when the run is active or done, has no rate or no such checkpoint, or
+  /// - Throws: `FileError` when the run is active or done, has no rate or no such checkpoint, or
   ///   belongs to another user; `PlanError` for an invalid rate; `FileError` when the disk fails.
   package func retry(
     _ run: RunDirectory, _ change: RateChange? = nil, step: Int? = nil
@@ -76,7 +76,7 @@ package final class RunLauncher {
   /// is active.
   ///
   /// - Returns: The process ID; nil if none was started.
-  /// - Throws: `RunError` when the program cannot be started.
+  /// - Throws: `FileError` when the program cannot be started.
   @discardableResult
   package func wakeQueue(jobs: Int = 1) throws -> Int32? {
     guard !QueueRunner.isAtWork(root: root),
@@ -130,7 +130,7 @@ package final class RunLauncher {
     guard
       let path = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     else {
-      throw RunError("/proc/self/exe: cannot be read, which starting workers needs; mount /proc")
+      throw FileError("/proc/self/exe: cannot be read, which starting workers needs; mount /proc")
     }
     return path
   }
@@ -148,7 +148,7 @@ extension RunDirectory {
   ///   - plan: The plan of a training, saved as `planPath`.
   /// - Returns: The new run.
   /// - Throws: `FileError` when the disk is full or read-only, `PlanError` for an invalid plan,
-  ///   `RunError` for missing training data.
+  ///   `FileError` for missing training data.
   package static func create(
     root: String, job: JobRequest, name: String? = nil, plan: GraftPlan? = nil
   ) throws -> RunDirectory {
@@ -163,7 +163,7 @@ extension RunDirectory {
   ) throws -> (run: RunDirectory, lock: FileLock) {
     // The data of a queued run may exist when it starts.
     if request.job.kind.isTraining, request.queue == nil, let missing = plan?.data?.missingPath {
-      throw RunError(
+      throw FileError(
         "\(missing): no such file or folder, though the plan trains on it; set another by"
           + " 'espalier plan set PLAN --data PATH', or --data shapes for the procedural images")
     }
@@ -181,7 +181,7 @@ extension RunDirectory {
       try AtomicFile.write(Data(), to: draft.eventsPath)
       try AtomicFile.write(Data(), to: draft.controlPath)
       guard rename(draft.path, run.path) == 0 else {
-        throw RunError(
+        throw FileError(
           "\(run.path): cannot be made (\(String(cString: strerror(errno)))); try again")
       }
       return (run, lock)

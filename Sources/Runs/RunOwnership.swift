@@ -24,9 +24,8 @@ extension RunDirectory {
 
   /// Takes the run's lock.
   ///
-  /// - Parameter inherited: Inherited descriptor of the lock.
   /// - Returns: The lock; nil if another process holds it.
-  /// - Throws: `RunError` for a run of another user, and one with links or devices among its files;
+  /// - Throws: `FileError` for a run of another user, and one with links or devices among its files;
   ///   `FileError` when the file system has no locks.
   func lock(inherited: Int32? = nil) throws -> FileLock? {
     try requireOwn()
@@ -48,21 +47,20 @@ extension RunDirectory {
   }
 
   /// Error for a lock held by another process.
-  var busy: RunError {
-    RunError(
+  var busy: FileError {
+    FileError(
       "\(path): another process works on this run (its worker, the command for its end, or another retry"
         + " or clean); wait until it has ended, or cancel the run")
   }
 
   /// Makes this process the worker of the run while it holds the lock.
   ///
-  /// - Parameter inherited: Inherited descriptor of the lock, if any.
   /// - Returns: The lock.
-  /// - Throws: `RunError` while another process works on it or for a run of another user,
+  /// - Throws: `FileError` while another process works on it or for a run of another user,
   ///   `FileError` when the disk fails.
   package func claim(inherited: Int32? = nil) throws -> FileLock {
     guard let own = ProcessIdentity(pid: getpid()) else {
-      throw RunError("\(path): this system has no /proc, which workers need; mount it")
+      throw FileError("\(path): this system has no /proc, which workers need; mount it")
     }
     guard let lock = try lock(inherited: inherited) else { throw busy }
     if let other = worker(), other != own {
@@ -79,12 +77,12 @@ extension RunDirectory {
   /// Checks that the run belongs to this user, because its hook command would run as this user, and
   /// calls `requirePlainFiles`.
   ///
-  /// - Throws: `RunError`.
+  /// - Throws: `FileError`.
   func requireOwn() throws {
     var status = stat()
     for place in [path, requestPath] where lstat(place, &status) == 0 && status.st_uid != geteuid()
     {
-      throw RunError(
+      throw FileError(
         "\(place): belongs to user \(status.st_uid), not to you (\(geteuid())); only its owner starts,"
           + " steers and removes this run")
     }
@@ -94,7 +92,7 @@ extension RunDirectory {
   /// Checks that the files of the run are not links or devices, to which writes would go elsewhere
   /// or block.
   ///
-  /// - Throws: `RunError`.
+  /// - Throws: `FileError`.
   package func requirePlainFiles() throws {
     var status = stat()
     let plain: Set = [
@@ -108,7 +106,7 @@ extension RunDirectory {
       case S_IFREG: continue
       case S_IFDIR where !plain.contains(place): continue
       case let kind:
-        throw RunError(
+        throw FileError(
           "\(place): is \(Self.name(ofKind: kind)), expected a file of the run's own; remove it, or put"
             + " the file back that it stands for")
       }
@@ -137,7 +135,7 @@ extension RunDirectory {
 
   /// Returns the environment of the run's processes: the saved one, otherwise that of this process.
   ///
-  /// - Throws: `RunError` if the saved environment is damaged.
+  /// - Throws: `FileError` if the saved environment is damaged.
   func environment() throws -> [String: String] {
     guard access(environmentPath, F_OK) == 0 else { return ProcessInfo.processInfo.environment }
     return try read(environmentPath)
@@ -149,14 +147,14 @@ extension RunDirectory {
   ///
   /// - Parameter isMeant: Whether to remove a run in this state; called while the run is locked.
   /// - Returns: Whether it was removed; a run locked by another process is not.
-  /// - Throws: `RunError` when it cannot be removed or belongs to another user.
+  /// - Throws: `FileError` when it cannot be removed or belongs to another user.
   @discardableResult
   package func remove(if isMeant: (RunSummary) -> Bool = { $0.state.isEnded }) throws -> Bool {
     let doomed = "\(root)/.\(id).removed"
     let isRenamed = try withLock {
       guard isMeant(summary()) else { return false }
       guard rename(path, doomed) == 0 else {
-        throw RunError(
+        throw FileError(
           "\(path): cannot be removed (\(String(cString: strerror(errno)))); check its permissions")
       }
       return true
@@ -188,7 +186,7 @@ extension RunDirectory {
     do {
       try FileManager.default.removeItem(atPath: doomed)
     } catch  where access(doomed, F_OK) == 0 {
-      throw RunError("\(doomed): cannot be removed wholly; remove it by hand")
+      throw FileError("\(doomed): cannot be removed wholly; remove it by hand")
     } catch {
       // The remaining files were removed by another process.
     }

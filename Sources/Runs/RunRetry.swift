@@ -16,7 +16,7 @@ extension RunDirectory {
   /// - Parameters:
   ///   - change: Change of the learning rates of its plan; nil for none.
   ///   - step: Step of the kept checkpoint to resume from; nil selects the latest.
-  /// - Throws: `RunError` when the run is active or done, or has no rate or no such checkpoint;
+  /// - Throws: `FileError` when the run is active or done, or has no rate or no such checkpoint;
   ///   `PlanError` for an invalid rate; `FileError` when the disk fails.
   package func prepareRetry(_ change: RateChange? = nil, step: Int? = nil) throws {
     try requireUnsuccessful()
@@ -36,7 +36,7 @@ extension RunDirectory {
   func requireUnsuccessful() throws {
     let state = summary().state
     guard state.isEnded, state != .done else {
-      throw RunError(
+      throw FileError(
         "\(path): is \(state.name), expected one that was cancelled, failed or lost;"
           + " 'espalier runs' lists them")
     }
@@ -45,7 +45,7 @@ extension RunDirectory {
   private func requireKept(_ step: Int) throws {
     guard keptSteps.contains(step) else {
       let list = keptSteps.map(String.init).joined(separator: ", ")
-      throw RunError(
+      throw FileError(
         "\(path): keeps no checkpoint of step \(step), expected"
           + (list.isEmpty ? " none but the latest (\"keep_last\" keeps more)" : " one of \(list)")
           + "; omit --step to resume from the latest")
@@ -68,7 +68,7 @@ extension RunDirectory {
     case .distill: (key, rate) = ("stage1.learning_rate", \.stage1.learningRate)
     case .finetune: (key, rate) = ("stage2.learning_rate", \.stage2.learningRate)
     case .preview, .analyze:
-      throw RunError("\(path): trains nothing, so it has no learning rate; retry it as it is")
+      throw FileError("\(path): trains nothing, so it has no learning rate; retry it as it is")
     }
     plan = try GraftPlan.load(path: planPath)
     let before = plan[keyPath: rate]

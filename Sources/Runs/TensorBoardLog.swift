@@ -26,7 +26,7 @@ package final class TensorBoardLog: Sendable {
 
   /// Adds the plotted values of an event, if any.
   ///
-  /// - Throws: `RunError`, for example for a full disk; the file then ends with the previous
+  /// - Throws: `FileError`, for example for a full disk; the file then ends with the previous
   ///   record.
   package func add(_ event: Event) throws {
     switch event.kind {
@@ -59,7 +59,7 @@ package final class TensorBoardLog: Sendable {
 
   /// Adds values of a step.
   ///
-  /// - Throws: `RunError` as `add(_:)`.
+  /// - Throws: `FileError` as `add(_:)`.
   package func add(
     _ values: [TensorBoardRecord.Value], step: Int, time: Double = Date().timeIntervalSince1970
   ) throws {
@@ -109,7 +109,7 @@ private final class EventFile: Sendable {
 
   /// Creates a file that sorts after those of the folder created before `time`.
   ///
-  /// - Throws: `RunError` as `append`, `FileError` when the folder cannot be created.
+  /// - Throws: `FileError` as `append`, or when the folder cannot be created.
   init(folder: String, time: Double) throws {
     try AtomicFile.makeDirectory(folder)
     var seconds = Int(time)
@@ -135,8 +135,8 @@ private final class EventFile: Sendable {
 
   /// Appends all bytes, or none.
   ///
-  /// - Throws: `RunError` naming the reason, for example a full disk.
-  func append(_ bytes: [UInt8]) throws(RunError) {
+  /// - Throws: `FileError` naming the reason, for example a full disk.
+  func append(_ bytes: [UInt8]) throws(FileError) {
     let size = lseek(descriptor, 0, SEEK_END)
     var moved = write(descriptor, bytes, bytes.count)
     while moved < 0, errno == EINTR { moved = write(descriptor, bytes, bytes.count) }

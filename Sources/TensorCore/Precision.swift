@@ -21,10 +21,6 @@ package struct PrecisionRule: Sendable {
   private let smallest: Int
 
   /// Makes a rule.
-  ///
-  /// - Parameters:
-  ///   - precision: What layers with a large weight work in.
-  ///   - smallest: Elements from which on a weight is large.
   package init(_ precision: Precision, smallest: Int = smallestWeight) {
     (self.precision, self.smallest) = (precision, smallest)
   }

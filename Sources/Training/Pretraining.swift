@@ -36,7 +36,7 @@ package final class Pretraining {
   ///   - directory: Folder of `checkpoint.safetensors` and `model.safetensors`.
   ///   - initialModel: Model file with initial weights; nil draws new ones.
   ///   - modelMetadata: Metadata of the model file.
-  /// - Throws: `FileError` or `PretrainingError` for a checkpoint that does not match the recipe.
+  /// - Throws: `FileError` or `FileError` for a checkpoint that does not match the recipe.
   package init(
     config: PretrainingConfig, dataset: LatentDataset, directory: String, initialModel: String?,
     modelMetadata: [String: String]
@@ -92,7 +92,7 @@ package final class Pretraining {
         emaDecay: decay)
       step += 1
       guard result.loss.isFinite else {
-        throw PretrainingError(
+        throw FileError(
           "step \(step): the loss is not a number; resume from \(checkpointPath) with a lower rate")
       }
       loss += result.loss
@@ -134,7 +134,7 @@ package final class Pretraining {
   private func resume() throws {
     let file = try SafetensorsFile(path: checkpointPath)
     guard let steps = file.metadata["step"].flatMap(Int.init) else {
-      throw PretrainingError(
+      throw FileError(
         "\(checkpointPath): no training state in its metadata; move the file away to start anew")
     }
     try file.require(steps, in: 0...config.totalSteps, called: "step")

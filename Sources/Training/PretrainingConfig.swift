@@ -2,41 +2,6 @@ import Foundation
 import Plans
 import Sampling
 
-/// Section `model` of a recipe: architecture of the network, with the limits of plans.
-package struct PretrainingModelSchema: SettingsSchema {
-  package static let table = SettingsTable(PretrainingModelSchema())
-
-  package let depth = Setting("depth", 28, "blocks", .required)
-  package let hiddenSize = Setting(
-    "hidden_size", 64, "width of the residual stream, divisible by 4 and by `num_heads`", .required)
-  package let numHeads = Setting("num_heads", 4, "attention heads", .required)
-  package let patchSize = Setting("patch_size", 1, "edge of a patch in latent pixels", .required)
-  package let inputSize = Setting("input_size", 16, "edge of the latents", .required)
-  package let inChannels = Setting("in_channels", 4, "channels of the latents", .required)
-  package let numClasses = Setting("num_classes", 10, "classes", .required)
-
-  /// Checks that the architecture can be built.
-  package static func check(
-    _ settings: Settings<PretrainingModelSchema>, at key: String
-  ) throws(PlanError) {
-    do throws(ModelShape.Fault) {
-      try settings.shape.validate()
-    } catch {
-      throw PlanError(key: "\(key).\(error.key)", "\(error.message); correct it")
-    }
-  }
-}
-
-extension Settings where Schema == PretrainingModelSchema {
-  /// The network's architecture.
-  fileprivate var shape: ModelShape {
-    ModelShape(
-      depth: self.depth, hiddenSize: self.hiddenSize, numHeads: self.numHeads,
-      patchSize: self.patchSize, inputSize: self.inputSize, inChannels: self.inChannels,
-      numClasses: self.numClasses)
-  }
-}
-
 /// Section `data` of a recipe: the source of the latents.
 package struct PretrainingDataSchema: SettingsSchema {
   package static let table = SettingsTable(PretrainingDataSchema())
@@ -87,8 +52,7 @@ package struct PretrainingSchema: SettingsSchema {
   package let initialModel = Setting(
     "initial_model", String?.none,
     "a model file to start from instead of fresh weights, from the recipe's folder", .path)
-  package let network = Setting(
-    "model", Settings<PretrainingModelSchema>(), "the network", .required)
+  package let model = Setting("model", ModelShape(), "the network", .required)
   package let data = Setting("data", Settings<PretrainingDataSchema>(), "the images", .required)
   package let phases = Setting(
     "phases", [Settings<PretrainingPhaseSchema>](), "the stretches of the training", .required,
@@ -128,6 +92,11 @@ package struct PretrainingSchema: SettingsSchema {
   /// into memory.
   package static func check(_ recipe: PretrainingConfig, at key: String) throws(PlanError) {
     let model = recipe.model
+    guard model.family == .dit, model.hasNullClass else {
+      throw PlanError(
+        key: "model.\(model.family == .dit ? "has_null_class" : "family")",
+        "expected a class-conditional model with a null class; leave the key out")
+    }
     for (index, phase) in recipe.phases.enumerated() {
       guard model.inputSize.isMultiple(of: phase.grid), phase.grid.isMultiple(of: model.patchSize)
       else {
@@ -187,9 +156,6 @@ extension Settings where Schema == PretrainingSchema {
     return recipe
   }
 
-  /// Architecture of the network.
-  package var model: ModelShape { self.network.shape }
-
   /// Total number of steps of all phases.
   package var totalSteps: Int { self.phases.reduce(0) { $0 + $1.steps } }
 
@@ -212,11 +178,4 @@ extension Settings where Schema == PretrainingSchema {
     }
     return (0, 0)
   }
-}
-
-/// Fault of a training checkpoint, in one sentence.
-package struct PretrainingError: Error, CustomStringConvertible {
-  package let description: String
-
-  package init(_ description: String) { self.description = description }
 }

@@ -18,11 +18,7 @@ struct AnalyzeCommand: ParsableCommand {
   @Flag(help: "Measure again even if the cache has a result.") var fresh = false
   @OptionGroup var output: OutputOptions
 
-  func validate() throws {
-    if let samples, !(1...10_000).contains(samples) {
-      throw ValidationError("--samples is \(samples); give 1 to 10000")
-    }
-  }
+  func validate() throws { try require("--samples", samples, in: 1...10_000) }
 
   func run() throws {
     let files = try ModelFiles(model)

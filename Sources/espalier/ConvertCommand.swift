@@ -43,9 +43,7 @@ struct ConvertCommand: ParsableCommand {
   }
 
   func validate() throws {
-    guard heads.map({ (1...4096).contains($0) }) ?? true else {
-      throw ValidationError("--heads is \(heads ?? 0); give 1 to 4096")
-    }
+    try require("--heads", heads, in: 1...4096)
     guard entry.map({ !$0.isEmpty && !$0.contains(".") }) ?? true else {
       throw ValidationError("--entry is '\(entry ?? "")'; give a name without dots, such as ema")
     }

@@ -32,6 +32,7 @@ struct Espalier: ParsableCommand {
     var code = EXIT_SUCCESS
     do {
       var command = try parseAsRoot()
+      try checkEnvironment()
       try command.run()
       // Results from files that changed during the command would be inconsistent.
       try MappedFile.requireUnchanged()
@@ -40,6 +41,15 @@ struct Espalier: ParsableCommand {
     }
     let isWritten = flushOutput()
     Foundation.exit(code == EXIT_SUCCESS && !isWritten ? EXIT_FAILURE : code)
+  }
+
+  /// Throws a usage error for a number of threads that cannot be used.
+  private static func checkEnvironment() throws {
+    guard let text = ProcessInfo.processInfo.environment["ESPALIER_THREADS"] else { return }
+    guard let threads = Int(text), threads > 0 else {
+      throw ValidationError(
+        "ESPALIER_THREADS is '\(text)', expected a whole number of at least 1; correct or unset it")
+    }
   }
 
   /// Prints an error as one sentence, or the requested help, and returns the exit code.

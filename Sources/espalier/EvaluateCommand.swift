@@ -35,11 +35,7 @@ struct EvaluateCommand: ParsableCommand {
   @OptionGroup var set: SetOptions
   @OptionGroup var output: OutputOptions
 
-  func validate() throws {
-    guard (10...1_000_000).contains(samples) else {
-      throw ValidationError("--samples is \(samples); give 10 to 1000000")
-    }
-  }
+  func validate() throws { try require("--samples", samples, in: 10...1_000_000) }
 
   func run() throws {
     if set.features || ImageSet.isSet(source.model) { return try set.run(source.model, output) }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Explorer
+import Files
 import Foundation
 import Models
 import Plans
@@ -74,7 +75,7 @@ struct ExploreCommand: ParsableCommand {
   }
 
   private func plan(of file: DiTFile, on reference: ModelReference) -> GraftPlan {
-    let name = URL(fileURLWithPath: file.path).deletingPathExtension().lastPathComponent
+    let name = AtomicFile.stem(of: file.path)
     var plan = GraftPlan(named: file.plan?.name ?? name, model: reference)
     (plan.edits, plan.parallel) = (file.changes.edits, file.changes.parallel)
     return plan

@@ -64,7 +64,7 @@ struct FinetuneCommand: ParsableCommand {
     }
     let isRun = !name.contains("/") && !RunSelection.matches(of: name, root: runs.root).isEmpty
     guard exists || isRun else {
-      throw RunError(
+      throw FileError(
         "--from: '\(name)' is neither a file nor a run in \(runs.root); give the path of a checkpoint,"
           + " or a run that 'espalier runs' lists")
     }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Files
 import Foundation
 import Plans
 import Runs
@@ -30,21 +31,12 @@ struct LaunchOptions: ParsableArguments {
   var isQueued: Bool { queue || !after.isEmpty }
 
   func validate() throws {
-    try Self.check(priority: priority)
+    try require("--priority", priority, in: QueuePlace.priorities)
     guard priority == 0 || isQueued else {
       throw ValidationError("--priority is for a run that waits; add --queue")
     }
     guard timeout.map({ $0.seconds > 0 }) ?? true else {
       throw ValidationError("--timeout must be longer than nothing")
-    }
-  }
-
-  /// Throws for a priority out of range.
-  static func check(priority: Int) throws {
-    let range = QueuePlace.priorities
-    guard range.contains(priority) else {
-      throw ValidationError(
-        "the priority is \(priority); give \(range.lowerBound) to \(range.upperBound)")
     }
   }
 
@@ -57,7 +49,7 @@ struct LaunchOptions: ParsableArguments {
   func launch(_ job: Job, plan: GraftPlan, root: String, output: OutputOptions) throws {
     let before = try runsBefore(root: root)
     if let stranger = before.first(where: { $0.root != root }) {
-      throw RunError(
+      throw FileError(
         "--after: \(stranger.path) is not in \(root); name a run of the same directory")
     }
     let run = try RunLauncher(root: root).launch(

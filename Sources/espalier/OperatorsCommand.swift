@@ -27,9 +27,9 @@ extension PlanCommand {
           slots: Slot.allCases.filter(descriptor.slots.contains),
           settings: descriptor.openFields.map { field in
             Row.Setting(
-              key: field.key, summary: field.summary, default: field.defaultValue,
-              minimum: field.range.lowerBound, maximum: field.range.upperBound,
-              isInteger: field.isInteger)
+              key: field.key, summary: field.summary, default: field.defaultNumber,
+              minimum: field.bounds.lowerBound, maximum: field.bounds.upperBound,
+              isInteger: field.isWholeNumber)
           })
       }
       if output.json { return try output.printJSON(rows) }

@@ -23,12 +23,17 @@ struct OutputOptions: ParsableArguments {
 
   /// Prints a value as JSON with stable keys.
   func printJSON(_ value: some Encodable) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    encoder.keyEncodingStrategy = .convertToSnakeCase
-    encoder.nonConformingFloatEncodingStrategy = .texts
+    let encoder = JSONEncoder.sorted(isPretty: true, snakeCase: true)
     print(json: String(decoding: try encoder.encode(value), as: UTF8.self))
   }
+}
+
+/// Throws a usage error if the value of an option is given and out of its range.
+func require<Value: Comparable>(
+  _ option: String, _ value: Value?, in range: ClosedRange<Value>
+) throws {
+  guard let value, !range.contains(value) else { return }
+  throw ValidationError("\(option) is \(value); give \(range.lowerBound) to \(range.upperBound)")
 }
 
 extension Precision: ExpressibleByArgument {}
@@ -97,16 +102,12 @@ struct SamplerOptions: ParsableArguments {
   var guidedChannels: Int?
 
   func validate() throws {
-    guard steps.map({ (1...1000).contains($0) }) ?? true else {
-      throw ValidationError("--steps is \(steps ?? 0); give 1 to 1000")
-    }
+    try require("--steps", steps, in: 1...1000)
     guard guidance.map(\.isFinite) ?? true else {
       throw ValidationError("--guidance must be a finite number")
     }
-    guard guidedChannels.map({ (1...4096).contains($0) }) ?? true else {
-      throw ValidationError("--guided-channels is \(guidedChannels ?? 0); give 1 to 4096")
-    }
-    guard (0...1).contains(eta) else { throw ValidationError("--eta is \(eta); give 0 to 1") }
+    try require("--guided-channels", guidedChannels, in: 1...4096)
+    try require("--eta", eta, in: 0...1)
   }
 
   /// Makes the sampler with the defaults of a family.

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Files
 import Foundation
 import Parity
 import TensorCore
@@ -35,7 +36,7 @@ struct ParityCommand: ParsableCommand {
         isFirst = false
         print(lines: ParityReport.rows(result))
       }
-    } catch let error as ParityError {
+    } catch let error as FileError {
       printToStandardError("Error: \("\(error)".printableSentence)\n")
       throw ExitCode(2)
     }

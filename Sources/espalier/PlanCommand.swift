@@ -1,4 +1,5 @@
 import ArgumentParser
+import Files
 import Foundation
 import Models
 import Plans
@@ -30,7 +31,7 @@ struct PlanCommand: ParsableCommand {
       if !force, FileManager.default.fileExists(atPath: plan) {
         throw ValidationError("\(plan) exists; add --force to replace it")
       }
-      let title = name ?? URL(fileURLWithPath: plan).deletingPathExtension().lastPathComponent
+      let title = name ?? AtomicFile.stem(of: plan)
       var new = GraftPlan(named: title, model: try ModelFiles(model).reference())
       new.seed = seed
       try new.validate()
@@ -154,7 +155,7 @@ struct PlanCommand: ParsableCommand {
         guard parts.count == 2, let value = Double(parts[1]) else {
           throw ValidationError(
             "--config: '\(entry)' is not of the form key=number, for example "
-              + (descriptor.fields.first.map { "\($0.key)=\($0.defaultValue)" } ?? "key=1"))
+              + (descriptor.fields.first.map { "\($0.key)=\($0.initial.json)" } ?? "key=1"))
         }
         spec.config[parts[0]] = value
       }

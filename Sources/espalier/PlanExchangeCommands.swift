@@ -43,7 +43,7 @@ extension PlanCommand {
       let graft = try OfficialGraft(
         path: yaml, operatorConfig: operatorConfig, shape: reference.shape,
         blocks: try blocks.map { try LayerSelection.parse($0, depth: reference.shape.depth) })
-      let title = URL(fileURLWithPath: yaml).deletingPathExtension().lastPathComponent
+      let title = AtomicFile.stem(of: yaml)
       let new = try graft.plan(named: title, model: reference)
       if let weights {
         guard !graft.weights.isEmpty else {

@@ -39,9 +39,7 @@ struct ReportCommand: ParsableCommand {
     guard output != nil || format.json else {
       throw ValidationError("there is nothing to write; give --output or --json")
     }
-    guard (0...100).contains(images) else {
-      throw ValidationError("--images is \(images); give 0 to 100")
-    }
+    try require("--images", images, in: 0...100)
   }
 
   func run() throws {
@@ -139,12 +137,8 @@ struct MeasuringOptions: ParsableArguments {
   var isDefault: Bool { samples == nil && steps == nil }
 
   func validate() throws {
-    guard samples.map(DrawingSettings.sampleRange.contains) ?? true else {
-      throw ValidationError("--samples is \(samples ?? 0); give 10 to 1000000")
-    }
-    guard steps.map(DrawingSettings.stepRange.contains) ?? true else {
-      throw ValidationError("--steps is \(steps ?? 0); give 1 to 1000")
-    }
+    try require("--samples", samples, in: DrawingSettings.sampleRange)
+    try require("--steps", steps, in: DrawingSettings.stepRange)
   }
 
   /// Computes missing measurements of a run, with progress.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Dispatch
+import Files
 import Foundation
 import Plans
 import Runs
@@ -121,7 +122,7 @@ struct RunReport: Encodable {
       told = follower.history.messageCount
       switch summary.state {
       case .queued where summary.place == nil && launched.duration(to: .now) > .seconds(30):
-        throw RunError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")
+        throw FileError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")
       case .queued, .running, .paused, .frozen: console.update(line(summary))
       case .done: return try report.tell(output)
       case .cancelled:
@@ -129,10 +130,10 @@ struct RunReport: Encodable {
         throw ExitCode.failure
       case .failed:
         if output.json { try report.tell(output) }
-        throw RunError(summary.end?.text ?? "")
+        throw FileError(summary.end?.text ?? "")
       case .lost:
         if output.json { try report.tell(output) }
-        throw RunError(
+        throw FileError(
           "\(run.path): the worker died at \(summary.progressText); "
             + "'espalier runs resume \(run.id)' goes on from the last checkpoint")
       }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Files
 import Foundation
 import Runs
 import Text
@@ -103,7 +104,7 @@ struct RunsCommand: ParsableCommand {
         while true {
           store.look()
           guard let summary = store.summary(run.id) else {
-            throw RunError("\(run.path): is gone; 'espalier runs' lists the others")
+            throw FileError("\(run.path): is gone; 'espalier runs' lists the others")
           }
           guard summary.state.isEnded || summary.turn?.isBlocked == true else {
             usleep(100_000)
@@ -150,7 +151,7 @@ struct RunSelection: ParsableArguments {
     guard matches.count == 1, let match = matches.first else {
       let found =
         matches.isEmpty ? "no run begins or ends" : "\(matches.count) runs begin or end"
-      throw RunError(
+      throw FileError(
         "\(root): \(found) with '\(id)', expected one; 'espalier runs' lists them")
     }
     return match

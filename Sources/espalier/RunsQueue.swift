@@ -1,5 +1,6 @@
 import ArgumentParser
 import Dispatch
+import Files
 import Foundation
 import Runs
 import Synchronization
@@ -20,9 +21,7 @@ extension RunsCommand {
     @OptionGroup var output: OutputOptions
 
     func validate() throws {
-      guard (1...64).contains(jobs) else {
-        throw ValidationError("--jobs is \(jobs); give 1 to 64")
-      }
+      try require("--jobs", jobs, in: 1...64)
       guard !(stop && detach) else {
         throw ValidationError("--stop and --detach exclude each other")
       }
@@ -35,7 +34,7 @@ extension RunsCommand {
       }
       guard FileManager.default.fileExists(atPath: runs.root) else {
         if let given = runs.runs {
-          throw RunError(
+          throw FileError(
             "--runs: there is no directory \(given), so nothing waits in it; name a directory of runs"
           )
         }
@@ -70,13 +69,15 @@ extension RunsCommand {
     static let configuration = CommandConfiguration(
       abstract: "Remove ended runs with their checkpoints.",
       discussion: """
-        Say which: --done, --failed, --cancelled, --lost. Runs that go on, wait in the queue, or are named \
-        by a waiting one always stay, and so do those of other users.
+        Say which: --done, --failed, --cancelled, --lost, --damaged. Runs that are active, wait in the \
+        queue, or are named by a waiting one always stay, and so do those of other users.
         """)
     @Flag(help: "Remove runs that are done.") var done = false
     @Flag(help: "Remove runs that have failed.") var failed = false
     @Flag(help: "Remove runs that were cancelled.") var cancelled = false
     @Flag(help: "Remove runs whose worker died.") var lost = false
+    @Flag(help: "Remove runs without an active worker whose run.json cannot be used.")
+    var damaged = false
     @Option(
       help: "Only those whose last event is older than this (such as 7d).",
       transform: TimeSpan.init(text:))
@@ -92,8 +93,9 @@ extension RunsCommand {
     }
 
     func validate() throws {
-      guard done || failed || cancelled || lost else {
-        throw ValidationError("name what to remove: --done, --failed, --cancelled or --lost")
+      guard done || failed || cancelled || lost || damaged else {
+        throw ValidationError(
+          "name what to remove: --done, --failed, --cancelled, --lost or --damaged")
       }
     }
 
@@ -135,8 +137,9 @@ extension RunsCommand {
         case .lost: lost
         case .queued, .running, .paused, .frozen: false
         }
+      let isUnusable = status.kind == nil && (status.state.isEnded || status.state == .queued)
       let age = Date().timeIntervalSince1970 - (status.lastEventTime ?? 0)
-      return isChosen && age >= olderThan?.seconds ?? 0
+      return (isChosen || damaged && isUnusable) && age >= olderThan?.seconds ?? 0
     }
   }
 }

@@ -59,12 +59,8 @@ struct SampleCommand: ParsableCommand {
     guard Set(paths).count == paths.count else {
       throw ValidationError("two options name the same file to write; give different ones")
     }
-    guard count.map({ (1...100_000).contains($0) }) ?? true else {
-      throw ValidationError("--count is \(count ?? 0); give 1 to 100000")
-    }
-    guard columns.map({ (1...1000).contains($0) }) ?? true else {
-      throw ValidationError("--columns is \(columns ?? 0); give 1 to 1000")
-    }
+    try require("--count", count, in: 1...100_000)
+    try require("--columns", columns, in: 1...1000)
   }
 
   func run() throws {

@@ -53,7 +53,7 @@ enum SettingsTables {
 
   /// The sections of a recipe for pretraining.
   static let recipe: [(title: String, rows: [Row])] = [
-    ("", PretrainingSchema.table.all), ("model", PretrainingModelSchema.table.all),
+    ("", PretrainingSchema.table.all), ("model", ModelSchema.table.all),
     ("data", PretrainingDataSchema.table.all), ("phases[]", PretrainingPhaseSchema.table.all),
   ].map { section in
     // Objects have their own sections.

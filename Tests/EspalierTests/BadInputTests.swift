@@ -323,4 +323,14 @@ final class PseudoTerminal {
     let count = read(descriptor, &bytes, bytes.count)
     return count > 0 ? Array(bytes[..<count]) : []
   }
+
+  /// A number of threads that is none is refused instead of taking all cores.
+  @Test(arguments: ["abc", "0", "-1", "2.5"])
+  func threadsMustBeANumber(text: String) throws {
+    let refused = try Scratch().run(
+      ["plan", "settings"], environment: ["ESPALIER_THREADS": text])
+    #expect(refused.code == 2 && refused.output.isEmpty)
+    #expect(refused.complaint.contains("ESPALIER_THREADS is '\(text)'"))
+  }
+
 }

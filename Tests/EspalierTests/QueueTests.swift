@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Plans
 import Runs
@@ -104,6 +105,31 @@ import Testing
       Set(RunDirectory.list(root: scratch.runs)) == [busy, low, blocked])
     #expect(try scratch.espalier("runs", "cancel", blocked.id).output.contains("out of the queue"))
     try scratch.expectRefusal(["runs", "clean"], code: 2, mentions: ["--done"])
+  }
+
+  /// A run whose request cannot be read goes with `--damaged` alone, and not while it is locked.
+  @Test func damagedRunsAreCleaned() throws {
+    let scratch = try Scratch()
+    let data = try scratch.tinyLatents()
+    try scratch.tinyPlan(steps: 5_000_000, batch: 2) { $0.data = data }
+    let first = try path(try scratch.espalier("distill", "plan.json", "--detach"))
+    func queued() throws -> RunDirectory {
+      try path(try scratch.espalier("distill", "plan.json", "--after", first.id))
+    }
+    defer { _ = try? first.cancel(hard: true) }
+    let (sound, broken, held) = (try queued(), try queued(), try queued())
+    for run in [broken, held] { try Data("{".utf8).write(to: URL(filePath: run.requestPath)) }
+    struct Cleaned: Decodable { let removed: [String] }
+    func clean(_ option: String) throws -> [String] {
+      let found: Cleaned = try scratch.espalier("runs", "clean", option, "--json").json()
+      return found.removed
+    }
+    #expect(try clean("--lost").isEmpty)
+    let lock = try #require(try FileLock.take(held.lockPath))
+    #expect(try clean("--damaged") == [broken.id])
+    withExtendedLifetime(lock) {}
+    let left = RunDirectory.list(root: scratch.runs).map(\.id)
+    #expect(left.contains(sound.id) && left.contains(held.id) && !left.contains(broken.id))
   }
 
   /// Frozen, asked, killed, retried with half the rate.

@@ -121,6 +121,13 @@ import Testing
     #expect(AtomicFile.absolute("~/runs", home: "/home/me/") == "/home/me/runs")
     #expect(AtomicFile.absolute("~other/runs", home: "/home/me") == "\(here)/~other/runs")
     #expect(AtomicFile.absolute("/..") == "/")
+    // In files `~` is a name.
+    #expect(AtomicFile.resolved("~/x", in: "/f") == "/f/~/x")
+    #expect(AtomicFile.resolved("../x/./y", in: "/f/g") == "/f/x/y")
+    #expect(AtomicFile.resolved("/x", in: "/f") == "/x")
+    #expect(AtomicFile.resolved("x", in: "f") == "\(here == "/" ? "" : here)/f/x")
+    #expect(AtomicFile.stem(of: "/a.b/plan.v2.json") == "plan.v2")
+    #expect(AtomicFile.stem(of: ".hidden") == ".hidden")
   }
 
   @Test func missingDirectory() throws {

@@ -22,8 +22,8 @@ import Testing
       let error = #expect(throws: FileError.self) { try MappedFile.requireIntact() }
       #expect(
         error?.message
-          == "\(path): was truncated or could not be read by another program while it was in"
-          + " use; restore the file, or begin again with what it holds now")
+          == "\(path): was truncated by another program or could not be read while it was in use;"
+          + " restore the file, or start again with its new content")
       #expect(other.bytes[1] == 2)
       // The same for many at once, in any order.
       let many = try (0..<50).map {

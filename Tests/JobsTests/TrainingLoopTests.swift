@@ -123,7 +123,7 @@ import Testing
     try withRun { run in
       let training = Counter()
       training.divergesAt = 8
-      let error = #expect(throws: RunError.self) { try train(training, in: run) }
+      let error = #expect(throws: FileError.self) { try train(training, in: run) }
       #expect(
         error?.message == "\(run.path): step 8: the loss is not finite, first in blocks.3.out; the"
           + " last good checkpoint is checkpoints/latest.safetensors of step 6; go on from there"
@@ -138,7 +138,7 @@ import Testing
     try withRun { run in
       let training = Counter()
       training.divergesAt = 1
-      let error = #expect(throws: RunError.self) { try train(training, in: run) }
+      let error = #expect(throws: FileError.self) { try train(training, in: run) }
       #expect(error?.message.contains("there is no checkpoint yet") == true)
     }
   }
@@ -148,7 +148,7 @@ import Testing
       let training = Counter()
       training.spoiltAt = 8
       let policy = CheckpointPolicy(every: 3, keepLast: 3)
-      let error = #expect(throws: RunError.self) {
+      let error = #expect(throws: FileError.self) {
         try train(training, in: run, checkpoints: policy)
       }
       let message = error?.message ?? ""
@@ -159,7 +159,7 @@ import Testing
       #expect(message.hasSuffix("0.5', or from an earlier one by adding '--step 3'"))
       #expect(try String(contentsOfFile: run.latestPath, encoding: .utf8) == "6")
       try run.append(Event(.finished(outcome: .failed, text: message)))
-      let wrong = #expect(throws: RunError.self) { try run.prepareRetry(step: 4) }
+      let wrong = #expect(throws: FileError.self) { try run.prepareRetry(step: 4) }
       #expect(wrong?.message.contains("keeps no checkpoint of step 4, expected one of 3") == true)
       #expect(throws: (any Error).self) { try run.prepareRetry(.rate(5), step: 3) }
       #expect(try String(contentsOfFile: run.latestPath, encoding: .utf8) == "6")
@@ -175,7 +175,7 @@ import Testing
     try withRun { run in
       let training = Counter()
       (training.divergesAt, training.fault) = (2, "sample 7 is bad; correct it")
-      let error = #expect(throws: RunError.self) { try train(training, in: run) }
+      let error = #expect(throws: FileError.self) { try train(training, in: run) }
       #expect(
         error?.message
           == "\(run.path): step 2: the loss is not finite: sample 7 is bad; correct it")

@@ -178,7 +178,7 @@ struct AutoencoderTests {
   /// Parts that a configuration leaves out are left out.
   @Test func partsMayBeAbsent() throws {
     var config = tinyConfig
-    (config.usesQuantConv, config.usesPostQuantConv, config.hasMiddleAttention) = (
+    (config.useQuantConv, config.usePostQuantConv, config.midBlockAddAttention) = (
       false, false, false
     )
     final class Names: WeightSource {
@@ -195,7 +195,9 @@ struct AutoencoderTests {
     let images = random.normal([1, 3, 8, 8])
     #expect(
       model.encode(images).mean.values.prefix(4) == model.encoderFeatures(images).values.prefix(4))
-    let read = try AutoencoderKLConfig.parse(JSONEncoder().encode(config), file: "c.json")
+    let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    let read = try AutoencoderKLConfig.parse(encoder.encode(config), file: "c.json")
     #expect(read == config)
   }
 
@@ -204,7 +206,7 @@ struct AutoencoderTests {
   @Test(arguments: [true, false])
   func statisticsAreFoldedIntoTheExport(hasConvolutions: Bool) throws {
     var config = tinyConfig
-    (config.usesQuantConv, config.usesPostQuantConv) = (hasConvolutions, hasConvolutions)
+    (config.useQuantConv, config.usePostQuantConv) = (hasConvolutions, hasConvolutions)
     (config.latentMean, config.latentStd) = ([1, -2, 0.5, 3], [2, 0.25, 4, 1])
     final class Recorder: WeightSource {
       var items: [TensorItem] = []

@@ -11,9 +11,7 @@ final class TokenFilter: SequenceMixer {
       name: "token_filter", title: "Token filter", summary: "a convolution without gates",
       slots: [.attention],
       fields: [
-        ConfigField(
-          key: "taps", summary: "tokens that the convolution spans", defaultValue: 4, range: 1...64,
-          isInteger: true)
+        Setting("taps", 4, in: 1...64, "tokens that the convolution spans")
       ],
       cost: { spec, shape in
         let (tokens, dim) = (Double(shape.tokens), Double(shape.hiddenSize))

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 import Foundation
 import Operators
 import Parity
@@ -181,8 +182,8 @@ struct ParityTests {
 
   @Test func foldersWithoutCasesAreRefused() throws {
     try withFolder { folder in
-      #expect(throws: ParityError.self) { try ParityReport(directory: folder) }
-      #expect(throws: ParityError.self) { try ParityReport(directory: folder + "/nothing") }
+      #expect(throws: FileError.self) { try ParityReport(directory: folder) }
+      #expect(throws: FileError.self) { try ParityReport(directory: folder + "/nothing") }
     }
   }
 

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Operators
 import Plans
@@ -203,7 +204,7 @@ final class Scratch {
       to: URL(fileURLWithPath: facts.run.checkpointsPath + "/operators.safetensors"))
     #expect(try Measurements.cached(facts.run) == nil)
     try Data("{}".utf8).write(to: URL(fileURLWithPath: Measurements.path(of: facts.run)))
-    let error = #expect(throws: RunError.self) { try Measurements.cached(facts.run) }
+    let error = #expect(throws: FileError.self) { try Measurements.cached(facts.run) }
     #expect(error?.message.contains("delete it to measure again") == true)
   }
 }

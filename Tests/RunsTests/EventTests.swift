@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Plans
 import Runs
@@ -175,10 +176,10 @@ private let golden: [(EventKind, String)] = [
     try FileManager.default.removeItem(atPath: run.eventsPath)
     try FileManager.default.createSymbolicLink(
       atPath: run.eventsPath, withDestinationPath: "/dev/full")
-    let full = #expect(throws: RunError.self) { try run.append(Event(.heartbeat(step: 1))) }
+    let full = #expect(throws: FileError.self) { try run.append(Event(.heartbeat(step: 1))) }
     #expect(full?.message.contains("the disk is full") == true)
     try FileManager.default.removeItem(atPath: run.path)
-    let gone = #expect(throws: RunError.self) { try run.append(Control.pause) }
+    let gone = #expect(throws: FileError.self) { try run.append(Control.pause) }
     #expect(gone?.message.contains("no longer exists") == true)
     #expect(events().isEmpty)
   }

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Plans
 import Runs
@@ -95,7 +96,7 @@ import Testing
     #expect(try first.request().queue == QueuePlace(priority: -4, after: ["x"]))
     #expect(lined(first.root).map(\.place?.priority) == [-4])
     let direct = try run(scratch, queue: nil)
-    #expect(throws: RunError.self) { try direct.setPriority(1) }
+    #expect(throws: FileError.self) { try direct.setPriority(1) }
   }
 
   /// Cancelling what waits needs no worker; the command for its end is told so.
@@ -109,7 +110,7 @@ import Testing
     #expect(try String(contentsOfFile: waiting.path + "/told", encoding: .utf8) == "cancelled\n")
     #expect(waiting.history().messages == ["the command for the run's end has ended: exit code 3"])
     #expect(lined(waiting.root).isEmpty)
-    #expect(throws: RunError.self) { try waiting.cancel() }
+    #expect(throws: FileError.self) { try waiting.cancel() }
     // Taken up again it begins at once.
     try waiting.prepareRetry()
     #expect(try waiting.request().queue == nil)
@@ -120,8 +121,8 @@ import Testing
     let run = try run(scratch, queue: nil)
     try run.append(Event(.started(pid: 1, totalSteps: 1)))
     try run.finish(.done, "all")
-    #expect(throws: RunError.self) { try run.prepareRetry(.factor(0.5)) }
-    #expect(throws: RunError.self) { try run.cancel(hard: true) }
+    #expect(throws: FileError.self) { try run.prepareRetry(.factor(0.5)) }
+    #expect(throws: FileError.self) { try run.cancel(hard: true) }
     #expect(run.size() > 0)
     try run.remove()
     #expect(RunDirectory.list(root: run.root).isEmpty)
@@ -132,10 +133,10 @@ import Testing
     let scratch = try Scratch()
     let (first, second) = (try run(scratch, queue: nil), try run(scratch, queue: QueuePlace()))
     #expect(try second.weightsPath("/a/b.safetensors") == "/a/b.safetensors")
-    #expect(throws: RunError.self) { try second.weightsPath(first.id) }
+    #expect(throws: FileError.self) { try second.weightsPath(first.id) }
     let operators = first.checkpointsPath + "/operators.safetensors"
     try Data().write(to: URL(fileURLWithPath: operators))
     #expect(try second.weightsPath(first.id) == operators)
-    #expect(throws: RunError.self) { try second.weightsPath("nothing") }
+    #expect(throws: FileError.self) { try second.weightsPath("nothing") }
   }
 }

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Plans
 import Runs
@@ -49,7 +50,7 @@ import Testing
     var plan = GraftPlan(
       named: "p", model: ModelReference(path: "demo", shape: smallShape, contentHash: "c0ffee"))
     plan.data = DataSettings(path: "\(scratch.path)/nowhere")
-    let error = #expect(throws: RunError.self) {
+    let error = #expect(throws: FileError.self) {
       try RunDirectory.create(root: scratch.path, job: scratch.request(), plan: plan)
     }
     #expect(error.map { "\($0)" }?.contains("nowhere: no such file or folder") == true)
@@ -112,7 +113,7 @@ import Testing
       try Data().write(to: URL(fileURLWithPath: "\(run.checkpointsPath)/\(name)"))
     }
     let distilled = try run(.distill(planPath: "plan.json"))
-    let none = #expect(throws: RunError.self) { try distilled.trainedWeights() }
+    let none = #expect(throws: FileError.self) { try distilled.trainedWeights() }
     #expect(none?.message.contains("has no checkpoint yet") == true)
     try leave("latest.safetensors", in: distilled)
     #expect(try distilled.trainedWeights().hasSuffix("/checkpoints/latest.safetensors"))
@@ -120,11 +121,11 @@ import Testing
     #expect(try distilled.trainedWeights().hasSuffix("/checkpoints/operators.safetensors"))
     let finetuned = try run(.finetune(planPath: "plan.json", weights: []))
     try leave("latest.safetensors", in: finetuned)
-    #expect(throws: RunError.self) { try finetuned.trainedWeights() }
+    #expect(throws: FileError.self) { try finetuned.trainedWeights() }
     try leave("model.safetensors", in: finetuned)
     #expect(try finetuned.trainedWeights().hasSuffix("/checkpoints/model.safetensors"))
     let analysis = try run(.analyze(AnalyzeRequest(modelPath: "demo")))
-    #expect(throws: RunError.self) { try analysis.trainedWeights() }
+    #expect(throws: FileError.self) { try analysis.trainedWeights() }
   }
 
   @Test func requestOfVersion1() throws {
@@ -159,7 +160,7 @@ import Testing
     let text = try String(contentsOfFile: run.requestPath, encoding: .utf8)
     try text.replacingOccurrences(of: old, with: new)
       .write(toFile: run.requestPath, atomically: false, encoding: .utf8)
-    let error = #expect(throws: RunError.self) { try run.request() }
+    let error = #expect(throws: FileError.self) { try run.request() }
     #expect(error?.message.contains(says) == true, "\(error?.message ?? "")")
   }
 
@@ -177,8 +178,8 @@ import Testing
   @Test func opensOnlyRuns() throws {
     let run = try scratch.run()
     #expect(try RunDirectory.open(run.path + "/") == run)
-    #expect(throws: RunError.self) { try RunDirectory.open(scratch.path) }
-    #expect(throws: RunError.self) { try RunDirectory.open("\(scratch.path)/absent") }
+    #expect(throws: FileError.self) { try RunDirectory.open(scratch.path) }
+    #expect(throws: FileError.self) { try RunDirectory.open("\(scratch.path)/absent") }
   }
 
   @Test func rootFollowsTheEnvironment() {
@@ -205,7 +206,7 @@ import Testing
     var incomplete = analysis
     incomplete.bands = [1]
     try incomplete.save(to: path)
-    #expect(throws: RunError.self) { try ModelAnalysis.load(path: path) }
+    #expect(throws: FileError.self) { try ModelAnalysis.load(path: path) }
     #expect(
       ModelAnalysis.mapPath(beside: path, block: 7)
         == "\(scratch.path)/cache/espalier/analysis-v2-c0ffee-maps/7.png")

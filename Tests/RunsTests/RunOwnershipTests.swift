@@ -63,7 +63,7 @@ import Testing
     let run = try run()
     unlink(run.eventsPath)
     mkdir(run.eventsPath, 0o700)
-    #expect(throws: RunError.self) { _ = try run.claim() }
+    #expect(throws: FileError.self) { _ = try run.claim() }
   }
 
   /// The room for last words never goes through a link, whoever made it and when.
@@ -91,7 +91,7 @@ import Testing
         { try run.pause() }, { _ = try run.remove(if: { _ in true }) }, { try run.setPriority(1) },
         { _ = try QueueRunner(launcher).drain() }, { try launcher.retry(run) },
       ] as [() throws -> Void] {
-        let error = #expect(throws: RunError.self) { try body() }
+        let error = #expect(throws: FileError.self) { try body() }
         #expect(error?.message.contains("belongs to user 12345, not to you (0)") == true)
       }
       #expect(run.summary().state == .queued && kind(of: told) == 0)

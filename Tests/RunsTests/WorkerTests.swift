@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Runs
 import TestSupport
@@ -114,7 +115,7 @@ import Testing
     #expect(run.summary().end?.text == "killed at step 0; there is no checkpoint yet")
     #expect(try String(contentsOfFile: run.path + "/told", encoding: .utf8) == "cancelled\n")
     #expect(launcher.collect() == [run])
-    #expect(throws: RunError.self) { try run.cancel(hard: true) }
+    #expect(throws: FileError.self) { try run.cancel(hard: true) }
   }
 
   /// What was asked of a worker is not asked of the next one; the run goes on from the first moment.
@@ -122,7 +123,7 @@ import Testing
     let (run, worker, launcher) = try startWorker()
     try run.pause()
     try run.cancel()
-    let refused = #expect(throws: RunError.self) { try launcher.retry(run) }
+    let refused = #expect(throws: FileError.self) { try launcher.retry(run) }
     #expect(refused?.message.contains("is running, expected one that was cancelled") == true)
     end(worker)
     try launcher.retry(run)
@@ -176,7 +177,7 @@ import Testing
     for key in ["host", "boot_id", "pid_namespace"] {
       let elsewhere = try #require(try note { $0[key] = "another" })
       #expect(elsewhere.presence == .unseen)
-      let error = #expect(throws: RunError.self) { try elsewhere.signal(SIGKILL) }
+      let error = #expect(throws: FileError.self) { try elsewhere.signal(SIGKILL) }
       #expect(error?.message.contains("steer the run from there") == true)
     }
     // What names no worker of this run is no worker.
@@ -208,28 +209,28 @@ import Testing
           .write(to: URL(fileURLWithPath: run.workerPath))
         #expect(run.worker()?.isAlive != true)
         #expect((try? run.cancel(hard: true)) != .killed)
-        #expect(throws: RunError.self) { try run.freeze() }
-        #expect(throws: RunError.self) { try run.goOn() }
+        #expect(throws: FileError.self) { try run.freeze() }
+        #expect(throws: FileError.self) { try run.goOn() }
       }
     }
     let first = try #require(ProcessIdentity(pid: 1))
-    #expect(throws: RunError.self) { try first.signal(0) }
+    #expect(throws: FileError.self) { try first.signal(0) }
     #expect(stranger.presence == .running)
   }
 
   @Test func livingWorkerKeepsItsRun() throws {
     let (run, worker, _) = try startWorker()
-    let error = #expect(throws: RunError.self) { _ = try run.claim() }
+    let error = #expect(throws: FileError.self) { _ = try run.claim() }
     #expect(error?.message.contains("another process works on this run") == true)
     end(worker)
     let lock = try run.claim()
-    #expect(throws: RunError.self) { _ = try run.claim() }
+    #expect(throws: FileError.self) { _ = try run.claim() }
     withExtendedLifetime(lock) {}
   }
 
   @Test func missingExecutable() throws {
     let launcher = try RunLauncher(root: root, executable: "\(scratch.path)/absent")
-    let error = #expect(throws: RunError.self) { try launcher.launch(scratch.request()) }
+    let error = #expect(throws: FileError.self) { try launcher.launch(scratch.request()) }
     #expect(error?.message.contains("cannot be started (No such file or directory)") == true)
     #expect(try FileManager.default.contentsOfDirectory(atPath: root).isEmpty)
   }

@@ -3,18 +3,26 @@ import TensorCore
 
 private let grain = 1 << 13
 
+extension Tensor {
+  /// Applies a kernel to every element, on all threads.
+  fileprivate func mapped(
+    _ kernel: (UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int) -> Void
+  ) -> Tensor {
+    let y = Tensor(shape)
+    Parallel.ranges(count, grain: grain) { range in
+      kernel(pointer + range.lowerBound, y.pointer + range.lowerBound, range.count)
+    }
+    return y
+  }
+}
+
 /// GELU in its tanh form, element-wise; of bfloat16 in bfloat16.
 package struct GELU: MixedPrecisionOp {
   package init() {}
 
   package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Void) {
     switch inputs[0] {
-    case .float32(let x):
-      let y = Tensor(x.shape)
-      Parallel.ranges(x.count, grain: grain) { range in
-        ck_gelu_forward_f32(x.pointer + range.lowerBound, y.pointer + range.lowerBound, range.count)
-      }
-      return (.float32(y), ())
+    case .float32(let x): return (.float32(x.mapped(ck_gelu_forward_f32)), ())
     case .bfloat16(let x):
       let y = BFloat16Tensor(x.shape)
       Parallel.ranges(x.count, grain: grain) { range in
@@ -52,12 +60,7 @@ package struct SiLU: DifferentiableOp {
   package init() {}
 
   package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
-    let x = inputs[0]
-    let y = Tensor(x.shape)
-    Parallel.ranges(x.count, grain: grain) { range in
-      ck_silu_forward_f32(x.pointer + range.lowerBound, y.pointer + range.lowerBound, range.count)
-    }
-    return (y, ())
+    (inputs[0].mapped(ck_silu_forward_f32), ())
   }
 
   package func backward(
@@ -162,5 +165,29 @@ package struct Embedding: DifferentiableOp {
         ck_add_f32(gradTable.pointer + index * dim, gradOutput.pointer + row * dim, dim)
       }
     }
+  }
+}
+
+/// Puts copies of a row beside each other: x (rows, dim) -> (rows, copies * dim).
+package struct RepeatColumns: DifferentiableOp {
+  private let copies: Int
+
+  package init(_ copies: Int) { self.copies = copies }
+
+  private func lookup(_ x: Tensor) -> Embedding {
+    Embedding((0..<(x.shape[0] * copies)).map { $0 / copies })
+  }
+
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    let x = inputs[0]
+    let rows = lookup(x).forward(inputs).output
+    return (rows.reshaped([x.shape[0], copies * x.shape[1]]), ())
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    lookup(inputs[0]).backward(
+      gradOutput, inputs: inputs, output: output, saved: (), into: sink)
   }
 }

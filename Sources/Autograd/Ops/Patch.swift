@@ -24,18 +24,31 @@ package struct Patchify: DifferentiableOp {
   }
 
   private func move(image: Tensor, _ body: (_ pixel: Int, _ feature: Int) -> Void) {
-    let (channels, height, width) = (image.shape[1], image.shape[2], image.shape[3])
-    let (rows, columns) = (height / patch, width / patch)
-    let features = channels * patch * patch
-    for item in 0..<image.shape[0] {
-      for channel in 0..<channels {
-        for y in 0..<height {
-          let base = ((item * channels + channel) * height + y) * width
-          for x in 0..<width {
-            let token = item * rows * columns + y / patch * columns + x / patch
-            let feature = (channel * patch + y % patch) * patch + x % patch
-            body(base + x, token * features + feature)
-          }
+    let patch = patch
+    forEachPixel(of: image, patch: patch, body) { channel, y, x in
+      (channel * patch + y) * patch + x
+    }
+  }
+}
+
+/// Calls `body` with every pixel of images (batch, channels, height, width) and the index of its
+/// feature among those of all tokens; `order` is its place within the token, by channel, row and
+/// column.
+@inline(__always)
+private func forEachPixel(
+  of image: Tensor, patch: Int, _ body: (_ pixel: Int, _ feature: Int) -> Void,
+  order: (_ channel: Int, _ y: Int, _ x: Int) -> Int
+) {
+  let (channels, height, width) = (image.shape[1], image.shape[2], image.shape[3])
+  let (rows, columns) = (height / patch, width / patch)
+  for item in 0..<image.shape[0] {
+    for channel in 0..<channels {
+      for y in 0..<height {
+        let base = ((item * channels + channel) * height + y) * width
+        for x in 0..<width {
+          let token = (item * rows + y / patch) * columns + x / patch
+          let feature = order(channel, y % patch, x % patch)
+          body(base + x, token * channels * patch * patch + feature)
         }
       }
     }
@@ -73,18 +86,9 @@ package struct Unpatchify: DifferentiableOp {
   }
 
   private func move(_ image: Tensor, _ body: (_ pixel: Int, _ feature: Int) -> Void) {
-    let (height, width) = (rows * patch, columns * patch)
-    for item in 0..<image.shape[0] {
-      for channel in 0..<channels {
-        for y in 0..<height {
-          let base = ((item * channels + channel) * height + y) * width
-          for x in 0..<width {
-            let token = (item * rows + y / patch) * columns + x / patch
-            let feature = (y % patch * patch + x % patch) * channels + channel
-            body(base + x, token * patch * patch * channels + feature)
-          }
-        }
-      }
+    let (channels, patch) = (channels, patch)
+    forEachPixel(of: image, patch: patch, body) { channel, y, x in
+      (y * patch + x) * channels + channel
     }
   }
 }

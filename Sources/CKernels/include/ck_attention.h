@@ -6,12 +6,12 @@
    their gradients point at the first element of the head's columns. lse (queries): log-sum-exp of the scaled
    scores, kept for the backward pass. */
 
-/* How the head lies in memory, and which keys a query sees. */
+/* Memory layout of the head, and the keys that a query attends to. */
 typedef struct {
   size_t queries, keys, head_dim;
   size_t q_stride, kv_stride, out_stride; /* elements between rows of q, of k and v, of out */
   float scale;
-  size_t left, right; /* query i sees keys i-left ... i+right (clipped) */
+  size_t left, right; /* query i attends to keys i-left ... i+right (clipped) */
 } ck_attention_shape;
 
 /* bias (keys, or NULL) is added to the scaled scores of every query. */

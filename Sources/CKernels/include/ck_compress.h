@@ -1,8 +1,8 @@
 #pragma once
 #include <stddef.h>
 
-/* Tokens on a grid, and blocks of factor x factor of them that become one; what is left over at the
-   right and lower edge is not read. */
+/* A grid of tokens, of which blocks of factor x factor are merged to one; a remainder at the right and lower
+   edge is not read. */
 typedef struct {
   size_t rows, columns, factor, dim;
   size_t stride, out_stride; /* floats between tokens before and after */

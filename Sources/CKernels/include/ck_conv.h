@@ -2,12 +2,12 @@
 #include <stdint.h>
 
 /* 3x3 convolution by its definition, planes in NCHW order. The input is first copied into padded
-   planes, perhaps normalised and activated on the way.
+   planes, optionally with normalisation and activation.
 
    In bfloat16 an element of a plane is a pair of neighbouring channels, the first one in the lower
    half; sums, bias, residual and result are float32. */
 
-/* How the planes of one convolution lie in memory; made by ck_conv3x3_geometry. */
+/* Memory layout of the planes of one convolution; made by ck_conv3x3_geometry. */
 typedef struct {
   int height, width;         /* stored input plane */
   int stride;                /* 1 or 2 */
@@ -45,12 +45,11 @@ void ck_conv3x3_forward_f32(float *out, const float *planes, const float *packed
                             const ck_conv3x3_shape *shape, int in_channels, int out_channels,
                             int row_begin, int row_end, int relu);
 
-/* Elements of packed weights, where the result is doubled or not. */
+/* Elements of packed weights, with or without doubling. */
 long ck_conv3x3_packed_size_bf16(int out_channels, int in_channels, int doubles);
 
-/* packed: weights (out, in, 3, 3) in groups of eight output channels. If the image is doubled, of each
-   of the four pixels that become of one, in the place of 3x3 weights the 2x2 sums of them that meet
-   the same pixel. */
+/* packed: weights (out, in, 3, 3) in groups of eight output channels. With doubling, each of the four output
+   pixels of an input pixel has 2x2 weights: the sums of those of the 3x3 that read the same input pixel. */
 void ck_conv3x3_pack_bf16(uint32_t *packed, const float *weight, int out_channels, int in_channels,
                           int doubles);
 

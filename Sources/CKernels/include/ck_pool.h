@@ -11,6 +11,6 @@ int ck_pool_threads(void);
 /* Sets that number, at least 1; call it before the first ck_pool_run or between two. */
 void ck_pool_set_threads(int threads);
 
-/* 1 in a build with AddressSanitizer, which sees neither past the end of a pooled buffer nor its
-   use after it was given back. */
+/* 1 in a build with AddressSanitizer, which does not detect accesses past the end of a pooled buffer or after
+   its release. */
 int ck_has_address_sanitizer(void);

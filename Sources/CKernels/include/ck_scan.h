@@ -15,7 +15,7 @@ size_t ck_scan_states(const ck_scan_shape *shape);
 
 /* xbc (tokens, heads head_dim + 2 groups state): x, B of all groups, C of all groups; dt (tokens,
    heads); dt_bias, a_log, d (heads); y (tokens, heads head_dim). The group's heads are contiguous;
-   what belongs to other heads is left alone. */
+   values of other heads are unchanged. */
 void ck_scan_forward_f32(const ck_scan_shape *shape, size_t group, size_t first, size_t last,
                          const float *xbc, const float *dt, const float *dt_bias,
                          const float *a_log, const float *d, float *y, float *states);

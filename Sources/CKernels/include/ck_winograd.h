@@ -2,8 +2,8 @@
 
 /* 3x3 convolution with fewer multiplications, planes in NCHW order, one zero on every side.
 
-   Overlapping tiles of the input become `side` x `side` numbers each, weights likewise, and the
-   products of these, summed over the input channels, become 2x2 pixels of the result. Without
+   Overlapping tiles of the input and the weights are transformed to `side` x `side` values each; their
+   products, summed over the input channels, are transformed to 2x2 pixels of the result. Without
    doubling this is Winograd's F(2x2, 3x3): 16 products in the place of 36. After nearest-neighbour
    doubling four pixels see only nine different sums of weights: 9 products in the place of 36. */
 

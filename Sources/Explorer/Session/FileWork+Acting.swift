@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Pictures
 import Plans
@@ -107,7 +108,7 @@ extension FileWork {
         .runsRead(
           try ids.map { id in
             guard let run = store.run(id) else {
-              throw RunError("the run \(id) is no longer in \(root)")
+              throw FileError("the run \(id) is no longer in \(root)")
             }
             var known = FocusedRun(id: id, plan: try GraftPlan.load(path: run.planPath))
             known.history = store.history(id) ?? RunHistory()
@@ -240,7 +241,7 @@ extension FileWork {
   ) -> [Action] {
     do {
       guard let source = store.run(id) else {
-        throw RunError("the run \(id) is no longer in \(root)")
+        throw FileError("the run \(id) is no longer in \(root)")
       }
       let plan = try read(source.planPath)
       var request = previewRequest(settings, of: plan)

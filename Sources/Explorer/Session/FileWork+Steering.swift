@@ -1,3 +1,4 @@
+import Files
 import Foundation
 import Plans
 import Runs
@@ -51,7 +52,7 @@ extension FileWork {
 
   private func find(_ id: String) throws -> RunDirectory {
     guard let run = store.run(id) else {
-      throw RunError("the run \(id) is no longer in \(root); r lists the others")
+      throw FileError("the run \(id) is no longer in \(root); r lists the others")
     }
     return run
   }

@@ -56,10 +56,9 @@ extension Form.Field {
 
   /// Makes a field for a row of a table of settings, holding a value of it.
   init(_ row: any SettingRow, _ value: String) {
-    let largest = Double.greatestFiniteMagnitude
     self.init(
       key: row.key, title: row.key.replacing("_", with: " "), summary: row.summary, unit: "",
-      range: row.range ?? -largest...largest, isInteger: row.isWholeNumber, text: TextField(value))
+      range: row.bounds, isInteger: row.isWholeNumber, text: TextField(value))
   }
 
   /// The number typed, or nil when it is none or not allowed.
@@ -83,10 +82,7 @@ extension Form {
     Form(
       purpose: .configuration(operatorName: descriptor.name, targets: targets),
       fields: descriptor.openFields.map { field in
-        Form.Field(
-          field.key, field.key.replacing("_", with: " "),
-          spec.config[field.key] ?? field.defaultValue, in: field.range,
-          isInteger: field.isInteger, summary: field.summary)
+        Form.Field(field, Format.plain(spec.config[field.key] ?? field.defaultNumber))
       })
   }
 

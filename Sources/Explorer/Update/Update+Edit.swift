@@ -163,7 +163,7 @@ extension AppState {
       let parts = word.split(separator: "=", maxSplits: 1)
       guard parts.count == 2, let value = Double(parts[1]),
         let field = descriptor.fields.first(where: { $0.key == parts[0] }),
-        field.range.contains(value), !field.isInteger || value == value.rounded()
+        refusal(of: value, in: field.bounds, isWhole: field.isWholeNumber) == nil
       else {
         notice = .warning("\(name) cannot take \(word); e shows its fields and their ranges")
         return []

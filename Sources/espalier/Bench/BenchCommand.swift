@@ -38,9 +38,7 @@ struct BenchCommand: ParsableCommand {
   }
 
   func validate() throws {
-    guard (1...10_000).contains(repeats) else {
-      throw ValidationError("--repeats is \(repeats); give 1 to 10000")
-    }
+    try require("--repeats", repeats, in: 1...10_000)
     for id in work where BenchWork.named(id) == nil {
       throw ValidationError("--work \(id): unknown; see 'espalier bench --help' for the list")
     }

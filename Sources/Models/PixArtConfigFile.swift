@@ -20,39 +20,19 @@ extension PixArtConfig {
   /// Reads the text of a diffusers `config.json`, extended by `kv_compression` with `factor` and
   /// `layers`.
   ///
-  /// - Parameters:
-  ///   - json: The text.
-  ///   - file: Name of its origin, for errors.
   /// - Returns: A valid configuration.
   /// - Throws: `FileError` that names the key at fault.
   package static func parse(_ json: Data, file: String) throws(FileError) -> PixArtConfig {
-    let advice = "use the config.json that belongs to the weights"
-    let stored: Stored
-    do {
-      let decoder = JSONDecoder()
-      decoder.keyDecodingStrategy = .convertFromSnakeCase
-      stored = try decoder.decode(Stored.self, from: json)
-    } catch DecodingError.keyNotFound(let key, _) {
-      throw FileError(
-        "\(file): the transformer's configuration lacks '\(snakeCase(key.stringValue))'; \(advice)")
-    } catch DecodingError.typeMismatch(_, let context) where !context.codingPath.isEmpty {
-      let key = context.codingPath.map { snakeCase($0.stringValue) }.joined(separator: ".")
-      throw FileError(
-        "\(file): config key '\(key)' has the wrong type; \(advice)")
-    } catch {
-      throw FileError(
-        "\(file): the transformer's configuration is no JSON object of a PixArt; \(advice)")
-    }
+    let source = ConfigFile(path: file, model: "PixArtTransformer2DModel")
+    let stored: Stored = try source.decode(json)
     let (dim, overflow) = stored.numAttentionHeads.multipliedReportingOverflow(
       by: stored.attentionHeadDim)
     let sampleSize = stored.sampleSize ?? 128
     let inChannels = stored.inChannels ?? 4
     let outChannels = stored.outChannels ?? inChannels
-    guard (1...4096).contains(inChannels), [inChannels, 2 * inChannels].contains(outChannels) else {
-      throw FileError(
-        "\(file): config key 'out_channels' is \(outChannels) for \(inChannels) input channels, expected"
-          + " as many or twice as many; \(advice)")
-    }
+    try source.require(
+      (1...4096).contains(inChannels) && [inChannels, 2 * inChannels].contains(outChannels),
+      "out_channels", outChannels, "as many as the \(inChannels) input channels, or twice as many")
     let config = PixArtConfig(
       depth: stored.numLayers, hiddenSize: overflow ? -1 : dim,
       numHeads: stored.numAttentionHeads, patchSize: stored.patchSize ?? 2,
@@ -75,36 +55,23 @@ extension PixArtConfig {
   ) throws(FileError) {
     // diffusers assumes size conditions (PixArt-α at 1024 pixels) for this size by default.
     let hasSizes = stored.useAdditionalConditions ?? (sampleSize == 128)
-    let faults: [(Bool, String, String)] = [
-      (
-        hasSizes, "use_additional_conditions",
-        "\(stored.useAdditionalConditions.map(String.init) ?? "absent at sample_size 128"), expected"
-          + " false as in PixArt-Σ"
-      ),
-      (
-        stored.normType.map { $0 != "ada_norm_single" } ?? false, "norm_type",
-        "'\(stored.normType ?? "")', expected 'ada_norm_single'"
-      ),
-      (
-        stored.activationFn.map { $0 != "gelu-approximate" } ?? false, "activation_fn",
-        "'\(stored.activationFn ?? "")', expected 'gelu-approximate'"
-      ),
-      (stored.attentionBias == false, "attention_bias", "false, expected true"),
-      (stored.normElementwiseAffine == true, "norm_elementwise_affine", "true, expected false"),
-      (
-        stored.crossAttentionDim.map { $0 != dim } ?? false, "cross_attention_dim",
-        "\(stored.crossAttentionDim ?? 0), expected the hidden size \(dim)"
-      ),
-    ]
-    for (isFault, key, text) in faults where isFault {
-      throw FileError("\(file): config key '\(key)' is \(text); use a PixArt-Σ transformer")
-    }
-  }
-
-  private static func snakeCase(_ key: String) -> String {
-    key.reduce(into: "") { result, letter in
-      result += letter.isUppercase ? "_" + letter.lowercased() : String(letter)
-    }
+    let source = ConfigFile(path: file, model: "PixArt-Σ transformer")
+    try source.require(
+      !hasSizes, "use_additional_conditions",
+      stored.useAdditionalConditions.map(String.init) ?? "absent at sample_size 128",
+      "false as in PixArt-Σ")
+    try source.require(
+      [nil, "ada_norm_single"].contains(stored.normType), "norm_type", stored.normType ?? "",
+      "'ada_norm_single'")
+    try source.require(
+      [nil, "gelu-approximate"].contains(stored.activationFn), "activation_fn",
+      stored.activationFn ?? "", "'gelu-approximate'")
+    try source.require(stored.attentionBias ?? true, "attention_bias", false, "true")
+    try source.require(
+      stored.normElementwiseAffine != true, "norm_elementwise_affine", true, "false")
+    let width = stored.crossAttentionDim ?? dim
+    try source.require(
+      width == dim, "cross_attention_dim", width, "the hidden size \(dim)")
   }
 
   /// Infers the configuration from tensors in the original naming, whose files have none.
@@ -112,7 +79,6 @@ extension PixArtConfig {
   /// Heads are assumed to have width 72, as in every released model, because shapes do not
   /// determine them. The position buffer determines the sample size and thereby the scale, as
   /// upstream (1 at 512 pixels).
-  /// - Parameter file: The weights.
   /// - Returns: A configuration without key compression.
   /// - Throws: `FileError` if a required tensor is missing or the hidden size is no multiple of 72.
   static func inferred(from file: any TensorFile) throws(FileError) -> PixArtConfig {

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Files
 import Foundation
 import Runs
 
@@ -35,7 +36,7 @@ extension RunsCommand {
       case .queued, .running, .paused, .frozen:
         try run.goOn()
         try run.tell("was asked to resume", "resume", output)
-      case .done: throw RunError("\(run.path): is done; there is nothing to resume")
+      case .done: throw FileError("\(run.path): is done; there is nothing to resume")
       case .cancelled, .failed, .lost:
         try RunLauncher(root: run.root).retry(run)
         try run.tell("has a new worker", "resume", output)
@@ -106,7 +107,9 @@ extension RunsCommand {
     var priority: Int
     @OptionGroup var output: OutputOptions
 
-    func validate() throws { try LaunchOptions.check(priority: priority) }
+    func validate() throws {
+      try require("the priority", priority, in: QueuePlace.priorities)
+    }
 
     func run() throws {
       let run = try selection.run()
