@@ -45,7 +45,8 @@ extension AppState {
     var spec = descriptor.defaultSpec
     guard let window = suggestedWindow(for: slots) else { return spec }
     for field in descriptor.fields where field.key.hasPrefix("window_") {
-      spec.config[field.key] = min(max(Double(window), field.range.lowerBound), field.range.upperBound)
+      let range = field.range ?? 0...Double(window)
+      spec.config[field.key] = min(max(Double(window), range.lowerBound), range.upperBound)
     }
     return spec
   }

@@ -154,7 +154,8 @@ struct PlotView {
   private func drawSlots(on frame: inout Frame) {
     let sites = state.sites(in: pane)
     let (across, down) = Self.charts(state.size)
-    let (width, height) = (area.columns / across, area.rows / down)
+    let needed = (min(sites.count, across * down) + across - 1) / across
+    let (width, height) = (area.columns / across, area.rows / max(1, needed))
     for (index, shown) in sites.dropFirst(page * across * down).prefix(across * down).enumerated() {
       let left = area.column + index % across * width
       let top = area.row + index / across * height
