@@ -34,36 +34,29 @@ struct RunReport: Encodable {
     for (measure, values) in history.measures { series[measure.rawValue] = values }
   }
 
-  private enum CodingKeys: CodingKey {
-    case run, ageSeconds, ending, checkpoint, queuePosition, priority, waitsFor
-    case meanHeldOutFirst, meanHeldOutLast, heldOut, series
-  }
-
   /// Encodes the summary and values derived from it.
   func encode(to encoder: any Encoder) throws {
     try summary.encode(to: encoder)
-    var container = encoder.container(keyedBy: CodingKeys.self)
-    try container.encode(run.path, forKey: .run)
-    try container.encodeIfPresent(
-      summary.createdAt.map { max(0, Date().timeIntervalSince1970 - $0) }, forKey: .ageSeconds)
-    try container.encodeIfPresent(summary.end?.text, forKey: .ending)
-    try container.encodeIfPresent(
-      summary.checkpoint.map { run.resolve($0.path) }, forKey: .checkpoint)
-    if let turn = summary.turn {
-      try container.encode(turn.position, forKey: .queuePosition)
-      try container.encodeIfPresent(summary.place?.priority, forKey: .priority)
-      try container.encodeIfPresent(summary.waitsFor, forKey: .waitsFor)
+    let changes = heldOut.compactMap { site, series in
+      LossChange(series).map {
+        (site.description, ["first": $0.first.value, "last": $0.last.value])
+      }
     }
-    try container.encodeIfPresent(summary.meanHeldOut?.first.value, forKey: .meanHeldOutFirst)
-    try container.encodeIfPresent(summary.meanHeldOut?.last.value, forKey: .meanHeldOutLast)
-    try container.encode(
-      Dictionary(
-        uniqueKeysWithValues: heldOut.compactMap { site, series in
-          LossChange(series).map {
-            (site.description, ["first": $0.first.value, "last": $0.last.value])
-          }
-        }), forKey: .heldOut)
-    if !series.isEmpty { try container.encode(series.mapValues(Array.init), forKey: .series) }
+    let derived: KeyValuePairs<String, (any Encodable)?> = [
+      "run": run.path, "ending": summary.end?.text,
+      "ageSeconds": summary.createdAt.map { max(0, Date().timeIntervalSince1970 - $0) },
+      "checkpoint": summary.checkpoint.map { run.resolve($0.path) },
+      "queuePosition": summary.turn?.position,
+      "priority": summary.turn == nil ? nil : summary.place?.priority,
+      "waitsFor": summary.waitsFor, "meanHeldOutFirst": summary.meanHeldOut?.first.value,
+      "meanHeldOutLast": summary.meanHeldOut?.last.value,
+      "heldOut": Dictionary(uniqueKeysWithValues: changes),
+      "series": series.isEmpty ? nil : series.mapValues(Array.init),
+    ]
+    var container = encoder.container(keyedBy: FieldKey.self)
+    for case (let key, let value?) in derived {
+      try container.encode(value, forKey: FieldKey(key))
+    }
   }
 
   /// Lines of held-out losses: by site, then in total.
