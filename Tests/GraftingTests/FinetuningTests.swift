@@ -370,7 +370,9 @@ struct FinetuningTests {
       for (found, expected) in zip(models[0].model.parameters, models[1].model.parameters) {
         #expect(found.value.values == expected.value.values, "\(found.name)")
       }
-      #expect(models[0].model.parameters[0].value.values != teacher.parameters[0].value.values)
+      let start = try Graft(fresh: plan, teacher: teacher).model.parameters
+      #expect(
+        zip(models[0].model.parameters, start).contains { $0.value.values != $1.value.values })
     }
   }
 }
