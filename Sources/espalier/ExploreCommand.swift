@@ -17,8 +17,8 @@ struct ExploreCommand: ParsableCommand {
   @Option(help: "Open this plan.") var plan: String?
   @Option(help: "The pretrained model that a graft was made of, if it has moved or is not named.")
   var teacher: String?
-  @Option(help: "Images: auto, kitty, sixel, blocks, ascii or none.") var graphics = GraphicsMode
-    .auto
+  @Option(help: "Images: auto, kitty, sixel, blocks, ascii or none; else as the settings say.")
+  var graphics: GraphicsMode?
   @OptionGroup var runs: RunsOptions
 
   func run() throws {
@@ -41,12 +41,17 @@ struct ExploreCommand: ParsableCommand {
     }
     let classNames = files.model.classNames
     let launcher = try RunLauncher(root: runs.root)
-    let terminal = try Terminal(Terminal.Wishes(graphics: graphics))
+    var configuration = try Configuration.load(Configuration.path())
+    if let graphics { configuration.settings.graphics = graphics }
+    let terminal = try Terminal(configuration.settings.wishes)
     defer { terminal.close() }
     var state = AppState(
       model: reference, classNames: classNames, document: document, size: terminal.size,
       now: Date().timeIntervalSince1970)
     state.terminal = terminal.capabilities
+    state.configuration = configuration
+    state.history = CommandHistory(path: CommandHistory.path())
+    state.useChartSettings()
     let performer = LiveEffects(
       launcher: launcher, model: reference, codeVersion: espalierVersion)
     ExplorerSession(state: state, terminal: terminal, performer: performer).run(

@@ -17,6 +17,7 @@ package enum Command: String, CaseIterable, Sendable {
   // Looking.
   case preview, images, analyze, evidence
   case previewSettings = "preview-settings"
+  case imageClass = "class"
   case nextClass = "next-class"
   case previousClass = "previous-class"
   case nextSeed = "next-seed"
@@ -31,6 +32,9 @@ package enum Command: String, CaseIterable, Sendable {
   case save
   case saveAs = "save-as"
   case open, new, command, help, redraw, suspend, quit
+  // The terminal.
+  case settings, terminal
+  case nextPane = "next-pane"
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
@@ -40,7 +44,9 @@ package enum Command: String, CaseIterable, Sendable {
   case eraseLine = "erase-line"
   case cursorLeft = "cursor-left"
   case cursorRight = "cursor-right"
-  case complete, compare
+  case complete, compare, search
+  case nextMatch = "next-match"
+  case previousMatch = "previous-match"
   // In the plot.
   case nextQuantity = "next-quantity"
   case previousQuantity = "previous-quantity"
@@ -77,7 +83,8 @@ package enum Command: String, CaseIterable, Sendable {
       .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft, .panRight,
       .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns, .evidencePage,
       .nextHead, .previousHead, .windowShare, .flip, .arrangement, .laterFrame, .earlierFrame,
-      .laterCheckpoint, .earlierCheckpoint, .secondRun, .savePicture, .gridSize, .frames, .renewal:
+      .laterCheckpoint, .earlierCheckpoint, .secondRun, .savePicture, .gridSize, .frames, .renewal,
+      .search, .nextMatch, .previousMatch:
       false
     default: true
     }
@@ -93,6 +100,8 @@ package enum Command: String, CaseIterable, Sendable {
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
     case .series: "slot|mean|all"
     case .plot: "QUANTITY"
+    case .imageClass: "NAME"
+    case .runs: "RUN"
     case .join: "MERGE"
     default: nil
     }
@@ -140,6 +149,12 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case evidence
   /// The table of keys.
   case help
+  /// The settings of the explorer.
+  case settings
+  /// What was found of the terminal.
+  case terminal
+  /// Everywhere, unless the place has another meaning for the key.
+  case anywhere
 
   /// The heading on the help page.
   package var title: String {
@@ -157,6 +172,9 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .overlayList: "Runs beside the plotted one"
     case .evidence: "The teacher's attention and activations"
     case .help: "Help"
+    case .settings: "Settings"
+    case .terminal: "Terminal"
+    case .anywhere: "Everywhere"
     }
   }
 }
@@ -178,6 +196,8 @@ extension AppState {
     case .overlayList: .overlayList
     case .evidence: .evidence
     case .help: .help
+    case .settings: .settings
+    case .terminal: .terminal
     }
   }
 }

@@ -17,8 +17,6 @@ extension KeyBinding {
     key(
       .evidence, .list, ["w"], .windowShare,
       "another share of the attention for the suggested window", hint: hint("w", "window", 7)),
-    key(.evidence, .list, [.control("l")], .redraw, "redraw the screen"),
-    key(.evidence, .list, ["?", .function(1)], .help, "list all keys"),
     key(.evidence, .list, [.escape, "q", "V"], .escape, "back", hint: hint("Esc", "back", 0)),
   ]
 }

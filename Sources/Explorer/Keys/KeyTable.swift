@@ -6,6 +6,7 @@ extension KeyBinding {
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
     + runsBindings + compareBindings + logBindings + imagesBindings + plotBindings
     + overlayListBindings + evidenceBindings + helpBindings
+    + settingsBindings + terminalBindings + anywhereBindings
 
   static func key(
     _ context: KeyContext, _ group: Group, _ keys: [Key], _ command: Command, _ summary: String,
@@ -29,8 +30,8 @@ extension KeyBinding {
   // In the order of the hint bar.
   private static let gridBindings: [KeyBinding] = [
     grid(.move, ["h", .left], .left, "to the slot on the left", hint: hint("hjkl", "move", 6)),
-    grid(.move, ["j", .down], .down, "to the next block; 5j moves five"),
-    grid(.move, ["k", .up], .up, "to the block before"),
+    grid(.move, ["j", .down, .wheelDown], .down, "to the next block; 5j moves five"),
+    grid(.move, ["k", .up, .wheelUp], .up, "to the block before"),
     grid(.move, ["l", .right], .right, "to the slot on the right"),
     KeyBinding(
       context: .grid, group: .move, keys: [["g", "g"], [.home]], command: .first,
@@ -67,6 +68,7 @@ extension KeyBinding {
 
     grid(.preview, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample", 2)),
     grid(.preview, ["S"], .previewSettings, "set class, seed, steps and guidance"),
+    grid(.preview, ["c"], .imageClass, "choose the class by its name"),
     grid(.preview, ["A"], .analyze, "recompute the teacher's statistics"),
     grid(.preview, ["V"], .evidence, "the teacher's attention and activations in this block"),
     grid(.preview, ["i"], .images, "the images over the whole screen"),
@@ -89,14 +91,19 @@ extension KeyBinding {
     grid(.program, ["?", .function(1)], .help, "list all keys", hint: hint("?", "help", 0)),
     grid(.program, [":"], .command, "type a command by its name"),
     grid(.program, [.escape], .escape, "clear the count, the range or the marks"),
-    grid(.program, [.control("l")], .redraw, "redraw the screen"),
+    grid(.program, [","], .settings, "settings of the explorer"),
+    grid(.program, ["T"], .terminal, "what was found of the terminal"),
+    grid(.program, [.tab], .nextPane, "the next pane of a small screen"),
+    grid(.program, [.control("l")], .redraw, "ask the terminal anew and redraw the screen"),
     grid(.program, [.control("z")], .suspend, "suspend to the shell; fg resumes"),
     grid(.program, ["q"], .quit, "quit", hint: hint("q", "quit", 8)),
   ]
 
   private static let pickerBindings: [KeyBinding] = [
-    key(.picker, .list, ["j", .down, .tab], .next, "next operator", hint: hint("jk", "move")),
-    key(.picker, .list, ["k", .up, .backTab], .previous, "operator before"),
+    key(
+      .picker, .list, ["j", .down, .tab, .wheelDown], .next, "next operator",
+      hint: hint("jk", "move")),
+    key(.picker, .list, ["k", .up, .backTab, .wheelUp], .previous, "operator before"),
     key(.picker, .list, [.enter, "l", .right], .accept, "choose it", hint: hint("⏎", "choose")),
     key(
       .picker, .list, [.escape, "q", "h", .left], .escape, "cancel",
@@ -118,8 +125,10 @@ extension KeyBinding {
 
   private static let formBindings: [KeyBinding] =
     [
-      key(.form, .list, [.down, .tab, "j"], .next, "next field", hint: hint("jk", "field")),
-      key(.form, .list, [.up, .backTab, "k"], .previous, "field before"),
+      key(
+        .form, .list, [.down, .tab, "j", .wheelDown], .next, "next field", hint: hint("jk", "field")
+      ),
+      key(.form, .list, [.up, .backTab, "k", .wheelUp], .previous, "field before"),
       key(.form, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
       key(
         .form, .list, [.escape, "q"], .escape, "cancel",
@@ -129,7 +138,9 @@ extension KeyBinding {
   private static let promptBindings: [KeyBinding] =
     [
       key(.prompt, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
-      key(.prompt, .list, [.tab], .complete, "complete a command's name"),
+      key(.prompt, .list, [.tab], .complete, "complete a name: command, file, run, class …"),
+      key(.prompt, .list, [.up, .control("p")], .previous, "an earlier command that begins so"),
+      key(.prompt, .list, [.down, .control("n")], .next, "a later one"),
       key(
         .prompt, .list, [.escape], .escape, "cancel", hint: hint("Esc", "back")),
     ] + editingBindings(.prompt)
@@ -144,8 +155,8 @@ extension KeyBinding {
   ]
 
   private static let runsBindings: [KeyBinding] = [
-    key(.runs, .list, ["j", .down], .next, "next run", hint: hint("jk", "choose")),
-    key(.runs, .list, ["k", .up], .previous, "run before"),
+    key(.runs, .list, ["j", .down, .wheelDown], .next, "next run", hint: hint("jk", "choose")),
+    key(.runs, .list, ["k", .up, .wheelUp], .previous, "run before"),
     key(
       .runs, .list, [.enter], .accept, "load its plan and follow its losses",
       hint: hint("⏎", "open")),
@@ -192,8 +203,9 @@ extension KeyBinding {
   /// The keys that scroll a page.
   private static func scrollBindings(_ context: KeyContext) -> [KeyBinding] {
     [
-      key(context, .list, ["j", .down], .next, "scroll down", hint: hint("jk", "scroll")),
-      key(context, .list, ["k", .up], .previous, "scroll up"),
+      key(
+        context, .list, ["j", .down, .wheelDown], .next, "scroll down", hint: hint("jk", "scroll")),
+      key(context, .list, ["k", .up, .wheelUp], .previous, "scroll up"),
       key(context, .list, [" ", .pageDown, .control("d")], .pageDown, "a page down"),
       key(context, .list, ["b", .pageUp, .control("u")], .pageUp, "a page up"),
       key(context, .list, ["g", .home], .first, "to the top"),
@@ -238,7 +250,6 @@ extension KeyBinding {
       .images, .list, ["a"], .renewal,
       "renew by itself: never, at the end, at every or every fourth checkpoint"),
     key(.images, .list, ["w"], .savePicture, "save as PNG", hint: hint("w", "save", 5)),
-    key(.images, .list, [.control("l")], .redraw, "redraw the screen"),
     key(
       .images, .list, [.escape, "q", "i"], .escape, "back to the grid",
       hint: hint("Esc", "back")),
@@ -246,7 +257,39 @@ extension KeyBinding {
 
   private static let helpBindings: [KeyBinding] =
     scrollBindings(.help) + [
+      key(.help, .list, ["/"], .search, "look for text", hint: hint("/", "search")),
+      key(.help, .list, ["n"], .nextMatch, "next place where it is found"),
+      key(.help, .list, ["N"], .previousMatch, "place before"),
       key(
-        .help, .list, [.escape, "q", "?", .enter], .escape, "back", hint: hint("Esc", "back"))
+        .help, .list, [.escape, "q", "?", .enter], .escape, "back", hint: hint("Esc", "back")),
     ]
+
+  private static let settingsBindings: [KeyBinding] = [
+    key(
+      .settings, .list, ["j", .down, .tab, .wheelDown], .next, "next setting",
+      hint: hint("jk", "move")),
+    key(.settings, .list, ["k", .up, .backTab, .wheelUp], .previous, "setting before"),
+    key(
+      .settings, .list, [.enter, " ", "l", .right], .accept,
+      "its next value, used and kept at once",
+      hint: hint("⏎", "next value")),
+    key(.settings, .list, ["h", .left], .cursorLeft, "its value before"),
+    key(.settings, .list, [.escape, "q", ","], .escape, "back", hint: hint("Esc", "back")),
+  ]
+
+  private static let terminalBindings: [KeyBinding] =
+    scrollBindings(.terminal) + [
+      key(
+        .terminal, .list, [.control("l")], .redraw, "ask the terminal anew",
+        hint: hint("Ctrl-L", "ask anew")),
+      key(
+        .terminal, .list, [.escape, "q", "T", .enter], .escape, "back", hint: hint("Esc", "back")),
+    ]
+
+  private static let anywhereBindings: [KeyBinding] = [
+    key(
+      .anywhere, .list, ["?", .function(1)], .help, "the keys of this place; F1 where ? is text"),
+    key(.anywhere, .list, [.control("l")], .redraw, "ask the terminal anew and redraw the screen"),
+    key(.anywhere, .list, [.control("z")], .suspend, "suspend to the shell; fg resumes"),
+  ]
 }

@@ -31,8 +31,6 @@ extension KeyBinding {
     key(
       .plot, .list, ["o"], .overlayRuns, "choose runs to plot beside this one",
       hint: hint("o", "runs", 4)),
-    key(.plot, .list, [.control("l")], .redraw, "redraw the screen"),
-    key(.plot, .list, ["?", .function(1)], .help, "list all keys"),
     key(
       .plot, .list, [.escape], .escape, "take the crosshair away, then back",
       hint: hint("Esc", "back", 0)),

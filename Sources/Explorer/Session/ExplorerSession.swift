@@ -15,6 +15,8 @@ package protocol TerminalDriver: AnyObject {
   func suspend()
   /// Asks the terminal anew what it can do.
   func probe()
+  /// Uses the terminal in another way from now on.
+  func wish(_ wishes: Terminal.Wishes)
 }
 
 /// The outside world as the explorer needs it; nothing here may keep the caller waiting.
@@ -112,6 +114,7 @@ package final class ExplorerSession {
       case .redraw: terminal.repaint()
       case .suspend: terminal.suspend()
       case .probe: terminal.probe()
+      case .wish(let wishes): terminal.wish(wishes)
       default: performer.perform(effect)
       }
     }

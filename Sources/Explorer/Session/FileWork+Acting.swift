@@ -37,7 +37,9 @@ extension FileWork {
       return store.run(id).map { [.checkpointsRead(id: id, steps: checkpoints(of: $0))] } ?? []
     case .savePictures(let images, let path):
       return [save(images, to: path)]
-    case .redraw, .suspend, .probe:
+    case .saveSetting, .keepCommand, .listFiles:
+      return keep(effect)
+    case .redraw, .suspend, .probe, .wish:
       return []
     }
   }

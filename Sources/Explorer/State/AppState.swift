@@ -8,6 +8,14 @@ package struct AppState: Equatable, Sendable {
   package var size: Size
   /// What the terminal can do.
   package var terminal = TerminalCapabilities()
+  /// Settings and keys.
+  package var configuration = Configuration()
+  /// The command lines that were typed.
+  package var history = CommandHistory()
+  /// What a screen shows that has no room for everything.
+  package var pane = Pane.grid
+  /// Where the mouse took hold of the grid.
+  package var dragStart: SlotID?
   /// The model being grafted.
   package let model: ModelReference
   /// Names of the model's classes in label order; empty when it has none.
@@ -68,10 +76,19 @@ package struct AppState: Equatable, Sendable {
 
   /// The plan as it is now.
   package var plan: GraftPlan { document.plan }
+  /// The colours of the screen.
+  package var palette: ThemePalette {
+    ThemePalette.chosen(configuration.settings.theme, in: terminal)
+  }
   /// Number of blocks.
   package var depth: Int { model.shape.depth }
   /// The prompt or screen that has the keyboard, or nil when the grid has it.
   package var overlay: Overlay? { overlays.last }
+}
+
+/// One of the panes that a small screen shows one at a time.
+package enum Pane: String, CaseIterable, Equatable, Sendable {
+  case grid, slot, losses, images, runs
 }
 
 /// Keys typed that do not make a command yet.

@@ -61,10 +61,6 @@ extension AppState {
     case .windowShare:
       let shares = [0.5, 0.8, 0.9, 0.95, 0.99]
       windowShare = shares.first { $0 > windowShare } ?? shares[0]
-    case .help:
-      overlays.append(.help(HelpPage()))
-      return []
-    case .redraw: return [.redraw]
     default:
       overlays.removeLast()
       return []

@@ -28,6 +28,10 @@ package enum Overlay: Equatable, Sendable {
   case evidence(EvidencePane)
   /// The table of keys.
   case help(HelpPage)
+  /// The settings of the explorer; the number is that of the highlighted row.
+  case settings(index: Int)
+  /// What was found of the terminal; the number is the first line shown.
+  case terminal(scroll: Int)
 }
 
 /// The list of operators that fit one kind of slot.
@@ -71,6 +75,8 @@ package struct Prompt: Equatable, Sendable {
     case open
     /// The factor of a run's learning rates when it is taken up again.
     case retry(id: String)
+    /// Text to look for in the help page.
+    case search
     /// A command by name.
     case command
   }
@@ -81,6 +87,14 @@ package struct Prompt: Equatable, Sendable {
   package var field = TextField()
   /// Why the text cannot be accepted, after a try.
   package var problem: String?
+  /// The line of the history that is shown, and what was typed before.
+  package var recalled: Recalled?
+
+  /// A line of the history in the place of what was typed.
+  package struct Recalled: Equatable, Sendable {
+    let place: Int
+    let typed: String
+  }
 }
 
 /// A question with a few answers.
@@ -135,4 +149,6 @@ package struct LogPage: Equatable, Sendable {
 package struct HelpPage: Equatable, Sendable {
   /// The first line shown.
   package var scroll = 0
+  /// What was looked for; empty for nothing.
+  package var query = ""
 }

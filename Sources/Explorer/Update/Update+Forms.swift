@@ -17,7 +17,7 @@ extension AppState {
     case .prompt(var prompt):
       guard !character.isControl else { return false }
       prompt.field.insert(character)
-      prompt.problem = nil
+      (prompt.problem, prompt.recalled) = (nil, nil)
       replaceTop(.prompt(prompt))
       return true
     default:
@@ -98,10 +98,19 @@ extension AppState {
   /// Scrolls the help page or leaves it.
   mutating func performInHelp(_ command: Command) -> [Effect] {
     guard case .help(var page) = overlay else { return [] }
-    let lines = HelpText.lines(width: HelpText.width(size)).count
+    let lines = HelpText.lines(width: HelpText.width(size), table: configuration.keys.bindings)
+    switch command {
+    case .search:
+      overlays.append(.prompt(Prompt(purpose: .search, field: TextField(page.query))))
+      return []
+    case .nextMatch, .previousMatch:
+      look(for: page.query, in: page, forward: command == .nextMatch)
+      return []
+    default: break
+    }
     guard
       let scroll = Self.scrolled(
-        page.scroll, by: command, rows: max(1, size.rows - 4), of: lines)
+        page.scroll, by: command, rows: max(1, size.rows - 4), of: lines.count)
     else {
       overlays.removeLast()
       return []
@@ -109,6 +118,27 @@ extension AppState {
     page.scroll = scroll
     replaceTop(.help(page))
     return []
+  }
+
+  /// Scrolls the help page to the next line that holds a text, or says that none does.
+  mutating func look(for query: String, in page: HelpPage, forward: Bool = true) {
+    let lines = HelpText.lines(width: HelpText.width(size), table: configuration.keys.bindings)
+    let found = query.isEmpty ? [] : lines.indices.filter { lines[$0].contains(query) }
+    var page = page
+    page.query = query
+    let next =
+      forward
+      ? found.first { $0 > page.scroll } ?? found.first
+      : found.last { $0 < page.scroll } ?? found.last
+    if let next { page.scroll = next }
+    replaceTop(.help(page))
+    if query.isEmpty {
+      notice = .warning("nothing was looked for yet: / asks for a text")
+    } else if found.isEmpty {
+      notice = .warning("“\(query)” is not on this page")
+    } else {
+      notice = .note("“\(query)”: \(Format.count(found.count, "line")); n and N go on")
+    }
   }
 
   /// Scrolls a run's log or leaves it.
@@ -130,7 +160,7 @@ extension AppState {
   }
 
   /// The first line shown of a page after a command; nil for one that does not scroll.
-  private static func scrolled(
+  static func scrolled(
     _ first: Int, by command: Command, rows: Int, of lines: Int
   ) -> Int? {
     let last = max(0, lines - rows)

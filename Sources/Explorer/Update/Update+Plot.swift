@@ -71,10 +71,6 @@ extension AppState {
     case .escape, .quit:
       overlays.removeLast()
       return []
-    case .help:
-      overlays.append(.help(HelpPage()))
-      return []
-    case .redraw: return [.redraw]
     default: break
     }
     replaceTop(.plot(pane))

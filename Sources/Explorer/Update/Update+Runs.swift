@@ -29,7 +29,7 @@ extension AppState {
     case .plot:
       return openPlot(argument)
     case .runs:
-      overlays.append(.runs(RunsPane(selection: runs.focus?.id ?? runs.listed.first?.id)))
+      openRuns(argument)
     default:
       break
     }

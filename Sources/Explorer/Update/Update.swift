@@ -12,6 +12,12 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .terminalFound(let capabilities):
     state.terminal = capabilities
     return []
+  case .filesListed(let text, let paths):
+    state.receiveFiles(paths, for: text)
+    return []
+  case .settingNotSaved(let reason):
+    state.notice = .failure(reason)
+    return []
   case .textPasted(let text):
     return text.flatMap { state.typed($0) ? [] : [Effect]() }
   case .resized(let size):
@@ -58,14 +64,14 @@ extension AppState {
   /// Handles one key: counts and sequences first, then the table, then text.
   mutating func press(_ key: Key) -> [Effect] {
     notice = nil
-    if let needed = Layout.missingSize(size) { return pressWhileTooSmall(key, needed: needed) }
+    if Layout.missingSize(size) != nil { return pressWhileTooSmall(key) }
     let context = keyContext
     if context == .grid, takeCount(key) { return [] }
     if context == .prompt || context == .form, case .character(let character) = key {
       if typed(character) { return [] }
     }
     let keys = pending.keys + [key]
-    switch KeyBinding.match(keys, in: context) {
+    switch KeyBinding.match(keys, in: context, of: configuration.keys.bindings) {
     case .prefix:
       pending.keys = keys
       return []
@@ -78,9 +84,19 @@ extension AppState {
     case .none:
       let text = keys.map(\.label).joined()
       pending = PendingInput()
-      if context == .grid { notice = .note("\(text) is not a key here; ? shows the keys") }
-      if context == .question { notice = .note("press one of the keys in brackets") }
+      answerUnknown(text)
       return []
+    }
+  }
+
+  /// Says that a key has no meaning where it was pressed.
+  private mutating func answerUnknown(_ text: String) {
+    switch overlay {
+    case .confirm: notice = .note("press one of the keys in brackets")
+    case .prompt(var prompt):
+      prompt.problem = "\(text) is not a key here; F1 shows the keys"
+      replaceTop(.prompt(prompt))
+    default: notice = .note("\(text) is not a key here; ? shows the keys")
     }
   }
 
@@ -93,15 +109,18 @@ extension AppState {
     return true
   }
 
-  /// Nothing can be seen, so nothing acts but leaving.
-  private mutating func pressWhileTooSmall(_ key: Key, needed: Size) -> [Effect] {
+  /// Nothing can be seen but the progress, so nothing acts but leaving and pausing.
+  private mutating func pressWhileTooSmall(_ key: Key) -> [Effect] {
     pending = PendingInput()
-    if case .confirm = overlay {
-      guard case .command(let command) = KeyBinding.match([key], in: .question) else { return [] }
-      return perform(command, argument: nil, count: nil)
-    }
-    guard KeyBinding.match([key], in: .grid) == .command(.quit) else { return [] }
-    return perform(.quit, argument: nil, count: nil)
+    let isAsking = if case .confirm = overlay { true } else { false }
+    guard
+      case .command(let command) = KeyBinding.match(
+        [key], in: isAsking ? .question : .grid, of: configuration.keys.bindings),
+      isAsking || command == .quit || command == .pause
+    else { return [] }
+    return isAsking || overlay == nil
+      ? perform(command, argument: nil, count: nil)
+      : performOnGrid(command, argument: nil, count: nil)
   }
 
   /// Ctrl-C steps out of whatever is open, asks to leave, and leaves when asked twice.
@@ -126,6 +145,15 @@ extension AppState {
       notice = .warning(reason)
       return []
     }
+    switch command {
+    case .help where keyContext != .help:
+      overlays.append(
+        .help(HelpPage(at: keyContext, size: size, table: configuration.keys.bindings)))
+      return []
+    case .redraw: return [.redraw, .probe]
+    case .suspend: return [.suspend]
+    default: break
+    }
     switch keyContext {
     case .images where command == .escape:
       overlays.removeLast()
@@ -142,6 +170,9 @@ extension AppState {
     case .overlayList: return performInOverlayList(command)
     case .evidence: return performInEvidence(command, count: count)
     case .help: return performInHelp(command)
+    case .settings: return performInSettings(command)
+    case .terminal: return performInTerminal(command)
+    case .anywhere: return []
     }
   }
 
@@ -160,6 +191,9 @@ extension AppState {
     case .distil, .finetune, .pause, .cancel, .series, .scale, .runs, .plot:
       return distil(command, argument: argument)
     case .evidence: return openEvidence()
+    case .imageClass:
+      chooseClass(argument)
+      return []
     case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
       .previousSeed,
       .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance, .flip, .arrangement, .laterFrame,
@@ -171,17 +205,23 @@ extension AppState {
     case .command:
       overlays.append(.prompt(Prompt(purpose: .command)))
       return []
-    case .help:
-      overlays.append(.help(HelpPage()))
+    case .settings:
+      overlays.append(.settings(index: 0))
       return []
-    case .redraw: return [.redraw, .probe]
-    case .suspend: return [.suspend]
+    case .terminal:
+      overlays.append(.terminal(scroll: 0))
+      return []
+    case .nextPane:
+      let index = Pane.allCases.firstIndex(of: pane) ?? 0
+      pane = Pane.allCases[(index + 1) % Pane.allCases.count]
+      return []
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .nextQuantity,
       .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft, .panRight, .wholeRun, .scaleX,
       .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns, .evidencePage, .nextHead,
-      .previousHead, .windowShare:
+      .previousHead, .windowShare,
+      .help, .redraw, .suspend, .search, .nextMatch, .previousMatch:
       return []
     }
   }

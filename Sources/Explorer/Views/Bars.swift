@@ -56,12 +56,24 @@ package struct BottomBar {
       column += frame.put(mode + "  ", column: column, row: row, style: Theme.barChanged)
     }
     let end = frame.columns - (typed.isEmpty ? 0 : TextWidth.columns(of: typed) + 2)
-    let hints = Self.hints(for: state.keyContext, columns: end - column) {
+    let hints = Self.hints(
+      for: state.keyContext, columns: end - column, of: state.configuration.keys.bindings
+    ) {
       state.keyContext != .question || state.reasonAgainst($0) == nil
     }
     for hint in hints {
+      let start = column
       column += frame.put(hint.keys, column: column, row: row, style: Theme.barKey) + 1
       column += frame.put(hint.text, column: column, row: row, style: Theme.bar) + 2
+      let single = Key(named: hint.keys)
+      for (index, key) in hint.keys.enumerated() where single == nil {
+        frame.targets.append(
+          MouseTarget(.key(.character(key)), column: start + index, row: row, columns: 1))
+      }
+      if let single {
+        frame.targets.append(
+          MouseTarget(.key(single), column: start, row: row, columns: column - start - 1))
+      }
     }
     if !typed.isEmpty {
       frame.putRight(typed, right: frame.columns - 1, row: row, style: Theme.barChanged)
@@ -70,9 +82,10 @@ package struct BottomBar {
 
   /// The hints that fit, in the table's order; the least needed ones go first.
   package static func hints(
-    for context: KeyContext, columns: Int, where isUsable: (Command) -> Bool = { _ in true }
+    for context: KeyContext, columns: Int, of table: [KeyBinding] = KeyBinding.all,
+    where isUsable: (Command) -> Bool = { _ in true }
   ) -> [KeyBinding.Hint] {
-    var hints = KeyBinding.all.filter { $0.context == context && isUsable($0.command) }
+    var hints = table.filter { $0.context == context && isUsable($0.command) }
       .compactMap(\.hint)
     func width() -> Int {
       hints.reduce(-2) {
@@ -153,7 +166,7 @@ package struct BottomBar {
       prompt.field.text.isEmpty
         ? "odd, 3-9, top 8 by L32, L32 > .4 and odd"
         : Format.count(state.promptedSlots.count, "slot")
-    case .saveAs, .open, .savePicture: "⏎ accept  Esc back"
+    case .saveAs, .open, .savePicture, .search: "⏎ accept  Esc back"
     case .retry: "1 leaves it  ⏎ accept  Esc back"
     case .command: "Tab completes  Esc back"
     }
@@ -170,6 +183,7 @@ package struct BottomBar {
     case .open: "open plan: "
     case .savePicture: "save pictures as: "
     case .retry(let id): "retry \(state.runs.record(id)?.name ?? id) with the learning rate times "
+    case .search: "/"
     case .command: ":"
     }
   }

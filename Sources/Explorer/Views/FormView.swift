@@ -23,6 +23,9 @@ struct FormView {
     row += 1
     for (index, field) in form.fields.enumerated() {
       drawField(field, isSelected: index == form.index, on: &frame, in: inside, row: row + index)
+      frame.targets.append(
+        MouseTarget(
+          .item(index), column: inside.column, row: row + index, columns: inside.columns))
     }
     row += form.fields.count + 1
     if problem.isEmpty {

@@ -66,6 +66,8 @@ struct ImagesPanel {
       let place = Rect(column: left, row: row, columns: width, rows: rows)
       if let picture = preview.shown?.images[role] {
         frame.images.append(placement(picture, role: role, in: place))
+        frame.targets.append(
+          MouseTarget(.key("i"), column: left, row: row, columns: width, rows: rows))
       } else {
         drawEmpty(role, on: &frame, in: place)
       }

@@ -104,6 +104,10 @@ struct RunTable {
     for (offset, record) in listed.dropFirst(first).prefix(rect.rows).enumerated() {
       let row = rect.row + offset
       drawLine(record, on: &frame, row: row)
+      frame.targets.append(
+        MouseTarget(
+          selection == nil ? .key("r") : .item(first + offset), column: rect.column, row: row,
+          columns: rect.columns))
       if record.id == selection {
         frame.restyle(column: rect.column, row: row, columns: rect.columns) { $0 = Theme.cursor }
       }

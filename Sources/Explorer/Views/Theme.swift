@@ -2,31 +2,32 @@ import TerminalUI
 import Text
 
 /// The few styles of the screen; colour only repeats what a character already says.
+///
+/// Their colours are named; `ThemePalette` gives the names values.
 enum Theme {
   static let plain = Style()
   static let quiet = Style(foreground: .gray)
   static let strong = Style(bold: true)
   static let heading = Style(foreground: .cyan)
   static let rule = Style(foreground: .gray, dim: true)
-  static let bar = Style(foreground: .index(252), background: .index(236))
-  static let barStrong = Style(foreground: .index(255), background: .index(236), bold: true)
-  static let barQuiet = Style(foreground: .index(246), background: .index(236))
-  static let barKey = Style(foreground: .index(117), background: .index(236), bold: true)
-  static let barChanged = Style(foreground: .index(222), background: .index(236), bold: true)
-  static let barWarning = Style(foreground: .index(222), background: .index(236))
-  static let barFailure = Style(foreground: .index(210), background: .index(236), bold: true)
-  static let selected = Style(foreground: .index(255), background: .index(24))
+  static let bar = Style(foreground: .surfaceText, background: .surface)
+  static let barStrong = Style(foreground: .surfaceStrong, background: .surface, bold: true)
+  static let barQuiet = Style(foreground: .surfaceQuiet, background: .surface)
+  static let barKey = Style(foreground: .surfaceKey, background: .surface, bold: true)
+  static let barChanged = Style(foreground: .surfaceWarning, background: .surface, bold: true)
+  static let barWarning = Style(foreground: .surfaceWarning, background: .surface)
+  static let barFailure = Style(foreground: .surfaceFailure, background: .surface, bold: true)
+  static let selected = Style(foreground: .selectionText, background: .selection)
   static let cursor = Style(bold: true, reverse: true)
   static let warning = Style(foreground: .yellow)
   static let failure = Style(foreground: .red)
   static let trainCurve = Style(foreground: .cyan)
   static let heldOutCurve = Style(foreground: .yellow)
   static let faintCurve = Style(foreground: .gray, dim: true)
-  /// Curves of runs on one plot: the colours of Okabe and Ito, which the colour-blind tell apart.
+  /// Curves of runs on one plot; each has a mark too.
   static let runStyles = [
-    (86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0),
-    (120, 144, 255), (229, 229, 229),
-  ].map { Style(foreground: .rgb($0, $1, $2)) }
+    Color.cyan, .yellow, .green, .magenta, .blue, .red, .default, .gray,
+  ].map { Style(foreground: $0) }
   static let field = Style(underline: true)
 
   /// The colour of a slot's phase.
