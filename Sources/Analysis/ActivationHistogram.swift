@@ -46,7 +46,8 @@ package struct ActivationHistogram: Sendable, Equatable {
 
   /// Lower edge of a level of magnitude.
   private static func edge(_ level: Int) -> Float {
-    Float(sign: .plus, exponent: level / 2 - octaves, significand: level % 2 == 1 ? Float(2).squareRoot() : 1)
+    let significand = level % 2 == 1 ? Float(2).squareRoot() : 1
+    return Float(sign: .plus, exponent: level / 2 - octaves, significand: significand)
   }
 
   /// The bins from the first to the last that is not empty, ascending.

@@ -20,7 +20,8 @@ struct PreviewJob {
         "\(context.run.requestPath): class \(request.classLabel) is outside 0 to "
           + "\(file.config.numClasses - 1); choose a class of the model")
     }
-    let plan = try request.planPath.map { try GraftPlan.load(path: context.run.resolve($0)) }
+    var plan = try request.planPath.map { try GraftPlan.load(path: context.run.resolve($0)) }
+    if request.fits == true { plan = plan?.fitted() }
     // A graft without its teacher is compared with itself.
     let isGraft = file.isGraft
     if isGraft, let plan, plan.changes != file.changes {
@@ -28,7 +29,10 @@ struct PreviewJob {
         "\(files.modelPath): is a graft without its teacher, which can be sampled as it is but not"
           + " edited; name the teacher with 'espalier explore --teacher'")
     }
-    let both = plan != nil && !isGraft && !request.skipsTeacher
+    // A known picture of the teacher is that of one image.
+    let isGrid = request.classes * request.seeds > 1
+    let known = plan == nil || isGraft || isGrid ? nil : request.teacherImage
+    let both = plan != nil && !isGraft && known == nil && !request.skipsTeacher
     let total = (both ? 2 : 1) * request.steps
     try context.emit(.started(pid: getpid(), totalSteps: total))
     let precision = try context.precision()
@@ -60,18 +64,27 @@ struct PreviewJob {
       try write(images, role, request)
       return images
     }
-    let before =
-      plan == nil || isGraft || both ? try images(teacher, isGraft ? .graft : .teacher) : nil
+    var before: [RGBImage]?
+    if let known, !request.skipsTeacher {
+      let images = [try RGBImage.read(path: known)]
+      try write(images, .teacher, request)
+      before = images
+    } else if plan == nil || isGraft || both {
+      before = try images(teacher, isGraft ? .graft : .teacher)
+    }
     guard let plan, !isGraft else { return "\(isGraft ? "graft" : "teacher") sampled" }
     try plan.check(against: try files.reference())
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: request.weights)
+    graft.use(precision)
+    if request.fits == true, !graft.untrained.isEmpty {
+      let data = try context.trainingData(
+        plan.data, for: files, samples: plan.stage1.ridgeSamples, heldOut: 1)
+      try context.fitInitially(graft, graft.untrained, data.training)
+    }
     // Releases the packed weights of the teacher.
     teacher.parameters.use(.float32)
     graft.model.parameters.use(precision)
-    if !graft.untrained.isEmpty {
-      let list = graft.untrained.map(\.description).joined(separator: ", ")
-      try context.emit(.message("untrained: \(list)"))
-    }
+    try context.report(untrained: graft.untrained)
     let after = try images(graft.model, .graft)
     guard let before else { return "graft sampled" }
     try write(zip(before, after).map { $0.absoluteDifference(to: $1) }, .difference, request)

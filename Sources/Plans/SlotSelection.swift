@@ -202,7 +202,8 @@ private struct Parser {
   private func values(of name: String) throws(PlanError) -> [SlotID: Double] {
     if let values = scores[name] { return values }
     let known = scores.names
-    let names = known.isEmpty ? "no score is known" : "expected one of \(known.joined(separator: ", "))"
+    let list = known.joined(separator: ", ")
+    let names = known.isEmpty ? "no score is known" : "expected one of \(list)"
     throw refusal(
       "names the score \(name.prefix(20).debugDescription), \(names)"
         + (scores.remedy.map { "; \($0)" } ?? "; correct it"))

@@ -29,7 +29,8 @@ extension SlotScores {
         self["outliers", default: [:]][id] = Double(statistics.channels.outliers)
       }
     }
-    for (name, losses) in [("loss", history?.losses ?? [:]), ("held-out", history?.heldOut ?? [:])] {
+    for (name, losses) in [("loss", history?.losses ?? [:]), ("held-out", history?.heldOut ?? [:])]
+    {
       for (site, series) in losses {
         guard let last = series.last?.value else { continue }
         for slot in site.slots { self[name, default: [:]][slot] = last }

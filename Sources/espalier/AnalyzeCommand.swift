@@ -62,7 +62,8 @@ struct AnalyzeCommand: ParsableCommand {
   private func show(_ analysis: ModelAnalysis) {
     let band = analysis.bands.firstIndex(of: analysis.paperBand)
     let columns = [
-      "block", "L_\(analysis.paperBand)", "w\(Int(ModelAnalysis.windowShare * 100))", "attn var", "max", "kurt", "mlp var", "max", "kurt",
+      "block", "L_\(analysis.paperBand)", "w\(Int(ModelAnalysis.windowShare * 100))", "attn var",
+      "max", "kurt", "mlp var", "max", "kurt",
     ]
     print(row(columns))
     for (index, block) in analysis.blocks.enumerated() {

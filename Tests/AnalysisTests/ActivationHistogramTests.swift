@@ -25,7 +25,8 @@ struct ActivationHistogramTests {
       let expected = values.count { value in
         let value = Double(value)
         if bin.high == 0 && bin.low == 0 { return abs(value) < pow(2, -16) }
-        return bin.low >= 0 ? value >= bin.low && value < bin.high
+        return bin.low >= 0
+          ? value >= bin.low && value < bin.high
           : value > bin.low && value <= bin.high
       }
       #expect(bin.count == expected, "\(bin)")
@@ -94,7 +95,9 @@ struct ActivationHistogramTests {
     #expect(found.side == 150)
     let mean = found.mean(ofHead: 0)
     for (row, column) in [(0, 0), (149, 149), (7, 93)] {
-      let four = [(0, 0), (0, 1), (1, 0), (1, 1)].map { maps[(2 * row + $0) * 300 + 2 * column + $1] }
+      let four = [(0, 0), (0, 1), (1, 0), (1, 1)].map {
+        maps[(2 * row + $0) * 300 + 2 * column + $1]
+      }
       #expect(abs(mean[row * 150 + column] - four.reduce(0, +) / 4) < 1e-5)
     }
   }

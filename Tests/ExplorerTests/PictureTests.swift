@@ -10,6 +10,7 @@ import Explorer
   /// A preview that was sampled with the newest checkpoint of the followed run.
   private func sampled(_ size: Size = Samples.large) -> AppState {
     var state = Samples.busy(size)
+    state.document = PlanDocument(plan: Samples.oddPlan(), path: "hyena-odd.json")
     state.runs.checkpoints = [300, 350, 400]
     finish(&state, press(&state, "s"), 1)
     return state
@@ -81,7 +82,9 @@ import Explorer
     var state = sampled()
     press(&state, "i")
     let back = press(&state, "{")
-    guard case .startPreview(_, _, "r3", _, let options)? = back.first else {
+    guard case .startPreview(_, _, let weights, _, let options)? = back.first,
+      weights.sources.first?.id == "r3"
+    else {
       Issue.record("\(back)")
       return
     }
@@ -123,6 +126,9 @@ import Explorer
   private func checkpoint(_ state: inout AppState, _ step: Int) -> [Effect] {
     var history = state.runs.focus?.history ?? RunHistory()
     history.apply(Event(.checkpointed(step: step, path: "x"), time: Samples.now))
+    var records = state.runs.records
+    records[0].checkpoint = SavedCheckpoint(step: step, path: "x")
+    _ = update(&state, .runsScanned(records))
     return update(&state, .historyRead(id: "r3", history))
   }
 

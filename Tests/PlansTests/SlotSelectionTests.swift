@@ -63,7 +63,8 @@ import Testing
 
   @Test func unknownScoresAreNamedWithTheRemedy() {
     let known = #expect(throws: PlanError.self) { try blocks("heat > 1") }
-    #expect(known?.message.contains("\"heat\"") == true && known?.message.contains("l32, var") == true)
+    #expect(
+      known?.message.contains("\"heat\"") == true && known?.message.contains("l32, var") == true)
     let none = #expect(throws: PlanError.self) {
       try SlotSelection.parse(
         "L32 > 1", depth: 10, slot: .mlp, scores: SlotScores(remedy: "measure it"))

@@ -13,9 +13,10 @@ package enum Command: String, CaseIterable, Sendable {
   case pick, configure, apply, clear, join, undo, redo
   case again = "repeat"
   // Training.
-  case distil, finetune, pause, cancel, series, scale, runs, plot
+  case distil, finetune, chain, report, pause, cancel, series, scale, runs, plot
   // Looking.
   case preview, images, analyze, evidence
+  case followEdits = "follow-edits"
   case previewSettings = "preview-settings"
   case imageClass = "class"
   case nextClass = "next-class"
@@ -31,7 +32,7 @@ package enum Command: String, CaseIterable, Sendable {
   // Plans and the program.
   case save
   case saveAs = "save-as"
-  case open, new, command, help, redraw, suspend, quit
+  case open, new, set, command, help, redraw, suspend, quit
   // The terminal.
   case settings, terminal
   case nextPane = "next-pane"
@@ -39,6 +40,7 @@ package enum Command: String, CaseIterable, Sendable {
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
   case retry, log, raise, lower
+  case more, reload, difference, elsewhere, discard
   case saveFirst = "save-first"
   case erase, delete
   case eraseLine = "erase-line"
@@ -84,7 +86,7 @@ package enum Command: String, CaseIterable, Sendable {
       .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns, .evidencePage,
       .nextHead, .previousHead, .windowShare, .flip, .arrangement, .laterFrame, .earlierFrame,
       .laterCheckpoint, .earlierCheckpoint, .secondRun, .savePicture, .gridSize, .frames, .renewal,
-      .search, .nextMatch, .previousMatch:
+      .more, .reload, .difference, .elsewhere, .discard, .search, .nextMatch, .previousMatch:
       false
     default: true
     }
@@ -95,6 +97,7 @@ package enum Command: String, CaseIterable, Sendable {
     switch self {
     case .apply, .markPattern: "BLOCKS"
     case .save, .saveAs, .open: "PATH"
+    case .set: "KEY=VALUE …"
     case .pick: "OPERATOR [KEY=VALUE …]"
     case .first, .last: "BLOCK"
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
@@ -149,6 +152,8 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case evidence
   /// The table of keys.
   case help
+  /// A page of text.
+  case text
   /// The settings of the explorer.
   case settings
   /// What was found of the terminal.
@@ -172,6 +177,7 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .overlayList: "Runs beside the plotted one"
     case .evidence: "The teacher's attention and activations"
     case .help: "Help"
+    case .text: "Text page"
     case .settings: "Settings"
     case .terminal: "Terminal"
     case .anywhere: "Everywhere"
@@ -196,6 +202,7 @@ extension AppState {
     case .overlayList: .overlayList
     case .evidence: .evidence
     case .help: .help
+    case .text: .text
     case .settings: .settings
     case .terminal: .terminal
     }

@@ -107,12 +107,14 @@ package struct Preview: Equatable, Sendable {
   package let settings: PreviewSettings
   /// What the plan changed when it was asked for.
   package let changes: GraftPlan.Changes
-  /// Step of the distilled weights used, or nil for freshly initialised ones.
+  /// Step of the distilled weights used, or nil if there are none; other slots are fitted in closed form.
   package let weightStep: Int?
   /// The run whose weights were used; nil for none.
   package var weightRun: String?
   /// Whether it was made without being asked for.
   package var isRenewal = false
+  /// Number of sites that had no weights.
+  package var freshCount = 0
   /// What has arrived.
   package var images: [PreviewRole: Picture] = [:]
   /// What the sampler predicted on its way, in order of its steps.
@@ -160,6 +162,10 @@ package struct PreviewState: Equatable, Sendable {
 
   /// Most earlier previews kept.
   static let galleryLimit = 16
+  /// Whether every edit is sampled while nothing else runs.
+  package var followsEdits = false
+  /// What the plan changed when a preview was asked for last.
+  package var asked: GraftPlan.Changes?
 
   /// Nothing asked for yet.
   package init() {}

@@ -10,9 +10,16 @@ extension AppState {
       return startPreview()
     case .previewSettings:
       overlays.append(.form(.preview(preview.settings, classes: model.shape.numClasses)))
+    case .followEdits:
+      preview.followsEdits.toggle()
+      notice = .note(
+        preview.followsEdits
+          ? "every edit is fitted and sampled while nothing else runs" : "only s samples")
+      if preview.shown?.changes != plan.changes { preview.asked = nil }
+      return previewEdit()
     case .images:
       overlays.append(.images)
-      return runs.focus.map { [.readCheckpoints(id: $0.id)] } ?? []
+      return weights.sources.first.map { [.readCheckpoints(id: $0.id)] } ?? []
     case .flip, .arrangement, .laterFrame, .earlierFrame, .laterCheckpoint, .earlierCheckpoint,
       .gridSize, .frames, .renewal, .secondRun, .savePicture:
       return show(command)
@@ -71,22 +78,37 @@ extension AppState {
     classNames.indices.contains(label) ? classNames[label] : String(label)
   }
 
+  /// Starts a preview of an edit that none was asked for, if previews follow edits and nothing else runs.
+  mutating func previewEdit() -> [Effect] {
+    guard preview.followsEdits, !plan.isEmpty, preview.asked != plan.changes,
+      runs.aliveTraining == nil
+    else { return [] }
+    if case .computing = analysis { return [] }
+    return startPreview()
+  }
+
   /// Starts a preview and cancels the one that is still being made.
+  ///
+  /// One that nobody asked for never asks about a mixture of weights.
   mutating func startPreview(isRenewal: Bool = false) -> [Effect] {
+    guard agrees(to: weights, asks: !isRenewal) else { return [] }
     var effects: [Effect] = []
     if let old = preview.pending?.runID { effects.append(.control(id: old, .cancel)) }
-    let weights = trainedWeights
     preview.generation += 1
-    preview.pending = Preview(
+    preview.asked = plan.changes
+    var pending = Preview(
       generation: preview.generation, settings: preview.settings, changes: plan.changes,
-      weightStep: preview.checkpoint ?? weights?.step)
-    preview.pending?.weightRun = weights?.runID
-    preview.pending?.isRenewal = isRenewal
+      weightStep: preview.checkpoint ?? weights.sources.first?.step)
+    pending.freshCount = weights.fresh.count
+    pending.weightRun = weights.sources.first?.id
+    pending.isRenewal = isRenewal
+    preview.pending = pending
     preview.checkpointsSince = 0
+    if !isRenewal, let text = weightsText { notice = .note("sampling: \(text)") }
     effects.append(
       .startPreview(
         generation: preview.generation, plan: plan.isEmpty ? nil : plan,
-        weightsFrom: weights?.runID, settings: preview.settings,
+        weights: weights, settings: preview.settings,
         options: PreviewOptions(checkpoint: preview.checkpoint, isBackground: isRenewal)))
     return effects + startSecondPreview()
   }
@@ -107,16 +129,7 @@ extension AppState {
   }
 
   /// The step of the newest weights that fit the plan.
-  var newestWeightStep: Int? { trainedWeights?.step }
-
-  /// The followed run and the step of its newest checkpoint, when its weights fit the plan.
-  package var trainedWeights: (runID: String, step: Int)? {
-    guard let focus = runs.focus, let trained = focus.plan,
-      let step = focus.history.summary.checkpoint?.step,
-      plan.sites.contains(where: { plan.agrees(with: trained, at: $0) })
-    else { return nil }
-    return (focus.id, step)
-  }
+  var newestWeightStep: Int? { weights.sources.first?.step }
 
   /// Takes in what became of previews and of the teacher's statistics.
   mutating func receiveSampleFact(_ action: Action) -> [Effect] {

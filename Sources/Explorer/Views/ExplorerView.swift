@@ -70,6 +70,7 @@ package enum ExplorerView {
     case .overlayList(let list):
       let shown = Set(state.plotPane?.others.map(\.id) ?? [])
       OverlayListView(state: state, list: list, shown: shown).draw(on: &frame)
+    case .text(let page): TextPageView(state: state, page: page).draw(on: &frame)
     case .settings(let index): SettingsView(state: state, index: index).draw(on: &frame)
     case .terminal(let scroll): TerminalView(state: state, scroll: scroll).draw(on: &frame)
     case .prompt, .images, .plot, .evidence: break

@@ -118,7 +118,7 @@ struct SlotPanel {
   private var lossRemark: String? {
     switch state.status(of: slot).phase {
     case .pristine: "not replaced"
-    case .edited:
+    case .edited, .fitted:
       "\(state.plan.stage1.loss(for: state.selectedSite).rawValue.uppercased()) loss: d distils"
     case .stale: trainedNote
     case .queued, .training, .trained, .failed:
@@ -234,7 +234,8 @@ struct SlotPanel {
   private func drawLocality(_ analysis: ModelAnalysis, on frame: inout Frame, row: Int) {
     guard let share = analysis.share(block: slot.block), let block = analysis.block(slot.block)
     else { return }
-    let title = isWide ? "attention ≤ k tokens away (┤ mean)" : block.within.isEmpty ? "locality" : ""
+    let title =
+      isWide ? "attention ≤ k tokens away (┤ mean)" : block.within.isEmpty ? "locality" : ""
     let window = block.window(holding: state.windowShare).map {
       "w\(Int(state.windowShare * 100)) \($0)  "
     }
