@@ -57,7 +57,7 @@ private final class PretendedWorld: EffectPerformer {
     case .control(_, .pause): state = .paused
     case .control(_, .resume): state = .running
     case .control(_, .cancel): state = .cancelled
-    case .startPreview(let generation, _, _, _):
+    case .startPreview(let generation, _, _, _, _):
       preview = generation
       actions.append(.previewStarted(generation: generation, runID: "p1"))
     default: break
@@ -123,7 +123,7 @@ private final class PretendedWorld: EffectPerformer {
     #expect(
       names == [
         "findAnalysis", "savePlan", "startTraining", "followRun", "control", "control",
-        "startPreview",
+        "startPreview", "readCheckpoints",
       ])
     let texts = terminal.frames.map { $0.text() }
     for phrase in [
