@@ -111,7 +111,13 @@ let package = Package(
         "Training", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
         "Nn", "Autograd", "TensorCore", "CKernels",
       ]),
-    library("Search", ["Plans", "TensorCore"]),
+    library("Search", ["Plans", "Files"]),
+    library(
+      "Library",
+      [
+        "Search", "Grafting", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints",
+        "Files", "Autograd", "TensorCore",
+      ]),
     library(
       "Parity",
       [
@@ -119,10 +125,16 @@ let package = Package(
         "Models", "Operators", "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
         "Text",
       ]),
+    .target(
+      name: "TorchEngine",
+      dependencies: ["Plans", "Files", .product(name: "Yams", package: "Yams")],
+      exclude: ["README.md"], resources: [.copy("espalier_torch"), .copy("pyproject.toml")],
+      swiftSettings: strict),
     library(
       "Jobs",
       [
-        "Runs", "Grafting", "Analysis", "Datasets", "Sampling", "Models", "Plans",
+        "TorchEngine", "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Datasets",
+        "Sampling", "Models", "Plans",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
@@ -142,7 +154,8 @@ let package = Package(
     .executableTarget(
       name: "espalier",
       dependencies: [
-        "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Grafting",
+        "Explorer", "TerminalUI", "Jobs", "TorchEngine", "Reports", "Parity", "OfficialFormat",
+        "Runs", "Search", "Grafting",
         "Training", "Evaluation", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Text",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -189,8 +202,14 @@ let package = Package(
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
-    tests("Search", ["Search", "Operators", "Plans", "TensorCore"]),
-    tests("Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore"]),
+    tests(
+      "Search",
+      [
+        "Library", "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "TensorCore",
+        "TestSupport",
+      ]),
+    tests(
+      "Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore", "TestSupport"]),
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
@@ -203,8 +222,8 @@ let package = Package(
     tests(
       "Espalier",
       [
-        "espalier", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints", "Pictures",
-        "Files", "Nn", "Autograd", "TensorCore", "Assets", "TestSupport",
+        "espalier", "Search", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints",
+        "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Assets", "TestSupport",
       ]),
   ]
 )

@@ -56,20 +56,38 @@ package final class RunLauncher {
   ///   - run: The run.
   ///   - change: Change of the learning rates of its plan; nil for none.
   ///   - step: Step of the kept checkpoint to resume from; nil selects the latest.
+  ///   - engine: Engine from now on; nil keeps it.
   /// - Throws: `FileError` when the run is active or done, has no rate or no such checkpoint, or
   ///   belongs to another user; `PlanError` for an invalid rate; `FileError` when the disk fails.
   package func retry(
-    _ run: RunDirectory, _ change: RateChange? = nil, step: Int? = nil
+    _ run: RunDirectory, _ change: RateChange? = nil, step: Int? = nil,
+    engine: EngineChange? = nil
   ) throws {
     guard let lock = try run.lock() else {
       try run.requireUnsuccessful()
       throw run.busy
     }
-    try run.prepareRetry(change, step: step)
+    if try mustWait(run) {
+      try run.prepareRetry(change, step: step, engine: engine, isWaiting: true)
+      try run.append(Event(.resumed(step: 0)))
+      try wakeQueue()
+      return
+    }
+    try run.prepareRetry(change, step: step, engine: engine)
     try start(run, lock)
     // Marks the run as active, also for queued runs that depend on it.
     try run.append(Event(.resumed(step: run.summary().checkpoint?.step ?? 0)))
     try wakeQueue()
+  }
+
+  /// Whether a run that never began comes after one that is not done.
+  private func mustWait(_ run: RunDirectory) throws -> Bool {
+    guard run.worker() == nil, let before = try run.request().queue?.after, !before.isEmpty else {
+      return false
+    }
+    var store = RunStore(root: root)
+    store.look()
+    return before.contains { store.summary($0)?.state != .done }
   }
 
   /// Starts `espalier runs drain` in the background if a waiting run can start and no queue runner

@@ -13,11 +13,12 @@ struct Espalier: ParsableCommand {
     version: espalierVersion,
     subcommands: [
       ExploreCommand.self,
-      PlanCommand.self, DistillCommand.self, FinetuneCommand.self, SampleCommand.self,
-      EvaluateCommand.self, AnalyzeCommand.self, RunsCommand.self, ReportCommand.self,
+      PlanCommand.self, DistillCommand.self, FinetuneCommand.self, ChainCommand.self,
+      SampleCommand.self, EvaluateCommand.self, AnalyzeCommand.self, LibraryCommand.self,
+      SearchCommand.self, RunsCommand.self, ReportCommand.self,
       CompareCommand.self, InspectCommand.self, ConvertCommand.self,
       PretrainCommand.self,
-      ParityCommand.self,
+      ParityCommand.self, EnginesCommand.self,
       ShapesCommand.self, WorkerCommand.self, BenchCommand.self,
     ], defaultSubcommand: ExploreCommand.self)
 

@@ -3,6 +3,7 @@ import Files
 import Foundation
 import Plans
 import Runs
+import TorchEngine
 
 /// Queue, time limit and hook of a training.
 struct LaunchOptions: ParsableArguments {
@@ -26,6 +27,8 @@ struct LaunchOptions: ParsableArguments {
       valueName: "command"))
   var onDone: String?
   @OptionGroup var precision: PrecisionOptions
+  @Option(help: "Engine that does the job: native, or one of 'espalier engines'.")
+  var engine: String?
 
   /// Whether the run is queued.
   var isQueued: Bool { queue || !after.isEmpty }
@@ -45,22 +48,53 @@ struct LaunchOptions: ParsableArguments {
     try after.map { try RunSelection.find($0, root: root) }
   }
 
+  /// Whether the command follows the run to its end.
+  var follows: Bool { !isQueued && !detach }
+
+  /// The chosen engine, which has said that it can do the job; nil for the native one.
+  private func engineName(_ job: Job, _ plan: GraftPlan) throws -> String? {
+    guard let engine, engine != Engine.native else { return nil }
+    let chosen = try Engine.named(engine)
+    let draft = "\(NSTemporaryDirectory())/espalier-\(UUID().uuidString).json"
+    defer { unlink(draft) }
+    try plan.save(to: draft)
+    let stage = job.kind == .finetune ? "2" : "1"
+    let (code, text) = try chosen.run(["check", "--stage", stage, draft])
+    guard code == 0 else {
+      let reason = text.replacing("Error: ", with: "").replacing("\(draft): ", with: "")
+      throw FileError("the engine \(engine) cannot do it: \(reason)")
+    }
+    return engine
+  }
+
   /// Creates a run and starts its worker or queues it; follows it unless it is detached.
-  func launch(_ job: Job, plan: GraftPlan, root: String, output: OutputOptions) throws {
+  func launch(
+    _ job: Job, plan: GraftPlan, root: String, output: OutputOptions,
+    origins: [WeightOrigin]? = nil
+  ) throws {
+    let run = try begin(job, plan: plan, root: root, origins: origins)
+    guard !follows else { return try RunReport.follow(run, output: output) }
+    if output.json { return try output.printJSON(["run": run.path]) }
+    print(run.path)
+  }
+
+  /// Creates a run and starts its worker or queues it.
+  func begin(
+    _ job: Job, plan: GraftPlan, root: String, origins: [WeightOrigin]? = nil
+  ) throws -> RunDirectory {
     let before = try runsBefore(root: root)
+    let engine = try engineName(job, plan)
     if let stranger = before.first(where: { $0.root != root }) {
       throw FileError(
         "--after: \(stranger.path) is not in \(root); name a run of the same directory")
     }
-    let run = try RunLauncher(root: root).launch(
+    return try RunLauncher(root: root).launch(
       JobRequest(
         job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
         modelHash: plan.model.contentHash,
         queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
-        timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue),
+        timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
+        origins: origins?.isEmpty == false ? origins : nil, engine: engine),
       plan: plan)
-    guard isQueued || detach else { return try RunReport.follow(run, output: output) }
-    if output.json { return try output.printJSON(["run": run.path]) }
-    print(run.path)
   }
 }

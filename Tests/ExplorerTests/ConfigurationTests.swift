@@ -37,8 +37,8 @@ import Explorer
       "graphics": 'blocks'
 
       keys:
-        # D is easier here
-        grid.distil: D Ctrl-T
+        # Q is easier here
+        grid.distil: Q Ctrl-T
         grid.settings: none
         help.escape: Esc
       """)
@@ -46,12 +46,12 @@ import Explorer
     #expect(read.settings.theme == .light && !read.settings.mouse)
     #expect(read.settings.graphics == .blocks && read.settings.symbols == .auto)
     let table = read.keys.bindings
-    #expect(KeyBinding.match(["D"], in: .grid, of: table) == .command(.distil))
+    #expect(KeyBinding.match(["Q"], in: .grid, of: table) == .command(.distil))
     #expect(KeyBinding.match([.control("t")], in: .grid, of: table) == .command(.distil))
     #expect(KeyBinding.match(["d"], in: .grid, of: table) == .none)
     #expect(KeyBinding.match([","], in: .grid, of: table) == .none)
     let hint = table.first { $0.context == .grid && $0.command == .distil }?.hint
-    #expect(hint?.keys == "D")
+    #expect(hint?.keys == "Q")
     #expect(try Configuration.load(try scratch()).settings == ExplorerSettings())
   }
 
@@ -73,16 +73,16 @@ import Explorer
   }
 
   @Test func aSavedSettingLeavesTheRestOfTheFile() throws {
-    let path = try scratch("# mine\ntheme: light # at work\n\n# my keys\nkeys:\n  grid.distil: D\n")
+    let path = try scratch("# mine\ntheme: light # at work\n\n# my keys\nkeys:\n  grid.distil: Q\n")
     try Configuration.save("theme", "dark", to: path)
     try Configuration.save("mouse", "false", to: path)
     let text = try String(contentsOfFile: path, encoding: .utf8)
     #expect(text.hasPrefix("# mine\ntheme: dark # at work\n"))
-    #expect(text.hasSuffix("mouse: false\n\n# my keys\nkeys:\n  grid.distil: D\n"))
+    #expect(text.hasSuffix("mouse: false\n\n# my keys\nkeys:\n  grid.distil: Q\n"))
     #expect(text.contains("\n# whether clicks"))
     let read = try Configuration.load(path)
     #expect(read.settings.theme == .dark && !read.settings.mouse)
-    #expect(KeyBinding.match(["D"], in: .grid, of: read.keys.bindings) == .command(.distil))
+    #expect(KeyBinding.match(["Q"], in: .grid, of: read.keys.bindings) == .command(.distil))
     // A new file, in a folder that is not there yet.
     let fresh = try scratch()
     try Configuration.save("theme", "mono", to: fresh)

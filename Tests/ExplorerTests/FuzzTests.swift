@@ -9,7 +9,9 @@ import Explorer
 /// Random keys on screens of random sizes: nothing crashes and what must hold does hold.
 @Suite struct FuzzTests {
   static let keys: [Key] =
-    "hjklJgGnNvmeaxdpCtLrsSi><][)(+-uwWoE?:qysn 0123456789.,oddallRRl,TPn/".map { .character($0) }
+    "hjklJgGnNvmeaxdpCtLrsSi><][)(+-uwWoE?:qysn 0123456789.,oddallRRlf=fmTPn/".map {
+      .character($0)
+    }
     + [
       .enter, .enter, .enter, .escape, .tab, .backTab, .backspace, .delete, .up, .down, .left,
       .right, .home, .end, .pageUp, .pageDown, .function(1), .function(5), .control("r"),
@@ -96,7 +98,10 @@ import Explorer
       .runsScanned([Samples.record("r3", "a", .lost, step: 3)]),
       .historyRead(id: "r3", Samples.history(for: state.plan, steps: random.integer(below: 30))),
       .runOpened(id: "r3", plan: state.plan, adopt: random.integer(below: 2) == 0),
-      .planSaved(state.plan, path: "p.json"), .planExists(path: "p.json"), .planSaveFailed("no"),
+      .planSaved(state.plan, path: "p.json"), .planExists(path: "p.json"),
+      .planExists(path: "p.json", present: GraftPlan(named: "q", model: state.model)),
+      .planChangedOnDisk(path: "p.json"),
+      .planSaveFailed("no"),
       .planLoaded(GraftPlan(named: "q", model: state.model), path: "q.json"),
       .analysisRead(Samples.analysis(depth: random.integer(below: 40))), .analysisFailed("no"),
       .previewStarted(generation: random.integer(below: 9), runID: "p1"),

@@ -13,9 +13,10 @@ package enum Command: String, CaseIterable, Sendable {
   case pick, configure, apply, clear, join, undo, redo
   case again = "repeat"
   // Training.
-  case distil, finetune, pause, cancel, series, scale, runs
+  case distil, finetune, chain, report, pause, cancel, series, scale, runs
   // Looking.
   case preview, images, analyze
+  case followEdits = "follow-edits"
   case previewSettings = "preview-settings"
   case imageClass = "class"
   case nextClass = "next-class"
@@ -29,7 +30,7 @@ package enum Command: String, CaseIterable, Sendable {
   // Plans and the program.
   case save
   case saveAs = "save-as"
-  case open, new, command, help, redraw, suspend, quit
+  case open, new, set, command, help, redraw, suspend, quit
   // The terminal.
   case settings, terminal
   case nextPane = "next-pane"
@@ -37,6 +38,7 @@ package enum Command: String, CaseIterable, Sendable {
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
   case retry, log, raise, lower
+  case more, reload, difference, elsewhere, discard
   case saveFirst = "save-first"
   case erase, delete
   case eraseLine = "erase-line"
@@ -51,7 +53,7 @@ package enum Command: String, CaseIterable, Sendable {
     switch self {
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
-      .search, .nextMatch, .previousMatch:
+      .more, .reload, .difference, .elsewhere, .discard, .search, .nextMatch, .previousMatch:
       false
     default: true
     }
@@ -62,6 +64,7 @@ package enum Command: String, CaseIterable, Sendable {
     switch self {
     case .apply, .markPattern: "BLOCKS"
     case .save, .saveAs, .open: "PATH"
+    case .set: "KEY=VALUE …"
     case .pick: "OPERATOR [KEY=VALUE …]"
     case .first, .last: "BLOCK"
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
@@ -109,6 +112,8 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case images
   /// The table of keys.
   case help
+  /// A page of text.
+  case text
   /// The settings of the explorer.
   case settings
   /// What was found of the terminal.
@@ -129,6 +134,7 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .log: "Log of a run"
     case .images: "Large images"
     case .help: "Help"
+    case .text: "Text page"
     case .settings: "Settings"
     case .terminal: "Terminal"
     case .anywhere: "Everywhere"
@@ -150,6 +156,7 @@ extension AppState {
     case .log: .log
     case .images: .images
     case .help: .help
+    case .text: .text
     case .settings: .settings
     case .terminal: .terminal
     }

@@ -5,7 +5,7 @@ extension KeyBinding {
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
     + runsBindings + compareBindings + logBindings + imagesBindings + helpBindings
-    + settingsBindings + terminalBindings + anywhereBindings
+    + textBindings + settingsBindings + terminalBindings + anywhereBindings
 
   private static func key(
     _ context: KeyContext, _ group: Group, _ keys: [Key], _ command: Command, _ summary: String,
@@ -56,6 +56,8 @@ extension KeyBinding {
 
     grid(.distil, ["d"], .distil, "distil what the plan changes", hint: hint("d", "distil", 2)),
     grid(.distil, ["f"], .finetune, "finetune the whole model, after distilling"),
+    grid(.distil, ["D"], .chain, "distil, finetune, measure and report, one after the other"),
+    grid(.distil, ["M"], .report, "measure the trained graft and write its report"),
     grid(.distil, ["p"], .pause, "pause or resume the training"),
     grid(.distil, ["C"], .cancel, "cancel the training; asked again, kill it"),
     grid(.distil, ["t"], .series, "plot the losses of the slot, their mean, or all"),
@@ -63,6 +65,7 @@ extension KeyBinding {
     grid(.distil, ["r"], .runs, "list of runs", hint: hint("r", "runs", 9)),
 
     grid(.preview, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample", 2)),
+    grid(.preview, ["F"], .followEdits, "fit and sample after every edit, or not"),
     grid(.preview, ["S"], .previewSettings, "set class, seed, steps and guidance"),
     grid(.preview, ["c"], .imageClass, "choose the class by its name"),
     grid(.preview, ["A"], .analyze, "recompute the teacher's statistics"),
@@ -82,6 +85,7 @@ extension KeyBinding {
     grid(.plan, ["W"], .saveAs, "save the plan under another name"),
     grid(.plan, ["o"], .open, "open a plan"),
     grid(.plan, ["E"], .new, "start an empty plan"),
+    grid(.plan, ["="], .set, "set any setting of the plan, such as stage2.batch_size=8"),
 
     grid(.program, ["?", .function(1)], .help, "list all keys", hint: hint("?", "help", 0)),
     grid(.program, [":"], .command, "type a command by its name"),
@@ -125,6 +129,7 @@ extension KeyBinding {
       ),
       key(.form, .list, [.up, .backTab, "k", .wheelUp], .previous, "field before"),
       key(.form, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
+      key(.form, .list, ["m"], .more, "show the less common settings", hint: hint("m", "more")),
       key(
         .form, .list, [.escape, "q"], .escape, "cancel",
         hint: hint("Esc", "back")),
@@ -145,6 +150,14 @@ extension KeyBinding {
     key(
       .question, .list, ["s"], .saveFirst, "save first, then go on", hint: hint("s", "save first")),
     key(
+      .question, .list, ["d"], .difference, "see what differs", hint: hint("d", "differences")),
+    key(
+      .question, .list, ["r"], .reload, "read the file again", hint: hint("r", "read again")),
+    key(
+      .question, .list, ["a"], .elsewhere, "save under another name",
+      hint: hint("a", "save elsewhere")),
+    key(.question, .list, ["x"], .discard, "delete what was kept", hint: hint("x", "delete")),
+    key(
       .question, .list, ["n", .escape, "q"], .no, "no, stay",
       hint: hint("n", "no")),
   ]
@@ -153,7 +166,8 @@ extension KeyBinding {
     key(.runs, .list, ["j", .down, .wheelDown], .next, "next run", hint: hint("jk", "choose")),
     key(.runs, .list, ["k", .up, .wheelUp], .previous, "run before"),
     key(
-      .runs, .list, [.enter], .accept, "load its plan and follow its losses",
+      .runs, .list, [.enter], .accept,
+      "load its plan and follow its losses, or show what was measured",
       hint: hint("⏎", "open")),
     key(
       .runs, .list, [" "], .mark, "mark it for a comparison, or take the mark away",
@@ -170,6 +184,7 @@ extension KeyBinding {
       "restart it from its checkpoint, optionally with other learning rates",
       hint: hint("R", "retry")),
     key(.runs, .list, ["l"], .log, "show its log", hint: hint("l", "log")),
+    key(.runs, .list, ["M"], .report, "measure it and write its report"),
     key(
       .runs, .list, ["+"], .raise, "raise its priority by one",
       hint: hint("+-", "priority", 6)),
@@ -234,6 +249,11 @@ extension KeyBinding {
       key(.help, .list, ["N"], .previousMatch, "place before"),
       key(
         .help, .list, [.escape, "q", "?", .enter], .escape, "back", hint: hint("Esc", "back")),
+    ]
+
+  private static let textBindings: [KeyBinding] =
+    scrollBindings(.text) + [
+      key(.text, .list, [.escape, "q", .enter], .escape, "back", hint: hint("Esc", "back"))
     ]
 
   private static let settingsBindings: [KeyBinding] = [

@@ -22,6 +22,8 @@ package enum Overlay: Equatable, Sendable {
   case images
   /// The table of keys.
   case help(HelpPage)
+  /// Text, such as the differences of two plans.
+  case text(TextPage)
   /// The settings of the explorer; the number is that of the highlighted row.
   case settings(index: Int)
   /// What was found of the terminal; the number is the first line shown.
@@ -67,6 +69,8 @@ package struct Prompt: Equatable, Sendable {
     case open
     /// The factor of a run's learning rates when it is taken up again.
     case retry(id: String)
+    /// A setting of the plan, as `plan set` has it.
+    case set
     /// Text to look for in the help page.
     case search
     /// A command by name.
@@ -93,12 +97,16 @@ package struct Prompt: Equatable, Sendable {
 package enum Question: Equatable, Sendable {
   /// Leave, or replace the plan, although it has unsaved changes.
   case unsaved(PlanStep)
-  /// Leave while a job goes on.
-  case leaveRunning
+  /// Show what was shown last.
+  case lastSession(Opening)
+  /// Take up unsaved edits of an explorer that was killed; `file` keeps them.
+  case recover(UnsavedPlan, file: String)
+  /// Start with weights of several runs, or of runs and fresh ones.
+  case mixture(PlanWeights)
   /// Stop a run for good.
   case cancelRun(id: String)
-  /// Write over a file.
-  case overwrite(path: String)
+  /// Write over a file; `present` is the plan that it holds, if it holds one.
+  case overwrite(path: String, present: GraftPlan? = nil)
 }
 
 /// The list of runs.

@@ -66,6 +66,14 @@ extension AppState {
       guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
       overlays.removeLast()
       return goTo(.load(path: Self.planPath(text)))
+    case .set:
+      overlays.removeLast()
+      guard !text.isEmpty else { return [] }
+      if let problem = setSettings(text) {
+        overlays.append(.prompt(prompt))
+        return refuse(problem)
+      }
+      return []
     case .search:
       overlays.removeLast()
       if case .help(let page) = overlay { look(for: text, in: page) }

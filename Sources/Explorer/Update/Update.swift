@@ -26,20 +26,23 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .ticked(let now):
     state.now = now
     state.expireNotice()
-    if case .log(let page) = state.overlay { return [.readLog(id: page.id)] }
-    return []
+    let effects = state.previewEdit()
+    if case .log(let page) = state.overlay { return effects + [.readLog(id: page.id)] }
+    return effects
   case .interrupted:
     return state.interrupt()
   case .commanded(let command, let argument, let count):
     state.notice = nil
     return state.perform(command, argument: argument, count: count)
   case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
-    .trainingFailed, .trainingQueued, .logRead, .controlFailed:
+    .trainingFailed, .trainingQueued, .chainQueued, .reportStarted, .reportRead, .logRead,
+    .controlFailed:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
     return state.receiveSampleFact(action)
-  case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed:
+  case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed,
+    .planChangedOnDisk:
     return state.receivePlanFact(action)
   }
 }
@@ -124,7 +127,7 @@ extension AppState {
   mutating func interrupt() -> [Effect] {
     notice = nil
     switch overlay {
-    case .confirm(.unsaved(.quit)), .confirm(.leaveRunning):
+    case .confirm(.unsaved(.quit)):
       isFinished = true
       return []
     case nil:
@@ -164,6 +167,7 @@ extension AppState {
     case .compare: return performInComparison(command)
     case .log: return performInLog(command)
     case .help: return performInHelp(command)
+    case .text: return performInText(command)
     case .settings: return performInSettings(command)
     case .terminal: return performInTerminal(command)
     case .anywhere: return []
@@ -182,16 +186,17 @@ extension AppState {
       return select(command, argument: argument, count: count)
     case .pick, .configure, .apply, .again, .clear, .join, .undo, .redo:
       return edit(command, argument: argument, count: count)
-    case .distil, .finetune, .pause, .cancel, .series, .scale, .runs:
+    case .distil, .finetune, .chain, .report, .pause, .cancel, .series, .scale, .runs:
       return distil(command, argument: argument)
     case .imageClass:
       chooseClass(argument)
       return []
-    case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
+    case .preview, .followEdits, .previewSettings, .images, .analyze, .nextClass, .previousClass,
+      .nextSeed,
       .previousSeed,
       .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:
       return sample(command, argument: argument, count: count)
-    case .save, .saveAs, .open, .new:
+    case .save, .saveAs, .open, .new, .set:
       return keepPlan(command, argument: argument)
     case .command:
       overlays.append(.prompt(Prompt(purpose: .command)))
@@ -208,18 +213,17 @@ extension AppState {
       return []
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare,
-      .help, .redraw, .suspend, .search, .nextMatch, .previousMatch:
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
+      .difference, .elsewhere, .discard, .help, .redraw, .suspend, .search, .nextMatch,
+      .previousMatch:
       return []
     }
   }
 
-  /// Leaves at once when nothing would be lost and nothing runs, else asks.
+  /// Leaves at once when nothing would be lost, else asks; what runs goes on.
   private mutating func leave() -> [Effect] {
     if document.isModified {
       overlays.append(.confirm(.unsaved(.quit)))
-    } else if runs.aliveTraining != nil {
-      overlays.append(.confirm(.leaveRunning))
     } else {
       isFinished = true
     }

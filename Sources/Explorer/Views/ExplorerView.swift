@@ -65,6 +65,7 @@ package enum ExplorerView {
     case .compare(let pane): CompareView(state: state, pane: pane).draw(on: &frame)
     case .log(let page): LogView(state: state, page: page).draw(on: &frame)
     case .help(let page): HelpView(state: state, page: page).draw(on: &frame)
+    case .text(let page): TextPageView(state: state, page: page).draw(on: &frame)
     case .settings(let index): SettingsView(state: state, index: index).draw(on: &frame)
     case .terminal(let scroll): TerminalView(state: state, scroll: scroll).draw(on: &frame)
     case .prompt, .images: break

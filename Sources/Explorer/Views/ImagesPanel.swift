@@ -123,7 +123,8 @@ struct ImagesPanel {
 
   private func weights(_ preview: Preview) -> String {
     if preview.changes.isEmpty { return "no graft" }
-    return preview.weightStep.map { "at step \($0)" } ?? "untrained"
+    let fresh = preview.freshCount == 0 ? "" : ", \(preview.freshCount) fitted"
+    return preview.weightStep.map { "at step \($0)\(fresh)" } ?? "fitted"
   }
 
   private var captionLines: [(String, Style)] {

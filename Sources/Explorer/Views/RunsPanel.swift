@@ -47,6 +47,9 @@ struct RunsPanel {
       if let left = record.secondsLeft {
         tail.append(("  ~\(Format.clock(left)) left", Theme.plain))
       }
+      if record.chain != nil, let left = state.runs.chain?.secondsLeft {
+        tail.append((", ~\(Format.clock(left)) of the chain", Theme.plain))
+      }
       if let silence = silence(record) {
         tail = [("\(count)  silent for \(silence)", Theme.warning)]
       }

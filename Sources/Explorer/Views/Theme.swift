@@ -29,7 +29,7 @@ enum Theme {
   static func phase(_ phase: SlotPhase) -> Style {
     switch phase {
     case .pristine: quiet
-    case .edited: Style(foreground: .cyan)
+    case .edited, .fitted: Style(foreground: .cyan)
     case .queued: Style(foreground: .blue)
     case .training: Style(foreground: .yellow)
     case .trained: Style(foreground: .green)
