@@ -11,7 +11,9 @@ package enum ExplorerView {
     } else {
       draw(state, on: &frame)
     }
-    frame.restyle(state.palette.style)
+    let palette = state.palette
+    frame.restyle(palette.style)
+    frame.page = palette.page ?? .default
     return frame
   }
 
