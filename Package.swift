@@ -111,7 +111,13 @@ let package = Package(
         "Training", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
         "Nn", "Autograd", "TensorCore", "CKernels",
       ]),
-    library("Search", ["Plans", "TensorCore"]),
+    library("Search", ["Plans", "Files"]),
+    library(
+      "Library",
+      [
+        "Search", "Grafting", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints",
+        "Files", "Autograd", "TensorCore",
+      ]),
     library(
       "Parity",
       [
@@ -127,7 +133,8 @@ let package = Package(
     library(
       "Jobs",
       [
-        "TorchEngine", "Runs", "Grafting", "Analysis", "Datasets", "Sampling", "Models", "Plans",
+        "TorchEngine", "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Datasets",
+        "Sampling", "Models", "Plans",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
@@ -148,7 +155,7 @@ let package = Package(
       name: "espalier",
       dependencies: [
         "Explorer", "TerminalUI", "Jobs", "TorchEngine", "Reports", "Parity", "OfficialFormat",
-        "Runs", "Grafting",
+        "Runs", "Search", "Grafting",
         "Training", "Evaluation", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Text",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -195,22 +202,28 @@ let package = Package(
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
-    tests("Search", ["Search", "Operators", "Plans", "TensorCore"]),
-    tests("Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore"]),
+    tests(
+      "Search",
+      [
+        "Library", "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "TensorCore",
+        "TestSupport",
+      ]),
+    tests(
+      "Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore", "TestSupport"]),
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
       "Explorer",
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],
-      resources: [.copy("Snapshots")]),
+      resources: [.copy("Snapshots"), .copy("Themes")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
     tests(
       "Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
     tests(
       "Espalier",
       [
-        "espalier", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints", "Pictures",
-        "Files", "Nn", "Autograd", "TensorCore", "Assets", "TestSupport",
+        "espalier", "Search", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints",
+        "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Assets", "TestSupport",
       ]),
   ]
 )

@@ -208,7 +208,9 @@ package enum AtomicFile {
   }
 
   /// Resolves symbolic links of `path`, whose target may not exist.
-  private static func target(of path: String) throws(FileError) -> String {
+  ///
+  /// - Throws: `FileError` for a link that cannot be read, or a cycle of links.
+  package static func target(of path: String) throws(FileError) -> String {
     var place = path
     for _ in 0..<40 {
       var status = stat()

@@ -97,7 +97,7 @@ package final class Graft {
       return (weights.tensors, shared, sites + file.changes.parallel.keys.map(GraftSite.pair))
     }
     let trained = try GraftPlan.parse(text, file: "\(path) (embedded plan)")
-    guard !isWhole || trained.model.contentHash == plan.model.contentHash else {
+    guard trained.model.contentHash == plan.model.contentHash else {
       throw FileError(
         "\(path): was grafted from another model than the plan's, \(plan.model.path); give a"
           + " checkpoint of a run on that model")
@@ -212,7 +212,7 @@ private struct StartWeights: WeightSource {
     shapes = Dictionary(
       uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.shape) })
     transfers = plan.edits.compactMap { id, spec in
-      guard plan.stage1.initialization(of: id) == .transferred else { return nil }
+      guard plan.stage1.initialization(of: .slot(id)).isTransferred else { return nil }
       return OperatorRegistry.transfer(spec).map {
         (prefix: id.checkpointPrefix, transfer: $0)
       }

@@ -28,6 +28,7 @@ struct FinetuneJob {
     let precision = try context.precision()
     let graft = try graft(plan, teacher: try file.load())
     graft.use(precision)
+    if !context.run.hasBegun { try context.fitInitially(graft, graft.untrained, data.training) }
     let finetuning = try Finetuning(
       graft: graft, dataset: data.training, heldOut: data.heldOut)
     let loop = TrainingLoop(
@@ -52,10 +53,7 @@ struct FinetuneJob {
         "\(weights.joined(separator: ", ")): no operator in it was trained as the plan has it; give the"
           + " checkpoint of a run of this plan")
     }
-    if !graft.untrained.isEmpty {
-      let list = graft.untrained.map(\.description).joined(separator: ", ")
-      try context.emit(.message("untrained: \(list)"))
-    }
+    try context.report(untrained: graft.untrained)
     return graft
   }
 }

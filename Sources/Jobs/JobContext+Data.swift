@@ -1,6 +1,7 @@
 import Datasets
 import Files
 import Foundation
+import Grafting
 import Models
 import Plans
 import Runs
@@ -50,6 +51,38 @@ extension JobContext {
     return precision
   }
 
+  /// Fits the output layers of sites whose initialisation in the plan is a fit in closed form.
+  ///
+  /// - Parameters:
+  ///   - graft: Teacher and graft, in the precision of the run.
+  ///   - sites: Sites without trained weights.
+  ///   - dataset: Source of the samples.
+  /// - Throws: `JobInterruption.cancelled`, and as `RidgeFit`.
+  func fitInitially(_ graft: Graft, _ sites: [GraftSite], _ dataset: LatentDataset) throws {
+    let fit = RidgeFit(graft)
+    let targets = fit.initialTargets(sites)
+    guard !targets.isEmpty else { return }
+    let settings = graft.plan.stage1
+    var throttle = Throttle()
+    let unexplained = try fit(
+      targets,
+      on: TeacherActivations(
+        teacher: graft.teacher, dataset: dataset, samples: settings.ridgeSamples,
+        seed: graft.plan.seed, labelDropout: settings.labelDropout)
+    ) { done, total in
+      try checkpoint(step: 0)
+      if throttle.isDue() {
+        try emit(.progress(done: done, total: total, label: "fitting output layers"))
+      }
+    }
+    let shares = unexplained.sorted { $0.key < $1.key }
+      .map { "\($0.key) \(String(format: "%.1f", 100 * (1 - $0.value)))" }
+    try emit(
+      .message(
+        "fitted output layers in closed form; percent of the teacher's variance explained:"
+          + " \(shares.joined(separator: ", "))"))
+  }
+
   /// Opens the data of a plan, with events for progress and skipped images.
   ///
   /// - Parameters:
@@ -81,5 +114,19 @@ extension JobContext {
     }
     for note in data.notes { try emit(.message(note)) }
     return data
+  }
+
+  /// Reports the sites that start with fresh weights.
+  ///
+  /// - Throws: `FileError` if the request promises weights of one of them; errors of `emit`.
+  func report(untrained sites: [GraftSite]) throws {
+    for origin in try run.request().origins ?? [] {
+      guard let site = sites.first(where: origin.sites.contains) else { continue }
+      throw FileError(
+        "\(run.path): \(origin.run) was to provide the weights of \(site.phrase), which are no longer"
+          + " in its checkpoint; see 'espalier runs show \(origin.run)', then start the run again")
+    }
+    guard !sites.isEmpty else { return }
+    try emit(.message("untrained: \(sites.map(\.description).joined(separator: ", "))"))
   }
 }

@@ -54,6 +54,11 @@ package struct DataSettings: Sendable {
     set { settings.flip = newValue }
   }
 
+  /// Settings with their values as JSON.
+  package var fields: [(row: any SettingRow, json: String)] {
+    settings.formFields + settings.otherFields
+  }
+
   /// First path that does not exist; nil if all exist.
   package var missingPath: String? {
     [path, heldOut].compactMap { $0 }.first { !FileManager.default.fileExists(atPath: $0) }

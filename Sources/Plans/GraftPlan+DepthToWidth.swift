@@ -15,6 +15,33 @@ extension GraftPlan {
 
     /// Whether there are no changes.
     package var isEmpty: Bool { edits.isEmpty && parallel.isEmpty }
+
+    /// Pair of a block, or nil.
+    package func pair(of block: Int) -> BlockPair? {
+      [BlockPair(first: block), BlockPair(first: block - 1)].first { parallel[$0] != nil }
+    }
+
+    /// Site of a slot: its pair, otherwise the slot if it is edited.
+    package func site(of id: SlotID) -> GraftSite? {
+      pair(of: id.block).map(GraftSite.pair) ?? (edits[id] == nil ? nil : .slot(id))
+    }
+
+    /// All sites in order; edited slots of parallel blocks are part of the site of the pair.
+    package var sites: [GraftSite] {
+      Set(parallel.keys.map(GraftSite.pair) + edits.keys.compactMap(site(of:))).sorted()
+    }
+
+    /// Whether both make the same change at a site of these changes, so that weights fit both.
+    package func agree(with other: Changes, at site: GraftSite) -> Bool {
+      guard other.site(of: site.firstSlot) == site else { return false }
+      switch site {
+      case .slot(let id):
+        return edits[id] == other.edits[id]
+      case .pair(let pair):
+        return parallel[pair] == other.parallel[pair]
+          && pair.slots.allSatisfy { edits[$0] == other.edits[$0] }
+      }
+    }
   }
 
   /// Changes of the plan to its model.
@@ -27,30 +54,17 @@ extension GraftPlan {
   package var depth: Int { model.shape.depth - parallel.count }
 
   /// Pair of a block, or nil.
-  package func pair(of block: Int) -> BlockPair? {
-    [BlockPair(first: block), BlockPair(first: block - 1)].first { parallel[$0] != nil }
-  }
+  package func pair(of block: Int) -> BlockPair? { changes.pair(of: block) }
 
   /// Site of a slot: its pair, otherwise the slot if it is edited.
-  package func site(of id: SlotID) -> GraftSite? {
-    pair(of: id.block).map(GraftSite.pair) ?? (edits[id] == nil ? nil : .slot(id))
-  }
+  package func site(of id: SlotID) -> GraftSite? { changes.site(of: id) }
 
   /// All sites in order; edited slots of parallel blocks are part of the site of the pair.
-  package var sites: [GraftSite] {
-    Set(parallel.keys.map(GraftSite.pair) + edits.keys.compactMap(site(of:))).sorted()
-  }
+  package var sites: [GraftSite] { changes.sites }
 
   /// Whether both plans make the same changes at a site of this plan, so that weights fit both.
   package func agrees(with other: GraftPlan, at site: GraftSite) -> Bool {
-    guard other.site(of: site.firstSlot) == site else { return false }
-    switch site {
-    case .slot(let id):
-      return edits[id] == other.edits[id]
-    case .pair(let pair):
-      return parallel[pair] == other.parallel[pair]
-        && pair.slots.allSatisfy { edits[$0] == other.edits[$0] }
-    }
+    changes.agree(with: other.changes, at: site)
   }
 
   /// Puts adjacent blocks in parallel: the first two of `blocks`, the next two, and so on.

@@ -10,11 +10,14 @@ extension GraftPlan {
     try read(SettingsReader(path: path), in: AtomicFile.directory(of: path))
   }
 
-  /// Reads a plan from its text; `file` is its name in error messages.
+  /// Reads a plan from its text; `file` is its name in error messages, and relative paths of data
+  /// are relative to `folder`.
   ///
   /// - Throws: `PlanError` as `load` does.
-  package static func parse(_ text: String, file: String) throws(PlanError) -> GraftPlan {
-    try read(SettingsReader(file: file, text: Array(text.utf8)), in: ".")
+  package static func parse(
+    _ text: String, file: String, in folder: String = "."
+  ) throws(PlanError) -> GraftPlan {
+    try read(SettingsReader(file: file, text: Array(text.utf8)), in: folder)
   }
 
   /// Checks the version first, because all other keys may differ between versions.
@@ -117,9 +120,16 @@ extension GraftPlan {
   ///
   /// - Throws: `PlanError` when the plan is invalid, `FileError` when it cannot be written.
   package func save(to path: String) throws {
+    try AtomicFile.write(json(for: path), to: path)
+  }
+
+  /// Encodes the plan for a file at `path`, to whose folder relative paths of data refer.
+  ///
+  /// - Throws: `PlanError` when the plan is invalid.
+  package func json(for path: String) throws(PlanError) -> Data {
     var plan = self
     plan.data = data?.moved(to: AtomicFile.directory(of: path))
-    try AtomicFile.write(plan.json(), to: path)
+    return try plan.json()
   }
 
   /// Writes the plan file unless it holds another plan than `known`.
@@ -165,20 +175,17 @@ extension GraftPlan {
 }
 
 /// Lock of a plan file during a read-modify-write cycle.
+///
+/// The folder of the file is locked, so that a file that does not exist yet is covered too.
 private enum PlanLock {
-  /// Calls `body` with the lock, or without it for a missing file or a file system without locks.
+  /// Calls `body` with the lock, or without it on a file system without locks.
   static func hold<Result>(_ path: String, _ body: () throws -> Result) throws -> Result {
-    while true {
-      let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-      guard descriptor >= 0 else { return try body() }
-      defer { close(descriptor) }
-      while flock(descriptor, LOCK_EX) != 0, errno == EINTR {}
-      // The previous holder may have replaced the file.
-      var (held, now) = (stat(), stat())
-      guard fstat(descriptor, &held) == 0, stat(path, &now) == 0,
-        (held.st_dev, held.st_ino) != (now.st_dev, now.st_ino)
-      else { return try body() }
-    }
+    let folder = AtomicFile.directory(of: try AtomicFile.target(of: path))
+    let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard descriptor >= 0 else { return try body() }
+    defer { close(descriptor) }
+    while flock(descriptor, LOCK_EX) != 0, errno == EINTR {}
+    return try body()
   }
 }
 
@@ -255,7 +262,15 @@ extension SettingsReader {
     var spec = OperatorSpec(try value("operator", in: entry))
     if let settings = entry.members["config"] {
       let config = try section(settings, key: entry.path("config"), known: nil)
-      for name in config.members.keys { spec.config[name] = try value(name, in: config) }
+      for (name, node) in config.members {
+        if case .text(let text) = node.value,
+          let number = OperatorCatalog.field(name, of: spec.name)?.value(named: text)
+        {
+          spec.config[name] = number
+        } else {
+          spec.config[name] = try value(name, in: config)
+        }
+      }
     }
     return spec
   }

@@ -43,12 +43,17 @@ extension GraftPlan {
   private mutating func setOperator(
     _ name: String, of id: SlotID, to text: String, at key: String
   ) throws(PlanError) {
-    guard edits[id] != nil else {
+    guard let spec = edits[id] else {
       throw PlanError(
         key: key, "the slot keeps the model's operator; put another into it with --operator first")
     }
     var reader = SettingsReader()
-    edits[id]?.config[name] = try Double.read(Double.node(typed: text), at: key, by: &reader)
+    edits[id]?.config[name] =
+      if let value = OperatorCatalog.field(name, of: spec.name)?.value(named: text) {
+        value
+      } else {
+        try Double.read(Double.node(typed: text), at: key, by: &reader)
+      }
   }
 
   /// Sets or removes an override of one site.
@@ -106,6 +111,38 @@ extension GraftPlan {
       own.learningRate = own.learningRate.map { $0 * factor }
       own.minimumRate = own.minimumRate.map { min($0, own.learningRate ?? highest) }
       return own
+    }
+  }
+}
+
+extension GraftPlan {
+  /// Sets several settings from text such as `stage1.steps=500 seed=3`; a word without `=` belongs to
+  /// the value before it, and `preset=paper` applies published settings.
+  ///
+  /// - Throws: `PlanError` for text of another form, an unknown key or an invalid value.
+  package mutating func set(assignments text: String) throws(PlanError) {
+    var pairs: [(key: String, value: String)] = []
+    for word in text.split(separator: " ").map(String.init) {
+      let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+      if parts.count == 2 {
+        pairs.append((String(parts[0]), String(parts[1])))
+      } else if pairs.isEmpty {
+        throw PlanError(
+          key: nil, "'\(text)' is not of the form KEY=VALUE; type for example stage1.steps=500")
+      } else {
+        pairs[pairs.count - 1].value += " " + word
+      }
+    }
+    for (key, value) in pairs {
+      guard key == "preset" else {
+        try set(key, to: value)
+        continue
+      }
+      guard let preset = TrainingPreset(rawValue: value) else {
+        let names = TrainingPreset.allCases.map(\.rawValue).joined(separator: " or ")
+        throw PlanError(key: key, "expected \(names), found '\(value)'; correct it")
+      }
+      apply(preset)
     }
   }
 }

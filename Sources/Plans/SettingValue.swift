@@ -6,6 +6,9 @@ package protocol SettingValue: Equatable, Sendable {
   /// Description of the type for errors and tables, for example `a whole number`.
   static var kind: String { get }
 
+  /// All values as typed on the command line, if they are few words; otherwise empty.
+  static var choices: [String] { get }
+
   /// Reads the value of a key.
   ///
   /// - Throws: `PlanError` for a value of another type.
@@ -39,6 +42,8 @@ extension JSONNode {
 }
 
 extension SettingValue {
+  package static var choices: [String] { [] }
+
   package static func node(typed text: String) -> JSONNode {
     JSONNode(typed: text) ?? JSONNode(.text(text))
   }
@@ -118,6 +123,7 @@ extension Double: SettingValue {
 
 extension Bool: SettingValue {
   package static var kind: String { "true or false" }
+  package static var choices: [String] { ["true", "false"] }
 
   package static func read(
     _ node: JSONNode, at key: String, by reader: inout SettingsReader
@@ -161,6 +167,8 @@ extension SettingChoice {
     guard let last = words.last, words.count > 1 else { return words.joined() }
     return "\(words.dropLast().joined(separator: ", ")) or \(last)"
   }
+
+  package static var choices: [String] { allCases.map(\.rawValue) }
 
   package static func read(
     _ node: JSONNode, at key: String, by reader: inout SettingsReader

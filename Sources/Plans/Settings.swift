@@ -126,10 +126,18 @@ package struct Settings<Schema: SettingsSchema>: Equatable, Sendable {
   /// Keys in order of the table with JSON values; null values are omitted.
   package var members: [(key: String, json: String)] { values.members(rows: Schema.table.rows) }
 
-  /// Numeric settings of forms with their values.
-  package var formFields: [(row: any SettingRow, json: String)] {
-    Schema.table.rows.filter { $0.traits.contains(.form) && Schema.uses($0, beside: self) }
-      .compactMap { row in values[row.key].map { (row, $0.json) } }
+  /// Common settings of forms with their values.
+  package var formFields: [(row: any SettingRow, json: String)] { fields(common: true) }
+
+  /// All other settings with their values, except objects.
+  package var otherFields: [(row: any SettingRow, json: String)] {
+    fields(common: false).filter { !$0.row.kind.contains("object") }
+  }
+
+  private func fields(common: Bool) -> [(row: any SettingRow, json: String)] {
+    Schema.table.rows.filter {
+      ($0.traits.contains(.form) && Schema.uses($0, beside: self)) == common
+    }.compactMap { row in values[row.key].map { (row, $0.json) } }
   }
 }
 

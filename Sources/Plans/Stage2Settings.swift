@@ -30,18 +30,19 @@ package enum LoRATarget: String, SettingChoice {
 /// Settings table of stage 2, end-to-end finetuning with the diffusion loss.
 ///
 /// Rate, clipping, decay, label dropout and the absence of weight decay follow the released trainer
-/// (keshik6/grafting, `train_stage2`); steps, batch and warm-up suit a CPU.
+/// (keshik6/grafting, `train_stage2`); steps, batch and warm-up are those of a first look that takes
+/// a few minutes on two cores.
 package struct Stage2Schema: TrainingSchema {
   package static let table = SettingsTable(Stage2Schema())
 
   package let steps = Setting(
-    "steps", 1000, in: 1...1e7, "optimizer steps", .form)
+    "steps", 100, in: 1...1e7, "optimizer steps", .form)
   package let batchSize = Setting(
-    "batch_size", 32, in: 1...65536, "samples in each step", .form)
+    "batch_size", 16, in: 1...65536, "samples in each step", .form)
   package let learningRate = Setting(
     "learning_rate", 1e-4, in: 1e-12...1, "AdamW's highest rate, after warm-up", .resume, .form)
   package let warmupSteps = Setting(
-    "warmup_steps", 100, in: 0...1e7, "steps over which the rate rises linearly from 0")
+    "warmup_steps", 20, in: 0...1e7, "steps over which the rate rises linearly from 0")
   package let clipNorm = Setting(
     "clip_norm", 10.0, in: 1e-9...1e9, "global gradient norm above which gradients are scaled down")
   package let emaDecay = Setting(

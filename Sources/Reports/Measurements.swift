@@ -17,9 +17,9 @@ package struct DrawingSettings: Codable, Equatable, Sendable {
   package var seed: UInt64 = 0
 
   /// Allowed numbers of judged images.
-  package static let sampleRange = 10...1_000_000
+  package static let sampleRange = ReportRequest.sampleRange
   /// Allowed numbers of denoising steps.
-  package static let stepRange = 1...1000
+  package static let stepRange = ReportRequest.stepRange
 
   /// Makes settings with default guidance and seed.
   package init(samples: Int = 100, steps: Int = LatentSampler.ditDefaults.steps) {

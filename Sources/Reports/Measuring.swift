@@ -22,7 +22,10 @@ package struct Measuring {
   private let facts: RunFacts
   private let parts: Set<Part>
   private let images: Int
-  private let progress: (String) -> Void
+  private let progress: Progress
+
+  /// Callback with the current activity and its progress; may throw to stop.
+  package typealias Progress = (_ label: String, _ done: Int, _ total: Int) throws -> Void
 
   /// Prepares the measurement of a run.
   ///
@@ -30,9 +33,9 @@ package struct Measuring {
   ///   - facts: The run.
   ///   - parts: The parts to compute.
   ///   - images: Number of images per grid, at most one per class.
-  ///   - progress: Called with a description of the current activity.
+  ///   - progress: Called as the measurement proceeds.
   package init(
-    _ facts: RunFacts, parts: Set<Part>, images: Int = 10, progress: @escaping (String) -> Void
+    _ facts: RunFacts, parts: Set<Part>, images: Int = 10, progress: @escaping Progress
   ) {
     (self.facts, self.parts, self.images, self.progress) = (facts, parts, images, progress)
   }
@@ -77,7 +80,8 @@ package struct Measuring {
     var known: [TensorBoardRecord.Value] = []
     if missing.contains(.speed) {
       result.speed = PairedSpeed(graft: graft.model, teacher: teacher) { done, pairs in
-        progress("timing a forward pass, \(done)/\(pairs)")
+        // A request to stop is noticed by the next activity.
+        try? progress("timing a forward pass", done, pairs)
       }
       try result.save(to: facts.run)
     }
@@ -117,7 +121,7 @@ package struct Measuring {
       try Evaluation.run(
         model, autoencoder: autoencoder, judge: judge, sampler: settings.sampler,
         samples: settings.samples
-      ) { progress("judging the \(name), \($0)/\(settings.samples)") }
+      ) { try progress("judging the \(name)", $0, settings.samples) }
     }
     let teacher = try TeacherEvaluations(files: files, plan: facts.plan, settings: settings)
       .value { try evaluate(graft.teacher, "teacher") }
@@ -133,7 +137,7 @@ package struct Measuring {
     func draw(_ model: DiT, _ name: String) throws -> [RGBImage] {
       let latents = try settings.sampler.sample(
         model, labels: labels,
-        onStep: { step, steps, _ in progress("drawing the \(name), step \(step)/\(steps)") })
+        onStep: { step, steps, _ in try progress("drawing the \(name), step", step, steps) })
       return autoencoder.rgbImages(ofScaled: latents)
     }
     try facts.run.requirePlainFiles()

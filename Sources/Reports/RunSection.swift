@@ -44,7 +44,10 @@ struct RunSection {
       ["begun", created], ["model", facts.plan.model.path],
       ["program", "espalier \(facts.request.codeVersion), seed \(facts.plan.seed)"],
     ]
-    if !facts.startWeights.isEmpty {
+    if let origins = facts.request.origins {
+      let weights = PlanWeights(of: facts.plan, recorded: origins)
+      lines.append(["weights at the start", weights.sentence()])
+    } else if !facts.startWeights.isEmpty {
       lines.append(["weights from", facts.startWeights.joined(separator: ", ")])
     }
     return .table(["", ""], lines)

@@ -13,6 +13,14 @@ package enum Job: Equatable, Sendable {
   case preview(PreviewRequest)
   /// Activation statistics and attention locality of a model.
   case analyze(AnalyzeRequest)
+  /// Trained and measured operators for every slot.
+  case library(LibraryRequest)
+  /// The best plans for some budgets.
+  case search(SearchRequest)
+  /// Metrics and speed of trained grafts, stored in their runs.
+  case measure(ReportRequest)
+  /// Measurements of trained grafts and an HTML page of them.
+  case report(ReportRequest)
 
   /// Kind of a job; the raw values are stored in files and names of runs.
   package enum Kind: String, Codable, CaseIterable, Sendable {
@@ -24,9 +32,20 @@ package enum Job: Equatable, Sendable {
     case preview
     /// Statistics of the teacher.
     case analyze
+    /// Building the operator library.
+    case library
+    /// Searching plans.
+    case search
+    /// Measurements of trained grafts.
+    case measure
+    /// Page about trained grafts.
+    case report
 
     /// Whether it trains a plan, and so has losses and checkpoints.
     package var isTraining: Bool { self == .distill || self == .finetune }
+
+    /// Whether it measures trained grafts.
+    package var isMeasuring: Bool { self == .measure || self == .report }
   }
 
   /// Kind of the job.
@@ -36,7 +55,41 @@ package enum Job: Equatable, Sendable {
     case .finetune: .finetune
     case .preview: .preview
     case .analyze: .analyze
+    case .library: .library
+    case .search: .search
+    case .measure: .measure
+    case .report: .report
     }
+  }
+}
+
+/// Request for measurements of trained grafts.
+package struct ReportRequest: Codable, Equatable, Sendable {
+  /// The trainings: identifiers of runs in the same root, or paths.
+  package var runs: [String]
+  /// Number of judged images; nil selects that of earlier measurements.
+  package var samples: Int?
+  /// Number of denoising steps; nil selects that of earlier measurements.
+  package var steps: Int?
+  /// Number of images of each sample grid.
+  package var images: Int
+  /// The HTML file; nil selects `report.html` in the run.
+  package var page: String?
+
+  /// Allowed numbers of judged images.
+  package static let sampleRange = 10...1_000_000
+  /// Allowed numbers of denoising steps.
+  package static let stepRange = 1...1000
+  /// Allowed numbers of images of a grid; 0 for no grids.
+  package static let imageRange = 0...100
+
+  /// Makes a request.
+  package init(
+    runs: [String] = [], samples: Int? = nil, steps: Int? = nil, images: Int = 10,
+    page: String? = nil
+  ) {
+    (self.runs, self.samples, self.steps) = (runs, samples, steps)
+    (self.images, self.page) = (images, page)
   }
 }
 
@@ -59,11 +112,16 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   package var guidance: Double
   /// Number of images per role.
   package var count: Int
+  /// Whether operators without trained weights are fitted to the teacher in closed form; nil, in requests
+  /// of before, is false.
+  package var fits: Bool?
+  /// A picture of the teacher from the same request, which saves sampling it again; nil for none.
+  package var teacherImage: String?
 
   /// Makes a request for images.
   package init(
     modelPath: String, planPath: String? = nil, weights: [String] = [], classLabel: Int,
-    seed: UInt64 = 0, steps: Int = 25, guidance: Double = 2, count: Int = 1
+    seed: UInt64 = 0, steps: Int = 25, guidance: Double = 2, count: Int = 1, fits: Bool? = nil
   ) {
     self.modelPath = modelPath
     self.planPath = planPath
@@ -73,6 +131,7 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     self.steps = steps
     self.guidance = guidance
     self.count = count
+    self.fits = fits
   }
 
   private enum CodingKeys: String, CodingKey {
@@ -80,7 +139,8 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     case planPath = "plan_path"
     case weights
     case classLabel = "class_label"
-    case seed, steps, guidance, count
+    case seed, steps, guidance, count, fits
+    case teacherImage = "teacher_image"
   }
 }
 
@@ -132,6 +192,10 @@ extension Job: Codable {
       self = .preview(try container.decode(PreviewRequest.self, forKey: .request))
     case .analyze:
       self = .analyze(try container.decode(AnalyzeRequest.self, forKey: .request))
+    case .library: self = .library(try container.decode(LibraryRequest.self, forKey: .request))
+    case .search: self = .search(try container.decode(SearchRequest.self, forKey: .request))
+    case .measure: self = .measure(try container.decode(ReportRequest.self, forKey: .request))
+    case .report: self = .report(try container.decode(ReportRequest.self, forKey: .request))
     }
   }
 
@@ -146,6 +210,10 @@ extension Job: Codable {
       try container.encode(weights, forKey: .weights)
     case .preview(let request): try container.encode(request, forKey: .request)
     case .analyze(let request): try container.encode(request, forKey: .request)
+    case .library(let request): try container.encode(request, forKey: .request)
+    case .search(let request): try container.encode(request, forKey: .request)
+    case .measure(let request), .report(let request):
+      try container.encode(request, forKey: .request)
     }
   }
 }
@@ -181,6 +249,10 @@ package struct JobRequest: Codable, Equatable, Sendable {
   package var onDone: String?
   /// Precision of large matrix products, `fp32` or `bf16`; nil selects the fastest of the CPU.
   package var precision: String?
+  /// Runs that provide the initial weights, by site; nil for fresh weights, and in earlier versions.
+  package var origins: [WeightOrigin]?
+  /// Place in a chain; nil for a run that was made by itself.
+  package var chain: ChainPlace?
   /// Name of the engine in the user's `engines.yaml`; nil for the native one.
   package var engine: String?
 
@@ -189,7 +261,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     job: Job, name: String, createdAt: Double = Date().timeIntervalSince1970,
     codeVersion: String, seed: UInt64 = 0, modelHash: String, queue: QueuePlace? = nil,
     timeout: Double? = nil, onDone: String? = nil, precision: String? = nil,
-    engine: String? = nil
+    origins: [WeightOrigin]? = nil, engine: String? = nil
   ) {
     self.version = Self.formatVersion
     self.job = job
@@ -200,7 +272,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     generator = Self.currentGenerator
     self.modelHash = modelHash
     (self.queue, self.timeout, self.onDone) = (queue, timeout, onDone)
-    (self.precision, self.engine) = (precision, engine)
+    (self.precision, self.origins, self.engine) = (precision, origins, engine)
   }
 
   private enum CodingKeys: String, CodingKey {
@@ -213,7 +285,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     case modelHash = "model_hash"
     case queue, timeout
     case onDone = "on_done"
-    case precision, engine
+    case precision, origins, chain, engine
   }
 
   /// Checks the ranges of all numbers.
@@ -231,6 +303,12 @@ package struct JobRequest: Codable, Equatable, Sendable {
       try FileNumber.check("guidance", preview.guidance, -1e6...1e6)
       try FileNumber.check("count", preview.count, 1...1024)
     case .analyze(let analyze): try FileNumber.check("samples", analyze.samples, 1...1_000_000)
+    case .library(let library): try library.checkNumbers()
+    case .search(let search): try search.checkNumbers()
+    case .measure(let report), .report(let report):
+      try FileNumber.check("samples", report.samples, ReportRequest.sampleRange)
+      try FileNumber.check("steps", report.steps, ReportRequest.stepRange)
+      try FileNumber.check("images", report.images, ReportRequest.imageRange)
     }
   }
 }

@@ -24,6 +24,8 @@ package struct QueueTurn: Codable, Equatable, Sendable {
     case unfinished(String)
     /// This run ended unsuccessfully, or does not exist (nil).
     case broken(String, RunState?)
+    /// This run is waiting and cannot start without intervention.
+    case stuck(String)
   }
 
   /// Position among the waiting runs, from 1.
@@ -38,7 +40,10 @@ package struct QueueTurn: Codable, Equatable, Sendable {
 
   /// Whether it cannot start without intervention.
   package var isBlocked: Bool {
-    if case .broken = obstacle { true } else { false }
+    switch obstacle {
+    case .broken, .stuck: true
+    case nil, .unfinished: false
+    }
   }
 
   /// Short reason for waiting; nil if it only waits for its turn.
@@ -46,6 +51,7 @@ package struct QueueTurn: Codable, Equatable, Sendable {
     switch obstacle {
     case nil: nil
     case .unfinished(let id): "after \(id)"
+    case .stuck(let id): "after \(id), which cannot begin"
     case .broken(let id, let state):
       "\(id), which must be done before, is \(state?.name ?? "gone")"
     }
@@ -81,18 +87,41 @@ extension [RunSummary] {
         position: position + 1,
         obstacle: broken.map { .broken($0, states[$0]) } ?? before.first.map { .unfinished($0) })
     }
+    // What waits for a run that cannot begin cannot begin either.
+    var blocked = Set(waiting.filter { self[$0].turn?.isBlocked == true }.map { self[$0].id })
+    var isChanged = true
+    while isChanged {
+      isChanged = false
+      for index in waiting where !blocked.contains(self[index].id) {
+        guard let turn = self[index].turn,
+          let other = self[index].place?.after.first(where: blocked.contains)
+        else { continue }
+        self[index].turn = QueueTurn(position: turn.position, obstacle: .stuck(other))
+        blocked.insert(self[index].id)
+        isChanged = true
+      }
+    }
   }
 }
 
 extension RunDirectory {
   /// Changes the priority of the run.
   ///
-  /// - Throws: `FileError` when it is not waiting or belongs to another user, or the disk fails.
-  package func setPriority(_ priority: Int) throws {
+  /// - Throws: `FileError` when it is not waiting or belongs to another user, `FileError` when the
+  ///   disk fails.
+  package func setPriority(_ priority: Int) throws { try changePriority { _ in priority } }
+
+  /// Changes the priority of the run by an amount, from the value that it has by then.
+  ///
+  /// - Throws: As `setPriority` does.
+  package func raisePriority(by amount: Int) throws { try changePriority { $0 + amount } }
+
+  private func changePriority(_ change: (Int) -> Int) throws {
     let isChanged = try withLock {
       var request = try request()
-      guard request.queue != nil, summary().state == .queued else { return false }
-      request.queue?.priority = priority
+      guard let place = request.queue, summary().state == .queued else { return false }
+      let range = QueuePlace.priorities
+      request.queue?.priority = min(max(range.lowerBound, change(place.priority)), range.upperBound)
       try writeRequest(request)
       return true
     }

@@ -64,7 +64,9 @@ package final class QueueRunner {
     while true {
       collect(report)
       let waiting = startable()
-      let busy = store.summaries.count { $0.isTraining && $0.state != .queued && !$0.state.isEnded }
+      let busy = store.summaries.count {
+        $0.isQueueable && $0.state != .queued && !$0.state.isEnded
+      }
       let next = waiting.first { $0.turn?.obstacle == nil }
       if isStopping() || waiting.isEmpty {
         if workers == 0 { return }

@@ -84,7 +84,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     switch try request().job {
     case .distill: names = ["operators.safetensors", "latest.safetensors"]
     case .finetune: names = ["model.safetensors"]
-    case .preview, .analyze:
+    case .preview, .analyze, .library, .search, .measure, .report:
       throw FileError("\(path): trains nothing; name a run of 'espalier distill' or 'finetune'")
     }
     let paths = names.map { "\(checkpointsPath)/\($0)" }
@@ -100,10 +100,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     environment: [String: String] = ProcessInfo.processInfo.environment
   ) -> String {
     if let root = environment["ESPALIER_RUNS"], !root.isEmpty { return root }
-    if let state = environment["XDG_STATE_HOME"], state.hasPrefix("/") {
-      return "\(state)/espalier/runs"
-    }
-    return AtomicFile.absolute("~/.local/state/espalier/runs", home: environment["HOME"])
+    return StateDirectory.path(environment: environment) + "/runs"
   }
 
   /// Opens an existing run.

@@ -56,6 +56,7 @@ package struct RunFollower: Sendable {
     seen.kind = request.value?.job.kind
     seen.modelHash = request.value?.modelHash ?? ""
     (seen.createdAt, seen.place) = (request.value?.createdAt, request.value?.queue)
+    seen.chain = request.value?.chain
     seen.damage = request.fault ?? fault
     return seen
   }

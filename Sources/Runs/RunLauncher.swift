@@ -67,11 +67,27 @@ package final class RunLauncher {
       try run.requireUnsuccessful()
       throw run.busy
     }
+    if try mustWait(run) {
+      try run.prepareRetry(change, step: step, engine: engine, isWaiting: true)
+      try run.append(Event(.resumed(step: 0)))
+      try wakeQueue()
+      return
+    }
     try run.prepareRetry(change, step: step, engine: engine)
     try start(run, lock)
     // Marks the run as active, also for queued runs that depend on it.
     try run.append(Event(.resumed(step: run.summary().checkpoint?.step ?? 0)))
     try wakeQueue()
+  }
+
+  /// Whether a run that never began comes after one that is not done.
+  private func mustWait(_ run: RunDirectory) throws -> Bool {
+    guard run.worker() == nil, let before = try run.request().queue?.after, !before.isEmpty else {
+      return false
+    }
+    var store = RunStore(root: root)
+    store.look()
+    return before.contains { store.summary($0)?.state != .done }
   }
 
   /// Starts `espalier runs drain` in the background if a waiting run can start and no queue runner

@@ -26,10 +26,12 @@ extension RunDirectory {
   ///   - change: Change of the learning rates of its plan; nil for none.
   ///   - step: Step of the kept checkpoint to resume from; nil selects the latest.
   ///   - engine: Engine from now on; nil keeps it.
+  ///   - isWaiting: Whether it goes back to its place in the queue instead of starting at once.
   /// - Throws: `FileError` when the run is active or done, or has no rate or no such checkpoint;
   ///   `PlanError` for an invalid rate; `FileError` when the disk fails.
   package func prepareRetry(
-    _ change: RateChange? = nil, step: Int? = nil, engine: EngineChange? = nil
+    _ change: RateChange? = nil, step: Int? = nil, engine: EngineChange? = nil,
+    isWaiting: Bool = false
   ) throws {
     try requireUnsuccessful()
     if let step { try requireKept(step) }
@@ -38,6 +40,10 @@ extension RunDirectory {
     var request = try request()
     let isQueued = request.queue != nil
     if let engine { request.engine = engine.name }
+    if isWaiting {
+      if engine != nil { try writeRequest(request) }
+      return try keepEnvironment()
+    }
     // A retried run starts immediately instead of waiting in the queue.
     request.queue = nil
     if isQueued || engine != nil { try writeRequest(request) }
@@ -79,7 +85,7 @@ extension RunDirectory {
     switch try request().job {
     case .distill: (key, rate) = ("stage1.learning_rate", \.stage1.learningRate)
     case .finetune: (key, rate) = ("stage2.learning_rate", \.stage2.learningRate)
-    case .preview, .analyze:
+    case .preview, .analyze, .library, .search, .measure, .report:
       throw FileError("\(path): trains nothing, so it has no learning rate; retry it as it is")
     }
     plan = try GraftPlan.load(path: planPath)

@@ -19,7 +19,7 @@ package struct RunStore: Sendable {
   fileprivate struct Entry {
     var follower: RunFollower
     var summary: RunSummary?
-    var changes: GraftPlan.Changes?
+    var plan: (changes: GraftPlan.Changes, work: Double)?
     /// Whether the worker is known to have ended, independent of the directory.
     var hasEndedWorker = false
   }
@@ -125,11 +125,28 @@ extension RunStore.Entry {
     let read = Int(clamping: Int64(clamping: follower.offset) - Int64(clamping: before))
     guard follower.isAtEnd || limit == RunFollower.logLimit else { return max(0, read) }
     if hasEndedWorker, seen.state == .queued { seen.state = .lost }
-    if readsPlans, seen.isTraining, changes == nil {
-      changes = try? GraftPlan.load(path: follower.run.planPath).changes
-    }
-    seen.changes = changes
+    if readsPlans, seen.isTraining, plan == nil { plan = follower.run.plan(of: seen) }
+    (seen.changes, seen.work) = (plan?.changes, plan?.work)
     summary = seen
     return max(0, read)
+  }
+}
+
+extension RunDirectory {
+  /// Changes and work of the recorded plan; nil if it cannot be read or is for another model than
+  /// the request.
+  fileprivate func plan(of summary: RunSummary) -> (changes: GraftPlan.Changes, work: Double)? {
+    guard let plan = try? GraftPlan.load(path: planPath),
+      plan.model.contentHash == summary.modelHash
+    else { return nil }
+    return (plan.changes, plan.work(summary.kind))
+  }
+
+  /// Reads the current summary with the changes of the recorded plan.
+  package func summaryWithPlan() -> RunSummary {
+    var summary = summary()
+    guard summary.isTraining, let plan = plan(of: summary) else { return summary }
+    (summary.changes, summary.work) = (plan.changes, plan.work)
+    return summary
   }
 }

@@ -150,6 +150,10 @@ package struct RunSummary: Codable, Equatable, Sendable {
   package var turn: QueueTurn?
   /// Changes of its plan to the model, if requested.
   package var changes: GraftPlan.Changes?
+  /// Number of samples that its plan trains on, if requested.
+  package var work: Double?
+  /// Place in a chain; nil for a run that was made by itself.
+  package var chain: ChainPlace?
 
   /// Total number of steps of the job from the first event of the worker; preparations count other
   /// units.
@@ -173,7 +177,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
     (self.createdAt, self.state) = (createdAt, state)
   }
 
-  /// All properties except `changes`.
+  /// All properties except those of the request's chain and of the plan.
   private enum CodingKeys: CodingKey {
     case id, name, kind, modelHash, createdAt, place, isStarted, startedAt, lastEventTime, step,
       total
@@ -187,6 +191,15 @@ package struct RunSummary: Codable, Equatable, Sendable {
 
   /// Whether it trains a plan, and so has losses and checkpoints.
   package var isTraining: Bool { kind?.isTraining ?? false }
+
+  /// Whether it trains or measures a graft, of which the queue runs a limited number at once.
+  package var isQueueable: Bool { isTraining || kind?.isMeasuring ?? false }
+
+  /// Seconds from the start of the last worker to the last event; nil before its first event.
+  package var duration: Double? {
+    guard let startedAt, let lastEventTime else { return nil }
+    return lastEventTime - startedAt
+  }
 
   /// Whether the run has not ended.
   package var isAlive: Bool { !state.isEnded }

@@ -23,14 +23,7 @@ struct DistillCommand: ParsableCommand {
   func run() throws {
     var loaded = try GraftPlan.load(path: plan)
     if let data { try loaded.train(on: data) }
-    try naming(plan) { () throws(PlanError) in
-      guard !loaded.isEmpty else {
-        throw PlanError(
-          key: "blocks",
-          "no slot is edited and no blocks are parallel, so there is nothing to distil; put an operator "
-            + "into a slot with 'espalier plan set' or see 'espalier plan parallel'")
-      }
-    }
+    try naming(plan) { () throws(PlanError) in try loaded.requireChanges() }
     try loaded.check(against: try ModelFiles(loaded.model.path), file: plan)
     try launch.launch(
       .distill(planPath: "plan.json"), plan: loaded, root: runs.root, output: output)

@@ -13,8 +13,9 @@ struct Espalier: ParsableCommand {
     version: espalierVersion,
     subcommands: [
       ExploreCommand.self,
-      PlanCommand.self, DistillCommand.self, FinetuneCommand.self, SampleCommand.self,
-      EvaluateCommand.self, AnalyzeCommand.self, RunsCommand.self, ReportCommand.self,
+      PlanCommand.self, DistillCommand.self, FinetuneCommand.self, ChainCommand.self,
+      SampleCommand.self, EvaluateCommand.self, AnalyzeCommand.self, LibraryCommand.self,
+      SearchCommand.self, RunsCommand.self, ReportCommand.self,
       CompareCommand.self, InspectCommand.self, ConvertCommand.self,
       PretrainCommand.self,
       ParityCommand.self, EnginesCommand.self,

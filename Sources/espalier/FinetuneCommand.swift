@@ -1,6 +1,4 @@
 import ArgumentParser
-import Files
-import Foundation
 import Models
 import Plans
 import Runs
@@ -16,14 +14,20 @@ struct FinetuneCommand: ParsableCommand {
       --detach returns at once, --queue lets it wait for its turn. With --after and without --from it \
       takes the weights that the runs before it have left when it begins, so that both stages can be \
       queued in one go.
+
+      A run provides the weights of a slot if it trained the same model, by content, and its recorded plan \
+      has the same operator with the same settings there. Before anything starts, standard error says how \
+      many replaced slots have weights, and which start fresh.
       """)
 
   @Argument(help: "The plan file.") var plan: String
   @Option(
     help: .init(
       "Take the weights of a run (id, unique beginning or path) or file; may be repeated, the last one"
-        + " that trained a slot wins (default: fresh operators).", valueName: "run|file"))
+        + " that trained a slot wins; \(WeightSource.matching): of the runs that trained the same operators"
+        + " (default: fresh operators).", valueName: "run|file"))
   var from: [String] = []
+  @OptionGroup var mixture: MixtureOptions
   @Option(help: "\(DataSettings.help) (default: the plan's).") var data: String?
   @OptionGroup var launch: LaunchOptions
   @OptionGroup var runs: RunsOptions
@@ -34,7 +38,23 @@ struct FinetuneCommand: ParsableCommand {
     if let data { try loaded.train(on: data) }
     try loaded.check(against: try ModelFiles(loaded.model.path), file: plan)
     let before = try launch.runsBefore(root: runs.root)
-    let sources = from.isEmpty ? before.map(Source.run) : try from.map(source)
+    var sources = try from.filter { $0 != WeightSource.matching }.map {
+      try WeightSource($0, option: "--from", root: runs.root)
+    }
+    if from.isEmpty { sources = before.map(WeightSource.run) }
+    var known: PlanWeights?
+    if from.contains(WeightSource.matching) {
+      guard from.count == 1 else {
+        throw ValidationError("--from \(WeightSource.matching) excludes other values of --from")
+      }
+      let matching = PlanWeights(matching: loaded, root: runs.root)
+      sources = try matching.runs.map { .run(try RunSelection.find($0, root: runs.root)) }
+      known = matching
+    } else {
+      known = try PlanWeights.of(loaded, sources, expecting: !before.isEmpty)
+    }
+    if let known { try mixture.requireConsent(to: known, plan: plan) }
+    if sources.isEmpty { tellOfUnused(PlanWeights(matching: loaded, root: runs.root)) }
     let weights = try sources.map { source in
       switch source {
       case .file(let path): path
@@ -45,30 +65,15 @@ struct FinetuneCommand: ParsableCommand {
     for case .run(let run) in sources { warnOfOtherData(run, than: loaded) }
     try launch.launch(
       .finetune(planPath: "plan.json", weights: weights), plan: loaded, root: runs.root,
-      output: output)
+      output: output, origins: known?.origins)
   }
 
-  /// Source of weights.
-  private enum Source {
-    /// The absolute path of a file.
-    case file(String)
-    case run(RunDirectory)
-  }
-
-  /// Parses a value of `--from`.
-  private func source(_ name: String) throws -> Source {
-    var isDirectory: ObjCBool = false
-    let exists = FileManager.default.fileExists(atPath: name, isDirectory: &isDirectory)
-    if exists, !isDirectory.boolValue {
-      return .file(AtomicFile.absolute(name))
-    }
-    let isRun = !name.contains("/") && !RunSelection.matches(of: name, root: runs.root).isEmpty
-    guard exists || isRun else {
-      throw FileError(
-        "--from: '\(name)' is neither a file nor a run in \(runs.root); give the path of a checkpoint,"
-          + " or a run that 'espalier runs' lists")
-    }
-    return .run(try RunSelection.find(name, root: runs.root))
+  /// Says that there are weights which nobody asked for.
+  private func tellOfUnused(_ weights: PlanWeights) {
+    guard weights.count > 0, from.isEmpty else { return }
+    printToStandardError(
+      "espalier: note: runs have them: \(weights.summary()); '--from \(WeightSource.matching)' takes"
+        + " them\n")
   }
 
   /// Warns if operators were trained on other data than those of the plan.

@@ -48,6 +48,9 @@ struct LaunchOptions: ParsableArguments {
     try after.map { try RunSelection.find($0, root: root) }
   }
 
+  /// Whether the command follows the run to its end.
+  var follows: Bool { !isQueued && !detach }
+
   /// The chosen engine, which has said that it can do the job; nil for the native one.
   private func engineName(_ job: Job, _ plan: GraftPlan) throws -> String? {
     guard let engine, engine != Engine.native else { return nil }
@@ -65,23 +68,33 @@ struct LaunchOptions: ParsableArguments {
   }
 
   /// Creates a run and starts its worker or queues it; follows it unless it is detached.
-  func launch(_ job: Job, plan: GraftPlan, root: String, output: OutputOptions) throws {
+  func launch(
+    _ job: Job, plan: GraftPlan, root: String, output: OutputOptions,
+    origins: [WeightOrigin]? = nil
+  ) throws {
+    let run = try begin(job, plan: plan, root: root, origins: origins)
+    guard !follows else { return try RunReport.follow(run, output: output) }
+    if output.json { return try output.printJSON(["run": run.path]) }
+    print(run.path)
+  }
+
+  /// Creates a run and starts its worker or queues it.
+  func begin(
+    _ job: Job, plan: GraftPlan, root: String, origins: [WeightOrigin]? = nil
+  ) throws -> RunDirectory {
     let before = try runsBefore(root: root)
     let engine = try engineName(job, plan)
     if let stranger = before.first(where: { $0.root != root }) {
       throw FileError(
         "--after: \(stranger.path) is not in \(root); name a run of the same directory")
     }
-    let run = try RunLauncher(root: root).launch(
+    return try RunLauncher(root: root).launch(
       JobRequest(
         job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
         modelHash: plan.model.contentHash,
         queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
         timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
-        engine: engine),
+        origins: origins?.isEmpty == false ? origins : nil, engine: engine),
       plan: plan)
-    guard isQueued || detach else { return try RunReport.follow(run, output: output) }
-    if output.json { return try output.printJSON(["run": run.path]) }
-    print(run.path)
   }
 }

@@ -7,6 +7,7 @@ import Grafting
 import Models
 import OfficialFormat
 import Plans
+import Runs
 import TensorCore
 
 /// Model of the commands sample and evaluate.
@@ -24,7 +25,13 @@ struct GraftOptions: ParsableArguments {
         + " --weights. For a graft without a plan: the plan that it was made with."))
   var plan: String?
 
-  @Option(help: "Operators, checkpoint or grafted model of a run for --plan.") var weights: String?
+  @Option(
+    help: .init(
+      "Weights for --plan: a run, its operators, checkpoint or grafted model, or \(WeightSource.matching):"
+        + " those of the runs that trained the same operators.", valueName: "run|file"))
+  var weights: String?
+  @OptionGroup var mixture: MixtureOptions
+  @OptionGroup var runs: RunsOptions
 
   func validate() throws {
     if weights != nil, plan == nil { throw ValidationError("--weights needs --plan") }
@@ -73,14 +80,43 @@ struct GraftOptions: ParsableArguments {
     files.printNotes()
     if isYAML { plan.model = try files.reference() }
     try plan.check(against: files, file: path)
-    let graft = try Graft(
-      plan: plan, teacher: try file.load(), checkpoints: weights.map { [$0] } ?? [])
-    if let weights, let site = graft.untrained.first {
+    let checkpoints = try checkpoints(for: plan, path)
+    let graft = try Graft(plan: plan, teacher: try file.load(), checkpoints: checkpoints)
+    if let weights, !mixture.allowMixture, let site = graft.untrained.first {
       throw FileError(
         "\(weights): holds no trained weights of \(site.phrase) as \(path) has it; "
-          + "give the checkpoint of a run of this plan, or leave out --weights for fresh ones")
+          + "give the checkpoint of a run of this plan, leave out --weights for fresh ones, or mix them by"
+          + " --allow-mixture")
     }
     return (graft.model, try graft.metadata(teacher: metadata))
+  }
+
+  /// The files that `weights` names, in order of loading; says what they provide.
+  private func checkpoints(for plan: GraftPlan, _ path: String) throws -> [String] {
+    guard let weights else { return [] }
+    let sources: [WeightSource]
+    if weights == WeightSource.matching {
+      let matching = PlanWeights(matching: plan, root: runs.root)
+      guard !matching.sources.isEmpty else {
+        throw FileError(
+          "--weights: no run in \(runs.root) trained an operator as \(path) has it; distil the plan, or"
+            + " leave --weights out for fresh ones")
+      }
+      sources = try matching.runs.map { .run(try RunSelection.find($0, root: runs.root)) }
+    } else {
+      sources = [try WeightSource(weights, option: "--weights", root: runs.root)]
+    }
+    if sources.contains(where: { if case .run = $0 { true } else { false } }),
+      let known = try PlanWeights.of(plan, sources)
+    {
+      try mixture.requireConsent(to: known, plan: path)
+    }
+    return try sources.map { source in
+      switch source {
+      case .file(let path): path
+      case .run(let run): try run.trainedWeights()
+      }
+    }
   }
 
   /// Whether a file without a plan is a graft instead of a teacher.

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Files
 import Foundation
+import Plans
 import Reports
 import Runs
 
@@ -39,7 +40,7 @@ struct ReportCommand: ParsableCommand {
     guard output != nil || format.json else {
       throw ValidationError("there is nothing to write; give --output or --json")
     }
-    try require("--images", images, in: 0...100)
+    try require("--images", images, in: ReportRequest.imageRange)
   }
 
   func run() throws {
@@ -117,13 +118,32 @@ struct CompareCommand: ParsableCommand {
 
 /// Several runs by id or path.
 struct RunsSelection: ParsableArguments {
-  @Argument(help: .init("Runs: ids, unique beginnings of them, or paths.", valueName: "run"))
+  @Argument(
+    help: .init(
+      "Runs: ids, unique beginnings of them, or paths; or plan files, for the runs that hold their"
+        + " weights.", valueName: "run|plan"))
   var ids: [String]
+  @OptionGroup var mixture: MixtureOptions
   @OptionGroup var runs: RunsOptions
 
   /// Facts of the runs in the order given.
   func facts() throws -> [RunFacts] {
-    try ids.map { try RunFacts(try RunSelection.find($0, root: runs.root)) }
+    try ids.flatMap(runs(of:)).map { try RunFacts($0) }
+  }
+
+  /// The run with a name, or those that hold the weights of a plan file.
+  private func runs(of name: String) throws -> [RunDirectory] {
+    var isDirectory: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: name, isDirectory: &isDirectory),
+      !isDirectory.boolValue
+    else { return [try RunSelection.find(name, root: runs.root)] }
+    let weights = PlanWeights(matching: try GraftPlan.load(path: name), root: runs.root)
+    guard !weights.sources.isEmpty else {
+      throw FileError(
+        "\(name): no run in \(runs.root) trained an operator as the plan has it; distil it first")
+    }
+    try mixture.requireConsent(to: weights, plan: name)
+    return try weights.runs.map { try RunSelection.find($0, root: runs.root) }
   }
 }
 
@@ -145,8 +165,8 @@ struct MeasuringOptions: ParsableArguments {
   func measure(
     _ facts: RunFacts, _ parts: Set<Measuring.Part>, images: Int = 0, _ console: ProgressLine
   ) throws -> Measurements? {
-    try Measuring(facts, parts: parts, images: images) {
-      console.update("\(facts.request.name): \($0)")
+    try Measuring(facts, parts: parts, images: images) { label, done, total in
+      console.update("\(facts.request.name): \(label) \(done)/\(total)")
     }.measure(samples: samples, steps: steps)
   }
 }

@@ -43,7 +43,8 @@ struct RunReport: Encodable {
       "checkpoint": summary.checkpoint.map { run.resolve($0.path) },
       "queuePosition": summary.turn?.position,
       "priority": summary.turn == nil ? nil : summary.place?.priority,
-      "waitsFor": summary.waitsFor, "meanHeldOutFirst": summary.meanHeldOut?.first.value,
+      "waitsFor": summary.waitsFor, "origins": (try? run.request())?.origins,
+      "meanHeldOutFirst": summary.meanHeldOut?.first.value,
       "meanHeldOutLast": summary.meanHeldOut?.last.value,
       "heldOut": Dictionary(uniqueKeysWithValues: changes),
     ]
@@ -71,7 +72,7 @@ struct RunReport: Encodable {
 
   /// Shows the progress of a run on standard error until it ends; Ctrl-C requests cancellation, a
   /// second one stops following.
-  static func follow(_ run: RunDirectory, output: OutputOptions) throws {
+  static func follow(_ run: RunDirectory, output: OutputOptions, tellsDone: Bool = true) throws {
     signal(SIGINT, SIG_IGN)
     let interrupt = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
     interrupt.setEventHandler {
@@ -96,7 +97,9 @@ struct RunReport: Encodable {
       case .queued where summary.place == nil && launched.duration(to: .now) > .seconds(30):
         throw FileError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")
       case .queued, .running, .paused, .frozen: console.update(line(summary))
-      case .done: return try report.tell(output)
+      case .done:
+        if tellsDone { try report.tell(output) }
+        return
       case .cancelled:
         try report.tell(output)
         throw ExitCode.failure
@@ -127,5 +130,16 @@ struct RunReport: Encodable {
     if output.json { return try output.printJSON(self) }
     print("\(run.path): \(summary.state.name) at step \(summary.step) of \(summary.total)")
     for line in heldOutLines { print(line) }
+  }
+}
+
+extension RunDirectory {
+  /// What the run began with, as recorded; nil where nothing was.
+  var originLine: String? {
+    guard let origins = try? request().origins, let plan = try? GraftPlan.load(path: planPath)
+    else {
+      return nil
+    }
+    return "at the start: " + PlanWeights(of: plan, recorded: origins).sentence()
   }
 }

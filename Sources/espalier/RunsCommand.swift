@@ -69,6 +69,7 @@ struct RunsCommand: ParsableCommand {
       if let turn = summary.turn {
         print("#\(turn.position) in the queue\(summary.waitsFor.map { ": \($0)" } ?? "")")
       }
+      if let line = run.originLine { print(line) }
       for line in report.heldOutLines { print(line) }
       let log = run.logTail()
       if !log.isEmpty { print(lines: "log:\n\(log)") }

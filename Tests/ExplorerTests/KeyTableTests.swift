@@ -174,8 +174,23 @@ import Explorer
       "question",
       {
         var state = Samples.busy(Samples.small)
-        state.document.markSaved(state.plan, at: "p.json")
         press(&state, "q")
+        return state
+      }()
+    ),
+    (
+      "changed file",
+      {
+        var state = Samples.busy(Samples.small)
+        _ = update(&state, .planExists(path: "p.json", present: Samples.oddPlan(9)))
+        return state
+      }()
+    ),
+    (
+      "form",
+      {
+        var state = Samples.busy(Samples.small)
+        press(&state, "f", "m")
         return state
       }()
     ),

@@ -3,6 +3,7 @@ import Foundation
 import Pictures
 import Plans
 import Runs
+import Synchronization
 import Testing
 
 /// The real outside world on temporary directories, with a shell script in the worker's place.
@@ -48,7 +49,8 @@ import Testing
     guard let launcher = try? RunLauncher(root: root, executable: executable) else {
       preconditionFailure("/proc is missing")
     }
-    let work = FileWork(launcher: launcher, model: model, codeVersion: "test")
+    let work = FileWork(
+      launcher: launcher, model: model, codeVersion: "test", state: folder + "/state")
     works.append(work)
     return work
   }
@@ -82,7 +84,8 @@ import Testing
       work.perform(.savePlan(plan, path: path, overwrite: false))
         == [.planSaved(plan, path: path)])
     #expect(
-      work.perform(.savePlan(plan, path: path, overwrite: false)) == [.planExists(path: path)])
+      work.perform(.savePlan(plan, path: path, overwrite: false))
+        == [.planExists(path: path, present: plan)])
     #expect(
       work.perform(.savePlan(plan, path: path, overwrite: true))
         == [.planSaved(plan, path: path)])
@@ -92,10 +95,104 @@ import Testing
     other.seed += 1
     try other.save(to: path)
     let save = Effect.savePlan(plan, path: path, overwrite: false, known: plan)
-    #expect(work.perform(save) == [.planExists(path: path)])
+    #expect(work.perform(save) == [.planExists(path: path, present: other)])
     #expect(try GraftPlan.load(path: path) == other)
     try plan.save(to: path)
     #expect(work.perform(save) == [.planSaved(plan, path: path)])
+  }
+
+  /// Of two explorers that save to one new file at once, one is told that it exists.
+  @Test func twoExplorersNeverWriteOverEachOther() throws {
+    for round in 0..<20 {
+      let path = folder + "/new-\(round).json"
+      let plans = (0..<4).map { number in
+        var plan = Samples.oddPlan()
+        plan.seed = UInt64(number)
+        return plan
+      }
+      let works = plans.map { _ in work() }
+      let answers = Mutex<[Action]>([])
+      DispatchQueue.concurrentPerform(iterations: 4) { index in
+        let actions = works[index].perform(.savePlan(plans[index], path: path, overwrite: false))
+        answers.withLock { $0 += actions }
+      }
+      let saved = answers.withLock { $0 }.compactMap { answer in
+        if case .planSaved(let plan, _) = answer { plan } else { nil }
+      }
+      let present = try GraftPlan.load(path: path)
+      #expect(saved == [present])
+    }
+    // Two that have read one file: the second to save is asked.
+    let path = folder + "/shared.json"
+    let known = Samples.oddPlan()
+    try known.save(to: path)
+    var (one, other) = (known, known)
+    (one.seed, other.seed) = (1, 2)
+    #expect(
+      work().perform(.savePlan(one, path: path, overwrite: false, known: known))
+        == [.planSaved(one, path: path)])
+    #expect(
+      work().perform(.savePlan(other, path: path, overwrite: false, known: known))
+        == [.planExists(path: path, present: one)])
+  }
+
+  /// A file that another program changes is noticed while it is shown.
+  @Test func changesOnDiskAreNoticed() throws {
+    let path = folder + "/p.json"
+    try Samples.oddPlan().save(to: path)
+    let work = work()
+    _ = work.perform(.keepSession(Opening(model: "demo", plan: path)))
+    func changes() -> [Action] {
+      (0..<11).flatMap { _ in work.look(now: Date()) }.filter {
+        $0 == .planChangedOnDisk(path: path)
+      }
+    }
+    #expect(changes().isEmpty)
+    #expect(
+      work.perform(
+        .savePlan(Samples.oddPlan(9), path: path, overwrite: false, known: Samples.oddPlan()))
+        == [.planSaved(Samples.oddPlan(9), path: path)])
+    #expect(changes().isEmpty)
+    try Samples.oddPlan(11).save(to: path)
+    #expect(changes().count == 1 && changes().isEmpty)
+  }
+
+  /// Unsaved edits are offered once their explorer is gone, and removed when they were saved.
+  @Test func unsavedEditsAreKept() throws {
+    let state = folder + "/state"
+    func found() -> [UnsavedPlan] { RecoveryFile.abandoned(state: state).map(\.unsaved) }
+    var plan = Samples.oddPlan()
+    plan.data = DataSettings(path: "images", in: folder)
+    let unsaved = UnsavedPlan(
+      opening: Opening(model: "demo", plan: folder + "/p.json"), plan: plan,
+      saved: Samples.oddPlan(9), steps: ["one", "two"])
+    do {
+      let explorer = FileWork(
+        launcher: try RunLauncher(root: root, executable: "/bin/false"), model: Samples.model,
+        codeVersion: "test", state: state)
+      let failures = explorer.perform(.keepUnsaved(unsaved))
+      let offered = found()
+      #expect(failures.isEmpty && offered.isEmpty, "nobody is offered the edits of a living one")
+      withExtendedLifetime(explorer) {}
+    }
+    #expect(found() == [unsaved])
+    let offered = RecoveryFile.abandoned(state: state)
+    #expect(found().isEmpty, "while it is offered to one, it is not to another")
+    #expect(work().perform(.removeUnsaved(file: try #require(offered.first?.file))).isEmpty)
+    withExtendedLifetime(offered) {}
+    #expect(found().isEmpty)
+    let other = work()
+    _ = other.perform(.keepUnsaved(unsaved))
+    _ = other.perform(.keepUnsaved(nil))
+    let left = try FileManager.default.contentsOfDirectory(atPath: state + "/recovery")
+    #expect(left.isEmpty)
+
+    #expect(LastSession.read(state: state) == nil)
+    try plan.save(to: folder + "/p.json")
+    #expect(other.perform(.keepSession(unsaved.opening)).isEmpty)
+    #expect(LastSession.read(state: state) == unsaved.opening)
+    try FileManager.default.removeItem(atPath: folder + "/p.json")
+    #expect(LastSession.read(state: state) == nil)
   }
 
   @Test func unusablePlansAreRefusedInOneSentence() throws {
@@ -139,7 +236,7 @@ import Testing
     plan.edits[Samples.attention(1)] = Samples.hyena
     guard
       case .trainingStarted(let id, let started, .distill)? =
-        work.perform(.startTraining(plan, kind: .distill, weightsFrom: nil)).first
+        work.perform(.startTraining(plan, kind: .distill)).first
     else {
       Issue.record("not started")
       return
@@ -182,7 +279,8 @@ import Testing
     let work = work(worker)
     let plan = Samples.oddPlan()
     func start(_ kind: Job.Kind, from id: String?) throws -> String {
-      let actions = work.perform(.startTraining(plan, kind: kind, weightsFrom: id))
+      let actions = work.perform(
+        .startTraining(plan, kind: kind, weights: Self.weights(of: plan, from: id)))
       guard case .trainingStarted(let id, plan, kind)? = actions.first else {
         throw PlanError(key: nil, "\(actions)")
       }
@@ -203,16 +301,19 @@ import Testing
     let work = work(try script("echo \"$@\" >> \(folder)/calls"))
     let plan = Samples.oddPlan()
     #expect(
-      work.perform(.startTraining(plan, kind: .distill, weightsFrom: nil, isQueued: true))
+      work.perform(.startTraining(plan, kind: .distill, options: Self.queued))
         == [.trainingQueued(name: "hyena-odd")])
     let first = try #require(RunDirectory.list(root: root).first)
     #expect(
-      work.perform(.startTraining(plan, kind: .finetune, weightsFrom: first.id, isQueued: true))
+      work.perform(
+        .startTraining(
+          plan, kind: .finetune, weights: Self.weights(of: plan, from: first.id),
+          options: Self.queued))
         == [.trainingQueued(name: "hyena-odd")])
     let second = try #require(RunDirectory.list(root: root).first { $0 != first })
     #expect(try second.request().job == .finetune(planPath: "plan.json", weights: [first.id]))
     #expect(try second.request().queue == QueuePlace(after: [first.id]))
-    #expect(work.perform(.setPriority(id: second.id, 3)).isEmpty)
+    #expect(work.perform(.raisePriority(id: second.id, by: 3)).isEmpty)
     func records(_ wanted: ([RunSummary]) -> Bool) -> [RunSummary] {
       for action in look(
         work, until: { if case .runsScanned(let all) = $0 { wanted(all) } else { false } }
@@ -262,7 +363,7 @@ import Testing
     let work = work(worker)
     guard
       case .trainingStarted(let id, _, _)? =
-        work.perform(.startTraining(Samples.oddPlan(), kind: .distill, weightsFrom: nil)).first
+        work.perform(.startTraining(Samples.oddPlan(), kind: .distill)).first
     else {
       Issue.record("not started")
       return
@@ -290,12 +391,50 @@ import Testing
     let work = work(folder + "/nothing")
     guard
       case .trainingFailed(let reason)? =
-        work.perform(.startTraining(Samples.oddPlan(), kind: .distill, weightsFrom: nil)).first
+        work.perform(.startTraining(Samples.oddPlan(), kind: .distill)).first
     else {
       Issue.record("started")
       return
     }
     #expect(reason.contains("nothing"))
+  }
+
+  /// A run whose plan was changed after its weights were chosen is refused.
+  @Test func weightsAreCheckedOnceMoreAtTheStart() throws {
+    let work = work(try script("touch $run/checkpoints/operators.safetensors"))
+    var plan = Samples.oddPlan()
+    guard
+      case .trainingStarted(let id, _, _)? =
+        work.perform(.startTraining(plan, kind: .distill)).first
+    else {
+      Issue.record("not started")
+      return
+    }
+    let weights = Self.weights(of: plan, from: id)
+    plan.edits[Samples.attention(1)] = OperatorSpec("hyena_x", ["short_filter_order": 5])
+    try plan.save(to: "\(root)/\(id)/plan.json")
+    guard
+      case .trainingFailed(let reason)? =
+        work.perform(.startTraining(Samples.oddPlan(), kind: .finetune, weights: weights)).first
+    else {
+      Issue.record("started")
+      return
+    }
+    #expect(reason.contains("no longer has the plan"))
+  }
+
+  private static var queued: RunOptions {
+    var options = RunOptions()
+    options.isQueued = true
+    return options
+  }
+
+  /// Weights of a run that trained the very plan.
+  private static func weights(of plan: GraftPlan, from id: String?) -> PlanWeights {
+    let records = id.map { id in
+      [Samples.trained(Samples.record(id, plan.name, .done, step: 2), plan)]
+    }
+    return PlanWeights(of: plan, runs: records ?? [])
   }
 
   // MARK: - Previews
@@ -318,7 +457,7 @@ import Testing
     settings.classLabel = 4
     let started = work.perform(
       .startPreview(
-        generation: 7, plan: Samples.oddPlan(), weightsFrom: nil, settings: settings))
+        generation: 7, plan: Samples.oddPlan(), weights: PlanWeights(), settings: settings))
     guard case .previewStarted(7, _)? = started.first else {
       Issue.record("\(started)")
       return
@@ -333,7 +472,8 @@ import Testing
     let worker = try script("echo 'no such weights' >&2; exit 1")
     let work = work(worker)
     _ = work.perform(
-      .startPreview(generation: 1, plan: nil, weightsFrom: nil, settings: PreviewSettings()))
+      .startPreview(
+        generation: 1, plan: nil, weights: PlanWeights(), settings: PreviewSettings()))
     let seen = look(work) { if case .previewEnded = $0 { true } else { false } }
     guard case .previewEnded(1, let problem?)? = seen.last else {
       Issue.record("\(seen)")
@@ -357,7 +497,11 @@ import Testing
       default: false
       }
     }
-    #expect(saves == [.planSaved(Samples.oddPlan(), path: first), .planExists(path: first)])
+    #expect(
+      saves == [
+        .planSaved(Samples.oddPlan(), path: first),
+        .planExists(path: first, present: Samples.oddPlan()),
+      ])
     #expect(effects.takeActions().isEmpty)
   }
 }

@@ -87,13 +87,14 @@ struct ParallelTests {
     type(&state, "J")
     #expect(state.reasonAgainst(.distil) == nil && state.reasonAgainst(.new) == nil)
     press(&state, "d")
-    #expect(press(&state, .enter) == [.startTraining(state.plan, kind: .distill, weightsFrom: nil)])
+    #expect(press(&state, .enter) == [.startTraining(state.plan, kind: .distill)])
     _ = update(&state, .trainingStarted(id: "r3", plan: state.plan, kind: .distill))
     #expect(state.notice == .note("distilling 1 pair of blocks in the background"))
     #expect(
       press(&state, "s") == [
         .startPreview(
-          generation: 1, plan: state.plan, weightsFrom: nil, settings: PreviewSettings())
+          generation: 1, plan: state.plan, weights: PlanWeights(of: state.plan, runs: []),
+          settings: PreviewSettings())
       ])
   }
 
@@ -103,23 +104,28 @@ struct ParallelTests {
     type(&state, "J")
     for slot in pair(6).slots { #expect(state.status(of: slot).phase == .edited) }
     let slots = pair(6).slots
-    state.runs.records = [Samples.record("r3", "untitled", .running, step: 30)]
+    state.runs.records = [
+      Samples.trained(Samples.record("r3", "untitled", .running, step: 30), state.plan)
+    ]
     var focus = FocusedRun(id: "r3", plan: state.plan)
     focus.history = Samples.history(for: state.plan, steps: 30)
     state.runs.focus = focus
     #expect(slots.map { state.status(of: $0).phase } == Array(repeating: .training, count: 4))
     #expect(slots.compactMap { state.status(of: $0).loss }.count == 1)
     #expect(state.status(of: Samples.attention(6)).loss == Samples.value(Samples.attention(6), 30))
-    #expect(state.trainedWeights?.step == 1)
+    #expect(state.weights.sources.map(\.step) == [1])
     focus.history = Samples.history(for: state.plan, steps: 50)
     state.runs.focus = focus
-    #expect(state.trainedWeights?.step == 50)
+    state.runs.records = [
+      Samples.trained(Samples.record("r3", "untitled", .running, step: 50), state.plan)
+    ]
+    #expect(state.weights.sources.map(\.step) == [50])
     state.chart.series = .slot
     #expect(ExplorerView.frame(state).text().contains("loss of 6+7"))
     // Anything else in one of its slots is another pair.
     state.document.edit("x") { $0.edits[Samples.mlp(7)] = Samples.narrow }
     #expect(slots.map { state.status(of: $0).phase } == Array(repeating: .stale, count: 4))
-    #expect(state.trainedWeights == nil)
+    #expect(state.weights.sources.isEmpty)
     state.document.edit("x") { $0.parallel = [:] }
     #expect(state.status(of: Samples.mlp(7)).phase == .stale)
     #expect(state.status(of: Samples.mlp(6)).phase == .pristine)

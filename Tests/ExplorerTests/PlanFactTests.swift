@@ -160,14 +160,17 @@ import Explorer
     #expect(!state.isFinished, "staying forgets that a save was to be followed by leaving")
   }
 
-  @Test func runningWorkersAreMentioned() {
+  @Test func leavingWhileRunsGoOnJustLeaves() {
     var state = Samples.busy(Samples.small)
     state.document.markSaved(state.plan, at: "p.json")
     press(&state, "q")
-    #expect(state.overlay == .confirm(.leaveRunning))
+    #expect(state.isFinished && !state.forgetsUnsaved)
+    // The question about unsaved changes mentions what goes on.
+    state = Samples.busy(Samples.small)
+    press(&state, "q")
     #expect(ExplorerView.frame(state).text().contains("continues without the explorer"))
     press(&state, "y")
-    #expect(state.isFinished)
+    #expect(state.isFinished && state.forgetsUnsaved)
   }
 
   @Test func interruptingTwiceLeaves() {
@@ -178,14 +181,15 @@ import Explorer
     _ = update(&state, .interrupted)
     #expect(state.overlay == .confirm(.unsaved(.quit)))
     _ = update(&state, .interrupted)
-    #expect(state.isFinished)
+    // Nobody said that the changes are to be lost.
+    #expect(state.isFinished && !state.forgetsUnsaved && state.unsaved != nil)
   }
 
   @Test func tooSmallScreensOnlyLeave() {
     var state = edited()
     let before = state.plan
-    _ = update(&state, .resized(Size(columns: 79, rows: 24)))
-    #expect(ExplorerView.frame(state).text().contains("80x24"))
+    _ = update(&state, .resized(Size(columns: 29, rows: 24)))
+    #expect(ExplorerView.frame(state).text().contains("needs 30x8"))
     type(&state, "xdjaG")
     press(&state, .enter)
     #expect(state.plan == before && state.cursor == Samples.attention(0))

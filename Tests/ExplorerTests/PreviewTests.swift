@@ -7,33 +7,41 @@ import Explorer
 @Suite struct PreviewTests {
   @Test func previewUsesTheNewestCheckpointThatFits() {
     var state = Samples.busy(Samples.small)
-    let effects = press(&state, "s")
+    // Two slots are fresh, which is asked about once.
+    #expect(press(&state, "s").isEmpty)
+    #expect(state.overlay == .confirm(.mixture(state.weights)))
+    let effects = press(&state, "y")
     #expect(
       effects == [
         .startPreview(
-          generation: 1, plan: state.plan, weightsFrom: "r3", settings: state.preview.settings)
+          generation: 1, plan: state.plan, weights: state.weights, settings: state.preview.settings)
       ])
-    #expect(state.preview.pending?.weightStep == 400)
+    #expect(state.weights.runs == ["r3"])
+    #expect(state.preview.pending?.weightStep == 400 && state.preview.pending?.freshCount == 2)
+    #expect(press(&state, "s").count == 1)
+    state.document.edit("more") { $0.edits[Samples.mlp(9)] = Samples.narrow }
+    #expect(press(&state, "s", "n").isEmpty && state.overlays.isEmpty)
   }
 
   @Test func untrainedGraftsAndTeachersAloneNeedNoWeights() {
     var state = Samples.state()
     #expect(
       press(&state, "s") == [
-        .startPreview(generation: 1, plan: nil, weightsFrom: nil, settings: PreviewSettings())
+        .startPreview(
+          generation: 1, plan: nil, weights: state.weights, settings: PreviewSettings())
       ])
     state.document.edit("edit") { $0.edits[Samples.mlp(0)] = Samples.narrow }
     #expect(
       press(&state, "s") == [
         .startPreview(
-          generation: 2, plan: state.plan, weightsFrom: nil, settings: PreviewSettings())
+          generation: 2, plan: state.plan, weights: state.weights, settings: PreviewSettings())
       ])
   }
 
   @Test func lastPreviewStaysUntilTheNextIsThere() {
     var state = Samples.withPreview(Samples.busy(Samples.small))
     let old = state.preview.shown
-    press(&state, ">", "s")
+    press(&state, ">", "s", "y")
     #expect(state.preview.shown == old)
     _ = update(&state, .previewStarted(generation: 2, runID: "p2"))
     _ = update(&state, .previewProgressed(generation: 2, done: 3, total: 50))
@@ -72,7 +80,7 @@ import Explorer
   @Test func failedPreviewsKeepTheLastOne() {
     var state = Samples.withPreview(Samples.busy(Samples.small))
     let old = state.preview.shown
-    press(&state, "s")
+    press(&state, "s", "y")
     _ = update(&state, .previewEnded(generation: 2, problem: "no space"))
     #expect(state.preview.shown == old && state.preview.pending == nil)
     #expect(state.notice == .failure("the preview failed: no space"))

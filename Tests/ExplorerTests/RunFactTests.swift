@@ -20,7 +20,7 @@ import Explorer
     #expect(state.plan.stage1.steps == 123)
     #expect(state.plan.stage1.batchSize == 16)
     #expect(state.plan.stage1.learningRate == 2e-4)
-    #expect(effects == [.startTraining(state.plan, kind: .distill, weightsFrom: nil)])
+    #expect(effects == [.startTraining(state.plan, kind: .distill)])
     #expect(state.runs.isLaunching)
     #expect(state.reasonAgainst(.distil) == "the worker is being started")
 
@@ -47,7 +47,8 @@ import Explorer
       Issue.record("no form")
       return
     }
-    #expect(form.fields.map(\.key) == ["epochs", "batch_size", "learning_rate"])
+    #expect(
+      form.fields.map(\.key) == ["stage1.epochs", "stage1.batch_size", "stage1.learning_rate"])
     let rows = Stage1Schema.table.schema
     #expect(
       form.fields.map { $0.range } == [
@@ -75,15 +76,28 @@ import Explorer
     type(&state, "16")
     press(&state, .down)
     type(&state, "2e-5")
-    let stage1 = state.plan.stage1
-    let effects = press(&state, .enter)
+    let before = state.plan
+    // Two slots are fresh: nothing starts, and the plan stays, until that is agreed to.
+    #expect(press(&state, .enter).isEmpty && state.plan == before)
+    #expect(state.overlay == .confirm(.mixture(state.weights)))
+    #expect(
+      ExplorerView.frame(state).text().contains("13 of 15 replaced slots have weights, from"))
+    press(&state, "n")
+    #expect(state.keyContext == .form && state.plan == before)
+    press(&state, .enter)
+    let effects = press(&state, "y")
     #expect(state.plan.stage2.steps == 77 && state.plan.stage2.batchSize == 16)
-    #expect(state.plan.stage2.learningRate == 2e-5 && state.plan.stage1 == stage1)
-    #expect(effects == [.startTraining(state.plan, kind: .finetune, weightsFrom: "r3")])
+    #expect(state.plan.stage2.learningRate == 2e-5 && state.plan.stage1 == before.stage1)
+    #expect(state.weights.runs == ["r3"] && state.weights.fresh.count == 2)
+    #expect(
+      effects == [.startTraining(state.plan, kind: .finetune, weights: state.weights)])
 
     let plan = state.plan
     _ = update(&state, .trainingStarted(id: "r4", plan: plan, kind: .finetune))
-    #expect(state.notice == .note("finetuning the model in the background"))
+    #expect(
+      state.notice
+        == .note(
+          "finetuning the model in the background; its settings are now in the plan, w saves them"))
     let record = Samples.record("r4", "hyena-odd", .running, step: 5, total: 77, kind: .finetune)
     _ = update(&state, .runsScanned([record] + state.runs.records))
     #expect(state.status(of: Samples.attention(1)).phase == .training)
@@ -98,7 +112,9 @@ import Explorer
     for var state in [edited(), Samples.state()] {
       press(&state, "f")
       let effects = press(&state, .enter)
-      #expect(effects == [.startTraining(state.plan, kind: .finetune, weightsFrom: nil)])
+      #expect(
+        effects == [.startTraining(state.plan, kind: .finetune, weights: state.weights)])
+      #expect(state.weights.sources.isEmpty)
     }
   }
 
@@ -111,7 +127,7 @@ import Explorer
       let effects = press(&state, .enter)
       #expect(
         effects == [
-          .startTraining(state.plan, kind: .distill, weightsFrom: nil, isQueued: isQueued)
+          .startTraining(state.plan, kind: .distill, options: Self.options(isQueued: isQueued))
         ])
       _ = update(&state, .trainingQueued(name: "hyena-odd"))
       #expect(!state.runs.isLaunching && state.runs.focus?.id == "r3")
@@ -131,22 +147,29 @@ import Explorer
     let cases: [(Int, String, String?)] = [(0, "1", "r3"), (0, "0", nil), (400, "0", "r3")]
     for (step, answer, weights) in cases {
       var state = Samples.busy(Samples.small, step: step)
-      press(&state, "f", .backTab)
+      press(&state, "u", "u", "f", .backTab)
       type(&state, answer)
       let effects = press(&state, .enter)
-      #expect(
-        effects == [
-          .startTraining(
-            state.plan, kind: .finetune, weightsFrom: weights, isQueued: answer == "1")
-        ])
+      guard case .startTraining(state.plan, .finetune, let found, let options)? = effects.first
+      else {
+        Issue.record("\(effects)")
+        continue
+      }
+      #expect(found.runs == [weights].compactMap(\.self) && options.isQueued == (answer == "1"))
     }
+  }
+
+  private static func options(isQueued: Bool) -> RunOptions {
+    var options = RunOptions()
+    options.isQueued = isQueued
+    return options
   }
 
   @Test func waitingRunsMoveAndAreWithdrawn() {
     var state = Samples.queued(Samples.small)
     press(&state, "r", "k", "k")
-    #expect(press(&state, "+") == [.setPriority(id: "q2", 1)])
-    #expect(press(&state, "-") == [.setPriority(id: "q2", -1)])
+    #expect(press(&state, "+") == [.raisePriority(id: "q2", by: 1)])
+    #expect(press(&state, "-") == [.raisePriority(id: "q2", by: -1)])
     press(&state, "p")
     #expect(state.notice?.text.contains("waits in the queue") == true)
     #expect(press(&state, "C", "y") == [.control(id: "q2", .cancel)])
@@ -292,25 +315,16 @@ import Explorer
 
   // MARK: - Finding runs again
 
-  @Test func aliveRunIsAdoptedByAnUntouchedPlan() {
-    var state = Samples.state()
-    let record = Samples.record("r3", "hyena-odd", .running, step: 5)
-    #expect(update(&state, .runsScanned([record])) == [.openRun(id: "r3", adopt: true)])
-    _ = update(&state, .runOpened(id: "r3", plan: Samples.oddPlan(), adopt: true))
-    #expect(state.plan == Samples.oddPlan())
-    #expect(!state.document.isModified)
-    #expect(state.status(of: Samples.attention(1)).phase == .training)
-    #expect(update(&state, .runsScanned([record])).isEmpty)
-  }
-
-  @Test func aliveRunIsFollowedButLeavesAnOpenPlanAlone() {
-    var state = edited()
-    let plan = state.plan
-    let record = Samples.record("r3", "hyena-odd", .running, step: 5)
-    #expect(update(&state, .runsScanned([record])) == [.openRun(id: "r3", adopt: false)])
-    _ = update(&state, .runOpened(id: "r3", plan: Samples.oddPlan(), adopt: false))
-    #expect(state.plan == plan)
-    #expect(state.runs.focus?.id == "r3")
+  /// Nothing is opened because it happens to run.
+  @Test func aRunThatGoesOnIsMentionedAndNotOpened() {
+    for var state in [Samples.state(), edited()] {
+      let before = state.document
+      let record = Samples.trained(
+        Samples.record("r3", "hyena-odd", .running, step: 5), Samples.oddPlan(9))
+      #expect(update(&state, .runsScanned([record])).isEmpty)
+      #expect(state.document == before && state.runs.focus == nil)
+      #expect(state.notice == .note("hyena-odd is running: r lists the runs"))
+    }
   }
 
   @Test func runsOfOtherModelsAreLeftAlone() {
@@ -322,25 +336,27 @@ import Explorer
     #expect(state.notice == .warning("other is for another model"))
   }
 
-  @Test func endedRunOfTheSameNameShowsItsLosses() {
-    var state = edited()
-    var named = state.plan
-    named.name = "hyena-odd"
-    state.document.markSaved(named, at: "hyena-odd.json")
-    let record = Samples.record("r3", "hyena-odd", .done, step: 400)
-    #expect(update(&state, .runsScanned([record])) == [.openRun(id: "r3", adopt: false)])
-  }
-
-  @Test func endedRunOfTheSameChangesShowsItsLossesWhateverItsName() {
-    var state = edited()
-    var same = Samples.record("r2", "another name", .done, step: 400)
-    same.changes = state.plan.changes
-    var other = Samples.record("r3", "another name", .done, step: 400)
-    other.changes = Samples.oddPlan().changes
-    var waiting = Samples.record("r4", "another name", .cancelled)
-    waiting.changes = state.plan.changes
-    #expect(
-      update(&state, .runsScanned([waiting, other, same])) == [.openRun(id: "r2", adopt: false)])
+  /// A run is followed for what it trained: the same changes, one that goes on first; never for its name.
+  @Test func runsOfTheSameChangesShowTheirLosses() {
+    func followed(_ records: RunSummary...) -> [Effect] {
+      var state = edited()
+      return update(&state, .runsScanned(records))
+    }
+    func run(_ id: String, _ runState: RunState, step: Int = 400, _ plan: GraftPlan) -> RunSummary {
+      Samples.trained(Samples.record(id, AppState.untitled, runState, step: step), plan)
+    }
+    let plan = edited().plan
+    let same = run("same", .done, plan)
+    let other = run("other", .done, Samples.oddPlan(9))
+    let running = run("running", .running, step: 3, plan)
+    let cancelled = run("cancelled", .cancelled, step: 0, plan)
+    #expect(followed(other).isEmpty)
+    #expect(followed(other, same) == [.openRun(id: "same", adopt: false)])
+    #expect(followed(cancelled, same) == [.openRun(id: "same", adopt: false)])
+    #expect(followed(same, running) == [.openRun(id: "running", adopt: false)])
+    #expect(followed(cancelled) == [.openRun(id: "cancelled", adopt: false)])
+    // One that trained more shows what it shares.
+    #expect(followed(run("more", .done, Samples.oddPlan())) == [.openRun(id: "more", adopt: false)])
   }
 
   @Test func openingARunAsksAboutUnsavedChanges() {

@@ -35,14 +35,18 @@ enum Samples {
     shape.depth = depth
     let model = ModelReference(path: "demo", shape: shape, contentHash: "feedbeef")
     let document = PlanDocument(plan: GraftPlan(named: AppState.untitled, model: model))
-    return AppState(
+    var state = AppState(
       model: model, classNames: classNames, document: document, size: size, now: now)
+    state.terminal.colors = 256
+    state.terminal.answered = true
+    state.terminal.choose(.auto)
+    return state
   }
 
   /// A plan with Hyena-X in the odd blocks.
-  static func oddPlan() -> GraftPlan {
+  static func oddPlan(_ first: Int = 1) -> GraftPlan {
     var plan = GraftPlan(named: "hyena-odd", model: model)
-    for block in stride(from: 1, to: 28, by: 2) { plan.edits[attention(block)] = hyena }
+    for block in stride(from: first, to: 28, by: 2) { plan.edits[attention(block)] = hyena }
     return plan
   }
 
@@ -56,7 +60,7 @@ enum Samples {
     state.runs.focus = focus
     state.runs.isScanned = true
     state.runs.records = [
-      record("r3", "hyena-odd", runState, step: step, total: 800, age: 130),
+      trained(record("r3", "hyena-odd", runState, step: step, total: 800, age: 130), oddPlan()),
       record("r2", "mlp-selfgraft", .done, step: 400, total: 400, age: 4000),
       record("r1", "swa-all", .lost, step: 212, total: 800, age: 90_000),
       record("r0", "first-try", .cancelled, step: 31, total: 400, age: 400_000),
@@ -158,6 +162,16 @@ enum Samples {
     (record.step, record.total, record.loss) = (step, total, step > 0 ? 0.121 : nil)
     (record.rate, record.secondsLeft) = (3.4, Double(total - step) / 3.4)
     record.lastEventTime = now - min(age, 1)
+    return record
+  }
+
+  /// A run with its plan, and the checkpoint of its last fifty steps.
+  static func trained(_ record: RunSummary, _ plan: GraftPlan) -> RunSummary {
+    var record = record
+    record.changes = plan.changes
+    if record.step > 0 {
+      record.checkpoint = SavedCheckpoint(step: max(1, record.step / 50 * 50), path: "x")
+    }
     return record
   }
 

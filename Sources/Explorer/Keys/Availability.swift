@@ -13,7 +13,27 @@ extension AppState {
   }
 
   private func reasonOnGrid(_ command: Command) -> String? {
+    if let missingTeacher, Self.needsTeacher.contains(command) {
+      return
+        "the teacher of this graft, \(missingTeacher), is not there, so it can only be looked at;"
+        + " name the teacher with 'espalier explore --teacher'"
+    }
     switch command {
+    case .pick, .configure, .distil, .finetune, .chain, .previewSettings, .settings, .terminal:
+      if Layout.isCompact(size), keyContext == .grid {
+        return
+          "\(command.rawValue) needs a screen of \(Layout.minimum.columns)x\(Layout.minimum.rows);"
+          + " this one has \(size.columns)x\(size.rows)"
+      }
+    default: break
+    }
+    return reasonOnLargeGrid(command)
+  }
+
+  private func reasonOnLargeGrid(_ command: Command) -> String? {
+    switch command {
+    case .nextPane:
+      Layout.isCompact(size) ? nil : "every pane is on the screen already"
     case .nextEdited, .previousEdited:
       plan.isEmpty ? "no slot is edited yet: ⏎ chooses an operator" : nil
     case .configure:
@@ -33,6 +53,12 @@ extension AppState {
     case .distil:
       plan.isEmpty
         ? "nothing to distil: ⏎ puts another operator in a slot first" : reasonAgainstTraining
+    case .chain:
+      plan.isEmpty
+        ? "nothing to distil: ⏎ puts another operator in a slot first" : reasonAgainstTraining
+    case .report:
+      weights.sources.isEmpty
+        ? "no run holds weights of the plan: d distils it, r lists the runs" : nil
     case .finetune: reasonAgainstTraining
     case .pause: reasonAgainstPause(runs.focusRecord, followed: true)
     case .cancel: reasonAgainstControl(runs.focusRecord, followed: true)
@@ -70,6 +96,13 @@ extension AppState {
     }
   }
 
+  /// Commands that change, keep or train a plan, which is made for a pretrained model.
+  private static let needsTeacher: Set<Command> = [
+    .pick, .configure, .apply, .again, .clear, .join, .set, .save, .saveAs, .new, .distil,
+    .finetune,
+    .chain, .report,
+  ]
+
   private var reasonAgainstTraining: String? {
     runs.isLaunching ? "the worker is being started" : nil
   }
@@ -98,6 +131,9 @@ extension AppState {
       return runs.listed.isEmpty ? "there are no runs yet: d in the grid starts one" : nil
     case .accept:
       guard let selected else { return "there is no run to open" }
+      if selected.kind?.isMeasuring == true {
+        return selected.state == .done ? nil : "\(selected.name) has measured nothing yet"
+      }
       if !selected.isTraining { return "only trainings can be opened" }
       return selected.modelHash == model.contentHash
         ? nil : "\(selected.name) is for another model"
@@ -107,6 +143,9 @@ extension AppState {
         return "\(selected.name) is \(selected.state.name): C cancels it first"
       }
       return selected.state == .done ? "\(selected.name) is done already" : nil
+    case .report:
+      guard let selected, selected.isTraining else { return "only trainings can be measured" }
+      return selected.checkpoint == nil ? "\(selected.name) has no checkpoint yet" : nil
     case .log:
       return selected == nil ? "there is no run here" : nil
     case .raise, .lower:
@@ -127,8 +166,15 @@ extension AppState {
   }
 
   private func reasonInQuestion(_ command: Command) -> String? {
-    guard command == .saveFirst, case .confirm(let question) = overlay else { return nil }
-    if case .unsaved = question { return nil }
-    return "there is nothing to save here: press y or n"
+    guard case .confirm(let question) = overlay else { return nil }
+    let isOffered =
+      switch (command, question) {
+      case (.saveFirst, .unsaved), (.elsewhere, .overwrite), (.discard, .recover): true
+      case (.reload, .overwrite(_, let present)): present != nil
+      case (.difference, _): differences(in: question) != nil
+      case (.saveFirst, _), (.elsewhere, _), (.discard, _), (.reload, _): false
+      default: true
+      }
+    return isOffered ? nil : "this is no answer here: press one of the keys in brackets"
   }
 }

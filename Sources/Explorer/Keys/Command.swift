@@ -13,10 +13,12 @@ package enum Command: String, CaseIterable, Sendable {
   case pick, configure, apply, clear, join, undo, redo
   case again = "repeat"
   // Training.
-  case distil, finetune, pause, cancel, series, scale, runs
+  case distil, finetune, chain, report, pause, cancel, series, scale, runs
   // Looking.
   case preview, images, analyze
+  case followEdits = "follow-edits"
   case previewSettings = "preview-settings"
+  case imageClass = "class"
   case nextClass = "next-class"
   case previousClass = "previous-class"
   case nextSeed = "next-seed"
@@ -28,23 +30,30 @@ package enum Command: String, CaseIterable, Sendable {
   // Plans and the program.
   case save
   case saveAs = "save-as"
-  case open, new, command, help, redraw, suspend, quit
+  case open, new, set, command, help, redraw, suspend, quit
+  // The terminal.
+  case settings, terminal
+  case nextPane = "next-pane"
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
   case retry, log, raise, lower
+  case more, reload, difference, elsewhere, discard
   case saveFirst = "save-first"
   case erase, delete
   case eraseLine = "erase-line"
   case cursorLeft = "cursor-left"
   case cursorRight = "cursor-right"
-  case complete, compare
+  case complete, compare, search
+  case nextMatch = "next-match"
+  case previousMatch = "previous-match"
 
   /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
   package var hasName: Bool {
     switch self {
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape:
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
+      .more, .reload, .difference, .elsewhere, .discard, .search, .nextMatch, .previousMatch:
       false
     default: true
     }
@@ -55,10 +64,13 @@ package enum Command: String, CaseIterable, Sendable {
     switch self {
     case .apply, .markPattern: "BLOCKS"
     case .save, .saveAs, .open: "PATH"
+    case .set: "KEY=VALUE …"
     case .pick: "OPERATOR [KEY=VALUE …]"
     case .first, .last: "BLOCK"
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
     case .series: "slot|mean|all"
+    case .imageClass: "NAME"
+    case .runs: "RUN"
     case .join: "MERGE"
     default: nil
     }
@@ -100,6 +112,14 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case images
   /// The table of keys.
   case help
+  /// A page of text.
+  case text
+  /// The settings of the explorer.
+  case settings
+  /// What was found of the terminal.
+  case terminal
+  /// Everywhere, unless the place has another meaning for the key.
+  case anywhere
 
   /// The heading on the help page.
   package var title: String {
@@ -114,6 +134,10 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .log: "Log of a run"
     case .images: "Large images"
     case .help: "Help"
+    case .text: "Text page"
+    case .settings: "Settings"
+    case .terminal: "Terminal"
+    case .anywhere: "Everywhere"
     }
   }
 }
@@ -132,6 +156,9 @@ extension AppState {
     case .log: .log
     case .images: .images
     case .help: .help
+    case .text: .text
+    case .settings: .settings
+    case .terminal: .terminal
     }
   }
 }

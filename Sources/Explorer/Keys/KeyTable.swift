@@ -5,6 +5,7 @@ extension KeyBinding {
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
     + runsBindings + compareBindings + logBindings + imagesBindings + helpBindings
+    + textBindings + settingsBindings + terminalBindings + anywhereBindings
 
   private static func key(
     _ context: KeyContext, _ group: Group, _ keys: [Key], _ command: Command, _ summary: String,
@@ -28,8 +29,8 @@ extension KeyBinding {
   // In the order of the hint bar.
   private static let gridBindings: [KeyBinding] = [
     grid(.move, ["h", .left], .left, "to the slot on the left", hint: hint("hjkl", "move", 6)),
-    grid(.move, ["j", .down], .down, "to the next block; 5j moves five"),
-    grid(.move, ["k", .up], .up, "to the block before"),
+    grid(.move, ["j", .down, .wheelDown], .down, "to the next block; 5j moves five"),
+    grid(.move, ["k", .up, .wheelUp], .up, "to the block before"),
     grid(.move, ["l", .right], .right, "to the slot on the right"),
     KeyBinding(
       context: .grid, group: .move, keys: [["g", "g"], [.home]], command: .first,
@@ -55,6 +56,8 @@ extension KeyBinding {
 
     grid(.distil, ["d"], .distil, "distil what the plan changes", hint: hint("d", "distil", 2)),
     grid(.distil, ["f"], .finetune, "finetune the whole model, after distilling"),
+    grid(.distil, ["D"], .chain, "distil, finetune, measure and report, one after the other"),
+    grid(.distil, ["M"], .report, "measure the trained graft and write its report"),
     grid(.distil, ["p"], .pause, "pause or resume the training"),
     grid(.distil, ["C"], .cancel, "cancel the training; asked again, kill it"),
     grid(.distil, ["t"], .series, "plot the losses of the slot, their mean, or all"),
@@ -62,7 +65,9 @@ extension KeyBinding {
     grid(.distil, ["r"], .runs, "list of runs", hint: hint("r", "runs", 9)),
 
     grid(.preview, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample", 2)),
+    grid(.preview, ["F"], .followEdits, "fit and sample after every edit, or not"),
     grid(.preview, ["S"], .previewSettings, "set class, seed, steps and guidance"),
+    grid(.preview, ["c"], .imageClass, "choose the class by its name"),
     grid(.preview, ["A"], .analyze, "recompute the teacher's statistics"),
     grid(.preview, ["i"], .images, "the images over the whole screen"),
     grid(.preview, [">"], .nextClass, "next class; 3> goes on by three"),
@@ -80,18 +85,24 @@ extension KeyBinding {
     grid(.plan, ["W"], .saveAs, "save the plan under another name"),
     grid(.plan, ["o"], .open, "open a plan"),
     grid(.plan, ["E"], .new, "start an empty plan"),
+    grid(.plan, ["="], .set, "set any setting of the plan, such as stage2.batch_size=8"),
 
     grid(.program, ["?", .function(1)], .help, "list all keys", hint: hint("?", "help", 0)),
     grid(.program, [":"], .command, "type a command by its name"),
     grid(.program, [.escape], .escape, "clear the count, the range or the marks"),
-    grid(.program, [.control("l")], .redraw, "redraw the screen"),
+    grid(.program, [","], .settings, "settings of the explorer"),
+    grid(.program, ["T"], .terminal, "what was found of the terminal"),
+    grid(.program, [.tab], .nextPane, "the next pane of a small screen"),
+    grid(.program, [.control("l")], .redraw, "ask the terminal anew and redraw the screen"),
     grid(.program, [.control("z")], .suspend, "suspend to the shell; fg resumes"),
     grid(.program, ["q"], .quit, "quit", hint: hint("q", "quit", 8)),
   ]
 
   private static let pickerBindings: [KeyBinding] = [
-    key(.picker, .list, ["j", .down, .tab], .next, "next operator", hint: hint("jk", "move")),
-    key(.picker, .list, ["k", .up, .backTab], .previous, "operator before"),
+    key(
+      .picker, .list, ["j", .down, .tab, .wheelDown], .next, "next operator",
+      hint: hint("jk", "move")),
+    key(.picker, .list, ["k", .up, .backTab, .wheelUp], .previous, "operator before"),
     key(.picker, .list, [.enter, "l", .right], .accept, "choose it", hint: hint("⏎", "choose")),
     key(
       .picker, .list, [.escape, "q", "h", .left], .escape, "cancel",
@@ -113,9 +124,12 @@ extension KeyBinding {
 
   private static let formBindings: [KeyBinding] =
     [
-      key(.form, .list, [.down, .tab, "j"], .next, "next field", hint: hint("jk", "field")),
-      key(.form, .list, [.up, .backTab, "k"], .previous, "field before"),
+      key(
+        .form, .list, [.down, .tab, "j", .wheelDown], .next, "next field", hint: hint("jk", "field")
+      ),
+      key(.form, .list, [.up, .backTab, "k", .wheelUp], .previous, "field before"),
       key(.form, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
+      key(.form, .list, ["m"], .more, "show the less common settings", hint: hint("m", "more")),
       key(
         .form, .list, [.escape, "q"], .escape, "cancel",
         hint: hint("Esc", "back")),
@@ -124,7 +138,9 @@ extension KeyBinding {
   private static let promptBindings: [KeyBinding] =
     [
       key(.prompt, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
-      key(.prompt, .list, [.tab], .complete, "complete a command's name"),
+      key(.prompt, .list, [.tab], .complete, "complete a name: command, file, run, class …"),
+      key(.prompt, .list, [.up, .control("p")], .previous, "an earlier command that begins so"),
+      key(.prompt, .list, [.down, .control("n")], .next, "a later one"),
       key(
         .prompt, .list, [.escape], .escape, "cancel", hint: hint("Esc", "back")),
     ] + editingBindings(.prompt)
@@ -134,15 +150,24 @@ extension KeyBinding {
     key(
       .question, .list, ["s"], .saveFirst, "save first, then go on", hint: hint("s", "save first")),
     key(
+      .question, .list, ["d"], .difference, "see what differs", hint: hint("d", "differences")),
+    key(
+      .question, .list, ["r"], .reload, "read the file again", hint: hint("r", "read again")),
+    key(
+      .question, .list, ["a"], .elsewhere, "save under another name",
+      hint: hint("a", "save elsewhere")),
+    key(.question, .list, ["x"], .discard, "delete what was kept", hint: hint("x", "delete")),
+    key(
       .question, .list, ["n", .escape, "q"], .no, "no, stay",
       hint: hint("n", "no")),
   ]
 
   private static let runsBindings: [KeyBinding] = [
-    key(.runs, .list, ["j", .down], .next, "next run", hint: hint("jk", "choose")),
-    key(.runs, .list, ["k", .up], .previous, "run before"),
+    key(.runs, .list, ["j", .down, .wheelDown], .next, "next run", hint: hint("jk", "choose")),
+    key(.runs, .list, ["k", .up, .wheelUp], .previous, "run before"),
     key(
-      .runs, .list, [.enter], .accept, "load its plan and follow its losses",
+      .runs, .list, [.enter], .accept,
+      "load its plan and follow its losses, or show what was measured",
       hint: hint("⏎", "open")),
     key(
       .runs, .list, [" "], .mark, "mark it for a comparison, or take the mark away",
@@ -159,6 +184,7 @@ extension KeyBinding {
       "restart it from its checkpoint, optionally with other learning rates",
       hint: hint("R", "retry")),
     key(.runs, .list, ["l"], .log, "show its log", hint: hint("l", "log")),
+    key(.runs, .list, ["M"], .report, "measure it and write its report"),
     key(
       .runs, .list, ["+"], .raise, "raise its priority by one",
       hint: hint("+-", "priority", 6)),
@@ -187,8 +213,9 @@ extension KeyBinding {
   /// The keys that scroll a page.
   private static func scrollBindings(_ context: KeyContext) -> [KeyBinding] {
     [
-      key(context, .list, ["j", .down], .next, "scroll down", hint: hint("jk", "scroll")),
-      key(context, .list, ["k", .up], .previous, "scroll up"),
+      key(
+        context, .list, ["j", .down, .wheelDown], .next, "scroll down", hint: hint("jk", "scroll")),
+      key(context, .list, ["k", .up, .wheelUp], .previous, "scroll up"),
       key(context, .list, [" ", .pageDown, .control("d")], .pageDown, "a page down"),
       key(context, .list, ["b", .pageUp, .control("u")], .pageUp, "a page up"),
       key(context, .list, ["g", .home], .first, "to the top"),
@@ -210,7 +237,6 @@ extension KeyBinding {
       .images, .list, ["+"], .moreGuidance, "more guidance, by a half",
       hint: hint("+-", "guidance")),
     key(.images, .list, ["-"], .lessGuidance, "less guidance, by a half"),
-    key(.images, .list, [.control("l")], .redraw, "redraw the screen"),
     key(
       .images, .list, [.escape, "q", "i"], .escape, "back to the grid",
       hint: hint("Esc", "back")),
@@ -218,7 +244,44 @@ extension KeyBinding {
 
   private static let helpBindings: [KeyBinding] =
     scrollBindings(.help) + [
+      key(.help, .list, ["/"], .search, "look for text", hint: hint("/", "search")),
+      key(.help, .list, ["n"], .nextMatch, "next place where it is found"),
+      key(.help, .list, ["N"], .previousMatch, "place before"),
       key(
-        .help, .list, [.escape, "q", "?", .enter], .escape, "back", hint: hint("Esc", "back"))
+        .help, .list, [.escape, "q", "?", .enter], .escape, "back", hint: hint("Esc", "back")),
     ]
+
+  private static let textBindings: [KeyBinding] =
+    scrollBindings(.text) + [
+      key(.text, .list, [.escape, "q", .enter], .escape, "back", hint: hint("Esc", "back"))
+    ]
+
+  private static let settingsBindings: [KeyBinding] = [
+    key(
+      .settings, .list, ["j", .down, .tab, .wheelDown], .next, "next setting",
+      hint: hint("jk", "move")),
+    key(.settings, .list, ["k", .up, .backTab, .wheelUp], .previous, "setting before"),
+    key(
+      .settings, .list, [.enter, " ", "l", .right], .accept,
+      "its next value, used and kept at once",
+      hint: hint("⏎", "next value")),
+    key(.settings, .list, ["h", .left], .cursorLeft, "its value before"),
+    key(.settings, .list, [.escape, "q", ","], .escape, "back", hint: hint("Esc", "back")),
+  ]
+
+  private static let terminalBindings: [KeyBinding] =
+    scrollBindings(.terminal) + [
+      key(
+        .terminal, .list, [.control("l")], .redraw, "ask the terminal anew",
+        hint: hint("Ctrl-L", "ask anew")),
+      key(
+        .terminal, .list, [.escape, "q", "T", .enter], .escape, "back", hint: hint("Esc", "back")),
+    ]
+
+  private static let anywhereBindings: [KeyBinding] = [
+    key(
+      .anywhere, .list, ["?", .function(1)], .help, "the keys of this place; F1 where ? is text"),
+    key(.anywhere, .list, [.control("l")], .redraw, "ask the terminal anew and redraw the screen"),
+    key(.anywhere, .list, [.control("z")], .suspend, "suspend to the shell; fg resumes"),
+  ]
 }

@@ -1,4 +1,5 @@
 import Foundation
+import Plans
 import TerminalUI
 
 /// A terminal as the explorer needs it; tests put a script in its place.
@@ -15,6 +16,8 @@ package protocol TerminalDriver: AnyObject {
   func suspend()
   /// Asks the terminal anew what it can do.
   func probe()
+  /// Uses the terminal in another way from now on.
+  func wish(_ wishes: Terminal.Wishes)
 }
 
 /// The outside world as the explorer needs it; nothing here may keep the caller waiting.
@@ -37,6 +40,8 @@ package final class ExplorerSession {
   private let performer: any EffectPerformer
   private let clock: () -> Double
   private var isDirty = true
+  /// What was kept last for the case of a kill, and for the next start.
+  private var kept: (document: PlanDocument?, showing: Opening?)
 
   /// Milliseconds between looks at the outside world while no key is pressed.
   private static let pollInterval = 50
@@ -57,6 +62,7 @@ package final class ExplorerSession {
   /// - Parameter effects: What to do first, before any key: see `AppState.firstEffects()`.
   package func run(_ effects: [Effect]) {
     defer { performer.close() }
+    keep()
     perform(effects)
     while !state.isFinished {
       draw()
@@ -102,8 +108,26 @@ package final class ExplorerSession {
   }
 
   private func apply(_ action: Action) {
-    perform(update(&state, action))
+    let effects = update(&state, action)
+    // Edits are kept before a file that held them is removed.
+    keep()
+    perform(effects)
     isDirty = true
+  }
+
+  /// Keeps unsaved edits, and what is shown, when they have changed.
+  private func keep() {
+    let document = state.forgetsUnsaved ? nil : state.document
+    if document != kept.document {
+      let wasUnsaved = kept.document?.isModified ?? false
+      kept.document = document
+      let unsaved = state.forgetsUnsaved ? nil : state.unsaved
+      if unsaved != nil || wasUnsaved { performer.perform(.keepUnsaved(unsaved)) }
+    }
+    if state.showing != kept.showing, state.showing.plan != nil || state.showing.run != nil {
+      kept.showing = state.showing
+      performer.perform(.keepSession(state.showing))
+    }
   }
 
   private func perform(_ effects: [Effect]) {
@@ -112,6 +136,7 @@ package final class ExplorerSession {
       case .redraw: terminal.repaint()
       case .suspend: terminal.suspend()
       case .probe: terminal.probe()
+      case .wish(let wishes): terminal.wish(wishes)
       default: performer.perform(effect)
       }
     }

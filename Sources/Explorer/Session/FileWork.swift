@@ -1,5 +1,5 @@
+import Files
 import Foundation
-import Pictures
 import Plans
 import Runs
 
@@ -11,18 +11,30 @@ package final class FileWork: @unchecked Sendable {
   package let launcher: RunLauncher
   let model: ModelReference
   let codeVersion: String
+  /// Directory of what is kept for the next start.
+  let state: String
   var store: RunStore
   /// The run whose losses are shown, and those that are being compared.
   var (followed, compared): (String?, [String]) = (nil, [])
   var previews: [String: Int] = [:]
+  /// The last preview, whose image of the teacher may be used again.
+  var lastPreview: (settings: PreviewSettings, run: RunDirectory)?
   var delivered: [String: Int] = [:]
   var analysisRun: String?
   var lastRecords: [RunSummary]?
   var looks = 0
+  /// The file of the plan as last seen, and how the explorer spells its path.
+  var watched: (path: String, shown: String, stamp: String?)?
+  /// The file of unsaved edits, while there are any.
+  var recovery: RecoveryFile?
 
   /// Does the work for one run root and model.
-  package init(launcher: RunLauncher, model: ModelReference, codeVersion: String) {
+  package init(
+    launcher: RunLauncher, model: ModelReference, codeVersion: String,
+    state: String = StateDirectory.path()
+  ) {
     self.launcher = launcher
+    self.state = state
     self.model = model
     self.codeVersion = codeVersion
     store = RunStore(root: launcher.root, readsPlans: true)
@@ -53,75 +65,49 @@ package final class FileWork: @unchecked Sendable {
     if let id = followed, changed.contains(id), let history = store.history(id) {
       actions.append(.historyRead(id: id, history))
     }
+    if thorough { actions += lookAtPlan() }
     actions += lookAtAnalysis(records)
     actions += previews.flatMap { lookAtPreview($0.key, generation: $0.value, records) }
     return actions
   }
 
-  private func lookAtAnalysis(_ records: [RunSummary]) -> [Action] {
-    guard let id = analysisRun, let record = records.first(where: { $0.id == id }) else {
+  // MARK: - Acting
+
+  /// Does one piece of work and returns what came of it at once.
+  package func perform(_ effect: Effect) -> [Action] {
+    switch effect {
+    case .savePlan(let plan, let path, let overwrite, let known):
+      return [save(plan, to: path, overwrite: overwrite, known: known)]
+    case .loadPlan(let path):
+      return [load(path)]
+    case .openRun(let id, let adopt):
+      return openRun(id, adopt: adopt)
+    case .readRuns(let ids):
+      return readRuns(ids)
+    case .followRun(let id):
+      return follow(id)
+    case .startTraining(let plan, let kind, let weights, let options):
+      return [startTraining(plan, kind, weights, options)]
+    case .startChain(let plan, let report, let options):
+      return [startChain(plan, report, options)]
+    case .startReport(let request, let name, let writesPage):
+      return [startReport(request, name, writesPage: writesPage)]
+    case .readReport(let id): return [readReport(id)]
+    case .control, .killRun, .retryRun, .raisePriority, .readLog:
+      return steer(effect)
+    case .findAnalysis(let again):
+      return [findAnalysis(again: again)]
+    case .startPreview(let generation, let plan, let weights, let settings):
+      return startPreview(generation, plan, weights, settings)
+    case .keepUnsaved(let unsaved): return keep(unsaved)
+    case .removeUnsaved(let file):
+      RecoveryFile.remove(file)
+      return []
+    case .keepSession(let opening): return keep(opening)
+    case .saveSetting, .keepCommand, .listFiles:
+      return keep(effect)
+    case .redraw, .suspend, .probe, .wish:
       return []
     }
-    switch record.state {
-    case .queued: return []
-    case .running, .paused, .frozen:
-      return [.analysisProgressed(done: record.step, total: record.total)]
-    case .done:
-      analysisRun = nil
-      return [readAnalysis() ?? .analysisFailed("the job ended without a result")]
-    case .cancelled:
-      analysisRun = nil
-      return [.analysisFailed("the job was cancelled; A computes them")]
-    case .failed:
-      analysisRun = nil
-      return [.analysisFailed(record.end?.text ?? "")]
-    case .lost:
-      analysisRun = nil
-      return [.analysisFailed("the job's worker ended\(lastWords(id)); A tries again")]
-    }
-  }
-
-  private func lookAtPreview(
-    _ id: String, generation: Int, _ records: [RunSummary]
-  ) -> [Action] {
-    guard let record = records.first(where: { $0.id == id }), let run = store.run(id) else {
-      return []
-    }
-    var actions: [Action] = []
-    var isFinished = true
-    var problem: String?
-    switch record.state {
-    case .queued: return []
-    case .running, .paused, .frozen: isFinished = false
-    case .done, .cancelled: break
-    case .failed: problem = record.end?.text ?? ""
-    case .lost: problem = "its worker ended\(lastWords(id))"
-    }
-    for sample in record.images.suffix(max(0, record.imageCount - (delivered[id] ?? 0))) {
-      guard let role = PreviewRole(rawValue: sample.role.rawValue) else { continue }
-      do {
-        let image = try RGBImage.read(path: "\(run.path)/\(sample.path)")
-        actions.append(.previewSampled(generation: generation, role, image))
-      } catch {
-        problem = "\(error)"
-      }
-    }
-    delivered[id] = record.imageCount
-    if record.total > 0 {
-      actions.append(
-        .previewProgressed(generation: generation, done: record.step, total: record.total))
-    }
-    if isFinished {
-      previews[id] = nil
-      delivered[id] = nil
-      actions.append(.previewEnded(generation: generation, problem: problem))
-    }
-    return actions
-  }
-
-  /// The last line that a worker printed before it vanished.
-  private func lastWords(_ id: String) -> String {
-    let lines = store.run(id)?.logTail().split(separator: "\n") ?? []
-    return lines.last.map { ": \($0)" } ?? ""
   }
 }

@@ -8,12 +8,22 @@ package struct AppState: Equatable, Sendable {
   package var size: Size
   /// What the terminal can do.
   package var terminal = TerminalCapabilities()
+  /// Settings and keys.
+  package var configuration = Configuration()
+  /// The command lines that were typed.
+  package var history = CommandHistory()
+  /// What a screen shows that has no room for everything.
+  package var pane = Pane.grid
+  /// Where the mouse took hold of the grid.
+  package var dragStart: SlotID?
   /// The model being grafted.
   package let model: ModelReference
   /// Names of the model's classes in label order; empty when it has none.
   package let classNames: [String]
+  /// The model as the command line names it.
+  package let subject: Opening
   /// The plan, its file and its history.
-  package var document: PlanDocument
+  package var document: PlanDocument { didSet { refreshWeights() } }
   /// The selected slot.
   package var cursor = SlotID(block: 0, slot: .attention)
   /// Where a visual range started, or nil outside visual mode.
@@ -33,7 +43,13 @@ package struct AppState: Equatable, Sendable {
   /// The statistics to return to if recomputing them fails.
   package var knownAnalysis: ModelAnalysis?
   /// The jobs in the run root.
-  package var runs = RunsState()
+  package var runs = RunsState() { didSet { refreshWeights() } }
+  /// The weights that runs hold for the plan.
+  package private(set) var weights = PlanWeights()
+  /// The runs that `weights` was made from.
+  private var weighedRuns: [RunSummary] = []
+  /// The mixture of weights that was agreed to last, the run of each site by name.
+  package var acceptedMixture: [GraftSite: String]?
   /// The images before and after grafting.
   package var preview = PreviewState()
   /// How losses are drawn.
@@ -46,28 +62,56 @@ package struct AppState: Equatable, Sendable {
   package var noticeExpiry: Double?
   /// What waits for a save to succeed.
   package var afterSave: PlanStep?
+  /// A plan that is being read, with the document that it will take the place of.
+  package var awaited: AwaitedPlan?
+  /// What the explorer should show after it has left, instead of ending.
+  package var next: Opening?
   /// The clock, in seconds since 1970.
   package var now: Double
+  /// The pretrained model that the shown graft was made of, where it is not there; the graft can then be
+  /// looked at, but not edited or trained.
+  package var missingTeacher: String?
   /// Whether the explorer should leave.
   package var isFinished = false
+  /// Whether unsaved edits are given up on leaving, because somebody said so.
+  package var forgetsUnsaved = false
 
-  /// Starts with a document on a model.
+  /// Starts with a document on a model; `subject` says how the model was named.
   package init(
-    model: ModelReference, classNames: [String], document: PlanDocument, size: Size, now: Double
+    model: ModelReference, subject: Opening? = nil, classNames: [String], document: PlanDocument,
+    size: Size, now: Double
   ) {
     self.model = model
+    self.subject = subject ?? Opening(model: model.path)
     self.classNames = classNames
     self.document = document
     self.size = size
     self.now = now
+    weights = PlanWeights(of: document.plan, runs: [])
+  }
+
+  /// Brings `weights` up to date with the plan and the runs.
+  private mutating func refreshWeights() {
+    guard weights.changes != plan.changes || weighedRuns != runs.records else { return }
+    weights = PlanWeights(of: plan, runs: runs.records)
+    weighedRuns = runs.records
   }
 
   /// The plan as it is now.
   package var plan: GraftPlan { document.plan }
+  /// The colours of the screen.
+  package var palette: ThemePalette {
+    ThemePalette.chosen(configuration.settings.theme, in: terminal)
+  }
   /// Number of blocks.
   package var depth: Int { model.shape.depth }
   /// The prompt or screen that has the keyboard, or nil when the grid has it.
   package var overlay: Overlay? { overlays.last }
+}
+
+/// One of the panes that a small screen shows one at a time.
+package enum Pane: String, CaseIterable, Equatable, Sendable {
+  case grid, slot, losses, images, runs
 }
 
 /// Keys typed that do not make a command yet.
@@ -111,6 +155,14 @@ package enum PlanStep: Equatable, Sendable {
   case load(path: String)
   /// Load a run's plan and follow the run.
   case openRun(id: String)
+}
+
+/// A plan that is being read from a file or run.
+package struct AwaitedPlan: Equatable, Sendable {
+  /// The step that needs it.
+  package let step: PlanStep
+  /// The document when it was asked for.
+  package let document: PlanDocument
 }
 
 /// What is known of the teacher's activations.

@@ -1,21 +1,35 @@
 import Plans
 import Runs
 
-/// A form of numbers with one line for each field.
+/// A form with one line for each field.
 package struct Form: Equatable, Sendable {
-  /// What the numbers are for.
+  /// What the fields are for.
   package enum Purpose: Equatable, Sendable {
     /// The configuration of an operator for some slots.
     case configuration(operatorName: String, targets: [SlotID])
     /// The settings of a training of the whole plan, distillation or finetuning.
     case training(Job.Kind)
+    /// Both stages, measurements and a report.
+    case chain
+    /// What is measured of some runs.
+    case report(runs: [String])
     /// The settings of the preview.
     case preview
   }
 
-  /// One number.
+  /// One setting.
   package struct Field: Equatable, Sendable {
-    /// The name in the plan file.
+    /// Kind of value.
+    package enum Content: Equatable, Sendable {
+      /// A number in a range.
+      case number(ClosedRange<Double>, isInteger: Bool)
+      /// One of some words.
+      case choice([String])
+      /// Any text, checked when the form is accepted.
+      case text
+    }
+
+    /// The key in the plan file, or `run.KEY` for settings of the run alone.
     package let key: String
     /// The name on the screen.
     package let title: String
@@ -23,18 +37,20 @@ package struct Form: Equatable, Sendable {
     package let summary: String
     /// The unit, empty when there is none.
     package let unit: String
-    /// The values allowed.
-    package let range: ClosedRange<Double>
-    /// Whether only whole numbers are allowed.
-    package let isInteger: Bool
+    /// Kind of value.
+    package let content: Content
     /// What is typed.
     package var text: TextField
+    /// The text when the form was opened.
+    package let initial: String
   }
 
-  /// What the numbers are for.
+  /// What the fields are for.
   package let purpose: Purpose
-  /// The fields.
+  /// The fields shown.
   package var fields: [Field]
+  /// Less common fields, shown on demand.
+  package var more: [Field] = []
   /// The field being edited.
   package var index = 0
   /// Whether the next character replaces the field instead of extending it.
@@ -44,59 +60,224 @@ package struct Form: Equatable, Sendable {
 }
 
 extension Form.Field {
-  /// Makes a field that holds `value`.
+  /// Makes a field.
+  init(
+    _ key: String, _ title: String, _ text: String, _ content: Content, unit: String = "",
+    summary: String
+  ) {
+    self.init(
+      key: key, title: title, summary: summary, unit: unit, content: content,
+      text: TextField(text), initial: text)
+  }
+
+  /// Makes a field that holds a number.
   init(
     _ key: String, _ title: String, _ value: Double, in range: ClosedRange<Double>,
     isInteger: Bool, unit: String = "", summary: String
   ) {
     self.init(
-      key: key, title: title, summary: summary, unit: unit, range: range, isInteger: isInteger,
-      text: TextField(Format.plain(value)))
+      key, title, Format.plain(value), .number(range, isInteger: isInteger), unit: unit,
+      summary: summary)
   }
 
   /// Makes a field for a row of a table of settings, holding a value of it.
-  init(_ row: any SettingRow, _ value: String) {
+  ///
+  /// - Parameters:
+  ///   - row: The setting.
+  ///   - section: Prefix of its key in the plan file.
+  ///   - value: The value as JSON.
+  ///   - absent: Word that stands for no value; nil if there must be one.
+  init(_ row: any SettingRow, in section: String, _ value: String?, absent: String? = nil) {
+    let isNumber = absent == nil && (row.isWholeNumber || row.initial is Double)
+    let words = row.choices
+    let content: Content =
+      isNumber
+      ? .number(row.bounds, isInteger: row.isWholeNumber)
+      : words.isEmpty ? .text : .choice([absent].compactMap(\.self) + words)
     self.init(
-      key: row.key, title: row.key.replacing("_", with: " "), summary: row.summary, unit: "",
-      range: row.bounds, isInteger: row.isWholeNumber, text: TextField(value))
+      section + row.key, row.key.replacing("_", with: " "),
+      (value ?? absent ?? "").trimmingQuotes, content,
+      summary: row.summary)
   }
 
   /// The number typed, or nil when it is none or not allowed.
   package var value: Double? { problem == nil ? Double(text.text) : nil }
 
+  /// The values allowed of a number.
+  package var range: ClosedRange<Double>? {
+    if case .number(let range, _) = content { range } else { nil }
+  }
+
+  /// Whether the field is not as it was when the form was opened.
+  package var isChanged: Bool { text.text != initial }
+
   /// What is wrong with the text, or nil.
   package var problem: String? {
+    guard case .number(let range, let isInteger) = content else { return nil }
     guard let value = Double(text.text) else {
       let (low, high) = (numberText(range.lowerBound), numberText(range.upperBound))
       return "\(title): expected a number from \(low) to \(high), found “\(text.text)”; correct it"
     }
     return refusal(of: value, in: range, isWhole: isInteger).map { "\(title): \($0)" }
   }
+
+  /// Whether a character can be part of the text.
+  func takes(_ character: Character) -> Bool {
+    switch content {
+    case .number: character.isASCII && (character.isNumber || ".-+e".contains(character))
+    case .choice: false
+    case .text: !character.isControl
+    }
+  }
+
+  /// Goes on to the next choice, or back.
+  mutating func turn(by offset: Int) {
+    guard case .choice(let words) = content, !words.isEmpty else { return }
+    let index = words.firstIndex(of: text.text) ?? 0
+    text.replace(words[(index + offset + words.count) % words.count])
+  }
+}
+
+extension String {
+  /// The text without the quotation marks of a JSON string.
+  fileprivate var trimmingQuotes: String {
+    count > 1 && hasPrefix("\"") && hasSuffix("\"") ? String(dropFirst().dropLast()) : self
+  }
 }
 
 extension Form {
-  /// A form for an operator's configuration.
+  /// A form for an operator's configuration; behind "more" is what differs in training.
   static func configuration(
-    _ descriptor: OperatorDescriptor, spec: OperatorSpec, targets: [SlotID]
+    _ descriptor: OperatorDescriptor, spec: OperatorSpec, targets: [SlotID], of plan: GraftPlan
   ) -> Form {
-    Form(
+    let own = targets.first.flatMap { plan.stage1.overrides[.slot($0)] }
+    return Form(
       purpose: .configuration(operatorName: descriptor.name, targets: targets),
       fields: descriptor.openFields.map { field in
-        Form.Field(field, Format.plain(spec.config[field.key] ?? field.defaultNumber))
+        Form.Field(field, in: "", Format.plain(spec.config[field.key] ?? field.defaultNumber))
+      },
+      more: Stage1Schema.table.siteRows.map { row in
+        Field(row, in: Self.overridePrefix, own?.json(of: row.key), absent: Self.asPlan)
       })
   }
 
-  /// A form for the settings of a training; `other` is one that it can wait for.
-  static func training(_ kind: Job.Kind, of plan: GraftPlan, beside other: RunSummary?) -> Form {
-    let rows = kind == .finetune ? plan.stage2.formFields : plan.stage1.formFields
-    var form = Form(purpose: .training(kind), fields: rows.map { Field($0.row, $0.json) })
+  /// Prefix of the keys of fields for overrides of the targets.
+  static let overridePrefix = "stage1.overrides."
+  /// Word for an override that does not exist.
+  static let asPlan = "as the plan"
+
+  /// A form for the settings of a training.
+  ///
+  /// - Parameters:
+  ///   - kind: The stage.
+  ///   - plan: The plan, which holds the settings.
+  ///   - other: A training that it can wait for.
+  ///   - sources: Titles of runs that weights can come from.
+  /// - Returns: The form.
+  static func training(
+    _ kind: Job.Kind, of plan: GraftPlan, beside other: RunSummary?, sources: [String] = []
+  ) -> Form {
+    let (common, rest) =
+      kind == .finetune
+      ? Self.fields(of: plan.stage2, in: "stage2.") : Self.fields(of: plan.stage1, in: "stage1.")
+    var form = Form(purpose: .training(kind), fields: common)
+    if !sources.isEmpty {
+      form.fields.append(
+        Field(
+          RunOptions.weights, "weights from", RunOptions.matching,
+          .choice([RunOptions.matching] + sources + [RunOptions.fresh]),
+          summary: "matching: of the runs that trained the same operators; ←→ chooses one run"))
+    }
     if let other {
       form.fields.append(
         Field(
-          "queue", "wait in the queue", 1, in: 0...1, isInteger: true, unit: "0 begins now",
+          RunOptions.queue, "wait in the queue", 1, in: 0...1, isInteger: true,
+          unit: "0 begins now",
           summary: "1 waits until it is its turn, 0 begins beside \(other.name)"))
     }
+    form.more = rest + RunOptions.fields(isQueued: other != nil) + dataFields(of: plan)
     return form
+  }
+
+  /// A form for both stages of a plan, measurements and a report.
+  static func chain(of plan: GraftPlan) -> Form {
+    let (first, second) = (
+      fields(of: plan.stage1, in: "stage1."), fields(of: plan.stage2, in: "stage2.")
+    )
+    func named(_ fields: [Field], _ stage: String) -> [Field] {
+      fields.map { field in
+        Field(
+          key: field.key, title: "\(stage) \(field.title)", summary: field.summary,
+          unit: field.unit,
+          content: field.content, text: field.text, initial: field.initial)
+      }
+    }
+    let run = RunOptions.fields(isQueued: true).filter {
+      ["run.priority", "run.precision"].contains($0.key)
+    }
+    return Form(
+      purpose: .chain, fields: named(first.common, "distil:") + named(second.common, "finetune:"),
+      more: reportFields + run + dataFields(of: plan) + named(first.rest, "distil:")
+        + named(second.rest, "finetune:"))
+  }
+
+  /// A form for measurements of runs.
+  static func report(of runs: [String]) -> Form {
+    let page = Field(
+      "run.page", "write a page", "true", .choice(["true", "false"]),
+      summary: "whether sample grids are drawn and an HTML page is written; false only measures")
+    return Form(purpose: .report(runs: runs), fields: reportFields + [page])
+  }
+
+  /// What is measured.
+  private static var reportFields: [Field] {
+    func field(
+      _ key: String, _ title: String, _ value: Int, _ range: ClosedRange<Int>, _ summary: String
+    )
+      -> Field
+    {
+      Field(
+        "run.\(key)", title, Double(value), in: Double(range.lowerBound)...Double(range.upperBound),
+        isInteger: true, summary: summary)
+    }
+    return [
+      field(
+        "samples", "judged images", 100, ReportRequest.sampleRange,
+        "images of each model that the judge sees"),
+      field("steps", "sampler steps", 25, ReportRequest.stepRange, "DDIM steps of these images"),
+      field(
+        "images", "images of a grid", 10, ReportRequest.imageRange,
+        "at most one of every class; 0 for no grids"),
+    ]
+  }
+
+  /// The measurements that the form asks for; those of a chain that are not shown have defaults.
+  var reportRequest: ReportRequest {
+    func number(_ key: String) -> Int? { values["run.\(key)"].map { Int($0) } }
+    var runs: [String] = []
+    if case .report(let chosen) = purpose { runs = chosen }
+    return ReportRequest(
+      runs: runs, samples: number("samples"), steps: number("steps"), images: number("images") ?? 10
+    )
+  }
+
+  /// Common settings of a stage and the others.
+  private static func fields<Schema>(
+    of settings: Settings<Schema>, in section: String
+  ) -> (common: [Field], rest: [Field]) {
+    (
+      settings.formFields.map { Field($0.row, in: section, $0.json) },
+      settings.otherFields.map { Field($0.row, in: section, $0.json) }
+    )
+  }
+
+  /// Settings of the plan outside the stages.
+  private static func dataFields(of plan: GraftPlan) -> [Field] {
+    let path = Field(
+      "data.path", "data path", "", .text, summary: "what to train on; empty for procedural images")
+    return [
+      Field("seed", "seed", String(plan.seed), .text, summary: "seed of fresh weights and samples")
+    ] + (plan.data?.fields.map { Field($0.row, in: "data.", $0.json) } ?? [path])
   }
 
   /// A form for the preview's settings.
@@ -125,11 +306,14 @@ extension Form {
       uniqueKeysWithValues: fields.compactMap { field in field.value.map { (field.key, $0) } })
   }
 
+  /// The text of a field; nil if it is not shown.
+  package func text(_ key: String) -> String? { fields.first { $0.key == key }?.text.text }
+
   /// The operator as typed, or nil when a field is wrong or the form is for something else.
   package var spec: OperatorSpec? {
     guard case .configuration(let name, _) = purpose else { return nil }
     var config: [String: Double] = [:]
-    for field in fields {
+    for field in fields where !field.key.hasPrefix(Self.overridePrefix) {
       guard let value = field.value else { return nil }
       config[field.key] = value
     }
@@ -138,11 +322,33 @@ extension Form {
 }
 
 extension GraftPlan {
-  /// Takes over the numbers of a training's form, which its fields have checked.
-  mutating func take(_ values: [String: Double], of kind: Job.Kind) {
-    let section = kind == .finetune ? "stage2" : "stage1"
-    for (key, value) in values where key != "queue" {
-      try? set("\(section).\(key)", to: numberText(value))
+  /// Sets what was changed in the form of a training; options of the run are left out.
+  ///
+  /// - Throws: `PlanError` for an invalid value or combination.
+  mutating func take(_ form: Form) throws(PlanError) {
+    for field in form.fields where field.isChanged && !field.key.hasPrefix("run.") {
+      if field.key == "data.path", field.text.text.isEmpty {
+        data = nil
+      } else {
+        try set(field.key, to: field.text.text)
+      }
     }
+    try validate()
+  }
+
+  /// Sets the operator of a configuration form, and what differs in training, in its targets.
+  ///
+  /// - Throws: `PlanError` for an invalid value or combination.
+  mutating func take(_ spec: OperatorSpec, _ form: Form, in targets: [SlotID]) throws(PlanError) {
+    for target in targets { edits[target] = spec }
+    for field in form.fields where field.isChanged && field.key.hasPrefix(Form.overridePrefix) {
+      let text = field.text.text
+      let value = text.isEmpty || text == Form.asPlan ? "null" : text
+      for target in targets {
+        let name = field.key.dropFirst(Form.overridePrefix.count)
+        try set("\(Form.overridePrefix)\(target).\(name)", to: value)
+      }
+    }
+    try validate()
   }
 }

@@ -22,6 +22,12 @@ package enum Overlay: Equatable, Sendable {
   case images
   /// The table of keys.
   case help(HelpPage)
+  /// Text, such as the differences of two plans.
+  case text(TextPage)
+  /// The settings of the explorer; the number is that of the highlighted row.
+  case settings(index: Int)
+  /// What was found of the terminal; the number is the first line shown.
+  case terminal(scroll: Int)
 }
 
 /// The list of operators that fit one kind of slot.
@@ -63,6 +69,10 @@ package struct Prompt: Equatable, Sendable {
     case open
     /// The factor of a run's learning rates when it is taken up again.
     case retry(id: String)
+    /// A setting of the plan, as `plan set` has it.
+    case set
+    /// Text to look for in the help page.
+    case search
     /// A command by name.
     case command
   }
@@ -73,18 +83,30 @@ package struct Prompt: Equatable, Sendable {
   package var field = TextField()
   /// Why the text cannot be accepted, after a try.
   package var problem: String?
+  /// The line of the history that is shown, and what was typed before.
+  package var recalled: Recalled?
+
+  /// A line of the history in the place of what was typed.
+  package struct Recalled: Equatable, Sendable {
+    let place: Int
+    let typed: String
+  }
 }
 
 /// A question with a few answers.
 package enum Question: Equatable, Sendable {
   /// Leave, or replace the plan, although it has unsaved changes.
   case unsaved(PlanStep)
-  /// Leave while a job goes on.
-  case leaveRunning
+  /// Show what was shown last.
+  case lastSession(Opening)
+  /// Take up unsaved edits of an explorer that was killed; `file` keeps them.
+  case recover(UnsavedPlan, file: String)
+  /// Start with weights of several runs, or of runs and fresh ones.
+  case mixture(PlanWeights)
   /// Stop a run for good.
   case cancelRun(id: String)
-  /// Write over a file.
-  case overwrite(path: String)
+  /// Write over a file; `present` is the plan that it holds, if it holds one.
+  case overwrite(path: String, present: GraftPlan? = nil)
 }
 
 /// The list of runs.
@@ -127,4 +149,6 @@ package struct LogPage: Equatable, Sendable {
 package struct HelpPage: Equatable, Sendable {
   /// The first line shown.
   package var scroll = 0
+  /// What was looked for; empty for nothing.
+  package var query = ""
 }

@@ -25,16 +25,25 @@ package struct PlanDocument: Equatable, Sendable {
   package private(set) var savedPlan: GraftPlan
   /// Where the plan lives on disk, or nil when it has never been saved.
   package private(set) var path: String?
+  /// Identifier of the run whose plan it was; nil for a plan that was made here or read from a file.
+  package private(set) var run: String?
   /// Steps that can be undone, oldest first.
   package private(set) var done: [Change] = []
   /// Steps that can be redone, the next one last.
   package private(set) var undone: [Change] = []
 
   /// Starts a document from a plan that is considered saved.
-  package init(plan: GraftPlan, path: String? = nil) {
+  package init(plan: GraftPlan, path: String? = nil, run: String? = nil) {
     self.plan = plan
     self.savedPlan = plan
     self.path = path
+    self.run = run
+  }
+
+  /// Starts a document with unsaved edits that were kept.
+  package init(_ unsaved: UnsavedPlan) {
+    self.init(plan: unsaved.saved, path: unsaved.opening.plan, run: unsaved.opening.run)
+    edit("unsaved edits taken up") { $0 = unsaved.plan }
   }
 
   /// Whether the plan differs from the saved one.
@@ -85,6 +94,26 @@ package struct PlanDocument: Equatable, Sendable {
     savedPlan = saved
     plan.name = saved.name
     self.path = path
+    run = nil
+  }
+
+  /// Takes over the plan that the file holds now, as a step that can be undone.
+  package mutating func reload(_ present: GraftPlan, from path: String) {
+    edit("read \(path) again") { $0 = present }
+    markSaved(present, at: path)
+  }
+
+  /// Takes back the last step as if it had never been made.
+  package mutating func revoke() {
+    guard undo() != nil else { return }
+    undone.removeLast()
+  }
+
+  /// The file's name, or that of a plan without a file; both where they differ.
+  package var title: String {
+    guard let path else { return plan.name }
+    let file = path.split(separator: "/").last.map(String.init) ?? path
+    return file == plan.name + ".json" || file == plan.name ? file : "\(file) (\(plan.name))"
   }
 
   private func named(_ other: GraftPlan) -> GraftPlan {

@@ -9,6 +9,10 @@ package struct RunsState: Equatable, Sendable {
   package var focus: FocusedRun?
   /// Whether a training was asked for and has not been confirmed yet.
   package var isLaunching = false
+  /// Whether the plan's last edit was the form of that training.
+  var launchEdit: GraftPlan?
+  /// The measurement or report whose result is shown when it is there.
+  var awaitedReport: String?
   /// Runs that were asked to stop; asked again they are killed.
   package var stopping: Set<String> = []
   /// Whether the run root was read at least once.
@@ -35,9 +39,15 @@ package struct RunsState: Equatable, Sendable {
   /// The record of the focused run.
   package var focusRecord: RunSummary? { focus.flatMap { record($0.id) } }
 
-  /// Runs worth a line: trainings and damaged runs, and other jobs only while they live.
+  /// Runs worth a line: trainings, measurements and damaged runs, and other jobs only while they live.
   package var listed: [RunSummary] {
-    records.filter { $0.isTraining || $0.isAlive || $0.damage != nil }
+    records.filter { $0.isQueueable || $0.isAlive || $0.damage != nil }
+  }
+
+  /// The chain of the training that is followed, or else one that goes on.
+  package var chain: RunChain? {
+    let id = focusRecord?.chain?.id ?? records.first { $0.isAlive && $0.chain != nil }?.chain?.id
+    return id.flatMap { RunChain($0, among: records) }
   }
 
   /// The training that goes on now, or else one that waits for its turn.

@@ -7,6 +7,8 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
   case pristine
   /// Replaced, not trained.
   case edited
+  /// Not trained, but fitted in closed form for the preview on the screen.
+  case fitted
   /// In a run that has not begun.
   case queued
   /// In a run that is going on or paused.
@@ -23,6 +25,7 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
     switch self {
     case .pristine: "·"
     case .edited: "*"
+    case .fitted: "≈"
     case .queued: "~"
     case .training: "▶"
     case .trained: "✓"
@@ -36,6 +39,7 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
     switch self {
     case .pristine: "the teacher's own"
     case .edited: "edited, not trained"
+    case .fitted: "fitted for the preview, not trained"
     case .queued: "queued"
     case .training: "training"
     case .trained: "trained"
@@ -63,14 +67,42 @@ extension AppState {
   /// The status of a slot, from the plan and the followed run.
   package func status(of slot: SlotID) -> SlotStatus {
     guard let site = plan.site(of: slot) else { return SlotStatus(phase: .pristine, loss: nil) }
+    // A graft without its teacher holds all its weights itself.
+    if missingTeacher != nil { return SlotStatus(phase: .trained, loss: nil) }
+    let source = weights.source(of: site)
     guard let focus = runs.focus, let trained = focus.plan,
-      site.slots.contains(where: { trained.site(of: $0) != nil })
+      trained.model.contentHash == plan.model.contentHash, plan.agrees(with: trained, at: site)
     else {
-      return SlotStatus(phase: .edited, loss: nil)
+      let wasTrained = site.slots.contains { runs.focus?.plan?.site(of: $0) != nil }
+      let phase: SlotPhase =
+        if let source {
+          self.phase(of: source.state)
+        } else if isFitted(site) {
+          .fitted
+        } else {
+          wasTrained ? .stale : .edited
+        }
+      return SlotStatus(phase: phase, loss: nil)
     }
-    guard plan.agrees(with: trained, at: site) else { return SlotStatus(phase: .stale, loss: nil) }
     let loss = site.firstSlot == slot ? focus.history.losses[site]?.last?.value : nil
-    return SlotStatus(phase: phase(of: runs.focusRecord?.state), loss: loss)
+    let state = runs.focusRecord?.state
+    // An ended run without weights does not hide those of another one.
+    let isOver = state?.isEnded ?? false
+    return SlotStatus(phase: phase(of: isOver ? source?.state ?? state : state), loss: loss)
+  }
+
+  /// Whether the preview on the screen shows a site as it is in the plan, with fitted output layers.
+  private func isFitted(_ site: GraftSite) -> Bool {
+    guard let shown = preview.shown?.changes,
+      site.slots.allSatisfy({ shown.edits[$0] == plan.edits[$0] })
+    else { return false }
+    switch site {
+    case .slot(let id):
+      guard let spec = plan.edits[id] else { return false }
+      return OperatorCatalog.descriptor(named: spec.name)?.hasOutputLayer(spec) ?? false
+    case .pair(let pair):
+      return plan.parallel[pair] == .projection && shown.parallel[pair] == .projection
+    }
   }
 
   /// The site that the cursor is in, edited or not.

@@ -11,6 +11,10 @@ package enum Action: Equatable, Sendable {
   case pointed(MouseEvent)
   /// The terminal has told what it can do.
   case terminalFound(TerminalCapabilities)
+  /// Paths that begin with a text were read.
+  case filesListed(text: String, [String])
+  /// A setting could not be kept.
+  case settingNotSaved(String)
   /// Text was pasted.
   case textPasted(String)
   /// The window has a new size.
@@ -38,6 +42,12 @@ package enum Action: Equatable, Sendable {
   case trainingFailed(String)
   /// A distillation or finetuning waits in the queue.
   case trainingQueued(name: String)
+  /// A chain of runs waits in the queue.
+  case chainQueued(name: String)
+  /// A measurement or report was started.
+  case reportStarted(id: String)
+  /// The result of a measurement or report was read.
+  case reportRead(title: String, lines: [String])
   /// The end of a run's log was read.
   case logRead(id: String, lines: [String])
   /// Something asked of a run could not be done.
@@ -63,8 +73,11 @@ package enum Action: Equatable, Sendable {
 
   /// The plan was written.
   case planSaved(GraftPlan, path: String)
-  /// There is a file already where the plan should go, or its content has changed.
-  case planExists(path: String)
+  /// There is a file already where the plan should go, or its content has changed; `present` is the
+  /// plan in it, if it holds one.
+  case planExists(path: String, present: GraftPlan? = nil)
+  /// Another program has changed the plan's file.
+  case planChangedOnDisk(path: String)
   /// The plan could not be written.
   case planSaveFailed(String)
   /// A plan was read.
@@ -87,28 +100,47 @@ package enum Effect: Equatable, Sendable {
   /// Follow the events of one run only; nil follows none.
   case followRun(id: String?)
   /// Make a run directory for a distillation or finetuning and start its worker or put it into the
-  /// queue; `weightsFrom` names the run whose weights finetuning starts from, nil starts the operators
-  /// fresh.
+  /// queue; `weights` are those that finetuning starts from.
   case startTraining(
-    GraftPlan, kind: Job.Kind, weightsFrom: String?, isQueued: Bool = false)
+    GraftPlan, kind: Job.Kind, weights: PlanWeights = PlanWeights(), options: RunOptions = .init())
+  /// Queue both stages of a plan, measurements and a report.
+  case startChain(GraftPlan, report: ReportRequest, options: RunOptions)
+  /// Make a run that measures trained grafts, or also writes a page about them.
+  case startReport(ReportRequest, name: String, writesPage: Bool)
+  /// Read the result of a measurement or report.
+  case readReport(id: String)
   /// Append a request to a run's controls.
   case control(id: String, Control)
   /// Kill a run's worker, which does not stop by itself.
   case killRun(id: String)
   /// Start a worker again on a run that has ended, its learning rates multiplied.
   case retryRun(id: String, rateFactor: Double)
-  /// Give a waiting run another priority.
-  case setPriority(id: String, Int)
+  /// Raise the priority of a waiting run by an amount.
+  case raisePriority(id: String, by: Int)
   /// Read the end of a run's log.
   case readLog(id: String)
   /// Read the teacher's statistics, or start a job that computes them; `again` does not look for earlier ones.
   case findAnalysis(again: Bool)
-  /// Start a job that samples a preview; `plan` is nil for the teacher alone, `weightsFrom` names the run whose
-  /// newest checkpoint holds the distilled weights.
+  /// Start a job that samples a preview; `plan` is nil for the teacher alone, `weights` are those of its
+  /// operators.
   case startPreview(
-    generation: Int, plan: GraftPlan?, weightsFrom: String?, settings: PreviewSettings)
+    generation: Int, plan: GraftPlan?, weights: PlanWeights, settings: PreviewSettings)
+  /// Keep unsaved edits where a killed explorer leaves them; nil removes them.
+  case keepUnsaved(UnsavedPlan?)
+  /// Remove the file of unsaved edits of another explorer.
+  case removeUnsaved(file: String)
+  /// Record what is shown, for the next start, and watch its file.
+  case keepSession(Opening)
+  /// Add a command line to the file of those that were typed.
+  case keepCommand(String, path: String)
+  /// Read the paths of folders and plans that begin with a text.
+  case listFiles(String)
   /// Ask the terminal anew what it can do.
   case probe
+  /// Use the terminal in another way.
+  case wish(Terminal.Wishes)
+  /// Write a setting to the configuration file.
+  case saveSetting(key: String, value: String, path: String)
   /// Redraw the whole screen.
   case redraw
   /// Give the terminal back to the shell until the program is continued.

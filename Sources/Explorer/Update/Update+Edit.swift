@@ -31,9 +31,15 @@ extension AppState {
   func targetsOfKind(_ slot: Slot) -> [SlotID] { targets.filter { $0.slot == slot } }
 
   /// Puts an operator into slots, or the teacher's own when `spec` is nil, as one undoable step.
-  mutating func put(_ spec: OperatorSpec?, in slots: [SlotID]) {
+  ///
+  /// - Parameters:
+  ///   - spec: The operator.
+  ///   - slots: The slots.
+  ///   - next: The plan afterwards, if it changes in other ways too.
+  mutating func put(_ spec: OperatorSpec?, in slots: [SlotID], as next: GraftPlan? = nil) {
     let title = Self.title(spec, slots)
     let changed = document.edit(title) { plan in
+      if let next { plan = next }
       for slot in slots { plan.edits[slot] = spec }
     }
     if let spec, let slot = slots.first?.slot { lastOperators[slot] = spec }
@@ -123,13 +129,10 @@ extension AppState {
   }
 
   private mutating func openConfiguration(of spec: OperatorSpec, for slots: [SlotID]) {
-    guard let descriptor = OperatorCatalog.descriptor(named: spec.name),
-      !descriptor.openFields.isEmpty
-    else {
-      notice = .note("\(spec.name) has nothing to configure")
-      return
-    }
-    overlays.append(.form(Form.configuration(descriptor, spec: spec, targets: slots)))
+    guard let descriptor = OperatorCatalog.descriptor(named: spec.name) else { return }
+    var form = Form.configuration(descriptor, spec: spec, targets: slots, of: plan)
+    if form.fields.isEmpty { (form.fields, form.more) = (form.more, []) }
+    overlays.append(.form(form))
   }
 
   /// Applies the source slot's operator to the blocks that a pattern names.
@@ -162,8 +165,8 @@ extension AppState {
     var spec = descriptor.defaultSpec
     for word in words {
       let parts = word.split(separator: "=", maxSplits: 1)
-      guard parts.count == 2, let value = Double(parts[1]),
-        let field = descriptor.fields.first(where: { $0.key == parts[0] }),
+      guard parts.count == 2, let field = descriptor.fields.first(where: { $0.key == parts[0] }),
+        let value = field.value(of: parts[1]),
         refusal(of: value, in: field.bounds, isWhole: field.isWholeNumber) == nil
       else {
         notice = .warning("\(name) cannot take \(word); e shows its fields and their ranges")

@@ -5,9 +5,12 @@ extension AppState {
   mutating func typed(_ character: Character) -> Bool {
     switch overlay {
     case .form(var form):
-      guard character.isASCII, character.isNumber || ".-+e".contains(character) else {
-        return false
+      if character == " ", case .choice = form.fields[form.index].content {
+        form.fields[form.index].turn(by: 1)
+        replaceTop(.form(form))
+        return true
       }
+      guard form.fields[form.index].takes(character) else { return false }
       if form.isFresh { form.fields[form.index].text.replace("") }
       form.isFresh = false
       form.fields[form.index].text.insert(character)
@@ -17,7 +20,7 @@ extension AppState {
     case .prompt(var prompt):
       guard !character.isControl else { return false }
       prompt.field.insert(character)
-      prompt.problem = nil
+      (prompt.problem, prompt.recalled) = (nil, nil)
       replaceTop(.prompt(prompt))
       return true
     default:
@@ -41,12 +44,22 @@ extension AppState {
       form.isFresh = true
       replaceTop(.form(form))
     case .accept:
-      if let problem = form.fields.lazy.compactMap(\.problem).first ?? impossible(form) {
-        form.problem = problem
-        replaceTop(.form(form))
-        return []
-      }
       return accept(form)
+    case .more:
+      guard !form.more.isEmpty else {
+        return refuse(form, "all settings are shown already")
+      }
+      form.fields += form.more
+      form.more = []
+      replaceTop(.form(form))
+    case .cursorLeft, .cursorRight:
+      form.isFresh = false
+      if case .choice = form.fields[form.index].content {
+        form.fields[form.index].turn(by: command == .cursorRight ? 1 : -1)
+      } else {
+        form.fields[form.index].text.apply(command)
+      }
+      replaceTop(.form(form))
     case .escape:
       overlays.removeLast()
     default:
@@ -57,32 +70,46 @@ extension AppState {
     return []
   }
 
-  /// Why the plan would not be valid with the form's numbers, or nil.
-  private func impossible(_ form: Form) -> String? {
-    guard case .configuration(_, let targets) = form.purpose, let spec = form.spec else {
-      return nil
-    }
-    var trial = plan
-    for target in targets { trial.edits[target] = spec }
-    do {
-      try trial.validate()
-      return nil
-    } catch {
-      return "\(error)"
-    }
+  /// Keeps the form open with the reason why it is not accepted.
+  mutating func refuse(_ form: Form, _ problem: String) -> [Effect] {
+    var refused = form
+    refused.problem = problem
+    replaceTop(.form(refused))
+    return []
   }
 
-  private mutating func accept(_ form: Form) -> [Effect] {
-    overlays.removeLast()
+  /// Does what the form is for, or refuses it.
+  mutating func accept(_ form: Form) -> [Effect] {
+    if let problem = form.fields.lazy.compactMap(\.problem).first { return refuse(form, problem) }
     let values = form.values
     switch form.purpose {
     case .configuration(_, let targets):
-      if case .picker = overlay { overlays.removeLast() }
-      if let spec = form.spec { put(spec, in: targets) }
+      var next = plan
+      do throws(PlanError) {
+        guard let spec = form.spec else { return [] }
+        try next.take(spec, form, in: targets)
+        overlays.removeLast()
+        if case .picker = overlay { overlays.removeLast() }
+        put(spec, in: targets, as: next)
+      } catch {
+        return refuse(form, "\(error)")
+      }
       return []
     case .training(let kind):
-      return startTraining(kind, values)
+      return startTraining(kind, form)
+    case .chain:
+      return startChain(form)
+    case .report:
+      overlays.removeLast()
+      let request = form.reportRequest
+      notice = .note("starting the worker …")
+      return [
+        .startReport(
+          request, name: request.runs.first.map { runs.record($0)?.name ?? $0 } ?? plan.name,
+          writesPage: form.text("run.page") == "true")
+      ]
     case .preview:
+      overlays.removeLast()
       preview.settings.classLabel = Int(values["class"] ?? 0)
       preview.settings.seed = UInt64(values["seed"] ?? 0)
       preview.settings.steps = Int(values["steps"] ?? 25)
@@ -92,13 +119,36 @@ extension AppState {
     }
   }
 
+  /// Scrolls a page of text or leaves it.
+  mutating func performInText(_ command: Command) -> [Effect] {
+    guard case .text(var page) = overlay else { return [] }
+    let room = LogView.room(size)
+    let lines = LogPage.rows(page.lines, room.columns).count
+    guard let first = Self.scrolled(page.first, by: command, rows: room.rows, of: lines) else {
+      overlays.removeLast()
+      return []
+    }
+    page.first = first
+    replaceTop(.text(page))
+    return []
+  }
+
   /// Scrolls the help page or leaves it.
   mutating func performInHelp(_ command: Command) -> [Effect] {
     guard case .help(var page) = overlay else { return [] }
-    let lines = HelpText.lines(width: HelpText.width(size)).count
+    let lines = HelpText.lines(width: HelpText.width(size), table: configuration.keys.bindings)
+    switch command {
+    case .search:
+      overlays.append(.prompt(Prompt(purpose: .search, field: TextField(page.query))))
+      return []
+    case .nextMatch, .previousMatch:
+      look(for: page.query, in: page, forward: command == .nextMatch)
+      return []
+    default: break
+    }
     guard
       let scroll = Self.scrolled(
-        page.scroll, by: command, rows: max(1, size.rows - 4), of: lines)
+        page.scroll, by: command, rows: max(1, size.rows - 4), of: lines.count)
     else {
       overlays.removeLast()
       return []
@@ -106,6 +156,27 @@ extension AppState {
     page.scroll = scroll
     replaceTop(.help(page))
     return []
+  }
+
+  /// Scrolls the help page to the next line that holds a text, or says that none does.
+  mutating func look(for query: String, in page: HelpPage, forward: Bool = true) {
+    let lines = HelpText.lines(width: HelpText.width(size), table: configuration.keys.bindings)
+    let found = query.isEmpty ? [] : lines.indices.filter { lines[$0].contains(query) }
+    var page = page
+    page.query = query
+    let next =
+      forward
+      ? found.first { $0 > page.scroll } ?? found.first
+      : found.last { $0 < page.scroll } ?? found.last
+    if let next { page.scroll = next }
+    replaceTop(.help(page))
+    if query.isEmpty {
+      notice = .warning("nothing was looked for yet: / asks for a text")
+    } else if found.isEmpty {
+      notice = .warning("“\(query)” is not on this page")
+    } else {
+      notice = .note("“\(query)”: \(Format.count(found.count, "line")); n and N go on")
+    }
   }
 
   /// Scrolls a run's log or leaves it.
@@ -127,7 +198,7 @@ extension AppState {
   }
 
   /// The first line shown of a page after a command; nil for one that does not scroll.
-  private static func scrolled(
+  static func scrolled(
     _ first: Int, by command: Command, rows: Int, of lines: Int
   ) -> Int? {
     let last = max(0, lines - rows)

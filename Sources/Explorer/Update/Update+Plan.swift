@@ -17,18 +17,39 @@ extension AppState {
       return []
     case .new:
       return goTo(.new)
+    case .set:
+      guard let argument else {
+        overlays.append(.prompt(Prompt(purpose: .set)))
+        return []
+      }
+      if let problem = setSettings(argument) { notice = .warning(problem) }
+      return []
     default:
       return []
     }
   }
 
-  private mutating func askWhereToSave() -> [Effect] {
+  /// Sets settings of the plan, `KEY=VALUE` separated by spaces, as one step; says what is wrong.
+  mutating func setSettings(_ text: String) -> String? {
+    var next = plan
+    do throws(PlanError) {
+      try next.set(assignments: text)
+      try next.validate()
+    } catch {
+      return "\(error)"
+    }
+    let isChanged = document.edit("set \(text)") { $0 = next }
+    notice = .note(isChanged ? "set \(text)" : "nothing changed: the plan says that already")
+    return nil
+  }
+
+  mutating func askWhereToSave() -> [Effect] {
     let suggestion = document.path ?? "\(plan.name).json"
     overlays.append(.prompt(Prompt(purpose: .saveAs, field: TextField(suggestion))))
     return []
   }
 
-  /// Writes the plan to a path; a plan that has never had a name takes the file's.
+  /// Writes the plan to a path; another path than its own gives the plan its name.
   ///
   /// Its own file is written over without a question as long as nobody else has changed it.
   func save(to path: String) -> [Effect] {
@@ -36,9 +57,9 @@ extension AppState {
     return [.savePlan(named(after: path), path: path, overwrite: false, known: known)]
   }
 
-  private func named(after path: String) -> GraftPlan {
+  func named(after path: String) -> GraftPlan {
     var named = plan
-    if document.path == nil || plan.name == Self.untitled { named.name = Self.stem(path) }
+    if document.path != path || plan.name == Self.untitled { named.name = Self.stem(path) }
     return named
   }
 
@@ -60,7 +81,7 @@ extension AppState {
   }
 
   /// Takes the step without asking.
-  mutating func take(_ step: PlanStep) -> [Effect] {
+  package mutating func take(_ step: PlanStep) -> [Effect] {
     switch step {
     case .quit:
       isFinished = true
@@ -72,50 +93,28 @@ extension AppState {
       notice = .note("an empty plan: every slot is the teacher's own")
       return [.followRun(id: nil)]
     case .load(let path):
+      awaited = AwaitedPlan(step: step, document: document)
       return [.loadPlan(path: path)]
     case .openRun(let id):
+      awaited = AwaitedPlan(step: step, document: document)
       return [.openRun(id: id, adopt: true)]
     }
   }
 
-  /// Answers a question.
-  mutating func performInQuestion(_ command: Command) -> [Effect] {
-    guard case .confirm(let question) = overlay else { return [] }
-    switch command {
-    case .no:
-      overlays.removeLast()
-      afterSave = nil
-      return []
-    case .saveFirst:
-      guard case .unsaved(let step) = question else { return [] }
-      overlays.removeLast()
-      afterSave = step
-      guard let path = document.path else {
-        return Layout.missingSize(size) == nil ? askWhereToSave() : save(to: "\(plan.name).json")
-      }
-      return save(to: path)
-    case .yes:
-      overlays.removeLast()
-      switch question {
-      case .unsaved(let step):
-        return take(step)
-      case .leaveRunning:
-        isFinished = true
-        return []
-      case .cancelRun(let id):
-        let name = runs.record(id)?.name ?? id
-        guard runs.stopping.insert(id).inserted else {
-          notice = .note("killed \(name)")
-          return [.killRun(id: id)]
-        }
-        notice = .note("asked \(name) to stop")
-        return [.control(id: id, .cancel)]
-      case .overwrite(let path):
-        return [.savePlan(named(after: path), path: path, overwrite: true)]
-      }
-    default:
-      return []
+  /// Puts a plan that was read in the place of the present one, unless it is no longer wanted or the
+  /// present one was edited meanwhile; says whether it did.
+  mutating func replace(after step: PlanStep, with next: PlanDocument) -> Bool {
+    guard let awaited, awaited.step == step else { return false }
+    self.awaited = nil
+    guard document == awaited.document else {
+      notice = .warning(
+        "\(next.title) was read, but \(document.title) was edited meanwhile and stays; open it again"
+      )
+      return false
     }
+    document = next
+    dropSelection()
+    return true
   }
 
   /// Takes in what became of saving and loading.
@@ -127,18 +126,25 @@ extension AppState {
       notice = .note("saved \(path)")
       guard let step = afterSave else { return [] }
       afterSave = nil
-      return take(step)
-    case .planExists(let path):
-      overlays.append(.confirm(.overwrite(path: path)))
+      // Edits made while it was saved are asked about.
+      return goTo(step)
+    case .planExists(let path, let present):
+      overlays.append(.confirm(.overwrite(path: path, present: present)))
+    case .planChangedOnDisk(let path):
+      if path == document.path {
+        notice = .warning("\(path) was changed by another program; w asks what to do")
+      }
     case .planSaveFailed(let reason):
       afterSave = nil
       notice = .failure(reason)
     case .planLoaded(let plan, let path):
-      document = PlanDocument(plan: plan, path: path)
-      dropSelection()
+      guard replace(after: .load(path: path), with: PlanDocument(plan: plan, path: path)) else {
+        return []
+      }
       notice = .note("opened \(path): \(plan.extent) changed")
       return followMatchingRun()
     case .planLoadFailed(let reason):
+      awaited = nil
       notice = .failure(reason)
     default:
       break

@@ -16,32 +16,16 @@ extension AppState {
       afterSave = nil
       return []
     case .complete:
-      if prompt.purpose == .command {
-        complete(&prompt)
-      } else {
-        prompt.problem = "Tab completes the names of commands only"
-      }
+      let effects = complete(&prompt)
+      replaceTop(.prompt(prompt))
+      return effects
+    case .previous, .next: recall(&prompt, by: command == .next ? 1 : -1)
     default:
-      prompt.problem = nil
+      (prompt.problem, prompt.recalled) = (nil, nil)
       prompt.field.apply(command)
     }
     replaceTop(.prompt(prompt))
     return []
-  }
-
-  private func complete(_ prompt: inout Prompt) {
-    let text = prompt.field.text
-    let names = Command.names.filter { $0.hasPrefix(text) }
-    guard let first = names.first else {
-      prompt.problem = "no command starts with “\(text)”"
-      return
-    }
-    var common = first
-    for name in names {
-      while !name.hasPrefix(common) { common.removeLast() }
-    }
-    prompt.field.replace(names.count == 1 ? first + " " : common)
-    prompt.problem = names.count == 1 ? nil : names.joined(separator: "  ")
   }
 
   private mutating func accept(_ prompt: Prompt) -> [Effect] {
@@ -82,6 +66,18 @@ extension AppState {
       guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
       overlays.removeLast()
       return goTo(.load(path: Self.planPath(text)))
+    case .set:
+      overlays.removeLast()
+      guard !text.isEmpty else { return [] }
+      if let problem = setSettings(text) {
+        overlays.append(.prompt(prompt))
+        return refuse(problem)
+      }
+      return []
+    case .search:
+      overlays.removeLast()
+      if case .help(let page) = overlay { look(for: text, in: page) }
+      return []
     case .command:
       guard !text.isEmpty else {
         overlays.removeLast()
@@ -90,7 +86,9 @@ extension AppState {
       switch Self.parseCommand(text) {
       case .success(let parsed):
         overlays.removeLast()
-        return perform(parsed.command, argument: parsed.argument, count: nil)
+        history.add(text)
+        let kept = history.path.map { [Effect.keepCommand(text, path: $0)] } ?? []
+        return kept + perform(parsed.command, argument: parsed.argument, count: nil)
       case .failure(let problem):
         return refuse(problem.text)
       }

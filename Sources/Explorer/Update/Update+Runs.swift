@@ -7,7 +7,15 @@ extension AppState {
     switch command {
     case .distil, .finetune:
       let kind: Job.Kind = command == .distil ? .distill : .finetune
-      overlays.append(.form(.training(kind, of: plan, beside: runs.aliveTraining)))
+      overlays.append(
+        .form(
+          .training(
+            kind, of: plan, beside: runs.aliveTraining,
+            sources: kind == .finetune ? weightSources : [])))
+    case .chain:
+      overlays.append(.form(.chain(of: plan)))
+    case .report:
+      overlays.append(.form(.report(of: weights.runs)))
     case .pause:
       return runs.focusRecord.map { togglePause($0) } ?? []
     case .cancel:
@@ -27,7 +35,7 @@ extension AppState {
     case .scale:
       chart.isLogarithmic.toggle()
     case .runs:
-      overlays.append(.runs(RunsPane(selection: runs.focus?.id ?? runs.listed.first?.id)))
+      openRuns(argument)
     default:
       break
     }
@@ -43,31 +51,47 @@ extension AppState {
     return [.control(id: record.id, .pause)]
   }
 
-  /// Stores the form's numbers in the plan and asks for the worker.
-  mutating func startTraining(_ kind: Job.Kind, _ values: [String: Double]) -> [Effect] {
-    let isQueued = values["queue"] == 1
-    let weights =
-      kind == .finetune ? (isQueued ? comingWeights : nil) ?? trainedWeights?.runID : nil
-    let name = kind == .finetune ? "finetuning" : "distillation"
-    document.edit("settings of the \(name)") { $0.take(values, of: kind) }
+  /// Makes the form's settings part of the plan and asks for the worker; a form that is refused stays
+  /// open and leaves the plan as it was.
+  mutating func startTraining(_ kind: Job.Kind, _ form: Form) -> [Effect] {
+    var next = plan
     do {
-      try plan.validate()
+      try next.take(form)
     } catch {
-      notice = .failure("\(error)")
-      return []
+      return refuse(form, "\(error)")
     }
+    let weights = kind == .finetune ? weights(for: form) : PlanWeights()
+    guard agrees(to: weights) else { return [] }
+    overlays.removeLast()
+    let name = kind == .finetune ? "finetuning" : "distillation"
+    let isEdited = document.edit("settings of the \(name)") { $0 = next }
     runs.isLaunching = true
+    runs.launchEdit = isEdited ? next : nil
     notice = .note("starting the worker …")
-    return [.startTraining(plan, kind: kind, weightsFrom: weights, isQueued: isQueued)]
+    return [.startTraining(plan, kind: kind, weights: weights, options: RunOptions(form))]
   }
 
-  /// The followed distillation while it is not over, when its weights will fit the plan.
-  private var comingWeights: String? {
-    guard let record = runs.focusRecord, record.kind == .distill, record.isAlive,
-      let trained = runs.focus?.plan,
-      plan.sites.contains(where: { plan.agrees(with: trained, at: $0) })
-    else { return nil }
-    return record.id
+  /// Makes the settings of a chain's form part of the plan and queues its runs.
+  mutating func startChain(_ form: Form) -> [Effect] {
+    var next = plan
+    do {
+      try next.take(form)
+    } catch {
+      return refuse(form, "\(error)")
+    }
+    overlays.removeLast()
+    let isEdited = document.edit("settings of both stages") { $0 = next }
+    runs.isLaunching = true
+    runs.launchEdit = isEdited ? next : nil
+    notice = .note("queueing the runs …")
+    return [.startChain(plan, report: form.reportRequest, options: RunOptions(form))]
+  }
+
+  /// What a started training tells about the plan.
+  private mutating func confirmLaunch(_ text: String) {
+    let isEdited = runs.launchEdit != nil && document.isModified
+    notice = .note(isEdited ? "\(text); its settings are now in the plan, w saves them" : text)
+    (runs.isLaunching, runs.launchEdit) = (false, nil)
   }
 
   /// Acts in the list of runs.
@@ -85,8 +109,11 @@ extension AppState {
       replaceTop(.runs(pane))
     case .accept:
       guard let selected else { return [] }
+      if selected.kind?.isMeasuring == true { return [.readReport(id: selected.id)] }
       overlays.removeLast()
       return goTo(.openRun(id: selected.id))
+    case .report:
+      if let selected { overlays.append(.form(.report(of: [selected.id]))) }
     case .pause:
       return selected.map { togglePause($0) } ?? []
     case .cancel:
@@ -107,10 +134,8 @@ extension AppState {
       overlays.append(.log(LogPage(id: selected.id)))
       return [.readLog(id: selected.id)]
     case .raise, .lower:
-      guard let selected, selected.turn != nil, let priority = selected.place?.priority else {
-        return []
-      }
-      return [.setPriority(id: selected.id, priority + (command == .raise ? 1 : -1))]
+      guard let selected, selected.turn != nil else { return [] }
+      return [.raisePriority(id: selected.id, by: command == .raise ? 1 : -1)]
     default:
       overlays.removeLast()
     }
@@ -128,11 +153,21 @@ extension AppState {
       runs.stopping.formIntersection(records.filter(\.isAlive).map(\.id))
       if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
       if let after = runs.focusRecord, let before, before != after.state { announce(after) }
+      if let id = runs.awaitedReport, let record = runs.record(id), record.state.isEnded {
+        runs.awaitedReport = nil
+        guard record.state == .done else {
+          notice = .failure(
+            "\(record.name): \(record.remark ?? "the report is \(record.state.name)")")
+          return refreshComparison()
+        }
+        return refreshComparison() + [.readReport(id: id)]
+      }
       return refreshComparison()
     case .runOpened(let id, let opened, let adopt):
       if adopt {
-        document = PlanDocument(plan: opened)
-        dropSelection()
+        guard replace(after: .openRun(id: id), with: PlanDocument(plan: opened, run: id)) else {
+          return []
+        }
       }
       var focus = FocusedRun(id: id, plan: opened)
       if let old = runs.focus, old.id == id { focus.history = old.history }
@@ -145,21 +180,34 @@ extension AppState {
     case .historyRead(let id, let history):
       if runs.focus?.id == id { runs.focus?.history = history }
     case .trainingStarted(let id, let plan, let kind):
-      runs.isLaunching = false
       runs.focus = FocusedRun(id: id, plan: plan)
       let what = kind == .finetune ? "finetuning the model" : "distilling \(plan.extent)"
-      notice = .note("\(what) in the background")
+      confirmLaunch("\(what) in the background")
       return [.followRun(id: id)]
     case .trainingQueued(let name):
-      runs.isLaunching = false
-      notice = .note("\(name) waits in the queue: r lists the runs")
+      confirmLaunch("\(name) waits in the queue: r lists the runs")
+    case .chainQueued(let name):
+      confirmLaunch("\(name): distil, finetune, measure and report wait in the queue")
+    case .reportStarted(let id):
+      runs.awaitedReport = id
+      notice = .note("measuring in the background; the result is shown when it is there")
+    case .reportRead(let title, let lines):
+      if overlay == nil || keyContext == .runs {
+        overlays.append(.text(TextPage(title: title, lines: lines)))
+      } else {
+        notice = .note("\(title) is there: r lists the runs, ⏎ shows it")
+      }
     case .logRead(let id, let lines):
       if case .log(var page) = overlay, page.id == id {
         page.receive(lines, width: LogView.room(size).columns)
         replaceTop(.log(page))
       }
     case .trainingFailed(let reason):
-      runs.isLaunching = false
+      // Nothing was started, so the plan is what it was before, unless it was edited since.
+      if let edit = runs.launchEdit, document.done.last?.after == edit, plan == edit {
+        document.revoke()
+      }
+      (runs.isLaunching, runs.launchEdit) = (false, nil)
       notice = .failure(reason)
     default:
       break
@@ -184,35 +232,30 @@ extension AppState {
     }
   }
 
-  /// Finds the work of an explorer that was here before.
+  /// Follows a run of the plan, or says that others go on; no run is opened by itself.
   private mutating func reattach() -> [Effect] {
-    let mine = runs.records.filter {
-      $0.isTraining && $0.modelHash == model.contentHash
-    }
-    let alive = mine.filter(\.isAlive)
-    if let alive = alive.first(where: { $0.state != .queued }) ?? alive.first {
-      let isUntouched = document.path == nil && plan.isEmpty && document.done.isEmpty
-      return [.openRun(id: alive.id, adopt: isUntouched)]
-    }
     let effects = followMatchingRun()
-    if effects.isEmpty, let latest = mine.first, plan.isEmpty {
-      notice = .note(
-        "the last training, \(latest.name), is \(latest.state.name): r lists the runs")
+    if effects.isEmpty, overlays.isEmpty, notice == nil, let alive = runs.aliveTraining {
+      notice = .note("\(alive.name) is \(alive.state.name): r lists the runs")
     }
     return effects
   }
 
-  /// Follows the newest training of what the plan changes, else the newest that bears its name, so that
-  /// its losses and marks show.
+  /// Follows a run that trains or trained what the plan changes, so that its losses show: one that goes
+  /// on, else the one that provides weights.
   mutating func followMatchingRun() -> [Effect] {
-    let mine = runs.records.filter { $0.isTraining && $0.modelHash == model.contentHash }
-    let same = mine.filter { $0.changes == plan.changes && $0.step > 0 }
-    let match = same.first ?? mine.first { $0.name == plan.name }
+    let same = runs.records.filter {
+      $0.isTraining && $0.modelHash == model.contentHash && $0.changes == plan.changes
+    }
+    let source = weights.sources.first?.id
+    let match =
+      same.first { $0.isAlive && $0.state != .queued }?.id ?? source ?? same.first?.id
     guard let match, !plan.isEmpty else {
       guard runs.focus != nil else { return [] }
       runs.focus = nil
       return [.followRun(id: nil)]
     }
-    return [.openRun(id: match.id, adopt: false)]
+    if runs.focus?.id != match { runs.focus = nil }
+    return [.openRun(id: match, adopt: false)]
   }
 }

@@ -12,6 +12,12 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .terminalFound(let capabilities):
     state.terminal = capabilities
     return []
+  case .filesListed(let text, let paths):
+    state.receiveFiles(paths, for: text)
+    return []
+  case .settingNotSaved(let reason):
+    state.notice = .failure(reason)
+    return []
   case .textPasted(let text):
     return text.flatMap { state.typed($0) ? [] : [Effect]() }
   case .resized(let size):
@@ -20,20 +26,23 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .ticked(let now):
     state.now = now
     state.expireNotice()
-    if case .log(let page) = state.overlay { return [.readLog(id: page.id)] }
-    return []
+    let effects = state.previewEdit()
+    if case .log(let page) = state.overlay { return effects + [.readLog(id: page.id)] }
+    return effects
   case .interrupted:
     return state.interrupt()
   case .commanded(let command, let argument, let count):
     state.notice = nil
     return state.perform(command, argument: argument, count: count)
   case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
-    .trainingFailed, .trainingQueued, .logRead, .controlFailed:
+    .trainingFailed, .trainingQueued, .chainQueued, .reportStarted, .reportRead, .logRead,
+    .controlFailed:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
     return state.receiveSampleFact(action)
-  case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed:
+  case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed,
+    .planChangedOnDisk:
     return state.receivePlanFact(action)
   }
 }
@@ -55,14 +64,14 @@ extension AppState {
   /// Handles one key: counts and sequences first, then the table, then text.
   mutating func press(_ key: Key) -> [Effect] {
     notice = nil
-    if let needed = Layout.missingSize(size) { return pressWhileTooSmall(key, needed: needed) }
+    if Layout.missingSize(size) != nil { return pressWhileTooSmall(key) }
     let context = keyContext
     if context == .grid, takeCount(key) { return [] }
     if context == .prompt || context == .form, case .character(let character) = key {
       if typed(character) { return [] }
     }
     let keys = pending.keys + [key]
-    switch KeyBinding.match(keys, in: context) {
+    switch KeyBinding.match(keys, in: context, of: configuration.keys.bindings) {
     case .prefix:
       pending.keys = keys
       return []
@@ -75,9 +84,19 @@ extension AppState {
     case .none:
       let text = keys.map(\.label).joined()
       pending = PendingInput()
-      if context == .grid { notice = .note("\(text) is not a key here; ? shows the keys") }
-      if context == .question { notice = .note("press one of the keys in brackets") }
+      answerUnknown(text)
       return []
+    }
+  }
+
+  /// Says that a key has no meaning where it was pressed.
+  private mutating func answerUnknown(_ text: String) {
+    switch overlay {
+    case .confirm: notice = .note("press one of the keys in brackets")
+    case .prompt(var prompt):
+      prompt.problem = "\(text) is not a key here; F1 shows the keys"
+      replaceTop(.prompt(prompt))
+    default: notice = .note("\(text) is not a key here; ? shows the keys")
     }
   }
 
@@ -90,22 +109,25 @@ extension AppState {
     return true
   }
 
-  /// Nothing can be seen, so nothing acts but leaving.
-  private mutating func pressWhileTooSmall(_ key: Key, needed: Size) -> [Effect] {
+  /// Nothing can be seen but the progress, so nothing acts but leaving and pausing.
+  private mutating func pressWhileTooSmall(_ key: Key) -> [Effect] {
     pending = PendingInput()
-    if case .confirm = overlay {
-      guard case .command(let command) = KeyBinding.match([key], in: .question) else { return [] }
-      return perform(command, argument: nil, count: nil)
-    }
-    guard KeyBinding.match([key], in: .grid) == .command(.quit) else { return [] }
-    return perform(.quit, argument: nil, count: nil)
+    let isAsking = if case .confirm = overlay { true } else { false }
+    guard
+      case .command(let command) = KeyBinding.match(
+        [key], in: isAsking ? .question : .grid, of: configuration.keys.bindings),
+      isAsking || command == .quit || command == .pause
+    else { return [] }
+    return isAsking || overlay == nil
+      ? perform(command, argument: nil, count: nil)
+      : performOnGrid(command, argument: nil, count: nil)
   }
 
   /// Ctrl-C steps out of whatever is open, asks to leave, and leaves when asked twice.
   mutating func interrupt() -> [Effect] {
     notice = nil
     switch overlay {
-    case .confirm(.unsaved(.quit)), .confirm(.leaveRunning):
+    case .confirm(.unsaved(.quit)):
       isFinished = true
       return []
     case nil:
@@ -123,6 +145,15 @@ extension AppState {
       notice = .warning(reason)
       return []
     }
+    switch command {
+    case .help where keyContext != .help:
+      overlays.append(
+        .help(HelpPage(at: keyContext, size: size, table: configuration.keys.bindings)))
+      return []
+    case .redraw: return [.redraw, .probe]
+    case .suspend: return [.suspend]
+    default: break
+    }
     switch keyContext {
     case .images where command == .escape:
       overlays.removeLast()
@@ -136,6 +167,10 @@ extension AppState {
     case .compare: return performInComparison(command)
     case .log: return performInLog(command)
     case .help: return performInHelp(command)
+    case .text: return performInText(command)
+    case .settings: return performInSettings(command)
+    case .terminal: return performInTerminal(command)
+    case .anywhere: return []
     }
   }
 
@@ -151,35 +186,44 @@ extension AppState {
       return select(command, argument: argument, count: count)
     case .pick, .configure, .apply, .again, .clear, .join, .undo, .redo:
       return edit(command, argument: argument, count: count)
-    case .distil, .finetune, .pause, .cancel, .series, .scale, .runs:
+    case .distil, .finetune, .chain, .report, .pause, .cancel, .series, .scale, .runs:
       return distil(command, argument: argument)
-    case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
+    case .imageClass:
+      chooseClass(argument)
+      return []
+    case .preview, .followEdits, .previewSettings, .images, .analyze, .nextClass, .previousClass,
+      .nextSeed,
       .previousSeed,
       .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:
       return sample(command, argument: argument, count: count)
-    case .save, .saveAs, .open, .new:
+    case .save, .saveAs, .open, .new, .set:
       return keepPlan(command, argument: argument)
     case .command:
       overlays.append(.prompt(Prompt(purpose: .command)))
       return []
-    case .help:
-      overlays.append(.help(HelpPage()))
+    case .settings:
+      overlays.append(.settings(index: 0))
       return []
-    case .redraw: return [.redraw, .probe]
-    case .suspend: return [.suspend]
+    case .terminal:
+      overlays.append(.terminal(scroll: 0))
+      return []
+    case .nextPane:
+      let index = Pane.allCases.firstIndex(of: pane) ?? 0
+      pane = Pane.allCases[(index + 1) % Pane.allCases.count]
+      return []
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare:
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
+      .difference, .elsewhere, .discard, .help, .redraw, .suspend, .search, .nextMatch,
+      .previousMatch:
       return []
     }
   }
 
-  /// Leaves at once when nothing would be lost and nothing runs, else asks.
+  /// Leaves at once when nothing would be lost, else asks; what runs goes on.
   private mutating func leave() -> [Effect] {
     if document.isModified {
       overlays.append(.confirm(.unsaved(.quit)))
-    } else if runs.aliveTraining != nil {
-      overlays.append(.confirm(.leaveRunning))
     } else {
       isFinished = true
     }

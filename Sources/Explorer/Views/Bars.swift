@@ -15,7 +15,13 @@ struct TopBar {
       from: Double(cost.original.parameters), to: Double(cost.edited.parameters))
     let edited = "\(plan.edits.count)/\(2 * state.depth) replaced"
     let depth = plan.parallel.isEmpty ? "" : "  depth \(plan.depth)/\(state.depth)"
-    let right = "\(edited)\(depth)  FLOPs \(flops)  params \(parameters) "
+    let saved = "\(depth)  FLOPs \(flops) "
+    let costs = "\(depth)  FLOPs \(flops)  params \(parameters) "
+    let name = state.document.title
+    let wanted = min(34, 18 + TextWidth.columns(of: name))
+    let right =
+      texts(beside: edited, costs, saved)
+      .first { TextWidth.columns(of: $0) + wanted <= frame.columns } ?? edited + costs
     let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
     let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
@@ -23,12 +29,21 @@ struct TopBar {
     let shortModel = TextWidth.clip(model, max(4, space / 4))
     let room = max(4, space - 15 - TextWidth.columns(of: shortModel))
     var unsaved = state.document.isModified ? "*" : ""
-    if !unsaved.isEmpty && room >= TextWidth.columns(of: plan.name) + 9 { unsaved += " unsaved" }
+    if !unsaved.isEmpty && room >= TextWidth.columns(of: name) + 9 { unsaved += " unsaved" }
     frame.write(
       [
         (" espalier  ", Theme.barStrong), (shortModel + "  ", Theme.barQuiet),
-        (TextWidth.clip(plan.name, room), Theme.barStrong), (unsaved, Theme.barChanged),
+        (TextWidth.clip(name, room), Theme.barStrong), (unsaved, Theme.barChanged),
       ], column: 0, row: 0, maxColumns: space)
+  }
+
+  /// What the right side can say, the longest text first.
+  private func texts(beside edited: String, _ costs: String, _ saved: String) -> [String] {
+    guard let weights = state.weightsText else { return [edited + costs] }
+    let full = ["\(edited)  \(weights)\(costs)", weights + costs, weights + saved]
+    guard state.missingTeacher == nil else { return full }
+    let share = "\(state.weights.count)/\(state.weights.sites.count) with weights"
+    return full + ["\(edited), \(share)\(costs)", share + costs]
   }
 }
 
@@ -56,12 +71,24 @@ package struct BottomBar {
       column += frame.put(mode + "  ", column: column, row: row, style: Theme.barChanged)
     }
     let end = frame.columns - (typed.isEmpty ? 0 : TextWidth.columns(of: typed) + 2)
-    let hints = Self.hints(for: state.keyContext, columns: end - column) {
+    let hints = Self.hints(
+      for: state.keyContext, columns: end - column, of: state.configuration.keys.bindings
+    ) {
       state.keyContext != .question || state.reasonAgainst($0) == nil
     }
     for hint in hints {
+      let start = column
       column += frame.put(hint.keys, column: column, row: row, style: Theme.barKey) + 1
       column += frame.put(hint.text, column: column, row: row, style: Theme.bar) + 2
+      let single = Key(named: hint.keys)
+      for (index, key) in hint.keys.enumerated() where single == nil {
+        frame.targets.append(
+          MouseTarget(.key(.character(key)), column: start + index, row: row, columns: 1))
+      }
+      if let single {
+        frame.targets.append(
+          MouseTarget(.key(single), column: start, row: row, columns: column - start - 1))
+      }
     }
     if !typed.isEmpty {
       frame.putRight(typed, right: frame.columns - 1, row: row, style: Theme.barChanged)
@@ -70,9 +97,10 @@ package struct BottomBar {
 
   /// The hints that fit, in the table's order; the least needed ones go first.
   package static func hints(
-    for context: KeyContext, columns: Int, where isUsable: (Command) -> Bool = { _ in true }
+    for context: KeyContext, columns: Int, of table: [KeyBinding] = KeyBinding.all,
+    where isUsable: (Command) -> Bool = { _ in true }
   ) -> [KeyBinding.Hint] {
-    var hints = KeyBinding.all.filter { $0.context == context && isUsable($0.command) }
+    var hints = table.filter { $0.context == context && isUsable($0.command) }
       .compactMap(\.hint)
     func width() -> Int {
       hints.reduce(-2) {
@@ -153,7 +181,8 @@ package struct BottomBar {
       prompt.field.text.isEmpty
         ? "all, odd, even, every 2, last 7, 3-9, 1,3,5"
         : Format.count(state.promptedSlots.count, "block")
-    case .saveAs, .open: "⏎ accept  Esc back"
+    case .saveAs, .open, .search: "⏎ accept  Esc back"
+    case .set: "stage2.steps=200, preset=paper"
     case .retry: "1 leaves it  ⏎ accept  Esc back"
     case .command: "Tab completes  Esc back"
     }
@@ -168,7 +197,9 @@ package struct BottomBar {
     case .mark(let slot): "mark the \(slot.title) of blocks: "
     case .saveAs: "save as: "
     case .open: "open plan: "
+    case .set: "set KEY=VALUE: "
     case .retry(let id): "retry \(state.runs.record(id)?.name ?? id) with the learning rate times "
+    case .search: "/"
     case .command: ":"
     }
   }

@@ -9,11 +9,14 @@ struct FormView {
   let form: Form
 
   func draw(on frame: inout Frame) {
-    let about = aboutLines
     let width = min(72, frame.columns - 4)
+    let about = aboutLines.flatMap { TextWidth.wrap($0.printableSentence, width - 4) }
     let problem = form.problem.map { TextWidth.wrap($0.printableSentence, width - 6) } ?? []
-    let rows = form.fields.count + about.count + max(1, problem.count) + 5
-    let inside = Popup.open(on: &frame, columns: width, rows: rows, title: title)
+    let note = problem.isEmpty ? TextWidth.wrap(summary, width - 4).prefix(2) : []
+    let extra = about.count + max(1, problem.count, note.count) + 5 + (form.more.isEmpty ? 0 : 1)
+    let room = max(3, frame.rows - 2 - extra)
+    let shown = min(room, form.fields.count)
+    let inside = Popup.open(on: &frame, columns: width, rows: shown + extra, title: title)
     var row = inside.row
     for line in about {
       frame.put(
@@ -21,17 +24,30 @@ struct FormView {
       row += 1
     }
     row += 1
-    for (index, field) in form.fields.enumerated() {
-      drawField(field, isSelected: index == form.index, on: &frame, in: inside, row: row + index)
+    let first = max(0, min(form.index - shown / 2, form.fields.count - shown))
+    for (offset, field) in form.fields.dropFirst(first).prefix(shown).enumerated() {
+      drawField(
+        field, isSelected: first + offset == form.index, on: &frame, in: inside, row: row + offset)
+      frame.targets.append(
+        MouseTarget(
+          .item(first + offset), column: inside.column, row: row + offset, columns: inside.columns))
     }
-    row += form.fields.count + 1
-    if problem.isEmpty {
-      let field = form.fields[form.index]
-      let range =
-        "\(Format.plain(field.range.lowerBound)) to \(Format.plain(field.range.upperBound))"
+    if first > 0 { frame.putRight("↑", right: inside.right, row: row, style: Theme.quiet) }
+    if first + shown < form.fields.count {
+      frame.putRight(
+        "↓ \(form.fields.count - first - shown) more", right: inside.right, row: row + shown - 1,
+        style: Theme.quiet)
+    }
+    row += shown
+    if !form.more.isEmpty {
       frame.put(
-        TextWidth.clip("\(field.summary): \(range)", inside.columns), column: inside.column,
-        row: row, style: Theme.quiet)
+        "m  \(Format.count(form.more.count, "more setting"))", column: inside.column + 2, row: row,
+        style: Theme.quiet, maxColumns: inside.columns - 2)
+      row += 1
+    }
+    row += 1
+    for (index, line) in note.enumerated() {
+      frame.put(line, column: inside.column, row: row + index, style: Theme.quiet)
     }
     for (index, line) in problem.enumerated() {
       frame.put(
@@ -40,11 +56,24 @@ struct FormView {
     }
   }
 
+  /// What the selected field does and takes.
+  private var summary: String {
+    let field = form.fields[form.index]
+    switch field.content {
+    case .number(let range, _):
+      return
+        "\(field.summary): \(Format.plain(range.lowerBound)) to \(Format.plain(range.upperBound))"
+    case .choice: return "\(field.summary): ←→ or Space changes it"
+    case .text: return field.summary
+    }
+  }
+
   private func drawField(
     _ field: Form.Field, isSelected: Bool, on frame: inout Frame, in inside: Rect, row: Int
   ) {
-    let name = 20
-    let box = 14
+    // The names in a chain's form begin with the stage.
+    let name = form.purpose == .chain ? 26 : 20
+    let box = if case .number = field.content { 14 } else { 28 }
     frame.put(
       isSelected ? "›" : " ", column: inside.column, row: row, style: Theme.warning)
     frame.put(
@@ -80,6 +109,8 @@ struct FormView {
       return "\(OperatorCatalog.descriptor(named: name)?.title ?? name) for \(place)"
     case .training(.finetune): return "finetune"
     case .training: return "distil"
+    case .chain: return "distil, finetune, measure, report"
+    case .report: return "measure and report"
     case .preview: return "preview"
     }
   }
@@ -89,6 +120,9 @@ struct FormView {
     case .configuration: return configurationLines
     case .training(.finetune): return finetuningLines
     case .training: return distillationLines
+    case .chain: return chainLines
+    case .report(let runs):
+      return ["weights of \(runs.map(state.runs.title(of:)).joined(separator: ", "))"]
     case .preview: return ["teacher and graft start from the same noise"]
     }
   }
@@ -116,35 +150,64 @@ struct FormView {
     for (slot, _) in state.plan.edits { counts[state.plan.label(of: slot), default: 0] += 1 }
     let operators = counts.sorted { ($0.value, $1.key) > ($1.value, $0.key) }
       .map { "\($0.value) × \($0.key)" }.joined(separator: ", ")
-    var lines = [state.plan.extent + (operators.isEmpty ? "" : ": \(operators)")]
     let losses = Set(
       state.plan.sites.map { state.plan.stage1.loss(for: $0).rawValue.uppercased() })
-    lines.append(
+    var lines = [
+      state.plan.extent + (operators.isEmpty ? "" : ": \(operators)"),
       "activations of the teacher, \(losses.sorted().joined(separator: " and ")) loss,"
-        + " in the background")
-    return lines + duration(of: .distill)
+        + " in the background",
+    ]
+    if state.weights.count > 0, let text = state.weightsText {
+      lines.append("\(text); distilling starts all of them fresh")
+    }
+    return lines + [Self.rule] + duration(of: .distill)
   }
 
   private var finetuningLines: [String] {
+    let weights = state.weights(for: form)
     let start =
       state.plan.isEmpty
       ? "nothing is changed: the teacher itself"
-      : state.trainedWeights.map { weights in
-        let name = state.runs.record(weights.runID)?.name ?? weights.runID
-        return "from step \(weights.step) of \(name)"
-      } ?? "the operators start fresh: d distils them first"
-    return [
-      start, "the whole model, diffusion loss, in the background",
-    ] + duration(of: .finetune)
+      : weights.sentence { state.runs.title(of: $0) }
+        + (weights.count == 0 ? "; d distils them first" : "")
+    return [start, "the whole model, diffusion loss, in the background", Self.rule]
+      + duration(of: .finetune)
   }
+
+  private var chainLines: [String] {
+    [
+      state.plan.extent + ": four runs in the queue, each after the one before it",
+      Self.rule, chainDuration,
+    ]
+  }
+
+  /// How long a chain takes at the pace of earlier runs of its kinds.
+  private var chainDuration: String {
+    var plan = state.plan
+    guard (try? plan.take(form)) != nil else { return "–" }
+    let kinds: [Job.Kind] = [.distill, .finetune, .measure, .report]
+    let known = kinds.map { kind in
+      RunChain.seconds(
+        of: kind, modelHash: plan.model.contentHash,
+        work: kind.isTraining ? plan.work(kind) : nil, by: state.runs.records)
+    }
+    let unknown = zip(kinds, known).filter { $0.1 == nil }.map(\.0.rawValue)
+    let sum = known.compactMap(\.self).reduce(0, +)
+    let rest =
+      unknown.isEmpty ? "" : "no earlier run tells how long \(unknown.joined(separator: ", ")) take"
+    return [sum > 0 ? "~\(Format.clock(sum)) in all at the pace of earlier runs" : "", rest]
+      .filter { !$0.isEmpty }.joined(separator: "; ")
+  }
+
+  /// What becomes of the settings typed.
+  private static let rule = "⏎ puts these settings into the plan; u takes them back"
 
   /// How long it takes at the rate of the followed run, if that is of the same kind.
   private func duration(of kind: Job.Kind) -> [String] {
-    guard state.runs.focusRecord?.kind == kind, let rate = state.runs.focus?.history.summary.rate,
-      rate > 0, form.fields.first?.value != nil
-    else { return [] }
     var plan = state.plan
-    plan.take(form.values, of: kind)
+    guard state.runs.focusRecord?.kind == kind, let rate = state.runs.focus?.history.summary.rate,
+      rate > 0, (try? plan.take(form)) != nil
+    else { return [] }
     let steps = kind == .finetune ? plan.stage2.steps : plan.stage1.totalSteps
     return [
       "~\(Format.clock(Double(steps) / rate)) at \(Format.rate(rate)), the rate of the last run"

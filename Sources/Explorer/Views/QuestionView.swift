@@ -23,7 +23,7 @@ struct QuestionView {
     let runs = state.runs.aliveTraining != nil
     switch question {
     case .unsaved(.quit):
-      return ["The plan \(state.plan.name) has unsaved changes."]
+      return ["\(state.document.title) has unsaved changes."]
         + (runs ? ["The training continues without the explorer."] : [])
     case .unsaved(let step):
       let what =
@@ -33,11 +33,23 @@ struct QuestionView {
         case .new: "Starting an empty plan"
         case .quit: "Leaving"
         }
-      return ["\(what) would lose the unsaved changes of \(state.plan.name)."]
-    case .leaveRunning:
+      return ["\(what) would lose the unsaved changes of \(state.document.title)."]
+    case .mixture(let weights):
       return [
-        "A training is running. It continues without the explorer, which finds it again.",
-        "Leave?",
+        weights.summary { state.runs.title(of: $0) } + ".",
+        weights.freshText.map { "Start with these \($0)?" } ?? "Mix the weights of these runs?",
+      ]
+    case .lastSession(let opening):
+      return [
+        "The last session showed \(opening.plan ?? "the run \(opening.run ?? "")")"
+          + (opening.model == state.subject.model ? "" : " on \(opening.model)") + ".",
+        "Show it again?",
+      ]
+    case .recover(let unsaved, _):
+      return [
+        "An explorer ended with unsaved changes of"
+          + " \(PlanDocument(plan: unsaved.plan, path: unsaved.opening.plan).title):",
+        unsaved.steps.suffix(4).joined(separator: "; ") + ".", "Take them up?",
       ]
     case .cancelRun(let id):
       let record = state.runs.record(id)
@@ -55,19 +67,23 @@ struct QuestionView {
           + "?",
         "Its checkpoints stay.",
       ]
-    case .overwrite(let path):
+    case .overwrite(let path, let present):
       let what = path == state.document.path ? "was changed by another program" : "exists already"
-      return ["\(path) \(what). Write over it?"]
+      let content = present.map { "It holds the plan \($0.name): \($0.extent)." }
+      return ["\(path) \(what).", content ?? "It holds no plan.", "Write over it?"]
     }
   }
 
   static func answers(_ question: Question) -> String {
     switch question {
-    case .unsaved(.quit): "[s] save and leave   [y] leave without saving   [n] stay"
-    case .unsaved: "[s] save first   [y] lose them   [n] stay"
-    case .leaveRunning: "[y] leave   [n] stay"
+    case .unsaved(.quit): "[s] save, leave  [y] leave unsaved  [d] see  [n] stay"
+    case .unsaved: "[s] save first  [y] lose them  [d] see them  [n] stay"
+    case .mixture: "[y] start   [n] back"
+    case .lastSession: "[y] show it   [n] an empty plan"
+    case .recover: "[y] take them up  [d] see them  [x] delete them  [n] later"
     case .cancelRun: "[y] do it   [n] let it run"
-    case .overwrite: "[y] write over it   [n] keep it"
+    case .overwrite(_, nil): "[y] write over it  [a] save elsewhere  [n] keep it"
+    case .overwrite: "[y] overwrite  [r] read  [a] elsewhere  [d] see  [n] keep"
     }
   }
 }

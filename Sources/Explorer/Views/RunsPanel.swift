@@ -47,6 +47,9 @@ struct RunsPanel {
       if let left = record.secondsLeft {
         tail.append(("  ~\(Format.clock(left)) left", Theme.plain))
       }
+      if record.chain != nil, let left = state.runs.chain?.secondsLeft {
+        tail.append((", ~\(Format.clock(left)) of the chain", Theme.plain))
+      }
       if let silence = silence(record) {
         tail = [("\(count)  silent for \(silence)", Theme.warning)]
       }
@@ -104,6 +107,10 @@ struct RunTable {
     for (offset, record) in listed.dropFirst(first).prefix(rect.rows).enumerated() {
       let row = rect.row + offset
       drawLine(record, on: &frame, row: row)
+      frame.targets.append(
+        MouseTarget(
+          selection == nil ? .key("r") : .item(first + offset), column: rect.column, row: row,
+          columns: rect.columns))
       if record.id == selection {
         frame.restyle(column: rect.column, row: row, columns: rect.columns) { $0 = Theme.cursor }
       }

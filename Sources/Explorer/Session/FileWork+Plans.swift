@@ -1,0 +1,99 @@
+import Files
+import Foundation
+import Plans
+
+/// Plan files, and what is kept for the next start.
+extension FileWork {
+  func save(
+    _ plan: GraftPlan, to path: String, overwrite: Bool, known: GraftPlan?
+  ) -> Action {
+    let expanded = Self.expand(path)
+    var isFolder: ObjCBool = false
+    if FileManager.default.fileExists(atPath: expanded, isDirectory: &isFolder), isFolder.boolValue
+    {
+      return .planSaveFailed("\(path): is a folder; give the name of a file in it")
+    }
+    do {
+      if overwrite {
+        try plan.save(to: expanded)
+      } else if try !plan.save(to: expanded, over: known) {
+        return .planExists(path: path, present: try? read(expanded))
+      }
+      if watched?.path == expanded { watched?.stamp = try? AtomicFile.stamp(of: expanded) }
+      return .planSaved(plan, path: path)
+    } catch {
+      return .planSaveFailed("\(error)")
+    }
+  }
+
+  func load(_ path: String) -> Action {
+    do {
+      let stamp = try? AtomicFile.stamp(of: Self.expand(path))
+      let plan = try read(Self.expand(path))
+      if watched?.path == Self.expand(path) { watched?.stamp = stamp }
+      return .planLoaded(plan, path: path)
+    } catch {
+      return .planLoadFailed("\(error)")
+    }
+  }
+
+  /// Reads a plan for the explorer's model.
+  func read(_ path: String) throws(PlanError) -> GraftPlan {
+    let plan = try GraftPlan.load(path: path)
+    do {
+      try plan.check(against: model)
+    } catch {
+      var named = error
+      named.file = named.file ?? path
+      throw named
+    }
+    return plan
+  }
+
+  private static func expand(_ path: String) -> String {
+    guard path == "~" || path.hasPrefix("~/") else { return path }
+    let home = ProcessInfo.processInfo.environment["HOME"] ?? ""
+    return home + path.dropFirst()
+  }
+
+  /// Keeps unsaved edits for the case that the explorer is killed.
+  func keep(_ unsaved: UnsavedPlan?) -> [Action] {
+    do {
+      guard let unsaved else {
+        recovery?.remove()
+        recovery = nil
+        return []
+      }
+      if recovery == nil { recovery = try RecoveryFile(state: state) }
+      try recovery?.write(unsaved)
+      return []
+    } catch {
+      return [.planSaveFailed("unsaved edits are not kept for the case of a kill: \(error)")]
+    }
+  }
+
+  /// Records what is shown, and watches the file of its plan.
+  func keep(_ opening: Opening) -> [Action] {
+    let path = opening.plan.map(Self.expand)
+    if path != watched?.path {
+      watched = path.map {
+        (path: $0, shown: opening.plan ?? $0, stamp: try? AtomicFile.stamp(of: $0))
+      }
+    }
+    do {
+      try LastSession.keep(opening, state: state)
+      return []
+    } catch {
+      return [.controlFailed("the session is not recorded for the next start: \(error)")]
+    }
+  }
+
+  /// Notices that another program has changed the file of the plan.
+  func lookAtPlan() -> [Action] {
+    guard let known = watched, let stamp = try? AtomicFile.stamp(of: known.path),
+      stamp != known.stamp
+    else { return [] }
+    watched?.stamp = stamp
+    return known.stamp == nil ? [] : [.planChangedOnDisk(path: known.shown)]
+  }
+}

@@ -1,0 +1,57 @@
+import Plans
+import Runs
+
+/// Options of a run that are no part of its plan.
+package struct RunOptions: Equatable, Sendable {
+  /// Whether it waits in the queue.
+  package var isQueued = false
+  /// Priority in the queue.
+  package var priority = 0
+  /// Time limit of each worker in seconds.
+  package var timeout: Double?
+  /// Command after its end.
+  package var onDone: String?
+  /// Precision of large matrix products, `fp32` or `bf16`.
+  package var precision: String?
+
+  /// No options.
+  package init() {}
+
+  /// Key of the field for the origin of weights.
+  static let weights = "run.weights"
+  /// Key of the field for the queue.
+  static let queue = "run.queue"
+  /// Choice of weights of all runs that trained the same operators.
+  static let matching = "matching runs"
+  /// Choice of fresh weights.
+  static let fresh = "none, all fresh"
+
+  /// Fields for the less common options.
+  static func fields(isQueued: Bool) -> [Form.Field] {
+    let priorities = QueuePlace.priorities
+    let priority = Form.Field(
+      "run.priority", "priority", 0,
+      in: Double(priorities.lowerBound)...Double(priorities.upperBound), isInteger: true,
+      summary: "place in the queue; higher ones go first")
+    return (isQueued ? [priority] : []) + [
+      Form.Field(
+        "run.precision", "precision", "auto", .choice(["auto", "fp32", "bf16"]),
+        summary: "what large matrix products multiply in"),
+      Form.Field(
+        "run.timeout", "time limit", 0, in: 0...3e9, isInteger: false, unit: "seconds, 0 for none",
+        summary: "seconds after which the worker saves a checkpoint and stops"),
+      Form.Field(
+        "run.on_done", "command at its end", "", .text,
+        summary: "for /bin/sh -c, with ESPALIER_RUN and ESPALIER_OUTCOME set"),
+    ]
+  }
+
+  /// The options of a form.
+  init(_ form: Form) {
+    isQueued = form.text(Self.queue) == "1"
+    priority = form.values["run.priority"].map { Int($0) } ?? 0
+    timeout = form.values["run.timeout"].flatMap { $0 > 0 ? $0 : nil }
+    onDone = form.text("run.on_done").flatMap { $0.isEmpty ? nil : $0 }
+    precision = form.text("run.precision").flatMap { $0 == "auto" ? nil : $0 }
+  }
+}
