@@ -123,7 +123,7 @@ private final class PretendedWorld: EffectPerformer {
     #expect(
       names == [
         "findAnalysis", "savePlan", "startTraining", "followRun", "control", "control",
-        "startPreview", "readCheckpoints",
+        "startPreview",
       ])
     let texts = terminal.frames.map { $0.text() }
     for phrase in [
