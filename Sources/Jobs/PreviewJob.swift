@@ -33,11 +33,15 @@ struct PreviewJob {
         "\(files.modelPath): is a graft without its teacher, which can be sampled as it is but not"
           + " edited; name the teacher with 'espalier explore --teacher'")
     }
-    let known = plan == nil || isGraft ? nil : request.teacherImage
-    let total = (plan == nil || isGraft || known != nil ? 1 : 2) * request.steps
+    // A known picture of the teacher is that of one image.
+    let isGrid = request.classes * request.seeds > 1
+    let known = plan == nil || isGraft || isGrid ? nil : request.teacherImage
+    let both = plan != nil && !isGraft && known == nil && !request.skipsTeacher
+    let total = (both ? 2 : 1) * request.steps
     try context.emit(.started(pid: getpid(), totalSteps: total))
     let precision = try context.precision()
-    let conditions = try conditions(request, files, precision)
+    let cells = request.cells(numClasses: file.shape.conditionCount)
+    let conditions = try conditions(request, cells, files, precision)
     let teacher = try file.network()
     teacher.parameters.use(precision)
     let autoencoder = try files.autoencoder(precision)
@@ -54,29 +58,38 @@ struct PreviewJob {
       }
       sampler.method = method
     }
+    let start = LatentSampler.start(seeds: cells.map(\.seed), for: teacher)
+    let frameSteps = request.frameSteps
+    func pictures(of latents: Tensor) -> [RGBImage] {
+      AutoencoderKL.rgbImages(
+        ofDecoded: autoencoder.decode(autoencoder.unscaled(latents), tiling: .auto), .of(family))
+    }
     var done = 0
     func images(_ model: any DiffusionTransformer, _ role: SampleRole) throws -> [RGBImage] {
       var throttle = Throttle()
       let latents = try sampler.sample(
-        model, for: conditions,
-        onStep: { _, _, _ in
+        model, for: conditions, start: start,
+        onStep: { step, _, predicted in
           done += 1
           try context.checkpoint(step: done)
           if throttle.isDue() || done == total {
             try context.emit(
               .progress(done: done, total: total, label: "sampling \(role.rawValue)"))
           }
+          if frameSteps.contains(step) {
+            try write(pictures(of: predicted), role, request, after: step)
+          }
         })
-      let decoded = autoencoder.decode(autoencoder.unscaled(latents), tiling: .auto)
-      let images = AutoencoderKL.rgbImages(ofDecoded: decoded, .of(family))
+      let images = pictures(of: latents)
       try write(images, role, request)
       return images
     }
-    let before: [RGBImage]
-    if let known {
-      before = [try RGBImage.read(path: known)]
-      try write(before, .teacher, request)
-    } else {
+    var before: [RGBImage]?
+    if let known, !request.skipsTeacher {
+      let images = [try RGBImage.read(path: known)]
+      try write(images, .teacher, request)
+      before = images
+    } else if plan == nil || isGraft || both {
       before = try images(teacher, isGraft ? .graft : .teacher)
     }
     guard let plan, !isGraft else { return "\(isGraft ? "graft" : "teacher") sampled" }
@@ -93,42 +106,49 @@ struct PreviewJob {
     graft.model.parameters.use(precision)
     try context.report(untrained: graft.untrained)
     let after = try images(graft.model, .graft)
+    guard let before else { return "graft sampled" }
     try write(zip(before, after).map { $0.absoluteDifference(to: $1) }, .difference, request)
     return "teacher and graft sampled"
   }
 
-  /// What the images are for: the class or the prompts of the request.
+  /// What the images are for: the classes or the prompts of the cells.
   private func conditions(
-    _ request: PreviewRequest, _ files: ModelFiles, _ precision: Precision
+    _ request: PreviewRequest, _ cells: [(label: Int, seed: UInt64)], _ files: ModelFiles,
+    _ precision: Precision
   ) throws -> LatentSampler.Conditions {
     guard files.model.shape.family.condition == .captions else {
-      return .labels([Int](repeating: request.classLabel, count: request.count))
+      return .labels(cells.map(\.label))
+    }
+    let given = request.prompts.filter { !$0.isEmpty }
+    // Without a text encoder the null caption of the model's file is shown.
+    if files.textEncoderPath == nil, given.isEmpty {
+      return try files.exampleConditions(cells.count, precision).conditions
     }
     let examples = ModelFamily.examplePrompts
-    var prompts = request.prompts.filter { !$0.isEmpty }
-    if prompts.isEmpty { prompts = [examples[request.classLabel % examples.count]] }
-    // Without a text encoder the null caption of the model's file is shown.
-    if files.textEncoderPath == nil, request.prompts.isEmpty {
-      return try files.exampleConditions(request.count, precision).conditions
+    let prompts = cells.indices.map { index in
+      given.isEmpty
+        ? examples[cells[index].label % examples.count]
+        : given[index / max(1, request.seeds) % given.count]
     }
     let captions = try files.promptEmbeddings(precision).captions(prompts) { done, count, layer in
       try context.checkpoint(step: 0)
       try context.emit(
         .progress(done: done, total: count, label: "encoding prompts, layer \(layer)"))
     }
-    let rows = prompts.indices.flatMap { [Int](repeating: $0, count: request.count) }
-    return .captions(
-      captions.selecting(rows, length: captions.length), null: try files.nullCaption(precision))
+    return .captions(captions, null: try files.nullCaption(precision))
   }
 
-  private func write(_ images: [RGBImage], _ role: SampleRole, _ request: PreviewRequest) throws {
-    let path = "\(context.run.samplesPath)/\(role.rawValue).png"
-    let columns = Int(Double(images.count).squareRoot().rounded(.up))
-    let sheet = images.count == 1 ? images[0] : RGBImage.grid(images, columns: columns, gap: 2)
-    try sheet.write(to: path)
+  /// Writes the images as one picture; with a step they are those predicted after it.
+  private func write(
+    _ images: [RGBImage], _ role: SampleRole, _ request: PreviewRequest, after step: Int? = nil
+  ) throws {
+    let name = "samples/\(role.rawValue)\(step.map { "-step-\($0)" } ?? "").png"
+    let sheet =
+      images.count == 1 ? images[0] : RGBImage.grid(images, columns: request.seeds, gap: 2)
+    try sheet.write(to: context.run.resolve(name))
     try context.emit(
       .sampled(
-        role: role, path: "samples/\(role.rawValue).png", classLabel: request.classLabel,
-        seed: request.seed))
+        role: role, path: name, classLabel: request.classLabel, seed: request.seed,
+        samplerStep: step))
   }
 }

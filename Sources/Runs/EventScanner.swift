@@ -63,8 +63,18 @@ struct EventScanner {
         let label = fields.count("class_label"),
         let seed = fields.digits("seed").flatMap({ UInt64($0) })
       else { return nil }
-      return .sampled(role: role, path: path, classLabel: label, seed: seed)
+      return .sampled(
+        role: role, path: path, classLabel: label, seed: seed,
+        samplerStep: fields.count("sampler_step"))
     case "message": return text("text").map { .message($0) }
+    case "ranks":
+      guard let count = fields.count("count"), let device = text("device"),
+        let engine = text("engine"), let restarts = fields.count("restarts")
+      else { return nil }
+      return .ranks(RankReport(count: count, device: device, engine: engine, restarts: restarts))
+    case "resources":
+      guard let step = fields.count("step"), let memory = fields.count("memory") else { return nil }
+      return .resources(step: step, memory: memory)
     case "finished":
       guard let outcome = fields.text("outcome").flatMap(RunOutcome.init(rawValue:)),
         let text = text("text")
@@ -84,9 +94,15 @@ struct EventScanner {
     if readsSites, let highest = fields.number("learning_rate") {
       learningRate = LearningRate(highest: highest, sites: numbers(fields, "learning_rates") ?? [:])
     }
+    var measures: [StepMeasure: Double] = [:]
+    if readsSites {
+      measures[.gradientNorm] = fields.number("gradient_norm")
+      measures[.samplesPerSecond] = fields.number("samples_per_second")
+      measures[.residentMemory] = fields.number("resident_memory")
+    }
     return .step(
       step: step, total: total, loss: loss, losses: losses, rate: rate, secondsLeft: secondsLeft,
-      learningRate: learningRate)
+      learningRate: learningRate, measures: measures)
   }
 
   /// Reads an object of numbers by site.

@@ -284,6 +284,18 @@ package struct LatentSampler: Sendable {
   /// Points of the grid of a stochastic sampler; the last step is one of `steps`.
   private var stochasticPoints: Int { lastStep.kind == .none ? steps + 1 : max(2, steps) }
 
+  /// Start noise (seeds, channels, size, size) of the first sample of each of several seeds.
+  package static func start(seeds: [UInt64], for model: any DiffusionTransformer) -> Tensor {
+    let config = model.shape
+    let shape = [config.inChannels, config.inputSize, config.inputSize]
+    let result = Tensor([seeds.count] + shape)
+    for (row, seed) in seeds.enumerated() {
+      result.rows(row..<(row + 1)).assign(
+        RandomStream(seed: seed, "sampling/start").normal([1] + shape, from: 0))
+    }
+    return result
+  }
+
   /// Timesteps of the training process of a noise method, ascending.
   package func timesteps() throws -> [Int] { try process().schedule.timesteps }
 
