@@ -32,7 +32,7 @@ struct ChainCommand: ParsableCommand {
   @OptionGroup var format: OutputOptions
 
   func validate() throws {
-    try LaunchOptions.check(priority: priority)
+    try require("--priority", priority, in: QueuePlace.priorities)
     guard ReportRequest.imageRange.contains(images) else {
       throw ValidationError("--images is \(images); give 0 to 100")
     }

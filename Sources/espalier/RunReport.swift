@@ -31,6 +31,7 @@ struct RunReport: Encodable {
 
   private enum CodingKeys: CodingKey {
     case run, ageSeconds, ending, checkpoint, queuePosition, priority, waitsFor, origins
+    case note, tags, engine
     case meanHeldOutFirst, meanHeldOutLast, heldOut
   }
 
@@ -45,6 +46,9 @@ struct RunReport: Encodable {
     try container.encodeIfPresent(
       summary.checkpoint.map { run.resolve($0.path) }, forKey: .checkpoint)
     try container.encodeIfPresent(try? run.request().origins, forKey: .origins)
+    try container.encode(summary.annotation.note, forKey: .note)
+    try container.encode(summary.annotation.tags, forKey: .tags)
+    try container.encode(summary.engineName, forKey: .engine)
     if let turn = summary.turn {
       try container.encode(turn.position, forKey: .queuePosition)
       try container.encodeIfPresent(summary.place?.priority, forKey: .priority)

@@ -32,7 +32,15 @@ package enum Command: String, CaseIterable, Sendable {
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
-  case retry, log, raise, lower
+  case retry, log, raise, lower, remove, note, tag, reverse
+  case markAll = "mark-all"
+  case nextColumn = "next-column"
+  case previousColumn = "previous-column"
+  case search
+  case nextMatch = "next-match"
+  case previousMatch = "previous-match"
+  case halfPageDown = "half-page-down"
+  case halfPageUp = "half-page-up"
   case more, reload, difference, elsewhere, discard
   case saveFirst = "save-first"
   case erase, delete
@@ -46,7 +54,8 @@ package enum Command: String, CaseIterable, Sendable {
     switch self {
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
-      .more, .reload, .difference, .elsewhere, .discard:
+      .more, .reload, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse, .markAll,
+      .nextColumn, .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp:
       false
     default: true
     }
@@ -95,7 +104,7 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case question
   /// The list of runs.
   case runs
-  /// Two runs beside each other.
+  /// Runs beside each other.
   case compare
   /// The log of a run.
   case log

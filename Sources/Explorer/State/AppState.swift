@@ -36,6 +36,10 @@ package struct AppState: Equatable, Sendable {
   package var knownAnalysis: ModelAnalysis?
   /// The jobs in the run root.
   package var runs = RunsState() { didSet { refreshWeights() } }
+  /// The list of runs as it was left: its filter and order come back with it.
+  var kept = RunsPane()
+  /// The text that was looked for last in a list or page.
+  var searched = ""
   /// The weights that runs hold for the plan.
   package private(set) var weights = PlanWeights()
   /// The runs that `weights` was made from.

@@ -30,6 +30,8 @@ package enum Action: Equatable, Sendable {
   case runOpenFailed(String)
   /// Runs were read for a comparison.
   case runsRead([FocusedRun])
+  /// More was read of the runs of a comparison.
+  case runsReadOn([FocusedRun])
   /// The followed run's events were read.
   case historyRead(id: String, RunHistory)
   /// A distillation or finetuning was started.
@@ -46,6 +48,8 @@ package enum Action: Equatable, Sendable {
   case reportRead(title: String, lines: [String])
   /// The end of a run's log was read.
   case logRead(id: String, lines: [String])
+  /// Runs were removed, or could not be.
+  case runsRemoved(ids: [String], problem: String?)
   /// Something asked of a run could not be done.
   case controlFailed(String)
 
@@ -113,6 +117,10 @@ package enum Effect: Equatable, Sendable {
   case retryRun(id: String, rateFactor: Double)
   /// Raise the priority of a waiting run by an amount.
   case raisePriority(id: String, by: Int)
+  /// Remove runs with their checkpoints.
+  case removeRuns(ids: [String])
+  /// Change the notes of runs.
+  case annotateRuns(ids: [String], RunAnnotationChange)
   /// Read the end of a run's log.
   case readLog(id: String)
   /// Read the teacher's statistics, or start a job that computes them; `again` does not look for earlier ones.

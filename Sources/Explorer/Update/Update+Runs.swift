@@ -35,14 +35,18 @@ extension AppState {
     case .scale:
       chart.isLogarithmic.toggle()
     case .runs:
-      overlays.append(.runs(RunsPane(selection: runs.focus?.id ?? runs.listed.first?.id)))
+      var pane = RunsPane(selection: runs.focus?.id)
+      (pane.filter, pane.order) = (kept.filter, kept.order)
+      let listed = listed(in: pane)
+      if !listed.contains(where: { $0.id == pane.selection }) { pane.selection = listed.first?.id }
+      overlays.append(.runs(pane))
     default:
       break
     }
     return []
   }
 
-  private mutating func togglePause(_ record: RunSummary) -> [Effect] {
+  mutating func togglePause(_ record: RunSummary) -> [Effect] {
     if record.state == .paused || record.state == .frozen {
       notice = .note("asked \(record.name) to go on")
       return [.control(id: record.id, .resume)]
@@ -94,62 +98,16 @@ extension AppState {
     (runs.isLaunching, runs.launchEdit) = (false, nil)
   }
 
-  /// Acts in the list of runs.
-  mutating func performInRuns(_ command: Command) -> [Effect] {
-    guard case .runs(var pane) = overlay else { return [] }
-    let listed = runs.listed
-    let index = listed.firstIndex { $0.id == pane.selection }
-    let selected = index.map { listed[$0] }
-    switch command {
-    case .next:
-      pane.selection = listed.isEmpty ? nil : listed[min((index ?? -1) + 1, listed.count - 1)].id
-      replaceTop(.runs(pane))
-    case .previous:
-      pane.selection = listed.isEmpty ? nil : listed[max((index ?? 1) - 1, 0)].id
-      replaceTop(.runs(pane))
-    case .accept:
-      guard let selected else { return [] }
-      if selected.kind?.isMeasuring == true { return [.readReport(id: selected.id)] }
-      overlays.removeLast()
-      return goTo(.openRun(id: selected.id))
-    case .report:
-      if let selected { overlays.append(.form(.report(of: [selected.id]))) }
-    case .pause:
-      return selected.map { togglePause($0) } ?? []
-    case .cancel:
-      if let selected { overlays.append(.confirm(.cancelRun(id: selected.id))) }
-    case .mark:
-      if let selected { markRun(selected, in: pane) }
-    case .compare:
-      return [.readRuns(ids: runsToCompare(in: pane))]
-    case .retry:
-      guard let selected else { return [] }
-      overlays.append(
-        .prompt(
-          Prompt(
-            purpose: .retry(id: selected.id),
-            field: TextField(selected.state == .failed ? "0.5" : "1"))))
-    case .log:
-      guard let selected else { return [] }
-      overlays.append(.log(LogPage(id: selected.id)))
-      return [.readLog(id: selected.id)]
-    case .raise, .lower:
-      guard let selected, selected.turn != nil else { return [] }
-      return [.raisePriority(id: selected.id, by: command == .raise ? 1 : -1)]
-    default:
-      overlays.removeLast()
-    }
-    return []
-  }
-
   /// Takes in what became of jobs.
   mutating func receiveRunFact(_ action: Action) -> [Effect] {
     switch action {
     case .runsScanned(let records):
       let isFirst = !runs.isScanned
       let before = runs.focusRecord?.state
+      let old = runs.records
       runs.records = records
       runs.isScanned = true
+      refreshRunList(before: old)
       runs.stopping.formIntersection(records.filter(\.isAlive).map(\.id))
       if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
       if let after = runs.focusRecord, let before, before != after.state { announce(after) }
@@ -173,8 +131,11 @@ extension AppState {
       if let old = runs.focus, old.id == id { focus.history = old.history }
       runs.focus = focus
       notice = .note("following \(runs.record(id)?.name ?? id)")
-    case .runsRead(let read):
-      receiveCompared(read)
+    case .runsRead(let read): receiveCompared(read)
+    case .runsReadOn(let read): receiveCompared(read, isNew: false)
+    case .runsRemoved(let ids, let problem):
+      let count = Format.count(ids.count, "run")
+      notice = problem.map { .failure("removed \(count); \($0)") } ?? .note("removed \(count)")
     case .runOpenFailed(let reason), .controlFailed(let reason):
       notice = .failure(reason)
     case .historyRead(let id, let history):

@@ -29,7 +29,7 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     return state.perform(command, argument: argument, count: count)
   case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
     .trainingFailed, .trainingQueued, .chainQueued, .reportStarted, .reportRead, .logRead,
-    .controlFailed:
+    .controlFailed, .runsReadOn, .runsRemoved:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
@@ -59,7 +59,7 @@ extension AppState {
     notice = nil
     if let needed = Layout.missingSize(size) { return pressWhileTooSmall(key, needed: needed) }
     let context = keyContext
-    if context == .grid, takeCount(key) { return [] }
+    if context == .grid || shownList != nil, takeCount(key) { return [] }
     if context == .prompt || context == .form, case .character(let character) = key {
       if typed(character) { return [] }
     }
@@ -125,6 +125,7 @@ extension AppState {
       notice = .warning(reason)
       return []
     }
+    if performInList(command, count: count) { return [] }
     switch keyContext {
     case .images where command == .escape:
       overlays.removeLast()
@@ -136,9 +137,9 @@ extension AppState {
     case .question: return performInQuestion(command)
     case .runs: return performInRuns(command)
     case .compare: return performInComparison(command)
-    case .log: return performInLog(command)
-    case .help: return performInHelp(command)
-    case .text: return performInText(command)
+    case .log, .help, .text:
+      overlays.removeLast()
+      return []
     }
   }
 
@@ -173,7 +174,8 @@ extension AppState {
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
-      .difference, .elsewhere, .discard:
+      .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse, .markAll, .nextColumn,
+      .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp:
       return []
     }
   }

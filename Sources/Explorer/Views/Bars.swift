@@ -171,6 +171,10 @@ package struct BottomBar {
     case .saveAs, .open: "⏎ accept  Esc back"
     case .set: "stage2.steps=200, preset=paper"
     case .retry: "1 leaves it  ⏎ accept  Esc back"
+    case .note: "one line; empty removes it"
+    case .tag: "NAME adds it, -NAME removes it"
+    case .filter: "text state:running loss<.05 age<2h op:swa tag:x has:note; - negates"
+    case .search: "n and N go on"
     case .command: "Tab completes  Esc back"
     }
   }
@@ -185,7 +189,11 @@ package struct BottomBar {
     case .saveAs: "save as: "
     case .open: "open plan: "
     case .set: "set KEY=VALUE: "
-    case .retry(let id): "retry \(state.runs.record(id)?.name ?? id) with the learning rate times "
+    case .retry(let ids):
+      "retry \(state.runs.names(of: ids, limit: 3)) with the learning rate times "
+    case .note(let ids): "note on \(state.runs.names(of: ids, limit: 2)): "
+    case .tag(let ids): "tags of \(state.runs.names(of: ids, limit: 2)): "
+    case .filter, .search: "/"
     case .command: ":"
     }
   }
