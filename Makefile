@@ -29,7 +29,7 @@ sanitize: check
 
 # Writes docs/keys.md and the explorer's stored screens anew where they differ; the tests that do so fail.
 record: check
-	-@ESPALIER_RECORD=1 swift test --filter 'SnapshotTests|KeyTableTests'
+	-@ESPALIER_RECORD=1 swift test --filter 'SnapshotTests|KeyTableTests|ThemeTests'
 
 bench: build
 	@.build/release/espalier bench

@@ -111,7 +111,13 @@ let package = Package(
         "Training", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
         "Nn", "Autograd", "TensorCore", "CKernels",
       ]),
-    library("Search", ["Plans", "TensorCore"]),
+    library("Search", ["Plans", "Files"]),
+    library(
+      "Library",
+      [
+        "Search", "Grafting", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints",
+        "Files", "Autograd", "TensorCore",
+      ]),
     library(
       "Parity",
       [
@@ -122,7 +128,8 @@ let package = Package(
     library(
       "Jobs",
       [
-        "Runs", "Reports", "Grafting", "Analysis", "Datasets", "Sampling", "Models", "Plans",
+        "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Datasets", "Sampling",
+        "Models", "Plans",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
@@ -142,7 +149,8 @@ let package = Package(
     .executableTarget(
       name: "espalier",
       dependencies: [
-        "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Grafting",
+        "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Search",
+        "Grafting",
         "Training", "Evaluation", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Text",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -189,22 +197,28 @@ let package = Package(
         "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
-    tests("Search", ["Search", "Operators", "Plans", "TensorCore"]),
-    tests("Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore"]),
+    tests(
+      "Search",
+      [
+        "Library", "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "TensorCore",
+        "TestSupport",
+      ]),
+    tests(
+      "Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore", "TestSupport"]),
     tests("Text", ["Text"]),
     tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
       "Explorer",
       ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],
-      resources: [.copy("Snapshots")]),
+      resources: [.copy("Snapshots"), .copy("Themes")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
     tests(
       "Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
     tests(
       "Espalier",
       [
-        "espalier", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints", "Pictures",
-        "Files", "Nn", "Autograd", "TensorCore", "Assets", "TestSupport",
+        "espalier", "Search", "Runs", "Datasets", "Models", "Operators", "Plans", "Checkpoints",
+        "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Assets", "TestSupport",
       ]),
   ]
 )

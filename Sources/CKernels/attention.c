@@ -1,23 +1,14 @@
 #include "ck_attention.h"
-#include "ck_tile.h"
+#include "ck_softmax.h"
 
 /* Scores and weights are kept transposed, keys x 16 queries: the maximum and the sum of a query stay in one
    lane. All products but those of the gradients by keys and values have packed keys, packed values or their
    transposes as the left operand and a panel of 16 queries as the right one. */
 
 enum {
-  DEPTH = 256, /* keys whose weights for 16 queries fit the first-level cache */
   BLOCK = 64,  /* queries whose gradients by keys and values are added at once */
   STRIDE = BLOCK + LANES /* of a key's weights for them; a power of two would map to few cache sets */
 };
-#define LN_2 0.69314718055994531f
-
-typedef int32_t bits __attribute__((vector_size(64), aligned(4)));
-
-/* A vector's lanes from x where the mask's are set, from y elsewhere. */
-#define SELECT(mask, x, y) ((vec)(((mask) & (bits)(x)) | (~(mask) & (bits)(y))))
-#define LARGER(x, y) SELECT((x) > (y), x, y)
-
 /* Range of keys that any of the queries i0 ..< i1 attends to, in whole tiles. */
 CK_INLINE void key_range(const ck_attention_shape *h, size_t i0, size_t i1, size_t *from, size_t *to) {
   const size_t step = ck_tile_rows, keys = h->keys;
@@ -45,17 +36,6 @@ CK_INLINE void hide(const ck_attention_shape *h, float *s, size_t stride, size_t
   }
 }
 
-/* C (m x 16) = A B with rows of B and of C `ldb` and `ldc` apart; the packed tiles of A are `length` deep and
-   count from column `first` on. */
-CK_INLINE void multiply_packed(const float *a, size_t length, size_t first, const float *b, size_t ldb,
-                               float *c, size_t ldc, size_t m, size_t depth) {
-#define TILE(ROWS)                                                                                 \
-  micro_kernel(ROWS, 1, ROWS, a + i * length + (first + p) * ROWS, 1, ROWS, b + p * ldb, ldb,      \
-               LANES, c + i * ldc, ldc, smaller(DEPTH, depth - p), p > 0)
-  for (size_t p = 0; p < depth; p += DEPTH) CK_EACH_TILE(m, ck_tile_rows, i, TILE)
-#undef TILE
-}
-
 /* Scores s (keys from ..< to, `stride` apart) of the 16 queries from i0 on as powers of 2; qt (d x 16): these
    queries. */
 CK_INLINE void score(const ck_attention_shape *h, const float *q, const float *kr, const float *bias,
@@ -70,33 +50,6 @@ CK_INLINE void score(const ck_attention_shape *h, const float *q, const float *k
       float add = bias[j] * LOG2_E, *row = s + (j - from) * stride;
       for (size_t lane = 0; lane < LANES; lane++) row[lane] += add;
     }
-}
-
-/* 2 to the power of every lane to 1e-7 relative, up to 126; stays at 2^-125 below that. */
-CK_INLINE void raise_2(vec *power) {
-  const vec least = (vec){0} - 125.0f, x = LARGER(least, *power);
-  vec shifted = x + 12582912.0f; /* 1.5 * 2^23: rounds to nearest */
-  vec r = x - (shifted - 12582912.0f);
-  vec p = (vec){0} + 1.3276471960e-3f;
-  p = p * r + 9.6755415026e-3f;
-  p = p * r + 5.5507132751e-2f;
-  p = p * r + 2.4022119721e-1f;
-  p = p * r + 6.9314696706e-1f;
-  p = p * r + 1.0f;
-  *power = (vec)((bits)p + ((bits)shifted << 23));
-}
-
-/* Transposes x (d x 16) times `factor`, one for each column, into `n` rows of `out`. */
-CK_INLINE void store_turned(float *x, const vec *factor, float *out, size_t stride, size_t n,
-                            size_t d) {
-  for (size_t c = 0; c < d; c++) *(vec *)(x + c * LANES) *= *factor;
-  size_t done = 0;
-  if (n == LANES)
-    for (; done + 8 <= d; done += 8)
-      for (size_t i = 0; i < LANES; i += 8)
-        transpose_8(x + done * LANES + i, LANES, 8, out + i * stride + done, stride);
-  for (size_t i = 0; i < n; i++)
-    for (size_t c = done; c < d; c++) out[i * stride + c] = x[c * LANES + i];
 }
 
 CK_CLONES void ck_attention_forward_f32(const float *q, const float *k, const float *v,

@@ -1,6 +1,8 @@
 #include "ck_elementwise.h"
 #include "ck_internal.h"
 
+float ck_sigmoid_f32(float x) { return ck_sigmoid(x); }
+
 CK_CLONES void ck_gelu_forward_f32(const float *restrict x, float *restrict y, size_t count) {
   for (size_t i = 0; i < count; i++) {
     y[i] = ck_gelu(x[i]);

@@ -22,7 +22,8 @@ package enum TorchWriter {
     _ items: [TensorItem], entry: String? = nil, to path: String, zip64Limit: Int = 0xFFFF_FFFF
   ) throws(FileError) {
     TensorItem.check(items)
-    let folder = folder(of: path)
+    // As in torch.save.
+    let folder = AtomicFile.stem(of: path)
     try AtomicFile.stream(to: path) { sink throws(FileError) in
       var archive = ZipWriter(sink, limit: zip64Limit)
       func add(_ name: String, _ bytes: [UInt8]) throws(FileError) {
@@ -38,13 +39,6 @@ package enum TorchWriter {
       try add("version", Array("3\n".utf8))
       try archive.finish()
     }
-  }
-
-  /// Top-level folder of the archive: the base name of the file, as in torch.save.
-  private static func folder(of path: String) -> String {
-    let file = path[(path.lastIndex(of: "/").map(path.index(after:)) ?? path.startIndex)...]
-    let stem = file.lastIndex(of: ".").map { file[..<$0] } ?? file
-    return stem.isEmpty ? "archive" : String(stem)
   }
 
   /// Encodes the state dict in pickle protocol 2, inside a dictionary if `entry` is given.

@@ -152,6 +152,35 @@ package final class ActivationDistillation {
     return losses
   }
 
+  /// Fits the output layers of the sites whose settings ask for it in closed form; a site whose held-out
+  /// loss does not fall keeps its trained layer.
+  ///
+  /// - Parameter progress: Called during the teacher pass; may throw to stop.
+  /// - Returns: The sites that were asked for, and those that took the fitted layer.
+  /// - Throws: `PlanError` for a fit without a solution, `FileError` for bad data, errors of `progress`.
+  package func ridgeFinish(
+    progress: (Int, Int) throws -> Void = { _, _ in }
+  ) throws -> (tried: [GraftSite], improved: [GraftSite]) {
+    let fit = RidgeFit(graft)
+    let sites = graft.plan.sites.filter {
+      settings.settings(for: $0).ridgeFinish && fit.canFit($0)
+    }
+    guard !sites.isEmpty else { return ([], []) }
+    let before = heldOutLosses()
+    let kept = sites.map { graft.parameters(of: $0).map { ($0, $0.value.copied()) } }
+    try fit(
+      sites,
+      on: TeacherActivations(
+        teacher: graft.teacher, dataset: dataset, samples: settings.ridgeSamples,
+        seed: graft.plan.seed, labelDropout: settings.labelDropout), progress: progress)
+    let after = heldOutLosses()
+    let improved = sites.filter { after[$0] ?? .infinity < before[$0] ?? .infinity }
+    for (site, values) in zip(sites, kept) where !improved.contains(site) {
+      for (parameter, value) in values { parameter.assign(value) }
+    }
+    return (sites, improved)
+  }
+
   /// Restores the weights with the lowest held-out loss of each site that keeps them.
   ///
   /// - Returns: Those losses by site.
@@ -221,7 +250,10 @@ extension Graft {
       guard let replacement = replacement(id) else {
         preconditionFailure("\(id) is no site of the plan")
       }
-      return replacement(input, on: tape)
+      guard let mixer = replacement as? any SequenceMixer, id.slot == .attention else {
+        return replacement(input, on: tape)
+      }
+      return mixer(input, grid: model.grid, on: tape)
     case .pair(let pair):
       return model.output(of: pair, input, Value(constant: seen.side), on: tape)
     }

@@ -212,7 +212,7 @@ private struct StartWeights: WeightSource {
     shapes = Dictionary(
       uniqueKeysWithValues: teacher.parameters.map { ($0.name, $0.shape) })
     transfers = plan.edits.compactMap { id, spec in
-      guard plan.stage1.initialization(of: id) == .transferred else { return nil }
+      guard plan.stage1.initialization(of: .slot(id)).isTransferred else { return nil }
       return OperatorRegistry.transfer(spec).map {
         (prefix: id.checkpointPrefix, transfer: $0)
       }

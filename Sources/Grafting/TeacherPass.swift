@@ -7,12 +7,12 @@ import Sampling
 import TensorCore
 
 /// Teacher activations at a site of a plan, for some samples.
-struct SiteActivations {
-  let site: GraftSite
+package struct SiteActivations {
+  package let site: GraftSite
   /// Input and output of the operator or, for a pair, of its two blocks (samples, tokens, dim).
-  let input, target: Tensor
+  package let input, target: Tensor
   /// The adaLN gate of a slot, or the conditioning of the blocks of a pair (samples, dim).
-  let side: Tensor
+  package let side: Tensor
 }
 
 extension GraftSite {

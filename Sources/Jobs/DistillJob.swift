@@ -24,6 +24,7 @@ struct DistillJob {
     let precision = try context.precision()
     let graft = try Graft(fresh: plan, teacher: try file.load())
     graft.use(precision)
+    if !context.run.hasBegun { try context.fitInitially(graft, graft.plan.sites, data.training) }
     let distillation = try ActivationDistillation(
       graft: graft, dataset: data.training, heldOut: data.heldOut,
       cache: try activations(of: graft, data.training))
@@ -38,6 +39,17 @@ struct DistillJob {
       try loop.measure(training)
       try context.emit(
         .message("kept the best weights of \(best.count) sites by their held-out losses"))
+    }
+    let finish = try distillation.ridgeFinish { done, total in
+      try context.checkpoint(step: settings.totalSteps)
+      try context.emit(.progress(done: done, total: total, label: "fitting output layers"))
+    }
+    if !finish.tried.isEmpty {
+      try loop.measure(training)
+      try context.emit(
+        .message(
+          "fitted the output layers of \(finish.tried.count) sites in closed form;"
+            + " \(finish.improved.count) have a lower held-out loss so and keep them"))
     }
     let metadata = try file.metadata()
     try context.whenRoom {

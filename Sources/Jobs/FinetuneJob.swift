@@ -28,6 +28,7 @@ struct FinetuneJob {
     let precision = try context.precision()
     let graft = try graft(plan, teacher: try file.load())
     graft.use(precision)
+    if !context.run.hasBegun { try context.fitInitially(graft, graft.untrained, data.training) }
     let finetuning = try Finetuning(
       graft: graft, dataset: data.training, heldOut: data.heldOut)
     let loop = TrainingLoop(

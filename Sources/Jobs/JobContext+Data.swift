@@ -1,6 +1,7 @@
 import Datasets
 import Files
 import Foundation
+import Grafting
 import Models
 import Plans
 import Runs
@@ -48,6 +49,38 @@ extension JobContext {
     try whenRoom { try run.writeRequest(resolved) }
     print("large products in \(precision)")
     return precision
+  }
+
+  /// Fits the output layers of sites whose initialisation in the plan is a fit in closed form.
+  ///
+  /// - Parameters:
+  ///   - graft: Teacher and graft, in the precision of the run.
+  ///   - sites: Sites without trained weights.
+  ///   - dataset: Source of the samples.
+  /// - Throws: `JobInterruption.cancelled`, and as `RidgeFit`.
+  func fitInitially(_ graft: Graft, _ sites: [GraftSite], _ dataset: LatentDataset) throws {
+    let fit = RidgeFit(graft)
+    let targets = fit.initialTargets(sites)
+    guard !targets.isEmpty else { return }
+    let settings = graft.plan.stage1
+    var throttle = Throttle()
+    let unexplained = try fit(
+      targets,
+      on: TeacherActivations(
+        teacher: graft.teacher, dataset: dataset, samples: settings.ridgeSamples,
+        seed: graft.plan.seed, labelDropout: settings.labelDropout)
+    ) { done, total in
+      try checkpoint(step: 0)
+      if throttle.isDue() {
+        try emit(.progress(done: done, total: total, label: "fitting output layers"))
+      }
+    }
+    let shares = unexplained.sorted { $0.key < $1.key }
+      .map { "\($0.key) \(String(format: "%.1f", 100 * (1 - $0.value)))" }
+    try emit(
+      .message(
+        "fitted output layers in closed form; percent of the teacher's variance explained:"
+          + " \(shares.joined(separator: ", "))"))
   }
 
   /// Opens the data of a plan, with events for progress and skipped images.

@@ -20,7 +20,8 @@ struct PreviewJob {
         "\(context.run.requestPath): class \(request.classLabel) is outside 0 to "
           + "\(file.config.numClasses - 1); choose a class of the model")
     }
-    let plan = try request.planPath.map { try GraftPlan.load(path: context.run.resolve($0)) }
+    var plan = try request.planPath.map { try GraftPlan.load(path: context.run.resolve($0)) }
+    if request.fits == true { plan = plan?.fitted() }
     // A graft without its teacher is compared with itself.
     let isGraft = file.isGraft
     if isGraft, let plan, plan.changes != file.changes {
@@ -28,7 +29,8 @@ struct PreviewJob {
         "\(files.modelPath): is a graft without its teacher, which can be sampled as it is but not"
           + " edited; name the teacher with 'espalier explore --teacher'")
     }
-    let total = (plan == nil || isGraft ? 1 : 2) * request.steps
+    let known = plan == nil || isGraft ? nil : request.teacherImage
+    let total = (plan == nil || isGraft || known != nil ? 1 : 2) * request.steps
     try context.emit(.started(pid: getpid(), totalSteps: total))
     let precision = try context.precision()
     let teacher = try file.load()
@@ -53,10 +55,22 @@ struct PreviewJob {
       try write(images, role, request)
       return images
     }
-    let before = try images(teacher, isGraft ? .graft : .teacher)
+    let before: [RGBImage]
+    if let known {
+      before = [try RGBImage.read(path: known)]
+      try write(before, .teacher, request)
+    } else {
+      before = try images(teacher, isGraft ? .graft : .teacher)
+    }
     guard let plan, !isGraft else { return "\(isGraft ? "graft" : "teacher") sampled" }
     try plan.check(against: try files.reference())
     let graft = try Graft(plan: plan, teacher: teacher, checkpoints: request.weights)
+    graft.use(precision)
+    if request.fits == true, !graft.untrained.isEmpty {
+      let data = try context.trainingData(
+        plan.data, for: files, samples: plan.stage1.ridgeSamples, heldOut: 1)
+      try context.fitInitially(graft, graft.untrained, data.training)
+    }
     // Releases the packed weights of the teacher.
     teacher.parameters.use(.float32)
     graft.model.parameters.use(precision)

@@ -64,6 +64,8 @@ package enum Worker {
         text = try FinetuneJob(context: context, planPath: planPath, weights: weights).perform()
       case .preview(let preview): text = try PreviewJob(context: context).perform(preview)
       case .analyze(let analyze): text = try AnalyzeJob(context: context).perform(analyze)
+      case .library(let library): text = try LibraryJob(context: context).perform(library)
+      case .search(let search): text = try SearchJob(context: context).perform(search)
       case .measure(let report):
         text = try ReportJob(context: context).perform(report, writesPage: false)
       case .report(let report):

@@ -4,6 +4,18 @@ import Operators
 import Plans
 import TensorCore
 
+/// Operators that a run takes in place of a block's own; nil leaves the block's.
+package struct BlockOperators {
+  package var sequenceMixer: (any SequenceMixer)?
+  package var channelMixer: (any ChannelMixer)?
+
+  package init(
+    sequenceMixer: (any SequenceMixer)? = nil, channelMixer: (any ChannelMixer)? = nil
+  ) {
+    (self.sequenceMixer, self.channelMixer) = (sequenceMixer, channelMixer)
+  }
+}
+
 /// Common structure of DiT's and PixArt's blocks: two operator slots with modulations and gates.
 ///
 /// x += gate * attention(modulate(norm(x))), then an optional step in between, then x += gate *
@@ -75,13 +87,17 @@ package final class AdaLNBlock {
   ///   - modulation: Shift, scale and gate of attention, then of the MLP (batch, 6 dim).
   ///   - grid: Token grid.
   ///   - tape: Tape of the operations.
+  ///   - operators: Operators in place of the block's own.
   ///   - between: Applied to the tokens between the two slots.
   ///   - observe: Called with the activations; operator outputs are before the gates.
   /// - Returns: The block's output (batch, tokens, dim).
   func callAsFunction(
     _ x: Value, modulation: Value, grid: TokenGrid, on tape: Tape,
-    between: (Value) -> Value = { $0 }, observe: ((Activations) -> Void)? = nil
+    with operators: BlockOperators = .init(), between: (Value) -> Value = { $0 },
+    observe: ((Activations) -> Void)? = nil
   ) -> Value {
+    let sequenceMixer = operators.sequenceMixer ?? sequenceMixer
+    let channelMixer = operators.channelMixer ?? channelMixer
     let attentionInput = tape.apply(
       LayerNormModulate(
         shiftChunk: 0, scaleChunk: 1, epsilon: epsilon, rounds: sequenceMixer.roundsInput),

@@ -1,5 +1,6 @@
 import Autograd
 import Nn
+import Operators
 import Plans
 import TensorCore
 
@@ -32,6 +33,12 @@ package final class BlockMerge {
   package var parameters: [Parameter] {
     guard case .projection(let weight, let bias) = form else { return [] }
     return [weight, bias]
+  }
+
+  /// The projection, which reads both outputs one behind the other; nil for another merge.
+  package var outputLayer: OutputLayer? {
+    guard case .projection(let weight, let bias) = form else { return nil }
+    return OutputLayer(weight, bias)
   }
 
   /// Merges the outputs of both blocks; all tensors (batch, tokens, dim).

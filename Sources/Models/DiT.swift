@@ -167,6 +167,52 @@ package final class DiT {
     return output.image(hidden, grid: grid, on: tape)
   }
 
+  /// Applies one block to its input (batch, tokens, dim) on the grid of the model.
+  ///
+  /// - Parameters:
+  ///   - index: The block, of no pair.
+  ///   - hidden: Its input.
+  ///   - modulations: Modulations of the batch.
+  ///   - operators: Operators in place of the block's own.
+  ///   - tape: Tape of the operations.
+  /// - Returns: Its output.
+  package func output(
+    ofBlock index: Int, _ hidden: Value, _ modulations: Modulations,
+    with operators: BlockOperators = .init(), on tape: Tape
+  ) -> Value {
+    blocks[index](
+      hidden, modulation: modulations.blocks[index], grid: grid, on: tape, with: operators)
+  }
+
+  /// Runs the blocks from one on and the final layer on the grid of the model; no pair may begin before that
+  /// block and end behind it.
+  ///
+  /// - Parameters:
+  ///   - first: The block; the number of blocks runs the final layer alone.
+  ///   - hidden: Its input (batch, tokens, dim).
+  ///   - modulations: Modulations of the batch.
+  ///   - tape: Tape of the operations.
+  /// - Returns: Noise prediction and variance parameter, as a whole run gives them.
+  package func resumed(
+    at first: Int, _ hidden: Value, _ modulations: Modulations, on tape: Tape
+  ) -> Value {
+    var (hidden, index) = (hidden, first)
+    while index < blocks.count {
+      if let merge = merges[BlockPair(first: index)] {
+        let outputs = [index, index + 1].map {
+          output(ofBlock: $0, hidden, modulations, on: tape)
+        }
+        hidden = merge(hidden, outputs[0], outputs[1], on: tape)
+        index += 2
+      } else {
+        hidden = output(ofBlock: index, hidden, modulations, on: tape)
+        index += 1
+      }
+    }
+    hidden = output(hidden, modulation: modulations.finalLayer, on: tape)
+    return output.image(hidden, grid: grid, on: tape)
+  }
+
   /// Computes the modulations of all blocks and the final layer.
   package func modulations(
     _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil
@@ -199,13 +245,30 @@ package final class DiT {
     of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape
   ) -> Value {
     guard let merge = merges[pair] else { preconditionFailure("DiT: \(pair) is no pair") }
-    let grid = TokenGrid(rows: config.grid, columns: config.grid)
-    let outputs = pair.blocks.map { index in
+    let outputs = outputs(of: pair, x, condition, on: tape)
+    return merge(x, outputs[0], outputs[1], on: tape)
+  }
+
+  /// Computes what the projection of two parallel blocks reads: their outputs one behind the other
+  /// (batch, tokens, 2 dim); parameters as those of `output(of:)`.
+  package func mergeFeatures(
+    of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape
+  ) -> Value {
+    let outputs = outputs(of: pair, x, condition, on: tape)
+    return tape.apply(ConcatenateChannels(), outputs[0], outputs[1])
+  }
+
+  private func outputs(
+    of pair: BlockPair, _ x: Value, _ condition: Value, on tape: Tape
+  ) -> [Value] {
+    pair.blocks.map { index in
       let block = blocks[index]
       return block(x, modulation: block.modulation(condition, on: tape), grid: grid, on: tape)
     }
-    return merge(x, outputs[0], outputs[1], on: tape)
   }
+
+  /// The token grid of the model's own size.
+  package var grid: TokenGrid { TokenGrid(rows: config.grid, columns: config.grid) }
 
   /// Runs inference without recording.
   package func predict(_ x: Tensor, _ conditioning: Conditioning) -> Tensor {

@@ -40,13 +40,14 @@ package final class DiTBlock {
   ///   - modulation: Result of `modulation` (batch, 6 dim).
   ///   - grid: Token grid.
   ///   - tape: Tape of the operations.
+  ///   - operators: Operators in place of the block's own.
   ///   - observe: Called with the activations; operator outputs are before the gates.
   /// - Returns: The block's output (batch, tokens, dim).
   func callAsFunction(
     _ x: Value, modulation: Value, grid: TokenGrid, on tape: Tape,
-    observe: ((Activations) -> Void)? = nil
+    with operators: BlockOperators = .init(), observe: ((Activations) -> Void)? = nil
   ) -> Value {
-    core(x, modulation: modulation, grid: grid, on: tape, observe: observe)
+    core(x, modulation: modulation, grid: grid, on: tape, with: operators, observe: observe)
   }
 
   /// Projects the activated conditioning (batch, dim) to shift, scale and gate of attention, then

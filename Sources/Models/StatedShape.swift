@@ -39,7 +39,7 @@ struct StatedShape: Codable {
   init?(_ text: String, file: String) throws(FileError) {
     guard let object = try? JSONSerialization.jsonObject(with: Data(text.utf8)),
       let table = object as? [String: Any],
-      table["family"] != nil || table.keys.contains(where: Self.keys.contains)
+      table.keys.contains(where: Self.keys.contains)
     else { return nil }
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
@@ -60,11 +60,7 @@ struct StatedShape: Codable {
     }
   }
 
-  private static let keys: Set<String> = [
-    "depth", "hidden_size", "num_heads", "patch_size", "input_size", "in_channels", "num_classes",
-    "learn_sigma", "mlp_ratio", "has_null_class", "frequency_shift", "mlp_norm_epsilon",
-    "class_names",
-  ]
+  private static let keys = Set(ModelSchema.table.all.map(\.key) + ["class_names"])
 
   /// Adds values of the arguments of an official training, stored with its weights.
   mutating func add(arguments values: [String: PlainValue]) {

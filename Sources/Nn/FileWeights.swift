@@ -17,15 +17,9 @@ package struct FileWeights: WeightSource {
 
   package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
     let key = prefix + name
-    guard let entry = file.entry(key) else {
-      throw FileError(
-        "\(file.path): tensor '\(key)' is missing; expected shape \(shape); "
-          + "check that the file holds this model")
-    }
-    guard entry.shape == shape else {
-      throw FileError(
-        "\(file.path): tensor '\(key)' has shape \(entry.shape), expected \(shape); "
-          + "check that the file holds this model")
+    let entry = file.entry(key)
+    guard entry?.shape == shape else {
+      throw FileError(misfit: key, entry?.shape, expected: shape, in: file.path)
     }
     let tensor = Tensor(shape)
     try file.readFloats(

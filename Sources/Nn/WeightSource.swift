@@ -110,16 +110,18 @@ package struct DictionaryWeights: WeightSource {
   }
 
   package func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
-    guard let tensor = tensors[name] else {
-      throw FileError(
-        "\(origin): tensor '\(name)' is missing; expected shape \(shape); "
-          + "check that the file holds this model")
-    }
-    guard tensor.shape == shape else {
-      throw FileError(
-        "\(origin): tensor '\(name)' has shape \(tensor.shape), expected \(shape); "
-          + "check that the file holds this model")
+    guard let tensor = tensors[name], tensor.shape == shape else {
+      throw FileError(misfit: name, tensors[name]?.shape, expected: shape, in: origin)
     }
     return tensor
+  }
+}
+
+extension FileError {
+  /// Error for a tensor that is missing (`found` is nil) or has another shape.
+  init(misfit name: String, _ found: [Int]?, expected: [Int], in file: String) {
+    let state = found.map { "has shape \($0), expected" } ?? "is missing; expected shape"
+    self.init(
+      "\(file): tensor '\(name)' \(state) \(expected); check that the file holds this model")
   }
 }

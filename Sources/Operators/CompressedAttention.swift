@@ -5,7 +5,7 @@ import TensorCore
 
 /// Softmax attention with keys and values downsampled over blocks of the token grid (PixArt-sigma
 /// `AttentionKVCompress`, sampling `conv`): `qkv`, `proj`, `sr`, `norm`.
-package final class CompressedAttention: SequenceMixer {
+package final class CompressedAttention: SequenceMixer, LinearOutput {
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
   private let mergeWeight, mergeBias, normWeight, normBias: Parameter
   private let attention: CrossAttention
@@ -32,18 +32,14 @@ package final class CompressedAttention: SequenceMixer {
     ]
   }
 
-  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let side = Int(Double(x.shape[1]).squareRoot().rounded())
-    return self(x, grid: TokenGrid(rows: side, columns: side), on: tape)
-  }
+  package var outputLayer: OutputLayer { OutputLayer(projWeight, projBias) }
 
-  package func callAsFunction(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
+  package func features(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
     let qkv = tape.linear(x, qkvWeight, qkvBias)
     let merged = tape.apply(
       TokenCompression(rows: grid.rows, columns: grid.columns, factor: factor), qkv,
       Value(mergeWeight), Value(mergeBias))
     let keysAndValues = tape.apply(LayerNorm(), merged, Value(normWeight), Value(normBias))
-    let mixed = tape.apply(attention, qkv, keysAndValues)
-    return tape.linear(mixed, projWeight, projBias)
+    return tape.apply(attention, qkv, keysAndValues)
   }
 }

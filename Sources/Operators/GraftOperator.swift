@@ -17,6 +17,42 @@ extension GraftOperator {
   package var roundsInput: Bool { parameters.contains { $0.precision == .bfloat16 } }
 }
 
+/// The linear layer at the end of an operator, y = W features + b.
+package struct OutputLayer {
+  /// W (dim, features); nil where there are no features and the output is the bias.
+  package let weight: Parameter?
+  /// b (dim); nil for none.
+  package let bias: Parameter?
+
+  /// Wraps the parameters of a layer.
+  package init(_ weight: Parameter?, _ bias: Parameter? = nil) {
+    (self.weight, self.bias) = (weight, bias)
+  }
+
+  /// Applies the layer to features (batch, tokens, width).
+  func callAsFunction(_ features: Value, on tape: Tape) -> Value {
+    if let weight { return tape.linear(features, weight, bias) }
+    guard let bias else { return features }
+    let zeros = Tensor.zeros(features.shape.dropLast() + [bias.count])
+    return tape.apply(Add(), Value(constant: zeros), Value(bias))
+  }
+}
+
+/// An operator that ends in a linear layer, whose weights can be fitted in closed form.
+package protocol LinearOutput: GraftOperator {
+  /// The last layer.
+  var outputLayer: OutputLayer { get }
+
+  /// Computes what the last layer reads, (batch, tokens, dim) -> (batch, tokens, features).
+  func features(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value
+}
+
+extension LinearOutput {
+  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+    outputLayer(features(x, grid: TokenGrid(tokens: x.shape[1]), on: tape), on: tape)
+  }
+}
+
 /// Extents of the token grid of an image, in raster order.
 package struct TokenGrid: Equatable, Sendable {
   package let rows, columns: Int
@@ -24,6 +60,15 @@ package struct TokenGrid: Equatable, Sendable {
     self.rows = rows
     self.columns = columns
   }
+
+  /// Makes the grid of a number of tokens that is nearest to a square, with at least as many columns as
+  /// rows.
+  package init(tokens: Int) {
+    var rows = Int(Double(tokens).squareRoot())
+    while rows > 1, !tokens.isMultiple(of: rows) { rows -= 1 }
+    self.init(rows: max(1, rows), columns: tokens / max(1, rows))
+  }
+
   /// Number of tokens.
   package var tokens: Int { rows * columns }
 }
@@ -37,6 +82,12 @@ package protocol SequenceMixer: GraftOperator {
 extension SequenceMixer {
   package func callAsFunction(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
     self(x, on: tape)
+  }
+}
+
+extension SequenceMixer where Self: LinearOutput {
+  package func callAsFunction(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
+    outputLayer(features(x, grid: grid, on: tape), on: tape)
   }
 }
 

@@ -4,7 +4,7 @@ import TensorCore
 
 /// Sequence mixer of the Hyena operators: y = out_proj(q * inner(k * v)), where q, k and v are
 /// thirds of short(in_proj(x)); both causal depthwise convolutions are optional (keshik6/grafting).
-final class HyenaMixer: SequenceMixer {
+final class HyenaMixer: SequenceMixer, LinearOutput {
   private let inWeight, inBias, outWeight, outBias: Parameter
   /// Weight and bias of the short and then the inner convolution, where present.
   private let filters: [Parameter]
@@ -33,10 +33,10 @@ final class HyenaMixer: SequenceMixer {
 
   var parameters: [Parameter] { [inWeight, inBias] + filters + [outWeight, outBias] }
 
-  /// Mixes x (batch, tokens, dim).
-  func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+  var outputLayer: OutputLayer { OutputLayer(outWeight, outBias) }
+
+  func features(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
     let projected = tape.linear(x, inWeight, inBias, rounds: true)
-    let gated = tape.apply(gating, [projected] + filters.map { Value($0) })
-    return tape.linear(gated, outWeight, outBias)
+    return tape.apply(gating, [projected] + filters.map { Value($0) })
   }
 }

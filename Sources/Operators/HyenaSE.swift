@@ -31,7 +31,7 @@ enum HyenaSE {
     sequenceMixer: { spec, context in
       let taps = spec.count("short_filter_order")
       return try HyenaMixer(context, shortTaps: taps, innerTaps: taps)
-    }, transfer: .gatedValues(hasShortFilter: true),
+    }, transfer: { _ in .gatedValues(hasShortFilter: true) },
     settings: { shapes in
       guard shapes.have("in_proj", "short_filter", "inner_filter", "out_proj") else { return nil }
       return shapes.taps(of: "short_filter").map { ["short_filter_order": $0] }

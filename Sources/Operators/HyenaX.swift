@@ -18,7 +18,7 @@ enum HyenaX {
       label: { HyenaParts.label("hyena-x", taps: $0.count("short_filter_order")) }),
     sequenceMixer: { spec, context in
       try HyenaMixer(context, shortTaps: spec.count("short_filter_order"), innerTaps: nil)
-    }, transfer: .gatedValues(hasShortFilter: true),
+    }, transfer: { _ in .gatedValues(hasShortFilter: true) },
     settings: { shapes in
       guard shapes.have("in_proj", "short_filter", "out_proj") else { return nil }
       return shapes.taps(of: "short_filter").map { ["short_filter_order": $0] }

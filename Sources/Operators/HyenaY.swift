@@ -18,7 +18,7 @@ enum HyenaY {
       label: { HyenaParts.label("hyena-y", taps: $0.count("inner_filter_len")) }),
     sequenceMixer: { spec, context in
       try HyenaMixer(context, shortTaps: nil, innerTaps: spec.count("inner_filter_len"))
-    }, transfer: .gatedValues(hasShortFilter: false),
+    }, transfer: { _ in .gatedValues(hasShortFilter: false) },
     settings: { shapes in
       guard shapes.have("in_proj", "inner_filter", "out_proj") else { return nil }
       return shapes.taps(of: "inner_filter").map { ["inner_filter_len": $0] }

@@ -4,7 +4,7 @@ import Plans
 import TensorCore
 
 /// y = fc2(GELU_tanh(fc1(x))) with any hidden size (timm `Mlp`): `fc1`, `fc2`.
-package final class MLP: ChannelMixer {
+package final class MLP: ChannelMixer, LinearOutput {
   package static let entry = OperatorEntry(
     OperatorDescriptor(
       name: "mlp", title: "MLP", summary: "two layers with GELU, of any width",
@@ -29,7 +29,7 @@ package final class MLP: ChannelMixer {
       }),
     channelMixer: { spec, context in
       try MLP(context, hidden: width(spec, context.hiddenSize))
-    }, transfer: .hiddenUnits,
+    }, transfer: { _ in .hiddenUnits },
     settings: { shapes in
       guard shapes.have("fc1", "fc2"), let hidden = shapes["fc1.weight", 0] else { return nil }
       return ["expansion_ratio": ratio(hidden: hidden, to: shapes.hiddenSize)]
@@ -56,7 +56,9 @@ package final class MLP: ChannelMixer {
 
   package var parameters: [Parameter] { [fc1Weight, fc1Bias, fc2Weight, fc2Bias] }
 
-  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    tape.feedForward(x, up: (fc1Weight, fc1Bias), down: (fc2Weight, fc2Bias))
+  package var outputLayer: OutputLayer { OutputLayer(fc2Weight, fc2Bias) }
+
+  package func features(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
+    tape.hidden(x, up: (fc1Weight, fc1Bias))
   }
 }

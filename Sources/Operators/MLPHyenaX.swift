@@ -8,7 +8,7 @@ import TensorCore
 /// `mlp_hyena_x`): `in_proj`, `short_filter`, `out_proj`.
 ///
 /// The per-token filters fix the number of tokens to `l_max`.
-package final class MLPHyenaX: ChannelMixer {
+package final class MLPHyenaX: ChannelMixer, LinearOutput {
   static let entry = OperatorEntry(
     OperatorDescriptor(
       name: "mlp_hyena_x", title: "MLP-Hyena-X",
@@ -76,9 +76,10 @@ package final class MLPHyenaX: ChannelMixer {
     [inWeight, inBias, filterWeight, filterBias, outWeight, outBias]
   }
 
-  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+  package var outputLayer: OutputLayer { OutputLayer(outWeight, outBias) }
+
+  package func features(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
     let projected = tape.linear(x, inWeight, inBias, rounds: true)
-    let gated = tape.apply(FeatureHyena(), projected, Value(filterWeight), Value(filterBias))
-    return tape.linear(gated, outWeight, outBias)
+    return tape.apply(FeatureHyena(), projected, Value(filterWeight), Value(filterBias))
   }
 }

@@ -7,7 +7,7 @@ import TensorCore
 ///
 /// As a replacement it is the self-graft of the paper's section 4: the same operator with new
 /// weights.
-package final class MultiHeadAttention: SequenceMixer {
+package final class MultiHeadAttention: SequenceMixer, LinearOutput {
   static let entry = OperatorEntry(
     OperatorDescriptor(
       name: "mha", title: "MHA", summary: "multi-head attention, fresh weights (self-graft)",
@@ -36,7 +36,7 @@ package final class MultiHeadAttention: SequenceMixer {
       try MultiHeadAttention(
         context, heads: HeadsSetting.heads(spec, model: context.numHeads),
         hasQKVBias: spec.value("qkv_bias") == 1)
-    }, transfer: .attention("qkv", "proj"),
+    }, transfer: { _ in .attention("qkv", "proj") },
     settings: { shapes in
       if shapes.have("qkv", "proj") { return ["qkv_bias": 1] }
       return shapes.have("proj", and: ["qkv.weight"]) ? ["qkv_bias": 0] : nil
@@ -65,10 +65,11 @@ package final class MultiHeadAttention: SequenceMixer {
     [qkvWeight, qkvBias, projWeight, projBias].compactMap(\.self)
   }
 
-  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+  package var outputLayer: OutputLayer { OutputLayer(projWeight, projBias) }
+
+  package func features(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
     let qkv = tape.linear(x, qkvWeight, qkvBias, rounds: true)
-    let mixed = tape.apply(attention, qkv)
-    return tape.linear(mixed, projWeight, projBias)
+    return tape.apply(attention, qkv)
   }
 
   /// Computes the softmax weights (batch, heads, tokens, tokens) of an input (batch, tokens, dim).

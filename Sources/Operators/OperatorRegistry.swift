@@ -5,7 +5,7 @@ package struct OperatorEntry: Sendable {
   /// Name, settings, cost and label.
   package let descriptor: OperatorDescriptor
   /// Transfer of the original operator's weights; nil if none apply.
-  fileprivate let transfer: WeightTransfer?
+  fileprivate let transfer: TransferMaker?
   private let settings: SettingsOfShapes?
   private let sequenceMixer: SequenceMixerMaker?
   private let channelMixer: ChannelMixerMaker?
@@ -16,6 +16,9 @@ package struct OperatorEntry: Sendable {
   /// Builds an MLP-slot operator from a plan entry accepted by its descriptor.
   package typealias ChannelMixerMaker =
     @Sendable (OperatorSpec, OperatorContext) throws -> any ChannelMixer
+
+  /// Makes the transfer of the original operator's weights for a plan entry.
+  package typealias TransferMaker = @Sendable (OperatorSpec) -> WeightTransfer
 
   /// Infers settings from parameter shapes; nil for the shapes of another operator.
   package typealias SettingsOfShapes = @Sendable (OperatorShapes) -> [String: Double]?
@@ -31,7 +34,7 @@ package struct OperatorEntry: Sendable {
   ///     operator.
   package init(
     _ descriptor: OperatorDescriptor, sequenceMixer: SequenceMixerMaker? = nil,
-    channelMixer: ChannelMixerMaker? = nil, transfer: WeightTransfer? = nil,
+    channelMixer: ChannelMixerMaker? = nil, transfer: TransferMaker? = nil,
     settings: SettingsOfShapes? = nil
   ) {
     var descriptor = descriptor
@@ -77,8 +80,11 @@ package enum OperatorRegistry {
     HyenaX.entry,
     HyenaY.entry,
     Mamba2.entry,
+    SlidingWindow2D.entry,
+    HybridAttention.entry,
     MLP.entry,
     MLPHyenaX.entry,
+    LinearMixer.entry,
     Skip.entry,
   ]
 
@@ -122,7 +128,9 @@ package enum OperatorRegistry {
   }
 
   /// Returns the transfer of the original operator's weights; nil if none apply.
-  package static func transfer(_ spec: OperatorSpec) -> WeightTransfer? { entry(spec)?.transfer }
+  package static func transfer(_ spec: OperatorSpec) -> WeightTransfer? {
+    entry(spec)?.transfer?(spec)
+  }
 
   /// Finds the operator whose parameters have these shapes, and infers its settings.
   ///

@@ -15,6 +15,11 @@ package struct OperatorShapes {
 
   /// Whether the parameters are exactly a weight and a bias per module, and `others`.
   func have(_ modules: String..., and others: [String] = []) -> Bool {
+    have(modules, and: others)
+  }
+
+  /// Whether the parameters are exactly a weight and a bias per module, and `others`.
+  func have(_ modules: [String], and others: [String] = []) -> Bool {
     Set(shapes.keys) == Set(modules.flatMap { ["\($0).weight", "\($0).bias"] } + others)
   }
 

@@ -5,7 +5,7 @@ import TensorCore
 
 /// Softmax attention inside a window along the raster sequence (flash-attn `MHA` with window_size):
 /// `Wqkv`, `out_proj`.
-package final class SlidingWindowAttention: SequenceMixer {
+package final class SlidingWindowAttention: SequenceMixer, LinearOutput {
   static let entry = OperatorEntry(
     OperatorDescriptor(
       name: "swa", title: "Sliding-window attention",
@@ -32,7 +32,7 @@ package final class SlidingWindowAttention: SequenceMixer {
       try SlidingWindowAttention(
         context, heads: HeadsSetting.heads(spec, model: context.numHeads),
         left: spec.count("window_left"), right: spec.count("window_right"))
-    }, transfer: .attention("Wqkv", "out_proj"),
+    }, transfer: { _ in .attention("Wqkv", "out_proj") },
     settings: { $0.have("Wqkv", "out_proj") ? [:] : nil })
 
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
@@ -48,9 +48,10 @@ package final class SlidingWindowAttention: SequenceMixer {
 
   package var parameters: [Parameter] { [qkvWeight, qkvBias, projWeight, projBias] }
 
-  package func callAsFunction(_ x: Value, on tape: Tape) -> Value {
+  package var outputLayer: OutputLayer { OutputLayer(projWeight, projBias) }
+
+  package func features(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
     let qkv = tape.linear(x, qkvWeight, qkvBias, rounds: true)
-    let mixed = tape.apply(attention, qkv)
-    return tape.linear(mixed, projWeight, projBias)
+    return tape.apply(attention, qkv)
   }
 }

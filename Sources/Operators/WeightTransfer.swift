@@ -77,6 +77,40 @@ package struct WeightTransfer: Sendable {
     }
   }
 
+  /// Queries, keys and values of attention, or of a distilled linear attention, as C, B and x of a scan
+  /// whose gate, convolution, step and decay change nothing: SiLU(z) is 1, the convolution the identity, a
+  /// step 1, the decay over all tokens negligible, and D 0.
+  ///
+  /// What remains are SiLU on q, k and v instead of the feature map, and the norm instead of the division by
+  /// the weights' sum.
+  static let scan = WeightTransfer { name, own, original in
+    switch name {
+    case "in_proj.weight", "in_proj.bias":
+      let kind = name.hasSuffix("weight") ? "weight" : "bias"
+      let source = try original("qkv.\(kind)")
+      let dim = source.shape[0] / 3
+      let result = own.copied()
+      // z | x B C | dt
+      result.rows(0..<dim).fill(kind == "weight" ? 0 : 1.2784645)
+      for (place, part) in [(1, 2), (2, 1), (3, 0)] {
+        result.rows((place * dim)..<((place + 1) * dim))
+          .assign(source.rows((part * dim)..<((part + 1) * dim)))
+      }
+      result.rows((4 * dim)..<own.shape[0]).fill(0)
+      return result
+    case "conv1d.weight":
+      let (result, taps) = (Tensor.zeros(own.shape), own.shape[2])
+      for channel in 0..<own.shape[0] { result[channel * taps + taps - 1] = 1 }
+      return result
+    case "conv1d.bias", "D": return .zeros(own.shape)
+    case "dt_bias": return .full(own.shape, 0.5413249)
+    case "A_log": return .full(own.shape, -12)
+    case "out_proj.weight", "out_proj.bias":
+      return try original(name.replacing("out_proj", with: "proj")).copied()
+    default: return own
+    }
+  }
+
   /// Copies the hidden units of an MLP to another width: keeps the units with the largest product
   /// of incoming and outgoing weight norms; added units have zero outgoing weights.
   static let hiddenUnits = WeightTransfer { name, own, original in

@@ -32,7 +32,7 @@ enum OperatorCases {
     for field in descriptor.openFields where settings.has(field.key) {
       spec.config[field.key] = try settings.number(field.key)
     }
-    if settings.has("window") {
+    if settings.has("window"), descriptor.openFields.contains(where: { $0.key == "window_left" }) {
       let window = try settings.numbers("window")
       guard window.count == 2 else {
         throw FileError(
@@ -83,12 +83,31 @@ enum OperatorCases {
     let tape = Tape()
     let x = tape.leaf(try fixture.tensor("in.x", shape: shape))
     let cotangent = try fixture.tensor("in.cotangent", shape: shape)
-    let y = module(x, on: tape)
+    let y = try apply(module, x, settings, in: fixture, on: tape)
     try check.forward("out.y", y.tensor)
     try check.forward("out.L", [inner(y.tensor, cotangent)])
     tape.backward(y, cotangent)
     try check.gradient("in.x", tape.gradient(of: x) ?? .zeros(shape))
     try check.gradients(of: module.parameters)
+  }
+
+  /// Applies an operator, on the token grid of the configuration if it states one.
+  private static func apply(
+    _ module: any GraftOperator, _ x: Value, _ settings: Settings, in fixture: Fixture,
+    on tape: Tape
+  ) throws -> Value {
+    guard settings.has("grid"), let mixer = module as? any SequenceMixer else {
+      return module(x, on: tape)
+    }
+    let sides = try settings.integers("grid")
+    guard sides.count == 2, sides.allSatisfy({ (1...65536).contains($0) }),
+      sides[0] * sides[1] == x.shape[1]
+    else {
+      throw FileError(
+        "\(fixture.path): config key 'grid' is \(sides), expected the rows and columns of \(x.shape[1])"
+          + " tokens; the file is damaged, copy it again")
+    }
+    return mixer(x, grid: TokenGrid(rows: sides[0], columns: sides[1]), on: tape)
   }
 
   /// Inner product of two tensors with the same number of elements.

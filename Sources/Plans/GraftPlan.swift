@@ -169,19 +169,39 @@ extension GraftPlan {
     try own.steps.check(in: 1...Double(stage1.steps), at: "\(key).steps")
     try own.epochs.check(in: 1...Double(stage1.epochs), at: "\(key).epochs")
     switch site {
-    case .pair:
-      guard own.initialization == nil, own.isGateScaled == nil else {
+    case .pair(let pair):
+      guard own.isGateScaled == nil else {
         throw PlanError(
-          key: "\(key).\(own.initialization == nil ? "gate_scaled" : "init")",
-          "a pair starts from the model's own weights and has no gate behind it;"
-            + " remove the setting")
+          key: "\(key).gate_scaled", "a pair has no gate behind it; remove the setting")
       }
-    case .slot(let id):
-      guard own.initialization == .transferred, let spec = edits[id] else { return }
-      guard OperatorCatalog.descriptor(named: spec.name)?.isTransferable == true else {
+      guard let start = own.initialization, start != .own else { return }
+      guard start == .ridge, parallel[pair] == .projection else {
         throw PlanError(
           key: "\(key).init",
-          "\(spec.name) has no place for weights of the original, expected \"own\"; change it or"
+          start == .ridge
+            ? "only a projection can be fitted, and the merge is"
+              + " \(parallel[pair]?.rawValue ?? "none"); remove the setting or change the merge"
+            : "a pair starts from the model's own weights, expected \"own\" or \"ridge\"; change it"
+        )
+      }
+    case .slot(let id):
+      guard let start = own.initialization, let spec = edits[id],
+        let descriptor = OperatorCatalog.descriptor(named: spec.name)
+      else { return }
+      if start.isTransferred, !descriptor.isTransferable {
+        throw PlanError(
+          key: "\(key).init",
+          "\(spec.name) has no place for weights of the original, expected"
+            + " \(descriptor.hasOutputLayer(spec) ? "\"own\" or \"ridge\"" : "\"own\""); change it or"
+            + " choose another operator")
+      }
+      if start.isTransferred, let reason = descriptor.transferRefusal(spec, model.shape) {
+        throw PlanError(key: "\(key).init", reason)
+      }
+      if start.isFitted, !descriptor.hasOutputLayer(spec) {
+        throw PlanError(
+          key: "\(key).init",
+          "\(spec.name) as it is set has no layer that could be fitted, expected \"own\"; change it or"
             + " choose another operator")
       }
     }

@@ -37,6 +37,11 @@ package enum OperatorCatalog {
     all.first { $0.name == name }
   }
 
+  /// Setting of an operator, or nil.
+  package static func field(_ key: String, of name: String) -> (any SettingRow)? {
+    descriptor(named: name)?.fields.first { $0.key == key }
+  }
+
   /// Short label of an operator; the name of an unknown one.
   package static func label(_ spec: OperatorSpec) -> String {
     descriptor(named: spec.name)?.label(spec) ?? spec.name

@@ -60,6 +60,16 @@ extension SettingRow {
 
   /// Whether other settings or the model determine the value: a plan may state it, forms omit it.
   package var isImplied: Bool { traits.contains(.implied) }
+
+  /// The value of a choice's name; nil for anything else.
+  package func value(named name: some StringProtocol) -> Double? {
+    names.firstIndex(of: String(name)).map(Double.init)
+  }
+
+  /// The value that a text states, a number or a choice's name; nil if it is neither.
+  package func value(of text: some StringProtocol) -> Double? {
+    value(named: text) ?? Double(text)
+  }
 }
 
 /// Cost of an operator per image and forward pass.
@@ -119,16 +129,23 @@ package struct OperatorDescriptor: Sendable {
   /// Whether it can be initialised from weights of the original operator.
   package var isTransferable = false
 
+  /// Reason why weights of the original operator do not fit a configuration; nil if they do.
+  package let transferRefusal: @Sendable (OperatorSpec, ModelShape) -> String?
+  /// Whether it ends in a layer that can be fitted in closed form.
+  package let hasOutputLayer: @Sendable (OperatorSpec) -> Bool
+
   private let costRule: @Sendable (OperatorSpec, ModelShape) -> OperatorCost
   private let labelRule: @Sendable (OperatorSpec) -> String
   private let fitRule: @Sendable (OperatorSpec, ModelShape) -> String?
 
   /// Makes a descriptor; `fit` is the reason why a configuration within the ranges is invalid in a
-  /// model.
+  /// model, `transferRefusal` why weights of the original operator do not fit one.
   package init(
     name: String, title: String, summary: String, slots: Set<Slot>, fields: [any SettingRow],
     cost: @escaping @Sendable (OperatorSpec, ModelShape) -> OperatorCost,
     label: @escaping @Sendable (OperatorSpec) -> String,
+    transferRefusal: @escaping @Sendable (OperatorSpec, ModelShape) -> String? = { _, _ in nil },
+    hasOutputLayer: @escaping @Sendable (OperatorSpec) -> Bool = { _ in true },
     fit: @escaping @Sendable (OperatorSpec, ModelShape) -> String? = { _, _ in nil }
   ) {
     self.name = name
@@ -136,6 +153,8 @@ package struct OperatorDescriptor: Sendable {
     self.summary = summary
     self.slots = slots
     self.fields = fields
+    self.transferRefusal = transferRefusal
+    self.hasOutputLayer = hasOutputLayer
     self.costRule = cost
     self.labelRule = label
     self.fitRule = fit

@@ -262,7 +262,15 @@ extension SettingsReader {
     var spec = OperatorSpec(try value("operator", in: entry))
     if let settings = entry.members["config"] {
       let config = try section(settings, key: entry.path("config"), known: nil)
-      for name in config.members.keys { spec.config[name] = try value(name, in: config) }
+      for (name, node) in config.members {
+        if case .text(let text) = node.value,
+          let number = OperatorCatalog.field(name, of: spec.name)?.value(named: text)
+        {
+          spec.config[name] = number
+        } else {
+          spec.config[name] = try value(name, in: config)
+        }
+      }
     }
     return spec
   }

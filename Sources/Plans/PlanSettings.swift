@@ -43,12 +43,17 @@ extension GraftPlan {
   private mutating func setOperator(
     _ name: String, of id: SlotID, to text: String, at key: String
   ) throws(PlanError) {
-    guard edits[id] != nil else {
+    guard let spec = edits[id] else {
       throw PlanError(
         key: key, "the slot keeps the model's operator; put another into it with --operator first")
     }
     var reader = SettingsReader()
-    edits[id]?.config[name] = try Double.read(Double.node(typed: text), at: key, by: &reader)
+    edits[id]?.config[name] =
+      if let value = OperatorCatalog.field(name, of: spec.name)?.value(named: text) {
+        value
+      } else {
+        try Double.read(Double.node(typed: text), at: key, by: &reader)
+      }
   }
 
   /// Sets or removes an override of one site.

@@ -37,6 +37,8 @@ package struct Setting<Value: SettingValue>: Sendable {
   package let traits: SettingTraits
   /// One-line description.
   package let summary: String
+  /// Names of the values 0, 1, 2 …, which may be stated instead; empty for a quantity.
+  package let names: [String]
   private let refusal: @Sendable (Value) -> String?
 
   /// Makes a setting; `refusal` is the reason why a value within the range is invalid.
@@ -51,6 +53,18 @@ package struct Setting<Value: SettingValue>: Sendable {
     self.traits = SettingTraits(traits)
     self.summary = summary
     self.refusal = refusal
+    names = []
+  }
+}
+
+extension Setting where Value == Int {
+  /// Makes a choice between named values, the first of which, 0, is the default.
+  package init(_ key: String, names: [String], _ summary: String) {
+    let list = names.enumerated().map { "\($0.offset) \($0.element)" }.joined(separator: ", ")
+    (self.key, defaultValue, self.names) = (key, 0, names)
+    (range, traits) = (0...Double(names.count - 1), [])
+    self.summary = "\(summary): \(list)"
+    refusal = { _ in nil }
   }
 }
 
@@ -64,6 +78,8 @@ package protocol SettingRow: Sendable {
   var traits: SettingTraits { get }
   /// One-line description.
   var summary: String { get }
+  /// Names of the values 0, 1, 2 …, which may be stated instead; empty for a quantity.
+  var names: [String] { get }
   /// Description of the value type, for example `a whole number`.
   var kind: String { get }
   /// Whether values are single integers.

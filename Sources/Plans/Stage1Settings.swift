@@ -35,6 +35,15 @@ package enum Initialization: String, SettingChoice {
   case own
   /// Weights of the original operator, where they apply.
   case transferred
+  /// Freshly drawn weights, the output layer fitted in closed form.
+  case ridge
+  /// Weights of the original operator, the output layer fitted in closed form.
+  case transferredRidge = "transferred_ridge"
+
+  /// Whether weights of the original operator are copied.
+  package var isTransferred: Bool { self == .transferred || self == .transferredRidge }
+  /// Whether the output layer is fitted in closed form.
+  package var isFitted: Bool { self == .ridge || self == .transferredRidge }
 }
 
 /// Settings table of stage 1, activation distillation.
@@ -107,8 +116,18 @@ package struct Stage1Schema: TrainingSchema {
     "fraction of labels replaced by the null class, which guided sampling needs; the paper's is 0")
   package let initialization = Setting(
     "init", Initialization.own,
-    "what an operator starts from: its own fresh weights, or weights of what it replaces", .siteOnly
-  )
+    "what an operator starts from: its own fresh weights or weights of what it replaces; with `ridge`"
+      + " its output layer is then fitted to the teacher in closed form, and so is a pair's projection",
+    .siteOnly)
+  package let ridgeFinish = Setting(
+    "ridge_finish", false,
+    "whether output layers are fitted in closed form once more at the end; a site keeps its trained"
+      + " layer if that does not lower its held-out loss", .site)
+  package let ridgeSamples = Setting(
+    "ridge_samples", 48, in: 1...1e6, "samples of the fits in closed form")
+  package let ridgeLambda = Setting(
+    "ridge_lambda", 1e-4, in: 1e-12...1e3,
+    "what the fits add to the diagonal of the features' Gram matrix, relative to its mean", .site)
   package let overrides = Setting(
     "overrides", [GraftSite: SiteOverride](),
     "what differs at single slots and pairs, such as {\"7.mlp\": {\"loss\": \"l1\"}}")
@@ -176,9 +195,31 @@ extension Settings where Schema == Stage1Schema {
     return own
   }
 
-  /// Initialisation of the replacement in a slot.
-  package func initialization(of id: SlotID) -> Initialization {
-    self.overrides[.slot(id)]?.initialization ?? .own
+  /// Initialisation of the replacement in a slot, or of the merge of a pair.
+  package func initialization(of site: GraftSite) -> Initialization {
+    self.overrides[site]?.initialization ?? .own
+  }
+}
+
+extension GraftPlan {
+  /// The plan with a fit in closed form as the initialisation of all that can be fitted: operators whose
+  /// own setting is no fit start from transferred weights where they have a place for them.
+  package func fitted() -> GraftPlan {
+    var plan = self
+    func start(_ site: GraftSite, _ initialization: Initialization) {
+      guard !stage1.initialization(of: site).isFitted else { return }
+      plan.stage1.overrides[site, default: SiteOverride()].initialization = initialization
+    }
+    for (id, spec) in edits {
+      guard let descriptor = OperatorCatalog.descriptor(named: spec.name),
+        descriptor.hasOutputLayer(spec)
+      else { continue }
+      let isTransferred =
+        descriptor.isTransferable && descriptor.transferRefusal(spec, model.shape) == nil
+      start(.slot(id), isTransferred ? .transferredRidge : .ridge)
+    }
+    for (pair, merge) in parallel where merge == .projection { start(.pair(pair), .ridge) }
+    return plan
   }
 }
 

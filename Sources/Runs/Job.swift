@@ -13,6 +13,10 @@ package enum Job: Equatable, Sendable {
   case preview(PreviewRequest)
   /// Activation statistics and attention locality of a model.
   case analyze(AnalyzeRequest)
+  /// Trained and measured operators for every slot.
+  case library(LibraryRequest)
+  /// The best plans for some budgets.
+  case search(SearchRequest)
   /// Metrics and speed of trained grafts, stored in their runs.
   case measure(ReportRequest)
   /// Measurements of trained grafts and an HTML page of them.
@@ -28,6 +32,10 @@ package enum Job: Equatable, Sendable {
     case preview
     /// Statistics of the teacher.
     case analyze
+    /// Building the operator library.
+    case library
+    /// Searching plans.
+    case search
     /// Measurements of trained grafts.
     case measure
     /// Page about trained grafts.
@@ -47,6 +55,8 @@ package enum Job: Equatable, Sendable {
     case .finetune: .finetune
     case .preview: .preview
     case .analyze: .analyze
+    case .library: .library
+    case .search: .search
     case .measure: .measure
     case .report: .report
     }
@@ -102,11 +112,16 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   package var guidance: Double
   /// Number of images per role.
   package var count: Int
+  /// Whether operators without trained weights are fitted to the teacher in closed form; nil, in requests
+  /// of before, is false.
+  package var fits: Bool?
+  /// A picture of the teacher from the same request, which saves sampling it again; nil for none.
+  package var teacherImage: String?
 
   /// Makes a request for images.
   package init(
     modelPath: String, planPath: String? = nil, weights: [String] = [], classLabel: Int,
-    seed: UInt64 = 0, steps: Int = 25, guidance: Double = 2, count: Int = 1
+    seed: UInt64 = 0, steps: Int = 25, guidance: Double = 2, count: Int = 1, fits: Bool? = nil
   ) {
     self.modelPath = modelPath
     self.planPath = planPath
@@ -116,6 +131,7 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     self.steps = steps
     self.guidance = guidance
     self.count = count
+    self.fits = fits
   }
 
   private enum CodingKeys: String, CodingKey {
@@ -123,7 +139,8 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     case planPath = "plan_path"
     case weights
     case classLabel = "class_label"
-    case seed, steps, guidance, count
+    case seed, steps, guidance, count, fits
+    case teacherImage = "teacher_image"
   }
 }
 
@@ -175,6 +192,8 @@ extension Job: Codable {
       self = .preview(try container.decode(PreviewRequest.self, forKey: .request))
     case .analyze:
       self = .analyze(try container.decode(AnalyzeRequest.self, forKey: .request))
+    case .library: self = .library(try container.decode(LibraryRequest.self, forKey: .request))
+    case .search: self = .search(try container.decode(SearchRequest.self, forKey: .request))
     case .measure: self = .measure(try container.decode(ReportRequest.self, forKey: .request))
     case .report: self = .report(try container.decode(ReportRequest.self, forKey: .request))
     }
@@ -191,6 +210,8 @@ extension Job: Codable {
       try container.encode(weights, forKey: .weights)
     case .preview(let request): try container.encode(request, forKey: .request)
     case .analyze(let request): try container.encode(request, forKey: .request)
+    case .library(let request): try container.encode(request, forKey: .request)
+    case .search(let request): try container.encode(request, forKey: .request)
     case .measure(let request), .report(let request):
       try container.encode(request, forKey: .request)
     }
@@ -280,6 +301,8 @@ package struct JobRequest: Codable, Equatable, Sendable {
       try FileNumber.check("guidance", preview.guidance, -1e6...1e6)
       try FileNumber.check("count", preview.count, 1...1024)
     case .analyze(let analyze): try FileNumber.check("samples", analyze.samples, 1...1_000_000)
+    case .library(let library): try library.checkNumbers()
+    case .search(let search): try search.checkNumbers()
     case .measure(let report), .report(let report):
       try FileNumber.check("samples", report.samples, ReportRequest.sampleRange)
       try FileNumber.check("steps", report.steps, ReportRequest.stepRange)

@@ -136,14 +136,10 @@ package struct ProcessIdentity: Codable, Equatable, Sendable {
   }
 
   /// Host name; empty if unknown.
-  private static var host: String {
-    var name = [UInt8](repeating: 0, count: 256)
-    let code = name.withUnsafeMutableBytes { buffer in
-      buffer.baseAddress.map {
-        gethostname($0.assumingMemoryBound(to: CChar.self), buffer.count - 1)
-      }
-    }
-    return code == 0 ? String(decoding: name.prefix { $0 != 0 }, as: UTF8.self) : ""
+  static var host: String {
+    var name = [CChar](repeating: 0, count: 256)
+    guard gethostname(&name, name.count - 1) == 0 else { return "" }
+    return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
   }
 
   private static var bootID: String {

@@ -143,10 +143,7 @@ private final class EventFile: Sendable {
     throw LineLog(path: path).failure(code)
   }
 
-  private static let host: String = {
-    var name = [CChar](repeating: 0, count: 256)
-    guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
-    let text = String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
-    return text.isEmpty ? "localhost" : text.replacing("/", with: "-")
-  }()
+  private static let host =
+    ProcessIdentity.host.isEmpty
+    ? "localhost" : ProcessIdentity.host.replacing("/", with: "-")
 }

@@ -23,6 +23,15 @@ package enum Change: Hashable, Sendable {
     }
   }
 
+  /// The change in words, such as `7.attention hyena_x`.
+  package var text: String {
+    switch self {
+    case .slot(let id, let spec):
+      "\(id) \(OperatorCatalog.descriptor(named: spec.name)?.label(spec) ?? spec.name)"
+    case .pair(let pair, let merge): "\(pair) \(merge.rawValue)"
+    }
+  }
+
   /// Makes the change in a plan.
   package func apply(to plan: inout GraftPlan) {
     switch self {

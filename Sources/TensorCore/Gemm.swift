@@ -10,6 +10,9 @@ package enum Gemm {
   private static let singleThreaded: Void = { openblas_set_num_threads(1) }()
   private static let hasKernels = ck_gemm_is_fast() != 0
 
+  /// Keeps OpenBLAS from starting threads of its own.
+  static func useOneThread() { _ = singleThreaded }
+
   /// The CPU core type whose kernels OpenBLAS chose.
   package static var coreName: String { String(cString: openblas_get_corename()) }
 
@@ -23,7 +26,7 @@ package enum Gemm {
       return ck_gemm_f32(
         a, lda, transposeA ? 1 : 0, b, ldb, transposeB ? 1 : 0, c, ldc, m, n, k, accumulate ? 1 : 0)
     }
-    _ = singleThreaded
+    useOneThread()
     cblas_sgemm(
       CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans,
       .init(m), .init(n), .init(k), 1, a, .init(lda), b, .init(ldb), accumulate ? 1 : 0, c,

@@ -131,7 +131,10 @@ final class CursesScreen {
     }
     let style = cell.style
     var attributes: Int32 = 0
-    if style.bold { attributes |= Int32(NC_BOLD) }
+    // Terminals with eight colours show the other eight as bold ones.
+    let isBright =
+      if palette.colors == 8, case .index(8..<16) = style.foreground { true } else { false }
+    if style.bold || isBright { attributes |= Int32(NC_BOLD) }
     if style.dim || style.foreground == .gray && palette.colors < 16 {
       attributes |= Int32(NC_DIM)
     }

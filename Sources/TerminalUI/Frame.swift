@@ -25,6 +25,9 @@ package struct Frame: Equatable, Sendable {
   /// Where the text cursor is shown; nil hides it.
   package var cursor: Position?
 
+  /// What a click does, in painting order; the last one at a cell counts.
+  package var targets: [MouseTarget] = []
+
   package private(set) var cells: [Cell]
   /// Cells that were written after an image was placed under them.
   package private(set) var covering: Set<Int> = []
@@ -94,6 +97,23 @@ package struct Frame: Equatable, Sendable {
         change(&cells[y * self.columns + x].style)
       }
     }
+  }
+
+  /// Changes the style of every cell.
+  package mutating func restyle(_ change: (Style) -> Style) {
+    // Neighbours mostly have the same style.
+    var last = (from: Style(), to: change(Style()))
+    for index in cells.indices {
+      if cells[index].style != last.from {
+        last = (cells[index].style, change(cells[index].style))
+      }
+      cells[index].style = last.to
+    }
+  }
+
+  /// What a click at a cell does; nil for nothing.
+  package func target(column: Int, row: Int) -> MouseTarget.Meaning? {
+    targets.last { $0.contains(column: column, row: row) }?.meaning
   }
 
   /// Draws a horizontal line.

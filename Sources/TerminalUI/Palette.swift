@@ -20,7 +20,9 @@ package struct Palette: Equatable, Sendable {
   package func number(of color: Color) -> Int {
     guard colors >= 8 else { return -1 }
     switch color {
-    case .default: return -1
+    case .default, .surface, .surfaceText, .surfaceStrong, .surfaceQuiet, .surfaceKey,
+      .surfaceWarning, .surfaceFailure, .selection, .selectionText, .series:
+      return -1
     case .red: return 1
     case .green: return 2
     case .yellow: return 3
@@ -31,6 +33,7 @@ package struct Palette: Equatable, Sendable {
     case .gray: return colors >= 256 ? nearest(138, 138, 138) : (colors >= 16 ? 8 : -1)
     case .index(let index):
       if Int(index) < min(colors, 16) { return Int(index) }
+      if colors == 8, index < 16 { return Int(index) - 8 }
       if colors == 256 { return Int(index) }
       let (red, green, blue) = Self.components(of: Int(index))
       return nearest(red, green, blue)

@@ -1,9 +1,16 @@
 /// A colour of text or background, independent of what the terminal can show.
 ///
-/// The terminal maps each colour to the nearest it has: 24-bit, 256, 16, 8 or none at all.
+/// A theme gives the named colours their values; the terminal maps each value to the nearest that it has: 24-bit, 256,
+/// 16, 8 or none at all.
 package enum Color: Hashable, Sendable {
   case `default`
   case red, green, yellow, blue, magenta, cyan, white, gray
+  /// The background of bars, and text on it.
+  case surface, surfaceText, surfaceStrong, surfaceQuiet, surfaceKey, surfaceWarning, surfaceFailure
+  /// The background of what is selected, and text on it.
+  case selection, selectionText
+  /// One of eight colours that tell curves apart.
+  case series(UInt8)
   /// An entry of the 256-colour palette.
   case index(UInt8)
   /// Red, green and blue, 0 to 255 each.

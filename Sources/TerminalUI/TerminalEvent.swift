@@ -73,6 +73,37 @@ package struct MouseEvent: Equatable, Sendable {
   }
 }
 
+/// A rectangle of a frame that can be clicked.
+package struct MouseTarget: Equatable, Sendable {
+  /// What a click means.
+  package enum Meaning: Equatable, Sendable {
+    /// The same as a key.
+    case key(Key)
+    /// An item of the list that has the keyboard, counted from 0.
+    case item(Int)
+    /// A place of two numbers.
+    case place(Int, Int)
+    /// Nothing, although something lies below.
+    case nothing
+  }
+
+  /// The leftmost column, the uppermost row, and the size in cells.
+  package let column, row, columns, rows: Int
+  /// What a click there means.
+  package let meaning: Meaning
+
+  /// Makes a target.
+  package init(_ meaning: Meaning, column: Int, row: Int, columns: Int, rows: Int = 1) {
+    (self.meaning, self.column, self.row) = (meaning, column, row)
+    (self.columns, self.rows) = (columns, rows)
+  }
+
+  func contains(column: Int, row: Int) -> Bool {
+    (self.column..<(self.column + max(0, columns))).contains(column)
+      && (self.row..<(self.row + max(0, rows))).contains(row)
+  }
+}
+
 /// What the terminal has to tell the explorer's loop.
 package enum TerminalEvent: Equatable, Sendable {
   /// A key was pressed.

@@ -33,9 +33,7 @@ struct ChainCommand: ParsableCommand {
 
   func validate() throws {
     try require("--priority", priority, in: QueuePlace.priorities)
-    guard ReportRequest.imageRange.contains(images) else {
-      throw ValidationError("--images is \(images); give 0 to 100")
-    }
+    try require("--images", images, in: ReportRequest.imageRange)
   }
 
   func run() throws {

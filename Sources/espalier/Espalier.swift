@@ -14,8 +14,8 @@ struct Espalier: ParsableCommand {
     subcommands: [
       ExploreCommand.self,
       PlanCommand.self, DistillCommand.self, FinetuneCommand.self, ChainCommand.self,
-      SampleCommand.self,
-      EvaluateCommand.self, AnalyzeCommand.self, RunsCommand.self, ReportCommand.self,
+      SampleCommand.self, EvaluateCommand.self, AnalyzeCommand.self, LibraryCommand.self,
+      SearchCommand.self, RunsCommand.self, ReportCommand.self,
       CompareCommand.self, InspectCommand.self, ConvertCommand.self,
       PretrainCommand.self,
       ParityCommand.self,

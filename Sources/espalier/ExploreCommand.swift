@@ -19,8 +19,8 @@ struct ExploreCommand: ParsableCommand {
   @Option(help: "Open this plan, by default with the model that it was made for.") var plan: String?
   @Option(help: "The pretrained model that a graft was made of, if it has moved or is not named.")
   var teacher: String?
-  @Option(help: "Images: auto, kitty, sixel, blocks, ascii or none.") var graphics = GraphicsMode
-    .auto
+  @Option(help: "Images: auto, kitty, sixel, blocks, ascii or none; else as the settings say.")
+  var graphics: GraphicsMode?
   @OptionGroup var runs: RunsOptions
 
   func run() throws {
@@ -76,13 +76,18 @@ struct ExploreCommand: ParsableCommand {
       document = PlanDocument(plan: graft)
     }
     let launcher = try RunLauncher(root: runs.root)
-    let terminal = try Terminal(Terminal.Wishes(graphics: graphics))
+    var configuration = try Configuration.load(Configuration.path())
+    if let graphics { configuration.settings.graphics = graphics }
+    let terminal = try Terminal(configuration.settings.wishes)
     defer { terminal.close() }
     var state = AppState(
       model: reference, subject: Opening(model: opening.model, teacher: opening.teacher),
       classNames: files.model.classNames, document: document, size: terminal.size,
       now: Date().timeIntervalSince1970)
     state.terminal = terminal.capabilities
+    state.configuration = configuration
+    state.history = CommandHistory(path: CommandHistory.path())
+    state.useChartSettings()
     state.missingTeacher = missing
     var effects = question == nil ? state.firstEffects() : []
     if let question {

@@ -54,6 +54,7 @@ struct FinetuneCommand: ParsableCommand {
       known = try PlanWeights.of(loaded, sources, expecting: !before.isEmpty)
     }
     if let known { try mixture.requireConsent(to: known, plan: plan) }
+    if sources.isEmpty { tellOfUnused(PlanWeights(matching: loaded, root: runs.root)) }
     let weights = try sources.map { source in
       switch source {
       case .file(let path): path
@@ -65,6 +66,14 @@ struct FinetuneCommand: ParsableCommand {
     try launch.launch(
       .finetune(planPath: "plan.json", weights: weights), plan: loaded, root: runs.root,
       output: output, origins: known?.origins)
+  }
+
+  /// Says that there are weights which nobody asked for.
+  private func tellOfUnused(_ weights: PlanWeights) {
+    guard weights.count > 0, from.isEmpty else { return }
+    printToStandardError(
+      "espalier: note: runs have them: \(weights.summary()); '--from \(WeightSource.matching)' takes"
+        + " them\n")
   }
 
   /// Warns if operators were trained on other data than those of the plan.

@@ -45,17 +45,30 @@ struct LaunchOptions: ParsableArguments {
     try after.map { try RunSelection.find($0, root: root) }
   }
 
+  /// Whether the command follows the run to its end.
+  var follows: Bool { !isQueued && !detach }
+
   /// Creates a run and starts its worker or queues it; follows it unless it is detached.
   func launch(
     _ job: Job, plan: GraftPlan, root: String, output: OutputOptions,
     origins: [WeightOrigin]? = nil
   ) throws {
+    let run = try begin(job, plan: plan, root: root, origins: origins)
+    guard !follows else { return try RunReport.follow(run, output: output) }
+    if output.json { return try output.printJSON(["run": run.path]) }
+    print(run.path)
+  }
+
+  /// Creates a run and starts its worker or queues it.
+  func begin(
+    _ job: Job, plan: GraftPlan, root: String, origins: [WeightOrigin]? = nil
+  ) throws -> RunDirectory {
     let before = try runsBefore(root: root)
     if let stranger = before.first(where: { $0.root != root }) {
       throw FileError(
         "--after: \(stranger.path) is not in \(root); name a run of the same directory")
     }
-    let run = try RunLauncher(root: root).launch(
+    return try RunLauncher(root: root).launch(
       JobRequest(
         job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
         modelHash: plan.model.contentHash,
@@ -63,8 +76,5 @@ struct LaunchOptions: ParsableArguments {
         timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
         origins: origins?.isEmpty == false ? origins : nil),
       plan: plan)
-    guard isQueued || detach else { return try RunReport.follow(run, output: output) }
-    if output.json { return try output.printJSON(["run": run.path]) }
-    print(run.path)
   }
 }

@@ -14,6 +14,7 @@ extension PlanCommand {
         let key, summary: String
         let `default`, minimum, maximum: Double
         let isInteger: Bool
+        let names: [String]
       }
       let name, title, summary: String
       let slots: [Slot]
@@ -29,7 +30,7 @@ extension PlanCommand {
             Row.Setting(
               key: field.key, summary: field.summary, default: field.defaultNumber,
               minimum: field.bounds.lowerBound, maximum: field.bounds.upperBound,
-              isInteger: field.isWholeNumber)
+              isInteger: field.isWholeNumber, names: field.names)
           })
       }
       if output.json { return try output.printJSON(rows) }

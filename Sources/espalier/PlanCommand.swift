@@ -59,7 +59,9 @@ struct PlanCommand: ParsableCommand {
     @Option(help: "A setting of the operator as key=value; repeatable.") var config: [String] = []
     @Option(help: "The slot to clear: attention or mlp.") var clear: Slot?
     @Option(help: "\(DataSettings.help).") var data: String?
-    @Option(help: "What the operators start from: own or transferred weights.")
+    @Option(
+      help: "What the operators start from: own or transferred weights, ridge or transferred_ridge."
+    )
     var initialization: Initialization?
     @Option(help: "Settings of both stages of the paper or of the released configurations.")
     var preset: TrainingPreset?
@@ -151,7 +153,10 @@ struct PlanCommand: ParsableCommand {
       var spec = descriptor.defaultSpec
       for entry in config {
         let parts = entry.split(separator: "=", maxSplits: 1).map(String.init)
-        guard parts.count == 2, let value = Double(parts[1]) else {
+        guard parts.count == 2,
+          let value = OperatorCatalog.field(parts[0], of: spec.name)?.value(of: parts[1])
+            ?? Double(parts[1])
+        else {
           throw ValidationError(
             "--config: '\(entry)' is not of the form key=number, for example "
               + (descriptor.fields.first.map { "\($0.key)=\($0.initial.json)" } ?? "key=1"))
@@ -162,8 +167,8 @@ struct PlanCommand: ParsableCommand {
       for block in try selectedBlocks(of: changed) {
         let id = SlotID(block: block, slot: slot)
         changed.edits[id] = spec
-        let start = initialization == .transferred ? Initialization.transferred.rawValue : "null"
-        try changed.set("stage1.overrides.\(id).init", to: start)
+        let start = initialization.flatMap { $0 == .own ? nil : $0.rawValue }
+        try changed.set("stage1.overrides.\(id).init", to: start ?? "null")
       }
     }
 

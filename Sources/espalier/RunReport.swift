@@ -29,40 +29,31 @@ struct RunReport: Encodable {
     self.init(run, summary, heldOut: follower.history.heldOut)
   }
 
-  private enum CodingKeys: CodingKey {
-    case run, ageSeconds, ending, checkpoint, queuePosition, priority, waitsFor, origins
-    case note, tags, engine
-    case meanHeldOutFirst, meanHeldOutLast, heldOut
-  }
-
   /// Encodes the summary and values derived from it.
   func encode(to encoder: any Encoder) throws {
     try summary.encode(to: encoder)
-    var container = encoder.container(keyedBy: CodingKeys.self)
-    try container.encode(run.path, forKey: .run)
-    try container.encodeIfPresent(
-      summary.createdAt.map { max(0, Date().timeIntervalSince1970 - $0) }, forKey: .ageSeconds)
-    try container.encodeIfPresent(summary.end?.text, forKey: .ending)
-    try container.encodeIfPresent(
-      summary.checkpoint.map { run.resolve($0.path) }, forKey: .checkpoint)
-    try container.encodeIfPresent(try? run.request().origins, forKey: .origins)
-    try container.encode(summary.annotation.note, forKey: .note)
-    try container.encode(summary.annotation.tags, forKey: .tags)
-    try container.encode(summary.engineName, forKey: .engine)
-    if let turn = summary.turn {
-      try container.encode(turn.position, forKey: .queuePosition)
-      try container.encodeIfPresent(summary.place?.priority, forKey: .priority)
-      try container.encodeIfPresent(summary.waitsFor, forKey: .waitsFor)
+    let changes = heldOut.compactMap { site, series in
+      LossChange(series).map {
+        (site.description, ["first": $0.first.value, "last": $0.last.value])
+      }
     }
-    try container.encodeIfPresent(summary.meanHeldOut?.first.value, forKey: .meanHeldOutFirst)
-    try container.encodeIfPresent(summary.meanHeldOut?.last.value, forKey: .meanHeldOutLast)
-    try container.encode(
-      Dictionary(
-        uniqueKeysWithValues: heldOut.compactMap { site, series in
-          LossChange(series).map {
-            (site.description, ["first": $0.first.value, "last": $0.last.value])
-          }
-        }), forKey: .heldOut)
+    let derived: KeyValuePairs<String, (any Encodable)?> = [
+      "run": run.path, "ending": summary.end?.text,
+      "ageSeconds": summary.createdAt.map { max(0, Date().timeIntervalSince1970 - $0) },
+      "checkpoint": summary.checkpoint.map { run.resolve($0.path) },
+      "queuePosition": summary.turn?.position,
+      "priority": summary.turn == nil ? nil : summary.place?.priority,
+      "note": summary.annotation.note, "tags": summary.annotation.tags,
+      "engine": summary.engineName, "waitsFor": summary.waitsFor,
+      "origins": (try? run.request())?.origins,
+      "meanHeldOutFirst": summary.meanHeldOut?.first.value,
+      "meanHeldOutLast": summary.meanHeldOut?.last.value,
+      "heldOut": Dictionary(uniqueKeysWithValues: changes),
+    ]
+    var container = encoder.container(keyedBy: FieldKey.self)
+    for case (let key, let value?) in derived {
+      try container.encode(value, forKey: FieldKey(key))
+    }
   }
 
   /// Lines of held-out losses: by site, then in total.
@@ -83,7 +74,7 @@ struct RunReport: Encodable {
 
   /// Shows the progress of a run on standard error until it ends; Ctrl-C requests cancellation, a
   /// second one stops following.
-  static func follow(_ run: RunDirectory, output: OutputOptions) throws {
+  static func follow(_ run: RunDirectory, output: OutputOptions, tellsDone: Bool = true) throws {
     signal(SIGINT, SIG_IGN)
     let interrupt = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
     interrupt.setEventHandler {
@@ -108,7 +99,9 @@ struct RunReport: Encodable {
       case .queued where summary.place == nil && launched.duration(to: .now) > .seconds(30):
         throw FileError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")
       case .queued, .running, .paused, .frozen: console.update(line(summary))
-      case .done: return try report.tell(output)
+      case .done:
+        if tellsDone { try report.tell(output) }
+        return
       case .cancelled:
         try report.tell(output)
         throw ExitCode.failure

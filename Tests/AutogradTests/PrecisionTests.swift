@@ -75,7 +75,7 @@ struct PrecisionTests {
       Parameter("up bias", random.normal([outputs])),
       Parameter("down bias", random.normal([inputs]))
     )
-    return ([up, down], { $0.feedForward($1, up: (up, biases.0), down: (down, biases.1)) })
+    return ([up, down], { $0.linear($0.hidden($1, up: (up, biases.0)), down, biases.1) })
   }
 
   private func attention(_ op: some MixedPrecisionOp) -> ([Parameter], (Tape, Value) -> Value) {

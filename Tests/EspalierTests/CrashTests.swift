@@ -23,6 +23,11 @@ import Testing
       $0.stage2.heldOutEvery = 3
       $0.stage1.decay = .plateau
       $0.stage1.keepsBest = true
+      $0.stage1.ridgeFinish = true
+      $0.stage1.ridgeSamples = 12
+      for id in $0.edits.keys {
+        $0.stage1.overrides[.slot(id), default: SiteOverride()].initialization = .ridge
+      }
       $0.stage2.keepsBest = true
       $0.stage1.keepLast = 2
       $0.stage2.keepLast = 2

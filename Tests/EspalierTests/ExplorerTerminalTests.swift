@@ -47,12 +47,13 @@ import Testing
   /// Opens the explorer on the tiny model and waits for its first frame.
   private func open(
     _ scratch: Scratch, _ screen: Screen, _ arguments: [String]? = nil,
-    replies: String = "\u{1b}[?64c", waitingFor text: String
+    replies: String = "\u{1b}[?64c", waitingFor text: String,
+    graphics: String = "sixel", environment: [String: String] = [:]
   ) throws -> RunningCommand {
     let subject = try arguments ?? [scratch.tinyModel()]
     let command = try scratch.start(
-      ["explore"] + subject + ["--graphics", "sixel"], terminal: screen.path,
-      environment: ["TERM": "xterm-256color"])
+      ["explore"] + subject + ["--graphics", graphics], terminal: screen.path,
+      environment: ["TERM": "xterm-256color"].merging(environment) { $1 })
     try screen.look(for: "\u{1b}[c")
     screen.type(replies)
     try screen.look(for: text)
@@ -127,7 +128,7 @@ import Testing
     let last = try open(scratch, fourth, [], waitingFor: "The last session showed")
     defer { end(last) }
     fourth.type("y")
-    try fourth.look(for: "opened ")
+    try fourth.look(for: "plan.json")
     try leave(scratch, fourth, last)
   }
 
@@ -185,5 +186,83 @@ import Testing
     screen.type("\u{1b}")
     try screen.look(for: "hjkl")
     try leave(scratch, screen, command)
+  }
+
+  @Test func kittyImagesComeAndGoWithTheAnswers() throws {
+    let scratch = try Scratch()
+    let screen = try Screen(columns: 100, rows: 30, width: 1000, height: 600)
+    let isOK = "\u{1b}_Gi=31;OK\u{1b}\\"
+    let command = try open(
+      scratch, screen, replies: isOK + "\u{1b}[?64c", waitingFor: "help", graphics: "auto")
+    screen.type("T")
+    try screen.look(for: "\u{1b}_Ga=p,")
+    #expect(screen.shown.range(of: Data("\u{1b}_Ga=t,".utf8)) != nil)
+    try screen.look(milliseconds: 700)
+    // Nothing changes on the page: nothing is sent.
+    let count = screen.shown.count
+    try screen.look(milliseconds: 1500)
+    #expect(screen.shown.count == count)
+    // Asked anew, the terminal no longer takes images: they are freed, and cells drawn.
+    screen.type("\u{c}")
+    try screen.look(for: "a=q")
+    screen.type("\u{1b}[?64c")
+    try screen.look(for: "▀")
+    #expect(screen.shown[count...].range(of: Data("\u{1b}_Ga=d,d=I,".utf8)) != nil)
+    // An answer that comes late counts too.
+    screen.type(isOK)
+    try screen.look(for: "\u{1b}_Ga=p,")
+    let shown = screen.shown.count
+    screen.type("\u{1b}")
+    try screen.look(for: "hjkl")
+    try leave(scratch, screen, command)
+    #expect(screen.shown[shown...].range(of: Data("\u{1b}_Ga=d,d=I,".utf8)) != nil)
+  }
+
+  @Test func aTerminalThatReadsNoUTF8GetsASCII() throws {
+    let scratch = try Scratch()
+    let screen = try Screen(columns: 80, rows: 24, width: 0, height: 0)
+    // Two bytes have moved the cursor by two cells.
+    let command = try open(
+      scratch, screen, replies: "\u{1b}[1;3R\u{1b}[?64c", waitingFor: "help", graphics: "auto",
+      environment: ["LANG": "C"])
+    screen.type("T")
+    try screen.look(for: "ANSI_X3.4-1968")
+    screen.type("\u{1b}")
+    try screen.look(for: "hjkl")
+    try leave(scratch, screen, command)
+    #expect(screen.shown.filter { $0 > 0x7f } == Data("é".utf8), "nothing but the question")
+  }
+
+  @Test func keysWithModifiersAndTheMouse() throws {
+    let scratch = try Scratch()
+    let screen = try Screen(columns: 80, rows: 24, width: 0, height: 0)
+    let command = try open(scratch, screen, waitingFor: "help")
+    #expect(screen.shown.range(of: Data("\u{1b}[?1002h".utf8)) != nil)
+    screen.type("\u{1b}x")
+    try screen.look(for: "Alt-x is not a key here")
+    screen.type("\u{1b}[27;5;13~")
+    try screen.look(for: "is not a key here")
+    // The first click selects the second block, the second one is Enter.
+    screen.type("\u{1b}[<0;5;4M\u{1b}[<0;5;4m\u{1b}[<0;5;4M")
+    try screen.look(for: "operator for")
+    screen.type("\u{1b}")
+    try screen.look(for: "hjkl")
+    try leave(scratch, screen, command)
+    #expect(screen.shown.range(of: Data("\u{1b}[?1002l".utf8)) != nil)
+  }
+
+  @Test func aWrongConfigurationIsRefusedByLine() throws {
+    let scratch = try Scratch()
+    let screen = try Screen(columns: 80, rows: 24, width: 0, height: 0)
+    try FileManager.default.createDirectory(
+      atPath: "\(scratch.path)/home/.config/espalier", withIntermediateDirectories: true)
+    try scratch.put("mouse: true\ntheme: blue\n", "home/.config/espalier/config.yaml")
+    let command = try scratch.start(
+      ["explore", try scratch.tinyModel()], terminal: screen.path,
+      environment: ["TERM": "xterm-256color"])
+    let outcome = try command.outcome()
+    #expect(outcome.code == 1)
+    #expect(
+      outcome.complaint.contains("config.yaml:2: theme: expected \"auto\""), "\(outcome.complaint)")
   }
 }

@@ -54,7 +54,11 @@ import Testing
     #expect(history(again).meanHeldOut.first?.value == change.1)
 
     // Without weights the operators are fresh, and say so.
-    let fresh: RunSummary = try scratch.espalier("finetune", "plan.json", "--json").json()
+    let unasked = try scratch.espalier("finetune", "plan.json", "--json")
+    #expect(
+      unasked.complaint.contains("0 of 2 replaced slots have weights; fresh: 0.mlp, 1.attention"))
+    #expect(unasked.complaint.contains("'--from matching' takes them"))
+    let fresh: RunSummary = try unasked.json()
     #expect(
       history(try RunDirectory.open(fresh.run)).messages == ["untrained: 0.mlp, 1.attention"])
     #expect(fresh.meanHeldOutFirst != second.meanHeldOutFirst)
@@ -123,12 +127,16 @@ import Testing
     ).json()
     let same = try scratch.espalier(
       "finetune", "plan.json", "--from", first.run, "--data", data, "--detach")
-    #expect(same.code == 0 && same.complaint.isEmpty, "\(same.complaint)")
+    let origin =
+      "2 of 2 replaced slots have weights, from \(try RunDirectory.open(first.run).id), step 2"
+    #expect(
+      same.code == 0 && same.complaint == "espalier: note: \(origin)\n", "\(same.complaint)")
     let run = try RunDirectory.open(same.output.trimmingCharacters(in: .whitespacesAndNewlines))
     #expect(try GraftPlan.load(path: run.planPath).data?.path == data)
     let other = try scratch.espalier("finetune", "plan.json", "--from", first.run, "--queue")
     #expect(
-      other.complaint == "espalier: warning: \(first.run) was trained on \(data), this run takes"
+      other.complaint
+        == "espalier: note: \(origin)\nespalier: warning: \(first.run) was trained on \(data), this run takes"
         + " the procedural images; --data \(data) takes the same\n")
     for id in [run.id, try RunDirectory.open(other.output.split(separator: "\n").joined()).id] {
       #expect(try scratch.espalier("runs", "wait", id).code == 0)

@@ -42,9 +42,9 @@ import Explorer
 
   @Test func operatorWithoutSettingsIsPutInAtOnce() {
     var state = Samples.state()
-    pick("skip", in: &state)
+    pick("linear", in: &state)
     #expect(state.overlays.isEmpty)
-    #expect(state.plan.edits[Samples.attention(0)]?.name == "skip")
+    #expect(state.plan.edits[Samples.attention(0)]?.name == "linear")
   }
 
   @Test func selectionOfBothKindsLeavesTheOtherKindAlone() {

@@ -9,11 +9,14 @@ import Explorer
 /// Random keys on screens of random sizes: nothing crashes and what must hold does hold.
 @Suite struct FuzzTests {
   static let keys: [Key] =
-    "hjklJgGnNvmeaxdpCtLrsSi><][)(+-uwWoE?:qysn 0123456789.,oddallRRlf=fm".map { .character($0) }
+    "hjklJgGnNvmeaxdpCtLrsSi><][)(+-uwWoE?:qysn 0123456789.,oddallRRlf=fmTPn/".map {
+      .character($0)
+    }
     + [
       .enter, .enter, .enter, .escape, .tab, .backTab, .backspace, .delete, .up, .down, .left,
       .right, .home, .end, .pageUp, .pageDown, .function(1), .function(5), .control("r"),
-      .control("u"), .control("d"), .control("l"), .character("é"), .character("漢"),
+      .control("u"), .control("d"), .control("l"), .modified(.alt, "x"), .wheelDown,
+      .character("é"), .character("漢"),
       .character("👩‍👩‍👧"), .character("\u{301}"),
     ]
 
@@ -31,6 +34,17 @@ import Explorer
       case 2: _ = update(&state, .interrupted)
       case 3: _ = update(&state, .textPasted("last 3 \u{1b}[2J odd"))
       case 4: answer(&state, &random)
+      case 5, 6, 7:
+        let kinds: [MouseEvent.Kind] = [
+          .press(.left), .press(.left), .drag(.left), .release(.left), .wheel(.up), .wheel(.down),
+          .press(.right),
+        ]
+        let event = MouseEvent(
+          kinds[random.integer(below: kinds.count)],
+          column: random.integer(below: state.size.columns + 2),
+          row: random.integer(below: state.size.rows + 2))
+        _ = update(&state, .pointed(event))
+      case 8: state.terminal.colors = [0, 8, 256][random.integer(below: 3)]
       default: press(&state, Self.keys[random.integer(below: Self.keys.count)])
       }
       state.isFinished = false

@@ -188,8 +188,8 @@ import Explorer
   @Test func tooSmallScreensOnlyLeave() {
     var state = edited()
     let before = state.plan
-    _ = update(&state, .resized(Size(columns: 79, rows: 24)))
-    #expect(ExplorerView.frame(state).text().contains("80x24"))
+    _ = update(&state, .resized(Size(columns: 29, rows: 24)))
+    #expect(ExplorerView.frame(state).text().contains("needs 30x8"))
     type(&state, "xdjaG")
     press(&state, .enter)
     #expect(state.plan == before && state.cursor == Samples.attention(0))

@@ -42,7 +42,90 @@ import Explorer
     type(&state, "next-")
     press(&state, .tab)
     guard case .prompt(let prompt) = state.overlay else { return }
-    #expect(prompt.problem == "next-class  next-edited  next-seed")
+    #expect(prompt.problem == "next-class  next-edited  next-pane  next-seed")
+  }
+
+  @Test func tabCompletesArguments() {
+    func completed(_ line: String) -> (text: String?, problem: String?) {
+      var state = Samples.busy(Samples.small)
+      press(&state, ":")
+      type(&state, line)
+      press(&state, .tab)
+      guard case .prompt(let prompt) = state.overlay else { return (nil, nil) }
+      return (prompt.field.text, prompt.problem)
+    }
+    #expect(completed("class cre") == ("class crescent", nil))
+    #expect(completed("class s") == ("class s", "square  star  stripes"))
+    #expect(completed("class x") == ("class x", "no class starts with “x”"))
+    #expect(completed("runs mlp") == ("runs mlp-selfgraft", nil))
+    #expect(completed("pick hyena_x") == ("pick hyena_x ", nil))
+    #expect(completed("pick hyena_x sh") == ("pick hyena_x short_filter_order=", nil))
+    #expect(completed("series m") == ("series mean", nil))
+    #expect(completed("undo x").problem == "undo takes no argument")
+    #expect(completed("fly x").problem == "there is no command “fly”")
+  }
+
+  @Test func pathsAreCompletedFromTheDisk() throws {
+    var state = Samples.state()
+    press(&state, "o")
+    type(&state, "plans/a")
+    #expect(press(&state, .tab) == [.listFiles("plans/a")])
+    _ = update(&state, .filesListed(text: "plans/a", ["plans/ab.json", "plans/abc/"]))
+    #expect(promptText(state) == "plans/ab")
+    // An answer to what is no longer typed changes nothing.
+    type(&state, "x")
+    _ = update(&state, .filesListed(text: "plans/a", ["plans/ab.json"]))
+    #expect(promptText(state) == "plans/abx")
+    press(&state, .escape, ":")
+    type(&state, "open pl")
+    #expect(press(&state, .tab) == [.listFiles("pl")])
+    _ = update(&state, .filesListed(text: "pl", ["plans/"]))
+    #expect(promptText(state) == "open plans/")
+  }
+
+  @Test func commandsAreKept() throws {
+    var state = Samples.busy(Samples.small)
+    state.history = CommandHistory(
+      lines: ["series all", "undo", "series slot"], path: "/s/commands")
+    press(&state, ":", .up)
+    #expect(promptText(state) == "series slot")
+    press(&state, .up, .up)
+    #expect(promptText(state) == "series all")
+    press(&state, .up)
+    #expect(promptText(state) == "series all", "there is none before")
+    press(&state, .down, .down, .down)
+    #expect(promptText(state) == "")
+    type(&state, "se")
+    press(&state, .up, .up)
+    #expect(promptText(state) == "series all", "among those that begin so")
+    press(&state, .down)
+    #expect(promptText(state) == "series slot")
+    press(&state, .down)
+    #expect(promptText(state) == "se")
+    press(&state, .control("u"))
+    type(&state, "undo")
+    let effects = press(&state, .enter)
+    #expect(effects.contains(.keepCommand("undo", path: "/s/commands")))
+    #expect(state.history.lines == ["series all", "series slot", "undo"])
+  }
+
+  @Test func theClassAndARunAreChosenByName() {
+    var state = Samples.busy(Samples.small)
+    press(&state, "c")
+    #expect(promptText(state) == "class ")
+    type(&state, "star")
+    press(&state, .enter)
+    #expect(state.preview.settings.classLabel == 6)
+    _ = update(&state, .commanded(.imageClass, argument: "9", count: nil))
+    #expect(state.preview.settings.classLabel == 9)
+    _ = update(&state, .commanded(.imageClass, argument: "whale", count: nil))
+    #expect(state.preview.settings.classLabel == 9 && state.notice?.kind == .warning)
+    _ = update(&state, .commanded(.runs, argument: "mlp-selfgraft", count: nil))
+    guard case .runs(let pane) = state.overlay else {
+      Issue.record("no list")
+      return
+    }
+    #expect(pane.selection == "r2")
   }
 
   private func promptText(_ state: AppState) -> String? {
@@ -57,6 +140,8 @@ import Explorer
       type(&typed, line)
       press(&typed, .enter)
       type(&pressed, keys)
+      #expect(typed.history.lines == [line])
+      typed.history = CommandHistory()
       #expect(typed == pressed)
     }
   }

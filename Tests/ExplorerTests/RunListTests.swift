@@ -237,6 +237,71 @@ import Explorer
   }
 }
 
+/// Runs that end while nobody looks.
+@Suite struct AnnouncementTests {
+  private func ending(_ id: String, _ end: RunState, _ state: inout AppState) -> [Effect] {
+    var records = state.runs.records
+    for index in records.indices where records[index].id == id { records[index].state = end }
+    return update(&state, .runsScanned(records))
+  }
+
+  @Test func unseenEndsAreAnnounced() {
+    var state = Samples.many()
+    let effects = ending("m29", .done, &state)
+    #expect(
+      effects == [
+        .announce(
+          Announcement(
+            "graft-m29 is done", rings: true, notification: .osc9,
+            title: "espalier: graft-m29 is done"))
+      ])
+    // The title is taken back by the next key, once.
+    #expect(press(&state, "j") == [.announce(Announcement(title: "espalier"))])
+    #expect(press(&state, "j").isEmpty)
+    state.configuration.settings.bell = false
+    state.configuration.settings.notification = .none
+    state.configuration.settings.title = false
+    #expect(ending("m25", .failed, &state) == [.announce(Announcement("graft-m25 is failed"))])
+    #expect(state.notice == .failure("graft-m25 is failed"))
+  }
+
+  /// What is on the screen while keys are pressed, or was stopped from here, needs no announcement.
+  @Test func seenEndsAreNot() {
+    var state = Samples.busy(Samples.large)
+    #expect(ending("r3", .done, &state).isEmpty)
+    state = Samples.busy(Samples.large)
+    state.now += 60
+    #expect(ending("r3", .done, &state).count == 1)
+    state = Samples.busy(Samples.large)
+    press(&state, "r")
+    #expect(ending("r3", .done, &state).count == 1)
+    state = Samples.many()
+    press(&state, "r", "g", "g", "C", "y")
+    #expect(ending("m29", .cancelled, &state).isEmpty)
+    // The first look at the runs tells nothing new.
+    state.runs.isScanned = false
+    #expect(ending("m25", .done, &state).isEmpty)
+  }
+
+  @Test func bytes() {
+    func text(_ announcement: Announcement, isMultiplexed: Bool = false) -> String {
+      String(decoding: announcement.bytes(isMultiplexed: isMultiplexed), as: UTF8.self)
+    }
+    #expect(
+      text(Announcement("a; b", rings: true, notification: .osc9)) == "\u{7}\u{1b}]9;a, b\u{1b}\\")
+    #expect(
+      text(Announcement("x\u{1b}]0;y", notification: .osc777)).hasPrefix(
+        "\u{1b}]777;notify;espalier;x"))
+    #expect(
+      text(Announcement("x\u{1b}]0;y", notification: .osc777)).filter { $0 == "\u{1b}" }.count == 2)
+    #expect(
+      text(Announcement("a", notification: .osc9), isMultiplexed: true)
+        == "\u{1b}Ptmux;\u{1b}\u{1b}]9;a\u{1b}\u{1b}\\\u{1b}\\")
+    #expect(text(Announcement("a", title: "t")) == "\u{1b}]2;t\u{1b}\\")
+    #expect(text(Announcement("a")).isEmpty)
+  }
+}
+
 extension Samples {
   /// Thirty runs of every state, the newest first: m29 … m00, those with even numbers tagged.
   static func many(_ size: Size = large) -> AppState {

@@ -35,8 +35,12 @@ enum Samples {
     shape.depth = depth
     let model = ModelReference(path: "demo", shape: shape, contentHash: "feedbeef")
     let document = PlanDocument(plan: GraftPlan(named: AppState.untitled, model: model))
-    return AppState(
+    var state = AppState(
       model: model, classNames: classNames, document: document, size: size, now: now)
+    state.terminal.colors = 256
+    state.terminal.answered = true
+    state.terminal.choose(.auto)
+    return state
   }
 
   /// A plan with Hyena-X in the odd blocks.

@@ -14,6 +14,8 @@ private final class ScriptedTerminal: TerminalDriver {
   private(set) var repaints = 0
   private(set) var suspensions = 0
   private(set) var probes = 0
+  private(set) var wishes: [Terminal.Wishes] = []
+  private(set) var announcements: [Announcement] = []
 
   init(size: Size, _ script: [TerminalEvent]) {
     self.size = size
@@ -31,6 +33,8 @@ private final class ScriptedTerminal: TerminalDriver {
   func repaint() { repaints += 1 }
   func suspend() { suspensions += 1 }
   func probe() { probes += 1 }
+  func wish(_ wishes: Terminal.Wishes) { self.wishes.append(wishes) }
+  func announce(_ announcement: Announcement) { announcements.append(announcement) }
 }
 
 /// A world in which a worker does ten steps at every look.

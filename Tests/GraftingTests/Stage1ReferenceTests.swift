@@ -115,7 +115,7 @@ struct Stage1ReferenceTests {
         OperatorSpec("linear_attention"), OperatorSpec("swa", ["num_heads": 2]),
       ],
       .mlp: [
-        OperatorSpec("mlp_hyena_x"), OperatorSpec("skip"),
+        OperatorSpec("mlp_hyena_x"), OperatorSpec("linear"),
         OperatorSpec("mlp", ["expansion_ratio": 0.3]), OperatorSpec("mlp_hyena_x"),
         OperatorSpec("skip"), OperatorSpec("mlp"),
       ],

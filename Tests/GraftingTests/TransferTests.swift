@@ -42,6 +42,7 @@ struct TransferTests {
       (OperatorSpec("mlp", ["expansion_ratio": 6]), .mlp),
       // A window over all tokens sees what attention sees.
       (OperatorSpec("swa", ["window_left": 15, "window_right": 15]), .attention),
+      (OperatorSpec("swa2d", ["window": 5]), .attention),
     ])
   func theSameFunctionStaysTheSame(spec: OperatorSpec, slot: Slot) throws {
     let (replacement, original, x) = try module(spec, slot)
@@ -98,6 +99,69 @@ struct TransferTests {
       default: break
       }
     }
+  }
+
+  @Test func queriesAndKeysAreInheritedOnRequest() throws {
+    for (spec, isInherited) in [
+      (OperatorSpec("linear_attention", ["inherit_qk": 1]), true),
+      (OperatorSpec("linear_attention"), false), (OperatorSpec("hybrid"), true),
+    ] {
+      let (replacement, original, _) = try module(spec, .attention)
+      let (new, old) = (replacement.parameters[0], original.parameters[0])
+      #expect(new.name == "blocks.1.attn.qkv.weight" && new.name == old.name)
+      #expect((new.value.values == old.value.values) == isInherited, "\(spec)")
+    }
+  }
+
+  /// The scan of transferred weights is the sum over all earlier and later tokens of C . B x, gated by 1: what
+  /// is in front of the norm is linear attention with SiLU for the feature map.
+  @Test func aScanStartsAsLinearAttention() throws {
+    let spec = OperatorSpec(
+      "mamba2",
+      ["expand": 1, "ngroups": 3, "d_state": 8, "headdim": 8, "bias": 1, "scan": 1])
+    let (replacement, original, x) = try module(spec, .attention)
+    let mixer = try #require(replacement as? any LinearOutput)
+    let found = mixer.features(
+      Value(constant: x), grid: TokenGrid(tokens: 16), on: Tape(recording: false)
+    ).tensor.doubleRows
+    let qkv = MixerDefinition.linear(
+      x.doubleRows, original.parameters[0].value.values.map(Double.init),
+      original.parameters[1].value.values.map(Double.init)
+    ).map { row in row.map { $0 / (1 + exp(-$0)) } }
+    for (row, features) in found.enumerated() {
+      let image = row / 16 * 16
+      var wanted = [Double](repeating: 0, count: 24)
+      for other in image..<(image + 16) {
+        for channel in 0..<24 {
+          let head = channel / 8 * 8
+          let weight = (head..<(head + 8)).reduce(0) { $0 + qkv[row][$1] * qkv[other][24 + $1] }
+          // Both directions contain the token itself.
+          wanted[channel] += (other == row ? 2 : 1) * weight * qkv[other][48 + channel]
+        }
+      }
+      let mean = wanted.reduce(0) { $0 + $1 * $1 }
+      for group in 0..<3 {
+        let range = (8 * group)..<(8 * group + 8)
+        let norm = (range.reduce(0) { $0 + wanted[$1] * wanted[$1] } / 8 + 1e-5).squareRoot()
+        for channel in range {
+          #expect(abs(features[channel] - wanted[channel] / norm) < 2e-3, "\(row) \(mean)")
+        }
+      }
+    }
+    let output = try #require(mixer.outputLayer.weight).value.values
+    #expect(output == original.parameters[2].value.values)
+  }
+
+  @Test func attentionFitsAScanOfItsWidthsAlone() throws {
+    let id = SlotID(block: 1, slot: .attention)
+    var plan = TinyModel.plan([id: OperatorSpec("mamba2", ["headdim": 8])])
+    plan.stage1.overrides[.slot(id), default: SiteOverride()].initialization = .transferred
+    #expect {
+      try plan.validate()
+    } throws: {
+      "\($0)".contains("fit mamba2 with expand 1")
+    }
+    #expect(plan.fitted().stage1.initialization(of: .slot(id)) == .ridge)
   }
 
   /// Training a replacement must not change what it came from.

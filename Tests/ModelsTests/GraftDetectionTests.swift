@@ -57,6 +57,10 @@ struct GraftDetectionTests {
       ("mamba2", ["d_state": 32, "headdim": 16, "d_conv": 3], true),
       ("mha", ["qkv_bias": 0], true), ("mlp", ["expansion_ratio": 2.640625], false),
       ("mlp_hyena_x", ["expansion_ratio": 3, "short_filter_order": 5], false),
+      ("linear_attention", ["feature_map": 2, "num_heads": 4, "qk_conv": 3], true),
+      ("linear_attention", ["key_norm": 1, "v_conv": 5], true), ("hybrid", ["num_heads": 4], true),
+      ("mamba2", ["d_state": 32, "headdim": 16, "bias": 1], true), ("linear", [:], false),
+      ("skip", ["constant": 1], false),
     ] as [(String, [String: Double], Bool)])
   func operatorsAreRecognised(
     name: String, settings: [String: Double], hasInvisible: Bool

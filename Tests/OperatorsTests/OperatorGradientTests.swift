@@ -27,6 +27,13 @@ struct OperatorGradientTests {
     OperatorSpec("mha"), OperatorSpec("mha", ["num_heads": 6]), OperatorSpec("swa"),
     OperatorSpec("swa", ["window_left": 1, "window_right": 0, "num_heads": 2]),
     OperatorSpec("linear_attention"), OperatorSpec("linear_attention", ["num_heads": 1]),
+    OperatorSpec(
+      "linear_attention",
+      ["feature_map": 2, "key_norm": 1, "qk_conv": 3, "v_conv": 5, "num_heads": 2]),
+    OperatorSpec("linear_attention", ["key_norm": 1, "v_conv": 3]),
+    OperatorSpec("swa2d"), OperatorSpec("swa2d", ["window": 3, "num_heads": 2]),
+    OperatorSpec("hybrid", ["window": 3]), OperatorSpec("hybrid", ["window": 3, "axes": 1]),
+    OperatorSpec("mamba2", ["headdim": 4, "d_state": 3, "scan": 1, "bias": 1]),
     OperatorSpec("hyena_se"), OperatorSpec("hyena_se", ["short_filter_order": 2]),
     OperatorSpec("hyena_x"), OperatorSpec("hyena_y"),
     OperatorSpec("hyena_y", ["inner_filter_len": 7]),
@@ -37,7 +44,7 @@ struct OperatorGradientTests {
     OperatorSpec("mlp"), OperatorSpec("mlp", ["expansion_ratio": 0.4]),
     OperatorSpec("mlp_hyena_x"),
     OperatorSpec("mlp_hyena_x", ["expansion_ratio": 1, "short_filter_order": 6]),
-    OperatorSpec("skip"),
+    OperatorSpec("linear"), OperatorSpec("skip"), OperatorSpec("skip", ["constant": 1]),
   ]
 
   @Test func everyOperatorIsHere() {

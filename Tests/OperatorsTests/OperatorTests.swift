@@ -84,11 +84,45 @@ struct OperatorTests {
       OperatorSpec("mlp", ["expansion_ratio": 0.4]),
       ["fc1.weight": [4, 12], "fc1.bias": [4], "fc2.weight": [12, 4], "fc2.bias": [12]]
     ),
-    (OperatorSpec("skip"), [:]),
+    (OperatorSpec("skip"), [:]), (OperatorSpec("skip", ["constant": 1]), ["bias": [12]]),
+    (OperatorSpec("linear"), ["linear.weight": [12, 12], "linear.bias": [12]]),
     (
       OperatorSpec("linear_attention", ["num_heads": 2]),
       [
         "qkv.weight": [36, 12], "qkv.bias": [36], "proj.weight": [12, 12], "proj.bias": [12],
+      ]
+    ),
+    (
+      OperatorSpec(
+        "linear_attention",
+        ["num_heads": 2, "feature_map": 2, "key_norm": 1, "qk_conv": 3, "v_conv": 5]),
+      [
+        "qkv.weight": [36, 12], "qkv.bias": [36], "proj.weight": [12, 12], "proj.bias": [12],
+        "q_map.weight": [2, 6, 6], "k_map.weight": [2, 6, 6], "k_norm.weight": [12],
+        "k_norm.bias": [12], "qk_conv.weight": [24, 1, 3, 3], "qk_conv.bias": [24],
+        "v_conv.weight": [12, 1, 5, 5], "v_conv.bias": [12],
+      ]
+    ),
+    (
+      OperatorSpec("swa2d", ["window": 3]),
+      [
+        "qkv.weight": [36, 12], "qkv.bias": [36], "proj.weight": [12, 12], "proj.bias": [12],
+      ]
+    ),
+    (
+      OperatorSpec("hybrid", ["num_heads": 4]),
+      [
+        "qkv.weight": [36, 12], "qkv.bias": [36], "mix": [4], "proj.weight": [12, 12],
+        "proj.bias": [12],
+      ]
+    ),
+    (
+      OperatorSpec(
+        "mamba2", ["d_state": 4, "headdim": 4, "expand": 1, "ngroups": 3, "bias": 1, "scan": 1]),
+      [
+        "in_proj.weight": [51, 12], "in_proj.bias": [51], "conv1d.weight": [36, 1, 4],
+        "conv1d.bias": [36], "dt_bias": [3], "A_log": [3], "D": [3], "norm.weight": [12],
+        "out_proj.weight": [12, 12], "out_proj.bias": [12],
       ]
     ),
     (
@@ -208,7 +242,13 @@ struct OperatorTests {
     (OperatorSpec("mha", ["num_heads": 5]), "num_heads 5 does not divide the hidden size 12"),
     (OperatorSpec("swa", ["num_heads": 7]), "num_heads 7 does not divide the hidden size 12"),
     (OperatorSpec("linear_attention", ["num_heads": 8]), "num_heads 8 does not divide"),
-    (OperatorSpec("skip", ["rate": 1]), "no such setting, expected none"),
+    (OperatorSpec("linear_attention", ["qk_conv": 4]), "qk_conv 4 has no middle"),
+    (OperatorSpec("linear_attention", ["feature_map": 3]), "expected 0 to 2"),
+    (OperatorSpec("swa2d", ["window": 4]), "window 4 has no middle"),
+    (OperatorSpec("hybrid", ["window": 2]), "window 2 has no middle"),
+    (OperatorSpec("hybrid", ["num_heads": 5]), "num_heads 5 does not divide"),
+    (OperatorSpec("mamba2", ["scan": 2]), "expected 0 to 1"),
+    (OperatorSpec("skip", ["rate": 1]), "no such setting, expected constant"),
   ])
   func impossibleConfigurationsAreRefused(spec: OperatorSpec, words: String) throws {
     let shape = ModelShape(
@@ -276,13 +316,21 @@ struct OperatorTests {
     #expect(try reach(OperatorSpec("hyena_x")) == [5, 6, 7, 8])
     #expect(try reach(OperatorSpec("hyena_x", ["short_filter_order": 1])) == [5])
     #expect(try reach(OperatorSpec("mlp")) == [5])
+    // 12 tokens are a grid of 3 x 4: a window of 3 x 3, shifted into it, sees the second column everywhere.
+    #expect(try reach(OperatorSpec("swa2d", ["window": 3])) == Array(0..<12))
+    #expect(try reach(OperatorSpec("swa2d", ["window": 1])) == [5])
+    #expect(try reach(OperatorSpec("hybrid", ["window": 3])) == Array(0..<12))
     #expect(try reach(OperatorSpec("mlp_hyena_x")) == [5])
     #expect(try reach(OperatorSpec("skip")) == [])
+    #expect(try reach(OperatorSpec("skip", ["constant": 1])) == [])
+    #expect(try reach(OperatorSpec("linear")) == [5])
     // Fresh inner filters are the identity.
     #expect(try reach(OperatorSpec("hyena_y")) == [5])
     #expect(try reach(OperatorSpec("hyena_se")) == [5, 6, 7, 8])
     #expect(try reach(OperatorSpec("linear_attention")) == Array(0..<12))
     let chunked = OperatorSpec("mamba2", ["headdim": 4, "chunk_size": 3])
     #expect(try reach(chunked) == Array(5..<12))
+    let both = OperatorSpec("mamba2", ["headdim": 4, "chunk_size": 3, "scan": 1])
+    #expect(try reach(both) == Array(0..<12))
   }
 }

@@ -5,7 +5,7 @@ import Plans
 import TensorCore
 
 /// y = out_proj(filter(x)) with a causal depthwise convolution along the tokens: `filter`, `out_proj`.
-final class TokenFilter: SequenceMixer {
+final class TokenFilter: SequenceMixer, LinearOutput {
   static let entry = OperatorEntry(
     OperatorDescriptor(
       name: "token_filter", title: "Token filter", summary: "a convolution without gates",
@@ -33,8 +33,9 @@ final class TokenFilter: SequenceMixer {
 
   var parameters: [Parameter] { [filterWeight, filterBias, outWeight, outBias] }
 
-  func callAsFunction(_ x: Value, on tape: Tape) -> Value {
-    let filtered = tape.apply(CausalConvolution(), x, Value(filterWeight), Value(filterBias))
-    return tape.linear(filtered, outWeight, outBias)
+  var outputLayer: OutputLayer { OutputLayer(outWeight, outBias) }
+
+  func features(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
+    tape.apply(CausalConvolution(), x, Value(filterWeight), Value(filterBias))
   }
 }

@@ -25,13 +25,15 @@ let ditXL2 = {
   @Test(arguments: [
     (OperatorSpec("mha"), 5_313_024),
     (OperatorSpec("swa"), 5_313_024),
-    (OperatorSpec("linear_attention"), 5_313_024),
+    (OperatorSpec("linear_attention"), 5_313_024), (OperatorSpec("swa2d"), 5_313_024),
+    (OperatorSpec("hybrid"), 5_313_040),
     (OperatorSpec("hyena_se"), 5_336_064),
     (OperatorSpec("hyena_x"), 5_330_304),
     (OperatorSpec("hyena_y"), 5_318_784),
     (OperatorSpec("mamba2"), 8_290_864),
     (OperatorSpec("mlp_hyena_x"), 10_626_176),
-    (OperatorSpec("skip"), 0),
+    (OperatorSpec("skip"), 0), (OperatorSpec("skip", ["constant": 1]), 1152),
+    (OperatorSpec("linear"), 1_328_256),
     (OperatorSpec("mlp", ["expansion_ratio": 3]), 7_967_232),
     (OperatorSpec("mlp"), 10_622_592),
     (OperatorSpec("mlp", ["expansion_ratio": 6]), 15_933_312),
@@ -142,10 +144,12 @@ let ditXL2 = {
 
   @Test func catalogIsConsistent() {
     #expect(Set(OperatorCatalog.all.map(\.name)).count == OperatorCatalog.all.count)
-    #expect(OperatorCatalog.fitting(.mlp).map(\.name) == ["mlp", "mlp_hyena_x", "skip"])
+    #expect(OperatorCatalog.fitting(.mlp).map(\.name) == ["mlp", "mlp_hyena_x", "linear", "skip"])
     #expect(
       OperatorCatalog.fitting(.attention).map(\.name) == [
-        "mha", "swa", "linear_attention", "hyena_se", "hyena_x", "hyena_y", "mamba2", "skip",
+        "mha", "swa", "linear_attention", "hyena_se", "hyena_x", "hyena_y",
+        "mamba2", "swa2d", "hybrid", "linear",
+        "skip",
       ])
     for descriptor in OperatorCatalog.all {
       #expect(descriptor.refusal(of: descriptor.defaultSpec, shape: ditXL2) == nil)

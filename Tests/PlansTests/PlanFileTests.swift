@@ -85,6 +85,9 @@ import Testing
         "huber_delta": 1,
         "gate_scaled": false,
         "label_dropout": 0.1,
+        "ridge_finish": false,
+        "ridge_samples": 48,
+        "ridge_lambda": 0.0001,
         "overrides": {"3.attention": {"loss": "huber", "init": "transferred"}}
       },
       "stage2": {
@@ -270,53 +273,53 @@ import Testing
         "\"l1\", \"l2\" or \"huber\""
       ),
       (
-        #""3.attention": {"loss""#, #""3.attn": {"loss""#, 50, "stage1.overrides.3.attn",
+        #""3.attention": {"loss""#, #""3.attn": {"loss""#, 53, "stage1.overrides.3.attn",
         "a slot such as"
       ),
       (
-        #""3.attention": {"loss""#, #""30.mlp": {"loss""#, 50, "stage1.overrides.30.mlp",
+        #""3.attention": {"loss""#, #""30.mlp": {"loss""#, 53, "stage1.overrides.30.mlp",
         "blocks 0 to 27"
       ),
       (
-        #""loss": "huber""#, #""learning_rate": 2"#, 50,
+        #""loss": "huber""#, #""learning_rate": 2"#, 53,
         "stage1.overrides.3.attention.learning_rate", "found 2"
       ),
       (
-        #""loss": "huber""#, #""schedule": "cosine""#, 50,
+        #""loss": "huber""#, #""schedule": "cosine""#, 53,
         "stage1.overrides.3.attention.schedule", "\"multi_step\", \"exponential\" or \"plateau\""
       ),
       (
-        #""loss": "huber""#, #""rate": 2"#, 50, "stage1.overrides.3.attention.rate",
+        #""loss": "huber""#, #""rate": 2"#, 53, "stage1.overrides.3.attention.rate",
         "unknown key, expected one of steps, epochs"
       ),
       (
         #"{"operator": "swa", "config": {"num_heads": 0, "window_left": 4, "window_right": 0}}"#,
-        #"{"operator": "mamba2"}"#, 50, "stage1.overrides.3.attention.init",
-        "mamba2 has no place for weights"
+        #"{"operator": "linear"}"#, 53, "stage1.overrides.3.attention.init",
+        "linear has no place for weights"
       ),
       (#""mode": "streaming""#, #""mode": "stream""#, 25, "stage1.mode", "or \"cached\""),
       (#""cache_gb": 20"#, #""cache_gb": 0"#, 29, "stage1.cache_gb", "found 0"),
-      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 58, "stage2.ema_decay", "found 1.5"),
-      (#""trained": "lora""#, #""trained": "some""#, 72, "stage2.trained", "\"grafts_and_norms\""),
-      (#""last_n_blocks": 1"#, #""last_n_blocks": 0"#, 73, "stage2.last_n_blocks", "found 0"),
+      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 61, "stage2.ema_decay", "found 1.5"),
+      (#""trained": "lora""#, #""trained": "some""#, 75, "stage2.trained", "\"grafts_and_norms\""),
+      (#""last_n_blocks": 1"#, #""last_n_blocks": 0"#, 76, "stage2.last_n_blocks", "found 0"),
       (
         #""trained": "lora",\#n    "last_n_blocks": 1"#,
-        #""trained": "last_n_blocks",\#n    "last_n_blocks": 29"#, 73, "stage2.last_n_blocks",
+        #""trained": "last_n_blocks",\#n    "last_n_blocks": 29"#, 76, "stage2.last_n_blocks",
         "expected 1 to 28"
       ),
-      (#""lora_rank": 16"#, #""lora_rank": 1153"#, 74, "stage2.lora_rank", "1 to 1152"),
-      (#""qkv", "adaLN"#, #""kv", "adaLN"#, 76, "stage2.lora_targets[0]", "found the text \"kv\""),
-      (#""qkv", "adaLN_modulation.1""#, "", 76, "stage2.lora_targets", "at least one layer"),
-      (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 76, "stage2.lora_targets", "none twice"),
-      (#""recompute": true"#, #""recompute": 1"#, 77, "stage2.recompute", "true or false"),
-      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 62, "stage2.milestones[0]", "found 1.5"),
-      (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 77, "stage2.dropout", "unknown"),
-      (#""seed": 18446744073709551615"#, #""seed": -1"#, 79, "seed", "a whole number from 0 up"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 79, "note", "unknown key"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 79, "seed", "twice"),
+      (#""lora_rank": 16"#, #""lora_rank": 1153"#, 77, "stage2.lora_rank", "1 to 1152"),
+      (#""qkv", "adaLN"#, #""kv", "adaLN"#, 79, "stage2.lora_targets[0]", "found the text \"kv\""),
+      (#""qkv", "adaLN_modulation.1""#, "", 79, "stage2.lora_targets", "at least one layer"),
+      (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 79, "stage2.lora_targets", "none twice"),
+      (#""recompute": true"#, #""recompute": 1"#, 80, "stage2.recompute", "true or false"),
+      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 65, "stage2.milestones[0]", "found 1.5"),
+      (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 80, "stage2.dropout", "unknown"),
+      (#""seed": 18446744073709551615"#, #""seed": -1"#, 82, "seed", "a whole number from 0 up"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 82, "note", "unknown key"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 82, "seed", "twice"),
       (#""blocks": ["#, #""blocks": {"#, 19, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 018"#, 79, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 80, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 018"#, 82, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 83, nil, "not valid JSON"),
       (#""family": "dit""#, #""family": 'dit'"#, 6, nil, "not valid JSON"),
       (#""name": "odd"#, #""name": "\u0007odd"#, 3, "name", "control characters"),
     ] as [(String, String, Int, String?, String)])
@@ -329,6 +332,58 @@ import Testing
     #expect(found.message.contains(says), "\(found)")
     #expect(!found.description.contains("\n"))
     #expect(found.description.hasPrefix("p.json:\(line): "))
+  }
+
+  /// What an initialisation asks for must be there.
+  @Test(
+    arguments: [
+      ("skip", [:], .ridge, "skip as it is set has no layer"),
+      ("skip", ["constant": 1], .ridge, nil),
+      ("linear", [:], .transferred, "expected \"own\" or \"ridge\""),
+      ("linear", [:], .ridge, nil), ("swa", [:], .transferredRidge, nil),
+      ("linear", [:], .transferredRidge, "linear has no place"),
+    ] as [(String, [String: Double], Initialization, String?)])
+  func initializationsThatDoNotFit(
+    name: String, config: [String: Double], start: Initialization, says: String?
+  ) throws {
+    var plan = sample()
+    let id = SlotID(block: 3, slot: .attention)
+    plan.edits[id] = OperatorSpec(name, config)
+    plan.stage1.overrides[.slot(id), default: SiteOverride()].initialization = start
+    if let says {
+      #expect { try plan.validate() } throws: { "\($0)".contains(says) }
+    } else {
+      try plan.validate()
+      #expect(try GraftPlan.parse(String(decoding: plan.json(), as: UTF8.self), file: "p") == plan)
+    }
+  }
+
+  @Test func onlyProjectionsOfPairsAreFitted() throws {
+    var plan = sample()
+    let pair = BlockPair(first: 8)
+    plan.parallel = [pair: .projection]
+    plan.stage1.overrides[.pair(pair), default: SiteOverride()].initialization = .ridge
+    try plan.validate()
+    #expect(plan.fitted().stage1.initialization(of: .pair(pair)) == .ridge)
+    plan.parallel = [pair: .mean]
+    #expect { try plan.validate() } throws: { "\($0)".contains("the merge is mean") }
+    plan.stage1.overrides[.pair(pair)]?.initialization = .transferred
+    #expect { try plan.validate() } throws: { "\($0)".contains("expected \"own\" or \"ridge\"") }
+  }
+
+  /// Choices are written as numbers and may be read and set by their names.
+  @Test func choicesHaveNames() throws {
+    var plan = sample()
+    let id = SlotID(block: 3, slot: .attention)
+    plan.edits[id] = OperatorSpec("linear_attention")
+    try plan.set("3.attention.config.feature_map", to: "relu")
+    #expect(plan.edits[id]?.value("feature_map") == 1)
+    let text = String(decoding: try plan.json(), as: UTF8.self)
+    #expect(text.contains("\"feature_map\": 1"))
+    let named = text.replacing("\"feature_map\": 1", with: "\"feature_map\": \"exp\"")
+    #expect(try GraftPlan.parse(named, file: "p").edits[id]?.value("feature_map") == 2)
+    let unknown = text.replacing("\"feature_map\": 1", with: "\"feature_map\": \"gelu\"")
+    #expect(throws: PlanError.self) { try GraftPlan.parse(unknown, file: "p") }
   }
 
   /// Plans of before named the losses of single slots alone.

@@ -1,3 +1,4 @@
+import Library
 import Operators
 import Plans
 import Search
@@ -161,12 +162,14 @@ struct ParetoSolverTests {
     #expect(order == [1, 3, 5, 0, 2, 4])
     let changes = try #require(
       Baseline.changes(
-        candidates, slot: .attention, operatorName: "skip", order: order, measure: .time, saving: 5)
+        candidates, slot: .attention, spec: OperatorSpec("skip"), order: order, measure: .time,
+        saving: 5)
     )
     #expect(changes == [slot(1), slot(3), slot(5)])
     #expect(
       Baseline.changes(
-        candidates, slot: .attention, operatorName: "skip", order: order, measure: .time, saving: 13
+        candidates, slot: .attention, spec: OperatorSpec("skip"), order: order, measure: .time,
+        saving: 13
       )
         == nil)
     let locality = [0.3, 0.1, 0.9, 0.5]

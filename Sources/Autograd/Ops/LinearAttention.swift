@@ -3,14 +3,28 @@ import TensorCore
 
 /// Multi-head linear attention on a fused qkv tensor (batch, tokens, 3 dim) -> (batch, tokens, dim).
 ///
-/// Every token sees all tokens; scores are phi(q) . phi(k) with phi(x) = elu(x) + 1, divided by their
-/// sum plus 1e-6. Summing phi(k)^T v first makes time and memory grow with the tokens, not with their
+/// Every token sees all tokens; scores are phi(q) . phi(k), divided by their sum plus 1e-6. Summing phi(k)^T v first makes time and memory grow with the tokens, not with their
 /// square. Source: Katharopoulos et al. 2020, arXiv 2006.16236, equations 4 to 7 (idiap/fast-transformers
 /// `LinearAttention`). Layout of heads as in `Attention`. The output is in the input's format.
 package struct LinearAttention: MixedPrecisionOp {
-  private let heads: Int
+  /// The feature map phi of a head's channels.
+  package enum FeatureMap: Int, Sendable {
+    /// elu(x) + 1.
+    case elu1
+    /// max(x, 0).
+    case relu
+    /// The softmax over the channels of (x, -x): a pair of exponentials for each channel, whose sum is 1
+    /// so that nothing overflows (Zhang et al. 2024, arXiv 2402.04347).
+    case expPair
+  }
 
-  package init(heads: Int) { self.heads = heads }
+  private let heads: Int
+  private let map: Int32
+
+  package init(heads: Int, map: FeatureMap = .elu1) {
+    self.heads = heads
+    self.map = Int32(map.rawValue)
+  }
 
   package func forward(_ inputs: [MixedTensor]) -> (output: MixedTensor, saved: Void) {
     let shape = inputs[0].shape
@@ -24,7 +38,7 @@ package struct LinearAttention: MixedPrecisionOp {
         places, stride in
         out.write(rows: rows, from: column, width: headDim) { place, outStride in
           ck_linear_attention_forward_f32(
-            places[0], places[1], places[2], stride, place, outStride, tokens, headDim)
+            map, places[0], places[1], places[2], stride, place, outStride, tokens, headDim)
         }
       }
     }
@@ -45,7 +59,8 @@ package struct LinearAttention: MixedPrecisionOp {
       let q = qkv.pointer + offset
       let dq = gradQKV.pointer + offset
       ck_linear_attention_backward_f32(
-        q, q + dim, q + 2 * dim, 3 * dim, output.pointer + place, gradOutput.pointer + place, dim,
+        map, q, q + dim, q + 2 * dim, 3 * dim, output.pointer + place, gradOutput.pointer + place,
+        dim,
         dq, dq + dim, dq + 2 * dim, tokens, dim / heads)
     }
     sink.pass(0, gradQKV)

@@ -53,3 +53,29 @@ package struct CausalConvolution: DifferentiableOp {
     addParameter(2)
   }
 }
+
+/// The tokens in reverse order: (batch, tokens, channels) -> the same shape.
+package struct ReverseTokens: DifferentiableOp {
+  package init() {}
+
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: Void) {
+    (Self.reversed(inputs[0]), ())
+  }
+
+  private static func reversed(_ x: Tensor) -> Tensor {
+    let (tokens, channels, y) = (x.shape[1], x.shape[2], Tensor(x.shape))
+    Parallel.ranges(x.shape[0] * tokens, grain: max(1, 8192 / channels)) { rows in
+      for row in rows {
+        let other = row / tokens * tokens + tokens - 1 - row % tokens
+        (y.pointer + other * channels).update(from: x.pointer + row * channels, count: channels)
+      }
+    }
+    return y
+  }
+
+  package func backward(
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: Void, into sink: GradientSink
+  ) {
+    if sink.needs(0) { sink.pass(0, Self.reversed(gradOutput)) }
+  }
+}

@@ -1,6 +1,9 @@
 #pragma once
 #include <stddef.h>
 
+/* 1 / (1 + e^-x). */
+float ck_sigmoid_f32(float x);
+
 /* All arrays are contiguous float32 unless a stride is named. */
 
 /* y = GELU(x), the tanh form. */

@@ -18,7 +18,22 @@ extension AppState {
         "the teacher of this graft, \(missingTeacher), is not there, so it can only be looked at;"
         + " name the teacher with 'espalier explore --teacher'"
     }
-    return switch command {
+    switch command {
+    case .pick, .configure, .distil, .finetune, .chain, .previewSettings, .settings, .terminal:
+      if Layout.isCompact(size), keyContext == .grid {
+        return
+          "\(command.rawValue) needs a screen of \(Layout.minimum.columns)x\(Layout.minimum.rows);"
+          + " this one has \(size.columns)x\(size.rows)"
+      }
+    default: break
+    }
+    return reasonOnLargeGrid(command)
+  }
+
+  private func reasonOnLargeGrid(_ command: Command) -> String? {
+    switch command {
+    case .nextPane:
+      Layout.isCompact(size) ? nil : "every pane is on the screen already"
     case .nextEdited, .previousEdited:
       plan.isEmpty ? "no slot is edited yet: ⏎ chooses an operator" : nil
     case .configure:

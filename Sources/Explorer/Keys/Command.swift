@@ -16,7 +16,9 @@ package enum Command: String, CaseIterable, Sendable {
   case distil, finetune, chain, report, pause, cancel, series, scale, runs
   // Looking.
   case preview, images, analyze
+  case followEdits = "follow-edits"
   case previewSettings = "preview-settings"
+  case imageClass = "class"
   case nextClass = "next-class"
   case previousClass = "previous-class"
   case nextSeed = "next-seed"
@@ -29,6 +31,9 @@ package enum Command: String, CaseIterable, Sendable {
   case save
   case saveAs = "save-as"
   case open, new, set, command, help, redraw, suspend, quit
+  // The terminal.
+  case settings, terminal
+  case nextPane = "next-pane"
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
@@ -36,9 +41,6 @@ package enum Command: String, CaseIterable, Sendable {
   case markAll = "mark-all"
   case nextColumn = "next-column"
   case previousColumn = "previous-column"
-  case search
-  case nextMatch = "next-match"
-  case previousMatch = "previous-match"
   case halfPageDown = "half-page-down"
   case halfPageUp = "half-page-up"
   case more, reload, difference, elsewhere, discard
@@ -47,7 +49,9 @@ package enum Command: String, CaseIterable, Sendable {
   case eraseLine = "erase-line"
   case cursorLeft = "cursor-left"
   case cursorRight = "cursor-right"
-  case complete, compare
+  case complete, compare, search
+  case nextMatch = "next-match"
+  case previousMatch = "previous-match"
 
   /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
   package var hasName: Bool {
@@ -71,6 +75,8 @@ package enum Command: String, CaseIterable, Sendable {
     case .first, .last: "BLOCK"
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
     case .series: "slot|mean|all"
+    case .imageClass: "NAME"
+    case .runs: "RUN"
     case .join: "MERGE"
     default: nil
     }
@@ -114,6 +120,12 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case help
   /// A page of text.
   case text
+  /// The settings of the explorer.
+  case settings
+  /// What was found of the terminal.
+  case terminal
+  /// Everywhere, unless the place has another meaning for the key.
+  case anywhere
 
   /// The heading on the help page.
   package var title: String {
@@ -129,6 +141,9 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .images: "Large images"
     case .help: "Help"
     case .text: "Text page"
+    case .settings: "Settings"
+    case .terminal: "Terminal"
+    case .anywhere: "Everywhere"
     }
   }
 }
@@ -148,6 +163,8 @@ extension AppState {
     case .images: .images
     case .help: .help
     case .text: .text
+    case .settings: .settings
+    case .terminal: .terminal
     }
   }
 }

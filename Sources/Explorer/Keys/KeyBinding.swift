@@ -1,7 +1,7 @@
 import TerminalUI
 
 /// One line of the key table: where, which keys, what they do and how that is explained.
-package struct KeyBinding: Sendable {
+package struct KeyBinding: Equatable, Sendable {
   /// A heading of the help page's grid part.
   package enum Group: String, CaseIterable, Sendable {
     case move = "Move"
@@ -15,7 +15,7 @@ package struct KeyBinding: Sendable {
   }
 
   /// A mention in the hint bar.
-  package struct Hint: Sendable {
+  package struct Hint: Equatable, Sendable {
     /// The keys as shown; each must do something in the binding's context.
     package let keys: String
     /// One word on what they do.
@@ -86,9 +86,11 @@ extension KeyBinding {
   }
 
   /// Looks a key sequence up in the table.
-  package static func match(_ keys: [Key], in context: KeyContext) -> Match {
+  package static func match(
+    _ keys: [Key], in context: KeyContext, of table: [KeyBinding] = all
+  ) -> Match {
     var isPrefix = false
-    for binding in all where binding.context == context {
+    for binding in table where binding.context == context {
       for sequence in binding.keys {
         if sequence == keys { return .command(binding.command) }
         if sequence.count > keys.count && Array(sequence.prefix(keys.count)) == keys {
@@ -96,7 +98,8 @@ extension KeyBinding {
         }
       }
     }
-    return isPrefix ? .prefix : .none
+    if isPrefix { return .prefix }
+    return context == .anywhere ? .none : match(keys, in: .anywhere, of: table)
   }
 
   /// The key table as Markdown, for `docs/keys.md`.

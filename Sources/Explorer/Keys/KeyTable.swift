@@ -5,7 +5,7 @@ extension KeyBinding {
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
     + runsBindings + compareBindings + logBindings + imagesBindings + helpBindings
-    + textBindings
+    + textBindings + settingsBindings + terminalBindings + anywhereBindings
 
   private static func key(
     _ context: KeyContext, _ group: Group, _ keys: [Key], _ command: Command, _ summary: String,
@@ -29,8 +29,8 @@ extension KeyBinding {
   // In the order of the hint bar.
   private static let gridBindings: [KeyBinding] = [
     grid(.move, ["h", .left], .left, "to the slot on the left", hint: hint("hjkl", "move", 6)),
-    grid(.move, ["j", .down], .down, "to the next block; 5j moves five"),
-    grid(.move, ["k", .up], .up, "to the block before"),
+    grid(.move, ["j", .down, .wheelDown], .down, "to the next block; 5j moves five"),
+    grid(.move, ["k", .up, .wheelUp], .up, "to the block before"),
     grid(.move, ["l", .right], .right, "to the slot on the right"),
     KeyBinding(
       context: .grid, group: .move, keys: [["g", "g"], [.home]], command: .first,
@@ -65,7 +65,9 @@ extension KeyBinding {
     grid(.distil, ["r"], .runs, "list of runs", hint: hint("r", "runs", 9)),
 
     grid(.preview, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample", 2)),
+    grid(.preview, ["F"], .followEdits, "fit and sample after every edit, or not"),
     grid(.preview, ["S"], .previewSettings, "set class, seed, steps and guidance"),
+    grid(.preview, ["c"], .imageClass, "choose the class by its name"),
     grid(.preview, ["A"], .analyze, "recompute the teacher's statistics"),
     grid(.preview, ["i"], .images, "the images over the whole screen"),
     grid(.preview, [">"], .nextClass, "next class; 3> goes on by three"),
@@ -88,7 +90,10 @@ extension KeyBinding {
     grid(.program, ["?", .function(1)], .help, "list all keys", hint: hint("?", "help", 0)),
     grid(.program, [":"], .command, "type a command by its name"),
     grid(.program, [.escape], .escape, "clear the count, the range or the marks"),
-    grid(.program, [.control("l")], .redraw, "redraw the screen"),
+    grid(.program, [","], .settings, "settings of the explorer"),
+    grid(.program, ["T"], .terminal, "what was found of the terminal"),
+    grid(.program, [.tab], .nextPane, "the next pane of a small screen"),
+    grid(.program, [.control("l")], .redraw, "ask the terminal anew and redraw the screen"),
     grid(.program, [.control("z")], .suspend, "suspend to the shell; fg resumes"),
     grid(.program, ["q"], .quit, "quit", hint: hint("q", "quit", 8)),
   ]
@@ -116,8 +121,10 @@ extension KeyBinding {
 
   private static let formBindings: [KeyBinding] =
     [
-      key(.form, .list, [.down, .tab, "j"], .next, "next field", hint: hint("jk", "field")),
-      key(.form, .list, [.up, .backTab, "k"], .previous, "field before"),
+      key(
+        .form, .list, [.down, .tab, "j", .wheelDown], .next, "next field", hint: hint("jk", "field")
+      ),
+      key(.form, .list, [.up, .backTab, "k", .wheelUp], .previous, "field before"),
       key(.form, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
       key(.form, .list, ["m"], .more, "show the less common settings", hint: hint("m", "more")),
       key(
@@ -128,7 +135,9 @@ extension KeyBinding {
   private static let promptBindings: [KeyBinding] =
     [
       key(.prompt, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
-      key(.prompt, .list, [.tab], .complete, "complete a command's name"),
+      key(.prompt, .list, [.tab], .complete, "complete a name: command, file, run, class …"),
+      key(.prompt, .list, [.up, .control("p")], .previous, "an earlier command that begins so"),
+      key(.prompt, .list, [.down, .control("n")], .next, "a later one"),
       key(
         .prompt, .list, [.escape], .escape, "cancel", hint: hint("Esc", "back")),
     ] + editingBindings(.prompt)
@@ -234,9 +243,9 @@ extension KeyBinding {
   ) -> [KeyBinding] {
     [
       key(
-        context, .list, ["j", .down] + next, .next, "next \(noun); 5j moves five",
+        context, .list, ["j", .down, .wheelDown] + next, .next, "next \(noun); 5j moves five",
         hint: hint("jk", "move", 2)),
-      key(context, .list, ["k", .up] + previous, .previous, "\(noun) before"),
+      key(context, .list, ["k", .up, .wheelUp] + previous, .previous, "\(noun) before"),
       key(context, .list, [.pageDown, .control("f")], .pageDown, "a page down"),
       key(context, .list, [.pageUp, .control("b")], .pageUp, "a page up"),
       key(
@@ -250,8 +259,9 @@ extension KeyBinding {
   /// The keys that scroll a page.
   private static func scrollBindings(_ context: KeyContext) -> [KeyBinding] {
     [
-      key(context, .list, ["j", .down], .next, "scroll down", hint: hint("jk", "scroll")),
-      key(context, .list, ["k", .up], .previous, "scroll up"),
+      key(
+        context, .list, ["j", .down, .wheelDown], .next, "scroll down", hint: hint("jk", "scroll")),
+      key(context, .list, ["k", .up, .wheelUp], .previous, "scroll up"),
       key(context, .list, [" ", .pageDown, .control("f")], .pageDown, "a page down"),
       key(context, .list, ["b", .pageUp, .control("b")], .pageUp, "a page up"),
       key(context, .list, ["/"], .search, "look for text", hint: hint("/", "find")),
@@ -272,7 +282,6 @@ extension KeyBinding {
       .images, .list, ["+"], .moreGuidance, "more guidance, by a half",
       hint: hint("+-", "guidance")),
     key(.images, .list, ["-"], .lessGuidance, "less guidance, by a half"),
-    key(.images, .list, [.control("l")], .redraw, "redraw the screen"),
     key(
       .images, .list, [.escape, "q", "i"], .escape, "back to the grid",
       hint: hint("Esc", "back")),
@@ -288,4 +297,30 @@ extension KeyBinding {
     scrollBindings(.text) + [
       key(.text, .list, [.escape, "q", .enter], .escape, "back", hint: hint("Esc", "back"))
     ]
+
+  private static let settingsBindings: [KeyBinding] =
+    listBindings(.settings, "setting", next: [.tab], previous: [.backTab]) + [
+      key(
+        .settings, .list, [.enter, " ", "l", .right], .accept,
+        "its next value, used and kept at once",
+        hint: hint("⏎", "next value")),
+      key(.settings, .list, ["h", .left], .cursorLeft, "its value before"),
+      key(.settings, .list, [.escape, "q", ","], .escape, "back", hint: hint("Esc", "back")),
+    ]
+
+  private static let terminalBindings: [KeyBinding] =
+    scrollBindings(.terminal) + [
+      key(
+        .terminal, .list, [.control("l")], .redraw, "ask the terminal anew",
+        hint: hint("Ctrl-L", "ask anew")),
+      key(
+        .terminal, .list, [.escape, "q", "T", .enter], .escape, "back", hint: hint("Esc", "back")),
+    ]
+
+  private static let anywhereBindings: [KeyBinding] = [
+    key(
+      .anywhere, .list, ["?", .function(1)], .help, "the keys of this place; F1 where ? is text"),
+    key(.anywhere, .list, [.control("l")], .redraw, "ask the terminal anew and redraw the screen"),
+    key(.anywhere, .list, [.control("z")], .suspend, "suspend to the shell; fg resumes"),
+  ]
 }

@@ -16,6 +16,10 @@ package protocol TerminalDriver: AnyObject {
   func suspend()
   /// Asks the terminal anew what it can do.
   func probe()
+  /// Uses the terminal in another way from now on.
+  func wish(_ wishes: Terminal.Wishes)
+  /// Calls for attention.
+  func announce(_ announcement: Announcement)
 }
 
 /// The outside world as the explorer needs it; nothing here may keep the caller waiting.
@@ -134,6 +138,8 @@ package final class ExplorerSession {
       case .redraw: terminal.repaint()
       case .suspend: terminal.suspend()
       case .probe: terminal.probe()
+      case .wish(let wishes): terminal.wish(wishes)
+      case .announce(let announcement): terminal.announce(announcement)
       default: performer.perform(effect)
       }
     }

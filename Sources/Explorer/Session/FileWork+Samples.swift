@@ -46,16 +46,25 @@ extension FileWork {
     var request = PreviewRequest(
       modelPath: model.path, planPath: plan.map { _ in "plan.json" },
       classLabel: settings.classLabel, seed: settings.seed,
-      steps: settings.steps, guidance: settings.guidance)
+      steps: settings.steps, guidance: settings.guidance, fits: true)
     do {
+      request.teacherImage = sampledTeacher(settings)
       request.weights = try paths(of: weights)
       let run = try start(
         .preview(request), name: plan?.name ?? Self.name(model), plan: plan, weights: weights)
       previews[run.id] = generation
+      lastPreview = (settings, run)
       return [.previewStarted(generation: generation, runID: run.id)]
     } catch {
       return [.previewEnded(generation: generation, problem: "\(error)")]
     }
+  }
+
+  /// The teacher's image of the last preview, if that sampled with the same settings.
+  private func sampledTeacher(_ settings: PreviewSettings) -> String? {
+    guard let (known, run) = lastPreview, known == settings else { return nil }
+    let path = "\(run.samplesPath)/teacher.png"
+    return FileManager.default.fileExists(atPath: path) ? path : nil
   }
 
   private static func name(_ model: ModelReference) -> String {

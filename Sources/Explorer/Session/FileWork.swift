@@ -17,6 +17,8 @@ package final class FileWork: @unchecked Sendable {
   /// The run whose losses are shown, and those that are being compared.
   var (followed, compared): (String?, [String]) = (nil, [])
   var previews: [String: Int] = [:]
+  /// The last preview, whose image of the teacher may be used again.
+  var lastPreview: (settings: PreviewSettings, run: RunDirectory)?
   var delivered: [String: Int] = [:]
   var analysisRun: String?
   var lastRecords: [RunSummary]?
@@ -118,7 +120,9 @@ package final class FileWork: @unchecked Sendable {
       RecoveryFile.remove(file)
       return []
     case .keepSession(let opening): return keep(opening)
-    case .redraw, .suspend, .probe:
+    case .saveSetting, .keepCommand, .listFiles:
+      return keep(effect)
+    case .redraw, .suspend, .probe, .wish, .announce:
       return []
     }
   }

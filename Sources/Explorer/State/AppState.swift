@@ -8,6 +8,14 @@ package struct AppState: Equatable, Sendable {
   package var size: Size
   /// What the terminal can do.
   package var terminal = TerminalCapabilities()
+  /// Settings and keys.
+  package var configuration = Configuration()
+  /// The command lines that were typed.
+  package var history = CommandHistory()
+  /// What a screen shows that has no room for everything.
+  package var pane = Pane.grid
+  /// Where the mouse took hold of the grid.
+  package var dragStart: SlotID?
   /// The model being grafted.
   package let model: ModelReference
   /// Names of the model's classes in label order; empty when it has none.
@@ -40,6 +48,8 @@ package struct AppState: Equatable, Sendable {
   var kept = RunsPane()
   /// The text that was looked for last in a list or page.
   var searched = ""
+  /// When a key was pressed last, and whether the window's title tells of an end since then.
+  var (lastKey, hasTitle) = (0.0, false)
   /// The weights that runs hold for the plan.
   package private(set) var weights = PlanWeights()
   /// The runs that `weights` was made from.
@@ -83,6 +93,7 @@ package struct AppState: Equatable, Sendable {
     self.document = document
     self.size = size
     self.now = now
+    lastKey = now
     weights = PlanWeights(of: document.plan, runs: [])
   }
 
@@ -95,10 +106,19 @@ package struct AppState: Equatable, Sendable {
 
   /// The plan as it is now.
   package var plan: GraftPlan { document.plan }
+  /// The colours of the screen.
+  package var palette: ThemePalette {
+    ThemePalette.chosen(configuration.settings.theme, in: terminal)
+  }
   /// Number of blocks.
   package var depth: Int { model.shape.depth }
   /// The prompt or screen that has the keyboard, or nil when the grid has it.
   package var overlay: Overlay? { overlays.last }
+}
+
+/// One of the panes that a small screen shows one at a time.
+package enum Pane: String, CaseIterable, Equatable, Sendable {
+  case grid, slot, losses, images, runs
 }
 
 /// Keys typed that do not make a command yet.

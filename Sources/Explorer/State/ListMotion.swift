@@ -90,10 +90,20 @@ extension AppState {
     case .help(let help):
       return page(
         help.scroll, max(1, size.rows - 4),
-        HelpText.lines(width: HelpText.width(size)).map(\.plainText))
+        HelpText.lines(width: HelpText.width(size), table: configuration.keys.bindings).map(
+          \.plainText))
     case .compare(let pane):
       let (lines, rows) = CompareView(state: self, pane: pane).scrolledLines
       return page(pane.first, rows, lines)
+    case .settings(let index):
+      let rows = ExplorerSchema.table.rows
+      return ShownList(position: index, last: rows.count - 1, page: max(1, size.rows - 8)) {
+        rows.map { "\($0.key) \($0.summary)" }
+      }
+    case .terminal(let scroll):
+      return page(
+        scroll, TerminalView.rows(size),
+        terminal.findings(size).map { "\($0.title) \($0.value) \($0.reason)" })
     default:
       return nil
     }
@@ -121,6 +131,8 @@ extension AppState {
     case .compare(var pane):
       pane.first = position
       replaceTop(.compare(pane))
+    case .settings: replaceTop(.settings(index: position))
+    case .terminal: replaceTop(.terminal(scroll: position))
     default: break
     }
   }
@@ -170,17 +182,6 @@ extension AppState {
       notice = .note("“\(query)”: \(Format.count(count, "line")); n and N go on")
     } else {
       notice = .warning("“\(query)” is not on this page")
-    }
-  }
-}
-
-extension HelpText.Line {
-  /// What the line says, without its layout.
-  var plainText: String {
-    switch self {
-    case .heading(let text), .text(let text): text
-    case .key(let keys, let summary, let name): "\(keys) \(summary) \(name)"
-    case .blank: ""
     }
   }
 }

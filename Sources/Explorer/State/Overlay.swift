@@ -24,6 +24,10 @@ package enum Overlay: Equatable, Sendable {
   case help(HelpPage)
   /// Text, such as the differences of two plans.
   case text(TextPage)
+  /// The settings of the explorer; the number is that of the highlighted row.
+  case settings(index: Int)
+  /// What was found of the terminal; the number is the first line shown.
+  case terminal(scroll: Int)
 }
 
 /// The list of operators that fit one kind of slot.
@@ -85,6 +89,14 @@ package struct Prompt: Equatable, Sendable {
   package var field = TextField()
   /// Why the text cannot be accepted, after a try.
   package var problem: String?
+  /// The line of the history that is shown, and what was typed before.
+  package var recalled: Recalled?
+
+  /// A line of the history in the place of what was typed.
+  package struct Recalled: Equatable, Sendable {
+    let place: Int
+    let typed: String
+  }
 }
 
 /// A question with a few answers.

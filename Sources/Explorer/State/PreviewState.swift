@@ -58,7 +58,7 @@ package struct Preview: Equatable, Sendable {
   package let settings: PreviewSettings
   /// What the plan changed when it was asked for.
   package let changes: GraftPlan.Changes
-  /// Step of the distilled weights used, or nil for freshly initialised ones.
+  /// Step of the distilled weights used, or nil if there are none; other slots are fitted in closed form.
   package let weightStep: Int?
   /// Number of sites that had no weights.
   package var freshCount = 0
@@ -90,6 +90,10 @@ package struct PreviewState: Equatable, Sendable {
   package var pending: Preview?
   /// Number of previews asked for so far.
   package var generation = 0
+  /// Whether every edit is sampled while nothing else runs.
+  package var followsEdits = false
+  /// What the plan changed when a preview was asked for last.
+  package var asked: GraftPlan.Changes?
 
   /// Nothing asked for yet.
   package init() {}

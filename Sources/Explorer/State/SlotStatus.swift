@@ -7,6 +7,8 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
   case pristine
   /// Replaced, not trained.
   case edited
+  /// Not trained, but fitted in closed form for the preview on the screen.
+  case fitted
   /// In a run that has not begun.
   case queued
   /// In a run that is going on or paused.
@@ -23,6 +25,7 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
     switch self {
     case .pristine: "·"
     case .edited: "*"
+    case .fitted: "≈"
     case .queued: "~"
     case .training: "▶"
     case .trained: "✓"
@@ -36,6 +39,7 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
     switch self {
     case .pristine: "the teacher's own"
     case .edited: "edited, not trained"
+    case .fitted: "fitted for the preview, not trained"
     case .queued: "queued"
     case .training: "training"
     case .trained: "trained"
@@ -70,14 +74,35 @@ extension AppState {
       trained.model.contentHash == plan.model.contentHash, plan.agrees(with: trained, at: site)
     else {
       let wasTrained = site.slots.contains { runs.focus?.plan?.site(of: $0) != nil }
-      return SlotStatus(
-        phase: source.map { phase(of: $0.state) } ?? (wasTrained ? .stale : .edited), loss: nil)
+      let phase: SlotPhase =
+        if let source {
+          self.phase(of: source.state)
+        } else if isFitted(site) {
+          .fitted
+        } else {
+          wasTrained ? .stale : .edited
+        }
+      return SlotStatus(phase: phase, loss: nil)
     }
     let loss = site.firstSlot == slot ? focus.history.losses[site]?.last?.value : nil
     let state = runs.focusRecord?.state
     // An ended run without weights does not hide those of another one.
     let isOver = state?.isEnded ?? false
     return SlotStatus(phase: phase(of: isOver ? source?.state ?? state : state), loss: loss)
+  }
+
+  /// Whether the preview on the screen shows a site as it is in the plan, with fitted output layers.
+  private func isFitted(_ site: GraftSite) -> Bool {
+    guard let shown = preview.shown?.changes,
+      site.slots.allSatisfy({ shown.edits[$0] == plan.edits[$0] })
+    else { return false }
+    switch site {
+    case .slot(let id):
+      guard let spec = plan.edits[id] else { return false }
+      return OperatorCatalog.descriptor(named: spec.name)?.hasOutputLayer(spec) ?? false
+    case .pair(let pair):
+      return plan.parallel[pair] == .projection && shown.parallel[pair] == .projection
+    }
   }
 
   /// The site that the cursor is in, edited or not.

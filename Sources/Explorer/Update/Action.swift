@@ -11,6 +11,10 @@ package enum Action: Equatable, Sendable {
   case pointed(MouseEvent)
   /// The terminal has told what it can do.
   case terminalFound(TerminalCapabilities)
+  /// Paths that begin with a text were read.
+  case filesListed(text: String, [String])
+  /// A setting could not be kept.
+  case settingNotSaved(String)
   /// Text was pasted.
   case textPasted(String)
   /// The window has a new size.
@@ -135,8 +139,18 @@ package enum Effect: Equatable, Sendable {
   case removeUnsaved(file: String)
   /// Record what is shown, for the next start, and watch its file.
   case keepSession(Opening)
+  /// Add a command line to the file of those that were typed.
+  case keepCommand(String, path: String)
+  /// Read the paths of folders and plans that begin with a text.
+  case listFiles(String)
   /// Ask the terminal anew what it can do.
   case probe
+  /// Use the terminal in another way.
+  case wish(Terminal.Wishes)
+  /// Call for attention.
+  case announce(Announcement)
+  /// Write a setting to the configuration file.
+  case saveSetting(key: String, value: String, path: String)
   /// Redraw the whole screen.
   case redraw
   /// Give the terminal back to the shell until the program is continued.

@@ -158,8 +158,8 @@ extension AppState {
     var spec = descriptor.defaultSpec
     for word in words {
       let parts = word.split(separator: "=", maxSplits: 1)
-      guard parts.count == 2, let value = Double(parts[1]),
-        let field = descriptor.fields.first(where: { $0.key == parts[0] }),
+      guard parts.count == 2, let field = descriptor.fields.first(where: { $0.key == parts[0] }),
+        let value = field.value(of: parts[1]),
         refusal(of: value, in: field.bounds, isWhole: field.isWholeNumber) == nil
       else {
         notice = .warning("\(name) cannot take \(word); e shows its fields and their ranges")

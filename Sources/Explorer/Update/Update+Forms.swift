@@ -21,7 +21,7 @@ extension AppState {
     case .prompt(var prompt):
       guard !character.isControl else { return false }
       prompt.field.insert(character)
-      prompt.problem = nil
+      (prompt.problem, prompt.recalled) = (nil, nil)
       replaceTop(.prompt(prompt))
       return true
     default:

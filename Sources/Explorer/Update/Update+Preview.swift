@@ -10,6 +10,13 @@ extension AppState {
       return startPreview()
     case .previewSettings:
       overlays.append(.form(.preview(preview.settings, classes: model.shape.numClasses)))
+    case .followEdits:
+      preview.followsEdits.toggle()
+      notice = .note(
+        preview.followsEdits
+          ? "every edit is fitted and sampled while nothing else runs" : "only s samples")
+      if preview.shown?.changes != plan.changes { preview.asked = nil }
+      return previewEdit()
     case .images:
       overlays.append(.images)
     case .analyze:
@@ -67,12 +74,22 @@ extension AppState {
     classNames.indices.contains(label) ? classNames[label] : String(label)
   }
 
+  /// Starts a preview of an edit that none was asked for, if previews follow edits and nothing else runs.
+  mutating func previewEdit() -> [Effect] {
+    guard preview.followsEdits, !plan.isEmpty, preview.asked != plan.changes,
+      runs.aliveTraining == nil
+    else { return [] }
+    if case .computing = analysis { return [] }
+    return startPreview()
+  }
+
   /// Starts a preview and cancels the one that is still being made.
   private mutating func startPreview() -> [Effect] {
     guard agrees(to: weights) else { return [] }
     var effects: [Effect] = []
     if let old = preview.pending?.runID { effects.append(.control(id: old, .cancel)) }
     preview.generation += 1
+    preview.asked = plan.changes
     var pending = Preview(
       generation: preview.generation, settings: preview.settings, changes: plan.changes,
       weightStep: weights.sources.first?.step)

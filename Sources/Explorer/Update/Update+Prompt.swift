@@ -12,13 +12,12 @@ extension AppState {
     case .escape: return leave(prompt)
     case .erase where prompt.field.text.isEmpty: return leave(prompt)
     case .complete:
-      if prompt.purpose == .command {
-        complete(&prompt)
-      } else {
-        prompt.problem = "Tab completes the names of commands only"
-      }
+      let effects = complete(&prompt)
+      replaceTop(.prompt(prompt))
+      return effects
+    case .previous, .next: recall(&prompt, by: command == .next ? 1 : -1)
     default:
-      prompt.problem = nil
+      (prompt.problem, prompt.recalled) = (nil, nil)
       prompt.field.apply(command)
     }
     replaceTop(.prompt(prompt))
@@ -32,21 +31,6 @@ extension AppState {
     afterSave = nil
     if case .filter(let before) = prompt.purpose { restoreFilter(before) }
     return []
-  }
-
-  private func complete(_ prompt: inout Prompt) {
-    let text = prompt.field.text
-    let names = Command.names.filter { $0.hasPrefix(text) }
-    guard let first = names.first else {
-      prompt.problem = "no command starts with “\(text)”"
-      return
-    }
-    var common = first
-    for name in names {
-      while !name.hasPrefix(common) { common.removeLast() }
-    }
-    prompt.field.replace(names.count == 1 ? first + " " : common)
-    prompt.problem = names.count == 1 ? nil : names.joined(separator: "  ")
   }
 
   private mutating func accept(_ prompt: Prompt) -> [Effect] {
@@ -129,7 +113,9 @@ extension AppState {
       switch Self.parseCommand(text) {
       case .success(let parsed):
         overlays.removeLast()
-        return perform(parsed.command, argument: parsed.argument, count: nil)
+        history.add(text)
+        let kept = history.path.map { [Effect.keepCommand(text, path: $0)] } ?? []
+        return kept + perform(parsed.command, argument: parsed.argument, count: nil)
       case .failure(let problem):
         return refuse(problem.text)
       }

@@ -123,7 +123,7 @@ extension AppState {
   }
 
   /// Highlights the first listed run if the highlighted one is not listed.
-  private func keepSelection(_ pane: inout RunsPane) {
+  func keepSelection(_ pane: inout RunsPane) {
     let listed = listed(in: pane)
     if !listed.contains(where: { $0.id == pane.selection }) { pane.selection = listed.first?.id }
   }

@@ -35,11 +35,7 @@ extension AppState {
     case .scale:
       chart.isLogarithmic.toggle()
     case .runs:
-      var pane = RunsPane(selection: runs.focus?.id)
-      (pane.filter, pane.order) = (kept.filter, kept.order)
-      let listed = listed(in: pane)
-      if !listed.contains(where: { $0.id == pane.selection }) { pane.selection = listed.first?.id }
-      overlays.append(.runs(pane))
+      openRuns(argument)
     default:
       break
     }
@@ -108,19 +104,21 @@ extension AppState {
       runs.records = records
       runs.isScanned = true
       refreshRunList(before: old)
+      let stopping = runs.stopping
       runs.stopping.formIntersection(records.filter(\.isAlive).map(\.id))
       if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
       if let after = runs.focusRecord, let before, before != after.state { announce(after) }
+      let announced = isFirst ? [] : announceEnds(since: old, except: stopping)
       if let id = runs.awaitedReport, let record = runs.record(id), record.state.isEnded {
         runs.awaitedReport = nil
         guard record.state == .done else {
           notice = .failure(
             "\(record.name): \(record.remark ?? "the report is \(record.state.name)")")
-          return refreshComparison()
+          return announced + refreshComparison()
         }
-        return refreshComparison() + [.readReport(id: id)]
+        return announced + refreshComparison() + [.readReport(id: id)]
       }
-      return refreshComparison()
+      return announced + refreshComparison()
     case .runOpened(let id, let opened, let adopt):
       if adopt {
         guard replace(after: .openRun(id: id), with: PlanDocument(plan: opened, run: id)) else {

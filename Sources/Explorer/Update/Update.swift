@@ -6,11 +6,18 @@ import TerminalUI
 package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   switch action {
   case .keyPressed(let key):
-    return state.press(key)
+    let title = state.noteKey()
+    return title + state.press(key)
   case .pointed(let event):
     return state.point(event)
   case .terminalFound(let capabilities):
     state.terminal = capabilities
+    return []
+  case .filesListed(let text, let paths):
+    state.receiveFiles(paths, for: text)
+    return []
+  case .settingNotSaved(let reason):
+    state.notice = .failure(reason)
     return []
   case .textPasted(let text):
     return text.flatMap { state.typed($0) ? [] : [Effect]() }
@@ -20,8 +27,9 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .ticked(let now):
     state.now = now
     state.expireNotice()
-    if case .log(let page) = state.overlay { return [.readLog(id: page.id)] }
-    return []
+    let effects = state.previewEdit()
+    if case .log(let page) = state.overlay { return effects + [.readLog(id: page.id)] }
+    return effects
   case .interrupted:
     return state.interrupt()
   case .commanded(let command, let argument, let count):
@@ -57,14 +65,14 @@ extension AppState {
   /// Handles one key: counts and sequences first, then the table, then text.
   mutating func press(_ key: Key) -> [Effect] {
     notice = nil
-    if let needed = Layout.missingSize(size) { return pressWhileTooSmall(key, needed: needed) }
+    if Layout.missingSize(size) != nil { return pressWhileTooSmall(key) }
     let context = keyContext
     if context == .grid || shownList != nil, takeCount(key) { return [] }
     if context == .prompt || context == .form, case .character(let character) = key {
       if typed(character) { return [] }
     }
     let keys = pending.keys + [key]
-    switch KeyBinding.match(keys, in: context) {
+    switch KeyBinding.match(keys, in: context, of: configuration.keys.bindings) {
     case .prefix:
       pending.keys = keys
       return []
@@ -77,9 +85,19 @@ extension AppState {
     case .none:
       let text = keys.map(\.label).joined()
       pending = PendingInput()
-      if context == .grid { notice = .note("\(text) is not a key here; ? shows the keys") }
-      if context == .question { notice = .note("press one of the keys in brackets") }
+      answerUnknown(text)
       return []
+    }
+  }
+
+  /// Says that a key has no meaning where it was pressed.
+  private mutating func answerUnknown(_ text: String) {
+    switch overlay {
+    case .confirm: notice = .note("press one of the keys in brackets")
+    case .prompt(var prompt):
+      prompt.problem = "\(text) is not a key here; F1 shows the keys"
+      replaceTop(.prompt(prompt))
+    default: notice = .note("\(text) is not a key here; ? shows the keys")
     }
   }
 
@@ -92,15 +110,18 @@ extension AppState {
     return true
   }
 
-  /// Nothing can be seen, so nothing acts but leaving.
-  private mutating func pressWhileTooSmall(_ key: Key, needed: Size) -> [Effect] {
+  /// Nothing can be seen but the progress, so nothing acts but leaving and pausing.
+  private mutating func pressWhileTooSmall(_ key: Key) -> [Effect] {
     pending = PendingInput()
-    if case .confirm = overlay {
-      guard case .command(let command) = KeyBinding.match([key], in: .question) else { return [] }
-      return perform(command, argument: nil, count: nil)
-    }
-    guard KeyBinding.match([key], in: .grid) == .command(.quit) else { return [] }
-    return perform(.quit, argument: nil, count: nil)
+    let isAsking = if case .confirm = overlay { true } else { false }
+    guard
+      case .command(let command) = KeyBinding.match(
+        [key], in: isAsking ? .question : .grid, of: configuration.keys.bindings),
+      isAsking || command == .quit || command == .pause
+    else { return [] }
+    return isAsking || overlay == nil
+      ? perform(command, argument: nil, count: nil)
+      : performOnGrid(command, argument: nil, count: nil)
   }
 
   /// Ctrl-C steps out of whatever is open, asks to leave, and leaves when asked twice.
@@ -125,6 +146,15 @@ extension AppState {
       notice = .warning(reason)
       return []
     }
+    switch command {
+    case .help where keyContext != .help:
+      overlays.append(
+        .help(HelpPage(at: keyContext, size: size, table: configuration.keys.bindings)))
+      return []
+    case .redraw: return [.redraw, .probe]
+    case .suspend: return [.suspend]
+    default: break
+    }
     if performInList(command, count: count) { return [] }
     switch keyContext {
     case .images where command == .escape:
@@ -137,9 +167,11 @@ extension AppState {
     case .question: return performInQuestion(command)
     case .runs: return performInRuns(command)
     case .compare: return performInComparison(command)
-    case .log, .help, .text:
+    case .log, .help, .text, .terminal:
       overlays.removeLast()
       return []
+    case .settings: return performInSettings(command)
+    case .anywhere: return []
     }
   }
 
@@ -157,7 +189,11 @@ extension AppState {
       return edit(command, argument: argument, count: count)
     case .distil, .finetune, .chain, .report, .pause, .cancel, .series, .scale, .runs:
       return distil(command, argument: argument)
-    case .preview, .previewSettings, .images, .analyze, .nextClass, .previousClass, .nextSeed,
+    case .imageClass:
+      chooseClass(argument)
+      return []
+    case .preview, .followEdits, .previewSettings, .images, .analyze, .nextClass, .previousClass,
+      .nextSeed,
       .previousSeed,
       .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:
       return sample(command, argument: argument, count: count)
@@ -166,15 +202,21 @@ extension AppState {
     case .command:
       overlays.append(.prompt(Prompt(purpose: .command)))
       return []
-    case .help:
-      overlays.append(.help(HelpPage()))
+    case .settings:
+      overlays.append(.settings(index: 0))
       return []
-    case .redraw: return [.redraw, .probe]
-    case .suspend: return [.suspend]
+    case .terminal:
+      overlays.append(.terminal(scroll: 0))
+      return []
+    case .nextPane:
+      let index = Pane.allCases.firstIndex(of: pane) ?? 0
+      pane = Pane.allCases[(index + 1) % Pane.allCases.count]
+      return []
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
-      .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse, .markAll, .nextColumn,
+      .help, .redraw, .suspend, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse,
+      .markAll, .nextColumn,
       .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp:
       return []
     }

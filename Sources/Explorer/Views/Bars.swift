@@ -71,12 +71,24 @@ package struct BottomBar {
       column += frame.put(mode + "  ", column: column, row: row, style: Theme.barChanged)
     }
     let end = frame.columns - (typed.isEmpty ? 0 : TextWidth.columns(of: typed) + 2)
-    let hints = Self.hints(for: state.keyContext, columns: end - column) {
+    let hints = Self.hints(
+      for: state.keyContext, columns: end - column, of: state.configuration.keys.bindings
+    ) {
       state.keyContext != .question || state.reasonAgainst($0) == nil
     }
     for hint in hints {
+      let start = column
       column += frame.put(hint.keys, column: column, row: row, style: Theme.barKey) + 1
       column += frame.put(hint.text, column: column, row: row, style: Theme.bar) + 2
+      let single = Key(named: hint.keys)
+      for (index, key) in hint.keys.enumerated() where single == nil {
+        frame.targets.append(
+          MouseTarget(.key(.character(key)), column: start + index, row: row, columns: 1))
+      }
+      if let single {
+        frame.targets.append(
+          MouseTarget(.key(single), column: start, row: row, columns: column - start - 1))
+      }
     }
     if !typed.isEmpty {
       frame.putRight(typed, right: frame.columns - 1, row: row, style: Theme.barChanged)
@@ -85,9 +97,10 @@ package struct BottomBar {
 
   /// The hints that fit, in the table's order; the least needed ones go first.
   package static func hints(
-    for context: KeyContext, columns: Int, where isUsable: (Command) -> Bool = { _ in true }
+    for context: KeyContext, columns: Int, of table: [KeyBinding] = KeyBinding.all,
+    where isUsable: (Command) -> Bool = { _ in true }
   ) -> [KeyBinding.Hint] {
-    var hints = KeyBinding.all.filter { $0.context == context && isUsable($0.command) }
+    var hints = table.filter { $0.context == context && isUsable($0.command) }
       .compactMap(\.hint)
     func width() -> Int {
       hints.reduce(-2) {

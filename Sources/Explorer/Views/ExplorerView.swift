@@ -3,17 +3,25 @@ import Text
 
 /// The whole screen as a function of the state.
 package enum ExplorerView {
-  /// Draws the state on a screen of its size.
+  /// Draws the state on a screen of its size, in the colours of its theme.
   package static func frame(_ state: AppState) -> Frame {
     var frame = Frame(columns: state.size.columns, rows: state.size.rows)
     if let needed = Layout.missingSize(state.size) {
       drawTooSmall(state, needed: needed, on: &frame)
-      return frame
+    } else {
+      draw(state, on: &frame)
     }
+    frame.restyle(state.palette.style)
+    return frame
+  }
+
+  private static func draw(_ state: AppState, on frame: inout Frame) {
     let layout = Layout(size: state.size, depth: state.depth)
     TopBar(state: state).draw(on: &frame)
     if state.overlays.contains(.images) {
       ImagesPanel.drawLarge(state, on: &frame)
+    } else if Layout.isCompact(state.size) {
+      CompactView(state: state, layout: layout).draw(on: &frame)
     } else {
       GridView(state: state, layout: layout).draw(on: &frame)
       drawSeparator(layout, on: &frame)
@@ -22,13 +30,16 @@ package enum ExplorerView {
       ImagesPanel(state: state, rect: layout.images, isWide: layout.isWide).draw(on: &frame)
       LossPanel(state: state, rect: layout.losses).draw(on: &frame)
     }
+    if !state.overlays.isEmpty {
+      frame.targets.append(
+        MouseTarget(.nothing, column: 0, row: 0, columns: frame.columns, rows: frame.rows))
+    }
     for (index, overlay) in state.overlays.enumerated() {
       // A form that was opened from the list takes the list's place.
       if case .picker = overlay, index + 1 < state.overlays.count { continue }
       draw(overlay, of: state, on: &frame)
     }
     BottomBar(state: state).draw(on: &frame)
-    return frame
   }
 
   private static func drawSeparator(_ layout: Layout, on frame: inout Frame) {
@@ -53,6 +64,8 @@ package enum ExplorerView {
     case .log(let page): LogView(state: state, page: page).draw(on: &frame)
     case .help(let page): HelpView(state: state, page: page).draw(on: &frame)
     case .text(let page): TextPageView(state: state, page: page).draw(on: &frame)
+    case .settings(let index): SettingsView(state: state, index: index).draw(on: &frame)
+    case .terminal(let scroll): TerminalView(state: state, scroll: scroll).draw(on: &frame)
     case .prompt, .images: break
     }
   }
@@ -60,12 +73,15 @@ package enum ExplorerView {
   private static func drawTooSmall(_ state: AppState, needed: Size, on frame: inout Frame) {
     var lines = [
       "espalier needs \(needed.columns)x\(needed.rows)",
-      "this is \(state.size.columns)x\(state.size.rows)", "q leaves",
+      "this is \(state.size.columns)x\(state.size.rows)", "q leaves, p pauses",
     ]
+    if let record = state.runs.focusRecord {
+      lines.insert("\(record.name) \(record.step)/\(record.total) \(record.stateLabel)", at: 0)
+    }
     if case .confirm(let question) = state.overlay {
       lines = QuestionView.text(question, state) + [QuestionView.answers(question)]
     } else if state.overlay != nil {
-      lines[2] = "make it larger to go on"
+      lines[lines.count - 1] = "make it larger to go on"
     }
     let wrapped = lines.flatMap { TextWidth.wrap($0, max(1, state.size.columns)) }
     let top = max(0, (state.size.rows - wrapped.count) / 2)

@@ -28,6 +28,9 @@ struct FormView {
     for (offset, field) in form.fields.dropFirst(first).prefix(shown).enumerated() {
       drawField(
         field, isSelected: first + offset == form.index, on: &frame, in: inside, row: row + offset)
+      frame.targets.append(
+        MouseTarget(
+          .item(first + offset), column: inside.column, row: row + offset, columns: inside.columns))
     }
     if first > 0 { frame.putRight("↑", right: inside.right, row: row, style: Theme.quiet) }
     if first + shown < form.fields.count {

@@ -35,7 +35,7 @@ struct GridView {
   init(state: AppState, layout: Layout) {
     self.state = state
     self.layout = layout
-    columns = layout.folds == 2 ? Self.folded : Self.detailed(layout.grid.columns)
+    columns = layout.isNarrow ? Self.folded : Self.detailed(layout.grid.columns)
     let range = state.anchor == nil ? [] : state.range
     chosen = Set(range).union(state.promptedSlots)
     var span = 0.0...1.0
@@ -96,7 +96,7 @@ struct GridView {
     func put(_ text: String, _ column: Int, _ width: Int) {
       frame.put(text, column: left + column, row: row, style: Theme.quiet, maxColumns: width)
     }
-    let isFolded = layout.folds == 2
+    let isFolded = layout.isNarrow
     put("#", isFolded ? 1 : 2, 1)
     put("attention", columns.attention.label, 9)
     put("mlp", columns.mlp.label, 3)
@@ -122,7 +122,7 @@ struct GridView {
   private func drawBlock(_ block: Int, on frame: inout Frame, left: Int, row: Int) {
     let isCursorRow = state.cursor.block == block
     frame.putRight(
-      Format.two(block), right: left + (layout.folds == 2 ? 2 : 3), row: row,
+      Format.two(block), right: left + (layout.isNarrow ? 2 : 3), row: row,
       style: isCursorRow ? Theme.strong : Theme.quiet)
     drawSlot(SlotID(block: block, slot: .attention), columns.attention, &frame, left, row)
     drawSlot(SlotID(block: block, slot: .mlp), columns.mlp, &frame, left, row)
@@ -165,13 +165,17 @@ struct GridView {
       style: labelStyle)
     frame.put(status.phase.mark, column: left + place.mark, row: row, style: style)
     if let loss = status.loss {
-      let gap = layout.folds == 2 ? 0 : 1
+      let gap = layout.isNarrow ? 0 : 1
       frame.put(
         TextWidth.padLeft(Format.loss(loss), 4), column: left + place.loss + gap, row: row,
         style: Theme.plain)
       drawSpark(slot, place, &frame, left, row)
     }
-    let width = place.loss + 4 - place.label + (layout.folds == 2 ? 0 : 1)
+    let width = place.loss + 4 - place.label + (layout.isNarrow ? 0 : 1)
+    let kind = slot.slot == .attention ? 0 : 1
+    frame.targets.append(
+      MouseTarget(
+        .place(slot.block, kind), column: left + place.label - 1, row: row, columns: width + 1))
     if state.marks.contains(slot) {
       frame.put("•", column: left + place.label - 1, row: row, style: Theme.warning)
     }

@@ -18,12 +18,12 @@ package enum HelpText {
   /// The width of the page's text on a screen.
   static func width(_ size: Size) -> Int { min(92, size.columns - 6) }
 
-  /// The whole page.
-  package static func lines(width: Int) -> [Line] {
+  /// The whole page, with the keys of a table.
+  package static func lines(width: Int, table: [KeyBinding] = KeyBinding.all) -> [Line] {
     var lines: [Line] = []
     for group in KeyBinding.Group.allCases where group != .list {
       append(
-        group.rawValue, KeyBinding.all.filter { $0.context == .grid && $0.group == group },
+        group.rawValue, table.filter { $0.context == .grid && $0.group == group },
         to: &lines)
     }
     lines += [.heading("Marks")]
@@ -33,13 +33,53 @@ package enum HelpText {
       .key(keys: "›", summary: "in the range or the typed pattern", name: ""), .blank,
     ]
     for context in KeyContext.allCases where context != .grid {
-      append(context.title, KeyBinding.all.filter { $0.context == context }, to: &lines)
+      append(context.title, table.filter { $0.context == context }, to: &lines)
     }
+    lines.append(.heading("Words"))
+    for (word, meaning) in glossary {
+      for (index, text) in TextWidth.wrap(meaning, max(10, width - 18)).enumerated() {
+        lines.append(.key(keys: index == 0 ? word : "", summary: text, name: ""))
+      }
+    }
+    lines.append(.blank)
     let about =
       "A number before a key repeats it. Names on the right work after “:”, with an argument where "
       + "one is shown. A ~ marks an estimate."
     lines += TextWidth.wrap(about, width).map { .text($0) }
     return lines
+  }
+
+  /// The words that the screen uses, and what they mean.
+  private static let glossary: [(String, String)] = [
+    ("teacher", "the pretrained model that the plan refers to"),
+    ("slot", "attention or MLP of one block; a replaced one holds another operator"),
+    ("graft", "the teacher with some operators replaced"),
+    ("plan", "which slots hold which operators, and how they are trained"),
+    ("distil", "stage 1: each new operator learns the outputs of the replaced one"),
+    ("finetune", "stage 2: the whole grafted model is trained with the diffusion loss"),
+    ("loss", "on the samples of the training step"),
+    ("held-out", "the loss on samples that are never trained on"),
+    (
+      "band, L32",
+      "share of attention within k tokens of the query, in raster order; L32 is that for k = 32, "
+        + "the paper's band"
+    ),
+    ("var", "variance of the teacher's attention output in the block"),
+    ("cfg", "scale of classifier-free guidance; 1 is none"),
+    ("seed", "number from which the noise of a picture is drawn"),
+    ("r4", "an MLP whose inner width is 4 times the model's; likewise r3, r6"),
+    ("k4", "a convolution of 4 tokens"),
+    ("∥ ╗ ╝", "two neighbouring blocks that run in parallel on the same input"),
+    ("⏎", "the Enter key; shown as ~ where only ASCII is drawn"),
+    ("FLOPs", "floating-point operations of one forward pass of the model"),
+    ("params", "numbers that the operator or model has learned"),
+    ("lost", "a run without a last event whose worker is gone"),
+  ]
+
+  /// The first line of a place's section.
+  static func start(of context: KeyContext, width: Int, table: [KeyBinding]) -> Int {
+    context == .grid
+      ? 0 : lines(width: width, table: table).firstIndex(of: .heading(context.title)) ?? 0
   }
 
   private static func append(
@@ -58,6 +98,25 @@ package enum HelpText {
   }
 }
 
+extension HelpText.Line {
+  /// What the line says, without its layout.
+  var plainText: String {
+    switch self {
+    case .heading(let text), .text(let text): text
+    case .key(let keys, let summary, let name): "\(keys) \(summary) \(name)"
+    case .blank: ""
+    }
+  }
+}
+
+extension HelpPage {
+  /// The page at the section of a place.
+  init(at context: KeyContext, size: Size, table: [KeyBinding]) {
+    self.init()
+    scroll = HelpText.start(of: context, width: HelpText.width(size), table: table)
+  }
+}
+
 /// The table of keys over the whole screen.
 struct HelpView {
   let state: AppState
@@ -65,12 +124,17 @@ struct HelpView {
 
   func draw(on frame: inout Frame) {
     let width = HelpText.width(state.size)
-    let lines = HelpText.lines(width: width)
+    let lines = HelpText.lines(width: width, table: state.configuration.keys.bindings)
     let rows = frame.rows - 2
     let inside = Popup.open(on: &frame, columns: width + 4, rows: rows, title: "keys")
     let first = min(page.scroll, max(0, lines.count - inside.rows))
     for (index, line) in lines.dropFirst(first).prefix(inside.rows).enumerated() {
       draw(line, on: &frame, in: inside, row: inside.row + index)
+      if !state.searched.isEmpty,
+        line.plainText.lowercased().contains(state.searched.lowercased())
+      {
+        frame.put("›", column: inside.column - 1, row: inside.row + index, style: Theme.warning)
+      }
     }
     let last = min(lines.count, first + inside.rows)
     frame.putPosition(of: first..<last, count: lines.count, in: inside)

@@ -72,6 +72,8 @@ struct ImagesPanel {
       let place = Rect(column: left, row: row, columns: width, rows: rows)
       if let picture = preview.shown?.images[role] {
         frame.images.append(placement(picture, role: role, in: place))
+        frame.targets.append(
+          MouseTarget(.key("i"), column: left, row: row, columns: width, rows: rows))
       } else {
         drawEmpty(role, on: &frame, in: place)
       }
@@ -121,8 +123,8 @@ struct ImagesPanel {
 
   private func weights(_ preview: Preview) -> String {
     if preview.changes.isEmpty { return "no graft" }
-    let fresh = preview.freshCount == 0 ? "" : ", \(preview.freshCount) untrained"
-    return preview.weightStep.map { "at step \($0)\(fresh)" } ?? "untrained"
+    let fresh = preview.freshCount == 0 ? "" : ", \(preview.freshCount) fitted"
+    return preview.weightStep.map { "at step \($0)\(fresh)" } ?? "fitted"
   }
 
   private var captionLines: [(String, Style)] {

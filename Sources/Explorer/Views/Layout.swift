@@ -30,15 +30,25 @@ package struct Layout: Equatable, Sendable {
   /// The smallest screen on which everything fits.
   package static let minimum = Size(columns: 80, rows: 24)
 
-  /// The size that is needed when `size` is too small, else nil.
+  /// The smallest screen on which one pane fits.
+  package static let smallest = Size(columns: 30, rows: 8)
+
+  /// The size that is needed when `size` is too small for anything, else nil.
   package static func missingSize(_ size: Size) -> Size? {
-    size.columns < minimum.columns || size.rows < minimum.rows ? minimum : nil
+    size.columns < smallest.columns || size.rows < smallest.rows ? smallest : nil
+  }
+
+  /// Whether a screen shows one pane at a time.
+  package static func isCompact(_ size: Size) -> Bool {
+    size.columns < minimum.columns || size.rows < minimum.rows
   }
 
   /// Whether the screen has a place for every pane.
   package let isWide: Bool
   /// The grid, its header included.
   package let grid: Rect
+  /// Whether the grid has its narrow columns.
+  package let isNarrow: Bool
   /// Columns of blocks side by side: 1 or 2.
   package let folds: Int
   /// Blocks in one of these columns, as many as there are rows for them.
@@ -52,12 +62,20 @@ package struct Layout: Equatable, Sendable {
   /// The losses.
   package let losses: Rect
 
-  /// Lays out a screen that is not too small; a smaller one is treated as the minimum.
+  /// Lays out a screen; on a compact one all panes have the same place.
   package init(size: Size, depth: Int) {
-    let columns = max(size.columns, Self.minimum.columns)
-    let rows = max(size.rows, Self.minimum.rows)
+    if Self.isCompact(size) {
+      let body = Rect(column: 0, row: 2, columns: size.columns, rows: max(1, size.rows - 3))
+      (grid, panel, runs, images, losses) = (body, body, body, body, body)
+      (isWide, isNarrow) = (false, true)
+      folds = size.columns >= 58 ? 2 : 1
+      blocksInFold = max(1, min((depth + folds - 1) / folds, body.rows - 1))
+      return
+    }
+    let (columns, rows) = (size.columns, size.rows)
     isWide = columns >= 120 && rows >= 40
     if isWide {
+      isNarrow = false
       let left = min(104, columns * 5 / 8)
       let right = Rect(column: left + 1, row: 1, columns: columns - left - 1, rows: rows - 2)
       let gridRows = min(depth, rows - 11)
@@ -87,6 +105,7 @@ package struct Layout: Equatable, Sendable {
     } else {
       let available = rows - 10
       folds = depth <= available ? 1 : 2
+      isNarrow = folds == 2
       blocksInFold = min(folds == 1 ? depth : (depth + 1) / 2, available)
       let areaRows = max(14, blocksInFold)
       grid = Rect(column: 0, row: 1, columns: 58, rows: areaRows + 1)

@@ -74,6 +74,10 @@ struct PickerView {
           Theme.plain
         ),
       ], column: costs, row: row, maxColumns: 17)
+    if let index = picker.entries.firstIndex(of: entry) {
+      frame.targets.append(
+        MouseTarget(.item(index), column: inside.column, row: row, columns: inside.columns))
+    }
     if isSelected {
       frame.restyle(column: inside.column, row: row, columns: inside.columns) { $0 = Theme.cursor }
     }

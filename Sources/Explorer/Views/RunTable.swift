@@ -90,6 +90,10 @@ struct RunTable {
     }
     for (offset, run) in shown.enumerated() {
       drawLine(run, names[offset], layout, on: &frame, row: body.row + offset)
+      frame.targets.append(
+        MouseTarget(
+          selection == nil ? .key("r") : .item(first + offset), column: body.column,
+          row: body.row + offset, columns: body.columns))
       if run.id == selection {
         frame.restyle(column: body.column, row: body.row + offset, columns: body.columns) {
           $0 = Theme.cursor

@@ -45,11 +45,11 @@ struct RunsView {
     let record = pane.selection.flatMap(state.runs.record)
     let chain = record?.chain.flatMap { RunChain($0.id, among: state.runs.records) }
     let note = record.flatMap { $0.annotation.note.isEmpty ? nil : "“\($0.annotation.note)”" }
-    let remark = [record?.remark ?? record.flatMap(state.weightsText(of:)), chain?.text, note]
-      .compactMap(\.self).joined(separator: "; ").nonEmpty
+    let remarks = [record?.remark ?? record.flatMap(state.weightsText(of:)), chain?.text, note]
+      .compactMap(\.self)
     return Array(
-      TextWidth.wrap(remark ?? "⏎ opens its plan and losses\(others)", state.size.columns - 8)
-        .prefix(4))
+      (remarks.isEmpty ? ["⏎ opens its plan and losses\(others)"] : remarks)
+        .flatMap { TextWidth.wrap($0, state.size.columns - 8) }.prefix(5))
   }
 }
 
@@ -63,9 +63,4 @@ extension RunChain {
     return
       "\(place), ~\(Format.clock(secondsLeft))\(rest.isEmpty ? "" : " and \(rest)") left of all"
   }
-}
-
-extension String {
-  /// The text, or nil if it is empty.
-  fileprivate var nonEmpty: String? { isEmpty ? nil : self }
 }

@@ -2,20 +2,22 @@ import TerminalUI
 import Text
 
 /// The few styles of the screen; colour only repeats what a character already says.
+///
+/// Their colours are named; `ThemePalette` gives the names values.
 enum Theme {
   static let plain = Style()
   static let quiet = Style(foreground: .gray)
   static let strong = Style(bold: true)
   static let heading = Style(foreground: .cyan)
   static let rule = Style(foreground: .gray, dim: true)
-  static let bar = Style(foreground: .index(252), background: .index(236))
-  static let barStrong = Style(foreground: .index(255), background: .index(236), bold: true)
-  static let barQuiet = Style(foreground: .index(246), background: .index(236))
-  static let barKey = Style(foreground: .index(117), background: .index(236), bold: true)
-  static let barChanged = Style(foreground: .index(222), background: .index(236), bold: true)
-  static let barWarning = Style(foreground: .index(222), background: .index(236))
-  static let barFailure = Style(foreground: .index(210), background: .index(236), bold: true)
-  static let selected = Style(foreground: .index(255), background: .index(24))
+  static let bar = Style(foreground: .surfaceText, background: .surface)
+  static let barStrong = Style(foreground: .surfaceStrong, background: .surface, bold: true)
+  static let barQuiet = Style(foreground: .surfaceQuiet, background: .surface)
+  static let barKey = Style(foreground: .surfaceKey, background: .surface, bold: true)
+  static let barChanged = Style(foreground: .surfaceWarning, background: .surface, bold: true)
+  static let barWarning = Style(foreground: .surfaceWarning, background: .surface)
+  static let barFailure = Style(foreground: .surfaceFailure, background: .surface, bold: true)
+  static let selected = Style(foreground: .selectionText, background: .selection)
   static let cursor = Style(bold: true, reverse: true)
   static let warning = Style(foreground: .yellow)
   static let failure = Style(foreground: .red)
@@ -27,7 +29,7 @@ enum Theme {
   static func phase(_ phase: SlotPhase) -> Style {
     switch phase {
     case .pristine: quiet
-    case .edited: Style(foreground: .cyan)
+    case .edited, .fitted: Style(foreground: .cyan)
     case .queued: Style(foreground: .blue)
     case .training: Style(foreground: .yellow)
     case .trained: Style(foreground: .green)

@@ -47,11 +47,11 @@ struct BenchWork: Sendable {
       BenchWork(
         id: "demo_train", title: "shipped model training step, batch 32", units: 32,
         unit: "samples/s", make: train),
-    ] + growth + screen
+    ] + growth + fits + screen
 
-  private static let xl = ModelShape(
+  static let xl = ModelShape(
     depth: 28, hiddenSize: 1152, numHeads: 16, patchSize: 2, inputSize: 32, numClasses: 1000)
-  private static let demo = ModelShape(
+  static let demo = ModelShape(
     depth: 28, hiddenSize: 64, numHeads: 4, patchSize: 1, inputSize: 16, numClasses: 10)
 
   private static func mlp(ratio: Double) -> OperatorSpec {

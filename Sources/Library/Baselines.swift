@@ -1,4 +1,5 @@
 import Plans
+import Search
 import TensorCore
 
 /// Simple ways to choose the slots of one operator, to which a search is compared at equal saving.
@@ -39,13 +40,13 @@ package enum Baseline: CaseIterable, Sendable {
   /// - Parameters:
   ///   - candidates: Changes of single slots.
   ///   - slot: Slot of the changes.
-  ///   - spec: Operator, by block: the candidate of that name in the block is taken.
+  ///   - spec: The operator.
   ///   - order: Blocks in order.
   ///   - measure: What the saving is counted in.
   ///   - saving: The amount.
   /// - Returns: The changes.
   package static func changes(
-    _ candidates: [Candidate], slot: Slot, operatorName spec: String, order: [Int],
+    _ candidates: [Candidate], slot: Slot, spec: OperatorSpec, order: [Int],
     measure: Measure, saving: Double
   ) -> [Change]? {
     var changes: [Change] = []
@@ -55,7 +56,7 @@ package enum Baseline: CaseIterable, Sendable {
       guard
         let candidate = candidates.first(where: {
           guard case .slot(let id, let own) = $0.change else { return false }
-          return id == SlotID(block: block, slot: slot) && own.name == spec
+          return id == SlotID(block: block, slot: slot) && own == spec
         })
       else { continue }
       changes.append(candidate.change)

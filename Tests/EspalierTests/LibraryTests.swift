@@ -1,0 +1,130 @@
+import Foundation
+import Runs
+import Search
+import Testing
+
+/// Libraries of operators and searches as runs.
+@MainActor @Suite("Libraries and searches", .serialized)
+struct LibraryRunTests {
+  private static let candidates = """
+    {"attention": [{"name": "hyena_x", "config": {}}, {"name": "linear", "config": {}}],
+     "mlp": [{"name": "mlp", "config": {"expansion_ratio": 2}}]}
+    """
+
+  /// A tiny model with its data, a plan and two candidates.
+  private func prepared() throws -> Scratch {
+    let scratch = try Scratch()
+    let model = try scratch.tinyModel()
+    _ = try scratch.tinyLatents()
+    try scratch.put(Self.candidates, "candidates.json")
+    let made = try scratch.espalier("plan", "new", "base.json", "--model", model)
+    #expect(made.code == 0, "\(made.complaint)")
+    let set = try scratch.espalier(
+      "plan", "set", "base.json", "data.path=data", "stage1.held_out_samples=6",
+      "stage1.batch_size=4",
+      "stage1.ridge_samples=8", "stage2.batch_size=4")
+    #expect(set.code == 0, "\(set.complaint)")
+    return scratch
+  }
+
+  private func build(_ root: String) -> [String] {
+    [
+      "library", "build", "base.json", "--candidates", "candidates.json", "--steps", "12",
+      "--samples",
+      "6", "--library", root, "--precision", "fp32",
+    ]
+  }
+
+  /// Names and content of the operators below a root.
+  private func operators(_ scratch: Scratch, _ root: String) throws -> [String: Data] {
+    let folder = try #require(
+      FileManager.default.contentsOfDirectory(atPath: "\(scratch.path)/\(root)").first)
+    let names = try FileManager.default.contentsOfDirectory(
+      atPath: "\(scratch.path)/\(root)/\(folder)")
+    return try names.filter { $0.hasSuffix(".safetensors") }.reduce(into: [:]) {
+      $0[$1] = try scratch.bytes("\(root)/\(folder)/\($1)")
+    }
+  }
+
+  private struct Listed: Decodable {
+    let slot, `operator`: String
+    let error, relativeLoss, savedSeconds: Double?
+  }
+
+  @Test func killedBuildsEndLikeUndisturbedOnes() throws {
+    let scratch = try prepared()
+    let undisturbed = try scratch.run(build("one"))
+    #expect(undisturbed.code == 0, "\(undisturbed.complaint)")
+    let expected = try operators(scratch, "one")
+    #expect(expected.count == 6)
+
+    let started = try scratch.run(build("two") + ["--detach", "--json"])
+    let run = try #require(try started.json([String: String].self)["run"])
+    var kills = 0
+    while true {
+      let shown = try scratch.espalier("runs", "show", run, "--json")
+      let state = try shown.json([String: JSONValue].self)["state"]?.text
+      if state == "done" { break }
+      try #require(state != "failed" && kills < 400, "\(state ?? "")")
+      if state == "lost" {
+        let resumed = try scratch.espalier("runs", "resume", run)
+        #expect(resumed.code == 0, "\(resumed.complaint)")
+        continue
+      }
+      usleep(useconds_t(40_000 + kills * 7_000))
+      if kills < 6, let pid = try RunDirectory.open(run).worker()?.pid {
+        kill(pid, SIGKILL)
+        kills += 1
+      }
+    }
+    #expect(kills == 6)
+    #expect(try operators(scratch, "two") == expected)
+
+    // What is there is not trained again.
+    let again = try scratch.run(build("one"))
+    #expect(again.code == 0 && !again.output.contains("training"))
+    let list = try scratch.espalier(
+      "library", "list", "model.safetensors", "--library", "one", "--json")
+    let rows = try list.json([Listed].self)
+    #expect(rows.count == 6)
+    #expect(rows.allSatisfy { ($0.error ?? -1) > 0 && $0.savedSeconds != nil })
+    #expect(rows.allSatisfy { ($0.relativeLoss ?? 9) < 1.5 })
+  }
+
+  @Test func aSearchWritesPlansThatNeedNoDistillation() throws {
+    let scratch = try prepared()
+    #expect(try scratch.run(build("library")).code == 0)
+    let found = try scratch.run([
+      "search", "base.json", "--budget", "parameters=0.9", "--library", "library", "--samples", "6",
+      "--pool", "3", "--distance", "1", "--swaps", "1", "--recovery-steps", "3", "--precision",
+      "fp32",
+      "--json",
+    ])
+    #expect(found.code == 0, "\(found.complaint)")
+    let report = try found.json(SearchReport.self)
+    let budget = try #require(report.budgets.first)
+    #expect(report.measure == "parameters" && report.candidates == 6 && !report.front.isEmpty)
+    let best = try #require(budget.rows.first)
+    #expect(best.origin.hasPrefix("search") && best.fraction <= 0.9 && best.error > 0)
+    #expect(best.recoveredError != nil && best.timeFraction != nil)
+    // A baseline of at least the same saving stands beside it, and none has a smaller error.
+    #expect(budget.rows.allSatisfy { $0.fraction <= 0.9 })
+    #expect(budget.rows.allSatisfy { $0.error >= best.error || $0.origin.hasPrefix("search") })
+
+    let nothing = try scratch.run([
+      "search", "base.json", "--library", "elsewhere", "--precision", "fp32",
+    ])
+    #expect(nothing.code == 1 && nothing.complaint.contains("espalier library build"))
+    #expect(try scratch.espalier("search", "base.json", "--budget", "time=2").code == 2)
+    #expect(try scratch.espalier("search", "base.json", "--budget", "joules=0.5").code == 2)
+  }
+}
+
+/// A JSON value of which only texts are looked at.
+private struct JSONValue: Decodable {
+  let text: String?
+
+  init(from decoder: any Decoder) throws {
+    text = try? decoder.singleValueContainer().decode(String.self)
+  }
+}

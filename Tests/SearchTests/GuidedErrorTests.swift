@@ -1,0 +1,120 @@
+import Grafting
+import Library
+import Models
+import Operators
+import Plans
+import Sampling
+import Search
+import TensorCore
+import TestSupport
+import Testing
+
+@MainActor @Suite("Errors of guided predictions")
+struct GuidedErrorTests {
+  private let sampler = LatentSampler(steps: 5, guidance: 2, seed: 0)
+
+  private func plan(_ edits: [SlotID: OperatorSpec]) -> GraftPlan {
+    var plan = GraftPlan(named: "search", model: TinyModel.reference)
+    plan.edits = edits
+    return plan
+  }
+
+  @Test func aChangeFromItsBlockOnIsThatOfTheWholeModel() throws {
+    let teacher = try TinyModel.make()
+    let error = try GuidedError(
+      teacher: teacher, dataset: TinyModel.latents(seed: 1), samples: 11, sampler: sampler, seed: 4)
+    #expect(error(teacher).value == 0)
+    for slot in Slot.allCases {
+      for block in 0..<TinyModel.config.depth {
+        let id = SlotID(block: block, slot: slot)
+        let name = slot == .attention ? "hyena_x" : "mlp"
+        let spec = OperatorSpec(name, slot == .mlp ? ["expansion_ratio": 2] : [:])
+        let graft = try Graft(fresh: plan([id: spec]), teacher: teacher)
+        let replacement = try #require(graft.replacement(id))
+        let (single, whole) = (error(id, replacement), error(graft.model))
+        #expect(single.value > 0 && abs(single.value - whole.value) < 1e-5 * whole.value)
+        #expect(error(graft.model, from: block) == single)
+      }
+    }
+  }
+
+  @Test func anotherPairOfBlocksCountsFromItsFirst() throws {
+    let teacher = try TinyModel.make()
+    let error = try GuidedError(
+      teacher: teacher, dataset: TinyModel.latents(seed: 1), samples: 6, sampler: sampler, seed: 4)
+    var plan = plan([:])
+    plan.parallel = [BlockPair(first: 0): .mean]
+    let graft = try Graft(fresh: plan, teacher: teacher)
+    let (single, whole) = (error(graft.model, from: 0), error(graft.model))
+    #expect(single.value > 0 && abs(single.value - whole.value) < 1e-5 * whole.value)
+  }
+
+  @Test func guidanceScalesWhatDiffers() throws {
+    // The error counts the guided prediction: with more guidance, differences between labels weigh more.
+    let teacher = try TinyModel.make()
+    let id = SlotID(block: 0, slot: .attention)
+    let graft = try Graft(fresh: plan([id: OperatorSpec("skip")]), teacher: teacher)
+    let replacement = try #require(graft.replacement(id))
+    let values = try [Float(1), 2, 6].map { guidance in
+      try GuidedError(
+        teacher: teacher, dataset: TinyModel.latents(seed: 1), samples: 8,
+        sampler: LatentSampler(steps: 5, guidance: guidance, seed: 0), seed: 4)(id, replacement)
+        .value
+    }
+    #expect(Set(values).count == 3)
+  }
+
+  @Test func aLibraryGivesWhatItWasGiven() throws {
+    let scratch = try Scratch()
+    let teacher = try TinyModel.make()
+    let id = SlotID(block: 1, slot: .attention)
+    let spec = OperatorSpec("hyena_x").normalized(for: TinyModel.config)
+    let graft = try Graft(fresh: plan([id: spec]), teacher: teacher)
+    let library = OperatorLibrary(modelHash: "0123456789abcdef0123", root: scratch.path)
+    let recipe = OperatorLibrary.Recipe(
+      steps: 5, batchSize: 2, learningRate: 1e-3, ridgeSamples: 8, seed: 0, data: "d")
+    let key = library.key(id, spec, recipe)
+    #expect(!library.has(key) && library.entries().isEmpty)
+    var entry = OperatorLibrary.Entry(slot: id, spec: spec, recipe: recipe)
+    try library.add(entry, of: graft, key: key)
+    #expect(library.has(key) && library.entries().map(\.entry) == [entry])
+
+    // A plan takes the weights; one with other settings does not.
+    let paths = library.checkpoints(for: plan([id: spec]))
+    let path = try #require(paths[id])
+    let other = try Graft(plan: plan([id: spec]), teacher: teacher, checkpoints: [path])
+    #expect(other.untrained.isEmpty)
+    #expect(
+      other.parameters(of: .slot(id)).map(\.value.values)
+        == graft.parameters(of: .slot(id)).map(\.value.values))
+    #expect(
+      library.checkpoints(for: plan([id: OperatorSpec("hyena_x", ["short_filter_order": 5])]))
+        .isEmpty)
+
+    // Only scored and timed operators are candidates.
+    let conditions = OperatorLibrary.TimingConditions(batch: 2, precision: .float32)
+    #expect(library.candidates(timedIn: conditions, shape: TinyModel.config).isEmpty)
+    entry.score = .init(
+      Estimate(value: 0.5, standardError: 0.1), samples: 4, guidance: 2,
+      sampler: "ddim",
+      seed: 0)
+    entry.timing = .init(saving: 0.25, conditions: conditions)
+    try library.update(entry, key: key)
+    let candidates = library.candidates(timedIn: conditions, shape: TinyModel.config)
+    #expect(candidates.map(\.loss) == [0.5] && candidates.map(\.saving.time) == [0.25])
+    #expect(
+      library.candidates(
+        timedIn: OperatorLibrary.TimingConditions(batch: 3, precision: .float32),
+        shape: TinyModel.config
+      ).isEmpty)
+    #expect(library.prune(to: 0) == 1 && library.bytes == 0)
+  }
+
+  @Test func defaultCandidatesFitTheirSlots() {
+    TinyModel.config.slots.forEach { id in
+      let specs = DefaultCandidates.specs(id.slot, for: TinyModel.config)
+      #expect(specs.count >= (id.slot == .attention ? 8 : 5), "\(id)")
+      #expect(Set(specs).count == specs.count)
+    }
+  }
+}
