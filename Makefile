@@ -17,6 +17,7 @@ build: check
 
 test: check
 	@swift test $(SWIFT_FLAGS)
+	@bash Tests/TorchEngine/run
 
 # Memory errors and data races in formats, tensors, threads, tape and operators: two debug builds. The
 # test that damages every byte of whole files has one thread and would take most of an hour in the second.
@@ -50,6 +51,9 @@ install: check
 	rm -rf "$$share/espalier/demo"; install -d "$$share/espalier/demo" "$$share/man/man1"; \
 	install -m 644 Assets/demo/*.safetensors Assets/demo/pretrain.json Assets/demo/README.md \
 	  "$$share/espalier/demo"; \
+	rm -rf "$$share/espalier/torch"; install -d "$$share/espalier/torch"; \
+	cp -R Sources/TorchEngine/espalier_torch Sources/TorchEngine/pyproject.toml "$$share/espalier/torch"; \
+	find "$$share/espalier/torch" -name __pycache__ -prune -exec rm -rf {} +; \
 	for page in .build/install/plugins/GenerateManual/outputs/espalier/*.1; do \
 	  name=$$(basename $$page .1); \
 	  sed -E ':a; s/(espalier[a-z-]*)\.([a-z])/\1-\2/; ta' $$page | gzip -9n \

@@ -125,11 +125,16 @@ let package = Package(
         "Models", "Operators", "Plans", "Checkpoints", "Files", "Nn", "Autograd", "TensorCore",
         "Text",
       ]),
+    .target(
+      name: "TorchEngine",
+      dependencies: ["Plans", "Files", .product(name: "Yams", package: "Yams")],
+      exclude: ["README.md"], resources: [.copy("espalier_torch"), .copy("pyproject.toml")],
+      swiftSettings: strict),
     library(
       "Jobs",
       [
-        "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Datasets", "Sampling",
-        "Models", "Plans",
+        "TorchEngine", "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Datasets",
+        "Sampling", "Models", "Plans",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
@@ -149,8 +154,8 @@ let package = Package(
     .executableTarget(
       name: "espalier",
       dependencies: [
-        "Explorer", "TerminalUI", "Jobs", "Reports", "Parity", "OfficialFormat", "Runs", "Search",
-        "Grafting",
+        "Explorer", "TerminalUI", "Jobs", "TorchEngine", "Reports", "Parity", "OfficialFormat",
+        "Runs", "Search", "Grafting",
         "Training", "Evaluation", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Pictures", "Files", "Nn", "Autograd", "TensorCore", "Text",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),

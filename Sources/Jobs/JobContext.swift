@@ -82,6 +82,9 @@ package final class JobContext: Sendable {
   /// Requests the job to stop at its next step, as a signal does.
   package func cancel() { state.withLock { $0.isCancelled = true } }
 
+  /// Whether the job was requested to stop by `cancel`.
+  var isCancelled: Bool { state.withLock { $0.isCancelled } }
+
   /// Sets a time limit in seconds from now, after which the job stops at its next step.
   package func limit(to seconds: Double) {
     // About a century or more, and NaN, mean no limit.

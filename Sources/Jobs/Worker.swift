@@ -4,6 +4,7 @@ import Foundation
 import Runs
 import TensorCore
 import Text
+import TorchEngine
 
 /// Worker process of a run: claims its directory, runs its job, and logs events.
 package enum Worker {
@@ -56,6 +57,14 @@ package enum Worker {
     do {
       let request = try run.request()
       if let seconds = request.timeout { context.limit(to: seconds) }
+      if let name = request.engine {
+        let job = EngineJob(context: context, engine: try Engine.named(name))
+        let variables = try job.prepare(request)
+        let process = try job.start(variables)
+        // From here the engine speaks.
+        heartbeat.cancel()
+        return try finish(job, process)
+      }
       let text: String
       switch request.job {
       case .distill(let planPath):
@@ -84,6 +93,28 @@ package enum Worker {
       try? run.finish(outcome, text)
       return outcome == .cancelled ? 0 : fail(text)
     }
+  }
+
+  /// Waits for an engine, passes a cancellation on, and ends the run if the engine has not.
+  private static func finish(_ job: EngineJob, _ process: Process) throws -> Int32 {
+    let run = job.context.run
+    var isTold = false
+    while process.isRunning {
+      if job.context.isCancelled, !isTold {
+        kill(process.processIdentifier, SIGTERM)
+        isTold = true
+      }
+      usleep(50_000)
+    }
+    run.keepSummary()
+    run.releaseRoomForLastWords()
+    if let end = run.summary().end {
+      run.performHook(outcome: end.outcome.rawValue)
+      return end.outcome == .failed ? 1 : 0
+    }
+    let text = job.ending(process)
+    try run.finish(.failed, text)
+    return fail(text)
   }
 
   /// Outcome and text of the final event for an error.

@@ -68,8 +68,35 @@ package enum EventKind: Equatable, Sendable {
   case sampled(role: SampleRole, path: String, classLabel: Int, seed: UInt64)
   /// A message for the user.
   case message(String)
+  /// The processes that share the run, after they have found each other.
+  case ranks(RankReport)
+  /// Highest memory in bytes of any rank so far, on its device.
+  case resources(step: Int, memory: Int)
   /// The final event of the worker.
   case finished(outcome: RunOutcome, text: String)
+}
+
+/// The processes that share a run of an engine other than the native one.
+package struct RankReport: Codable, Equatable, Sendable {
+  /// Number of processes.
+  package let count: Int
+  /// Device of rank 0, such as `NVIDIA H200` or `cpu`.
+  package let device: String
+  /// Engine with its version, such as `torch 2.13.0`.
+  package let engine: String
+  /// How often all have been started again since the launcher began.
+  package let restarts: Int
+
+  /// Makes a report.
+  package init(count: Int, device: String, engine: String, restarts: Int) {
+    (self.count, self.device, self.engine, self.restarts) = (count, device, engine, restarts)
+  }
+
+  /// One line, such as `2 ranks, cpu, torch 2.13.0`.
+  package var text: String {
+    let again = restarts == 0 ? "" : ", restarted \(restarts) times"
+    return "\(count) \(count == 1 ? "rank" : "ranks"), \(device), \(engine)\(again)"
+  }
 }
 
 /// Record of a run's event log: a line of JSON such as `{"kind":"heartbeat","step":3,"t":…,"v":1}`.
@@ -131,6 +158,15 @@ extension Event: Encodable {
     case .sampled(let role, let path, let classLabel, let seed):
       return ("sampled", ["role": role, "path": path, "class_label": classLabel, "seed": seed])
     case .message(let text): return ("message", ["text": text])
+    case .ranks(let report):
+      return (
+        "ranks",
+        [
+          "count": report.count, "device": report.device, "engine": report.engine,
+          "restarts": report.restarts,
+        ]
+      )
+    case .resources(let step, let memory): return ("resources", ["step": step, "memory": memory])
     case .finished(let outcome, let text):
       return ("finished", ["outcome": outcome, "text": text])
     }

@@ -65,6 +65,14 @@ struct EventScanner {
       else { return nil }
       return .sampled(role: role, path: path, classLabel: label, seed: seed)
     case "message": return text("text").map { .message($0) }
+    case "ranks":
+      guard let count = fields.count("count"), let device = text("device"),
+        let engine = text("engine"), let restarts = fields.count("restarts")
+      else { return nil }
+      return .ranks(RankReport(count: count, device: device, engine: engine, restarts: restarts))
+    case "resources":
+      guard let step = fields.count("step"), let memory = fields.count("memory") else { return nil }
+      return .resources(step: step, memory: memory)
     case "finished":
       guard let outcome = fields.text("outcome").flatMap(RunOutcome.init(rawValue:)),
         let text = text("text")

@@ -38,6 +38,9 @@ extension EventKind {
     case .progress(let done, let total, let label): return "\(label) \(done)/\(total)"
     case .sampled(let role, let path, _, _): return "\(role.rawValue) in \(path)"
     case .message(let text): return text
+    case .ranks(let report): return report.text
+    case .resources(let step, let memory):
+      return "step \(step)  memory \(String(format: "%.3g", Double(memory) / 1e9)) GB"
     case .finished(let outcome, let text): return "\(outcome.rawValue): \(text)"
     }
   }

@@ -253,13 +253,15 @@ package struct JobRequest: Codable, Equatable, Sendable {
   package var origins: [WeightOrigin]?
   /// Place in a chain; nil for a run that was made by itself.
   package var chain: ChainPlace?
+  /// Name of the engine in the user's `engines.yaml`; nil for the native one.
+  package var engine: String?
 
   /// Makes a request.
   package init(
     job: Job, name: String, createdAt: Double = Date().timeIntervalSince1970,
     codeVersion: String, seed: UInt64 = 0, modelHash: String, queue: QueuePlace? = nil,
     timeout: Double? = nil, onDone: String? = nil, precision: String? = nil,
-    origins: [WeightOrigin]? = nil
+    origins: [WeightOrigin]? = nil, engine: String? = nil
   ) {
     self.version = Self.formatVersion
     self.job = job
@@ -270,7 +272,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     generator = Self.currentGenerator
     self.modelHash = modelHash
     (self.queue, self.timeout, self.onDone) = (queue, timeout, onDone)
-    (self.precision, self.origins) = (precision, origins)
+    (self.precision, self.origins, self.engine) = (precision, origins, engine)
   }
 
   private enum CodingKeys: String, CodingKey {
@@ -283,7 +285,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     case modelHash = "model_hash"
     case queue, timeout
     case onDone = "on_done"
-    case precision, origins, chain
+    case precision, origins, chain, engine
   }
 
   /// Checks the ranges of all numbers.

@@ -56,22 +56,24 @@ package final class RunLauncher {
   ///   - run: The run.
   ///   - change: Change of the learning rates of its plan; nil for none.
   ///   - step: Step of the kept checkpoint to resume from; nil selects the latest.
+  ///   - engine: Engine from now on; nil keeps it.
   /// - Throws: `FileError` when the run is active or done, has no rate or no such checkpoint, or
   ///   belongs to another user; `PlanError` for an invalid rate; `FileError` when the disk fails.
   package func retry(
-    _ run: RunDirectory, _ change: RateChange? = nil, step: Int? = nil
+    _ run: RunDirectory, _ change: RateChange? = nil, step: Int? = nil,
+    engine: EngineChange? = nil
   ) throws {
     guard let lock = try run.lock() else {
       try run.requireUnsuccessful()
       throw run.busy
     }
     if try mustWait(run) {
-      try run.prepareRetry(change, step: step, isWaiting: true)
+      try run.prepareRetry(change, step: step, engine: engine, isWaiting: true)
       try run.append(Event(.resumed(step: 0)))
       try wakeQueue()
       return
     }
-    try run.prepareRetry(change, step: step)
+    try run.prepareRetry(change, step: step, engine: engine)
     try start(run, lock)
     // Marks the run as active, also for queued runs that depend on it.
     try run.append(Event(.resumed(step: run.summary().checkpoint?.step ?? 0)))

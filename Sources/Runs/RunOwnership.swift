@@ -13,7 +13,7 @@ extension RunDirectory {
   /// Reads the current or last worker; nil before the first, and for a record of another process.
   package func worker() -> ProcessIdentity? {
     guard let found: ProcessIdentity = try? read(workerPath), found.command.count > 2,
-      found.command[found.command.count - 2] == "worker",
+      found.command.dropLast().contains(where: ["worker", "espalier_torch"].contains),
       found.command.last.map({ AtomicFile.name(of: $0) }) == id
     else { return nil }
     return found

@@ -10,30 +10,44 @@ package enum RateChange: Equatable, Sendable {
   case factor(Double)
 }
 
+/// Change of the engine by a retry.
+package struct EngineChange: Equatable, Sendable {
+  /// Name of the engine; nil for the native one.
+  package let name: String?
+
+  /// Makes a change.
+  package init(to name: String?) { self.name = name }
+}
+
 extension RunDirectory {
   /// Prepares a run that ended unsuccessfully for another worker.
   ///
   /// - Parameters:
   ///   - change: Change of the learning rates of its plan; nil for none.
   ///   - step: Step of the kept checkpoint to resume from; nil selects the latest.
+  ///   - engine: Engine from now on; nil keeps it.
   ///   - isWaiting: Whether it goes back to its place in the queue instead of starting at once.
   /// - Throws: `FileError` when the run is active or done, or has no rate or no such checkpoint;
   ///   `PlanError` for an invalid rate; `FileError` when the disk fails.
   package func prepareRetry(
-    _ change: RateChange? = nil, step: Int? = nil, isWaiting: Bool = false
+    _ change: RateChange? = nil, step: Int? = nil, engine: EngineChange? = nil,
+    isWaiting: Bool = false
   ) throws {
     try requireUnsuccessful()
     if let step { try requireKept(step) }
     if let change { try self.change(rate: change) }
     if let step { try goBack(to: step) }
-    if isWaiting { return try keepEnvironment() }
     var request = try request()
-    if request.queue != nil {
-      // A retried run starts immediately instead of waiting in the queue.
-      request.queue = nil
-      try writeRequest(request)
-      unlink(environmentPath)
+    let isQueued = request.queue != nil
+    if let engine { request.engine = engine.name }
+    if isWaiting {
+      if engine != nil { try writeRequest(request) }
+      return try keepEnvironment()
     }
+    // A retried run starts immediately instead of waiting in the queue.
+    request.queue = nil
+    if isQueued || engine != nil { try writeRequest(request) }
+    if isQueued { unlink(environmentPath) }
   }
 
   /// Throws if the run is active or done.

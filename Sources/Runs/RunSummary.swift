@@ -131,6 +131,10 @@ package struct RunSummary: Codable, Equatable, Sendable {
   package var pauseReason: String?
   /// End of the run; nil before it.
   package var end: RunEnd?
+  /// The processes that share the run; nil for the native engine.
+  package private(set) var ranks: RankReport?
+  /// Highest memory in bytes of any of them, on its device; nil while unknown.
+  package private(set) var memory: Int?
   /// Number of invalid lines of the log.
   package var damagedLines = 0
 
@@ -183,7 +187,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
       total
     case label, rate, secondsLeft, loss, meanHeldOut, checkpoint, images, imageCount, pauseReason,
       end
-    case damagedLines, state, isSilent, damage, turn, totalSteps, isPaused
+    case ranks, memory, damagedLines, state, isSilent, damage, turn, totalSteps, isPaused
   }
 
   /// Progress text: `step 5 of 60`, `encoding images 64 of 480`.
@@ -247,6 +251,8 @@ package struct RunSummary: Codable, Equatable, Sendable {
       imageCount += 1
       if images.count > Self.imageLimit { images.removeFirst() }
     case .message: break
+    case .ranks(let report): ranks = report
+    case .resources(_, let memory): self.memory = memory
     case .finished(let outcome, let text):
       end = RunEnd(outcome: outcome, text: text)
       label = nil

@@ -18,7 +18,7 @@ struct Espalier: ParsableCommand {
       SearchCommand.self, RunsCommand.self, ReportCommand.self,
       CompareCommand.self, InspectCommand.self, ConvertCommand.self,
       PretrainCommand.self,
-      ParityCommand.self,
+      ParityCommand.self, EnginesCommand.self,
       ShapesCommand.self, WorkerCommand.self, BenchCommand.self,
     ], defaultSubcommand: ExploreCommand.self)
 

@@ -3,6 +3,7 @@ import Files
 import Foundation
 import Plans
 import Runs
+import TorchEngine
 
 /// Queue, time limit and hook of a training.
 struct LaunchOptions: ParsableArguments {
@@ -26,6 +27,8 @@ struct LaunchOptions: ParsableArguments {
       valueName: "command"))
   var onDone: String?
   @OptionGroup var precision: PrecisionOptions
+  @Option(help: "Engine that does the job: native, or one of 'espalier engines'.")
+  var engine: String?
 
   /// Whether the run is queued.
   var isQueued: Bool { queue || !after.isEmpty }
@@ -48,6 +51,22 @@ struct LaunchOptions: ParsableArguments {
   /// Whether the command follows the run to its end.
   var follows: Bool { !isQueued && !detach }
 
+  /// The chosen engine, which has said that it can do the job; nil for the native one.
+  private func engineName(_ job: Job, _ plan: GraftPlan) throws -> String? {
+    guard let engine, engine != Engine.native else { return nil }
+    let chosen = try Engine.named(engine)
+    let draft = "\(NSTemporaryDirectory())/espalier-\(UUID().uuidString).json"
+    defer { unlink(draft) }
+    try plan.save(to: draft)
+    let stage = job.kind == .finetune ? "2" : "1"
+    let (code, text) = try chosen.run(["check", "--stage", stage, draft])
+    guard code == 0 else {
+      let reason = text.replacing("Error: ", with: "").replacing("\(draft): ", with: "")
+      throw FileError("the engine \(engine) cannot do it: \(reason)")
+    }
+    return engine
+  }
+
   /// Creates a run and starts its worker or queues it; follows it unless it is detached.
   func launch(
     _ job: Job, plan: GraftPlan, root: String, output: OutputOptions,
@@ -64,6 +83,7 @@ struct LaunchOptions: ParsableArguments {
     _ job: Job, plan: GraftPlan, root: String, origins: [WeightOrigin]? = nil
   ) throws -> RunDirectory {
     let before = try runsBefore(root: root)
+    let engine = try engineName(job, plan)
     if let stranger = before.first(where: { $0.root != root }) {
       throw FileError(
         "--after: \(stranger.path) is not in \(root); name a run of the same directory")
@@ -74,7 +94,7 @@ struct LaunchOptions: ParsableArguments {
         modelHash: plan.model.contentHash,
         queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
         timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
-        origins: origins?.isEmpty == false ? origins : nil),
+        origins: origins?.isEmpty == false ? origins : nil, engine: engine),
       plan: plan)
   }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Files
 import Foundation
 import Runs
+import TorchEngine
 
 extension RunsCommand {
   struct Pause: ParsableCommand {
@@ -53,6 +54,8 @@ extension RunsCommand {
     @Option(help: "Factor of all learning rates, such as 0.5.") var rateFactor: Double?
     @Option(help: "Go on from the checkpoint that was kept of this step (see keep_last).")
     var step: Int?
+    @Option(help: "Engine from now on: native, or one of 'espalier engines' (default: as before).")
+    var engine: String?
     @OptionGroup var output: OutputOptions
 
     func validate() throws {
@@ -67,7 +70,10 @@ extension RunsCommand {
     func run() throws {
       let run = try selection.run()
       try RunLauncher(root: run.root).retry(
-        run, learningRate.map { .rate($0) } ?? rateFactor.map { .factor($0) }, step: step)
+        run, learningRate.map { .rate($0) } ?? rateFactor.map { .factor($0) }, step: step,
+        engine: try engine.map { name in
+          EngineChange(to: name == Engine.native ? nil : try Engine.named(name).name)
+        })
       try run.tell("has a new worker", "retry", output)
     }
   }

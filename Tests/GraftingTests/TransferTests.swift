@@ -113,8 +113,9 @@ struct TransferTests {
     }
   }
 
-  /// The scan of transferred weights is the sum over all earlier and later tokens of C . B x, gated by 1: what
-  /// is in front of the norm is linear attention with SiLU for the feature map.
+  /// A scan of transferred weights begins as linear attention.
+  ///
+  /// It is the sum of C B x over all earlier and later tokens, gated by 1, with SiLU for the feature map.
   @Test func aScanStartsAsLinearAttention() throws {
     let spec = OperatorSpec(
       "mamba2",

@@ -58,6 +58,14 @@ private let golden: [(EventKind, String)] = [
   ),
   (.message("two\nlines"), #"{"kind":"message","t":1.5,"text":"two\nlines","v":1}"#),
   (
+    .ranks(RankReport(count: 2, device: "cpu", engine: "torch 2.13.0", restarts: 1)),
+    #"{"count":2,"device":"cpu","engine":"torch 2.13.0","kind":"ranks","restarts":1,"t":1.5,"v":1}"#
+  ),
+  (
+    .resources(step: 51, memory: 1 << 30),
+    #"{"kind":"resources","memory":1073741824,"step":51,"t":1.5,"v":1}"#
+  ),
+  (
     .finished(outcome: .failed, text: "disk full"),
     #"{"kind":"finished","outcome":"failed","t":1.5,"text":"disk full","v":1}"#
   ),

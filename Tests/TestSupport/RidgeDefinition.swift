@@ -3,7 +3,7 @@ import TensorCore
 /// Weighted ridge regression with an intercept by its definition: the whole design matrix with a column of
 /// ones that λ does not shrink, and Gaussian elimination in double precision.
 package enum RidgeDefinition {
-  /// Returns W (outputs, inputs) row by row, and b.
+  /// Solves for W and b.
   ///
   /// - Parameters:
   ///   - features: Rows of features.
@@ -11,6 +11,7 @@ package enum RidgeDefinition {
   ///   - weights: The rows' weights.
   ///   - lambda: λ relative to the mean diagonal of the (centred, with an intercept) Gram matrix.
   ///   - hasBias: Whether there is an intercept.
+  /// - Returns: W (outputs, inputs) row by row, and b.
   package static func solve(
     _ features: [[Double]], _ targets: [[Double]], weights: [Double], lambda: Double,
     hasBias: Bool = true

@@ -19,7 +19,8 @@ extension AppState {
         + " name the teacher with 'espalier explore --teacher'"
     }
     switch command {
-    case .pick, .configure, .distil, .finetune, .chain, .previewSettings, .settings, .terminal:
+    case .pick, .configure, .distil, .finetune, .chain, .report, .previewSettings, .settings,
+      .terminal:
       if Layout.isCompact(size), keyContext == .grid {
         return
           "\(command.rawValue) needs a screen of \(Layout.minimum.columns)x\(Layout.minimum.rows);"

@@ -173,9 +173,11 @@ extension Form {
   ///   - plan: The plan, which holds the settings.
   ///   - other: A training that it can wait for.
   ///   - sources: Titles of runs that weights can come from.
+  ///   - others: Titles of runs that can be waited for.
   /// - Returns: The form.
   static func training(
-    _ kind: Job.Kind, of plan: GraftPlan, beside other: RunSummary?, sources: [String] = []
+    _ kind: Job.Kind, of plan: GraftPlan, beside other: RunSummary?, sources: [String] = [],
+    others: [String] = []
   ) -> Form {
     let (common, rest) =
       kind == .finetune
@@ -195,7 +197,8 @@ extension Form {
           unit: "0 begins now",
           summary: "1 waits until it is its turn, 0 begins beside \(other.name)"))
     }
-    form.more = rest + RunOptions.fields(isQueued: other != nil) + dataFields(of: plan)
+    form.more =
+      rest + RunOptions.fields(isQueued: other != nil, others: others) + dataFields(of: plan)
     return form
   }
 

@@ -109,8 +109,8 @@ extension AppState {
   ) -> TextPage {
     let lines = after.differences(from: before).flatMap { difference in
       [
-        difference.key, "  \(old): \(difference.before ?? "nothing")",
-        "  \(new): \(difference.after ?? "nothing")",
+        difference.key, "· \(old): \(difference.before ?? "nothing")",
+        "· \(new): \(difference.after ?? "nothing")",
       ]
     }
     return TextPage(title: "differences", lines: lines.isEmpty ? ["none"] : lines)

@@ -11,7 +11,8 @@ extension AppState {
         .form(
           .training(
             kind, of: plan, beside: runs.aliveTraining,
-            sources: kind == .finetune ? weightSources : [])))
+            sources: kind == .finetune ? weightSources : [],
+            others: runs.records.filter { $0.isTraining && $0.isAlive }.map { runs.title($0) })))
     case .chain:
       overlays.append(.form(.chain(of: plan)))
     case .report:
@@ -68,7 +69,11 @@ extension AppState {
     runs.isLaunching = true
     runs.launchEdit = isEdited ? next : nil
     notice = .note("starting the worker …")
-    return [.startTraining(plan, kind: kind, weights: weights, options: RunOptions(form))]
+    var options = RunOptions(form)
+    options.after = runs.records.filter {
+      $0.isTraining && $0.isAlive && runs.title($0) == form.text(RunOptions.after)
+    }.map(\.id)
+    return [.startTraining(plan, kind: kind, weights: weights, options: options)]
   }
 
   /// Makes the settings of a chain's form part of the plan and queues its runs.

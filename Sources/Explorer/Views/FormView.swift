@@ -71,7 +71,8 @@ struct FormView {
   private func drawField(
     _ field: Form.Field, isSelected: Bool, on frame: inout Frame, in inside: Rect, row: Int
   ) {
-    let name = 20
+    // The names in a chain's form begin with the stage.
+    let name = form.purpose == .chain ? 26 : 20
     let box = if case .number = field.content { 14 } else { 28 }
     frame.put(
       isSelected ? "›" : " ", column: inside.column, row: row, style: Theme.warning)
@@ -199,7 +200,7 @@ struct FormView {
   }
 
   /// What becomes of the settings typed.
-  private static let rule = "⏎ makes these settings part of the plan, as one step that u takes back"
+  private static let rule = "⏎ puts these settings into the plan; u takes them back"
 
   /// How long it takes at the rate of the followed run, if that is of the same kind.
   private func duration(of kind: Job.Kind) -> [String] {

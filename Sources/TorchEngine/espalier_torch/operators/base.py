@@ -1,0 +1,153 @@
+"""What an operator is: its definition for plans, its module, its fresh weights and the transfer of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Callable, Mapping
+
+import torch
+from torch import nn
+
+from .. import initializers as init
+from ..errors import EngineError
+from ..shape import ModelShape
+
+Config = Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A setting of an operator in a plan."""
+
+    key: str
+    default: float
+    low: float
+    high: float
+    integer: bool = True
+    implied: bool = False
+    """Whether other settings or the model determine the value; forms and lists omit it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """Extents of the model that an operator is built for."""
+
+    hidden_size: int
+    tokens: int
+    num_heads: int
+
+
+class Operator(nn.Module):
+    """An operator of a transformer block: x (batch, tokens, dim) -> (batch, tokens, dim)."""
+
+    def forward(self, x: torch.Tensor, grid: tuple[int, int] | None = None) -> torch.Tensor:
+        """Applies the operator to tokens in raster order on a grid (rows, columns); None for a square one."""
+        raise NotImplementedError
+
+    def own_initializers(self) -> dict[str, init.Initializer]:
+        """Initializers of parameters that do not follow PyTorch's default, by name relative to the operator."""
+        return {}
+
+    def initializers(self) -> dict[str, init.Initializer]:
+        """The initializer of every parameter by name relative to the operator."""
+        result: dict[str, init.Initializer] = {}
+        for prefix, module in self.named_modules():
+            for name, _ in module.named_parameters(recurse=False):
+                full = f"{prefix}.{name}" if prefix else name
+                if isinstance(module, nn.Linear):
+                    result[full] = init.fan_in(module.in_features)
+                elif isinstance(module, nn.Conv1d):
+                    result[full] = init.fan_in(module.kernel_size[0])
+        result.update(self.own_initializers())
+        return result
+
+
+Transfer = Callable[[str, torch.Tensor, Callable[[str], torch.Tensor]], torch.Tensor]
+"""Initial values of a parameter: its relative name, its fresh values, the original operator's tensors by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Definition:
+    """An operator's name, slots and settings, and how it is built."""
+
+    name: str
+    slots: tuple[str, ...]
+    fields: tuple[Field, ...]
+    build: Callable[[Config, Context], Operator]
+    """Makes the module from a complete configuration."""
+    refusal: Callable[[Config, ModelShape], str | None] = lambda config, shape: None
+    """Reason why settings within their ranges do not fit a model; None if they do."""
+    transfer: Transfer | None = None
+
+    def complete(self, config: Config) -> dict[str, float]:
+        """The configuration with every default filled in; settings that others imply only if they are stated."""
+        given = {f.key: config.get(f.key, f.default) for f in self.fields if not f.implied or f.key in config}
+        return given
+
+    def check(self, config: Config, shape: ModelShape, key: str) -> None:
+        """Raises EngineError for a setting that does not exist, is out of range or does not fit the model."""
+        known = {f.key: f for f in self.fields}
+        for name, value in sorted(config.items()):
+            field = known.get(name)
+            if field is None:
+                names = ", ".join(known) or "none"
+                raise EngineError(
+                    f"{key}.config.{name}: {self.name} has no such setting, expected {names}; remove the setting"
+                )
+            whole = field.integer and value != int(value)
+            if whole or not field.low <= value <= field.high:
+                kind = "a whole number" if field.integer else "a number"
+                raise EngineError(
+                    f"{key}.config.{name}: expected {kind} from {field.low:g} to {field.high:g}, found {value:g};"
+                    " correct it"
+                )
+        reason = self.refusal(config, shape)
+        if reason:
+            raise EngineError(f"{key}.config: {reason}")
+
+
+def heads_field() -> Field:
+    """`num_heads` of attention operators; 0 is the model's number."""
+    return Field("num_heads", 0, 0, 1024)
+
+
+def heads(config: Config, model: int) -> int:
+    """The number of heads of a configuration."""
+    return int(config.get("num_heads", 0)) or model
+
+
+def heads_refusal(config: Config, shape: ModelShape) -> str | None:
+    """Reason why the channels cannot be split into the heads."""
+    count = heads(config, shape.num_heads)
+    if shape.hidden_size % count == 0:
+        return None
+    return f"num_heads {count} does not divide the hidden size {shape.hidden_size}; choose a divisor"
+
+
+def split_heads(qkv: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """qkv (batch, tokens, 3 dim) to queries, keys and values (batch, heads, tokens, head dim)."""
+    batch, tokens, width = qkv.shape
+    parts = qkv.reshape(batch, tokens, 3, count, width // 3 // count).permute(2, 0, 3, 1, 4)
+    return parts[0], parts[1], parts[2]
+
+
+def join_heads(x: torch.Tensor) -> torch.Tensor:
+    """(batch, heads, tokens, head dim) to (batch, tokens, dim)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def depthwise(channels: int, taps: int) -> nn.Conv1d:
+    """A depthwise convolution with weight (channels, 1, taps) and bias, applied by `causal`."""
+    return nn.Conv1d(channels, channels, taps, groups=channels)
+
+
+def causal(convolution: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+    """The causal convolution of x (batch, channels, length): the last tap reads the current element."""
+    return convolution(nn.functional.pad(x, (convolution.kernel_size[0] - 1, 0)))
+
+
+def identity_filter(channels: int, taps: int) -> init.Initializer:
+    """A filter (channels, 1, taps) whose last tap is 1."""
+    values = torch.zeros(channels, 1, taps)
+    values[:, :, -1] = 1
+    return init.table(values)

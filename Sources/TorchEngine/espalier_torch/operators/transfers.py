@@ -1,0 +1,78 @@
+"""Rules that initialise parameters of a replacement from the operator that it replaces."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+
+from .base import Transfer
+
+Original = Callable[[str], torch.Tensor]
+
+
+def attention(projections: str, output: str) -> Transfer:
+    """All weights of attention under other names: `projections` for `qkv`, `output` for `proj`."""
+
+    def rule(name: str, own: torch.Tensor, original: Original) -> torch.Tensor:
+        module, _, rest = name.partition(".")
+        if module == projections:
+            return original(f"qkv.{rest}").clone()
+        return original(f"proj.{rest}").clone() if module == output else own
+
+    return rule
+
+
+def _with_values(source: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """`own` with its last third of rows, the values, replaced by that of `source`."""
+    result, start = own.clone(), 2 * own.shape[0] // 3
+    result[start:] = source[start:]
+    return result
+
+
+def values(name: str, own: torch.Tensor, original: Original) -> torch.Tensor:
+    """The value and output projections of attention; queries and keys stay fresh."""
+    module, _, rest = name.partition(".")
+    if module in ("qkv", "in_proj"):
+        return _with_values(original(f"qkv.{rest}"), own)
+    return original(f"proj.{rest}").clone() if module in ("proj", "out_proj") else own
+
+
+def gated_values(has_short_filter: bool) -> Transfer:
+    """As `values`, with gates near 1, so that a Hyena operator first outputs each token's value projection."""
+
+    def rule(name: str, own: torch.Tensor, original: Original) -> torch.Tensor:
+        third = own.shape[0] // 3
+        if name == "in_proj.bias" and not has_short_filter:
+            result = _with_values(original("qkv.bias"), own)
+            result[: 2 * third] = 1
+            return result
+        if name == "short_filter.bias":
+            result = torch.zeros_like(own)
+            result[: 2 * third] = 1
+            return result
+        if name == "short_filter.weight":
+            result = own.clone()
+            result[2 * third :] = 0
+            result[2 * third :, :, -1] = 1
+            return result
+        return values(name, own, original)
+
+    return rule
+
+
+def hidden_units(name: str, own: torch.Tensor, original: Original) -> torch.Tensor:
+    """The hidden units of an MLP with the largest products of weight norms; added units have no outgoing weights."""
+    if name == "fc2.bias":
+        return original(name).clone()
+    incoming, outgoing = original("fc1.weight"), original("fc2.weight")
+    width = own.shape[1] if name == "fc2.weight" else own.shape[0]
+    strengths = incoming.square().sum(1) * outgoing.square().sum(0)
+    order = torch.argsort(strengths, descending=True, stable=True)[:width]
+    kept, source, result = order.sort().values, original(name), own.clone()
+    if name == "fc2.weight":
+        result.zero_()
+        result[:, : len(kept)] = source[:, kept]
+    else:
+        result[: len(kept)] = source[kept]
+    return result

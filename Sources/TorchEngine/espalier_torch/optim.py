@@ -1,0 +1,156 @@
+"""AdamW, learning-rate schedules and averages of weights, equal to those of the native engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Callable, Sequence
+
+import numpy as np
+import torch
+
+Named = Sequence[tuple[str, torch.nn.Parameter]]
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This rank's part of a sharded tensor; the tensor itself if it is not sharded."""
+    to_local = getattr(tensor, "to_local", None)
+    return to_local() if callable(to_local) else tensor
+
+
+class AdamW:
+    """AdamW with decoupled weight decay and bias correction, float32, element-wise on this rank's part."""
+
+    def __init__(
+        self, named: Named, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
+    ):
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        self.weight_decay, self.betas, self.epsilon = weight_decay, betas, epsilon
+        self.first = [torch.zeros_like(local(p.detach())) for p in self.parameters]
+        self.second = [torch.zeros_like(local(p.detach())) for p in self.parameters]
+        self.steps = 0
+        self.sum_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None = None
+        """Adds the squares of sharded gradients over ranks; None if every rank has whole gradients."""
+
+    def gradient_norm(self) -> float:
+        """Global L2 norm of all gradients."""
+        squares = [
+            torch.linalg.vector_norm(local(p.grad), dtype=torch.float64).square()
+            for p in self.parameters
+            if p.grad is not None
+        ]
+        if not squares:
+            return 0.0
+        total = torch.stack(squares).sum()
+        if self.sum_over_ranks is not None:
+            total = self.sum_over_ranks(total)
+        return math.sqrt(total.item()) if math.isfinite(total.item()) else float(total)
+
+    def clear(self) -> None:
+        """Forgets the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, rate: float, clip_norm: float | None = None) -> float:
+        """Takes a step if the gradient norm is finite, clears the gradients, and returns the norm before clipping."""
+        norm = self.gradient_norm()
+        if not math.isfinite(norm):
+            self.clear()
+            return norm
+        f = np.float32
+        scale = f(1) if clip_norm is None else min(f(1), f(clip_norm) / (f(norm) + f(1e-6)))
+        self.steps += 1
+        beta1, beta2, rate32 = f(self.betas[0]), f(self.betas[1]), f(rate)
+        correction1 = f(1) - f(float(beta1) ** self.steps)
+        correction2 = f(1) - f(float(beta2) ** self.steps)
+        step, root = rate32 / correction1, f(1) / np.sqrt(correction2)
+        active = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        if active:
+            values = [local(self.parameters[i].data) for i in active]
+            gradients = [local(self.parameters[i].grad) for i in active]
+            first, second = [self.first[i] for i in active], [self.second[i] for i in active]
+            if scale != 1:
+                torch._foreach_mul_(gradients, float(scale))
+            torch._foreach_mul_(first, float(beta1))
+            torch._foreach_add_(first, gradients, alpha=float(f(1) - beta1))
+            torch._foreach_mul_(second, float(beta2))
+            torch._foreach_addcmul_(second, gradients, gradients, value=float(f(1) - beta2))
+            divisors = torch._foreach_sqrt(second)
+            torch._foreach_mul_(divisors, float(root))
+            torch._foreach_add_(divisors, float(f(self.epsilon)))
+            if self.weight_decay:
+                torch._foreach_mul_(values, float(f(1) - rate32 * f(self.weight_decay)))
+            torch._foreach_addcdiv_(values, first, divisors, value=-float(step))
+        self.clear()
+        return norm
+
+
+class Averages:
+    """Exponential moving averages of parameters, which start as copies."""
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter]):
+        self.parameters = list(parameters)
+        self.values = [local(p.detach()).clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """average = decay * average + (1 - decay) * parameter, in float32."""
+        d = np.float32(decay)
+        torch._foreach_mul_(self.values, float(d))
+        torch._foreach_add_(self.values, [local(p.data) for p in self.parameters], alpha=float(np.float32(1) - d))
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges averages and parameters; twice is nothing."""
+        for parameter, value in zip(self.parameters, self.values):
+            own = local(parameter.data)
+            kept = own.clone()
+            own.copy_(value)
+            value.copy_(kept)
+
+
+def swift_round(x: float) -> int:
+    """Rounding to the nearest integer, halves away from zero."""
+    return int(math.floor(x + 0.5)) if x >= 0 else -int(math.floor(-x + 0.5))
+
+
+def learning_rate(settings: Any, total: int, step: int) -> float:
+    """The rate of a step counted from 0: linear warm-up, then the schedule of the settings."""
+    base, warmup = settings.learning_rate, settings.warmup_steps
+    warm = (step + 1) / warmup if step < warmup else 1.0
+    schedule = getattr(settings, "schedule", "multi_step")
+    if schedule == "exponential":
+        span = float(max(1, total - 1 - warmup))
+        progress = min(1.0, max(0.0, (step - warmup) / span))
+        return base * warm * math.pow(settings.min_learning_rate / base, progress)
+    if schedule == "plateau":
+        return base * warm
+    passed = sum(1 for m in settings.milestones if swift_round(m * total) <= step)
+    return base * warm * math.pow(settings.gamma, passed)
+
+
+@dataclasses.dataclass
+class Plateau:
+    """Learning-rate factor reduced on a loss plateau: patience 1, relative threshold 1e-4."""
+
+    factor: float = 1.0
+    best: float | None = None
+    failures: int = 0
+
+    def observe(self, loss: float, gamma: float) -> None:
+        """Records a held-out loss."""
+        if self.best is not None and loss >= self.best * (1 - 1e-4):
+            self.failures += 1
+        else:
+            self.best, self.failures = loss, 0
+        if self.failures > 1:
+            self.factor, self.failures = self.factor * gamma, 0
+
+    def json(self) -> dict[str, Any]:
+        """The state in checkpoints."""
+        values: dict[str, Any] = {"factor": self.factor, "failures": self.failures}
+        if self.best is not None:
+            values["best"] = self.best
+        return values
