@@ -60,6 +60,7 @@ package struct RunFollower: Sendable {
     (seen.createdAt, seen.place) = (request.value?.createdAt, request.value?.queue)
     seen.chain = request.value?.chain
     seen.annotation = notes.value
+    seen.engine = request.value?.engine
     seen.damage = request.fault ?? fault ?? notes.fault
     return seen
   }
