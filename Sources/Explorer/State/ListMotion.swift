@@ -95,6 +95,12 @@ extension AppState {
     case .compare(let pane):
       let (lines, rows) = CompareView(state: self, pane: pane).scrolledLines
       return page(pane.first, rows, lines)
+    case .overlayList(let list):
+      let known = overlayRuns
+      let index = known.firstIndex { $0.id == list.selection } ?? 0
+      return ShownList(position: index, last: known.count - 1, page: max(1, size.rows - 8)) {
+        known.map(\.name)
+      }
     case .settings(let index):
       let rows = ExplorerSchema.table.rows
       return ShownList(position: index, last: rows.count - 1, page: max(1, size.rows - 8)) {
@@ -131,6 +137,10 @@ extension AppState {
     case .compare(var pane):
       pane.first = position
       replaceTop(.compare(pane))
+    case .overlayList(var list):
+      let known = overlayRuns
+      list.selection = known.indices.contains(position) ? known[position].id : nil
+      replaceTop(.overlayList(list))
     case .settings: replaceTop(.settings(index: position))
     case .terminal: replaceTop(.terminal(scroll: position))
     default: break

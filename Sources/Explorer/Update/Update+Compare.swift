@@ -59,6 +59,7 @@ extension AppState {
 
   /// Shows runs that were read for a comparison, or what is new of those that are shown.
   mutating func receiveCompared(_ read: [FocusedRun], isNew: Bool = true) {
+    receivePlotted(read)
     switch overlay {
     case .runs where isNew:
       overlays.append(.compare(ComparePane(runs: read)))
@@ -70,11 +71,17 @@ extension AppState {
     }
   }
 
-  /// Reads compared runs again while one of them goes on.
+  /// Reads compared and plotted runs again while one of them goes on.
   func refreshComparison() -> [Effect] {
-    guard case .compare(let pane) = overlay,
-      pane.ids.contains(where: { runs.record($0)?.isAlive ?? false })
-    else { return [] }
-    return [.readRuns(ids: pane.ids)]
+    for overlay in overlays.reversed() {
+      let ids: [String]
+      switch overlay {
+      case .compare(let pane): ids = pane.ids
+      case .plot(let pane): ids = pane.others.map(\.id)
+      default: continue
+      }
+      return ids.contains { runs.record($0)?.isAlive ?? false } ? [.readRuns(ids: ids)] : []
+    }
+    return []
   }
 }

@@ -37,11 +37,14 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     return state.perform(command, argument: argument, count: count)
   case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
     .trainingFailed, .trainingQueued, .chainQueued, .reportStarted, .reportRead, .logRead,
-    .controlFailed, .runsReadOn, .runsRemoved:
+    .controlFailed, .runsReadOn, .runsRemoved, .checkpointsRead, .picturesSaved:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
     return state.receiveSampleFact(action)
+  case .attentionMapsRead(let block, let heads):
+    state.receiveMaps(block: block, heads.map(Picture.init))
+    return []
   case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed,
     .planChangedOnDisk:
     return state.receivePlanFact(action)
@@ -170,6 +173,9 @@ extension AppState {
     case .log, .help, .text, .terminal:
       overlays.removeLast()
       return []
+    case .plot: return performInPlot(command, count: count)
+    case .overlayList: return performInOverlayList(command)
+    case .evidence: return performInEvidence(command, count: count)
     case .settings: return performInSettings(command)
     case .anywhere: return []
     }
@@ -187,15 +193,19 @@ extension AppState {
       return select(command, argument: argument, count: count)
     case .pick, .configure, .apply, .again, .clear, .join, .undo, .redo:
       return edit(command, argument: argument, count: count)
-    case .distil, .finetune, .chain, .report, .pause, .cancel, .series, .scale, .runs:
+    case .distil, .finetune, .chain, .report, .pause, .cancel, .series, .scale, .runs,
+      .plot:
       return distil(command, argument: argument)
+    case .evidence: return openEvidence()
     case .imageClass:
       chooseClass(argument)
       return []
     case .preview, .followEdits, .previewSettings, .images, .analyze, .nextClass, .previousClass,
       .nextSeed,
       .previousSeed,
-      .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:
+      .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance, .flip, .arrangement, .laterFrame,
+      .earlierFrame, .laterCheckpoint, .earlierCheckpoint, .gridSize, .frames, .renewal, .secondRun,
+      .savePicture:
       return sample(command, argument: argument, count: count)
     case .save, .saveAs, .open, .new, .set:
       return keepPlan(command, argument: argument)
@@ -217,7 +227,10 @@ extension AppState {
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
       .help, .redraw, .suspend, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse,
       .markAll, .nextColumn,
-      .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp:
+      .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp,
+      .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft,
+      .panRight, .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns,
+      .evidencePage, .nextHead, .previousHead, .windowShare:
       return []
     }
   }

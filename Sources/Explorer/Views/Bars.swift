@@ -179,9 +179,9 @@ package struct BottomBar {
     switch prompt.purpose {
     case .apply, .mark:
       prompt.field.text.isEmpty
-        ? "all, odd, even, every 2, last 7, 3-9, 1,3,5"
-        : Format.count(state.promptedSlots.count, "block")
-    case .saveAs, .open: "⏎ accept  Esc back"
+        ? "odd, 3-9, top 8 by L32, L32 > .4 and odd"
+        : Format.count(state.promptedSlots.count, "slot")
+    case .saveAs, .open, .savePicture: "⏎ accept  Esc back"
     case .set: "stage2.steps=200, preset=paper"
     case .retry: "1 leaves it  ⏎ accept  Esc back"
     case .note: "one line; empty removes it"
@@ -201,6 +201,7 @@ package struct BottomBar {
     case .mark(let slot): "mark the \(slot.title) of blocks: "
     case .saveAs: "save as: "
     case .open: "open plan: "
+    case .savePicture: "save pictures as: "
     case .set: "set KEY=VALUE: "
     case .retry(let ids):
       "retry \(state.runs.names(of: ids, limit: 3)) with the learning rate times "

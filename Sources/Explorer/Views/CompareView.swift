@@ -8,11 +8,7 @@ struct CompareView {
   let state: AppState
   let pane: ComparePane
 
-  /// A colour and a symbol for each run.
-  private static let styles = [
-    Theme.trainCurve, Theme.heldOutCurve, Style(foreground: .magenta), Style(foreground: .green),
-    Style(foreground: .red), Style(foreground: .blue), Theme.strong, Theme.quiet,
-  ]
+  /// A symbol for each run, beside its colour.
   private static let symbols = ["●", "◆", "▲", "■", "○", "◇", "△", "□"]
   /// Columns of the facts' titles, and the least ones of a run.
   private static let (titles, leastWidth) = (15, 20)
@@ -70,16 +66,17 @@ struct CompareView {
   }
 
   private func drawPlot(on frame: inout Frame, in rect: Rect) {
-    let series = zip(pane.runs, Self.styles).map { run, style in
+    let series = zip(pane.runs, Theme.runStyles).map { run, style in
       Plot.Series(pane.curve(run), 2 * rect.columns, style)
     }
     guard series.contains(where: { !$0.y.isEmpty }) else {
       frame.put("no losses yet", column: rect.column, row: rect.row, style: Theme.quiet)
       return
     }
-    let plot = Plot.line(
-      series: series, columns: rect.columns, rows: rect.rows, yLog: state.chart.isLogarithmic)
-    frame.draw(plot, column: rect.column, row: rect.row)
+    var chart = Chart(series)
+    (chart.isLogY, chart.symbols) = (state.chart.isLogarithmic, state.chart.symbols)
+    frame.draw(
+      chart.frame(columns: rect.columns, rows: rect.rows), column: rect.column, row: rect.row)
   }
 
   private func drawLegend(on frame: inout Frame, in rect: Rect, row: Int) {
@@ -106,7 +103,7 @@ struct CompareView {
       shownRuns.map { index in
         (
           "\(Self.symbols[index]) \(state.runs.title(of: pane.runs[index].id))",
-          Self.styles[index]
+          Theme.runStyles[index]
         )
       })
   }
