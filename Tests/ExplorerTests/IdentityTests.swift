@@ -253,6 +253,26 @@ import Explorer
     }
   }
 
+  /// A form names a run that must be done before, as `--after` does.
+  @Test func aTrainingWaitsForAnotherRun() {
+    var state = Samples.busy(Samples.small)
+    press(&state, "d", "m")
+    guard case .form(var form) = state.overlay,
+      let index = form.fields.firstIndex(where: { $0.key == "run.after" })
+    else {
+      Issue.record("no field")
+      return
+    }
+    form.index = index
+    state.overlays = [.form(form)]
+    press(&state, .right)
+    guard case .startTraining(_, .distill, _, let options)? = press(&state, .enter).first else {
+      Issue.record("not started")
+      return
+    }
+    #expect(options.after == ["r3"] && options.isQueued)
+  }
+
   // MARK: - Files
 
   @Test func anotherNameRenamesThePlan() {
@@ -362,7 +382,7 @@ import Explorer
       state.notice = nil
       #expect(state == before)
     }
-    guard case .startPreview(1, state.plan?, let weights, _)? = press(&state, "s").first else {
+    guard case .startPreview(1, state.plan?, let weights, _, _)? = press(&state, "s").first else {
       Issue.record("not sampled")
       return
     }

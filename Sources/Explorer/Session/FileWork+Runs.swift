@@ -84,11 +84,12 @@ extension FileWork {
   ) -> Action {
     do {
       var job = Job.distill(planPath: "plan.json")
-      var place = options.isQueued ? QueuePlace(priority: options.priority) : nil
+      var place =
+        options.isQueued ? QueuePlace(priority: options.priority, after: options.after) : nil
       if kind == .finetune {
         // A run that is not over provides what it has when the training begins.
         let coming = weights.runs.filter { store.run($0)?.summary().state.isEnded == false }
-        if options.isQueued { place?.after = coming }
+        place?.after += coming.filter { !options.after.contains($0) }
         job = .finetune(
           planPath: "plan.json",
           weights: try paths(of: weights, expecting: options.isQueued ? coming : []))

@@ -173,9 +173,11 @@ extension Form {
   ///   - plan: The plan, which holds the settings.
   ///   - other: A training that it can wait for.
   ///   - sources: Titles of runs that weights can come from.
+  ///   - others: Titles of runs that can be waited for.
   /// - Returns: The form.
   static func training(
-    _ kind: Job.Kind, of plan: GraftPlan, beside other: RunSummary?, sources: [String] = []
+    _ kind: Job.Kind, of plan: GraftPlan, beside other: RunSummary?, sources: [String] = [],
+    others: [String] = []
   ) -> Form {
     let (common, rest) =
       kind == .finetune
@@ -195,7 +197,8 @@ extension Form {
           unit: "0 begins now",
           summary: "1 waits until it is its turn, 0 begins beside \(other.name)"))
     }
-    form.more = rest + RunOptions.fields(isQueued: other != nil) + dataFields(of: plan)
+    form.more =
+      rest + RunOptions.fields(isQueued: other != nil, others: others) + dataFields(of: plan)
     return form
   }
 
@@ -297,6 +300,15 @@ extension Form {
         Field(
           "guidance", "guidance", settings.guidance, in: PreviewSettings.guidanceRange,
           isInteger: false, summary: "classifier-free guidance scale; 1 is none"),
+        Field(
+          "classes", "rows", Double(settings.classes), in: PreviewSettings.gridRange,
+          isInteger: true, summary: "rows of pictures: this class and the next ones"),
+        Field(
+          "seeds", "columns", Double(settings.seeds), in: PreviewSettings.gridRange,
+          isInteger: true, summary: "columns of pictures: this seed and the next ones"),
+        Field(
+          "frames", "frames", Double(settings.frames), in: PreviewSettings.frameRange,
+          isInteger: true, summary: "predicted clean images kept from the sampler's way"),
       ])
   }
 

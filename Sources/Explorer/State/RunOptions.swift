@@ -7,6 +7,8 @@ package struct RunOptions: Equatable, Sendable {
   package var isQueued = false
   /// Priority in the queue.
   package var priority = 0
+  /// Identifiers of runs that must be done before it begins.
+  package var after: [String] = []
   /// Time limit of each worker in seconds.
   package var timeout: Double?
   /// Command after its end.
@@ -21,19 +23,26 @@ package struct RunOptions: Equatable, Sendable {
   static let weights = "run.weights"
   /// Key of the field for the queue.
   static let queue = "run.queue"
+  /// Key of the field for the run that must be done before.
+  static let after = "run.after"
+  /// Choice of no such run.
+  static let noOther = "no other run"
   /// Choice of weights of all runs that trained the same operators.
   static let matching = "matching runs"
   /// Choice of fresh weights.
   static let fresh = "none, all fresh"
 
-  /// Fields for the less common options.
-  static func fields(isQueued: Bool) -> [Form.Field] {
+  /// Fields for the less common options; `others` are titles of runs that it can wait for.
+  static func fields(isQueued: Bool, others: [String] = []) -> [Form.Field] {
     let priorities = QueuePlace.priorities
     let priority = Form.Field(
       "run.priority", "priority", 0,
       in: Double(priorities.lowerBound)...Double(priorities.upperBound), isInteger: true,
       summary: "place in the queue; higher ones go first")
-    return (isQueued ? [priority] : []) + [
+    let before = Form.Field(
+      Self.after, "begin after", noOther, .choice([noOther] + others),
+      summary: "a run that must be done before this one begins")
+    return (isQueued ? [priority] : []) + (others.isEmpty ? [] : [before]) + [
       Form.Field(
         "run.precision", "precision", "auto", .choice(["auto", "fp32", "bf16"]),
         summary: "what large matrix products multiply in"),
@@ -48,7 +57,8 @@ package struct RunOptions: Equatable, Sendable {
 
   /// The options of a form.
   init(_ form: Form) {
-    isQueued = form.text(Self.queue) == "1"
+    let waits = form.text(Self.after).map { $0 != Self.noOther } ?? false
+    isQueued = form.text(Self.queue) == "1" || waits
     priority = form.values["run.priority"].map { Int($0) } ?? 0
     timeout = form.values["run.timeout"].flatMap { $0 > 0 ? $0 : nil }
     onDone = form.text("run.on_done").flatMap { $0.isEmpty ? nil : $0 }

@@ -11,7 +11,8 @@ extension AppState {
         .form(
           .training(
             kind, of: plan, beside: runs.aliveTraining,
-            sources: kind == .finetune ? weightSources : [])))
+            sources: kind == .finetune ? weightSources : [],
+            others: runs.records.filter { $0.isTraining && $0.isAlive }.map { runs.title($0) })))
     case .chain:
       overlays.append(.form(.chain(of: plan)))
     case .report:
@@ -34,6 +35,8 @@ extension AppState {
       chart.series = all[(index + 1) % all.count]
     case .scale:
       chart.isLogarithmic.toggle()
+    case .plot:
+      return openPlot(argument)
     case .runs:
       openRuns(argument)
     default:
@@ -68,7 +71,11 @@ extension AppState {
     runs.isLaunching = true
     runs.launchEdit = isEdited ? next : nil
     notice = .note("starting the worker …")
-    return [.startTraining(plan, kind: kind, weights: weights, options: RunOptions(form))]
+    var options = RunOptions(form)
+    options.after = runs.records.filter {
+      $0.isTraining && $0.isAlive && runs.title($0) == form.text(RunOptions.after)
+    }.map(\.id)
+    return [.startTraining(plan, kind: kind, weights: weights, options: options)]
   }
 
   /// Makes the settings of a chain's form part of the plan and queues its runs.
@@ -152,7 +159,10 @@ extension AppState {
       runs.isScanned = true
       runs.stopping.formIntersection(records.filter(\.isAlive).map(\.id))
       if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
-      if let after = runs.focusRecord, let before, before != after.state { announce(after) }
+      if let after = runs.focusRecord, let before, before != after.state {
+        announce(after)
+        if after.state == .done { return refreshComparison() + renewPreview(hasEnded: true) }
+      }
       if let id = runs.awaitedReport, let record = runs.record(id), record.state.isEnded {
         runs.awaitedReport = nil
         guard record.state == .done else {
@@ -178,7 +188,17 @@ extension AppState {
     case .runOpenFailed(let reason), .controlFailed(let reason):
       notice = .failure(reason)
     case .historyRead(let id, let history):
-      if runs.focus?.id == id { runs.focus?.history = history }
+      guard runs.focus?.id == id else { return [] }
+      let before = runs.focus?.history.summary.checkpoint
+      runs.focus?.history = history
+      if let now = history.summary.checkpoint, now != before {
+        if before != nil { preview.checkpointsSince += 1 }
+        let listing: [Effect] = overlays.contains(.images) ? [.readCheckpoints(id: id)] : []
+        return listing + renewPreview(hasEnded: false)
+      }
+    case .checkpointsRead(let id, let steps):
+      if weights.sources.first?.id == id { runs.checkpoints = steps }
+    case .picturesSaved(let path): notice = .note("saved \(path)")
     case .trainingStarted(let id, let plan, let kind):
       runs.focus = FocusedRun(id: id, plan: plan)
       let what = kind == .finetune ? "finetuning the model" : "distilling \(plan.extent)"
