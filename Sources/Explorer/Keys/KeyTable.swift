@@ -97,7 +97,8 @@ extension KeyBinding {
     grid(.program, [.escape], .escape, "clear the count, the range or the marks"),
     grid(.program, [","], .settings, "settings of the explorer"),
     grid(.program, ["T"], .terminal, "what was found of the terminal"),
-    grid(.program, [.tab], .nextPane, "the next pane of a small screen"),
+    grid(
+      .program, [.tab], .nextPane, "the next pane of a small screen", hint: hint("Tab", "pane", 0)),
     grid(.program, [.control("l")], .redraw, "ask the terminal anew and redraw the screen"),
     grid(.program, [.control("z")], .suspend, "suspend to the shell; fg resumes"),
     grid(.program, ["q"], .quit, "quit", hint: hint("q", "quit", 8)),

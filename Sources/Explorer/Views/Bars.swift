@@ -21,7 +21,9 @@ struct TopBar {
     let wanted = min(34, 18 + TextWidth.columns(of: name))
     let right =
       texts(beside: edited, costs, saved)
-      .first { TextWidth.columns(of: $0) + wanted <= frame.columns } ?? edited + costs
+      .first { TextWidth.columns(of: $0) + wanted <= frame.columns }
+      // The end of a compact screen's top row is the pane's.
+      ?? (Layout.isCompact(state.size) ? String(repeating: " ", count: 18) : edited + costs)
     let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
     let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
@@ -74,7 +76,8 @@ package struct BottomBar {
     let hints = Self.hints(
       for: state.keyContext, columns: end - column, of: state.configuration.keys.bindings
     ) {
-      state.keyContext != .question || state.reasonAgainst($0) == nil
+      let isFixed = state.keyContext != .question && !Layout.isCompact(state.size)
+      return isFixed ? $0 != .nextPane : state.reasonAgainst($0) == nil
     }
     for hint in hints {
       let start = column
