@@ -88,10 +88,28 @@ class Ranks:
         self._waited, self._since = 0.0, time.monotonic()
         if self.world > 1:
             with _time_limit():
-                dist.init_process_group(self.backend, rank=self.rank, world_size=self.world)
+                dist.init_process_group(
+                    self.backend, store=self._store(), rank=self.rank, world_size=self.world
+                )
                 # Short messages between hosts, apart from the gradients and without a time limit.
                 self.control = dist.new_group(backend="gloo", timeout=_FOREVER)
                 dist.barrier(group=self.control)
+
+    def _store(self) -> dist.Store:
+        """Where the ranks find each other: the launcher's, else one that rank 0 serves at MASTER_ADDR, MASTER_PORT.
+
+        torchrun keeps its store when it starts the ranks again; without a prefix they would find those of before.
+        """
+        try:
+            host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        except (KeyError, ValueError):
+            raise EngineError(
+                "MASTER_ADDR and MASTER_PORT: expected the host and port where the ranks find each other; start by"
+                " torchrun, or set them"
+            ) from None
+        serves = self.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        store = dist.TCPStore(host, port, is_master=serves, wait_for_workers=False, multi_tenant=True)
+        return dist.PrefixStore(f"espalier/{self.restarts}", store)
 
     @property
     def first(self) -> bool:
