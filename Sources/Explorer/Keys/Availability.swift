@@ -139,7 +139,7 @@ extension AppState {
     guard case .runs(let pane) = overlay else { return nil }
     let selected = pane.selection.flatMap { runs.record($0) }
     switch command {
-    case .next, .previous, .search:
+    case .next, .previous, .search, .markAll:
       return runs.records.isEmpty ? "there are no runs yet: d in the grid starts one" : nil
     case .accept:
       guard let selected else { return "there is no run to open" }
