@@ -13,7 +13,7 @@ import pytest
 import support
 from espalier_torch.__main__ import main
 from support import curve, largest_difference, site_curves
-from test_registry import EVERY_OPERATOR, OTHER_OPERATORS
+from test_registry import EVERY_OPERATOR, MORE_OPERATORS, NEWER_OPERATORS, OTHER_OPERATORS
 
 PAIRS = [{"blocks": [0, 1], "merge": "residual"}, {"blocks": [2, 3], "merge": "projection"}]
 OVERRIDES = {
@@ -34,6 +34,8 @@ def here(run: pathlib.Path) -> None:
     ("name", "blocks", "parallel", "stage1"),
     [
         ("all", EVERY_OPERATOR, [], {"overrides": OVERRIDES}),
+        ("newer", NEWER_OPERATORS, [], {}),
+        ("more", MORE_OPERATORS, [], {"attention_loss": "l2"}),
         # L1 amplifies rounding where an output crosses its target, so pairs are compared by L2.
         ("pairs", OTHER_OPERATORS, PAIRS, {"overrides": {"0+1": {"loss": "l2"}, "2+3": {"loss": "l2"}}}),
         ("cached", OTHER_OPERATORS, [], {"mode": "cached", "samples": 20, "epochs": 13}),

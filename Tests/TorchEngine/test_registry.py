@@ -29,13 +29,29 @@ OTHER_OPERATORS = [
 ]
 
 
+NEWER_OPERATORS = [
+    {"block": 0, "attention": {"operator": "swa2d", "config": {"window": 3}}, "mlp": {"operator": "linear"}},
+    {"block": 1, "attention": {"operator": "hybrid", "config": {"window": 3}}, "mlp": {"operator": "skip", "config": {"constant": 1}}},
+    {"block": 2, "attention": {"operator": "linear_attention", "config": {
+        "feature_map": "exp", "key_norm": 1, "qk_conv": 3, "v_conv": 1, "inherit_qk": "yes"}}},
+    {"block": 3, "attention": {"operator": "mamba2", "config": {
+        "expand": 1, "bias": 1, "ngroups": 4, "d_state": 8, "headdim": 8, "scan": "both"}}},
+]
+MORE_OPERATORS = [
+    {"block": 0, "attention": {"operator": "hybrid", "config": {"window": 5, "axes": 1}}},
+    {"block": 1, "attention": {"operator": "linear_attention", "config": {"feature_map": "relu", "v_conv": 3}}},
+    {"block": 2, "attention": {"operator": "linear"}},
+    {"block": 3, "attention": {"operator": "hybrid"}},
+]
+
+
 def covered(*blocks: list[dict]) -> set[str]:
     """The operators that some blocks hold."""
     return {own["operator"] for part in blocks for block in part for key, own in block.items() if key != "block"}
 
 
 def test_the_plans_of_the_tests_hold_every_operator() -> None:
-    assert covered(EVERY_OPERATOR, OTHER_OPERATORS) == set(REGISTRY)
+    assert covered(EVERY_OPERATOR, OTHER_OPERATORS, NEWER_OPERATORS) == set(REGISTRY)
 
 
 def test_operators_and_their_settings_are_those_of_the_native_engine(program: str) -> None:
@@ -45,10 +61,10 @@ def test_operators_and_their_settings_are_those_of_the_native_engine(program: st
     for name, own in REGISTRY.items():
         assert sorted(native[name]["slots"]) == sorted(own.slots), name
         fields = {
-            f.key: (f.default, f.low, f.high, f.integer) for f in own.fields if not f.implied
+            f.key: (f.default, f.low, f.high, f.integer, list(f.names)) for f in own.fields if not f.implied
         }
         expected = {
-            s["key"]: (s["default"], s["minimum"], s["maximum"], s["is_integer"]) for s in native[name]["settings"]
+            s["key"]: (s["default"], s["minimum"], s["maximum"], s["is_integer"], s["names"]) for s in native[name]["settings"]
         }
         assert fields == expected, name
 
@@ -74,7 +90,7 @@ def test_settings_are_those_of_the_documentation() -> None:
             assert f'"{choice}"' in rest, key
 
 
-@pytest.mark.parametrize("blocks", [EVERY_OPERATOR, OTHER_OPERATORS])
+@pytest.mark.parametrize("blocks", [EVERY_OPERATOR, OTHER_OPERATORS[:2], NEWER_OPERATORS, MORE_OPERATORS])
 def test_fresh_and_transferred_weights_are_those_of_the_native_engine(
     program: str, folder: pathlib.Path, blocks: list[dict]
 ) -> None:

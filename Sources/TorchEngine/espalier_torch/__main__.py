@@ -239,7 +239,7 @@ def _info(brief: bool) -> int:
         {
             "name": d.name, "slots": list(d.slots),
             "settings": [
-                {"key": f.key, "default": f.default, "minimum": f.low, "maximum": f.high, "isInteger": f.integer}
+                {"key": f.key, "default": f.default, "minimum": f.low, "maximum": f.high, "isInteger": f.integer, "names": list(f.names)}
                 for f in d.fields if not f.implied
             ],
         }

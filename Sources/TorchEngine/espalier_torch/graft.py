@@ -97,10 +97,11 @@ def start(
     result: dict[str, torch.Tensor | None] = {}
     for name, _ in model.named_parameters():
         result[name] = None
-    for slot, (name, _) in plan.edits.items():
+    for slot, (name, config) in plan.edits.items():
         prefix = slot_prefix(slot)
         operator = model.blocks[slot[0]].operator(slot[1])
-        transfer = REGISTRY[name].transfer if plan.transfers(slot) else None
+        rule = REGISTRY[name].transfer if plan.transfers(slot) else None
+        transfer = rule(REGISTRY[name].complete(config)) if rule else None
         rules = operator.initializers()
         for relative, parameter in operator.named_parameters():
             key = prefix + relative

@@ -42,6 +42,17 @@ def refuse(plan: Plan, kind: str, device: str) -> None:
     """Raises EngineError for what this engine cannot do; called before a run exists, too."""
     if kind not in ("distill", "finetune"):
         raise EngineError(f"this engine does no job of kind '{kind}'; let the native engine do it")
+    fits = [site for site in plan.sites if "ridge" in plan.overrides.get(site, {}).get("init", "")]
+    if fits:
+        raise EngineError(
+            f"stage1.overrides.{fits[0]}.init: this engine fits no layers in closed form; start from \"own\" or"
+            ' "transferred" weights, or let the native engine do it'
+        )
+    if kind == "distill" and any(plan.site_settings(site).ridge_finish for site in plan.sites):
+        raise EngineError(
+            "stage1.ridge_finish: this engine fits no layers in closed form; set it to false, or let the native engine do"
+            " it"
+        )
     if kind == "distill" and not plan.sites:
         raise EngineError("blocks: no slot is edited and no blocks are parallel, so there is nothing to distil")
 

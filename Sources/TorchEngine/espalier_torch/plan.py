@@ -267,10 +267,26 @@ def _edits(blocks: Any, shape: ModelShape) -> dict[Slot, Spec]:
             own, place = entry[slot], f"{entry['block']}.{slot}"
             if not isinstance(own, dict) or not isinstance(own.get("operator"), str):
                 raise EngineError(f"{place}.operator: the key is missing or no text; add it")
-            config = {k: float(v) for k, v in own.get("config", {}).items()}
-            operators.definition(own["operator"], slot, place).check(config, shape, place)
+            definition = operators.definition(own["operator"], slot, place)
+            config = _config(own.get("config", {}), definition, place)
+            definition.check(config, shape, place)
             edits[entry["block"], slot] = (own["operator"], config)
     return edits
+
+
+def _config(table: Any, definition: operators.Definition, place: str) -> dict[str, float]:
+    """The settings of an operator; choices may be stated by their names."""
+    names = {f.key: f.names for f in definition.fields}
+    config: dict[str, float] = {}
+    for key, value in table.items():
+        if isinstance(value, str) and value in names.get(key, ()):
+            config[key] = float(names[key].index(value))
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            config[key] = float(value)
+        else:
+            kind = f"one of {', '.join(names[key])}" if names.get(key) else "a number"
+            raise EngineError(f"{place}.config.{key}: expected {kind}, found {value!r}; correct it")
+    return config
 
 
 def _pairs(entries: Any, shape: ModelShape) -> dict[int, str]:
@@ -301,11 +317,15 @@ def _check(plan: Plan) -> None:
                 )
         _check_rates(settings, key)
         if own.get("init") == "transferred" and site.slot is not None and (site.block, site.slot) in plan.edits:
-            name = plan.edits[site.block, site.slot][0]
-            if operators.REGISTRY[name].transfer is None:
+            name, config = plan.edits[site.block, site.slot]
+            own_definition = operators.REGISTRY[name]
+            if own_definition.transfer is None:
                 raise EngineError(
                     f"{key}.init: {name} has no place for weights of the original, expected \"own\"; change it"
                 )
+            reason = own_definition.transfer_refusal(config, plan.shape)
+            if reason:
+                raise EngineError(f"{key}.init: {reason}")
     _check_rates(plan.stage1, "stage1")
     if plan.stage2.trained == "lora" and plan.stage2.lora_rank > plan.shape.hidden_size:
         raise EngineError(

@@ -100,14 +100,17 @@ STAGE1 = (
     Row("huber_delta", "number", 1.0, 1e-9, 1e9, site=True),
     Row("gate_scaled", "flag", False, site=True),
     Row("label_dropout", "number", 0.1, 0, 1),
-    Row("init", "choice", "own", choices=("own", "transferred"), site=True, site_only=True),
+    Row("init", "choice", "own", choices=("own", "transferred", "ridge", "transferred_ridge"), site=True, site_only=True),
+    Row("ridge_finish", "flag", False, site=True),
+    Row("ridge_samples", "whole", 48, 1, 1e6),
+    Row("ridge_lambda", "number", 1e-4, 1e-12, 1000, site=True),
 )
 
 STAGE2 = (
-    Row("steps", "whole", 1000, 1, MILLIONS),
-    Row("batch_size", "whole", 32, 1, 65536),
+    Row("steps", "whole", 100, 1, MILLIONS),
+    Row("batch_size", "whole", 16, 1, 65536),
     Row("learning_rate", "number", 1e-4, 1e-12, 1, resume=True),
-    Row("warmup_steps", "whole", 100, 0, MILLIONS),
+    Row("warmup_steps", "whole", 20, 0, MILLIONS),
     Row("clip_norm", "number", 10.0, 1e-9, 1e9),
     Row("ema_decay", "number", 0.9999, 0, 1),
     Row("label_dropout", "number", 0.1, 0, 1),

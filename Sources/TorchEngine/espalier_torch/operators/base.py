@@ -26,6 +26,13 @@ class Field:
     integer: bool = True
     implied: bool = False
     """Whether other settings or the model determine the value; forms and lists omit it."""
+    names: tuple[str, ...] = ()
+    """Names of the values 0, 1, ... of a choice, which plans may state instead."""
+
+
+def choice(key: str, *names: str) -> Field:
+    """A choice by name; the first one is the default."""
+    return Field(key, 0, 0, len(names) - 1, names=names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +84,10 @@ class Definition:
     """Makes the module from a complete configuration."""
     refusal: Callable[[Config, ModelShape], str | None] = lambda config, shape: None
     """Reason why settings within their ranges do not fit a model; None if they do."""
-    transfer: Transfer | None = None
+    transfer: Callable[[Config], Transfer] | None = None
+    """The transfer of the original operator's weights under a configuration."""
+    transfer_refusal: Callable[[Config, ModelShape], str | None] = lambda config, shape: None
+    """Reason why a configuration has no place for the original's weights."""
 
     def complete(self, config: Config) -> dict[str, float]:
         """The configuration with every default filled in; settings that others imply only if they are stated."""
@@ -134,6 +144,43 @@ def split_heads(qkv: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tens
 def join_heads(x: torch.Tensor) -> torch.Tensor:
     """(batch, heads, tokens, head dim) to (batch, tokens, dim)."""
     return x.transpose(1, 2).flatten(2)
+
+
+def sides(x: torch.Tensor, grid: tuple[int, int] | None) -> tuple[int, int]:
+    """Rows and columns of the tokens x (batch, tokens, dim); a square grid unless one is given."""
+    edge = round(x.shape[1] ** 0.5)
+    return grid or (edge, edge)
+
+
+def window_mask(
+    rows: int, columns: int, window: tuple[int, int], device: torch.device
+) -> torch.Tensor:
+    """Which keys (tokens) every query (tokens) sees: a window centred at it and shifted into the grid at its borders.
+
+    The window is at most the grid, and every query sees as many keys (arXiv 2204.07143).
+    """
+
+    def seen(extent: int, size: int) -> torch.Tensor:
+        size = min(size, extent)
+        place = torch.arange(extent, device=device)
+        first = (place - size // 2).clamp(0, extent - size)
+        return (place[None] >= first[:, None]) & (place[None] < first[:, None] + size)
+
+    down, across = seen(rows, window[0]), seen(columns, window[1])
+    return (down[:, None, :, None] & across[None, :, None, :]).reshape(rows * columns, rows * columns)
+
+
+def window_field() -> Field:
+    """`window` of operators that attend to neighbours on the grid."""
+    return Field("window", 7, 1, 255)
+
+
+def window_refusal(config: Config, shape: ModelShape) -> str | None:
+    """Reason why a window has no middle, or the channels cannot be split into the heads."""
+    window = int(config.get("window", 7))
+    if window % 2 == 0:
+        return f"window {window} has no middle; choose an odd extent"
+    return heads_refusal(config, shape)
 
 
 def depthwise(channels: int, taps: int) -> nn.Conv1d:

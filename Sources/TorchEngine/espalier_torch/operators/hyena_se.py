@@ -24,5 +24,5 @@ OPERATOR = Definition(
     lambda config, context: HyenaMixer(
         context.hidden_size, int(config["short_filter_order"]), int(config["short_filter_order"])
     ),
-    _refusal, transfers.gated_values(True),
+    _refusal, lambda config: transfers.gated_values(True),
 )

@@ -7,5 +7,5 @@ from .hyena import ORDER, HyenaMixer, taps_field
 OPERATOR = Definition(
     "hyena_x", ("attention",), (taps_field("short_filter_order"), ORDER),
     lambda config, context: HyenaMixer(context.hidden_size, int(config["short_filter_order"]), None),
-    transfer=transfers.gated_values(True),
+    transfer=lambda config: transfers.gated_values(True),
 )

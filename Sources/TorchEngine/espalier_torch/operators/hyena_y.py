@@ -7,5 +7,5 @@ from .hyena import ORDER, HyenaMixer, taps_field
 OPERATOR = Definition(
     "hyena_y", ("attention",), (taps_field("inner_filter_len"), ORDER),
     lambda config, context: HyenaMixer(context.hidden_size, None, int(config["inner_filter_len"])),
-    transfer=transfers.gated_values(False),
+    transfer=lambda config: transfers.gated_values(False),
 )

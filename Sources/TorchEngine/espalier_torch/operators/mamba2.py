@@ -14,7 +14,8 @@ from torch.nn.functional import silu, softplus
 
 from .. import initializers as init
 from ..shape import ModelShape
-from .base import Config, Context, Definition, Field, Operator, causal, depthwise
+from . import transfers
+from .base import Config, Context, Definition, Field, Operator, causal, choice, depthwise
 
 
 def scan(
@@ -62,34 +63,44 @@ class GatedNorm(nn.Module):
 class Mamba2(Operator):
     """x (batch, tokens, dim) -> (batch, tokens, dim)."""
 
-    def __init__(self, dim: int, expand: int, head_dim: int, groups: int, state: int, taps: int, chunk: int):
+    def __init__(
+        self, dim: int, expand: int, head_dim: int, groups: int, state: int, taps: int, chunk: int,
+        both: bool = False, bias: bool = False,
+    ):
         super().__init__()
         self.inner, self.head_dim, self.groups, self.state = expand * dim, head_dim, groups, state
         self.heads = self.inner // head_dim
         self.convolved = self.inner + 2 * groups * state
-        self.chunk = min(chunk, 64)
-        self.in_proj = nn.Linear(dim, self.inner + self.convolved + self.heads, bias=False)
+        self.chunk, self.both = min(chunk, 64), both
+        self.in_proj = nn.Linear(dim, self.inner + self.convolved + self.heads, bias=bias)
         self.conv1d = depthwise(self.convolved, taps)
         self.dt_bias = nn.Parameter(torch.empty(self.heads))
         self.A_log = nn.Parameter(torch.empty(self.heads))
         self.D = nn.Parameter(torch.empty(self.heads))
         self.norm = GatedNorm(self.inner, groups)
-        self.out_proj = nn.Linear(self.inner, dim, bias=False)
+        self.out_proj = nn.Linear(self.inner, dim, bias=bias)
 
     def forward(self, x: torch.Tensor, grid: tuple[int, int] | None = None) -> torch.Tensor:
         z, signal, step = self.in_proj(x).split([self.inner, self.convolved, self.heads], dim=-1)
-        signal = silu(causal(self.conv1d, signal.transpose(1, 2)).transpose(1, 2))
+        y = self._scanned(signal, step)
+        if self.both:
+            y = y + self._scanned(signal.flip(1), step.flip(1)).flip(1)
         with torch.autocast(x.device.type, enabled=False):
-            signal, z, step = signal.float(), z.float(), softplus(step.float() + self.dt_bias)
+            y = self.norm(y, z.float())
+        return self.out_proj(y)
+
+    def _scanned(self, signal: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """Convolution, SiLU and scan of x B C (batch, tokens, channels) -> (batch, tokens, inner), float32."""
+        signal = silu(causal(self.conv1d, signal.transpose(1, 2)).transpose(1, 2))
+        with torch.autocast(signal.device.type, enabled=False):
+            signal, step = signal.float(), softplus(step.float() + self.dt_bias)
             width = self.groups * self.state
             values, b, c = signal.split([self.inner, width, width], dim=-1)
             values = values.unflatten(-1, (self.heads, self.head_dim))
             share = self.heads // self.groups
             b = b.unflatten(-1, (self.groups, self.state)).repeat_interleave(share, dim=2)
             c = c.unflatten(-1, (self.groups, self.state)).repeat_interleave(share, dim=2)
-            y = scan(values, step, -self.A_log.exp(), b, c, self.chunk) + self.D[:, None] * values
-            y = self.norm(y.flatten(-2), z)
-        return self.out_proj(y)
+            return (scan(values, step, -self.A_log.exp(), b, c, self.chunk) + self.D[:, None] * values).flatten(-2)
 
     def own_initializers(self) -> dict[str, init.Initializer]:
         return {
@@ -109,6 +120,7 @@ def _step_bias(u: float) -> float:
 _FIELDS = (
     Field("d_state", 64, 1, 1024), Field("d_conv", 4, 1, 64), Field("expand", 2, 1, 16),
     Field("headdim", 16, 1, 1024), Field("ngroups", 1, 1, 1024), Field("chunk_size", 256, 1, 1024),
+    choice("scan", "forward", "both"), choice("bias", "no", "yes"),
 )
 
 
@@ -129,8 +141,21 @@ def _refusal(config: Config, shape: ModelShape) -> str | None:
 def _build(config: Config, context: Context) -> Operator:
     return Mamba2(
         context.hidden_size, int(config["expand"]), int(config["headdim"]), int(config["ngroups"]),
-        int(config["d_state"]), int(config["d_conv"]), int(config["chunk_size"]),
+        int(config["d_state"]), int(config["d_conv"]), int(config["chunk_size"]), config["scan"] == 1,
+        config["bias"] == 1,
     )
 
 
-OPERATOR = Definition("mamba2", ("attention",), _FIELDS, _build, _refusal)
+def _transfer_refusal(config: Config, shape: ModelShape) -> str | None:
+    own = {f.key: int(config.get(f.key, f.default)) for f in _FIELDS}
+    if own["expand"] == 1 and own["bias"] and own["ngroups"] * own["d_state"] == shape.hidden_size:
+        return None
+    return (
+        "queries, keys and values of attention fit mamba2 with expand 1, bias 1 and ngroups times d_state of the hidden"
+        f' size {shape.hidden_size}; change them, or start from "own" weights'
+    )
+
+
+OPERATOR = Definition(
+    "mamba2", ("attention",), _FIELDS, _build, _refusal, lambda config: transfers.scan, _transfer_refusal
+)

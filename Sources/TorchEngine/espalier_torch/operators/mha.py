@@ -38,5 +38,5 @@ def _build(config: Config, context: Context) -> Operator:
 
 OPERATOR = Definition(
     "mha", ("attention",), (heads_field(), Field("qkv_bias", 1, 0, 1, implied=True)), _build, heads_refusal,
-    transfers.attention("qkv", "proj"),
+    lambda config: transfers.attention("qkv", "proj"),
 )

@@ -40,5 +40,5 @@ def _refusal(config: Config, shape: ModelShape) -> str | None:
 OPERATOR = Definition(
     "mlp", ("mlp",), (Field("expansion_ratio", 4, 0.25, 16, integer=False),),
     lambda config, context: MLP(context.hidden_size, _width(config, context.hidden_size)),
-    _refusal, transfers.hidden_units,
+    _refusal, lambda config: transfers.hidden_units,
 )

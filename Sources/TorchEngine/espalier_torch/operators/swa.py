@@ -37,5 +37,5 @@ def _build(config: Config, context: Context) -> Operator:
 OPERATOR = Definition(
     "swa", ("attention",),
     (Field("window_left", 4, 0, 65536), Field("window_right", 4, 0, 65536), heads_field()),
-    _build, heads_refusal, transfers.attention("Wqkv", "out_proj"),
+    _build, heads_refusal, lambda config: transfers.attention("Wqkv", "out_proj"),
 )

@@ -61,6 +61,26 @@ def gated_values(has_short_filter: bool) -> Transfer:
     return rule
 
 
+def scan(name: str, own: torch.Tensor, original: Original) -> torch.Tensor:
+    """Queries, keys and values as C, B and x of a scan whose gate, convolution, step and decay change nothing."""
+    if name in ("in_proj.weight", "in_proj.bias"):
+        q, k, v = original(f"qkv.{name[8:]}").chunk(3)
+        dim, result = q.shape[0], own.clone()
+        result[:dim] = 0 if name.endswith("weight") else 1.2784645
+        result[dim : 4 * dim] = torch.cat([v, k, q])
+        result[4 * dim :] = 0
+        return result
+    if name == "conv1d.weight":
+        result = torch.zeros_like(own)
+        result[:, 0, -1] = 1
+        return result
+    if name in ("conv1d.bias", "D"):
+        return torch.zeros_like(own)
+    if name in ("dt_bias", "A_log"):
+        return torch.full_like(own, 0.5413249 if name == "dt_bias" else -12)
+    return original(f"proj.{name[9:]}").clone() if name.startswith("out_proj.") else own
+
+
 def hidden_units(name: str, own: torch.Tensor, original: Original) -> torch.Tensor:
     """The hidden units of an MLP with the largest products of weight norms; added units have no outgoing weights."""
     if name == "fc2.bias":
