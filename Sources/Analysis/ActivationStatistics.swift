@@ -1,11 +1,11 @@
 import TensorCore
 
-/// Mean, variance, extremes and kurtosis of a stream of values, computed in one pass and mergeable.
+/// Mean, variance, extremes, kurtosis and histogram of a stream of values, computed in one pass and
+/// mergeable.
 ///
 /// Central moments are combined pairwise in double precision (Pébay, "Formulas for robust, one-pass
 /// parallel computation of covariances and arbitrary-order statistical moments", 2008), which
-/// avoids
-/// cancellation when the mean is large. Non-finite values are counted but not included.
+/// avoids cancellation when the mean is large. Non-finite values are counted but not included.
 package struct ActivationStatistics: Sendable, Equatable {
   /// Number of finite values.
   package private(set) var count = 0
@@ -17,6 +17,8 @@ package struct ActivationStatistics: Sendable, Equatable {
   package private(set) var minimum = Double.infinity
   /// Largest value; minus infinity while empty.
   package private(set) var maximum = -Double.infinity
+  /// Counts of the finite values.
+  package private(set) var histogram = ActivationHistogram()
   /// Sums of the second, third and fourth powers of the deviations from the mean.
   private var m2 = 0.0
   private var m3 = 0.0
@@ -70,6 +72,7 @@ package struct ActivationStatistics: Sendable, Equatable {
   package mutating func merge(_ other: ActivationStatistics) {
     nonFinite += other.nonFinite
     if other.count == 0 { return }
+    histogram.merge(other.histogram)
     let (na, nb) = (Double(count), Double(other.count))
     let n = na + nb
     let delta = other.mean - mean
@@ -103,6 +106,7 @@ package struct ActivationStatistics: Sendable, Equatable {
     }
     if result.count == 0 { return result }
     result.mean = sum / Double(result.count)
+    result.histogram.add(values)
     for value in values where value.isFinite {
       let deviation = Double(value) - result.mean
       let square = deviation * deviation

@@ -11,7 +11,9 @@ package struct AttentionLocality: Sendable {
   package private(set) var heads = 0
   /// Number of batch items added so far.
   package private(set) var samples = 0
-  /// Sum of L_k over samples, per head and band (heads x bands).
+  /// Length of the sequence, known after the first batch.
+  package private(set) var tokens = 0
+  /// Sum over samples of the mean mass at a distance, per head (heads x tokens).
   private var sums: [Double] = []
 
   /// Starts an empty measurement.
@@ -27,20 +29,22 @@ package struct AttentionLocality: Sendable {
   /// - Parameter maps: Attention weights (batch, heads, tokens, tokens) whose rows sum to 1.
   /// - Returns: Values in the order batch, heads, bands.
   package func perMap(_ maps: Tensor) -> [Double] {
+    Self.byDistance(maps).flatMap { mass in bands.map { mass.prefix($0 + 1).reduce(0, +) } }
+  }
+
+  /// The mean mass at every distance 0 ..< tokens of every map, in the order batch, heads.
+  private static func byDistance(_ maps: Tensor) -> [[Double]] {
     precondition(
       maps.shape.count == 4 && maps.shape[2] == maps.shape[3], "AttentionLocality: \(maps.shape)")
     let tokens = maps.shape[2]
     let count = maps.shape[0] * maps.shape[1]
-    var result = [Double](repeating: 0, count: count * bands.count)
+    var result = [[Double]](repeating: [], count: count)
     result.withUnsafeMutableBufferPointer { buffer in
       nonisolated(unsafe) let values = buffer
       Parallel.ranges(count) { range in
         for map in range {
-          let byDistance = Self.massByDistance(maps.pointer + map * tokens * tokens, tokens)
-          for (index, band) in bands.enumerated() {
-            let mass = byDistance.prefix(band + 1).reduce(0, +)
-            values[map * bands.count + index] = mass / Double(tokens)
-          }
+          let mass = massByDistance(maps.pointer + map * tokens * tokens, tokens)
+          values[map] = mass.map { $0 / Double(tokens) }
         }
       }
     }
@@ -49,13 +53,18 @@ package struct AttentionLocality: Sendable {
 
   /// Adds a batch of maps (batch, heads, tokens, tokens) of one layer.
   package mutating func add(_ maps: Tensor) {
-    let values = perMap(maps)
+    let masses = Self.byDistance(maps)
     if samples == 0 {
-      heads = maps.shape[1]
-      sums = [Double](repeating: 0, count: heads * bands.count)
+      (heads, tokens) = (maps.shape[1], maps.shape[2])
+      sums = [Double](repeating: 0, count: heads * tokens)
     }
-    precondition(maps.shape[1] == heads, "AttentionLocality: \(maps.shape[1]) heads, not \(heads)")
-    for (index, value) in values.enumerated() { sums[index % sums.count] += value }
+    precondition(
+      maps.shape[1] == heads && maps.shape[2] == tokens,
+      "AttentionLocality: \(maps.shape), not \(heads) heads of \(tokens) tokens")
+    for (map, mass) in masses.enumerated() {
+      let first = map % heads * tokens
+      for distance in 0..<tokens { sums[first + distance] += mass[distance] }
+    }
     samples += maps.shape[0]
   }
 
@@ -67,7 +76,8 @@ package struct AttentionLocality: Sendable {
       self = other
       return
     }
-    precondition(other.heads == heads, "AttentionLocality: other heads")
+    precondition(
+      other.heads == heads && other.tokens == tokens, "AttentionLocality: other heads or tokens")
     for index in sums.indices { sums[index] += other.sums[index] }
     samples += other.samples
   }
@@ -75,7 +85,17 @@ package struct AttentionLocality: Sendable {
   /// L_k (heads x bands); empty or NaN before the first batch.
   package var perHead: [[Double]] {
     (0..<heads).map { head in
-      bands.indices.map { sums[head * bands.count + $0] / Double(samples) }
+      let mass = sums[(head * tokens)..<((head + 1) * tokens)]
+      return bands.map { mass.prefix($0 + 1).reduce(0, +) / Double(samples) }
+    }
+  }
+
+  /// L_k for every k from 0 to tokens - 1, averaged over heads and samples; empty before the first batch.
+  package var within: [Double] {
+    var total = 0.0
+    return (0..<tokens).map { distance in
+      total += (0..<heads).reduce(0) { $0 + sums[$1 * tokens + distance] }
+      return total / Double(samples * heads)
     }
   }
 

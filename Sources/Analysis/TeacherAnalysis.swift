@@ -13,8 +13,12 @@ package struct TeacherAnalysis {
   package struct Block {
     package var attention = ActivationStatistics()
     package var mlp = ActivationStatistics()
-    /// L_k per band; empty if the block has no softmax attention.
-    package var locality: [Double] = []
+    package var attentionChannels = ChannelStatistics()
+    package var mlpChannels = ChannelStatistics()
+    /// Band attention mass; without samples if the block has no softmax attention.
+    package var locality: AttentionLocality
+    /// Mean attention of every head, as `locality`.
+    package var map = AttentionMap()
   }
 
   package let bands: [Int]
@@ -63,27 +67,21 @@ package struct TeacherAnalysis {
   }
 
   private final class Collector {
-    private var statistics: [Block]
-    private var locality: [AttentionLocality]
+    private(set) var blocks: [Block]
 
     init(depth: Int, bands: [Int]) {
-      statistics = Array(repeating: Block(), count: depth)
-      locality = Array(repeating: AttentionLocality(bands: bands), count: depth)
+      blocks = Array(repeating: Block(locality: AttentionLocality(bands: bands)), count: depth)
     }
 
     func add(_ block: Int, _ activations: DiTBlock.Activations, mixer: any SequenceMixer) {
-      statistics[block].attention.add(activations.attentionOutput)
-      statistics[block].mlp.add(activations.mlpOutput)
+      blocks[block].attention.add(activations.attentionOutput)
+      blocks[block].mlp.add(activations.mlpOutput)
+      blocks[block].attentionChannels.add(activations.attentionOutput)
+      blocks[block].mlpChannels.add(activations.mlpOutput)
       if let attention = mixer as? MultiHeadAttention {
-        locality[block].add(attention.attentionMap(activations.attentionInput))
-      }
-    }
-
-    var blocks: [Block] {
-      zip(statistics, locality).map { block, locality in
-        var result = block
-        result.locality = locality.samples > 0 ? locality.overall : []
-        return result
+        let maps = attention.attentionMap(activations.attentionInput)
+        blocks[block].locality.add(maps)
+        blocks[block].map.add(maps)
       }
     }
   }

@@ -33,6 +33,10 @@ package final class ActivationDistillation {
   private var lastRows: ArraySlice<Int> = []
   /// Number of steps taken.
   package internal(set) var step = 0
+  /// Number of samples of the last step.
+  package private(set) var samplesInStep = 0
+  /// Norm of the gradient of all sites in the last step, before clipping.
+  package private(set) var gradientNorm = 0.0
 
   /// Losses by site, in the site's own objective.
   package typealias Losses = [GraftSite: Double]
@@ -79,6 +83,7 @@ package final class ActivationDistillation {
   /// it.
   package func trainStep() -> Losses {
     let (rows, show) = nextSamples()
+    samplesInStep = rows
     let parts = MicroBatches(rows: rows, size: Self.microBatch)
     let losses = parts.accumulate(into: trainable) { range, makeTape in
       let share = Double(range.count) / Double(rows)
@@ -92,10 +97,14 @@ package final class ActivationDistillation {
       }
     }
     var sums = Self.sum(losses)
-    // A step with a non-finite gradient was skipped.
-    for site in trainers.keys.sorted() where trainers[site]?.step(step) == false {
-      sums[site] = .nan
+    var squares = 0.0
+    for site in trainers.keys.sorted() {
+      let norm = trainers[site]?.step(step) ?? 0
+      squares += norm * norm
+      // A step with a non-finite gradient was skipped.
+      if !norm.isFinite { sums[site] = .nan }
     }
+    gradientNorm = squares.squareRoot()
     step += 1
     return sums
   }
@@ -298,13 +307,13 @@ final class SiteTrainer {
 
   /// Takes an optimizer step unless the site has completed all of its steps.
   ///
-  /// - Returns: Whether the gradient was finite.
-  func step(_ step: Int) -> Bool {
+  /// - Returns: The gradient's norm before clipping; 0 for a site that has completed its steps.
+  func step(_ step: Int) -> Double {
     guard step < settings.totalSteps else {
       for parameter in optimizer.parameters { parameter.clearGradient() }
-      return true
+      return 0
     }
-    return optimizer.step(rate: Float(rate(step)), clipNorm: Float(settings.clipNorm)).isFinite
+    return optimizer.step(rate: Float(rate(step)), clipNorm: Float(settings.clipNorm))
   }
 
   /// Records a held-out loss.

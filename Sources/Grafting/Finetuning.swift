@@ -174,7 +174,7 @@ package final class Finetuning {
 
   // MARK: - Checkpoints
 
-  private static let kind = "stage 2 checkpoint"
+  static let kind = "stage 2 checkpoint"
 
   /// Atomically writes all parameters, averages, optimizer moments and the step, which determines
   /// the random state.

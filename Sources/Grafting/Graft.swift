@@ -102,8 +102,10 @@ package final class Graft {
         "\(path): was grafted from another model than the plan's, \(plan.model.path); give a"
           + " checkpoint of a run on that model")
     }
-    // A training checkpoint of this program has several state dicts; names are those of the file.
-    let isOwn = weights.tensors.metadata[DiTFile.planKey] != nil
+    // Names are those of the file; of a stage 2 checkpoint, which has several state dicts, those of its averages.
+    let isOwn =
+      weights.tensors.metadata[DiTFile.planKey] != nil
+      && weights.tensors.metadata["espalier_file"] != Finetuning.kind
     return (
       isOwn ? weights.tensors.file : weights.tensors,
       plan.sites.filter { plan.agrees(with: trained, at: $0) }, isWhole ? trained.sites : nil

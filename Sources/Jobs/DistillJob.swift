@@ -93,6 +93,10 @@ private final class DistillTraining: Training {
 
   var learningRate: LearningRate { LearningRate(sites: distillation.learningRates) }
 
+  var gradientNorm: Double? { distillation.gradientNorm }
+
+  var samplesInStep: Int? { distillation.samplesInStep }
+
   func heldOut() -> TrainingLoss { TrainingLoss(sites: distillation.heldOutLosses()) }
 
   func validate(in folder: String) -> TrainingLoss {

@@ -36,7 +36,9 @@ struct FinetuneJob {
       checkpoints: settings.checkpoints,
       rate: ("stage2.learning_rate", settings.learningRate))
     try loop.run(
-      FinetuneTraining(finetuning: finetuning, teacherMetadata: try file.metadata()))
+      FinetuneTraining(
+        finetuning: finetuning, batchSize: settings.batchSize,
+        teacherMetadata: try file.metadata()))
     let best = finetuning.lowestHeldOutLoss.map {
       " (the best, with held-out loss \(String(format: "%.4g", $0)), in checkpoints/best.safetensors)"
     }
@@ -59,14 +61,22 @@ struct FinetuneJob {
 }
 
 /// Adapter of stage 2 to `Training`.
-private struct FinetuneTraining: Training {
-  let finetuning: Finetuning
-  let teacherMetadata: [String: String]
+private final class FinetuneTraining: Training {
+  private let finetuning: Finetuning
+  private let teacherMetadata: [String: String]
+  let samplesInStep: Int?
+  private(set) var gradientNorm: Double?
+
+  init(finetuning: Finetuning, batchSize: Int, teacherMetadata: [String: String]) {
+    (self.finetuning, samplesInStep) = (finetuning, batchSize)
+    self.teacherMetadata = teacherMetadata
+  }
 
   var step: Int { finetuning.step }
 
   func takeStep() -> TrainingLoss {
     let report = finetuning.trainStep()
+    gradientNorm = report.gradientNorm
     // A step with a non-finite gradient was skipped too.
     return TrainingLoss(report.gradientNorm.isFinite ? report.loss : .nan)
   }

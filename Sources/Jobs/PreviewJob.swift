@@ -29,8 +29,11 @@ struct PreviewJob {
         "\(files.modelPath): is a graft without its teacher, which can be sampled as it is but not"
           + " edited; name the teacher with 'espalier explore --teacher'")
     }
-    let known = plan == nil || isGraft ? nil : request.teacherImage
-    let total = (plan == nil || isGraft || known != nil ? 1 : 2) * request.steps
+    // A known picture of the teacher is that of one image.
+    let isGrid = request.classes * request.seeds > 1
+    let known = plan == nil || isGraft || isGrid ? nil : request.teacherImage
+    let both = plan != nil && !isGraft && known == nil && !request.skipsTeacher
+    let total = (both ? 2 : 1) * request.steps
     try context.emit(.started(pid: getpid(), totalSteps: total))
     let precision = try context.precision()
     let teacher = try file.load()
@@ -38,28 +41,35 @@ struct PreviewJob {
     let autoencoder = try files.autoencoder(precision)
     let sampler = LatentSampler(
       steps: request.steps, guidance: Float(request.guidance), seed: request.seed)
+    let cells = request.cells(numClasses: file.config.numClasses)
+    let start = LatentSampler.start(seeds: cells.map(\.seed), for: teacher)
+    let frameSteps = request.frameSteps
     var done = 0
     func images(_ model: DiT, _ role: SampleRole) throws -> [RGBImage] {
       var throttle = Throttle()
       let latents = try sampler.sample(
-        model, labels: [Int](repeating: request.classLabel, count: request.count),
-        onStep: { _, _, _ in
+        model, labels: cells.map(\.label), start: start,
+        onStep: { step, _, predicted in
           done += 1
           try context.checkpoint(step: done)
           if throttle.isDue() || done == total {
             try context.emit(
               .progress(done: done, total: total, label: "sampling \(role.rawValue)"))
           }
+          if frameSteps.contains(step) {
+            try write(autoencoder.rgbImages(ofScaled: predicted), role, request, after: step)
+          }
         })
       let images = autoencoder.rgbImages(ofScaled: latents)
       try write(images, role, request)
       return images
     }
-    let before: [RGBImage]
-    if let known {
-      before = [try RGBImage.read(path: known)]
-      try write(before, .teacher, request)
-    } else {
+    var before: [RGBImage]?
+    if let known, !request.skipsTeacher {
+      let images = [try RGBImage.read(path: known)]
+      try write(images, .teacher, request)
+      before = images
+    } else if plan == nil || isGraft || both {
       before = try images(teacher, isGraft ? .graft : .teacher)
     }
     guard let plan, !isGraft else { return "\(isGraft ? "graft" : "teacher") sampled" }
@@ -76,18 +86,22 @@ struct PreviewJob {
     graft.model.parameters.use(precision)
     try context.report(untrained: graft.untrained)
     let after = try images(graft.model, .graft)
+    guard let before else { return "graft sampled" }
     try write(zip(before, after).map { $0.absoluteDifference(to: $1) }, .difference, request)
     return "teacher and graft sampled"
   }
 
-  private func write(_ images: [RGBImage], _ role: SampleRole, _ request: PreviewRequest) throws {
-    let path = "\(context.run.samplesPath)/\(role.rawValue).png"
-    let columns = Int(Double(images.count).squareRoot().rounded(.up))
-    let sheet = images.count == 1 ? images[0] : RGBImage.grid(images, columns: columns, gap: 2)
-    try sheet.write(to: path)
+  /// Writes the images as one picture; with a step they are those predicted after it.
+  private func write(
+    _ images: [RGBImage], _ role: SampleRole, _ request: PreviewRequest, after step: Int? = nil
+  ) throws {
+    let name = "samples/\(role.rawValue)\(step.map { "-step-\($0)" } ?? "").png"
+    let sheet =
+      images.count == 1 ? images[0] : RGBImage.grid(images, columns: request.seeds, gap: 2)
+    try sheet.write(to: context.run.resolve(name))
     try context.emit(
       .sampled(
-        role: role, path: "samples/\(role.rawValue).png", classLabel: request.classLabel,
-        seed: request.seed))
+        role: role, path: name, classLabel: request.classLabel, seed: request.seed,
+        samplerStep: step))
   }
 }

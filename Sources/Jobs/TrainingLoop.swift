@@ -15,6 +15,12 @@ package protocol Training {
   /// Learning rate of the last step.
   var learningRate: LearningRate { get }
 
+  /// Norm of the whole gradient of the last step, before clipping; nil if it is not known.
+  var gradientNorm: Double? { get }
+
+  /// Number of samples of the last step; nil if it is not known.
+  var samplesInStep: Int? { get }
+
   /// Measures the held-out losses.
   func heldOut() -> TrainingLoss
 
@@ -43,6 +49,12 @@ package protocol Training {
 }
 
 extension Training {
+  /// Unknown.
+  package var gradientNorm: Double? { nil }
+
+  /// Unknown.
+  package var samplesInStep: Int? { nil }
+
   /// Measures the held-out losses only.
   package func validate(in folder: String) throws -> TrainingLoss { heldOut() }
 
@@ -149,7 +161,7 @@ package struct TrainingLoop {
       try context.checkpoint(step: training.step)
       speed.begin()
       let loss = training.takeStep()
-      speed.end()
+      speed.end(samples: training.samplesInStep ?? 0)
       let step = training.step
       guard loss.whole.isFinite else { throw failure(training, saved: saved.step) }
       if throttle.isDue() || step == steps {
@@ -158,7 +170,7 @@ package struct TrainingLoop {
           .step(
             step: step, total: steps, loss: loss.whole, losses: loss.sites, rate: perSecond,
             secondsLeft: Double(steps - step) / max(perSecond, 1e-9),
-            learningRate: training.learningRate))
+            learningRate: training.learningRate, measures: measures(training, speed)))
       }
       if step % heldOutEvery == 0 || step == steps {
         let folder = context.run.checkpointsPath
@@ -169,6 +181,15 @@ package struct TrainingLoop {
         try save(training, &saved)
       }
     }
+  }
+
+  /// Measures of the last step other than its losses.
+  private func measures(_ training: some Training, _ speed: StepRate) -> [StepMeasure: Double] {
+    var measures: [StepMeasure: Double] = [:]
+    measures[.gradientNorm] = training.gradientNorm
+    measures[.samplesPerSecond] = training.samplesInStep.map { _ in speed.samplesPerSecond }
+    measures[.residentMemory] = StepMeasure.ownResidentMemory()
+    return measures
   }
 
   /// Measures and emits the held-out losses.
@@ -233,19 +254,21 @@ package struct TrainingLoop {
   }
 }
 
-/// Smoothed steps per second, excluding pauses.
+/// Smoothed steps and samples per second, excluding pauses.
 private struct StepRate {
   private let clock: () -> Double
-  private var (start, seconds, steps) = (0.0, 0.0, 0.0)
+  private var (start, seconds, steps, samples) = (0.0, 0.0, 0.0, 0.0)
 
   init(clock: @escaping () -> Double) { self.clock = clock }
 
   mutating func begin() { start = clock() }
 
-  mutating func end() {
+  mutating func end(samples count: Int) {
     seconds = 0.9 * seconds + clock() - start
     steps = 0.9 * steps + 1
+    samples = 0.9 * samples + Double(count)
   }
 
   var perSecond: Double { seconds > 0 ? steps / seconds : 0 }
+  var samplesPerSecond: Double { seconds > 0 ? samples / seconds : 0 }
 }

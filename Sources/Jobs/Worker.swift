@@ -66,6 +66,13 @@ package enum Worker {
         return try finish(job, process)
       }
       let text: String
+      if case .preview(let preview) = request.job, preview.isBackground {
+        var parameters = sched_param()
+        // Linux's SCHED_IDLE: below every nice value.
+        if sched_setscheduler(0, 5, &parameters) != 0 {
+          setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 19)
+        }
+      }
       switch request.job {
       case .distill(let planPath):
         text = try DistillJob(context: context, planPath: planPath).perform()

@@ -72,6 +72,14 @@ package enum GraftSite: Hashable, Sendable {
     }
   }
 
+  /// The slots that it holds, in order.
+  package var slots: [SlotID] {
+    switch self {
+    case .slot(let id): [id]
+    case .pair(let pair): pair.slots
+    }
+  }
+
   /// The first of its slots.
   package var firstSlot: SlotID {
     switch self {

@@ -47,7 +47,7 @@ package enum LayerSelection {
     return blocks.sorted()
   }
 
-  private static func number(
+  static func number(
     _ word: String, in range: ClosedRange<Int>, of text: String
   ) throws(PlanError) -> Int {
     guard !word.isEmpty, word.utf8.allSatisfy({ (48...57).contains($0) }), let value = Int(word)

@@ -49,11 +49,12 @@ package enum EventKind: Equatable, Sendable {
   case started(pid: Int32, totalSteps: Int)
   /// The worker is alive; sent about every second.
   case heartbeat(step: Int)
-  /// A training step: mean loss, loss by site, steps per second, estimated remaining seconds, and
-  /// learning rate.
+  /// A training step: mean loss, loss by site, steps per second, estimated remaining seconds,
+  /// learning rate, and other measures than the learning rate.
   case step(
     step: Int, total: Int, loss: Double, losses: [GraftSite: Double], rate: Double,
-    secondsLeft: Double, learningRate: LearningRate? = nil)
+    secondsLeft: Double, learningRate: LearningRate? = nil,
+    measures: [StepMeasure: Double] = [:])
   /// Held-out losses by site, and in total, by default their mean.
   case heldOut(step: Int, loss: Double? = nil, losses: [GraftSite: Double])
   /// A checkpoint was written; the path is relative to the run directory.
@@ -65,7 +66,10 @@ package enum EventKind: Equatable, Sendable {
   /// Progress of work other than training.
   case progress(done: Int, total: Int, label: String)
   /// An image was written; the path is relative to the run directory.
-  case sampled(role: SampleRole, path: String, classLabel: Int, seed: UInt64)
+  ///
+  /// With a sampler step it is the clean image that was predicted after that step.
+  case sampled(
+    role: SampleRole, path: String, classLabel: Int, seed: UInt64, samplerStep: Int? = nil)
   /// A message for the user.
   case message(String)
   /// The processes that share the run, after they have found each other.
@@ -138,14 +142,17 @@ extension Event: Encodable {
       return ("started", ["pid": pid, "total_steps": totalSteps])
     case .heartbeat(let step): return ("heartbeat", ["step": step])
     case .step(
-      let step, let total, let loss, let losses, let rate, let secondsLeft, let learningRate):
+      let step, let total, let loss, let losses, let rate, let secondsLeft, let learningRate,
+      let measures):
       let sites = learningRate.flatMap { $0.sites.isEmpty ? nil : $0.sites }
       return (
         "step",
         [
           "step": step, "total": total, "loss": loss, "losses": losses, "rate": rate,
           "seconds_left": secondsLeft, "learning_rate": learningRate?.highest,
-          "learning_rates": sites,
+          "learning_rates": sites, "gradient_norm": measures[.gradientNorm],
+          "samples_per_second": measures[.samplesPerSecond],
+          "resident_memory": measures[.residentMemory],
         ]
       )
     case .heldOut(let step, let loss, let losses):
@@ -155,8 +162,14 @@ extension Event: Encodable {
     case .resumed(let step): return ("resumed", ["step": step])
     case .progress(let done, let total, let label):
       return ("progress", ["done": done, "total": total, "label": label])
-    case .sampled(let role, let path, let classLabel, let seed):
-      return ("sampled", ["role": role, "path": path, "class_label": classLabel, "seed": seed])
+    case .sampled(let role, let path, let classLabel, let seed, let samplerStep):
+      return (
+        "sampled",
+        [
+          "role": role, "path": path, "class_label": classLabel, "seed": seed,
+          "sampler_step": samplerStep,
+        ]
+      )
     case .message(let text): return ("message", ["text": text])
     case .ranks(let report):
       return (

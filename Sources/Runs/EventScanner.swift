@@ -63,7 +63,9 @@ struct EventScanner {
         let label = fields.count("class_label"),
         let seed = fields.digits("seed").flatMap({ UInt64($0) })
       else { return nil }
-      return .sampled(role: role, path: path, classLabel: label, seed: seed)
+      return .sampled(
+        role: role, path: path, classLabel: label, seed: seed,
+        samplerStep: fields.count("sampler_step"))
     case "message": return text("text").map { .message($0) }
     case "ranks":
       guard let count = fields.count("count"), let device = text("device"),
@@ -92,9 +94,15 @@ struct EventScanner {
     if readsSites, let highest = fields.number("learning_rate") {
       learningRate = LearningRate(highest: highest, sites: numbers(fields, "learning_rates") ?? [:])
     }
+    var measures: [StepMeasure: Double] = [:]
+    if readsSites {
+      measures[.gradientNorm] = fields.number("gradient_norm")
+      measures[.samplesPerSecond] = fields.number("samples_per_second")
+      measures[.residentMemory] = fields.number("resident_memory")
+    }
     return .step(
       step: step, total: total, loss: loss, losses: losses, rate: rate, secondsLeft: secondsLeft,
-      learningRate: learningRate)
+      learningRate: learningRate, measures: measures)
   }
 
   /// Reads an object of numbers by site.

@@ -27,7 +27,7 @@ extension EventKind {
     switch self {
     case .started(let pid, let steps): return "process \(pid) begins, \(steps) steps in all"
     case .heartbeat: return nil
-    case .step(let step, let total, let loss, _, let rate, _, _):
+    case .step(let step, let total, let loss, _, let rate, _, _, _):
       return "step \(step)/\(total)  loss \(short(loss))  \(short(rate)) steps/s"
     case .heldOut(let step, let loss, let losses):
       return "step \(step)  held-out loss \(short(loss ?? losses.mean ?? .nan))"
@@ -36,7 +36,7 @@ extension EventKind {
       return "step \(step)  paused\(reason.map { ": \($0)" } ?? "")"
     case .resumed(let step): return "step \(step)  goes on"
     case .progress(let done, let total, let label): return "\(label) \(done)/\(total)"
-    case .sampled(let role, let path, _, _): return "\(role.rawValue) in \(path)"
+    case .sampled(let role, let path, _, _, _): return "\(role.rawValue) in \(path)"
     case .message(let text): return text
     case .ranks(let report): return report.text
     case .resources(let step, let memory):

@@ -110,8 +110,16 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   package var steps: Int
   /// Classifier-free guidance scale; 1 disables guidance.
   package var guidance: Double
-  /// Number of images per role.
-  package var count: Int
+  /// Rows of images: classes from `classLabel` on, beginning again after the last one.
+  package var classes: Int
+  /// Columns of images: seeds from `seed` on.
+  package var seeds: Int
+  /// Number of predicted clean images written while sampling, for each of teacher and graft.
+  package var frames: Int
+  /// Whether only the graft is sampled.
+  package var skipsTeacher: Bool
+  /// Whether the worker uses only processor time that nobody else wants.
+  package var isBackground: Bool
   /// Whether operators without trained weights are fitted to the teacher in closed form; nil, in requests
   /// of before, is false.
   package var fits: Bool?
@@ -121,7 +129,9 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   /// Makes a request for images.
   package init(
     modelPath: String, planPath: String? = nil, weights: [String] = [], classLabel: Int,
-    seed: UInt64 = 0, steps: Int = 25, guidance: Double = 2, count: Int = 1, fits: Bool? = nil
+    seed: UInt64 = 0, steps: Int = 25, guidance: Double = 2, classes: Int = 1, seeds: Int = 1,
+    frames: Int = 0, skipsTeacher: Bool = false, isBackground: Bool = false,
+    fits: Bool? = nil
   ) {
     self.modelPath = modelPath
     self.planPath = planPath
@@ -130,8 +140,45 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     self.seed = seed
     self.steps = steps
     self.guidance = guidance
-    self.count = count
-    self.fits = fits
+    (self.classes, self.seeds, self.frames) = (classes, seeds, frames)
+    (self.skipsTeacher, self.isBackground, self.fits) = (skipsTeacher, isBackground, fits)
+  }
+
+  /// Reads a request; those of earlier versions are for one image.
+  package init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    modelPath = try container.decode(String.self, forKey: .modelPath)
+    planPath = try container.decodeIfPresent(String.self, forKey: .planPath)
+    weights = try container.decode([String].self, forKey: .weights)
+    classLabel = try container.decode(Int.self, forKey: .classLabel)
+    seed = try container.decode(UInt64.self, forKey: .seed)
+    steps = try container.decode(Int.self, forKey: .steps)
+    guidance = try container.decode(Double.self, forKey: .guidance)
+    classes = try container.decodeIfPresent(Int.self, forKey: .classes) ?? 1
+    seeds = try container.decodeIfPresent(Int.self, forKey: .seeds) ?? 1
+    frames = try container.decodeIfPresent(Int.self, forKey: .frames) ?? 0
+    skipsTeacher = try container.decodeIfPresent(Bool.self, forKey: .skipsTeacher) ?? false
+    isBackground = try container.decodeIfPresent(Bool.self, forKey: .isBackground) ?? false
+    fits = try container.decodeIfPresent(Bool.self, forKey: .fits)
+    teacherImage = try container.decodeIfPresent(String.self, forKey: .teacherImage)
+  }
+
+  /// Class label and seed of every image, row by row.
+  package func cells(numClasses: Int) -> [(label: Int, seed: UInt64)] {
+    (0..<classes).flatMap { row in
+      (0..<seeds).map { column in
+        ((classLabel + row) % max(1, numClasses), seed &+ UInt64(column))
+      }
+    }
+  }
+
+  /// The denoising steps, counted from 1, whose predicted clean images are written.
+  package var frameSteps: [Int] {
+    guard frames > 0 else { return [] }
+    let places = (1...frames).map { index in
+      Int((Double(steps * index) / Double(frames + 1)).rounded())
+    }
+    return Set(places).filter { (1..<steps).contains($0) }.sorted()
   }
 
   private enum CodingKeys: String, CodingKey {
@@ -139,7 +186,9 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     case planPath = "plan_path"
     case weights
     case classLabel = "class_label"
-    case seed, steps, guidance, count, fits
+    case seed, steps, guidance, classes, seeds, frames, fits
+    case skipsTeacher = "skips_teacher"
+    case isBackground = "background"
     case teacherImage = "teacher_image"
   }
 }
@@ -301,7 +350,9 @@ package struct JobRequest: Codable, Equatable, Sendable {
       try FileNumber.check("class_label", preview.classLabel, FileNumber.counts)
       try FileNumber.check("steps", preview.steps, 1...1000)
       try FileNumber.check("guidance", preview.guidance, -1e6...1e6)
-      try FileNumber.check("count", preview.count, 1...1024)
+      try FileNumber.check("classes", preview.classes, 1...32)
+      try FileNumber.check("seeds", preview.seeds, 1...32)
+      try FileNumber.check("frames", preview.frames, 0...64)
     case .analyze(let analyze): try FileNumber.check("samples", analyze.samples, 1...1_000_000)
     case .library(let library): try library.checkNumbers()
     case .search(let search): try search.checkNumbers()

@@ -12,6 +12,8 @@ package struct RunHistory: Codable, Equatable, Sendable {
   package private(set) var heldOut: [GraftSite: LossSeries] = [:]
   /// Total held-out loss; the mean over the sites if there are losses by site.
   package private(set) var meanHeldOut = LossSeries()
+  /// Other measures of the training steps.
+  package private(set) var measures: [StepMeasure: LossSeries] = [:]
   /// Latest messages.
   package private(set) var messages: [String] = []
   /// How many remarks there were, those that are no longer kept included.
@@ -32,14 +34,19 @@ package struct RunHistory: Codable, Equatable, Sendable {
   package mutating func apply(_ event: Event) {
     summary.apply(event)
     switch event.kind {
-    case .step(let step, _, let loss, let losses, _, _, _):
+    case .step(let step, _, let loss, let losses, _, _, let learningRate, var measures):
       meanLoss.append(LossPoint(step: step, value: loss))
       Self.append(losses, step, to: &self.losses)
+      measures[.learningRate] = learningRate?.highest
+      for (measure, value) in measures {
+        self.measures[measure, default: LossSeries()].append(LossPoint(step: step, value: value))
+      }
     case .heldOut(let step, let loss, let losses):
       // Training losses of an earlier worker that was ahead of the resumed step.
       meanLoss.drop(after: step)
       for site in self.losses.keys { self.losses[site]?.drop(after: step) }
       self.losses = self.losses.filter { !$0.value.isEmpty }
+      for measure in measures.keys { measures[measure]?.drop(after: step) }
       Self.append(losses, step, to: &heldOut)
       if let value = loss ?? losses.mean {
         meanHeldOut.append(LossPoint(step: step, value: value))
@@ -54,7 +61,7 @@ package struct RunHistory: Codable, Equatable, Sendable {
 
   /// Whether the state is consistent.
   var isPlausible: Bool {
-    let series = [meanLoss, meanHeldOut] + losses.values + heldOut.values
+    let series = [meanLoss, meanHeldOut] + losses.values + heldOut.values + measures.values
     return summary.isPlausible && series.allSatisfy(\.isPlausible)
   }
 

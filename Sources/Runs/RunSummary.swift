@@ -38,6 +38,8 @@ package struct SampleImage: Codable, Equatable, Sendable {
   package let role: SampleRole
   /// Path relative to the run directory.
   package let path: String
+  /// The sampler step after which it was predicted; nil for a result.
+  package let samplerStep: Int?
 }
 
 /// Checkpoint written by a worker.
@@ -166,7 +168,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
   /// Seconds for which an event shows that a worker on another host is alive.
   package static let freshness = 120.0
   /// Maximum number of stored images.
-  private static let imageLimit = 16
+  private static let imageLimit = 160
 
   /// Makes the summary of a run before its first event.
   package init(
@@ -192,8 +194,8 @@ package struct RunSummary: Codable, Equatable, Sendable {
   /// Whether it trains a plan, and so has losses and checkpoints.
   package var isTraining: Bool { kind?.isTraining ?? false }
 
-  /// Whether it trains or measures a graft, of which the queue runs a limited number at once.
-  package var isQueueable: Bool { isTraining || kind?.isMeasuring ?? false }
+  /// Whether it is worth a place in lists and in the queue, which runs a limited number at once.
+  package var isQueueable: Bool { kind.map { $0 != .preview && $0 != .analyze } ?? false }
 
   /// Seconds from the start of the last worker to the last event; nil before its first event.
   package var duration: Double? {
@@ -219,7 +221,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
       (total, self.totalSteps, label) = (totalSteps, totalSteps, nil)
       (step, rate, secondsLeft, loss) = (checkpoint?.step ?? 0, nil, nil, nil)
     case .heartbeat(let step): self.step = max(self.step, step)
-    case .step(let step, let total, let loss, _, let rate, let secondsLeft, _):
+    case .step(let step, let total, let loss, _, let rate, let secondsLeft, _, _):
       (self.step, self.total, self.rate, self.secondsLeft) = (step, total, rate, secondsLeft)
       (self.loss, label) = (loss, nil)
     case .heldOut(let step, let loss, let losses):
@@ -242,8 +244,8 @@ package struct RunSummary: Codable, Equatable, Sendable {
       if label == nil { self.step = step }
     case .progress(let done, let total, let label):
       (step, self.total, self.label) = (done, total, label)
-    case .sampled(let role, let path, _, _):
-      images.append(SampleImage(role: role, path: path))
+    case .sampled(let role, let path, _, _, let samplerStep):
+      images.append(SampleImage(role: role, path: path, samplerStep: samplerStep))
       imageCount += 1
       if images.count > Self.imageLimit { images.removeFirst() }
     case .message: break

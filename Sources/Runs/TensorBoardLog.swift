@@ -30,7 +30,7 @@ package final class TensorBoardLog: Sendable {
   ///   record.
   package func add(_ event: Event) throws {
     switch event.kind {
-    case .step(let step, _, let loss, let losses, let rate, _, let learningRate):
+    case .step(let step, _, let loss, let losses, let rate, _, let learningRate, let measures):
       var values: [TensorBoardRecord.Value] = [
         .scalar(tag: "loss/train", loss), .scalar(tag: "speed/steps_per_second", rate),
       ]
@@ -39,13 +39,16 @@ package final class TensorBoardLog: Sendable {
         values.append(.scalar(tag: "learning_rate", learningRate.highest))
         values += Self.scalars("learning_rate", learningRate.sites)
       }
+      values += StepMeasure.members.compactMap { measure in
+        measures[measure].map { .scalar(tag: measure.tag, $0) }
+      }
       try add(values, step: step, time: event.time, ofTraining: true)
     case .heldOut(let step, let loss, let losses):
       guard let whole = loss ?? losses.mean else { return }
       try add(
         [.scalar(tag: "loss/held_out", whole)] + Self.scalars("held_out", losses),
         step: step, time: event.time, ofTraining: true)
-    case .sampled(let role, let path, _, _):
+    case .sampled(let role, let path, _, _, nil):
       let step = state.withLock { $0.step }
       try add(
         [try Self.image(tag: "samples/\(role.rawValue)", path: run.resolve(path))], step: step,

@@ -149,6 +149,18 @@ package struct LatentSampler: Sendable {
     return result.rows(0..<count).copied()
   }
 
+  /// Start noise (seeds, channels, size, size) of the first sample of each of several seeds.
+  package static func start(seeds: [UInt64], for model: DiT) -> Tensor {
+    let config = model.config
+    let shape = [config.inChannels, config.inputSize, config.inputSize]
+    let result = Tensor([seeds.count] + shape)
+    for (row, seed) in seeds.enumerated() {
+      result.rows(row..<(row + 1)).assign(
+        RandomStream(seed: seed, "sampling/start").normal([1] + shape, from: 0))
+    }
+    return result
+  }
+
   /// Timesteps of the training process passed to the network, ascending.
   package func timesteps() throws -> [Int] { try process().schedule.timesteps }
 

@@ -42,9 +42,15 @@ final class CursesScreen {
       colors: useColors
         ? (nc_has_direct_color() != 0 && colors >= 1 << 24 ? 1 << 24 : min(colors, 256)) : 0)
     pairLimit = Int(nc_color_pairs())
-    if hasReservedPairs {
-      // Curses takes pairs of the same colours for the same: these differ in the foreground, which no space shows.
-      for pair in 1...Self.reservedPairs { nc_define_pair(Int32(pair), Int32(pair - 1), -1) }
+    setPage(.default)
+  }
+
+  /// Chooses the background of cells under images; curses writes them again.
+  func setPage(_ color: Color) {
+    guard hasReservedPairs else { return }
+    // Curses takes pairs of the same colours for the same: these differ in the foreground, which no space shows.
+    for pair in 1...Self.reservedPairs {
+      nc_define_pair(Int32(pair), Int32(pair - 1), Int32(palette.number(of: color)))
     }
   }
 

@@ -25,6 +25,8 @@ package struct Frame: Equatable, Sendable {
   /// Where the text cursor is shown; nil hides it.
   package var cursor: Position?
 
+  /// The colour behind images that do not fill their cells.
+  package var page = Color.default
   /// What a click does, in painting order; the last one at a cell counts.
   package var targets: [MouseTarget] = []
 

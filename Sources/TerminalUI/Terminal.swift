@@ -20,6 +20,7 @@ package final class Terminal {
   private var layer = ImageLayer()
   private var encoder = SixelEncoder()
   private var frame: Frame?
+  private var page = Color.default
   private var cells: [ScreenCell]?
   /// The answers to questions that were asked again, until the last of them has come.
   private var asking: TerminalCapabilities?
@@ -129,6 +130,12 @@ package final class Terminal {
   /// have to be encoded, some of them during the next calls of `nextEvent`.
   package func render(_ frame: Frame) {
     guard isOpen, !isGone, frame != self.frame else { return }
+    if frame.page != page {
+      page = frame.page
+      forget()
+      screen.setPage(page)
+      screen.clearOnUpdate()
+    }
     let cursorMoved = frame.cursor != self.frame?.cursor
     self.frame = frame
     let hadImages = !layer.isEmpty
@@ -309,9 +316,7 @@ package final class Terminal {
     for input in inputs {
       switch input {
       case .key(.control("c")): queue.append(.signal(SIGINT))
-      case .key(let key):
-        if key == .control("l") { repaint() }
-        queue.append(.key(key))
+      case .key(let key): queue.append(.key(key))
       case .mouse(let event): queue.append(.mouse(event))
       case .paste(let text): queue.append(.paste(text))
       case .reply(let reply): take(reply)

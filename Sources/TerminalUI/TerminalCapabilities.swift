@@ -20,6 +20,8 @@ package struct TerminalCapabilities: Equatable, Sendable {
   package var synchronizedUpdates = false
   /// Whether it tells when its colours change between light and dark (private mode 2031).
   package var reportsColorScheme = false
+  /// Whether it reports the mouse in numbers without limit (private mode 1006); nil if it did not say.
+  package var mouse: Bool?
   /// Its background colour (OSC 11); nil if it did not say.
   package var background: RGB?
   /// Whether it prefers a dark background; nil if it did not say.
@@ -80,6 +82,7 @@ package struct TerminalCapabilities: Equatable, Sendable {
         largestImage = PixelSize(min(values[0], limit), min(values[1], limit))
       }
     case .mode(number: 2026, let state): synchronizedUpdates = (1...3).contains(state)
+    case .mode(number: 1006, let state): mouse = (1...3).contains(state)
     case .mode(number: 2031, let state): reportsColorScheme = (1...3).contains(state)
     case .background(let color): background = color
     case .colorScheme(let isDark): (reportsColorScheme, prefersDark) = (true, isDark)
@@ -212,6 +215,14 @@ package struct TerminalCapabilities: Equatable, Sendable {
       Finding(
         title: "synchronised", value: synchronizedUpdates ? "yes" : "no",
         reason: "private mode 2026"),
+      Finding(
+        title: "mouse", value: mouse.map { $0 ? "yes" : "no" } ?? "unknown",
+        reason: "private mode 1006; the setting mouse switches it"),
+      Finding(
+        title: "encoding", value: encoding,
+        reason: movesByCharacter.map {
+          $0 ? "the locale; the terminal reads UTF-8" : "the locale; the terminal reads bytes"
+        } ?? "the locale"),
       Finding(
         title: "characters", value: symbols.rawValue,
         reason: choice(wantedSymbols.rawValue, symbols.rawValue, chosenSymbols.1)),

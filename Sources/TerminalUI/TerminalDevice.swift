@@ -108,16 +108,19 @@ struct TerminalDevice {
   ///   - asksEncoding: Also writes a character of two bytes and asks where the cursor is; the line is erased.
   /// - Returns: The bytes to write.
   static func questions(isMultiplexed: Bool, asksEncoding: Bool = false) -> [UInt8] {
-    func kitty(_ number: Int) -> [UInt8] {
-      Array("\u{1b}_Gi=\(number),s=1,v=1,a=q,t=d,f=24;AAAA\u{1b}\\".utf8)
+    func kitty(_ number: Int, _ keys: String = "") -> [UInt8] {
+      Array("\u{1b}_Gi=\(number),s=1,v=1,a=q,t=d,f=24\(keys);AAAA\u{1b}\\".utf8)
     }
     var bytes = asksEncoding ? Array("\r\u{e9}\u{1b}[6n\r\u{1b}[K".utf8) : []
     // Background and preferred scheme, name, cell in pixels, sixel registers and geometry, modes.
     bytes += Array(
       ("\u{1b}]11;?\u{1b}\\\u{1b}[?996n\u{1b}[>0q\u{1b}[16t\u{1b}[?1;1;0S\u{1b}[?2;1;0S"
-        + "\u{1b}[?2026$p\u{1b}[?2031$p").utf8)
+        + "\u{1b}[?2026$p\u{1b}[?2031$p\u{1b}[?1006$p").utf8)
     bytes += kitty(TerminalCapabilities.directQuery)
-    if isMultiplexed { bytes += KittyGraphics.passed(kitty(TerminalCapabilities.aroundQuery)) }
+    // Terminals that do not know of placeholders refuse a question with their key.
+    if isMultiplexed {
+      bytes += KittyGraphics.passed(kitty(TerminalCapabilities.aroundQuery, ",U=1"))
+    }
     return bytes + Array("\u{1b}[c".utf8)
   }
 

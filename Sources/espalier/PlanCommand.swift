@@ -3,6 +3,7 @@ import Files
 import Foundation
 import Models
 import Plans
+import Runs
 import Text
 
 /// `espalier plan`: makes, edits, shows and checks plans without a terminal.
@@ -52,7 +53,7 @@ struct PlanCommand: ParsableCommand {
 
     @Argument(help: "The plan file to change.") var plan: String
     @Argument(help: "Settings to change, as KEY=VALUE.") var settings: [String] = []
-    @Option(help: "Blocks: \(LayerSelection.forms).") var blocks: String?
+    @Option(help: "Blocks: \(SlotSelection.forms).") var blocks: String?
     @Option(help: "The operator: \(OperatorCatalog.all.map(\.name).joined(separator: ", ")).")
     var `operator`: String?
     @Option(help: "The slot, for an operator that fits both: attention or mlp.") var slot: Slot?
@@ -135,7 +136,7 @@ struct PlanCommand: ParsableCommand {
         if let descriptor = self.operator.flatMap(OperatorCatalog.descriptor(named:)) {
           try put(descriptor, in: &changed)
         } else if let clear {
-          for block in try selectedBlocks(of: changed) {
+          for block in try selectedBlocks(of: changed, clear) {
             changed.edits[SlotID(block: block, slot: clear)] = nil
           }
         }
@@ -164,7 +165,7 @@ struct PlanCommand: ParsableCommand {
         spec.config[parts[0]] = value
       }
       let slot = try slot(of: descriptor)
-      for block in try selectedBlocks(of: changed) {
+      for block in try selectedBlocks(of: changed, slot) {
         let id = SlotID(block: block, slot: slot)
         changed.edits[id] = spec
         let start = initialization.flatMap { $0 == .own ? nil : $0.rawValue }
@@ -172,15 +173,22 @@ struct PlanCommand: ParsableCommand {
       }
     }
 
-    private func selectedBlocks(of plan: GraftPlan) throws -> [Int] {
-      try PlanCommand.blocks(blocks ?? "all", of: plan)
+    private func selectedBlocks(of plan: GraftPlan, _ slot: Slot) throws -> [Int] {
+      try PlanCommand.blocks(blocks ?? "all", of: plan, slot)
     }
   }
 
-  /// Blocks selected by the option `--blocks`.
-  static func blocks(_ text: String, of plan: GraftPlan) throws(PlanError) -> [Int] {
+  /// Blocks whose slots of one kind are selected by the option `--blocks`.
+  ///
+  /// Scores are those of the model's cached statistics.
+  static func blocks(_ text: String, of plan: GraftPlan, _ slot: Slot) throws(PlanError) -> [Int] {
+    let path = ModelAnalysis.cachePath(modelHash: plan.model.contentHash)
+    let scores = SlotScores(
+      analysis: try? ModelAnalysis.load(path: path),
+      remedy: "'espalier analyze \(plan.model.path)' measures the model")
     do throws(PlanError) {
-      return try LayerSelection.parse(text, depth: plan.model.shape.depth)
+      return try SlotSelection.blocks(
+        text, depth: plan.model.shape.depth, slot: slot, scores: scores)
     } catch {
       throw PlanError(key: "--blocks", error.message)
     }

@@ -14,7 +14,7 @@ extension PlanCommand {
         """)
 
     @Argument(help: "The plan file to change.") var plan: String
-    @Option(help: "Blocks: \(LayerSelection.forms).") var blocks: String
+    @Option(help: "Blocks: \(SlotSelection.forms).") var blocks: String
     @Option(help: "Merge of the outputs: \(ParallelMerge.names) (default: projection).")
     var merge: ParallelMerge?
     @Flag(help: "Split the pairs that the blocks are in.") var split = false
@@ -23,7 +23,7 @@ extension PlanCommand {
     func run() throws {
       if split, merge != nil { throw ValidationError("give either --merge or --split, not both") }
       let changed = try GraftPlan.update(path: plan) { changed in
-        let chosen = try PlanCommand.blocks(blocks, of: changed)
+        let chosen = try PlanCommand.blocks(blocks, of: changed, .attention)
         if split {
           guard chosen.contains(where: { changed.pair(of: $0) != nil }) else {
             throw PlanError(

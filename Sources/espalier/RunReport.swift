@@ -11,6 +11,8 @@ struct RunReport: Encodable {
   let summary: RunSummary
   /// Held-out losses by site, if they were read.
   let heldOut: [GraftSite: LossSeries]
+  /// Losses and other measures by step, by name, if they were read.
+  private var series: [String: LossSeries] = [:]
 
   /// Makes a report from a summary.
   init(_ run: RunDirectory, _ summary: RunSummary, heldOut: [GraftSite: LossSeries] = [:]) {
@@ -26,7 +28,10 @@ struct RunReport: Encodable {
       store.look()
       summary.turn = store.summary(run.id)?.turn
     }
-    self.init(run, summary, heldOut: follower.history.heldOut)
+    let history = follower.history
+    self.init(run, summary, heldOut: history.heldOut)
+    series = ["loss": history.meanLoss, "held_out": history.meanHeldOut]
+    for (measure, values) in history.measures { series[measure.rawValue] = values }
   }
 
   /// Encodes the summary and values derived from it.
@@ -47,6 +52,7 @@ struct RunReport: Encodable {
       "meanHeldOutFirst": summary.meanHeldOut?.first.value,
       "meanHeldOutLast": summary.meanHeldOut?.last.value,
       "heldOut": Dictionary(uniqueKeysWithValues: changes),
+      "series": series.isEmpty ? nil : series.mapValues(Array.init),
     ]
     var container = encoder.container(keyedBy: FieldKey.self)
     for case (let key, let value?) in derived {
@@ -68,6 +74,21 @@ struct RunReport: Encodable {
           + " (x \(short(whole.last.value / whole.first.value)))")
     }
     return lines
+  }
+
+  /// A line with the last value of every measure; nil without one.
+  var measuresLine: String? {
+    let texts = StepMeasure.allCases.compactMap { measure in
+      series[measure.rawValue]?.last.map { last in
+        switch measure {
+        case .learningRate: "learning rate \(short(last.value))"
+        case .gradientNorm: "gradient norm \(short(last.value))"
+        case .samplesPerSecond: "\(short(last.value)) samples/s"
+        case .residentMemory: "\(short(last.value / 1_048_576)) MiB resident"
+        }
+      }
+    }
+    return texts.isEmpty ? nil : texts.joined(separator: "  ")
   }
 
   /// Shows the progress of a run on standard error until it ends; Ctrl-C requests cancellation, a

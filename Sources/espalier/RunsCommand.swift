@@ -71,6 +71,7 @@ struct RunsCommand: ParsableCommand {
       }
       if let line = run.originLine { print(line) }
       for line in report.heldOutLines { print(line) }
+      if let line = report.measuresLine { print(line) }
       let log = run.logTail()
       if !log.isEmpty { print(lines: "log:\n\(log)") }
     }

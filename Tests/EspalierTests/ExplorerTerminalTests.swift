@@ -220,7 +220,7 @@ import Testing
 
   @Test func aTerminalThatReadsNoUTF8GetsASCII() throws {
     let scratch = try Scratch()
-    let screen = try Screen(columns: 80, rows: 24, width: 0, height: 0)
+    let screen = try Screen(columns: 80, rows: 30, width: 0, height: 0)
     // Two bytes have moved the cursor by two cells.
     let command = try open(
       scratch, screen, replies: "\u{1b}[1;3R\u{1b}[?64c", waitingFor: "help", graphics: "auto",

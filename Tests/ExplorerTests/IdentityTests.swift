@@ -382,7 +382,7 @@ import Explorer
       state.notice = nil
       #expect(state == before)
     }
-    guard case .startPreview(1, state.plan?, let weights, _)? = press(&state, "s").first else {
+    guard case .startPreview(1, state.plan?, let weights, _, _)? = press(&state, "s").first else {
       Issue.record("not sampled")
       return
     }

@@ -6,19 +6,42 @@ extension Samples {
   /// Statistics of a teacher whose locality goes up and down over the blocks.
   static func analysis(depth: Int = 28) -> ModelAnalysis {
     let bands = [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    func share(_ band: Double, _ far: Double) -> Double {
+      1 - far * Foundation.exp(-band / 60) * (1 - band / 256)
+    }
+    func channels(_ block: Int) -> ChannelSummary {
+      var rms = [Double](repeating: 1.3, count: 96)
+      rms[12] = 20 + Double(block)
+      rms[40] = 2
+      return ChannelSummary(rms: rms, maxAbs: rms.map { 3 * $0 }, medianRMS: 1.3)
+    }
+    func histogram(_ block: Int) -> [HistogramBin] {
+      let edges: [Double] = (-8...8).map { pow(2, Double($0) / 2) }
+      let positive = zip(edges, edges.dropFirst()).enumerated().map { index, edge -> HistogramBin in
+        let distance = Double((index - 8) * (index - 8))
+        let share = Foundation.exp(-distance / (4 + Double(block) / 4)) / 8
+        return HistogramBin(low: edge.0, high: edge.1, share: share)
+      }
+      let negative = positive.reversed().map { bin in
+        HistogramBin(low: -bin.high, high: -bin.low, share: bin.share / 2)
+      }
+      return negative + [HistogramBin(low: 0, high: 0, share: 0.01)] + positive
+    }
     let blocks = (0..<depth).map { block -> BlockAnalysis in
       let far = 0.25 + 0.6 * abs(Foundation.sin(Double(block) * 0.7))
       let number = Double(block)
       return BlockAnalysis(
         attention: ActivationSummary(
           mean: -0.012 * Double(block % 5), variance: 0.4 + number * 0.21, maxAbs: 3 + number,
-          kurtosis: 3.1 + number * 0.4),
+          kurtosis: 3.1 + number * 0.4, histogram: histogram(block), channels: channels(block)),
         mlp: ActivationSummary(
           mean: 0.003 * number, variance: 0.2 + number * 0.4, maxAbs: 5 + number * 2,
-          kurtosis: 9.5),
-        locality: bands.map { band in
-          1 - far * Foundation.exp(-Double(band) / 60) * (1 - Double(band) / 256)
-        })
+          kurtosis: 9.5, histogram: histogram(27 - block), channels: channels(0)),
+        locality: bands.map { share(Double($0), far) },
+        localityPerHead: (0..<4).map { head in
+          bands.map { share(Double($0), min(1, far * (0.7 + 0.2 * Double(head)))) }
+        },
+        within: (0..<256).map { share(Double($0), far) })
     }
     return ModelAnalysis(
       modelHash: "feedbeef", bands: bands, samples: 32, timesteps: [100, 500, 900],
@@ -40,7 +63,12 @@ extension Samples {
         uniqueKeysWithValues: plan.sites.map { ($0, value($0.firstSlot, step)) })
       let kind = EventKind.step(
         step: step, total: 800, loss: value(attention(14), step), losses: losses, rate: 3.4,
-        secondsLeft: Double(800 - step) / 3.4)
+        secondsLeft: Double(800 - step) / 3.4,
+        learningRate: LearningRate(0.001 * Double(min(step, 100)) / 100),
+        measures: [
+          .gradientNorm: 2 + Foundation.sin(Double(step) / 9), .samplesPerSecond: 27,
+          .residentMemory: 512 * 1_048_576,
+        ])
       events.append(Event(kind, time: now))
       guard step % 50 == 0 || step == 1 else { continue }
       events.append(

@@ -182,6 +182,26 @@ enum Samples {
     return 0.12 + fall + ripple + Double(slot.block) * 0.001
   }
 
+  /// Three runs on one plot, one of which diverged.
+  static func plotting(_ size: Size) -> AppState {
+    var state = busy(size)
+    press(&state, "P", "o", " ", "j", " ")
+    let others = ["r2", "r1"].enumerated().map { index, id -> FocusedRun in
+      var run = FocusedRun(id: id, plan: state.plan)
+      for step in stride(from: 1, through: 300, by: 3) {
+        let loss = step > 250 ? .nan : 0.3 + 0.1 * Double(index) - 0.0004 * Double(step)
+        run.history.apply(
+          Event(
+            .step(step: step, total: 800, loss: loss, losses: [:], rate: 1, secondsLeft: 1),
+            time: now))
+      }
+      return run
+    }
+    _ = update(&state, .runsRead(others))
+    press(&state, .escape, "L")
+    return state
+  }
+
   static func picture(_ seed: Int) -> RGBImage {
     let pixels = (0..<(64 * 64)).flatMap { index -> [UInt8] in
       let (x, y) = (index % 64, index / 64)

@@ -57,7 +57,7 @@ private final class PretendedWorld: EffectPerformer {
     case .control(_, .pause): state = .paused
     case .control(_, .resume): state = .running
     case .control(_, .cancel): state = .cancelled
-    case .startPreview(let generation, _, _, _):
+    case .startPreview(let generation, _, _, _, _):
       preview = generation
       actions.append(.previewStarted(generation: generation, runID: "p1"))
     default: break

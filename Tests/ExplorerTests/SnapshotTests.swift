@@ -149,6 +149,67 @@ import Explorer
       }
     ),
     (
+      "plot",
+      {
+        var state = Samples.busy($0)
+        press(&state, "P", "e", "e", .left, .left, .left)
+        return state
+      }
+    ),
+    (
+      "plot-slots",
+      {
+        var state = Samples.busy($0)
+        press(&state, "P", "v")
+        return state
+      }
+    ),
+    (
+      "plot-map",
+      {
+        var state = Samples.busy($0)
+        press(&state, "P", "v", "v", "b", "b")
+        return state
+      }
+    ),
+    ("plot-runs", { Samples.plotting($0) }),
+    (
+      "evidence",
+      {
+        var state = Samples.busy($0)
+        press(&state, "V", "]", "]")
+        _ = update(
+          &state, .attentionMapsRead(block: 7, (0..<4).map { Samples.picture($0) }))
+        return state
+      }
+    ),
+    (
+      "evidence-activations",
+      {
+        var state = Samples.busy($0)
+        press(&state, "V", .tab)
+        return state
+      }
+    ),
+    (
+      "window-form",
+      {
+        var state = Samples.busy($0)
+        state.cursor = Samples.attention(10)
+        press(&state, .enter)
+        for _ in 0..<20 {
+          guard case .picker(let picker) = state.overlay, picker.entry != .original,
+            case .replacement(let spec) = picker.entry, spec.name == "swa"
+          else {
+            press(&state, "j")
+            continue
+          }
+          press(&state, .enter)
+        }
+        return state
+      }
+    ),
+    (
       // Wide characters, marks, escape sequences and direction overrides in everything that has a name.
       "outside-text",
       {

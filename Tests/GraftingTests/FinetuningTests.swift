@@ -353,4 +353,26 @@ struct FinetuningTests {
       #expect(model?.message.contains("is no stage 2 checkpoint") == true)
     }
   }
+
+  /// A checkpoint gives the averaged weights, as the model that is saved with it does.
+  @Test func checkpointsAreWeights() throws {
+    try withFolder { folder in
+      let plan = plan { $0.trained = .all }
+      let teacher = try TinyModel.make()
+      let run = try finetuning(plan, teacher: teacher)
+      for _ in 0..<3 { _ = run.trainStep() }
+      try run.saveCheckpoint(to: folder + "/checkpoint.safetensors")
+      try run.saveModel(to: folder + "/model.safetensors", teacherMetadata: [:])
+      let models = try ["checkpoint", "model"].map {
+        try Graft(plan: plan, teacher: teacher, checkpoints: [folder + "/\($0).safetensors"])
+      }
+      #expect(models.allSatisfy { $0.untrained.isEmpty })
+      for (found, expected) in zip(models[0].model.parameters, models[1].model.parameters) {
+        #expect(found.value.values == expected.value.values, "\(found.name)")
+      }
+      let start = try Graft(fresh: plan, teacher: teacher).model.parameters
+      #expect(
+        zip(models[0].model.parameters, start).contains { $0.value.values != $1.value.values })
+    }
+  }
 }

@@ -30,12 +30,12 @@ struct Stage1ReferenceTests {
   /// One operator trained by the definition: whole batches, recorded activations, nothing streamed.
   private func trainByDefinition(
     _ id: SlotID, _ plan: GraftPlan, _ teacher: DiT, steps: Int
-  ) throws -> (losses: [Double], module: any GraftOperator) {
+  ) throws -> (losses: [Double], norms: [Double], module: any GraftOperator) {
     let module = try #require(try Graft(fresh: plan, teacher: teacher).replacement(id))
     let optimizer = AdamW(module.parameters)
     let diffusion = try GaussianDiffusion(spacing: "")
     let dataset = TinyModel.latents(seed: 1)
-    var losses: [Double] = []
+    var (losses, norms): ([Double], [Double]) = ([], [])
     for step in 0..<steps {
       let batch = dataset.batch(
         0..<plan.stage1.batchSize, seed: plan.seed, name: "stage1/\(step)", nullClass: 3,
@@ -61,18 +61,26 @@ struct Stage1ReferenceTests {
       let warm = min(1, Double(step + 1) / Double(plan.stage1.warmupSteps))
       let passed = plan.stage1.milestones.count { Double(step) >= $0 * Double(plan.stage1.steps) }
       let rate = plan.stage1.learningRate * warm * pow(plan.stage1.gamma, Double(passed))
-      optimizer.step(rate: Float(rate), clipNorm: Float(plan.stage1.clipNorm))
+      norms.append(optimizer.step(rate: Float(rate), clipNorm: Float(plan.stage1.clipNorm)))
     }
-    return (losses, module)
+    return (losses, norms, module)
   }
 
   @Test func streamingEqualsTheDefinition() throws {
     let teacher = try TinyModel.make()
     let plan = plan()
     let streamed = try distillation(plan, teacher: teacher)
-    let losses = (0..<14).map { _ in streamed.trainStep() }
+    var norms: [Double] = []
+    let losses = (0..<14).map { _ in
+      let losses = streamed.trainStep()
+      norms.append(streamed.gradientNorm)
+      return losses
+    }
+    #expect(streamed.samplesInStep == plan.stage1.batchSize)
+    var squares = [Double](repeating: 0, count: 14)
     for id in [attention, mlp] {
-      let (expected, module) = try trainByDefinition(id, plan, teacher, steps: 14)
+      let (expected, norms, module) = try trainByDefinition(id, plan, teacher, steps: 14)
+      for (step, norm) in norms.enumerated() { squares[step] += norm * norm }
       for (step, loss) in expected.enumerated() {
         let found = try #require(losses[step][.slot(id)])
         #expect(abs(found - loss) < 1e-4 * loss, "\(id) step \(step)")
@@ -83,6 +91,9 @@ struct Stage1ReferenceTests {
         // The sign of an L1 gradient may flip where prediction and target nearly agree.
         #expect(worst < 2e-4, "\(found.name)")
       }
+    }
+    for (found, square) in zip(norms, squares) {
+      #expect(abs(found - square.squareRoot()) < 1e-3 * found)
     }
   }
 

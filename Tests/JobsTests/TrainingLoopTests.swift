@@ -22,6 +22,9 @@ import Testing
       return TrainingLoss(step == divergesAt ? .infinity : 1 / Double(step))
     }
 
+    var gradientNorm: Double? { 10 / Double(step) }
+    var samplesInStep: Int? { 8 }
+
     func heldOut() -> TrainingLoss { TrainingLoss(2 / Double(step + 1)) }
 
     func placeOfFailure() -> String? { divergesAt == nil ? nil : "blocks.3.out" }
@@ -96,6 +99,23 @@ import Testing
       #expect(history.meanHeldOut.allSatisfy { $0.value == 2 / Double($0.step + 1) })
       #expect(checkpoints(run) == [3, 6, 9, 10])
       #expect(history.meanLoss.last == LossPoint(step: 10, value: 0.1))
+    }
+  }
+
+  /// A step takes half a second here, which gives two steps of eight samples a second.
+  @Test func stepsCarryTheirMeasures() throws {
+    try withRun { run in
+      var time = 0.0
+      let training = Counter()
+      training.atStep = { _ in time += 0.5 }
+      try train(training, in: run, clock: { time })
+      let measures = run.history().measures
+      #expect(Set(measures.keys) == Set(StepMeasure.allCases))
+      #expect(measures[.gradientNorm]?.map(\.value) == (1...10).map { 10 / Double($0) })
+      #expect(measures[.learningRate]?.map(\.value) == (1...10).map { 1 / Double($0) })
+      #expect(measures[.samplesPerSecond]?.allSatisfy { abs($0.value - 16) < 1e-9 } == true)
+      // At least that of this very process without its code, at most the machine's.
+      #expect(measures[.residentMemory]?.allSatisfy { (1e6...1e13).contains($0.value) } == true)
     }
   }
 

@@ -30,6 +30,14 @@ private let golden: [(EventKind, String)] = [
       + #""loss":0.25,"losses":{},"rate":3.5,"seconds_left":113.5,"step":3,"t":1.5,"total":400,"v":1}"#
   ),
   (
+    .step(
+      step: 3, total: 400, loss: 0.25, losses: [:], rate: 3.5, secondsLeft: 113.5,
+      measures: [.gradientNorm: .infinity, .samplesPerSecond: 28.5, .residentMemory: 1_048_576]),
+    #"{"gradient_norm":"inf","kind":"step","loss":0.25,"losses":{},"rate":3.5,"#
+      + #""resident_memory":1048576,"samples_per_second":28.5,"seconds_left":113.5,"step":3,"#
+      + #""t":1.5,"total":400,"v":1}"#
+  ),
+  (
     .heldOut(step: 50, losses: [even: .infinity]),
     #"{"kind":"held_out","losses":{"12.mlp":"inf"},"step":50,"t":1.5,"v":1}"#
   ),
@@ -55,6 +63,12 @@ private let golden: [(EventKind, String)] = [
     .sampled(role: .graft, path: "samples/graft.png", classLabel: 7, seed: .max),
     #"{"class_label":7,"kind":"sampled","path":"samples/graft.png","role":"graft","#
       + #""seed":18446744073709551615,"t":1.5,"v":1}"#
+  ),
+  (
+    .sampled(
+      role: .graft, path: "samples/graft-step-5.png", classLabel: 7, seed: 1, samplerStep: 5),
+    #"{"class_label":7,"kind":"sampled","path":"samples/graft-step-5.png","role":"graft","#
+      + #""sampler_step":5,"seed":1,"t":1.5,"v":1}"#
   ),
   (.message("two\nlines"), #"{"kind":"message","t":1.5,"text":"two\nlines","v":1}"#),
   (
@@ -95,7 +109,7 @@ private let golden: [(EventKind, String)] = [
   @Test func divergedLossIsLogged() throws {
     try run.append(
       Event(.step(step: 1, total: 2, loss: .nan, losses: [odd: .nan], rate: 1, secondsLeft: 1)))
-    guard case .step(_, _, let loss, let losses, _, _, _) = events().first else {
+    guard case .step(_, _, let loss, let losses, _, _, _, _) = events().first else {
       Issue.record("no step")
       return
     }

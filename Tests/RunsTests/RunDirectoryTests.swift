@@ -65,6 +65,21 @@ import Testing
     _ = try RunDirectory.create(root: scratch.path, job: scratch.request("there"), plan: plan)
   }
 
+  @Test func previewsAreGrids() throws {
+    let old =
+      #"{"model_path":"demo","weights":[],"class_label":3,"seed":7,"steps":25,"guidance":2,"count":1}"#
+    var request = try JSONDecoder().decode(PreviewRequest.self, from: Data(old.utf8))
+    #expect(request == PreviewRequest(modelPath: "demo", classLabel: 3, seed: 7))
+    (request.classes, request.seeds) = (2, 3)
+    let cells = request.cells(numClasses: 4).map { "\($0.label)/\($0.seed)" }
+    #expect(cells == ["3/7", "3/8", "3/9", "0/7", "0/8", "0/9"])
+    #expect(request.frameSteps.isEmpty)
+    request.frames = 4
+    #expect(request.frameSteps == [5, 10, 15, 20])
+    (request.frames, request.steps) = (64, 3)
+    #expect(request.frameSteps == [1, 2])
+  }
+
   @Test func everyJobRoundTrips() throws {
     let jobs: [Job] = [
       .distill(planPath: "plan.json"),
@@ -73,6 +88,10 @@ import Testing
         PreviewRequest(
           modelPath: "demo", planPath: "plan.json", weights: ["a", "b"], classLabel: 3, seed: .max)),
       .preview(PreviewRequest(modelPath: "demo", classLabel: 3)),
+      .preview(
+        PreviewRequest(
+          modelPath: "demo", classLabel: 3, classes: 2, seeds: 4, frames: 8, skipsTeacher: true,
+          isBackground: true)),
       .analyze(AnalyzeRequest(modelPath: "x.safetensors", samples: 8)),
     ]
     for job in jobs {
@@ -181,14 +200,17 @@ import Testing
       blocks: [BlockAnalysis(attention: summary, mlp: summary, locality: [0.1, 0.6])])
     let path = ModelAnalysis.cachePath(
       modelHash: "c0ffee", environment: ["XDG_CACHE_HOME": "\(scratch.path)/cache"])
-    #expect(path == "\(scratch.path)/cache/espalier/analysis-c0ffee.json")
+    #expect(path == "\(scratch.path)/cache/espalier/analysis-v2-c0ffee.json")
     try analysis.save(to: path)
     #expect(try ModelAnalysis.load(path: path) == analysis)
     var incomplete = analysis
     incomplete.bands = [1]
     try incomplete.save(to: path)
     #expect(throws: FileError.self) { try ModelAnalysis.load(path: path) }
+    #expect(
+      ModelAnalysis.mapPath(beside: path, block: 7)
+        == "\(scratch.path)/cache/espalier/analysis-v2-c0ffee-maps/7.png")
     let odd = ModelAnalysis.cachePath(modelHash: "../../x", environment: ["HOME": "/h"])
-    #expect(odd == "/h/.cache/espalier/analysis-x.json")
+    #expect(odd == "/h/.cache/espalier/analysis-v2-x.json")
   }
 }

@@ -51,6 +51,28 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     }
   }
 
+  /// Measures are series as losses are, and go back with them when another worker begins earlier.
+  @Test func measuresBySteps() throws {
+    let events = (1...5000).map { step in
+      Event(
+        .step(
+          step: step, total: 5000, loss: 1, losses: [:], rate: 1, secondsLeft: 0,
+          learningRate: LearningRate(0.5),
+          measures: [.gradientNorm: step == 700 ? 99 : 1, .residentMemory: Double(step)]), time: 100
+      )
+    }
+    var history = history(events)
+    #expect(Set(history.measures.keys) == [.learningRate, .gradientNorm, .residentMemory])
+    let norms = try #require(history.measures[.gradientNorm])
+    #expect(norms.count <= LossSeries.limit + 4 && norms.map(\.value).max() == 99)
+    #expect(norms.first?.step == 1 && norms.last?.step == 5000)
+    #expect(history.measures[.learningRate]?.last?.value == 0.5)
+    let copy = try JSONDecoder().decode(RunHistory.self, from: JSONEncoder().encode(history))
+    #expect(copy == history)
+    history.apply(Event(.heldOut(step: 100, losses: [slot: 1]), time: 101))
+    #expect(history.measures.values.allSatisfy { ($0.last?.step ?? 0) <= 100 })
+  }
+
   /// Another worker begins at the last checkpoint, or anew; what the one before did after it is undone.
   @Test func anotherWorkerGoesBack() {
     let measured = Event(.heldOut(step: 0, loss: nil, losses: [slot: 2]), time: 100)

@@ -54,7 +54,8 @@ import Testing
       Event(
         .step(
           step: 5, total: 9, loss: 2, losses: [site: 3], rate: 4, secondsLeft: 1,
-          learningRate: LearningRate(sites: [site: 0.25, other: 0.5])), time: 12))
+          learningRate: LearningRate(sites: [site: 0.25, other: 0.5]),
+          measures: [.gradientNorm: 1.5, .samplesPerSecond: 32, .residentMemory: 2048]), time: 12))
     let picture = RGBImage(width: 3, height: 2, grey: 9)
     try picture.write(to: "\(run.samplesPath)/graft.png")
     try log.add(
@@ -72,6 +73,8 @@ import Testing
           .scalar(tag: "loss/train", 2), .scalar(tag: "speed/steps_per_second", 4),
           .scalar(tag: "train/1.mlp", 3), .scalar(tag: "learning_rate", 0.5),
           .scalar(tag: "learning_rate/1.mlp", 0.25), .scalar(tag: "learning_rate/2.mlp", 0.5),
+          .scalar(tag: "gradient_norm", 1.5), .scalar(tag: "speed/samples_per_second", 32),
+          .scalar(tag: "memory/resident_bytes", 2048),
         ], step: 5, time: 12),
       .summary(
         [.image(tag: "samples/graft", png: png, width: 3, height: 2)], step: 5, time: 13),

@@ -76,7 +76,7 @@ import TerminalUI
     var capabilities = TerminalCapabilities()
     for reply in [
       TerminalReply.version("T(1)"), .background(RGB(250, 250, 250)), .kitty(id: 31, isOK: true),
-      .mode(number: 2031, state: 2), .deviceAttributes([4]),
+      .mode(number: 2031, state: 2), .mode(number: 1006, state: 2), .deviceAttributes([4]),
     ] { capabilities.note(reply) }
     capabilities.choose(.auto)
     capabilities.term = "xterm"
@@ -85,6 +85,7 @@ import TerminalUI
     func value(_ title: String) -> String? { findings.first { $0.title == title }?.value }
     #expect(value("terminal") == "T(1)" && value("images") == "kitty")
     #expect(value("background") == "#fafafa, light" && value("sixel") == "yes, 256 colours")
+    #expect(value("mouse") == "yes" && value("encoding") == "UTF-8")
     #expect(!capabilities.isDark && capabilities.reportsColorScheme)
     capabilities.choose(.sixel)
     let images = capabilities.findings(Size(columns: 80, rows: 24)).first { $0.title == "images" }

@@ -63,7 +63,7 @@ extension AppState {
     case .finetune: reasonAgainstTraining
     case .pause: reasonAgainstPause(runs.focusRecord, followed: true)
     case .cancel: reasonAgainstControl(runs.focusRecord, followed: true)
-    case .series, .scale:
+    case .series, .scale, .plot:
       runs.focus == nil ? "no losses yet: d distils the plan, r opens an older run" : nil
     case .save:
       document.path != nil && !document.isModified ? "nothing to save: the file is up to date" : nil
@@ -73,6 +73,17 @@ extension AppState {
     case .images:
       preview.shown == nil && preview.pending == nil
         ? "no images yet: s samples teacher and graft" : nil
+    case .savePicture, .flip, .arrangement:
+      preview.shown == nil ? "no images yet: s samples teacher and graft" : nil
+    case .laterFrame, .earlierFrame:
+      shownFrames.isEmpty ? "no predictions are kept: m keeps them, s samples" : nil
+    case .laterCheckpoint, .earlierCheckpoint:
+      checkpointSteps.count < 2
+        ? "the run keeps one checkpoint only: stage1.keep_last and stage2.keep_last keep more" : nil
+    case .secondRun:
+      overlayRuns.isEmpty && preview.second == nil ? "there are no other trainings" : nil
+    case .evidence:
+      teacher == nil ? "the teacher's statistics are not known yet: A computes them" : nil
     case .analyze:
       if case .computing = analysis { "the teacher's statistics are being computed" } else { nil }
     case .previousSeed: preview.settings.seed == 0 ? "the seed is 0 already" : nil

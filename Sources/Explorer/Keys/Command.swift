@@ -13,9 +13,9 @@ package enum Command: String, CaseIterable, Sendable {
   case pick, configure, apply, clear, join, undo, redo
   case again = "repeat"
   // Training.
-  case distil, finetune, chain, report, pause, cancel, series, scale, runs
+  case distil, finetune, chain, report, pause, cancel, series, scale, runs, plot
   // Looking.
-  case preview, images, analyze
+  case preview, images, analyze, evidence
   case followEdits = "follow-edits"
   case previewSettings = "preview-settings"
   case imageClass = "class"
@@ -27,6 +27,8 @@ package enum Command: String, CaseIterable, Sendable {
   case fewerSteps = "fewer-steps"
   case moreGuidance = "more-guidance"
   case lessGuidance = "less-guidance"
+  case gridSize = "grid-size"
+  case frames, renewal
   // Plans and the program.
   case save
   case saveAs = "save-as"
@@ -47,12 +49,43 @@ package enum Command: String, CaseIterable, Sendable {
   case complete, compare, search
   case nextMatch = "next-match"
   case previousMatch = "previous-match"
+  // In the plot.
+  case nextQuantity = "next-quantity"
+  case previousQuantity = "previous-quantity"
+  case plotContent = "plot-content"
+  case zoomIn = "zoom-in"
+  case zoomOut = "zoom-out"
+  case panLeft = "pan-left"
+  case panRight = "pan-right"
+  case wholeRun = "whole-run"
+  case scaleX = "scale-x"
+  case moreSmoothing = "more-smoothing"
+  case lessSmoothing = "less-smoothing"
+  case symbols
+  case overlayRuns = "overlay-runs"
+  // In the large images.
+  case flip, arrangement
+  case laterFrame = "later-frame"
+  case earlierFrame = "earlier-frame"
+  case laterCheckpoint = "later-checkpoint"
+  case earlierCheckpoint = "earlier-checkpoint"
+  case secondRun = "second-run"
+  case savePicture = "save-picture"
+  // In the evidence.
+  case evidencePage = "evidence-page"
+  case nextHead = "next-head"
+  case previousHead = "previous-head"
+  case windowShare = "window-share"
 
   /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
   package var hasName: Bool {
     switch self {
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
+      .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft, .panRight,
+      .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns, .evidencePage,
+      .nextHead, .previousHead, .windowShare, .flip, .arrangement, .laterFrame, .earlierFrame,
+      .laterCheckpoint, .earlierCheckpoint, .secondRun, .savePicture, .gridSize, .frames, .renewal,
       .more, .reload, .difference, .elsewhere, .discard, .search, .nextMatch, .previousMatch:
       false
     default: true
@@ -69,6 +102,7 @@ package enum Command: String, CaseIterable, Sendable {
     case .first, .last: "BLOCK"
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"
     case .series: "slot|mean|all"
+    case .plot: "QUANTITY"
     case .imageClass: "NAME"
     case .runs: "RUN"
     case .join: "MERGE"
@@ -110,6 +144,12 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case log
   /// The preview over the whole screen.
   case images
+  /// Runs plotted over the whole screen.
+  case plot
+  /// The list of runs beside the plotted one.
+  case overlayList
+  /// What is known of the teacher in one block.
+  case evidence
   /// The table of keys.
   case help
   /// A page of text.
@@ -133,6 +173,9 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .compare: "Comparison"
     case .log: "Log of a run"
     case .images: "Large images"
+    case .plot: "Plot"
+    case .overlayList: "Runs beside the plotted one"
+    case .evidence: "The teacher's attention and activations"
     case .help: "Help"
     case .text: "Text page"
     case .settings: "Settings"
@@ -155,6 +198,9 @@ extension AppState {
     case .compare: .compare
     case .log: .log
     case .images: .images
+    case .plot: .plot
+    case .overlayList: .overlayList
+    case .evidence: .evidence
     case .help: .help
     case .text: .text
     case .settings: .settings

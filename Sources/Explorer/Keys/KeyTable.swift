@@ -4,10 +4,11 @@ extension KeyBinding {
   /// The table of keys: dispatch, the hint bar, the help page and `docs/keys.md` all read this.
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
-    + runsBindings + compareBindings + logBindings + imagesBindings + helpBindings
-    + textBindings + settingsBindings + terminalBindings + anywhereBindings
+    + runsBindings + compareBindings + logBindings + imagesBindings + plotBindings
+    + overlayListBindings + evidenceBindings + helpBindings + textBindings + settingsBindings
+    + terminalBindings + anywhereBindings
 
-  private static func key(
+  static func key(
     _ context: KeyContext, _ group: Group, _ keys: [Key], _ command: Command, _ summary: String,
     hint: Hint? = nil
   ) -> KeyBinding {
@@ -22,7 +23,7 @@ extension KeyBinding {
     key(.grid, group, keys, command, summary, hint: hint)
   }
 
-  private static func hint(_ keys: String, _ text: String, _ rank: Int = 5) -> Hint {
+  static func hint(_ keys: String, _ text: String, _ rank: Int = 5) -> Hint {
     Hint(keys: keys, text: text, rank: rank)
   }
 
@@ -45,7 +46,9 @@ extension KeyBinding {
       .edit, [.enter], .pick, "choose an operator for the slots", hint: hint("⏎", "operator", 1)),
     grid(.select, ["v"], .range, "start or end a range", hint: hint("v", "range", 7)),
     grid(.select, [" "], .mark, "mark the slot and move on"),
-    grid(.select, ["m"], .markPattern, "mark a pattern of blocks (odd, last 7, 3-9 …)"),
+    grid(
+      .select, ["m"], .markPattern,
+      "mark a pattern of blocks (odd, last 7, 3-9, top 8 by L32, L32 > .4 and odd)"),
     grid(.edit, ["e"], .configure, "configure the slots' operator"),
     grid(
       .edit, ["a"], .apply, "apply this slot's operator to a pattern of blocks",
@@ -62,6 +65,7 @@ extension KeyBinding {
     grid(.distil, ["C"], .cancel, "cancel the training; asked again, kill it"),
     grid(.distil, ["t"], .series, "plot the losses of the slot, their mean, or all"),
     grid(.distil, ["L"], .scale, "linear or logarithmic losses"),
+    grid(.distil, ["P"], .plot, "plot over the whole screen"),
     grid(.distil, ["r"], .runs, "list of runs", hint: hint("r", "runs", 9)),
 
     grid(.preview, ["s"], .preview, "sample teacher and graft", hint: hint("s", "sample", 2)),
@@ -69,6 +73,7 @@ extension KeyBinding {
     grid(.preview, ["S"], .previewSettings, "set class, seed, steps and guidance"),
     grid(.preview, ["c"], .imageClass, "choose the class by its name"),
     grid(.preview, ["A"], .analyze, "recompute the teacher's statistics"),
+    grid(.preview, ["V"], .evidence, "the teacher's attention and activations in this block"),
     grid(.preview, ["i"], .images, "the images over the whole screen"),
     grid(.preview, [">"], .nextClass, "next class; 3> goes on by three"),
     grid(.preview, ["<"], .previousClass, "class before"),
@@ -237,6 +242,29 @@ extension KeyBinding {
       .images, .list, ["+"], .moreGuidance, "more guidance, by a half",
       hint: hint("+-", "guidance")),
     key(.images, .list, ["-"], .lessGuidance, "less guidance, by a half"),
+    key(
+      .images, .list, ["f", .tab], .flip, "teacher or graft alone, in the same place",
+      hint: hint("f", "flip", 2)),
+    key(.images, .list, ["v"], .arrangement, "one picture, or all beside each other"),
+    key(
+      .images, .list, ["g"], .gridSize, "one picture, or a grid of 2, 3 or 4 classes and seeds",
+      hint: hint("g", "grid", 3)),
+    key(.images, .list, ["m"], .frames, "keep what the sampler predicts on its way, or not"),
+    key(
+      .images, .list, ["."], .laterFrame, "later prediction of the sampler",
+      hint: hint(",.", "frames", 7)),
+    key(.images, .list, [","], .earlierFrame, "earlier prediction of the sampler"),
+    key(
+      .images, .list, ["}"], .laterCheckpoint, "weights of a later checkpoint",
+      hint: hint("{}", "checkpoint", 4)),
+    key(.images, .list, ["{"], .earlierCheckpoint, "weights of an earlier checkpoint"),
+    key(
+      .images, .list, ["r"], .secondRun, "the graft of another run beside this one, or not",
+      hint: hint("r", "run", 6)),
+    key(
+      .images, .list, ["a"], .renewal,
+      "renew by itself: never, at the end, at every or every fourth checkpoint"),
+    key(.images, .list, ["w"], .savePicture, "save as PNG", hint: hint("w", "save", 5)),
     key(
       .images, .list, [.escape, "q", "i"], .escape, "back to the grid",
       hint: hint("Esc", "back")),

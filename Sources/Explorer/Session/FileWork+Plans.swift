@@ -50,7 +50,7 @@ extension FileWork {
     return plan
   }
 
-  private static func expand(_ path: String) -> String {
+  static func expand(_ path: String) -> String {
     guard path == "~" || path.hasPrefix("~/") else { return path }
     let home = ProcessInfo.processInfo.environment["HOME"] ?? ""
     return home + path.dropFirst()

@@ -41,15 +41,19 @@ extension FileWork {
   }
 
   func startPreview(
-    _ generation: Int, _ plan: GraftPlan?, _ weights: PlanWeights, _ settings: PreviewSettings
+    _ generation: Int, _ plan: GraftPlan?, _ weights: PlanWeights, _ settings: PreviewSettings,
+    _ options: PreviewOptions
   ) -> [Action] {
-    var request = PreviewRequest(
-      modelPath: model.path, planPath: plan.map { _ in "plan.json" },
-      classLabel: settings.classLabel, seed: settings.seed,
-      steps: settings.steps, guidance: settings.guidance, fits: true)
+    var request = previewRequest(settings, of: plan)
+    request.isBackground = options.isBackground
     do {
       request.teacherImage = sampledTeacher(settings)
       request.weights = try paths(of: weights)
+      if let step = options.checkpoint, let first = weights.sources.first?.id,
+        let place = weights.runs.firstIndex(of: first), let run = store.run(first)
+      {
+        request.weights[place] = run.checkpointPath(ofStep: step)
+      }
       let run = try start(
         .preview(request), name: plan?.name ?? Self.name(model), plan: plan, weights: weights)
       previews[run.id] = generation
@@ -62,7 +66,9 @@ extension FileWork {
 
   /// The teacher's image of the last preview, if that sampled with the same settings.
   private func sampledTeacher(_ settings: PreviewSettings) -> String? {
-    guard let (known, run) = lastPreview, known == settings else { return nil }
+    guard let (known, run) = lastPreview, known == settings, settings.classes == 1,
+      settings.seeds == 1, settings.frames == 0
+    else { return nil }
     let path = "\(run.samplesPath)/teacher.png"
     return FileManager.default.fileExists(atPath: path) ? path : nil
   }
@@ -119,7 +125,8 @@ extension FileWork {
       guard let role = PreviewRole(rawValue: sample.role.rawValue) else { continue }
       do {
         let image = try RGBImage.read(path: "\(run.path)/\(sample.path)")
-        actions.append(.previewSampled(generation: generation, role, image))
+        actions.append(
+          .previewSampled(generation: generation, role, image, step: sample.samplerStep))
       } catch {
         problem = "\(error)"
       }

@@ -97,8 +97,10 @@ package final class FileWork: @unchecked Sendable {
       return steer(effect)
     case .findAnalysis(let again):
       return [findAnalysis(again: again)]
-    case .startPreview(let generation, let plan, let weights, let settings):
-      return startPreview(generation, plan, weights, settings)
+    case .startPreview(let generation, let plan, let weights, let settings, let options):
+      return startPreview(generation, plan, weights, settings, options)
+    case .startRunPreview, .readCheckpoints, .readAttentionMaps, .savePictures:
+      return show(effect)
     case .keepUnsaved(let unsaved): return keep(unsaved)
     case .removeUnsaved(let file):
       RecoveryFile.remove(file)

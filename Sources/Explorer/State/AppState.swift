@@ -42,6 +42,8 @@ package struct AppState: Equatable, Sendable {
   package var analysis = AnalysisState.unknown
   /// The statistics to return to if recomputing them fails.
   package var knownAnalysis: ModelAnalysis?
+  /// The share of the attention that suggested windows hold.
+  package var windowShare = ModelAnalysis.windowShare
   /// The jobs in the run root.
   package var runs = RunsState() { didSet { refreshWeights() } }
   /// The weights that runs hold for the plan.
@@ -54,6 +56,8 @@ package struct AppState: Equatable, Sendable {
   package var preview = PreviewState()
   /// How losses are drawn.
   package var chart = ChartSettings()
+  /// The places of plotted runs among the colours and marks, by identifier.
+  package var runColors: [String: Int] = [:]
   /// One sentence shown in the bottom row until the next key, or for a while if it is a mere note.
   package var notice: Notice? {
     didSet { if notice != oldValue { noticeExpiry = nil } }
@@ -177,7 +181,7 @@ package enum AnalysisState: Equatable, Sendable {
   case failed(String)
 }
 
-/// How the loss plot is drawn.
+/// How plots are drawn.
 package struct ChartSettings: Equatable, Sendable {
   /// Which curves are drawn.
   package enum Series: String, CaseIterable, Equatable, Sendable {
@@ -193,4 +197,10 @@ package struct ChartSettings: Equatable, Sendable {
   package var series = Series.mean
   /// Whether the loss axis is logarithmic.
   package var isLogarithmic = true
+  /// Whether the axis of steps is logarithmic.
+  package var isLogX = false
+  /// The weight of the moving average; 0 is none.
+  package var smoothing = 0.0
+  /// The characters of curves.
+  package var symbols = PlotSymbols.braille
 }

@@ -300,6 +300,15 @@ extension Form {
         Field(
           "guidance", "guidance", settings.guidance, in: PreviewSettings.guidanceRange,
           isInteger: false, summary: "classifier-free guidance scale; 1 is none"),
+        Field(
+          "classes", "rows", Double(settings.classes), in: PreviewSettings.gridRange,
+          isInteger: true, summary: "rows of pictures: this class and the next ones"),
+        Field(
+          "seeds", "columns", Double(settings.seeds), in: PreviewSettings.gridRange,
+          isInteger: true, summary: "columns of pictures: this seed and the next ones"),
+        Field(
+          "frames", "frames", Double(settings.frames), in: PreviewSettings.frameRange,
+          isInteger: true, summary: "predicted clean images kept from the sampler's way"),
       ])
   }
 

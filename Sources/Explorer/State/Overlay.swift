@@ -20,6 +20,12 @@ package enum Overlay: Equatable, Sendable {
   case log(LogPage)
   /// The preview over the whole screen.
   case images
+  /// Runs plotted over the whole screen.
+  case plot(PlotPane)
+  /// The list of runs beside the plotted one.
+  case overlayList(OverlayList)
+  /// What is known of the teacher in one block.
+  case evidence(EvidencePane)
   /// The table of keys.
   case help(HelpPage)
   /// Text, such as the differences of two plans.
@@ -65,6 +71,8 @@ package struct Prompt: Equatable, Sendable {
     case mark(slot: Slot)
     /// Where to save the plan.
     case saveAs
+    /// Where to save the pictures on the screen.
+    case savePicture
     /// Which plan to load.
     case open
     /// The factor of a run's learning rates when it is taken up again.

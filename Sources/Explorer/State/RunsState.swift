@@ -7,6 +7,8 @@ package struct RunsState: Equatable, Sendable {
   package var records: [RunSummary] = []
   /// The training whose marks and curves are shown.
   package var focus: FocusedRun?
+  /// Steps of the followed run's checkpoints that are kept, ascending.
+  package var checkpoints: [Int] = []
   /// Whether a training was asked for and has not been confirmed yet.
   package var isLaunching = false
   /// Whether the plan's last edit was the form of that training.

@@ -121,16 +121,6 @@ extension AppState {
   }
 }
 
-extension GraftSite {
-  /// The slots that it holds, in order.
-  var slots: [SlotID] {
-    switch self {
-    case .slot(let id): [id]
-    case .pair(let pair): pair.slots
-    }
-  }
-}
-
 extension Slot {
   /// The slot's name on the screen.
   package var title: String {

@@ -30,6 +30,28 @@ extension BlockAnalysis {
   }
 }
 
+extension AppState {
+  /// The window that holds the chosen share of the attention in all of these slots; nil where that is not known.
+  func suggestedWindow(for slots: [SlotID]) -> Int? {
+    let windows = slots.filter { $0.slot == .attention }.map { slot in
+      teacher?.block(slot.block)?.window(holding: windowShare)
+    }
+    guard !windows.isEmpty, windows.allSatisfy({ $0 != nil }) else { return nil }
+    return windows.compactMap(\.self).max()
+  }
+
+  /// An operator as its form begins: with a suggested window instead of the paper's, where it has one.
+  func suggestedSpec(_ descriptor: OperatorDescriptor, for slots: [SlotID]) -> OperatorSpec {
+    var spec = descriptor.defaultSpec
+    guard let window = suggestedWindow(for: slots) else { return spec }
+    for field in descriptor.fields where field.key.hasPrefix("window_") {
+      let range = field.range ?? 0...Double(window)
+      spec.config[field.key] = min(max(Double(window), range.lowerBound), range.upperBound)
+    }
+    return spec
+  }
+}
+
 extension ModelAnalysis {
   /// One block's statistics, or nil beyond the last.
   func block(_ index: Int) -> BlockAnalysis? {

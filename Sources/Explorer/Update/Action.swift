@@ -50,6 +50,10 @@ package enum Action: Equatable, Sendable {
   case reportRead(title: String, lines: [String])
   /// The end of a run's log was read.
   case logRead(id: String, lines: [String])
+  /// The steps of the checkpoints that a run keeps were read.
+  case checkpointsRead(id: String, steps: [Int])
+  /// Pictures were written to a file.
+  case picturesSaved(path: String)
   /// Something asked of a run could not be done.
   case controlFailed(String)
 
@@ -62,12 +66,15 @@ package enum Action: Equatable, Sendable {
   /// The teacher's statistics could not be computed.
   case analysisFailed(String)
 
+  /// The mean attention maps of a block's heads were read; none when there are none.
+  case attentionMapsRead(block: Int, [RGBImage])
+
   /// A preview's job was started.
   case previewStarted(generation: Int, runID: String)
   /// A preview's job came this far.
   case previewProgressed(generation: Int, done: Int, total: Int)
-  /// A preview's picture was read.
-  case previewSampled(generation: Int, PreviewRole, RGBImage)
+  /// A preview's picture was read; with a step it is the one predicted after it.
+  case previewSampled(generation: Int, PreviewRole, RGBImage, step: Int? = nil)
   /// A preview's job ended, with the reason if it failed.
   case previewEnded(generation: Int, problem: String?)
 
@@ -121,16 +128,25 @@ package enum Effect: Equatable, Sendable {
   case readLog(id: String)
   /// Read the teacher's statistics, or start a job that computes them; `again` does not look for earlier ones.
   case findAnalysis(again: Bool)
+  /// Read the mean attention maps of a block.
+  case readAttentionMaps(block: Int)
   /// Start a job that samples a preview; `plan` is nil for the teacher alone, `weights` are those of its
   /// operators.
   case startPreview(
-    generation: Int, plan: GraftPlan?, weights: PlanWeights, settings: PreviewSettings)
+    generation: Int, plan: GraftPlan?, weights: PlanWeights, settings: PreviewSettings,
+    options: PreviewOptions = PreviewOptions())
   /// Keep unsaved edits where a killed explorer leaves them; nil removes them.
   case keepUnsaved(UnsavedPlan?)
   /// Remove the file of unsaved edits of another explorer.
   case removeUnsaved(file: String)
   /// Record what is shown, for the next start, and watch its file.
   case keepSession(Opening)
+  /// Start a job that samples the graft of another run with its plan and newest weights.
+  case startRunPreview(generation: Int, runID: String, settings: PreviewSettings)
+  /// Read which checkpoints a run keeps.
+  case readCheckpoints(id: String)
+  /// Write pictures side by side to a PNG file that is not there yet.
+  case savePictures([RGBImage], path: String)
   /// Add a command line to the file of those that were typed.
   case keepCommand(String, path: String)
   /// Read the paths of folders and plans that begin with a text.

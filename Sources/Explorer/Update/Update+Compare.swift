@@ -49,6 +49,7 @@ extension AppState {
 
   /// Shows runs that were read for a comparison, or what is new of those that are shown.
   mutating func receiveCompared(_ read: [FocusedRun]) {
+    receivePlotted(read)
     switch overlay {
     case .runs:
       overlays.append(.compare(ComparePane(runs: read)))
@@ -60,11 +61,17 @@ extension AppState {
     }
   }
 
-  /// Reads compared runs again while one of them goes on.
+  /// Reads compared and plotted runs again while one of them goes on.
   func refreshComparison() -> [Effect] {
-    guard case .compare(let pane) = overlay,
-      pane.ids.contains(where: { runs.record($0)?.isAlive ?? false })
-    else { return [] }
-    return [.readRuns(ids: pane.ids)]
+    for overlay in overlays.reversed() {
+      let ids: [String]
+      switch overlay {
+      case .compare(let pane): ids = pane.ids
+      case .plot(let pane): ids = pane.others.map(\.id)
+      default: continue
+      }
+      return ids.contains { runs.record($0)?.isAlive ?? false } ? [.readRuns(ids: ids)] : []
+    }
+    return []
   }
 }

@@ -82,7 +82,7 @@ extension AppState {
     let replacements = OperatorCatalog.fitting(kind).map { descriptor in
       Picker.Entry.replacement(
         current?.name == descriptor.name
-          ? current ?? descriptor.defaultSpec : descriptor.defaultSpec)
+          ? current ?? descriptor.defaultSpec : suggestedSpec(descriptor, for: fitting))
     }
     let entries = [Picker.Entry.original] + replacements
     let index =
@@ -138,8 +138,7 @@ extension AppState {
   /// Applies the source slot's operator to the blocks that a pattern names.
   mutating func applyPattern(_ text: String, source: SlotID) {
     do {
-      let blocks = try LayerSelection.parse(text, depth: depth)
-      put(plan.edits[source], in: blocks.map { SlotID(block: $0, slot: source.slot) })
+      put(plan.edits[source], in: try slots(selectedBy: text, for: source.slot))
     } catch {
       notice = .warning("\(error)")
     }

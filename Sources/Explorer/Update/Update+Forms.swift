@@ -114,6 +114,9 @@ extension AppState {
       preview.settings.seed = UInt64(values["seed"] ?? 0)
       preview.settings.steps = Int(values["steps"] ?? 25)
       preview.settings.guidance = values["guidance"] ?? 1
+      preview.settings.classes = Int(values["classes"] ?? 1)
+      preview.settings.seeds = Int(values["seeds"] ?? 1)
+      preview.settings.frames = Int(values["frames"] ?? 0)
       notice = .note("s samples with these settings")
       return []
     }

@@ -80,10 +80,13 @@ extension AppState {
   /// Marks a pattern of blocks in the cursor's column, or says what is wrong with the pattern.
   mutating func markBlocks(_ text: String) {
     do {
-      let blocks = try LayerSelection.parse(text, depth: depth)
-      marks.formUnion(blocks.map { SlotID(block: $0, slot: cursor.slot) })
+      let slots = try SlotSelection.parse(
+        text, depth: depth, slot: cursor.slot, scores: slotScores)
+      marks.formUnion(slots)
+      let isOneKind = slots.allSatisfy { $0.slot == cursor.slot }
       notice = .note(
-        "\(Format.count(blocks.count, cursor.slot.slotName)) marked; Esc takes the marks away")
+        "\(Format.count(slots.count, isOneKind ? cursor.slot.slotName : "slot")) marked;"
+          + " Esc takes the marks away")
     } catch {
       notice = .warning("\(error)")
     }

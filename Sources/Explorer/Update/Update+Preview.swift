@@ -19,6 +19,10 @@ extension AppState {
       return previewEdit()
     case .images:
       overlays.append(.images)
+      return weights.sources.first.map { [.readCheckpoints(id: $0.id)] } ?? []
+    case .flip, .arrangement, .laterFrame, .earlierFrame, .laterCheckpoint, .earlierCheckpoint,
+      .gridSize, .frames, .renewal, .secondRun, .savePicture:
+      return show(command)
     case .analyze:
       if case .ready(let known) = analysis { knownAnalysis = known }
       analysis = .computing(runID: nil, done: 0, total: 0)
@@ -84,24 +88,48 @@ extension AppState {
   }
 
   /// Starts a preview and cancels the one that is still being made.
-  private mutating func startPreview() -> [Effect] {
-    guard agrees(to: weights) else { return [] }
+  ///
+  /// One that nobody asked for never asks about a mixture of weights.
+  mutating func startPreview(isRenewal: Bool = false) -> [Effect] {
+    guard agrees(to: weights, asks: !isRenewal) else { return [] }
     var effects: [Effect] = []
     if let old = preview.pending?.runID { effects.append(.control(id: old, .cancel)) }
     preview.generation += 1
     preview.asked = plan.changes
     var pending = Preview(
       generation: preview.generation, settings: preview.settings, changes: plan.changes,
-      weightStep: weights.sources.first?.step)
+      weightStep: preview.checkpoint ?? weights.sources.first?.step)
     pending.freshCount = weights.fresh.count
+    pending.weightRun = weights.sources.first?.id
+    pending.isRenewal = isRenewal
     preview.pending = pending
-    if let text = weightsText { notice = .note("sampling: \(text)") }
+    preview.checkpointsSince = 0
+    if !isRenewal, let text = weightsText { notice = .note("sampling: \(text)") }
     effects.append(
       .startPreview(
         generation: preview.generation, plan: plan.isEmpty ? nil : plan,
-        weights: weights, settings: preview.settings))
-    return effects
+        weights: weights, settings: preview.settings,
+        options: PreviewOptions(checkpoint: preview.checkpoint, isBackground: isRenewal)))
+    return effects + startSecondPreview()
   }
+
+  /// Starts the preview of the run beside this one, if there is one.
+  mutating func startSecondPreview() -> [Effect] {
+    guard let second = preview.second else { return [] }
+    preview.generation += 1
+    let pending = Preview(
+      generation: preview.generation, settings: preview.settings, changes: plan.changes,
+      weightStep: runs.record(second.runID)?.checkpoint?.step)
+    preview.second?.pending = pending
+    let old = second.pending?.runID.map { [Effect.control(id: $0, .cancel)] } ?? []
+    return old + [
+      .startRunPreview(
+        generation: preview.generation, runID: second.runID, settings: preview.settings)
+    ]
+  }
+
+  /// The step of the newest weights that fit the plan.
+  var newestWeightStep: Int? { weights.sources.first?.step }
 
   /// Takes in what became of previews and of the teacher's statistics.
   mutating func receiveSampleFact(_ action: Action) -> [Effect] {
@@ -123,29 +151,59 @@ extension AppState {
         analysis = .failed(reason)
       }
     case .previewStarted(let generation, let runID):
-      guard preview.pending?.generation == generation else {
+      guard change(generation, { $0.runID = runID }) else {
         // A newer one was asked for while this one's worker was being started.
         return [.control(id: runID, .cancel)]
       }
-      preview.pending?.runID = runID
     case .previewProgressed(let generation, let done, let total):
-      guard preview.pending?.generation == generation else { return [] }
-      preview.pending?.done = done
-      preview.pending?.total = total
-    case .previewSampled(let generation, let role, let image):
-      guard preview.pending?.generation == generation else { return [] }
-      preview.pending?.images[role] = Picture(image)
-    case .previewEnded(let generation, let problem):
-      guard let ended = preview.pending, ended.generation == generation else { return [] }
-      preview.pending = nil
-      if let problem {
-        notice = .failure("the preview failed: \(problem)")
-      } else if !ended.images.isEmpty {
-        preview.shown = ended
+      change(generation) { ($0.done, $0.total) = (done, total) }
+    case .previewSampled(let generation, let role, let image, let step):
+      change(generation) { preview in
+        if let step {
+          let frame = PreviewFrame(step: step, picture: Picture(image))
+          preview.frames[role, default: []].append(frame)
+        } else {
+          preview.images[role] = Picture(image)
+        }
       }
+    case .previewEnded(let generation, let problem):
+      return endPreview(generation, problem)
     default:
       break
     }
     return []
+  }
+
+  /// Changes the preview with a generation, and says whether it is still being made.
+  @discardableResult
+  private mutating func change(_ generation: Int, _ body: (inout Preview) -> Void) -> Bool {
+    if preview.pending?.generation == generation, var pending = preview.pending.take() {
+      body(&pending)
+      preview.pending = pending
+      return true
+    }
+    if preview.second?.pending?.generation == generation, var pending = preview.second?.pending {
+      body(&pending)
+      preview.second?.pending = pending
+      return true
+    }
+    return false
+  }
+
+  private mutating func endPreview(_ generation: Int, _ problem: String?) -> [Effect] {
+    if let second = preview.second, let ended = second.pending, ended.generation == generation {
+      preview.second?.pending = nil
+      if problem == nil { preview.second?.shown = ended }
+    } else if let ended = preview.pending, ended.generation == generation {
+      preview.pending = nil
+      if problem == nil, !ended.images.isEmpty {
+        keepShown()
+        preview.shown = ended
+      }
+    } else {
+      return []
+    }
+    if let problem { notice = .failure("the preview failed: \(problem)") }
+    return renewPreview(hasEnded: runs.focusRecord?.state == .done)
   }
 }

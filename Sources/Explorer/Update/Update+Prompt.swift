@@ -1,4 +1,5 @@
 import Plans
+import Runs
 
 extension AppState {
   /// Edits the line of text, or accepts it.
@@ -40,7 +41,7 @@ extension AppState {
     case .apply, .mark:
       // A wrong pattern stays in the line, so that it can be corrected.
       do {
-        _ = try LayerSelection.parse(text, depth: depth)
+        _ = try slots(selectedBy: text, in: prompt.purpose)
       } catch {
         return refuse("\(error)")
       }
@@ -62,6 +63,11 @@ extension AppState {
       guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
       overlays.removeLast()
       return save(to: Self.planPath(text))
+    case .savePicture:
+      guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
+      overlays.removeLast()
+      let path = text.hasSuffix(".png") ? text : text + ".png"
+      return [.savePictures(shownPictures.map(\.picture.image), path: path)]
     case .open:
       guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
       overlays.removeLast()
@@ -137,14 +143,34 @@ extension AppState {
   /// The blocks that an unfinished pattern names, to be lit up while it is typed.
   package var promptedSlots: Set<SlotID> {
     guard case .prompt(let prompt) = overlay else { return [] }
-    let slot: Slot
-    switch prompt.purpose {
-    case .apply(let source): slot = source.slot
-    case .mark(let kind): slot = kind
-    default: return []
+    return Set((try? slots(selectedBy: prompt.field.text, in: prompt.purpose)) ?? [])
+  }
+
+  /// The slots that the text of a prompt selects; an operator goes to slots of its own kind alone.
+  private func slots(
+    selectedBy text: String, in purpose: Prompt.Purpose
+  ) throws(PlanError) -> [SlotID] {
+    switch purpose {
+    case .apply(let source): try slots(selectedBy: text, for: source.slot)
+    case .mark(let slot):
+      try SlotSelection.parse(text, depth: depth, slot: slot, scores: slotScores)
+    default: []
     }
-    let blocks = (try? LayerSelection.parse(prompt.field.text, depth: depth)) ?? []
-    return Set(blocks.map { SlotID(block: $0, slot: slot) })
+  }
+
+  /// The slots of one kind that a text selects.
+  func slots(selectedBy text: String, for slot: Slot) throws(PlanError) -> [SlotID] {
+    try SlotSelection.blocks(text, depth: depth, slot: slot, scores: slotScores)
+      .map { SlotID(block: $0, slot: slot) }
+  }
+
+  /// The scores by which slots can be selected: statistics of the teacher and losses of the followed run.
+  var slotScores: SlotScores {
+    var known: ModelAnalysis?
+    if case .ready(let analysis) = analysis { known = analysis }
+    return SlotScores(
+      analysis: known ?? knownAnalysis, history: runs.focus?.history,
+      remedy: "A computes the teacher's statistics")
   }
 }
 

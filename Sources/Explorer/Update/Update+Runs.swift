@@ -35,6 +35,8 @@ extension AppState {
       chart.series = all[(index + 1) % all.count]
     case .scale:
       chart.isLogarithmic.toggle()
+    case .plot:
+      return openPlot(argument)
     case .runs:
       openRuns(argument)
     default:
@@ -157,7 +159,10 @@ extension AppState {
       runs.isScanned = true
       runs.stopping.formIntersection(records.filter(\.isAlive).map(\.id))
       if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
-      if let after = runs.focusRecord, let before, before != after.state { announce(after) }
+      if let after = runs.focusRecord, let before, before != after.state {
+        announce(after)
+        if after.state == .done { return refreshComparison() + renewPreview(hasEnded: true) }
+      }
       if let id = runs.awaitedReport, let record = runs.record(id), record.state.isEnded {
         runs.awaitedReport = nil
         guard record.state == .done else {
@@ -183,7 +188,17 @@ extension AppState {
     case .runOpenFailed(let reason), .controlFailed(let reason):
       notice = .failure(reason)
     case .historyRead(let id, let history):
-      if runs.focus?.id == id { runs.focus?.history = history }
+      guard runs.focus?.id == id else { return [] }
+      let before = runs.focus?.history.summary.checkpoint
+      runs.focus?.history = history
+      if let now = history.summary.checkpoint, now != before {
+        if before != nil { preview.checkpointsSince += 1 }
+        let listing: [Effect] = overlays.contains(.images) ? [.readCheckpoints(id: id)] : []
+        return listing + renewPreview(hasEnded: false)
+      }
+    case .checkpointsRead(let id, let steps):
+      if weights.sources.first?.id == id { runs.checkpoints = steps }
+    case .picturesSaved(let path): notice = .note("saved \(path)")
     case .trainingStarted(let id, let plan, let kind):
       runs.focus = FocusedRun(id: id, plan: plan)
       let what = kind == .finetune ? "finetuning the model" : "distilling \(plan.extent)"

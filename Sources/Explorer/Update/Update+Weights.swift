@@ -23,9 +23,9 @@ extension AppState {
   }
 
   /// Asks once about each mixture of weights; says whether work can start.
-  mutating func agrees(to weights: PlanWeights) -> Bool {
+  mutating func agrees(to weights: PlanWeights, asks: Bool = true) -> Bool {
     guard weights.isMixture, acceptedMixture != Self.origins(of: weights) else { return true }
-    overlays.append(.confirm(.mixture(weights)))
+    if asks { overlays.append(.confirm(.mixture(weights))) }
     return false
   }
 

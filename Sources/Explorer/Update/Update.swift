@@ -36,11 +36,14 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     return state.perform(command, argument: argument, count: count)
   case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
     .trainingFailed, .trainingQueued, .chainQueued, .reportStarted, .reportRead, .logRead,
-    .controlFailed:
+    .controlFailed, .checkpointsRead, .picturesSaved:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
     return state.receiveSampleFact(action)
+  case .attentionMapsRead(let block, let heads):
+    state.receiveMaps(block: block, heads.map(Picture.init))
+    return []
   case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed,
     .planChangedOnDisk:
     return state.receivePlanFact(action)
@@ -166,6 +169,9 @@ extension AppState {
     case .runs: return performInRuns(command)
     case .compare: return performInComparison(command)
     case .log: return performInLog(command)
+    case .plot: return performInPlot(command, count: count)
+    case .overlayList: return performInOverlayList(command)
+    case .evidence: return performInEvidence(command, count: count)
     case .help: return performInHelp(command)
     case .text: return performInText(command)
     case .settings: return performInSettings(command)
@@ -186,15 +192,19 @@ extension AppState {
       return select(command, argument: argument, count: count)
     case .pick, .configure, .apply, .again, .clear, .join, .undo, .redo:
       return edit(command, argument: argument, count: count)
-    case .distil, .finetune, .chain, .report, .pause, .cancel, .series, .scale, .runs:
+    case .distil, .finetune, .chain, .report, .pause, .cancel, .series, .scale, .runs,
+      .plot:
       return distil(command, argument: argument)
+    case .evidence: return openEvidence()
     case .imageClass:
       chooseClass(argument)
       return []
     case .preview, .followEdits, .previewSettings, .images, .analyze, .nextClass, .previousClass,
       .nextSeed,
       .previousSeed,
-      .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance:
+      .moreSteps, .fewerSteps, .moreGuidance, .lessGuidance, .flip, .arrangement, .laterFrame,
+      .earlierFrame, .laterCheckpoint, .earlierCheckpoint, .gridSize, .frames, .renewal, .secondRun,
+      .savePicture:
       return sample(command, argument: argument, count: count)
     case .save, .saveAs, .open, .new, .set:
       return keepPlan(command, argument: argument)
@@ -215,7 +225,9 @@ extension AppState {
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
       .difference, .elsewhere, .discard, .help, .redraw, .suspend, .search, .nextMatch,
-      .previousMatch:
+      .previousMatch, .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft,
+      .panRight, .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns,
+      .evidencePage, .nextHead, .previousHead, .windowShare:
       return []
     }
   }

@@ -179,9 +179,9 @@ package struct BottomBar {
     switch prompt.purpose {
     case .apply, .mark:
       prompt.field.text.isEmpty
-        ? "all, odd, even, every 2, last 7, 3-9, 1,3,5"
-        : Format.count(state.promptedSlots.count, "block")
-    case .saveAs, .open, .search: "⏎ accept  Esc back"
+        ? "odd, 3-9, top 8 by L32, L32 > .4 and odd"
+        : Format.count(state.promptedSlots.count, "slot")
+    case .saveAs, .open, .savePicture, .search: "⏎ accept  Esc back"
     case .set: "stage2.steps=200, preset=paper"
     case .retry: "1 leaves it  ⏎ accept  Esc back"
     case .command: "Tab completes  Esc back"
@@ -197,6 +197,7 @@ package struct BottomBar {
     case .mark(let slot): "mark the \(slot.title) of blocks: "
     case .saveAs: "save as: "
     case .open: "open plan: "
+    case .savePicture: "save pictures as: "
     case .set: "set KEY=VALUE: "
     case .retry(let id): "retry \(state.runs.record(id)?.name ?? id) with the learning rate times "
     case .search: "/"

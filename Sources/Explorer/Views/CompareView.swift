@@ -43,9 +43,10 @@ struct CompareView {
       frame.put("no losses yet", column: rect.column, row: rect.row, style: Theme.quiet)
       return
     }
-    let plot = Plot.line(
-      series: series, columns: rect.columns, rows: rect.rows, yLog: state.chart.isLogarithmic)
-    frame.draw(plot, column: rect.column, row: rect.row)
+    var chart = Chart(series)
+    (chart.isLogY, chart.symbols) = (state.chart.isLogarithmic, state.chart.symbols)
+    frame.draw(
+      chart.frame(columns: rect.columns, rows: rect.rows), column: rect.column, row: rect.row)
   }
 
   private func drawLegend(on frame: inout Frame, in rect: Rect, row: Int) {

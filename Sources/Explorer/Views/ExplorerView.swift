@@ -11,7 +11,9 @@ package enum ExplorerView {
     } else {
       draw(state, on: &frame)
     }
-    frame.restyle(state.palette.style)
+    let palette = state.palette
+    frame.restyle(palette.style)
+    frame.page = palette.page ?? .default
     return frame
   }
 
@@ -19,7 +21,11 @@ package enum ExplorerView {
     let layout = Layout(size: state.size, depth: state.depth)
     TopBar(state: state).draw(on: &frame)
     if state.overlays.contains(.images) {
-      ImagesPanel.drawLarge(state, on: &frame)
+      LargeImages(state: state).draw(on: &frame)
+    } else if case .evidence(let pane) = state.overlays.first(where: \.isEvidence) {
+      EvidenceView(state: state, pane: pane).draw(on: &frame)
+    } else if let pane = state.plotPane {
+      PlotView(state: state, pane: pane).draw(on: &frame)
     } else if Layout.isCompact(state.size) {
       CompactView(state: state, layout: layout).draw(on: &frame)
     } else {
@@ -63,10 +69,13 @@ package enum ExplorerView {
     case .compare(let pane): CompareView(state: state, pane: pane).draw(on: &frame)
     case .log(let page): LogView(state: state, page: page).draw(on: &frame)
     case .help(let page): HelpView(state: state, page: page).draw(on: &frame)
+    case .overlayList(let list):
+      let shown = Set(state.plotPane?.others.map(\.id) ?? [])
+      OverlayListView(state: state, list: list, shown: shown).draw(on: &frame)
     case .text(let page): TextPageView(state: state, page: page).draw(on: &frame)
     case .settings(let index): SettingsView(state: state, index: index).draw(on: &frame)
     case .terminal(let scroll): TerminalView(state: state, scroll: scroll).draw(on: &frame)
-    case .prompt, .images: break
+    case .prompt, .images, .plot, .evidence: break
     }
   }
 

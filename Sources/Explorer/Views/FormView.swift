@@ -96,6 +96,11 @@ struct FormView {
     if form.purpose == .preview, field.key == "class", let value = field.value {
       return state.className(Int(value))
     }
+    if case .configuration(_, let targets) = form.purpose, field.key.hasPrefix("window_"),
+      let window = state.suggestedWindow(for: targets)
+    {
+      return "\(window) holds \(Format.plain(state.windowShare * 100)) % of the attention"
+    }
     return field.unit
   }
 

@@ -53,13 +53,7 @@ struct ImagesPanel {
       on: &frame, column: body.column + 1, row: body.row + 1, width: width, rows: rows)
     frame.put(
       TextWidth.clip(captionLine, body.columns - 2), column: body.column + 1, row: body.bottom - 1,
-      style: isOutdated ? Theme.warning : Theme.quiet)
-  }
-
-  /// The preview over the whole screen.
-  static func drawLarge(_ state: AppState, on frame: inout Frame) {
-    let rect = Rect(column: 0, row: 1, columns: frame.columns, rows: frame.rows - 2)
-    ImagesPanel(state: state, rect: rect, isWide: true).draw(on: &frame)
+      style: state.staleness == nil ? Theme.quiet : Theme.warning)
   }
 
   // MARK: - Pictures
@@ -109,19 +103,14 @@ struct ImagesPanel {
 
   // MARK: - Captions
 
-  /// Whether what is shown was sampled otherwise than the next preview would be.
-  private var isOutdated: Bool {
-    guard let shown = preview.shown else { return false }
-    return shown.settings != preview.settings || shown.changes != state.plan.changes
-  }
-
-  private var progress: String? {
+  /// How far the preview is that is being made; nil without one.
+  var progress: String? {
     guard let pending = preview.pending else { return nil }
     guard pending.total > 0 else { return "sampling …" }
     return "sampling \(pending.done)/\(pending.total)"
   }
 
-  private func weights(_ preview: Preview) -> String {
+  func weights(_ preview: Preview) -> String {
     if preview.changes.isEmpty { return "no graft" }
     let fresh = preview.freshCount == 0 ? "" : ", \(preview.freshCount) fitted"
     return preview.weightStep.map { "at step \($0)\(fresh)" } ?? "fitted"
@@ -129,7 +118,6 @@ struct ImagesPanel {
 
   private var captionLines: [(String, Style)] {
     let settings = preview.settings
-    let change = isOutdated ? Theme.warning : Theme.quiet
     var lines: [(String, Style)] = [
       (state.className(settings.classLabel), Theme.strong),
       ("seed \(settings.seed)", Theme.quiet),
@@ -139,16 +127,19 @@ struct ImagesPanel {
     if let pending = preview.pending {
       lines.append(
         (pending.total > 0 ? "… \(pending.done)/\(pending.total)" : "sampling …", Theme.warning))
-    } else if isOutdated {
-      lines.append(("s renews", change))
+    } else if state.staleness != nil {
+      lines.append(("! stale", Theme.warning))
     } else if let shown = preview.shown, !shown.changes.isEmpty {
       lines.append((weights(shown), Theme.quiet))
     }
     return lines
   }
 
-  private func describe(_ settings: PreviewSettings) -> String {
-    "\(state.className(settings.classLabel))  seed \(settings.seed)  \(settings.steps) steps"
+  func describe(_ settings: PreviewSettings) -> String {
+    let isGrid = settings.classes > 1 || settings.seeds > 1
+    let grid = isGrid ? "  \(settings.classes) classes x \(settings.seeds) seeds" : ""
+    return
+      "\(state.className(settings.classLabel))  seed \(settings.seed)\(grid)  \(settings.steps) steps"
       + "  cfg \(Format.plain(settings.guidance))"
   }
 
@@ -157,9 +148,8 @@ struct ImagesPanel {
       return preview.pending == nil
         ? "\(describe(preview.settings)): s samples" : describe(preview.settings)
     }
-    if shown.settings != preview.settings {
-      return "s: \(describe(preview.settings))"
-    }
-    return isOutdated ? "the plan changed since: s samples again" : describe(shown.settings)
+    guard let staleness = state.staleness else { return describe(shown.settings) }
+    return shown.settings == preview.settings
+      ? "stale: \(staleness); s samples again" : "stale; s: \(describe(preview.settings))"
   }
 }

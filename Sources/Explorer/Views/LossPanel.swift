@@ -23,10 +23,13 @@ struct LossPanel {
       return
     }
     let hasLegend = body.rows >= 7
-    let plot = Plot.line(
-      series: series, columns: body.columns, rows: body.rows - (hasLegend ? 1 : 0),
-      yLog: state.chart.isLogarithmic, xRange: xRange)
-    frame.draw(plot, column: body.column, row: body.row)
+    var chart = Chart(series)
+    (chart.isLogY, chart.range, chart.symbols) = (
+      state.chart.isLogarithmic, xRange, state.chart.symbols
+    )
+    frame.draw(
+      chart.frame(columns: body.columns, rows: body.rows - (hasLegend ? 1 : 0)),
+      column: body.column, row: body.row)
     if hasLegend { drawLegend(on: &frame, body: body) }
   }
 

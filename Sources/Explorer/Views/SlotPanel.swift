@@ -234,8 +234,12 @@ struct SlotPanel {
   private func drawLocality(_ analysis: ModelAnalysis, on frame: inout Frame, row: Int) {
     guard let share = analysis.share(block: slot.block), let block = analysis.block(slot.block)
     else { return }
-    let title = isWide ? "attention ≤ k tokens away (┤ mean)" : "locality"
-    let value = "L\(analysis.paperBand) \(Format.share(share))"
+    let title =
+      isWide ? "attention ≤ k tokens away (┤ mean)" : block.within.isEmpty ? "locality" : ""
+    let window = block.window(holding: state.windowShare).map {
+      "w\(Int(state.windowShare * 100)) \($0)  "
+    }
+    let value = "\(window ?? "")L\(analysis.paperBand) \(Format.share(share))"
     frame.put(
       TextWidth.clip(title, inner.columns - TextWidth.columns(of: value) - 2), column: inner.column,
       row: row,

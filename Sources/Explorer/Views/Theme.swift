@@ -23,6 +23,11 @@ enum Theme {
   static let failure = Style(foreground: .red)
   static let trainCurve = Style(foreground: .cyan)
   static let heldOutCurve = Style(foreground: .yellow)
+  static let faintCurve = Style(foreground: .gray, dim: true)
+  /// Curves of runs on one plot; each has a mark too.
+  static let runStyles = [
+    Color.cyan, .yellow, .green, .magenta, .blue, .red, .default, .gray,
+  ].map { Style(foreground: $0) }
   static let field = Style(underline: true)
 
   /// The colour of a slot's phase.

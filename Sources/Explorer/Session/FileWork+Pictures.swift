@@ -1,0 +1,90 @@
+import Files
+import Foundation
+import Pictures
+import Plans
+import Runs
+import TerminalUI
+
+/// Pictures of the teacher's attention, of other runs and of earlier checkpoints; saving them.
+extension FileWork {
+  /// Does one piece of that work.
+  func show(_ effect: Effect) -> [Action] {
+    switch effect {
+    case .readAttentionMaps(let block):
+      [.attentionMapsRead(block: block, attentionMaps(block))]
+    case .startRunPreview(let generation, let runID, let settings):
+      startPreview(generation, of: runID, settings)
+    case .readCheckpoints(let id):
+      store.run(id).map { [.checkpointsRead(id: id, steps: checkpoints(of: $0))] } ?? []
+    case .savePictures(let images, let path): [save(images, to: path)]
+    default: []
+    }
+  }
+
+  /// The mean attention maps of a block's heads in colours; empty without a readable picture of them.
+  private func attentionMaps(_ block: Int) -> [RGBImage] {
+    let cache = ModelAnalysis.cachePath(modelHash: model.contentHash)
+    let path = ModelAnalysis.mapPath(beside: cache, block: block)
+    guard let sheet = try? RGBImage.read(path: path), sheet.height % sheet.width == 0 else {
+      return []
+    }
+    return (0..<(sheet.height / sheet.width)).map { head in
+      let size = sheet.width * sheet.width
+      let pixels = (0..<size).flatMap { index -> [UInt8] in
+        let level = sheet.pixels[3 * (head * size + index)]
+        let (red, green, blue) = HeatMap.components(Double(level) / 255)
+        return [red, green, blue]
+      }
+      return RGBImage(width: sheet.width, height: sheet.width, pixels: pixels)
+    }
+  }
+
+  /// The request for a preview with some settings; operators without weights are fitted.
+  func previewRequest(_ settings: PreviewSettings, of plan: GraftPlan?) -> PreviewRequest {
+    PreviewRequest(
+      modelPath: model.path, planPath: plan.map { _ in "plan.json" },
+      classLabel: settings.classLabel, seed: settings.seed, steps: settings.steps,
+      guidance: settings.guidance, classes: settings.classes, seeds: settings.seeds,
+      frames: settings.frames, fits: true)
+  }
+
+  /// Samples the graft of a run by itself.
+  private func startPreview(
+    _ generation: Int, of id: String, _ settings: PreviewSettings
+  ) -> [Action] {
+    do {
+      guard let source = store.run(id) else {
+        throw FileError("the run \(id) is no longer in \(root)")
+      }
+      let plan = try read(source.planPath)
+      var request = previewRequest(settings, of: plan)
+      (request.skipsTeacher, request.weights) = (true, [try source.trainedWeights()])
+      let run = try start(.preview(request), name: plan.name, plan: plan)
+      previews[run.id] = generation
+      return [.previewStarted(generation: generation, runID: run.id)]
+    } catch {
+      return [.previewEnded(generation: generation, problem: "\(error)")]
+    }
+  }
+
+  /// Steps of the checkpoints that a run keeps: the newest, and those of earlier steps.
+  private func checkpoints(of run: RunDirectory) -> [Int] {
+    Set(run.keptSteps + [store.summary(run.id)?.checkpoint?.step].compactMap(\.self)).sorted()
+  }
+
+  /// Writes pictures beside each other, unless the file is there already.
+  private func save(_ images: [RGBImage], to path: String) -> Action {
+    let expanded = Self.expand(path)
+    guard !FileManager.default.fileExists(atPath: expanded) else {
+      return .controlFailed("\(path): is there already; choose another name")
+    }
+    guard let first = images.first else { return .controlFailed("there are no pictures to save") }
+    do {
+      let same = images.filter { $0.width == first.width && $0.height == first.height }
+      try RGBImage.grid(same, columns: same.count, gap: 2).write(to: expanded)
+      return .picturesSaved(path: path)
+    } catch {
+      return .controlFailed("\(error)")
+    }
+  }
+}
