@@ -14,10 +14,12 @@ import os
 import pathlib
 import pty
 import select
+import shutil
 import signal
 import statistics
 import struct
 import subprocess
+import sys
 import tempfile
 import termios
 import time
@@ -89,6 +91,69 @@ class Screen:
         os.waitpid(self.pid, 0)
 
 
+def resident(pid):
+    """Resident megabytes of a process."""
+    for line in open(f"/proc/{pid}/status"):
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+
+
+def many_runs(program, plan, environment, folder, rows):
+    """The explorer with 1,000 runs, and while it follows a log that nobody has read."""
+    sys.path.insert(0, str(HERE))
+    import runs
+    root = f"{folder}/many"
+    log = f"{folder}/log"
+    runs.write_log(log, 2000, runs.SITES)
+    for number in range(1000):
+        runs.make_run(root, number, log)
+    environment = dict(environment, ESPALIER_RUNS=root)
+    starts, lists = [], []
+    for _ in range(5):
+        screen = Screen([program, "explore", "--plan", plan], environment)
+        first, _ = screen.until(FRAME_END, 20)
+        starts.append(1000 * (first - screen.start))
+        screen.settle(1)
+        begun = time.perf_counter()
+        os.write(screen.descriptor, b"r")
+        seen, _ = screen.until(b"1000 runs", 20)
+        lists.append(1000 * (seen - begun))
+        screen.settle(0.3)
+        memory = resident(screen.pid)
+        screen.close()
+    rows.append(("start to the first frame, 1,000 runs", f"{statistics.median(starts):.0f} ms", "150 ms"))
+    rows.append(("`r` to the list of 1,000 runs", f"{statistics.median(lists):.0f} ms", "300 ms"))
+    rows.append(("resident memory with 1,000 runs", f"{memory:.0f} MB", "200 MB"))
+    root = f"{folder}/long"
+    log = f"{folder}/long-log"
+    size = runs.write_log(log, 1_400_000, runs.SITES)
+    path = runs.make_run(root, 0, log)
+    shutil.copy(plan, f"{path}/plan.json")
+    request = json.loads(pathlib.Path(f"{path}/run.json").read_text())
+    request["model_hash"] = json.loads(pathlib.Path(plan).read_text())["model"]["content_hash"]
+    pathlib.Path(f"{path}/run.json").write_text(json.dumps(request))
+    pathlib.Path(f"{path}/log.txt").write_text("the last line\n")
+    # The summary is known; the losses by step are not.
+    subprocess.run([program, "runs", "list", "--runs", root], stdout=subprocess.DEVNULL, check=True)
+    screen = Screen([program, "explore", "--plan", plan], dict(environment, ESPALIER_RUNS=root))
+    screen.until(FRAME_END, 20)
+    screen.settle(1)
+    os.write(screen.descriptor, b"r\r")
+    time.sleep(0.3)
+    os.write(screen.descriptor, b"n")
+    time.sleep(0.2)
+    waits = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        os.write(screen.descriptor, b"rl")
+        seen, _ = screen.until(b"the last line", 30)
+        waits.append(1000 * (seen - begun))
+        os.write(screen.descriptor, b"qq")
+        time.sleep(0.2)
+    screen.close()
+    rows.append((f"file work while a cold log of {size / 1e6:.0f} MB is followed", f"at most {max(waits):.0f} ms", "300 ms"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--espalier", default=HERE.parent / ".build/release/espalier")
@@ -136,6 +201,7 @@ def main():
         screen.close()
         while json.loads(espalier("runs", "show", run, "--json", env=other))["state"] == "running":
             time.sleep(0.5)
+        many_runs(program, plan, environment, folder, rows)
     print("| the explorer | measured | wanted, at most |\n| --- | --- | --- |")
     for row in rows:
         print("| " + " | ".join(row) + " |")

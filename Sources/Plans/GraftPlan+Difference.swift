@@ -11,11 +11,52 @@ extension GraftPlan {
 
   /// Entries that differ from those of another plan, in the order of the plan file.
   package func differences(from other: GraftPlan) -> [Difference] {
-    let (before, after) = (Dictionary(other.entries) { $1 }, Dictionary(entries) { $1 })
+    Self.differing([self, other]).map {
+      Difference(key: $0.key, before: $0.values[1], after: $0.values[0])
+    }
+  }
+
+  /// Entry that is not the same in several plans.
+  package struct DifferingEntry: Hashable, Sendable {
+    /// Key as in the plan file; for slots with equal values their selection: `attention of odd`.
+    package let key: String
+    /// Value in each plan; nil where a plan has none.
+    package let values: [String?]
+
+    /// Makes an entry.
+    package init(key: String, values: [String?]) { (self.key, self.values) = (key, values) }
+  }
+
+  /// Entries that are not the same in all plans, in the order of the plan files; slots of one kind
+  /// whose values are equal share an entry.
+  package static func differingEntries(of plans: [GraftPlan]) -> [DifferingEntry] {
+    var entries: [DifferingEntry] = []
+    var blocks: [DifferingEntry: [Int]] = [:]
+    let depth = plans.map(\.model.shape.depth).max() ?? 0
+    for entry in differing(plans) {
+      guard let id = SlotID(entry.key) else {
+        entries.append(entry)
+        continue
+      }
+      let kind = DifferingEntry(key: id.slot.rawValue, values: entry.values)
+      if blocks[kind] == nil { entries.append(kind) }
+      blocks[kind, default: []].append(id.block)
+    }
+    return entries.map { entry in
+      guard let blocks = blocks[entry] else { return entry }
+      let text = LayerSelection.text(blocks, depth: depth)
+      return DifferingEntry(key: "\(entry.key) of \(text)", values: entry.values)
+    }
+  }
+
+  private static func differing(_ plans: [GraftPlan]) -> [DifferingEntry] {
+    let all = plans.map(\.entries)
+    let values = all.map { Dictionary($0) { $1 } }
     var seen: Set<String> = []
-    return (entries + other.entries).compactMap { key, _ in
-      guard seen.insert(key).inserted, before[key] != after[key] else { return nil }
-      return Difference(key: key, before: before[key], after: after[key])
+    return all.joined().compactMap { key, _ in
+      let row = values.map { $0[key] }
+      guard seen.insert(key).inserted, Set(row).count > 1 else { return nil }
+      return DifferingEntry(key: key, values: row)
     }
   }
 

@@ -36,45 +36,14 @@ package struct ComparisonRow: Encodable, Equatable, Sendable {
   package let forwardRatio: Double?
   /// Whether no other row dominates this one.
   package fileprivate(set) var isOnParetoFront = false
-  /// Digest of the model; only grafts of one model are compared.
-  fileprivate let model: String
+  /// What ranks it.
+  fileprivate let ranked: RankedModel
 
   private enum CodingKeys: CodingKey {
     case run, name, plan, stage, state, heldOutFirst, heldOutLast, agreement, frechetDistance
     case judgedOn
     case parameters, coreFlops, projectionFlops, flops, forwardMilliseconds, forwardRatio,
       isOnParetoFront
-  }
-
-  /// Whether another row dominates this one: at least as good in quality and cost, better in one.
-  ///
-  /// Quality is the Fréchet distance if both rows have one with equal drawing settings, otherwise
-  /// the last held-out loss of runs of one stage. Cost is the measured time relative to the teacher
-  /// if both rows have one, otherwise the FLOPs. Rows without a common metric do not dominate each
-  /// other.
-  fileprivate func isDominated(by other: ComparisonRow) -> Bool {
-    guard model == other.model else { return false }
-    let quality: (Double, Double)
-    if let own = frechetDistance, let others = other.frechetDistance, judgedOn == other.judgedOn {
-      quality = (own, others)
-    } else if let own = heldOutLast, let others = other.heldOutLast, stage == other.stage {
-      quality = (own, others)
-    } else {
-      return false
-    }
-    let cost: (Double, Double)
-    if let own = forwardRatio, let others = other.forwardRatio {
-      cost = (own, others)
-    } else {
-      cost = (flops, other.flops)
-    }
-    guard quality.1 <= quality.0 || quality.0.isNaN, cost.1 <= cost.0 else { return false }
-    return quality.1 < quality.0 || quality.0.isNaN && !quality.1.isNaN || cost.1 < cost.0
-  }
-
-  /// Whether a quality metric is known.
-  fileprivate var hasQuality: Bool {
-    [frechetDistance, heldOutLast].contains { $0.map { !$0.isNaN } ?? false }
   }
 }
 
@@ -102,15 +71,20 @@ package struct Comparison: Sendable {
       let namesakes = Set((byName[facts.request.name] ?? []).map { $0.facts.run })
       if namesakes.count > 1 { rows[index].label += " \(facts.run.shortID)" }
     }
-    for index in rows.indices {
-      rows[index].isOnParetoFront =
-        rows[index].hasQuality && !rows.contains { rows[index].isDominated(by: $0) }
+    for (index, isOnFront) in rows.map(\.ranked).isOnParetoFront.enumerated() {
+      rows[index].isOnParetoFront = isOnFront
     }
     self.rows = rows
   }
 
-  /// Drawing settings of agreement and Fréchet distance, as text; nil if there are none.
+  /// Drawing settings of agreement and Fréchet distance, and what does not compare; nil if there is
+  /// nothing to say.
   package var note: String? {
+    let notes = [judgingNote, lossNote].compactMap(\.self)
+    return notes.isEmpty ? nil : notes.joined(separator: " ")
+  }
+
+  private var judgingNote: String? {
     let drawn = rows.compactMap(\.judgedOn)
     guard let first = drawn.first else { return nil }
     guard drawn.allSatisfy({ $0 == first }) else {
@@ -119,6 +93,11 @@ package struct Comparison: Sendable {
     }
     return "Judged on \(first.samples) images of each model, \(first.steps) DDIM steps, guidance"
       + " \(Figures.short(Double(first.guidance)))."
+  }
+
+  private var lossNote: String? {
+    let bases = rows.filter { $0.heldOutLast != nil }.compactMap(\.ranked.basis)
+    return bases.reasonAgainstComparing.map { "\($0.prefix(1).uppercased())\($0.dropFirst())." }
   }
 
   /// Headings of `cells`.
@@ -178,7 +157,14 @@ extension ComparisonRow {
       judgedOn: measurements?.judgedOn, parameters: cost.parameters, coreFlops: cost.coreFlops,
       projectionFlops: cost.projectionFlops, flops: cost.flops,
       forwardMilliseconds: measurements?.speed?.graftMilliseconds,
-      forwardRatio: measurements?.speed?.ratio, model: facts.plan.model.contentHash)
+      forwardRatio: measurements?.speed?.ratio,
+      ranked: RankedModel(
+        modelHash: facts.plan.model.contentHash,
+        basis: LossBasis(facts.plan, facts.request.job.kind),
+        heldOut: facts.summary.meanHeldOut?.last.value,
+        distance: measurements?.judged(\.graft.frechetDistance),
+        forwardRatio: measurements?.speed?.ratio,
+        flops: cost.flops))
   }
 
   /// Makes the row of a run's teacher.
@@ -194,6 +180,18 @@ extension ComparisonRow {
       judgedOn: measurements?.judgedOn, parameters: cost.parameters, coreFlops: cost.coreFlops,
       projectionFlops: cost.projectionFlops, flops: cost.flops,
       forwardMilliseconds: measurements?.speed?.teacherMilliseconds,
-      forwardRatio: measurements?.speed == nil ? nil : 1, model: facts.plan.model.contentHash)
+      forwardRatio: measurements?.speed == nil ? nil : 1,
+      ranked: RankedModel(
+        modelHash: facts.plan.model.contentHash,
+        distance: measurements?.judged(\.teacher.frechetDistance),
+        forwardRatio: measurements?.speed == nil ? nil : 1, flops: cost.flops))
+  }
+}
+
+extension Measurements {
+  /// A Fréchet distance with the settings of its images.
+  fileprivate func judged(_ distance: (JudgedPair) -> Double) -> JudgedDistance? {
+    guard let judged, let judgedOn else { return nil }
+    return JudgedDistance(distance(judged), settings: "\(judgedOn)")
   }
 }

@@ -52,8 +52,9 @@ package struct ReportPage {
         "p", ["class": "note"],
         """
         ● marks the Pareto front: no other line is at least as good in quality and cost and better in \
-        one. Quality is the Fréchet distance where both lines have one, otherwise the held-out loss of \
-        one stage (stage 1 of different operators measures different things); cost is the measured \
+        one. Quality is the Fréchet distance where both lines have one, otherwise the held-out loss \
+        where it measures the same (one stage, model and data; in stage 1 the same sites with the same \
+        regression losses); cost is the measured \
         time over the teacher's where both have one, otherwise the operations.\
         \(comparison.note.map { " " + $0 } ?? "")
         """),

@@ -18,6 +18,7 @@ package struct RunFollower: Sendable {
 
   private var scanner: EventScanner
   private var request = (stamp: FileStamp?.none, value: JobRequest?.none, fault: String?.none)
+  private var notes = (stamp: FileStamp?.none, value: RunAnnotation(), fault: String?.none)
   private var log: FileStamp?
   /// Offsets up to which the log was read and cached.
   private(set) var offset: UInt64 = 0
@@ -46,6 +47,7 @@ package struct RunFollower: Sendable {
     // log is read.
     let worker = run.workerPresence()
     readRequest()
+    readAnnotation()
     let fault = readLog(limit: limit)
     if isAtEnd { save(beyond: keepsCurves ? Self.curvesInterval : Self.summaryInterval) }
     var seen = history.summary.seen(worker: worker, now: now, quiet: quiet(now))
@@ -57,7 +59,9 @@ package struct RunFollower: Sendable {
     seen.modelHash = request.value?.modelHash ?? ""
     (seen.createdAt, seen.place) = (request.value?.createdAt, request.value?.queue)
     seen.chain = request.value?.chain
-    seen.damage = request.fault ?? fault
+    seen.annotation = notes.value
+    seen.engine = request.value?.engine
+    seen.damage = request.fault ?? fault ?? notes.fault
     return seen
   }
 
@@ -76,6 +80,16 @@ package struct RunFollower: Sendable {
       request = (stamp, try run.request(), nil)
     } catch {
       request = (stamp, nil, "\(error)")
+    }
+  }
+
+  private mutating func readAnnotation() {
+    let stamp = FileStamp(run.notesPath)
+    guard stamp != notes.stamp else { return }
+    do {
+      notes = (stamp, try run.annotation(), nil)
+    } catch {
+      notes = (stamp, RunAnnotation(), "\(error)")
     }
   }
 

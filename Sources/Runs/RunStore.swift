@@ -42,6 +42,9 @@ package struct RunStore: Sendable {
   /// History of a run up to the last refresh; with losses by step if the run is followed.
   package func history(_ id: String) -> RunHistory? { entries[id]?.follower.history }
 
+  /// Whether some logs are not read to their ends.
+  package var hasUnread: Bool { order.contains { entries[$0]?.follower.isAtEnd == false } }
+
   /// Runs that wait in the queue, in order of their turns.
   package var waiting: [RunSummary] {
     summaries.filter { $0.turn != nil }.sorted {
@@ -64,7 +67,10 @@ package struct RunStore: Sendable {
     if thorough { list() }
     var changed: Set<String> = []
     var budget = limit
-    for id in order where budget > 0 {
+    // Logs that are being read with their losses by step come last, so that others need not wait.
+    let unread = followed.filter { entries[$0]?.follower.isAtEnd == false }
+    let turns = unread.isEmpty ? order : order.filter { !unread.contains($0) } + unread.sorted()
+    for id in turns where budget > 0 {
       guard thorough || entries[id]?.needsLook ?? false else { continue }
       // Mutated in place to avoid copying long histories.
       let read = entries[id]?.look(now: now, limit: budget, readsPlans: readsPlans) ?? 0
@@ -84,11 +90,21 @@ package struct RunStore: Sendable {
   }
 
   /// Sets the runs whose losses by step are stored.
-  package mutating func follow(_ ids: Set<String>, now: Date = Date()) {
+  ///
+  /// - Parameters:
+  ///   - ids: The runs.
+  ///   - now: Current time.
+  ///   - limit: Maximum number of log bytes to read at once; the next refreshes go on.
+  package mutating func follow(
+    _ ids: Set<String>, now: Date = Date(), limit: Int = RunFollower.logLimit
+  ) {
+    var budget = limit
     for id in ids.symmetricDifference(followed) {
       guard let run = run(id) else { continue }
       entries[id]?.follower = RunFollower(run, keepsCurves: ids.contains(id))
-      _ = entries[id]?.look(now: now, limit: RunFollower.logLimit, readsPlans: readsPlans)
+      guard budget > 0 else { continue }
+      let read = entries[id]?.look(now: now, limit: budget, readsPlans: readsPlans) ?? 0
+      if limit < RunFollower.logLimit { budget -= read }
     }
     followed = ids
   }

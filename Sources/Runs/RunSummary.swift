@@ -156,6 +156,10 @@ package struct RunSummary: Codable, Equatable, Sendable {
   package var work: Double?
   /// Place in a chain; nil for a run that was made by itself.
   package var chain: ChainPlace?
+  /// Note and tags.
+  package var annotation = RunAnnotation()
+  /// Name of an engine other than the native one.
+  package var engine: String?
 
   /// Total number of steps of the job from the first event of the worker; preparations count other
   /// units.
@@ -179,7 +183,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
     (self.createdAt, self.state) = (createdAt, state)
   }
 
-  /// All properties except those of the request's chain and of the plan.
+  /// All properties except those of the plan, the notes, and the request's chain and engine.
   private enum CodingKeys: CodingKey {
     case id, name, kind, modelHash, createdAt, place, isStarted, startedAt, lastEventTime, step,
       total

@@ -170,8 +170,17 @@ package struct Frame: Equatable, Sendable {
       var moved = image
       moved.column += column
       moved.row += row
-      images.append(moved)
+      place(moved)
     }
+  }
+
+  /// Puts an image on the frame as far as it fits above the last row, where sixel output would
+  /// scroll the terminal.
+  package mutating func place(_ image: ImagePlacement) {
+    var clipped = image
+    clipped.rows = min(image.rows, rows - 1 - image.row)
+    clipped.columns = min(image.columns, columns - image.column)
+    if clipped.rows > 0, clipped.columns > 0 { images.append(clipped) }
   }
 
   /// The characters alone: rows joined by newlines, spaces at their ends removed.

@@ -27,6 +27,8 @@ package final class Terminal {
   private var usesMouse: Bool
   private var isOpen = true
   private var isGone = false
+  /// Whether the window has a title of ours.
+  private var hasTitle = false
 
   /// What is to be done with the terminal, whatever it can do.
   package struct Wishes: Equatable, Sendable {
@@ -112,7 +114,7 @@ package final class Terminal {
   package func close() {
     guard isOpen else { return }
     isOpen = false
-    if !isGone { device.write(layer.invalidate() + Self.modesOff) }
+    if !isGone { device.write(layer.invalidate() + Self.modesOff + titleBytes) }
     screen.close()
     var original = device.original
     tcsetattr(device.descriptor, TCSADRAIN, &original)
@@ -204,6 +206,19 @@ package final class Terminal {
   }
 
   // MARK: - Wishes and questions
+
+  /// Writes bytes that move no cursor and draw nothing.
+  func write(_ bytes: [UInt8]) {
+    if isOpen, !isGone { device.write(bytes) }
+  }
+
+  /// Keeps the title of the window for the end, once.
+  func keepTitle() {
+    guard !hasTitle, isOpen, !isGone else { return }
+    hasTitle = true
+    device.write(Announcement.keepsTitle)
+    arm()
+  }
 
   /// Uses the terminal in another way from now on; `render` shows the last frame so.
   package func wish(_ wishes: Wishes) {
@@ -409,9 +424,12 @@ package final class Terminal {
     Array(("\u{1b}[?2004l" + mouse(on: false) + colorScheme(on: false)).utf8)
   }
 
+  /// What gives the window its own title back.
+  private var titleBytes: [UInt8] { hasTitle ? Array(Announcement.restoresTitle.utf8) : [] }
+
   /// What puts the screen right from any state, in the middle of an image too.
   private func restoreBytes() -> [UInt8] {
-    var bytes = Array("\u{1b}\\\u{1b}[?2026l".utf8) + Self.modesOff
+    var bytes = Array("\u{1b}\\\u{1b}[?2026l".utf8) + Self.modesOff + titleBytes
     if capabilities.graphics == .kitty { bytes += layer.kitty.crashBytes() }
     for name in ["sgr0", "op", "cnorm", "rmkx", "rmcup"] {
       // Padding such as $<50> is meant for curses, not for the terminal.

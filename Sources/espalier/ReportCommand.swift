@@ -4,6 +4,7 @@ import Foundation
 import Plans
 import Reports
 import Runs
+import Text
 
 /// `espalier report`: results of trainings as an HTML page and as JSON.
 struct ReportCommand: ParsableCommand {
@@ -79,8 +80,9 @@ struct CompareCommand: ParsableCommand {
     discussion: """
       Shows what reports have measured before; --measure measures what is missing, without sample \
       grids. On the front is what no other line beats in quality (Fréchet distance where both have one, \
-      otherwise the held-out loss of one stage) and cost (measured time over the teacher's where both \
-      have one, otherwise FLOPs).
+      otherwise the held-out loss where it measures the same: one stage, model and data, and in stage 1 \
+      the same sites with the same regression losses) and cost (measured time over the teacher's where \
+      both have one, otherwise FLOPs).
       """)
 
   @OptionGroup var selection: RunsSelection
@@ -88,6 +90,8 @@ struct CompareCommand: ParsableCommand {
   var measure = false
   @OptionGroup var drawing: MeasuringOptions
   @Flag(help: "Print the table in Markdown.") var markdown = false
+  @Flag(help: "Print instead the entries of the plans that differ, a column for each run.")
+  var differences = false
   @OptionGroup var format: OutputOptions
 
   func validate() throws {
@@ -97,9 +101,18 @@ struct CompareCommand: ParsableCommand {
     guard measure || drawing.isDefault else {
       throw ValidationError("--samples and --steps need --measure")
     }
+    guard !differences || !markdown && !measure else {
+      throw ValidationError("--differences excludes --markdown and --measure")
+    }
+  }
+
+  private struct Difference: Encodable {
+    let key: String
+    let values: [String?]
   }
 
   func run() throws {
+    if differences { return try printDifferences() }
     let console = ProgressLine()
     let runs = try selection.facts().map { facts in
       (
@@ -113,6 +126,22 @@ struct CompareCommand: ParsableCommand {
     let comparison = Comparison(runs)
     if format.json { return try format.printJSON(comparison.rows) }
     print(lines: markdown ? comparison.markdown : comparison.text)
+  }
+}
+
+extension CompareCommand {
+  private func printDifferences() throws {
+    let facts = try selection.facts()
+    let rows = GraftPlan.differingEntries(of: facts.map(\.plan))
+    if format.json {
+      return try format.printJSON(rows.map { Difference(key: $0.key, values: $0.values) })
+    }
+    let headings = [""] + facts.map { "\($0.request.name) \($0.run.shortID)" }
+    let cells = rows.map { [$0.key] + $0.values.map { $0 ?? "–" } }
+    print(
+      lines: rows.isEmpty
+        ? "the plans do not differ"
+        : TextWidth.table([headings] + cells, widest: 60).joined(separator: "\n"))
   }
 }
 

@@ -8,35 +8,67 @@ import Text
 struct RunsCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "runs",
-    abstract: "List, show, follow, queue, pause, resume, retry, cancel and clean runs.",
+    abstract: "List, show, follow, queue, pause, resume, retry, cancel, annotate and remove runs.",
     subcommands: [
       List.self, Show.self, Follow.self, Wait.self, Pause.self, Resume.self, Retry.self,
-      Cancel.self, Priority.self, Drain.self, Clean.self,
+      Cancel.self, Priority.self, Drain.self, Clean.self, Remove.self, Note.self, Tag.self,
     ], defaultSubcommand: List.self)
 
   struct List: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "List all runs, newest first.")
+    static let configuration = CommandConfiguration(
+      abstract: "List runs, newest first.",
+      discussion: """
+        A filter is words that must all hold: state:running kind:finetune op:hyena tag:paper \
+        engine:native 'loss<.05' 'held-out<=.1' 'age<2h' 'progress>50%' has:note name:odd, or any text \
+        of name, id, note and tags. Commas separate alternatives, a '-' before a word negates it.
+        """)
     @OptionGroup var runs: RunsOptions
+    @Option(
+      parsing: .unconditional,
+      help: "List only runs that match, such as 'state:running,paused loss<.05'.",
+      transform: { try Self.parse($0) { text throws(RunQueryError) in try RunFilter(text) } })
+    var filter = RunFilter.all
+    @Option(
+      parsing: .unconditional,
+      help:
+        "Order: name, state, kind, progress, loss, held-out, rate, left, tags or age; -COLUMN reverses it.",
+      transform: { try Self.parse($0) { text throws(RunQueryError) in try RunOrder(text) } })
+    var sort = RunOrder.newest
     @OptionGroup var output: OutputOptions
 
     func run() throws {
-      var store = RunStore(root: runs.root)
+      var store = RunStore(root: runs.root, readsPlans: filter.needsPlans)
       store.look()
+      let now = Date().timeIntervalSince1970
+      let listed = sort.sorted(store.summaries.filter { filter.matches($0, now: now) }, now: now)
       if output.json {
         return try output.printJSON(
-          store.summaries.compactMap { summary in
+          listed.compactMap { summary in
             store.run(summary.id).map { RunReport($0, summary) }
           })
       }
       if store.summaries.isEmpty { print("no runs in \(runs.root)") }
-      let lines = TextWidth.table(store.summaries.map(Self.cells), widest: 40)
-      for (run, line) in zip(store.summaries, lines) {
+      if listed.isEmpty, !store.summaries.isEmpty {
+        print("none of \(store.summaries.count) runs matches '\(filter.text)'")
+      }
+      let lines = TextWidth.table(listed.map(Self.cells), widest: 40)
+      for (run, line) in zip(listed, lines) {
         // The reason of a failure or damage is truncated to the remaining width.
         let room = (terminalColumns() ?? .max) - TextWidth.columns(of: line) - "  ()".count
         let remark =
           run.damage.map { "damaged: \($0)" } ?? (run.state == .failed ? run.end?.text : nil)
         let cut = remark.map { "  (\(TextWidth.clip($0.printableSentence, room)))" } ?? ""
         print(room >= 16 ? line + cut : line)
+      }
+    }
+
+    private static func parse<Value>(
+      _ text: String, _ parse: (String) throws(RunQueryError) -> Value
+    ) throws(ValidationError) -> Value {
+      do {
+        return try parse(text)
+      } catch {
+        throw ValidationError("\(error)")
       }
     }
 
@@ -48,6 +80,9 @@ struct RunsCommand: ParsableCommand {
         [
           run.loss.map { "loss \(short($0))" }, run.turn.map { "#\($0.position) in the queue" },
           run.pauseReason.map { "(\($0))" }, run.waitsFor.map { "(\($0))" },
+          run.annotation.tags.isEmpty
+            ? nil : run.annotation.tags.map { "#\($0)" }.joined(separator: " "),
+          run.annotation.note.isEmpty ? nil : "“\(run.annotation.note)”",
         ].compactMap(\.self).joined(separator: "  "),
       ]
     }
@@ -65,6 +100,9 @@ struct RunsCommand: ParsableCommand {
       let summary = report.summary
       print("\(run.path): \(summary.stateText), \(summary.progressText)")
       if let damage = summary.damage { print("damaged: \(damage)") }
+      let annotation = summary.annotation
+      if !annotation.tags.isEmpty { print("tags: \(annotation.tags.joined(separator: " "))") }
+      if !annotation.note.isEmpty { print("note: \(annotation.note)") }
       if summary.state == .failed, let text = summary.end?.text { print(lines: text) }
       if let turn = summary.turn {
         print("#\(turn.position) in the queue\(summary.waitsFor.map { ": \($0)" } ?? "")")

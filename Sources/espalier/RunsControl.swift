@@ -134,16 +134,13 @@ struct TimeSpan {
 
   /// Reads an option's value.
   init(text: String) throws(ValidationError) {
-    let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
-    guard let unit = text.last.flatMap({ units[$0] }),
-      let number = Double(text.dropLast()), number >= 0, number * unit <= Self.limit
-    else {
+    guard let seconds = DurationText.seconds(text), seconds <= Self.limit else {
       throw ValidationError(
         "expected a duration such as 90m: a number and s, m, h or d (seconds, minutes, hours, days), at"
           + " most 36500d"
       )
     }
-    seconds = number * unit
+    self.seconds = seconds
   }
 }
 

@@ -86,12 +86,6 @@ extension RunsCommand {
     @OptionGroup var runs: RunsOptions
     @OptionGroup var output: OutputOptions
 
-    private struct Report: Encodable {
-      let removed: [String]
-      let bytes: Int
-      let isDryRun: Bool
-    }
-
     func validate() throws {
       guard done || failed || cancelled || lost || damaged else {
         throw ValidationError(
@@ -102,30 +96,19 @@ extension RunsCommand {
     func run() throws {
       var store = RunStore(root: runs.root)
       store.look()
-      let needed = Set(store.waiting.flatMap { $0.place?.after ?? [] })
-      var removed: [String] = []
-      var bytes = 0
+      var report = RemovalReport(isDryRun: dryRun)
       if !dryRun { RunDirectory.removeLeftovers(root: runs.root) }
-      var failure: (any Error)?
-      for summary in store.summaries where !needed.contains(summary.id) && isMeant(summary) {
+      for summary in store.summaries
+      where store.summaries.reasonAgainstRemoving(summary) == nil && isMeant(summary) {
         guard let run = store.run(summary.id) else { continue }
         let size = run.size()
         do {
-          guard try dryRun || run.remove(if: isMeant) else { continue }
-          bytes += size
-          removed.append(run.id)
+          if try dryRun || run.remove(if: isMeant) { report.add(run.id, size) }
         } catch {
-          failure = failure ?? error
+          report.failure = report.failure ?? error
         }
       }
-      if output.json {
-        try output.printJSON(Report(removed: removed, bytes: bytes, isDryRun: dryRun))
-      } else {
-        for id in removed { print(id) }
-        let megabytes = String(format: "%.1f MB", Double(bytes) / 1e6)
-        print("\(removed.count) runs, \(megabytes) \(dryRun ? "would be freed" : "freed")")
-      }
-      if let failure { throw failure }
+      try report.tell(output)
     }
 
     private func isMeant(_ status: RunSummary) -> Bool {
@@ -137,7 +120,7 @@ extension RunsCommand {
         case .lost: lost
         case .queued, .running, .paused, .frozen: false
         }
-      let isUnusable = status.kind == nil && (status.state.isEnded || status.state == .queued)
+      let isUnusable = status.kind == nil && status.isRemovable
       let age = Date().timeIntervalSince1970 - (status.lastEventTime ?? 0)
       return (isChosen || damaged && isUnusable) && age >= olderThan?.seconds ?? 0
     }

@@ -483,9 +483,13 @@ import Explorer
     _ = update(&state, .runsScanned([record] + state.runs.records))
     #expect(state.runs.listed.contains { $0.id == "m1" })
     record.state = .done
-    #expect(
-      update(&state, .runsScanned([record] + state.runs.records.dropFirst()))
-        == [.readReport(id: "m1")])
+    let effects = update(&state, .runsScanned([record] + state.runs.records.dropFirst()))
+    #expect(effects.count == 2 && effects.last == .readReport(id: "m1"))
+    guard case .announce(let announcement) = effects.first else {
+      Issue.record("\(effects)")
+      return
+    }
+    #expect(announcement.text == "hyena-odd is done")
     _ = update(
       &state, .reportRead(title: "report of x", lines: ["agreement 93 %", "/r/report.html"]))
     let text = ExplorerView.frame(state).text()

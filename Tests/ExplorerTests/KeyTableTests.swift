@@ -198,7 +198,8 @@ import Explorer
 
   /// Motions at an edge do nothing, silently, as in every editor.
   static let motions: Set<Command> = [
-    .left, .right, .up, .down, .first, .last, .pageUp, .pageDown, .next, .previous,
+    .left, .right, .up, .down, .first, .last, .pageUp, .pageDown, .halfPageUp, .halfPageDown, .next,
+    .previous, .cursorLeft, .cursorRight,
   ]
 
   @Test(arguments: states.indices)

@@ -243,7 +243,7 @@ import Explorer
     // What comes in meanwhile, and what falls out above, moves nothing.
     _ = update(&state, .logRead(id: "r3", lines: lines(5..<57)))
     #expect(shown() == Array(48 - rows..<48))
-    press(&state, "g", "k")
+    press(&state, "g", "g", "k")
     #expect(shown() == Array(5..<5 + rows))
     press(&state, " ")
     #expect(shown() == Array(5 + rows..<5 + 2 * rows))

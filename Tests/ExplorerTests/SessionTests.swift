@@ -15,6 +15,7 @@ private final class ScriptedTerminal: TerminalDriver {
   private(set) var suspensions = 0
   private(set) var probes = 0
   private(set) var wishes: [Terminal.Wishes] = []
+  private(set) var announcements: [Announcement] = []
 
   init(size: Size, _ script: [TerminalEvent]) {
     self.size = size
@@ -33,6 +34,7 @@ private final class ScriptedTerminal: TerminalDriver {
   func suspend() { suspensions += 1 }
   func probe() { probes += 1 }
   func wish(_ wishes: Terminal.Wishes) { self.wishes.append(wishes) }
+  func announce(_ announcement: Announcement) { announcements.append(announcement) }
 }
 
 /// A world in which a worker does ten steps at every look.

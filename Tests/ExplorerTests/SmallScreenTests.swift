@@ -18,6 +18,8 @@ import Explorer
       let text = frame.text()
       #expect(text.contains("hyena-odd") && text.contains("412/800"), "\(pane)")
       #expect(text.contains(pane.rawValue))
+      let hints = text.split(separator: "\n").last ?? ""
+      #expect(hints.contains("Tab pane") && !hints.contains("distil"), "\(hints)")
       for image in frame.images { #expect(image.row + image.rows < frame.rows) }
       seen.insert(text)
       press(&state, .tab)

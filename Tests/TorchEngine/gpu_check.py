@@ -68,6 +68,10 @@ def measured(folder: pathlib.Path, plan: pathlib.Path, kind: str, precision: str
     if ranks.first:
         steps, batch = support.events(directory, "step"), json.loads(plan.read_text())["stage1"]["batch_size"]
         half = steps[len(steps) // 2 :]
+        if not half:
+            ending = support.events(directory)[-1]
+            print(f"{name:32} took no step: {ending.get('text', ending['kind'])}", flush=True)
+            return False
         seconds = (half[-1]["t"] - half[0]["t"]) / max(1, half[-1]["step"] - half[0]["step"])
         saved = support.events(directory, "checkpointed")
         memory = support.events(directory, "resources")

@@ -139,8 +139,8 @@ extension AppState {
     guard case .runs(let pane) = overlay else { return nil }
     let selected = pane.selection.flatMap { runs.record($0) }
     switch command {
-    case .next, .previous:
-      return runs.listed.isEmpty ? "there are no runs yet: d in the grid starts one" : nil
+    case .next, .previous, .search, .markAll:
+      return runs.records.isEmpty ? "there are no runs yet: d in the grid starts one" : nil
     case .accept:
       guard let selected else { return "there is no run to open" }
       if selected.kind?.isMeasuring == true {
@@ -150,11 +150,16 @@ extension AppState {
       return selected.modelHash == model.contentHash
         ? nil : "\(selected.name) is for another model"
     case .retry:
-      guard let selected else { return "there is no run here" }
-      if selected.isAlive {
-        return "\(selected.name) is \(selected.state.name): C cancels it first"
-      }
-      return selected.state == .done ? "\(selected.name) is done already" : nil
+      let targets = targets(in: pane)
+      guard let first = targets.first else { return "there is no run here" }
+      if targets.contains(where: \.isRetryable) { return nil }
+      return first.isAlive
+        ? "\(first.name) is \(first.state.name): C cancels it first"
+        : "\(first.name) is done already"
+    case .note, .tag: return targets(in: pane).isEmpty ? "there is no run here" : nil
+    case .remove:
+      let affected = affected(by: .remove, in: pane)
+      return affected.runs.isEmpty ? affected.reason : nil
     case .report:
       guard let selected, selected.isTraining else { return "only trainings can be measured" }
       return selected.checkpoint == nil ? "\(selected.name) has no checkpoint yet" : nil
@@ -166,10 +171,9 @@ extension AppState {
       if let selected, !selected.isTraining { return "only trainings can pause" }
       return reasonAgainstPause(selected, followed: false)
     case .cancel:
-      return reasonAgainstControl(selected, followed: false)
-    case .mark:
-      guard let selected else { return "there is no run to mark" }
-      return selected.isTraining ? nil : "only trainings can be compared"
+      let affected = affected(by: .cancel, in: pane)
+      return affected.runs.isEmpty ? affected.reason : nil
+    case .mark: return selected == nil ? "there is no run to mark" : nil
     case .compare:
       return reasonAgainstComparing(in: pane)
     default:

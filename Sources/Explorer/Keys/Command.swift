@@ -39,7 +39,12 @@ package enum Command: String, CaseIterable, Sendable {
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
-  case retry, log, raise, lower
+  case retry, log, raise, lower, remove, note, tag, reverse
+  case markAll = "mark-all"
+  case nextColumn = "next-column"
+  case previousColumn = "previous-column"
+  case halfPageDown = "half-page-down"
+  case halfPageUp = "half-page-up"
   case more, reload, difference, elsewhere, discard
   case saveFirst = "save-first"
   case erase, delete
@@ -86,7 +91,8 @@ package enum Command: String, CaseIterable, Sendable {
       .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns, .evidencePage,
       .nextHead, .previousHead, .windowShare, .flip, .arrangement, .laterFrame, .earlierFrame,
       .laterCheckpoint, .earlierCheckpoint, .secondRun, .savePicture, .gridSize, .frames, .renewal,
-      .more, .reload, .difference, .elsewhere, .discard, .search, .nextMatch, .previousMatch:
+      .more, .reload, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse, .markAll,
+      .nextColumn, .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp:
       false
     default: true
     }
@@ -138,7 +144,7 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case question
   /// The list of runs.
   case runs
-  /// Two runs beside each other.
+  /// Runs beside each other.
   case compare
   /// The log of a run.
   case log

@@ -97,22 +97,20 @@ extension KeyBinding {
     grid(.program, [.escape], .escape, "clear the count, the range or the marks"),
     grid(.program, [","], .settings, "settings of the explorer"),
     grid(.program, ["T"], .terminal, "what was found of the terminal"),
-    grid(.program, [.tab], .nextPane, "the next pane of a small screen"),
+    grid(
+      .program, [.tab], .nextPane, "the next pane of a small screen", hint: hint("Tab", "pane", 0)),
     grid(.program, [.control("l")], .redraw, "ask the terminal anew and redraw the screen"),
     grid(.program, [.control("z")], .suspend, "suspend to the shell; fg resumes"),
     grid(.program, ["q"], .quit, "quit", hint: hint("q", "quit", 8)),
   ]
 
-  private static let pickerBindings: [KeyBinding] = [
-    key(
-      .picker, .list, ["j", .down, .tab, .wheelDown], .next, "next operator",
-      hint: hint("jk", "move")),
-    key(.picker, .list, ["k", .up, .backTab, .wheelUp], .previous, "operator before"),
-    key(.picker, .list, [.enter, "l", .right], .accept, "choose it", hint: hint("⏎", "choose")),
-    key(
-      .picker, .list, [.escape, "q", "h", .left], .escape, "cancel",
-      hint: hint("Esc", "back")),
-  ]
+  private static let pickerBindings: [KeyBinding] =
+    listBindings(.picker, "operator", next: [.tab], previous: [.backTab]) + [
+      key(.picker, .list, [.enter, "l", .right], .accept, "choose it", hint: hint("⏎", "choose")),
+      key(
+        .picker, .list, [.escape, "q", "h", .left], .escape, "cancel",
+        hint: hint("Esc", "back")),
+    ]
 
   /// The keys that edit a line of text.
   private static func editingBindings(_ context: KeyContext) -> [KeyBinding] {
@@ -167,47 +165,63 @@ extension KeyBinding {
       hint: hint("n", "no")),
   ]
 
-  private static let runsBindings: [KeyBinding] = [
-    key(.runs, .list, ["j", .down, .wheelDown], .next, "next run", hint: hint("jk", "choose")),
-    key(.runs, .list, ["k", .up, .wheelUp], .previous, "run before"),
-    key(
-      .runs, .list, [.enter], .accept,
-      "load its plan and follow its losses, or show what was measured",
-      hint: hint("⏎", "open")),
-    key(
-      .runs, .list, [" "], .mark, "mark it for a comparison, or take the mark away",
-      hint: hint("Space", "mark")),
-    key(
-      .runs, .list, ["c"], .compare, "compare the marked runs, or the marked one and this",
-      hint: hint("c", "compare")),
-    key(.runs, .list, ["p"], .pause, "pause or resume it", hint: hint("p", "pause")),
-    key(
-      .runs, .list, ["C"], .cancel, "cancel it; asked again, kill it",
-      hint: hint("C", "cancel")),
-    key(
-      .runs, .list, ["R"], .retry,
-      "restart it from its checkpoint, optionally with other learning rates",
-      hint: hint("R", "retry")),
-    key(.runs, .list, ["l"], .log, "show its log", hint: hint("l", "log")),
-    key(.runs, .list, ["M"], .report, "measure it and write its report"),
-    key(
-      .runs, .list, ["+"], .raise, "raise its priority by one",
-      hint: hint("+-", "priority", 6)),
-    key(.runs, .list, ["-"], .lower, "lower its priority by one"),
-    key(
-      .runs, .list, [.escape, "q", "r"], .escape, "back",
-      hint: hint("Esc", "back")),
-  ]
+  private static let runsBindings: [KeyBinding] =
+    listBindings(.runs, "run") + [
+      key(
+        .runs, .list, [.enter], .accept,
+        "load its plan and follow its losses, or show what was measured",
+        hint: hint("⏎", "open")),
+      key(
+        .runs, .list, [" "], .mark, "mark it, or take the mark away",
+        hint: hint("Space", "mark", 3)),
+      key(.runs, .list, ["*"], .markAll, "mark all that are listed, or none"),
+      key(
+        .runs, .list, ["c"], .compare, "compare the marked runs, or the marked one and this",
+        hint: hint("c", "compare", 4)),
+      key(.runs, .list, ["p"], .pause, "pause or resume it", hint: hint("p", "pause")),
+      key(
+        .runs, .list, ["C"], .cancel, "cancel it, or all that are marked; asked again, kill it",
+        hint: hint("C", "cancel")),
+      key(
+        .runs, .list, ["R"], .retry,
+        "restart it, or the marked ones, from the checkpoint, optionally with other learning rates",
+        hint: hint("R", "retry")),
+      key(
+        .runs, .list, ["x", .delete], .remove, "remove it, or all that are marked",
+        hint: hint("x", "remove", 6)),
+      key(.runs, .list, ["l"], .log, "show its log", hint: hint("l", "log", 4)),
+      key(
+        .runs, .list, [">"], .nextColumn, "sort by the next column", hint: hint("<>", "sort", 6)),
+      key(.runs, .list, ["<"], .previousColumn, "sort by the column before"),
+      key(.runs, .list, ["o"], .reverse, "reverse the order"),
+      key(.runs, .list, ["t"], .tag, "add tags to it or to the marked ones; -TAG removes one"),
+      key(.runs, .list, ["e"], .note, "write a note on it or on the marked ones"),
+      key(.runs, .list, ["M"], .report, "measure it and write its report"),
+      key(
+        .runs, .list, ["+"], .raise, "raise its priority by one",
+        hint: hint("+-", "priority", 6)),
+      key(.runs, .list, ["-"], .lower, "lower its priority by one"),
+      key(
+        .runs, .list, [.escape, "q", "r"], .escape, "clear the marks, then the filter, then back",
+        hint: hint("Esc", "back")),
+    ]
 
-  private static let compareBindings: [KeyBinding] = [
-    key(
-      .compare, .list, ["t"], .series, "plot the held-out or the training losses",
-      hint: hint("t", "losses")),
-    key(.compare, .list, ["L"], .scale, "linear or logarithmic losses", hint: hint("L", "scale")),
-    key(
-      .compare, .list, [.escape, "q", "c"], .escape, "back to the list",
-      hint: hint("Esc", "back")),
-  ]
+  private static let compareBindings: [KeyBinding] =
+    scrollBindings(.compare) + [
+      key(
+        .compare, .list, ["d"], .difference,
+        "only the entries of the plans that differ, or the facts",
+        hint: hint("d", "differences")),
+      key(.compare, .list, ["l", .right], .cursorRight, "to the runs on the right"),
+      key(.compare, .list, ["h", .left], .cursorLeft, "to the runs on the left"),
+      key(
+        .compare, .list, ["t"], .series, "plot the held-out or the training losses",
+        hint: hint("t", "losses")),
+      key(.compare, .list, ["L"], .scale, "linear or logarithmic losses", hint: hint("L", "scale")),
+      key(
+        .compare, .list, [.escape, "q", "c"], .escape, "back to the list",
+        hint: hint("Esc", "back")),
+    ]
 
   private static let logBindings: [KeyBinding] =
     scrollBindings(.log) + [
@@ -215,17 +229,49 @@ extension KeyBinding {
         .log, .list, [.escape, "q", "l"], .escape, "back to the runs", hint: hint("Esc", "back"))
     ]
 
+  /// The motions of lists and pages.
+  static func motions(_ context: KeyContext) -> [KeyBinding] {
+    [
+      key(context, .list, [.control("d")], .halfPageDown, "half a page down"),
+      key(context, .list, [.control("u")], .halfPageUp, "half a page up"),
+      KeyBinding(
+        context: context, group: .list, keys: [["g", "g"], [.home]], command: .first,
+        summary: "to the first line; 7gg goes to the seventh", hint: nil),
+      key(context, .list, ["G", .end], .last, "to the last line"),
+      key(context, .list, ["n"], .nextMatch, "next match"),
+      key(context, .list, ["N"], .previousMatch, "match before"),
+    ]
+  }
+
+  /// The keys that move in a list.
+  static func listBindings(
+    _ context: KeyContext, _ noun: String, next: [Key] = [], previous: [Key] = []
+  ) -> [KeyBinding] {
+    [
+      key(
+        context, .list, ["j", .down, .wheelDown] + next, .next, "next \(noun); 5j moves five",
+        hint: hint("jk", "move", 2)),
+      key(context, .list, ["k", .up, .wheelUp] + previous, .previous, "\(noun) before"),
+      key(context, .list, [.pageDown, .control("f")], .pageDown, "a page down"),
+      key(context, .list, [.pageUp, .control("b")], .pageUp, "a page up"),
+      key(
+        context, .list, ["/"], .search,
+        context == .runs
+          ? "list only what matches: text, state:running, loss<.05, op:swa, tag:x"
+          : "look for text", hint: hint("/", context == .runs ? "filter" : "find", 3)),
+    ] + motions(context)
+  }
+
   /// The keys that scroll a page.
   private static func scrollBindings(_ context: KeyContext) -> [KeyBinding] {
     [
       key(
         context, .list, ["j", .down, .wheelDown], .next, "scroll down", hint: hint("jk", "scroll")),
       key(context, .list, ["k", .up, .wheelUp], .previous, "scroll up"),
-      key(context, .list, [" ", .pageDown, .control("d")], .pageDown, "a page down"),
-      key(context, .list, ["b", .pageUp, .control("u")], .pageUp, "a page up"),
-      key(context, .list, ["g", .home], .first, "to the top"),
-      key(context, .list, ["G", .end], .last, "to the end"),
-    ]
+      key(context, .list, [" ", .pageDown, .control("f")], .pageDown, "a page down"),
+      key(context, .list, ["b", .pageUp, .control("b")], .pageUp, "a page up"),
+      key(context, .list, ["/"], .search, "look for text", hint: hint("/", "find")),
+    ] + motions(context)
   }
 
   private static let imagesBindings: [KeyBinding] = [
@@ -272,11 +318,8 @@ extension KeyBinding {
 
   private static let helpBindings: [KeyBinding] =
     scrollBindings(.help) + [
-      key(.help, .list, ["/"], .search, "look for text", hint: hint("/", "search")),
-      key(.help, .list, ["n"], .nextMatch, "next place where it is found"),
-      key(.help, .list, ["N"], .previousMatch, "place before"),
       key(
-        .help, .list, [.escape, "q", "?", .enter], .escape, "back", hint: hint("Esc", "back")),
+        .help, .list, [.escape, "q", "?", .enter], .escape, "back", hint: hint("Esc", "back"))
     ]
 
   private static let textBindings: [KeyBinding] =
@@ -284,18 +327,15 @@ extension KeyBinding {
       key(.text, .list, [.escape, "q", .enter], .escape, "back", hint: hint("Esc", "back"))
     ]
 
-  private static let settingsBindings: [KeyBinding] = [
-    key(
-      .settings, .list, ["j", .down, .tab, .wheelDown], .next, "next setting",
-      hint: hint("jk", "move")),
-    key(.settings, .list, ["k", .up, .backTab, .wheelUp], .previous, "setting before"),
-    key(
-      .settings, .list, [.enter, " ", "l", .right], .accept,
-      "its next value, used and kept at once",
-      hint: hint("⏎", "next value")),
-    key(.settings, .list, ["h", .left], .cursorLeft, "its value before"),
-    key(.settings, .list, [.escape, "q", ","], .escape, "back", hint: hint("Esc", "back")),
-  ]
+  private static let settingsBindings: [KeyBinding] =
+    listBindings(.settings, "setting", next: [.tab], previous: [.backTab]) + [
+      key(
+        .settings, .list, [.enter, " ", "l", .right], .accept,
+        "its next value, used and kept at once",
+        hint: hint("⏎", "next value")),
+      key(.settings, .list, ["h", .left], .cursorLeft, "its value before"),
+      key(.settings, .list, [.escape, "q", ","], .escape, "back", hint: hint("Esc", "back")),
+    ]
 
   private static let terminalBindings: [KeyBinding] =
     scrollBindings(.terminal) + [

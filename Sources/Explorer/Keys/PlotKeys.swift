@@ -38,14 +38,13 @@ extension KeyBinding {
   ]
 
   /// The keys of the list of runs beside the plotted one.
-  static let overlayListBindings: [KeyBinding] = [
-    key(.overlayList, .list, ["j", .down], .next, "next run", hint: hint("jk", "choose")),
-    key(.overlayList, .list, ["k", .up], .previous, "run before"),
-    key(
-      .overlayList, .list, [" ", .enter], .mark, "plot it, or no longer",
-      hint: hint("Space", "plot")),
-    key(
-      .overlayList, .list, [.escape, "q", "o"], .escape, "back to the plot",
-      hint: hint("Esc", "back")),
-  ]
+  static let overlayListBindings: [KeyBinding] =
+    listBindings(.overlayList, "run") + [
+      key(
+        .overlayList, .list, [" ", .enter], .mark, "plot it, or no longer",
+        hint: hint("Space", "plot")),
+      key(
+        .overlayList, .list, [.escape, "q", "o"], .escape, "back to the plot",
+        hint: hint("Esc", "back")),
+    ]
 }

@@ -18,6 +18,8 @@ package protocol TerminalDriver: AnyObject {
   func probe()
   /// Uses the terminal in another way from now on.
   func wish(_ wishes: Terminal.Wishes)
+  /// Calls for attention.
+  func announce(_ announcement: Announcement)
 }
 
 /// The outside world as the explorer needs it; nothing here may keep the caller waiting.
@@ -137,6 +139,7 @@ package final class ExplorerSession {
       case .suspend: terminal.suspend()
       case .probe: terminal.probe()
       case .wish(let wishes): terminal.wish(wishes)
+      case .announce(let announcement): terminal.announce(announcement)
       default: performer.perform(effect)
       }
     }

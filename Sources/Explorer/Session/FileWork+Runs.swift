@@ -8,7 +8,7 @@ extension FileWork {
   /// Keeps the losses of a run from now on, instead of those of the last one.
   func follow(_ id: String?) -> [Action] {
     followed = id
-    store.follow(Set(compared + [id].compactMap(\.self)))
+    store.follow(Set(compared + [id].compactMap(\.self)), limit: Self.readLimit)
     guard let id, let history = store.history(id) else { return [] }
     return [.historyRead(id: id, history)]
   }
@@ -16,22 +16,40 @@ extension FileWork {
   /// Reads plans and losses of runs for a comparison.
   func readRuns(_ ids: [String]) -> [Action] {
     compared = ids
-    store.follow(Set(compared + [followed].compactMap(\.self)))
+    store.follow(Set(compared + [followed].compactMap(\.self)), limit: Self.readLimit)
+    return [readCompared()]
+  }
+
+  /// What is known of the compared runs; long logs are read on by later looks.
+  func readCompared() -> Action {
     do {
-      return [
-        .runsRead(
-          try ids.map { id in
-            guard let run = store.run(id) else {
-              throw FileError("the run \(id) is no longer in \(root)")
-            }
-            var known = FocusedRun(id: id, plan: try GraftPlan.load(path: run.planPath))
-            known.history = store.history(id) ?? RunHistory()
-            return known
-          })
-      ]
+      return .runsRead(
+        try compared.map { id in
+          guard let run = store.run(id) else {
+            throw FileError("the run \(id) is no longer in \(root)")
+          }
+          var known = FocusedRun(id: id, plan: try GraftPlan.load(path: run.planPath))
+          known.history = store.history(id) ?? RunHistory()
+          return known
+        })
     } catch {
-      return [.runOpenFailed("\(error)")]
+      return .runOpenFailed("\(error)")
     }
+  }
+
+  /// Removes runs, all but those that must stay.
+  func removeRuns(_ ids: [String]) -> [Action] {
+    var (removed, problem) = ([String](), String?.none)
+    for id in ids {
+      do {
+        try find(id).remove(among: store.summaries)
+        removed.append(id)
+      } catch {
+        problem = problem ?? "\(error)"
+      }
+    }
+    looks = 0
+    return [.runsRemoved(ids: removed, problem: problem)]
   }
 
   func openRun(_ id: String, adopt: Bool) -> [Action] {
@@ -60,6 +78,9 @@ extension FileWork {
       case .retryRun(let id, let factor):
         try launcher.retry(try find(id), factor == 1 ? nil : .factor(factor))
       case .raisePriority(let id, let amount): try find(id).raisePriority(by: amount)
+      case .annotateRuns(let ids, let change):
+        for id in ids { try find(id).annotate { try change.apply(to: &$0) } }
+        looks = 0
       case .readLog(let id): return [.logRead(id: id, lines: try find(id).lastLines())]
       default: break
       }
@@ -169,5 +190,15 @@ extension FileWork {
     let run = try launcher.launch(request, plan: plan)
     store.add(run)
     return run
+  }
+}
+
+extension RunAnnotationChange {
+  /// Makes the change.
+  fileprivate func apply(to annotation: inout RunAnnotation) throws(FileError) {
+    switch self {
+    case .note(let text): try annotation.setNote(text)
+    case .tags(let added, let removed): try annotation.setTags(adding: added, removing: removed)
+    }
   }
 }

@@ -23,6 +23,8 @@ package final class FileWork: @unchecked Sendable {
   var analysisRun: String?
   var lastRecords: [RunSummary]?
   var looks = 0
+  /// Whether a look that reads on is queued already.
+  var isReadingOn = false
   /// The file of the plan as last seen, and how the explorer spells its path.
   var watched: (path: String, shown: String, stamp: String?)?
   /// The file of unsaved edits, while there are any.
@@ -45,13 +47,21 @@ package final class FileWork: @unchecked Sendable {
 
   // MARK: - Looking
 
-  /// Bytes of logs that one look reads at most, so that keys and other runs need not wait for a long log.
-  private static let readLimit = 32 << 20
+  /// Bytes of logs that one look reads at most, some 0.1 s, so that work and other runs need not wait for a
+  /// long log.
+  static let readLimit = 8 << 20
+
+  /// Whether logs are not read to their ends, so that the next look should follow at once.
+  package var hasUnread: Bool { store.hasUnread }
 
   /// Looks at the runs at work every time, at all others and for new ones once a second.
-  package func look(now: Date) -> [Action] {
-    let thorough = looks % 10 == 0
-    looks += 1
+  ///
+  /// - Parameters:
+  ///   - now: Current time.
+  ///   - isReadingOn: Whether it only goes on with logs that are not read to their ends.
+  package func look(now: Date, isReadingOn: Bool = false) -> [Action] {
+    let thorough = !isReadingOn && looks % 10 == 0
+    if !isReadingOn { looks += 1 }
     if thorough {
       for run in launcher.collect() { store.noteEndedWorker(of: run.id) }
     }
@@ -64,6 +74,11 @@ package final class FileWork: @unchecked Sendable {
     }
     if let id = followed, changed.contains(id), let history = store.history(id) {
       actions.append(.historyRead(id: id, history))
+    }
+    if !compared.isEmpty, !changed.isDisjoint(with: compared),
+      case .runsRead(let read) = readCompared()
+    {
+      actions.append(.runsReadOn(read))
     }
     if thorough { actions += lookAtPlan() }
     actions += lookAtAnalysis(records)
@@ -93,7 +108,8 @@ package final class FileWork: @unchecked Sendable {
     case .startReport(let request, let name, let writesPage):
       return [startReport(request, name, writesPage: writesPage)]
     case .readReport(let id): return [readReport(id)]
-    case .control, .killRun, .retryRun, .raisePriority, .readLog:
+    case .removeRuns(let ids): return removeRuns(ids)
+    case .control, .killRun, .retryRun, .raisePriority, .readLog, .annotateRuns:
       return steer(effect)
     case .findAnalysis(let again):
       return [findAnalysis(again: again)]
@@ -108,7 +124,7 @@ package final class FileWork: @unchecked Sendable {
     case .keepSession(let opening): return keep(opening)
     case .saveSetting, .keepCommand, .listFiles:
       return keep(effect)
-    case .redraw, .suspend, .probe, .wish:
+    case .redraw, .suspend, .probe, .wish, .announce:
       return []
     }
   }

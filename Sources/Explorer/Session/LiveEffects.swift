@@ -26,8 +26,22 @@ package final class LiveEffects: EffectPerformer {
     files = FileWork(launcher: launcher, model: model, codeVersion: codeVersion)
     timer = DispatchSource.makeTimerSource(queue: queue)
     timer.schedule(deadline: .now(), repeating: Self.interval, leeway: .milliseconds(10))
-    timer.setEventHandler { [box, files] in box.put(files.look(now: Date())) }
+    timer.setEventHandler { [box, files, queue] in
+      box.put(files.look(now: Date()))
+      Self.readOn(box, files, queue)
+    }
     timer.resume()
+  }
+
+  /// Reads on where logs are not read to their ends, after what else waits in the queue.
+  private static func readOn(_ box: ActionBox, _ files: FileWork, _ queue: DispatchQueue) {
+    guard files.hasUnread, !files.isReadingOn else { return }
+    files.isReadingOn = true
+    queue.async {
+      files.isReadingOn = false
+      box.put(files.look(now: Date(), isReadingOn: true))
+      readOn(box, files, queue)
+    }
   }
 
   /// Queues a piece of work.

@@ -5,6 +5,7 @@ import TerminalUI
 
 extension GraphicsMode: SettingChoice {}
 extension SymbolSet: SettingChoice {}
+extension NotificationMode: SettingChoice {}
 extension ChartSettings.Series: SettingChoice {}
 
 /// Settings of the explorer: rows of the settings page and of the configuration file.
@@ -22,6 +23,14 @@ package struct ExplorerSchema: SettingsSchema {
   package let losses = Setting(
     "losses", ChartSettings.Series.mean, "the losses that are plotted at first")
   package let logLosses = Setting("log_losses", true, "whether they are plotted logarithmically")
+
+  package let bell = Setting(
+    "bell", true, "whether the bell rings when a run ends that is not being looked at")
+  package let notification = Setting(
+    "notification", NotificationMode.osc9,
+    "how the desktop is told of it: by OSC 9, by OSC 777, or not")
+  package let title = Setting(
+    "title", true, "whether the window's title tells of it until a key is pressed")
 
   package init() {}
 }

@@ -46,6 +46,12 @@ package struct AppState: Equatable, Sendable {
   package var windowShare = ModelAnalysis.windowShare
   /// The jobs in the run root.
   package var runs = RunsState() { didSet { refreshWeights() } }
+  /// The list of runs as it was left: its filter and order come back with it.
+  var kept = RunsPane()
+  /// The text that was looked for last in a list or page.
+  var searched = ""
+  /// When a key was pressed last, and whether the window's title tells of an end since then.
+  var (lastKey, hasTitle) = (0.0, false)
   /// The weights that runs hold for the plan.
   package private(set) var weights = PlanWeights()
   /// The runs that `weights` was made from.
@@ -91,6 +97,7 @@ package struct AppState: Equatable, Sendable {
     self.document = document
     self.size = size
     self.now = now
+    lastKey = now
     weights = PlanWeights(of: document.plan, runs: [])
   }
 

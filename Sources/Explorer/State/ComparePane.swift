@@ -1,12 +1,21 @@
 import Plans
 import Runs
 
-/// Two trainings beside each other.
+/// Trainings beside each other.
 package struct ComparePane: Equatable, Sendable {
-  /// What is known of both.
+  /// What is known of each.
   package var runs: [FocusedRun]
   /// Whether the held-out losses are plotted, not those of the training steps.
   package var showsHeldOut = true
+  /// Whether the entries of the plans that differ are shown, not the facts.
+  package var showsDifferences = false
+  /// The first line shown.
+  package var first = 0
+  /// The first run shown.
+  package var firstRun = 0
+
+  /// The most runs that are compared.
+  package static let limit = 8
 
   /// Their identifiers.
   package var ids: [String] { runs.map(\.id) }
@@ -26,10 +35,20 @@ package struct ComparedFact: Equatable, Sendable {
 }
 
 extension ComparePane {
-  /// What there is to tell of both, line by line.
+  /// What is shown line by line: the facts, or the entries of the plans that differ.
+  package func rows(record: (String) -> RunSummary?) -> [ComparedFact] {
+    guard showsDifferences else { return facts(record: record) }
+    let plans = runs.compactMap(\.plan)
+    guard plans.count == runs.count else { return [] }
+    return GraftPlan.differingEntries(of: plans).map { entry in
+      ComparedFact(title: entry.key, values: entry.values.map { $0 ?? "–" })
+    }
+  }
+
+  /// What there is to tell of each, line by line.
   ///
   /// - Parameter record: What the list of runs says of an identifier.
-  /// - Returns: The lines, without those on which nothing is known of either.
+  /// - Returns: The lines, without those on which nothing is known of any.
   package func facts(record: (String) -> RunSummary?) -> [ComparedFact] {
     func fact(_ title: String, _ value: (FocusedRun) -> String?) -> ComparedFact? {
       let values = runs.map(value)
@@ -45,6 +64,7 @@ extension ComparePane {
         }
       }
     }
+    let front = isOnParetoFront(record: record)
     return [
       fact("stage") { stage($0).map { $0 == .finetune ? "2, finetuning" : "1, distillation" } },
       fact("state") { record($0.id)?.state.name },
@@ -60,17 +80,33 @@ extension ComparePane {
             : "\(plan.stage1.batchSize), \(Format.plain(plan.stage1.learningRate))"
         }
       }, fact("speed") { run in run.history.summary.rate.map(Format.rate) },
+      fact("Pareto front") { run in
+        runs.firstIndex { $0.id == run.id }.flatMap { front[$0] ? "● on it" : nil }
+      }, fact("tags") { record($0.id)?.annotation.tags.joined(separator: " ").nonEmpty },
+      fact("note") { record($0.id)?.annotation.note.nonEmpty },
     ].compactMap(\.self)
   }
 
   /// Why the losses do not measure the same, or nil when they do.
   package func reasonAgainstLosses(record: (String) -> RunSummary?) -> String? {
-    guard Set(runs.map { record($0.id)?.kind }).count == 1 else {
-      return "the losses of different stages do not compare"
+    ranked(record: record).compactMap { $0?.basis }.reasonAgainstComparing
+  }
+
+  /// Whether each is on the Pareto front of held-out loss and FLOPs.
+  package func isOnParetoFront(record: (String) -> RunSummary?) -> [Bool] {
+    let ranked = ranked(record: record)
+    var front = ranked.compactMap(\.self).isOnParetoFront[...]
+    return ranked.map { $0 == nil ? false : front.popFirst() ?? false }
+  }
+
+  private func ranked(record: (String) -> RunSummary?) -> [RankedModel?] {
+    runs.map { run in
+      run.plan.map { plan in
+        RankedModel(
+          modelHash: plan.model.contentHash, basis: LossBasis(plan, record(run.id)?.kind),
+          heldOut: run.history.meanHeldOut.last?.value, flops: plan.cost().edited.flops)
+      }
     }
-    guard record(runs.first?.id ?? "")?.kind == .distill else { return nil }
-    return Set(runs.map { $0.plan?.sites }).count == 1
-      ? nil : "the plans distil different sites, whose losses do not compare"
   }
 
   private static func change(_ points: LossSeries) -> String? {

@@ -14,7 +14,7 @@ package enum Overlay: Equatable, Sendable {
   case confirm(Question)
   /// The list of runs.
   case runs(RunsPane)
-  /// Two runs beside each other.
+  /// Runs beside each other.
   case compare(ComparePane)
   /// The log of a run.
   case log(LogPage)
@@ -75,12 +75,18 @@ package struct Prompt: Equatable, Sendable {
     case savePicture
     /// Which plan to load.
     case open
-    /// The factor of a run's learning rates when it is taken up again.
-    case retry(id: String)
+    /// The factor of the learning rates of runs when they are taken up again.
+    case retry(ids: [String])
+    /// The note of runs.
+    case note(ids: [String])
+    /// Tags to add to runs and to remove from them.
+    case tag(ids: [String])
+    /// What the listed runs match; `before` comes back when it is given up.
+    case filter(before: RunFilter)
+    /// A text to look for in a list or page.
+    case search
     /// A setting of the plan, as `plan set` has it.
     case set
-    /// Text to look for in the help page.
-    case search
     /// A command by name.
     case command
   }
@@ -113,16 +119,10 @@ package enum Question: Equatable, Sendable {
   case mixture(PlanWeights)
   /// Stop a run for good.
   case cancelRun(id: String)
+  /// Do something to several runs.
+  case many(RunBulk, ids: [String])
   /// Write over a file; `present` is the plan that it holds, if it holds one.
   case overwrite(path: String, present: GraftPlan? = nil)
-}
-
-/// The list of runs.
-package struct RunsPane: Equatable, Sendable {
-  /// The highlighted run, or nil when there is none.
-  package var selection: String?
-  /// Runs marked for a comparison, at most two.
-  package var marked: [String] = []
 }
 
 /// The end of a run's log, read again every second.
@@ -157,6 +157,4 @@ package struct LogPage: Equatable, Sendable {
 package struct HelpPage: Equatable, Sendable {
   /// The first line shown.
   package var scroll = 0
-  /// What was looked for; empty for nothing.
-  package var query = ""
 }

@@ -38,6 +38,12 @@ package struct RunsState: Equatable, Sendable {
   /// The title of the run with this identifier.
   package func title(of id: String) -> String { record(id).map(title) ?? id }
 
+  /// The titles of runs as a list; of many, the first ones and how many more.
+  func names(of ids: [String], limit: Int = 6) -> String {
+    let names = ids.prefix(limit).map { title(of: $0) }.joined(separator: ", ")
+    return ids.count > limit ? "\(names) and \(ids.count - limit) more" : names
+  }
+
   /// The record of the focused run.
   package var focusRecord: RunSummary? { focus.flatMap { record($0.id) } }
 

@@ -34,6 +34,8 @@ package enum Action: Equatable, Sendable {
   case runOpenFailed(String)
   /// Runs were read for a comparison.
   case runsRead([FocusedRun])
+  /// More was read of the runs of a comparison.
+  case runsReadOn([FocusedRun])
   /// The followed run's events were read.
   case historyRead(id: String, RunHistory)
   /// A distillation or finetuning was started.
@@ -50,6 +52,8 @@ package enum Action: Equatable, Sendable {
   case reportRead(title: String, lines: [String])
   /// The end of a run's log was read.
   case logRead(id: String, lines: [String])
+  /// Runs were removed, or could not be.
+  case runsRemoved(ids: [String], problem: String?)
   /// The steps of the checkpoints that a run keeps were read.
   case checkpointsRead(id: String, steps: [Int])
   /// Pictures were written to a file.
@@ -124,6 +128,10 @@ package enum Effect: Equatable, Sendable {
   case retryRun(id: String, rateFactor: Double)
   /// Raise the priority of a waiting run by an amount.
   case raisePriority(id: String, by: Int)
+  /// Remove runs with their checkpoints.
+  case removeRuns(ids: [String])
+  /// Change the notes of runs.
+  case annotateRuns(ids: [String], RunAnnotationChange)
   /// Read the end of a run's log.
   case readLog(id: String)
   /// Read the teacher's statistics, or start a job that computes them; `again` does not look for earlier ones.
@@ -155,6 +163,8 @@ package enum Effect: Equatable, Sendable {
   case probe
   /// Use the terminal in another way.
   case wish(Terminal.Wishes)
+  /// Call for attention.
+  case announce(Announcement)
   /// Write a setting to the configuration file.
   case saveSetting(key: String, value: String, path: String)
   /// Redraw the whole screen.

@@ -91,8 +91,10 @@ extension AppState {
 
   /// The list of runs, with one highlighted that is named.
   mutating func openRuns(_ argument: String?) {
-    var selection = runs.focus?.id ?? runs.listed.first?.id
+    var pane = RunsPane(selection: runs.focus?.id)
+    (pane.filter, pane.order) = (kept.filter, kept.order)
     if let argument {
+      pane.filter = .all
       let named = runs.listed.first {
         $0.id == argument || runs.title($0) == argument || $0.name == argument
       }
@@ -100,9 +102,10 @@ extension AppState {
         notice = .warning("there is no run \(argument); Tab completes their names")
         return
       }
-      selection = named.id
+      pane.selection = named.id
     }
-    overlays.append(.runs(RunsPane(selection: selection)))
+    keepSelection(&pane)
+    overlays.append(.runs(pane))
   }
 }
 

@@ -100,11 +100,8 @@ extension AppState {
 
   /// Acts in the list of operators.
   mutating func performInPicker(_ command: Command) -> [Effect] {
-    guard case .picker(var picker) = overlay else { return [] }
+    guard case .picker(let picker) = overlay else { return [] }
     switch command {
-    case .next: picker.index = (picker.index + 1) % picker.entries.count
-    case .previous:
-      picker.index = (picker.index + picker.entries.count - 1) % picker.entries.count
     case .accept:
       switch picker.entry {
       case .original:
@@ -118,13 +115,9 @@ extension AppState {
           openConfiguration(of: spec, for: picker.targets)
         }
       }
-      return []
-    case .escape:
-      overlays.removeLast()
-      return []
-    default: return []
+    case .escape: overlays.removeLast()
+    default: break
     }
-    overlays[overlays.count - 1] = .picker(picker)
     return []
   }
 

@@ -3,6 +3,7 @@ import Plans
 extension AppState {
   /// Takes a typed character as text of the open form or prompt, and says whether it was taken.
   mutating func typed(_ character: Character) -> Bool {
+    defer { refreshFilter() }
     switch overlay {
     case .form(var form):
       if character == " ", case .choice = form.fields[form.index].content {
@@ -120,102 +121,6 @@ extension AppState {
       notice = .note("s samples with these settings")
       return []
     }
-  }
-
-  /// Scrolls a page of text or leaves it.
-  mutating func performInText(_ command: Command) -> [Effect] {
-    guard case .text(var page) = overlay else { return [] }
-    let room = LogView.room(size)
-    let lines = LogPage.rows(page.lines, room.columns).count
-    guard let first = Self.scrolled(page.first, by: command, rows: room.rows, of: lines) else {
-      overlays.removeLast()
-      return []
-    }
-    page.first = first
-    replaceTop(.text(page))
-    return []
-  }
-
-  /// Scrolls the help page or leaves it.
-  mutating func performInHelp(_ command: Command) -> [Effect] {
-    guard case .help(var page) = overlay else { return [] }
-    let lines = HelpText.lines(width: HelpText.width(size), table: configuration.keys.bindings)
-    switch command {
-    case .search:
-      overlays.append(.prompt(Prompt(purpose: .search, field: TextField(page.query))))
-      return []
-    case .nextMatch, .previousMatch:
-      look(for: page.query, in: page, forward: command == .nextMatch)
-      return []
-    default: break
-    }
-    guard
-      let scroll = Self.scrolled(
-        page.scroll, by: command, rows: max(1, size.rows - 4), of: lines.count)
-    else {
-      overlays.removeLast()
-      return []
-    }
-    page.scroll = scroll
-    replaceTop(.help(page))
-    return []
-  }
-
-  /// Scrolls the help page to the next line that holds a text, or says that none does.
-  mutating func look(for query: String, in page: HelpPage, forward: Bool = true) {
-    let lines = HelpText.lines(width: HelpText.width(size), table: configuration.keys.bindings)
-    let found = query.isEmpty ? [] : lines.indices.filter { lines[$0].contains(query) }
-    var page = page
-    page.query = query
-    let next =
-      forward
-      ? found.first { $0 > page.scroll } ?? found.first
-      : found.last { $0 < page.scroll } ?? found.last
-    if let next { page.scroll = next }
-    replaceTop(.help(page))
-    if query.isEmpty {
-      notice = .warning("nothing was looked for yet: / asks for a text")
-    } else if found.isEmpty {
-      notice = .warning("“\(query)” is not on this page")
-    } else {
-      notice = .note("“\(query)”: \(Format.count(found.count, "line")); n and N go on")
-    }
-  }
-
-  /// Scrolls a run's log or leaves it.
-  mutating func performInLog(_ command: Command) -> [Effect] {
-    guard case .log(var page) = overlay else { return [] }
-    let room = LogView.room(size)
-    let lines = LogPage.rows(page.lines ?? [], room.columns).count
-    let last = max(0, lines - room.rows)
-    guard
-      let first = Self.scrolled(
-        max(0, last - page.below), by: command, rows: room.rows, of: lines)
-    else {
-      overlays.removeLast()
-      return []
-    }
-    page.below = last - first
-    replaceTop(.log(page))
-    return []
-  }
-
-  /// The first line shown of a page after a command; nil for one that does not scroll.
-  static func scrolled(
-    _ first: Int, by command: Command, rows: Int, of lines: Int
-  ) -> Int? {
-    let last = max(0, lines - rows)
-    let moved: Int
-    switch command {
-    case .next: moved = first + 1
-    case .previous: moved = first - 1
-    case .pageDown: moved = first + rows
-    case .pageUp: moved = first - rows
-    case .first: moved = 0
-    case .last: moved = last
-    default: return nil
-    }
-    return min(max(0, moved), last)
   }
 }
 

@@ -163,15 +163,8 @@ extension AppState {
 
   /// Acts in the list of runs to plot.
   mutating func performInOverlayList(_ command: Command) -> [Effect] {
-    guard case .overlayList(var list) = overlay else { return [] }
-    let known = overlayRuns
-    let index = known.firstIndex { $0.id == list.selection } ?? 0
+    guard case .overlayList(let list) = overlay else { return [] }
     switch command {
-    case .next, .previous:
-      guard !known.isEmpty else { return [] }
-      let next = min(max(0, index + (command == .next ? 1 : -1)), known.count - 1)
-      list.selection = known[next].id
-      replaceTop(.overlayList(list))
     case .mark:
       guard let id = list.selection, let place = overlays.indices.dropLast().last else { return [] }
       if case .images = overlays[place] {

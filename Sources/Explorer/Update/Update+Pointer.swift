@@ -61,8 +61,9 @@ extension AppState {
       form.isFresh = true
       replaceTop(.form(form))
     case .runs(var pane):
-      guard runs.listed.indices.contains(index) else { return [] }
-      let id = runs.listed[index].id
+      let listed = listed(in: pane)
+      guard listed.indices.contains(index) else { return [] }
+      let id = listed[index].id
       if pane.selection == id { return perform(.accept, argument: nil, count: nil) }
       pane.selection = id
       replaceTop(.runs(pane))

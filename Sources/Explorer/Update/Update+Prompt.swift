@@ -1,3 +1,4 @@
+import Files
 import Plans
 import Runs
 
@@ -8,14 +9,8 @@ extension AppState {
     switch command {
     case .accept:
       return accept(prompt)
-    case .escape:
-      overlays.removeLast()
-      afterSave = nil
-      return []
-    case .erase where prompt.field.text.isEmpty:
-      overlays.removeLast()
-      afterSave = nil
-      return []
+    case .escape: return leave(prompt)
+    case .erase where prompt.field.text.isEmpty: return leave(prompt)
     case .complete:
       let effects = complete(&prompt)
       replaceTop(.prompt(prompt))
@@ -26,6 +21,15 @@ extension AppState {
       prompt.field.apply(command)
     }
     replaceTop(.prompt(prompt))
+    refreshFilter()
+    return []
+  }
+
+  /// Gives up a line of text.
+  private mutating func leave(_ prompt: Prompt) -> [Effect] {
+    overlays.removeLast()
+    afterSave = nil
+    if case .filter(let before) = prompt.purpose { restoreFilter(before) }
     return []
   }
 
@@ -52,13 +56,39 @@ extension AppState {
         markBlocks(text)
       }
       return []
-    case .retry(let id):
+    case .retry(let ids):
       guard let factor = Double(text), factor > 0, factor <= 1000 else {
         return refuse("type a factor above 0, such as 0.5; 1 leaves the rate")
       }
       overlays.removeLast()
-      notice = .note("restarting \(runs.record(id)?.name ?? id)")
-      return [.retryRun(id: id, rateFactor: factor)]
+      notice = .note("restarting \(runs.names(of: ids))")
+      return ids.map { .retryRun(id: $0, rateFactor: factor) }
+    case .note(let ids):
+      var annotation = RunAnnotation()
+      do throws(FileError) { try annotation.setNote(text) } catch { return refuse(error.message) }
+      overlays.removeLast()
+      return [.annotateRuns(ids: ids, .note(text))]
+    case .tag(let ids):
+      let change = Self.tagChange(text)
+      var annotation = RunAnnotation()
+      if case .tags(let added, _) = change {
+        do throws(FileError) {
+          try annotation.setTags(adding: added)
+        } catch {
+          return refuse(error.message)
+        }
+      }
+      overlays.removeLast()
+      return [.annotateRuns(ids: ids, change)]
+    case .filter:
+      // It is in use as it was typed.
+      guard prompt.problem == nil else { return [] }
+      overlays.removeLast()
+      return []
+    case .search:
+      overlays.removeLast()
+      look(for: text)
+      return []
     case .saveAs:
       guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
       overlays.removeLast()
@@ -79,10 +109,6 @@ extension AppState {
         overlays.append(.prompt(prompt))
         return refuse(problem)
       }
-      return []
-    case .search:
-      overlays.removeLast()
-      if case .help(let page) = overlay { look(for: text, in: page) }
       return []
     case .command:
       guard !text.isEmpty else {

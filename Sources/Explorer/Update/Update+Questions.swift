@@ -60,6 +60,7 @@ extension AppState {
       }
       notice = .note("asked \(name) to stop")
       return [.control(id: id, .cancel)]
+    case .many(let bulk, let ids): return perform(bulk, on: ids)
     case .overwrite(let path, _):
       return [.savePlan(named(after: path), path: path, overwrite: true)]
     case .mixture(let weights):

@@ -45,7 +45,7 @@ extension AppState {
     return []
   }
 
-  private mutating func togglePause(_ record: RunSummary) -> [Effect] {
+  mutating func togglePause(_ record: RunSummary) -> [Effect] {
     if record.state == .paused || record.state == .frozen {
       notice = .note("asked \(record.name) to go on")
       return [.control(id: record.id, .resume)]
@@ -101,78 +101,36 @@ extension AppState {
     (runs.isLaunching, runs.launchEdit) = (false, nil)
   }
 
-  /// Acts in the list of runs.
-  mutating func performInRuns(_ command: Command) -> [Effect] {
-    guard case .runs(var pane) = overlay else { return [] }
-    let listed = runs.listed
-    let index = listed.firstIndex { $0.id == pane.selection }
-    let selected = index.map { listed[$0] }
-    switch command {
-    case .next:
-      pane.selection = listed.isEmpty ? nil : listed[min((index ?? -1) + 1, listed.count - 1)].id
-      replaceTop(.runs(pane))
-    case .previous:
-      pane.selection = listed.isEmpty ? nil : listed[max((index ?? 1) - 1, 0)].id
-      replaceTop(.runs(pane))
-    case .accept:
-      guard let selected else { return [] }
-      if selected.kind?.isMeasuring == true { return [.readReport(id: selected.id)] }
-      overlays.removeLast()
-      return goTo(.openRun(id: selected.id))
-    case .report:
-      if let selected { overlays.append(.form(.report(of: [selected.id]))) }
-    case .pause:
-      return selected.map { togglePause($0) } ?? []
-    case .cancel:
-      if let selected { overlays.append(.confirm(.cancelRun(id: selected.id))) }
-    case .mark:
-      if let selected { markRun(selected, in: pane) }
-    case .compare:
-      return [.readRuns(ids: runsToCompare(in: pane))]
-    case .retry:
-      guard let selected else { return [] }
-      overlays.append(
-        .prompt(
-          Prompt(
-            purpose: .retry(id: selected.id),
-            field: TextField(selected.state == .failed ? "0.5" : "1"))))
-    case .log:
-      guard let selected else { return [] }
-      overlays.append(.log(LogPage(id: selected.id)))
-      return [.readLog(id: selected.id)]
-    case .raise, .lower:
-      guard let selected, selected.turn != nil else { return [] }
-      return [.raisePriority(id: selected.id, by: command == .raise ? 1 : -1)]
-    default:
-      overlays.removeLast()
-    }
-    return []
-  }
-
   /// Takes in what became of jobs.
   mutating func receiveRunFact(_ action: Action) -> [Effect] {
     switch action {
     case .runsScanned(let records):
       let isFirst = !runs.isScanned
       let before = runs.focusRecord?.state
+      let old = runs.records
       runs.records = records
       runs.isScanned = true
+      refreshRunList(before: old)
+      let stopping = runs.stopping
       runs.stopping.formIntersection(records.filter(\.isAlive).map(\.id))
       if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
+      let announced = isFirst ? [] : announceEnds(since: old, except: stopping)
       if let after = runs.focusRecord, let before, before != after.state {
         announce(after)
-        if after.state == .done { return refreshComparison() + renewPreview(hasEnded: true) }
+        if after.state == .done {
+          return announced + refreshComparison() + renewPreview(hasEnded: true)
+        }
       }
       if let id = runs.awaitedReport, let record = runs.record(id), record.state.isEnded {
         runs.awaitedReport = nil
         guard record.state == .done else {
           notice = .failure(
             "\(record.name): \(record.remark ?? "the report is \(record.state.name)")")
-          return refreshComparison()
+          return announced + refreshComparison()
         }
-        return refreshComparison() + [.readReport(id: id)]
+        return announced + refreshComparison() + [.readReport(id: id)]
       }
-      return refreshComparison()
+      return announced + refreshComparison()
     case .runOpened(let id, let opened, let adopt):
       if adopt {
         guard replace(after: .openRun(id: id), with: PlanDocument(plan: opened, run: id)) else {
@@ -183,8 +141,11 @@ extension AppState {
       if let old = runs.focus, old.id == id { focus.history = old.history }
       runs.focus = focus
       notice = .note("following \(runs.record(id)?.name ?? id)")
-    case .runsRead(let read):
-      receiveCompared(read)
+    case .runsRead(let read): receiveCompared(read)
+    case .runsReadOn(let read): receiveCompared(read, isNew: false)
+    case .runsRemoved(let ids, let problem):
+      let count = Format.count(ids.count, "run")
+      notice = problem.map { .failure("removed \(count); \($0)") } ?? .note("removed \(count)")
     case .runOpenFailed(let reason), .controlFailed(let reason):
       notice = .failure(reason)
     case .historyRead(let id, let history):

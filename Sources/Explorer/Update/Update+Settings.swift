@@ -7,10 +7,6 @@ extension AppState {
     guard case .settings(let index) = overlay else { return [] }
     let rows = ExplorerSchema.table.rows
     switch command {
-    case .next, .previous:
-      let step = command == .next ? 1 : rows.count - 1
-      replaceTop(.settings(index: (index + step) % rows.count))
-      return []
     case .accept: return turn(rows[index], by: 1)
     case .cursorLeft: return turn(rows[index], by: -1)
     default:
@@ -35,19 +31,5 @@ extension AppState {
     (chart.series, chart.isLogarithmic) = (
       configuration.settings.losses, configuration.settings.logLosses
     )
-  }
-
-  /// Scrolls what was found of the terminal, or leaves it.
-  mutating func performInTerminal(_ command: Command) -> [Effect] {
-    guard case .terminal(let scroll) = overlay else { return [] }
-    let room = TerminalView.rows(size)
-    if let first = Self.scrolled(
-      scroll, by: command, rows: room, of: terminal.findings(size).count)
-    {
-      replaceTop(.terminal(scroll: first))
-    } else {
-      overlays.removeLast()
-    }
-    return []
   }
 }

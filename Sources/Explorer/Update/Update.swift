@@ -6,7 +6,8 @@ import TerminalUI
 package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   switch action {
   case .keyPressed(let key):
-    return state.press(key)
+    let title = state.noteKey()
+    return title + state.press(key)
   case .pointed(let event):
     return state.point(event)
   case .terminalFound(let capabilities):
@@ -36,7 +37,7 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     return state.perform(command, argument: argument, count: count)
   case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
     .trainingFailed, .trainingQueued, .chainQueued, .reportStarted, .reportRead, .logRead,
-    .controlFailed, .checkpointsRead, .picturesSaved:
+    .controlFailed, .runsReadOn, .runsRemoved, .checkpointsRead, .picturesSaved:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
@@ -69,7 +70,7 @@ extension AppState {
     notice = nil
     if Layout.missingSize(size) != nil { return pressWhileTooSmall(key) }
     let context = keyContext
-    if context == .grid, takeCount(key) { return [] }
+    if context == .grid || shownList != nil, takeCount(key) { return [] }
     if context == .prompt || context == .form, case .character(let character) = key {
       if typed(character) { return [] }
     }
@@ -157,6 +158,7 @@ extension AppState {
     case .suspend: return [.suspend]
     default: break
     }
+    if performInList(command, count: count) { return [] }
     switch keyContext {
     case .images where command == .escape:
       overlays.removeLast()
@@ -168,14 +170,13 @@ extension AppState {
     case .question: return performInQuestion(command)
     case .runs: return performInRuns(command)
     case .compare: return performInComparison(command)
-    case .log: return performInLog(command)
+    case .log, .help, .text, .terminal:
+      overlays.removeLast()
+      return []
     case .plot: return performInPlot(command, count: count)
     case .overlayList: return performInOverlayList(command)
     case .evidence: return performInEvidence(command, count: count)
-    case .help: return performInHelp(command)
-    case .text: return performInText(command)
     case .settings: return performInSettings(command)
-    case .terminal: return performInTerminal(command)
     case .anywhere: return []
     }
   }
@@ -224,8 +225,10 @@ extension AppState {
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
-      .difference, .elsewhere, .discard, .help, .redraw, .suspend, .search, .nextMatch,
-      .previousMatch, .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft,
+      .help, .redraw, .suspend, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse,
+      .markAll, .nextColumn,
+      .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp,
+      .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft,
       .panRight, .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns,
       .evidencePage, .nextHead, .previousHead, .windowShare:
       return []

@@ -21,7 +21,9 @@ struct TopBar {
     let wanted = min(34, 18 + TextWidth.columns(of: name))
     let right =
       texts(beside: edited, costs, saved)
-      .first { TextWidth.columns(of: $0) + wanted <= frame.columns } ?? edited + costs
+      .first { TextWidth.columns(of: $0) + wanted <= frame.columns }
+      // The end of a compact screen's top row is the pane's.
+      ?? (Layout.isCompact(state.size) ? String(repeating: " ", count: 18) : edited + costs)
     let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
     let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
@@ -74,7 +76,8 @@ package struct BottomBar {
     let hints = Self.hints(
       for: state.keyContext, columns: end - column, of: state.configuration.keys.bindings
     ) {
-      state.keyContext != .question || state.reasonAgainst($0) == nil
+      let isFixed = state.keyContext != .question && !Layout.isCompact(state.size)
+      return isFixed ? $0 != .nextPane : state.reasonAgainst($0) == nil
     }
     for hint in hints {
       let start = column
@@ -181,9 +184,13 @@ package struct BottomBar {
       prompt.field.text.isEmpty
         ? "odd, 3-9, top 8 by L32, L32 > .4 and odd"
         : Format.count(state.promptedSlots.count, "slot")
-    case .saveAs, .open, .savePicture, .search: "⏎ accept  Esc back"
+    case .saveAs, .open, .savePicture: "⏎ accept  Esc back"
     case .set: "stage2.steps=200, preset=paper"
     case .retry: "1 leaves it  ⏎ accept  Esc back"
+    case .note: "one line; empty removes it"
+    case .tag: "NAME adds it, -NAME removes it"
+    case .filter: "text state:running loss<.05 age<2h op:swa tag:x has:note; - negates"
+    case .search: "n and N go on"
     case .command: "Tab completes  Esc back"
     }
   }
@@ -199,8 +206,11 @@ package struct BottomBar {
     case .open: "open plan: "
     case .savePicture: "save pictures as: "
     case .set: "set KEY=VALUE: "
-    case .retry(let id): "retry \(state.runs.record(id)?.name ?? id) with the learning rate times "
-    case .search: "/"
+    case .retry(let ids):
+      "retry \(state.runs.names(of: ids, limit: 3)) with the learning rate times "
+    case .note(let ids): "note on \(state.runs.names(of: ids, limit: 2)): "
+    case .tag(let ids): "tags of \(state.runs.names(of: ids, limit: 2)): "
+    case .filter, .search: "/"
     case .command: ":"
     }
   }

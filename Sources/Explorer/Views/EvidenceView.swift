@@ -141,7 +141,7 @@ struct EvidenceView {
       return
     }
     let picture = pane.maps[min(pane.head ?? 0, pane.maps.count - 1)]
-    frame.images.append(
+    frame.place(
       ImagePlacement(
         id: "attention", column: rect.column, row: rect.row + 1, columns: rect.columns,
         rows: min(rect.rows - 2, (rect.columns + 1) / 2), picture: picture.image,

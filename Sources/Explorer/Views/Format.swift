@@ -1,5 +1,10 @@
 import Foundation
 
+extension String {
+  /// The text, or nil if it is empty.
+  var nonEmpty: String? { isEmpty ? nil : self }
+}
+
 /// Numbers and times as the screen shows them.
 package enum Format {
   /// "1 slot", "3 slots".

@@ -99,15 +99,13 @@ package enum HelpText {
 }
 
 extension HelpText.Line {
-  /// Whether a text is on the line, in letters of either case.
-  func contains(_ query: String) -> Bool {
-    let text =
-      switch self {
-      case .heading(let text), .text(let text): text
-      case .key(let keys, let summary, let name): "\(keys) \(summary) \(name)"
-      case .blank: ""
-      }
-    return text.lowercased().contains(query.lowercased())
+  /// What the line says, without its layout.
+  var plainText: String {
+    switch self {
+    case .heading(let text), .text(let text): text
+    case .key(let keys, let summary, let name): "\(keys) \(summary) \(name)"
+    case .blank: ""
+    }
   }
 }
 
@@ -132,7 +130,9 @@ struct HelpView {
     let first = min(page.scroll, max(0, lines.count - inside.rows))
     for (index, line) in lines.dropFirst(first).prefix(inside.rows).enumerated() {
       draw(line, on: &frame, in: inside, row: inside.row + index)
-      if !page.query.isEmpty, line.contains(page.query) {
+      if !state.searched.isEmpty,
+        line.plainText.lowercased().contains(state.searched.lowercased())
+      {
         frame.put("›", column: inside.column - 1, row: inside.row + index, style: Theme.warning)
       }
     }

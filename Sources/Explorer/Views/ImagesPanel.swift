@@ -65,7 +65,7 @@ struct ImagesPanel {
       let left = column + index * (width + 1)
       let place = Rect(column: left, row: row, columns: width, rows: rows)
       if let picture = preview.shown?.images[role] {
-        frame.images.append(placement(picture, role: role, in: place))
+        frame.place(placement(picture, role: role, in: place))
         frame.targets.append(
           MouseTarget(.key("i"), column: left, row: row, columns: width, rows: rows))
       } else {

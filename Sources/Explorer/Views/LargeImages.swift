@@ -28,7 +28,7 @@ struct LargeImages {
       frame.put(
         TextWidth.clip(title, width), column: column, row: 2,
         style: state.staleness == nil ? Theme.heading : Theme.warning)
-      frame.images.append(
+      frame.place(
         ImagePlacement(
           id: "large-\(index)", column: column, row: 3, columns: width, rows: rows,
           picture: shown.picture.image, contentHash: shown.picture.contentHash))

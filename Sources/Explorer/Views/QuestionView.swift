@@ -67,6 +67,12 @@ struct QuestionView {
           + "?",
         "Its checkpoints stay.",
       ]
+    case .many(let bulk, let ids):
+      let count = Format.count(ids.count, "run")
+      return [
+        "\(bulk.verb) \(count): \(state.runs.names(of: ids, limit: 12))?",
+        bulk == .cancel ? "Their checkpoints stay." : "Their checkpoints and logs are deleted.",
+      ]
     case .overwrite(let path, let present):
       let what = path == state.document.path ? "was changed by another program" : "exists already"
       let content = present.map { "It holds the plan \($0.name): \($0.extent)." }
@@ -81,6 +87,7 @@ struct QuestionView {
     case .mixture: "[y] start   [n] back"
     case .lastSession: "[y] show it   [n] an empty plan"
     case .recover: "[y] take them up  [d] see them  [x] delete them  [n] later"
+    case .many: "[y] do it   [n] leave them"
     case .cancelRun: "[y] do it   [n] let it run"
     case .overwrite(_, nil): "[y] write over it  [a] save elsewhere  [n] keep it"
     case .overwrite: "[y] overwrite  [r] read  [a] elsewhere  [d] see  [n] keep"

@@ -7,30 +7,49 @@ struct RunsView {
   let state: AppState
   let pane: RunsPane
 
+  /// Rows of runs that a screen shows.
+  static func rows(_ state: AppState, _ pane: RunsPane) -> Int {
+    max(1, state.size.rows - 6 - RunsView(state: state, pane: pane).foot.count)
+  }
+
   func draw(on frame: inout Frame) {
-    let hidden = state.runs.records.count - state.runs.listed.count
-    let others = hidden == 0 ? "" : "; \(hidden) ended previews and analyses are not listed"
-    let record = pane.selection.flatMap(state.runs.record)
-    let chain = record?.chain.flatMap { RunChain($0.id, among: state.runs.records) }
-    let remarks = [record?.remark ?? record.flatMap(state.weightsText(of:)), chain?.text]
-      .compactMap(\.self)
-    let width = min(90, frame.columns - 2)
-    let foot = (remarks.isEmpty ? ["⏎ opens its plan and losses\(others)"] : remarks)
-      .flatMap { TextWidth.wrap($0, width - 6) }.prefix(5)
-    let rows = min(max(state.runs.listed.count, 1) + 5 + foot.count, frame.rows - 4)
-    let inside = Popup.open(on: &frame, columns: width, rows: rows, title: "runs")
+    let listed = state.listed(in: pane)
+    let foot = foot
+    let inside = Popup.open(
+      on: &frame, columns: frame.columns - 2, rows: frame.rows - 2, title: title(listed.count))
     RunTable(
       state: state,
       rect: Rect(
         column: inside.column, row: inside.row, columns: inside.columns,
         rows: inside.rows - 1 - foot.count),
-      selection: pane.selection, marked: pane.marked
+      listed: listed, selection: pane.selection, marked: Set(pane.marked), order: pane.order
     ).draw(on: &frame)
     for (index, line) in foot.enumerated() {
       frame.put(
         TextWidth.clip(line, inside.columns), column: inside.column,
         row: inside.bottom - foot.count + index, style: Theme.quiet)
     }
+  }
+
+  private func title(_ count: Int) -> String {
+    let marked = pane.marked.isEmpty ? "" : ", \(pane.marked.count) marked"
+    guard !pane.filter.isEmpty else { return "\(Format.count(count, "run"))\(marked)" }
+    return
+      "\(count) of \(Format.count(state.runs.records.count, "run")): \(pane.filter.text)\(marked)"
+  }
+
+  /// What there is to say of the highlighted run.
+  private var foot: [String] {
+    let hidden = state.runs.records.count - state.runs.listed.count
+    let others = hidden == 0 ? "" : "; \(hidden) ended previews and analyses are listed by / only"
+    let record = pane.selection.flatMap(state.runs.record)
+    let chain = record?.chain.flatMap { RunChain($0.id, among: state.runs.records) }
+    let note = record.flatMap { $0.annotation.note.isEmpty ? nil : "“\($0.annotation.note)”" }
+    let remarks = [record?.remark ?? record.flatMap(state.weightsText(of:)), chain?.text, note]
+      .compactMap(\.self)
+    return Array(
+      (remarks.isEmpty ? ["⏎ opens its plan and losses\(others)"] : remarks)
+        .flatMap { TextWidth.wrap($0, state.size.columns - 8) }.prefix(5))
   }
 }
 

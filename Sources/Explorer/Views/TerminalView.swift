@@ -52,7 +52,7 @@ struct TerminalView {
         id: "terminal test", column: column, row: rect.row + 1, columns: width,
         rows: rect.rows - 1, picture: picture.image, contentHash: picture.contentHash)
       if index == 0 {
-        frame.images.append(place)
+        frame.place(place)
       } else if index == 2 || Palette(colors: state.terminal.colors).hasImageColors {
         for part in BlockImage.parts(
           of: place, cellWidth: cell.width, cellHeight: cell.height, colors: index == 1)
