@@ -43,7 +43,8 @@ package struct Evaluation: Codable, Sendable {
   /// - Returns: All metrics.
   /// - Throws: `SamplingError`, `FeatureMetricError`, and errors of `progress`.
   package static func run(
-    _ model: any DiffusionTransformer, autoencoder: AutoencoderKL, judge: ShapeJudge, sampler: LatentSampler,
+    _ model: any DiffusionTransformer, autoencoder: AutoencoderKL, judge: ShapeJudge,
+    sampler: LatentSampler,
     samples: Int, batch: Int = 20, progress: (Int) throws -> Void
   ) throws -> Evaluation {
     let classes = model.shape.numClasses

@@ -28,7 +28,8 @@ package final class TeacherActivations {
   ///   - labelDropout: Fraction of labels replaced by the null class.
   /// - Throws: `FileError` for latents that are not finite.
   package init(
-    teacher: any DiffusionTransformer, dataset: LatentDataset, samples: Int, seed: UInt64, labelDropout: Double
+    teacher: any DiffusionTransformer, dataset: LatentDataset, samples: Int, seed: UInt64,
+    labelDropout: Double
   ) throws {
     (self.teacher, self.dataset, self.samples) = (teacher, dataset, samples)
     process = try TrainingProcess(of: teacher.shape.family)

@@ -39,6 +39,7 @@ package protocol DiffusionTransformer: AnyObject {
   ///   - tape: Tape, recording for training.
   ///   - observe: Called with embeddings and the final layer's tensors.
   ///   - observeBlock: Called with every block's index and operator activations.
+  /// - Returns: Prediction of the network.
   func forward(
     _ x: Value, _ conditioning: Conditioning, on tape: Tape, observe: Observer?,
     observeBlock: BlockObserver?
@@ -57,6 +58,7 @@ package protocol DiffusionTransformer: AnyObject {
   ///   - condition: Classes or captions.
   ///   - times: The times of the steps, in order.
   ///   - observeBlock: Called with every block's index and operator activations.
+  /// - Returns: The network at every step.
   func trajectory(
     _ condition: Conditioning.Condition, times: [Float], observeBlock: BlockObserver?
   ) -> TrajectoryModel

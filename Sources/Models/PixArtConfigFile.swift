@@ -81,7 +81,10 @@ extension PixArtConfig {
   /// determine them. The position buffer determines the sample size and
   /// the scale; files without it are taken for the 256-pixel model, the
   /// only released one without.
-  /// - Parameter file: The weights.
+  ///
+  /// - Parameters:
+  ///   - file: The weights.
+  ///   - numHeads: Attention heads, if they are known otherwise.
   /// - Returns: A configuration without key compression, and what was assumed.
   /// - Throws: `FileError` if a required tensor is missing or the heads cannot be told.
   static func inferred(

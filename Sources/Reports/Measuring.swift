@@ -121,7 +121,8 @@ package struct Measuring {
     let (judge, autoencoder) = (try files.judge(), try files.autoencoder(.float32))
     func evaluate(_ model: any DiffusionTransformer, _ name: String) throws -> Evaluation {
       try Evaluation.run(
-        model, autoencoder: autoencoder, judge: judge, sampler: settings.sampler(of: facts.plan.model.shape.family),
+        model, autoencoder: autoencoder, judge: judge,
+        sampler: settings.sampler(of: facts.plan.model.shape.family),
         samples: settings.samples
       ) { try progress("judging the \(name)", $0, settings.samples) }
     }

@@ -24,7 +24,8 @@ struct ModelOptions: ParsableArguments {
 struct FamilyOption: ParsableArguments {
   @Option(
     help: .init(
-      "The model's family, if the file does not tell: dit or sit. The same as the name FAMILY:FILE."))
+      "The model's family, if the file does not tell: dit or sit. The same as the name FAMILY:FILE."
+    ))
   var family: ModelFamily?
 
   /// Name of a model of the family.
@@ -51,7 +52,8 @@ struct GraftOptions: ParsableArguments {
 
   @Option(
     help: .init(
-      "LoRA adapters to add to the weights, a file or a folder of peft, diffusers or OneTrainer; repeatable."))
+      "LoRA adapters to add to the weights, a file or a folder of peft, diffusers or OneTrainer; repeatable."
+    ))
   var lora: [String] = []
 
   @Option(help: "Factor of the scale of every --lora.") var loraScale: Float = 1

@@ -10,7 +10,8 @@ import Training
 struct AllocationTests {
   @Test func pretrainingAllocatesNothingAfterItsFirstStep() throws {
     let trainer = DiffusionTrainer(
-      model: try TinyModel.make(), process: .noise(try GaussianDiffusion(spacing: "")), emaDecay: 0.99)
+      model: try TinyModel.make(), process: .noise(try GaussianDiffusion(spacing: "")),
+      emaDecay: 0.99)
     let dataset = TinyModel.latents(seed: 1)
     var (drawn, microBatch) = (0, 10)
     func step() {

@@ -32,7 +32,9 @@ struct DepthToWidthTests {
     return plan
   }
 
-  private func distillation(_ plan: GraftPlan, teacher: any DiffusionTransformer) throws -> ActivationDistillation {
+  private func distillation(_ plan: GraftPlan, teacher: any DiffusionTransformer) throws
+    -> ActivationDistillation
+  {
     try ActivationDistillation(
       graft: try Graft(fresh: plan, teacher: teacher), dataset: TinyModel.latents(seed: 1),
       heldOut: TinyModel.latents(seed: 2))

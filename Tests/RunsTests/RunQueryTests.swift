@@ -295,8 +295,18 @@ private let now = 1_800_000_000.0
     let rows = GraftPlan.differingEntries(of: plans)
     #expect(
       rows.filter { $0.key.hasPrefix("attention") } == [
-        .init(key: "attention of 1", values: ["swa num_heads=0 window_left=4 window_right=4", "linear", "swa num_heads=0 window_left=4 window_right=4"]),
-        .init(key: "attention of 3", values: ["swa num_heads=0 window_left=4 window_right=4", nil, "swa num_heads=0 window_left=4 window_right=4"]),
+        .init(
+          key: "attention of 1",
+          values: [
+            "swa num_heads=0 window_left=4 window_right=4", "linear",
+            "swa num_heads=0 window_left=4 window_right=4",
+          ]),
+        .init(
+          key: "attention of 3",
+          values: [
+            "swa num_heads=0 window_left=4 window_right=4", nil,
+            "swa num_heads=0 window_left=4 window_right=4",
+          ]),
         .init(key: "attention of 0", values: [nil, "linear", nil]),
       ])
     let steps = "\(plans[0].stage1.steps)"

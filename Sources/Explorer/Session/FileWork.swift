@@ -59,6 +59,7 @@ package final class FileWork: @unchecked Sendable {
   /// - Parameters:
   ///   - now: Current time.
   ///   - isReadingOn: Whether it only goes on with logs that are not read to their ends.
+  /// - Returns: What is new.
   package func look(now: Date, isReadingOn: Bool = false) -> [Action] {
     let thorough = !isReadingOn && looks % 10 == 0
     if !isReadingOn { looks += 1 }
