@@ -124,6 +124,7 @@ extension ModelWeights {
   /// Opens the model of its family.
   ///
   /// - Parameter numHeads: Attention heads of a model without a configuration whose size is not a published one.
+  /// - Returns: The opened model.
   /// - Throws: `FileError` if the weights are those of no family or its configuration is invalid, `PlanError`
   ///   if its plan is invalid.
   package func model(numHeads: Int? = nil) throws -> any ModelFile {

@@ -98,6 +98,7 @@ package struct RunFilter: Equatable, Sendable {
   /// - Parameters:
   ///   - run: The run.
   ///   - now: Current time in seconds since 1970, for ages.
+  /// - Returns: True if all terms hold.
   package func matches(_ run: RunSummary, now: Double) -> Bool {
     terms.allSatisfy { Self.holds($0.test, run, now) != $0.isNegated }
   }

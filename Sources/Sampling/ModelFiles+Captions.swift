@@ -22,6 +22,7 @@ extension ModelFiles {
   /// - Parameters:
   ///   - precision: Precision of the products in large linear layers.
   ///   - path: Folder with `tokenizer` and `text_encoder`; nil selects the one found.
+  /// - Returns: Embeddings of prompts in the model's width.
   /// - Throws: `FileError` if there is none, or the model takes no captions.
   package func promptEmbeddings(
     _ precision: Precision, path: String? = nil
