@@ -206,8 +206,8 @@ final class ParityCheck {
   }
 
   /// Records an error that the case computed itself.
-  func add(_ name: String, _ error: Double, tolerance: Double) {
-    add(name, .forward, error, tolerance)
+  func add(_ name: String, _ error: Double, tolerance: Double? = nil) {
+    add(name, .forward, error, tolerance ?? forwardTolerance)
   }
 
   private func add(_ name: String, _ kind: Comparison.Kind, _ error: Double, _ tolerance: Double) {

@@ -129,8 +129,6 @@ import Testing
     defer { end(last) }
     fourth.type("y")
     // The explorer starts again on the session's model; keys from before that would be lost.
-    try fourth.look(for: "\u{1b}[?1049h")
-    fourth.type("\u{1b}[?64c")
     try fourth.look(for: "help")
     try leave(scratch, fourth, last)
   }
