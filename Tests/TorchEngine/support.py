@@ -34,8 +34,7 @@ def native() -> str | None:
 def goldens() -> str | None:
     """The folder of reference files, if there is one."""
     named = os.environ.get("ESPALIER_GOLDENS", str(ROOT.parent / "shared/goldens"))
-    places = [named, "/work/shared/goldens"]
-    return next((p for p in places if os.path.isdir(p)), None)
+    return named if os.path.isdir(named) else None
 
 
 def write_model(path: pathlib.Path, shape: ModelShape = SHAPE) -> None:
