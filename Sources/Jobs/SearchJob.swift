@@ -227,8 +227,9 @@ struct SearchJob {
       return own
     }
 
-    func graft(_ changes: [Change]) throws -> Graft {
-      let own = plan(changes)
+    func graft(_ changes: [Change]) throws -> Graft { try graft(of: plan(changes)) }
+
+    private func graft(of own: GraftPlan) throws -> Graft {
       let paths = library.checkpoints(for: own)
       let graft = try Graft(
         plan: own, teacher: teacher, checkpoints: paths.sorted { $0.key < $1.key }.map(\.value))
@@ -251,11 +252,8 @@ struct SearchJob {
     ) throws -> Estimate {
       var own = plan(changes)
       own.stage2.steps = steps
-      let paths = library.checkpoints(for: own)
-      let graft = try Graft(
-        plan: own, teacher: teacher, checkpoints: paths.sorted { $0.key < $1.key }.map(\.value))
-      graft.use(precision)
-      let finetuning = try Finetuning(graft: graft, dataset: data.training, heldOut: data.heldOut)
+      let finetuning = try Finetuning(
+        graft: try graft(of: own), dataset: data.training, heldOut: data.heldOut)
       while finetuning.step < steps {
         try progress(finetuning.step)
         _ = finetuning.trainStep()

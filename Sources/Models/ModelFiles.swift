@@ -85,7 +85,7 @@ package struct ModelFiles {
   /// Digest of the files of the model, of the entry of a training checkpoint if it is not the
   /// default, and of the family that its name states.
   package func contentHash() throws -> String {
-    let hash = try ContentHash.sha256(paths: model.files, keptIn: Self.cachePath)
+    let hash = try ContentHash.sha256(paths: model.files, keptIn: UserDirectory.cache.path())
     var choice = model.tensors.isUsual ? "" : model.tensors.container.map { "#\($0)" } ?? ""
     if let family = model.weights.statedFamily { choice += " as \(family.rawValue)" }
     return choice.isEmpty ? hash : ContentHash.sha256(Data("\(hash)\(choice)".utf8))
@@ -150,18 +150,9 @@ package struct ModelFiles {
 
   /// Cache folder: `$XDG_CACHE_HOME/espalier`.
   package static func cacheDirectory() throws -> String {
-    let path = cachePath
+    let path = UserDirectory.cache.path()
     try AtomicFile.makeDirectory(path)
     return path
-  }
-
-  /// Path of the cache folder.
-  private static var cachePath: String {
-    let environment = ProcessInfo.processInfo.environment
-    let base =
-      environment["XDG_CACHE_HOME"].flatMap { $0.hasPrefix("/") ? $0 : nil }
-      ?? NSHomeDirectory() + "/.cache"
-    return base + "/espalier"
   }
 }
 

@@ -189,10 +189,9 @@ package struct ModelAnalysis: Codable, Equatable, Sendable {
     modelHash: String,
     environment: [String: String] = ProcessInfo.processInfo.environment
   ) -> String {
-    var cache = "\(environment["HOME"] ?? "/tmp")/.cache"
-    if let chosen = environment["XDG_CACHE_HOME"], chosen.hasPrefix("/") { cache = chosen }
     let name = modelHash.filter { $0.isASCII && ($0.isLetter || $0.isNumber) }.prefix(64)
-    return "\(cache)/espalier/analysis-v\(formatVersion)-\(name).json"
+    let folder = UserDirectory.cache.path(environment: environment)
+    return "\(folder)/analysis-v\(formatVersion)-\(name).json"
   }
 
   /// Path of the picture of a block's mean attention maps, beside the cache file at `path`: one

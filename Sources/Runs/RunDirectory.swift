@@ -100,7 +100,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     environment: [String: String] = ProcessInfo.processInfo.environment
   ) -> String {
     if let root = environment["ESPALIER_RUNS"], !root.isEmpty { return root }
-    return StateDirectory.path(environment: environment) + "/runs"
+    return UserDirectory.state.path(environment: environment) + "/runs"
   }
 
   /// Opens an existing run.

@@ -102,13 +102,7 @@ package struct OperatorLibrary {
   }
 
   /// The default root.
-  package static var defaultRoot: String {
-    let environment = ProcessInfo.processInfo.environment
-    let base =
-      environment["XDG_DATA_HOME"].flatMap { $0.hasPrefix("/") ? $0 : nil }
-      ?? NSHomeDirectory() + "/.local/share"
-    return base + "/espalier/library"
-  }
+  package static var defaultRoot: String { UserDirectory.data.path() + "/library" }
 
   /// Name of an entry's files: a digest of all that determines its weights.
   package func key(_ slot: SlotID, _ spec: OperatorSpec, _ recipe: Recipe) -> String {

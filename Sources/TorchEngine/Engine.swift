@@ -31,10 +31,7 @@ package struct Engine: Equatable, Sendable {
   package static func path(
     environment: [String: String] = ProcessInfo.processInfo.environment
   ) -> String {
-    if let folder = environment["XDG_CONFIG_HOME"], folder.hasPrefix("/") {
-      return "\(folder)/espalier/engines.yaml"
-    }
-    return AtomicFile.absolute("~/.config/espalier/engines.yaml", home: environment["HOME"])
+    UserDirectory.config.path(environment: environment) + "/engines.yaml"
   }
 
   /// Reads all engines of a file, sorted by name; none if it is missing.

@@ -38,15 +38,12 @@ struct SetOptions: ParsableArguments {
   /// - Throws: `FileError` that says which file is missing and where it belongs.
   private func weights() throws -> String {
     if let inception { return inception }
-    let environment = ProcessInfo.processInfo.environment
-    if let named = environment["ESPALIER_INCEPTION"], !named.isEmpty { return named }
-    let data =
-      environment["XDG_DATA_HOME"].flatMap { $0.hasPrefix("/") ? $0 : nil }
-      ?? "\(environment["HOME"] ?? "")/.local/share"
+    let named = ProcessInfo.processInfo.environment["ESPALIER_INCEPTION"]
+    if let named, !named.isEmpty { return named }
     let names = [
       "pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth",
     ]
-    let places = names.map { "\(data)/espalier/\($0)" }
+    let places = names.map { "\(UserDirectory.data.path())/\($0)" }
     if let found = places.first(where: FileManager.default.fileExists(atPath:)) { return found }
     throw FileError(
       "\(places[0]): the weights of Inception v3 are missing; fetch '\(names[0])' from the releases of pytorch-fid"

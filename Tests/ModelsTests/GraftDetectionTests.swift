@@ -14,15 +14,7 @@ import Testing
 struct GraftDetectionTests {
   init() { OperatorRegistry.fillCatalog() }
 
-  private struct Noise: WeightSource {
-    func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
-      let random = RandomStream(seed: 7, name)
-      switch initializer {
-      case .table, .drawn: return initializer.tensor(shape, random)
-      default: return Initializer.normal(0.2).tensor(shape, random)
-      }
-    }
-  }
+  private typealias Noise = RoundTripTests.Noise
 
   /// A size that is not published, so that its heads must be stated.
   private let config = ModelShape(

@@ -13,7 +13,7 @@ struct RoundTripTests {
   init() { OperatorRegistry.fillCatalog() }
 
   /// Random numbers even where a fresh model starts with zeros or ones.
-  private struct Noise: WeightSource {
+  struct Noise: WeightSource {
     func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
       let random = RandomStream(seed: 7, name)
       switch initializer {

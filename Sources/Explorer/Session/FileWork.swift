@@ -33,7 +33,7 @@ package final class FileWork: @unchecked Sendable {
   /// Does the work for one run root and model.
   package init(
     launcher: RunLauncher, model: ModelReference, codeVersion: String,
-    state: String = StateDirectory.path()
+    state: String = UserDirectory.state.path()
   ) {
     self.launcher = launcher
     self.state = state

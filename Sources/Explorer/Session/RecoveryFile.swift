@@ -73,7 +73,7 @@ package final class RecoveryFile {
   ///
   /// - Returns: The edits with their files and locks, which keep other explorers from offering them.
   package static func abandoned(
-    state: String = StateDirectory.path()
+    state: String = UserDirectory.state.path()
   ) -> [(unsaved: UnsavedPlan, file: String, lock: FileLock)] {
     let directory = directory(state)
     let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
@@ -133,7 +133,7 @@ package enum LastSession {
   }
 
   /// Reads what was shown last; nil if there is nothing to show any more.
-  package static func read(state: String = StateDirectory.path()) -> Opening? {
+  package static func read(state: String = UserDirectory.state.path()) -> Opening? {
     guard let bytes = try? AtomicFile.read(path(state), limit: 1 << 20),
       let record = try? JSONDecoder().decode(Record.self, from: Data(bytes)),
       record.version == Record.formatVersion,

@@ -88,10 +88,7 @@ package struct Configuration: Equatable, Sendable {
   package static func path(
     environment: [String: String] = ProcessInfo.processInfo.environment
   ) -> String {
-    if let folder = environment["XDG_CONFIG_HOME"], folder.hasPrefix("/") {
-      return "\(folder)/espalier/config.yaml"
-    }
-    return AtomicFile.absolute("~/.config/espalier/config.yaml", home: environment["HOME"])
+    UserDirectory.config.path(environment: environment) + "/config.yaml"
   }
 
   /// Reads a file; the default configuration if there is none.

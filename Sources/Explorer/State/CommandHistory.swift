@@ -27,7 +27,7 @@ package struct CommandHistory: Equatable, Sendable {
   package static func path(
     environment: [String: String] = ProcessInfo.processInfo.environment
   ) -> String {
-    StateDirectory.path(environment: environment) + "/commands"
+    UserDirectory.state.path(environment: environment) + "/commands"
   }
 
   /// Adds a line; the same line earlier on goes.
