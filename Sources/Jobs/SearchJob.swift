@@ -71,8 +71,7 @@ struct SearchJob {
       try context.checkpoint(step: 0)
       return try stage.whole(changes)
     }
-    let locality = try? ModelAnalysis.load(
-      path: ModelAnalysis.cachePath(modelHash: plan.model.contentHash))
+    let locality = try analysis(of: files, modelHash: plan.model.contentHash).locality
     var budgets: [SearchReport.Budget] = []
     for (index, fraction) in request.budgets.enumerated() {
       try context.emit(
@@ -92,7 +91,7 @@ struct SearchJob {
       var rows = Array(found.results.prefix(max(1, request.finalists)))
       rows += try baselines(
         candidates, like: rows.first, saving: saving, measure: measure, depth: shape.depth,
-        locality: locality?.locality ?? [], search: search, stage: stage)
+        locality: locality, search: search, stage: stage)
       budgets.append(
         try finish(
           rows, index: index, fraction: fraction, total: total, measure: measure,
@@ -114,6 +113,23 @@ struct SearchJob {
       try AtomicFile.write(text, to: "\(context.run.path)/\(SearchReport.fileName)")
     }
     return "\(budgets.count) budgets; table in \(SearchReport.fileName)"
+  }
+
+  /// The teacher's cached analysis, which is measured and kept if there is none.
+  private func analysis(of files: ModelFiles, modelHash: String) throws -> ModelAnalysis {
+    let path = ModelAnalysis.cachePath(modelHash: modelHash)
+    if FileManager.default.fileExists(atPath: path) {
+      let cached = try ModelAnalysis.load(path: path)
+      if cached.blocks.count == files.model.shape.depth { return cached }
+    }
+    let measured = try AnalyzeJob.analyze(
+      files, modelHash: modelHash, samples: AnalyzeRequest.samples, mapsBeside: path
+    ) { done, total in
+      try context.checkpoint(step: 0)
+      try context.emit(.progress(done: done, total: total, label: "analysing the teacher"))
+    }
+    try context.whenRoom { try measured.save(to: path) }
+    return measured
   }
 
   /// The teacher's amount of a measure.

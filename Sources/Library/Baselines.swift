@@ -20,17 +20,16 @@ package enum Baseline: CaseIterable, Sendable {
   ///
   /// - Parameters:
   ///   - depth: Number of blocks.
-  ///   - locality: Share of local attention by block; blocks without one count as 0.
+  ///   - locality: Share of local attention of every block.
   ///   - seed: Seed of a random order.
   /// - Returns: All blocks.
   package func order(depth: Int, locality: [Double], seed: UInt64 = 0) -> [Int] {
-    func local(_ block: Int) -> Double { block < locality.count ? locality[block] : 0 }
     switch self {
     case .interleaved:
       return Array(stride(from: 1, to: depth, by: 2)) + Array(stride(from: 0, to: depth, by: 2))
     case .last: return (0..<depth).reversed()
-    case .leastLocal: return (0..<depth).sorted { (local($0), $0) < (local($1), $1) }
-    case .mostLocal: return (0..<depth).sorted { (-local($0), $0) < (-local($1), $1) }
+    case .leastLocal: return (0..<depth).sorted { (locality[$0], $0) < (locality[$1], $1) }
+    case .mostLocal: return (0..<depth).sorted { (-locality[$0], $0) < (-locality[$1], $1) }
     case .random: return RandomStream(seed: seed, "search/baseline").permutation(depth)
     }
   }

@@ -134,3 +134,17 @@ struct Fixture {
     DictionaryWeights(try parameters(), origin: path)
   }
 }
+
+extension Fixture {
+  /// Reads an expectation in JSON.
+  ///
+  /// - Throws: `FileError` if the file is missing or malformed.
+  static func json<Value: Decodable>(_ path: String) throws -> Value {
+    let text = try AtomicFile.read(path, limit: 64 << 20)
+    do {
+      return try JSONDecoder().decode(Value.self, from: Data(text))
+    } catch {
+      throw FileError("\(path): is malformed; copy the folder again")
+    }
+  }
+}

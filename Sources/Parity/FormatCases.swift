@@ -30,9 +30,8 @@ enum FormatCases {
 
   /// Opens every file of the folder, with one comparison each.
   static func run(_ name: String, folder: String) -> ParityResult {
-    do {
-      let text = try AtomicFile.read("\(folder)/expected.json", limit: 64 << 20)
-      let expected = try JSONDecoder().decode(Expectations.self, from: Data(text))
+    ParityResult(name) { comparisons in
+      let expected: Expectations = try Fixture.json("\(folder)/expected.json")
       let present = try FileManager.default.contentsOfDirectory(atPath: folder)
         .filter { $0 != "expected.json" }
       if let unknown = present.sorted().first(where: { expected.files[$0] == nil }) {
@@ -41,7 +40,7 @@ enum FormatCases {
         )
       }
       let all = expected.files.sorted { $0.key < $1.key }
-      var comparisons = all.map { file, expectation in
+      comparisons = all.map { file, expectation in
         Comparison(
           tensor: file, kind: .forward, error: error("\(folder)/\(file)", expectation),
           tolerance: expectation.action == "load" ? tolerance : 0)
@@ -52,13 +51,6 @@ enum FormatCases {
             tensor: "no code was executed", kind: .forward,
             error: FileManager.default.fileExists(atPath: canary) ? .infinity : 0, tolerance: 0))
       }
-      return ParityResult(name: name, comparisons: comparisons, failure: nil)
-    } catch {
-      return ParityResult(
-        name: name, comparisons: [],
-        failure: error is FileError || error is FileError
-          ? String(describing: error)
-          : "\(folder): 'expected.json' is missing or malformed; copy the folder again")
     }
   }
 

@@ -257,7 +257,7 @@ private final class InceptionWeights: TensorFile, @unchecked Sendable {
 
   init(_ fixture: Fixture) throws {
     path = fixture.path
-    let keys: Keys = try TextCases.read(try fixture.path(inFolder: "keys.json"))
+    let keys: Keys = try Fixture.json(try fixture.path(inFolder: "keys.json"))
     names = keys.tensors.map(\.name)
     for (index, tensor) in keys.tensors.enumerated() {
       entries[tensor.name] = TensorEntry(
@@ -328,14 +328,9 @@ enum GenEvalCases {
 
   /// Compares the files of the layout, every image's verdict and all scores, exactly.
   static func run(_ name: String, _ folder: String) -> ParityResult {
-    var comparisons: [Comparison] = []
-    func compare<Value: Equatable>(_ name: String, _ found: Value, _ expected: Value) {
-      comparisons.append(
-        Comparison(tensor: name, kind: .forward, error: found == expected ? 0 : 1, tolerance: 0))
-    }
-    do {
+    ParityResult(name) { comparisons in
       let benchmark = try GenEval(path: "\(folder)/evaluation_metadata.jsonl")
-      let layout: Layout = try TextCases.read("\(folder)/layout.json")
+      let layout: Layout = try Fixture.json("\(folder)/layout.json")
       var files: [String: String] = [:]
       for index in benchmark.prompts.indices {
         let (file, text) = benchmark.description(of: index)
@@ -344,27 +339,25 @@ enum GenEvalCases {
           files["\(GenEval.folder(index))/\(GenEval.image(image))"] = "PNG image"
         }
       }
-      compare("files", files, layout.files)
-      let detections: Detections = try TextCases.read("\(folder)/detections.json")
-      let verdicts: Verdicts = try TextCases.read("\(folder)/detections.json")
+      comparisons.compare("files", files, layout.files)
+      let detections: Detections = try Fixture.json("\(folder)/detections.json")
+      let verdicts: Verdicts = try Fixture.json("\(folder)/detections.json")
       let scores = try benchmark.scores(detections.images)
       for (index, verdict) in verdicts.images.enumerated() {
-        compare("\(detections.images[index].filename)", scores.correct[index], verdict.correct)
+        comparisons.compare(
+          "\(detections.images[index].filename)", scores.correct[index], verdict.correct)
       }
       func near(_ name: String, _ found: Double, _ expected: Double) {
         comparisons.append(
           Comparison(tensor: name, kind: .forward, error: abs(found - expected), tolerance: 1e-12))
       }
-      compare("tasks", Set(scores.tasks.keys), Set(detections.task_scores.keys))
+      comparisons.compare("tasks", Set(scores.tasks.keys), Set(detections.task_scores.keys))
       for (task, score) in detections.task_scores {
         near(task, scores.tasks[task] ?? .infinity, score)
       }
       near("overall", scores.overall, detections.overall)
       near("correct images", scores.images, detections.correct_images)
       near("correct prompts", scores.prompts, detections.correct_prompts)
-      return ParityResult(name: name, comparisons: comparisons, failure: nil)
-    } catch {
-      return ParityResult(name: name, comparisons: comparisons, failure: String(describing: error))
     }
   }
 }

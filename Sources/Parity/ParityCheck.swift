@@ -30,6 +30,13 @@ package struct Comparison: Codable, Equatable, Sendable {
   }
 }
 
+extension [Comparison] {
+  /// Compares two values exactly; the error is 1 if they differ.
+  mutating func compare<Value: Equatable>(_ name: String, _ found: Value, _ expected: Value) {
+    append(Comparison(tensor: name, kind: .forward, error: found == expected ? 0 : 1, tolerance: 0))
+  }
+}
+
 /// Collects the comparisons of one case and records which expected tensors were compared.
 ///
 /// The error of a tensor is max|a - b| / max|b|; the denominator for gradients has a floor, given
@@ -202,7 +209,8 @@ final class ParityCheck {
     let expected = try expectation(name, count: found.count)
     let error = Self.quotient(
       Self.difference(found, expected), max(Self.magnitude(expected), gradientFloor))
-    // A bias sums the rounded gradients of all tokens.
+    // A bias sums the rounded gradients of all tokens: for that of in_proj in `pixart_graft/hybrid`, PyTorch's
+    // autocast on a CPU is off by 0.101 in this measure, too.
     let isSum = precision != .float32 && name.hasSuffix(".bias")
     add(name, .gradient, error, isSum ? sumTolerance : gradientTolerance)
   }

@@ -12,6 +12,23 @@ package struct ParityResult: Sendable {
   /// Reason why the case did not complete, in one sentence; nil if it did.
   package let failure: String?
 
+  /// Makes the result of a case from its comparisons.
+  init(name: String, comparisons: [Comparison], failure: String?) {
+    (self.name, self.comparisons, self.failure) = (name, comparisons, failure)
+  }
+
+  /// Collects the comparisons of a case without reference tensors; an error becomes its failure.
+  init(_ name: String, collect: (inout [Comparison]) throws -> Void) {
+    var comparisons: [Comparison] = []
+    var failure: String?
+    do {
+      try collect(&comparisons)
+    } catch {
+      failure = String(describing: error)
+    }
+    self.init(name: name, comparisons: comparisons, failure: failure)
+  }
+
   /// Whether the case ran and every comparison is within its tolerance.
   package var passes: Bool {
     failure == nil && !comparisons.isEmpty && comparisons.allSatisfy(\.passes)

@@ -19,17 +19,11 @@ enum PipelineCases {
 
   /// Compares the tables of sizes and examples of snapping, exactly.
   static func bins(_ name: String, _ folder: String) -> ParityResult {
-    var comparisons: [Comparison] = []
-    func compare(_ name: String, _ found: [[Double]], _ expected: [[Double]]) {
-      comparisons.append(
-        Comparison(tensor: name, kind: .forward, error: found == expected ? 0 : 1, tolerance: 0))
-    }
-    let title = "\(name)/bins"
-    do {
-      let bins: Bins = try TextCases.read("\(folder)/bins.json")
+    ParityResult("\(name)/bins") { comparisons in
+      let bins: Bins = try Fixture.json("\(folder)/bins.json")
       for (base, table) in bins.tables.sorted(by: { $0.key < $1.key }) {
         let found = AspectRatioBins.table(base: Int(base) ?? 0)
-        compare(
+        comparisons.compare(
           "table \(base)", found.map { [$0.ratio, Double($0.height), Double($0.width)] }, table)
       }
       for item in bins.examples {
@@ -39,14 +33,11 @@ enum PipelineCases {
         }
         let found = AspectRatioBins.nearest(
           height: item.requested[0], width: item.requested[1], base: item.base)
-        compare(
+        comparisons.compare(
           "\(item.requested) at \(item.base)",
           [found.map { [Double($0.height), Double($0.width)] } ?? []],
           [item.binned.map(Double.init)])
       }
-      return ParityResult(name: title, comparisons: comparisons, failure: nil)
-    } catch {
-      return ParityResult(name: title, comparisons: comparisons, failure: String(describing: error))
     }
   }
 

@@ -60,55 +60,39 @@ enum TextCases {
 
   /// Compares the ids of all strings, and the cleaned captions, exactly; the error of one is 1 if it differs.
   static func tokenizers(_ name: String, _ folder: String) -> ParityResult {
-    var comparisons: [Comparison] = []
-    func compare<Value: Equatable>(_ name: String, _ found: Value, _ expected: Value) {
-      comparisons.append(
-        Comparison(tensor: name, kind: .forward, error: found == expected ? 0 : 1, tolerance: 0))
-    }
     func scalars(_ text: String) -> [Unicode.Scalar] { Array(text.unicodeScalars) }
-    do {
+    return ParityResult(name) { comparisons in
       let files = try FileManager.default.contentsOfDirectory(atPath: folder).sorted()
       for file in files where file.hasSuffix("_ids.json") {
         let model = String(file.dropLast("_ids.json".count))
         let tokenizer = try T5Tokenizer(folder: "\(folder)/\(model)")
-        let strings: Strings = try read("\(folder)/\(file)")
+        let strings: Strings = try Fixture.json("\(folder)/\(file)")
         for (index, item) in strings.strings.enumerated() {
           let label = "\(model) \(index): \(item.text.prefix(30))"
           let found = try tokenizer.encode(item.text)
-          if let ids = item.ids { compare(label, found, ids) }
-          if let length = item.length { compare("\(label), length", found.count, length) }
+          if let ids = item.ids { comparisons.compare(label, found, ids) }
+          if let length = item.length {
+            comparisons.compare("\(label), length", found.count, length)
+          }
           if let cut = item.ids_300 {
             let limit = PromptEncoder.mostTokens
-            compare("\(label), cut", try tokenizer.encode(item.text, limit: limit), cut)
+            comparisons.compare("\(label), cut", try tokenizer.encode(item.text, limit: limit), cut)
           }
         }
       }
-      let captions: Captions = try read("\(folder)/captions.json")
+      let captions: Captions = try Fixture.json("\(folder)/captions.json")
       for item in captions.captions {
         let label = String(item.caption.prefix(30))
-        compare(
+        comparisons.compare(
           "lowered: \(label)", scalars(CaptionCleaning.lowered(item.caption)),
           scalars(item.lower_strip))
-        compare(
+        comparisons.compare(
           "cleaned once: \(label)", scalars(CaptionCleaning.cleaned(item.caption, times: 1)),
           scalars(item.cleaned_once))
-        compare(
+        comparisons.compare(
           "cleaned: \(label)", scalars(CaptionCleaning.cleaned(item.caption)), scalars(item.cleaned)
         )
       }
-      return ParityResult(name: name, comparisons: comparisons, failure: nil)
-    } catch {
-      return ParityResult(name: name, comparisons: comparisons, failure: String(describing: error))
-    }
-  }
-
-  /// Reads an expectation.
-  static func read<Value: Decodable>(_ path: String) throws -> Value {
-    let text = try AtomicFile.read(path, limit: 64 << 20)
-    do {
-      return try JSONDecoder().decode(Value.self, from: Data(text))
-    } catch {
-      throw FileError("\(path): is malformed; copy the folder again")
     }
   }
 }

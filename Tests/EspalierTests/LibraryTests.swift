@@ -108,6 +108,10 @@ struct LibraryRunTests {
     let best = try #require(budget.rows.first)
     #expect(best.origin.hasPrefix("search") && best.fraction <= 0.9 && best.error > 0)
     #expect(best.recoveredError != nil && best.timeFraction != nil)
+    // Baselines by locality need the model's analysis, which is made where there is none.
+    let cache = try FileManager.default.contentsOfDirectory(
+      atPath: "\(scratch.path)/cache/espalier")
+    #expect(cache.contains { $0.hasPrefix("analysis-v") && $0.hasSuffix(".json") })
     // A baseline of at least the same saving stands beside it, and none has a smaller error.
     #expect(budget.rows.allSatisfy { $0.fraction <= 0.9 })
     #expect(budget.rows.allSatisfy { $0.error >= best.error || $0.origin.hasPrefix("search") })
