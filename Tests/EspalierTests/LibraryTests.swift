@@ -46,6 +46,10 @@ struct LibraryRunTests {
     }
   }
 
+  private struct Counts: Decodable {
+    let step, total: Int
+  }
+
   private struct Listed: Decodable {
     let slot, `operator`: String
     let error, relativeLoss, savedSeconds: Double?
@@ -80,6 +84,11 @@ struct LibraryRunTests {
     // A busy machine finishes the build between two looks: at least two kills hit it at work.
     #expect(kills >= 2)
     #expect(try operators(scratch, "two") == expected)
+
+    // The list of runs shows finished work as complete.
+    let shown = try scratch.espalier("runs", "show", run, "--json")
+    let counts = try shown.json(Counts.self)
+    #expect(counts.step == counts.total && counts.total > 0)
 
     // What is there is not trained again.
     let again = try scratch.run(build("one"))
