@@ -108,7 +108,7 @@ struct SearchSection {
 /// The front of a search and its evaluated plans, error over the fraction of the teacher's amount, as inline SVG.
 struct FrontChart {
   let report: SearchReport
-  private let (width, height) = (720.0, 320.0)
+  private let width = 720.0, height = 320.0
   private let margin = (left: 64.0, right: 12.0, top: 8.0, bottom: 26.0)
 
   init(report: SearchReport) { self.report = report }

@@ -46,16 +46,18 @@ package enum Baseline: CaseIterable, Sendable {
     _ candidates: [Candidate], slot: Slot, spec: OperatorSpec, order: [Int],
     measure: Measure, saving: Double
   ) -> [Change]? {
+    var byBlock: [Int: Candidate] = [:]
+    for candidate in candidates {
+      guard case .slot(let id, let own) = candidate.change, id.slot == slot, own == spec else {
+        continue
+      }
+      byBlock[id.block] = candidate
+    }
     var changes: [Change] = []
     var saved = 0.0
     for block in order {
       if saved >= saving { return changes }
-      guard
-        let candidate = candidates.first(where: {
-          guard case .slot(let id, let own) = $0.change else { return false }
-          return id == SlotID(block: block, slot: slot) && own == spec
-        })
-      else { continue }
+      guard let candidate = byBlock[block] else { continue }
       changes.append(candidate.change)
       saved += candidate.saving[measure]
     }

@@ -79,7 +79,7 @@ extension Samples {
 
   /// Answers the question for a front as the work beside the screen does.
   static func solve(_ state: inout AppState) {
-    guard let pane = state.searchPane, pane.front == nil else { return }
+    guard let pane = state.searchPane, pane.isSolving else { return }
     let solver = ParetoSolver(
       state.library.costs?.candidates ?? [], depth: 28, measure: pane.measure,
       constraints: pane.constraints, bins: 512)

@@ -79,7 +79,11 @@ import Explorer
     state.cursor = slot
     // Kept, then required as it was, then free.
     press(&state, " ")
-    #expect(try pane(state).constraints.kept == [slot] && pane(state).front == nil)
+    #expect(try pane(state).constraints.kept == [slot] && pane(state).isSolving)
+    // The plans of before stay in sight, but cannot be taken.
+    #expect(state.proposal(of: try pane(state)) == first)
+    press(&state, .enter)
+    #expect(state.notice == .warning("the best plans are being found") && state.searchPane != nil)
     Samples.solve(&state)
     #expect(try #require(state.proposal(of: try pane(state))).edits[slot] == nil)
     #expect(ExplorerView.frame(state).text().contains("1 lock"))
@@ -170,7 +174,7 @@ import Explorer
     point(.drag(.left), size.columns / 2, row)
     let middle = try pane(state).budget
     #expect(middle > range.lowerBound && middle < 1)
-    point(.release, size.columns / 2, row)
+    point(.release(.left), size.columns / 2, row)
     #expect(try !pane(state).isHeld && pane(state).budget == middle)
     point(.wheel(.up), 3, 3)
     #expect(try abs(pane(state).budget - middle - 0.01) < 1e-9)
@@ -178,7 +182,7 @@ import Explorer
     let target = try #require(
       ExplorerView.frame(state).targets.first { $0.meaning == .place(3, 0) })
     point(.press(.left), target.column, target.row)
-    point(.release, target.column, target.row)
+    point(.release(.left), target.column, target.row)
     #expect(state.cursor == Samples.attention(3))
     point(.press(.left), target.column, target.row)
     #expect(try pane(state).constraints.kept == [Samples.attention(3)])
@@ -198,8 +202,8 @@ import Explorer
     #expect(weights.librarySites.count == proposal.sites.count && state.overlays.count == 1)
     // With F every plan that is shown is sampled, and the one before is given up.
     _ = update(&state, .previewStarted(generation: 1, runID: "p1"))
-    press(&state, "F")
-    let moved = press(&state, "h")
+    #expect(press(&state, "F", "h").isEmpty)
+    let moved = update(&state, .ticked(Samples.now + 1))
     #expect(moved.first == .control(id: "p1", .cancel))
     guard case .startPreview(2, let next?, _, _, _) = moved.last else {
       Issue.record("no second preview")
@@ -221,15 +225,14 @@ import Explorer
       return
     }
     #expect(form.text("run.measure") == "time")
-    press(&state, "j")
+    press(&state, .tab)
     type(&state, "0.9 2")
     press(&state, .enter)
     guard case .form(let refused) = state.overlay else { return }
     #expect(refused.problem?.contains("fractions above 0") == true)
-    type(&state, "")
     press(&state, .control("u"))
     type(&state, "0.9 0.8")
-    press(&state, "j")
+    press(&state, .tab)
     type(&state, "5")
     let effects = press(&state, .enter)
     guard case .startSearching(.search(let request), let plan, let options) = effects.last else {
@@ -253,19 +256,34 @@ import Explorer
       Issue.record("no form")
       return
     }
-    #expect(refused.problem?.contains("selects no blocks") == true)
+    #expect(refused.problem?.contains("nonsense") == true)
     press(&state, .control("u"))
-    type(&state, "last 3")
-    press(&state, "j")
+    type(&state, "last 3 and L32 > 0")
+    press(&state, .tab)
     type(&state, "10")
     let effects = press(&state, .enter)
     guard case .startSearching(.library(let request), let plan, let options) = effects.last else {
       Issue.record("no library is built")
       return
     }
-    #expect(request.blocks == "last 3" && request.steps == 10 && plan.edits.isEmpty)
+    #expect(request.blocks == "25,26,27" && request.steps == 10 && plan.edits.isEmpty)
     // A training goes on, so it waits for its turn.
     #expect(options.isQueued)
+  }
+
+  /// In the list of runs a finished search or library opens the view; one at work says so.
+  @Test func finishedSearchesAreOpenedFromTheList() throws {
+    for kind in [Job.Kind.library, .search] {
+      var state = Samples.scored(Samples.small)
+      state.runs.records = [
+        Samples.record("s2", "next", .running, kind: kind),
+        Samples.record("s1", "found", .done, age: 90, kind: kind),
+      ]
+      press(&state, "r", .enter)
+      #expect(state.notice == .warning("next has found nothing yet"))
+      press(&state, "j", .enter)
+      #expect(state.searchPane != nil)
+    }
   }
 
   /// What a build or a search has found is read when it ends.

@@ -150,6 +150,10 @@ extension AppState {
       if selected.kind?.isMeasuring == true {
         return selected.state == .done ? nil : "\(selected.name) has measured nothing yet"
       }
+      if selected.kind == .search || selected.kind == .library {
+        return selected.state == .done
+          ? reasonAgainstCosts : "\(selected.name) has found nothing yet"
+      }
       if !selected.isTraining { return "only trainings can be opened" }
       return selected.modelHash == model.contentHash
         ? nil : "\(selected.name) is for another model"
@@ -190,6 +194,8 @@ extension AppState {
     switch command {
     case .left, .right, .panLeft, .panRight, .first, .last:
       return pane.front == nil ? "the best plans are being found" : nil
+    case .accept where pane.isSolving && pane.point == nil:
+      return "the best plans are being found"
     case .accept, .preview:
       return proposal(of: pane) == nil ? "no plan is found for this budget" : nil
     case .nextPoint, .previousPoint:

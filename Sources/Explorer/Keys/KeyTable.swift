@@ -178,7 +178,7 @@ extension KeyBinding {
     listBindings(.runs, "run") + [
       key(
         .runs, .list, [.enter], .accept,
-        "load its plan and follow its losses, or show what was measured",
+        "load its plan and follow its losses, or show what was measured or found",
         hint: hint("⏎", "open")),
       key(
         .runs, .list, [" "], .mark, "mark it, or take the mark away",

@@ -45,7 +45,7 @@ extension FileWork {
   /// The mean of the maps of heads, whose levels are square roots of weights relative to the head's largest.
   ///
   /// The weights of every head have the same sum, which gives each its scale.
-  static func meanMap(_ heads: [[Double]]) -> [Double] {
+  package static func meanMap(_ heads: [[Double]]) -> [Double] {
     guard let first = heads.first else { return [] }
     var mean = [Double](repeating: 0, count: first.count)
     for levels in heads {

@@ -13,7 +13,7 @@ extension Form {
       fields: [
         Field(
           "run.blocks", "blocks", "all", .text,
-          summary: "blocks whose operators are trained: \(LayerSelection.forms)"),
+          summary: "blocks whose operators are trained: \(SlotSelection.forms)"),
         number(
           "steps", "steps", LibraryRequest.steps, 0...1_000_000,
           "steps of stage 1 after the fit in closed form; 0 for the fit alone"),
@@ -102,10 +102,14 @@ extension Form {
 
   /// The request for a library.
   ///
-  /// - Throws: `PlanError` for blocks of another form.
-  func libraryRequest(depth: Int) throws(PlanError) -> LibraryRequest {
-    let blocks = text("run.blocks") ?? "all"
-    _ = try LayerSelection.parse(blocks, depth: depth)
+  /// - Throws: `PlanError` for blocks of another form or an unknown score.
+  func libraryRequest(depth: Int, scores: SlotScores) throws(PlanError) -> LibraryRequest {
+    let typed = text("run.blocks") ?? "all"
+    let chosen = try SlotSelection.blocks(typed, depth: depth, slot: .attention, scores: scores)
+    guard !chosen.isEmpty else {
+      throw PlanError(key: nil, "\(typed) selects no block; choose others")
+    }
+    let blocks = chosen.count == depth ? "all" : chosen.map(String.init).joined(separator: ",")
     var request = LibraryRequest(
       planPath: "plan.json", blocks: blocks == "all" ? nil : blocks,
       steps: count("steps", LibraryRequest.steps), sizeLimit: amount("size", 50))
@@ -152,7 +156,7 @@ extension AppState {
       job = .search(request)
     } else {
       do throws(PlanError) {
-        job = .library(try form.libraryRequest(depth: depth))
+        job = .library(try form.libraryRequest(depth: depth, scores: slotScores))
       } catch {
         return refuse(form, "blocks: \(error)")
       }

@@ -10,8 +10,10 @@ package struct SearchPane: Equatable, Sendable {
   package var budget = 0.8
   /// Restrictions on plans.
   package var constraints = ParetoSolver.Constraints()
-  /// The best plans for all budgets; nil until they are found.
+  /// The best plans for all budgets; nil until they are found for the first time.
   package var front: [ParetoSolver.Solution]?
+  /// Whether other restrictions than those of `front` are being solved.
+  package var isSolving = true
   /// Position in the order of solutions asked for; a later one always wins.
   package var generation = 0
   /// Whether the plot has the grid's place.
@@ -121,12 +123,17 @@ extension AppState {
             error: row.error, isMeasured: true, recovered: row.recovered))
       }
     }
-    for record in runs.records
-    where record.isTraining && record.state == .done && record.modelHash == model.contentHash {
+    let trained = runs.records.lazy.filter {
+      $0.isTraining && $0.state == .done && $0.modelHash == model.contentHash
+    }
+    for record in trained.prefix(Self.trainingLimit) {
       if let changes = record.changes { add("t", runs.title(record), changes) }
     }
     return points
   }
+
+  /// Most trainings on the plot.
+  private static let trainingLimit = 12
 
   /// Simple choices of blocks that save as much as the budget asks for, with the operator that is most frequent in the
   /// attention slots of the best plan.

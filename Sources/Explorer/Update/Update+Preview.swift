@@ -15,7 +15,10 @@ extension AppState {
       notice = .note(
         preview.followsEdits
           ? "every edit is fitted and sampled while nothing else runs" : "only s samples")
-      if preview.shown?.changes != sampledPlan.changes { preview.asked = nil }
+      let changes = sampledPlan.changes
+      if preview.shown?.changes != changes, preview.pending?.changes != changes {
+        preview.asked = nil
+      }
       return previewEdit()
     case .images:
       overlays.append(.images)
@@ -86,6 +89,9 @@ extension AppState {
     }
     return classNames.indices.contains(label) ? classNames[label] : String(label)
   }
+
+  /// As `previewEdit`; what a search shows waits for the clock, so that moving its budget starts no worker a key.
+  mutating func previewEditAtOnce() -> [Effect] { searchPane == nil ? previewEdit() : [] }
 
   /// Starts a preview of an edit that none was asked for, if previews follow edits and nothing else runs.
   mutating func previewEdit() -> [Effect] {

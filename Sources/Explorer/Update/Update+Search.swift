@@ -23,7 +23,7 @@ extension AppState {
   /// Asks for the front of a search and puts the pane in its place.
   private mutating func solve(_ pane: inout SearchPane) -> [Effect] {
     pane.generation += 1
-    pane.front = nil
+    pane.isSolving = true
     pane.point = nil
     replaceTop(.search(pane))
     return [
@@ -39,7 +39,7 @@ extension AppState {
       guard case .search(var pane) = overlays[place], pane.generation == generation else {
         continue
       }
-      pane.front = front
+      (pane.front, pane.isSolving) = (front, false)
       if let range = budgets(of: pane) { pane.budget = pane.budget.clamped(to: range) }
       overlays[place] = .search(pane)
     }
@@ -56,6 +56,7 @@ extension AppState {
       case .search(var pane) = overlays[place]
     else { return [] }
     pane.generation += 1
+    pane.isSolving = true
     overlays[place] = .search(pane)
     return [
       .solveFront(
@@ -89,6 +90,7 @@ extension AppState {
       let all = Measure.allCases.filter { teacherAmount($0) != nil }
       let place = all.firstIndex(of: pane.measure) ?? 0
       pane.measure = all[(place + 1) % all.count]
+      pane.front = nil
       return solve(&pane)
     case .preview:
       return startPreview()
@@ -108,7 +110,7 @@ extension AppState {
       return []
     }
     replaceTop(.search(pane))
-    return previewEdit()
+    return []
   }
 
   /// Most different operators that a search is limited to; from there on there is no limit.
@@ -130,19 +132,25 @@ extension AppState {
 
   /// Locks the slot of the cursor to the teacher's operator, then to the one that is shown, then to none; or all that
   /// the plan edits; or frees all.
-  private func lock(_ command: Command, _ pane: inout SearchPane) {
+  private mutating func lock(_ command: Command, _ pane: inout SearchPane) {
     switch command {
     case .lockPlan:
-      for (slot, spec) in plan.edits {
-        pane.constraints.kept.remove(slot)
-        pane.constraints.required[slot] = spec.normalized(for: model.shape)
+      let known = plan.edits.mapValues { $0.normalized(for: model.shape) }
+        .filter { library.costs?.candidate($0.value, in: $0.key) != nil }
+      pane.constraints.kept.subtract(known.keys)
+      pane.constraints.required.merge(known) { $1 }
+      let unknown = plan.edits.count - known.count
+      if unknown > 0 {
+        notice = .warning(
+          "\(Format.count(unknown, "operator")) of the plan cannot be locked: the library has no score"
+            + " of them")
       }
     case .unlock:
       (pane.constraints.kept, pane.constraints.required) = ([], [:])
     default:
       if pane.constraints.required.removeValue(forKey: cursor) != nil { return }
       if pane.constraints.kept.remove(cursor) != nil {
-        if let spec = pane.shownOperators[cursor] { pane.constraints.required[cursor] = spec }
+        pane.constraints.required[cursor] = pane.shownOperators[cursor]
         return
       }
       pane.shownOperators[cursor] = proposal(of: pane)?.edits[cursor]
@@ -183,7 +191,7 @@ extension AppState {
     default: return []
     }
     replaceTop(.search(pane))
-    return pane.isHeld ? [] : previewEdit()
+    return []
   }
 }
 

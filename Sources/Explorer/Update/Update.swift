@@ -7,9 +7,9 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   switch action {
   case .keyPressed(let key):
     let title = state.noteKey()
-    return title + state.press(key)
+    return title + state.press(key) + state.previewEditAtOnce()
   case .pointed(let event):
-    return state.point(event)
+    return state.point(event) + state.previewEditAtOnce()
   case .terminalFound(let capabilities):
     state.terminal = capabilities
     return []
@@ -46,7 +46,7 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     return state.receiveLibrary(costs, searches)
   case .frontSolved(let generation, let front):
     state.receiveFront(generation, front)
-    return state.previewEdit()
+    return []
   case .searchingStarted(let kind, let isQueued):
     state.notice = .note(
       (kind == .library ? "building the library" : "searching")
@@ -205,7 +205,7 @@ extension AppState {
     case .range, .mark, .markPattern, .escape:
       return select(command, argument: argument, count: count)
     case .pick, .configure, .apply, .again, .clear, .join, .undo, .redo:
-      return edit(command, argument: argument, count: count) + previewEdit()
+      return edit(command, argument: argument, count: count)
     case .distil, .finetune, .chain, .report, .pause, .cancel, .series, .scale, .runs,
       .plot:
       return distil(command, argument: argument)

@@ -83,7 +83,7 @@ package enum HelpText {
     (
       "error",
       "squared error of the model's guided prediction with a change, in percent of the teacher's"
-        + " prediction; Σ adds those of single changes"
+        + " prediction; an error sum adds those of single changes"
     ),
     ("library", "operators of every slot of the model, trained by themselves, scored and timed"),
     ("price", "percent of error for each millisecond that a change saves; H shows it in the grid"),

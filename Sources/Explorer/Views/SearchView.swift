@@ -7,6 +7,13 @@ import Text
 struct SearchView {
   let state: AppState
   let pane: SearchPane
+  /// The plans beside the front.
+  private let points: [SearchPoint]
+
+  init(state: AppState, pane: SearchPane) {
+    (self.state, self.pane) = (state, pane)
+    points = state.points(of: pane)
+  }
 
   private struct Places {
     /// The grid; nil where the plot has its place.
@@ -46,12 +53,13 @@ struct SearchView {
       return Places(
         grid: layout, plot: plot, numbers: numbers, image: image, slider: slider, list: nil)
     }
-    let list = Rect(
-      column: panel.column, row: numbers.bottom, columns: panel.columns,
-      rows: slider.row - numbers.bottom)
-    let plot = Rect(column: 0, row: 1, columns: panel.column - 1, rows: slider.row - 1)
+    let column = size.columns - 32
+    let plot = Rect(column: 0, row: 1, columns: column - 1, rows: slider.row - 1)
+    let right = Rect(column: column, row: 1, columns: 32, rows: slider.row - 1)
     return Places(
-      grid: nil, plot: plot, numbers: numbers, image: image, slider: slider, list: list)
+      grid: nil, plot: plot,
+      numbers: Rect(column: column, row: 1, columns: 32, rows: numbers.rows), image: image,
+      slider: slider, list: right.dropping(top: numbers.rows))
   }
 
   func draw(on frame: inout Frame) {
@@ -93,7 +101,6 @@ struct SearchView {
 
   private func numberLines(_ shown: AppState) -> [[(String, Style)]] {
     var lines: [[(String, Style)]] = []
-    let points = state.points(of: pane)
     let point = pane.point.flatMap { points.indices.contains($0) ? points[$0] : nil }
     lines.append([
       (point?.title ?? "best for ≤ \(percent(pane.budget))", Theme.heading)
@@ -108,14 +115,15 @@ struct SearchView {
       (pane.measure.title + " ", Theme.quiet),
       (pane.measure.text(known.1 * total), Theme.strong),
     ])
-    lines.append([(percent(known.1), Theme.strong), (" of the teacher's", Theme.quiet)])
+    lines.append([(percent(known.1), Theme.strong), (" of teacher's", Theme.quiet)])
     lines.append([
-      (point?.isMeasured == true ? "error " : "Σ errors ", Theme.quiet),
+      (point?.isMeasured == true ? "error " : "error sum ", Theme.quiet),
       (error(known.0), Theme.strong),
     ])
     lines.append([("\(shown.plan.edits.count) of \(2 * state.depth) slots", Theme.plain)])
     let locks = pane.constraints.kept.count + pane.constraints.required.count
     let most = pane.constraints.mostOperators.map { "≤ \(Format.count($0, "operator"))" }
+    if pane.isSolving { return lines + [[("solving …", Theme.warning)]] }
     lines.append([
       (locks == 0 ? "no locks" : Format.count(locks, "lock"), Theme.quiet),
       (most.map { ", \($0)" } ?? "", Theme.quiet),
@@ -138,32 +146,39 @@ struct SearchView {
   /// The fractions on the horizontal axis, in percent.
   private var range: ClosedRange<Double>? {
     guard let budgets = state.budgets(of: pane) else { return nil }
-    let known = state.points(of: pane).map(\.fraction) + [budgets.lowerBound, budgets.upperBound]
+    let known = points.map(\.fraction) + [budgets.lowerBound, budgets.upperBound]
     guard let low = known.min(), let high = known.max(), high > low else { return nil }
     let margin = (high - low) * 0.02
     return (100 * (low - margin))...(100 * (high + margin))
   }
 
+  /// The smallest error that is plotted, relative to the largest.
+  private static let errorSpan = 1e-5
+
   private var chart: Chart? {
     guard let front = pane.front, let total = state.teacherAmount(pane.measure),
       let range
     else { return nil }
-    func x(_ saving: Double) -> Double { 100 * (1 - saving / total) }
+    let solved = solved()
+    // What is far below the largest error would take the room of all others.
+    let known = front.map(\.loss) + points.map(\.error)
+    let least = (known.max() ?? 0) * Self.errorSpan
+    func y(_ error: Double) -> Double { error > least ? 100 * error : .nan }
     var series = [
       Plot.Series(
-        x: front.map { x($0.saving[pane.measure]) }, y: front.map { 100 * $0.loss },
+        x: front.map { 100 * (1 - $0.saving[pane.measure] / total) }, y: front.map { y($0.loss) },
         style: Theme.trainCurve)
     ]
-    for point in state.points(of: pane) where point.error > 0 {
+    for point in points {
       series.append(
         Plot.Series(
-          x: [100 * point.fraction], y: [100 * point.error],
+          x: [100 * point.fraction], y: [y(point.error)],
           style: point.isMeasured ? Theme.heldOutCurve : Theme.strong, mark: point.mark))
     }
-    if let solved = solved(), solved.0 > 0 {
+    if let solved {
       series.append(
         Plot.Series(
-          x: [100 * solved.1], y: [100 * solved.0], style: Theme.warning,
+          x: [100 * solved.1], y: [y(solved.0)], style: Theme.warning,
           mark: state.chart.symbols == .ascii ? "#" : "◆"))
     }
     var chart = Chart(series)
@@ -175,10 +190,10 @@ struct SearchView {
   private func drawPlot(on frame: inout Frame, in rect: Rect) {
     let unit = "% of the teacher's \(pane.measure.title)"
     let teacher = state.teacherAmount(pane.measure).map { " = \(pane.measure.text($0))" } ?? ""
-    let wide = "100\(teacher)"
+    let whole = "100 %\(teacher)"
     frame.titledRule(
       Rect(column: rect.column, row: rect.row, columns: rect.columns, rows: 1),
-      title: "% error by \(unit)", remark: wide)
+      title: "% error by \(unit)", remark: whole)
     let body = Rect(
       column: rect.column + 1, row: rect.row + 1, columns: rect.columns - 2, rows: rect.rows - 1)
     guard let chart else {
@@ -248,7 +263,6 @@ struct SearchView {
   // MARK: - Plans beside the front
 
   private func drawList(on frame: inout Frame, in rect: Rect) {
-    let points = state.points(of: pane)
     frame.titledRule(
       Rect(column: rect.column, row: rect.row, columns: rect.columns, rows: 1),
       title: "plans", remark: "capitals: measured whole")

@@ -144,7 +144,8 @@ struct SlotPanel {
   private var lossRemark: String? {
     switch state.status(of: slot).phase {
     case .pristine: "not replaced"
-    case .edited, .fitted, .ready:
+    case .ready: "from the library"
+    case .edited, .fitted:
       "\(state.plan.stage1.loss(for: state.selectedSite).rawValue.uppercased()) loss: d distils"
     case .stale: trainedNote
     case .queued, .training, .trained, .failed:
