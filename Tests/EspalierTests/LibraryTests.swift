@@ -140,7 +140,8 @@ struct LibraryRunTests {
     #expect(page.code == 0, "\(page.complaint)")
     #expect(try page.json(Page.self).searches.first?.report.candidates == 6)
     let html = String(decoding: try scratch.bytes("page.html"), as: UTF8.self)
-    #expect(html.contains("search for the best plans") && html.contains("<polyline class=\"train\""))
+    #expect(html.contains("search for the best plans"))
+    #expect(html.contains("<polyline class=\"train\""))
     #expect(try scratch.espalier("compare", run).complaint.contains("trains nothing"))
 
     // With the model's statistics there are scores by which blocks are chosen.
