@@ -90,7 +90,8 @@ package final class TeacherLatents {
     let dropout = RandomStream(seed: seed, "\(stage)/\(step)/label")
     let draws = places.map { self.draws(of: $0.trajectory, at: $0.step, $0.stream) }
     return DiffusionBatch(
-      latents: data, noise: noise, steps: draws.map { $0.steps[0] }, times: draws.map { $0.times[0] },
+      latents: data, noise: noise, steps: draws.map { $0.steps[0] },
+      times: draws.map { $0.times[0] },
       labels: places.enumerated().map { row, place in
         dropout.uniform(row) < labelDropout
           ? nullClass ?? label(of: place.trajectory, place.stream)
@@ -154,7 +155,7 @@ package final class TeacherLatents {
     let latents =
       last.map { process.noisy($0.data, noise: $0.noise, draws) }
       ?? RandomStream(seed: stream.seed, "\(stream.name)/noise")
-        .normal(size, from: trajectory * size.reduce(1, *))
+      .normal(size, from: trajectory * size.reduce(1, *))
     let label = label(of: trajectory, stream)
     let times = process.modelTimes(draws)
     guard let null = shape.nullClass, settings.guidance != 1 else {

@@ -36,8 +36,10 @@ package struct TrainingData {
   /// - Throws: `FileError` for data that cannot be read or do not fit the model, and errors of
   ///   `progress`.
   package init(
-    _ settings: DataSettings?, for files: ModelFiles, teacher: @autoclosure () throws -> any DiffusionTransformer,
-    samples: Int, heldOut: Int, checkpoint: String? = nil, progress: (Int, Int, String) throws -> Void = { _, _, _ in }
+    _ settings: DataSettings?, for files: ModelFiles,
+    teacher: @autoclosure () throws -> any DiffusionTransformer,
+    samples: Int, heldOut: Int, checkpoint: String? = nil,
+    progress: (Int, Int, String) throws -> Void = { _, _, _ in }
   ) throws {
     let saved = try checkpoint.map { path in
       let file = try SafetensorsFile(path: path)

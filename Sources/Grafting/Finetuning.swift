@@ -63,7 +63,8 @@ package final class Finetuning {
     guard !settings.distillsNull || dataset.texts == nil || dataset.texts?.null != nil else {
       throw PlanError(
         key: "stage2.distill_null",
-        "the model has no embedding of the empty caption and no text encoder beside it; set it to false")
+        "the model has no embedding of the empty caption and no text encoder beside it; set it to false"
+      )
     }
     distillation = Self.distillation(of: graft)
     let factor = Float(settings.inheritedRate)
@@ -101,7 +102,9 @@ package final class Finetuning {
       let kept = blocks.filter { block in
         Slot.allCases.allSatisfy { plan.edits[SlotID(block: block, slot: $0)] == nil }
       }
-      for block in kept.isEmpty ? blocks : kept { features["blocks.\(block).out"] = "blocks.\(block).out" }
+      for block in kept.isEmpty ? blocks : kept {
+        features["blocks.\(block).out"] = "blocks.\(block).out"
+      }
       if kept.isEmpty {
         for pair in plan.parallel.keys {
           features["blocks.\(pair.first).merge.out"] = "blocks.\(pair.second).out"

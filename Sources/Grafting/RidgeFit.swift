@@ -122,7 +122,8 @@ package struct RidgeFit {
   }
 
   private func fit(
-    _ sites: [GraftSite], _ activations: some ActivationSource, _ progress: (Int, Int) throws -> Void
+    _ sites: [GraftSite], _ activations: some ActivationSource,
+    _ progress: (Int, Int) throws -> Void
   ) throws -> Unexplained {
     let dim = graft.model.shape.hiddenSize
     let sums = sites.compactMap { site in

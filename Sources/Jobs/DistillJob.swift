@@ -20,7 +20,8 @@ struct DistillJob {
     let file = files.model
     let teacher = try file.network()
     let data = try context.trainingData(
-      plan.data, for: files, teacher: teacher, samples: settings.drawnSamples, heldOut: settings.heldOutSamples)
+      plan.data, for: files, teacher: teacher, samples: settings.drawnSamples,
+      heldOut: settings.heldOutSamples)
     for note in files.notes { try context.emit(.message(note)) }
     let precision = try context.precision()
     let graft = try Graft(fresh: plan, teacher: teacher)

@@ -94,7 +94,8 @@ extension JobContext {
   /// - Returns: The data as latents.
   /// - Throws: `JobInterruption.cancelled`, and as `TrainingData` does.
   func trainingData(
-    _ settings: DataSettings?, for files: ModelFiles, teacher: @autoclosure () throws -> any DiffusionTransformer, samples: Int, heldOut: Int
+    _ settings: DataSettings?, for files: ModelFiles,
+    teacher: @autoclosure () throws -> any DiffusionTransformer, samples: Int, heldOut: Int
   ) throws -> TrainingData {
     var throttle = Throttle()
     let data = try whenRoom {

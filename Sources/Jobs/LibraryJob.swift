@@ -35,7 +35,8 @@ struct LibraryJob {
     let teacher = try files.classConditional()
     teacher.parameters.use(precision)
     let data = try context.trainingData(
-      plan.data, for: files, teacher: teacher, samples: max(settings.drawnSamples, settings.ridgeSamples),
+      plan.data, for: files, teacher: teacher,
+      samples: max(settings.drawnSamples, settings.ridgeSamples),
       heldOut: settings.heldOutSamples)
     let recipe = OperatorLibrary.Recipe(
       steps: request.steps, batchSize: settings.batchSize, learningRate: settings.learningRate,

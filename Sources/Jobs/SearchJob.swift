@@ -41,7 +41,8 @@ struct SearchJob {
     let teacher = try files.classConditional()
     teacher.parameters.use(precision)
     let data = try context.trainingData(
-      plan.data, for: files, teacher: teacher, samples: max(1, request.recoverySteps * plan.stage2.batchSize),
+      plan.data, for: files, teacher: teacher,
+      samples: max(1, request.recoverySteps * plan.stage2.batchSize),
       heldOut: max(request.score.samples, plan.stage1.heldOutSamples))
     let timing = OperatorTiming(teacher, batch: request.score.timingBatch)
     let teacherSeconds = timing.seconds([]).teacher

@@ -93,7 +93,9 @@ package struct DataSettings: Sendable {
 
   /// First path that does not exist; nil if all exist.
   package var missingPath: String? {
-    [isSelf ? nil : path, heldOut].compactMap { $0 }.first { !FileManager.default.fileExists(atPath: $0) }
+    [isSelf ? nil : path, heldOut].compactMap { $0 }.first {
+      !FileManager.default.fileExists(atPath: $0)
+    }
   }
 
   /// Sets a value from command-line text; a relative path is relative to `folder`.

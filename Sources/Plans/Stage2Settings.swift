@@ -140,7 +140,8 @@ extension Settings where Schema == Stage2Schema {
     if self.distillsNull, shape.family.condition == .classes, shape.nullClass == nil {
       throw PlanError(
         key: "stage2.distill_null",
-        "the model has no class for no condition, so it predicts nothing without one; set it to false")
+        "the model has no class for no condition, so it predicts nothing without one; set it to false"
+      )
     }
     if self.trained == .lastBlocks {
       try self.lastBlocks.check(in: 1...Double(shape.depth), at: "stage2.last_n_blocks")

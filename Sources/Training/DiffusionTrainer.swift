@@ -205,7 +205,8 @@ package final class DiffusionTrainer {
     }
     var seeds = slope.map { [(student.output, $0)] } ?? []
     if let distillation, teaches {
-      let conditionings = [conditioning] + (pass.null.map { [$0.input(range, of: process).1] } ?? [])
+      let conditionings =
+        [conditioning] + (pass.null.map { [$0.input(range, of: process).1] } ?? [])
       let share = 1 / Double(conditionings.count)
       let channels = process.usedChannels(of: student.output.tensor, latents: latents)
       for (index, conditioning) in conditionings.enumerated() {

@@ -70,7 +70,8 @@ package struct Distillation {
       features: used.compactMap { features[$0] })
     var result = Comparison()
     let (found, wanted) = (
-      student.output.tensor.leadingChannels(channels), target.output.tensor.leadingChannels(channels)
+      student.output.tensor.leadingChannels(channels),
+      target.output.tensor.leadingChannels(channels)
     )
     if wantsGradient {
       let (loss, slope) = RegressionObjective.l2.lossAndGradient(found, wanted)
@@ -88,7 +89,8 @@ package struct Distillation {
       result.output = RegressionObjective.l2.loss(found, wanted)
     }
     for name in used {
-      guard let value = student.features[name], let goal = features[name].flatMap({ target.features[$0] })
+      guard let value = student.features[name],
+        let goal = features[name].flatMap({ target.features[$0] })
       else { preconditionFailure("Distillation: no \(name) in the model") }
       let (loss, gradient) = relativeDistance(value.tensor, goal.tensor)
       let share = 1 / Double(used.count)
@@ -101,7 +103,9 @@ package struct Distillation {
 
   /// Squared distance from the teacher's features relative to their squares, both over the values of a
   /// sample (tokens, dim) that are no outliers, as the mean over samples, and its gradient.
-  package func relativeDistance(_ found: Tensor, _ wanted: Tensor) -> (loss: Double, gradient: Tensor) {
+  package func relativeDistance(_ found: Tensor, _ wanted: Tensor) -> (
+    loss: Double, gradient: Tensor
+  ) {
     let rows = wanted.shape[0]
     let width = wanted.count / rows
     let gradient = Tensor.zeros(wanted.shape)

@@ -121,7 +121,9 @@ struct StudentForcedSweepTests {
     let kept = run.graft.model.parameters.map(\.value.values)
     // A second sweep finds the same solution.
     let again = try #require(try run.sweep())
-    if again.after >= again.before { #expect(run.graft.model.parameters.map(\.value.values) == kept) }
+    if again.after >= again.before {
+      #expect(run.graft.model.parameters.map(\.value.values) == kept)
+    }
     plan.stage1.overrides[.pair(BlockPair(first: 0)), default: SiteOverride()].sweeps = false
     #expect(try distillation(plan).sweep() == nil)
   }

@@ -58,7 +58,8 @@ struct TeacherLatentsTests {
         rows: 1, seed: 5, stage: "stage1", step: step, nullClass: 3, labelDropout: 0)
       let trajectory = step / 3
       if step % 3 == 0 {
-        latents = RandomStream(seed: 5, "stage1/self/noise").normal([1, 2, 4, 4], from: trajectory * 32)
+        latents = RandomStream(seed: 5, "stage1/self/noise").normal(
+          [1, 2, 4, 4], from: trajectory * 32)
       }
       let shift = RandomStream(seed: 5, "stage1/self/timestep").uniform(trajectory)
       let t = min(999, Int(1000 * (1 - (Double(step % 3) + shift) / 3)))
@@ -143,7 +144,8 @@ struct TeacherLatentsTests {
 
     func stage2() throws -> Finetuning {
       let (dataset, heldOut) = try data()
-      return try Finetuning(graft: try Graft(fresh: plan, teacher: teacher), dataset: dataset, heldOut: heldOut)
+      return try Finetuning(
+        graft: try Graft(fresh: plan, teacher: teacher), dataset: dataset, heldOut: heldOut)
     }
     let second = try stage2()
     let before = second.heldOutLoss()
