@@ -4,11 +4,11 @@
     make build && python3 Benchmarks/study.py --output study        # at most an hour on two cores, --minutes
     python3 Benchmarks/study.py --output try --quick --rows swa     # a smoke run
 
-Half of the blocks (1, 3, ..., 27) get another operator, two operators go into all of them, and all blocks become
-parallel in pairs. Each graft is distilled (stage 1, 300 steps of 8 samples), measured, finetuned end to end (stage 2,
-80 steps of 16) and measured again: 100 images, 10 DDIM steps, guidance 2, the same noise for all. Then L1, L2 and Huber
-(delta 1) as losses of stage 1, for attention and for MLPs of the teacher's own kind, and operators that start from weights
-of what they replace. Everything is seeded.
+First Hyena-X in every second block with all of 'plan set --preset short', measured on 500 images. Then the other grafts of
+the paper with the same recipe and fewer steps: half of the blocks (1, 3, ..., 27) get another operator, two operators go
+into all of them, and all blocks become parallel in pairs. Each is distilled (stage 1), measured, finetuned end to end
+(stage 2) and measured again: 100 images, 10 DDIM steps, guidance 2, the same noise for all. Then one Hyena-X graft is
+finetuned in as much time with one term of stage 2 changed at a time, and as the paper does it. Everything is seeded.
 
 A run that is stopped goes on where it was when it is started again with the same --output; what is done is skipped.
 The tables are in OUTPUT/study.md, rewritten after every part; the runs are in OUTPUT/runs, for 'espalier report'.
@@ -26,35 +26,34 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Name: title, and what 'espalier plan' is asked for. In the order of importance, should the time run out.
 ODD, ALL = ["--blocks", "odd"], ["--blocks", "all"]
+HYENA = [["set", *ODD, "--operator", "hyena_x"]]
 ROWS = {
-    "mha": ("MHA, self-graft, 50 %", [["set", *ODD, "--operator", "mha"]]),
-    "swa": ("SWA, 50 %", [["set", *ODD, "--operator", "swa"]]),
-    "hyena_x": ("Hyena-X, 50 %", [["set", *ODD, "--operator", "hyena_x"]]),
-    "hyena_se": ("Hyena-SE, 50 %", [["set", *ODD, "--operator", "hyena_se"]]),
-    "hyena_y": ("Hyena-Y, 50 %", [["set", *ODD, "--operator", "hyena_y"]]),
-    "mamba2": ("Mamba-2, 50 %", [["set", *ODD, "--operator", "mamba2"]]),
+    "hyena_x_full": ("Hyena-X, 50 %, all of the recipe", HYENA),
     "linear_attention": ("linear attention, 50 %", [["set", *ODD, "--operator", "linear_attention"]]),
     "mlp_r3": ("MLP r=3, 50 %", [["set", *ODD, "--operator", "mlp", "--config", "expansion_ratio=3"]]),
-    "mlp_r6": ("MLP r=6, 50 %", [["set", *ODD, "--operator", "mlp", "--config", "expansion_ratio=6"]]),
-    "mlp_hyena_x": ("MLP Hyena-X, 50 %", [["set", *ODD, "--operator", "mlp_hyena_x"]]),
+    "hyena_x": ("Hyena-X, 50 %", HYENA),
+    "swa": ("SWA, 50 %", [["set", *ODD, "--operator", "swa"]]),
+    "mha": ("MHA, self-graft, 50 %", [["set", *ODD, "--operator", "mha"]]),
     "hyena_x_all": ("Hyena-X, 100 %", [["set", *ALL, "--operator", "hyena_x"]]),
     "mlp_r3_all": ("MLP r=3, 100 %", [["set", *ALL, "--operator", "mlp", "--config", "expansion_ratio=3"]]),
     "parallel": ("depth to width, 28 to 14", [["parallel", *ALL]]),
+    "mamba2": ("Mamba-2, 50 %", [["set", *ODD, "--operator", "mamba2"]]),
+    "mlp_r6": ("MLP r=6, 50 %", [["set", *ODD, "--operator", "mlp", "--config", "expansion_ratio=6"]]),
+    "mlp_hyena_x": ("MLP Hyena-X, 50 %", [["set", *ODD, "--operator", "mlp_hyena_x"]]),
 }
-MHA, MLP = ROWS["mha"][1], [["set", *ODD, "--operator", "mlp", "--config", "expansion_ratio=4"]]
-# The row "mha" is distilled with L1 already.
-LOSSES = {
-    "mha": ("MHA, L1", MHA, "l1"),
-    "mha_l2": ("MHA, L2", MHA, "l2"),
-    "mha_huber": ("MHA, Huber", MHA, "huber"),
-    "mlp_l1": ("MLP r=4, L1", MLP, "l1"),
-    "mlp_l2": ("MLP r=4, L2", MLP, "l2"),
-    "mlp_huber": ("MLP r=4, Huber", MLP, "huber"),
-}
-# Operators whose rows above start from their own initialisation.
-STARTS = {
-    f"{name}_transferred": (f"{ROWS[name][0]}", [[*ROWS[name][1][0], "--initialization", "transferred"]])
-    for name in ("swa", "linear_attention", "hyena_x", "mlp_r3")
+# Rows with all of the recipe's steps; the others take SHORT.
+FULL = {"hyena_x_full"}
+SHORT = {"stage1.steps": 150, "stage2.steps": 500}
+# One change each of the stage 2 of the row "hyena_x"; steps are chosen so that the time is about the same.
+TERMS = {
+    "as_is": ("the recipe", {}),
+    "paper": ("the diffusion loss alone", {
+        "distillation_weight": 0, "diffusion_weight": 1, "distill_null": False, "feature_weight": 0}),
+    "both": ("the diffusion loss and the teacher", {"diffusion_weight": 1}),
+    "null": ("the other choice of distill_null", {"distill_null": None}),
+    "features": ("features, weight 0.1", {"feature_weight": 0.1}),
+    "inherited": ("inherited weights at 0.3 of the rate", {"inherited_rate": 0.3}),
+    "self": ("no data", {"data": "self"}),
 }
 
 
@@ -95,8 +94,8 @@ class Study:
         draft.write_text(json.dumps(self.state, indent=1))
         draft.replace(self.state_path)
 
-    def plan(self, name, edits, loss=None):
-        """The plan file of a row, made if it is missing."""
+    def plan(self, name, edits, changes):
+        """The plan file of a row with the recipe and some settings changed, made if it is missing."""
         path = self.folder / "plans" / f"{name}.json"
         if path.exists():
             return path
@@ -105,16 +104,18 @@ class Study:
         self.espalier("plan", "new", draft, "--name", name)
         for verb, *arguments in edits:
             self.espalier("plan", verb, draft, *arguments)
-        plan = json.loads(draft.read_text())
-        steps = (4, 2) if self.quick else (300, 80)
-        plan["stage1"].update(steps=steps[0], batch_size=8, warmup_steps=min(20, steps[0] - 1),
-                              held_out_every=steps[0], held_out_samples=64, checkpoint_every=50)
-        if loss:
-            plan["stage1"].update(attention_loss=loss, mlp_loss=loss)
-        plan["stage2"].update(steps=steps[1], batch_size=16, learning_rate=3e-4, warmup_steps=min(5, steps[1] - 1),
-                              held_out_every=steps[1], held_out_samples=64, checkpoint_every=20)
-        draft.write_text(json.dumps(plan))
-        self.espalier("plan", "validate", draft)
+        self.espalier("plan", "set", draft, "--preset", "short")
+        changes = dict(changes)
+        if "data" in changes:
+            self.espalier("plan", "set", draft, "--data", changes.pop("data"))
+        if self.quick:
+            changes |= {"stage1.steps": 4, "stage2.steps": 2, "stage1.warmup_steps": 1, "stage2.warmup_steps": 1}
+        stages = json.loads(draft.read_text())
+        steps = {stage: changes.get(f"{stage}.steps", stages[stage]["steps"]) for stage in ("stage1", "stage2")}
+        for stage in steps:
+            changes |= {f"{stage}.held_out_every": steps[stage], f"{stage}.held_out_samples": 64,
+                        f"{stage}.checkpoint_every": 100}
+        self.espalier("plan", "set", draft, *(f"{key}={json.dumps(value)}" for key, value in changes.items()))
         draft.replace(path)
         return path
 
@@ -136,16 +137,21 @@ class Study:
             print(f"  trained in {entry['train_seconds']:.0f} s", flush=True)
         return run
 
-    def measure(self, cell, run):
+    def measure(self, cell, run, samples=None, paired=False):
         """The line of a cell; measures what the run does not know yet."""
         start = time.monotonic()
-        rows = self.espalier("compare", run, "--measure", "--samples", self.samples, "--steps", self.steps)
+        samples = samples or self.samples
+        rows = self.espalier("compare", run, "--measure", "--samples", samples, "--steps", self.steps)
         entry = self.state["cells"][cell]
+        if paired and "paired" not in entry:
+            model = pathlib.Path(run) / "checkpoints" / "model.safetensors"
+            found = self.espalier("evaluate", model, "--paired", "demo", "--samples", 64, "--steps", self.steps)
+            entry["paired"] = found["latents"]
         if "row" not in entry:
             entry["measure_seconds"] = time.monotonic() - start
             print(f"  measured in {entry['measure_seconds']:.0f} s", flush=True)
-        self.state["teacher"], entry["row"] = rows[0], rows[1]
-        entry["step_seconds"] = step_seconds(pathlib.Path(run))
+        self.state.setdefault("teacher", {})[str(samples)], entry["row"] = rows[0], rows[1]
+        entry["samples"], entry["steps"] = samples, last_step(pathlib.Path(run))
         self.save()
 
     def part(self, title, work):
@@ -164,39 +170,43 @@ class Study:
             self.write(None)
         return True
 
-    def distilled(self, name, edits, loss=None):
-        cell = f"{name}.1"
+    def row(self, name, title, edits):
+        """Both stages of a graft."""
+        full = name in FULL
+        plan = self.plan(name, edits, {} if full else SHORT)
+        samples = 500 if full and not self.quick else None
 
-        def work():
-            run = self.train(cell, "distill", self.plan(name, edits, loss))
-            self.measure(cell, run)
+        def stage1():
+            run = self.train(f"{name}.1", "distill", plan)
+            self.measure(f"{name}.1", run)
 
-        return work
-
-    def finetuned(self, name, edits):
-        cell = f"{name}.2"
-
-        def work():
+        def stage2():
             start = self.state["cells"][f"{name}.1"]["run"]
-            run = self.train(cell, "finetune", self.plan(name, edits), "--from", start)
-            self.measure(cell, run)
+            run = self.train(f"{name}.2", "finetune", plan, "--from", start)
+            self.measure(f"{name}.2", run, samples, paired=True)
 
-        return work
+        if self.part(f"{title}: stage 1", stage1):
+            self.part(f"{title}: stage 2", stage2)
 
-    def run(self, rows):
-        for name in rows:
+    def term(self, name, title, changes):
+        """Stage 2 of the Hyena-X graft with something changed."""
+        settings = {key if key == "data" else f"stage2.{key}": value for key, value in changes.items()}
+
+        def work():
+            plan = self.plan(f"term_{name}", HYENA, SHORT | settings)
+            run = self.train(f"{name}.term", "finetune", plan, "--from", self.state["cells"]["hyena_x.1"]["run"])
+            self.measure(f"{name}.term", run, paired=True)
+
+        self.part(f"Hyena-X, {title}", work)
+
+    def run(self, names):
+        for name in names:
             if name in ROWS:
-                title, edits = ROWS[name]
-                if self.part(f"{title}: stage 1", self.distilled(name, edits)):
-                    self.part(f"{title}: stage 2", self.finetuned(name, edits))
-        for name in rows:
-            if name in LOSSES:
-                title, edits, loss = LOSSES[name]
-                self.part(f"{title}: stage 1", self.distilled(name, edits, loss))
-        for name in rows:
-            if name in STARTS:
-                title, edits = STARTS[name]
-                self.part(f"{title}, transferred: stage 1", self.distilled(name, edits))
+                self.row(name, *ROWS[name])
+            elif "hyena_x.1" in self.state["cells"]:
+                self.term(name, *TERMS[name])
+            else:
+                self.notes.append(f"{TERMS[name][0]}: left out, it starts from stage 1 of the row hyena_x.")
         self.write(time.monotonic() - self.began)
 
     def write(self, seconds):
@@ -210,41 +220,36 @@ class Study:
         cells = {name: cell for name, cell in self.state["cells"].items() if "row" in cell}
         if "teacher" not in self.state:
             return "nothing is measured yet\n"
-        teacher = self.state["teacher"]
-        head = ["graft", "stage", "held-out loss", "agreement", "Fréchet distance", "parameters", "FLOPs", "forward",
-                "training step"]
-        lines = [line(head), line(["---", "---:", *["---:"] * 7]),
-                 line(["teacher", "", "", *quality(teacher), count(teacher["parameters"]), count(teacher["flops"]),
-                       f"{teacher['forward_milliseconds']:.1f} ms", ""])]
+        teachers = self.state["teacher"]
+        head = ["graft", "stage", "steps", "images", "held-out loss", "agreement", "Fréchet distance", "paired distance",
+                "parameters", "FLOPs", "forward", "training"]
+        lines = [line(head), line(["---", "---:", *["---:"] * (len(head) - 2)])]
+        for samples, row in sorted(teachers.items(), key=lambda item: -int(item[0])):
+            lines.append(line(["teacher", "", "", samples, "", *quality(row), "", count(row["parameters"]),
+                               count(row["flops"]), f"{row['forward_milliseconds']:.1f} ms", ""]))
         for name, (title, _) in ROWS.items():
             for stage in (1, 2):
                 cell = cells.get(f"{name}.{stage}")
-                if not cell:
-                    continue
-                row = cell["row"]
-                lines.append(line([
-                    title, str(stage), change(row), *quality(row),
-                    relative(row["parameters"], teacher["parameters"]), relative(row["flops"], teacher["flops"]),
-                    f"× {row['forward_ratio']:.3f}", f"{cell['step_seconds'] * 1000:.0f} ms"]))
+                if cell:
+                    row, teacher = cell["row"], teachers[str(cell["samples"])]
+                    lines.append(line([
+                        title, str(stage), str(cell["steps"]), str(cell["samples"]), change(row), *quality(row), paired(cell),
+                        relative(row["parameters"], teacher["parameters"]), relative(row["flops"], teacher["flops"]),
+                        f"× {row['forward_ratio']:.3f}", f"{cell['train_seconds']:.0f} s"]))
         text = "\n".join(lines)
-        losses = [(title, cells[f"{name}.1"]) for name, (title, _, _) in LOSSES.items() if f"{name}.1" in cells]
-        if losses:
-            text += "\n\n" + line(["distilled with", "held-out, by that loss", "agreement", "Fréchet distance"])
-            text += "\n" + line(["---", "---:", "---:", "---:"])
-            for title, cell in losses:
-                text += "\n" + line([title, change(cell["row"]), *quality(cell["row"])])
-        starts = [(name, title) for name, (title, _) in STARTS.items() if f"{name}.1" in cells]
-        if starts:
-            text += "\n\n" + line(["stage 1 from", "held-out loss", "agreement", "Fréchet distance"])
-            text += "\n" + line(["---", "---:", "---:", "---:"])
-            for name, title in starts:
-                for cell, start in ((name.removesuffix("_transferred"), "own weights"), (name, "transferred")):
-                    if f"{cell}.1" in cells:
-                        row = cells[f"{cell}.1"]["row"]
-                        text += "\n" + line([f"{title}, {start}", change(row), *quality(row)])
-        text += (f"\n\n{self.samples} images of each model, {self.steps} DDIM steps, guidance 2. Held-out losses of stage 1"
-                 " are the operators' own and do not compare across rows; agreement and Fréchet distance are the shipped"
-                 " judge's. Forward: batch 1, in turns with the teacher.")
+        terms = [(title, cells[f"{name}.term"]) for name, (title, _) in TERMS.items() if f"{name}.term" in cells]
+        if "hyena_x.2" in cells:
+            terms.insert(0, ("the recipe (the row above)", cells["hyena_x.2"]))
+        if terms:
+            head = ["stage 2 of Hyena-X, 50 %, with", "steps", "agreement", "Fréchet distance", "paired distance", "training"]
+            text += "\n\n" + line(head) + "\n" + line(["---", *["---:"] * (len(head) - 1)])
+            for title, cell in terms:
+                text += "\n" + line([title, str(cell["steps"]), *quality(cell["row"]), paired(cell),
+                                     f"{cell['train_seconds']:.0f} s"])
+        text += (f"\n\n{self.steps} DDIM steps, guidance 2. Held-out losses of stage 1 are the operators' own, those of stage 2"
+                 " depend on its terms; neither compares across rows. Agreement and Fréchet distance are the shipped judge's;"
+                 " the latter compares only at equal numbers of images. Paired distance: of 64 samples from the same noise as"
+                 " the teacher's, relative to the spread of its samples. Forward: batch 1, in turns with the teacher.")
         if self.quick:
             text += " A smoke run: the figures mean nothing."
         training = sum(cell["train_seconds"] for cell in self.state["cells"].values())
@@ -255,14 +260,10 @@ class Study:
         return text + "".join(f"\n- {note}" for note in self.notes) + "\n"
 
 
-def step_seconds(run):
-    """Seconds of a training step, as the run last said."""
-    rate = 0.0
-    for record in (run / "events.jsonl").read_text().splitlines():
-        event = json.loads(record)
-        if event["kind"] == "step":
-            rate = event["rate"]
-    return 1 / rate if rate else 0.0
+def last_step(run):
+    """Number of the last step of a training."""
+    events = (json.loads(record) for record in (run / "events.jsonl").read_text().splitlines())
+    return max((event["step"] for event in events if event["kind"] == "step"), default=0)
 
 
 def line(cells):
@@ -272,6 +273,11 @@ def line(cells):
 def quality(row):
     return [f"{row['agreement'] * 100:.1f} %" if "agreement" in row else "–",
             f"{row['frechet_distance']:.3f}" if "frechet_distance" in row else "–"]
+
+
+def paired(cell):
+    found = cell.get("paired")
+    return f"{found['value']:.3f} ± {found['standard_error']:.3f}" if found else "–"
 
 
 def change(row):
@@ -290,7 +296,7 @@ def count(value):
 
 
 def main():
-    names = list(dict.fromkeys([*ROWS, *LOSSES, *STARTS]))
+    names = [*ROWS, *TERMS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, help="folder of plans, runs and tables")
     parser.add_argument("--quick", action="store_true", help="a few steps and images, to see that all works")

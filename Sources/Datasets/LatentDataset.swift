@@ -13,6 +13,8 @@ package struct LatentDataset {
   package let identity: String
   /// Captions of captioned data, which have label 0 each.
   package var texts: CaptionSource?
+  /// Where steps of a training take their samples instead; nil takes those of the data set.
+  var pool: TeacherLatents?
   private let read: (Int, UnsafeMutablePointer<Float>) -> Void
   private let place: (Int) -> String
 
@@ -73,7 +75,8 @@ package struct LatentDataset {
   /// Reads the latents (count, channels, size, size) of the samples at `indices`.
   package func latents(_ indices: some Collection<Int>) -> Tensor {
     let result = Tensor([indices.count] + shape)
-    for (row, index) in indices.enumerated() { read(index, result.pointer + row * width) }
+    let list = Array(indices)
+    Parallel.tasks(list.count) { read(list[$0], result.pointer + $0 * width) }
     return result
   }
 
@@ -156,6 +159,27 @@ package struct LatentDataset {
     let mean = sums.map { $0 / total }
     let std = zip(squares, mean).map { max(1e-12, $0 / total - $1 * $1).squareRoot() }
     return (mean.map { Float($0) }, std.map { Float($0) })
+  }
+
+  /// Draws the samples of a step of a training, or takes them from the pool.
+  ///
+  /// - Parameters:
+  ///   - rows: Number of samples.
+  ///   - seed: Seed of the training.
+  ///   - stage: `stage1` or `stage2`.
+  ///   - step: Number of the step.
+  ///   - nullClass: Label that replaces dropped labels; nil drops none.
+  ///   - labelDropout: Probability of dropping a label or caption.
+  /// - Returns: The samples.
+  package func batch(
+    _ rows: Int, seed: UInt64, stage: String, step: Int, nullClass: Int?, labelDropout: Double
+  ) -> DiffusionBatch {
+    pool?.batch(
+      rows: rows, seed: seed, stage: stage, step: step, nullClass: nullClass,
+      labelDropout: labelDropout)
+      ?? batch(
+        0..<rows, seed: seed, name: "\(stage)/\(step)", nullClass: nullClass,
+        labelDropout: labelDropout)
   }
 
   /// Draws rows of a training batch: samples, timesteps, noise, and labels or captions dropped to that

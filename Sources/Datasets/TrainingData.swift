@@ -19,12 +19,15 @@ package struct TrainingData {
   private static let proceduralImages = 2048
   /// Seeds of the procedural source.
   private static let (trainingSeed, heldOutSeed): (UInt64, UInt64) = (1, 2)
+  /// Least number of a model's own samples for fits in closed form, beside the pool of its steps.
+  private static let ownSamples = 256
 
   /// Opens the data of a plan and encodes images that are not cached.
   ///
   /// - Parameters:
   ///   - settings: The plan's data; nil for the procedural images.
   ///   - files: The model that is trained, and its autoencoder.
+  ///   - teacher: The network of that model, which draws the samples of data that are its own.
   ///   - samples: Number of samples that the training draws.
   ///   - heldOut: Number of samples for the held-out loss.
   ///   - checkpoint: Checkpoint that the training resumes from; changed data are refused before
@@ -33,8 +36,10 @@ package struct TrainingData {
   /// - Throws: `FileError` for data that cannot be read or do not fit the model, and errors of
   ///   `progress`.
   package init(
-    _ settings: DataSettings?, for files: ModelFiles, samples: Int, heldOut: Int,
-    checkpoint: String? = nil, progress: (Int, Int, String) throws -> Void = { _, _, _ in }
+    _ settings: DataSettings?, for files: ModelFiles,
+    teacher: @autoclosure () throws -> any DiffusionTransformer,
+    samples: Int, heldOut: Int, checkpoint: String? = nil,
+    progress: (Int, Int, String) throws -> Void = { _, _, _ in }
   ) throws {
     let saved = try checkpoint.map { path in
       let file = try SafetensorsFile(path: path)
@@ -63,6 +68,32 @@ package struct TrainingData {
       training = try images(
         Self.trainingSeed, min(Self.proceduralImages, samples), "encoding images")
       self.heldOut = try images(Self.heldOutSeed, heldOut, "encoding held-out images")
+      (skipped, notes) = ([], [])
+      return
+    }
+    if settings.isSelf {
+      guard files.model.shape.family.condition == .classes else {
+        throw FileError(
+          "\(files.modelPath): a \(files.model.shape.family.title) draws images of captions, and data \"self\" has"
+            + " none; make a set by 'espalier sample --prompts FILE --dataset FOLDER'")
+      }
+      let source = try TeacherLatents(teacher: try teacher(), settings: settings)
+      let hash = try files.reference().contentHash
+      training = source.dataset(
+        count: max(Self.ownSamples, min(Self.proceduralImages, samples)), seed: Self.trainingSeed,
+        modelHash: hash, isPool: true)
+      if let path = settings.heldOut {
+        let (other, left, note) = try Self.open(
+          path, settings, for: files, check: requireSame("held_out", path), progress: progress)
+        (self.heldOut, skipped, notes) = (other, left, [note].compactMap(\.self))
+        return
+      }
+      self.heldOut = source.dataset(
+        count: heldOut, seed: Self.heldOutSeed, modelHash: hash, isPool: false)
+      for first in stride(from: 0, to: heldOut, by: 8) {
+        try progress(first, heldOut, "drawing held-out samples")
+        _ = self.heldOut.latents(first..<min(heldOut, first + 8))
+      }
       (skipped, notes) = ([], [])
       return
     }

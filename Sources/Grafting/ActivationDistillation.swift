@@ -190,6 +190,31 @@ package final class ActivationDistillation {
     return (sites, improved)
   }
 
+  /// Fits output layers from front to back on the graft's own activations (`StudentForcedSweep`) where the
+  /// settings ask for it; if that does not bring the graft's output on held-out samples closer to the teacher's,
+  /// all layers stay as they were.
+  ///
+  /// - Parameter progress: Called with the number of the site, the number of sites, and the numbers of samples
+  ///   done and of all; may throw to stop.
+  /// - Returns: The number of sites, and the relative error of the output before and after; nil without sites.
+  /// - Throws: `PlanError` for a fit without a solution, errors of `progress`.
+  package func sweep(
+    progress: (Int, Int, Int, Int) throws -> Void = { _, _, _, _ in }
+  ) throws -> (sites: Int, before: Double, after: Double)? {
+    let fit = RidgeFit(graft)
+    let sites = graft.plan.sites.filter { settings.settings(for: $0).sweeps && fit.canFit($0) }
+    guard !sites.isEmpty else { return nil }
+    let measured = draw(settings.heldOutSamples, from: heldOut, "held-out")
+    let before = try StudentForcedSweep.outputError(of: graft, on: measured)
+    let kept = sites.flatMap { graft.parameters(of: $0).map { ($0, $0.value.copied()) } }
+    let sweep = try StudentForcedSweep(
+      graft, on: draw(settings.ridgeSamples, from: dataset, "sweep"))
+    try sweep(sites) { try progress($0, sites.count, $1, $2) }
+    let after = try StudentForcedSweep.outputError(of: graft, on: measured)
+    if !(after < before) { for (parameter, value) in kept { parameter.assign(value) } }
+    return (sites.count, before, after)
+  }
+
   /// Restores the weights with the lowest held-out loss of each site that keeps them.
   ///
   /// - Returns: Those losses by site.
@@ -218,7 +243,9 @@ package final class ActivationDistillation {
   /// Number of samples of the next step, and the source of their activations.
   private func nextSamples() -> (Int, Show) {
     guard let cache else {
-      let batch = draw(settings.batchSize, from: dataset, "stage1/\(step)")
+      let batch = dataset.batch(
+        settings.batchSize, seed: graft.plan.seed, stage: "stage1", step: step,
+        nullClass: graft.teacher.shape.nullClass, labelDropout: settings.labelDropout)
       lastBatch = batch
       return (batch.steps.count, { [pass] in pass(batch, $0, $1) })
     }

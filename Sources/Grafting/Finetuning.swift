@@ -23,6 +23,7 @@ package final class Finetuning {
   private let dataset: LatentDataset
   private let heldOut: LatentDataset
   private let trainer: DiffusionTrainer
+  private let distillation: Distillation?
   private let schedule: LearningRateSchedule
   /// Number of steps taken.
   package private(set) var step = 0
@@ -58,18 +59,61 @@ package final class Finetuning {
     }
     // The model shares tensors with the teacher, so copies are trained.
     for parameter in trained { parameter.update { $0 = $0.copied() } }
-    let weight = settings.distillationWeight
+    try plan.requireFinetunable()
+    guard !settings.distillsNull || dataset.texts == nil || dataset.texts?.null != nil else {
+      throw PlanError(
+        key: "stage2.distill_null",
+        "the model has no embedding of the empty caption and no text encoder beside it; set it to false"
+      )
+    }
+    distillation = Self.distillation(of: graft)
+    let factor = Float(settings.inheritedRate)
+    let grafts = plan.sites.flatMap(\.checkpointPrefixes)
     trainer = DiffusionTrainer(
       model: graft.model, process: try TrainingProcess(of: plan.model.shape.family),
       emaDecay: Float(settings.emaDecay),
-      teacher: weight > 0 ? OutputTeacher(model: graft.teacher, weight: weight) : nil,
+      diffusionWeight: settings.diffusionWeight, distillation: distillation,
       recomputesBlocks: settings.recompute
-    ) { AdamW($0, weightDecay: Float(settings.weightDecay)) }
+    ) {
+      AdamW(
+        $0, weightDecay: Float(settings.weightDecay),
+        rateFactors: factor == 1
+          ? nil
+          : $0.map { parameter in
+            let isNew =
+              grafts.contains(where: parameter.name.hasPrefix) || parameter.name.contains(".lora_")
+            return isNew ? 1 : factor
+          })
+    }
     schedule = LearningRateSchedule(
       base: settings.learningRate, warmupSteps: settings.warmupSteps,
       decay: .multiStep(
         milestones: settings.milestones.map { Int(($0 * Double(settings.steps)).rounded()) },
         gamma: settings.gamma))
+  }
+
+  /// The teacher's terms; nil if none has weight.
+  private static func distillation(of graft: Graft) -> Distillation? {
+    let (plan, settings) = (graft.plan, graft.plan.stage2)
+    guard settings.distillationWeight > 0 || settings.featureWeight > 0 else { return nil }
+    var features: [String: String] = [:]
+    if settings.featureWeight > 0 {
+      let blocks = (0..<plan.model.shape.depth).filter { plan.pair(of: $0) == nil }
+      let kept = blocks.filter { block in
+        Slot.allCases.allSatisfy { plan.edits[SlotID(block: block, slot: $0)] == nil }
+      }
+      for block in kept.isEmpty ? blocks : kept {
+        features["blocks.\(block).out"] = "blocks.\(block).out"
+      }
+      if kept.isEmpty {
+        for pair in plan.parallel.keys {
+          features["blocks.\(pair.first).merge.out"] = "blocks.\(pair.second).out"
+        }
+      }
+    }
+    return Distillation(
+      teacher: graft.teacher, weight: settings.distillationWeight, features: features,
+      outlierDeviations: settings.featureOutliers)
   }
 
   /// Freezes the parameters that the plan does not train, and attaches LoRA adapters.
@@ -100,28 +144,41 @@ package final class Finetuning {
   /// Takes one optimizer step and returns the losses before it; skips the step if a loss is not
   /// finite.
   package func trainStep() -> TrainingStepReport {
-    let batch = dataset.batch(
-      0..<settings.batchSize, seed: plan.seed, name: "stage2/\(step)",
-      nullClass: model.shape.nullClass,
-      labelDropout: settings.labelDropout)
+    let (batch, null) = pair(distillation != nil) { dropout in
+      dataset.batch(
+        settings.batchSize, seed: plan.seed, stage: "stage2", step: step,
+        nullClass: model.shape.nullClass, labelDropout: dropout)
+    }
     lastBatch = batch
     var decay = Float(settings.emaDecay)
     if settings.emaWarmup { decay = min(decay, Float(step + 1) / Float(step + 10)) }
     let report = trainer.step(
-      batch, microBatch: settings.microBatch, rate: schedule.rate(step: step),
+      batch, null: null,
+      featureWeight: settings.featureWeight * (1 - Double(step) / Double(settings.steps)),
+      microBatch: settings.microBatch, rate: schedule.rate(step: step),
       clipNorm: Float(settings.clipNorm), emaDecay: decay)
     step += 1
     return report
   }
 
-  /// Diffusion loss of the averaged weights on the held-out samples with fixed noise and timesteps.
+  /// Samples that are drawn with a label dropout and, where the teacher's terms compare them, the same without
+  /// their condition.
+  private func pair(
+    _ isCompared: Bool, _ draw: (_ labelDropout: Double) -> DiffusionBatch
+  ) -> (batch: DiffusionBatch, null: DiffusionBatch?) {
+    (draw(settings.labelDropout), isCompared && settings.distillsNull ? draw(1) : nil)
+  }
+
+  /// Loss of the averaged weights on the held-out samples with fixed noise and timesteps: the diffusion
+  /// loss or, where that has no weight, the difference from the teacher's output.
   package func heldOutLoss() -> Double {
-    let batch = heldOut.batch(
-      0..<settings.heldOutSamples, seed: plan.seed, name: "held-out",
-      nullClass: model.shape.nullClass,
-      labelDropout: settings.labelDropout)
+    let (batch, null) = pair(settings.diffusionWeight == 0) { dropout in
+      heldOut.batch(
+        0..<settings.heldOutSamples, seed: plan.seed, name: "held-out",
+        nullClass: model.shape.nullClass, labelDropout: dropout)
+    }
     return trainer.withAverages {
-      trainer.evaluate(batch, microBatch: settings.microBatch).loss
+      trainer.evaluate(batch, null: null, microBatch: settings.microBatch).loss
     }
   }
 

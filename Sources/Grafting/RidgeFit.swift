@@ -12,12 +12,17 @@ import TensorCore
 /// would need a Gram matrix for each channel. The sums of all sites grow in one pass of the teacher.
 package struct RidgeFit {
   private let graft: Graft
+  /// Whether all slots are weighted by their gates, whatever their loss.
+  private let weighsByGate: Bool
 
   /// Bytes that the sums of the sites fitted in one pass may take.
   private static let budget = 6 << 30
 
-  /// Prepares fits of a graft, which change its operators in place.
-  package init(_ graft: Graft) { self.graft = graft }
+  /// Prepares fits of a graft, which change its operators in place; `weighsByGate` weights the rows of all
+  /// slots by their gates, whatever their loss.
+  package init(_ graft: Graft, weighsByGate: Bool = false) {
+    (self.graft, self.weighsByGate) = (graft, weighsByGate)
+  }
 
   /// Builds a graft of a plan and fits all that ends in a linear layer, from transferred weights where there
   /// is a place for them: what the plan's operators are worth without training.
@@ -75,7 +80,7 @@ package struct RidgeFit {
   /// - Throws: `PlanError` for a fit without a solution, and errors of `progress`.
   @discardableResult
   package func callAsFunction(
-    _ targets: [GraftSite], on activations: TeacherActivations,
+    _ targets: [GraftSite], on activations: some ActivationSource,
     progress: (Int, Int) throws -> Void = { _, _ in }
   ) throws -> Unexplained {
     var result: Unexplained = [:]
@@ -117,7 +122,8 @@ package struct RidgeFit {
   }
 
   private func fit(
-    _ sites: [GraftSite], _ activations: TeacherActivations, _ progress: (Int, Int) throws -> Void
+    _ sites: [GraftSite], _ activations: some ActivationSource,
+    _ progress: (Int, Int) throws -> Void
   ) throws -> Unexplained {
     let dim = graft.model.shape.hiddenSize
     let sums = sites.compactMap { site in
@@ -171,7 +177,9 @@ package struct RidgeFit {
 
   /// The weight of each row: the mean square of its sample's gate if the loss is gate-scaled; nil for 1.
   private func rowWeights(_ seen: SiteActivations) -> [Double]? {
-    guard SiteObjective(graft.plan.stage1, seen.site).isGateScaled else { return nil }
+    guard case .slot = seen.site,
+      weighsByGate || SiteObjective(graft.plan.stage1, seen.site).isGateScaled
+    else { return nil }
     let (rows, dim) = (seen.side.shape[0], seen.side.shape[1])
     return (0..<rows).flatMap { row in
       let squares = (0..<dim).reduce(0.0) { sum, channel in

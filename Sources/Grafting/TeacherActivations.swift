@@ -6,9 +6,24 @@ import Sampling
 import TensorCore
 import Training
 
+/// Inputs and targets of sites on fixed samples, for fits in closed form.
+package protocol ActivationSource {
+  /// Calls `visit` with the activations of a few samples at every site, and so on to the last sample.
+  ///
+  /// - Parameters:
+  ///   - sites: Slots and pairs.
+  ///   - progress: Called before a pass of some samples with the numbers of those done and of all; may
+  ///     throw to stop.
+  ///   - visit: Uses the activations.
+  /// - Throws: errors of `progress`.
+  func callAsFunction(
+    _ sites: Set<GraftSite>, progress: (Int, Int) throws -> Void,
+    _ visit: @escaping (SiteActivations) -> Void) throws
+}
+
 /// Activations of a teacher on fixed samples at timesteps drawn for each of them, for fits in closed
 /// form: streamed, or kept in memory so that later fits need no teacher pass.
-package final class TeacherActivations {
+package final class TeacherActivations: ActivationSource {
   /// Number of samples.
   package let samples: Int
   private let teacher: any DiffusionTransformer
@@ -52,14 +67,7 @@ package final class TeacherActivations {
     kept.merge(recorded) { $1 }
   }
 
-  /// Calls `visit` with the activations of a few samples at every site, and so on to the last sample.
-  ///
-  /// - Parameters:
-  ///   - sites: Slots and pairs; those that are not in memory cost one teacher pass together.
-  ///   - progress: Called before a pass of some samples with the numbers of those done and of all; may
-  ///     throw to stop.
-  ///   - visit: Uses the activations.
-  /// - Throws: errors of `progress`.
+  /// Visits the activations; sites that are not in memory cost one teacher pass together.
   package func callAsFunction(
     _ sites: Set<GraftSite>, progress: (Int, Int) throws -> Void = { _, _ in },
     _ visit: @escaping (SiteActivations) -> Void

@@ -17,12 +17,14 @@ struct DistillJob {
     let (plan, files) = try context.plan(at: planPath)
     let settings = plan.stage1
     try context.emit(.started(pid: getpid(), totalSteps: settings.totalSteps))
-    let data = try context.trainingData(
-      plan.data, for: files, samples: settings.drawnSamples, heldOut: settings.heldOutSamples)
     let file = files.model
+    let teacher = try file.network()
+    let data = try context.trainingData(
+      plan.data, for: files, teacher: teacher, samples: settings.drawnSamples,
+      heldOut: settings.heldOutSamples)
     for note in files.notes { try context.emit(.message(note)) }
     let precision = try context.precision()
-    let graft = try Graft(fresh: plan, teacher: try file.network())
+    let graft = try Graft(fresh: plan, teacher: teacher)
     graft.use(precision)
     if !context.run.hasBegun { try context.fitInitially(graft, graft.plan.sites, data.training) }
     let distillation = try ActivationDistillation(
@@ -50,6 +52,19 @@ struct DistillJob {
         .message(
           "fitted the output layers of \(finish.tried.count) sites in closed form;"
             + " \(finish.improved.count) have a lower held-out loss so and keep them"))
+    }
+    let sweep = try distillation.sweep { site, sites, done, total in
+      try context.checkpoint(step: settings.totalSteps)
+      try context.emit(
+        .progress(done: site * total + done, total: sites * total, label: "sweeping front to back"))
+    }
+    if let (sites, before, after) = sweep {
+      try loop.measure(training)
+      let change = String(format: "from %.4g to %.4g", before, after)
+      try context.emit(
+        .message(
+          "fitted \(sites) sites from front to back on the graft's own activations; the relative error of its"
+            + " output went \(change)\(after < before ? "" : ", so they stay as they were")"))
     }
     let metadata = try file.metadata()
     try context.whenRoom {

@@ -29,13 +29,15 @@ struct EngineJob {
       if plan.model.path == ModelFiles.demo {
         variables[Variable.demo] = AtomicFile.directory(of: files.modelPath)
       }
+      if plan.data?.isSelf == true { break }
       let isDistillation = request.job.kind == .distill
       let samples =
         isDistillation
         ? plan.stage1.drawnSamples : plan.stage2.steps * plan.stage2.batchSize
       let heldOut = isDistillation ? plan.stage1.heldOutSamples : plan.stage2.heldOutSamples
       let data = try context.trainingData(
-        plan.data, for: files, samples: samples, heldOut: heldOut)
+        plan.data, for: files, teacher: try files.model.network(), samples: samples,
+        heldOut: heldOut)
       try write(data, of: plan.data)
     case .preview, .analyze, .library, .search, .measure, .report:
       throw FileError(

@@ -20,13 +20,14 @@ struct FinetuneJob {
     let (plan, files) = try context.plan(at: planPath)
     let settings = plan.stage2
     try context.emit(.started(pid: getpid(), totalSteps: settings.steps))
-    let data = try context.trainingData(
-      plan.data, for: files, samples: settings.steps * settings.batchSize,
-      heldOut: settings.heldOutSamples)
     let file = files.model
+    let teacher = try file.network()
+    let data = try context.trainingData(
+      plan.data, for: files, teacher: teacher, samples: settings.steps * settings.batchSize,
+      heldOut: settings.heldOutSamples)
     for note in files.notes { try context.emit(.message(note)) }
     let precision = try context.precision()
-    let graft = try graft(plan, teacher: try file.network())
+    let graft = try graft(plan, teacher: teacher)
     graft.use(precision)
     if !context.run.hasBegun { try context.fitInitially(graft, graft.untrained, data.training) }
     let finetuning = try Finetuning(

@@ -88,17 +88,19 @@ extension JobContext {
   /// - Parameters:
   ///   - settings: The plan's data; nil for the procedural images.
   ///   - files: The model that is trained.
+  ///   - teacher: Its network.
   ///   - samples: Total number of samples that the training draws.
   ///   - heldOut: Number of samples of the held-out loss.
   /// - Returns: The data as latents.
   /// - Throws: `JobInterruption.cancelled`, and as `TrainingData` does.
   func trainingData(
-    _ settings: DataSettings?, for files: ModelFiles, samples: Int, heldOut: Int
+    _ settings: DataSettings?, for files: ModelFiles,
+    teacher: @autoclosure () throws -> any DiffusionTransformer, samples: Int, heldOut: Int
   ) throws -> TrainingData {
     var throttle = Throttle()
     let data = try whenRoom {
       try TrainingData(
-        settings, for: files, samples: samples, heldOut: heldOut,
+        settings, for: files, teacher: try teacher(), samples: samples, heldOut: heldOut,
         checkpoint: run.hasBegun ? run.latestPath : nil
       ) { done, total, label in
         try checkpoint(step: 0)

@@ -31,12 +31,13 @@ struct LibraryJob {
     plan.stage1.ridgeFinish = request.steps > 0
     try context.emit(.started(pid: getpid(), totalSteps: 0))
     let settings = plan.stage1
-    let data = try context.trainingData(
-      plan.data, for: files, samples: max(settings.drawnSamples, settings.ridgeSamples),
-      heldOut: settings.heldOutSamples)
     let precision = try context.precision()
     let teacher = try files.classConditional()
     teacher.parameters.use(precision)
+    let data = try context.trainingData(
+      plan.data, for: files, teacher: teacher,
+      samples: max(settings.drawnSamples, settings.ridgeSamples),
+      heldOut: settings.heldOutSamples)
     let recipe = OperatorLibrary.Recipe(
       steps: request.steps, batchSize: settings.batchSize, learningRate: settings.learningRate,
       ridgeSamples: settings.ridgeSamples, seed: plan.seed, data: data.training.identity)

@@ -98,7 +98,7 @@ struct PreviewJob {
     graft.use(precision)
     if request.fits == true, !graft.untrained.isEmpty {
       let data = try context.trainingData(
-        plan.data, for: files, samples: plan.stage1.ridgeSamples, heldOut: 1)
+        plan.data, for: files, teacher: teacher, samples: plan.stage1.ridgeSamples, heldOut: 1)
       try context.fitInitially(graft, graft.untrained, data.training)
     }
     // Releases the packed weights of the teacher.

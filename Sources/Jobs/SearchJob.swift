@@ -27,6 +27,7 @@ struct SearchJob {
     }
     try context.emit(.started(pid: getpid(), totalSteps: 0))
     let precision = try context.precision()
+    if request.recoverySteps > 0 { try plan.requireFinetunable() }
     let library = OperatorLibrary(modelHash: plan.model.contentHash, root: request.root)
     let conditions = OperatorLibrary.TimingConditions(
       batch: request.score.timingBatch, precision: precision)
@@ -37,11 +38,12 @@ struct SearchJob {
           + " \(request.score.timingBatch) images in \(precision.rawValue); build it with 'espalier library build'"
       )
     }
-    let data = try context.trainingData(
-      plan.data, for: files, samples: max(1, request.recoverySteps * plan.stage2.batchSize),
-      heldOut: max(request.score.samples, plan.stage1.heldOutSamples))
     let teacher = try files.classConditional()
     teacher.parameters.use(precision)
+    let data = try context.trainingData(
+      plan.data, for: files, teacher: teacher,
+      samples: max(1, request.recoverySteps * plan.stage2.batchSize),
+      heldOut: max(request.score.samples, plan.stage1.heldOutSamples))
     let timing = OperatorTiming(teacher, batch: request.score.timingBatch)
     let teacherSeconds = timing.seconds([]).teacher
     let total = amount(of: measure, plan, teacherSeconds)

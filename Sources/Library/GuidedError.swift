@@ -81,8 +81,10 @@ package final class GuidedError {
       var states: [Tensor] = []
       let output = teacher(
         Value(constant: latents), modulations, on: tape,
-        observe: { name, tensor in
-          if name.hasPrefix("blocks."), name.hasSuffix(".in") { states.append(tensor.copied()) }
+        observe: { name, value in
+          if name.hasPrefix("blocks."), name.hasSuffix(".in") {
+            states.append(value.tensor.copied())
+          }
         })
       parts.append(
         Part(

@@ -144,18 +144,18 @@ package final class DiT: DiffusionTransformer {
   ) -> Value {
     let grid = patches.grid(x)
     var hidden = patches(x, on: tape)
-    observe?("x_embedder.out", hidden.tensor)
+    observe?("x_embedder.out", hidden)
     hidden = tape.apply(Add(), hidden, positionValue(grid))
 
     func run(_ index: Int, _ x: Value) -> Value {
       let (block, modulation) = (stack[index], modulations.blocks[index])
-      observe?("blocks.\(index).in", x.tensor)
-      observe?("blocks.\(index).adaLN.out", modulation.tensor)
+      observe?("blocks.\(index).in", x)
+      observe?("blocks.\(index).adaLN.out", modulation)
       let report = observeBlock.map { call in { call(index, $0) } }
       let out = tape.segment { tape in
         block(x, modulation: modulation, grid: grid, on: tape, observe: report)
       }
-      observe?("blocks.\(index).out", out.tensor)
+      observe?("blocks.\(index).out", out)
       return out
     }
     var index = 0
@@ -163,7 +163,7 @@ package final class DiT: DiffusionTransformer {
       let pair = BlockPair(first: index)
       if let merge = merges[pair] {
         hidden = merge(hidden, run(pair.first, hidden), run(pair.second, hidden), on: tape)
-        observe?("blocks.\(index).merge.out", hidden.tensor)
+        observe?("blocks.\(index).merge.out", hidden)
         index += 2
       } else {
         hidden = run(index, hidden)
@@ -171,9 +171,9 @@ package final class DiT: DiffusionTransformer {
       }
     }
 
-    observe?("final_layer.adaLN.out", modulations.finalLayer.tensor)
+    observe?("final_layer.adaLN.out", modulations.finalLayer)
     hidden = output(hidden, modulation: modulations.finalLayer, on: tape)
-    observe?("final_layer.out", hidden.tensor)
+    observe?("final_layer.out", hidden)
     return output.image(hidden, grid: grid, on: tape)
   }
 
@@ -242,8 +242,8 @@ package final class DiT: DiffusionTransformer {
       ?? Self.timestepFeatures(conditioning.timesteps, shift: config.frequencyShift)
     let time = times(features, on: tape)
     let label = tape.apply(Embedding(Self.labels(conditioning.condition)), Value(labelTable))
-    observe?("t_embedder.out", time.tensor)
-    observe?("y_embedder.out", label.tensor)
+    observe?("t_embedder.out", time)
+    observe?("y_embedder.out", label)
     return tape.apply(SiLU(), tape.apply(Add(), time, label))
   }
 

@@ -15,8 +15,8 @@ package protocol TransformerBlock: AnyObject {
 
 /// Diffusion transformer of any family with replaceable operators; everything above the models runs on it.
 package protocol DiffusionTransformer: AnyObject {
-  /// Receives intermediate tensors by upstream module name.
-  typealias Observer = (_ name: String, _ tensor: Tensor) -> Void
+  /// Receives intermediate values by upstream module name.
+  typealias Observer = (_ name: String, _ value: Value) -> Void
   /// Receives every block's index and operator activations.
   typealias BlockObserver = (Int, AdaLNBlock.Activations) -> Void
   /// Network of one trajectory: latents (batch, channels, height, width) at a time of all rows.

@@ -107,20 +107,20 @@ package final class PixArt: DiffusionTransformer {
     let modulation = tape.linear(tape.apply(SiLU(), time), modulationWeight, modulationBias)
     let projected = tape.linear(caption, caption1Weight, caption1Bias)
     let text = tape.linear(tape.apply(GELU(), projected), caption2Weight, caption2Bias)
-    observe?("pos_embed", positions)
-    observe?("t_embedder", time.tensor)
-    observe?("t_block", modulation.tensor)
-    observe?("y_embedder", text.tensor)
+    observe?("pos_embed", Value(constant: positions))
+    observe?("t_embedder", time)
+    observe?("t_block", modulation)
+    observe?("y_embedder", text)
     for (index, block) in stack.enumerated() {
       let report = observeBlock.map { call in { call(index, $0) } }
-      observe?("blocks.\(index).in", hidden.tensor)
+      observe?("blocks.\(index).in", hidden)
       let input = hidden
       hidden = tape.segment { tape in
         block(
           input, modulation: modulation, caption: text, bias: bias, grid: grid, on: tape,
           observe: report)
       }
-      observe?("blocks.\(index).out", hidden.tensor)
+      observe?("blocks.\(index).out", hidden)
     }
     // The table has a row each for shift and scale; the time embedding is added to both.
     let last = tape.apply(Add(), tape.apply(RepeatColumns(2), time), Value(outputTable))

@@ -9,15 +9,18 @@ package final class AdamW: Optimizer {
   package let beta2: Float
   package let epsilon: Float
   package let weightDecay: Float
+  /// Factor of the rate of each parameter; nil for 1.
+  private let rateFactors: [Float]?
   package var steps = 0
   package let first: [Tensor]
   package let second: [Tensor]
 
-  /// Makes an optimizer with zero moments.
+  /// Makes an optimizer with zero moments; `rateFactors` has the factor of the rate of each parameter.
   package init(
     _ parameters: [Parameter], beta1: Float = 0.9, beta2: Float = 0.999, epsilon: Float = 1e-8,
-    weightDecay: Float = 0
+    weightDecay: Float = 0, rateFactors: [Float]? = nil
   ) {
+    self.rateFactors = rateFactors
     self.parameters = parameters
     self.beta1 = beta1
     self.beta2 = beta2
@@ -52,6 +55,7 @@ package final class AdamW: Optimizer {
     for (index, parameter) in parameters.enumerated() {
       guard let gradient = parameter.gradient else { continue }
       let (m, v) = (first[index], second[index])
+      let rate = rate * (rateFactors?[index] ?? 1)
       parameter.update { value in
         let weights = value.pointer
         Parallel.ranges(value.count, grain: 1 << 14) { range in

@@ -66,7 +66,7 @@ enum DiTCases {
     let rows = min(x.shape[0], try fixture.settings.integer("act_rows", in: 1...65536))
     var seen: [String: Tensor] = [:]
     let output = model(
-      Value(constant: x), inputs, on: Tape(recording: false), observe: { seen[$0] = $1 },
+      Value(constant: x), inputs, on: Tape(recording: false), observe: { seen[$0] = $1.tensor },
       observeBlock: { seen.merge(operatorTensors($0, $1)) { $1 } })
     try check.forward("out.eps_sigma", output.tensor)
     for name in fixture.names("out.act.") {

@@ -61,7 +61,7 @@ enum PixArtCases {
     let (x, caption) = (tape.leaf(latents), tape.leaf(captions))
     let output = model(
       x, Conditioning(timesteps: timesteps, caption: caption, mask: mask), on: tape,
-      observe: { seen[$0] = $1 })
+      observe: { seen[$0] = $1.tensor })
     try check.forward("out.sample", output.tensor)
     let cotangent = try fixture.tensor("in.cotangent", shape: output.shape)
     try check.forward("out.L", [OperatorCases.inner(output.tensor, cotangent)])

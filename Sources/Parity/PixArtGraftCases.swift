@@ -68,7 +68,7 @@ enum PixArtGraftCases {
     var seen: [String: Tensor] = [:]
     let output = model(
       Value(constant: inputs.latents), inputs.conditioning, on: Tape(recording: false),
-      observe: { if $0 == "t_block" { seen["adaln_mod"] = $1 } },
+      observe: { if $0 == "t_block" { seen["adaln_mod"] = $1.tensor } },
       observeBlock: { seen.merge(activations($0, $1)) { $1 } })
     try check.forward("out.sample", output.tensor)
     if let modulation = seen["adaln_mod"] { try check.forward("out.adaln_mod", modulation) }

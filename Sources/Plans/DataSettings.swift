@@ -7,13 +7,23 @@ package struct DataSchema: SettingsSchema {
 
   package let path = Setting(
     "path", "images",
-    "a folder of images by class, or latents with labels, that both stages train on", .required,
-    .path)
+    "a folder of images by class, or latents with labels, that both stages train on; `self` for latents that"
+      + " the model draws itself", .required, .path)
   package let heldOut = Setting(
     "held_out", String?.none,
     "other samples for the held-out loss; without it some of `path` are set aside", .path)
   package let flip = Setting(
     "flip", true, "whether every second image, at random, is mirrored before it is encoded")
+  package let pool = Setting(
+    "pool", 64, in: 1...65536,
+    "latents of `self` that take turns in the steps; each is denoised by one step when it was used",
+    .convention)
+  package let poolSteps = Setting(
+    "pool_steps", 20, in: 1...1000, "denoising steps of latents of `self` from noise to the end",
+    .convention)
+  package let guidance = Setting(
+    "guidance", 2.0, in: 0...100, "guidance with which latents of `self` are denoised; 1 is none",
+    .convention)
 }
 
 /// Training data of both stages; without them a plan trains on the procedural images.
@@ -39,8 +49,16 @@ package struct DataSettings: Sendable {
     try settings.read(node, at: "data", by: &reader)
   }
 
-  /// Absolute path of the data.
-  package var path: String { AtomicFile.resolved(settings.path, in: folder) }
+  /// The path of data that the model draws itself; a folder of that name is `./self`.
+  package static let own = "self"
+
+  /// Whether the model draws the data itself.
+  package var isSelf: Bool { settings.path == Self.own }
+
+  /// Absolute path of the data, or `self`.
+  package var path: String {
+    isSelf ? Self.own : AtomicFile.resolved(settings.path, in: folder)
+  }
 
   /// Absolute path of the held-out data; nil splits them off from `path`.
   package var heldOut: String? {
@@ -54,6 +72,20 @@ package struct DataSettings: Sendable {
     set { settings.flip = newValue }
   }
 
+  /// Latents of the pool, their denoising steps and their guidance, of data that the model draws itself.
+  package var pool: Int {
+    get { settings.pool }
+    set { settings.pool = newValue }
+  }
+  package var poolSteps: Int {
+    get { settings.poolSteps }
+    set { settings.poolSteps = newValue }
+  }
+  package var guidance: Double {
+    get { settings.guidance }
+    set { settings.guidance = newValue }
+  }
+
   /// Settings with their values as JSON.
   package var fields: [(row: any SettingRow, json: String)] {
     settings.formFields + settings.otherFields
@@ -61,7 +93,9 @@ package struct DataSettings: Sendable {
 
   /// First path that does not exist; nil if all exist.
   package var missingPath: String? {
-    [path, heldOut].compactMap { $0 }.first { !FileManager.default.fileExists(atPath: $0) }
+    [isSelf ? nil : path, heldOut].compactMap { $0 }.first {
+      !FileManager.default.fileExists(atPath: $0)
+    }
   }
 
   /// Sets a value from command-line text; a relative path is relative to `folder`.
@@ -92,7 +126,9 @@ package struct DataSettings: Sendable {
   private var absolute: Settings<DataSchema> {
     var result = settings
     for row in DataSchema.table.rows where row.traits.contains(.path) {
-      guard let path = settings.values[row.key] as? String else { continue }
+      guard let path = settings.values[row.key] as? String, !(row.key == "path" && isSelf) else {
+        continue
+      }
       result.values[row.key] = AtomicFile.resolved(path, in: folder)
     }
     return result

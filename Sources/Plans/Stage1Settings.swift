@@ -123,6 +123,11 @@ package struct Stage1Schema: TrainingSchema {
     "ridge_finish", false,
     "whether output layers are fitted in closed form once more at the end; a site keeps its trained"
       + " layer if that does not lower its held-out loss", .site)
+  package let sweeps = Setting(
+    "sweep", false,
+    "whether output layers are fitted once more from front to back on the graft's own activations, so that"
+      + " each makes up for what those before it leave; undone if the graft's output does not come closer",
+    .site)
   package let ridgeSamples = Setting(
     "ridge_samples", 48, in: 1...1e6, "samples of the fits in closed form")
   package let ridgeLambda = Setting(

@@ -79,6 +79,25 @@ package struct Stage2Schema: TrainingSchema {
   package let distillationWeight = Setting(
     "distillation_weight", 0.0, in: 0...1e6,
     "weight of the mean squared difference from the teacher's output, added to the loss")
+  package let distillsNull = Setting(
+    "distill_null", false,
+    "whether the teacher's terms compare the predictions without a condition as well, of the same noisy"
+      + " samples, so that guided predictions are learnt")
+  package let diffusionWeight = Setting(
+    "diffusion_weight", 1.0, in: 0...1e6,
+    "weight of the diffusion loss; with 0 only the teacher's terms are trained, and the held-out loss is"
+      + " the difference from its output")
+  package let featureWeight = Setting(
+    "feature_weight", 0.0, in: 0...1e6,
+    "weight, falling evenly to 0, of the squared difference from the teacher's block outputs relative to"
+      + " their squares: of blocks that keep both operators or, if none does, of all")
+  package let featureOutliers = Setting(
+    "feature_outliers", 0.0, in: 0...1e6,
+    "standard deviations from a sample's mean beyond which values of the teacher's block outputs are left"
+      + " out of that term; 0 keeps all")
+  package let inheritedRate = Setting(
+    "inherited_rate", 1.0, in: 0...1e3,
+    "factor of the rate for weights that the model had before, all but the replaced operators")
   package let trained = Setting(
     "trained", TrainedParameters.all,
     "which parameters are trained; `lora` merges its additions when the model is written")
@@ -96,6 +115,13 @@ package struct Stage2Schema: TrainingSchema {
     "whether blocks run again on the way back instead of keeping their activations: less memory for"
       + " about a third more time, and the same bytes")
 
+  package static func check(_ settings: Settings<Self>, at key: String) throws(PlanError) {
+    guard settings.diffusionWeight == 0, settings.distillationWeight == 0 else { return }
+    throw PlanError(
+      key: "\(key).diffusion_weight",
+      "0 leaves no loss to train on with \"distillation_weight\" 0; set that to 1, for example")
+  }
+
   @Sendable private static func refusal(ofTargets targets: [LoRATarget]) -> String? {
     guard targets.isEmpty || Set(targets).count != targets.count else { return nil }
     return "expected at least one layer and none twice, found \(targets.json); correct the list"
@@ -111,6 +137,12 @@ extension Settings where Schema == Stage2Schema {
   /// - Throws: `PlanError` that names the key under `stage2`.
   func validate(for shape: ModelShape) throws(PlanError) {
     try validate(at: "stage2")
+    if self.distillsNull, shape.family.condition == .classes, shape.nullClass == nil {
+      throw PlanError(
+        key: "stage2.distill_null",
+        "the model has no class for no condition, so it predicts nothing without one; set it to false"
+      )
+    }
     if self.trained == .lastBlocks {
       try self.lastBlocks.check(in: 1...Double(shape.depth), at: "stage2.last_n_blocks")
     }
@@ -124,5 +156,18 @@ extension Settings where Schema == Stage2Schema {
             + " \(family.adaptedLayers.map(\.rawValue).joined(separator: ", ")); correct the list")
       }
     }
+  }
+}
+
+extension GraftPlan {
+  /// Throws if stage 2 has no loss to train on: data that the model draws itself have no clean samples.
+  ///
+  /// - Throws: `PlanError` that names the key.
+  package func requireFinetunable() throws(PlanError) {
+    guard data?.isSelf == true, stage2.diffusionWeight > 0 else { return }
+    throw PlanError(
+      key: "stage2.diffusion_weight",
+      "data \"self\" has no clean samples to train the diffusion loss on; set it to 0 and"
+        + " \"distillation_weight\" to 1")
   }
 }

@@ -185,6 +185,7 @@ extension RunDirectory {
         "\(missing): no such file or folder, though the plan trains on it; set another by"
           + " 'espalier plan set PLAN --data PATH', or --data shapes for the procedural images")
     }
+    if case .finetune = request.job { try plan?.requireFinetunable() }
     try AtomicFile.makeDirectory(root)
     let run = RunDirectory(path: "\(root)/\(newID(request))")
     let draft = RunDirectory(path: "\(root)/.\(run.id).tmp")

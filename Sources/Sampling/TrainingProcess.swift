@@ -54,6 +54,38 @@ package enum TrainingProcess: Sendable {
     }
   }
 
+  /// Clean latents and noise that a model's output predicts; `noisy` makes the noisy latents of them again.
+  ///
+  /// - Parameters:
+  ///   - output: (batch, C or 2C, H, W).
+  ///   - latents: Noisy latents (batch, C, H, W).
+  ///   - draws: Steps or times of the rows.
+  /// - Returns: Both in the shape of the latents.
+  package func decomposed(
+    _ output: Tensor, _ latents: Tensor, _ draws: Draws
+  ) -> (data: Tensor, noise: Tensor) {
+    switch self {
+    case .noise(let diffusion):
+      let start = diffusion.denoised(
+        modelOutput: output, latents: latents, steps: draws.steps, clipsStart: false
+      ).predictedStart
+      return (start, output.leadingChannels(latents.shape[1]).copied())
+    case .velocity(let path):
+      let (data, noise) = (Tensor(latents.shape), Tensor(latents.shape))
+      let rows = latents.shape[0]
+      let (width, all) = (latents.count / rows, output.count / rows)
+      for (row, time) in draws.times.enumerated() {
+        let at = path(at: time)
+        for index in 0..<width {
+          let (v, x) = (Double(output[row * all + index]), Double(latents[row * width + index]))
+          data[row * width + index] = Float(at.data(v, at: x))
+          noise[row * width + index] = Float(at.noise(v, at: x))
+        }
+      }
+      return (data, noise)
+    }
+  }
+
   /// Losses of a model's output.
   ///
   /// - Parameters:

@@ -65,7 +65,10 @@ struct PlanCommand: ParsableCommand {
       help: "What the operators start from: own or transferred weights, ridge or transferred_ridge."
     )
     var initialization: Initialization?
-    @Option(help: "Settings of both stages of the paper or of the released configurations.")
+    @Option(
+      help:
+        "Settings of both stages of the paper, of the released configurations, or for short trainings."
+    )
     var preset: TrainingPreset?
     @Option(help: "The same as stage1.steps=N.") var steps: Int?
     @Option(help: "The same as stage1.batch_size=N.") var batch: Int?

@@ -6,7 +6,8 @@ extension DataSettings {
   /// Help text of an option for data.
   static let help = """
     What to train on: a folder of images by class, or latents with labels (.npz, .safetensors, \
-    latents.npy, webdataset tars, or a folder of such files); shapes for the procedural images
+    latents.npy, webdataset tars, or a folder of such files); shapes for the procedural images, self for samples \
+    that the model draws itself
     """
 }
 

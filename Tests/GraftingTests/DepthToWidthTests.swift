@@ -78,7 +78,7 @@ struct DepthToWidthTests {
       var seen: [String: Tensor] = [:]
       _ = teacher(
         Value(constant: noisy), conditioning, on: Tape(recording: false),
-        observe: { seen[$0] = $1 })
+        observe: { seen[$0] = $1.tensor })
       let tape = Tape()
       let output = model.output(
         of: pair, Value(constant: try #require(seen["blocks.0.in"])),

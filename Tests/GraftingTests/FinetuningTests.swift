@@ -12,6 +12,7 @@ import Sampling
 import TensorCore
 import TestSupport
 import Testing
+import Training
 
 @MainActor @Suite("Finetuning")
 struct FinetuningTests {
@@ -68,6 +69,18 @@ struct FinetuningTests {
       $0.loraTargets = ModelFamily.dit.adaptedLayers
       $0.distillationWeight = 0.3
       $0.emaWarmup = false
+    },
+    {
+      $0.diffusionWeight = 0
+      $0.distillationWeight = 1
+      $0.distillsNull = true
+      $0.inheritedRate = 0.3
+    },
+    {
+      $0.diffusionWeight = 0.5
+      $0.featureWeight = 2
+      $0.featureOutliers = 1.5
+      $0.recompute = true
     },
   ]
 
@@ -219,6 +232,146 @@ struct FinetuningTests {
     }
   }
 
+  /// All of the teacher's terms by their definitions, in double precision where they are sums.
+  @Test func theTeachersTermsByTheirDefinitions() throws {
+    let plan = plan {
+      $0.microBatch = 4
+      $0.steps = 4
+      $0.clipNorm = 1e9
+      $0.diffusionWeight = 0.7
+      $0.distillationWeight = 0.4
+      $0.distillsNull = true
+      $0.featureWeight = 0.3
+      $0.featureOutliers = 1.2
+      $0.inheritedRate = 0.1
+      $0.weightDecay = 0.01
+    }
+    let teacher = try TinyModel.make()
+    let run = try finetuning(plan, teacher: teacher)
+    let model = try #require(try Graft(fresh: plan, teacher: teacher).model as? DiT)
+    let trained = model.parameters.filter { !$0.isFrozen }
+    for parameter in trained { parameter.update { $0 = $0.copied() } }
+    let grafts = ["blocks.1.attn.", "blocks.0.mlp."]
+    // One optimizer for each rate, without clipping.
+    let new = AdamW(
+      trained.filter { p in grafts.contains(where: p.name.hasPrefix) }, weightDecay: 0.01)
+    let old = AdamW(
+      trained.filter { p in !grafts.contains(where: p.name.hasPrefix) }, weightDecay: 0.01)
+    let diffusion = try GaussianDiffusion(spacing: "")
+    let dataset = TinyModel.latents(seed: 1)
+    for step in 0..<4 {
+      let batches = [0.1, 1].map {
+        dataset.batch(
+          0..<6, seed: plan.seed, name: "stage2/\(step)", nullClass: 3, labelDropout: $0)
+      }
+      #expect(batches[1].labels == [Int](repeating: 3, count: 6))
+      let noisy = diffusion.noisy(
+        batches[0].latents, noise: batches[0].noise, steps: batches[0].steps)
+      let tape = Tape()
+      var seeds: [(Value, Tensor)] = []
+      var (loss, distance, apart) = (0.0, 0.0, 0.0)
+      for (index, batch) in batches.enumerated() {
+        let conditioning = Conditioning(
+          timesteps: batch.steps.map(Float.init), labels: batch.labels)
+        var found: [String: Value] = [:]
+        var wanted: [String: Value] = [:]
+        let output = model(
+          Value(constant: noisy), conditioning, on: tape, observe: { found[$0] = $1 })
+        let target = teacher(
+          Value(constant: noisy), conditioning, on: Tape(recording: false),
+          observe: { wanted[$0] = $1 }
+        ).tensor
+        var gradient = Tensor.zeros(output.shape)
+        if index == 0 {
+          gradient = diffusion.lossGradient(
+            modelOutput: output.tensor, start: batch.latents, latents: noisy, noise: batch.noise,
+            steps: batch.steps)
+          for k in 0..<gradient.count { gradient[k] *= 0.7 }
+          let terms = diffusion.trainingLoss(
+            modelOutput: output.tensor, start: batch.latents, latents: noisy, noise: batch.noise,
+            steps: batch.steps)
+          loss = terms.loss.reduce(0) { $0 + Double($1) } / 6
+        }
+        for k in 0..<gradient.count {
+          let difference = Double(output.tensor[k] - target[k])
+          distance += 0.5 * difference * difference / Double(gradient.count)
+          gradient[k] += Float(0.5 * 0.4 * 2 * difference / Double(gradient.count))
+        }
+        seeds.append((output, gradient))
+        // Both blocks have a replaced operator, so both count.
+        for name in ["blocks.0.out", "blocks.1.out"] {
+          let value = try #require(found[name])
+          let (s, t) = (value.tensor, try #require(wanted[name]).tensor)
+          let slope = Tensor.zeros(s.shape)
+          let width = s.count / 6
+          for row in 0..<6 {
+            let places = (row * width)..<((row + 1) * width)
+            let mean = places.reduce(0) { $0 + Double(t[$1]) } / Double(width)
+            let variance =
+              places.reduce(0) { $0 + (Double(t[$1]) - mean) * (Double(t[$1]) - mean) }
+              / Double(width)
+            let kept = places.filter { abs(Double(t[$0]) - mean) <= 1.2 * variance.squareRoot() }
+            #expect(kept.count > width / 2 && kept.count < width)
+            let scale = kept.reduce(0) { $0 + Double(t[$1]) * Double(t[$1]) }
+            for k in kept {
+              let difference = Double(s[k]) - Double(t[k])
+              apart += difference * difference / scale / 6 / 2 / 2
+              let weight = 0.3 * (1 - Double(step) / 4)
+              slope[k] = Float(weight * 2 * difference / scale / 6 / 2 / 2)
+            }
+          }
+          seeds.append((value, slope))
+        }
+      }
+      tape.backward(seeds)
+      let rate = 2e-3 * min(1, Double(step + 1) / 3)
+      let norms = [new.step(rate: Float(rate)), old.step(rate: Float(0.1 * rate))]
+      let report = run.trainStep()
+      let all = 0.7 * loss + 0.4 * distance + 0.3 * (1 - Double(step) / 4) * apart
+      #expect(abs(report.losses.distillation - distance) < 1e-5 * distance, "step \(step)")
+      #expect(abs(report.losses.features - apart) < 1e-5 * apart, "step \(step)")
+      #expect(abs(report.loss - all) < 1e-5 * all, "step \(step)")
+      let norm = (norms[0] * norms[0] + norms[1] * norms[1]).squareRoot()
+      #expect(abs(report.gradientNorm - norm) < 1e-4 * norm, "step \(step)")
+    }
+  }
+
+  /// Without the diffusion loss a graft comes closer to its teacher, and the held-out loss says how close.
+  @Test func distillationAloneLearnsTheTeacher() throws {
+    let plan = plan {
+      $0.diffusionWeight = 0
+      $0.distillationWeight = 1
+      $0.distillsNull = true
+      $0.learningRate = 5e-3
+      $0.batchSize = 12
+    }
+    let teacher = try TinyModel.make()
+    let run = try finetuning(plan, teacher: teacher)
+    let before = run.heldOutLoss()
+    // The teacher itself is at no distance.
+    var same = plan
+    same.edits = [:]
+    #expect(try finetuning(same, teacher: teacher).heldOutLoss() == 0)
+    for _ in 0..<30 { _ = run.trainStep() }
+    #expect(run.heldOutLoss() < 0.75 * before)
+  }
+
+  /// An error of the teacher's outputs in outliers alone costs nothing.
+  @Test func outliersAreLeftOut() throws {
+    let wanted = RandomStream(seed: 3, "features").normal([2, 5, 8])
+    wanted[7] = 40
+    let found = wanted.copied()
+    found[7] = -3
+    func distance(_ deviations: Double) throws -> (loss: Double, gradient: Tensor) {
+      Distillation(
+        teacher: try TinyModel.make(), weight: 1, outlierDeviations: deviations
+      ).relativeDistance(found, wanted)
+    }
+    let (all, kept) = (try distance(0), try distance(3))
+    #expect(all.loss > 0.3 && all.gradient[7] < 0)
+    #expect(kept.loss == 0 && kept.gradient.values.allSatisfy { $0 == 0 })
+  }
+
   /// An exported model has the keys of a plain one and draws what the finetuned one with its averages does.
   @Test func adaptersAreMergedOnExport() throws {
     let plan = plan {
@@ -340,6 +493,19 @@ struct FinetuningTests {
     #expect(nothing?.key == "stage2.trained")
     empty.stage2.trained = .lora
     #expect(throws: Never.self) { try finetuning(empty) }
+
+    let nothingToLearn = #expect(throws: PlanError.self) {
+      try plan { $0.diffusionWeight = 0 }.validate()
+    }
+    #expect(nothingToLearn?.key == "stage2.diffusion_weight")
+    var unconditional = plan { $0.distillsNull = true }
+    unconditional.model.shape.hasNullClass = false
+    let noNull = #expect(throws: PlanError.self) { try unconditional.validate() }
+    #expect(noNull?.key == "stage2.distill_null")
+    var own = plan()
+    own.data = DataSettings(path: DataSettings.own)
+    let noClean = #expect(throws: PlanError.self) { try finetuning(own) }
+    #expect(noClean?.key == "stage2.diffusion_weight")
 
     try withFolder { folder in
       let path = folder + "/checkpoint.safetensors"

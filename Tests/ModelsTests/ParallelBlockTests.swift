@@ -49,7 +49,7 @@ struct ParallelBlockTests {
     var seen: [String: [Float]] = [:]
     _ = model(
       Value(constant: x), conditioning, on: Tape(recording: false),
-      observe: { seen[$0] = $1.values })
+      observe: { seen[$0] = $1.tensor.values })
     return seen
   }
 
@@ -161,7 +161,7 @@ struct ParallelBlockTests {
     var merged: Tensor?
     _ = model(
       Value(constant: x), conditioning, on: Tape(recording: false),
-      observe: { if $0 == "blocks.1.merge.out" { merged = $1 } },
+      observe: { if $0 == "blocks.1.merge.out" { merged = $1.tensor } },
       observeBlock: { block, seen in if block == 1 { inputs.append(seen.input) } })
     let tape = Tape(recording: false)
     let found = model.output(

@@ -86,6 +86,7 @@ import Testing
         "gate_scaled": false,
         "label_dropout": 0.1,
         "ridge_finish": false,
+        "sweep": false,
         "ridge_samples": 48,
         "ridge_lambda": 0.0001,
         "overrides": {"3.attention": {"loss": "huber", "init": "transferred"}}
@@ -110,6 +111,11 @@ import Testing
         "checkpoint_minutes": 10,
         "keep_last": 1,
         "distillation_weight": 0.25,
+        "distill_null": false,
+        "diffusion_weight": 1,
+        "feature_weight": 0,
+        "feature_outliers": 0,
+        "inherited_rate": 1,
         "trained": "lora",
         "last_n_blocks": 1,
         "lora_rank": 16,
@@ -450,6 +456,15 @@ import Testing
     #expect(plan.stage2.steps == 50_000 && plan.stage2.batchSize == 256)
     #expect(plan.stage2.warmupSteps == 1000 && !plan.stage2.emaWarmup)
     #expect(plan.stage1.labelDropout == 0 && plan.stage2.labelDropout == 0.1)
+    plan.apply(.short)
+    try plan.validate()
+    #expect(plan.stage1.sweeps && plan.stage1.ridgeFinish && plan.stage1.steps == 150)
+    #expect(plan.stage2.diffusionWeight == 0 && plan.stage2.distillationWeight == 1)
+    #expect(plan.stage1.initialization(of: .slot(mlp)).isFitted)
+    #expect(plan.stage2.learningRate == 0.064 / Double(plan.model.shape.hiddenSize))
+    plan.apply(.paper)
+    #expect(plan.stage2.diffusionWeight == 1 && plan.stage2.distillationWeight == 0)
+    #expect(!plan.stage1.sweeps)
   }
 
   @Test func deepNestingAndGarbage() {

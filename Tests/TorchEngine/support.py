@@ -62,6 +62,7 @@ def write_data(path: pathlib.Path, count: int = 40, shape: ModelShape = SHAPE) -
 def write_plan(
     folder: pathlib.Path, blocks: list[dict[str, Any]], parallel: list[dict[str, Any]] | None = None, seed: int = 5,
     stage1: dict[str, Any] | None = None, stage2: dict[str, Any] | None = None, name: str = "plan.json",
+    own_data: dict[str, Any] | None = None,
 ) -> pathlib.Path:
     """A plan for the model and the data in a folder."""
     model, data = folder / "model.safetensors", folder / "data.safetensors"
@@ -72,7 +73,7 @@ def write_plan(
             "hidden_size": SHAPE.hidden_size, "num_heads": SHAPE.num_heads, "patch_size": SHAPE.patch_size,
             "input_size": SHAPE.input_size, "in_channels": 4, "num_classes": 10, "learn_sigma": True, "mlp_ratio": 4,
         },
-        "blocks": blocks, "data": {"path": str(data)},
+        "blocks": blocks, "data": own_data or {"path": str(data)},
         "stage1": {
             "steps": 20, "batch_size": 6, "warmup_steps": 4, "held_out_every": 1, "held_out_samples": 4,
             "checkpoint_every": 1000, "learning_rate": 2e-3, **(stage1 or {}),

@@ -65,6 +65,10 @@ def test_stage_1_follows_the_native_engine(
                                        "lora_targets": ["qkv", "fc2", "adaLN_modulation.1"]}),
         ("norms", OTHER_OPERATORS, PAIRS, {"trained": "grafts_and_norms", "ema_warmup": False, "recompute": True}),
         ("last", OTHER_OPERATORS, [], {"trained": "last_n_blocks", "last_n_blocks": 2, "keep_best": True}),
+        ("taught", OTHER_OPERATORS, [], {"distillation_weight": 0.5, "distill_null": True, "diffusion_weight": 0.25,
+                                         "feature_weight": 2.0, "feature_outliers": 1.5, "inherited_rate": 0.2}),
+        ("pure", OTHER_OPERATORS, PAIRS, {"distillation_weight": 1.0, "distill_null": True, "diffusion_weight": 0,
+                                          "feature_weight": 1.0}),
     ],
 )
 def test_stage_2_follows_the_native_engine(
@@ -89,6 +93,26 @@ def test_stage_2_follows_the_native_engine(
     assert metadata[0].keys() == metadata[1].keys()
     for key in ("data", "held_out", "step", "optimizer_steps", "random_generator", "espalier_file"):
         assert metadata[0][key] == metadata[1][key]
+
+
+@pytest.mark.parametrize("kind", ["distill", "finetune"])
+def test_data_of_the_models_own_follow_the_native_engine(program: str, folder: pathlib.Path, kind: str) -> None:
+    plan = support.write_plan(
+        folder, OTHER_OPERATORS, name=f"own-{kind}.json", own_data={"path": "self", "pool": 12, "pool_steps": 4},
+        stage1={"attention_loss": "l2"},
+        stage2={"diffusion_weight": 0, "distillation_weight": 1, "distill_null": True, "steps": 16},
+    )
+    native = support.native_run(folder, plan, kind)
+    run = support.make_run(folder, plan, kind, name=f"own-{kind}")
+    here(run)
+    for event in ("held_out", "step"):
+        own, other = (
+            (site_curves if kind == "distill" else curve)(r, event) for r in (run, native)
+        )
+        # A trajectory's noise is divided by small numbers, and rounding with it.
+        assert largest_difference(own, other) <= 1e-3
+    metadata = [support.TensorFile(str(r / "checkpoints/latest.safetensors")).metadata for r in (run, native)]
+    assert metadata[0]["data"] == metadata[1]["data"] and metadata[0]["held_out"] == metadata[1]["held_out"]
 
 
 def retry(program: str, run: pathlib.Path, step: int) -> None:

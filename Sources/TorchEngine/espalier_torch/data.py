@@ -8,7 +8,7 @@ import io
 import os
 import tarfile
 import zipfile
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Protocol, Sequence, TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,8 +21,13 @@ from .philox import Stream
 from .plan import Plan
 from .shape import ModelShape
 
+if TYPE_CHECKING:
+    from .own import TeacherLatents
+
 PROCEDURAL_IMAGES, TRAINING_SEED, HELD_OUT_SEED, PROCEDURAL_CLASSES = 2048, 1, 2, 10
 """The procedural images of a plan without data: at most this many, of these seeds."""
+OWN_SAMPLES = 256
+"""Least number of a model's own samples beside the pool of its steps."""
 
 
 @dataclasses.dataclass
@@ -45,6 +50,15 @@ class Batch:
         return Batch(
             self.latents[rows], self.noise[rows], self.steps[rows], self.condition[rows], self.samples[rows]
         )
+
+
+class Pool(Protocol):
+    """Samples of the steps of a training that are not drawn from a data set."""
+
+    def batch(
+        self, rows: range, size: int, seed: int, stage: str, step: int, null_class: int | None, label_dropout: float
+    ) -> Batch:
+        """Some rows of a step of `size` rows."""
 
 
 Reader = Callable[[int], torch.Tensor]
@@ -77,6 +91,8 @@ class Dataset:
         self.shape = shapes.pop()
         self.labels = [label for part in parts for label in part.labels]
         self.order: Sequence[int] | None = None
+        self.pool: Pool | None = None
+        """Where steps of a training take their samples instead."""
 
     def __len__(self) -> int:
         return len(self.labels) if self.order is None else len(self.order)
@@ -175,6 +191,12 @@ class Draws:
             latents.to(self.device), noise, steps.to(self.device),
             self._condition(dataset, samples, drop).to(self.device), samples,
         )
+
+    def step(self, dataset: Dataset, rows: range, size: int, stage: str, step: int) -> Batch:
+        """Rows of a step of a training with `size` rows: drawn, or those of the pool."""
+        if dataset.pool is None:
+            return self.batch(dataset, rows, f"{stage}/{step}")
+        return dataset.pool.batch(rows, size, self.seed, stage, step, self.shape.null_class, self.label_dropout)
 
     def _condition(self, dataset: Dataset, samples: list[int], drop: list[bool]) -> Condition:
         if self.shape.family != "pixart":
@@ -378,10 +400,13 @@ def _encoded(path: str, identity: str) -> Dataset:
     return Dataset(parts, identity, path)
 
 
-def training_data(plan: Plan, samples: int, held_out: int, prepared: dict[str, str]) -> tuple[Dataset, Dataset]:
+def training_data(
+    plan: Plan, samples: int, held_out: int, prepared: dict[str, str], own: TeacherLatents | None = None
+) -> tuple[Dataset, Dataset]:
     """Training and held-out data of a plan.
 
-    prepared: identities of folders of images, by path, that the starting program has encoded (`data.json`).
+    prepared: identities of folders of images, by path, that the starting program has encoded (`data.json`);
+    own: the samples of data that the model draws itself.
     """
     if plan.data is None:
         return _procedural(TRAINING_SEED, min(PROCEDURAL_IMAGES, samples)), _procedural(HELD_OUT_SEED, held_out)
@@ -393,6 +418,9 @@ def training_data(plan: Plan, samples: int, held_out: int, prepared: dict[str, s
 
     path, other = plan.absolute(plan.data.path), plan.absolute(plan.data.held_out)
     assert path is not None
+    if own is not None:
+        dataset = own.dataset(max(OWN_SAMPLES, min(PROCEDURAL_IMAGES, samples)), TRAINING_SEED, True)
+        return dataset, opened(other) if other else own.dataset(held_out, HELD_OUT_SEED, False)
     dataset = opened(path)
     return (dataset, opened(other)) if other else dataset.split(held_out)
 

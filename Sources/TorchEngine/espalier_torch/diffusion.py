@@ -169,6 +169,13 @@ class GaussianDiffusion:
             - self._entry(s.sqrt_recipm1_alphas_cumprod, steps) * noise
         )
 
+    def decomposed(
+        self, output: torch.Tensor, latents: torch.Tensor, steps: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clean latents and noise that an output predicts; `noisy` makes the noisy latents of them again."""
+        noise = output[:, : latents.shape[1]]
+        return self._start(latents.double(), noise.double(), steps).float(), noise
+
     def _posterior_mean(self, start: torch.Tensor, latents: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         s = self.schedule
         return (

@@ -22,6 +22,14 @@ class LinearInterpolant:
         t = steps.float()[:, None, None, None]
         return t * start + (1 - t) * noise
 
+    def decomposed(
+        self, output: torch.Tensor, latents: torch.Tensor, steps: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Data and noise that a velocity predicts; `noisy` makes the noisy latents of them again."""
+        t = steps.double()[:, None, None, None]
+        velocity, x = output[:, : latents.shape[1]].double(), latents.double()
+        return (velocity * (1 - t) + x).float(), (x - t * velocity).float()
+
     def losses(
         self, output: torch.Tensor, start: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor,
         steps: torch.Tensor,

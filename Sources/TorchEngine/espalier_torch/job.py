@@ -19,6 +19,7 @@ from .files import read_json, write_json
 from .graft import Graft
 from .loop import Loop, Throttle, stop_on_signals
 from .modelfile import ModelFile
+from .own import TeacherLatents
 from .plan import Plan, load
 from .ranks import Ranks
 from .rundir import Interruption, Reporter, RunDirectory
@@ -52,6 +53,20 @@ def refuse(plan: Plan, kind: str, device: str) -> None:
         raise EngineError(
             "stage1.ridge_finish: this engine fits no layers in closed form; set it to false, or let the native engine do"
             " it"
+        )
+    if kind == "distill" and any(plan.site_settings(site).sweep for site in plan.sites):
+        raise EngineError(
+            "stage1.sweep: this engine fits no layers in closed form; set it to false, or let the native engine do it"
+        )
+    if plan.draws_own_data and plan.shape.family == "pixart":
+        raise EngineError(
+            f"{plan.model_path}: a PixArt draws images of captions, and data \"self\" has none; make a set by 'espalier"
+            " sample --prompts FILE --dataset FOLDER'"
+        )
+    if kind == "finetune" and plan.draws_own_data and plan.stage2.diffusion_weight > 0:
+        raise EngineError(
+            'stage2.diffusion_weight: data "self" has no clean samples to train the diffusion loss on; set it to 0 and'
+            ' "distillation_weight" to 1'
         )
     if kind == "distill" and not plan.sites:
         raise EngineError("blocks: no slot is edited and no blocks are parallel, so there is nothing to distil")
@@ -161,7 +176,8 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
         prepared = read_json(run_dir.resolve("data.json"))
     settings = plan.stage1 if distills else plan.stage2
     samples = plan.drawn_samples if distills else settings.steps * settings.batch_size
-    dataset, held_out = training_data(plan, samples, settings.held_out_samples, prepared)
+    own = TeacherLatents(plan, ranks.device, autocast) if plan.draws_own_data else None
+    dataset, held_out = training_data(plan, samples, settings.held_out_samples, prepared, own)
     key = f"stage{1 if distills else 2}.learning_rate"
     loop = Loop(run_dir, reporter, ranks, settings, total, key)
     throttle = Throttle()
@@ -173,6 +189,8 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
 
     if distills:
         graft = Graft(plan, file, ranks.device)
+        if own is not None:
+            own.teacher = graft.teacher
         micro = options.micro_batch or (4 if ranks.kind == "cpu" else 32)
         stage1 = Stage1(graft, dataset, held_out, ranks, autocast, precision, micro, progress)
         loop.train(stage1)
@@ -184,6 +202,8 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
         loop.write(lambda: graft.save_model(os.path.join(run_dir.checkpoints, "model.safetensors")))
         return f"{total} steps; grafted model in checkpoints/model.safetensors"
     graft = _finetuned(run_dir, plan, file, ranks, reporter, job.get("weights", []))
+    if own is not None:
+        own.teacher = graft.teacher
     execution = Execution(options.shard, options.compiles, options.micro_batch)
     stage2 = Stage2(graft, dataset, held_out, ranks, autocast, execution)
     del graft

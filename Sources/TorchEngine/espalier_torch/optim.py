@@ -22,10 +22,12 @@ class AdamW:
     """AdamW with decoupled weight decay and bias correction, float32, element-wise on this rank's part."""
 
     def __init__(
-        self, named: Named, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
+        self, named: Named, weight_decay: float = 0.0, factors: Sequence[float] | None = None, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
     ):
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
+        self.factors = list(factors) if factors is not None else [1.0] * len(named)
+        """Factor of the rate of each parameter."""
         self.weight_decay, self.betas, self.epsilon = weight_decay, betas, epsilon
         self.first = [torch.zeros_like(local(p.detach())) for p in self.parameters]
         self.second = [torch.zeros_like(local(p.detach())) for p in self.parameters]
@@ -62,12 +64,18 @@ class AdamW:
         f = np.float32
         scale = f(1) if clip_norm is None else min(f(1), f(clip_norm) / (f(norm) + f(1e-6)))
         self.steps += 1
-        beta1, beta2, rate32 = f(self.betas[0]), f(self.betas[1]), f(rate)
+        beta1, beta2 = f(self.betas[0]), f(self.betas[1])
         correction1 = f(1) - f(float(beta1) ** self.steps)
         correction2 = f(1) - f(float(beta2) ** self.steps)
-        step, root = rate32 / correction1, f(1) / np.sqrt(correction2)
-        active = [i for i, p in enumerate(self.parameters) if p.grad is not None]
-        if active:
+        root = f(1) / np.sqrt(correction2)
+        for factor in sorted(set(self.factors)):
+            rate32 = f(rate) * f(factor)
+            step = rate32 / correction1
+            active = [
+                i for i, p in enumerate(self.parameters) if p.grad is not None and self.factors[i] == factor
+            ]
+            if not active:
+                continue
             values = [local(self.parameters[i].data) for i in active]
             gradients = [local(self.parameters[i].grad) for i in active]
             first, second = [self.first[i] for i in active], [self.second[i] for i in active]

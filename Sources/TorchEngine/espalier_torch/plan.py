@@ -14,6 +14,8 @@ from .settings import DATA, STAGE1, STAGE2, Section, read_section, read_values
 from .shape import ModelShape
 
 SLOTS = ("attention", "mlp")
+OWN = "self"
+"""The path of data that the model draws itself."""
 MERGES = ("projection", "mean", "residual")
 Slot = tuple[int, str]
 Spec = tuple[str, dict[str, float]]
@@ -116,6 +118,11 @@ class Plan:
         return self.overrides.get(Site(*slot), {}).get("init") == "transferred"
 
     @property
+    def draws_own_data(self) -> bool:
+        """Whether the model draws the data itself."""
+        return self.data is not None and self.data.path == OWN
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps per epoch of the cached mode."""
         return -(-self.stage1.samples // self.stage1.batch_size)
@@ -164,7 +171,7 @@ class Plan:
         overrides = {str(site): without(own, free1) for site, own in self.overrides.items()}
         data = None
         if self.data is not None:
-            data = {k: self.absolute(v) if k != "flip" else v for k, v in self.data.values.items()}
+            data = {k: self.absolute(v) if k in ("path", "held_out") else v for k, v in self.data.values.items()}
         return (
             self.name, self.seed, self.model_path, self.content_hash, self.shape.planned,
             {slot: self._normal(slot) for slot in self.edits}, self.parallel, data,
@@ -173,8 +180,8 @@ class Plan:
         )
 
     def absolute(self, path: str | None) -> str | None:
-        """A path of the plan, which counts from its folder."""
-        return None if path is None else os.path.normpath(os.path.join(self.folder, path))
+        """A path of the plan, which counts from its folder; `self` stays."""
+        return path if path in (None, OWN) else os.path.normpath(os.path.join(self.folder, path))
 
 
 def load(path: str) -> Plan:
@@ -327,6 +334,15 @@ def _check(plan: Plan) -> None:
             if reason:
                 raise EngineError(f"{key}.init: {reason}")
     _check_rates(plan.stage1, "stage1")
+    if plan.stage2.diffusion_weight == 0 and plan.stage2.distillation_weight == 0:
+        raise EngineError(
+            'stage2.diffusion_weight: 0 leaves no loss to train on with "distillation_weight" 0; set that to 1, for example'
+        )
+    if plan.stage2.distill_null and plan.shape.family != "pixart" and plan.shape.null_class is None:
+        raise EngineError(
+            "stage2.distill_null: the model has no class for no condition, so it predicts nothing without one; set it to"
+            " false"
+        )
     if plan.stage2.trained == "lora" and plan.stage2.lora_rank > plan.shape.hidden_size:
         raise EngineError(
             f"stage2.lora_rank: expected at most {plan.shape.hidden_size}, found {plan.stage2.lora_rank}; lower it"

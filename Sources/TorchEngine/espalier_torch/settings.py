@@ -71,6 +71,7 @@ _LOSSES = ("l1", "l2", "huber")
 
 DATA = (
     Row("path", "text", "images"), Row("held_out", "text?", None), Row("flip", "flag", True),
+    Row("pool", "whole", 64, 1, 65536), Row("pool_steps", "whole", 20, 1, 1000), Row("guidance", "number", 2.0, 0, 100),
 )
 
 STAGE1 = (
@@ -102,6 +103,7 @@ STAGE1 = (
     Row("label_dropout", "number", 0.1, 0, 1),
     Row("init", "choice", "own", choices=("own", "transferred", "ridge", "transferred_ridge"), site=True, site_only=True),
     Row("ridge_finish", "flag", False, site=True),
+    Row("sweep", "flag", False, site=True),
     Row("ridge_samples", "whole", 48, 1, 1e6),
     Row("ridge_lambda", "number", 1e-4, 1e-12, 1000, site=True),
 )
@@ -126,6 +128,11 @@ STAGE2 = (
     Row("checkpoint_minutes", "number", 10.0, 0, 1e6, resume=True),
     Row("keep_last", "whole", 1, 1, 1000, resume=True),
     Row("distillation_weight", "number", 0.0, 0, 1e6),
+    Row("distill_null", "flag", False),
+    Row("diffusion_weight", "number", 1.0, 0, 1e6),
+    Row("feature_weight", "number", 0.0, 0, 1e6),
+    Row("feature_outliers", "number", 0.0, 0, 1e6),
+    Row("inherited_rate", "number", 1.0, 0, 1e3),
     Row("trained", "choice", "all", choices=("all", "grafts", "grafts_and_norms", "last_n_blocks", "lora")),
     Row("last_n_blocks", "whole", 1, 1, 1024),
     Row("lora_rank", "whole", 64, 1, 65536),

@@ -128,7 +128,7 @@ class Stage1:
         """This rank's share of the losses; gradients are summed over ranks while the teacher goes on."""
         size = self.plan.stage1.batch_size
         rows = self.ranks.rows(size)
-        batch = self.draws.batch(self.dataset, rows, f"stage1/{self.step}")
+        batch = self.draws.step(self.dataset, rows, size, "stage1", self.step)
         self.last_batch = batch
         losses: Losses = {}
         waiting: list[tuple[Any, torch.Tensor, list[torch.nn.Parameter]]] = []

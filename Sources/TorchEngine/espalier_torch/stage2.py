@@ -65,6 +65,34 @@ def choose(model: Backbone, plan: Plan) -> None:
         parameter.requires_grad_(trains(name))
 
 
+def features(plan: Plan) -> dict[str, str]:
+    """Block outputs that the term of features compares: names in the teacher by those in the graft.
+
+    Blocks that keep both operators or, if none does, all blocks and pairs.
+    """
+    paired = {b for first in plan.parallel for b in (first, first + 1)}
+    blocks = [b for b in range(plan.shape.depth) if b not in paired]
+    kept = [b for b in blocks if not any((b, slot) in plan.edits for slot in ("attention", "mlp"))]
+    names = {f"blocks.{b}.out": f"blocks.{b}.out" for b in kept or blocks}
+    if not kept:
+        names |= {f"blocks.{first}.merge.out": f"blocks.{first + 1}.out" for first in plan.parallel}
+    return names
+
+
+def relative_distance(found: torch.Tensor, wanted: torch.Tensor, outliers: float) -> torch.Tensor:
+    """Squared distance of features (samples, tokens, dim) relative to the teacher's squares (samples), float64.
+
+    Teacher values further than `outliers` standard deviations from the mean of their sample are left out; 0 keeps all.
+    """
+    found, wanted = found.double().flatten(1), wanted.double().flatten(1)
+    kept = torch.ones_like(wanted)
+    if outliers > 0:
+        mean, deviation = wanted.mean(1, keepdim=True), wanted.std(1, correction=0, keepdim=True)
+        kept = ((wanted - mean).abs() <= outliers * deviation).double()
+    scale = (kept * wanted.square()).sum(1).clamp_min(1e-12)
+    return (kept * (found - wanted).square()).sum(1) / scale
+
+
 class Stage2:
     """Trains the grafted model."""
 
@@ -92,10 +120,20 @@ class Stage2:
                 ' choose "all"'
             )
         self.model.recompute = self.settings.recompute
-        self.teacher = graft.teacher if self.settings.distillation_weight > 0 else None
+        s = self.settings
+        if s.distill_null and plan.shape.family == "pixart" and self.draws.null_caption is None:
+            raise EngineError(
+                "stage2.distill_null: the model's file has no 'y_embedder.y_embedding' for no caption; set it to false"
+            )
+        self.teacher = graft.teacher if s.distillation_weight > 0 or s.feature_weight > 0 else None
+        self.features = features(plan) if s.feature_weight > 0 else {}
         self.net: nn.Module = self._wrap()
         named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-        self.optimizer = AdamW(named, self.settings.weight_decay)
+        new = tuple(prefix for site in plan.sites for prefix in site.prefixes)
+        factors = [
+            1.0 if (new and name.startswith(new)) or ".lora_" in name else s.inherited_rate for name, _ in named
+        ]
+        self.optimizer = AdamW(named, s.weight_decay, factors)
         if self.sharded:
             self.optimizer.sum_over_ranks = ranks.sum_tensor
         self.averages = Averages([p for _, p in named])
@@ -156,18 +194,24 @@ class Stage2:
     def take_step(self) -> float:
         """Takes an optimizer step and returns the loss before it; NaN if the step was skipped."""
         settings = self.settings
-        size, sums = settings.batch_size, torch.zeros(4, dtype=torch.float64, device=self.ranks.device)
+        size, sums = settings.batch_size, torch.zeros(5, dtype=torch.float64, device=self.ranks.device)
         rows = self.ranks.rows(size)
-        whole = self.draws.batch(self.dataset, rows, f"stage2/{self.step}")
+
+        def draw(rows: range) -> tuple[Batch, Batch | None]:
+            return self._drawn(self.teacher is not None, lambda d: d.step(self.dataset, rows, size, "stage2", self.step))
+
+        whole, null = draw(rows)
         self.last_batch = whole
+        feature_weight = settings.feature_weight * (1 - self.step / settings.steps)
         parts = self._parts(size)
         for index, (part, weight) in enumerate(parts):
             if weight > 0:
-                batch = whole[part.start - rows.start : part.stop - rows.start]
+                place = slice(part.start - rows.start, part.stop - rows.start)
+                batch, other = whole[place], null[place] if null is not None else None
             else:
-                batch = self.draws.batch(self.dataset, part, f"stage2/{self.step}")
+                batch, other = draw(part)
             self._synchronizes(index == len(parts) - 1)
-            loss, terms = self._loss(self.net, batch)
+            loss, terms = self._loss(self.net, batch, other, feature_weight)
             (loss * (weight / size)).backward()
             sums += weight * terms
         self._synchronizes(True)
@@ -192,21 +236,50 @@ class Stage2:
         elif self.sharded:
             self.net.set_requires_gradient_sync(last)  # type: ignore[operator]
 
-    def _loss(self, net: nn.Module, batch: Batch, distils: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss summed over rows, and loss, mse, vb and distillation as numbers (4)."""
+    def _drawn(
+        self, is_compared: bool, draw: Callable[[Draws], Batch]
+    ) -> tuple[Batch, Batch | None]:
+        """A batch and, where the teacher's terms compare them, the same samples without their condition."""
+        if not is_compared or not self.settings.distill_null:
+            return draw(self.draws), None
+        return draw(self.draws), draw(dataclasses.replace(self.draws, label_dropout=1.0))
+
+    def _loss(
+        self, net: nn.Module, batch: Batch, null: Batch | None = None, feature_weight: float = 0.0, distils: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss summed over rows, and loss, mse, vb, distillation and features as numbers (5)."""
+        settings, rows = self.settings, len(batch)
         noisy = self.process.noisy(batch.latents, batch.noise, batch.steps)
-        times = self.process.times(batch.steps)
+        times, condition = self.process.times(batch.steps), batch.condition
+        inputs = noisy
+        if null is not None:
+            inputs, times = torch.cat([noisy, noisy]), torch.cat([times, times])
+            condition = condition.joined(null.condition)
+        self.model.kept = dict.fromkeys(self.features if feature_weight > 0 else ())
         with self.autocast():
-            output = net(noisy, times, batch.condition)
-        terms = self.process.losses(output, batch.latents, noisy, batch.noise, batch.steps)
-        loss, distillation = terms.loss.sum(), terms.loss.new_zeros(())
+            output = net(inputs, times, condition)
+        kept, self.model.kept = self.model.kept, {}
+        terms = self.process.losses(output[:rows], batch.latents, noisy, batch.noise, batch.steps)
+        none = terms.loss.new_zeros(())
+        loss, distillation, apart = terms.loss.sum(), none, none
+        if distils:
+            loss = settings.diffusion_weight * loss if settings.diffusion_weight > 0 else none
         if self.teacher is not None and distils:
+            copies = len(inputs) / rows if rows else 1.0
+            self.teacher.kept = dict.fromkeys(self.features[name] for name in kept)
             with torch.no_grad(), self.autocast():
-                target = self.teacher(noisy, times, batch.condition)
-            distillation = (output.double() - target.double()).square().flatten(1).mean(1).sum()
-            loss = loss + self.settings.distillation_weight * distillation
+                target = self.teacher(inputs, times, condition)
+            wanted, self.teacher.kept = self.teacher.kept, {}
+            distillation = (output.double() - target.double()).square().flatten(1).mean(1).sum() / copies
+            for name, found in kept.items():
+                goal = wanted[self.features[name]]
+                assert found is not None and goal is not None
+                apart = apart + relative_distance(found, goal, settings.feature_outliers).sum() / copies / len(kept)
+            loss = loss + settings.distillation_weight * distillation + feature_weight * apart
         with torch.no_grad():
-            numbers = torch.stack([loss.detach(), terms.mse.sum(), terms.vb.sum(), distillation.detach()])
+            numbers = torch.stack(
+                [loss.detach(), terms.mse.sum(), terms.vb.sum(), distillation.detach(), apart.detach()]
+            )
         return loss, numbers
 
     def rate(self, step: int) -> float:
@@ -221,15 +294,16 @@ class Stage2:
 
     @torch.no_grad()
     def held_out(self) -> float:
-        """Loss of the averaged weights on the held-out samples."""
+        """Loss of the averaged weights on the held-out samples; the teacher's term if the diffusion loss has no weight."""
         count, total = self.settings.held_out_samples, 0.0
+        is_compared = self.settings.diffusion_weight == 0
         net = self.net if self.sharded else self.model
         self.averages.swap()
         try:
             for part, weight in self._parts(count):
-                batch = self.draws.batch(self.held_out_data, part, "held-out")
-                _, terms = self._loss(net, batch, distils=False)
-                total += weight * terms[0].item()
+                batch, null = self._drawn(is_compared, lambda d: d.batch(self.held_out_data, part, "held-out"))
+                _, terms = self._loss(net, batch, null, distils=is_compared)
+                total += weight * terms[3 if is_compared else 0].item()
         finally:
             self.averages.swap()
         return self.ranks.sum([total])[0] / count

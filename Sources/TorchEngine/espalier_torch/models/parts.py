@@ -29,6 +29,11 @@ class Condition:
     def __getitem__(self, rows: slice) -> "Condition":
         return self._map(lambda x: x[rows])
 
+    def joined(self, other: "Condition") -> "Condition":
+        """The rows of both, which have the same kinds and lengths."""
+        pairs = [(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self)]
+        return Condition(*(None if x is None else torch.cat([x, y]) for x, y in pairs))
+
     def to(self, device: torch.device) -> "Condition":
         """Moves all tensors to a device."""
         return self._map(lambda x: x.to(device))
@@ -179,6 +184,12 @@ class Backbone(nn.Module):
     blocks: nn.ModuleList
     recompute: bool = False
     """Whether blocks run again on the way back instead of keeping their activations."""
+    kept: dict[str, torch.Tensor | None] = {}
+    """Outputs of blocks and merges by upstream module name; a pass fills in, with their graphs, those that are asked for."""
+
+    def _keep(self, name: str, x: torch.Tensor) -> None:
+        if name in self.kept:
+            self.kept[name] = x
 
     def _join(self, parallel: dict[int, str]) -> None:
         """Puts the merges of pairs of parallel blocks below their first blocks."""
@@ -222,12 +233,14 @@ class Backbone(nn.Module):
             first = self._run(index, x, condition, grid, context, observe, observe_block)
             if merge is None:
                 x = first
+                self._keep(f"blocks.{index}.out", x)
                 index += 1
                 continue
             second = self._run(index + 1, x, condition, grid, context, observe, observe_block)
             x = merge(x, first, second)
             if observe is not None:
                 observe(f"blocks.{index}.merge.out", x)
+            self._keep(f"blocks.{index}.merge.out", x)
             index += 2
         return x
 
