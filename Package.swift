@@ -134,8 +134,8 @@ let package = Package(
     library(
       "Jobs",
       [
-        "TorchEngine", "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Datasets",
-        "Sampling", "Models", "Plans",
+        "TorchEngine", "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Evaluation",
+        "Datasets", "Sampling", "Models", "Plans", "Checkpoints",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(

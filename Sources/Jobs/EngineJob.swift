@@ -37,7 +37,7 @@ struct EngineJob {
       let data = try context.trainingData(
         plan.data, for: files, samples: samples, heldOut: heldOut)
       try write(data, of: plan.data)
-    case .preview, .analyze, .library, .search, .measure, .report:
+    case .preview, .analyze, .library, .search, .measure, .report, .sample, .evaluate:
       throw FileError(
         "\(context.run.path): the engine \(engine.name) does no job of this kind; leave it to the native"
           + " engine")

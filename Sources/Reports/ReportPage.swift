@@ -1,3 +1,4 @@
+import Evaluation
 import Files
 import Foundation
 import Plans
@@ -7,10 +8,14 @@ import Runs
 package struct ReportPage {
   private let runs: [(facts: RunFacts, measurements: Measurements?)]
   private let comparison: Comparison
+  private let evaluations: [(name: String, report: EvaluationReport)]
 
-  /// Makes a report of runs and their measurements.
-  package init(_ runs: [(facts: RunFacts, measurements: Measurements?)]) {
-    self.runs = runs
+  /// Makes a report of trainings with their measurements, and of evaluations.
+  package init(
+    _ runs: [(facts: RunFacts, measurements: Measurements?)],
+    evaluations: [(name: String, report: EvaluationReport)] = []
+  ) {
+    (self.runs, self.evaluations) = (runs, evaluations)
     comparison = Comparison(runs)
   }
 
@@ -23,11 +28,15 @@ package struct ReportPage {
 
   /// The page.
   ///
-  /// - Throws: `FileError` for an image that cannot be read.
+  /// - Throws: `FileError` for an image that cannot be read, or evaluations of several kinds.
   package func html() throws -> String {
-    let title = runs.count == 1 ? runs[0].facts.request.name : "\(runs.count) runs"
+    let names = runs.map(\.facts.request.name) + evaluations.map(\.name)
+    let title = names.count == 1 ? names[0] : "\(names.count) runs"
     var body: [HTML] = [.tag("h1", [:], "Espalier report: \(title)")]
     if runs.count > 1 { body += comparisonTable }
+    if !evaluations.isEmpty {
+      body += [.tag("h2", [:], "Evaluations")] + (try EvaluationTable(evaluations)).html
+    }
     for (index, run) in runs.enumerated() {
       body.append(
         try RunSection(facts: run.facts, measurements: run.measurements, number: index + 1).html())

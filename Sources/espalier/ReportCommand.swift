@@ -1,4 +1,5 @@
 import ArgumentParser
+import Evaluation
 import Files
 import Foundation
 import Plans
@@ -28,6 +29,7 @@ struct ReportCommand: ParsableCommand {
   private struct Report: Encodable {
     let runs: [Entry]
     let comparison: [ComparisonRow]
+    let evaluations: [EvaluationReport]?
   }
 
   private struct Entry: Encodable {
@@ -46,7 +48,7 @@ struct ReportCommand: ParsableCommand {
 
   func run() throws {
     if let output { try AtomicFile.requireDestination(output) }
-    let facts = try selection.facts()
+    let (facts, evaluations) = (try selection.facts(), try selection.evaluations())
     let console = ProgressLine()
     let runs = try facts.map { facts in
       (
@@ -56,7 +58,7 @@ struct ReportCommand: ParsableCommand {
       )
     }
     console.finish()
-    if let output { try ReportPage(runs).write(to: output) }
+    if let output { try ReportPage(runs, evaluations: evaluations).write(to: output) }
     if format.json {
       let entries = runs.map { facts, measurements in
         Entry(
@@ -64,9 +66,13 @@ struct ReportCommand: ParsableCommand {
           plan: PlanSummary(facts.plan),
           measurements: measurements, messages: facts.history.messages)
       }
-      try format.printJSON(Report(runs: entries, comparison: Comparison(runs).rows))
+      try format.printJSON(
+        Report(
+          runs: entries, comparison: Comparison(runs).rows,
+          evaluations: evaluations.isEmpty ? nil : evaluations.map(\.report)))
     } else if let output {
-      print("\(output): \(runs.count == 1 ? "1 run" : "\(runs.count) runs")")
+      let count = runs.count + evaluations.count
+      print("\(output): \(count == 1 ? "1 run" : "\(count) runs")")
     }
   }
 }
@@ -113,6 +119,8 @@ struct CompareCommand: ParsableCommand {
 
   func run() throws {
     if differences { return try printDifferences() }
+    let evaluations = try selection.evaluations()
+    if !evaluations.isEmpty { return try printEvaluations(evaluations) }
     let console = ProgressLine()
     let runs = try selection.facts().map { facts in
       (
@@ -130,6 +138,27 @@ struct CompareCommand: ParsableCommand {
 }
 
 extension CompareCommand {
+  /// Prints numbers beside each other, and what keeps them from being compared.
+  private func printEvaluations(_ evaluations: [(name: String, report: EvaluationReport)]) throws {
+    guard try selection.facts().isEmpty else {
+      throw ValidationError("compare trainings, or evaluations, but not both at once")
+    }
+    guard !measure, !markdown else {
+      throw ValidationError("--measure and --markdown are for trainings")
+    }
+    let table = try EvaluationTable(evaluations)
+    if format.json {
+      return try format.printJSON(
+        EvaluationComparison(evaluations: evaluations.map(\.report), mismatches: table.mismatches))
+    }
+    print(lines: table.lines.joined(separator: "\n"))
+  }
+
+  private struct EvaluationComparison: Encodable {
+    let evaluations: [EvaluationReport]
+    let mismatches: [String]
+  }
+
   private func printDifferences() throws {
     let facts = try selection.facts()
     let rows = GraftPlan.differingEntries(of: facts.map(\.plan))
@@ -155,9 +184,23 @@ struct RunsSelection: ParsableArguments {
   @OptionGroup var mixture: MixtureOptions
   @OptionGroup var runs: RunsOptions
 
-  /// Facts of the runs in the order given.
+  /// Facts of the runs in the order given, but for evaluations.
   func facts() throws -> [RunFacts] {
-    try ids.flatMap(runs(of:)).map { try RunFacts($0) }
+    try ids.flatMap(runs(of:)).filter { !Self.isEvaluation($0) }.map { try RunFacts($0) }
+  }
+
+  /// The numbers of the evaluations among the runs, with unique names.
+  func evaluations() throws -> [(name: String, report: EvaluationReport)] {
+    let found = try ids.flatMap(runs(of:)).filter(Self.isEvaluation)
+    let names = try found.map { try $0.request().name }
+    return try zip(found, names).map { run, name in
+      let isShared = names.count { $0 == name } > 1
+      return (isShared ? "\(name) \(run.shortID)" : name, try EvaluationReport(in: run))
+    }
+  }
+
+  private static func isEvaluation(_ run: RunDirectory) -> Bool {
+    (try? run.request().job.kind) == .evaluate
   }
 
   /// The run with a name, or those that hold the weights of a plan file.

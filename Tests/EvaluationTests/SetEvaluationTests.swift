@@ -19,16 +19,16 @@ struct SetEvaluationTests {
     let (count, width, shift) = (400, 8, Float(0.5))
     let set = features(count, width, seed: 1)
     let moved = features(count, width, seed: 1, shift: shift)
-    #expect(try SlicedWasserstein.squared(set, set) == 0)
+    #expect(try SlicedWasserstein.squared(set, set).value == 0)
     // A direction a moves by (a . s), whose square has the mean |s|² / d.
     let expected = Double(shift * shift)
-    let found = try SlicedWasserstein.squared(set, moved, directions: 4096)
+    let found = try SlicedWasserstein.squared(set, moved, directions: 4096).value
     #expect(abs(found - expected) < 0.05 * expected)
     // Every sample twice is the same distribution.
     let doubled = Tensor([2 * count, width])
     doubled.rows(0..<count).assign(set)
     doubled.rows(count..<(2 * count)).assign(set)
-    #expect(try SlicedWasserstein.squared(set, doubled) < 1e-9)
+    #expect(try SlicedWasserstein.squared(set, doubled).value < 1e-9)
   }
 
   @Test func kernelDistanceByHand() throws {
@@ -78,20 +78,16 @@ struct SetEvaluationTests {
       try writeArray(values, shape: [64, 4], to: path)
     }
     let sets = try paths.map { try FeatureSet(path: $0) }
-    let sources = paths.map { SetEvaluation.Provenance.Source(path: $0, digest: "d", count: 64) }
     let report = try SetEvaluation(
-      samples: sets[0], reference: sets[1], statistics: nil, spatialStatistics: nil,
-      provenance: .init(
-        samples: sources[0], reference: sources[1], network: "test", version: "1"),
-      resamplings: 5)
+      samples: sets[0], reference: sets[1], statistics: nil, spatialStatistics: nil, resamplings: 5)
     let interval = try #require(report.frechetInterval)
     #expect(interval[0] <= interval[1] && report.inceptionScore == nil && report.precision != nil)
-    #expect(report.frechetDistance > 2 && report.provenance.notes.isEmpty)
+    #expect(report.frechetDistance > 2 && report.notes.isEmpty)
     let statistics = try SetEvaluation(
       samples: sets[0], reference: nil, statistics: try FeatureStatistics(sets[1].features),
-      spatialStatistics: nil, provenance: report.provenance)
+      spatialStatistics: nil)
     #expect(abs(statistics.frechetDistance - report.frechetDistance) < 1e-9)
-    #expect(statistics.provenance.notes.contains { $0.contains("statistics alone") })
+    #expect(statistics.notes.contains { $0.contains("statistics alone") })
   }
 
   private func writeArray(_ values: [Float], shape: [Int], to path: String) throws {
