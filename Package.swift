@@ -219,7 +219,8 @@ let package = Package(
       resources: [.copy("Snapshots"), .copy("Themes")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
     tests(
-      "Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
+      "Reports",
+      ["Reports", "Evaluation", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
     tests(
       "Espalier",
       [

@@ -185,7 +185,8 @@ package final class FrozenGraph: TensorFile, @unchecked Sendable {
     if let content, !content.isEmpty, let base = content.baseAddress, let start = file.baseAddress {
       guard content.count == size else {
         throw FormatFault(
-          message: "gives \(name.jsonQuoted) of shape \(shape) \(content.count) bytes, expected \(size)")
+          message:
+            "gives \(name.jsonQuoted) of shape \(shape) \(content.count) bytes, expected \(size)")
       }
       let place = base - start
       return Constant(
@@ -196,7 +197,8 @@ package final class FrozenGraph: TensorFile, @unchecked Sendable {
     let isRepeated = values.count == 1 && count > 1
     guard values.count == count || isRepeated && count <= mostRepeats else {
       throw FormatFault(
-        message: "gives \(name.jsonQuoted) of shape \(shape) \(values.count) values, expected \(count)")
+        message:
+          "gives \(name.jsonQuoted) of shape \(shape) \(values.count) values, expected \(count)")
     }
     return Constant(
       name: name, dtype: dtype, shape: shape, content: .values(values), isRepeated: isRepeated)

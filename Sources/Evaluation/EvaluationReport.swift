@@ -40,7 +40,8 @@ package struct Provenance: Codable, Equatable, Sendable {
   /// Keys and values of all statements, in a fixed order.
   package var entries: [(key: String, value: String)] {
     var rows: [(key: String, value: String)] = []
-    for (name, source) in [("samples", samples), ("reference", reference)] {
+    let sources: [(String, Source?)] = [("samples", samples), ("reference", reference)]
+    for (name, source) in sources {
       guard let source else { continue }
       rows.append((name, source.path))
       rows.append(("\(name) sha256", String(source.digest.prefix(16))))
@@ -68,7 +69,8 @@ package struct Provenance: Codable, Equatable, Sendable {
       "samples count", "reference sha256", "network sha256", "resize", "samples classes",
       "samples labels", "samples precision", "samples weights average", "samples size",
     ]
-    for key in ["sampler", "steps", "guidance", "eta", "guided channels", "diffusion", "last step"] {
+    for key in ["sampler", "steps", "guidance", "eta", "guided channels", "diffusion", "last step"]
+    {
       keys += ["samples \(key)", "reference \(key)"]
     }
     var found = Dictionary(uniqueKeysWithValues: keys.map { ($0, known[$0] ?? "not stated") })

@@ -13,6 +13,10 @@ package struct FeatureSet {
   /// Number of samples.
   package var count: Int { features.shape[0] }
 
+  package init(features: Tensor, spatial: Tensor?, logits: Tensor?) {
+    (self.features, self.spatial, self.logits) = (features, spatial, logits)
+  }
+
   /// Images whose features are computed and kept at a time.
   private static let chunk = 256
 

@@ -35,7 +35,8 @@ package struct PairedDistance: Codable, Sendable {
   ///   finite.
   package static func measure(
     teacher: Source, graft: Source, samples: Int, batch: Int = 20,
-    features: ((Tensor) throws -> Tensor)? = nil, keptIn folder: String? = nil, progress: (Int) throws -> Void = { _ in }
+    features: ((Tensor) throws -> Tensor)? = nil, keptIn folder: String? = nil,
+    progress: (Int) throws -> Void = { _ in }
   ) throws -> PairedDistance {
     guard samples > 1 else {
       throw FeatureMetricError(
@@ -44,7 +45,8 @@ package struct PairedDistance: Codable, Sendable {
     }
     let parts = try TensorParts(keptIn: folder)
     var (latents, seen) = (Pairs(), Pairs())
-    let names = ["teacher", "graft"] + (features == nil ? [] : ["teacher_features", "graft_features"])
+    let names =
+      ["teacher", "graft"] + (features == nil ? [] : ["teacher_features", "graft_features"])
     for first in stride(from: 0, to: samples, by: batch) {
       let range = first..<min(samples, first + batch)
       let part = try parts.part("pairs-\(first)", rows: range.count, names) {

@@ -108,7 +108,8 @@ struct EvaluateJob {
     _ images: ImageSet, _ network: InceptionV3, _ networkDigest: String
   ) throws -> (FeatureSet, Provenance.Source) {
     let cache = try ModelFiles.cacheDirectory()
-    let digest = try images.digest(cache: cache, progress: progress("reading images", of: images.count))
+    let digest = try images.digest(
+      cache: cache, progress: progress("reading images", of: images.count))
     let folder = "\(cache)/features/\(digest.prefix(16))-\(networkDigest.prefix(16))"
     let name = AtomicFile.name(of: images.path)
     let set = try context.whenRoom {
@@ -193,7 +194,8 @@ struct EvaluateJob {
     if let known = try? AtomicFile.read(path, limit: 4 << 20) {
       guard known == Array(bytes) else {
         throw FileError(
-          "\(path): the run has begun with other files or settings; restore them, or start a new run")
+          "\(path): the run has begun with other files or settings; restore them, or start a new run"
+        )
       }
     } else {
       try context.whenRoom { try AtomicFile.write(bytes, to: path, followingLinks: false) }
@@ -226,23 +228,23 @@ struct EvaluateJob {
     let files = graft.files
     let precision = try context.precision()
     let sampler = try sampler(request)
-    let inception = request.inception == nil ? nil : try network(request)
-    let judge = inception == nil ? try? files.judge() : nil
+    let inception = try request.inception.map { _ in try network(request) }
+    var judge: ShapeJudge?
+    if inception == nil, files.judgePath != nil { judge = try files.judge() }
     var provenance = Provenance(
       samples: try source(graft, request, precision),
       reference: try source(teacher, request, precision),
       network: inception?.2 ?? (judge == nil ? "none" : "judge of the procedural images"),
-      networkDigest: try inception?.1
-        ?? (judge == nil ? nil : files.judgePath.map { try ContentHash.sha256(path: $0) }),
+      networkDigest: try inception?.1 ?? files.judgePath.map { try ContentHash.sha256(path: $0) },
       resize: inception == nil ? nil : Self.resize, version: try version())
     if provenance.networkDigest == nil {
       provenance.notes.append(
-        "there is no judge beside the model and --inception names no weights: no distance of features")
+        "there is no judge beside the model and --inception names no weights: no distance of features"
+      )
     }
     let folder = try claim(provenance)
     let conditions = try files.exampleConditions(request.count, precision).conditions
-    let autoencoder =
-      provenance.networkDigest == nil ? nil : try files.autoencoder(precision)
+    let autoencoder = try provenance.networkDigest.map { _ in try files.autoencoder(precision) }
     func features(_ latents: Tensor) -> Tensor {
       guard let autoencoder else { return latents }
       let images = AutoencoderKL.rgbImages(

@@ -112,7 +112,8 @@ struct SampleJob {
     return (file, entry)
   }
 
-  private func picture(_ file: any TensorFile, _ entry: TensorEntry, _ row: Int) throws -> RGBImage {
+  private func picture(_ file: any TensorFile, _ entry: TensorEntry, _ row: Int) throws -> RGBImage
+  {
     let size = entry.count / entry.shape[0]
     return RGBImage(
       width: entry.shape[2], height: entry.shape[1],
@@ -195,14 +196,16 @@ struct SampleJob {
 
   private func gone(_ first: Int) -> FileError {
     FileError(
-      "\(run.chunkPath(at: first)): is missing or has changed; 'espalier runs resume \(run.id)' draws it again")
+      "\(run.chunkPath(at: first)): is missing or has changed; 'espalier runs resume \(run.id)' draws it again"
+    )
   }
 
   /// Removes the chunks of a set that is written.
   private func removeChunks() throws {
     guard access(run.chunksPath, F_OK) == 0 else { return }
     do { try FileManager.default.removeItem(atPath: run.chunksPath) } catch {
-      throw FileError("\(run.chunksPath): cannot be removed (\(error.localizedDescription)); remove it")
+      throw FileError(
+        "\(run.chunksPath): cannot be removed (\(error.localizedDescription)); remove it")
     }
   }
 }

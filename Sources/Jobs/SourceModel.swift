@@ -108,9 +108,13 @@ package struct SourceModel {
   private var averaging: String {
     if files.model.tensors.container?.hasPrefix("ema") == true { return "EMA of the checkpoint" }
     if files.model.plan != nil || plan != nil {
-      let isFinetuned = (try? files.model.metadata())?["finetuning_steps"] != nil
-        || checkpoints.contains { (try? ModelWeights(path: $0))?.metadata["finetuning_steps"] != nil }
-      return isFinetuned ? "EMA of the finetuning" : "operators as trained, the rest as in the model"
+      let isFinetuned =
+        (try? files.model.metadata())?["finetuning_steps"] != nil
+        || checkpoints.contains {
+          (try? ModelWeights(path: $0))?.metadata["finetuning_steps"] != nil
+        }
+      return isFinetuned
+        ? "EMA of the finetuning" : "operators as trained, the rest as in the model"
     }
     return files.name == ModelFiles.demo ? "EMA of the pretraining" : "as in the file"
   }

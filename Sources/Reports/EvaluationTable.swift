@@ -44,7 +44,8 @@ package struct EvaluationTable {
         ),
         ("precision", set.precision.map(percent)), ("recall", set.recall.map(percent)),
         (
-          "KID", set.kernelDistance.map { "\(short($0)) ± \(short(set.kernelDistanceDeviation ?? 0))" }
+          "KID",
+          set.kernelDistance.map { "\(short($0)) ± \(short(set.kernelDistanceDeviation ?? 0))" }
         ),
         (
           "sliced Wasserstein",

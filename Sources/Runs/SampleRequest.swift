@@ -188,7 +188,8 @@ extension RunDirectory {
     let state = summary().state
     guard state == .done else {
       throw FileError(
-        "\(path): its set is not finished, the run is \(state.name); 'espalier runs resume \(id)' goes on")
+        "\(path): its set is not finished, the run is \(state.name); 'espalier runs resume \(id)' goes on"
+      )
     }
     let output = request.output ?? "\(path)/samples.npz"
     guard access(output, R_OK) == 0 else {

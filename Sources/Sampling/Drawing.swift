@@ -90,9 +90,12 @@ package struct Drawing {
   /// - Throws: `FileError` for a file that cannot be written, `SamplingError` for invalid sampler
   ///   settings; nothing is written then.
   package func write(
-    to destinations: Destinations, noise: Tensor?, columns: Int?, progress: @escaping (String) -> Void
+    to destinations: Destinations, noise: Tensor?, columns: Int?,
+    progress: @escaping (String) -> Void
   ) throws {
-    let decodedShape = [count, autoencoder?.config.outChannels ?? latentShape[0], size.height, size.width]
+    let decodedShape = [
+      count, autoencoder?.config.outChannels ?? latentShape[0], size.height, size.width,
+    ]
     var grid: [RGBImage] = []
     func draw(
       _ images: NumpyWriter<UInt8>?, _ latents: NumpyWriter<Float>?, _ decoded: NumpyWriter<Float>?

@@ -48,7 +48,9 @@ struct EvaluateCommand: ParsableCommand {
 
   func validate() throws {
     try require("--samples", samples, in: 2...1_000_000)
-    guard !judge || paired == nil else { throw ValidationError("give --judge or --paired, not both") }
+    guard !judge || paired == nil else {
+      throw ValidationError("give --judge or --paired, not both")
+    }
   }
 
   func run() throws {
@@ -119,7 +121,8 @@ struct EvaluateCommand: ParsableCommand {
     guard let name else { return nil }
     guard paired != nil || ModelFiles.exists(name) else {
       throw FileError(
-        "\(files.modelPath): its teacher \(name) is not there any more; name it with --paired, or give --judge")
+        "\(files.modelPath): its teacher \(name) is not there any more; name it with --paired, or give --judge"
+      )
     }
     let teacher = try ModelFiles(name)
     let (one, other) = (files.model.shape, teacher.model.shape)

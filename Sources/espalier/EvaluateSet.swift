@@ -37,7 +37,8 @@ struct SetOptions: ParsableArguments {
   func validate() throws {
     try require("--bootstrap", bootstrap, in: 0...1000)
     guard statistics == nil || reference == nil && !features else {
-      throw ValidationError("--statistics writes a reference; give no --reference and no --features")
+      throw ValidationError(
+        "--statistics writes a reference; give no --reference and no --features")
     }
   }
 

@@ -76,7 +76,9 @@ struct GraftOptions: ParsableArguments {
   /// - Throws: `PlanError` for a plan of another model, `FileError` for weights of another plan.
   func model(_ files: ModelFiles) throws -> SourceModel {
     var source = ModelSource(path: files.name)
-    (source.adapters, source.adapterScale) = (lora.map { AtomicFile.absolute($0) }, Double(loraScale))
+    (source.adapters, source.adapterScale) = (
+      lora.map { AtomicFile.absolute($0) }, Double(loraScale)
+    )
     guard let path = plan else {
       files.printNotes()
       return SourceModel(files, source)

@@ -75,7 +75,8 @@ struct PromptOptions: ParsableArguments {
     }
     guard !texts.isEmpty || captions != nil else {
       throw ValidationError(
-        "a \(files.model.shape.family.title) needs --prompt TEXT, --prompts FILE or --captions FILE")
+        "a \(files.model.shape.family.title) needs --prompt TEXT, --prompts FILE or --captions FILE"
+      )
     }
     guard negative == nil || captions == nil else {
       throw ValidationError(

@@ -117,16 +117,13 @@ struct SampleCommand: ParsableCommand {
         texts, images in
         var request = try textRequest(files, texts, sampler, count: texts.count * images)
         request.prompts?.repeats = images
-        return try drawing(request, of: try source.graft.model(files))
+        return try drawing(request, of: try model(files))
       }
     }
     var request = try request(files, sampler, count: count ?? noise?.count)
-    var model = try source.graft.model(files)
-    if isRun { return try launch(&request, of: model) }
+    let model = try model(files)
     request.model = model.source
-    request.model.autoencoder = prompts.autoencoder.map { AtomicFile.absolute($0) }
-    model = SourceModel(
-      files, request.model, plan: model.plan, checkpoints: model.checkpoints)
+    if isRun { return try launch(&request, of: model) }
     let drawing = try drawing(request, of: model)
     if let dataset {
       let identity = try [
@@ -160,19 +157,26 @@ struct SampleCommand: ParsableCommand {
     }
   }
 
+  /// The model with the autoencoder of the options.
+  private func model(_ files: ModelFiles) throws -> SourceModel {
+    let model = try source.graft.model(files)
+    var own = model.source
+    own.autoencoder = prompts.autoencoder.map { AtomicFile.absolute($0) }
+    return SourceModel(files, own, plan: model.plan, checkpoints: model.checkpoints)
+  }
+
   /// Whether the images are drawn by a run: an archive alone, from noise of the seed.
   private var isRun: Bool { destinations.paths == [npz] && noise == nil }
 
   /// Starts the run of a set and follows it.
   private func launch(_ request: inout SampleRequest, of model: SourceModel) throws {
     let npz = AtomicFile.absolute(npz ?? "")
-    request.model = model.source
-    request.model.autoencoder = prompts.autoencoder.map { AtomicFile.absolute($0) }
     request.output = npz
     if request.prompts == nil {
       _ = try SampleLabels.assign(request, numClasses: model.files.model.shape.numClasses)
     }
-    if try !model.files.drawsPixels, request.model.autoencoder ?? model.files.autoencoderPath == nil {
+    if try !model.files.drawsPixels, request.model.autoencoder ?? model.files.autoencoderPath == nil
+    {
       // Says what is missing before a run exists.
       _ = try model.files.autoencoder(.float32)
     }
@@ -187,7 +191,8 @@ struct SampleCommand: ParsableCommand {
     if let batch { request.batch = batch }
     if let chunk { request.chunk = chunk }
     let run = try options.begin(
-      .sample(request), named: AtomicFile.stem(of: npz), seed: request.sampler.seed, modelHash: hash,
+      .sample(request), named: AtomicFile.stem(of: npz), seed: request.sampler.seed,
+      modelHash: hash,
       plan: model.plan, root: source.graft.runs.root)
     guard options.follows else {
       if format.json { return try format.printJSON(["run": run.path]) }
@@ -255,7 +260,9 @@ struct SampleCommand: ParsableCommand {
     var request = SampleRequest(
       model: ModelSource(path: files.name), sampler: sampler.settings,
       count: try count ?? settings.promptCount(of: files), chunk: 1, batch: 1)
-    (request.prompts, request.tiling, request.writesLabels) = (settings, tiling.rawValue, withLabels)
+    (request.prompts, request.tiling, request.writesLabels) = (
+      settings, tiling.rawValue, withLabels
+    )
     return request
   }
 

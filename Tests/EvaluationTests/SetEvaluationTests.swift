@@ -100,3 +100,78 @@ struct SetEvaluationTests {
     try Data(bytes).write(to: URL(filePath: path))
   }
 }
+
+@MainActor @Suite("Weights and reference files")
+struct ReferenceFileTests {
+  /// Nodes of the frozen graph, of which every branch of every kind of block is stated here by hand.
+  @Test func nodesOfTheFrozenGraph() {
+    let aliases = InceptionV3.graphAliases
+    let nodes = Set(aliases.values.map(\.node))
+    // 94 convolutions with five tensors each, and the last layer.
+    #expect(aliases.count == 94 * 5 + 1 && nodes.count == aliases.count)
+    for (unit, node) in [
+      ("Conv2d_1a_3x3", "conv"), ("Conv2d_2a_3x3", "conv_1"), ("Conv2d_2b_3x3", "conv_2"),
+      ("Conv2d_3b_1x1", "conv_3"), ("Conv2d_4a_3x3", "conv_4"),
+      ("Mixed_5b.branch1x1", "mixed/conv"), ("Mixed_5b.branch5x5_2", "mixed/tower/conv_1"),
+      ("Mixed_5c.branch3x3dbl_3", "mixed_1/tower_1/conv_2"),
+      ("Mixed_5d.branch_pool", "mixed_2/tower_2/conv"), ("Mixed_6a.branch3x3", "mixed_3/conv"),
+      ("Mixed_6a.branch3x3dbl_1", "mixed_3/tower/conv"),
+      ("Mixed_6a.branch3x3dbl_3", "mixed_3/tower/conv_2"),
+      ("Mixed_6b.branch7x7_3", "mixed_4/tower/conv_2"),
+      ("Mixed_6c.branch7x7dbl_5", "mixed_5/tower_1/conv_4"),
+      ("Mixed_6d.branch1x1", "mixed_6/conv"), ("Mixed_6e.branch_pool", "mixed_7/tower_2/conv"),
+      ("Mixed_7a.branch3x3_2", "mixed_8/tower/conv_1"),
+      ("Mixed_7a.branch7x7x3_4", "mixed_8/tower_1/conv_3"),
+      ("Mixed_7b.branch3x3_1", "mixed_9/tower/conv"),
+      ("Mixed_7b.branch3x3_2a", "mixed_9/tower/mixed/conv"),
+      ("Mixed_7b.branch3x3_2b", "mixed_9/tower/mixed/conv_1"),
+      ("Mixed_7c.branch3x3dbl_2", "mixed_10/tower_1/conv_1"),
+      ("Mixed_7c.branch3x3dbl_3b", "mixed_10/tower_1/mixed/conv_1"),
+    ] {
+      #expect(aliases["\(unit).conv.weight"]?.node == "\(node)/conv2d_params")
+      #expect(aliases["\(unit).bn.running_var"]?.node == "\(node)/batchnorm/moving_variance")
+    }
+    #expect(aliases["fc.weight"]?.node == "softmax/weights")
+  }
+
+  @Test func statisticsAreWrittenAsReferenceFiles() throws {
+    let scratch = try Scratch()
+    try AtomicFile.makeDirectory("\(scratch.path)/set")
+    for index in 0..<5 {
+      try RGBImage(width: 4, height: 3, grey: UInt8(40 * index)).write(
+        to: "\(scratch.path)/set/\(index).png")
+    }
+    let images = try ImageSet(path: "\(scratch.path)/set")
+    func features(_ width: Int) -> Tensor { RandomStream(seed: 3, "w\(width)").normal([5, width]) }
+    let set = FeatureSet(features: features(6), spatial: features(4), logits: features(2))
+    let path = "\(scratch.path)/reference.npz"
+    try ReferenceSet.write(set, of: images, to: path)
+    let written = try ReferenceSet(path: path)
+    let pool = try FeatureStatistics(set.features)
+    #expect(written.pool?.mean == pool.mean && written.pool?.covariance == pool.covariance)
+    #expect(written.spatial?.dimension == 4)
+    #expect(try ImageSet(path: path).image(3) == RGBImage(width: 4, height: 3, grey: 120))
+    // Images of several sizes are left out.
+    try RGBImage(width: 7, height: 3, grey: 9).write(to: "\(scratch.path)/set/5.png")
+    let mixed = try ImageSet(path: "\(scratch.path)/set")
+    try ReferenceSet.write(set, of: mixed, to: path)
+    #expect(try ReferenceSet(path: path).images == nil)
+  }
+
+  /// Parts that are there are not computed again, and damaged ones are.
+  @Test func partsAreKept() throws {
+    let scratch = try Scratch()
+    let parts = try TensorParts(keptIn: "\(scratch.path)/parts")
+    var computed = 0
+    func part() throws -> [Tensor] {
+      try parts.part("a", rows: 2, ["x"]) {
+        computed += 1
+        return [Tensor([1, 2, 3, 4], shape: [2, 2])]
+      }
+    }
+    #expect(try part()[0].values == [1, 2, 3, 4])
+    #expect(try part()[0].values == [1, 2, 3, 4] && computed == 1)
+    try Data("damage".utf8).write(to: URL(filePath: "\(scratch.path)/parts/a.safetensors"))
+    #expect(try part()[0].shape == [2, 2] && computed == 2)
+  }
+}

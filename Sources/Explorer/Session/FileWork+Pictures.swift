@@ -34,7 +34,8 @@ extension FileWork {
       let sampler = request.sampler
       lines.append(
         "\(Format.count(request.count, "image")), \(sampler.method) \(sampler.steps) steps, guidance"
-          + " \(Format.plain(sampler.guidance)), seed \(sampler.seed), labels \(request.labels.rawValue)")
+          + " \(Format.plain(sampler.guidance)), seed \(sampler.seed), labels \(request.labels.rawValue)"
+      )
       lines.append(request.model.path)
     }
     // Of a finished set: the digests too.
