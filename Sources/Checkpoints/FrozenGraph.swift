@@ -258,18 +258,18 @@ struct ProtocolBuffer {
     guard cursor.left > 0 else { return nil }
     do throws(EndOfBytes) {
       let key = try varint()
-      let number = Int(truncatingIfNeeded: key >> 3)
-      if number > 0 {
-        switch key & 7 {
-        case 0: return Field(number: number, value: try varint(), bytes: nil)
-        case 1: return Field(number: number, value: try cursor.read(UInt64.self), bytes: nil)
-        case 2:
-          let count = Int(exactly: try varint()) ?? .max
-          return Field(number: number, value: nil, bytes: try cursor.take(count))
-        case 5:
-          return Field(number: number, value: UInt64(try cursor.read(UInt32.self)), bytes: nil)
-        default: break
-        }
+      let number = Int(truncatingIfNeeded: (key ?? 0) >> 3)
+      switch (key ?? 7) & 7 {
+      case _ where number <= 0: break
+      case 0:
+        if let value = try varint() { return Field(number: number, value: value, bytes: nil) }
+      case 1: return Field(number: number, value: try cursor.read(UInt64.self), bytes: nil)
+      case 2:
+        let count = Int(exactly: try varint() ?? .max) ?? .max
+        return Field(number: number, value: nil, bytes: try cursor.take(count))
+      case 5:
+        return Field(number: number, value: UInt64(try cursor.read(UInt32.self)), bytes: nil)
+      default: break
       }
     } catch {
       throw FormatFault(message: "ends inside a message")
@@ -277,13 +277,14 @@ struct ProtocolBuffer {
     throw FormatFault(message: "holds a field of an unknown kind")
   }
 
-  private mutating func varint() throws(EndOfBytes) -> UInt64 {
+  /// Reads a number of up to 64 bits; nil for a longer one.
+  private mutating func varint() throws(EndOfBytes) -> UInt64? {
     var value: UInt64 = 0
     for shift in stride(from: 0, to: 70, by: 7) {
       let byte = try cursor.read(UInt8.self)
       value |= UInt64(byte & 0x7F) << UInt64(shift)
       if byte < 0x80 { return value }
     }
-    throw EndOfBytes()
+    return nil
   }
 }

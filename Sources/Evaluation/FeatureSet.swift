@@ -48,8 +48,8 @@ package struct FeatureSet {
     (features, spatial, logits) = (all[0], all[1], all[2])
   }
 
-  private static let names = [
-    (name: "pool", width: InceptionV3.poolWidth), ("spatial", InceptionV3.spatialWidth),
+  private static let names: [(name: String, width: Int)] = [
+    ("pool", InceptionV3.poolWidth), ("spatial", InceptionV3.spatialWidth),
     ("logits", InceptionV3.classes),
   ]
 

@@ -77,7 +77,7 @@ struct EvaluateJob {
     let sources = try zip(paths, sets).map { path, set in
       Provenance.Source(path: path, digest: try ContentHash.sha256(path: path), count: set.count)
     }
-    return try report(
+    return report(
       try SetEvaluation(
         samples: sets[0], reference: sets[1], statistics: nil, spatialStatistics: nil,
         resamplings: request.resamplings, progress: step),

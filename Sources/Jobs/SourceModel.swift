@@ -28,7 +28,7 @@ package struct SourceModel {
   init(_ source: ModelSource, in run: RunDirectory) throws {
     let files = try ModelFiles(source.path)
     let plan = try source.planPath.map { try GraftPlan.load(path: run.resolve($0)) }
-    if let plan, !source.isBareGraft { try plan.check(against: files) }
+    if let plan, !source.isBareGraft { try plan.check(against: try files.reference()) }
     self.init(
       files, source, plan: plan, checkpoints: try source.weights.map { try run.weightsPath($0) })
   }

@@ -93,7 +93,7 @@ struct EvaluateCommand: ParsableCommand {
   private func namedRun() throws -> RunDirectory? {
     let (name, root) = (source.model, source.graft.runs.root)
     if name.contains("/") { return try? RunDirectory.open(name) }
-    guard !ModelFiles.exists(name), !RunSelection.matches(of: name, root: root).isEmpty else {
+    guard !ModelWeights.exists(name), !RunSelection.matches(of: name, root: root).isEmpty else {
       return nil
     }
     return try RunSelection.find(name, root: root)
@@ -119,7 +119,7 @@ struct EvaluateCommand: ParsableCommand {
     let (files, own) = (model.files, model.files.model.plan?.model.path)
     let name = paired ?? (model.plan == nil ? own : model.source.isBareGraft ? nil : files.name)
     guard let name else { return nil }
-    guard paired != nil || ModelFiles.exists(name) else {
+    guard paired != nil || ModelWeights.exists(name) else {
       throw FileError(
         "\(files.modelPath): its teacher \(name) is not there any more; name it with --paired, or give --judge"
       )

@@ -117,14 +117,14 @@ struct SampleCommand: ParsableCommand {
         texts, images in
         var request = try textRequest(files, texts, sampler, count: texts.count * images)
         request.prompts?.repeats = images
-        return try drawing(request, of: try model(files))
+        return try self.drawing(request, of: try self.model(files))
       }
     }
-    var request = try request(files, sampler, count: count ?? noise?.count)
-    let model = try model(files)
+    var request = try self.request(files, sampler, count: count ?? noise?.count)
+    let model = try self.model(files)
     request.model = model.source
     if isRun { return try launch(&request, of: model) }
-    let drawing = try drawing(request, of: model)
+    let drawing = try self.drawing(request, of: model)
     if let dataset {
       let identity = try [
         files.contentHash(), prompts.texts().joined(separator: "\n"), "\(sampler)",
