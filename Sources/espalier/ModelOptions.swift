@@ -1,5 +1,4 @@
 import ArgumentParser
-import Autograd
 import Checkpoints
 import Files
 import Foundation
@@ -8,7 +7,6 @@ import Models
 import OfficialFormat
 import Plans
 import Runs
-import TensorCore
 
 /// Model of the commands sample and evaluate.
 struct ModelOptions: ParsableArguments {

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Autograd
 import Checkpoints
 import Evaluation
 import Files
