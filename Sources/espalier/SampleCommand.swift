@@ -187,6 +187,9 @@ struct SampleCommand: ParsableCommand {
         model: ModelReference(
           path: model.source.path, shape: model.files.model.shape, contentHash: hash))
     request.divide(by: plan)
+    guard batch == nil || request.prompts == nil else {
+      throw ValidationError("--batch is for classes; prompts are drawn one by one")
+    }
     if let batch { request.batch = batch }
     if let chunk { request.chunk = chunk }
     let run = try options.begin(

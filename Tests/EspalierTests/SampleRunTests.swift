@@ -75,6 +75,22 @@ struct SampleRunTests {
     #expect(said["model_digest"]?.count == 64 && said["weights_average"] == "as in the file")
   }
 
+  /// Also where a batch, or the last steps of a trajectory, give products few rows.
+  @Test(arguments: ["1", "2", "33"])
+  func smallBatchesMakeNoDifference(steps: String) throws {
+    let scratch = try Scratch()
+    _ = try scratch.tinyModel()
+    var sets: Set<Data> = []
+    for batch in ["1", "2", "5"] {
+      let outcome = try scratch.espalier(
+        "sample", "model.safetensors", "--npz", "x.npz", "--count", "5", "--steps", steps,
+        "--batch", batch)
+      #expect(outcome.code == 0, "\(outcome.complaint)")
+      sets.insert(try scratch.bytes("x.npz"))
+    }
+    #expect(sets.count == 1)
+  }
+
   @Test func labelsComeFromAFile() throws {
     let scratch = try Scratch()
     _ = try scratch.tinyModel()
