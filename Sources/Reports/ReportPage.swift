@@ -7,15 +7,16 @@ import Runs
 /// Self-contained HTML report of one or several runs.
 package struct ReportPage {
   private let runs: [(facts: RunFacts, measurements: Measurements?)]
+  private let searches: [SearchFacts]
   private let comparison: Comparison
   private let evaluations: [(name: String, report: EvaluationReport)]
 
-  /// Makes a report of trainings with their measurements, and of evaluations.
+  /// Makes a report of trainings with their measurements, of searches and of evaluations.
   package init(
-    _ runs: [(facts: RunFacts, measurements: Measurements?)],
+    _ runs: [(facts: RunFacts, measurements: Measurements?)], searches: [SearchFacts] = [],
     evaluations: [(name: String, report: EvaluationReport)] = []
   ) {
-    (self.runs, self.evaluations) = (runs, evaluations)
+    (self.runs, self.searches, self.evaluations) = (runs, searches, evaluations)
     comparison = Comparison(runs)
   }
 
@@ -30,7 +31,7 @@ package struct ReportPage {
   ///
   /// - Throws: `FileError` for an image that cannot be read, or evaluations of several kinds.
   package func html() throws -> String {
-    let names = runs.map(\.facts.request.name) + evaluations.map(\.name)
+    let names = runs.map(\.facts.request.name) + searches.map(\.name) + evaluations.map(\.name)
     let title = names.count == 1 ? names[0] : "\(names.count) runs"
     var body: [HTML] = [.tag("h1", [:], "Espalier report: \(title)")]
     if runs.count > 1 { body += comparisonTable }
@@ -40,6 +41,9 @@ package struct ReportPage {
     for (index, run) in runs.enumerated() {
       body.append(
         try RunSection(facts: run.facts, measurements: run.measurements, number: index + 1).html())
+    }
+    for (index, search) in searches.enumerated() {
+      body.append(SearchSection(facts: search, number: index + 1).html)
     }
     let head: [HTML] = [
       .void("meta", ["charset": "utf-8"]),
@@ -105,6 +109,7 @@ package struct ReportPage {
     svg .grid{stroke:var(--line)}polyline{fill:none;stroke-width:1.5}
     polyline.train{stroke:var(--train)}circle.train{fill:var(--train)}
     polyline.held{stroke:var(--held);stroke-dasharray:5 3}circle.held{fill:var(--held)}
+    circle.baseline{fill:var(--paper);stroke:var(--quiet);stroke-width:1.5}
     .train-text{color:var(--train)}.held-text{color:var(--held)}
     .sites{display:grid;grid-template-columns:repeat(auto-fill,minmax(14rem,1fr));gap:.6rem}
     .sites figure{margin:0;break-inside:avoid}

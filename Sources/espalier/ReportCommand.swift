@@ -5,6 +5,7 @@ import Foundation
 import Plans
 import Reports
 import Runs
+import Search
 import Text
 
 /// `espalier report`: results of trainings as an HTML page and as JSON.
@@ -16,7 +17,8 @@ struct ReportCommand: ParsableCommand {
       The page is one HTML file that needs nothing else. What is measured (the judge's agreement and \
       Fréchet distance, sample grids, the time of a forward pass) is kept in the run as report.json and \
       taken from there as long as the run's weights stay the same; the first report of a run takes a \
-      minute or more.
+      minute or more. Of a search the page shows the front of error and cost with the plans and baselines \
+      that were evaluated, a table of them with standard errors, and rank correlations.
       """)
 
   @OptionGroup var selection: RunsSelection
@@ -30,6 +32,12 @@ struct ReportCommand: ParsableCommand {
     let runs: [Entry]
     let comparison: [ComparisonRow]
     let evaluations: [EvaluationReport]?
+    let searches: [SearchEntry]
+  }
+
+  private struct SearchEntry: Encodable {
+    let run, name: String
+    let report: SearchReport
   }
 
   private struct Entry: Encodable {
@@ -48,7 +56,8 @@ struct ReportCommand: ParsableCommand {
 
   func run() throws {
     if let output { try AtomicFile.requireDestination(output) }
-    let (facts, evaluations) = (try selection.facts(), try selection.evaluations())
+    let (facts, searches) = try selection.facts(andSearches: true)
+    let evaluations = try selection.evaluations()
     let console = ProgressLine()
     let runs = try facts.map { facts in
       (
@@ -58,7 +67,9 @@ struct ReportCommand: ParsableCommand {
       )
     }
     console.finish()
-    if let output { try ReportPage(runs, evaluations: evaluations).write(to: output) }
+    if let output {
+      try ReportPage(runs, searches: searches, evaluations: evaluations).write(to: output)
+    }
     if format.json {
       let entries = runs.map { facts, measurements in
         Entry(
@@ -69,9 +80,12 @@ struct ReportCommand: ParsableCommand {
       try format.printJSON(
         Report(
           runs: entries, comparison: Comparison(runs).rows,
-          evaluations: evaluations.isEmpty ? nil : evaluations.map(\.report)))
+          evaluations: evaluations.isEmpty ? nil : evaluations.map(\.report),
+          searches: searches.map {
+            SearchEntry(run: $0.run.path, name: $0.name, report: $0.report)
+          }))
     } else if let output {
-      let count = runs.count + evaluations.count
+      let count = runs.count + searches.count + evaluations.count
       print("\(output): \(count == 1 ? "1 run" : "\(count) runs")")
     }
   }
@@ -186,7 +200,17 @@ struct RunsSelection: ParsableArguments {
 
   /// Facts of the runs in the order given, but for evaluations.
   func facts() throws -> [RunFacts] {
-    try ids.flatMap(runs(of:)).filter { !Self.isEvaluation($0) }.map { try RunFacts($0) }
+    try facts(andSearches: false).trainings
+  }
+
+  /// Facts of the trainings, and of the searches where these are wanted.
+  func facts(andSearches: Bool) throws -> (trainings: [RunFacts], searches: [SearchFacts]) {
+    let all = try ids.flatMap(runs(of:)).filter { !Self.isEvaluation($0) }
+    let searches = andSearches ? all.filter(SearchFacts.isSearch) : []
+    return (
+      try all.filter { !searches.contains($0) }.map { try RunFacts($0) },
+      try searches.map { try SearchFacts($0) }
+    )
   }
 
   /// The numbers of the evaluations among the runs, with unique names.

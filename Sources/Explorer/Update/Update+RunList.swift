@@ -17,6 +17,7 @@ extension AppState {
         return [.readSet(id: selected.id)]
       }
       overlays.removeLast()
+      if selected.kind == .search || selected.kind == .library { return openSearch() }
       return goTo(.openRun(id: selected.id))
     case .report:
       if let selected { overlays.append(.form(.report(of: [selected.id]))) }
