@@ -134,8 +134,8 @@ let package = Package(
     library(
       "Jobs",
       [
-        "TorchEngine", "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Datasets",
-        "Sampling", "Models", "Plans",
+        "TorchEngine", "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Evaluation",
+        "Datasets", "Sampling", "Models", "Plans", "Checkpoints",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
@@ -222,7 +222,10 @@ let package = Package(
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
     tests(
       "Reports",
-      ["Reports", "Search", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
+      [
+        "Reports", "Evaluation", "Search", "Operators", "Runs", "Plans", "Pictures", "Files",
+        "TestSupport",
+      ]),
     tests(
       "Espalier",
       [

@@ -39,7 +39,7 @@ struct EngineJob {
         plan.data, for: files, teacher: try files.model.network(), samples: samples,
         heldOut: heldOut)
       try write(data, of: plan.data)
-    case .preview, .analyze, .library, .search, .measure, .report:
+    case .preview, .analyze, .library, .search, .measure, .report, .sample, .evaluate:
       throw FileError(
         "\(context.run.path): the engine \(engine.name) does no job of this kind; leave it to the native"
           + " engine")

@@ -86,6 +86,9 @@ package enum Worker {
         text = try ReportJob(context: context).perform(report, writesPage: false)
       case .report(let report):
         text = try ReportJob(context: context).perform(report, writesPage: true)
+      case .sample(let sample): text = try SampleJob(context: context).perform(sample)
+      case .evaluate(let evaluate):
+        text = try EvaluateJob(context: context).perform(evaluate)
       }
       run.keepSummary()
       try context.emit(.finished(outcome: .done, text: text))

@@ -1,4 +1,5 @@
 import Autograd
+import CKernels
 import TensorCore
 
 extension DiT {
@@ -61,12 +62,18 @@ package final class TrajectoryModulations {
     return rows(of: 0, in: modulations)
   }
 
+  /// Rows below which a product sums in another order; with more, a row does not depend on the others' number.
+  private static let fewestRows = Int(CK_GEMM_MOST_DOT_ROWS) + 1
+
   private func modulations(of times: some Collection<Float>) -> DiT.Modulations {
-    model.modulations(
-      Conditioning(
-        timesteps: times.flatMap { [Float](repeating: $0, count: labels.count) },
-        labels: times.flatMap { _ in labels }),
-      on: Tape(recording: false))
+    var timesteps = times.flatMap { [Float](repeating: $0, count: labels.count) }
+    var rows = times.flatMap { _ in labels }
+    while rows.count < Self.fewestRows, let time = timesteps.last, let label = rows.last {
+      timesteps.append(time)
+      rows.append(label)
+    }
+    return model.modulations(
+      Conditioning(timesteps: timesteps, labels: rows), on: Tape(recording: false))
   }
 
   private func rows(of step: Int, in modulations: DiT.Modulations) -> DiT.Modulations {

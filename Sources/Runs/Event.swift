@@ -19,6 +19,8 @@ package enum SampleRole: String, Codable, CaseIterable, Sendable {
   case graft
   /// The absolute difference of both.
   case difference
+  /// Small pictures of a set that is being drawn.
+  case sheet
 }
 
 /// The learning rate of a training step.
@@ -63,8 +65,8 @@ package enum EventKind: Equatable, Sendable {
   case paused(step: Int, reason: String? = nil)
   /// The worker resumed.
   case resumed(step: Int)
-  /// Progress of work other than training.
-  case progress(done: Int, total: Int, label: String)
+  /// Progress of work other than training, with the estimated remaining seconds of all of it.
+  case progress(done: Int, total: Int, label: String, secondsLeft: Double? = nil)
   /// An image was written; the path is relative to the run directory.
   ///
   /// With a sampler step it is the clean image that was predicted after that step.
@@ -160,8 +162,10 @@ extension Event: Encodable {
     case .checkpointed(let step, let path): return ("checkpointed", ["step": step, "path": path])
     case .paused(let step, let reason): return ("paused", ["step": step, "reason": reason])
     case .resumed(let step): return ("resumed", ["step": step])
-    case .progress(let done, let total, let label):
-      return ("progress", ["done": done, "total": total, "label": label])
+    case .progress(let done, let total, let label, let secondsLeft):
+      return (
+        "progress", ["done": done, "total": total, "label": label, "seconds_left": secondsLeft]
+      )
     case .sampled(let role, let path, let classLabel, let seed, let samplerStep):
       return (
         "sampled",

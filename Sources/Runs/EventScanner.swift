@@ -47,7 +47,9 @@ struct EventScanner {
       guard let done = fields.count("done"), let total = fields.count("total"),
         let label = text("label")
       else { return nil }
-      return .progress(done: done, total: total, label: label)
+      return .progress(
+        done: done, total: total, label: label,
+        secondsLeft: fields.number("seconds_left", in: FileNumber.spans))
     case "started":
       guard let pid = fields.count("pid").flatMap({ Int32(exactly: $0) }),
         let total = fields.count("total_steps")

@@ -35,7 +35,7 @@ extension EventKind {
     case .paused(let step, let reason):
       return "step \(step)  paused\(reason.map { ": \($0)" } ?? "")"
     case .resumed(let step): return "step \(step)  goes on"
-    case .progress(let done, let total, let label): return "\(label) \(done)/\(total)"
+    case .progress(let done, let total, let label, _): return "\(label) \(done)/\(total)"
     case .sampled(let role, let path, _, _, _): return "\(role.rawValue) in \(path)"
     case .message(let text): return text
     case .ranks(let report): return report.text

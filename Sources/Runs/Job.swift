@@ -21,6 +21,10 @@ package enum Job: Equatable, Sendable {
   case measure(ReportRequest)
   /// Measurements of trained grafts and an HTML page of them.
   case report(ReportRequest)
+  /// A set of images in an archive.
+  case sample(SampleRequest)
+  /// Numbers that judge a set of images or a model.
+  case evaluate(EvaluateRequest)
 
   /// Kind of a job; the raw values are stored in files and names of runs.
   package enum Kind: String, Codable, CaseIterable, Sendable {
@@ -40,12 +44,16 @@ package enum Job: Equatable, Sendable {
     case measure
     /// Page about trained grafts.
     case report
+    /// Drawing a set of images.
+    case sample
+    /// Judging a set of images or a model.
+    case evaluate
 
     /// Whether it trains a plan, and so has losses and checkpoints.
     package var isTraining: Bool { self == .distill || self == .finetune }
 
-    /// Whether it measures trained grafts.
-    package var isMeasuring: Bool { self == .measure || self == .report }
+    /// Whether it measures trained grafts, sets or models, so that its result is text.
+    package var isMeasuring: Bool { self == .measure || self == .report || self == .evaluate }
   }
 
   /// Kind of the job.
@@ -59,6 +67,8 @@ package enum Job: Equatable, Sendable {
     case .search: .search
     case .measure: .measure
     case .report: .report
+    case .sample: .sample
+    case .evaluate: .evaluate
     }
   }
 }
@@ -252,6 +262,8 @@ extension Job: Codable {
     case .search: self = .search(try container.decode(SearchRequest.self, forKey: .request))
     case .measure: self = .measure(try container.decode(ReportRequest.self, forKey: .request))
     case .report: self = .report(try container.decode(ReportRequest.self, forKey: .request))
+    case .sample: self = .sample(try container.decode(SampleRequest.self, forKey: .request))
+    case .evaluate: self = .evaluate(try container.decode(EvaluateRequest.self, forKey: .request))
     }
   }
 
@@ -270,6 +282,8 @@ extension Job: Codable {
     case .search(let request): try container.encode(request, forKey: .request)
     case .measure(let request), .report(let request):
       try container.encode(request, forKey: .request)
+    case .sample(let request): try container.encode(request, forKey: .request)
+    case .evaluate(let request): try container.encode(request, forKey: .request)
     }
   }
 }
@@ -367,6 +381,8 @@ package struct JobRequest: Codable, Equatable, Sendable {
       try FileNumber.check("samples", report.samples, ReportRequest.sampleRange)
       try FileNumber.check("steps", report.steps, ReportRequest.stepRange)
       try FileNumber.check("images", report.images, ReportRequest.imageRange)
+    case .sample(let sample): try sample.checkNumbers()
+    case .evaluate(let evaluate): try evaluate.checkNumbers()
     }
   }
 }

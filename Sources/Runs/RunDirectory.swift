@@ -84,7 +84,7 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     switch try request().job {
     case .distill: names = ["operators.safetensors", "latest.safetensors"]
     case .finetune: names = ["model.safetensors"]
-    case .preview, .analyze, .library, .search, .measure, .report:
+    case .preview, .analyze, .library, .search, .measure, .report, .sample, .evaluate:
       throw FileError("\(path): trains nothing; name a run of 'espalier distill' or 'finetune'")
     }
     let paths = names.map { "\(checkpointsPath)/\($0)" }

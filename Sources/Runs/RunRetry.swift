@@ -85,7 +85,7 @@ extension RunDirectory {
     switch try request().job {
     case .distill: (key, rate) = ("stage1.learning_rate", \.stage1.learningRate)
     case .finetune: (key, rate) = ("stage2.learning_rate", \.stage2.learningRate)
-    case .preview, .analyze, .library, .search, .measure, .report:
+    case .preview, .analyze, .library, .search, .measure, .report, .sample, .evaluate:
       throw FileError("\(path): trains nothing, so it has no learning rate; retry it as it is")
     }
     plan = try GraftPlan.load(path: planPath)

@@ -246,8 +246,9 @@ package struct RunSummary: Codable, Equatable, Sendable {
     case .resumed(let step):
       (isPaused, pauseReason, end) = (false, nil, nil)
       if label == nil { self.step = step }
-    case .progress(let done, let total, let label):
+    case .progress(let done, let total, let label, let secondsLeft):
       (step, self.total, self.label) = (done, total, label)
+      if let secondsLeft { self.secondsLeft = secondsLeft }
     case .sampled(let role, let path, _, _, let samplerStep):
       images.append(SampleImage(role: role, path: path, samplerStep: samplerStep))
       imageCount += 1

@@ -5,7 +5,7 @@ import Plans
 import Runs
 import TorchEngine
 
-/// Queue, time limit and hook of a training.
+/// Queue, time limit, hook and engine of a run.
 struct LaunchOptions: ParsableArguments {
   @Flag(help: "Start the worker and return; follow it with 'espalier runs'.") var detach = false
   @Flag(
@@ -48,13 +48,23 @@ struct LaunchOptions: ParsableArguments {
     try after.map { try RunSelection.find($0, root: root) }
   }
 
+  /// Whether no option of runs is given.
+  var isPlain: Bool {
+    !detach && !isQueued && timeout == nil && onDone == nil && engine == nil
+  }
+
   /// Whether the command follows the run to its end.
   var follows: Bool { !isQueued && !detach }
 
   /// The chosen engine, which has said that it can do the job; nil for the native one.
-  private func engineName(_ job: Job, _ plan: GraftPlan) throws -> String? {
+  private func engineName(_ job: Job, _ plan: GraftPlan?) throws -> String? {
     guard let engine, engine != Engine.native else { return nil }
     let chosen = try Engine.named(engine)
+    guard job.kind.isTraining, let plan else {
+      throw FileError(
+        "--engine: the engine \(engine) does no job of the kind \(job.kind.rawValue); leave it to the native"
+          + " engine")
+    }
     let draft = "\(NSTemporaryDirectory())/espalier-\(UUID().uuidString).json"
     defer { unlink(draft) }
     try plan.save(to: draft)
@@ -82,6 +92,16 @@ struct LaunchOptions: ParsableArguments {
   func begin(
     _ job: Job, plan: GraftPlan, root: String, origins: [WeightOrigin]? = nil
   ) throws -> RunDirectory {
+    try begin(
+      job, named: plan.name, seed: plan.seed, modelHash: plan.model.contentHash, plan: plan,
+      root: root, origins: origins)
+  }
+
+  /// Creates a run that may have no plan, and starts its worker or queues it.
+  func begin(
+    _ job: Job, named name: String, seed: UInt64 = 0, modelHash: String, plan: GraftPlan? = nil,
+    root: String, origins: [WeightOrigin]? = nil
+  ) throws -> RunDirectory {
     let before = try runsBefore(root: root)
     let engine = try engineName(job, plan)
     if let stranger = before.first(where: { $0.root != root }) {
@@ -90,8 +110,7 @@ struct LaunchOptions: ParsableArguments {
     }
     return try RunLauncher(root: root).launch(
       JobRequest(
-        job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
-        modelHash: plan.model.contentHash,
+        job: job, name: name, codeVersion: espalierVersion, seed: seed, modelHash: modelHash,
         queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
         timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
         origins: origins?.isEmpty == false ? origins : nil, engine: engine),

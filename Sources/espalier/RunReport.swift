@@ -95,7 +95,9 @@ struct RunReport: Encodable {
 
   /// Shows the progress of a run on standard error until it ends; Ctrl-C requests cancellation, a
   /// second one stops following.
-  static func follow(_ run: RunDirectory, output: OutputOptions, tellsDone: Bool = true) throws {
+  static func follow(
+    _ run: RunDirectory, output: OutputOptions, tellsDone: Bool = true, tellsMessages: Bool = true
+  ) throws {
     signal(SIGINT, SIG_IGN)
     let interrupt = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
     interrupt.setEventHandler {
@@ -112,7 +114,8 @@ struct RunReport: Encodable {
       let summary = follower.poll()
       let report = RunReport(run, summary, heldOut: follower.history.heldOut)
       if summary.state.isEnded || told < follower.history.messageCount { console.finish() }
-      for text in follower.history.messages.suffix(follower.history.messageCount - told) {
+      let news = tellsMessages ? follower.history.messageCount - told : 0
+      for text in follower.history.messages.suffix(news) {
         printToStandardError("espalier: note: \(text)\n")
       }
       told = follower.history.messageCount
@@ -141,7 +144,9 @@ struct RunReport: Encodable {
 
   private static func line(_ summary: RunSummary) -> String {
     guard let loss = summary.loss, summary.label == nil else {
-      return "\(summary.stateText)  \(summary.label ?? "step") \(summary.step)/\(summary.total)"
+      let left = summary.secondsLeft.map { String(format: "  %.0f s left", $0) } ?? ""
+      return
+        "\(summary.stateText)  \(summary.label ?? "step") \(summary.step)/\(summary.total)\(left)"
     }
     var text = "\(summary.stateText)  step \(summary.step)/\(summary.total)  loss \(short(loss))"
     if let rate = summary.rate { text += String(format: "  %.2f steps/s", rate) }

@@ -60,6 +60,10 @@ private let golden: [(EventKind, String)] = [
     #"{"done":2,"kind":"progress","label":"sampling","t":1.5,"total":8,"v":1}"#
   ),
   (
+    .progress(done: 2, total: 8, label: "drawing images", secondsLeft: 12.5),
+    #"{"done":2,"kind":"progress","label":"drawing images","seconds_left":12.5,"t":1.5,"total":8,"v":1}"#
+  ),
+  (
     .sampled(role: .graft, path: "samples/graft.png", classLabel: 7, seed: .max),
     #"{"class_label":7,"kind":"sampled","path":"samples/graft.png","role":"graft","#
       + #""seed":18446744073709551615,"t":1.5,"v":1}"#

@@ -150,11 +150,12 @@ extension AppState {
       if selected.kind?.isMeasuring == true {
         return selected.state == .done ? nil : "\(selected.name) has measured nothing yet"
       }
+      if selected.kind == .sample { return nil }
       if selected.kind == .search || selected.kind == .library {
         return selected.state == .done
           ? reasonAgainstCosts : "\(selected.name) has found nothing yet"
       }
-      if !selected.isTraining { return "only trainings can be opened" }
+      if !selected.isTraining { return "only trainings, sets, searches and measurements can be opened" }
       return selected.modelHash == model.contentHash
         ? nil : "\(selected.name) is for another model"
     case .retry:
@@ -176,7 +177,7 @@ extension AppState {
     case .raise, .lower:
       return selected?.turn == nil ? "only runs in the queue have a priority" : nil
     case .pause:
-      if let selected, !selected.isTraining { return "only trainings can pause" }
+      if let selected, !selected.isQueueable { return "previews and analyses do not pause" }
       return reasonAgainstPause(selected, followed: false)
     case .cancel:
       let affected = affected(by: .cancel, in: pane)

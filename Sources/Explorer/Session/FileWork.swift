@@ -119,7 +119,7 @@ package final class FileWork: @unchecked Sendable {
       return [findAnalysis(again: again)]
     case .startPreview(let generation, let plan, let weights, let settings, let options):
       return startPreview(generation, plan, weights, settings, options)
-    case .startRunPreview, .readCheckpoints, .readAttentionMaps, .savePictures:
+    case .startRunPreview, .readCheckpoints, .readAttentionMaps, .savePictures, .readSet:
       return show(effect)
     case .keepUnsaved(let unsaved): return keep(unsaved)
     case .removeUnsaved(let file):

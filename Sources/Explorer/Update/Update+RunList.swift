@@ -10,6 +10,12 @@ extension AppState {
     case .accept:
       guard let selected else { return [] }
       if selected.kind?.isMeasuring == true { return [.readReport(id: selected.id)] }
+      if selected.kind == .sample {
+        var page = TextPage(title: "set \(selected.name)", lines: ["reading …"])
+        page.run = selected.id
+        overlays.append(.text(page))
+        return [.readSet(id: selected.id)]
+      }
       overlays.removeLast()
       if selected.kind == .search || selected.kind == .library { return openSearch() }
       return goTo(.openRun(id: selected.id))

@@ -186,6 +186,12 @@ extension AppState {
       } else {
         notice = .note("\(title) is there: r lists the runs, ⏎ shows it")
       }
+    case .setRead(let id, let lines, let sheet):
+      if case .text(var page) = overlay, page.run == id {
+        page.lines = lines
+        page.picture = sheet.map(Picture.init) ?? page.picture
+        replaceTop(.text(page))
+      }
     case .logRead(let id, let lines):
       if case .log(var page) = overlay, page.id == id {
         page.receive(lines, width: LogView.room(size).columns)
