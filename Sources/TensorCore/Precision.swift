@@ -5,7 +5,7 @@ package enum Precision: String, CaseIterable, Sendable {
   case bfloat16 = "bf16"
 
   /// The faster one on this CPU: bfloat16 if the CPU has dot products of it.
-  package static var fastest: Precision { BFloat16Matrix.hasHardware ? .bfloat16 : .float32 }
+  package static var fastest: Precision { PackedMatrix.hasBFloat16 ? .bfloat16 : .float32 }
 }
 
 /// Which layers work in a precision; all others work in float32.

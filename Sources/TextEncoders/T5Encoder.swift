@@ -218,7 +218,7 @@ package final class T5Encoder {
     try file.readFloats(name, into: .init(start: weight.pointer, count: weight.count))
     let result = Tensor(Array(x.shape.dropLast()) + [outputs])
     if rule.precision(forWeightOf: entry.count) == .bfloat16 {
-      BFloat16Matrix(.float32(weight), isTransposed: true).multiply(
+      PackedMatrix(.float32(weight), isTransposed: true).multiply(
         .float32(x), into: .float32(result))
     } else {
       Gemm.run(

@@ -3,9 +3,8 @@ import TensorCore
 extension Tape {
   /// The hidden activations of two linear layers with a GELU between them: GELU(up(x)).
   ///
-  /// Where the layer is multiplied in bfloat16, they are bfloat16. In inference they are stored once: bias
-  /// and GELU are the fused epilogue of the product. Recorded, they are rounded before GELU as well, as
-  /// PyTorch's autocast rounds them, so the two differ by a rounding.
+  /// Where the layer is multiplied in bfloat16, they are bfloat16, rounded before GELU as well, as PyTorch's autocast
+  /// rounds them. In inference they are stored once: GELU is applied to each block of the product in place.
   ///
   /// - Parameters:
   ///   - x: (..., in).

@@ -67,7 +67,7 @@ struct BenchWork: Sendable {
     let (m, n, k) = (512, 4608, 1152)
     let (a, b, c) = (normal("left", [m, k]), normal("right", [n, k]), Tensor([m, n]))
     if precision == .bfloat16 {
-      let right = BFloat16Matrix(.float32(b), isTransposed: true)
+      let right = PackedMatrix(.float32(b), isTransposed: true)
       let (left, result) = (BFloat16Tensor(rounding: a), BFloat16Tensor([m, n]))
       return { right.multiply(.bfloat16(left), into: .bfloat16(result)) }
     }

@@ -1,12 +1,13 @@
+import CKernels
 import Foundation
 import TestSupport
 import Testing
 
 @testable import TensorCore
 
-/// Products with a packed right operand against plain ones: emulated on any CPU, by oneDNN where the CPU has
-/// bfloat16 dot products.
-struct BFloat16MatrixTests {
+/// Products with a packed right operand against plain ones: by our kernels on any CPU, by oneDNN where it has packed
+/// kernels for it. On the main actor: the number of threads is common to all suites.
+@MainActor struct PackedMatrixTests {
   private struct Shape: CustomTestStringConvertible, Sendable {
     let m, n, k: Int
     var testDescription: String { "(\(m), \(k)) by (\(k), \(n))" }
@@ -54,7 +55,7 @@ struct BFloat16MatrixTests {
       let (bias, start) = (random.normal([shape.n]), random.normal([shape.m, shape.n]))
       let product = expected(
         shape, a, b, transposeA: transposeA, isTransposed: isTransposed, value: Self.rounded)
-      let matrix = BFloat16Matrix(
+      let matrix = PackedMatrix(
         .float32(b), isTransposed: isTransposed, inHardware: inHardware)
       for (hasBias, accumulate) in [(false, false), (true, false), (false, true)] {
         let c = start.copied()
@@ -77,7 +78,7 @@ struct BFloat16MatrixTests {
     Self.check(shape, inHardware: false, tolerance: 1e-4)
   }
 
-  @Test(.enabled(if: BFloat16Matrix.hasHardware), arguments: shapes)
+  @Test(.enabled(if: PackedMatrix.hasBFloat16), arguments: shapes)
   private func hardwareRoundsBothOperands(_ shape: Shape) {
     Self.check(shape, inHardware: true, tolerance: 1e-3)
   }
@@ -93,7 +94,7 @@ struct BFloat16MatrixTests {
     for gelu in [false, true] {
       for right in [MixedTensor.float32(b), .bfloat16(BFloat16Tensor(rounding: b))] {
         let result = BFloat16Tensor([m, n])
-        BFloat16Matrix(right, isTransposed: true).multiply(
+        PackedMatrix(right, isTransposed: true).multiply(
           .bfloat16(BFloat16Tensor(rounding: a)), bias: bias,
           into: .bfloat16(result, gelu: gelu))
         for (index, found) in result.float32.values.enumerated() {
@@ -104,6 +105,46 @@ struct BFloat16MatrixTests {
         }
       }
     }
+  }
+
+  /// Packed float32 products: by the library where it has them, by our kernels elsewhere.
+  @Test(arguments: shapes + [Shape(m: 300, n: 72, k: 33)])
+  private func float32ProductsAreExact(_ shape: Shape) {
+    var random = RandomSequence(seed: 8)
+    for (transposeA, isTransposed) in [(false, true), (false, false), (true, false)] {
+      let a = random.normal(transposeA ? [shape.k, shape.m] : [shape.m, shape.k])
+      let b = random.normal(isTransposed ? [shape.n, shape.k] : [shape.k, shape.n])
+      let (bias, start) = (random.normal([shape.n]), random.normal([shape.m, shape.n]))
+      let product = Self.expected(shape, a, b, transposeA: transposeA, isTransposed: isTransposed)
+      for inHardware in [PackedMatrix.hasFloat32, false] {
+        let c = start.copied()
+        PackedMatrix(.float32(b), isTransposed: isTransposed, .float32, inHardware: inHardware)
+          .multiply(
+            .float32(a), isTransposed: transposeA, bias: bias, into: .float32(c, accumulate: true))
+        for (index, sum) in product.enumerated() {
+          let wanted = sum + Double(bias[index % shape.n]) + Double(start[index])
+          #expect(abs(Double(c[index]) - wanted) < 1e-5 * Double(shape.k).squareRoot() + 1e-5)
+        }
+      }
+    }
+  }
+
+  /// Rows are divided between threads, columns are not: bits depend on neither threads nor the other rows.
+  @Test(arguments: Precision.allCases, [1, 3, 70, 200, 700])
+  func bitsDoNotDependOnThreads(precision: Precision, rows: Int) {
+    var random = RandomSequence(seed: 9)
+    let (n, k) = (1152, 600)
+    let (a, b) = (random.normal([rows, k]), random.normal([n, k]))
+    let matrix = PackedMatrix(.float32(b), isTransposed: true, precision)
+    let former = Parallel.threads
+    defer { ck_pool_set_threads(Int32(former)) }
+    let results = [1, 2, 3, 7].map { threads in
+      ck_pool_set_threads(Int32(threads))
+      let c = Tensor([rows, n])
+      matrix.multiply(.float32(a), into: .float32(c))
+      return c.values
+    }
+    #expect(results.allSatisfy { $0 == results[0] })
   }
 
   @Test func tensorsKeepShapeAndValues() {
@@ -118,7 +159,7 @@ struct BFloat16MatrixTests {
     var random = RandomSequence(seed: 4)
     let (n, k) = (96, 40)
     let b = random.normal([n, k])
-    let matrix = BFloat16Matrix(.float32(b), isTransposed: true)
+    let matrix = PackedMatrix(.float32(b), isTransposed: true)
     for m in [1, 3, 16, 100, 3] {
       let (a, c) = (random.normal([m, k]), Tensor([m, n]))
       matrix.multiply(.float32(a), into: .float32(c))
@@ -132,7 +173,7 @@ struct BFloat16MatrixTests {
     var random = RandomSequence(seed: 5)
     let (m, n, k) = (20, 128, 32)
     let (a, b) = (random.normal([m, k]), random.normal([n, k]))
-    let matrix = BFloat16Matrix(.float32(b), isTransposed: true)
+    let matrix = PackedMatrix(.float32(b), isTransposed: true)
     let wanted = Self.expected(
       Shape(m: m, n: n, k: k), a, b, transposeA: false, isTransposed: true, value: Self.rounded)
     let results = (0..<8).map { _ in Tensor([m, n]) }

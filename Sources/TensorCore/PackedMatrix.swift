@@ -1,14 +1,17 @@
 import CKernels
 
-/// The right operand (k, n) of matrix products in bfloat16 with float32 sums, packed once for any number of
-/// products.
+/// The right operand (k, n) of matrix products in float32 or bfloat16 with float32 sums, packed once for any number
+/// of products.
 ///
-/// On CPUs with bfloat16 dot products oneDNN multiplies, on our own threads, each with blocks of rows or
-/// columns. On other CPUs the operand is rounded but kept in float32, and products are float32: slower, with
-/// the same rounding, so that the effect of bfloat16 on a model can be seen on any machine.
-package struct BFloat16Matrix {
+/// OneDNN multiplies on our own threads, each with blocks of rows or columns: float32 on CPUs with AVX-512,
+/// bfloat16 on those with its dot products. On other CPUs our kernels multiply values that are kept as they are in
+/// float32, or rounded in bfloat16: slower, with the same rounding, so that the effect of bfloat16 on a model can be
+/// seen on any machine.
+package struct PackedMatrix {
   /// Whether the CPU has bfloat16 dot products, and oneDNN's products with them pass a trial.
-  package static let hasHardware = ck_has_bfloat16() != 0 && passesTrial()
+  package static let hasBFloat16 = ck_has_bfloat16() != 0 && passesTrial(.bfloat16)
+  /// Whether oneDNN has packed float32 products for this CPU, which are faster than ours, and they pass a trial.
+  package static let hasFloat32 = passesTrial(.float32)
 
   /// Where a product goes, and its fused epilogue after the bias.
   package enum Target {
@@ -21,33 +24,46 @@ package struct BFloat16Matrix {
   private enum Layout {
     /// In oneDNN's order: column blocks of `MatmulPrimitive.columnBlock`.
     case packed(Storage, columnBytes: Int)
-    /// The rounded values in float32, as (k, n), or as (n, k) if transposed.
-    case emulated(Tensor, isTransposed: Bool)
+    /// The values in float32, rounded for bfloat16, as (k, n), or as (n, k) if transposed.
+    case plain(Tensor, isTransposed: Bool)
   }
 
   private let k, n: Int
+  private let precision: Precision
   private let layout: Layout
+
+  /// Whether products of a precision are the library's on this CPU.
+  package static func has(_ precision: Precision) -> Bool {
+    precision == .bfloat16 ? hasBFloat16 : hasFloat32
+  }
 
   /// Packs a matrix.
   ///
   /// - Parameters:
   ///   - values: (k, n), or (n, k) if transposed; all axes but the last count as rows.
   ///   - isTransposed: Whether the rows are the columns of the right operand.
-  package init(_ values: MixedTensor, isTransposed: Bool) {
-    self.init(values, isTransposed: isTransposed, inHardware: Self.hasHardware)
+  ///   - precision: The number format of both operands of the products.
+  package init(_ values: MixedTensor, isTransposed: Bool, _ precision: Precision = .bfloat16) {
+    self.init(
+      values, isTransposed: isTransposed, precision, inHardware: Self.has(precision))
   }
 
-  /// Packs a matrix for oneDNN or for emulation; tests and the trial compare both.
-  init(_ values: MixedTensor, isTransposed: Bool, inHardware: Bool) {
+  /// Packs a matrix for oneDNN or for our kernels; tests and the trial compare both.
+  init(
+    _ values: MixedTensor, isTransposed: Bool, _ precision: Precision = .bfloat16, inHardware: Bool
+  ) {
     let columns = values.shape.last ?? 1
     let rows = values.count / max(1, columns)
     (k, n) = isTransposed ? (columns, rows) : (rows, columns)
+    self.precision = precision
     let packed =
       inHardware
-      ? MatmulPrimitive.pack(values, k: k, n: n, isTransposed: isTransposed) : nil
+      ? MatmulPrimitive.pack(
+        values, k: k, n: n, isTransposed: isTransposed, as: precision)
+      : nil
     layout =
       packed.map { .packed($0.storage, columnBytes: $0.columnBytes) }
-      ?? .emulated(Self.rounded(values), isTransposed: isTransposed)
+      ?? .plain(Self.operand(values, precision), isTransposed: isTransposed)
   }
 
   /// C (m, n) = A B + bias.
@@ -63,16 +79,20 @@ package struct BFloat16Matrix {
     let m = left.count / max(1, k)
     precondition(
       left.count == m * k && target.count == m * n && (bias?.count ?? n) == n,
-      "BFloat16Matrix: \(left.shape) by (\(k), \(n)) into \(target.count) elements")
+      "PackedMatrix: \(left.shape) by (\(k), \(n)) into \(target.count) elements")
     if target.count == 0 { return }
     switch layout {
     case .packed(let storage, let columnBytes):
+      let isRounded = precision == .bfloat16
       let done = MatmulPrimitive.multiply(
-        m: m, n: n, k: k, Self.dense(left, m: m, isTransposed: isTransposed), by: storage.pointer,
-        columnBytes: columnBytes, bias: bias, into: target)
+        m: m, n: n, k: k,
+        isRounded
+          ? .bfloat16(Self.dense(left, m: m, isTransposed: isTransposed)) : .float32(left.float32),
+        isTransposed: isTransposed && !isRounded, by: storage.pointer, columnBytes: columnBytes,
+        bias: bias, into: target)
       precondition(done, "oneDNN cannot multiply (\(m), \(k)) by (\(k), \(n))")
-    case .emulated(let values, let isRightTransposed):
-      let (left, product) = (Self.rounded(left), Tensor([m, n]))
+    case .plain(let values, let isRightTransposed):
+      let (left, product) = (Self.operand(left, precision), Tensor([m, n]))
       Gemm.run(
         transposeA: isTransposed, transposeB: isRightTransposed, m: m, n: n, k: k,
         a: left.pointer, b: values.pointer, c: product.pointer)
@@ -84,7 +104,7 @@ package struct BFloat16Matrix {
   private static func dense(_ left: MixedTensor, m: Int, isTransposed: Bool) -> BFloat16Tensor {
     switch left {
     case .bfloat16(let tensor):
-      precondition(!isTransposed, "BFloat16Matrix: a transposed left operand in bfloat16")
+      precondition(!isTransposed, "PackedMatrix: a transposed left operand in bfloat16")
       return tensor
     case .float32(let tensor) where isTransposed:
       let k = tensor.count / m
@@ -98,11 +118,12 @@ package struct BFloat16Matrix {
     }
   }
 
-  /// The values that bfloat16 holds, in float32.
-  private static func rounded(_ values: MixedTensor) -> Tensor {
-    switch values {
-    case .bfloat16(let tensor): return tensor.float32
-    case .float32(let tensor):
+  /// The values that a precision holds, in float32.
+  private static func operand(_ values: MixedTensor, _ precision: Precision) -> Tensor {
+    switch (values, precision) {
+    case (.float32(let tensor), .float32): return tensor
+    case (.bfloat16(let tensor), _): return tensor.float32
+    case (.float32(let tensor), .bfloat16):
       let result = Tensor(tensor.shape)
       Parallel.ranges(tensor.count, grain: 1 << 14) { range in
         ck_bfloat16_round_f32(
@@ -113,7 +134,7 @@ package struct BFloat16Matrix {
   }
 
   /// Compares products of several blocks of rows and columns in hardware with emulated ones.
-  private static func passesTrial() -> Bool {
+  private static func passesTrial(_ precision: Precision) -> Bool {
     func normal(_ name: String, _ shape: [Int]) -> Tensor {
       RandomStream(seed: 1, "trial/\(name)").normal(shape)
     }
@@ -122,17 +143,25 @@ package struct BFloat16Matrix {
       for isTransposed in [false, true] {
         let a = normal("left", isTransposed ? [k, m] : [m, k])
         let b = MixedTensor.float32(normal("right", isTransposed ? [n, k] : [k, n]))
-        let rounded = BFloat16Tensor(rounding: a.reshaped([m, k]))
+        let rows = a.reshaped([m, k])
+        let left =
+          precision == .bfloat16
+          ? .bfloat16(BFloat16Tensor(rounding: rows)) : MixedTensor.float32(rows)
         let results = [true, false].map { inHardware -> [Float] in
-          let matrix = BFloat16Matrix(b, isTransposed: isTransposed, inHardware: inHardware)
-          if inHardware, case .emulated = matrix.layout { return [] }
-          let (sums, activated) = (start.copied(), BFloat16Tensor([m, n]))
+          let matrix = PackedMatrix(
+            b, isTransposed: isTransposed, precision, inHardware: inHardware)
+          if inHardware, case .plain = matrix.layout { return [] }
+          let (sums, other) = (start.copied(), MixedTensor([m, n], like: left))
+          let target: Target =
+            switch other {
+            case .float32(let tensor): .float32(tensor)
+            case .bfloat16(let tensor): .bfloat16(tensor, gelu: isTransposed)
+            }
           matrix.multiply(
             .float32(a), isTransposed: isTransposed, bias: bias,
             into: .float32(sums, accumulate: isTransposed))
-          matrix.multiply(
-            .bfloat16(rounded), bias: bias, into: .bfloat16(activated, gelu: isTransposed))
-          return sums.values + activated.float32.values
+          matrix.multiply(left, bias: bias, into: target)
+          return sums.values + other.float32.values
         }
         let isNear = zip(results[0], results[1]).allSatisfy {
           abs($0 - $1) < 1e-4 * Float(k).squareRoot() + 0.01 * abs($1)
@@ -144,7 +173,7 @@ package struct BFloat16Matrix {
   }
 }
 
-extension BFloat16Matrix.Target {
+extension PackedMatrix.Target {
   var count: Int {
     switch self {
     case .float32(let tensor, _): tensor.count
@@ -163,8 +192,10 @@ extension BFloat16Matrix.Target {
           accumulate ? 1 : 0)
       case .bfloat16(let c, let gelu):
         ck_bfloat16_rows_f32(
-          product.pointer + start, bias?.pointer, c.pointer + start, range.count, columns,
-          gelu ? 1 : 0)
+          product.pointer + start, bias?.pointer, c.pointer + start, range.count, columns)
+        if gelu {
+          ck_gelu_forward_bf16(c.pointer + start, c.pointer + start, range.count * columns)
+        }
       }
     }
   }
