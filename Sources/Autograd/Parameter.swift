@@ -93,7 +93,7 @@ package final class Parameter {
   /// Keeps of a large weight only the packed operand: in bfloat16, which halves its memory, or in float32 where the
   /// library multiplies that.
   package func seal() {
-    guard case .trained(let value) = state, precision == .bfloat16 || isPackedInFloat32 else {
+    guard case .trained(let value) = state, precision.isRounded || isPackedInFloat32 else {
       return
     }
     state = .sealed(PackedMatrix(.float32(value), isTransposed: true, precision))
@@ -105,7 +105,7 @@ package final class Parameter {
   ///
   /// In float32 packing for one product must gain more than it costs.
   func isPacked(rows: Int) -> Bool {
-    precision == .bfloat16 || rows >= 1024 && isPackedInFloat32
+    precision.isRounded || rows >= 1024 && isPackedInFloat32
   }
 
   /// The weight (out, in) as the right operand of x W^T, or of the input gradient's dy W; nil where our own kernels
@@ -124,7 +124,8 @@ package final class Parameter {
     lock.lock()
     defer { lock.unlock() }
     if let known = isBackward ? packed.backward : packed.forward { return known }
-    let matrix = PackedMatrix(.float32(value), isTransposed: !isBackward)
+    let matrix = PackedMatrix(
+      .float32(value), isTransposed: !isBackward, isBackward ? precision.withoutInt8 : precision)
     if isBackward { packed.backward = matrix } else { packed.forward = matrix }
     return matrix
   }

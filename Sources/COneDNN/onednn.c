@@ -9,9 +9,10 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_version.h>
 
-/* B is packed in blocks of 64 columns that follow each other; in bfloat16 pairs of rows lie side by side. */
+/* B is packed in blocks of 64 columns that follow each other; in bfloat16 pairs of rows lie side by side,
+   of 8-bit integers four. */
 static dnnl_format_tag_t packed_layout(dnnl_data_type_t type) {
-  return type == dnnl_bf16 ? dnnl_BA16a64b2a : dnnl_BA16a64b;
+  return type == dnnl_s8 ? dnnl_BA16a64b4a : type == dnnl_bf16 ? dnnl_BA16a64b2a : dnnl_BA16a64b;
 }
 
 /* Memory descriptors are values in version 2 of the library, objects in version 3. */
@@ -76,7 +77,9 @@ static description_ref queried(const od_product *p, dnnl_query_t what) {
   return dnnl_primitive_desc_query_md(p->chosen, what, 0);
 }
 
-static dnnl_data_type_t name_of(od_type type) { return type == OD_BF16 ? dnnl_bf16 : dnnl_f32; }
+static dnnl_data_type_t name_of(od_type type) {
+  return type == OD_INT8 ? dnnl_s8 : type == OD_BF16 ? dnnl_bf16 : dnnl_f32;
+}
 
 static int append_sum(dnnl_post_ops_t list) {
 #if DNNL_VERSION_MAJOR >= 3
@@ -107,7 +110,7 @@ static int choose(const od_shape *s, const_dnnl_primitive_attr_t attributes,
   const dnnl_dims_t sa = {s->transpose_a ? 1 : lda, s->transpose_a ? lda : 1}, sc = {n, 1};
   const dnnl_data_type_t operand = name_of(s->operand);
   description a = {0}, b = {0}, c = {0}, bias = {0};
-  int done = describe(&a, da, operand, sa) == dnnl_success &&
+  int done = describe(&a, da, operand == dnnl_s8 ? dnnl_u8 : operand, sa) == dnnl_success &&
              describe(&b, db, operand, NULL) == dnnl_success &&
              describe(&c, dc, name_of(s->result), sc) == dnnl_success &&
              (!s->has_bias || describe(&bias, dbias, dnnl_f32, sc) == dnnl_success);
@@ -128,7 +131,9 @@ static int choose(const od_shape *s, const_dnnl_primitive_attr_t attributes,
   const char *name = NULL;
   return done &&
          dnnl_primitive_desc_query(*chosen, dnnl_query_impl_info_str, 0, &name) == dnnl_success &&
-         strncmp(name, "brg", 3) == 0;
+         strncmp(name, "brg", 3) == 0 &&
+         /* without dot products of 8-bit integers sums of two products saturate */
+         (s->operand != OD_INT8 || strstr(name, "vnni") || strstr(name, "amx"));
 }
 
 od_product *od_product_make(const od_shape *shape) {

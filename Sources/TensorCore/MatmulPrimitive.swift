@@ -72,31 +72,33 @@ struct MatmulPrimitive: @unchecked Sendable {
   ///
   /// - Parameters:
   ///   - values: (k, n), or (n, k) if transposed.
+  ///   - stored: Their number format.
   ///   - k: Inner dimension of the product.
   ///   - n: Columns of the product.
   ///   - isTransposed: Whether the matrix is stored as (n, k).
-  ///   - precision: The number format of both operands.
+  ///   - type: The number format of both operands.
   /// - Returns: The memory and the bytes of a column; nil if the library does not support the product.
   static func pack(
-    _ values: MixedTensor, k: Int, n: Int, isTransposed: Bool, as precision: Precision
+    _ values: UnsafeRawPointer, _ stored: od_type, k: Int, n: Int, isTransposed: Bool,
+    as type: od_type
   ) -> (storage: Storage, columnBytes: Int)? {
     let parts = columns(n, parts: min(max(1, n / columnBlock), Parallel.threads))
     let primitives = parts.compactMap { columns in
       var shape = od_shape()
       (shape.m, shape.n, shape.k, shape.lda) = (rowBlock.lowerBound, columns.count, k, k)
-      shape.operand = precision == .bfloat16 ? OD_BF16 : OD_F32
+      shape.operand = type
       return primitive(shape)
     }
     guard primitives.count == parts.count, let columnBytes = primitives.first?.columnBytes,
       primitives.allSatisfy({ $0.columnBytes == columnBytes })
     else { return nil }
-    let stored = values.isBFloat16 ? OD_BF16 : OD_F32
+    let bytes = stored == OD_F32 ? 4 : stored == OD_BF16 ? 2 : 1
     let storage = Storage(bytes: primitives.reduce(0) { $0 + $1.packedBytes })
     let failures = Tensor.zeros([parts.count])
     Parallel.tasks(parts.count) { index in
       let first = parts[index].lowerBound
       let done = od_pack(
-        primitives[index].handle, values.address(of: isTransposed ? first * k : first), stored,
+        primitives[index].handle, values + (isTransposed ? first * k : first) * bytes, stored,
         isTransposed ? k : n, isTransposed ? 1 : 0, storage.pointer + first * columnBytes)
       if done == 0 { failures[index] = 1 }
     }
@@ -110,6 +112,8 @@ struct MatmulPrimitive: @unchecked Sendable {
   ///   - n: Columns of the product.
   ///   - k: Inner dimension of the product.
   ///   - left: A in the number format of B: (m, k), or (k, m) if transposed.
+  ///   - type: That format.
+  ///   - scales: Of products of 8-bit integers.
   ///   - isTransposed: Whether A is stored as (k, m).
   ///   - packed: B as `pack` left it.
   ///   - columnBytes: Bytes of a column of packed B.
@@ -117,17 +121,20 @@ struct MatmulPrimitive: @unchecked Sendable {
   ///   - target: C and the epilogue.
   /// - Returns: Whether the library supports the product and reported no error.
   static func multiply(
-    m: Int, n: Int, k: Int, _ left: MixedTensor, isTransposed: Bool,
+    m: Int, n: Int, k: Int, _ left: UnsafeRawPointer, _ type: od_type,
+    _ scales: PackedMatrix.Scales? = nil, isTransposed: Bool,
     by packed: UnsafeMutableRawPointer, columnBytes: Int, bias: Tensor?,
     into target: PackedMatrix.Target
   ) -> Bool {
     let (rows, columns) = blocks(m: m, n: n)
-    let isWhole = columns.count == 1
+    let isWhole = columns.count == 1 && scales == nil
+    let elementBytes = type == OD_F32 ? 4 : type == OD_BF16 ? 2 : 1
     func primitive(_ rows: Range<Int>, _ columns: Range<Int>) -> MatmulPrimitive? {
       var shape = od_shape()
       (shape.m, shape.n, shape.k) = (rows.count, columns.count, k)
       (shape.lda, shape.transpose_a) = (isTransposed ? m : k, isTransposed ? 1 : 0)
-      shape.operand = left.isBFloat16 ? OD_BF16 : OD_F32
+      shape.operand = type
+      if scales != nil { return Self.primitive(shape) }
       shape.has_bias = bias == nil ? 0 : 1
       switch target {
       case .float32(_, let accumulate): shape.accumulate = accumulate && isWhole ? 1 : 0
@@ -147,10 +154,14 @@ struct MatmulPrimitive: @unchecked Sendable {
         block.map { UnsafeMutableRawPointer($0.pointer) }
         ?? target.address(of: rows.lowerBound * n)
       let done = od_run(
-        primitive.handle, left.address(of: rows.lowerBound * (isTransposed ? 1 : k)),
-        packed + columns.lowerBound * columnBytes, bias.map { $0.pointer + columns.lowerBound },
-        place, scratch.pointer)
+        primitive.handle, left + rows.lowerBound * (isTransposed ? 1 : k) * elementBytes,
+        packed + columns.lowerBound * columnBytes,
+        scales == nil ? bias.map { UnsafePointer($0.pointer + columns.lowerBound) } : nil, place,
+        scratch.pointer)
       if done == 0 { failures[task] = 1 }
+      if let block, let scales {
+        return target.store(block, scales, bias, rows: rows, columns: columns, of: n)
+      }
       // Our GELU is faster than the library's, and the block is still in the second-level cache.
       if case .bfloat16(_, gelu: true) = target {
         let elements = place.assumingMemoryBound(to: UInt16.self)
@@ -173,6 +184,24 @@ extension PackedMatrix.Target {
     case .float32(let c, _): UnsafeMutableRawPointer(c.pointer + element)
     case .bfloat16(let c, _): UnsafeMutableRawPointer(c.pointer + element)
     }
+  }
+
+  /// Scales a product of 8-bit integers, a block (rows, columns) of C, which has `n` columns, and stores it.
+  fileprivate func store(
+    _ block: Tensor, _ scales: PackedMatrix.Scales, _ bias: Tensor?, rows: Range<Int>,
+    columns: Range<Int>, of n: Int
+  ) {
+    let (isRounded, gelu, add) =
+      switch self {
+      case .float32(_, let accumulate): (false, false, accumulate)
+      case .bfloat16(_, let gelu): (true, gelu, false)
+      }
+    let first = columns.lowerBound
+    ck_int8_store(
+      block.pointer, scales.rows.pointer + rows.lowerBound, scales.columns.pointer + first,
+      scales.sums.pointer + first, bias.map { $0.pointer + first },
+      address(of: rows.lowerBound * n + first), n, isRounded ? 1 : 0, gelu ? 1 : 0, add ? 1 : 0,
+      rows.count, columns.count)
   }
 
   /// Stores a finished block (rows, columns) of C, which has `n` columns.

@@ -147,6 +147,36 @@ import Testing
     #expect(results.allSatisfy { $0 == results[0] })
   }
 
+  /// Products of 8-bit integers against sums of the integers that the definition gives, and near the exact product.
+  @Test(arguments: shapes + [Shape(m: 300, n: 72, k: 33)])
+  private func int8RoundsRowsAndOutputs(_ shape: Shape) {
+    var random = RandomSequence(seed: 10)
+    let (m, n, k) = (shape.m, shape.n, shape.k)
+    let (a, b, bias) = (random.normal([m, k]), random.normal([n, k]), random.normal([n]))
+    a[0] = 1000  // a large element spoils its own row alone
+    func rounded(_ x: Tensor) -> Tensor {
+      let result = x.copied()
+      for row in 0..<(x.count / k) {
+        let scale = (0..<k).map { abs(x[row * k + $0]) }.reduce(0, max) / 127
+        for i in row * k..<(row + 1) * k { result[i] = (x[i] / scale).rounded() * scale }
+      }
+      return result
+    }
+    let wanted = Self.expected(shape, rounded(a), rounded(b), transposeA: false, isTransposed: true)
+    let exact = Self.expected(shape, a, b, transposeA: false, isTransposed: true)
+    for inHardware in [PackedMatrix.hasInt8, false] {
+      let c = Tensor([m, n])
+      PackedMatrix(.float32(b), isTransposed: true, .int8, inHardware: inHardware)
+        .multiply(.float32(a), bias: bias, into: .float32(c))
+      for (index, found) in c.values.enumerated() {
+        let sum = Double(found) - Double(bias[index % n])
+        // An integer may be rounded the other way where the quotient is a half.
+        #expect(abs(sum - wanted[index]) < 0.02 * (1 + abs(wanted[index])), "\(index)")
+        if index >= n { #expect(abs(sum - exact[index]) < 0.05 * Double(k).squareRoot()) }
+      }
+    }
+  }
+
   @Test func tensorsKeepShapeAndValues() {
     let x = Tensor([1, -2.5, 1.00390625, .infinity, 1e-30, -0.0], shape: [2, 3])
     let rounded = BFloat16Tensor(rounding: x)

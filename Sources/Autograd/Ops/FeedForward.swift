@@ -11,7 +11,7 @@ extension Tape {
   ///   - up: Weight (hidden, in) and bias of the first layer.
   /// - Returns: (..., hidden).
   package func hidden(_ x: Value, up: (weight: Parameter, bias: Parameter)) -> Value {
-    let isFused = isForInference && up.weight.precision == .bfloat16 && up.weight.adapter == nil
+    let isFused = isForInference && up.weight.precision.isRounded && up.weight.adapter == nil
     return isFused
       ? linear(x, up.weight, up.bias, .bfloat16GELU)
       : apply(GELU(), linear(x, up.weight, up.bias, rounds: true))

@@ -38,7 +38,7 @@ package struct Linear: MixedPrecisionOp {
     precondition(x.shape.last == shape[1], "Linear: input \(x.shape), weight \(shape)")
     let y = MixedTensor(
       x.shape.dropLast() + [shape[0]],
-      isBFloat16: weight?.precision == .bfloat16 && output != .float32)
+      isBFloat16: weight?.precision.isRounded == true && output != .float32)
     switch (y, weight?.matrix(isBackward: false, rows: x.count / shape[1])) {
     case (.bfloat16(let y), let matrix?):
       matrix.multiply(x, bias: bias(inputs), into: .bfloat16(y, gelu: output == .bfloat16GELU))
@@ -73,7 +73,7 @@ package struct Linear: MixedPrecisionOp {
     if sink.needs(1) {
       sink.contribute(1) { gradWeight, accumulate in
         if let weight, weight.isPacked(rows: rows) {
-          PackedMatrix(x, isTransposed: false, weight.precision).multiply(
+          PackedMatrix(x, isTransposed: false, weight.precision.withoutInt8).multiply(
             .float32(gradOutput), isTransposed: true,
             into: .float32(gradWeight, accumulate: accumulate))
         } else {
