@@ -106,8 +106,7 @@ static int choose(const od_shape *s, const_dnnl_primitive_attr_t attributes,
                   dnnl_primitive_desc_t *chosen) {
   const dnnl_dim_t m = (dnnl_dim_t)s->m, n = (dnnl_dim_t)s->n, k = (dnnl_dim_t)s->k;
   const dnnl_dims_t da = {m, k}, db = {k, n}, dc = {m, n}, dbias = {1, n};
-  const dnnl_dim_t lda = (dnnl_dim_t)s->lda;
-  const dnnl_dims_t sa = {s->transpose_a ? 1 : lda, s->transpose_a ? lda : 1}, sc = {n, 1};
+  const dnnl_dims_t sa = {k, 1}, sc = {n, 1};
   const dnnl_data_type_t operand = name_of(s->operand);
   description a = {0}, b = {0}, c = {0}, bias = {0};
   int done = describe(&a, da, operand == dnnl_s8 ? dnnl_u8 : operand, sa) == dnnl_success &&

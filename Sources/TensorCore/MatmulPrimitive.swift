@@ -22,7 +22,7 @@ struct MatmulPrimitive: @unchecked Sendable {
 
   private static func primitive(_ shape: od_shape) -> MatmulPrimitive? {
     let key = [
-      shape.m, shape.n, shape.k, shape.lda, Int(shape.transpose_a), Int(shape.operand.rawValue),
+      shape.m, shape.n, shape.k, Int(shape.operand.rawValue),
       Int(shape.result.rawValue), Int(shape.has_bias), Int(shape.accumulate),
     ]
     return known.withLock { known in
@@ -85,7 +85,7 @@ struct MatmulPrimitive: @unchecked Sendable {
     let parts = columns(n, parts: min(max(1, n / columnBlock), Parallel.threads))
     let primitives = parts.compactMap { columns in
       var shape = od_shape()
-      (shape.m, shape.n, shape.k, shape.lda) = (rowBlock.lowerBound, columns.count, k, k)
+      (shape.m, shape.n, shape.k) = (rowBlock.lowerBound, columns.count, k)
       shape.operand = type
       return primitive(shape)
     }
@@ -111,10 +111,9 @@ struct MatmulPrimitive: @unchecked Sendable {
   ///   - m: Rows of the product.
   ///   - n: Columns of the product.
   ///   - k: Inner dimension of the product.
-  ///   - left: A in the number format of B: (m, k), or (k, m) if transposed.
+  ///   - left: A (m, k) in the number format of B.
   ///   - type: That format.
   ///   - scales: Of products of 8-bit integers.
-  ///   - isTransposed: Whether A is stored as (k, m).
   ///   - packed: B as `pack` left it.
   ///   - columnBytes: Bytes of a column of packed B.
   ///   - bias: (n), or nil for none.
@@ -122,17 +121,17 @@ struct MatmulPrimitive: @unchecked Sendable {
   /// - Returns: Whether the library supports the product and reported no error.
   static func multiply(
     m: Int, n: Int, k: Int, _ left: UnsafeRawPointer, _ type: od_type,
-    _ scales: PackedMatrix.Scales? = nil, isTransposed: Bool,
-    by packed: UnsafeMutableRawPointer, columnBytes: Int, bias: Tensor?,
-    into target: PackedMatrix.Target
+    _ scales: PackedMatrix.Scales? = nil, by packed: UnsafeMutableRawPointer,
+    columnBytes: Int, bias: Tensor?, into target: PackedMatrix.Target
   ) -> Bool {
-    let (rows, columns) = blocks(m: m, n: n)
+    let (rows, wide) = blocks(m: m, n: n)
+    // Unscaled sums stay in the second-level cache.
+    let columns = scales == nil ? wide : Self.columns(n, parts: max(wide.count, n / 1024))
     let isWhole = columns.count == 1 && scales == nil
     let elementBytes = type == OD_F32 ? 4 : type == OD_BF16 ? 2 : 1
     func primitive(_ rows: Range<Int>, _ columns: Range<Int>) -> MatmulPrimitive? {
       var shape = od_shape()
       (shape.m, shape.n, shape.k) = (rows.count, columns.count, k)
-      (shape.lda, shape.transpose_a) = (isTransposed ? m : k, isTransposed ? 1 : 0)
       shape.operand = type
       if scales != nil { return Self.primitive(shape) }
       shape.has_bias = bias == nil ? 0 : 1
@@ -154,7 +153,7 @@ struct MatmulPrimitive: @unchecked Sendable {
         block.map { UnsafeMutableRawPointer($0.pointer) }
         ?? target.address(of: rows.lowerBound * n)
       let done = od_run(
-        primitive.handle, left + rows.lowerBound * (isTransposed ? 1 : k) * elementBytes,
+        primitive.handle, left + rows.lowerBound * k * elementBytes,
         packed + columns.lowerBound * columnBytes,
         scales == nil ? bias.map { UnsafePointer($0.pointer + columns.lowerBound) } : nil, place,
         scratch.pointer)

@@ -96,7 +96,7 @@ package struct PackedMatrix {
   ///
   /// - Parameters:
   ///   - left: A as (m, k), or as (k, m) if transposed; all axes but the last count as rows.
-  ///   - isTransposed: Whether A is stored as (k, m); only for float32.
+  ///   - isTransposed: Whether A is stored as (k, m), in float32; only in bfloat16.
   ///   - bias: (n), or nil for none.
   ///   - target: C and the epilogue.
   package func multiply(
@@ -110,6 +110,8 @@ package struct PackedMatrix {
     switch layout {
     case .packed(let storage, let columnBytes):
       let isRounded = precision == .bfloat16
+      precondition(
+        isRounded || !isTransposed, "PackedMatrix: a transposed left operand in float32")
       let operand =
         isRounded
         ? .bfloat16(Self.dense(left, m: m, isTransposed: isTransposed))
@@ -117,8 +119,7 @@ package struct PackedMatrix {
       let done = withExtendedLifetime(operand) {
         MatmulPrimitive.multiply(
           m: m, n: n, k: k, operand.address(of: 0), isRounded ? OD_BF16 : OD_F32,
-          isTransposed: isTransposed && !isRounded, by: storage.pointer, columnBytes: columnBytes,
-          bias: bias, into: target)
+          by: storage.pointer, columnBytes: columnBytes, bias: bias, into: target)
       }
       precondition(done, "oneDNN cannot multiply (\(m), \(k)) by (\(k), \(n))")
     case .quantized(let storage, let columnBytes, let scales, let sums):
@@ -127,7 +128,7 @@ package struct PackedMatrix {
       let done = withExtendedLifetime(operand) {
         MatmulPrimitive.multiply(
           m: m, n: n, k: k, operand.pointer, OD_INT8,
-          Scales(rows: rowScales, columns: scales, sums: sums), isTransposed: false,
+          Scales(rows: rowScales, columns: scales, sums: sums),
           by: storage.pointer, columnBytes: columnBytes, bias: bias, into: target)
       }
       precondition(done, "oneDNN cannot multiply (\(m), \(k)) by (\(k), \(n))")
@@ -205,7 +206,7 @@ package struct PackedMatrix {
     for (m, n, k) in [(3, 328, 80), (521, 200, 80), (64, 328, 33), (70, 64, 9999)] {
       let (bias, start) = (normal("bias", [n]), normal("start", [m, n]))
       for isTransposed in precision == .int8 ? [true] : [false, true] {
-        let transposeA = isTransposed && precision != .int8
+        let transposeA = isTransposed && precision == .bfloat16
         let a = normal("left", transposeA ? [k, m] : [m, k])
         let b = MixedTensor.float32(normal("right", isTransposed ? [n, k] : [k, n]))
         let rows = a.reshaped([m, k])

@@ -72,7 +72,7 @@ package struct Linear: MixedPrecisionOp {
     }
     if sink.needs(1) {
       sink.contribute(1) { gradWeight, accumulate in
-        if let weight, weight.isPacked(rows: rows) {
+        if let weight, weight.precision.isRounded {
           PackedMatrix(x, isTransposed: false, weight.precision.withoutInt8).multiply(
             .float32(gradOutput), isTransposed: true,
             into: .float32(gradWeight, accumulate: accumulate))

@@ -2,15 +2,13 @@
 #include <stddef.h>
 
 /* Matrix products through oneDNN's packed kernels (AVX-512), one thread a call: C (m x n) = A B, A and B in float32,
-   bfloat16 or 8-bit integers (A unsigned, B signed), C dense and row-major, sums in float32. B is packed first, once for any number of products. A
+   bfloat16 or 8-bit integers (A unsigned, B signed), A and C dense and row-major, sums in float32. B is packed first, once for any number of products. A
    product belongs to no thread; several may run it at once, each with scratch memory of its own. */
 
 typedef enum { OD_F32 = 0, OD_BF16 = 1, OD_INT8 = 2 } od_type;
 
 typedef struct {
   size_t m, n, k;
-  size_t lda;      /* distance of A's rows, or of its columns if `transpose_a` */
-  int transpose_a; /* A is stored as (k, m) */
   od_type operand; /* of A and B */
   od_type result;  /* of C, float32 for 8-bit integers */
   int has_bias;    /* C += bias (n), in float32 */
