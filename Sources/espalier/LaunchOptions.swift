@@ -30,6 +30,12 @@ struct LaunchOptions: ParsableArguments {
   @Option(help: "Engine that does the job: native, or one of 'espalier engines'.")
   var engine: String?
 
+  @Option(
+    help: .init(
+      "Program and arguments that start the engine's ranks in place of its own launcher, divided at spaces.",
+      valueName: "words"))
+  var launcher: String?
+
   /// Whether the run is queued.
   var isQueued: Bool { queue || !after.isEmpty }
 
@@ -37,6 +43,9 @@ struct LaunchOptions: ParsableArguments {
     try require("--priority", priority, in: QueuePlace.priorities)
     guard priority == 0 || isQueued else {
       throw ValidationError("--priority is for a run that waits; add --queue")
+    }
+    guard launcher == nil || engine.map({ $0 != Engine.native }) ?? false else {
+      throw ValidationError("--launcher starts the ranks of another engine; name it by --engine")
     }
     guard timeout.map({ $0.seconds > 0 }) ?? true else {
       throw ValidationError("--timeout must be longer than nothing")
@@ -55,15 +64,12 @@ struct LaunchOptions: ParsableArguments {
   private func engineName(_ job: Job, _ plan: GraftPlan) throws -> String? {
     guard let engine, engine != Engine.native else { return nil }
     let chosen = try Engine.named(engine)
-    let draft = "\(NSTemporaryDirectory())/espalier-\(UUID().uuidString).json"
-    defer { unlink(draft) }
-    try plan.save(to: draft)
-    let stage = job.kind == .finetune ? "2" : "1"
-    let (code, text) = try chosen.run(["check", "--stage", stage, draft])
-    guard code == 0 else {
-      let reason = text.replacing("Error: ", with: "").replacing("\(draft): ", with: "")
-      throw FileError("the engine \(engine) cannot do it: \(reason)")
+    guard job.kind.isTraining else {
+      throw FileError(
+        "the engine \(engine) does no job of kind \(job.kind.rawValue), whose measurements are the native"
+          + " engine's; leave out --engine, and train plans with it by 'espalier distill'")
     }
+    try chosen.require(stage: job.kind == .finetune ? 2 : 1, of: plan)
     return engine
   }
 
@@ -88,13 +94,13 @@ struct LaunchOptions: ParsableArguments {
       throw FileError(
         "--after: \(stranger.path) is not in \(root); name a run of the same directory")
     }
-    return try RunLauncher(root: root).launch(
-      JobRequest(
-        job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
-        modelHash: plan.model.contentHash,
-        queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
-        timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
-        origins: origins?.isEmpty == false ? origins : nil, engine: engine),
-      plan: plan)
+    var request = JobRequest(
+      job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
+      modelHash: plan.model.contentHash,
+      queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
+      timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
+      origins: origins?.isEmpty == false ? origins : nil, engine: engine)
+    request.launcher = launcher?.split(separator: " ").map(String.init)
+    return try RunLauncher(root: root).launch(request, plan: plan)
   }
 }

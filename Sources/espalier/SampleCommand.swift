@@ -8,6 +8,7 @@ import Pictures
 import Plans
 import Sampling
 import TensorCore
+import TorchEngine
 
 /// `espalier sample`: draws images and latents of a model.
 struct SampleCommand: ParsableCommand {
@@ -52,6 +53,13 @@ struct SampleCommand: ParsableCommand {
       "GenEval's evaluation_metadata.jsonl: draw --count images (default 4) of every prompt in it, into folders in"
         + " --output."))
   var geneval: String?
+  @Option(help: "Engine that draws: native, or one of 'espalier engines', for --npz and --latents.")
+  var engine: String?
+  @Option(
+    help: .init(
+      "Program and arguments that start the engine's ranks in place of its own launcher, divided at spaces.",
+      valueName: "words"))
+  var launcher: String?
   @OptionGroup var format: OutputOptions
 
   private var destinations: Drawing.Destinations {
@@ -83,6 +91,9 @@ struct SampleCommand: ParsableCommand {
     }
     try require("--count", count, in: 1...100_000)
     try require("--columns", columns, in: 1...1000)
+    guard launcher == nil || engine.map({ $0 != Engine.native }) ?? false else {
+      throw ValidationError("--launcher starts the ranks of another engine; name it by --engine")
+    }
   }
 
   func run() throws {
@@ -91,6 +102,9 @@ struct SampleCommand: ParsableCommand {
     let count = count ?? noise?.count
     let files = try ModelFiles(source.name)
     let sampler = try sampling.latentSampler(for: files.model.shape)
+    if let engine, engine != Engine.native {
+      return try draw(by: Engine.named(engine).launched(by: launcherWords), files, sampler)
+    }
     if let geneval {
       return try GenEvalFolder(metadata: geneval, images: count ?? 4).write(
         to: output ?? "", tiling: AutoencoderKL.Tiling(mode: tiling)
@@ -141,6 +155,28 @@ struct SampleCommand: ParsableCommand {
     entries["weights"] = source.graft.weights
     entries["classes"] = classes
     try SetDescription.write(entries, beside: npz)
+  }
+
+  private var launcherWords: [String]? { launcher?.split(separator: " ").map(String.init) }
+
+  /// Lets another engine draw, over its ranks.
+  ///
+  /// - Throws: `FileError` for what it cannot do, before anything is drawn.
+  private func draw(by engine: Engine, _ files: ModelFiles, _ sampler: LatentSampler) throws {
+    let native = [
+      ("--output", output), ("--decoded", decoded), ("--noise", noise), ("--dataset", dataset),
+      ("--geneval", geneval), ("--plan", source.graft.plan), ("--lora", source.graft.lora.first),
+      ("--prompt", prompts.prompt.first), ("--prompts", prompts.prompts),
+    ].first { $0.1 != nil }?.0
+    let drawing = EngineDrawing(engine: engine, files: files, sampler: sampler)
+    if let reason = drawing.refusal ?? native.map({ "\($0) is done by the native engine alone" }) {
+      throw FileError("the engine \(engine.name) cannot do it: \(reason); leave out --engine")
+    }
+    try drawing.draw(
+      count: count ?? 40, classes: classes, npz: npz, latents: latents, precision: precision.working,
+      autoencoder: prompts.autoencoder, captions: prompts.captions)
+    if let npz { try describe(npz, files.model.weights, sampler, count ?? 40) }
+    for path in destinations.paths { print("\(path): \(count ?? 40) images") }
   }
 
   /// Makes the drawing of a text-conditional model.

@@ -223,7 +223,7 @@ extension AppState {
       pane = Pane.allCases[(index + 1) % Pane.allCases.count]
       return []
     case .quit: return leave()
-    case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
+    case .accept, .yes, .no, .next, .previous, .retry, .log, .ranks, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
       .help, .redraw, .suspend, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse,
       .markAll, .nextColumn,
