@@ -118,6 +118,13 @@ final class LinkConnection: Sendable {
   /// A connection that has ended, with the last words of the program that made it.
   struct Lost: Error {
     let reason: String
+
+    /// Whether another attempt would end in the same way.
+    var isFinal: Bool {
+      ["Permission denied", "verification failed", "No module named"].contains {
+        reason.contains($0)
+      }
+    }
   }
 
   private func lost() -> Lost {

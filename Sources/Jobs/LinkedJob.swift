@@ -64,16 +64,19 @@ final class LinkedJob {
         try follow()
         return true
       } catch let lost as LinkConnection.Lost {
-        guard isSent else {
+        if begun.duration(to: .now) > .seconds(30) { delay = Self.patience.first }
+        if isSent {
+          try change(.unreachable, lost.reason.printableSentence)
+        } else if lost.isFinal || delay > Self.patience.most / 2 {
           throw FileError(
             "\(run.path): \(engine.hostName) cannot be reached: \(lost.reason); try 'espalier engines check"
               + " \(engine.name)'")
+        } else if !context.isMuted {
+          try context.emit(.message("\(engine.hostName) does not answer yet: \(lost.reason)"))
         }
-        if begun.duration(to: .now) > .seconds(30) { delay = Self.patience.first }
-        try change(.unreachable, lost.reason.printableSentence)
         let end = ContinuousClock.now + .seconds(delay)
         while ContinuousClock.now < end {
-          if context.isCancelled { return false }
+          do { try checkStop() } catch is Detaching { return false }
           usleep(50_000)
         }
         delay = min(2 * delay, Self.patience.most)
@@ -116,6 +119,8 @@ final class LinkedJob {
 
   /// Connects, sends the run if it is not there, and mirrors it to its end.
   private func follow() throws {
+    // What was on its way is asked for anew.
+    (known, wanted, fetching, isOver) = ([:], [:], nil, false)
     let connection = try LinkConnection(
       engine, place: link.place, from: run.hasOpenLink ? run.logSize : 0)
     defer { connection.close() }
@@ -145,8 +150,6 @@ final class LinkedJob {
       (controlBase, controlsSent) = (base, controls >= base ? controls - base : 0)
     }
     if link.state == .unreachable { try change(.connected, nil) }
-    // What was on its way is asked for anew.
-    (fetching, isOver) = (nil, false)
     try mirror(connection)
   }
 
@@ -278,6 +281,7 @@ final class LinkedJob {
     let started = try expect("started", on: connection).header
     (link.isStarted, link.messages, link.step) = (true, [], nil)
     (controlBase, controlsSent) = (started.controls, 0)
+    try run.write(link)
     try change(engine.slurm == nil ? .connected : .starting, nil)
   }
 

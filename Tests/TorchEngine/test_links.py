@@ -225,7 +225,7 @@ def test_time_limits_hold_and_strange_hosts_and_lacking_files_are_refused(
 def slurm(program: str, folder: pathlib.Path, tmp_path: pathlib.Path) -> tuple[Site, Slurm]:
     """A user on a cluster."""
     site, cluster = Site(program, folder, tmp_path), Slurm(tmp_path / "slurm")
-    site.own["PATH"] = cluster.path
+    site.own.update(PATH=cluster.path, ESPALIER_SLURM_SECONDS="0.5")
     site.name(
         ranks=2, options=["--micro-batch", "3"],
         slurm={"signal": 90, "options": ["--partition=gpu", "--time=60"], "setup": ["export SEEN=yes"]},

@@ -96,6 +96,8 @@ class Follower:
         self.status: Status | None = None
         self.lacking_since: float | None = None
         self.run: RunDirectory | None = None
+        self.interval = 0.5
+        """Seconds between two looks at the run's state."""
         self._looked = {"status": 0.0, "files": 0.0}
         if os.path.exists(os.path.join(self.path, "run.json")):
             self.run = RunDirectory(self.path)
@@ -315,6 +317,8 @@ class Follower:
     def _status(self, known: dict[str, Any]) -> Status:
         assert self.run is not None
         if known.get("job"):
+            # A cluster's scheduler is not asked too often.
+            self.interval = float(os.environ.get("ESPALIER_SLURM_SECONDS", 5))
             return Slurm.status(self.run, known)
         if known.get("process"):
             return Processes.status(self.run, known)
@@ -420,8 +424,7 @@ class Follower:
                 if time.monotonic() - heard > SILENCE:
                     return
             self._send_events()
-            is_job = bool(self.status and self.status.reason.startswith("job"))
-            if self._is_due("status", 5.0 if is_job else 0.5):
+            if self._is_due("status", self.interval):
                 self._watch()
             if self._is_due("files", 1.0):
                 self._send_files()

@@ -68,16 +68,26 @@ class Processes:
 
     @staticmethod
     def kill(started: dict[str, Any]) -> None:
-        """Kills every process of the launcher's session."""
+        """Kills the launcher and all its descendants."""
         noted = started["process"]
         if noted["host"] != socket.gethostname():
             raise EngineError(f"process {noted['pid']}: belongs to host {noted['host']}; kill it there")
+        launcher = int(noted["pid"])
+        with contextlib.suppress(OSError):
+            # So that it starts nothing again meanwhile.
+            os.kill(launcher, signal.SIGSTOP)
+        children: dict[int, list[int]] = {}
         for name in os.listdir("/proc"):
             with contextlib.suppress(OSError, IndexError, ValueError):
                 with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as source:
-                    session = int(source.read().rpartition(")")[2].split()[3])
-                if session == noted["pid"]:
-                    os.kill(int(name), signal.SIGKILL)
+                    parent = int(source.read().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(name))
+        doomed = [launcher]
+        for process in doomed:
+            doomed += children.get(process, [])
+        for process in reversed(doomed):
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL)
 
 
 def _call(*words: str) -> str:

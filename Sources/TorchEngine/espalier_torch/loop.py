@@ -221,6 +221,7 @@ class Loop:
             return
         if not training.is_sound():
             raise self._failure(training, "what the model makes of held-out samples")
+        begun = time.monotonic()
         training.save_results(run.checkpoints, self.write)
         keep_last = self.settings.keep_last
         self.write(lambda: keep(run, before, step, keep_last))
@@ -229,7 +230,7 @@ class Loop:
         if self.ranks.first:
             remove_surplus(run, step, keep_last)
         self.saved, self.saved_at = step, time.monotonic()
-        self.reporter.emit("checkpointed", step=step, path=LATEST)
+        self.reporter.emit("checkpointed", step=step, path=LATEST, seconds=round(self.saved_at - begun, 3))
         self._report_resources(step)
 
     def _failure(self, training: Training, what: str = "the loss") -> EngineError:

@@ -96,9 +96,9 @@ class Ranks:
                 self.control = dist.new_group(backend="gloo", timeout=_FOREVER)
                 dist.barrier(group=self.control)
                 # A connection of its own, because those of the process group may wait in it.
-                self._pulse = self._store(serves=False)
+                self._pulse = self._store(serves=False, patient=False)
 
-    def _store(self, serves: bool = True) -> dist.Store:
+    def _store(self, serves: bool = True, patient: bool = True) -> dist.Store:
         """Where the ranks find each other: the launcher's, else one that rank 0 serves at MASTER_ADDR, MASTER_PORT.
 
         torchrun keeps its store when it starts the ranks again; without a prefix they would find those of before.
@@ -111,7 +111,8 @@ class Ranks:
                 " torchrun, or set them"
             ) from None
         serves = serves and self.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        store = dist.TCPStore(host, port, is_master=serves, wait_for_workers=False, multi_tenant=True)
+        limit = datetime.timedelta(seconds=300 if patient else 10)
+        store = dist.TCPStore(host, port, is_master=serves, wait_for_workers=False, multi_tenant=True, timeout=limit)
         return dist.PrefixStore(f"espalier/{self.restarts}", store)
 
     @property

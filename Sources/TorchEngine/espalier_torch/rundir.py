@@ -234,6 +234,7 @@ class Reporter:
         self._spoken = False
         self._lacks_room = False
         self._heart: threading.Event | None = None
+        self._beating: threading.Thread | None = None
 
     def begin_heartbeat(self, silent: Callable[[], list[int]]) -> None:
         """Writes a heartbeat in every second in which nothing else is written; tells when ranks fall silent or speak.
@@ -262,12 +263,15 @@ class Reporter:
                     with contextlib.suppress(EngineError):
                         self.run.event("heartbeat", step=self.step)
 
-        threading.Thread(target=beat, daemon=True).start()
+        self._beating = threading.Thread(target=beat, daemon=True)
+        self._beating.start()
 
     def end_heartbeat(self) -> None:
         """Stops the heartbeat."""
-        if self._heart is not None:
+        if self._heart is not None and self._beating is not None:
             self._heart.set()
+            # A thread inside a store's call would abort the process at its end.
+            self._beating.join(30)
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Appends an event; waits while the disk is full."""
