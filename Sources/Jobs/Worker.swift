@@ -56,20 +56,22 @@ package enum Worker {
     print("BLAS core \(Gemm.coreName), \(Parallel.threads) threads")
     do {
       let request = try run.request()
-      if let seconds = request.timeout { context.limit(to: seconds) }
       if let name = request.engine {
         let job = EngineJob(context: context, engine: try Engine.named(name).launched(by: request.launcher))
+        // The engine elsewhere has the time limit.
         if job.engine.isLinked { return try follow(job, request) }
         if run.hasOpenLink {
           throw FileError(
             "\(run.path): its engine \(name) was on another host, which \(Engine.path()) no longer says;"
               + " restore the entry")
         }
+        if let seconds = request.timeout { context.limit(to: seconds) }
         let process = try job.start(try job.prepare(request).variables)
         // From here the engine speaks.
         heartbeat.cancel()
         return try finish(job, process)
       }
+      if let seconds = request.timeout { context.limit(to: seconds) }
       let text: String
       if case .preview(let preview) = request.job, preview.isBackground {
         var parameters = sched_param()

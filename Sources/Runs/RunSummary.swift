@@ -34,19 +34,13 @@ package enum RunState: String, Codable, Sendable {
   /// Whether the run has ended.
   package var isEnded: Bool {
     switch self {
-    case .queued: false
+    case .queued, .starting, .pending, .running, .paused, .frozen, .unreachable, .detached: false
     case .done, .cancelled, .failed, .lost: true
-    default: isUnderWay
     }
   }
 
   /// Whether a worker has it, here or elsewhere.
-  package var isUnderWay: Bool {
-    switch self {
-    case .starting, .pending, .running, .paused, .frozen, .unreachable, .detached: true
-    case .queued, .done, .cancelled, .failed, .lost: false
-    }
-  }
+  package var isUnderWay: Bool { self != .queued && !isEnded }
 }
 
 /// Image written by a worker.

@@ -45,7 +45,8 @@ import Testing
   }
 
   @Test func theLogIsACopyOfTheBeginningOfTheOther() throws {
-    let run = try Scratch().run()
+    let scratch = try Scratch()
+    let run = try scratch.run()
     try run.mirror(Data("one\ntw".utf8), at: 0)
     // Sent twice, from the beginning or from the middle, it is the same.
     try run.mirror(Data("one\ntwo\n".utf8), at: 0)
@@ -58,7 +59,8 @@ import Testing
   }
 
   @Test func aDetachedRunIsNeitherSteeredNorStartedTwice() throws {
-    let run = try Scratch().run()
+    let scratch = try Scratch()
+    let run = try scratch.run()
     try run.append(begin)
     try run.write(link())
     #expect(run.summary().state == .detached)

@@ -69,6 +69,24 @@ class Site:
         log = (run / "log.txt").read_text()
         raise AssertionError(f"{row.get('state')} instead of {states}: {log[-2000:]}")
 
+    def patiently(self, *words: str) -> None:
+        """Calls the program until the run's last worker has gone home."""
+        end = time.monotonic() + 60
+        while True:
+            done = subprocess.run([self.program, *words], env=self.own, capture_output=True, text=True, timeout=240)
+            if done.returncode == 0:
+                return
+            assert "another process" in done.stderr and time.monotonic() < end, done.stderr
+            time.sleep(0.2)
+
+    def fetch(self, run: pathlib.Path) -> None:
+        """Fetches the checkpoint of a run."""
+        self.patiently("runs", "fetch", str(run))
+        end = time.monotonic() + 60
+        while not (run / "checkpoints/latest.safetensors").exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert (run / "checkpoints/latest.safetensors").exists()
+
     def assert_whole(self, run: pathlib.Path, starts: int = 1) -> None:
         """Both logs are equal, and the run was started as often as it should."""
         assert (run / "events.jsonl").read_bytes() == (self.far(run) / "events.jsonl").read_bytes()
@@ -123,10 +141,7 @@ def test_a_run_over_ssh_with_the_link_cut_at_random_times(ssh: tuple[Site, Serve
         assert (run / path).read_bytes() == (site.far(run) / path).read_bytes()
     # A checkpoint is fetched when it is asked for.
     assert not (run / "checkpoints/latest.safetensors").exists()
-    site.call("runs", "fetch", str(run))
-    end = time.monotonic() + 60
-    while not (run / "checkpoints/latest.safetensors").exists() and time.monotonic() < end:
-        time.sleep(0.1)
+    site.fetch(run)
     assert tensors(run / "checkpoints/latest.safetensors").keys()
     assert list((run / "tensorboard").iterdir())
     # The model went there once, by its content.
@@ -177,7 +192,7 @@ def test_a_run_without_its_local_worker_is_detached_and_followed_again(
     # A second start goes on from the checkpoint; the native engine needs that checkpoint here.
     assert "runs fetch" in site.call("runs", "retry", str(run), "--engine", "native", code=1)
     saved = events(run, "checkpointed")[-1]["step"]
-    site.call("runs", "retry", str(run), "--rate-factor", "0.5")
+    site.patiently("runs", "retry", str(run), "--rate-factor", "0.5")
     wait_for_step(run, saved + 2)
     texts = [e["text"] for e in events(run, "message")]
     assert f"resumed at step {saved} from its last checkpoint" in texts
@@ -186,13 +201,9 @@ def test_a_run_without_its_local_worker_is_detached_and_followed_again(
     site.wait_for_state(run, "cancelled")
     site.assert_whole(run, starts=2)
     assert events(run)[-1]["text"].startswith("killed at step")
-    site.call("runs", "fetch", str(run))
+    site.fetch(run)
     site.wait_for_state(run, "cancelled")
-    end = time.monotonic() + 60
-    while not (run / "checkpoints/latest.safetensors").exists() and time.monotonic() < end:
-        time.sleep(0.1)
-    site.wait_for_state(run, "cancelled")
-    site.call("runs", "retry", str(run), "--engine", "native")
+    site.patiently("runs", "retry", str(run), "--engine", "native")
     end = time.monotonic() + 60
     while time.monotonic() < end and not any("resumed at step" in e["text"] for e in events(run, "message")[len(texts):]):
         time.sleep(0.1)
