@@ -20,10 +20,15 @@ extension ModelFiles {
     let autoencoder = try autoencoder(.float32)
     let parts = try AutoencoderKL.files(of: autoencoderPath ?? "")
     let identity = "autoencoder \(try ContentHash.sha256(paths: parts))"
-    let cache = try ModelFiles.cacheDirectory() + "/latents-\(seed)-\(count).safetensors"
+    let cache = try ModelFiles.cacheDirectory() + "/" + Self.latentsName(seed: seed, count: count)
     return try .encoding(
       ShapeSource(seed: seed), count: count, autoencoder: autoencoder, cache: cache,
       identity: identity, progress: progress)
+  }
+
+  /// Name in the cache of the latents of procedural images.
+  static func latentsName(seed: UInt64, count: Int) -> String {
+    "latents-\(seed)-\(count).safetensors"
   }
 
   /// Throws if the model was not trained on the procedural images.

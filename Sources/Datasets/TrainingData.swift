@@ -118,6 +118,12 @@ package struct TrainingData {
     notes = [note].compactMap(\.self)
   }
 
+  /// Names in the cache of the latents of the procedural images that a training draws.
+  package static func proceduralCaches(samples: Int, heldOut: Int) -> [String] {
+    [(trainingSeed, min(proceduralImages, samples)), (heldOutSeed, heldOut)]
+      .map { ModelFiles.latentsName(seed: $0, count: $1) }
+  }
+
   /// Makes the error for data that differ from those of a checkpoint.
   ///
   /// - Returns: The error to throw.

@@ -76,8 +76,8 @@ package enum EventKind: Equatable, Sendable {
   case message(String)
   /// The processes that share the run, after they have found each other.
   case ranks(RankReport)
-  /// Highest memory in bytes of any rank so far, on its device.
-  case resources(step: Int, memory: Int)
+  /// What the ranks use.
+  case resources(step: Int, RankResources)
   /// The final event of the worker.
   case finished(outcome: RunOutcome, text: String)
 }
@@ -102,6 +102,26 @@ package struct RankReport: Codable, Equatable, Sendable {
   package var text: String {
     let again = restarts == 0 ? "" : ", restarted \(restarts) times"
     return "\(count) \(count == 1 ? "rank" : "ranks"), \(device), \(engine)\(again)"
+  }
+}
+
+/// What the processes of a run use and wait for.
+package struct RankResources: Codable, Equatable, Sendable {
+  /// Highest memory in bytes of any rank so far, on its device.
+  package var memory: Int
+  /// Highest memory in bytes of each rank; empty while unknown.
+  package var memoryByRank: [Int]
+  /// Share of the time since the last report in which each rank has waited for others, 0 to 1.
+  package var waitingByRank: [Double]
+  /// Ranks that have said nothing for a while.
+  package var silent: [Int]
+
+  /// Makes a report.
+  package init(
+    memory: Int, memoryByRank: [Int] = [], waitingByRank: [Double] = [], silent: [Int] = []
+  ) {
+    (self.memory, self.memoryByRank) = (memory, memoryByRank)
+    (self.waitingByRank, self.silent) = (waitingByRank, silent)
   }
 }
 
@@ -183,7 +203,16 @@ extension Event: Encodable {
           "restarts": report.restarts,
         ]
       )
-    case .resources(let step, let memory): return ("resources", ["step": step, "memory": memory])
+    case .resources(let step, let resources):
+      return (
+        "resources",
+        [
+          "step": step, "memory": resources.memory,
+          "memory_by_rank": resources.memoryByRank.isEmpty ? nil : resources.memoryByRank,
+          "waiting_by_rank": resources.waitingByRank.isEmpty ? nil : resources.waitingByRank,
+          "silent": resources.silent.isEmpty ? nil : resources.silent,
+        ]
+      )
     case .finished(let outcome, let text):
       return ("finished", ["outcome": outcome, "text": text])
     }

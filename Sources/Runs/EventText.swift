@@ -39,8 +39,10 @@ extension EventKind {
     case .sampled(let role, let path, _, _, _): return "\(role.rawValue) in \(path)"
     case .message(let text): return text
     case .ranks(let report): return report.text
-    case .resources(let step, let memory):
-      return "step \(step)  memory \(String(format: "%.3g", Double(memory) / 1e9)) GB"
+    case .resources(let step, let resources):
+      let silent = resources.silent.map(String.init).joined(separator: ", ")
+      return "step \(step)  memory \(String(format: "%.3g", Double(resources.memory) / 1e9)) GB"
+        + (silent.isEmpty ? "" : "  silent ranks: \(silent)")
     case .finished(let outcome, let text): return "\(outcome.rawValue): \(text)"
     }
   }

@@ -325,6 +325,8 @@ package struct JobRequest: Codable, Equatable, Sendable {
   package var chain: ChainPlace?
   /// Name of the engine in the user's `engines.yaml`; nil for the native one.
   package var engine: String?
+  /// Words that start the engine's ranks in place of its own launcher.
+  package var launcher: [String]?
 
   /// Makes a request.
   package init(
@@ -355,7 +357,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     case modelHash = "model_hash"
     case queue, timeout
     case onDone = "on_done"
-    case precision, origins, chain, engine
+    case precision, origins, chain, engine, launcher
   }
 
   /// Checks the ranges of all numbers.

@@ -89,6 +89,11 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     }
     let paths = names.map { "\(checkpointsPath)/\($0)" }
     guard let found = paths.first(where: FileManager.default.fileExists(atPath:)) else {
+      if let link = try openLink() {
+        throw FileError(
+          "\(path): its weights are at \(link.host); wait for its end, or let 'espalier runs fetch \(id)' bring"
+            + " them here")
+      }
       throw FileError("\(path): has no checkpoint yet; wait for its first one")
     }
     return found

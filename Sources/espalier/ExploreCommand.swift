@@ -5,6 +5,7 @@ import Foundation
 import Models
 import Plans
 import Runs
+import TorchEngine
 import TerminalUI
 
 /// `espalier explore`: the interactive explorer, the default command.
@@ -103,8 +104,12 @@ struct ExploreCommand: ParsableCommand {
     } else if let run = opening.run, opening.plan == nil {
       effects += state.take(.openRun(id: run))
     }
+    state.engines = try Engine.all().map(\.name)
     let performer = LiveEffects(
-      launcher: launcher, model: reference, codeVersion: espalierVersion)
+      launcher: launcher, model: reference, codeVersion: espalierVersion
+    ) { name, kind, plan in
+      try Engine.named(name).require(stage: kind == .finetune ? 2 : 1, of: plan)
+    }
     let session = ExplorerSession(state: state, terminal: terminal, performer: performer)
     session.run(effects)
     return session.state

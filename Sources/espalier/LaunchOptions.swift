@@ -30,6 +30,12 @@ struct LaunchOptions: ParsableArguments {
   @Option(help: "Engine that does the job: native, or one of 'espalier engines'.")
   var engine: String?
 
+  @Option(
+    help: .init(
+      "Program and arguments that start the engine's ranks in place of its own launcher, divided at spaces.",
+      valueName: "words"))
+  var launcher: String?
+
   /// Whether the run is queued.
   var isQueued: Bool { queue || !after.isEmpty }
 
@@ -38,6 +44,9 @@ struct LaunchOptions: ParsableArguments {
     try require("--priority", priority, in: QueuePlace.priorities)
     guard priority == 0 || isQueued else {
       throw ValidationError("--priority is for a run that waits; add --queue")
+    }
+    guard launcher == nil || hasEngine else {
+      throw ValidationError("--launcher starts the ranks of another engine; name it by --engine")
     }
     guard timeout.map({ $0.seconds > 0 }) ?? true else {
       throw ValidationError("--timeout must be longer than nothing")
@@ -49,10 +58,14 @@ struct LaunchOptions: ParsableArguments {
     try after.map { try RunSelection.find($0, root: root) }
   }
 
-  /// Whether no option of runs is given.
-  var isPlain: Bool {
-    !detach && !isQueued && timeout == nil && onDone == nil && engine == nil
-  }
+  /// Whether no option of runs but the engine is given.
+  var isPlain: Bool { !detach && !isQueued && timeout == nil && onDone == nil }
+
+  /// Whether another engine than the native one is named.
+  var hasEngine: Bool { engine.map { $0 != Engine.native } ?? false }
+
+  /// Words that start the engine's ranks in place of its own launcher.
+  var launcherWords: [String]? { launcher?.split(separator: " ").map(String.init) }
 
   /// Whether the command follows the run to its end.
   var follows: Bool { !isQueued && !detach }
@@ -63,18 +76,10 @@ struct LaunchOptions: ParsableArguments {
     let chosen = try Engine.named(engine)
     guard job.kind.isTraining, let plan else {
       throw FileError(
-        "--engine: the engine \(engine) does no job of the kind \(job.kind.rawValue); leave it to the native"
-          + " engine")
+        "the engine \(engine) does no job of kind \(job.kind.rawValue), whose measurements are the native"
+          + " engine's; leave out --engine, and train plans with it by 'espalier distill'")
     }
-    let draft = "\(NSTemporaryDirectory())/espalier-\(UUID().uuidString).json"
-    defer { unlink(draft) }
-    try plan.save(to: draft)
-    let stage = job.kind == .finetune ? "2" : "1"
-    let (code, text) = try chosen.run(["check", "--stage", stage, draft])
-    guard code == 0 else {
-      let reason = text.replacing("Error: ", with: "").replacing("\(draft): ", with: "")
-      throw FileError("the engine \(engine) cannot do it: \(reason)")
-    }
+    try chosen.require(stage: job.kind == .finetune ? 2 : 1, of: plan)
     return engine
   }
 
@@ -109,12 +114,12 @@ struct LaunchOptions: ParsableArguments {
       throw FileError(
         "--after: \(stranger.path) is not in \(root); name a run of the same directory")
     }
-    return try RunLauncher(root: root).launch(
-      JobRequest(
-        job: job, name: name, codeVersion: espalierVersion, seed: seed, modelHash: modelHash,
-        queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
-        timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
-        origins: origins?.isEmpty == false ? origins : nil, engine: engine),
-      plan: plan)
+    var request = JobRequest(
+      job: job, name: name, codeVersion: espalierVersion, seed: seed, modelHash: modelHash,
+      queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
+      timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
+      origins: origins?.isEmpty == false ? origins : nil, engine: engine)
+    request.launcher = launcherWords
+    return try RunLauncher(root: root).launch(request, plan: plan)
   }
 }

@@ -49,7 +49,8 @@ struct RunReport: Encodable {
       "queuePosition": summary.turn?.position,
       "priority": summary.turn == nil ? nil : summary.place?.priority,
       "note": summary.annotation.note, "tags": summary.annotation.tags,
-      "engine": summary.engineName, "waitsFor": summary.waitsFor,
+      "engine": summary.engineName, "host": summary.link?.host, "stateReason": summary.stateReason,
+      "waitsFor": summary.waitsFor,
       "origins": (try? run.request())?.origins,
       "meanHeldOutFirst": summary.meanHeldOut?.first.value,
       "meanHeldOutLast": summary.meanHeldOut?.last.value,
@@ -122,7 +123,10 @@ struct RunReport: Encodable {
       switch summary.state {
       case .queued where summary.place == nil && launched.duration(to: .now) > .seconds(30):
         throw FileError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")
-      case .queued, .running, .paused, .frozen: console.update(line(summary))
+      case .detached:
+        throw FileError("\(run.path): is detached: \(summary.stateReason ?? "")")
+      case .queued, .starting, .pending, .running, .paused, .frozen, .unreachable:
+        console.update(line(summary))
       case .done:
         if tellsDone { try report.tell(output) }
         return

@@ -9,6 +9,7 @@ import Plans
 import Runs
 import Sampling
 import TensorCore
+import TorchEngine
 
 /// `espalier sample`: draws images and latents of a model.
 struct SampleCommand: ParsableCommand {
@@ -98,10 +99,20 @@ struct SampleCommand: ParsableCommand {
     try require("--count", count, in: SampleRequest.countRange)
     try require("--chunk", chunk, in: 1...1_000_000)
     try require("--batch", batch, in: 1...4096)
-    guard isRun || (chunk == nil && batch == nil && !withLabels && options.isPlain) else {
+    let isPlain =
+      chunk == nil && batch == nil && !withLabels
+      && labels == SampleRequest.Labels.cyclic.rawValue
+    guard !options.hasEngine || isPlain && options.isPlain else {
       throw ValidationError(
-        "--chunk, --batch, --with-labels, --detach, --queue, --after, --timeout, --on-done and --engine belong to"
-          + " --npz without other outputs and --noise")
+        "--chunk, --batch, --labels, --with-labels, --detach, --queue, --after, --timeout and --on-done belong to the"
+          + " native engine; leave them or --engine out")
+    }
+    guard
+      isRun || options.hasEngine || chunk == nil && batch == nil && !withLabels && options.isPlain
+    else {
+      throw ValidationError(
+        "--chunk, --batch, --with-labels, --detach, --queue, --after, --timeout and --on-done belong to --npz without"
+          + " other outputs and --noise")
     }
     try require("--columns", columns, in: 1...1000)
   }
@@ -111,6 +122,10 @@ struct SampleCommand: ParsableCommand {
     let noise = try noise.map { try StartNoise(path: $0) }
     let files = try ModelFiles(source.name)
     let sampler = try sampling.latentSampler(for: files.model.shape)
+    if options.hasEngine, let engine = options.engine {
+      return try draw(
+        by: Engine.named(engine).launched(by: options.launcherWords), files, sampler)
+    }
     if let geneval {
       return try GenEvalFolder(metadata: geneval, images: count ?? 4).write(to: output ?? "") {
         texts, images in
@@ -162,6 +177,33 @@ struct SampleCommand: ParsableCommand {
     var own = model.source
     own.autoencoder = prompts.autoencoder.map { AtomicFile.absolute($0) }
     return SourceModel(files, own, plan: model.plan, checkpoints: model.checkpoints)
+  }
+
+  /// Lets another engine draw, over its ranks.
+  ///
+  /// - Throws: `FileError` for what it cannot do, before anything is drawn.
+  private func draw(by engine: Engine, _ files: ModelFiles, _ sampler: LatentSampler) throws {
+    let native = [
+      ("--output", output), ("--decoded", decoded), ("--noise", noise), ("--dataset", dataset),
+      ("--geneval", geneval), ("--plan", source.graft.plan), ("--lora", source.graft.lora.first),
+      ("--prompt", prompts.prompt.first), ("--prompts", prompts.prompts),
+    ].first { $0.1 != nil }?.0
+    let drawing = EngineDrawing(engine: engine, files: files, sampler: sampler)
+    if let reason = drawing.refusal ?? native.map({ "\($0) is done by the native engine alone" }) {
+      throw FileError("the engine \(engine.name) cannot do it: \(reason); leave out --engine")
+    }
+    let precision = options.precision.working
+    try drawing.draw(
+      count: count ?? 40, classes: classes, npz: npz, latents: latents, precision: precision,
+      autoencoder: prompts.autoencoder, captions: prompts.captions)
+    if let npz {
+      let request = try self.request(files, sampler, count: count ?? 40)
+      var entries = try request.provenance(
+        of: model(files), precision, program: "espalier \(espalierVersion)")
+      entries["engine"] = engine.name
+      try SetDescription.write(entries, beside: npz)
+    }
+    for path in destinations.paths { print("\(path): \(count ?? 40) images") }
   }
 
   /// Whether the images are drawn by a run: an archive alone, from noise of the seed.

@@ -80,8 +80,15 @@ private let golden: [(EventKind, String)] = [
     #"{"count":2,"device":"cpu","engine":"torch 2.13.0","kind":"ranks","restarts":1,"t":1.5,"v":1}"#
   ),
   (
-    .resources(step: 51, memory: 1 << 30),
+    .resources(step: 51, RankResources(memory: 1 << 30)),
     #"{"kind":"resources","memory":1073741824,"step":51,"t":1.5,"v":1}"#
+  ),
+  (
+    .resources(
+      step: 51,
+      RankResources(memory: 9, memoryByRank: [9, 8], waitingByRank: [0, 0.25], silent: [1])),
+    #"{"kind":"resources","memory":9,"memory_by_rank":[9,8],"silent":[1],"step":51,"t":1.5,"v":1,"#
+      + #""waiting_by_rank":[0,0.25]}"#
   ),
   (
     .finished(outcome: .failed, text: "disk full"),

@@ -80,7 +80,8 @@ extension AppState {
       shownFrames.isEmpty ? "no predictions are kept: m keeps them, s samples" : nil
     case .laterCheckpoint, .earlierCheckpoint:
       checkpointSteps.count < 2
-        ? "the run keeps one checkpoint only: stage1.keep_last and stage2.keep_last keep more" : nil
+        ? runs.focusRecord?.reasonAgainstUsingFiles
+          ?? "the run keeps one checkpoint only: stage1.keep_last and stage2.keep_last keep more" : nil
     case .secondRun:
       overlayRuns.isEmpty && preview.second == nil ? "there are no other trainings" : nil
     case .evidence:
@@ -128,6 +129,10 @@ extension AppState {
       return followed
         ? "no training is followed: d starts one, r lists them" : "there is no run here"
     }
+    if record.state == .detached {
+      return "\(record.name) is detached, so nothing reaches \(record.link?.host ?? "its host"): R in the"
+        + " list of runs follows it again"
+    }
     return record.isAlive ? nil : "\(record.name) is \(record.state.name) already"
   }
 
@@ -171,7 +176,12 @@ extension AppState {
       return affected.runs.isEmpty ? affected.reason : nil
     case .report:
       guard let selected, selected.isTraining else { return "only trainings can be measured" }
-      return selected.checkpoint == nil ? "\(selected.name) has no checkpoint yet" : nil
+      return selected.checkpoint == nil
+        ? "\(selected.name) has no checkpoint yet" : selected.reasonAgainstUsingFiles
+    case .ranks:
+      guard let selected else { return "there is no run here" }
+      return selected.engine == nil
+        ? "\(selected.name) is done by one process of the native engine" : nil
     case .log:
       return selected == nil ? "there is no run here" : nil
     case .raise, .lower:

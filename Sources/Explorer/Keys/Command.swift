@@ -44,7 +44,7 @@ package enum Command: String, CaseIterable, Sendable {
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
-  case retry, log, raise, lower, remove, note, tag, reverse
+  case retry, log, ranks, raise, lower, remove, note, tag, reverse
   case markAll = "mark-all"
   case nextColumn = "next-column"
   case previousColumn = "previous-column"
@@ -99,7 +99,7 @@ package enum Command: String, CaseIterable, Sendable {
   /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
   package var hasName: Bool {
     switch self {
-    case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
+    case .accept, .yes, .no, .next, .previous, .retry, .log, .ranks, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
       .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft, .panRight,
       .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns, .evidencePage,
@@ -228,7 +228,7 @@ extension AppState {
     case .evidence: .evidence
     case .search: .search
     case .help: .help
-    case .text: .text
+    case .text, .ranks: .text
     case .settings: .settings
     case .terminal: .terminal
     }

@@ -200,6 +200,9 @@ extension KeyBinding {
         hint: hint("x", "remove", 6)),
       key(.runs, .list, ["l"], .log, "show its log", hint: hint("l", "log", 4)),
       key(
+        .runs, .list, ["E"], .ranks,
+        "show its engine: the ranks with their memory, what they wait for, silence and restarts"),
+      key(
         .runs, .list, [">"], .nextColumn, "sort by the next column", hint: hint("<>", "sort", 6)),
       key(.runs, .list, ["<"], .previousColumn, "sort by the column before"),
       key(.runs, .list, ["o"], .reverse, "reverse the order"),

@@ -89,7 +89,7 @@ extension FileWork {
     }
     switch record.state {
     case .queued: return []
-    case .running, .paused, .frozen:
+    case .starting, .pending, .running, .paused, .frozen, .unreachable, .detached:
       return [.analysisProgressed(done: record.step, total: record.total)]
     case .done:
       analysisRun = nil
@@ -117,7 +117,7 @@ extension FileWork {
     var problem: String?
     switch record.state {
     case .queued: return []
-    case .running, .paused, .frozen: isFinished = false
+    case .starting, .pending, .running, .paused, .frozen, .unreachable, .detached: isFinished = false
     case .done, .cancelled: break
     case .failed: problem = record.end?.text ?? ""
     case .lost: problem = "its worker ended\(lastWords(id))"

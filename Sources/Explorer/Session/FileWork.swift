@@ -27,6 +27,8 @@ package final class FileWork: @unchecked Sendable {
   var isReadingOn = false
   /// The file of the plan as last seen, and how the explorer spells its path.
   var watched: (path: String, shown: String, stamp: String?)?
+  /// Throws if an engine cannot do a job of a plan.
+  var check: EngineCheck = { _, _, _ in }
   /// The file of unsaved edits, while there are any.
   var recovery: RecoveryFile?
 

@@ -85,6 +85,8 @@ package struct AppState: Equatable, Sendable {
   /// The pretrained model that the shown graft was made of, where it is not there; the graft can then be
   /// looked at, but not edited or trained.
   package var missingTeacher: String?
+  /// Names of the user's engines besides the native one.
+  package var engines: [String] = []
   /// Whether the explorer should leave.
   package var isFinished = false
   /// Whether unsaved edits are given up on leaving, because somebody said so.

@@ -179,10 +179,11 @@ extension Form {
   ///   - other: A training that it can wait for.
   ///   - sources: Titles of runs that weights can come from.
   ///   - others: Titles of runs that can be waited for.
+  ///   - engines: Names of engines besides the native one.
   /// - Returns: The form.
   static func training(
     _ kind: Job.Kind, of plan: GraftPlan, beside other: RunSummary?, sources: [String] = [],
-    others: [String] = []
+    others: [String] = [], engines: [String] = []
   ) -> Form {
     let (common, rest) =
       kind == .finetune
@@ -197,7 +198,8 @@ extension Form {
     }
     form.addQueue(beside: other)
     form.more =
-      rest + RunOptions.fields(isQueued: other != nil, others: others) + dataFields(of: plan)
+      rest + RunOptions.fields(isQueued: other != nil, others: others, engines: engines)
+      + dataFields(of: plan)
     return form
   }
 
@@ -211,7 +213,7 @@ extension Form {
   }
 
   /// A form for both stages of a plan, measurements and a report.
-  static func chain(of plan: GraftPlan) -> Form {
+  static func chain(of plan: GraftPlan, engines: [String] = []) -> Form {
     let (first, second) = (
       fields(of: plan.stage1, in: "stage1."), fields(of: plan.stage2, in: "stage2.")
     )
@@ -223,8 +225,8 @@ extension Form {
           content: field.content, text: field.text, initial: field.initial)
       }
     }
-    let run = RunOptions.fields(isQueued: true).filter {
-      ["run.priority", "run.precision"].contains($0.key)
+    let run = RunOptions.fields(isQueued: true, engines: engines).filter {
+      ["run.engine", "run.priority", "run.precision"].contains($0.key)
     }
     return Form(
       purpose: .chain, fields: named(first.common, "distil:") + named(second.common, "finetune:"),

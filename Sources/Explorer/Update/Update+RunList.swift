@@ -63,6 +63,8 @@ extension AppState {
     case .reverse:
       pane.order.isDescending.toggle()
       replaceTop(.runs(pane))
+    case .ranks:
+      if let selected { overlays.append(.ranks(RanksPage(id: selected.id))) }
     case .log:
       guard let selected else { return [] }
       overlays.append(.log(LogPage(id: selected.id)))
@@ -163,5 +165,5 @@ extension AppState {
 
 extension RunSummary {
   /// Whether a worker may be started on it again.
-  var isRetryable: Bool { state.isEnded && state != .done }
+  var isRetryable: Bool { state.isEnded && state != .done || state == .detached }
 }

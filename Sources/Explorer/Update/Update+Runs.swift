@@ -12,9 +12,10 @@ extension AppState {
           .training(
             kind, of: plan, beside: runs.aliveTraining,
             sources: kind == .finetune ? weightSources : [],
-            others: runs.records.filter { $0.isTraining && $0.isAlive }.map { runs.title($0) })))
+            others: runs.records.filter { $0.isTraining && $0.isAlive }.map { runs.title($0) },
+            engines: engines)))
     case .chain:
-      overlays.append(.form(.chain(of: plan)))
+      overlays.append(.form(.chain(of: plan, engines: engines)))
     case .report:
       overlays.append(.form(.report(of: weights.runs)))
     case .pause:
@@ -212,7 +213,9 @@ extension AppState {
 
   private mutating func announce(_ record: RunSummary) {
     switch record.state {
-    case .queued, .running, .frozen: break
+    case .queued, .starting, .pending, .running, .frozen: break
+    case .unreachable, .detached:
+      notice = .warning("\(record.name) is \(record.stateText)")
     case .paused:
       notice =
         record.pauseReason.map { .warning("\(record.name) waits: \($0)") }
