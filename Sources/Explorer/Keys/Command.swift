@@ -51,6 +51,8 @@ package enum Command: String, CaseIterable, Sendable {
   case eraseLine = "erase-line"
   case cursorLeft = "cursor-left"
   case cursorRight = "cursor-right"
+  case earlierText = "earlier-text"
+  case laterText = "later-text"
   case complete, compare, search
   case nextMatch = "next-match"
   case previousMatch = "previous-match"
@@ -92,7 +94,7 @@ package enum Command: String, CaseIterable, Sendable {
       .nextHead, .previousHead, .windowShare, .flip, .arrangement, .laterFrame, .earlierFrame,
       .laterCheckpoint, .earlierCheckpoint, .secondRun, .savePicture, .gridSize, .frames, .renewal,
       .more, .reload, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse, .markAll,
-      .nextColumn, .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp:
+      .nextColumn, .previousColumn, .earlierText, .laterText, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp:
       false
     default: true
     }

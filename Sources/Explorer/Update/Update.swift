@@ -224,7 +224,8 @@ extension AppState {
       return []
     case .quit: return leave()
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .earlierText,
+      .laterText, .compare, .more, .reload,
       .help, .redraw, .suspend, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse,
       .markAll, .nextColumn,
       .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp,
