@@ -151,6 +151,7 @@ def main():
         "out_channels": 8, "num_layers": 28, "patch_size": 2, "sample_size": options.pixels // 8,
         "interpolation_scale": max(options.pixels // 512, 1), "caption_channels": 4096, "cross_attention_dim": 1152,
         "norm_type": "ada_norm_single", "norm_eps": 1e-6, "attention_bias": True,
+        "use_additional_conditions": False,
     })
     save(options.folder / "vae/diffusion_pytorch_model.safetensors", autoencoder())
     config("vae", {

@@ -29,6 +29,20 @@ struct DetectedBlocks {
     return gated > 0 && gated >= names.count { $0.hasSuffix(".mlp.fc1.weight") }
   }
 
+  /// Throws for models around such blocks that are built otherwise.
+  static func requireKnownParts(in file: any TensorFile) throws(FileError) {
+    for (name, what) in [
+      ("t_embedder.W", "of Fourier features of the time, as RAE's"),
+      ("s_embedder.proj.weight", "of a wide head behind the blocks, as RAE's and DDT's"),
+      ("x_embedder.proj1.weight", "of an embedding of pixels with a bottleneck, as JiT's"),
+      ("in_context_posemb", "of tokens for the class, as JiT's"),
+    ] where file.entry(name) != nil {
+      throw FileError(
+        "\(file.path): tensor '\(name)' is that \(what), which is not built; use a model with the embeddings of"
+          + " LightningDiT")
+    }
+  }
+
   /// Reads a state dict.
   ///
   /// - Throws: `FileError` that names a tensor of other blocks.

@@ -20,6 +20,7 @@ struct DetectedDiT {
   init(in file: any TensorFile, stated: StatedShape = StatedShape()) throws(FileError) {
     let tensors = OfficialTensors(file: file)
     var notes: [String] = []
+    try DetectedBlocks.requireKnownParts(in: file)
     let patch = try tensors.shape("x_embedder.proj.weight", rank: 4)
     let (hiddenSize, channels) = (patch[0], patch[1])
     try tensors.require(

@@ -1,5 +1,6 @@
 import Explorer
 import Plans
+import TerminalUI
 import Testing
 
 /// Prompts of a text-conditional model's previews.

@@ -19,8 +19,10 @@ private struct Definition {
 
   private func linear(_ x: [Double], _ name: String) -> [Double] {
     let (matrix, bias) = (weight("\(name).weight"), weight("\(name).bias"))
-    return (0..<(matrix.count / x.count)).map { row in
-      x.indices.reduce(bias.isEmpty ? 0 : bias[row]) { $0 + matrix[row * x.count + $1] * x[$1] }
+    return (0..<(matrix.count / x.count)).map { row -> Double in
+      var sum = bias.isEmpty ? 0 : bias[row]
+      for (column, value) in x.enumerated() { sum += matrix[row * x.count + column] * value }
+      return sum
     }
   }
 
@@ -179,7 +181,9 @@ struct LightningDiTTests {
   init() { OperatorRegistry.fillCatalog() }
 
   /// All parts, and one left out at a time.
-  private static func shape(_ change: (inout ModelShape) -> Void = { _ in }) -> ModelShape {
+  nonisolated private static func shape(_ change: (inout ModelShape) -> Void = { _ in })
+    -> ModelShape
+  {
     var shape = ModelShape(
       family: .lightningdit, depth: 2, hiddenSize: 24, numHeads: 3, patchSize: 1, inputSize: 3,
       inChannels: 5, numClasses: 4, learnSigma: false)
@@ -188,7 +192,7 @@ struct LightningDiTTests {
     return shape
   }
 
-  private static let shapes: [ModelShape] = [
+  nonisolated private static let shapes: [ModelShape] = [
     shape(), shape { $0.rmsNorm = false }, shape { $0.queryKeyNorm = false },
     shape { $0.rotary = false }, shape { $0.swiglu = false }, shape { $0.mlpBias = false },
     shape { $0.blockShift = false }, shape { $0.reversedTime = true },
@@ -352,6 +356,17 @@ struct LightningDiTTests {
         metadata: [:], to: path)
       let error = #expect(throws: FileError.self) { try ModelWeights(named: path).model() }
       #expect(error?.description.contains("feat_rope.freqs_cos") == true)
+    }
+  }
+
+  /// Models of other embeddings around such blocks are refused by the tensor that shows it.
+  @Test(arguments: ["t_embedder.W", "s_embedder.proj.weight", "x_embedder.proj1.weight"])
+  func otherEmbeddingsAreRefused(name: String) throws {
+    try withFile(
+      Self.shape(), extra: [TensorItem(name: "ema." + name, shape: [2], floats: [1, 2])]
+    ) { path in
+      let error = #expect(throws: FileError.self) { try ModelWeights(named: path).model() }
+      #expect(error?.description.contains("'\(name)'") == true)
     }
   }
 

@@ -51,19 +51,23 @@ struct LoRATests {
     }
   }
 
-  private func scales(_ file: LoRAFile) -> [String: Float] { file.adapters.mapValues(\.scale) }
+  private func scales(_ path: String) throws -> [String: Float] {
+    try LoRAFile(path: path).adapters.mapValues(\.scale)
+  }
 
   @Test func scalesFollowTheConfiguration() throws {
     try folder(["r": 2, "lora_alpha": 8]) { path in
-      #expect(Set(scales(try LoRAFile(path: path)).values) == [4])
+      let found = try scales(path).values
+      #expect(Set(found) == [4])
     }
     // Without any configuration of alpha it is the rank.
     try folder(["r": 2]) { path in
-      #expect(Set(scales(try LoRAFile(path: path)).values) == [1])
+      let found = try scales(path).values
+      #expect(Set(found) == [1])
     }
     // rslora divides by the root of the rank.
     try folder(["r": 2, "lora_alpha": 8, "use_rslora": true]) { path in
-      let found = scales(try LoRAFile(path: path)).values
+      let found = try scales(path).values
       #expect(found.allSatisfy { abs($0 - 8 / Float(2).squareRoot()) < 1e-6 })
     }
   }
@@ -78,7 +82,7 @@ struct LoRATests {
         "r": 2, "lora_alpha": 4, "rank_pattern": [pattern: 3], "alpha_pattern": [pattern: 9],
       ], wide: 3
     ) { path in
-      let found = scales(try LoRAFile(path: path))
+      let found = try scales(path)
       #expect(found["transformer_blocks.0.ff.net.0.proj"] == 3)
       #expect(found["transformer_blocks.0.attn1.to_q"] == 2)
       #expect(found["transformer_blocks.1.attn1.to_q"] == 2)
@@ -87,7 +91,7 @@ struct LoRATests {
     try folder(
       ["r": 2, "lora_alpha": 4, "alpha_pattern": [#"transformer_blocks\.1\.attn1\.to_q"#: 10]]
     ) { path in
-      let found = scales(try LoRAFile(path: path))
+      let found = try scales(path)
       #expect(found["transformer_blocks.1.attn1.to_q"] == 5)
       #expect(found["transformer_blocks.0.attn1.to_q"] == 2)
     }
