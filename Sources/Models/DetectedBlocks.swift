@@ -26,7 +26,7 @@ struct DetectedBlocks {
   private static func hasGatedMLPs(in file: any TensorFile) -> Bool {
     let names = file.names.filter { $0.hasPrefix("blocks.") }
     let gated = names.count { $0.hasSuffix(".mlp.w12.weight") }
-    return gated > 0 && gated >= names.count { $0.hasSuffix(".mlp.fc1.weight") }
+    return gated > names.count { $0.hasSuffix(".mlp.fc1.weight") }
   }
 
   /// Throws for models around such blocks that are built otherwise.
