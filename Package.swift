@@ -193,7 +193,10 @@ let package = Package(
       ]),
     tests(
       "Datasets",
-      ["Datasets", "Sampling", "Checkpoints", "Pictures", "Files", "TensorCore", "TestSupport"],
+      [
+        "Datasets", "Sampling", "Models", "Checkpoints", "Pictures", "Files", "TensorCore",
+        "TestSupport",
+      ],
       exclude: ["Fixtures"]),
     tests("Analysis", ["Analysis", "TensorCore", "TestSupport"]),
     tests("Evaluation", ["Evaluation", "Pictures", "Files", "TensorCore", "TestSupport"]),

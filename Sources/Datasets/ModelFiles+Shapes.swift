@@ -18,8 +18,7 @@ extension ModelFiles {
     try requireShapes()
     // float32, because runs of any precision share the cached latents.
     let autoencoder = try autoencoder(.float32)
-    let parts = try AutoencoderKL.files(of: autoencoderPath ?? "")
-    let identity = "autoencoder \(try ContentHash.sha256(paths: parts))"
+    let identity = "autoencoder \(try autoencoderHash())"
     let cache = try ModelFiles.cacheDirectory() + "/" + Self.latentsName(seed: seed, count: count)
     return try .encoding(
       ShapeSource(seed: seed), count: count, autoencoder: autoencoder, cache: cache,

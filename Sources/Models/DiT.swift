@@ -6,7 +6,7 @@ import Plans
 import TensorCore
 
 /// Class-conditional diffusion transformer of facebookresearch/DiT with replaceable operators and
-/// optional parallel blocks.
+/// optional parallel blocks; also the network of SiT, and with other blocks that of LightningDiT.
 package final class DiT: DiffusionTransformer {
   package let config: ModelShape
   private let stack: [DiTBlock]
@@ -49,8 +49,9 @@ package final class DiT: DiffusionTransformer {
     labelTable = try weights.table(
       "y_embedder.embedding_table.weight", [config.labelRows, dim],
       .normal(initialization.embedderStd))
+    let rotary = config.rotary ? RotaryTables(side: config.grid) : nil
     stack = try (0..<config.depth).map { index in
-      try DiTBlock(config: config, index: index, edits: edits, weights: weights)
+      try DiTBlock(config: config, index: index, edits: edits, weights: weights, rotary: rotary)
     }
     var merges: [BlockPair: BlockMerge] = [:]
     for (pair, kind) in parallel {
@@ -58,7 +59,8 @@ package final class DiT: DiffusionTransformer {
     }
     self.merges = merges
     output = try OutputProjection(
-      weights, dim: dim, channels: config.outChannels, patch: config.patchSize)
+      weights, dim: dim, channels: config.outChannels, patch: config.patchSize,
+      hasRMSNorm: config.rmsNorm)
     finalModulationWeight = try weights.parameter(
       "final_layer.adaLN_modulation.1.weight", [2 * dim, dim], .zeros)
     finalModulationBias = try weights.parameter(
@@ -174,7 +176,13 @@ package final class DiT: DiffusionTransformer {
     observe?("final_layer.adaLN.out", modulations.finalLayer)
     hidden = output(hidden, modulation: modulations.finalLayer, on: tape)
     observe?("final_layer.out", hidden)
-    return output.image(hidden, grid: grid, on: tape)
+    return image(hidden, grid: grid, on: tape)
+  }
+
+  /// The output as an image; a velocity towards the noise is turned round.
+  private func image(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
+    let image = output.image(x, grid: grid, on: tape)
+    return config.reversedTime ? tape.apply(WeightedSum([-1]), image) : image
   }
 
   /// Applies one block to its input (batch, tokens, dim) on the grid of the model.
@@ -220,7 +228,7 @@ package final class DiT: DiffusionTransformer {
       }
     }
     hidden = output(hidden, modulation: modulations.finalLayer, on: tape)
-    return output.image(hidden, grid: grid, on: tape)
+    return image(hidden, grid: grid, on: tape)
   }
 
   /// Computes the modulations of all blocks and the final layer.
@@ -237,10 +245,12 @@ package final class DiT: DiffusionTransformer {
   package func condition(
     _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil
   ) -> Value {
+    let times =
+      config.reversedTime ? conditioning.timesteps.map { 1 - $0 } : conditioning.timesteps
     let features =
       conditioning.timestepFeatures
-      ?? Self.timestepFeatures(conditioning.timesteps, shift: config.frequencyShift)
-    let time = times(features, on: tape)
+      ?? Self.timestepFeatures(times, shift: config.frequencyShift)
+    let time = self.times(features, on: tape)
     let label = tape.apply(Embedding(Self.labels(conditioning.condition)), Value(labelTable))
     observe?("t_embedder.out", time)
     observe?("y_embedder.out", label)

@@ -17,7 +17,7 @@ package final class PixArtBlock: TransformerBlock {
     let compression = config.keyCompression.flatMap { $0.layers.contains(index) ? $0.factor : nil }
     core = try AdaLNBlock(
       AdaLNBlock.Shape(
-        dim: dim, tokens: config.grid * config.grid, heads: config.numHeads, mlpHidden: 4 * dim,
+        dim: dim, tokens: config.grid * config.grid, heads: config.numHeads, mlp: .plain(4 * dim),
         compression: compression ?? 1, epsilon: Float(config.normEpsilon)),
       index: index, edits: edits, weights: weights)
     attention = try CaptionAttention(

@@ -74,7 +74,7 @@ package struct LatentSampler: Sendable {
     let method: Method =
       switch family {
       case .dit: .ddim
-      case .sit: .heun
+      case .sit, .lightningdit: .heun
       case .pixart: .dpmpp
       }
     let (steps, guidance) = family.samplerDefaults

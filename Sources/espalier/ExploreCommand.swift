@@ -89,6 +89,7 @@ struct ExploreCommand: ParsableCommand {
     state.terminal = terminal.capabilities
     state.configuration = configuration
     state.history = CommandHistory(path: CommandHistory.path())
+    state.prompts = CommandHistory(path: CommandHistory.path(ofPrompts: true))
     state.useChartSettings()
     state.missingTeacher = missing
     var effects = question == nil ? state.firstEffects() : []

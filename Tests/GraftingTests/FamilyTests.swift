@@ -25,6 +25,7 @@ enum TinyFamily {
       var config = TinyModel.config
       config.family = family
       return try DiT(config: config, weights: TinyModel.Noise())
+    case .lightningdit: return try DiT(config: lightning, weights: TinyModel.Noise())
     case .pixart:
       var config = PixArtConfig(
         depth: 2, hiddenSize: 24, numHeads: 3, patchSize: 1, sampleSize: 4, inChannels: 2,
@@ -32,6 +33,16 @@ enum TinyFamily {
       config.nullCaptionLength = 3
       return try PixArt(config: config, weights: TinyModel.Noise())
     }
+  }
+
+  /// All parts of LightningDiT's blocks.
+  static var lightning: ModelShape {
+    var config = TinyModel.config
+    config.family = .lightningdit
+    config.learnSigma = false
+    (config.rmsNorm, config.queryKeyNorm) = (true, true)
+    (config.rotary, config.swiglu) = (true, true)
+    return config
   }
 
   static func latents(_ family: ModelFamily, seed: UInt64) -> LatentDataset {

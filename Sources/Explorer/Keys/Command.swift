@@ -56,6 +56,8 @@ package enum Command: String, CaseIterable, Sendable {
   case eraseLine = "erase-line"
   case cursorLeft = "cursor-left"
   case cursorRight = "cursor-right"
+  case earlierText = "earlier-text"
+  case laterText = "later-text"
   case complete, compare, search
   case nextMatch = "next-match"
   case previousMatch = "previous-match"
@@ -106,9 +108,10 @@ package enum Command: String, CaseIterable, Sendable {
       .nextHead, .previousHead, .windowShare, .flip, .arrangement, .laterFrame, .earlierFrame,
       .laterCheckpoint, .earlierCheckpoint, .secondRun, .savePicture, .gridSize, .frames, .renewal,
       .more, .reload, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse, .markAll,
-      .nextColumn, .previousColumn, .search, .nextPoint, .previousPoint, .otherSlot, .lock, .unlock,
-      .measure, .lockPlan, .fewerOperators, .moreOperators, .startSearch, .nextMatch,
-      .previousMatch, .halfPageDown, .halfPageUp:
+      .nextColumn, .previousColumn, .earlierText, .laterText, .search, .nextPoint, .previousPoint,
+      .otherSlot, .lock, .unlock, .measure, .lockPlan, .fewerOperators, .moreOperators,
+      .startSearch,
+      .nextMatch, .previousMatch, .halfPageDown, .halfPageUp:
       false
     default: true
     }

@@ -142,6 +142,8 @@ extension KeyBinding {
       key(.form, .list, [.up, .backTab, "k", .wheelUp], .previous, "field before"),
       key(.form, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
       key(.form, .list, ["m"], .more, "show the less common settings", hint: hint("m", "more")),
+      key(.form, .list, [.control("p")], .earlierText, "an earlier text of the field"),
+      key(.form, .list, [.control("n")], .laterText, "a later one"),
       key(
         .form, .list, [.escape, "q"], .escape, "cancel",
         hint: hint("Esc", "back")),

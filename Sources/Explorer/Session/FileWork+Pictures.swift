@@ -89,8 +89,9 @@ extension FileWork {
   func previewRequest(_ settings: PreviewSettings, of plan: GraftPlan?) -> PreviewRequest {
     PreviewRequest(
       modelPath: model.path, planPath: plan.map { _ in "plan.json" },
-      classLabel: settings.classLabel, seed: settings.seed, steps: settings.steps,
-      guidance: settings.guidance, classes: settings.classes, seeds: settings.seeds,
+      classLabel: settings.classLabel, prompts: settings.prompts, sampler: settings.sampler,
+      seed: settings.seed, steps: settings.steps, guidance: settings.guidance,
+      classes: settings.rows, seeds: settings.seeds,
       frames: settings.frames, fits: true)
   }
 

@@ -67,7 +67,7 @@ extension FileWork {
 
   /// The teacher's image of the last preview, if that sampled with the same settings.
   private func sampledTeacher(_ settings: PreviewSettings) -> String? {
-    guard let (known, run) = lastPreview, known == settings, settings.classes == 1,
+    guard let (known, run) = lastPreview, known == settings, settings.rows == 1,
       settings.seeds == 1, settings.frames == 0
     else { return nil }
     let path = "\(run.samplesPath)/teacher.png"

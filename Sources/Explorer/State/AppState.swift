@@ -12,6 +12,8 @@ package struct AppState: Equatable, Sendable {
   package var configuration = Configuration()
   /// The command lines that were typed.
   package var history = CommandHistory()
+  /// The prompts of previews that were typed.
+  package var prompts = CommandHistory()
   /// What a screen shows that has no room for everything.
   package var pane = Pane.grid
   /// Where the mouse took hold of the grid.

@@ -8,6 +8,10 @@ package struct PreviewSettings: Equatable, Sendable {
   package var classLabel = 0
   /// Seed of the starting noise.
   package var seed: UInt64 = 0
+  /// Prompts of a text-conditional model, one for each row of pictures; empty for the example at `classLabel`.
+  package var prompts: [String] = []
+  /// Name of the sampler; nil for the family's own.
+  package var sampler: String?
   /// Sampler steps.
   package var steps = 25
   /// Classifier-free guidance scale; 1 is none.
@@ -30,6 +34,12 @@ package struct PreviewSettings: Equatable, Sendable {
   package static let gridRange = 1.0...8.0
   /// The numbers of frames that make sense.
   package static let frameRange = 0.0...24.0
+
+  /// The most prompts that are drawn at once.
+  package static let promptLimit = 3
+
+  /// Rows of pictures.
+  package var rows: Int { prompts.isEmpty ? classes : prompts.count }
 
   /// The usual settings: class 0, seed 0, 25 steps, guidance 2.
   package init() {}

@@ -160,6 +160,12 @@ extension AppState {
     case .historyRead(let id, let history):
       guard runs.focus?.id == id else { return [] }
       let before = runs.focus?.history.summary.checkpoint
+      let known = runs.focus?.history.messages ?? []
+      if let text = history.messages.last(where: { $0.hasPrefix("warning: ") }),
+        !known.contains(text)
+      {
+        notice = .warning(text)
+      }
       runs.focus?.history = history
       if let now = history.summary.checkpoint, now != before {
         if before != nil { preview.checkpointsSince += 1 }

@@ -252,8 +252,10 @@ extension AppState {
     case .otherSlot, .nextPoint, .previousPoint, .lock, .lockPlan, .unlock, .fewerOperators,
       .moreOperators, .measure, .startSearch:
       return []
-    case .accept, .yes, .no, .next, .previous, .retry, .log, .ranks, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
+    case .accept, .yes, .no, .next, .previous, .retry, .log, .ranks, .raise, .lower, .saveFirst,
+      .erase,
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .earlierText,
+      .laterText, .compare, .more, .reload,
       .help, .redraw, .suspend, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse,
       .markAll, .nextColumn,
       .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp,
