@@ -134,8 +134,8 @@ let package = Package(
     library(
       "Jobs",
       [
-        "TorchEngine", "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Datasets",
-        "Sampling", "Models", "Plans",
+        "TorchEngine", "Runs", "Reports", "Library", "Search", "Grafting", "Evaluation", "Analysis",
+        "Datasets", "Sampling", "Models", "Plans",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
@@ -206,8 +206,8 @@ let package = Package(
     tests(
       "Search",
       [
-        "Library", "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "TensorCore",
-        "TestSupport",
+        "Library", "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "Datasets",
+        "TensorCore", "TestSupport",
       ]),
     tests(
       "Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore", "TestSupport"]),

@@ -26,6 +26,8 @@ package struct Evaluation: Codable, Sendable {
   package let judgeAccuracy: Double
   /// Number of samples.
   package let samples: Int
+  /// Step caching of the sampler; nil for none.
+  package var stepCache: StepCache.Use?
 
   /// Seeds of the procedural source for the two fresh sets.
   private static let (freshSeed, floorSeed): (UInt64, UInt64) = (1001, 1002)
@@ -50,9 +52,11 @@ package struct Evaluation: Codable, Sendable {
     let classes = model.shape.numClasses
     let labels = (0..<samples).map { $0 % classes }
     var verdicts = Verdicts(classes: classes)
+    let reuse = StepReuse()
     for first in stride(from: 0, to: samples, by: batch) {
       let range = first..<min(samples, first + batch)
-      let latents = try sampler.sample(model, labels: Array(labels[range]), first: first)
+      let latents = try sampler.sample(
+        model, labels: Array(labels[range]), first: first, reuse: reuse)
       verdicts.add(
         judge, AutoencoderKL.tensor(autoencoder.rgbImages(ofScaled: latents)),
         labels: Array(labels[range]))
@@ -70,7 +74,8 @@ package struct Evaluation: Codable, Sendable {
       precision: try FeatureManifold(freshFeatures).share(of: sampleFeatures),
       recall: try FeatureManifold(sampleFeatures).share(of: freshFeatures),
       judgeScore: try InceptionScore(probabilities: verdicts.probabilities).mean,
-      judgeAccuracy: fresh.accuracy, samples: samples)
+      judgeAccuracy: fresh.accuracy, samples: samples,
+      stepCache: sampler.cache.map { .init($0, reuse) })
   }
 
   private static func fresh(_ seed: UInt64, count: Int, judge: ShapeJudge, classes: Int)

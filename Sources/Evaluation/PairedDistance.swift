@@ -1,3 +1,4 @@
+import Sampling
 import TensorCore
 
 /// Distance of the samples of two models that start from the same noise with the same conditions.
@@ -16,6 +17,8 @@ package struct PairedDistance: Codable, Sendable {
   package let features: Estimate?
   /// Number of pairs.
   package let samples: Int
+  /// Step caching of the model, not of its teacher; nil for none.
+  package var stepCache: StepCache.Use?
 
   /// Samples of some indices, (count, …).
   package typealias Source = (Range<Int>) throws -> Tensor

@@ -27,6 +27,8 @@ struct Drawing {
   var captions: ((Range<Int>) -> Captions)?
   /// Samples the latents of a range of images from initial noise; nil draws it from the seed.
   let latents: (Range<Int>, Tensor?, @escaping LatentSampler.StepObserver) throws -> Tensor
+  /// Counts the evaluations that step caching saves.
+  var reuse: StepReuse?
 
   /// Output files; nil for parts that are not written.
   struct Destinations {

@@ -60,6 +60,7 @@ struct EvaluateCommand: ParsableCommand {
     if output.json { return try output.printJSON(result) }
     print("samples                 \(result.samples)")
     print("large products in       \(precision.working.rawValue)")
+    if let use = result.stepCache { print("step caching            \(use.text)") }
     print("agreement (judge)       \(percent(result.agreement))")
     print("Fréchet distance (judge) \(short(result.frechetDistance))")
     print("  floor, two fresh sets \(short(result.frechetFloor))")
@@ -87,26 +88,34 @@ struct EvaluateCommand: ParsableCommand {
     let judge = try? files.judge()
     let autoencoder = try judge.map { _ in try files.autoencoder(precision.working) }
     let conditions = try files.exampleConditions(samples, precision.working).conditions
-    func drawn(_ model: any DiffusionTransformer) -> PairedDistance.Source {
+    // What it is compared with computes every step.
+    var plain = sampler
+    plain.cache = nil
+    let reuse = StepReuse()
+    func drawn(
+      _ model: any DiffusionTransformer, _ sampler: LatentSampler, _ reuse: StepReuse? = nil
+    ) -> PairedDistance.Source {
       { range in
         try sampler.sample(
-          model, for: conditions.rows(range), first: range.lowerBound)
+          model, for: conditions.rows(range), first: range.lowerBound, reuse: reuse)
       }
     }
     let console = ProgressLine()
-    let result = try PairedDistance.measure(
-      teacher: drawn(teacher), graft: drawn(graft), samples: samples,
+    var result = try PairedDistance.measure(
+      teacher: drawn(teacher, plain), graft: drawn(graft, sampler, reuse), samples: samples,
       features: judge.flatMap { judge in
         autoencoder.map { autoencoder in
           { judge(AutoencoderKL.tensor(autoencoder.rgbImages(ofScaled: $0))).features }
         }
       }, progress: { console.update("compared \($0)/\(samples)") })
     console.finish()
+    result.stepCache = sampler.cache.map { .init($0, reuse) }
     if output.json { return try output.printJSON(result) }
     func text(_ estimate: PairedDistance.Estimate) -> String {
       "\(short(estimate.value)) ± \(short(estimate.standardError))"
     }
     print("pairs                  \(result.samples)")
+    if let use = result.stepCache { print("step caching           \(use.text)") }
     print(
       "paired distance        \(text(result.latents)) (latents, relative to the teacher's spread)")
     if let features = result.features {

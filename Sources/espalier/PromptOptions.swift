@@ -126,14 +126,16 @@ struct PromptOptions: ParsableArguments {
     func captions(_ range: Range<Int>) -> Captions {
       shown.selecting(range.map { $0 / repeats % shown.count }, length: shown.length)
     }
+    let reuse = sampler.cache.map { _ in StepReuse() }
     var drawing = Drawing(
       count: count, columns: Int(Double(count).squareRoot().rounded(.up)), batch: 1,
       latentShape: [config.inChannels, size.height, size.width], autoencoder: autoencoder
     ) { range, start, onStep in
       try sampler.sample(
         model, for: .captions(captions(range), null: null), size: size, first: range.lowerBound,
-        start: start, onStep: onStep)
+        start: start, reuse: reuse, onStep: onStep)
     }
+    drawing.reuse = reuse
     (drawing.bytes, drawing.fitted) = (.of(config.family), fitted)
     drawing.captions = captions
     return drawing

@@ -114,9 +114,11 @@ struct SampleCommand: ParsableCommand {
     try drawing.write(
       to: destinations, noise: try noise?.rows(drawing.count, of: drawing.latentShape),
       tiling: AutoencoderKL.Tiling(mode: tiling), columns: columns)
-    if let npz { try describe(npz, files.model.weights, sampler, drawing.count) }
+    if let npz { try describe(npz, files.model.weights, sampler, drawing) }
     if format.json {
       var report = ["images": String(drawing.count)]
+      report["step_cache"] = sampler.cache?.text
+      report["step_cache_reused"] = drawing.reuse.map { short($0.share) }
       report["output"] = output
       report["npz"] = npz
       report["latents"] = latents
@@ -124,19 +126,25 @@ struct SampleCommand: ParsableCommand {
       try format.printJSON(report)
     } else {
       for path in destinations.paths { print("\(path): \(drawing.count) images") }
+      if let reuse = drawing.reuse {
+        print("step caching reused \(reuse.reused) of \(reuse.evaluations) evaluations")
+      }
     }
   }
 
   /// Writes beside an archive of images how they were drawn.
   private func describe(
-    _ npz: String, _ weights: ModelWeights, _ sampler: LatentSampler, _ count: Int
+    _ npz: String, _ weights: ModelWeights, _ sampler: LatentSampler, _ drawing: Drawing
   ) throws {
     var entries = [
       "model": weights.path, "model_digest": try ContentHash.sha256(paths: weights.files),
-      "count": String(count), "sampler": sampler.method.rawValue, "steps": String(sampler.steps),
+      "count": String(drawing.count), "sampler": sampler.method.rawValue,
+      "steps": String(sampler.steps),
       "guidance": short(Double(sampler.guidance)), "seed": String(sampler.seed),
       "precision": precision.working.rawValue, "program": "espalier \(espalierVersion)",
     ]
+    entries["step_cache"] = sampler.cache?.text
+    entries["step_cache_reused"] = drawing.reuse.map { short($0.share) }
     entries["plan"] = source.graft.plan
     entries["weights"] = source.graft.weights
     entries["classes"] = classes
@@ -173,17 +181,18 @@ struct SampleCommand: ParsableCommand {
     let chosen = try classes.map { try Self.parse($0, config.numClasses) }
     let labels = chosen ?? Array(0..<config.numClasses)
     let drawsPixels = try prompts.autoencoder == nil && files.drawsPixels
+    let reuse = sampler.cache.map { _ in StepReuse() }
     return Drawing(
       count: count ?? 40, columns: labels.count, batch: 20,
       latentShape: [config.inChannels, config.inputSize, config.inputSize],
       autoencoder: destinations.needImages && !drawsPixels
         ? try files.autoencoder(precision.working, path: prompts.autoencoder) : nil,
-      drawsPixels: drawsPixels
-    ) { range, start, onStep in
-      try sampler.sample(
-        network, labels: range.map { labels[$0 % labels.count] }, first: range.lowerBound,
-        start: start, onStep: onStep)
-    }
+      drawsPixels: drawsPixels,
+      latents: { range, start, onStep in
+        try sampler.sample(
+          network, labels: range.map { labels[$0 % labels.count] }, first: range.lowerBound,
+          start: start, reuse: reuse, onStep: onStep)
+      }, reuse: reuse)
   }
 
   private static func parse(_ text: String, _ numClasses: Int) throws -> [Int] {

@@ -103,6 +103,7 @@ struct LibraryRunTests {
     ])
     #expect(found.code == 0, "\(found.complaint)")
     let report = try found.json(SearchReport.self)
+    #expect(report.seeds == 1 && report.images == nil)
     let budget = try #require(report.budgets.first)
     #expect(report.measure == "parameters" && report.candidates == 6 && !report.front.isEmpty)
     let best = try #require(budget.rows.first)
@@ -115,6 +116,23 @@ struct LibraryRunTests {
     // A baseline of at least the same saving stands beside it, and none has a smaller error.
     #expect(budget.rows.allSatisfy { $0.fraction <= 0.9 })
     #expect(budget.rows.allSatisfy { $0.error >= best.error || $0.origin.hasPrefix("search") })
+
+    // A budget of time, over three seeds with images, has the teacher with step caching beside it.
+    let timed = try scratch.run([
+      "search", "base.json", "--budget", "time=0.95", "--library", "library", "--samples", "6",
+      "--pool", "2", "--distance", "1", "--swaps", "0", "--finalists", "1", "--recovery-steps", "2",
+      "--seeds", "3", "--images", "4", "--precision", "fp32", "--json",
+    ])
+    #expect(timed.code == 0, "\(timed.complaint)")
+    let rows = try #require(try timed.json(SearchReport.self).budgets.first).rows
+    for row in rows {
+      #expect(row.errors?.values.count == 3 && row.distances?.values.count == 3)
+      #expect(row.agreements.map { $0.values.allSatisfy((0...1).contains) } == true)
+      #expect((row.recoveredErrors == nil) == (row.cache != nil))
+    }
+    #expect(rows.dropFirst().allSatisfy { $0.errorDifference?.halfWidth != nil })
+    let cached = try #require(rows.first { $0.origin == "step cache" })
+    #expect(cached.plan == nil && (cached.cache?.reused ?? 0) > 0 && cached.error > 0)
 
     let nothing = try scratch.run([
       "search", "base.json", "--library", "elsewhere", "--precision", "fp32",
