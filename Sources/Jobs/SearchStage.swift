@@ -91,7 +91,7 @@ final class SearchStage {
   }
 
   /// Errors of the teacher with step caching, by seed.
-  func wholes(_ cache: StepCache, progress: () throws -> Void) rethrows -> [Estimate] {
+  func wholes(_ cache: StepCache, progress: () throws -> Void) throws -> [Estimate] {
     try errors.map { try $0(cache, progress: progress) }
   }
 

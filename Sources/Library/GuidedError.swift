@@ -185,7 +185,7 @@ package final class GuidedError {
   /// - Throws: Errors of `progress`.
   package func callAsFunction(
     _ cache: StepCache, reuse: StepReuse? = nil, progress: () throws -> Void = {}
-  ) rethrows -> Estimate {
+  ) throws -> Estimate {
     try estimate { part, _ in
       let times = (0..<draws.steps.count).map { process.modelTimes(draws[[$0]])[0] }
       let network = StepCachedNetwork(

@@ -37,7 +37,7 @@ package struct SeedValues: Codable, Equatable, Sendable {
       12.7062, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.306, 2.26216, 2.22814,
     ]
     if freedom <= table.count { return table[max(1, freedom) - 1] }
-    // Two terms of the expansion about the normal quantile, right to a thousandth from 11 on.
+    // Two terms of the expansion about the normal quantile, right to two thousandths from 11 on.
     let (z, n) = (1.959964, Double(freedom))
     return z + (pow(z, 3) + z) / (4 * n) + (5 * pow(z, 5) + 16 * pow(z, 3) + 3 * z) / (96 * n * n)
   }

@@ -3,6 +3,7 @@ import Autograd
 import Evaluation
 import Foundation
 import Models
+import Sampling
 import TensorCore
 import Text
 

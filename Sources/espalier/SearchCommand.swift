@@ -126,10 +126,7 @@ struct SearchCommand: ParsableCommand {
       "teacher \(short(1000 * report.teacherSeconds)) ms; \(report.candidates) candidates; all budgets solved in"
         + " \(short(report.solveMilliseconds)) ms"
     ]
-    func line(_ cells: [(text: String, width: Int)]) -> String {
-      cells.map { TextWidth.pad($0.text, $0.width) }.joined()
-    }
-    let hasImages = report.images != nil
+    let columns = Array(Self.columns.prefix(report.images == nil ? 7 : 9))
     for budget in report.budgets {
       lines.append("")
       lines.append("\(report.measure) \(numberText(budget.fraction)) of the teacher's")
@@ -138,31 +135,11 @@ struct SearchCommand: ParsableCommand {
         lines.append("no plan meets it: the library's operators reach \(short(least))")
         continue
       }
-      let last = [("distance", 18), ("agreement", 11)]
-      lines.append(
-        line(
-          [
-            ("plan", 22), ("changes", 9), ("time", 9), ("sum", 11), ("error", 18),
-            ("after stage 2", 18), ("less the first", 20),
-          ] + (hasImages ? last : [])))
+      lines.append(columns.map { TextWidth.pad($0.title, $0.width) }.joined())
       for row in budget.rows {
-        let isCached = row.cache != nil
-        var cells = [
-          (row.origin, 22), (isCached ? "-" : "\(row.changes.count)", 9),
-          (row.timeFraction.map(short) ?? "-", 9), (isCached ? "-" : short(row.sum), 11),
-          (text(row.error, row.errorStandardError), 18),
-          (row.recoveredError.map { text($0, row.recoveredStandardError) } ?? "-", 18),
-          (row.errorDifference.map { text($0.mean, $0.halfWidth) } ?? "-", 20),
-        ]
-        if hasImages {
-          cells += [
-            (row.distances.map { text($0.mean, $0.standardError) } ?? "-", 18),
-            (row.agreements.map { percent($0.mean) } ?? "-", 11),
-          ]
-        }
-        lines.append(
-          line(cells)
-            + (row.plan ?? row.cache.map { "--cache \(short($0.threshold))" } ?? ""))
+        let cells = columns.map { TextWidth.pad($0.text(row) ?? "-", $0.width) }.joined()
+        let cache = row.cache.map { "--cache \(short($0.threshold))" }
+        lines.append(cells + (row.plan ?? cache ?? ""))
       }
       let notes = [
         budget.rankAgreement.map { "sums rank whole errors with \(short($0))" },
@@ -181,6 +158,27 @@ struct SearchCommand: ParsableCommand {
     }
     lines.append("plans in \(folder)")
     return lines.joined(separator: "\n")
+  }
+
+  /// A column of the table: title, width and what it says of a row; nil for nothing.
+  private typealias Column = (title: String, width: Int, text: (SearchReport.Row) -> String?)
+
+  /// Columns of the table; the last two are of compared images.
+  private static var columns: [Column] {
+    [
+      ("plan", 22, { $0.origin }),
+      ("changes", 9, { $0.cache == nil ? String($0.changes.count) : nil }),
+      ("time", 9, { $0.timeFraction.map(short) }),
+      ("sum", 11, { $0.cache == nil ? short($0.sum) : nil }),
+      ("error", 18, { text($0.error, $0.errorStandardError) }),
+      (
+        "after stage 2", 18,
+        { row in row.recoveredError.map { text($0, row.recoveredStandardError) } }
+      ),
+      ("less the first", 20, { $0.errorDifference.map { text($0.mean, $0.halfWidth) } }),
+      ("distance", 18, { $0.distances.map { text($0.mean, $0.standardError) } }),
+      ("agreement", 11, { $0.agreements.map { percent($0.mean) } }),
+    ]
   }
 
   /// A value with its uncertainty.

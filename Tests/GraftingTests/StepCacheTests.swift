@@ -73,7 +73,13 @@ struct StepCacheTests {
     for row in 0..<4 {
       let one = try sampler(item, cache).sample(
         model, for: conditions.rows(row..<(row + 1)), first: row, reuse: counts)
-      #expect(one.values == whole.rows(row..<(row + 1)).values)
+      let expected = whole.rows(row..<(row + 1)).values
+      if family.condition == .classes {
+        #expect(one.values == expected)
+      } else {
+        // Captions of one image are projected with other sums than those of four, with and without a cache.
+        #expect(zip(one.values, expected).allSatisfy { abs($0 - $1) < 1e-4 * (1 + abs($1)) })
+      }
     }
     #expect(counts.reused > 0 && counts.reused < counts.evaluations)
     #expect(try sampler(item, cache).sample(model, for: conditions).values == whole.values)
@@ -90,11 +96,13 @@ struct StepCacheTests {
       case .labels(let labels): .labels(labels)
       case .captions(let captions, _): Conditioning(timesteps: [], captions: captions).condition
       }
-    let times: [Float] = family.prediction == .noise ? [800, 600, 500] : [0.2, 0.4, 0.5]
+    let times: [Float] = family.prediction == .noise ? [800, 600, 590] : [0.2, 0.4, 0.41]
     let modulations = model.modulations(along: times, condition)
     let random = RandomStream(seed: 6, "step cache")
     let latents = [random.normal([2, 2, 4, 4]), random.normal([2, 2, 4, 4], from: 1000)]
-    func parts(_ x: Tensor, _ time: Float) -> (head: Tensor, rest: Tensor, grid: TokenGrid) {
+    func parts(_ x: Tensor, _ time: Float) -> (
+      first: [Float], head: Tensor, rest: Tensor, grid: TokenGrid
+    ) {
       let tape = Tape(recording: false)
       let (tokens, grid) = model.embedded(Value(constant: x), on: tape, observe: nil)
       let modulations = modulations(time)
@@ -105,14 +113,26 @@ struct StepCacheTests {
         ofBlocks: 1..<2, Value(constant: head), modulations, grid: grid, on: tape
       ).tensor.copied()
       for index in 0..<last.count { last[index] -= head[index] }
-      return (head, last, grid)
+      let first = zip(head.values, tokens.tensor.values).map { $0 - $1 }
+      return (first, head, last, grid)
     }
     let (first, second) = (parts(latents[0], times[0]), parts(latents[1], times[1]))
     let third = parts(latents[1], times[2])
-    // The same latents change the first block's residual by their time alone.
+    /// Relative changes of the first block's residual, of both rows.
+    func changes(_ one: [Float], _ other: [Float]) -> [Double] {
+      [0..<(one.count / 2), (one.count / 2)..<one.count].map { row in
+        let change = row.reduce(0) { $0 + Double(abs(other[$1] - one[$1])) }
+        return change / row.reduce(0) { $0 + Double(abs(one[$1])) }
+      }
+    }
+    // Other latents change it much, a little time hardly.
+    let large = try #require(changes(first.first, second.first).min())
+    let small = try #require(changes(second.first, third.first).max())
+    try #require(small < large)
     let reuse = StepReuse()
     let network = StepCachedNetwork(
-      model, modulations, StepCache(threshold: 0.6, forecasts: forecasts), reuse: reuse)
+      model, modulations, StepCache(threshold: (small * large).squareRoot(), forecasts: forecasts),
+      reuse: reuse)
     for (x, time) in zip(latents, times) {
       let plain = model(
         Value(constant: x), modulations(time), on: Tape(recording: false)

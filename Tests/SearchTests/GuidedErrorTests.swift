@@ -114,8 +114,8 @@ struct GuidedErrorTests {
     let error = try GuidedError(
       teacher: teacher, dataset: data, samples: 11, sampler: sampler, seed: 4)
     let (none, all) = (StepReuse(), StepReuse())
-    #expect(error(StepCache(threshold: 0), reuse: none).value < 1e-10 && none.reused == 0)
-    #expect(error(StepCache(threshold: 1e9), reuse: all).value > 1e-6)
+    #expect(try error(StepCache(threshold: 0), reuse: none).value < 1e-10)
+    #expect(try error(StepCache(threshold: 1e9), reuse: all).value > 1e-6 && none.reused == 0)
     // All steps but the first, of 22 rows.
     #expect(all.evaluations == 5 * 22 && all.reused == 4 * 22)
 
@@ -130,7 +130,8 @@ struct GuidedErrorTests {
       } ?? .labels([0, 1, 2])
     let rival = CachedTeacher(teacher, sampler, for: conditions, reusedTime: 0.25)
     let found = try #require(try rival.cache(reaching: 0.75, forecasts: false))
-    #expect(1 - found.reused * 0.75 <= 0.75 && found.reused == (try rival.reuse(found.cache)))
+    #expect(1 - found.reused * 0.75 <= 0.75)
+    #expect(try rival.reuse(found.cache) == found.reused)
     let half = StepCache(threshold: found.cache.threshold / 2)
     #expect(try rival.reuse(half) < found.reused)
     #expect(try rival.cache(reaching: 0.2, forecasts: false) == nil)
