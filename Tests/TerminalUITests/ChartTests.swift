@@ -190,6 +190,8 @@ import Testing
   @Test func logarithmicTicks() {
     #expect(labels(0.01...1000, 6, log: true) == ["0.01", "0.1", "1", "10", "100", "1000"])
     #expect(labels(0.1...1, 6, log: true) == ["0.1", "0.2", "0.5", "1"])
+    #expect(labels(0.09...0.29, 8, log: true) == ["0.1", "0.12", "0.15", "0.2", "0.25"])
+    #expect(labels(0.09...0.29, 4, log: true) == ["0.1", "0.2"])
     #expect(labels(0.2...0.23, 5, log: true) == ["0.20", "0.21", "0.22", "0.23"])
     #expect(labels(1e-8...1, 5, log: true) == ["1e-8", "1e-6", "0.0001", "0.01", "1"])
     #expect(PlotAxis(range: 0...1, isLogarithmic: true) == nil)

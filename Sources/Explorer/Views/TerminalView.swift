@@ -59,6 +59,10 @@ struct TerminalView {
         {
           frame[part.column, part.row] = part.cell
         }
+      } else {
+        frame.put(
+          TextWidth.clip("needs 256 colours", width), column: column, row: rect.row + 1,
+          style: Theme.quiet)
       }
     }
     let column = rect.column + 3 * (width + 2)

@@ -83,7 +83,8 @@ package struct PlotAxis: Equatable, Sendable {
   /// At most `limit` ticks at round values, ascending.
   ///
   /// Steps of a linear axis are 1, 2 or 5 times a power of ten. A logarithmic axis has powers of ten, those
-  /// times 2 and 5 as well where they fit, and the steps of a linear one where it spans less than that.
+  /// times 2 and 5 as well where they fit, more of them where it spans too little for three of those, and the
+  /// steps of a linear one where it spans less than that.
   ///
   /// - Parameters:
   ///   - limit: The most ticks.
@@ -93,11 +94,14 @@ package struct PlotAxis: Equatable, Sendable {
     guard limit > 0 else { return [] }
     guard isLogarithmic else { return linearTicks(low, high, limit: limit, isWhole: isWhole) }
     let exponents = Int(low.rounded(.down))...Int(high.rounded(.up))
-    for factors in [[1.0, 2, 5], [1.0]] {
-      let values = exponents.flatMap { exponent in
-        factors.map { $0 * pow(10, Double(exponent)) }
-      }.filter { (0...1).contains(fraction(of: $0)) && (!isWhole || $0 >= 1) }
-      if values.count >= 2, values.count <= limit {
+    func multiples(_ factors: [Double]) -> [Double] {
+      exponents.flatMap { exponent in factors.map { $0 * pow(10, Double(exponent)) } }
+        .filter { (0...1).contains(fraction(of: $0)) && (!isWhole || $0 >= 1) }
+    }
+    let isShort = !isWhole && multiples([1, 2, 5]).count < 3
+    for factors in (isShort ? [[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8]] : []) + [[1.0, 2, 5], [1]] {
+      let values = multiples(factors)
+      if values.count >= (factors.count > 3 ? 3 : 2), values.count <= limit {
         return values.map { Tick(value: $0, label: PlotNumber.text($0)) }
       }
       guard factors.count == 1, values.count > limit else { continue }
