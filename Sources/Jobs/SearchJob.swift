@@ -118,13 +118,9 @@ struct SearchJob {
       }, budgets: budgets)
     (report.seeds, report.images) = (seeds, request.images)
     report.teacherAgreements = stage.teacherAgreements()
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-    encoder.keyEncodingStrategy = .convertToSnakeCase
-    let text = try encoder.encode(report)
-    try context.whenRoom {
-      try AtomicFile.write(text, to: "\(context.run.path)/\(SearchReport.fileName)")
-    }
+    let written = report
+    try context.whenRoom { try written.write(in: context.run.path) }
+    try context.emit(.progress(done: budgets.count, total: budgets.count, label: "budgets"))
     return "\(budgets.count) budgets; table in \(SearchReport.fileName)"
   }
 
@@ -213,7 +209,9 @@ struct SearchJob {
     var results: [PlanSearch.Result] = []
     for baseline in Baseline.allCases {
       for seed in 0..<(baseline == .random ? Self.randomBaselines : 1) {
-        let order = baseline.order(depth: depth, locality: locality, seed: UInt64(seed))
+        let order = baseline.order(
+          depth: depth, locality: locality,
+          permutation: RandomStream(seed: UInt64(seed), "search/baseline").permutation(depth))
         let name = baseline == .random ? "\(baseline.name) \(seed)" : baseline.name
         func result(_ choice: SlotOperator, saving: Double) -> PlanSearch.Result? {
           Baseline.changes(
