@@ -209,8 +209,8 @@ let package = Package(
     tests(
       "Search",
       [
-        "Library", "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "TensorCore",
-        "TestSupport",
+        "Library", "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "Datasets",
+        "TensorCore", "TestSupport",
       ]),
     tests(
       "Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore", "TestSupport"]),

@@ -225,15 +225,18 @@ struct EvaluateJob {
 
   private func paired(_ request: EvaluateRequest) throws -> EvaluationReport {
     let (graft, teacher) = (try model(request.model), try model(request.teacher))
+    // What it is compared with computes every step.
+    var plain = request
+    (plain.sampler?.cache, plain.sampler?.forecastsCache) = (nil, nil)
     let files = graft.files
     let precision = try context.precision()
-    let sampler = try sampler(request)
+    let samplers = (graft: try sampler(request), teacher: try sampler(plain))
     let inception = try request.inception.map { _ in try network(request) }
     var judge: ShapeJudge?
     if inception == nil, files.judgePath != nil { judge = try files.judge() }
     var provenance = Provenance(
       samples: try source(graft, request, precision),
-      reference: try source(teacher, request, precision),
+      reference: try source(teacher, plain, precision),
       network: inception?.2 ?? (judge == nil ? "none" : "judge of the procedural images"),
       networkDigest: try inception?.1 ?? files.judgePath.map { try ContentHash.sha256(path: $0) },
       resize: inception == nil ? nil : Self.resize, version: try version())
@@ -254,7 +257,9 @@ struct EvaluateJob {
       return inception?.0(images.map(InceptionV3.resized)).pool ?? latents
     }
     let models = (teacher: try teacher.network(precision), graft: try graft.network(precision))
-    func drawn(_ model: any DiffusionTransformer) -> PairedDistance.Source {
+    func drawn(
+      _ model: any DiffusionTransformer, _ sampler: LatentSampler
+    ) -> PairedDistance.Source {
       { range in
         try sampler.sample(
           model, for: conditions.rows(range), first: range.lowerBound,
@@ -263,7 +268,8 @@ struct EvaluateJob {
     }
     let numbers = try context.whenRoom {
       try PairedDistance.measure(
-        teacher: drawn(models.teacher), graft: drawn(models.graft), samples: request.count,
+        teacher: drawn(models.teacher, samplers.teacher),
+        graft: drawn(models.graft, samplers.graft), samples: request.count,
         features: autoencoder == nil ? nil : features, keptIn: folder,
         progress: progress("comparing pairs", of: request.count))
     }

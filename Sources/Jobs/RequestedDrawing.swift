@@ -31,6 +31,7 @@ extension Drawing {
     } else {
       let network = try source.network(precision)
       let shape = network.shape
+      let reuse = sampler.cache.map { _ in StepReuse() }
       let drawsPixels = try source.source.autoencoder == nil && source.files.drawsPixels
       self.init(
         count: request.count, columns: request.classes?.count ?? shape.numClasses,
@@ -40,9 +41,9 @@ extension Drawing {
       ) { range, start, onStep in
         try sampler.sample(
           network, labels: Array(labels[range]), first: range.lowerBound, start: start,
-          onStep: onStep)
+          reuse: reuse, onStep: onStep)
       }
-      self.drawsPixels = drawsPixels
+      (self.drawsPixels, self.reuse) = (drawsPixels, reuse)
     }
     guard let mode = AutoencoderKL.Tiling.Mode(rawValue: request.tiling) else {
       throw FileError("tiling is '\(request.tiling)', expected on, off or auto; correct it")
@@ -65,6 +66,7 @@ extension Drawing {
     let (fitted, size) = try prompts.sizes(
       shape, pixels: autoencoder?.config.spatialFactor ?? ModelShape.pixelsPerLatent)
     let network = try source.network(precision)
+    let reuse = sampler.cache.map { _ in StepReuse() }
     func captions(_ range: Range<Int>) -> Captions {
       shown.selecting(
         range.map { $0 / prompts.repeats % shown.count }, length: shown.length)
@@ -76,9 +78,9 @@ extension Drawing {
     ) { range, start, onStep in
       try sampler.sample(
         network, for: .captions(captions(range), null: null), size: size, first: range.lowerBound,
-        start: start, onStep: onStep)
+        start: start, reuse: reuse, onStep: onStep)
     }
-    (bytes, self.fitted) = (.of(shape.family), fitted)
+    (bytes, self.fitted, self.reuse) = (.of(shape.family), fitted, reuse)
     self.captions = captions
   }
 }

@@ -21,6 +21,9 @@ extension LatentSampler {
       seed: settings.seed, eta: settings.eta, guidedChannels: settings.guidedChannels)
     diffusion = (form, settings.diffusionNorm)
     self.lastStep = (lastStep, settings.lastStepSize)
+    cache = settings.cache.map {
+      StepCache(threshold: $0, forecasts: settings.forecastsCache ?? false)
+    }
   }
 
   /// The sampler as a request states it.
@@ -30,6 +33,7 @@ extension LatentSampler {
     (settings.eta, settings.guidedChannels) = (eta, guidedChannels)
     (settings.diffusionForm, settings.diffusionNorm) = (diffusion.form.rawValue, diffusion.norm)
     (settings.lastStep, settings.lastStepSize) = (lastStep.kind.rawValue, lastStep.length)
+    (settings.cache, settings.forecastsCache) = (cache?.threshold, cache?.forecasts)
     return settings
   }
 }
@@ -45,6 +49,9 @@ extension SamplerSettings {
     if method.hasPrefix("sde") {
       entries["diffusion"] = "\(diffusionForm) \(diffusionNorm)"
       entries["last_step"] = "\(lastStep) \(lastStepSize)"
+    }
+    entries["step_cache"] = cache.map {
+      StepCache(threshold: $0, forecasts: forecastsCache ?? false).text
     }
     return entries
   }

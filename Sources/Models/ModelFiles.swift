@@ -143,18 +143,6 @@ package struct ModelFiles {
     return ContentHash.sha256(Data("\(hash) \(scale)".utf8))
   }
 
-  /// Loads a model for the library of operators and the search, which resume a pass of a DiT at its blocks.
-  ///
-  /// - Throws: `FileError` for a model of another family, and errors of loading.
-  package func classConditional() throws -> DiT {
-    guard model.shape.family.prediction == .noise, let network = try model.network() as? DiT else {
-      throw FileError(
-        "\(modelPath): is a \(model.shape.family.title), and the library of operators and the search take DiTs"
-          + " only; use one, or distil a plan for this model")
-    }
-    return network
-  }
-
   /// Whether the model works in pixel space: it has three channels, and no autoencoder of its own
   /// with three latent channels.
   ///

@@ -137,6 +137,9 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   /// Whether operators without trained weights are fitted to the teacher in closed form; nil, in requests
   /// of before, is false.
   package var fits: Bool?
+  /// Threshold of step caching, and whether it forecasts; nil, in requests of before, is none.
+  package var cache: Double?
+  package var forecastsCache: Bool?
   /// A picture of the teacher from the same request, which saves sampling it again; nil for none.
   package var teacherImage: String?
 
@@ -177,6 +180,8 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     skipsTeacher = try container.decodeIfPresent(Bool.self, forKey: .skipsTeacher) ?? false
     isBackground = try container.decodeIfPresent(Bool.self, forKey: .isBackground) ?? false
     fits = try container.decodeIfPresent(Bool.self, forKey: .fits)
+    cache = try container.decodeIfPresent(Double.self, forKey: .cache)
+    forecastsCache = try container.decodeIfPresent(Bool.self, forKey: .forecastsCache)
     teacherImage = try container.decodeIfPresent(String.self, forKey: .teacherImage)
   }
 
@@ -203,7 +208,8 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     case planPath = "plan_path"
     case weights
     case classLabel = "class_label"
-    case prompts, sampler, seed, steps, guidance, classes, seeds, frames, fits
+    case prompts, sampler, seed, steps, guidance, classes, seeds, frames, fits, cache
+    case forecastsCache = "forecasts_cache"
     case skipsTeacher = "skips_teacher"
     case isBackground = "background"
     case teacherImage = "teacher_image"
@@ -373,6 +379,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
       try FileNumber.check("class_label", preview.classLabel, FileNumber.counts)
       try FileNumber.check("steps", preview.steps, 1...1000)
       try FileNumber.check("guidance", preview.guidance, -1e6...1e6)
+      try FileNumber.check("cache", preview.cache, 0...10)
       try FileNumber.check("classes", preview.classes, 1...32)
       try FileNumber.check("seeds", preview.seeds, 1...32)
       try FileNumber.check("frames", preview.frames, 0...64)

@@ -15,13 +15,17 @@ package struct SamplerSettings: Codable, Equatable, Sendable {
   package var diffusionNorm = 1.0
   package var lastStep = "mean"
   package var lastStepSize = 0.04
+  /// Threshold of step caching, and whether it forecasts; nil is none.
+  package var cache: Double?
+  package var forecastsCache: Bool?
 
   package init(method: String, steps: Int, guidance: Double, seed: UInt64) {
     (self.method, self.steps, self.guidance, self.seed) = (method, steps, guidance, seed)
   }
 
   private enum CodingKeys: String, CodingKey {
-    case method, steps, guidance, seed, eta
+    case method, steps, guidance, seed, eta, cache
+    case forecastsCache = "forecasts_cache"
     case guidedChannels = "guided_channels"
     case diffusionForm = "diffusion_form"
     case diffusionNorm = "diffusion_norm"
@@ -33,6 +37,7 @@ package struct SamplerSettings: Codable, Equatable, Sendable {
     try FileNumber.check("sampler.steps", steps, 1...1000)
     try FileNumber.check("sampler.guidance", guidance, -1e6...1e6)
     try FileNumber.check("sampler.eta", eta, 0...1)
+    try FileNumber.check("sampler.cache", cache, 0...10)
     try FileNumber.check("sampler.guided_channels", guidedChannels, 1...4096)
     try FileNumber.check("sampler.diffusion_norm", diffusionNorm, 0...1e6)
     try FileNumber.check("sampler.last_step_size", lastStepSize, 0...1)

@@ -28,6 +28,8 @@ package struct Drawing {
   package var captions: ((Range<Int>) -> Captions)?
   /// Samples the latents of a range of images from initial noise; nil draws it from the seed.
   package let latents: (Range<Int>, Tensor?, @escaping LatentSampler.StepObserver) throws -> Tensor
+  /// Counts the evaluations that step caching saves; nil without.
+  package var reuse: StepReuse?
 
   package init(
     count: Int, columns: Int, batch: Int, latentShape: [Int], autoencoder: AutoencoderKL?,

@@ -161,6 +161,8 @@ struct SampleCommand: ParsableCommand {
     }
     if format.json {
       var report = ["images": String(drawing.count)]
+      report["step_cache"] = sampler.cache?.text
+      report["step_cache_reused"] = drawing.reuse.map { short($0.share) }
       report["output"] = output
       report["npz"] = npz
       report["latents"] = latents
@@ -168,6 +170,9 @@ struct SampleCommand: ParsableCommand {
       try format.printJSON(report)
     } else {
       for path in destinations.paths { print("\(path): \(drawing.count) images") }
+      if let cache = sampler.cache, let reuse = drawing.reuse {
+        print("step caching \(StepCache.Use(cache, reuse).text)")
+      }
     }
   }
 

@@ -87,12 +87,14 @@ extension FileWork {
 
   /// The request for a preview with some settings; operators without weights are fitted.
   func previewRequest(_ settings: PreviewSettings, of plan: GraftPlan?) -> PreviewRequest {
-    PreviewRequest(
+    var request = PreviewRequest(
       modelPath: model.path, planPath: plan.map { _ in "plan.json" },
       classLabel: settings.classLabel, prompts: settings.prompts, sampler: settings.sampler,
       seed: settings.seed, steps: settings.steps, guidance: settings.guidance,
       classes: settings.rows, seeds: settings.seeds,
       frames: settings.frames, fits: true)
+    request.cache = settings.cache > 0 ? settings.cache : nil
+    return request
   }
 
   /// Samples the graft of a run by itself.

@@ -344,6 +344,10 @@ extension Form {
             "guidance", "guidance", settings.guidance, in: PreviewSettings.guidanceRange,
             isInteger: false, summary: "classifier-free guidance scale; 1 is none"),
           Field(
+            "cache", "step cache", settings.cache, in: PreviewSettings.cacheRange,
+            isInteger: false,
+            summary: "skip blocks where the first one's residual has changed less; 0 is never"),
+          Field(
             "classes", "rows", Double(settings.classes), in: PreviewSettings.gridRange,
             isInteger: true, summary: "rows of pictures: this class and the next ones"),
           Field(

@@ -16,6 +16,8 @@ package struct PreviewSettings: Equatable, Sendable {
   package var steps = 25
   /// Classifier-free guidance scale; 1 is none.
   package var guidance = 2.0
+  /// Threshold of step caching; 0 is none.
+  package var cache = 0.0
   /// Rows of pictures: classes from `classLabel` on.
   package var classes = 1
   /// Columns of pictures: seeds from `seed` on.
@@ -29,6 +31,8 @@ package struct PreviewSettings: Equatable, Sendable {
   package static let stepRange = 1.0...1000.0
   /// The guidance scales that make sense.
   package static let guidanceRange = 0.0...30.0
+  /// The thresholds of step caching that make sense.
+  package static let cacheRange = 0.0...10.0
 
   /// The rows and columns that make sense.
   package static let gridRange = 1.0...8.0

@@ -123,6 +123,7 @@ extension AppState {
       preview.settings.seed = UInt64(values["seed"] ?? 0)
       preview.settings.steps = Int(values["steps"] ?? 25)
       preview.settings.guidance = values["guidance"] ?? 1
+      preview.settings.cache = values["cache"] ?? 0
       preview.settings.classes = Int(values["classes"] ?? 1)
       preview.settings.seeds = Int(values["seeds"] ?? 1)
       preview.settings.frames = Int(values["frames"] ?? 0)
