@@ -69,8 +69,10 @@ package struct Provenance: Codable, Equatable, Sendable {
       "samples count", "reference sha256", "network sha256", "resize", "samples classes",
       "samples labels", "samples precision", "samples weights average", "samples size",
     ]
-    for key in ["sampler", "steps", "guidance", "eta", "guided channels", "diffusion", "last step"]
-    {
+    for key in [
+      "sampler", "steps", "guidance", "eta", "guided channels", "diffusion", "last step",
+      "step cache",
+    ] {
       keys += ["samples \(key)", "reference \(key)"]
     }
     var found = Dictionary(uniqueKeysWithValues: keys.map { ($0, known[$0] ?? "not stated") })
