@@ -1,6 +1,7 @@
 import Foundation
 import Plans
 import Runs
+import Search
 import Synchronization
 
 /// Throws if the engine with a name cannot do a job of a plan, before a run exists.
@@ -13,6 +14,8 @@ package typealias EngineCheck = @Sendable (String, Job.Kind, GraftPlan) throws -
 package final class LiveEffects: EffectPerformer {
   private let box = ActionBox()
   private let queue = DispatchQueue(label: "espalier.explorer.files", qos: .userInitiated)
+  /// Where searches are solved, beside the work with files.
+  private let solving = DispatchQueue(label: "espalier.explorer.search", qos: .userInitiated)
   private let timer: any DispatchSourceTimer
   private let files: FileWork
 
@@ -54,6 +57,16 @@ package final class LiveEffects: EffectPerformer {
 
   /// Queues a piece of work.
   package func perform(_ effect: Effect) {
+    if case .solveFront(let generation, let candidates, let depth, let measure, let constraints) =
+      effect
+    {
+      solving.async { [box] in
+        let solver = ParetoSolver(
+          candidates, depth: depth, measure: measure, constraints: constraints)
+        box.put([.frontSolved(generation: generation, solver.front())])
+      }
+      return
+    }
     queue.async { [box, files] in box.put(files.perform(effect)) }
   }
 

@@ -39,7 +39,8 @@ package struct RunOptions: Equatable, Sendable {
 
   /// Fields for the less common options; `others` are titles of runs that it can wait for.
   /// and `engines` the names of engines besides the native one.
-  static func fields(isQueued: Bool, others: [String] = [], engines: [String] = []) -> [Form.Field] {
+  static func fields(isQueued: Bool, others: [String] = [], engines: [String] = []) -> [Form.Field]
+  {
     let priorities = QueuePlace.priorities
     let priority = Form.Field(
       "run.priority", "priority", 0,
@@ -51,17 +52,19 @@ package struct RunOptions: Equatable, Sendable {
     let engine = Form.Field(
       "run.engine", "engine", Self.native, .choice([Self.native] + engines),
       summary: "what does the job: this program, or an engine of engines.yaml")
-    return (engines.isEmpty ? [] : [engine]) + (isQueued ? [priority] : []) + (others.isEmpty ? [] : [before]) + [
-      Form.Field(
-        "run.precision", "precision", "auto", .choice(["auto", "fp32", "bf16"]),
-        summary: "what large matrix products multiply in"),
-      Form.Field(
-        "run.timeout", "time limit", 0, in: 0...3e9, isInteger: false, unit: "seconds, 0 for none",
-        summary: "seconds after which the worker saves a checkpoint and stops"),
-      Form.Field(
-        "run.on_done", "command at its end", "", .text,
-        summary: "for /bin/sh -c, with ESPALIER_RUN and ESPALIER_OUTCOME set"),
-    ]
+    return (engines.isEmpty ? [] : [engine]) + (isQueued ? [priority] : [])
+      + (others.isEmpty ? [] : [before]) + [
+        Form.Field(
+          "run.precision", "precision", "auto", .choice(["auto", "fp32", "bf16"]),
+          summary: "what large matrix products multiply in"),
+        Form.Field(
+          "run.timeout", "time limit", 0, in: 0...3e9, isInteger: false,
+          unit: "seconds, 0 for none",
+          summary: "seconds after which the worker saves a checkpoint and stops"),
+        Form.Field(
+          "run.on_done", "command at its end", "", .text,
+          summary: "for /bin/sh -c, with ESPALIER_RUN and ESPALIER_OUTCOME set"),
+      ]
   }
 
   /// The options of a form.
@@ -72,6 +75,7 @@ package struct RunOptions: Equatable, Sendable {
     timeout = form.values["run.timeout"].flatMap { $0 > 0 ? $0 : nil }
     onDone = form.text("run.on_done").flatMap { $0.isEmpty ? nil : $0 }
     engine = form.text("run.engine").flatMap { $0 == Self.native ? nil : $0 }
-    precision = form.text("run.precision").flatMap { $0 == "auto" ? nil : $0 }
+    let hidden = form.more.first { $0.key == "run.precision" }?.text.text
+    precision = (form.text("run.precision") ?? hidden).flatMap { $0 == "auto" ? nil : $0 }
   }
 }

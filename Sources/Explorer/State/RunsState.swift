@@ -74,9 +74,11 @@ extension RunSummary {
 
   /// Why its checkpoints cannot be used here; nil if they can.
   var reasonAgainstUsingFiles: String? {
-    guard let link, !link.isSevered, !link.fetched.keys.contains(where: { $0.hasPrefix("checkpoints/") })
+    guard let link, !link.isSevered,
+      !link.fetched.keys.contains(where: { $0.hasPrefix("checkpoints/") })
     else { return nil }
-    return "the checkpoints of \(name) are at \(link.host): 'espalier runs fetch \(id)' brings them here"
+    return
+      "the checkpoints of \(name) are at \(link.host): 'espalier runs fetch \(id)' brings them here"
   }
 
   /// What became of it, where that needs more than one word.
