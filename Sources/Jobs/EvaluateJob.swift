@@ -227,7 +227,8 @@ struct EvaluateJob {
     let (graft, teacher) = (try model(request.model), try model(request.teacher))
     // What it is compared with computes every step.
     var plain = request
-    (plain.sampler?.cache, plain.sampler?.forecastsCache) = (nil, nil)
+    plain.sampler?.cache = nil
+    plain.sampler?.forecastsCache = nil
     let files = graft.files
     let precision = try context.precision()
     let samplers = (graft: try sampler(request), teacher: try sampler(plain))

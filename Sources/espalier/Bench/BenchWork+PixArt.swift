@@ -31,7 +31,7 @@ extension BenchWork {
         weights: SealedWeights(FreshWeights(seed: 1), precision))
       BufferPool.trim()
       let (latents, conditioning) = (
-        normal("latents", [1, 4, side, side]), model.exampleConditioning(at: 500)
+        normal("latents", [1, 4, side, side]), model.exampleConditioning(1)
       )
       return { _ = model.predict(latents, conditioning) }
     }
