@@ -156,7 +156,10 @@ struct EvaluateCommand: ParsableCommand {
     if let page {
       try ReportPage([], evaluations: [(name, try EvaluationReport(in: run))]).write(to: page)
     }
-    if output.json { return print(json: String(decoding: bytes, as: UTF8.self)) }
+    if output.json {
+      // The file ends in a line break, and so does what is printed.
+      return print(json: String(decoding: bytes.dropLast(), as: UTF8.self))
+    }
     let table = try EvaluationTable([(name, try EvaluationReport(in: run))])
     print(lines: table.lines.joined(separator: "\n"))
     if case .judged(let numbers) = try EvaluationReport(in: run).numbers {
