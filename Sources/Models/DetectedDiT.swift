@@ -213,8 +213,9 @@ struct OfficialTensors {
         let own = OperatorShapes(shown, hiddenSize: hiddenSize)
         guard let spec = OperatorRegistry.recognize(own, in: slot) else {
           let found = own.names.prefix(8).joined(separator: ", ")
+          let gated = own.names.contains("w12.weight") ? ", those of a SwiGLU MLP in part," : ""
           throw FileError(
-            "\(file.path): the tensors below '\(id.checkpointPrefix)' (\(found)) are those of"
+            "\(file.path): the tensors below '\(id.checkpointPrefix)' (\(found))\(gated) are those of"
               + " no operator that can be built; use a DiT with operators that 'espalier plan"
               + " operators' lists")
         }

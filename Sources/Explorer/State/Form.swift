@@ -338,9 +338,6 @@ extension Form {
             "steps", "steps", Double(settings.steps), in: PreviewSettings.stepRange,
             isInteger: true, summary: "sampler steps"),
           Field(
-            "sampler", "sampler", settings.sampler ?? shape.family.samplers[0],
-            .choice(shape.family.samplers), summary: "how the model's predictions are followed"),
-          Field(
             "guidance", "guidance", settings.guidance, in: PreviewSettings.guidanceRange,
             isInteger: false, summary: "classifier-free guidance scale; 1 is none"),
           Field(
@@ -356,6 +353,9 @@ extension Form {
           Field(
             "frames", "frames", Double(settings.frames), in: PreviewSettings.frameRange,
             isInteger: true, summary: "predicted clean images kept from the sampler's way"),
+          Field(
+            "sampler", "sampler", settings.sampler ?? shape.family.samplers[0],
+            .choice(shape.family.samplers), summary: "how the model's predictions are followed"),
         ])
   }
 
