@@ -141,8 +141,8 @@ let package = Package(
     library(
       "Reports",
       [
-        "Runs", "Grafting", "Evaluation", "Sampling", "Models", "Plans", "Pictures", "Files",
-        "TensorCore", "Text",
+        "Runs", "Search", "Grafting", "Evaluation", "Sampling", "Models", "Plans", "Pictures",
+        "Files", "TensorCore", "Text",
       ]),
     .target(
       name: "Assets", path: "Assets", exclude: ["README.md", "study.md", "explorer.png"],
@@ -151,7 +151,7 @@ let package = Package(
     // The terminal.
     .target(name: "CTerminal", cSettings: kernelFlags),
     library("TerminalUI", ["Text", "Pictures", "CNcurses", "CSixel", "CTerminal", "CZlib"]),
-    library("Explorer", ["TerminalUI", "Text", "Runs", "Plans", "Pictures", "Files"]),
+    library("Explorer", ["TerminalUI", "Text", "Search", "Runs", "Plans", "Pictures", "Files"]),
     .executableTarget(
       name: "espalier",
       dependencies: [
@@ -215,11 +215,14 @@ let package = Package(
     tests("TerminalUI", ["TerminalUI", "Pictures", "CZlib"]),
     tests(
       "Explorer",
-      ["Explorer", "TerminalUI", "Runs", "Plans", "Operators", "Pictures", "TestSupport"],
+      [
+        "Explorer", "TerminalUI", "Search", "Runs", "Plans", "Operators", "Pictures", "TestSupport",
+      ],
       resources: [.copy("Snapshots"), .copy("Themes")]),
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
     tests(
-      "Reports", ["Reports", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
+      "Reports",
+      ["Reports", "Search", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
     tests(
       "Espalier",
       [

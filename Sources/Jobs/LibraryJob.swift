@@ -60,6 +60,7 @@ struct LibraryJob {
           "removed \(removed) operators with the largest errors: the library is limited to"
             + " \(numberText(request.sizeLimit)) GB"))
     }
+    try context.emit(.progress(done: wanted.count, total: wanted.count, label: "operators"))
     return "\(wanted.count) operators in \(library.folder)"
   }
 
@@ -213,10 +214,12 @@ struct LibraryJob {
     let conditions = OperatorLibrary.TimingConditions(
       batch: settings.timingBatch, precision: precision)
     let left = library.entries().filter {
-      wanted.contains($0.key) && $0.entry.timing?.conditions != conditions
+      wanted.contains($0.key)
+        && ($0.entry.timing?.conditions != conditions || $0.entry.timing?.teacher == nil)
     }
     guard !left.isEmpty else { return }
     let timing = OperatorTiming(teacher, batch: settings.timingBatch)
+    let teacherSeconds = timing.seconds([]).teacher
     let alike = Dictionary(grouping: left) { item in
       Change.slot(SlotID(block: 0, slot: item.entry.slotID?.slot ?? .attention), item.entry.spec)
     }
@@ -231,7 +234,8 @@ struct LibraryJob {
       let saving = timing.saving(slot, replacement)
       for (key, entry) in group {
         var entry = entry
-        entry.timing = .init(saving: saving, conditions: conditions)
+        entry.timing = .init(
+          saving: saving, teacher: teacherSeconds, conditions: conditions)
         let timed = entry
         try context.whenRoom { try library.update(timed, key: key) }
       }

@@ -105,13 +105,8 @@ struct SearchJob {
         .init(
           fraction: 1 - $0.saving[measure] / total, sum: $0.loss, changes: $0.changes.map(\.text))
       }, budgets: budgets)
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-    encoder.keyEncodingStrategy = .convertToSnakeCase
-    let text = try encoder.encode(report)
-    try context.whenRoom {
-      try AtomicFile.write(text, to: "\(context.run.path)/\(SearchReport.fileName)")
-    }
+    try context.whenRoom { try report.write(in: context.run.path) }
+    try context.emit(.progress(done: budgets.count, total: budgets.count, label: "budgets"))
     return "\(budgets.count) budgets; table in \(SearchReport.fileName)"
   }
 
@@ -163,7 +158,9 @@ struct SearchJob {
     for baseline in Baseline.allCases {
       let seeds = baseline == .random ? Self.randomBaselines : 1
       for seed in 0..<seeds {
-        let order = baseline.order(depth: depth, locality: locality, seed: UInt64(seed))
+        let order = baseline.order(
+          depth: depth, locality: locality,
+          permutation: RandomStream(seed: UInt64(seed), "search/baseline").permutation(depth))
         // The first operator that can save enough in this order.
         let changes = specs.lazy.compactMap { spec in
           Baseline.changes(

@@ -105,11 +105,8 @@ package struct OperatorTiming {
 extension OperatorLibrary.TimingConditions {
   /// The conditions of this process.
   package init(batch: Int, precision: Precision) {
-    let lines = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
-    let name = lines.split(separator: "\n").first { $0.hasPrefix("model name") }
     self.init(
-      processor: name?.split(separator: ":").last?.trimmingCharacters(in: .whitespaces)
-        ?? "unknown",
-      threads: Parallel.threads, batch: batch, precision: precision.rawValue)
+      processor: Self.processorName, threads: Parallel.threads, batch: batch,
+      precision: precision.rawValue)
   }
 }

@@ -8,7 +8,7 @@ struct LossChart {
     /// CSS class.
     let style: String
     /// Points by step.
-    let points: LossSeries
+    let points: StepSeries
     /// Whether points have markers.
     var isMarked = false
   }
@@ -106,7 +106,7 @@ struct LossChart {
     return parts
   }
 
-  private static func isShown(_ point: LossPoint) -> Bool {
+  private static func isShown(_ point: StepValue) -> Bool {
     point.value.isFinite && point.value > 0
   }
 

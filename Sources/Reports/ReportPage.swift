@@ -6,11 +6,14 @@ import Runs
 /// Self-contained HTML report of one or several runs.
 package struct ReportPage {
   private let runs: [(facts: RunFacts, measurements: Measurements?)]
+  private let searches: [SearchFacts]
   private let comparison: Comparison
 
-  /// Makes a report of runs and their measurements.
-  package init(_ runs: [(facts: RunFacts, measurements: Measurements?)]) {
-    self.runs = runs
+  /// Makes a report of trainings with their measurements, and of searches.
+  package init(
+    _ runs: [(facts: RunFacts, measurements: Measurements?)], searches: [SearchFacts] = []
+  ) {
+    (self.runs, self.searches) = (runs, searches)
     comparison = Comparison(runs)
   }
 
@@ -25,12 +28,16 @@ package struct ReportPage {
   ///
   /// - Throws: `FileError` for an image that cannot be read.
   package func html() throws -> String {
-    let title = runs.count == 1 ? runs[0].facts.request.name : "\(runs.count) runs"
+    let names = runs.map(\.facts.request.name) + searches.map(\.name)
+    let title = names.count == 1 ? names[0] : "\(names.count) runs"
     var body: [HTML] = [.tag("h1", [:], "Espalier report: \(title)")]
     if runs.count > 1 { body += comparisonTable }
     for (index, run) in runs.enumerated() {
       body.append(
         try RunSection(facts: run.facts, measurements: run.measurements, number: index + 1).html())
+    }
+    for (index, search) in searches.enumerated() {
+      body.append(SearchSection(facts: search, number: index + 1).html)
     }
     let head: [HTML] = [
       .void("meta", ["charset": "utf-8"]),
@@ -96,6 +103,7 @@ package struct ReportPage {
     svg .grid{stroke:var(--line)}polyline{fill:none;stroke-width:1.5}
     polyline.train{stroke:var(--train)}circle.train{fill:var(--train)}
     polyline.held{stroke:var(--held);stroke-dasharray:5 3}circle.held{fill:var(--held)}
+    circle.baseline{fill:var(--paper);stroke:var(--quiet);stroke-width:1.5}
     .train-text{color:var(--train)}.held-text{color:var(--held)}
     .sites{display:grid;grid-template-columns:repeat(auto-fill,minmax(14rem,1fr));gap:.6rem}
     .sites figure{margin:0;break-inside:avoid}

@@ -159,8 +159,8 @@ struct RunSection {
       let chart = LossChart(
         title: "Losses of \(site.phrase)",
         series: [
-          .init(style: "train", points: history.losses[site] ?? LossSeries()),
-          .init(style: "held", points: history.heldOut[site] ?? LossSeries(), isMarked: true),
+          .init(style: "train", points: history.losses[site] ?? StepSeries()),
+          .init(style: "held", points: history.heldOut[site] ?? StepSeries(), isMarked: true),
         ], total: total, width: 300, height: 130)
       guard let picture = chart.html else { return nil }
       let change = history.heldOut[site].flatMap(LossChange.init).map {

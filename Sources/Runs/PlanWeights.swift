@@ -47,7 +47,7 @@ package struct PlanWeights: Equatable, Sendable {
   package let changes: GraftPlan.Changes
   /// Sites of the plan in order.
   package let sites: [GraftSite]
-  /// Runs that provide weights, the one that takes precedence first.
+  /// What provides weights, the run that takes precedence first.
   package let sources: [Source]
   /// Trainings that provide no weights.
   package let exclusions: [Exclusion]
@@ -100,6 +100,36 @@ package struct PlanWeights: Equatable, Sendable {
           step: $0.step, sites: $0.sites)
       })
   }
+
+  /// These weights, and at sites that no run provides those of the model's library of operators.
+  ///
+  /// - Parameter sites: Sites whose operator the library holds, with the steps of its training.
+  /// - Returns: The weights of runs and library.
+  package func adding(library sites: [GraftSite: Int]) -> PlanWeights {
+    let open = fresh.filter { sites[$0] != nil }
+    guard !open.isEmpty else { return self }
+    return PlanWeights(
+      self,
+      adding: Source(
+        id: Self.library, name: Self.library, kind: .library, state: .done,
+        step: open.compactMap { sites[$0] }.min() ?? 0, sites: open))
+  }
+
+  private init(_ weights: PlanWeights, adding source: Source) {
+    (changes, sites, depth) = (weights.changes, weights.sites, weights.depth)
+    (exclusions, sources) = (weights.exclusions, weights.sources + [source])
+  }
+
+  /// Identifier of the library among the sources.
+  package static let library = "library"
+
+  /// The sites whose weights the library provides.
+  package var librarySites: [GraftSite] {
+    sources.first { $0.kind == .library }?.sites ?? []
+  }
+
+  /// Runs that provide weights, the one that takes precedence first.
+  package var runSources: [Source] { sources.filter { $0.kind != .library } }
 
   /// No weights of an empty plan.
   package init() {
@@ -179,7 +209,7 @@ package struct PlanWeights: Equatable, Sendable {
 
   /// Identifiers of the runs in the order in which their weights are loaded: later ones override
   /// earlier ones.
-  package var runs: [String] { sources.reversed().map(\.id) }
+  package var runs: [String] { runSources.reversed().map(\.id) }
 
   /// What a request records of its weights.
   package var origins: [WeightOrigin] {

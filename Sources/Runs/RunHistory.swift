@@ -5,15 +5,15 @@ package struct RunHistory: Codable, Equatable, Sendable {
   /// The run without its curves.
   package internal(set) var summary = RunSummary()
   /// Training loss by site.
-  package private(set) var losses: [GraftSite: LossSeries] = [:]
+  package private(set) var losses: [GraftSite: StepSeries] = [:]
   /// Mean training loss over the sites.
-  package private(set) var meanLoss = LossSeries()
+  package private(set) var meanLoss = StepSeries()
   /// Held-out loss by site.
-  package private(set) var heldOut: [GraftSite: LossSeries] = [:]
+  package private(set) var heldOut: [GraftSite: StepSeries] = [:]
   /// Total held-out loss; the mean over the sites if there are losses by site.
-  package private(set) var meanHeldOut = LossSeries()
+  package private(set) var meanHeldOut = StepSeries()
   /// Other measures of the training steps.
-  package private(set) var measures: [StepMeasure: LossSeries] = [:]
+  package private(set) var measures: [StepMeasure: StepSeries] = [:]
   /// Latest messages.
   package private(set) var messages: [String] = []
   /// How many remarks there were, those that are no longer kept included.
@@ -35,11 +35,11 @@ package struct RunHistory: Codable, Equatable, Sendable {
     summary.apply(event)
     switch event.kind {
     case .step(let step, _, let loss, let losses, _, _, let learningRate, var measures):
-      meanLoss.append(LossPoint(step: step, value: loss))
+      meanLoss.append(StepValue(step: step, value: loss))
       Self.append(losses, step, to: &self.losses)
       measures[.learningRate] = learningRate?.highest
       for (measure, value) in measures {
-        self.measures[measure, default: LossSeries()].append(LossPoint(step: step, value: value))
+        self.measures[measure, default: StepSeries()].append(StepValue(step: step, value: value))
       }
     case .heldOut(let step, let loss, let losses):
       // Training losses of an earlier worker that was ahead of the resumed step.
@@ -49,7 +49,7 @@ package struct RunHistory: Codable, Equatable, Sendable {
       for measure in measures.keys { measures[measure]?.drop(after: step) }
       Self.append(losses, step, to: &heldOut)
       if let value = loss ?? losses.mean {
-        meanHeldOut.append(LossPoint(step: step, value: value))
+        meanHeldOut.append(StepValue(step: step, value: value))
       }
     case .message(let text):
       messages.append(text)
@@ -66,10 +66,10 @@ package struct RunHistory: Codable, Equatable, Sendable {
   }
 
   private static func append(
-    _ values: [GraftSite: Double], _ step: Int, to series: inout [GraftSite: LossSeries]
+    _ values: [GraftSite: Double], _ step: Int, to series: inout [GraftSite: StepSeries]
   ) {
     for (site, value) in values where series[site] != nil || series.count < siteLimit {
-      series[site, default: LossSeries()].append(LossPoint(step: step, value: value))
+      series[site, default: StepSeries()].append(StepValue(step: step, value: value))
     }
   }
 }

@@ -67,18 +67,18 @@ package struct RunEnd: Codable, Equatable, Sendable {
 /// First and last value of a series of losses.
 package struct LossChange: Codable, Equatable, Sendable {
   /// The first measurement, before or early in training.
-  package private(set) var first: LossPoint
+  package private(set) var first: StepValue
   /// The last measurement.
-  package private(set) var last: LossPoint
+  package private(set) var last: StepValue
 
   /// Makes the change over a series; nil for an empty one.
-  package init?(_ series: LossSeries) {
+  package init?(_ series: StepSeries) {
     guard let first = series.first, let last = series.last else { return nil }
     (self.first, self.last) = (first, last)
   }
 
   /// Makes a change from two points.
-  init(first: LossPoint, last: LossPoint) { (self.first, self.last) = (first, last) }
+  init(first: StepValue, last: StepValue) { (self.first, self.last) = (first, last) }
 }
 
 /// Summary of a run: request, progress and state.
@@ -232,7 +232,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
       (self.step, label) = (step, nil)
       if totalSteps > 0 { total = totalSteps }
       if let value = loss ?? losses.mean {
-        let point = LossPoint(step: step, value: value)
+        let point = StepValue(step: step, value: value)
         let first = meanHeldOut.map(\.first).flatMap { $0.step < step ? $0 : nil }
         meanHeldOut = LossChange(first: first ?? point, last: point)
       }
@@ -257,6 +257,11 @@ package struct RunSummary: Codable, Equatable, Sendable {
     case .resources(_, let memory): self.memory = memory
     case .finished(let outcome, let text):
       end = RunEnd(outcome: outcome, text: text)
+      if outcome == .done, label != nil {
+        // The last units of work other than steps need not have been reported.
+        if totalSteps > 0 { total = totalSteps }
+        step = total
+      }
       label = nil
       // The run ended during a preparation, whose units are not steps.
       if outcome != .done, totalSteps > 0, total != totalSteps {

@@ -79,7 +79,7 @@ package struct Amounts: Equatable, Codable, Sendable {
 }
 
 /// A change with what it costs in quality and saves in every measure.
-package struct Candidate: Sendable {
+package struct Candidate: Equatable, Sendable {
   package let change: Change
   /// Error of the model's guided prediction with this change alone, relative to the teacher.
   package var loss: Double
@@ -91,5 +91,13 @@ package struct Candidate: Sendable {
   package init(_ change: Change, loss: Double, standardError: Double = 0, saving: Amounts) {
     (self.change, self.loss) = (change, loss)
     (self.standardError, self.saving) = (standardError, saving)
+  }
+
+  /// Error for each second saved; infinite if none is saved.
+  package var price: Double { saving.time > 0 ? loss / saving.time : .infinity }
+
+  /// Whether it costs less quality for its saving than another; of those that save nothing the smaller loss wins.
+  package func isCheaper(than other: Candidate) -> Bool {
+    (price, loss, change.text) < (other.price, other.loss, other.change.text)
   }
 }

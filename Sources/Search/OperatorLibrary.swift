@@ -47,10 +47,12 @@ package struct OperatorLibrary {
   package struct Timing: Codable, Equatable, Sendable {
     /// Seconds per forward pass of the batch that a block takes less.
     package let saving: Double
+    /// Seconds of a forward pass of the teacher; nil in descriptions of before.
+    package var teacher: Double?
     package let conditions: TimingConditions
 
-    package init(saving: Double, conditions: TimingConditions) {
-      (self.saving, self.conditions) = (saving, conditions)
+    package init(saving: Double, teacher: Double? = nil, conditions: TimingConditions) {
+      (self.saving, self.teacher, self.conditions) = (saving, teacher, conditions)
     }
   }
 
@@ -63,6 +65,13 @@ package struct OperatorLibrary {
     package init(processor: String, threads: Int, batch: Int, precision: String) {
       (self.processor, self.threads) = (processor, threads)
       (self.batch, self.precision) = (batch, precision)
+    }
+
+    /// Name of this machine's processor.
+    package static var processorName: String {
+      let lines = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
+      let name = lines.split(separator: "\n").first { $0.hasPrefix("model name") }
+      return name?.split(separator: ":").last?.trimmingCharacters(in: .whitespaces) ?? "unknown"
     }
   }
 
@@ -159,7 +168,9 @@ package struct OperatorLibrary {
   package func checkpoints(for plan: GraftPlan) -> [SlotID: String] {
     var best: [SlotID: (steps: Int, path: String)] = [:]
     for (key, entry) in entries() {
-      guard let slot = entry.slotID, plan.edits[slot] == entry.spec else { continue }
+      guard let slot = entry.slotID,
+        plan.edits[slot]?.normalized(for: plan.model.shape) == entry.spec
+      else { continue }
       if best[slot].map({ $0.steps < entry.recipe.steps }) ?? true {
         best[slot] = (entry.recipe.steps, weights(key))
       }
@@ -208,8 +219,15 @@ package struct OperatorLibrary {
   package func candidates(timedIn conditions: TimingConditions, shape: ModelShape)
     -> [Candidate]
   {
+    Self.candidates(entries().map(\.entry), timedIn: conditions, shape: shape)
+  }
+
+  /// Candidates among some operators.
+  static func candidates(
+    _ entries: [Entry], timedIn conditions: TimingConditions, shape: ModelShape
+  ) -> [Candidate] {
     var best: [Change: Candidate] = [:]
-    for (_, entry) in entries() {
+    for entry in entries {
       guard let slot = entry.slotID, let score = entry.score, let timing = entry.timing,
         timing.conditions == conditions, slot.block < shape.depth
       else { continue }

@@ -7,7 +7,7 @@ import Plans
 /// of its changes.
 package struct ParetoSolver {
   /// Restrictions on solutions.
-  package struct Constraints: Sendable {
+  package struct Constraints: Equatable, Sendable {
     /// Slots that keep their operator.
     package var kept: Set<SlotID> = []
     /// Slots with a given operator.
@@ -21,7 +21,7 @@ package struct ParetoSolver {
   }
 
   /// A set of changes.
-  package struct Solution: Sendable {
+  package struct Solution: Equatable, Sendable {
     package let changes: [Change]
     /// Sum of the losses.
     package let loss: Double

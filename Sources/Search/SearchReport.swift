@@ -1,3 +1,6 @@
+import Files
+import Foundation
+
 /// What a search writes as `search.json` in its run directory.
 package struct SearchReport: Codable, Sendable {
   /// One evaluated set of changes.
@@ -77,4 +80,27 @@ package struct SearchReport: Codable, Sendable {
 
   /// Name of the file.
   package static let fileName = "search.json"
+
+  /// Reads the report of a search from its run directory.
+  ///
+  /// - Throws: `FileError` if there is none or it is damaged.
+  package static func read(in folder: String) throws -> SearchReport {
+    let path = "\(folder)/\(fileName)"
+    let text = Data(try AtomicFile.read(path, limit: 64 << 20))
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    do { return try decoder.decode(SearchReport.self, from: text) } catch {
+      throw FileError("\(path): is no report of a search; search again")
+    }
+  }
+
+  /// Writes the report to a run directory.
+  ///
+  /// - Throws: `FileError` if the disk is full or read-only.
+  package func write(in folder: String) throws {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    try AtomicFile.write(try encoder.encode(self), to: "\(folder)/\(Self.fileName)")
+  }
 }

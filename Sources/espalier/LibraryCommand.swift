@@ -42,7 +42,7 @@ struct LibraryCommand: ParsableCommand {
         "JSON file of operators for each kind of slot, {\"attention\": [{\"name\": …, \"config\": {…}}], \"mlp\":"
           + " […]} (default: about ten and six)."))
     var candidates: String?
-    @Option(help: .init("Blocks: \(LayerSelection.forms) (default: all).")) var blocks: String?
+    @Option(help: .init("Blocks: \(SlotSelection.forms) (default: all).")) var blocks: String?
     @Option(help: "Steps of stage 1 after the fit in closed form; 0 for the fit alone.")
     var steps = LibraryRequest.steps
     @Option(help: "Noisy samples of the scores.") var samples = ScoreSettings().samples
@@ -71,9 +71,15 @@ struct LibraryCommand: ParsableCommand {
 
     func run() throws {
       let plan = try PlanOrModel(model, name: "library").plan
-      if let blocks { _ = try LayerSelection.parse(blocks, depth: plan.model.shape.depth) }
+      // Blocks of a selection by score, as the worker reads them.
+      let chosen = try blocks.map { text in
+        try PlanCommand.blocks(text, of: plan, .attention).map(String.init).joined(separator: ",")
+      }
+      if chosen == "" {
+        throw ValidationError("--blocks '\(blocks ?? "")' selects no block of the model")
+      }
       var request = LibraryRequest(
-        planPath: "plan.json", candidates: try candidates.map(Self.read), blocks: blocks,
+        planPath: "plan.json", candidates: try candidates.map(Self.read), blocks: chosen,
         steps: steps,
         root: root.library.map { URL(filePath: $0).path }, sizeLimit: sizeLimit)
       request.score.samples = samples

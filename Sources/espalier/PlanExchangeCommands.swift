@@ -24,7 +24,7 @@ extension PlanCommand {
     @Option(help: "The pretrained model that the graft is for.") var model: String
     @Option(help: "The operator's YAML file, if it lies elsewhere.") var operatorConfig: String?
     @Option(
-      help: "The blocks of a stage-1 configuration, which names none: \(LayerSelection.forms).")
+      help: "The blocks of a stage-1 configuration, which names none: \(SlotSelection.forms).")
     var blocks: String?
     @Option(help: "Gather the stage-1 checkpoints of graft_weights in this safetensors file.")
     var weights: String?
@@ -42,7 +42,9 @@ extension PlanCommand {
       let reference = try ModelFiles(model).reference()
       let graft = try OfficialGraft(
         path: yaml, operatorConfig: operatorConfig, shape: reference.shape,
-        blocks: try blocks.map { try LayerSelection.parse($0, depth: reference.shape.depth) })
+        blocks: try blocks.map {
+          try PlanCommand.blocks($0, of: GraftPlan(named: "", model: reference), .attention)
+        })
       let title = AtomicFile.stem(of: yaml)
       let new = try graft.plan(named: title, model: reference)
       if let weights {

@@ -4,6 +4,7 @@ import Foundation
 import Plans
 import Reports
 import Runs
+import Search
 import Text
 
 /// `espalier report`: results of trainings as an HTML page and as JSON.
@@ -15,7 +16,8 @@ struct ReportCommand: ParsableCommand {
       The page is one HTML file that needs nothing else. What is measured (the judge's agreement and \
       Fréchet distance, sample grids, the time of a forward pass) is kept in the run as report.json and \
       taken from there as long as the run's weights stay the same; the first report of a run takes a \
-      minute or more.
+      minute or more. Of a search the page shows the front of error and cost with the plans and baselines \
+      that were evaluated, a table of them with standard errors, and rank correlations.
       """)
 
   @OptionGroup var selection: RunsSelection
@@ -28,6 +30,12 @@ struct ReportCommand: ParsableCommand {
   private struct Report: Encodable {
     let runs: [Entry]
     let comparison: [ComparisonRow]
+    let searches: [SearchEntry]
+  }
+
+  private struct SearchEntry: Encodable {
+    let run, name: String
+    let report: SearchReport
   }
 
   private struct Entry: Encodable {
@@ -46,7 +54,7 @@ struct ReportCommand: ParsableCommand {
 
   func run() throws {
     if let output { try AtomicFile.requireDestination(output) }
-    let facts = try selection.facts()
+    let (facts, searches) = try selection.facts(andSearches: true)
     let console = ProgressLine()
     let runs = try facts.map { facts in
       (
@@ -56,7 +64,7 @@ struct ReportCommand: ParsableCommand {
       )
     }
     console.finish()
-    if let output { try ReportPage(runs).write(to: output) }
+    if let output { try ReportPage(runs, searches: searches).write(to: output) }
     if format.json {
       let entries = runs.map { facts, measurements in
         Entry(
@@ -64,9 +72,15 @@ struct ReportCommand: ParsableCommand {
           plan: PlanSummary(facts.plan),
           measurements: measurements, messages: facts.history.messages)
       }
-      try format.printJSON(Report(runs: entries, comparison: Comparison(runs).rows))
+      try format.printJSON(
+        Report(
+          runs: entries, comparison: Comparison(runs).rows,
+          searches: searches.map {
+            SearchEntry(run: $0.run.path, name: $0.name, report: $0.report)
+          }))
     } else if let output {
-      print("\(output): \(runs.count == 1 ? "1 run" : "\(runs.count) runs")")
+      let count = runs.count + searches.count
+      print("\(output): \(count == 1 ? "1 run" : "\(count) runs")")
     }
   }
 }
@@ -157,7 +171,17 @@ struct RunsSelection: ParsableArguments {
 
   /// Facts of the runs in the order given.
   func facts() throws -> [RunFacts] {
-    try ids.flatMap(runs(of:)).map { try RunFacts($0) }
+    try facts(andSearches: false).trainings
+  }
+
+  /// Facts of the trainings, and of the searches where these are wanted.
+  func facts(andSearches: Bool) throws -> (trainings: [RunFacts], searches: [SearchFacts]) {
+    let all = try ids.flatMap(runs(of:))
+    let searches = andSearches ? all.filter(SearchFacts.isSearch) : []
+    return (
+      try all.filter { !searches.contains($0) }.map { try RunFacts($0) },
+      try searches.map { try SearchFacts($0) }
+    )
   }
 
   /// The run with a name, or those that hold the weights of a plan file.

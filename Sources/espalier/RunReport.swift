@@ -10,12 +10,12 @@ struct RunReport: Encodable {
   let run: RunDirectory
   let summary: RunSummary
   /// Held-out losses by site, if they were read.
-  let heldOut: [GraftSite: LossSeries]
+  let heldOut: [GraftSite: StepSeries]
   /// Losses and other measures by step, by name, if they were read.
-  private var series: [String: LossSeries] = [:]
+  private var series: [String: StepSeries] = [:]
 
   /// Makes a report from a summary.
-  init(_ run: RunDirectory, _ summary: RunSummary, heldOut: [GraftSite: LossSeries] = [:]) {
+  init(_ run: RunDirectory, _ summary: RunSummary, heldOut: [GraftSite: StepSeries] = [:]) {
     (self.run, self.summary, self.heldOut) = (run, summary, heldOut)
   }
 

@@ -102,11 +102,7 @@ struct SearchCommand: ParsableCommand {
       return print(
         json: String(decoding: try AtomicFile.read(path, limit: 64 << 20), as: UTF8.self))
     }
-    let decoder = JSONDecoder()
-    decoder.keyDecodingStrategy = .convertFromSnakeCase
-    let report = try decoder.decode(
-      SearchReport.self, from: Data(try AtomicFile.read(path, limit: 64 << 20)))
-    print(lines: Self.table(report, in: run.path))
+    print(lines: Self.table(try SearchReport.read(in: run.path), in: run.path))
   }
 
   private static func table(_ report: SearchReport, in folder: String) -> String {

@@ -46,6 +46,17 @@ struct LibraryRunTests {
     }
   }
 
+  private struct Page: Decodable {
+    struct Search: Decodable {
+      let report: SearchReport
+    }
+    let searches: [Search]
+  }
+
+  private struct Counts: Decodable {
+    let step, total: Int
+  }
+
   private struct Listed: Decodable {
     let slot, `operator`: String
     let error, relativeLoss, savedSeconds: Double?
@@ -81,6 +92,11 @@ struct LibraryRunTests {
     #expect(kills >= 2)
     #expect(try operators(scratch, "two") == expected)
 
+    // The list of runs shows finished work as complete.
+    let shown = try scratch.espalier("runs", "show", run, "--json")
+    let counts = try shown.json(Counts.self)
+    #expect(counts.step == counts.total && counts.total > 0)
+
     // What is there is not trained again.
     let again = try scratch.run(build("one"))
     #expect(again.code == 0 && !again.output.contains("training"))
@@ -115,6 +131,26 @@ struct LibraryRunTests {
     // A baseline of at least the same saving stands beside it, and none has a smaller error.
     #expect(budget.rows.allSatisfy { $0.fraction <= 0.9 })
     #expect(budget.rows.allSatisfy { $0.error >= best.error || $0.origin.hasPrefix("search") })
+
+    // The page of a search.
+    let run = try #require(
+      try FileManager.default.contentsOfDirectory(atPath: "\(scratch.path)/runs")
+        .first { $0.contains("-search-") })
+    let page = try scratch.espalier("report", run, "--output", "page.html", "--json")
+    #expect(page.code == 0, "\(page.complaint)")
+    #expect(try page.json(Page.self).searches.first?.report.candidates == 6)
+    let html = String(decoding: try scratch.bytes("page.html"), as: UTF8.self)
+    #expect(html.contains("search for the best plans"))
+    #expect(html.contains("<polyline class=\"train\""))
+    #expect(try scratch.espalier("compare", run).complaint.contains("trains nothing"))
+
+    // With the model's statistics there are scores by which blocks are chosen.
+    let scored = try scratch.run(build("scored") + ["--blocks", "top 1 by var"])
+    #expect(scored.code == 0, "\(scored.complaint)")
+    #expect(try operators(scratch, "scored").count == 3)
+    let unknown = try scratch.espalier(
+      "library", "build", "base.json", "--blocks", "top 1 by beauty", "--detach")
+    #expect(unknown.code == 1 && unknown.complaint.contains("--blocks"))
 
     let nothing = try scratch.run([
       "search", "base.json", "--library", "elsewhere", "--precision", "fp32",

@@ -17,7 +17,7 @@ import Explorer
     _ = update(&state, .attentionMapsRead(block: 8, (0..<4).map { Samples.picture($0) }))
     #expect(ExplorerView.frame(state).images.map(\.picture) == [Samples.picture(0)])
     press(&state, "]", "]", "]")
-    #expect(ExplorerView.frame(state).images.map(\.picture) == [Samples.picture(2)])
+    #expect(ExplorerView.frame(state).images.map(\.picture) == [Samples.picture(3)])
     #expect(press(&state, "G").count == 1 && state.cursor.block == 27)
     #expect(press(&state, "j").isEmpty)
     press(&state, .escape)
@@ -97,6 +97,25 @@ import Explorer
   }
 
   private struct Missing: Error {}
+
+  /// The first map is the mean of the heads, weight by weight, and is shown until a head is chosen.
+  @Test func theMeanOfTheHeadsComesFirst() {
+    // Weights .8 and .2 of one head, .5 and .5 of the other.
+    let mean = FileWork.meanMap([[1, 0.5], [1, 1]])
+    #expect(mean[0] == 1 && abs(mean[1] - (0.7 / 1.3).squareRoot()) < 1e-12)
+    #expect(FileWork.meanMap([[0, 0], [0.5, 0]]) == [1, 0] && FileWork.meanMap([]).isEmpty)
+    var state = Samples.busy(Samples.small)
+    press(&state, "V")
+    let maps = (0..<5).map { Samples.picture($0) }
+    _ = update(&state, .attentionMapsRead(block: 7, maps))
+    func shown() -> Int? { ExplorerView.frame(state).images.first?.contentHash }
+    #expect(shown() == Picture(maps[0]).contentHash)
+    #expect(ExplorerView.frame(state).text().contains("of the heads' mean"))
+    press(&state, "]")
+    #expect(shown() == Picture(maps[1]).contentHash)
+    press(&state, "[", "[")
+    #expect(shown() == Picture(maps[4]).contentHash)
+  }
 
   @Test func slotsAreMarkedByScore() throws {
     var state = Samples.busy(Samples.small)

@@ -398,7 +398,10 @@ import Explorer
     var state = Samples.state()
     state.overlays = [.confirm(.lastSession(plan))]
     #expect(ExplorerView.frame(state).text().contains("/x/p.json"))
-    #expect(press(&state, "y") == [.findAnalysis(again: false), .loadPlan(path: "/x/p.json")])
+    #expect(
+      press(&state, "y") == [
+        .findAnalysis(again: false), .readLibrary, .loadPlan(path: "/x/p.json"),
+      ])
     _ = update(&state, .planLoaded(Samples.oddPlan(), path: "/x/p.json"))
     #expect(state.document.path == "/x/p.json" && state.showing == plan)
 

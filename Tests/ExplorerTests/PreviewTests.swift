@@ -38,6 +38,58 @@ import Explorer
       ])
   }
 
+  /// With F an edit is sampled at once, its output layer fitted; its cell then has a mark of its own, which is not
+  /// that of a training.
+  @Test func editsAreFittedAndSampledWithF() throws {
+    var state = Samples.state()
+    func cell(_ block: Int) throws -> Character {
+      let frame = ExplorerView.frame(state)
+      let place = try #require(frame.targets.first { $0.meaning == .place(block, 0) })
+      return frame[place.column + 9, place.row].character
+    }
+    #expect(press(&state, "F").isEmpty)
+    state.cursor = Samples.attention(5)
+    type(&state, ":pick hyena_x")
+    let effects = press(&state, .enter)
+    #expect(
+      effects.last
+        == .startPreview(
+          generation: 1, plan: state.plan, weights: state.weights, settings: PreviewSettings()))
+    #expect(state.weights.count == 0 && state.preview.pending?.freshCount == 1)
+    #expect(try cell(5) == "*")
+    // It is asked for once; the clock does not repeat it.
+    #expect(update(&state, .ticked(Samples.now + 1)).isEmpty)
+    _ = update(&state, .previewStarted(generation: 1, runID: "p1"))
+    _ = update(&state, .previewSampled(generation: 1, .graft, Samples.picture(1)))
+    #expect(try cell(5) == "*")
+    _ = update(&state, .previewEnded(generation: 1, problem: nil))
+    #expect(try cell(5) == "≈" && state.status(of: Samples.attention(5)).phase == .fitted)
+    #expect(SlotPhase.fitted.meaning.contains("not trained"))
+    #expect(ExplorerView.frame(state).text().contains("fitted"))
+    // The next edit is sampled too; until then only the first one is fitted.
+    press(&state, "j")
+    type(&state, ":pick skip")
+    #expect(press(&state, .enter).count == 1)
+    #expect(try cell(5) == "≈" && cell(6) == "*")
+    _ = update(&state, .previewSampled(generation: 2, .graft, Samples.picture(2)))
+    _ = update(&state, .previewEnded(generation: 2, problem: nil))
+    // Leaving the operator out has no layer that could be fitted.
+    #expect(try cell(5) == "≈" && cell(6) == "*")
+    // Another operator is not the one that was fitted; undoing asks for the picture again.
+    press(&state, "k")
+    type(&state, ":pick swa")
+    press(&state, .enter)
+    #expect(try cell(5) == "*")
+    #expect(press(&state, "u").count == 1)
+    #expect(try cell(5) == "≈")
+    // While a training goes on, and without F, nothing is started.
+    state.runs.records = [Samples.record("r1", "other", .running)]
+    #expect(press(&state, "x").isEmpty)
+    #expect(try cell(5) == "·")
+    state.runs.records = []
+    #expect(press(&state, "F", "u").isEmpty)
+  }
+
   @Test func lastPreviewStaysUntilTheNextIsThere() {
     var state = Samples.withPreview(Samples.busy(Samples.small))
     let old = state.preview.shown
@@ -152,7 +204,7 @@ import Explorer
 
   @Test func statisticsAreComputedOnFirstUse() {
     var state = Samples.state()
-    #expect(state.firstEffects() == [.findAnalysis(again: false)])
+    #expect(state.firstEffects() == [.findAnalysis(again: false), .readLibrary])
     _ = update(&state, .analysisStarted(runID: "a1"))
     #expect(ExplorerView.frame(state).text().contains("computing…"))
     _ = update(&state, .analysisProgressed(done: 2, total: 8))

@@ -42,7 +42,7 @@ import Explorer
     type(&state, "next-")
     press(&state, .tab)
     guard case .prompt(let prompt) = state.overlay else { return }
-    #expect(prompt.problem == "next-class  next-edited  next-pane  next-seed")
+    #expect(prompt.problem == "next-class  next-edited  next-operator  next-pane  next-seed")
   }
 
   @Test func tabCompletesArguments() {

@@ -124,7 +124,8 @@ private final class PretendedWorld: EffectPerformer {
       .filter { !$0.hasPrefix("keep") }
     #expect(
       names == [
-        "findAnalysis", "savePlan", "startTraining", "followRun", "control", "control",
+        "findAnalysis", "readLibrary", "savePlan", "startTraining", "followRun", "control",
+        "control",
         "startPreview",
       ])
     let texts = terminal.frames.map { $0.text() }

@@ -210,6 +210,32 @@ import Explorer
       }
     ),
     (
+      "costs",
+      {
+        var state = Samples.scored($0)
+        press(&state, "H", "}", "}", "j")
+        return state
+      }
+    ),
+    (
+      "picker-costs",
+      {
+        var state = Samples.scored($0, empty: true)
+        press(&state, "3", "j", .enter, "j", "j")
+        return state
+      }
+    ),
+    ("search", { Samples.withPreview(Samples.searching($0, "<", " ")) }),
+    ("search-plot", { Samples.searching($0, "<", "v", "n", "n") }),
+    (
+      "search-form",
+      {
+        var state = Samples.searching($0)
+        press(&state, "R", "m", "j")
+        return state
+      }
+    ),
+    (
       // Wide characters, marks, escape sequences and direction overrides in everything that has a name.
       "outside-text",
       {

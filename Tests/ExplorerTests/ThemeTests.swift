@@ -111,6 +111,25 @@ import Explorer
     (.sixteen, 256, RGB(255, 255, 255)), (.mono, 256, nil),
   ]
 
+  /// The styles of the heat map and of a search, in every theme.
+  @Test(arguments: snapshots.indices)
+  func costsAsStored(index: Int) throws {
+    let (choice, colors, background) = Self.snapshots[index]
+    for scene in ["costs", "search"] {
+      let make = try #require(SnapshotTests.scenes.first { $0.name == scene }?.make)
+      var state = make(Samples.small)
+      state.terminal.colors = colors
+      state.terminal.background = background
+      state.configuration.settings.theme = choice
+      let palette = ThemePalette.chosen(choice, in: state.terminal)
+      let name = palette.name.replacing(" ", with: "-") + (palette.page == nil ? "" : "-painted")
+      try Recorded.check(
+        ExplorerView.frame(state).snapshot,
+        at: URL(filePath: #filePath).deletingLastPathComponent().appending(
+          path: "Themes/\(scene)-\(name).txt"))
+    }
+  }
+
   /// The styles of a busy screen with a question over it, in every theme.
   @Test(arguments: snapshots.indices)
   func stylesAsStored(index: Int) throws {

@@ -98,7 +98,7 @@ import Testing
       #expect(history.meanHeldOut.map(\.step) == [0, 4, 8, 10])
       #expect(history.meanHeldOut.allSatisfy { $0.value == 2 / Double($0.step + 1) })
       #expect(checkpoints(run) == [3, 6, 9, 10])
-      #expect(history.meanLoss.last == LossPoint(step: 10, value: 0.1))
+      #expect(history.meanLoss.last == StepValue(step: 10, value: 0.1))
     }
   }
 

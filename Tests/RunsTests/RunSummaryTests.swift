@@ -64,7 +64,7 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     var history = history(events)
     #expect(Set(history.measures.keys) == [.learningRate, .gradientNorm, .residentMemory])
     let norms = try #require(history.measures[.gradientNorm])
-    #expect(norms.count <= LossSeries.limit + 4 && norms.map(\.value).max() == 99)
+    #expect(norms.count <= StepSeries.limit + 4 && norms.map(\.value).max() == 99)
     #expect(norms.first?.step == 1 && norms.last?.step == 5000)
     #expect(history.measures[.learningRate]?.last?.value == 0.5)
     let copy = try JSONDecoder().decode(RunHistory.self, from: JSONEncoder().encode(history))
@@ -102,6 +102,21 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     #expect(paused.progressText == "encoding images 450 of 800")
     let measured = Event(.heldOut(step: 0, loss: 1, losses: [:]), time: 100)
     #expect(summary([begin, encoding, measured], .running).progressText == "step 0 of 10")
+  }
+
+  /// Progress is reported now and then, so that the last report of finished work may be short of its end.
+  @Test func finishedWorkIsComplete() {
+    let done = Event(.finished(outcome: .done, text: "476 operators"))
+    let began = Event(.started(pid: 7, totalSteps: 0), time: 100)
+    let training = Event(.progress(done: 435, total: 440, label: "training hyena_x"), time: 100)
+    let library = summary([began, training, done], .gone)
+    #expect(library.progressText == "step 440 of 440" && library.state == .done)
+    let cancelled = Event(.finished(outcome: .cancelled, text: "cancelled"))
+    #expect(summary([began, training, cancelled], .gone).step == 435)
+    // A fit after the last step leaves the number of steps.
+    let fitting = Event(.progress(done: 3, total: 5, label: "fitting"), time: 100)
+    let trained = summary([begin, step(10, 0.5), fitting, done], .gone)
+    #expect(trained.progressText == "step 10 of 10")
   }
 
   /// Images that were encoded before the first step are no steps.
@@ -151,7 +166,7 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
       history.apply(event)
     }
     #expect(
-      Array(history.meanLoss) == [LossPoint(step: 1, value: 5), LossPoint(step: 2, value: 2)])
+      Array(history.meanLoss) == [StepValue(step: 1, value: 5), StepValue(step: 2, value: 2)])
     #expect(history.losses[slot] == history.meanLoss)
     history.apply(Event(.checkpointed(step: 2, path: "a")))
     history.apply(Event(.checkpointed(step: 4, path: "b")))
@@ -167,9 +182,9 @@ private func step(_ step: Int, _ loss: Double, at time: Double = 100) -> Event {
     history.apply(Event(.message("hello")))
     history.apply(Event(.sampled(role: .teacher, path: "t.png", classLabel: 3, seed: 4)))
     history.apply(Event(.progress(done: 2, total: 9, label: "sampling"), time: 7))
-    #expect(Array(history.meanHeldOut) == [LossPoint(step: 1, value: 2)])
+    #expect(Array(history.meanHeldOut) == [StepValue(step: 1, value: 2)])
     history.apply(Event(.heldOut(step: 4, loss: 7, losses: [:]), time: 7))
-    #expect(history.meanHeldOut.last == LossPoint(step: 4, value: 7))
+    #expect(history.meanHeldOut.last == StepValue(step: 4, value: 7))
     #expect(history.heldOut[slot]?.count == 1)
     #expect(history.messages == ["hello"])
     let summary = history.summary

@@ -7,6 +7,7 @@ extension AppState {
     switch keyContext {
     case .grid, .images: reasonOnGrid(command)
     case .runs: reasonInRuns(command)
+    case .search: reasonInSearch(command)
     case .question: reasonInQuestion(command)
     default: nil
     }
@@ -20,7 +21,7 @@ extension AppState {
     }
     switch command {
     case .pick, .configure, .distil, .finetune, .chain, .report, .previewSettings, .settings,
-      .terminal:
+      .terminal, .bestPlans, .buildLibrary:
       if Layout.isCompact(size), keyContext == .grid {
         return
           "\(command.rawValue) needs a screen of \(Layout.minimum.columns)x\(Layout.minimum.rows);"
@@ -58,7 +59,7 @@ extension AppState {
       plan.isEmpty
         ? "nothing to distil: ⏎ puts another operator in a slot first" : reasonAgainstTraining
     case .report:
-      weights.sources.isEmpty
+      weights.runSources.isEmpty
         ? "no run holds weights of the plan: d distils it, r lists the runs" : nil
     case .finetune: reasonAgainstTraining
     case .pause: reasonAgainstPause(runs.focusRecord, followed: true)
@@ -84,6 +85,10 @@ extension AppState {
       overlayRuns.isEmpty && preview.second == nil ? "there are no other trainings" : nil
     case .evidence:
       teacher == nil ? "the teacher's statistics are not known yet: A computes them" : nil
+    case .bestPlans, .costMap: reasonAgainstCosts
+    case .nextOperator, .previousOperator:
+      costMap == nil ? "the grid shows no costs: H shows them" : reasonAgainstCosts
+    case .buildLibrary: reasonAgainstTraining
     case .analyze:
       if case .computing = analysis { "the teacher's statistics are being computed" } else { nil }
     case .previousSeed: preview.settings.seed == 0 ? "the seed is 0 already" : nil
@@ -111,8 +116,7 @@ extension AppState {
   /// Commands that change, keep or train a plan, which is made for a pretrained model.
   private static let needsTeacher: Set<Command> = [
     .pick, .configure, .apply, .again, .clear, .join, .set, .save, .saveAs, .new, .distil,
-    .finetune,
-    .chain, .report,
+    .finetune, .chain, .report, .bestPlans, .buildLibrary,
   ]
 
   private var reasonAgainstTraining: String? {
@@ -146,6 +150,10 @@ extension AppState {
       if selected.kind?.isMeasuring == true {
         return selected.state == .done ? nil : "\(selected.name) has measured nothing yet"
       }
+      if selected.kind == .search || selected.kind == .library {
+        return selected.state == .done
+          ? reasonAgainstCosts : "\(selected.name) has found nothing yet"
+      }
       if !selected.isTraining { return "only trainings can be opened" }
       return selected.modelHash == model.contentHash
         ? nil : "\(selected.name) is for another model"
@@ -178,6 +186,32 @@ extension AppState {
       return reasonAgainstComparing(in: pane)
     default:
       return nil
+    }
+  }
+
+  private func reasonInSearch(_ command: Command) -> String? {
+    guard case .search(let pane) = overlay else { return nil }
+    switch command {
+    case .left, .right, .panLeft, .panRight, .first, .last:
+      return pane.front == nil ? "the best plans are being found" : nil
+    case .accept where pane.isSolving && pane.point == nil:
+      return "the best plans are being found"
+    case .accept, .preview:
+      return proposal(of: pane) == nil ? "no plan is found for this budget" : nil
+    case .nextPoint, .previousPoint:
+      return points(of: pane).contains { $0.changes != nil }
+        ? nil : "there is no plan beside the front"
+    case .lockPlan:
+      return plan.edits.isEmpty ? "the plan changes nothing yet" : nil
+    case .unlock:
+      return pane.constraints.kept.isEmpty && pane.constraints.required.isEmpty
+        ? "no slot is locked" : nil
+    case .fewerOperators:
+      return pane.constraints.mostOperators == 1 ? "one operator is the fewest" : nil
+    case .moreOperators:
+      return pane.constraints.mostOperators == nil ? "any number is allowed already" : nil
+    case .startSearch: return reasonAgainstTraining
+    default: return nil
     }
   }
 

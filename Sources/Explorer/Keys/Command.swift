@@ -16,6 +16,11 @@ package enum Command: String, CaseIterable, Sendable {
   case distil, finetune, chain, report, pause, cancel, series, scale, runs, plot
   // Looking.
   case preview, images, analyze, evidence
+  case bestPlans = "best-plans"
+  case buildLibrary = "library"
+  case costMap = "costs"
+  case nextOperator = "next-operator"
+  case previousOperator = "previous-operator"
   case followEdits = "follow-edits"
   case previewSettings = "preview-settings"
   case imageClass = "class"
@@ -68,6 +73,15 @@ package enum Command: String, CaseIterable, Sendable {
   case lessSmoothing = "less-smoothing"
   case symbols
   case overlayRuns = "overlay-runs"
+  // In the search for the best plans.
+  case nextPoint = "next-point"
+  case previousPoint = "previous-point"
+  case otherSlot = "other-slot"
+  case lock, unlock, measure
+  case lockPlan = "lock-plan"
+  case fewerOperators = "fewer-operators"
+  case moreOperators = "more-operators"
+  case startSearch = "start-search"
   // In the large images.
   case flip, arrangement
   case laterFrame = "later-frame"
@@ -92,7 +106,9 @@ package enum Command: String, CaseIterable, Sendable {
       .nextHead, .previousHead, .windowShare, .flip, .arrangement, .laterFrame, .earlierFrame,
       .laterCheckpoint, .earlierCheckpoint, .secondRun, .savePicture, .gridSize, .frames, .renewal,
       .more, .reload, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse, .markAll,
-      .nextColumn, .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp:
+      .nextColumn, .previousColumn, .search, .nextPoint, .previousPoint, .otherSlot, .lock, .unlock,
+      .measure, .lockPlan, .fewerOperators, .moreOperators, .startSearch, .nextMatch,
+      .previousMatch, .halfPageDown, .halfPageUp:
       false
     default: true
     }
@@ -156,6 +172,8 @@ package enum KeyContext: String, CaseIterable, Sendable {
   case overlayList
   /// What is known of the teacher in one block.
   case evidence
+  /// The best plans for all budgets.
+  case search
   /// The table of keys.
   case help
   /// A page of text.
@@ -182,6 +200,7 @@ package enum KeyContext: String, CaseIterable, Sendable {
     case .plot: "Plot"
     case .overlayList: "Runs beside the plotted one"
     case .evidence: "The teacher's attention and activations"
+    case .search: "The best plans"
     case .help: "Help"
     case .text: "Text page"
     case .settings: "Settings"
@@ -207,6 +226,7 @@ extension AppState {
     case .plot: .plot
     case .overlayList: .overlayList
     case .evidence: .evidence
+    case .search: .search
     case .help: .help
     case .text: .text
     case .settings: .settings

@@ -7,6 +7,7 @@ package struct KeyBinding: Equatable, Sendable {
     case move = "Move"
     case select = "Select"
     case edit = "Edit"
+    case search = "Search"
     case distil = "Distil"
     case preview = "Preview"
     case plan = "Plans"

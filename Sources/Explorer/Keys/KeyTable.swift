@@ -5,7 +5,8 @@ extension KeyBinding {
   package static let all: [KeyBinding] =
     gridBindings + pickerBindings + formBindings + promptBindings + questionBindings
     + runsBindings + compareBindings + logBindings + imagesBindings + plotBindings
-    + overlayListBindings + evidenceBindings + helpBindings + textBindings + settingsBindings
+    + overlayListBindings + evidenceBindings + searchBindings + helpBindings + textBindings
+    + settingsBindings
     + terminalBindings + anywhereBindings
 
   static func key(
@@ -56,6 +57,14 @@ extension KeyBinding {
     grid(.edit, ["."], .again, "apply the last chosen operator again"),
     grid(.edit, ["x", .delete], .clear, "restore the teacher's operator"),
     grid(.edit, ["J"], .join, "make the block and the next one parallel, or split them"),
+
+    grid(.search, ["H"], .costMap, "show what replacing each slot costs, or no longer"),
+    grid(.search, ["}"], .nextOperator, "costs of the next operator; first the best of each slot"),
+    grid(.search, ["{"], .previousOperator, "costs of the operator before"),
+    grid(
+      .search, ["B"], .bestPlans, "the best plans for every budget",
+      hint: hint("B", "best plans", 6)),
+    grid(.search, ["b"], .buildLibrary, "train, score and time operators for every slot"),
 
     grid(.distil, ["d"], .distil, "distil what the plan changes", hint: hint("d", "distil", 2)),
     grid(.distil, ["f"], .finetune, "finetune the whole model, after distilling"),
@@ -169,7 +178,7 @@ extension KeyBinding {
     listBindings(.runs, "run") + [
       key(
         .runs, .list, [.enter], .accept,
-        "load its plan and follow its losses, or show what was measured",
+        "load its plan and follow its losses, or show what was measured or found",
         hint: hint("⏎", "open")),
       key(
         .runs, .list, [" "], .mark, "mark it, or take the mark away",

@@ -21,22 +21,40 @@ extension FileWork {
     }
   }
 
-  /// The mean attention maps of a block's heads in colours; empty without a readable picture of them.
+  /// The mean attention map of a block's heads and then that of each in colours; empty without a readable picture of
+  /// them.
   private func attentionMaps(_ block: Int) -> [RGBImage] {
     let cache = ModelAnalysis.cachePath(modelHash: model.contentHash)
     let path = ModelAnalysis.mapPath(beside: cache, block: block)
     guard let sheet = try? RGBImage.read(path: path), sheet.height % sheet.width == 0 else {
       return []
     }
-    return (0..<(sheet.height / sheet.width)).map { head in
-      let size = sheet.width * sheet.width
-      let pixels = (0..<size).flatMap { index -> [UInt8] in
-        let level = sheet.pixels[3 * (head * size + index)]
-        let (red, green, blue) = HeatMap.components(Double(level) / 255)
+    let size = sheet.width * sheet.width
+    let heads = (0..<(sheet.height / sheet.width)).map { head in
+      (0..<size).map { Double(sheet.pixels[3 * (head * size + $0)]) / 255 }
+    }
+    return ([Self.meanMap(heads)] + heads).map { levels in
+      let pixels = levels.flatMap { level -> [UInt8] in
+        let (red, green, blue) = HeatMap.components(level)
         return [red, green, blue]
       }
       return RGBImage(width: sheet.width, height: sheet.width, pixels: pixels)
     }
+  }
+
+  /// The mean of the maps of heads, whose levels are square roots of weights relative to the head's largest.
+  ///
+  /// The weights of every head have the same sum, which gives each its scale.
+  package static func meanMap(_ heads: [[Double]]) -> [Double] {
+    guard let first = heads.first else { return [] }
+    var mean = [Double](repeating: 0, count: first.count)
+    for levels in heads {
+      let sum = levels.reduce(0) { $0 + $1 * $1 }
+      guard sum > 0 else { continue }
+      for (index, level) in levels.enumerated() { mean[index] += level * level / sum }
+    }
+    let largest = max(mean.max() ?? 0, .leastNormalMagnitude)
+    return mean.map { ($0 / largest).squareRoot() }
   }
 
   /// The request for a preview with some settings; operators without weights are fitted.

@@ -164,18 +164,20 @@ extension FileWork {
   /// The files of weights, checked once more against the plans that the runs recorded; those of
   /// `coming` runs are named by their identifiers.
   func paths(of weights: PlanWeights, expecting coming: [String] = []) throws -> [String] {
-    try weights.runs.map { id in
-      let run = try find(id)
-      guard let sites = weights.sources.first(where: { $0.id == id })?.sites,
-        let recorded = try? GraftPlan.load(path: run.planPath),
-        recorded.model.contentHash == model.contentHash,
-        sites.allSatisfy({ weights.changes.agree(with: recorded.changes, at: $0) })
-      else {
-        throw FileError(
-          "\(run.path): no longer has the plan that its weights were chosen by; choose them again")
+    try libraryPaths(of: weights)
+      + weights.runs.map { id in
+        let run = try find(id)
+        guard let sites = weights.sources.first(where: { $0.id == id })?.sites,
+          let recorded = try? GraftPlan.load(path: run.planPath),
+          recorded.model.contentHash == model.contentHash,
+          sites.allSatisfy({ weights.changes.agree(with: recorded.changes, at: $0) })
+        else {
+          throw FileError(
+            "\(run.path): no longer has the plan that its weights were chosen by; choose them again"
+          )
+        }
+        return coming.contains(id) ? id : try run.trainedWeights()
       }
-      return coming.contains(id) ? id : try run.trainedWeights()
-    }
   }
 
   /// Makes a run and starts its worker, or puts it into the queue.

@@ -49,9 +49,10 @@ extension FileWork {
     do {
       request.teacherImage = sampledTeacher(settings)
       request.weights = try paths(of: weights)
-      if let step = options.checkpoint, let first = weights.sources.first?.id,
-        let place = weights.runs.firstIndex(of: first), let run = store.run(first)
+      if let step = options.checkpoint, let first = weights.runSources.first?.id,
+        let place = request.weights.indices.last, let run = store.run(first)
       {
+        // The run that takes precedence is the last one.
         request.weights[place] = run.checkpointPath(ofStep: step)
       }
       let run = try start(

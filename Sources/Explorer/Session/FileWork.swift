@@ -109,6 +109,9 @@ package final class FileWork: @unchecked Sendable {
     case .startReport(let request, let name, let writesPage):
       return [startReport(request, name, writesPage: writesPage)]
     case .readReport(let id): return [readReport(id)]
+    case .readLibrary: return [readLibrary()]
+    case .startSearching(let job, let plan, let options):
+      return [startSearching(job, plan, options)]
     case .removeRuns(let ids): return removeRuns(ids)
     case .control, .killRun, .retryRun, .raisePriority, .readLog, .annotateRuns:
       return steer(effect)
@@ -125,7 +128,7 @@ package final class FileWork: @unchecked Sendable {
     case .keepSession(let opening): return keep(opening)
     case .saveSetting, .keepCommand, .listFiles:
       return keep(effect)
-    case .redraw, .suspend, .probe, .wish, .announce:
+    case .redraw, .suspend, .probe, .wish, .announce, .solveFront:
       return []
     }
   }

@@ -1,6 +1,7 @@
 import Foundation
 import Plans
 import Runs
+import Search
 import Synchronization
 
 /// The real outside world: run directories, plan files and workers.
@@ -10,6 +11,8 @@ import Synchronization
 package final class LiveEffects: EffectPerformer {
   private let box = ActionBox()
   private let queue = DispatchQueue(label: "espalier.explorer.files", qos: .userInitiated)
+  /// Where searches are solved, beside the work with files.
+  private let solving = DispatchQueue(label: "espalier.explorer.search", qos: .userInitiated)
   private let timer: any DispatchSourceTimer
   private let files: FileWork
 
@@ -46,6 +49,16 @@ package final class LiveEffects: EffectPerformer {
 
   /// Queues a piece of work.
   package func perform(_ effect: Effect) {
+    if case .solveFront(let generation, let candidates, let depth, let measure, let constraints) =
+      effect
+    {
+      solving.async { [box] in
+        let solver = ParetoSolver(
+          candidates, depth: depth, measure: measure, constraints: constraints)
+        box.put([.frontSolved(generation: generation, solver.front())])
+      }
+      return
+    }
     queue.async { [box, files] in box.put(files.perform(effect)) }
   }
 

@@ -58,6 +58,10 @@ package struct AppState: Equatable, Sendable {
   private var weighedRuns: [RunSummary] = []
   /// The mixture of weights that was agreed to last, the run of each site by name.
   package var acceptedMixture: [GraftSite: String]?
+  /// What the library of the model's operators and finished searches say.
+  package var library = LibraryState() { didSet { refreshWeights(anew: true) } }
+  /// The heat map of the grid; nil while it is not shown.
+  package var costMap: CostMap?
   /// The images before and after grafting.
   package var preview = PreviewState()
   /// How losses are drawn.
@@ -102,9 +106,9 @@ package struct AppState: Equatable, Sendable {
   }
 
   /// Brings `weights` up to date with the plan and the runs.
-  private mutating func refreshWeights() {
-    guard weights.changes != plan.changes || weighedRuns != runs.records else { return }
-    weights = PlanWeights(of: plan, runs: runs.records)
+  private mutating func refreshWeights(anew: Bool = false) {
+    guard anew || weights.changes != plan.changes || weighedRuns != runs.records else { return }
+    weights = weights(of: plan, runs: runs.records)
     weighedRuns = runs.records
   }
 

@@ -21,7 +21,7 @@ package struct ComparePane: Equatable, Sendable {
   package var ids: [String] { runs.map(\.id) }
 
   /// The curve of one run.
-  package func curve(_ run: FocusedRun) -> LossSeries {
+  package func curve(_ run: FocusedRun) -> StepSeries {
     showsHeldOut ? run.history.meanHeldOut : run.history.meanLoss
   }
 }
@@ -109,7 +109,7 @@ extension ComparePane {
     }
   }
 
-  private static func change(_ points: LossSeries) -> String? {
+  private static func change(_ points: StepSeries) -> String? {
     guard let first = points.first, let last = points.last else { return nil }
     return "\(Format.loss(first.value)) → \(Format.loss(last.value))"
   }

@@ -15,7 +15,7 @@ package struct EvidencePane: Equatable, Sendable {
   package var page = Page.attention
   /// The head shown; nil for the mean over the heads.
   package var head: Int?
-  /// Mean attention maps of the heads of the block `mapBlock`.
+  /// Mean attention maps of the block `mapBlock`: of all heads, then of each.
   package var maps: [Picture] = []
   /// The block whose maps were read.
   package var mapBlock: Int?
@@ -70,10 +70,10 @@ extension AppState {
   }
 
   /// Takes in the attention maps that were read, unless another block is shown by now.
-  mutating func receiveMaps(block: Int, _ heads: [Picture]) {
+  mutating func receiveMaps(block: Int, _ maps: [Picture]) {
     for place in overlays.indices {
       guard case .evidence(var pane) = overlays[place], block == cursor.block else { continue }
-      (pane.maps, pane.mapBlock) = (heads, block)
+      (pane.maps, pane.mapBlock) = (maps, block)
       overlays[place] = .evidence(pane)
     }
   }

@@ -1,5 +1,6 @@
 import Plans
 import Runs
+import Search
 
 /// A form with one line for each field.
 package struct Form: Equatable, Sendable {
@@ -13,6 +14,10 @@ package struct Form: Equatable, Sendable {
     case chain
     /// What is measured of some runs.
     case report(runs: [String])
+    /// The operators that are trained, scored and timed for the library.
+    case library
+    /// Budgets and effort of a search, with the locks that it observes.
+    case search(ParetoSolver.Constraints)
     /// The settings of the preview.
     case preview
   }
@@ -190,16 +195,19 @@ extension Form {
           .choice([RunOptions.matching] + sources + [RunOptions.fresh]),
           summary: "matching: of the runs that trained the same operators; ←→ chooses one run"))
     }
-    if let other {
-      form.fields.append(
-        Field(
-          RunOptions.queue, "wait in the queue", 1, in: 0...1, isInteger: true,
-          unit: "0 begins now",
-          summary: "1 waits until it is its turn, 0 begins beside \(other.name)"))
-    }
+    form.addQueue(beside: other)
     form.more =
       rest + RunOptions.fields(isQueued: other != nil, others: others) + dataFields(of: plan)
     return form
+  }
+
+  /// Adds the choice to wait for a training that goes on.
+  mutating func addQueue(beside other: RunSummary?) {
+    guard let other else { return }
+    fields.append(
+      Field(
+        RunOptions.queue, "wait in the queue", 1, in: 0...1, isInteger: true, unit: "0 begins now",
+        summary: "1 waits until it is its turn, 0 begins beside \(other.name)"))
   }
 
   /// A form for both stages of a plan, measurements and a report.

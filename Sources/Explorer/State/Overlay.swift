@@ -22,6 +22,8 @@ package enum Overlay: Equatable, Sendable {
   case images
   /// Runs plotted over the whole screen.
   case plot(PlotPane)
+  /// The best plans for all budgets.
+  case search(SearchPane)
   /// The list of runs beside the plotted one.
   case overlayList(OverlayList)
   /// What is known of the teacher in one block.

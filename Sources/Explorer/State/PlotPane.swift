@@ -51,16 +51,16 @@ package enum PlotQuantity: String, CaseIterable, Equatable, Sendable {
   }
 
   /// The values of a run.
-  func series(_ history: RunHistory, _ site: GraftSite) -> LossSeries {
+  func series(_ history: RunHistory, _ site: GraftSite) -> StepSeries {
     switch self {
     case .loss: history.meanLoss
     case .heldOut: history.meanHeldOut
-    case .slot: history.losses[site] ?? LossSeries()
-    case .slotHeldOut: history.heldOut[site] ?? LossSeries()
-    case .learningRate: history.measures[.learningRate] ?? LossSeries()
-    case .gradientNorm: history.measures[.gradientNorm] ?? LossSeries()
-    case .speed: history.measures[.samplesPerSecond] ?? LossSeries()
-    case .memory: history.measures[.residentMemory] ?? LossSeries()
+    case .slot: history.losses[site] ?? StepSeries()
+    case .slotHeldOut: history.heldOut[site] ?? StepSeries()
+    case .learningRate: history.measures[.learningRate] ?? StepSeries()
+    case .gradientNorm: history.measures[.gradientNorm] ?? StepSeries()
+    case .speed: history.measures[.samplesPerSecond] ?? StepSeries()
+    case .memory: history.measures[.residentMemory] ?? StepSeries()
     }
   }
 

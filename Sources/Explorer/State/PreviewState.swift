@@ -111,6 +111,8 @@ package struct Preview: Equatable, Sendable {
   package let weightStep: Int?
   /// The run whose weights were used; nil for none.
   package var weightRun: String?
+  /// Whether all weights are those of the library.
+  package var isFromLibrary = false
   /// Whether it was made without being asked for.
   package var isRenewal = false
   /// Number of sites that had no weights.

@@ -62,6 +62,7 @@ package struct RunOptions: Equatable, Sendable {
     priority = form.values["run.priority"].map { Int($0) } ?? 0
     timeout = form.values["run.timeout"].flatMap { $0 > 0 ? $0 : nil }
     onDone = form.text("run.on_done").flatMap { $0.isEmpty ? nil : $0 }
-    precision = form.text("run.precision").flatMap { $0 == "auto" ? nil : $0 }
+    let hidden = form.more.first { $0.key == "run.precision" }?.text.text
+    precision = (form.text("run.precision") ?? hidden).flatMap { $0 == "auto" ? nil : $0 }
   }
 }

@@ -9,6 +9,8 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
   case edited
   /// Not trained, but fitted in closed form for the preview on the screen.
   case fitted
+  /// Trained by itself, in the model's library.
+  case ready
   /// In a run that has not begun.
   case queued
   /// In a run that is going on or paused.
@@ -26,6 +28,7 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
     case .pristine: "·"
     case .edited: "*"
     case .fitted: "≈"
+    case .ready: "◇"
     case .queued: "~"
     case .training: "▶"
     case .trained: "✓"
@@ -40,6 +43,7 @@ package enum SlotPhase: Equatable, Sendable, CaseIterable {
     case .pristine: "the teacher's own"
     case .edited: "edited, not trained"
     case .fitted: "fitted for the preview, not trained"
+    case .ready: "ready in the library, trained by itself"
     case .queued: "queued"
     case .training: "training"
     case .trained: "trained"
@@ -76,7 +80,7 @@ extension AppState {
       let wasTrained = site.slots.contains { runs.focus?.plan?.site(of: $0) != nil }
       let phase: SlotPhase =
         if let source {
-          self.phase(of: source.state)
+          self.phase(of: source)
         } else if isFitted(site) {
           .fitted
         } else {
@@ -88,7 +92,8 @@ extension AppState {
     let state = runs.focusRecord?.state
     // An ended run without weights does not hide those of another one.
     let isOver = state?.isEnded ?? false
-    return SlotStatus(phase: phase(of: isOver ? source?.state ?? state : state), loss: loss)
+    let ended = isOver ? source.map { phase(of: $0) } : nil
+    return SlotStatus(phase: ended ?? phase(of: state), loss: loss)
   }
 
   /// Whether the preview on the screen shows a site as it is in the plan, with fitted output layers.
@@ -110,6 +115,10 @@ extension AppState {
 
   /// The site that the cursor is in as the followed run has it; nil when it is not in the run.
   package var trainedSite: GraftSite? { runs.focus?.plan?.site(of: cursor) }
+
+  private func phase(of source: PlanWeights.Source) -> SlotPhase {
+    source.kind == .library ? .ready : phase(of: source.state)
+  }
 
   private func phase(of state: RunState?) -> SlotPhase {
     switch state {

@@ -1,6 +1,7 @@
 import Pictures
 import Plans
 import Runs
+import Search
 import TerminalUI
 
 /// Something that happened: a key, the clock, or a fact from disk.
@@ -70,7 +71,14 @@ package enum Action: Equatable, Sendable {
   /// The teacher's statistics could not be computed.
   case analysisFailed(String)
 
-  /// The mean attention maps of a block's heads were read; none when there are none.
+  /// The library of the model's operators and finished searches were read.
+  case libraryRead(ReplacementCosts, [FinishedSearch])
+  /// The best plans for all budgets were found.
+  case frontSolved(generation: Int, [ParetoSolver.Solution])
+  /// Building the library or a search was started or queued.
+  case searchingStarted(Job.Kind, isQueued: Bool)
+
+  /// The mean attention maps of a block were read: of all heads, then of each; none when there are none.
   case attentionMapsRead(block: Int, [RGBImage])
 
   /// A preview's job was started.
@@ -136,6 +144,13 @@ package enum Effect: Equatable, Sendable {
   case readLog(id: String)
   /// Read the teacher's statistics, or start a job that computes them; `again` does not look for earlier ones.
   case findAnalysis(again: Bool)
+  /// Read the library of the model's operators and finished searches.
+  case readLibrary
+  /// Find the best plans for all budgets.
+  case solveFront(
+    generation: Int, [Candidate], depth: Int, Measure, ParetoSolver.Constraints)
+  /// Start building the library or a search, or put it into the queue.
+  case startSearching(Job, GraftPlan, RunOptions)
   /// Read the mean attention maps of a block.
   case readAttentionMaps(block: Int)
   /// Start a job that samples a preview; `plan` is nil for the teacher alone, `weights` are those of its

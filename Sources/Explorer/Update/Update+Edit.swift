@@ -84,18 +84,40 @@ extension AppState {
         current?.name == descriptor.name
           ? current ?? descriptor.defaultSpec : suggestedSpec(descriptor, for: fitting))
     }
-    let entries = [Picker.Entry.original] + replacements
+    let entries = [Picker.Entry.original] + sorted(replacements, of: kind, in: fitting)
     let index =
       current.flatMap { spec in
-        entries.firstIndex { entry in
-          if case .replacement(let other) = entry { other.name == spec.name } else { false }
-        }
+        entries.firstIndex(of: .replacement(spec))
+          ?? entries.firstIndex { entry in
+            if case .replacement(let other) = entry { other.name == spec.name } else { false }
+          }
       } ?? 0
     overlays.append(
       .picker(
         Picker(
           slot: kind, targets: fitting, skipped: all.count - fitting.count, entries: entries,
           index: index)))
+  }
+
+  /// Replacements and what else the library has for the slots, those of known cost first, the cheapest of them before
+  /// the others.
+  private func sorted(
+    _ replacements: [Picker.Entry], of kind: Slot, in slots: [SlotID]
+  ) -> [Picker.Entry] {
+    guard let costs = library.costs, !costs.candidates.isEmpty else { return replacements }
+    let offered = replacements.compactMap { entry -> OperatorSpec? in
+      if case .replacement(let spec) = entry { spec.normalized(for: model.shape) } else { nil }
+    }
+    let others = costs.operators(of: kind).filter { !offered.contains($0) }
+    let all = replacements + others.map { .replacement($0) }
+    let known = all.map { entry -> (loss: Double, seconds: Double)? in
+      if case .replacement(let spec) = entry { cost(of: spec, in: slots) } else { nil }
+    }
+    func rank(_ index: Int) -> (Int, Double, Int) {
+      guard let cost = known[index] else { return (2, 0, index) }
+      return cost.seconds > 0 ? (0, cost.loss / cost.seconds, index) : (1, cost.loss, index)
+    }
+    return all.indices.sorted { rank($0) < rank($1) }.map { all[$0] }
   }
 
   /// Acts in the list of operators.

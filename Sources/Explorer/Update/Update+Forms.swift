@@ -100,6 +100,8 @@ extension AppState {
       return startTraining(kind, form)
     case .chain:
       return startChain(form)
+    case .library, .search:
+      return startSearching(form)
     case .report:
       overlays.removeLast()
       let request = form.reportRequest

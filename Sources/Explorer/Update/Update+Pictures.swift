@@ -67,7 +67,7 @@ extension AppState {
     else { return [] }
     preview.checkpoint = next == newest ? nil : next
     let wanted = preview.gallery.firstIndex { known in
-      known.weightStep == next && known.weightRun == weights.sources.first?.id
+      known.weightStep == next && known.weightRun == weights.runSources.first?.id
         && known.settings == preview.settings && known.changes == plan.changes
     }
     if let wanted {

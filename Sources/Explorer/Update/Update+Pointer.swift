@@ -5,6 +5,7 @@ extension AppState {
   /// Does what the mouse asks for: a turn of the wheel is a key of the table, a click is what lies under it.
   mutating func point(_ event: MouseEvent) -> [Effect] {
     if case .plot = overlay { return pointAtPlot(event) }
+    if case .search = overlay { return pointAtSearch(event) }
     switch event.kind {
     case .wheel(.up): return turn(.wheelUp)
     case .wheel(.down): return turn(.wheelDown)
@@ -31,6 +32,20 @@ extension AppState {
 
   private static func slot(_ block: Int, _ kind: Int) -> SlotID {
     SlotID(block: block, slot: kind == 0 ? .attention : .mlp)
+  }
+
+  /// Chooses the slot under the mouse for a lock; a second click locks it.
+  mutating func clickInSearch(_ event: MouseEvent) -> [Effect] {
+    switch target(event) {
+    case .key(let key): return press(key)
+    case .place(let block, let kind):
+      let slot = Self.slot(block, kind)
+      if slot == cursor { return perform(.lock, argument: nil, count: nil) }
+      notice = nil
+      cursor = slot
+    case .item, .nothing, nil: break
+    }
+    return []
   }
 
   private mutating func click(_ event: MouseEvent) -> [Effect] {

@@ -15,11 +15,14 @@ extension AppState {
       notice = .note(
         preview.followsEdits
           ? "every edit is fitted and sampled while nothing else runs" : "only s samples")
-      if preview.shown?.changes != plan.changes { preview.asked = nil }
+      let changes = sampledPlan.changes
+      if preview.shown?.changes != changes, preview.pending?.changes != changes {
+        preview.asked = nil
+      }
       return previewEdit()
     case .images:
       overlays.append(.images)
-      return weights.sources.first.map { [.readCheckpoints(id: $0.id)] } ?? []
+      return weights.runSources.first.map { [.readCheckpoints(id: $0.id)] } ?? []
     case .flip, .arrangement, .laterFrame, .earlierFrame, .laterCheckpoint, .earlierCheckpoint,
       .gridSize, .frames, .renewal, .secondRun, .savePicture:
       return show(command)
@@ -87,9 +90,12 @@ extension AppState {
     return classNames.indices.contains(label) ? classNames[label] : String(label)
   }
 
+  /// As `previewEdit`; what a search shows waits for the clock, so that moving its budget starts no worker a key.
+  mutating func previewEditAtOnce() -> [Effect] { searchPane == nil ? previewEdit() : [] }
+
   /// Starts a preview of an edit that none was asked for, if previews follow edits and nothing else runs.
   mutating func previewEdit() -> [Effect] {
-    guard preview.followsEdits, !plan.isEmpty, preview.asked != plan.changes,
+    guard preview.followsEdits, preview.asked != sampledPlan.changes, !sampledPlan.isEmpty,
       runs.aliveTraining == nil
     else { return [] }
     if case .computing = analysis { return [] }
@@ -100,7 +106,11 @@ extension AppState {
   ///
   /// One that nobody asked for never asks about a mixture of weights.
   mutating func startPreview(isRenewal: Bool = false) -> [Effect] {
-    guard agrees(to: weights, asks: !isRenewal) else { return [] }
+    let plan = sampledPlan
+    // What a search shows has its operators from the library, and is never trained from here.
+    let weights =
+      plan == self.plan ? self.weights : self.weights(of: plan, runs: [])
+    guard searchPane != nil || agrees(to: weights, asks: !isRenewal) else { return [] }
     var effects: [Effect] = []
     if let old = preview.pending?.runID { effects.append(.control(id: old, .cancel)) }
     preview.generation += 1
@@ -108,12 +118,15 @@ extension AppState {
     var pending = Preview(
       generation: preview.generation, settings: preview.settings, changes: plan.changes,
       weightStep: preview.checkpoint ?? weights.sources.first?.step)
+    pending.isFromLibrary = !weights.librarySites.isEmpty && weights.runSources.isEmpty
     pending.freshCount = weights.fresh.count
-    pending.weightRun = weights.sources.first?.id
+    pending.weightRun = weights.runSources.first?.id
     pending.isRenewal = isRenewal
     preview.pending = pending
     preview.checkpointsSince = 0
-    if !isRenewal, let text = weightsText { notice = .note("sampling: \(text)") }
+    if !isRenewal, !plan.isEmpty {
+      notice = .note("sampling: \(weights.summary { runs.title(of: $0) })")
+    }
     effects.append(
       .startPreview(
         generation: preview.generation, plan: plan.isEmpty ? nil : plan,

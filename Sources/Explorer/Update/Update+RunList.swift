@@ -11,6 +11,7 @@ extension AppState {
       guard let selected else { return [] }
       if selected.kind?.isMeasuring == true { return [.readReport(id: selected.id)] }
       overlays.removeLast()
+      if selected.kind == .search || selected.kind == .library { return openSearch() }
       return goTo(.openRun(id: selected.id))
     case .report:
       if let selected { overlays.append(.form(.report(of: [selected.id]))) }

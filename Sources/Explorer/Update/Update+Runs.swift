@@ -94,6 +94,13 @@ extension AppState {
     return [.startChain(plan, report: form.reportRequest, options: RunOptions(form))]
   }
 
+  /// Whether a run that builds the library or searches has ended since the runs were read before.
+  private func hasSearchEnded(since old: [RunSummary]) -> Bool {
+    let alive = Set(
+      old.filter { ($0.kind == .library || $0.kind == .search) && $0.isAlive }.map(\.id))
+    return runs.records.contains { alive.contains($0.id) && !$0.isAlive }
+  }
+
   /// What a started training tells about the plan.
   private mutating func confirmLaunch(_ text: String) {
     let isEdited = runs.launchEdit != nil && document.isModified
@@ -114,7 +121,8 @@ extension AppState {
       let stopping = runs.stopping
       runs.stopping.formIntersection(records.filter(\.isAlive).map(\.id))
       if isFirst && runs.focus == nil && !runs.isLaunching { return reattach() }
-      let announced = isFirst ? [] : announceEnds(since: old, except: stopping)
+      var announced = isFirst ? [] : announceEnds(since: old, except: stopping)
+      if hasSearchEnded(since: old) { announced.append(.readLibrary) }
       if let after = runs.focusRecord, let before, before != after.state {
         announce(after)
         if after.state == .done {
@@ -158,7 +166,7 @@ extension AppState {
         return listing + renewPreview(hasEnded: false)
       }
     case .checkpointsRead(let id, let steps):
-      if weights.sources.first?.id == id { runs.checkpoints = steps }
+      if weights.runSources.first?.id == id { runs.checkpoints = steps }
     case .picturesSaved(let path): notice = .note("saved \(path)")
     case .trainingStarted(let id, let plan, let kind):
       runs.focus = FocusedRun(id: id, plan: plan)
@@ -228,7 +236,7 @@ extension AppState {
     let same = runs.records.filter {
       $0.isTraining && $0.modelHash == model.contentHash && $0.changes == plan.changes
     }
-    let source = weights.sources.first?.id
+    let source = weights.runSources.first?.id
     let match =
       same.first { $0.isAlive && $0.state != .queued }?.id ?? source ?? same.first?.id
     guard let match, !plan.isEmpty else {

@@ -11,8 +11,9 @@ extension AppState {
       case RunOptions.fresh: []
       default: runs.records.filter { $0.isTraining && runs.title($0) == choice }.map(\.id)
       }
-    return PlanWeights(
+    let found = PlanWeights(
       of: plan, runs: runs.records, from: chosen, expecting: RunOptions(form).isQueued)
+    return chosen == nil ? found.adding(library: librarySites(of: plan)) : found
   }
 
   /// Titles of the runs that hold weights of the plan, or will when they are done.

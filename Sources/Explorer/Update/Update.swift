@@ -7,9 +7,9 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   switch action {
   case .keyPressed(let key):
     let title = state.noteKey()
-    return title + state.press(key)
+    return title + state.press(key) + state.previewEditAtOnce()
   case .pointed(let event):
-    return state.point(event)
+    return state.point(event) + state.previewEditAtOnce()
   case .terminalFound(let capabilities):
     state.terminal = capabilities
     return []
@@ -42,6 +42,17 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
     .previewProgressed, .previewSampled, .previewEnded:
     return state.receiveSampleFact(action)
+  case .libraryRead(let costs, let searches):
+    return state.receiveLibrary(costs, searches)
+  case .frontSolved(let generation, let front):
+    state.receiveFront(generation, front)
+    return []
+  case .searchingStarted(let kind, let isQueued):
+    state.notice = .note(
+      (kind == .library ? "building the library" : "searching")
+        + (isQueued
+          ? " waits in the queue: r lists the runs" : " in the background: r lists the runs"))
+    return []
   case .attentionMapsRead(let block, let heads):
     state.receiveMaps(block: block, heads.map(Picture.init))
     return []
@@ -53,7 +64,7 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
 
 extension AppState {
   /// The effects with which an explorer starts.
-  package func firstEffects() -> [Effect] { [.findAnalysis(again: false)] }
+  package func firstEffects() -> [Effect] { [.findAnalysis(again: false), .readLibrary] }
 
   /// Takes a note away after a while; warnings and failures wait for a key.
   mutating func expireNotice() {
@@ -176,6 +187,7 @@ extension AppState {
     case .plot: return performInPlot(command, count: count)
     case .overlayList: return performInOverlayList(command)
     case .evidence: return performInEvidence(command, count: count)
+    case .search: return performInSearch(command)
     case .settings: return performInSettings(command)
     case .anywhere: return []
     }
@@ -184,6 +196,7 @@ extension AppState {
   private mutating func performOnGrid(
     _ command: Command, argument: String?, count: Int?
   ) -> [Effect] {
+    let times = count ?? 1
     switch command {
     case .left, .right, .up, .down, .first, .last, .pageUp, .pageDown, .nextEdited,
       .previousEdited:
@@ -197,6 +210,16 @@ extension AppState {
       .plot:
       return distil(command, argument: argument)
     case .evidence: return openEvidence()
+    case .bestPlans: return openSearch()
+    case .buildLibrary:
+      overlays.append(.form(.library(of: self)))
+      return []
+    case .costMap:
+      toggleCostMap()
+      return costMap == nil ? [] : [.readLibrary]
+    case .nextOperator, .previousOperator:
+      turnCostMap(by: command == .nextOperator ? times : -times)
+      return []
     case .imageClass:
       chooseClass(argument)
       return []
@@ -223,6 +246,9 @@ extension AppState {
       pane = Pane.allCases[(index + 1) % Pane.allCases.count]
       return []
     case .quit: return leave()
+    case .otherSlot, .nextPoint, .previousPoint, .lock, .lockPlan, .unlock, .fewerOperators,
+      .moreOperators, .measure, .startSearch:
+      return []
     case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
       .help, .redraw, .suspend, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse,

@@ -14,6 +14,8 @@ struct CompactView {
     switch state.pane {
     case .grid: GridView(state: state, layout: layout).draw(on: &frame)
     case .slot: SlotPanel(state: state, rect: body, isWide: false).draw(on: &frame)
+    case .losses where state.costMap != nil:
+      CostLegend(state: state, rect: body).draw(on: &frame)
     case .losses: LossPanel(state: state, rect: body).draw(on: &frame)
     case .images: ImagesPanel(state: state, rect: body, isWide: true).draw(on: &frame)
     case .runs: RunsPanel(state: state, rect: body).draw(on: &frame)

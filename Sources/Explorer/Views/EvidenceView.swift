@@ -130,7 +130,8 @@ struct EvidenceView {
   /// The mean attention of the chosen head, queries down and keys across.
   private func drawMap(on frame: inout Frame, in rect: Rect) {
     frame.put(
-      TextWidth.clip("queries ↓ keys → of head \(pane.head ?? 0)", rect.columns),
+      TextWidth.clip(
+        "queries ↓ keys → of \(pane.head.map { "head \($0)" } ?? "the heads' mean")", rect.columns),
       column: rect.column, row: rect.row, style: Theme.heading)
     guard pane.mapBlock == block, !pane.maps.isEmpty else {
       let text =
@@ -140,7 +141,7 @@ struct EvidenceView {
       }
       return
     }
-    let picture = pane.maps[min(pane.head ?? 0, pane.maps.count - 1)]
+    let picture = pane.maps[min((pane.head ?? -1) + 1, pane.maps.count - 1)]
     frame.place(
       ImagePlacement(
         id: "attention", column: rect.column, row: rect.row + 1, columns: rect.columns,

@@ -24,6 +24,8 @@ package enum ExplorerView {
       LargeImages(state: state).draw(on: &frame)
     } else if case .evidence(let pane) = state.overlays.first(where: \.isEvidence) {
       EvidenceView(state: state, pane: pane).draw(on: &frame)
+    } else if let pane = state.searchPane {
+      SearchView(state: state, pane: pane).draw(on: &frame)
     } else if let pane = state.plotPane {
       PlotView(state: state, pane: pane).draw(on: &frame)
     } else if Layout.isCompact(state.size) {
@@ -34,9 +36,13 @@ package enum ExplorerView {
       SlotPanel(state: state, rect: layout.panel, isWide: layout.isWide).draw(on: &frame)
       RunsPanel(state: state, rect: layout.runs).draw(on: &frame)
       ImagesPanel(state: state, rect: layout.images, isWide: layout.isWide).draw(on: &frame)
-      LossPanel(state: state, rect: layout.losses).draw(on: &frame)
+      if state.costMap == nil {
+        LossPanel(state: state, rect: layout.losses).draw(on: &frame)
+      } else {
+        CostLegend(state: state, rect: layout.losses).draw(on: &frame)
+      }
     }
-    if !state.overlays.isEmpty {
+    if let overlay = state.overlay, !overlay.isSearch {
       frame.targets.append(
         MouseTarget(.nothing, column: 0, row: 0, columns: frame.columns, rows: frame.rows))
     }
@@ -75,7 +81,7 @@ package enum ExplorerView {
     case .text(let page): TextPageView(state: state, page: page).draw(on: &frame)
     case .settings(let index): SettingsView(state: state, index: index).draw(on: &frame)
     case .terminal(let scroll): TerminalView(state: state, scroll: scroll).draw(on: &frame)
-    case .prompt, .images, .plot, .evidence: break
+    case .prompt, .images, .plot, .evidence, .search: break
     }
   }
 

@@ -116,6 +116,8 @@ struct FormView {
     case .training: return "distil"
     case .chain: return "distil, finetune, measure, report"
     case .report: return "measure and report"
+    case .library: return "the library of operators"
+    case .search: return "search for the best plans"
     case .preview: return "preview"
     }
   }
@@ -128,6 +130,17 @@ struct FormView {
     case .chain: return chainLines
     case .report(let runs):
       return ["weights of \(runs.map(state.runs.title(of:)).joined(separator: ", "))"]
+    case .library:
+      return [
+        "about ten operators for every attention slot and six for every MLP, each trained by itself, scored"
+          + " and timed in the background; what the library has is not trained again"
+      ]
+    case .search(let constraints):
+      let locks = constraints.kept.count + constraints.required.count
+      return [
+        "diverse plans are evaluated whole, the best ones improved, and stand beside baselines of equal"
+          + " saving" + (locks == 0 ? "" : "; \(Format.count(locks, "lock")) of the view holds")
+      ]
     case .preview: return ["teacher and graft start from the same noise"]
     }
   }

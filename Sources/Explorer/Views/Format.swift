@@ -92,6 +92,11 @@ package enum Format {
     return "\(whole / 86_400) d"
   }
 
+  /// A change of a time in milliseconds with a sign: "−0.031 ms", "+1.2 ms".
+  package static func milliseconds(_ seconds: Double) -> String {
+    "\(seconds < 0 ? "−" : "+")\(statistic(abs(1000 * seconds))) ms"
+  }
+
   /// A rate of steps: "3.4 steps/s", "12 steps/min".
   package static func rate(_ perSecond: Double) -> String {
     guard perSecond.isFinite, perSecond > 0 else { return "" }

@@ -1,4 +1,5 @@
 import Plans
+import Search
 import TerminalUI
 import Text
 
@@ -11,6 +12,10 @@ struct GridView {
   private let chosen: Set<SlotID>
   /// The span of the blocks' localities, so that a bar of one cell tells them apart.
   private let shares: ClosedRange<Double>
+  /// The prices of the heat map, if it is shown.
+  private let prices: ClosedRange<Double>?
+  /// Slots that a search locks.
+  private let locks: ParetoSolver.Constraints
 
   private struct Columns {
     struct SlotColumns {
@@ -32,9 +37,11 @@ struct GridView {
     var width: Int
   }
 
-  init(state: AppState, layout: Layout) {
+  init(state: AppState, layout: Layout, locks: ParetoSolver.Constraints = .init()) {
     self.state = state
     self.layout = layout
+    self.locks = locks
+    prices = state.costMap == nil ? nil : state.shownPrices
     columns = layout.isNarrow ? Self.folded : Self.detailed(layout.grid.columns)
     let range = state.anchor == nil ? [] : state.range
     chosen = Set(range).union(state.promptedSlots)
@@ -101,10 +108,10 @@ struct GridView {
     put("attention", columns.attention.label, 9)
     put("mlp", columns.mlp.label, 3)
     if columns.attention.sparkWidth >= 4 {
-      put("loss", columns.attention.loss + 1, 4)
-      put("loss", columns.mlp.loss + 1, 4)
+      put(lossTitle, columns.attention.loss + 1, 8)
+      put(lossTitle, columns.mlp.loss + 1, 8)
     } else if !isFolded {
-      put("loss", columns.mlp.loss + 1, 4)
+      put(lossTitle, columns.mlp.loss + 1, 4)
     }
     let band = "L\(paperBand)"
     if columns.share != nil {
@@ -114,6 +121,8 @@ struct GridView {
     }
     if let variance = columns.variance { put("var", variance + 2, 3) }
   }
+
+  private var lossTitle: String { state.costMap == nil ? "loss" : "%/ms" }
 
   private var paperBand: Int {
     if case .ready(let analysis) = state.analysis { analysis.paperBand } else { 32 }
@@ -163,8 +172,17 @@ struct GridView {
     frame.put(
       TextWidth.pad(label, place.labelWidth), column: left + place.label, row: row,
       style: labelStyle)
-    frame.put(status.phase.mark, column: left + place.mark, row: row, style: style)
-    if let loss = status.loss {
+    if state.costMap != nil {
+      drawCost(of: slot, place, &frame, left, row)
+    } else {
+      frame.put(status.phase.mark, column: left + place.mark, row: row, style: style)
+    }
+    if locks.kept.contains(slot) || locks.required[slot] != nil {
+      frame.put(
+        locks.kept.contains(slot) ? "=" : "+", column: left + place.label - 1, row: row,
+        style: Theme.warning)
+    }
+    if let loss = status.loss, state.costMap == nil {
       let gap = layout.isNarrow ? 0 : 1
       frame.put(
         TextWidth.padLeft(Format.loss(loss), 4), column: left + place.loss + gap, row: row,
@@ -191,6 +209,29 @@ struct GridView {
         style = Theme.cursor
       }
     }
+  }
+
+  /// The level and the price of the change in question, and where there is room what it saves.
+  private func drawCost(
+    of slot: SlotID, _ place: Columns.SlotColumns, _ frame: inout Frame, _ left: Int, _ row: Int
+  ) {
+    guard let cost = state.cost(of: slot) else {
+      frame.put("·", column: left + place.mark, row: row, style: Theme.quiet)
+      return
+    }
+    let level = CostMap.level(cost.price, in: prices)
+    let style = Theme.heat(level, state.palette)
+    let gap = layout.isNarrow ? 0 : 1
+    frame.put(
+      level.map(String.init) ?? "–", column: left + place.mark, row: row, style: style)
+    frame.put(
+      String(repeating: " ", count: gap)
+        + TextWidth.padLeft(level == nil ? "" : CostMap.text(cost.price), 4),
+      column: left + place.loss, row: row, style: style)
+    guard place.sparkWidth >= 8 else { return }
+    frame.put(
+      TextWidth.padLeft(Format.milliseconds(-cost.saving.time), place.sparkWidth),
+      column: left + place.spark, row: row, style: Theme.quiet)
   }
 
   private func drawSpark(

@@ -30,7 +30,14 @@ package enum HelpText {
     lines += SlotPhase.allCases.map { .key(keys: $0.mark, summary: $0.meaning, name: "") }
     lines += [
       .key(keys: "•", summary: "marked by Space or m", name: ""),
-      .key(keys: "›", summary: "in the range or the typed pattern", name: ""), .blank,
+      .key(keys: "›", summary: "in the range or the typed pattern", name: ""),
+      .key(
+        keys: "0 … 9", summary: "price of replacing the slot, from the lowest to the highest (H)",
+        name: ""),
+      .key(keys: "–", summary: "in the place of a price: the operator saves no time", name: ""),
+      .key(
+        keys: "= +", summary: "locked in a search: the teacher's, or the shown operator", name: ""),
+      .blank,
     ]
     for context in KeyContext.allCases where context != .grid {
       append(context.title, table.filter { $0.context == context }, to: &lines)
@@ -73,6 +80,20 @@ package enum HelpText {
     ("⏎", "the Enter key; shown as ~ where only ASCII is drawn"),
     ("FLOPs", "floating-point operations of one forward pass of the model"),
     ("params", "numbers that the operator or model has learned"),
+    (
+      "error",
+      "squared error of the model's guided prediction with a change, in percent of the teacher's"
+        + " prediction; an error sum adds those of single changes"
+    ),
+    ("library", "operators of every slot of the model, trained by themselves, scored and timed"),
+    ("price", "percent of error for each millisecond that a change saves; H shows it in the grid"),
+    ("best plans, front", "the smallest sum of errors for every budget; B shows them"),
+    ("budget", "fraction of the teacher's time, FLOPs, parameters or memory that a plan may take"),
+    (
+      "i l w n r",
+      "baselines: interleaved, last, least local, most local and random blocks; capitals were"
+        + " measured whole, S by a search, t is a training, @ the present plan"
+    ),
     ("lost", "a run without a last event whose worker is gone"),
   ]
 

@@ -113,6 +113,7 @@ struct ImagesPanel {
   func weights(_ preview: Preview) -> String {
     if preview.changes.isEmpty { return "no graft" }
     let fresh = preview.freshCount == 0 ? "" : ", \(preview.freshCount) fitted"
+    if preview.isFromLibrary { return "library\(fresh)" }
     return preview.weightStep.map { "at step \($0)\(fresh)" } ?? "fitted"
   }
 

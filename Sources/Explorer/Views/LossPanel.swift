@@ -89,8 +89,8 @@ struct LossPanel {
     switch state.chart.series {
     case .slot:
       return [
-        Plot.Series(history.losses[site] ?? LossSeries(), limit, Theme.trainCurve),
-        Plot.Series(history.heldOut[site] ?? LossSeries(), limit, Theme.heldOutCurve),
+        Plot.Series(history.losses[site] ?? StepSeries(), limit, Theme.trainCurve),
+        Plot.Series(history.heldOut[site] ?? StepSeries(), limit, Theme.heldOutCurve),
       ]
     case .mean:
       return [
@@ -101,13 +101,13 @@ struct LossPanel {
       return history.losses.keys.sorted().filter { $0 != site }.map {
         // Dozens of curves on top of each other: points at even distances are enough.
         Plot.Series(
-          Self.sampled(history.losses[$0] ?? LossSeries(), limit: 2 * limit), limit, Theme.quiet)
-      } + [Plot.Series(history.losses[site] ?? LossSeries(), limit, Theme.heldOutCurve)]
+          Self.sampled(history.losses[$0] ?? StepSeries(), limit: 2 * limit), limit, Theme.quiet)
+      } + [Plot.Series(history.losses[site] ?? StepSeries(), limit, Theme.heldOutCurve)]
     }
   }
 
   /// At most `limit` points at even distances, the last one among them.
-  static func sampled(_ points: LossSeries, limit: Int) -> [LossPoint] {
+  static func sampled(_ points: StepSeries, limit: Int) -> [StepValue] {
     guard limit > 1, points.count > limit else { return Array(points) }
     return (0..<limit).map { points[$0 * (points.count - 1) / (limit - 1)] }
   }
@@ -115,7 +115,7 @@ struct LossPanel {
 
 extension Plot.Series {
   /// A curve of losses over steps, thinned to a number of points.
-  init(_ points: some Collection<LossPoint>, _ limit: Int, _ style: Style) {
+  init(_ points: some Collection<StepValue>, _ limit: Int, _ style: Style) {
     let thinned = points.thinned(limit: limit)
     self.init(x: thinned.map { Double($0.step) }, y: thinned.map(\.value), style: style)
   }

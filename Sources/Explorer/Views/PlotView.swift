@@ -253,7 +253,7 @@ struct PlotView {
   }
 
   /// The mean in each column of an axis; a column without a step has the value before, none before the first.
-  static func means(_ points: LossSeries, axis: PlotAxis, columns: Int) -> [Double] {
+  static func means(_ points: StepSeries, axis: PlotAxis, columns: Int) -> [Double] {
     var sums = [Double](repeating: 0, count: columns)
     var counts = [Int](repeating: 0, count: columns)
     var before = Double.nan

@@ -33,7 +33,7 @@ struct SlotPanel {
     var row = rect.row + 1
     row = drawOperator(on: &frame, row: row)
     row = drawPair(on: &frame, row: row)
-    row = drawLosses(on: &frame, row: row)
+    row = state.costMap == nil ? drawLosses(on: &frame, row: row) : drawCost(on: &frame, row: row)
     if isWide { row += 1 }
     drawTeacher(on: &frame, row: row)
   }
@@ -114,10 +114,37 @@ struct SlotPanel {
     return row + 2
   }
 
+  /// What replacing the operator costs by the heat map.
+  private func drawCost(on frame: inout Frame, row: Int) -> Int {
+    guard let cost = state.cost(of: slot) else {
+      frame.put(
+        TextWidth.clip("not in the library", inner.columns), column: inner.column, row: row,
+        style: Theme.quiet)
+      return row + 2
+    }
+    let change = cost.change.text.split(separator: " ").dropFirst().joined(separator: " ")
+    frame.write(
+      [
+        ("error ", Theme.quiet), (Format.loss(100 * cost.loss), Theme.strong),
+        (" ±\(Format.loss(100 * cost.standardError)) %", Theme.quiet),
+        (isWide ? "  by \(change)" : "", Theme.quiet),
+      ], column: inner.column, row: row, maxColumns: inner.columns)
+    let share = state.teacherAmount(.time).map {
+      " (\(Format.fixed(100 * cost.saving.time / $0, 2)) %)"
+    }
+    frame.write(
+      [
+        ("time ", Theme.quiet), (Format.milliseconds(-cost.saving.time), Theme.strong),
+        (isWide ? share ?? "" : "", Theme.quiet),
+      ], column: inner.column, row: row + 1, maxColumns: inner.columns)
+    return row + 2
+  }
+
   /// What is said of a slot that has no losses of its own.
   private var lossRemark: String? {
     switch state.status(of: slot).phase {
     case .pristine: "not replaced"
+    case .ready: "from the library"
     case .edited, .fitted:
       "\(state.plan.stage1.loss(for: state.selectedSite).rawValue.uppercased()) loss: d distils"
     case .stale: trainedNote

@@ -37,7 +37,7 @@ enum Theme {
     case .edited, .fitted: Style(foreground: .cyan)
     case .queued: Style(foreground: .blue)
     case .training: Style(foreground: .yellow)
-    case .trained: Style(foreground: .green)
+    case .trained, .ready: Style(foreground: .green)
     case .stale: Style(foreground: .magenta)
     case .failed: Style(foreground: .red)
     }

@@ -133,6 +133,9 @@ package struct ThemePalette: Equatable, Sendable {
     return style
   }
 
+  /// Whether it mixes any colour, instead of choosing among 16 or none.
+  package var hasManyColors: Bool { !name.hasPrefix("16") && self != .mono }
+
   /// The value of a named colour.
   package func value(_ color: Color) -> Color {
     switch color {

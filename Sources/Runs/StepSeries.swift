@@ -1,5 +1,5 @@
 /// A value at a training step.
-package struct LossPoint: Codable, Equatable, Sendable {
+package struct StepValue: Codable, Equatable, Sendable {
   /// The step.
   package let step: Int
   /// The value; may be non-finite if training diverged.
@@ -26,22 +26,22 @@ package struct LossPoint: Codable, Equatable, Sendable {
   }
 
   /// Whether the value is greater than another; NaN is greater than all others.
-  fileprivate func isAbove(_ other: LossPoint) -> Bool {
+  fileprivate func isAbove(_ other: StepValue) -> Bool {
     value > other.value || value.isNaN && !other.value.isNaN
   }
 }
 
-/// Loss over the steps of a run in bounded memory.
+/// Loss or another measure over the steps of a run in bounded memory.
 ///
 /// Up to `limit` points are stored unchanged. Beyond that each bucket of consecutive points stores
 /// its minimum and maximum, and adjacent buckets are merged when the limit is reached again. The
 /// first and last point, the minimum and the maximum are always stored.
-package struct LossSeries: Codable, Equatable, Sendable {
+package struct StepSeries: Codable, Equatable, Sendable {
   /// Approximate maximum number of stored points.
   package static let limit = 1024
 
   /// Stored points by step.
-  private var points: [LossPoint] = []
+  private var points: [StepValue] = []
   /// Number of points per bucket.
   private var width = 1
   /// Index of the first point of the last bucket.
@@ -53,7 +53,7 @@ package struct LossSeries: Codable, Equatable, Sendable {
   package init() {}
 
   /// Adds a point and removes points at its step and later, of an earlier worker.
-  package mutating func append(_ point: LossPoint) {
+  package mutating func append(_ point: StepValue) {
     drop(after: point.step - 1)
     if filled >= width { close() }
     points.append(point)
@@ -87,7 +87,7 @@ package struct LossSeries: Codable, Equatable, Sendable {
   }
 
   /// Minimum and maximum of some points, in order of steps.
-  fileprivate static func extremes(_ points: ArraySlice<LossPoint>) -> [LossPoint] {
+  fileprivate static func extremes(_ points: ArraySlice<StepValue>) -> [StepValue] {
     guard var low = points.first else { return [] }
     var high = low
     for point in points.dropFirst() {
@@ -107,23 +107,23 @@ package struct LossSeries: Codable, Equatable, Sendable {
   }
 
   /// Compares the stored points.
-  package static func == (one: LossSeries, other: LossSeries) -> Bool { one.points == other.points }
+  package static func == (one: StepSeries, other: StepSeries) -> Bool { one.points == other.points }
 }
 
-extension LossSeries: RandomAccessCollection {
+extension StepSeries: RandomAccessCollection {
   package var startIndex: Int { 0 }
   package var endIndex: Int { points.count }
-  package subscript(index: Int) -> LossPoint { points[index] }
+  package subscript(index: Int) -> StepValue { points[index] }
 }
 
-extension Collection<LossPoint> {
+extension Collection<StepValue> {
   /// Reduces the series to about `limit` ranges of points, each by its minimum and maximum, which
   /// preserves spikes.
-  package func thinned(limit: Int) -> [LossPoint] {
+  package func thinned(limit: Int) -> [StepValue] {
     let points = Array(self)
     guard limit > 0, points.count > 4 * limit else { return points }
     return (0..<limit).flatMap { stretch in
-      LossSeries.extremes(
+      StepSeries.extremes(
         points[(stretch * points.count / limit)..<((stretch + 1) * points.count / limit)])
     }
   }

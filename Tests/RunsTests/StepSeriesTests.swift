@@ -1,17 +1,17 @@
 import Runs
 import Testing
 
-@Suite struct LossSeriesTests {
-  private func series(_ count: Int, _ value: (Int) -> Double) -> LossSeries {
-    var series = LossSeries()
-    for step in 0..<count { series.append(LossPoint(step: step, value: value(step))) }
+@Suite struct StepSeriesTests {
+  private func series(_ count: Int, _ value: (Int) -> Double) -> StepSeries {
+    var series = StepSeries()
+    for step in 0..<count { series.append(StepValue(step: step, value: value(step))) }
     return series
   }
 
   @Test func aShortRunIsKeptWhole() {
-    let series = series(LossSeries.limit) { Double($0 % 7) }
-    #expect(series.map(\.step) == Array(0..<LossSeries.limit))
-    #expect(series.map(\.value) == (0..<LossSeries.limit).map { Double($0 % 7) })
+    let series = series(StepSeries.limit) { Double($0 % 7) }
+    #expect(series.map(\.step) == Array(0..<StepSeries.limit))
+    #expect(series.map(\.value) == (0..<StepSeries.limit).map { Double($0 % 7) })
   }
 
   /// However long the run, memory is bounded and neither ends nor spikes are lost.
@@ -21,15 +21,15 @@ import Testing
     let series = series(count) { step in
       step == high ? 99 : step == low ? -99 : 1 + 0.25 * Double(step % 5)
     }
-    #expect(series.count <= LossSeries.limit + 4 && series.count >= LossSeries.limit / 4)
-    #expect(series.first == LossPoint(step: 0, value: 1))
+    #expect(series.count <= StepSeries.limit + 4 && series.count >= StepSeries.limit / 4)
+    #expect(series.first == StepValue(step: 0, value: 1))
     #expect(series.last?.step == count - 1)
-    #expect(series.contains(LossPoint(step: high, value: 99)))
-    #expect(series.contains(LossPoint(step: low, value: -99)))
+    #expect(series.contains(StepValue(step: high, value: 99)))
+    #expect(series.contains(StepValue(step: low, value: -99)))
     #expect(zip(series, series.dropFirst()).allSatisfy { $0.step < $1.step })
     // Every stretch of the run is still told of.
     let gap = zip(series, series.dropFirst()).map { $1.step - $0.step }.max() ?? 0
-    #expect(gap <= 16 * count / LossSeries.limit)
+    #expect(gap <= 16 * count / StepSeries.limit)
   }
 
   @Test func notANumberIsKeptLikeASpike() {
@@ -40,14 +40,14 @@ import Testing
   /// A worker that began again at a checkpoint replaces what came after it, also in merged buckets.
   @Test func goingBack() {
     var series = series(5000) { Double($0) }
-    series.append(LossPoint(step: 2000, value: -1))
-    #expect(series.last == LossPoint(step: 2000, value: -1))
+    series.append(StepValue(step: 2000, value: -1))
+    #expect(series.last == StepValue(step: 2000, value: -1))
     #expect(series.dropLast().allSatisfy { $0.step < 2000 })
-    for step in 2001..<9000 { series.append(LossPoint(step: step, value: 0)) }
-    #expect(series.contains(LossPoint(step: 2000, value: -1)))
-    #expect(series.last?.step == 8999 && series.count <= LossSeries.limit + 4)
-    series.append(LossPoint(step: 0, value: 5))
-    #expect(Array(series) == [LossPoint(step: 0, value: 5)])
+    for step in 2001..<9000 { series.append(StepValue(step: step, value: 0)) }
+    #expect(series.contains(StepValue(step: 2000, value: -1)))
+    #expect(series.last?.step == 8999 && series.count <= StepSeries.limit + 4)
+    series.append(StepValue(step: 0, value: 5))
+    #expect(Array(series) == [StepValue(step: 0, value: 5)])
     series.drop(after: -1)
     #expect(series.isEmpty)
   }
@@ -56,6 +56,6 @@ import Testing
     let points = series(800) { $0 == 555 ? 7 : 0 }
     #expect(points.thinned(limit: 300) == Array(points))
     let thin = points.thinned(limit: 50)
-    #expect(thin.count <= 100 && thin.contains(LossPoint(step: 555, value: 7)))
+    #expect(thin.count <= 100 && thin.contains(StepValue(step: 555, value: 7)))
   }
 }

@@ -1,6 +1,4 @@
 import Plans
-import Search
-import TensorCore
 
 /// Simple ways to choose the slots of one operator, to which a search is compared at equal saving.
 package enum Baseline: CaseIterable, Sendable {
@@ -20,17 +18,17 @@ package enum Baseline: CaseIterable, Sendable {
   ///
   /// - Parameters:
   ///   - depth: Number of blocks.
-  ///   - locality: Share of local attention of every block.
-  ///   - seed: Seed of a random order.
+  ///   - locality: Share of local attention of every block, for the orders by locality.
+  ///   - permutation: All blocks in the order of `random`.
   /// - Returns: All blocks.
-  package func order(depth: Int, locality: [Double], seed: UInt64 = 0) -> [Int] {
+  package func order(depth: Int, locality: [Double], permutation: [Int] = []) -> [Int] {
     switch self {
     case .interleaved:
       return Array(stride(from: 1, to: depth, by: 2)) + Array(stride(from: 0, to: depth, by: 2))
     case .last: return (0..<depth).reversed()
     case .leastLocal: return (0..<depth).sorted { (locality[$0], $0) < (locality[$1], $1) }
     case .mostLocal: return (0..<depth).sorted { (-locality[$0], $0) < (-locality[$1], $1) }
-    case .random: return RandomStream(seed: seed, "search/baseline").permutation(depth)
+    case .random: return permutation
     }
   }
 
@@ -48,16 +46,18 @@ package enum Baseline: CaseIterable, Sendable {
     _ candidates: [Candidate], slot: Slot, spec: OperatorSpec, order: [Int],
     measure: Measure, saving: Double
   ) -> [Change]? {
+    var byBlock: [Int: Candidate] = [:]
+    for candidate in candidates {
+      guard case .slot(let id, let own) = candidate.change, id.slot == slot, own == spec else {
+        continue
+      }
+      byBlock[id.block] = candidate
+    }
     var changes: [Change] = []
     var saved = 0.0
     for block in order {
       if saved >= saving { return changes }
-      guard
-        let candidate = candidates.first(where: {
-          guard case .slot(let id, let own) = $0.change else { return false }
-          return id == SlotID(block: block, slot: slot) && own == spec
-        })
-      else { continue }
+      guard let candidate = byBlock[block] else { continue }
       changes.append(candidate.change)
       saved += candidate.saving[measure]
     }
