@@ -43,14 +43,13 @@ ROWS = {
 }
 # Rows with all of the recipe's steps; the others take SHORT.
 FULL = {"hyena_x_full"}
-SHORT = {"stage1.steps": 150, "stage2.steps": 500}
-# One change each of the stage 2 of the row "hyena_x"; steps are chosen so that the time is about the same.
+SHORT = {"stage1.steps": 150, "stage2.steps": 400}
+# One change each of the stage 2 of the row "hyena_x".
 TERMS = {
-    "as_is": ("the recipe", {}),
     "paper": ("the diffusion loss alone", {
         "distillation_weight": 0, "diffusion_weight": 1, "distill_null": False, "feature_weight": 0}),
     "both": ("the diffusion loss and the teacher", {"diffusion_weight": 1}),
-    "null": ("the other choice of distill_null", {"distill_null": None}),
+    "null": ("predictions without a condition, 150 steps", {"distill_null": True, "label_dropout": 0, "steps": 150}),
     "features": ("features, weight 0.1", {"feature_weight": 0.1}),
     "inherited": ("inherited weights at 0.3 of the rate", {"inherited_rate": 0.3}),
     "self": ("no data", {"data": "self"}),

@@ -95,8 +95,9 @@ struct StudentForcedSweepTests {
     }
   }
 
-  /// The output comes closer to the teacher's than by fits on the teacher's activations.
-  @Test func bringsTheOutputCloser() throws {
+  /// Four matrices in the place of all operators of random weights: fits on the teacher's activations are
+  /// better, and stay.
+  @Test func whatDoesNotHelpIsUndone() throws {
     let edits = Dictionary(
       uniqueKeysWithValues: (0..<2).flatMap { block in
         Slot.allCases.map { (SlotID(block: block, slot: $0), OperatorSpec("linear")) }
@@ -107,23 +108,21 @@ struct StudentForcedSweepTests {
       on: TeacherActivations(
         teacher: run.graft.teacher, dataset: TinyModel.latents(seed: 1), samples: 60, seed: 11,
         labelDropout: 0.1))
+    let kept = run.graft.model.parameters.map(\.value.values)
     let result = try #require(try run.sweep())
-    #expect(result.sites == 4 && result.after < 0.95 * result.before, "\(result)")
+    #expect(result.sites == 4 && result.after > result.before, "\(result)")
+    #expect(run.graft.model.parameters.map(\.value.values) == kept)
   }
 
-  /// A pair's projection is fitted to the second block's output; what does not help is undone.
-  @Test func pairsAndRefusals() throws {
+  /// A pair's projection is fitted to the second block's output.
+  @Test func aPairComesCloser() throws {
     var plan = plan([:])
     plan.parallel = [BlockPair(first: 0): .projection]
     let run = try distillation(plan)
+    let start = run.graft.model.parameters.map(\.value.values)
     let result = try #require(try run.sweep())
     #expect(result.sites == 1 && result.after < result.before)
-    let kept = run.graft.model.parameters.map(\.value.values)
-    // A second sweep finds the same solution.
-    let again = try #require(try run.sweep())
-    if again.after >= again.before {
-      #expect(run.graft.model.parameters.map(\.value.values) == kept)
-    }
+    #expect(run.graft.model.parameters.map(\.value.values) != start)
     plan.stage1.overrides[.pair(BlockPair(first: 0)), default: SiteOverride()].sweeps = false
     #expect(try distillation(plan).sweep() == nil)
   }

@@ -93,18 +93,18 @@ struct DepthToWidthTests {
       (", \"merge\": \"residual\"", "", 24, "parallel[1].merge", "missing"),
       ("\"merge\": \"residual\"", "\"merged\": \"mean\"", 24, "parallel[1].merged", "unknown key"),
       ("\"parallel\": [", "\"parallel\": 3, \"x\": [", 22, "x", "unknown key"),
-      ("\"20+21\": {", "\"20+22\": {", 55, "stage1.overrides.20+22", "such as 2+3"),
-      ("\"20+21\": {", "\"27+28\": {", 55, "stage1.overrides.27+28", "found 28"),
+      ("\"20+21\": {", "\"20+22\": {", 56, "stage1.overrides.20+22", "such as 2+3"),
+      ("\"20+21\": {", "\"27+28\": {", 56, "stage1.overrides.27+28", "found 28"),
       (
-        "\"loss\": \"l2\"", "\"init\": \"transferred\"", 55, "stage1.overrides.20+21.init",
+        "\"loss\": \"l2\"", "\"init\": \"transferred\"", 56, "stage1.overrides.20+21.init",
         "starts from the model's own weights"
       ),
       (
-        "\"loss\": \"l2\"", "\"init\": \"ridge\"", 55, "stage1.overrides.20+21.init",
+        "\"loss\": \"l2\"", "\"init\": \"ridge\"", 56, "stage1.overrides.20+21.init",
         "merge is residual"
       ),
       (
-        "\"loss\": \"l2\"", "\"gate_scaled\": true", 55, "stage1.overrides.20+21.gate_scaled",
+        "\"loss\": \"l2\"", "\"gate_scaled\": true", 56, "stage1.overrides.20+21.gate_scaled",
         "no gate"
       ),
     ] as [(String, String, Int, String, String)])

@@ -279,53 +279,53 @@ import Testing
         "\"l1\", \"l2\" or \"huber\""
       ),
       (
-        #""3.attention": {"loss""#, #""3.attn": {"loss""#, 53, "stage1.overrides.3.attn",
+        #""3.attention": {"loss""#, #""3.attn": {"loss""#, 54, "stage1.overrides.3.attn",
         "a slot such as"
       ),
       (
-        #""3.attention": {"loss""#, #""30.mlp": {"loss""#, 53, "stage1.overrides.30.mlp",
+        #""3.attention": {"loss""#, #""30.mlp": {"loss""#, 54, "stage1.overrides.30.mlp",
         "blocks 0 to 27"
       ),
       (
-        #""loss": "huber""#, #""learning_rate": 2"#, 53,
+        #""loss": "huber""#, #""learning_rate": 2"#, 54,
         "stage1.overrides.3.attention.learning_rate", "found 2"
       ),
       (
-        #""loss": "huber""#, #""schedule": "cosine""#, 53,
+        #""loss": "huber""#, #""schedule": "cosine""#, 54,
         "stage1.overrides.3.attention.schedule", "\"multi_step\", \"exponential\" or \"plateau\""
       ),
       (
-        #""loss": "huber""#, #""rate": 2"#, 53, "stage1.overrides.3.attention.rate",
+        #""loss": "huber""#, #""rate": 2"#, 54, "stage1.overrides.3.attention.rate",
         "unknown key, expected one of steps, epochs"
       ),
       (
         #"{"operator": "swa", "config": {"num_heads": 0, "window_left": 4, "window_right": 0}}"#,
-        #"{"operator": "linear"}"#, 53, "stage1.overrides.3.attention.init",
+        #"{"operator": "linear"}"#, 54, "stage1.overrides.3.attention.init",
         "linear has no place for weights"
       ),
       (#""mode": "streaming""#, #""mode": "stream""#, 25, "stage1.mode", "or \"cached\""),
       (#""cache_gb": 20"#, #""cache_gb": 0"#, 29, "stage1.cache_gb", "found 0"),
-      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 61, "stage2.ema_decay", "found 1.5"),
-      (#""trained": "lora""#, #""trained": "some""#, 75, "stage2.trained", "\"grafts_and_norms\""),
-      (#""last_n_blocks": 1"#, #""last_n_blocks": 0"#, 76, "stage2.last_n_blocks", "found 0"),
+      (#""ema_decay": 0.99"#, #""ema_decay": 1.5"#, 62, "stage2.ema_decay", "found 1.5"),
+      (#""trained": "lora""#, #""trained": "some""#, 81, "stage2.trained", "\"grafts_and_norms\""),
+      (#""last_n_blocks": 1"#, #""last_n_blocks": 0"#, 82, "stage2.last_n_blocks", "found 0"),
       (
         #""trained": "lora",\#n    "last_n_blocks": 1"#,
-        #""trained": "last_n_blocks",\#n    "last_n_blocks": 29"#, 76, "stage2.last_n_blocks",
+        #""trained": "last_n_blocks",\#n    "last_n_blocks": 29"#, 82, "stage2.last_n_blocks",
         "expected 1 to 28"
       ),
-      (#""lora_rank": 16"#, #""lora_rank": 1153"#, 77, "stage2.lora_rank", "1 to 1152"),
-      (#""qkv", "adaLN"#, #""kv", "adaLN"#, 79, "stage2.lora_targets[0]", "found the text \"kv\""),
-      (#""qkv", "adaLN_modulation.1""#, "", 79, "stage2.lora_targets", "at least one layer"),
-      (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 79, "stage2.lora_targets", "none twice"),
-      (#""recompute": true"#, #""recompute": 1"#, 80, "stage2.recompute", "true or false"),
-      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 65, "stage2.milestones[0]", "found 1.5"),
-      (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 80, "stage2.dropout", "unknown"),
-      (#""seed": 18446744073709551615"#, #""seed": -1"#, 82, "seed", "a whole number from 0 up"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 82, "note", "unknown key"),
-      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 82, "seed", "twice"),
+      (#""lora_rank": 16"#, #""lora_rank": 1153"#, 83, "stage2.lora_rank", "1 to 1152"),
+      (#""qkv", "adaLN"#, #""kv", "adaLN"#, 85, "stage2.lora_targets[0]", "found the text \"kv\""),
+      (#""qkv", "adaLN_modulation.1""#, "", 85, "stage2.lora_targets", "at least one layer"),
+      (#""qkv", "adaLN_modulation.1""#, #""fc1", "fc1""#, 85, "stage2.lora_targets", "none twice"),
+      (#""recompute": true"#, #""recompute": 1"#, 86, "stage2.recompute", "true or false"),
+      (#""milestones": [0.5]"#, #""milestones": [1.5]"#, 66, "stage2.milestones[0]", "found 1.5"),
+      (#""recompute": true"#, #""recompute": true, "dropout": 1"#, 86, "stage2.dropout", "unknown"),
+      (#""seed": 18446744073709551615"#, #""seed": -1"#, 88, "seed", "a whole number from 0 up"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "note": 2"#, 88, "note", "unknown key"),
+      (#""seed": 18446744073709551615"#, #""seed": 1, "seed": 1"#, 88, "seed", "twice"),
       (#""blocks": ["#, #""blocks": {"#, 19, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 018"#, 82, nil, "not valid JSON"),
-      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 83, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 018"#, 88, nil, "not valid JSON"),
+      (#""seed": 18446744073709551615"#, #""seed": 1,"#, 89, nil, "not valid JSON"),
       (#""family": "dit""#, #""family": 'dit'"#, 6, nil, "not valid JSON"),
       (#""name": "odd"#, #""name": "\u0007odd"#, 3, "name", "control characters"),
     ] as [(String, String, Int, String?, String)])
