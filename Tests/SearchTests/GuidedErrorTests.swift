@@ -1,4 +1,5 @@
 import Datasets
+import Foundation
 import Grafting
 import Library
 import Models
@@ -207,6 +208,57 @@ struct GuidedErrorTests {
         shape: TinyModel.config
       ).isEmpty)
     #expect(library.prune(to: 0) == 1 && library.bytes == 0)
+  }
+
+  /// Times are those of one machine under one set of conditions: those that most operators were timed with.
+  @Test func costsAreThoseOfThisMachine() throws {
+    let scratch = try Scratch()
+    let library = OperatorLibrary(modelHash: "0123456789abcdef0123", root: scratch.path)
+    #expect(library.costs(for: TinyModel.config) == ReplacementCosts([]))
+    try FileManager.default.createDirectory(
+      atPath: library.folder, withIntermediateDirectories: true)
+    func add(
+      _ slot: SlotID, _ name: String, error: Double, saving: Double, processor: String, batch: Int,
+      teacher: Double?, steps: Int = 5
+    ) throws {
+      let spec = OperatorSpec(name).normalized(for: TinyModel.config)
+      let recipe = OperatorLibrary.Recipe(
+        steps: steps, batchSize: 2, learningRate: 1e-3, ridgeSamples: 8, seed: 0, data: "d")
+      var entry = OperatorLibrary.Entry(slot: slot, spec: spec, recipe: recipe)
+      entry.score = .init(
+        Estimate(value: error, standardError: 0), samples: 4, guidance: 2, sampler: "ddim", seed: 0)
+      entry.timing = .init(
+        saving: saving, teacher: teacher,
+        conditions: .init(
+          processor: processor, threads: 2, batch: batch, precision: "fp32"))
+      let key = library.key(slot, spec, recipe)
+      try library.update(entry, key: key)
+      try Data().write(to: URL(filePath: library.path(key)))
+    }
+    let (first, second) = (
+      SlotID(block: 0, slot: .attention), SlotID(block: 1, slot: .attention)
+    )
+    try add(first, "hyena_x", error: 0.5, saving: 2, processor: "here", batch: 2, teacher: 8)
+    try add(first, "linear", error: 0.5, saving: 4, processor: "here", batch: 2, teacher: 8)
+    try add(first, "skip", error: 9, saving: -1, processor: "here", batch: 2, teacher: nil)
+    try add(second, "skip", error: 1, saving: 1, processor: "here", batch: 4, teacher: 99)
+    try add(second, "linear", error: 1, saving: 1, processor: "elsewhere", batch: 2, teacher: 77)
+    let costs = library.costs(for: TinyModel.config, on: "here")
+    #expect(costs.conditions?.batch == 2 && costs.teacherSeconds == 8)
+    #expect(costs.count == 5 && costs.elsewhere == 1 && costs.trained.count == 5)
+    // The cheapest comes first, what saves nothing last.
+    #expect(
+      costs.candidates(of: first).map(\.change.operatorName) == ["linear", "hyena_x", "skip"])
+    #expect(costs.candidates(of: first).map(\.price) == [0.125, 0.25, .infinity])
+    #expect(costs.candidates(of: second).isEmpty)
+    #expect(costs.operators(of: .attention).map(\.name) == ["linear", "hyena_x", "skip"])
+    let other = library.costs(for: TinyModel.config, on: "third")
+    #expect(other.candidates.isEmpty && other.elsewhere == 5 && other.conditions == nil)
+    // A plan's settings need not be written out.
+    var plan = GraftPlan(named: "p", model: TinyModel.reference)
+    plan.edits = [first: OperatorSpec("hyena_x"), second: OperatorSpec("swa")]
+    #expect(costs.trained(for: plan) == [first: 5])
+    #expect(library.checkpoints(for: plan).count == 1)
   }
 
   @Test func defaultCandidatesFitTheirSlots() {

@@ -2,6 +2,7 @@ import Files
 import Foundation
 import Plans
 import Runs
+import Search
 
 /// The state of the queue's work.
 ///
@@ -13,6 +14,8 @@ package final class FileWork: @unchecked Sendable {
   let codeVersion: String
   /// Directory of what is kept for the next start.
   let state: String
+  /// Library of the model's operators.
+  let operators: OperatorLibrary
   var store: RunStore
   /// The run whose losses are shown, and those that are being compared.
   var (followed, compared): (String?, [String]) = (nil, [])
@@ -35,11 +38,12 @@ package final class FileWork: @unchecked Sendable {
   /// Does the work for one run root and model.
   package init(
     launcher: RunLauncher, model: ModelReference, codeVersion: String,
-    state: String = UserDirectory.state.path()
+    state: String = UserDirectory.state.path(), library: String? = nil
   ) {
     self.launcher = launcher
     self.state = state
     self.model = model
+    operators = OperatorLibrary(modelHash: model.contentHash, root: library)
     self.codeVersion = codeVersion
     store = RunStore(root: launcher.root, readsPlans: true)
   }
