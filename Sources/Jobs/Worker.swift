@@ -57,7 +57,8 @@ package enum Worker {
     do {
       let request = try run.request()
       if let name = request.engine {
-        let job = EngineJob(context: context, engine: try Engine.named(name).launched(by: request.launcher))
+        let job = EngineJob(
+          context: context, engine: try Engine.named(name).launched(by: request.launcher))
         // The engine elsewhere has the time limit.
         if job.engine.isLinked { return try follow(job, request) }
         if run.hasOpenLink {

@@ -173,7 +173,8 @@ struct SampleCommand: ParsableCommand {
       throw FileError("the engine \(engine.name) cannot do it: \(reason); leave out --engine")
     }
     try drawing.draw(
-      count: count ?? 40, classes: classes, npz: npz, latents: latents, precision: precision.working,
+      count: count ?? 40, classes: classes, npz: npz, latents: latents,
+      precision: precision.working,
       autoencoder: prompts.autoencoder, captions: prompts.captions)
     if let npz { try describe(npz, files.model.weights, sampler, count ?? 40) }
     for path in destinations.paths { print("\(path): \(count ?? 40) images") }
