@@ -28,6 +28,9 @@ struct LinkUpload {
   /// Collects the files of a training.
   ///
   /// - Parameters:
+  ///   - engine: The engine.
+  ///   - run: The run.
+  ///   - request: Its request.
   ///   - caches: Names of files and folders in the cache that hold encoded images.
   ///   - identities: Folders of images that are in the cache.
   /// - Throws: `FileError` if one cannot be read.

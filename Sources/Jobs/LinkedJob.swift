@@ -32,7 +32,10 @@ final class LinkedJob {
 
   /// Makes the job.
   ///
-  /// - Parameter upload: Prepares the files that the run needs; called before the run is sent.
+  /// - Parameters:
+  ///   - context: The run's context.
+  ///   - engine: The engine.
+  ///   - upload: Prepares the files that the run needs; called before the run is sent.
   /// - Throws: `FileError` for a damaged link.
   init(context: JobContext, engine: Engine, upload: @escaping () throws -> LinkUpload) throws {
     (self.context, self.engine, self.upload, run) = (context, engine, upload, context.run)

@@ -103,7 +103,9 @@ extension RunDirectory {
 
   /// Appends bytes of the log at the other end.
   ///
-  /// - Parameter offset: Their place; bytes that are here already are left out.
+  /// - Parameters:
+  ///   - bytes: The bytes.
+  ///   - offset: Their place; bytes that are here already are left out.
   /// - Throws: `FileError` when they do not follow the log, or the disk fails.
   package func mirror(_ bytes: Data, at offset: UInt64) throws {
     let size = logSize
@@ -133,7 +135,9 @@ extension RunDirectory {
 extension RunLauncher {
   /// Starts a worker that follows a run whose engine is elsewhere and whose last worker is gone.
   ///
-  /// - Parameter fetchesAll: Whether it also fetches models and checkpoints, from an ended run too.
+  /// - Parameters:
+  ///   - run: The run.
+  ///   - fetchesAll: Whether it also fetches models and checkpoints, from an ended run too.
   /// - Throws: `FileError` when the run has no such engine or another process works on it.
   package func attach(_ run: RunDirectory, fetchesAll: Bool = false) throws {
     guard var link = try run.openLink(), link.isOpen || fetchesAll else {

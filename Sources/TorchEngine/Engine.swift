@@ -266,6 +266,7 @@ extension Engine {
   /// Program and arguments that draw images over its ranks; finished chunks of an interrupted drawing are kept.
   ///
   /// - Parameter options: What follows `espalier_torch sample`.
+  /// - Returns: The words.
   package func sampleCommand(_ options: [String]) -> [String] {
     [python, "-m", "espalier_torch", "launch", "--command", "sample"] + launchOptions + ["--"]
       + (device.map { ["--device", $0] } ?? []) + options
@@ -306,7 +307,9 @@ extension Engine {
 
   /// Runs a command of `espalier_torch` to its end.
   ///
-  /// - Parameter input: A file for its standard input; nil for none.
+  /// - Parameters:
+  ///   - arguments: The command with its options.
+  ///   - input: A file for its standard input; nil for none.
   /// - Returns: Its exit code and its output, or the last line of its errors if it failed.
   /// - Throws: `PlanError` if Python cannot be started.
   package func run(_ arguments: [String], input: FileHandle? = nil) throws

@@ -21,7 +21,10 @@ package struct SSHHost: Equatable, Sendable {
 
   /// Command line that runs a program at the host.
   ///
-  /// - Parameter pythonPath: Folder of Python packages at the host.
+  /// - Parameters:
+  ///   - words: The program and its arguments.
+  ///   - pythonPath: Folder of Python packages at the host.
+  /// - Returns: The words.
   package func command(_ words: [String], pythonPath: String) -> [String] {
     let settings = "PYTHONPATH=\(Self.quoted(pythonPath)) PYTHONDONTWRITEBYTECODE=1"
     return connecting("exec env \(settings) \(words.map(Self.quoted).joined(separator: " "))")

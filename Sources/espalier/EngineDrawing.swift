@@ -5,8 +5,10 @@ import Sampling
 import TensorCore
 import TorchEngine
 
-/// Images of a model that another engine draws over its ranks. Finished chunks are files in a folder beside the
-/// result, so an interrupted drawing goes on; the folder is removed when the result is there.
+/// Images of a model that another engine draws over its ranks.
+///
+/// Finished chunks are files in a folder beside the result, so an interrupted drawing goes on; the folder
+/// is removed when the result is there.
 struct EngineDrawing {
   let engine: Engine
   let files: ModelFiles
@@ -46,6 +48,7 @@ struct EngineDrawing {
   ///   - classes: Classes separated by commas; nil for all in turn.
   ///   - npz: The archive of images to write; nil for none.
   ///   - latents: The file of latents to write; nil for none.
+  ///   - precision: Precision of large matrix products.
   ///   - autoencoder: A file or folder; nil for the one beside the model.
   ///   - captions: Embeddings of captions, for a text-conditional model.
   /// - Throws: `FileError` if the engine fails, `PlanError` if it cannot be started.

@@ -4,7 +4,6 @@ import Plans
 import Runs
 import TerminalUI
 
-
 extension Samples {
   /// Runs of engines in every state that only such runs have; the first one was started again twice.
   static func far(_ size: Size) -> AppState {

@@ -166,7 +166,7 @@ def test_a_run_without_its_local_worker_is_detached_and_followed_again(
     worker = json.loads((run / "worker.json").read_text())["pid"]
     os.kill(worker, signal.SIGKILL)
     row = site.wait_for_state(run, "detached")
-    assert "resume" in row["stateReason"]
+    assert "resume" in row["state_reason"]
     for words in (("retry",), ("pause",), ("cancel",)):
         assert "detached" in site.call("runs", *words, str(run), code=1)
     assert "detached" in site.call("runs", "remove", str(run), code=1)
@@ -180,7 +180,7 @@ def test_a_run_without_its_local_worker_is_detached_and_followed_again(
     # Without a cable it is unreachable, and what is asked for reaches it later.
     server.proxy.cut()
     row = site.wait_for_state(run, "unreachable")
-    assert row["stateReason"]
+    assert row["state_reason"]
     site.call("runs", "pause", str(run))
     server.proxy.restore()
     site.wait_for_state(run, "paused")
@@ -249,7 +249,7 @@ def test_a_job_of_slurm_waits_runs_is_requeued_and_ends(slurm: tuple[Site, Slurm
     settings = {"steps": 60, "held_out_every": 50_000}
     run = site.begin(support.write_plan(folder, OTHER_OPERATORS, stage1=settings, name="queued.json"))
     row = site.wait_for_state(run, "pending")
-    assert row["stateReason"] == "Priority (job 4711)"
+    assert row["state_reason"] == "Priority (job 4711)"
     head = [line.removeprefix("#SBATCH ") for line in cluster.script.splitlines() if line.startswith("#SBATCH")]
     assert {
         "--nodes=1", "--ntasks-per-node=2", "--requeue", "--signal=USR1@90", "--partition=gpu", "--time=60",
@@ -264,7 +264,7 @@ def test_a_job_of_slurm_waits_runs_is_requeued_and_ends(slurm: tuple[Site, Slurm
     cluster.warn()
     cluster.wait()
     row = site.wait_for_state(run, "pending")
-    assert (cluster.folder / "requeued").exists() and row["stateReason"] == "BeginTime (job 4711)"
+    assert (cluster.folder / "requeued").exists() and row["state_reason"] == "BeginTime (job 4711)"
     saved = events(run, "checkpointed")[-1]["step"]
     (cluster.folder / "requeued").unlink()
     cluster.run(2)
@@ -291,4 +291,4 @@ def test_a_job_of_slurm_is_cancelled_before_it_begins_or_dies(slurm: tuple[Site,
     assert "job 4711 is NODE_FAIL with exit code 0:1" in ending
     shutil.rmtree(cluster.folder / "bin")
     run = site.begin(plan)
-    assert "sbatch" in site.wait_for_state(run, "failed")["ending"]
+    assert "squeue: cannot be run" in site.wait_for_state(run, "failed")["ending"]

@@ -81,7 +81,8 @@ extension AppState {
     case .laterCheckpoint, .earlierCheckpoint:
       checkpointSteps.count < 2
         ? runs.focusRecord?.reasonAgainstUsingFiles
-          ?? "the run keeps one checkpoint only: stage1.keep_last and stage2.keep_last keep more" : nil
+          ?? "the run keeps one checkpoint only: stage1.keep_last and stage2.keep_last keep more"
+        : nil
     case .secondRun:
       overlayRuns.isEmpty && preview.second == nil ? "there are no other trainings" : nil
     case .evidence:
@@ -130,8 +131,9 @@ extension AppState {
         ? "no training is followed: d starts one, r lists them" : "there is no run here"
     }
     if record.state == .detached {
-      return "\(record.name) is detached, so nothing reaches \(record.link?.host ?? "its host"): R in the"
-        + " list of runs follows it again"
+      return
+        "\(record.name) is detached, so nothing reaches \(record.link?.host ?? "its host"):"
+        + " R in the list of runs follows it again"
     }
     return record.isAlive ? nil : "\(record.name) is \(record.state.name) already"
   }

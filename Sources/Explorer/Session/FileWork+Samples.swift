@@ -117,7 +117,8 @@ extension FileWork {
     var problem: String?
     switch record.state {
     case .queued: return []
-    case .starting, .pending, .running, .paused, .frozen, .unreachable, .detached: isFinished = false
+    case .starting, .pending, .running, .paused, .frozen, .unreachable, .detached:
+      isFinished = false
     case .done, .cancelled: break
     case .failed: problem = record.end?.text ?? ""
     case .lost: problem = "its worker ended\(lastWords(id))"

@@ -38,7 +38,8 @@ package struct RunOptions: Equatable, Sendable {
   static let fresh = "none, all fresh"
 
   /// Fields for the less common options; `others` are titles of runs that it can wait for.
-  /// and `engines` the names of engines besides the native one.
+  ///
+  /// `engines` are the names of engines besides the native one.
   static func fields(isQueued: Bool, others: [String] = [], engines: [String] = []) -> [Form.Field]
   {
     let priorities = QueuePlace.priorities
