@@ -36,6 +36,7 @@ struct EngineDrawing {
       return
         "it knows no other guided channels, diffusion coefficients and last steps than the usual ones"
     }
+    if sampler.cache != nil { return "it has no step caching" }
     if method == nil { return "it has no sampler \(sampler.method.rawValue)" }
     if files.missingTeacher != nil { return "the graft's teacher is not there any more" }
     return nil

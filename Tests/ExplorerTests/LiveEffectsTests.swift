@@ -97,7 +97,7 @@ import Testing
           rows: [
             .init(
               origin: "search", changes: [], sum: 0.5,
-              error: Estimate(value: 0.5, standardError: 0.25), fraction: 0.75,
+              errors: [Estimate(value: 0.5, standardError: 0.25)], fraction: 0.75,
               plan: "plan-1-1.json")
           ], rankAgreement: nil, neighborLoss: 0, recoveryAgreement: nil)
       ]
