@@ -1,14 +1,17 @@
-"""Times Espalier, PyTorch and OpenVINO in turn on the same works and prints a Markdown table with ratios.
+"""Times Espalier and its peers in turn on the same works and prints a Markdown table with ratios.
 
     unset OPENBLAS_CORETYPE
-    make build && python3 Benchmarks/compare.py            # pip install torch openvino
+    make build && python3 Benchmarks/compare.py            # pip install torch openvino nncf
 
-Every work of every engine runs in a process of its own; the engines alternate for --rounds rounds and the median
-over all rounds counts. A ratio is the peer's time over Espalier's in the same precision, or in float32 for works that
-have no other: above 1, Espalier is faster.
+The peers are PyTorch, torch.compile with frozen weights, OpenVINO (in int8 quantised by NNCF) and, with --zentorch,
+zentorch from an environment of its own; --before adds another build of Espalier. Every work of every engine runs in a
+process of its own; the engines alternate for --rounds rounds and the median over all rounds counts. A ratio is the
+peer's time over Espalier's in the same precision, or in the next larger one for works that have no other: above 1,
+Espalier is faster.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -43,7 +46,7 @@ def run(command):
     return json.loads(done.stdout)
 
 
-def espalier(binary, work, precision, repeats):
+def espalier(binary, work, *, precision, repeats):
     command = [binary, "bench", "--work", work, "--precision", precision]
     report = run(command + ["--repeats", str(repeats), "--json"])
     if report is None:
@@ -66,33 +69,34 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--espalier", default=HERE.parent / ".build/release/espalier")
-    parser.add_argument("--without", action="append", default=[], choices=["torch", "openvino"])
+    parser.add_argument("--before", help="another build of Espalier, for columns of its own")
+    parser.add_argument("--zentorch", metavar="PYTHON", help="the Python of an environment with zentorch")
+    parser.add_argument("--without", action="append", default=[], choices=["torch", "compile", "openvino", "int8"])
     options = parser.parse_args()
     os.environ.pop("OPENBLAS_CORETYPE", None)
     name, has_bf16 = cpu()
     precisions = ["fp32", "bf16"] if has_bf16 else ["fp32"]
+    engines = []  # label, what times a work
 
-    def peer(script, work, precision):
-        command = [sys.executable, HERE / script, "--work", work, "--precision", precision]
-        return run(command + ["--repeats", str(options.repeats)])
-
-    engines = []
-    for precision in precisions:
+    def peer(label, precision, works, script, *more, python=sys.executable):
+        command = [python, HERE / script, "--precision", precision, "--repeats", str(options.repeats), *more]
         engines.append(
-            (
-                f"Espalier {precision}",
-                lambda work, p=precision: espalier(options.espalier, work, p, options.repeats),
-            )
+            (f"{label} {precision}", lambda work: run([*command, "--work", work]) if work in works else None)
         )
-        if "torch" not in options.without:
-            engines.append((f"PyTorch {precision}", lambda work, p=precision: peer("peer_torch.py", work, p)))
+
+    for precision in precisions + ["int8"] * ("int8" not in options.without):
+        for label, binary in [("Espalier", options.espalier), ("before", options.before)]:
+            if binary:
+                measure = functools.partial(espalier, binary, precision=precision, repeats=options.repeats)
+                engines.append((f"{label} {precision}", measure))
+        if precision != "int8" and "torch" not in options.without:
+            peer("PyTorch", precision, WORKS, "peer_torch.py")
+        if precision != "int8" and "compile" not in options.without:
+            peer("torch.compile", precision, OPENVINO, "peer_torch.py", "--compile", "inductor")
+        if precision != "int8" and options.zentorch:
+            peer("zentorch", precision, OPENVINO, "peer_torch.py", "--compile", "zentorch", python=options.zentorch)
         if "openvino" not in options.without:
-            engines.append(
-                (
-                    f"OpenVINO {precision}",
-                    lambda work, p=precision: peer("peer_openvino.py", work, p) if work in OPENVINO else None,
-                )
-            )
+            peer("OpenVINO", precision, OPENVINO, "peer_openvino.py")
     versions = {}
     lines = []
     for work in options.work or WORKS:
@@ -116,7 +120,8 @@ def main():
             memory = max(row["peak_memory_mib"] for row in rows)
             cell = f"{seconds * 1000:.1f} ms, {memory:.0f} MiB"
             engine, precision = label.split()
-            ours = [row["seconds"] for row in results[f"Espalier {precision}"] or results["Espalier fp32"]]
+            same = [f"Espalier {kind}" for kind in (precision, "bf16", "fp32") if results.get(f"Espalier {kind}")]
+            ours = [row["seconds"] for row in results[same[0]]] if same else []
             if engine != "Espalier" and ours:
                 cell += f", **{seconds / statistics.median(ours):.2f}x**"
             cells.append(cell)

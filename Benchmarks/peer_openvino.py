@@ -1,12 +1,16 @@
-"""Times a forward pass of `espalier bench` in OpenVINO (pip install torch openvino); compare.py calls it.
+"""Times a forward pass of `espalier bench` in OpenVINO (pip install torch openvino nncf); compare.py calls it.
+
+In int8 NNCF quantises weights and activations after calibration with the input that is timed.
 
     python3 Benchmarks/peer_openvino.py --work forward_1 --precision bf16
 """
 
 import argparse
+import contextlib
 import json
 import resource
 import statistics
+import sys
 import time
 
 import openvino
@@ -18,7 +22,7 @@ from works import FORWARD
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", required=True, choices=sorted(FORWARD))
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "int8"], default="fp32")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
@@ -29,8 +33,16 @@ def main():
     for port, value in zip(model.inputs, inputs):
         port.get_node().set_partial_shape(openvino.PartialShape(value.shape))
     model.validate_nodes_and_infer_types()
+    if options.precision == "int8":
+        import nncf
+
+        sample = [value.numpy() for value in inputs]
+        kind = nncf.ModelType.TRANSFORMER if options.work != "decode" else None
+        with contextlib.redirect_stdout(sys.stderr):
+            model = nncf.quantize(model, nncf.Dataset([sample]), model_type=kind, subset_size=1)
     settings = {
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[options.precision],
+        # What is not quantised runs in bfloat16.
+        "INFERENCE_PRECISION_HINT": "f32" if options.precision == "fp32" else "bf16",
         "PERFORMANCE_HINT": "LATENCY",
     }
     if options.threads:

@@ -1,6 +1,6 @@
 """Times a work of `espalier bench` in PyTorch (pip install torch); compare.py calls it.
 
-    python3 Benchmarks/peer_torch.py --work forward_1 --precision bf16
+    python3 Benchmarks/peer_torch.py --work forward_1 --precision bf16 --compile inductor
 """
 
 import argparse
@@ -31,7 +31,7 @@ def training_step(network, inputs, target, loss, autocast):
     return step
 
 
-def make(work, autocast, bf16):
+def make(work, autocast, bf16, backend):
     if work == "product":
         kind = torch.bfloat16 if bf16 else torch.float32
         a, b = torch.randn(512, 1152).to(kind), torch.randn(4608, 1152).to(kind)
@@ -39,9 +39,12 @@ def make(work, autocast, bf16):
     if work in FORWARD:
         network, inputs = FORWARD[work]()
         network.eval()
+        if backend:
+            torch._inductor.config.freezing = True
+            network = torch.compile(network, backend=backend)
 
         def forward():
-            with torch.inference_mode(), autocast():
+            with torch.no_grad() if backend else torch.inference_mode(), autocast():
                 network(*inputs)
 
         return forward
@@ -60,16 +63,22 @@ def main():
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--compile", choices=["inductor", "zentorch"], help="forward passes through torch.compile")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    name = f"PyTorch {torch.__version__}"
+    if options.compile == "zentorch":
+        import zentorch
+
+        name = f"zentorch {zentorch.__version__} on {name}"
     torch.manual_seed(0)
     bf16 = options.precision == "bf16"
 
     def autocast():
         return torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
 
-    body = make(options.work, autocast, bf16)
+    body = make(options.work, autocast, bf16, options.compile)
     body()
     times = []
     for _ in range(options.repeats):
@@ -80,7 +89,7 @@ def main():
     print(
         json.dumps(
             {
-                "engine": f"PyTorch {torch.__version__}",
+                "engine": name,
                 "threads": torch.get_num_threads(),
                 "seconds": statistics.median(times),
                 "peak_memory_mib": peak,

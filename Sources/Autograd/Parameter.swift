@@ -10,8 +10,8 @@ package final class Parameter {
     case trained(Tensor)
     /// Float32 values that are looked up or added and never multiplied, so that they stay float32.
     case table(Tensor)
-    /// Nothing but the right operand of a linear layer's product in bfloat16; for inference alone.
-    case sealed(BFloat16Matrix)
+    /// Nothing but the packed right operand of a linear layer's product; for inference alone.
+    case sealed(PackedMatrix)
   }
 
   /// The upstream checkpoint key, relative to the module that owns the parameter.
@@ -30,7 +30,7 @@ package final class Parameter {
   package var adapter: LowRankAdapter?
   private var buffer: Tensor?
   /// Packed copies of the values in bfloat16, dropped when these change; several tapes may ask at once.
-  private var packed: (forward: BFloat16Matrix?, backward: BFloat16Matrix?)
+  private var packed: (forward: PackedMatrix?, backward: PackedMatrix?)
   private let lock = NSLock()
 
   package init(_ name: String, _ value: Tensor, isTable: Bool = false) {
@@ -44,7 +44,7 @@ package final class Parameter {
     switch state {
     case .trained(let value), .table(let value): return value
     case .sealed:
-      let message = "\(name) was sealed for inference in bfloat16 and has no float32 values"
+      let message = "\(name) was sealed for inference and has no values to read"
       // A release build does not print the message of a failed precondition.
       FileHandle.standardError.write(Data("espalier: \(message)\n".utf8))
       preconditionFailure(message)
@@ -85,24 +85,47 @@ package final class Parameter {
     if precision == .float32 { packed = (nil, nil) }
   }
 
-  /// Gives up the values of a weight that is multiplied in bfloat16, and with them half of its memory.
+  /// Whether the library multiplies the weight in float32: a large one on a CPU for which it has packed products.
+  private var isPackedInFloat32: Bool {
+    shape.count == 2 && count >= PrecisionRule.smallestWeight && PackedMatrix.hasFloat32
+  }
+
+  /// Keeps of a large weight only the packed operand: in bfloat16, which halves its memory, or in float32 where the
+  /// library multiplies that.
   package func seal() {
-    guard case .trained = state, precision == .bfloat16 else { return }
-    state = .sealed(matrix(isBackward: false))
+    guard case .trained(let value) = state, precision.isRounded || isPackedInFloat32 else {
+      return
+    }
+    state = .sealed(PackedMatrix(.float32(value), isTransposed: true, precision))
     packed = (nil, nil)
     isFrozen = true
   }
 
-  /// The weight (out, in) as the right operand of x W^T, or of the input gradient's dy W.
-  func matrix(isBackward: Bool) -> BFloat16Matrix {
+  /// Whether products of that many rows with the weight have a packed operand.
+  ///
+  /// In float32 packing for one product must gain more than it costs.
+  func isPacked(rows: Int) -> Bool {
+    precision.isRounded || rows >= 1024 && isPackedInFloat32
+  }
+
+  /// The weight (out, in) as the right operand of x W^T, or of the input gradient's dy W; nil where our own kernels
+  /// multiply.
+  ///
+  /// In float32 a copy would cost as much memory as the weight: it is made for one product.
+  func matrix(isBackward: Bool, rows: Int) -> PackedMatrix? {
     if case .sealed(let matrix) = state {
       precondition(!isBackward, "\(name) was sealed for inference and cannot be differentiated")
       return matrix
     }
+    guard isPacked(rows: rows) else { return nil }
+    if precision == .float32 {
+      return PackedMatrix(.float32(value), isTransposed: !isBackward, .float32)
+    }
     lock.lock()
     defer { lock.unlock() }
     if let known = isBackward ? packed.backward : packed.forward { return known }
-    let matrix = BFloat16Matrix(.float32(value), isTransposed: !isBackward)
+    let matrix = PackedMatrix(
+      .float32(value), isTransposed: !isBackward, isBackward ? precision.withoutInt8 : precision)
     if isBackward { packed.backward = matrix } else { packed.forward = matrix }
     return matrix
   }

@@ -48,22 +48,17 @@ CK_CLONES void ck_store_rows_f32(const float *x, const float *bias, float *y, si
 }
 
 CK_CLONES void ck_bfloat16_rows_f32(const float *x, const float *bias, uint16_t *y, size_t rows,
-                                    size_t n, int gelu) {
+                                    size_t n) {
   for (size_t r = 0; r < rows; r++, x += n, y += n)
-    if (gelu)
-      for (size_t j = 0; j < n; j++)
-        y[j] = (uint16_t)ck_bfloat16_bits(ck_gelu(bias ? x[j] + bias[j] : x[j]));
-    else
-      for (size_t j = 0; j < n; j++)
-        y[j] = (uint16_t)ck_bfloat16_bits(bias ? x[j] + bias[j] : x[j]);
+    for (size_t j = 0; j < n; j++) y[j] = (uint16_t)ck_bfloat16_bits(bias ? x[j] + bias[j] : x[j]);
 }
 
 CK_CLONES void ck_bfloat16_to_f32(const uint16_t *x, float *y, size_t n) {
   for (size_t i = 0; i < n; i++) y[i] = ck_from_bfloat16(x[i]);
 }
 
-CK_CLONES void ck_gelu_forward_bf16(const uint16_t *restrict x, uint16_t *restrict y, size_t n) {
-  for (size_t i = 0; i < n; i++)
+CK_CLONES void ck_gelu_forward_bf16(const uint16_t *x, uint16_t *y, size_t n) {
+  _Pragma("clang loop vectorize(assume_safety)") for (size_t i = 0; i < n; i++)
     y[i] = (uint16_t)ck_bfloat16_bits(ck_gelu(ck_from_bfloat16(x[i])));
 }
 

@@ -4,12 +4,16 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_version.h>
 
-/* B is packed in blocks of 64 columns that follow each other, each with its pairs of rows side by side. */
-#define PACKED_LAYOUT dnnl_BA16a64b2a
+/* B is packed in blocks of 64 columns that follow each other; in bfloat16 pairs of rows lie side by side,
+   of 8-bit integers four. */
+static dnnl_format_tag_t packed_layout(dnnl_data_type_t type) {
+  return type == dnnl_s8 ? dnnl_BA16a64b4a : type == dnnl_bf16 ? dnnl_BA16a64b2a : dnnl_BA16a64b;
+}
 
 /* Memory descriptors are values in version 2 of the library, objects in version 3. */
 #if DNNL_VERSION_MAJOR >= 3
@@ -19,7 +23,7 @@ typedef const_dnnl_memory_desc_t description_ref;
 static dnnl_status_t describe(description *d, const dnnl_dims_t dims, dnnl_data_type_t type,
                               const dnnl_dims_t strides) {
   if (strides) return dnnl_memory_desc_create_with_strides(d, 2, dims, type, strides);
-  return dnnl_memory_desc_create_with_tag(d, 2, dims, type, PACKED_LAYOUT);
+  return dnnl_memory_desc_create_with_tag(d, 2, dims, type, packed_layout(type));
 }
 static void forget(description d) {
   if (d) dnnl_memory_desc_destroy(d);
@@ -31,7 +35,7 @@ typedef const dnnl_memory_desc_t *description_ref;
 static dnnl_status_t describe(description *d, const dnnl_dims_t dims, dnnl_data_type_t type,
                               const dnnl_dims_t strides) {
   if (strides) return dnnl_memory_desc_init_by_strides(d, 2, dims, type, strides);
-  return dnnl_memory_desc_init_by_tag(d, 2, dims, type, PACKED_LAYOUT);
+  return dnnl_memory_desc_init_by_tag(d, 2, dims, type, packed_layout(type));
 }
 static void forget(description d) { (void)d; }
 #endif
@@ -73,18 +77,15 @@ static description_ref queried(const od_product *p, dnnl_query_t what) {
   return dnnl_primitive_desc_query_md(p->chosen, what, 0);
 }
 
-static dnnl_data_type_t name_of(od_type type) { return type == OD_BF16 ? dnnl_bf16 : dnnl_f32; }
+static dnnl_data_type_t name_of(od_type type) {
+  return type == OD_INT8 ? dnnl_s8 : type == OD_BF16 ? dnnl_bf16 : dnnl_f32;
+}
 
-/* The epilogue of a product. */
-static int append_operations(dnnl_post_ops_t list, const od_shape *s) {
+static int append_sum(dnnl_post_ops_t list) {
 #if DNNL_VERSION_MAJOR >= 3
-  return (!s->accumulate || dnnl_post_ops_append_sum(list, 1, 0, dnnl_data_type_undef) == dnnl_success) &&
-         (!s->gelu ||
-          dnnl_post_ops_append_eltwise(list, dnnl_eltwise_gelu_tanh, 0, 0) == dnnl_success);
+  return dnnl_post_ops_append_sum(list, 1, 0, dnnl_data_type_undef) == dnnl_success;
 #else
-  return (!s->accumulate || dnnl_post_ops_append_sum(list, 1) == dnnl_success) &&
-         (!s->gelu ||
-          dnnl_post_ops_append_eltwise(list, 1, dnnl_eltwise_gelu_tanh, 0, 0) == dnnl_success);
+  return dnnl_post_ops_append_sum(list, 1) == dnnl_success;
 #endif
 }
 
@@ -94,21 +95,22 @@ static int describe_attributes(const od_shape *s, dnnl_primitive_attr_t *attribu
   int done = dnnl_primitive_attr_create(attributes) == dnnl_success &&
              dnnl_primitive_attr_set_scratchpad_mode(*attributes, dnnl_scratchpad_mode_user) ==
                  dnnl_success &&
-             dnnl_post_ops_create(&list) == dnnl_success && append_operations(list, s) &&
+             dnnl_post_ops_create(&list) == dnnl_success && (!s->accumulate || append_sum(list)) &&
              dnnl_primitive_attr_set_post_ops(*attributes, list) == dnnl_success;
   if (list) dnnl_post_ops_destroy(list);
   return done;
 }
 
-/* The library's implementation of a product; 0 if it has none. */
+/* The library's implementation of a product; 0 if it has no packed kernel: its reference loops are slower than ours. */
 static int choose(const od_shape *s, const_dnnl_primitive_attr_t attributes,
                   dnnl_primitive_desc_t *chosen) {
   const dnnl_dim_t m = (dnnl_dim_t)s->m, n = (dnnl_dim_t)s->n, k = (dnnl_dim_t)s->k;
   const dnnl_dims_t da = {m, k}, db = {k, n}, dc = {m, n}, dbias = {1, n};
   const dnnl_dims_t sa = {k, 1}, sc = {n, 1};
+  const dnnl_data_type_t operand = name_of(s->operand);
   description a = {0}, b = {0}, c = {0}, bias = {0};
-  int done = describe(&a, da, dnnl_bf16, sa) == dnnl_success &&
-             describe(&b, db, dnnl_bf16, NULL) == dnnl_success &&
+  int done = describe(&a, da, operand == dnnl_s8 ? dnnl_u8 : operand, sa) == dnnl_success &&
+             describe(&b, db, operand, NULL) == dnnl_success &&
              describe(&c, dc, name_of(s->result), sc) == dnnl_success &&
              (!s->has_bias || describe(&bias, dbias, dnnl_f32, sc) == dnnl_success);
   if (done) {
@@ -125,7 +127,12 @@ static int choose(const od_shape *s, const_dnnl_primitive_attr_t attributes,
   forget(b);
   forget(c);
   forget(bias);
-  return done;
+  const char *name = NULL;
+  return done &&
+         dnnl_primitive_desc_query(*chosen, dnnl_query_impl_info_str, 0, &name) == dnnl_success &&
+         strncmp(name, "brg", 3) == 0 &&
+         /* without dot products of 8-bit integers sums of two products saturate */
+         (s->operand != OD_INT8 || strstr(name, "vnni") || strstr(name, "amx"));
 }
 
 od_product *od_product_make(const od_shape *shape) {

@@ -34,7 +34,7 @@ extension JobContext {
   func precision() throws -> Precision {
     var request = try run.request()
     if let name = request.precision {
-      guard let precision = Precision(rawValue: name) else {
+      guard let precision = Precision(rawValue: name), precision != .int8 else {
         throw FileError(
           "\(run.requestPath): precision is '\(name)', expected fp32 or bf16; correct it, or take it"
             + " out")

@@ -32,7 +32,7 @@ package struct Convolution3x3 {
     self.resampling = resampling
     kernel =
       switch precision.precision(forWeightOf: weight.count) {
-      case .bfloat16: BFloat16Convolution(weight, bias, resampling)
+      case .bfloat16, .int8: BFloat16Convolution(weight, bias, resampling)
       case .float32 where WinogradConvolution.suits(outputs: outputs, resampling):
         WinogradConvolution(weight, bias, resampling)
       case .float32: DirectConvolution(weight, bias, resampling)

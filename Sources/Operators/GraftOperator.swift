@@ -14,7 +14,7 @@ package protocol GraftOperator: AnyObject {
 
 extension GraftOperator {
   /// Whether the input may be rounded to bfloat16, because linear layers in bfloat16 read it.
-  package var roundsInput: Bool { parameters.contains { $0.precision == .bfloat16 } }
+  package var roundsInput: Bool { parameters.contains { $0.precision.isRounded } }
 }
 
 /// The linear layer at the end of an operator, y = W features + b.

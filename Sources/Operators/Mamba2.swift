@@ -177,7 +177,7 @@ package final class Mamba2: SequenceMixer, LinearOutput {
       output = tape.apply(Add(), output, tape.apply(reverse, back))
     }
     return tape.apply(
-      GatedRMSNorm(groups: sizes.groups, rounds: outWeight.precision == .bfloat16), output, gate,
+      GatedRMSNorm(groups: sizes.groups, rounds: outWeight.precision.isRounded), output, gate,
       Value(normWeight))
   }
 }

@@ -60,7 +60,7 @@ final class ParityCheck {
     self.precision = precision
     let settings = fixture.settings
     let tolerance = settings.has("tolerance") ? try settings.table("tolerance") : settings
-    let isRounded = precision == .bfloat16
+    let isRounded = precision.isRounded
     forwardTolerance = isRounded ? 5e-2 : try tolerance.number("forward", default: 1e-4)
     sumTolerance = isRounded ? 2e-1 : forwardTolerance
     gradientTolerance = isRounded ? 1e-1 : try tolerance.number("grad", default: 1e-3)

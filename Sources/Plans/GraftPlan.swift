@@ -73,11 +73,18 @@ package struct GraftPlan: Equatable, Sendable {
   ///
   /// - Precondition: the plan is valid.
   package func cost(of slot: Slot) -> (original: OperatorCost, edited: OperatorCost) {
-    let ids = model.shape.slots.filter { $0.slot == slot }
-    func sum(_ specs: [OperatorSpec]) -> OperatorCost {
-      specs.reduce(OperatorCost()) { $0 + model.shape.operatorCost($1) }
+    let original = model.shape.original(slot)
+    // The explorer asks for every frame, and most blocks have the same operator.
+    var known = [original: model.shape.operatorCost(original)]
+    func cost(_ spec: OperatorSpec) -> OperatorCost {
+      let cost = known[spec] ?? model.shape.operatorCost(spec)
+      known[spec] = cost
+      return cost
     }
-    return (sum(ids.map { model.shape.original($0.slot) }), sum(ids.map(spec)))
+    return (0..<model.shape.depth).reduce(into: (OperatorCost(), OperatorCost())) { sums, block in
+      sums.0 = sums.0 + cost(original)
+      sums.1 = sums.1 + cost(edits[SlotID(block: block, slot: slot)] ?? original)
+    }
   }
 }
 

@@ -155,12 +155,16 @@ extension SettingsSchema {
   package static func uses(_ row: any SettingRow, beside settings: Settings<Self>) -> Bool { true }
 }
 
-/// Schema with the list of its settings.
-package struct SettingsTable<Schema: Sendable>: Sendable {
+/// Schema with the list of its settings; a reference, since every access to a value goes through it.
+package final class SettingsTable<Schema: Sendable>: Sendable {
   /// Settings by name.
   package let schema: Schema
   /// All settings in order of declaration.
   package let all: [any SettingRow]
+  /// Settings of the section itself.
+  package let rows: [any SettingRow]
+  /// Settings of single slots and pairs.
+  package let siteRows: [any SettingRow]
 
   /// Lists the settings of a schema.
   ///
@@ -174,12 +178,7 @@ package struct SettingsTable<Schema: Sendable>: Sendable {
       return row
     }
     precondition(Set(all.map(\.key)).count == all.count, "\(Schema.self): a key twice")
-  }
-
-  /// Settings of the section itself.
-  package var rows: [any SettingRow] { all.filter { !$0.traits.contains(.siteOnly) } }
-  /// Settings of single slots and pairs.
-  package var siteRows: [any SettingRow] {
-    all.filter { !$0.traits.isDisjoint(with: [.site, .siteOnly]) }
+    rows = all.filter { !$0.traits.contains(.siteOnly) }
+    siteRows = all.filter { !$0.traits.isDisjoint(with: [.site, .siteOnly]) }
   }
 }

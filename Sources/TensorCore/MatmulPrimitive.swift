@@ -1,7 +1,7 @@
 import CKernels
 import COneDNN
 
-/// A matmul primitive of oneDNN: bfloat16 products of one shape with one epilogue.
+/// A matmul primitive of oneDNN: products of one shape with a packed right operand, in float32 or bfloat16.
 ///
 /// It lives as long as the process, and several threads may run it at once.
 struct MatmulPrimitive: @unchecked Sendable {
@@ -10,6 +10,8 @@ struct MatmulPrimitive: @unchecked Sendable {
   private static let columnBlock = 64
   /// Rows of a block: at most, and at least where there are so many.
   private static let rowBlock = 64...256
+  /// Blocks of columns of a product of few rows.
+  private static let mostAcross = 16
 
   private let handle: OpaquePointer
   /// Bytes of the packed right operand, of a column of it, and of the scratch memory of a run.
@@ -20,8 +22,8 @@ struct MatmulPrimitive: @unchecked Sendable {
 
   private static func primitive(_ shape: od_shape) -> MatmulPrimitive? {
     let key = [
-      shape.m, shape.n, shape.k, Int(shape.result.rawValue), Int(shape.has_bias), Int(shape.gelu),
-      Int(shape.accumulate),
+      shape.m, shape.n, shape.k, Int(shape.operand.rawValue),
+      Int(shape.result.rawValue), Int(shape.has_bias), Int(shape.accumulate),
     ]
     return known.withLock { known in
       if let primitive = known[key] { return primitive }
@@ -51,15 +53,16 @@ struct MatmulPrimitive: @unchecked Sendable {
     return zip(edges, edges.dropFirst()).map { $0..<$1 }
   }
 
-  /// The blocks (rows, columns) of a product, one for each task.
+  /// The blocks (rows, columns) of a product, one for each task, several for each thread: one that is
+  /// interrupted leaves the rest to the others.
   ///
-  /// Blocks of whole rows are best: they are written in place. Few rows leave columns to divide.
+  /// Blocks of whole rows are best: they are written in place. Few rows leave columns to divide. The order of the
+  /// sums depends on the columns of a block, which therefore do not depend on the number of threads.
   private static func blocks(m: Int, n: Int) -> (rows: [Range<Int>], columns: [Range<Int>]) {
-    let threads = Parallel.threads
-    let across = min(
-      max(1, n / columnBlock), threads, (threads * rowBlock.lowerBound + m - 1) / m)
-    let most = rowBlock.upperBound
-    let wanted = max((threads + across - 1) / across, (m + most - 1) / most)
+    let (least, most) = (rowBlock.lowerBound, rowBlock.upperBound)
+    let across = m < 2 * least ? min(max(1, n / columnBlock), mostAcross) : 1
+    let wanted = max(
+      (m + most - 1) / most, across > 1 ? 1 : min(m / least, 2 * Parallel.threads), 1)
     let height = (m + wanted - 1) / wanted
     let rows = stride(from: 0, to: m, by: height).map { $0..<min(m, $0 + height) }
     return (rows, columns(n, parts: across))
@@ -69,29 +72,33 @@ struct MatmulPrimitive: @unchecked Sendable {
   ///
   /// - Parameters:
   ///   - values: (k, n), or (n, k) if transposed.
+  ///   - stored: Their number format.
   ///   - k: Inner dimension of the product.
   ///   - n: Columns of the product.
   ///   - isTransposed: Whether the matrix is stored as (n, k).
+  ///   - type: The number format of both operands.
   /// - Returns: The memory and the bytes of a column; nil if the library does not support the product.
   static func pack(
-    _ values: MixedTensor, k: Int, n: Int, isTransposed: Bool
+    _ values: UnsafeRawPointer, _ stored: od_type, k: Int, n: Int, isTransposed: Bool,
+    as type: od_type
   ) -> (storage: Storage, columnBytes: Int)? {
     let parts = columns(n, parts: min(max(1, n / columnBlock), Parallel.threads))
     let primitives = parts.compactMap { columns in
       var shape = od_shape()
       (shape.m, shape.n, shape.k) = (rowBlock.lowerBound, columns.count, k)
+      shape.operand = type
       return primitive(shape)
     }
     guard primitives.count == parts.count, let columnBytes = primitives.first?.columnBytes,
       primitives.allSatisfy({ $0.columnBytes == columnBytes })
     else { return nil }
-    let type = values.isBFloat16 ? OD_BF16 : OD_F32
+    let bytes = stored == OD_F32 ? 4 : stored == OD_BF16 ? 2 : 1
     let storage = Storage(bytes: primitives.reduce(0) { $0 + $1.packedBytes })
     let failures = Tensor.zeros([parts.count])
     Parallel.tasks(parts.count) { index in
       let first = parts[index].lowerBound
       let done = od_pack(
-        primitives[index].handle, values.address(of: isTransposed ? first * k : first), type,
+        primitives[index].handle, values + (isTransposed ? first * k : first) * bytes, stored,
         isTransposed ? k : n, isTransposed ? 1 : 0, storage.pointer + first * columnBytes)
       if done == 0 { failures[index] = 1 }
     }
@@ -104,25 +111,33 @@ struct MatmulPrimitive: @unchecked Sendable {
   ///   - m: Rows of the product.
   ///   - n: Columns of the product.
   ///   - k: Inner dimension of the product.
-  ///   - left: A (m, k).
+  ///   - left: A (m, k) in the number format of B.
+  ///   - type: That format.
+  ///   - scales: Of products of 8-bit integers.
   ///   - packed: B as `pack` left it.
   ///   - columnBytes: Bytes of a column of packed B.
   ///   - bias: (n), or nil for none.
   ///   - target: C and the epilogue.
   /// - Returns: Whether the library supports the product and reported no error.
   static func multiply(
-    m: Int, n: Int, k: Int, _ left: BFloat16Tensor, by packed: UnsafeMutableRawPointer,
-    columnBytes: Int, bias: Tensor?, into target: BFloat16Matrix.Target
+    m: Int, n: Int, k: Int, _ left: UnsafeRawPointer, _ type: od_type,
+    _ scales: PackedMatrix.Scales? = nil, by packed: UnsafeMutableRawPointer,
+    columnBytes: Int, bias: Tensor?, into target: PackedMatrix.Target
   ) -> Bool {
-    let (rows, columns) = blocks(m: m, n: n)
-    let isWhole = columns.count == 1
+    let (rows, wide) = blocks(m: m, n: n)
+    // Unscaled sums stay in the second-level cache.
+    let columns = scales == nil ? wide : Self.columns(n, parts: max(wide.count, n / 1024))
+    let isWhole = columns.count == 1 && scales == nil
+    let elementBytes = type == OD_F32 ? 4 : type == OD_BF16 ? 2 : 1
     func primitive(_ rows: Range<Int>, _ columns: Range<Int>) -> MatmulPrimitive? {
       var shape = od_shape()
       (shape.m, shape.n, shape.k) = (rows.count, columns.count, k)
+      shape.operand = type
+      if scales != nil { return Self.primitive(shape) }
       shape.has_bias = bias == nil ? 0 : 1
       switch target {
       case .float32(_, let accumulate): shape.accumulate = accumulate && isWhole ? 1 : 0
-      case .bfloat16(_, let gelu): (shape.result, shape.gelu) = (OD_BF16, gelu ? 1 : 0)
+      case .bfloat16: shape.result = OD_BF16
       }
       let found = Self.primitive(shape)
       // The packed layout must not depend on the rows of the product.
@@ -134,29 +149,58 @@ struct MatmulPrimitive: @unchecked Sendable {
       guard let primitive = primitive(rows, columns) else { return failures[task] = 1 }
       let scratch = Storage(bytes: primitive.scratchBytes)
       let block = isWhole ? nil : Tensor([rows.count, columns.count])
-      let done = od_run(
-        primitive.handle, left.pointer + rows.lowerBound * k,
-        packed + columns.lowerBound * columnBytes, bias.map { $0.pointer + columns.lowerBound },
+      let place =
         block.map { UnsafeMutableRawPointer($0.pointer) }
-          ?? target.address(of: rows.lowerBound * n), scratch.pointer)
+        ?? target.address(of: rows.lowerBound * n)
+      let done = od_run(
+        primitive.handle, left + rows.lowerBound * k * elementBytes,
+        packed + columns.lowerBound * columnBytes,
+        scales == nil ? bias.map { UnsafePointer($0.pointer + columns.lowerBound) } : nil, place,
+        scratch.pointer)
       if done == 0 { failures[task] = 1 }
+      if let block, let scales {
+        return target.store(block, scales, bias, rows: rows, columns: columns, of: n)
+      }
+      // Our GELU is faster than the library's, and the block is still in the second-level cache.
+      if case .bfloat16(_, gelu: true) = target {
+        let elements = place.assumingMemoryBound(to: UInt16.self)
+        ck_gelu_forward_bf16(elements, elements, rows.count * columns.count)
+      }
       if let block { target.store(block, rows: rows, columns: columns, of: n) }
     }
     return !failures.values.contains(1)
   }
 }
 
-extension BFloat16Matrix {
+extension PackedMatrix {
   /// The library that multiplies in hardware, with its version.
   package static var libraryName: String { MatmulPrimitive.libraryName }
 }
 
-extension BFloat16Matrix.Target {
+extension PackedMatrix.Target {
   fileprivate func address(of element: Int) -> UnsafeMutableRawPointer {
     switch self {
     case .float32(let c, _): UnsafeMutableRawPointer(c.pointer + element)
     case .bfloat16(let c, _): UnsafeMutableRawPointer(c.pointer + element)
     }
+  }
+
+  /// Scales a product of 8-bit integers, a block (rows, columns) of C, which has `n` columns, and stores it.
+  fileprivate func store(
+    _ block: Tensor, _ scales: PackedMatrix.Scales, _ bias: Tensor?, rows: Range<Int>,
+    columns: Range<Int>, of n: Int
+  ) {
+    let (isRounded, gelu, add) =
+      switch self {
+      case .float32(_, let accumulate): (false, false, accumulate)
+      case .bfloat16(_, let gelu): (true, gelu, false)
+      }
+    let first = columns.lowerBound
+    ck_int8_store(
+      block.pointer, scales.rows.pointer + rows.lowerBound, scales.columns.pointer + first,
+      scales.sums.pointer + first, bias.map { $0.pointer + first },
+      address(of: rows.lowerBound * n + first), n, isRounded ? 1 : 0, gelu ? 1 : 0, add ? 1 : 0,
+      rows.count, columns.count)
   }
 
   /// Stores a finished block (rows, columns) of C, which has `n` columns.

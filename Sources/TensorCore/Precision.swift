@@ -3,9 +3,17 @@
 package enum Precision: String, CaseIterable, Sendable {
   case float32 = "fp32"
   case bfloat16 = "bf16"
+  /// Forward products of 8-bit integers, with a scale for each row of the input and each output, rounded anew for
+  /// every product; all else as in bfloat16. For previews.
+  case int8
 
-  /// The faster one on this CPU: bfloat16 if the CPU has dot products of it.
-  package static var fastest: Precision { BFloat16Matrix.hasHardware ? .bfloat16 : .float32 }
+  /// Whether bfloat16 passes between fused operations.
+  package var isRounded: Bool { self != .float32 }
+  /// The precision of what has no products of 8-bit integers: convolutions and gradients.
+  package var withoutInt8: Precision { isRounded ? .bfloat16 : .float32 }
+
+  /// The faster one of float32 and bfloat16 on this CPU: bfloat16 if the CPU has dot products of it.
+  package static var fastest: Precision { PackedMatrix.hasBFloat16 ? .bfloat16 : .float32 }
 }
 
 /// Which layers work in a precision; all others work in float32.

@@ -217,8 +217,8 @@ package final class T5Encoder {
     let weight = Tensor(entry.shape)
     try file.readFloats(name, into: .init(start: weight.pointer, count: weight.count))
     let result = Tensor(Array(x.shape.dropLast()) + [outputs])
-    if rule.precision(forWeightOf: entry.count) == .bfloat16 {
-      BFloat16Matrix(.float32(weight), isTransposed: true).multiply(
+    if rule.precision(forWeightOf: entry.count).isRounded {
+      PackedMatrix(.float32(weight), isTransposed: true).multiply(
         .float32(x), into: .float32(result))
     } else {
       Gemm.run(

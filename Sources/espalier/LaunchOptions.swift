@@ -34,6 +34,7 @@ struct LaunchOptions: ParsableArguments {
   var isQueued: Bool { queue || !after.isEmpty }
 
   func validate() throws {
+    try precision.requireTraining()
     try require("--priority", priority, in: QueuePlace.priorities)
     guard priority == 0 || isQueued else {
       throw ValidationError("--priority is for a run that waits; add --queue")

@@ -26,6 +26,12 @@ struct ParityCommand: ParsableCommand {
   @Flag(help: "Print one JSON object with every comparison.")
   var json = false
 
+  func validate() throws {
+    guard precision == .int8 else { return }
+    throw ValidationError(
+      "--precision int8: the reference files have no tolerances for it; give fp32 or bf16")
+  }
+
   func run() throws {
     var isFirst = true
     let report: ParityReport

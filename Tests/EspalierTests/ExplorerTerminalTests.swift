@@ -194,7 +194,7 @@ import Testing
     let screen = try Screen(columns: 100, rows: 30, width: 1000, height: 600)
     let isOK = "\u{1b}_Gi=31;OK\u{1b}\\"
     let command = try open(
-      scratch, screen, replies: isOK + "\u{1b}[?64c", waitingFor: "help", graphics: "auto")
+      scratch, screen, replies: isOK + "\u{1b}[?64c", waitingFor: "hjkl", graphics: "auto")
     screen.type("T")
     try screen.look(for: "\u{1b}_Ga=p,")
     #expect(screen.shown.range(of: Data("\u{1b}_Ga=t,".utf8)) != nil)

@@ -9,7 +9,7 @@ import Testing
 
 @testable import Models
 
-/// Models whose large weights are sealed in bfloat16.
+/// Models whose large weights are sealed.
 struct SealedWeightsTests {
   private let config = ModelShape(
     depth: 2, hiddenSize: 256, numHeads: 4, patchSize: 2, inputSize: 8, numClasses: 300)
@@ -29,7 +29,7 @@ struct SealedWeightsTests {
       weights: weights)
   }
 
-  @Test(arguments: [Precision.float32, .bfloat16])
+  @Test(arguments: Precision.allCases)
   func predictsWhatTheWholeModelPredicts(precision: Precision) throws {
     // Fresh modulations are zero, and nothing passes through a block.
     let fresh = try model(FreshWeights(seed: 1))
@@ -46,10 +46,16 @@ struct SealedWeightsTests {
     whole.parameters.use(precision)
     let frugal = try model(SealedWeights(source, precision))
     #expect(frugal.parameters.map(\.shape) == whole.parameters.map(\.shape))
-    #expect(prediction(frugal) == prediction(whole))
-    #expect(prediction(frugal) == prediction(whole))
-    let exact = prediction(fresh)
-    #expect((prediction(frugal) == exact) == (precision == .float32))
+    let (found, exact) = (prediction(frugal), prediction(fresh))
+    #expect(found == prediction(frugal))
+    let error = zip(found, exact).map { abs($0 - $1) }.max() ?? 0
+    let largest = exact.map(abs).max() ?? 0
+    switch precision {
+    case .bfloat16, .int8:
+      #expect(found == prediction(whole) && error > 1e-4 * largest && error < 0.1 * largest)
+    // Where the library multiplies sealed weights, sums are rounded in another order.
+    case .float32: #expect(error < 1e-5 * largest && (error > 0) == PackedMatrix.hasFloat32)
+    }
   }
 
   private func sealed() throws -> Parameter {
@@ -63,7 +69,8 @@ struct SealedWeightsTests {
     #expect(try !weights.parameter("vector", [1 << 17], .ones).isSealed)
     #expect(try !weights.table("table", [256, 256], .ones).isSealed)
     let exact = SealedWeights(FreshWeights(seed: 1), .float32)
-    #expect(try !exact.parameter("weight", [256, 256], .ones).isSealed)
+    #expect(try exact.parameter("weight", [256, 256], .ones).isSealed == PackedMatrix.hasFloat32)
+    #expect(try !exact.parameter("small", [255, 256], .ones).isSealed)
   }
 
   @Test func aSealedWeightIsMultiplied() throws {
@@ -81,7 +88,7 @@ struct SealedWeightsTests {
         print(weight.value[0])
       })
     let said = String(decoding: result.standardErrorContent, as: UTF8.self)
-    #expect(said.contains("blocks.0.attn.qkv.weight was sealed for inference in bfloat16"))
+    #expect(said.contains("blocks.0.attn.qkv.weight was sealed for inference"))
   }
 
   /// Forward products need no other copy; the way back does.

@@ -16,6 +16,7 @@ def test_every_reference_file_passes(goldens: str) -> None:
     report = Report(goldens, CASES)
     assert report.passes, "\n".join(Report.rows(r) for r in report.results if not r.passes)
     names = {r.name for r in report.results}
+    assert {"pixart_graft/teacher", "pixart_graft/hybrid", "pixart_graft/lora"} <= names
     assert {"sit/model", "sit/paths", "sit/sampling"} <= names
     assert {"dit_tiny", "dit_hybrid", "pixart_tiny", "stage1_ref", "stage2_ref", "vae_tiny", "op_mamba2_n64"} <= names
     assert {name for name, _ in report.unsupported} == {"analysis_ref", "fid_ref", "sit/paths (part)"}

@@ -119,6 +119,32 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(folder: pathlib.Path) -
     assert events(run, "step")[-1]["step"] == saved
 
 
+def test_a_silent_rank_is_named(folder: pathlib.Path) -> None:
+    run = endless(folder, "silent")
+    log = open(run / "log.txt", "ab")
+    process = subprocess.Popen(
+        support.command(run, 2), env=support.environment(ESPALIER_SILENCE_SECONDS="2"), stdout=log, stderr=log
+    )
+    wait_for_steps(run, 2)
+    rank = children(process)[1]
+    os.kill(rank, signal.SIGSTOP)
+
+    def wait_for_silence(expected: list[int]) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            found = [e.get("silent", []) for e in events(run, "resources")]
+            if found and found[-1] == expected:
+                return
+            time.sleep(0.1)
+        raise AssertionError(events(run, "resources")[-2:])
+
+    wait_for_silence([1])
+    os.kill(rank, signal.SIGCONT)
+    wait_for_silence([])
+    ask(run, "cancel")
+    assert process.wait(60) == 0
+
+
 def test_a_killed_launcher_takes_its_ranks_with_it(folder: pathlib.Path) -> None:
     run = endless(folder, "orphaned")
     process = started(run, 2)

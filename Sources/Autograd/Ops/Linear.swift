@@ -15,7 +15,7 @@ package struct Linear: MixedPrecisionOp {
     case bfloat16GELU
   }
 
-  /// The layer's weight if it is multiplied in bfloat16.
+  /// The layer's weight; nil for an input that is no parameter.
   private let weight: Parameter?
   private let output: Output
 
@@ -24,7 +24,7 @@ package struct Linear: MixedPrecisionOp {
 
   /// Makes the operation in the precision of `weight`, its second input.
   init(_ weight: Parameter, _ output: Output = .float32) {
-    self.weight = weight.precision == .bfloat16 ? weight : nil
+    self.weight = weight
     self.output = output
   }
 
@@ -37,13 +37,13 @@ package struct Linear: MixedPrecisionOp {
     let (x, shape) = (inputs[0], weight?.shape ?? inputs[1].shape)
     precondition(x.shape.last == shape[1], "Linear: input \(x.shape), weight \(shape)")
     let y = MixedTensor(
-      x.shape.dropLast() + [shape[0]], isBFloat16: weight != nil && output != .float32)
-    switch (y, weight) {
-    case (.bfloat16(let y), let weight?):
-      weight.matrix(isBackward: false).multiply(
-        x, bias: bias(inputs), into: .bfloat16(y, gelu: output == .bfloat16GELU))
-    case (.float32(let y), let weight?):
-      weight.matrix(isBackward: false).multiply(x, bias: bias(inputs), into: .float32(y))
+      x.shape.dropLast() + [shape[0]],
+      isBFloat16: weight?.precision.isRounded == true && output != .float32)
+    switch (y, weight?.matrix(isBackward: false, rows: x.count / shape[1])) {
+    case (.bfloat16(let y), let matrix?):
+      matrix.multiply(x, bias: bias(inputs), into: .bfloat16(y, gelu: output == .bfloat16GELU))
+    case (.float32(let y), let matrix?):
+      matrix.multiply(x, bias: bias(inputs), into: .float32(y))
     default:
       Float32Linear(x.shape, inputs[1].shape)
         .forward(x.float32, inputs[1].float32, bias: bias(inputs), into: y.float32)
@@ -59,11 +59,11 @@ package struct Linear: MixedPrecisionOp {
       self.output != .bfloat16GELU && weight?.isSealed != true,
       "Linear: a fused GELU or a weight sealed for inference has no gradient")
     let (x, product) = (inputs[0], Float32Linear(inputs[0].shape, inputs[1].shape))
+    let rows = x.count / inputs[1].shape[1]
     if sink.needs(0) {
       sink.contribute(0) { gradInput, accumulate in
-        if let weight {
-          weight.matrix(isBackward: true).multiply(
-            .float32(gradOutput), into: .float32(gradInput, accumulate: accumulate))
+        if let matrix = weight?.matrix(isBackward: true, rows: rows) {
+          matrix.multiply(.float32(gradOutput), into: .float32(gradInput, accumulate: accumulate))
         } else {
           product.inputGradient(
             gradOutput, inputs[1].float32, into: gradInput, accumulate: accumulate)
@@ -72,8 +72,8 @@ package struct Linear: MixedPrecisionOp {
     }
     if sink.needs(1) {
       sink.contribute(1) { gradWeight, accumulate in
-        if weight != nil {
-          BFloat16Matrix(x, isTransposed: false).multiply(
+        if let weight, weight.precision.isRounded {
+          PackedMatrix(x, isTransposed: false, weight.precision.withoutInt8).multiply(
             .float32(gradOutput), isTransposed: true,
             into: .float32(gradWeight, accumulate: accumulate))
         } else {

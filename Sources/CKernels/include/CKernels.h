@@ -8,6 +8,7 @@
 #include "ck_grid.h"
 #include "ck_groupnorm.h"
 #include "ck_hyena.h"
+#include "ck_int8.h"
 #include "ck_linear.h"
 #include "ck_linear_attention.h"
 #include "ck_neighborhood.h"

@@ -20,13 +20,12 @@ void ck_bfloat16_round_f32(const float *x, float *y, size_t n);
 void ck_store_rows_f32(const float *x, const float *bias, float *y, size_t ldy, size_t rows, size_t n,
                        int add);
 
-/* y (rows, n) = x (rows, n) + bias (n), or GELU of that if `gelu`, rounded; no bias where it is NULL. */
-void ck_bfloat16_rows_f32(const float *x, const float *bias, uint16_t *y, size_t rows, size_t n,
-                          int gelu);
+/* y (rows, n) = x (rows, n) + bias (n), rounded; no bias where it is NULL. */
+void ck_bfloat16_rows_f32(const float *x, const float *bias, uint16_t *y, size_t rows, size_t n);
 
 /* The values of bfloat16 numbers. */
 void ck_bfloat16_to_f32(const uint16_t *x, float *y, size_t n);
 
-/* GELU in its tanh form of bfloat16, and its gradient, dx = or += dy GELU'(x). */
+/* GELU in its tanh form of bfloat16, x and y may be the same; and its gradient, dx = or += dy GELU'(x). */
 void ck_gelu_forward_bf16(const uint16_t *x, uint16_t *y, size_t n);
 void ck_gelu_backward_bf16(const uint16_t *x, const float *dy, float *dx, size_t n, int accumulate);

@@ -1,23 +1,23 @@
 #pragma once
 #include <stddef.h>
 
-/* Matrix products through oneDNN, one thread a call: C (m x n) = A B, A and B in bfloat16, all of them dense and
-   row-major, sums in float32. B is packed first, once for any number of products. A product belongs to no
-   thread; several may run it at once, each with scratch memory of its own. */
+/* Matrix products through oneDNN's packed kernels (AVX-512), one thread a call: C (m x n) = A B, A and B in float32,
+   bfloat16 or 8-bit integers (A unsigned, B signed), A and C dense and row-major, sums in float32. B is packed first, once for any number of products. A
+   product belongs to no thread; several may run it at once, each with scratch memory of its own. */
 
-typedef enum { OD_F32 = 0, OD_BF16 = 1 } od_type;
+typedef enum { OD_F32 = 0, OD_BF16 = 1, OD_INT8 = 2 } od_type;
 
 typedef struct {
   size_t m, n, k;
-  od_type result; /* of C */
-  int has_bias;   /* C += bias (n), in float32 */
-  int gelu;       /* C = GELU(C), its tanh form, after the bias */
-  int accumulate; /* C is added to its former content; not together with `gelu` */
+  od_type operand; /* of A and B */
+  od_type result;  /* of C, float32 for 8-bit integers */
+  int has_bias;    /* C += bias (n), in float32 */
+  int accumulate;  /* C is added to its former content */
 } od_shape;
 
 typedef struct od_product od_product;
 
-/* A product of that shape; NULL if the library has none on this CPU. */
+/* A product of that shape; NULL if the library has no packed kernel for it on this CPU. */
 od_product *od_product_make(const od_shape *shape);
 
 /* Bytes of packed B, in which every 64 columns lie together, one block behind the other, and of the scratch memory

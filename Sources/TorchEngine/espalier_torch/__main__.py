@@ -28,16 +28,23 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("run", metavar="RUN", help="the run directory")
 
     launch = command("launch", "Start the ranks of a run on this machine, by PyTorch's launcher or another program.")
+    launch.add_argument("--command", dest="job", choices=("run", "sample", "encode"), default="run", help="what every rank does")
     launch.add_argument("--ranks", type=int, default=1, help="number of processes")
     launch.add_argument("--max-restarts", type=int, default=0, help="times that all are started again after a loss")
     launch.add_argument(
         "--launcher", action="append", default=[], metavar="WORD", help="a word of the program that starts every rank"
     )
-    launch.add_argument("words", nargs="+", metavar="WORD", help="-- and what follows 'run'")
+    launch.add_argument("--detached", action="store_true", help="do not end with the program that starts this one")
+    launch.add_argument("words", nargs="+", metavar="WORD", help="-- and what follows the command")
+
+    follow = command("follow", "Keep a run here in step with a run directory elsewhere, over standard input and output.")
+    follow.add_argument("--from", type=int, default=0, dest="offset", metavar="BYTES", help="size of the log there")
+    follow.add_argument("--models", required=True, metavar="DIR", help="the folder of models, by the hash of their content")
+    follow.add_argument("run", metavar="RUN", help="the run directory; it may not exist yet")
 
     check = command("check", "Say whether this engine can train a plan, before a run exists.")
     check.add_argument("--stage", choices=("1", "2"), default="1", help="1 distils, 2 finetunes")
-    check.add_argument("plan", metavar="PLAN", help="the plan file")
+    check.add_argument("plan", metavar="PLAN", help="the plan file; - for standard input")
 
     parity = command("parity", "Run reference files through the engine and compare outputs and gradients.")
     _device(parity)
@@ -101,11 +108,15 @@ def _run(options: argparse.Namespace) -> int:
         )
     if options.command == "launch":
         return _launch(options)
+    if options.command == "follow":
+        from .follow import follow
+
+        return follow(options.run, options.offset, options.models)
     if options.command == "check":
         from .job import refuse
         from .plan import load
 
-        refuse(load(options.plan), "distill" if options.stage == "1" else "finetune", "cpu")
+        refuse(load("/dev/stdin", "the plan") if options.plan == "-" else load(options.plan), "distill" if options.stage == "1" else "finetune", "cpu")
         return 0
     if options.command == "parity":
         return _parity(options)
@@ -206,17 +217,18 @@ def _launch(options: argparse.Namespace) -> int:
 
     from .job import die_with_parent
 
-    die_with_parent(signal.SIGTERM)
+    if not options.detached:
+        die_with_parent(signal.SIGTERM)
     words = options.words[1:] if options.words[0] == "--" else options.words
-    own = [sys.executable, "-m"]
+    own, work = [sys.executable, "-m"], ["espalier_torch", options.job, *words]
     if options.launcher:
-        command = [*options.launcher, *own, "espalier_torch", "run", *words]
+        command = [*options.launcher, *own, *work]
     elif options.ranks == 1 and not options.max_restarts:
-        command = [*own, "espalier_torch", "run", *words]
+        command = [*own, *work]
     else:
         command = [
             *own, "torch.distributed.run", "--standalone", f"--nproc-per-node={options.ranks}",
-            f"--max-restarts={options.max_restarts}", "-m", "espalier_torch", "run", *words,
+            f"--max-restarts={options.max_restarts}", "-m", *work,
         ]
     try:
         os.execvp(command[0], command)

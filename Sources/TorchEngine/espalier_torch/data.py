@@ -401,18 +401,20 @@ def _encoded(path: str, identity: str) -> Dataset:
 
 
 def training_data(
-    plan: Plan, samples: int, held_out: int, prepared: dict[str, str], own: TeacherLatents | None = None
+    plan: Plan, samples: int, held_out: int, prepared: dict[str, str], places: dict[str, str],
+    own: TeacherLatents | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Training and held-out data of a plan.
 
-    prepared: identities of folders of images, by path, that the starting program has encoded (`data.json`);
+    prepared: identities of folders of images, by path, that the starting program has encoded (`data.json`).
+    places: where files lie on this host, if elsewhere than the plan says.
     own: the samples of data that the model draws itself.
     """
     if plan.data is None:
         return _procedural(TRAINING_SEED, min(PROCEDURAL_IMAGES, samples)), _procedural(HELD_OUT_SEED, held_out)
 
     def opened(path: str) -> Dataset:
-        dataset = _encoded(path, prepared[path]) if path in prepared else open_latents(path)
+        dataset = _encoded(path, prepared[path]) if path in prepared else open_latents(places.get(path, path))
         require(dataset, plan.shape)
         return dataset
 

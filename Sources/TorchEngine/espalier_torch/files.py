@@ -99,8 +99,8 @@ def link(path: str, other: str) -> None:
             os.unlink(draft)
 
 
-def read_json(path: str, limit: int = 4 << 20) -> Any:
-    """Reads a JSON file of at most `limit` bytes."""
+def read_text(path: str, limit: int = 4 << 20) -> str:
+    """Reads a text file of at most `limit` bytes."""
     try:
         with open(path, "rb") as source:
             data = source.read(limit + 1)
@@ -109,7 +109,15 @@ def read_json(path: str, limit: int = 4 << 20) -> Any:
     if len(data) > limit:
         raise EngineError(f"{path}: has more than {limit} bytes; check that this is the right file")
     try:
-        return json.loads(data)
+        return data.decode()
+    except UnicodeDecodeError:
+        raise EngineError(f"{path}: is not a text in UTF-8; correct it") from None
+
+
+def read_json(path: str, limit: int = 4 << 20) -> Any:
+    """Reads a JSON file of at most `limit` bytes."""
+    try:
+        return json.loads(read_text(path, limit))
     except ValueError as error:
         raise EngineError(f"{path}: is not valid JSON ({error}); correct it") from None
 

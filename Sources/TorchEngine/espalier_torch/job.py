@@ -17,11 +17,13 @@ from .data import training_data
 from .errors import EngineError
 from .files import read_json, write_json
 from .graft import Graft
+from .hosts import AGAIN
 from .loop import Loop, Throttle, stop_on_signals
 from .modelfile import ModelFile
 from .own import TeacherLatents
-from .plan import Plan, load
+from .plan import Plan, Site, load
 from .ranks import Ranks
+from .ridge import RidgeFit
 from .rundir import Interruption, Reporter, RunDirectory
 from .stage1 import Stage1
 from .stage2 import Execution, Stage2
@@ -43,20 +45,9 @@ def refuse(plan: Plan, kind: str, device: str) -> None:
     """Raises EngineError for what this engine cannot do; called before a run exists, too."""
     if kind not in ("distill", "finetune"):
         raise EngineError(f"this engine does no job of kind '{kind}'; let the native engine do it")
-    fits = [site for site in plan.sites if "ridge" in plan.overrides.get(site, {}).get("init", "")]
-    if fits:
-        raise EngineError(
-            f"stage1.overrides.{fits[0]}.init: this engine fits no layers in closed form; start from \"own\" or"
-            ' "transferred" weights, or let the native engine do it'
-        )
-    if kind == "distill" and any(plan.site_settings(site).ridge_finish for site in plan.sites):
-        raise EngineError(
-            "stage1.ridge_finish: this engine fits no layers in closed form; set it to false, or let the native engine do"
-            " it"
-        )
     if kind == "distill" and any(plan.site_settings(site).sweep for site in plan.sites):
         raise EngineError(
-            "stage1.sweep: this engine fits no layers in closed form; set it to false, or let the native engine do it"
+            "stage1.sweep: this engine does not fit from front to back; set it to false, or let the native engine do it"
         )
     if plan.draws_own_data and plan.shape.family == "pixart":
         raise EngineError(
@@ -118,7 +109,7 @@ def run(directory: str, options: Options, connected: Ranks | None = None) -> int
     torch.manual_seed(0)
     if ranks.kind == "cuda":
         torch.set_float32_matmul_precision("highest")
-    reporter.begin_heartbeat()
+    reporter.begin_heartbeat(ranks.silent)
     try:
         text = _perform(run_dir, reporter, ranks, options)
         outcome = "done"
@@ -134,7 +125,7 @@ def run(directory: str, options: Options, connected: Ranks | None = None) -> int
             reporter.emit("message", text=f"stopped at step {reporter.step} to be started again by the scheduler")
             if connected is None:
                 ranks.close()
-            return 0
+            return AGAIN
         else:
             outcome, text = "cancelled", f"cancelled at step {reporter.step}"
     except EngineError as error:
@@ -168,7 +159,8 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
     total = plan.total_steps() if distills else plan.stage2.steps
     reporter.emit("started", pid=os.getpid(), total_steps=total)
     reporter.emit("ranks", **ranks.describe())
-    file = _model(plan)
+    places = _places(run_dir)
+    file = _model(plan, places)
     precision = precision_of(run_dir, ranks, reporter)
     autocast = autocast_for(ranks.device, precision)
     prepared: dict[str, str] = {}
@@ -177,7 +169,7 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
     settings = plan.stage1 if distills else plan.stage2
     samples = plan.drawn_samples if distills else settings.steps * settings.batch_size
     own = TeacherLatents(plan, ranks.device, autocast) if plan.draws_own_data else None
-    dataset, held_out = training_data(plan, samples, settings.held_out_samples, prepared, own)
+    dataset, held_out = training_data(plan, samples, settings.held_out_samples, prepared, places, own)
     key = f"stage{1 if distills else 2}.learning_rate"
     loop = Loop(run_dir, reporter, ranks, settings, total, key)
     throttle = Throttle()
@@ -187,23 +179,52 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
         if throttle.due():
             reporter.emit("progress", done=done, total=of, label="recording activations")
 
+    micro = options.micro_batch or (4 if ranks.kind == "cpu" else 32)
+    begun = ranks.share(os.path.exists(run_dir.latest))
+
+    def fitting(done: int, of: int) -> None:
+        if throttle.due():
+            reporter.emit("progress", done=done, total=of, label="fitting output layers")
+
+    def fit_initially(graft: Graft, sites: list[Site]) -> None:
+        """Fits the output layers of sites without trained weights that start so."""
+        fit = RidgeFit(graft, dataset, ranks, autocast, micro)
+        targets = [] if begun else fit.initial_targets(sites)
+        if targets:
+            shares = fit(targets, fitting)
+            text = ", ".join(f"{site} {100 * (1 - share):.1f}" for site, share in sorted(shares.items(), key=_order))
+            reporter.emit(
+                "message",
+                text=f"fitted output layers in closed form; percent of the teacher's variance explained: {text}",
+            )
+
     if distills:
         graft = Graft(plan, file, ranks.device)
         if own is not None:
             own.teacher = graft.teacher
-        micro = options.micro_batch or (4 if ranks.kind == "cpu" else 32)
+        graft.own_for_training()
+        fit_initially(graft, plan.sites)
         stage1 = Stage1(graft, dataset, held_out, ranks, autocast, precision, micro, progress)
         loop.train(stage1)
         kept = stage1.restore_best()
         if kept:
             loop.measure(stage1)
             reporter.emit("message", text=f"kept the best weights of {kept} sites by their held-out losses")
+        tried, improved = stage1.ridge_finish(RidgeFit(graft, dataset, ranks, autocast, micro), fitting)
+        if tried:
+            loop.measure(stage1)
+            reporter.emit(
+                "message",
+                text=f"fitted the output layers of {tried} sites in closed form; {improved} have a lower held-out loss so"
+                " and keep them",
+            )
         loop.write(lambda: graft.save_operators(os.path.join(run_dir.checkpoints, "operators.safetensors")))
         loop.write(lambda: graft.save_model(os.path.join(run_dir.checkpoints, "model.safetensors")))
         return f"{total} steps; grafted model in checkpoints/model.safetensors"
-    graft = _finetuned(run_dir, plan, file, ranks, reporter, job.get("weights", []))
+    graft = _finetuned(run_dir, plan, file, ranks, reporter, [places.get(name, name) for name in job.get("weights", [])])
     if own is not None:
         own.teacher = graft.teacher
+    fit_initially(graft, graft.untrained)
     execution = Execution(options.shard, options.compiles, options.micro_batch)
     stage2 = Stage2(graft, dataset, held_out, ranks, autocast, execution)
     del graft
@@ -214,10 +235,20 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
     return f"{total} steps; finetuned model in checkpoints/model.safetensors{best}"
 
 
-def _model(plan: Plan) -> ModelFile:
+def _order(entry: tuple[Site, float]) -> tuple[int, int, int]:
+    return entry[0].order
+
+
+def _places(run_dir: RunDirectory) -> dict[str, str]:
+    """Where files that plan and request name lie on this host, if elsewhere (`paths.json`)."""
+    path = run_dir.resolve("paths.json")
+    return read_json(path) if os.path.exists(path) else {}
+
+
+def _model(plan: Plan, places: dict[str, str]) -> ModelFile:
     """The plan's model; of a text-conditional one the file tells what the plan does not."""
     is_text = plan.shape.family == "pixart"
-    file = ModelFile(plan.model_path, None if is_text else plan.shape)
+    file = ModelFile(places.get(plan.model_path, plan.model_path), None if is_text else plan.shape)
     file.require_hash(plan)
     if is_text:
         names = [f.name for f in dataclasses.fields(file.shape)]

@@ -20,7 +20,10 @@ class Training(Protocol):
     """What a stage offers to the loop."""
 
     step: int
+    gradient_norm: float
 
+    @property
+    def samples(self) -> int: ...
     def take_step(self) -> Any: ...
     def rates(self) -> Any: ...
     def held_out(self) -> Any: ...
@@ -52,6 +55,12 @@ class Throttle:
         return True
 
 
+def resident_memory() -> int:
+    """Resident memory of this process in bytes."""
+    with open("/proc/self/statm", encoding="ascii") as source:
+        return int(source.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def whole(loss: Loss) -> float:
     """The loss of a model, or the mean over sites in order."""
     if isinstance(loss, dict):
@@ -68,14 +77,15 @@ class Loop:
         self.run, self.reporter, self.ranks, self.settings = run, reporter, ranks, settings
         self.steps, self.rate_key = steps, rate_key
         self.saved: int | None = None
-        self.saved_at = time.monotonic()
+        self.saved_at = self.reported_at = time.monotonic()
 
     # What all ranks agree on
 
-    def agree(self, step: int) -> None:
+    def agree(self, step: int) -> bool:
         """Between steps: all ranks learn of requests and signals together, and wait while the run is paused.
 
-        Raises Interruption on all ranks at the same step.
+        Returns whether it is time to report what the ranks use, alike on all. Raises Interruption on all ranks at the
+        same step.
         """
         reporter = self.reporter
         reporter.step = step
@@ -83,7 +93,8 @@ class Loop:
         while True:
             reporter.poll()
             late = time.monotonic() > reporter.deadline
-            stop, out_of_time, paused = self.ranks.any([reporter.stopping, late, reporter.paused])
+            due = self.ranks.first and time.monotonic() - self.reported_at > 5
+            stop, out_of_time, paused, due = self.ranks.any([reporter.stopping, late, reporter.paused, due])
             if stop or out_of_time:
                 raise Interruption("cancelled" if stop else "timed out")
             if not paused:
@@ -94,6 +105,7 @@ class Loop:
             time.sleep(0.05)
         if announced:
             reporter.emit("resumed", step=step)
+        return due
 
     def write(self, body: Callable[[], None]) -> None:
         """Lets rank 0 write files while the others wait; what ends it there ends it everywhere."""
@@ -130,22 +142,21 @@ class Loop:
         self.save(training)
 
     def _advance(self, training: Training) -> None:
-        throttle, announcing, resources = Throttle(), Throttle(), time.monotonic()
-        seconds, counted = 0.0, 0.0
+        throttle, announcing = Throttle(), Throttle()
+        seconds, counted, samples = 0.0, 0.0, 0.0
         while training.step < self.steps:
-            self.agree(training.step)
+            if self.agree(training.step):
+                self._report_resources(training.step)
             begun = time.monotonic()
             loss = training.take_step()
             seconds, counted = 0.9 * seconds + time.monotonic() - begun, 0.9 * counted + 1
+            samples = 0.9 * samples + training.samples
             step = training.step
             if not math.isfinite(whole(loss)):
                 raise self._failure(training)
             if throttle.due() or step == self.steps:
-                rate = counted / seconds if seconds > 0 else 0.0
-                self._report_step(training, loss, rate)
-            if time.monotonic() - resources > 5 and self.ranks.world == 1:
-                resources = time.monotonic()
-                self._report_resources(step)
+                rates = [count / seconds if seconds > 0 else 0.0 for count in (counted, samples)]
+                self._report_step(training, loss, *rates)
             if step % self.settings.held_out_every == 0 or step == self.steps:
                 if announcing.due():
                     self._announce_measuring(step)
@@ -153,7 +164,7 @@ class Loop:
             if self._is_due(step):
                 self.save(training)
 
-    def _report_step(self, training: Training, loss: Loss, rate: float) -> None:
+    def _report_step(self, training: Training, loss: Loss, rate: float, samples: float) -> None:
         step, rates = training.step, training.rates()
         fields: dict[str, Any] = {}
         if isinstance(rates, dict):
@@ -165,7 +176,8 @@ class Loop:
         self.reporter.emit(
             "step", step=step, total=self.steps, loss=_number(whole(loss)),
             losses=_sites(loss) if isinstance(loss, dict) else {}, rate=rate,
-            seconds_left=(self.steps - step) / max(rate, 1e-9), **fields,
+            seconds_left=(self.steps - step) / max(rate, 1e-9), gradient_norm=_number(training.gradient_norm),
+            samples_per_second=samples, resident_memory=resident_memory(), **fields,
         )
 
     def measure(self, training: Training) -> None:
@@ -186,10 +198,12 @@ class Loop:
         """Highest memory of every rank, and the share of time that each has waited for the others."""
         own = self.ranks.collect((self.ranks.memory(), self.ranks.waiting_share()))
         memory = [bytes_ for bytes_, _ in own]
-        self.reporter.emit(
-            "resources", step=step, memory=max(memory), memory_by_rank=memory,
-            waiting_by_rank=[round(share, 4) for _, share in own],
-        )
+        self.reported_at = time.monotonic()
+        self.reporter.resources = {
+            "step": step, "memory": max(memory), "memory_by_rank": memory,
+            "waiting_by_rank": [round(share, 4) for _, share in own],
+        }
+        self.reporter.emit("resources", **self.reporter.resources)
 
     def _is_due(self, step: int) -> bool:
         """Whether a checkpoint is due; the clock is that of rank 0."""
@@ -207,6 +221,7 @@ class Loop:
             return
         if not training.is_sound():
             raise self._failure(training, "what the model makes of held-out samples")
+        begun = time.monotonic()
         training.save_results(run.checkpoints, self.write)
         keep_last = self.settings.keep_last
         self.write(lambda: keep(run, before, step, keep_last))
@@ -215,7 +230,7 @@ class Loop:
         if self.ranks.first:
             remove_surplus(run, step, keep_last)
         self.saved, self.saved_at = step, time.monotonic()
-        self.reporter.emit("checkpointed", step=step, path=LATEST)
+        self.reporter.emit("checkpointed", step=step, path=LATEST, seconds=round(self.saved_at - begun, 3))
         self._report_resources(step)
 
     def _failure(self, training: Training, what: str = "the loss") -> EngineError:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 from typing import Any, Mapping
 
 from . import operators
 from .errors import EngineError
-from .files import read_json
+from .files import read_text
 from .settings import DATA, STAGE1, STAGE2, Section, read_section, read_values
 from .shape import ModelShape
 
@@ -115,7 +116,7 @@ class Plan:
 
     def transfers(self, slot: Slot) -> bool:
         """Whether the operator of a slot starts from weights of the original."""
-        return self.overrides.get(Site(*slot), {}).get("init") == "transferred"
+        return "transferred" in self.overrides.get(Site(*slot), {}).get("init", "")
 
     @property
     def draws_own_data(self) -> bool:
@@ -184,18 +185,18 @@ class Plan:
         return path if path in (None, OWN) else os.path.normpath(os.path.join(self.folder, path))
 
 
-def load(path: str) -> Plan:
-    """Reads and checks a plan file."""
-    table = read_json(path)
-    with open(path, encoding="utf-8") as source:
-        text = source.read()
-    return read(table, text, path, os.path.dirname(os.path.abspath(path)))
+def load(path: str, name: str | None = None) -> Plan:
+    """Reads and checks a plan file, which errors call by a name if one is given."""
+    text = read_text(path)
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise EngineError(f"{name or path}: is not valid JSON ({error}); correct it") from None
+    return read(table, text, name or path, os.path.dirname(os.path.abspath(path)))
 
 
 def parse(text: str, file: str) -> Plan:
     """Reads a plan from the metadata of a file."""
-    import json
-
     try:
         table = json.loads(text)
     except ValueError as error:

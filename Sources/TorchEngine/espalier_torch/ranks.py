@@ -86,6 +86,7 @@ class Ranks:
         self.backend = "nccl" if self.kind == "cuda" else "gloo"
         self.control: Any = None
         self._waited, self._since = 0.0, time.monotonic()
+        self._beats, self._heard = 0, dict[int, tuple[bytes, float]]()
         if self.world > 1:
             with _time_limit():
                 dist.init_process_group(
@@ -94,8 +95,10 @@ class Ranks:
                 # Short messages between hosts, apart from the gradients and without a time limit.
                 self.control = dist.new_group(backend="gloo", timeout=_FOREVER)
                 dist.barrier(group=self.control)
+                # A connection of its own, because those of the process group may wait in it.
+                self._pulse = self._store(serves=False, patient=False)
 
-    def _store(self) -> dist.Store:
+    def _store(self, serves: bool = True, patient: bool = True) -> dist.Store:
         """Where the ranks find each other: the launcher's, else one that rank 0 serves at MASTER_ADDR, MASTER_PORT.
 
         torchrun keeps its store when it starts the ranks again; without a prefix they would find those of before.
@@ -107,8 +110,9 @@ class Ranks:
                 "MASTER_ADDR and MASTER_PORT: expected the host and port where the ranks find each other; start by"
                 " torchrun, or set them"
             ) from None
-        serves = self.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        store = dist.TCPStore(host, port, is_master=serves, wait_for_workers=False, multi_tenant=True)
+        serves = serves and self.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        limit = datetime.timedelta(seconds=300 if patient else 10)
+        store = dist.TCPStore(host, port, is_master=serves, wait_for_workers=False, multi_tenant=True, timeout=limit)
         return dist.PrefixStore(f"espalier/{self.restarts}", store)
 
     @property
@@ -122,6 +126,28 @@ class Ranks:
         share = self._waited / max(now - self._since, 1e-9)
         self._waited, self._since = 0.0, now
         return min(1.0, share)
+
+    def silent(self) -> list[int]:
+        """Says that this rank is alive; on rank 0 returns those that have not said so for some seconds.
+
+        Called about every second by a thread that no collective operation holds up.
+        """
+        if self.world == 1:
+            return []
+        self._beats += 1
+        self._pulse.set(f"alive/{self.rank}", str(self._beats))
+        if not self.first:
+            return []
+        limit, now = float(os.environ.get("ESPALIER_SILENCE_SECONDS", 15)), time.monotonic()
+        found = []
+        for rank in range(1, self.world):
+            key = f"alive/{rank}"
+            value = self._pulse.get(key) if self._pulse.check([key]) else b""
+            before, since = self._heard.get(rank, (b"", now))
+            self._heard[rank] = (value, since if value == before else now)
+            if now - self._heard[rank][1] > limit:
+                found.append(rank)
+        return found
 
     def _exchange(self, work: Callable[[], Any]) -> None:
         """Does a collective operation and counts its time."""

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 from .errors import EngineError
 from .files import DiskFull, link, read_json, remove_abandoned, write_json, writing
@@ -149,10 +149,11 @@ class RunDirectory:
         self._lock = descriptor
         if claimed:
             return
-        if os.path.exists(os.path.join(self.path, "worker.json")):
+        # Requests that come over a link are kept by its other end.
+        if os.path.exists(os.path.join(self.path, "worker.json")) and not os.environ.get("ESPALIER_FOLLOWED"):
             with open(self.control_path, "wb"):
                 pass
-        write_json(os.path.join(self.path, "worker.json"), _identity())
+        write_json(os.path.join(self.path, "worker.json"), identity(os.getpid()))
 
     def release(self) -> None:
         """Gives the lock back."""
@@ -193,17 +194,19 @@ class RunDirectory:
             self.event("message", text=f"the command for the run's end has ended: {text}")
 
 
-def _identity() -> dict[str, Any]:
-    """What tells this process from every other one."""
-    with open("/proc/self/stat", encoding="utf-8") as source:
+def identity(pid: int) -> dict[str, Any]:
+    """What tells a process of this host from every other one; raises OSError if it has ended."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as source:
         fields = source.read().rpartition(")")[2].split()
-    with open("/proc/self/cmdline", "rb") as source:
+    if fields[0] in "ZX":
+        raise ProcessLookupError(pid)
+    with open(f"/proc/{pid}/cmdline", "rb") as source:
         command = [word.decode(errors="replace") for word in source.read().split(b"\0")[:-1]]
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as source:
         boot = source.read().strip()
     return {
         "host": socket.gethostname(), "boot_id": boot, "pid_namespace": os.readlink("/proc/self/ns/pid"),
-        "pid": os.getpid(), "start_time": int(fields[19]), "owner": os.geteuid(), "command": command,
+        "pid": pid, "start_time": int(fields[19]), "owner": os.geteuid(), "command": command,
     }
 
 
@@ -226,18 +229,32 @@ class Reporter:
         self.paused = False
         self.offset = 0
         self.deadline = math.inf
+        self.resources: dict[str, Any] = {}
+        """The last report of what the ranks use."""
         self._spoken = False
         self._lacks_room = False
         self._heart: threading.Event | None = None
+        self._beating: threading.Thread | None = None
 
-    def begin_heartbeat(self) -> None:
-        """Writes a heartbeat in every second in which nothing else is written."""
-        if not self.writes:
-            return
+    def begin_heartbeat(self, silent: Callable[[], list[int]]) -> None:
+        """Writes a heartbeat in every second in which nothing else is written; tells when ranks fall silent or speak.
+
+        silent: called every second on every rank; what rank 0 gets are the ranks that have been silent for a while.
+        """
         stop = self._heart = threading.Event()
+        known: list[int] = []
 
         def beat() -> None:
+            nonlocal known
             while not stop.wait(1.0):
+                with contextlib.suppress(Exception):
+                    found = silent()
+                    if self.writes and found != known:
+                        known = found
+                        report = {"step": self.step, "memory": 0, **self.resources}
+                        self.run.event("resources", **report, **({"silent": found} if found else {}))
+                if not self.writes:
+                    continue
                 spoken, self._spoken = self._spoken, False
                 if self._lacks_room:
                     with contextlib.suppress(OSError):
@@ -246,12 +263,15 @@ class Reporter:
                     with contextlib.suppress(EngineError):
                         self.run.event("heartbeat", step=self.step)
 
-        threading.Thread(target=beat, daemon=True).start()
+        self._beating = threading.Thread(target=beat, daemon=True)
+        self._beating.start()
 
     def end_heartbeat(self) -> None:
         """Stops the heartbeat."""
-        if self._heart is not None:
+        if self._heart is not None and self._beating is not None:
             self._heart.set()
+            # A thread inside a store's call would abort the process at its end.
+            self._beating.join(30)
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Appends an event; waits while the disk is full."""

@@ -19,6 +19,7 @@ from .optim import AdamW, Plateau, learning_rate
 from .philox import Stream
 from .plan import Plan, Site
 from .ranks import Ranks
+from .ridge import RidgeFit
 from .teacher import SiteActivations, TeacherPass, process_of
 
 Losses = dict[Site, float]
@@ -51,12 +52,12 @@ class SiteTrainer:
             return rate
         return max(self.settings.min_learning_rate, rate * self.plateau.factor)
 
-    def step(self, step: int) -> bool:
-        """Takes an optimizer step unless the site has done all of its own; returns whether the gradient was finite."""
+    def step(self, step: int) -> float:
+        """Takes an optimizer step unless the site has done all of its own; returns the gradient norm before clipping."""
         if step >= self.total:
             self.optimizer.clear()
-            return True
-        return math.isfinite(self.optimizer.step(self.rate(step), self.settings.clip_norm))
+            return 0.0
+        return self.optimizer.step(self.rate(step), self.settings.clip_norm)
 
     def observe(self, loss: float) -> None:
         """Records a held-out loss."""
@@ -81,7 +82,6 @@ class Stage1:
         plan = graft.plan
         self.graft, self.plan, self.dataset, self.held_out_data, self.ranks = graft, plan, dataset, held_out, ranks
         self.autocast, self.micro_batch = autocast, micro_batch
-        graft.own_for_training()
         self.draws = Draws(
             plan.shape, plan.seed, plan.stage1.label_dropout, ranks.device, graft.file.null_caption
         )
@@ -101,25 +101,30 @@ class Stage1:
             )
         self.order: tuple[int, list[int]] = (-1, [])
         self.step = 0
+        self.gradient_norm = 0.0
+        """Norm of the gradient of all sites in the last step, before clipping."""
         self.losses: Losses = {}
         self.last_batch: Batch | None = None
         self.last_rows: list[int] = []
 
     # Steps
 
+    @property
+    def samples(self) -> int:
+        """Number of samples of the last step, on all ranks."""
+        return len(self.last_rows) if self.deals else self.plan.stage1.batch_size
+
     def take_step(self) -> Losses:
         """Takes a step of every site and returns the losses before it; NaN where a step was skipped."""
         losses = self._cached_step() if self.deals else self._streaming_step()
         summed = self.ranks.sum([losses.get(site, 0.0) for site in self.sites])
         result = dict(zip(self.sites, summed))
-        bad = [0.0] * len(self.sites)
-        for index, site in enumerate(self.sites):
-            trainer = self.trainers.get(site)
-            if trainer is not None and site in self.mine and not trainer.step(self.step):
-                bad[index] = 1.0
-        for site, flag in zip(self.sites, self.ranks.any([b > 0 for b in bad])):
+        norms = {s: self.trainers[s].step(self.step) for s in self.mine if s in self.trainers}
+        for site, flag in zip(self.sites, self.ranks.any([not math.isfinite(norms.get(s, 0.0)) for s in self.sites])):
             if flag:
                 result[site] = math.nan
+        squares = sum(norm * norm for norm in norms.values())
+        self.gradient_norm = math.sqrt(self.ranks.sum([squares])[0] if self.deals else squares)
         self.step += 1
         self.losses = result
         return result
@@ -220,9 +225,10 @@ class Stage1:
         return {site: trainer.rate(max(0, self.step - 1)) for site, trainer in self.trainers.items()}
 
     @torch.no_grad()
-    def held_out(self) -> Losses:
-        """Losses of all sites on the fixed held-out samples."""
-        self._gather()
+    def held_out(self, gathers: bool = True) -> Losses:
+        """Losses of all sites on the fixed held-out samples; gathers: whether ranks may have different weights."""
+        if gathers:
+            self._gather()
         count = self.plan.stage1.held_out_samples
         batch = self.draws.batch(self.held_out_data, self.ranks.rows(count), "held-out")
         losses: Losses = {}
@@ -251,6 +257,24 @@ class Stage1:
             for parameter, value in zip(trainer.optimizer.parameters, trainer.best[1]):
                 parameter.data.copy_(value)
         return len(kept)
+
+    def ridge_finish(self, fit: RidgeFit, progress: Callable[[int, int], None]) -> tuple[int, int]:
+        """Fits the output layers of the sites whose settings ask for it, and keeps those that lower the held-out loss.
+
+        Returns how many were fitted and how many kept.
+        """
+        sites = [s for s in self.sites if self.plan.site_settings(s).ridge_finish and fit.layer(s) is not None]
+        if not sites:
+            return 0, 0
+        before = self.held_out()
+        kept = {s: [p.detach().clone() for _, p in self.graft.parameters(s)] for s in sites}
+        fit(sites, progress)
+        after = self.held_out(gathers=False)
+        worse = [s for s in sites if not after[s] < before[s]]
+        for site in worse:
+            for (_, parameter), value in zip(self.graft.parameters(site), kept[site]):
+                parameter.data.copy_(value)
+        return len(sites), len(sites) - len(worse)
 
     def is_sound(self) -> bool:
         """Whether losses and gradients of all sites are finite on a held-out sample."""

@@ -138,6 +138,8 @@ class Stage2:
             self.optimizer.sum_over_ranks = ranks.sum_tensor
         self.averages = Averages([p for _, p in named])
         self.step = 0
+        self.gradient_norm = 0.0
+        """Norm of the gradient of the last step, before clipping."""
         self.lowest: float | None = None
         self.last_batch: Batch | None = None
 
@@ -191,6 +193,11 @@ class Stage2:
             parts.append((part, 1.0) if len(part) > 0 else (range(0, 1), 0.0))
         return parts
 
+    @property
+    def samples(self) -> int:
+        """Number of samples of a step, on all ranks."""
+        return self.settings.batch_size
+
     def take_step(self) -> float:
         """Takes an optimizer step and returns the loss before it; NaN if the step was skipped."""
         settings = self.settings
@@ -220,7 +227,7 @@ class Stage2:
             self.optimizer.clear()
             self.step += 1
             return math.nan
-        norm = self.optimizer.step(self.rate(self.step), settings.clip_norm)
+        norm = self.gradient_norm = self.optimizer.step(self.rate(self.step), settings.clip_norm)
         if math.isfinite(norm):
             decay = np.float32(settings.ema_decay)
             if settings.ema_warmup:

@@ -49,7 +49,7 @@ struct BenchCommand: ParsableCommand {
     let report = Report(blasCore: Gemm.coreName, threads: Parallel.threads, rows: rows)
     if output.json { return try output.printJSON(report) }
     print(
-      "BLAS core \(report.blasCore), \(BFloat16Matrix.libraryName) for bf16, \(report.threads) threads,"
+      "BLAS core \(report.blasCore), \(PackedMatrix.libraryName) for bf16, \(report.threads) threads,"
         + " median of \(repeats)")
     for row in rows {
       let time = String(format: "%10.2f ms  %8.1f ", row.seconds * 1000, row.rate)

@@ -65,12 +65,17 @@ struct BenchWork: Sendable {
 
   @Sendable private static func product(_ precision: Precision) -> () -> Void {
     let (m, n, k) = (512, 4608, 1152)
-    let (a, b, c) = (normal("left", [m, k]), normal("right", [n, k]), Tensor([m, n]))
-    if precision == .bfloat16 {
-      let right = BFloat16Matrix(.float32(b), isTransposed: true)
+    let (a, b) = (normal("left", [m, k]), normal("right", [n, k]))
+    if precision.isRounded || PackedMatrix.hasFloat32 {
+      let right = PackedMatrix(.float32(b), isTransposed: true, precision)
+      if !precision.isRounded {
+        let result = Tensor([m, n])
+        return { right.multiply(.float32(a), into: .float32(result)) }
+      }
       let (left, result) = (BFloat16Tensor(rounding: a), BFloat16Tensor([m, n]))
       return { right.multiply(.bfloat16(left), into: .bfloat16(result)) }
     }
+    let c = Tensor([m, n])
     return {
       Gemm.run(transposeB: true, m: m, n: n, k: k, a: a.pointer, b: b.pointer, c: c.pointer)
     }

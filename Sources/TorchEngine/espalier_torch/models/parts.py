@@ -248,11 +248,16 @@ class Backbone(nn.Module):
         self, first: int, x: torch.Tensor, condition: torch.Tensor, context: tuple[torch.Tensor | None, ...] = ()
     ) -> torch.Tensor:
         """Applies two parallel blocks and their merge to x (batch, tokens, dim) on the grid of the model."""
-        grid = (self.shape.grid, self.shape.grid)
         merge = self.merge(first)
         assert merge is not None, f"{first} begins no pair"
-        outputs = [self.blocks[index](x, condition, grid, context) for index in (first, first + 1)]
-        return merge(x, *outputs)
+        return merge(x, *self.block_outputs(first, x, condition, context))
+
+    def block_outputs(
+        self, first: int, x: torch.Tensor, condition: torch.Tensor, context: tuple[torch.Tensor | None, ...] = ()
+    ) -> list[torch.Tensor]:
+        """What the two blocks of a pair make of x (batch, tokens, dim) before they are merged."""
+        grid = (self.shape.grid, self.shape.grid)
+        return [self.blocks[index](x, condition, grid, context) for index in (first, first + 1)]
 
     def condition(
         self, times: torch.Tensor, condition: Condition, observe: Observer | None = None

@@ -51,6 +51,15 @@ class Operator(nn.Module):
         """Applies the operator to tokens in raster order on a grid (rows, columns); None for a square one."""
         raise NotImplementedError
 
+    def output_layer(self) -> nn.Linear | None:
+        """The linear layer that gives the output, which can be fitted in closed form; None without one."""
+        found = [getattr(self, name, None) for name in ("proj", "out_proj", "fc2", "linear")]
+        return next((layer for layer in found if isinstance(layer, nn.Linear)), None)
+
+    def output_bias(self) -> nn.Parameter | None:
+        """The constant that is the output of an operator without any layer; None for all others."""
+        return None
+
     def own_initializers(self) -> dict[str, init.Initializer]:
         """Initializers of parameters that do not follow PyTorch's default, by name relative to the operator."""
         return {}

@@ -26,6 +26,9 @@ class Constant(Operator):
     def forward(self, x: torch.Tensor, grid: tuple[int, int] | None = None) -> torch.Tensor:
         return self.bias.expand_as(x)
 
+    def output_bias(self) -> nn.Parameter | None:
+        return self.bias
+
     def own_initializers(self) -> dict[str, init.Initializer]:
         return {"bias": init.zeros}
 

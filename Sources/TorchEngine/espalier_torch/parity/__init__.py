@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import autoencoder, operators, processes, transformers
+from . import autoencoder, operators, pixart_graft, processes, transformers
 from .check import Case, Report
 
 __all__ = ["CASES", "Case", "Report"]
@@ -20,6 +20,9 @@ CASES = [
     Case("diffusion_ddim", processes.sampler),
     Case("diffusion_dpmpp", processes.solver),
     Case("pixart_tiny", transformers.pixart, rounds=True),
+    Case("pixart_graft/teacher", pixart_graft.teacher, rounds=True),
+    Case("pixart_graft/hybrid", pixart_graft.hybrid, rounds=True),
+    Case("pixart_graft/lora", pixart_graft.adapters),
     Case("vae_tiny", autoencoder.run, rounds=True),
     Case("stage1_ref", operators.stage1, operators.stage1_refusal),
     Case("stage2_ref", transformers.stage2, transformers.hybrid_refusal),
