@@ -24,7 +24,8 @@ package final class GatedMLP: ChannelMixer, LinearOutput {
           activations: tokens * (3 * Double(hidden) + dim))
       },
       label: { spec in
-        "swiglu r\(numberText((100 * spec.value("expansion_ratio")).rounded() / 100))"
+        let ratio = spec.value("expansion_ratio")
+        return ratio == 8.0 / 3 ? "swiglu" : "swiglu r\(numberText((100 * ratio).rounded() / 100))"
       },
       transferRefusal: { _, shape in
         shape.swiglu ? nil : "the model's MLPs are not gated, so their weights do not fit"
