@@ -176,7 +176,9 @@ package final class InceptionV3 {
     return all
   }()
 
-  /// Constants of the frozen graph by the names of the ports. Kernels are (height, width, inputs, outputs) there.
+  /// Constants of the frozen graph by the names of the ports.
+  ///
+  /// Kernels are (height, width, inputs, outputs) there.
   package static let graphAliases: [String: FrozenGraph.Alias] = {
     var aliases = ["fc.weight": FrozenGraph.Alias("softmax/weights", axes: [1, 0])]
     for (unit, _) in layout {

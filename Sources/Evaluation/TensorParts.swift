@@ -23,6 +23,7 @@ package struct TensorParts {
   ///   - rows: Rows of every tensor; a file of other ones is computed again.
   ///   - names: Names of the tensors, in their order.
   ///   - compute: Computes the tensors.
+  /// - Returns: The tensors.
   /// - Throws: Errors of `compute`, and `FileError` for a file that cannot be written.
   package func part(
     _ name: String, rows: Int, _ names: [String], _ compute: () throws -> [Tensor]

@@ -217,6 +217,7 @@ extension SampleRequest {
   ///   - source: The model.
   ///   - precision: Precision of large products.
   ///   - program: The program with its version.
+  /// - Returns: Values by key.
   /// - Throws: `FileError` for a file that cannot be read.
   package func provenance(
     of source: SourceModel, _ precision: Precision, program: String

@@ -10,6 +10,7 @@ package enum SampleLabels {
   /// - Parameters:
   ///   - request: Number of images, and how they get their classes.
   ///   - numClasses: Number of classes of the model.
+  /// - Returns: A class for each image.
   /// - Throws: `FileError` for a class that the model lacks, or a file of labels that does not fit.
   package static func assign(_ request: SampleRequest, numClasses: Int) throws(FileError) -> [Int] {
     let classes = request.classes ?? Array(0..<numClasses)

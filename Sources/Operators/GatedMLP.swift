@@ -25,7 +25,7 @@ package final class GatedMLP: ChannelMixer, LinearOutput {
       },
       label: { spec in
         let ratio = spec.value("expansion_ratio")
-        return ratio == 8.0 / 3 ? "swiglu" : "swiglu r\(numberText((100 * ratio).rounded() / 100))"
+        return ratio == 8.0 / 3 ? "glu" : "glu r\(numberText((100 * ratio).rounded() / 100))"
       },
       transferRefusal: { _, shape in
         shape.swiglu ? nil : "the model's MLPs are not gated, so their weights do not fit"

@@ -162,7 +162,9 @@ extension AppState {
         return selected.state == .done
           ? reasonAgainstCosts : "\(selected.name) has found nothing yet"
       }
-      if !selected.isTraining { return "only trainings, sets, searches and measurements can be opened" }
+      if !selected.isTraining {
+        return "only trainings, sets, searches and measurements can be opened"
+      }
       return selected.modelHash == model.contentHash
         ? nil : "\(selected.name) is for another model"
     case .retry:
