@@ -145,7 +145,8 @@ let package = Package(
         "Files", "TensorCore", "Text",
       ]),
     .target(
-      name: "Assets", path: "Assets", exclude: ["README.md", "study.md", "explorer.png"],
+      name: "Assets", path: "Assets",
+      exclude: ["README.md", "study.md", "explorer.png", "plots.png", "search.png"],
       sources: ["Assets.swift"], resources: [.copy("demo")], swiftSettings: strict),
 
     // The terminal.

@@ -63,9 +63,10 @@ struct RunTable {
       text("tags", .tags, 6) { $0.annotation.tags.joined(separator: " ") },
       text("kind", .kind, 9) { $0.kind?.rawValue ?? "?" },
       text("operators", nil, 8) { $0.operatorNames.sorted().joined(separator: " ") },
-      text("engine", nil, 7) { $0.engineLabel ?? "" },
       text("note", nil, 10, \.annotation.note),
     ]
+      + (listed.contains { $0.engineLabel != nil }
+        ? [text("engine", nil, 7) { $0.engineLabel ?? "" }] : [])
   }
 
   private static func steps(_ run: RunSummary) -> String? {
