@@ -134,8 +134,8 @@ let package = Package(
     library(
       "Jobs",
       [
-        "TorchEngine", "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Datasets",
-        "Sampling", "Models", "Plans",
+        "TorchEngine", "Runs", "Reports", "Library", "Search", "Grafting", "Analysis", "Evaluation",
+        "Datasets", "Sampling", "Models", "Plans", "Checkpoints",
         "Pictures", "Files", "Autograd", "TensorCore", "Text",
       ]),
     library(
@@ -193,7 +193,10 @@ let package = Package(
       ]),
     tests(
       "Datasets",
-      ["Datasets", "Sampling", "Checkpoints", "Pictures", "Files", "TensorCore", "TestSupport"],
+      [
+        "Datasets", "Sampling", "Models", "Checkpoints", "Pictures", "Files", "TensorCore",
+        "TestSupport",
+      ],
       exclude: ["Fixtures"]),
     tests("Analysis", ["Analysis", "TensorCore", "TestSupport"]),
     tests("Evaluation", ["Evaluation", "Pictures", "Files", "TensorCore", "TestSupport"]),
@@ -206,8 +209,8 @@ let package = Package(
     tests(
       "Search",
       [
-        "Library", "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "TensorCore",
-        "TestSupport",
+        "Library", "Search", "Operators", "Plans", "Sampling", "Models", "Grafting", "Datasets",
+        "TensorCore", "TestSupport",
       ]),
     tests(
       "Parity", ["Parity", "Operators", "Checkpoints", "Files", "TensorCore", "TestSupport"]),
@@ -222,7 +225,10 @@ let package = Package(
     tests("Jobs", ["Jobs", "Runs", "Plans", "Files", "TensorCore"]),
     tests(
       "Reports",
-      ["Reports", "Search", "Operators", "Runs", "Plans", "Pictures", "Files", "TestSupport"]),
+      [
+        "Reports", "Evaluation", "Search", "Operators", "Runs", "Plans", "Pictures", "Files",
+        "TestSupport",
+      ]),
     tests(
       "Espalier",
       [

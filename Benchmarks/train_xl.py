@@ -41,7 +41,7 @@ def latents(path, count=96, channels=4, side=32, classes=1000):
 
 def model(folder):
     """Writes the model with random weights, in a process of its own."""
-    code = "from compare_dit_xl import make; import sys; make(sys.argv[1], [207])"
+    code = "from compare_dit_xl import make; import sys; make(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, folder], check=True, cwd=HERE.parent / "Tests" / "Reference")
 
 

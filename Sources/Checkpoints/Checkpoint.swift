@@ -3,7 +3,7 @@ import Files
 /// Opens files of tensors of any supported format.
 package enum Checkpoint {
   /// Opens a file by its content: safetensors, the index of a sharded model, a PyTorch archive or
-  /// legacy file, a NumPy array or archive.
+  /// legacy file, a NumPy array or archive, a frozen TensorFlow graph.
   ///
   /// - Throws: `FileError` that says what is wrong with the file.
   package static func open(_ path: String) throws(FileError) -> any TensorFile {
@@ -22,6 +22,10 @@ package enum Checkpoint {
     if start.first == 0x93 { return try NumpyFile(array: mapping, path: path) }
     if start.first == 0x80, start.count < 9 || start[8] != UInt8(ascii: "{") {
       return try TorchFile(legacy: mapping, path: path)
+    }
+    // The first field of a graph: a node.
+    if start.first == 0x0A, path.lowercased().hasSuffix(".pb") {
+      return try FrozenGraph(mapping, path: path)
     }
     if start.count > 8 && start[8] == UInt8(ascii: "{") || path.hasSuffix(".safetensors") {
       return try SafetensorsFile(path: path)

@@ -14,6 +14,14 @@ extension Float: NumpyElement {
   package static let numpyDescription = "<f4"
 }
 
+extension Int64: NumpyElement {
+  package static let numpyDescription = "<i8"
+}
+
+extension Double: NumpyElement {
+  package static let numpyDescription = "<f8"
+}
+
 /// Writes an array incrementally in row-major order, so that it may exceed the memory.
 package struct NumpyWriter<Element: NumpyElement> {
   private let append: (UnsafeRawBufferPointer) throws(FileError) -> Void
@@ -34,10 +42,12 @@ package struct NumpyWriter<Element: NumpyElement> {
   ///   - shape: Shape of the array.
   ///   - isArchive: Writes `arr_0` of an `.npz` archive, as the evaluator of openai/guided-diffusion
   ///     reads images, instead of a `.npy` file.
+  ///   - labels: The member `arr_1` of the archive; nil for none.
   ///   - body: Adds exactly as many elements as the shape has.
   /// - Throws: Errors of `body`, or `FileError` as `AtomicFile.write` does.
   package static func write(
-    to path: String?, shape: [Int], isArchive: Bool = false, _ body: (Self?) throws -> Void
+    to path: String?, shape: [Int], isArchive: Bool = false, labels: [Int64]? = nil,
+    _ body: (Self?) throws -> Void
   ) throws {
     guard let path else { return try body(nil) }
     let header = header(shape)
@@ -63,6 +73,9 @@ package struct NumpyWriter<Element: NumpyElement> {
           try archive.member("arr_0.npy", size: size) { append throws(FileError) in
             try fill(append)
           }
+          if let labels {
+            try archive.member("arr_1.npy", NumpyWriter<Int64>.bytes(labels, [labels.count]))
+          }
           return try archive.finish()
         }
         var written = 0
@@ -77,8 +90,13 @@ package struct NumpyWriter<Element: NumpyElement> {
     }
   }
 
+  /// A whole array in memory.
+  fileprivate static func bytes(_ elements: [Element], _ shape: [Int]) -> [UInt8] {
+    header(shape) + elements.withUnsafeBytes(Array.init)
+  }
+
   /// Makes a header of format version 1, padded so that the data start at a multiple of 64 bytes.
-  private static func header(_ shape: [Int]) -> [UInt8] {
+  fileprivate static func header(_ shape: [Int]) -> [UInt8] {
     let extents = shape.map(String.init).joined(separator: ", ") + (shape.count == 1 ? "," : "")
     var text = "{'descr': '\(Element.numpyDescription)', 'fortran_order': False,"
     text += " 'shape': (\(extents)), }"
@@ -86,5 +104,42 @@ package struct NumpyWriter<Element: NumpyElement> {
     let length = UInt16(text.utf8.count)
     return [0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(length & 255), UInt8(length >> 8)]
       + Array(text.utf8)
+  }
+}
+
+/// Writes archives of several arrays.
+package enum NumpyArchive {
+  /// Writes arrays of float64, and after them images that are read one by one.
+  ///
+  /// - Parameters:
+  ///   - path: The `.npz` file.
+  ///   - arrays: Names, shapes and elements.
+  ///   - images: Name and shape of 8-bit images; nil for none.
+  ///   - image: The bytes of an image.
+  /// - Throws: Errors of `image`, and `FileError` as `AtomicFile.write` does.
+  package static func write(
+    to path: String, arrays: [(name: String, shape: [Int], elements: [Double])],
+    images: (name: String, shape: [Int])?, image: (Int) throws(FileError) -> [UInt8]
+  ) throws(FileError) {
+    try AtomicFile.stream(to: path) { sink throws(FileError) in
+      var archive = ZipWriter(sink)
+      for (name, shape, elements) in arrays {
+        try archive.member("\(name).npy", NumpyWriter<Double>.bytes(elements, shape))
+      }
+      if let images {
+        let header = NumpyWriter<UInt8>.header(images.shape)
+        let size = header.count + images.shape.reduce(1, *)
+        try archive.member("\(images.name).npy", size: size) { append throws(FileError) in
+          func add(_ bytes: [UInt8]) throws(FileError) {
+            try bytes.withUnsafeBytes { bytes in
+              Result { () throws(FileError) in try append(bytes) }
+            }.get()
+          }
+          try add(header)
+          for index in 0..<images.shape[0] { try add(try image(index)) }
+        }
+      }
+      try archive.finish()
+    }
   }
 }

@@ -61,6 +61,7 @@ enum PickleGlobal: Equatable {
     case ("builtins", _), ("__builtin__", _):
       guard Self.plainTypes.contains(name) else { return nil }
       self = .other(name)
+    case ("torch._utils", _) where Self.otherTensors.contains(name): self = .other("torch.\(name)")
     default:
       let package = module.prefix { $0 != "." }
       if Self.dangerous.contains(String(package)) || name.hasPrefix("_rebuild_") { return nil }
@@ -69,9 +70,15 @@ enum PickleGlobal: Equatable {
   }
 
   private static let plainTypes: Set<String> = [
-    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object",
-    "range",
-    "slice", "str", "tuple",
+    "Ellipsis", "NotImplemented", "bool", "bytearray", "bytes", "complex", "dict", "float",
+    "frozenset",
+    "int", "list", "long", "object", "range", "slice", "str", "tuple", "unicode", "xrange",
+  ]
+
+  /// Makers of kinds of tensors that no model has, which are represented by name.
+  private static let otherTensors: Set<String> = [
+    "_rebuild_sparse_tensor", "_rebuild_sparse_csr_tensor", "_rebuild_nested_tensor",
+    "_rebuild_meta_tensor_no_storage", "_rebuild_device_tensor_from_numpy",
   ]
 
   private static let dangerous: Set<String> = [
@@ -100,11 +107,13 @@ struct Pickle {
   enum Key: Hashable {
     case text(String)
     case integer(Int)
+    /// A key of another type, by its description.
+    case other(String)
 
     /// Component of a dotted name.
     var name: String {
       switch self {
-      case .text(let text): text
+      case .text(let text), .other(let text): text
       case .integer(let number): String(number)
       }
     }

@@ -3,8 +3,8 @@ import Files
 /// One state dict of a checkpoint, with the names of its module.
 ///
 /// Training checkpoints hold several: averaged weights are preferred, as in samplers; released
-/// grafted models have `ema` only. Wrapper prefixes (`module.`, `_orig_mod.`) are stripped. Files
-/// with one plain state dict are unchanged.
+/// grafted models have `ema` only. Wrapper prefixes (`module.`, `_orig_mod.`, those of FSDP) are stripped.
+/// Files with one plain state dict are unchanged.
 package final class StateDict: TensorFile {
   /// The file.
   package let file: any TensorFile
@@ -22,7 +22,11 @@ package final class StateDict: TensorFile {
 
   /// Entries with the weights of a model, preferred ones first.
   private static let containers = ["ema", "model", "state_dict"]
-  private static let wrappers: Set<Substring> = ["module", "_orig_mod"]
+  private static let wrappers = Set(["module"] + nested)
+  /// Wrappers that may enclose single modules too: compilation, FSDP and activation checkpoints.
+  private static let nested: [Substring] = [
+    "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
+  ]
 
   /// Top-level keys of a file with containers, in file order.
   package static func topLevelKeys(of file: any TensorFile) -> [String] {
@@ -82,10 +86,10 @@ package final class StateDict: TensorFile {
       shorts = shorts.map { String($0.dropFirst(wrapper.count)) }
       stripped.append(wrapper)
     }
-    // Nested modules may be compiled separately.
-    if shorts.contains(where: { $0.contains("_orig_mod.") }) {
-      shorts = shorts.map { $0.replacing("_orig_mod.", with: "") }
-      stripped.append("_orig_mod.")
+    for wrapper in Self.nested.map({ "\($0)." })
+    where shorts.contains(where: { $0.contains(wrapper) }) {
+      shorts = shorts.map { $0.replacing(wrapper, with: "") }
+      stripped.append(wrapper)
     }
     var entries: [String: TensorEntry] = [:]
     for (name, short) in zip(own, shorts) {

@@ -113,7 +113,8 @@ struct Unpickler {
     case 0x4A: stack.append(.integer(Int(try cursor.read(Int32.self))))
     case 0x4B: stack.append(.integer(Int(try cursor.read(UInt8.self))))
     case 0x4D: stack.append(.integer(Int(try cursor.read(UInt16.self))))
-    case 0x8A: try pushLong()
+    case 0x8A: try pushLong(Int(try cursor.read(UInt8.self)))
+    case 0x8B: try pushLong(Int(try cursor.read(Int32.self)))
     case 0x47:
       stack.append(.number(Double(bitPattern: try cursor.read(UInt64.self).byteSwapped)))
     case 0x58: try pushText(Int(try cursor.read(UInt32.self)))
@@ -121,6 +122,7 @@ struct Unpickler {
     case 0x8D: try pushText(Int(exactly: try cursor.read(UInt64.self)) ?? .max)
     case 0x42: try pushBytes(Int(try cursor.read(UInt32.self)))
     case 0x43: try pushBytes(Int(try cursor.read(UInt8.self)))
+    case 0x8E, 0x96: try pushBytes(Int(exactly: try cursor.read(UInt64.self)) ?? .max)
     default: return false
     }
     return true
@@ -140,9 +142,12 @@ struct Unpickler {
     stack.append(.object("bytes"))
   }
 
-  /// Pushes an integer of up to 255 bytes, two's complement.
-  private mutating func pushLong() throws {
-    let bytes = try cursor.take(Int(try cursor.read(UInt8.self)))
+  /// Pushes an integer of `length` bytes, two's complement.
+  private mutating func pushLong(_ length: Int) throws {
+    guard (0...Self.nameLimit).contains(length) else {
+      throw fault("a whole number of \(length) bytes is too long")
+    }
+    let bytes = try cursor.take(length)
     guard bytes.count <= 8 else {
       stack.append(.wideInteger(Array(bytes)))
       return
@@ -160,6 +165,7 @@ struct Unpickler {
     case 0x5D, 0x8F: push(sequence: [], PickleValue.list)
     case 0x29: stack.append(.tuple(0))  // the one empty tuple
     case 0x74: push(sequence: try popMark(), PickleValue.tuple)
+    case 0x91: push(sequence: try popMark(), PickleValue.list)  // FROZENSET
     case 0x85, 0x86, 0x87:
       let items = try (0..<Int(opcode - 0x84)).map { _ in try pop() }
       push(sequence: items.reversed(), PickleValue.tuple)
@@ -200,15 +206,34 @@ struct Unpickler {
       throw fault("entries are put into no dictionary")
     }
     for place in stride(from: 0, to: items.count, by: 2) {
-      pickle.dictionaries[number].set(try key(items[place]), items[place + 1])
+      pickle.dictionaries[number].set(key(items[place]), items[place + 1])
     }
   }
 
-  private func key(_ value: PickleValue) throws(PickleFault) -> Pickle.Key {
+  private func key(_ value: PickleValue) -> Pickle.Key {
     switch value {
-    case .text(let text): return .text(text)
-    case .integer(let number): return .integer(number)
-    default: throw fault("a dictionary key is neither text nor a whole number")
+    case .text(let text): .text(text)
+    case .integer(let number): .integer(number)
+    default: .other(description(value, depth: 0))
+    }
+  }
+
+  /// A key that is no text as in Python, such as `(1, 'a')`; an object is shown by its class and place.
+  private func description(_ value: PickleValue, depth: Int) -> String {
+    switch value {
+    case .none: return "None"
+    case .truth(let flag): return flag ? "True" : "False"
+    case .integer(let number): return String(number)
+    case .wideInteger(let bytes): return "a whole number of \(bytes.count) bytes"
+    case .number(let number): return String(number)
+    case .text(let text): return "'\(text.prefix(64))'"
+    case .global(.dtype(let name)), .global(.other(let name)): return name
+    case .tuple(let number), .list(let number):
+      let items = pickle.sequences[number]
+      guard depth < 4, items.count <= 8 else { return "(\(items.count) items)" }
+      return "(\(items.map { description($0, depth: depth + 1) }.joined(separator: ", ")))"
+    case .object(let name): return "\(name) at byte \(opcodeStart)"
+    case .dictionary, .global, .storage, .tensor: return "a key at byte \(opcodeStart)"
     }
   }
 

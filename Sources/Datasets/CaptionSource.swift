@@ -21,7 +21,7 @@ package struct CaptionSource {
   }
 
   /// Captions of samples; nil in place of a sample stands for the null caption.
-  func captions(_ indices: [Int?]) -> Captions {
+  package func captions(_ indices: [Int?]) -> Captions {
     let length = max(self.length, null?.length ?? 0)
     let result = Captions(
       embeddings: .zeros([indices.count, length, channels]), mask: .zeros([indices.count, length]))

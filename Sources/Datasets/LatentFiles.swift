@@ -1,6 +1,7 @@
 import Checkpoints
 import Files
 import Foundation
+import Models
 
 /// Labelled or captioned latents in memory-mapped files, read one sample at a time.
 ///
@@ -8,7 +9,7 @@ import Foundation
 /// or `.npz` files, any number of them in a folder; `latents.npy` with `labels.npy` in the same
 /// folder; batches `X_features/1.npy` with `X_labels/1.npy`; tar shards of webdataset with
 /// `KEY.latent.pth` and `KEY.label.pth` for each sample, as written by keshik6/grafting. Latents
-/// must be scaled. In place of labels, safetensors and `.npz` files may hold text embeddings
+/// must be scaled, unless `latents_stats.pt` lies beside them, by which they are then normalised. In place of labels, safetensors and `.npz` files may hold text embeddings
 /// `prompt_embeds` (count, tokens, channels) with `prompt_attention_mask` (count, tokens).
 package final class LatentFiles: @unchecked Sendable {
   /// Location of the elements of one sample.
@@ -23,7 +24,9 @@ package final class LatentFiles: @unchecked Sendable {
   package let labels: [Int]
   /// The captions of captioned samples; nil for labelled ones.
   package let texts: CaptionSource?
-  /// The files in sample order, each file of labels after its latents.
+  /// Statistics by which the latents are normalised; nil if they are read as they are.
+  package let statistics: LatentStatistics?
+  /// The files in sample order, each file of labels after its latents, and the statistics.
   package let files: [String]
   /// The files of the samples, each with the index of its first sample.
   private let origins: [(first: Int, path: String)]
@@ -53,7 +56,9 @@ package final class LatentFiles: @unchecked Sendable {
       throw FileError("\(path): holds no samples; name a data set with latents and labels")
     }
     self.shape = shape
-    self.files = builder.files
+    statistics = try LatentStatistics(in: AtomicFile.directory(of: files[0]))
+    try statistics?.require(channels: shape[0])
+    self.files = builder.files + [statistics?.path].compactMap(\.self)
     (labels, rows, owners) = (builder.labels, builder.rows, builder.owners)
     guard builder.captions.isEmpty || builder.captions.count == builder.rows.count else {
       throw FileError(
@@ -94,6 +99,16 @@ package final class LatentFiles: @unchecked Sendable {
     ElementDecoding.floats(
       UnsafeRawBufferPointer(start: row.start, count: count * row.dtype.size), row.dtype,
       into: UnsafeMutableBufferPointer(start: target, count: count))
+    guard let statistics else { return }
+    let area = shape[1] * shape[2]
+    for channel in 0..<shape[0] {
+      let (mean, deviation) = (
+        Float(statistics.mean[channel]), Float(statistics.deviation[channel])
+      )
+      for place in (channel * area)..<((channel + 1) * area) {
+        target[place] = (target[place] - mean) / deviation
+      }
+    }
   }
 
   /// Lists the files of a data set.

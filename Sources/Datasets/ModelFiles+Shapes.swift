@@ -18,12 +18,16 @@ extension ModelFiles {
     try requireShapes()
     // float32, because runs of any precision share the cached latents.
     let autoencoder = try autoencoder(.float32)
-    let parts = try AutoencoderKL.files(of: autoencoderPath ?? "")
-    let identity = "autoencoder \(try ContentHash.sha256(paths: parts))"
-    let cache = try ModelFiles.cacheDirectory() + "/latents-\(seed)-\(count).safetensors"
+    let identity = "autoencoder \(try autoencoderHash())"
+    let cache = try ModelFiles.cacheDirectory() + "/" + Self.latentsName(seed: seed, count: count)
     return try .encoding(
       ShapeSource(seed: seed), count: count, autoencoder: autoencoder, cache: cache,
       identity: identity, progress: progress)
+  }
+
+  /// Name in the cache of the latents of procedural images.
+  static func latentsName(seed: UInt64, count: Int) -> String {
+    "latents-\(seed)-\(count).safetensors"
   }
 
   /// Throws if the model was not trained on the procedural images.

@@ -118,6 +118,12 @@ package struct TrainingData {
     notes = [note].compactMap(\.self)
   }
 
+  /// Names in the cache of the latents of the procedural images that a training draws.
+  package static func proceduralCaches(samples: Int, heldOut: Int) -> [String] {
+    [(trainingSeed, min(proceduralImages, samples)), (heldOutSeed, heldOut)]
+      .map { ModelFiles.latentsName(seed: $0, count: $1) }
+  }
+
   /// Makes the error for data that differ from those of a checkpoint.
   ///
   /// - Returns: The error to throw.
@@ -151,17 +157,16 @@ package struct TrainingData {
       }
       try check(dataset.identity)
       try require(dataset, fits: config, path)
-      return (dataset, [], scaleNote(dataset, path))
+      return (dataset, [], scaleNote(dataset, latents, path))
     }
     let folder = try ImageFolder(path: path)
     let labels = try folder.labels(numClasses: config.numClasses, classNames: model.classNames)
     // float32, because runs of any precision share the cached latents.
     let autoencoder = try files.autoencoder(.float32)
-    let parts = try AutoencoderKL.files(of: files.autoencoderPath ?? "")
     let (dataset, skipped) = try LatentDataset.encoding(
       folder, labels: labels, size: config.inputSize * autoencoder.config.spatialFactor,
       flip: settings.flip, autoencoder: autoencoder,
-      autoencoderHash: try ContentHash.sha256(paths: parts),
+      autoencoderHash: try files.autoencoderHash(),
       cache: try ModelFiles.cacheDirectory(), check: check
     ) { try progress($0, folder.items.count, $1) }
     try require(dataset, fits: config, path)
@@ -180,10 +185,9 @@ package struct TrainingData {
     if CaptionedImages.isPresent(at: path) {
       let images = try CaptionedImages(path: path)
       let autoencoder = try files.autoencoder(.float32)
-      let parts = try AutoencoderKL.files(of: files.autoencoderPath ?? "")
       (dataset, skipped) = try LatentDataset.encoding(
         images, size: config.inputSize * autoencoder.config.spatialFactor, flip: settings.flip,
-        autoencoder: (autoencoder, try ContentHash.sha256(paths: parts)),
+        autoencoder: (autoencoder, try files.autoencoderHash()),
         prompts: try files.promptEmbeddings(.fastest), cache: cache, check: check
       ) { try progress($0, images.items.count, $1) }
     } else {
@@ -198,7 +202,7 @@ package struct TrainingData {
           "\(path): its latents have labels and no captions, and a \(config.family.title) takes captions; save"
             + " text embeddings as 'prompt_embeds' beside 'latents'")
       }
-      note = scaleNote(dataset, path)
+      note = scaleNote(dataset, latents, path)
     }
     try require(dataset, fits: config, path)
     let channels = try files.captionChannels()
@@ -217,19 +221,26 @@ package struct TrainingData {
     return (dataset, skipped, note)
   }
 
-  /// Warns if the latents do not seem to be scaled; nil otherwise.
+  /// Warns if the latents do not seem to be scaled, and says by what they are normalised; nil otherwise.
   ///
   /// Estimated from samples spread over the set. Latents multiplied by their autoencoder's
   /// `scaling_factor` have a standard deviation of about 1, unscaled ones 4 or more.
-  private static func scaleNote(_ dataset: LatentDataset, _ path: String) -> String? {
+  private static func scaleNote(
+    _ dataset: LatentDataset, _ latents: LatentFiles, _ path: String
+  ) -> String? {
+    let source = latents.statistics.map { "\(path): its latents are normalised by \($0.path)" }
     let indices = stride(from: 0, to: dataset.count, by: max(1, dataset.count / 128))
     let (mean, deviation) = dataset.subset(Array(indices), identity: "").channelStatistics()
     let scale = deviation.reduce(0, +) / Float(deviation.count)
-    guard scale.isFinite, !(0.4...2.5).contains(scale) else { return nil }
+    guard scale.isFinite, !(0.4...2.5).contains(scale) else { return source }
     let centre = mean.reduce(0, +) / Float(mean.count)
-    return "\(path): its latents have a mean of \(rounded(centre)) and a standard deviation of"
-      + " \(rounded(scale)), expected about 0 and 1; multiply them by the autoencoder's scaling_factor"
+    let advice =
+      source.map { "\($0), which does not belong to them; remove or correct it" }
+      ?? "multiply them by the autoencoder's scaling_factor, or put \(LatentStatistics.fileName) beside them,"
       + " unless the model was trained on such latents"
+    return
+      "warning: \(path): its latents have a mean of \(rounded(centre)) and a standard deviation of"
+      + " \(rounded(scale)), expected about 0 and 1; \(advice)"
   }
 
   private static func rounded(_ value: Float) -> String { String(format: "%.3g", value) }

@@ -39,23 +39,28 @@ package struct Evaluation: Codable, Sendable {
   ///   - sampler: Method, steps, guidance and seed.
   ///   - samples: Number of images.
   ///   - batch: Number of images per batch.
+  ///   - folder: Folder for the finished batches of this model and sampler alone; nil keeps none.
   ///   - progress: Called with the number of images done; may throw to stop.
   /// - Returns: All metrics.
   /// - Throws: `SamplingError`, `FeatureMetricError`, and errors of `progress`.
   package static func run(
     _ model: any DiffusionTransformer, autoencoder: AutoencoderKL, judge: ShapeJudge,
     sampler: LatentSampler,
-    samples: Int, batch: Int = 20, progress: (Int) throws -> Void
+    samples: Int, batch: Int = 20, keptIn folder: String? = nil,
+    progress: (Int) throws -> Void
   ) throws -> Evaluation {
     let classes = model.shape.numClasses
     let labels = (0..<samples).map { $0 % classes }
+    let parts = try TensorParts(keptIn: folder)
     var verdicts = Verdicts(classes: classes)
     for first in stride(from: 0, to: samples, by: batch) {
       let range = first..<min(samples, first + batch)
-      let latents = try sampler.sample(model, labels: Array(labels[range]), first: first)
-      verdicts.add(
-        judge, AutoencoderKL.tensor(autoencoder.rgbImages(ofScaled: latents)),
-        labels: Array(labels[range]))
+      let part = try parts.part("judged-\(first)", rows: range.count, ["features", "logits"]) {
+        let latents = try sampler.sample(model, labels: Array(labels[range]), first: first)
+        let verdict = judge(AutoencoderKL.tensor(autoencoder.rgbImages(ofScaled: latents)))
+        return [verdict.features, verdict.logits]
+      }
+      verdicts.add(.init(features: part[0], logits: part[1]), labels: Array(labels[range]))
       try progress(range.upperBound)
     }
     let fresh = Self.fresh(freshSeed, count: samples, judge: judge, classes: classes)
@@ -82,7 +87,7 @@ package struct Evaluation: Codable, Sendable {
       let range = first..<min(count, first + 50)
       let images = range.map { source.image(index: $0) }
       verdicts.add(
-        judge, ShapeSource.tensor(images.map(\.pixels)), labels: images.map(\.label))
+        judge(ShapeSource.tensor(images.map(\.pixels))), labels: images.map(\.label))
     }
     return verdicts
   }
@@ -100,8 +105,7 @@ private struct Verdicts {
     total = right
   }
 
-  mutating func add(_ judge: ShapeJudge, _ images: Tensor, labels: [Int]) {
-    let verdict = judge(images)
+  mutating func add(_ verdict: ShapeJudge.Verdict, labels: [Int]) {
     featureRows.append(verdict.features)
     probabilityRows.append(verdict.probabilities)
     for (row, label) in labels.enumerated() {
@@ -113,19 +117,8 @@ private struct Verdicts {
   var accuracy: Double { Double(right.reduce(0, +)) / Double(max(1, total.reduce(0, +))) }
   var accuracyByClass: [Double] { zip(right, total).map { Double($0) / Double(max(1, $1)) } }
 
-  var features: Tensor { Self.stacked(featureRows) }
-  var probabilities: Tensor { Self.stacked(probabilityRows) }
-
-  private static func stacked(_ parts: [Tensor]) -> Tensor {
-    let width = parts.first?.shape[1] ?? 0
-    let result = Tensor([parts.reduce(0) { $0 + $1.shape[0] }, width])
-    var start = 0
-    for part in parts {
-      result.rows(start..<(start + part.shape[0])).assign(part)
-      start += part.shape[0]
-    }
-    return result
-  }
+  var features: Tensor { TensorParts.stacked(featureRows) }
+  var probabilities: Tensor { TensorParts.stacked(probabilityRows) }
 }
 
 extension ModelFiles {

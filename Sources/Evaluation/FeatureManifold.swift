@@ -1,4 +1,3 @@
-import COpenBLAS
 import TensorCore
 
 /// Union of balls around feature vectors, each with the distance to the k-th nearest neighbour as
@@ -60,67 +59,27 @@ package struct FeatureManifold {
     return inside.reduce(0, +) / Double(points.shape[0])
   }
 
-  /// Rows of the two sets that are multiplied at a time.
-  private static let (pointRows, setRows) = (64, 1024)
   /// Squared distance, relative to the vectors' squares, below which two points are one.
   private static let identical = 1e-13
 
-  /// Reduces the squared distances of each point to all rows of `set` to one number, in parallel
-  /// over the points; the distances are |u|² - 2 u.v + |v|² in double precision.
+  /// Reduces the squared distances of each point to all rows of `set` to one number; the distances are
+  /// |u|² - 2 u.v + |v|² in double precision.
   private static func collect(
     _ points: Tensor, _ set: Tensor, _ body: (Int, UnsafeBufferPointer<Double>) -> Double
   ) -> [Double] {
-    _ = singleThreaded
-    let (rows, width) = (set.shape[0], set.shape[1])
-    func doubles(_ tensor: Tensor, _ range: Range<Int>, _ target: UnsafeMutablePointer<Double>) {
-      let source = tensor.pointer + range.lowerBound * width
-      for index in 0..<(range.count * width) { target[index] = Double(source[index]) }
-    }
-    func square(_ row: UnsafePointer<Double>) -> Double {
-      cblas_ddot(.init(width), row, 1, row, 1)
-    }
-    var result = [Double](repeating: 0, count: points.shape[0])
-    result.withUnsafeMutableBufferPointer { result in
-      let target = UnsafeMutableBufferPointer(rebasing: result[...])
-      let blocks = (points.shape[0] + pointRows - 1) / pointRows
-      Parallel.tasks(blocks) { block in
-        let range = (block * pointRows)..<min(points.shape[0], (block + 1) * pointRows)
-        let left = UnsafeMutablePointer<Double>.allocate(capacity: pointRows * width)
-        let right = UnsafeMutablePointer<Double>.allocate(capacity: setRows * width)
-        let squares = UnsafeMutablePointer<Double>.allocate(capacity: range.count * rows)
-        defer {
-          left.deallocate()
-          right.deallocate()
-          squares.deallocate()
+    let (rows, columns) = (Array(0..<points.shape[0]), Array(0..<set.shape[0]))
+    let lengths = (RowProducts.squares(points, rows), RowProducts.squares(set, columns))
+    return RowProducts.reduce(points, rows, set, columns) { row, products in
+      withUnsafeTemporaryAllocation(of: Double.self, capacity: products.count) { squares in
+        for (column, product) in products.enumerated() {
+          let sum = lengths.0[row] + lengths.1[column]
+          let distance = sum - 2 * product
+          squares[column] = distance < identical * sum ? 0 : distance
         }
-        doubles(points, range, left)
-        for first in stride(from: 0, to: rows, by: setRows) {
-          let others = first..<min(rows, first + setRows)
-          doubles(set, others, right)
-          cblas_dgemm(
-            CblasRowMajor, CblasNoTrans, CblasTrans, .init(range.count), .init(others.count),
-            .init(width), -2, left, .init(width), right, .init(width), 0, squares + first,
-            .init(rows))
-          let lengths = (0..<others.count).map { square(right + $0 * width) }
-          for row in 0..<range.count {
-            let length = square(left + row * width)
-            let line = squares + row * rows + first
-            for column in 0..<others.count {
-              let sum = length + lengths[column]
-              let distance = line[column] + sum
-              line[column] = distance < identical * sum ? 0 : distance
-            }
-          }
-        }
-        for (row, index) in range.enumerated() {
-          target[index] = body(index, UnsafeBufferPointer(start: squares + row * rows, count: rows))
-        }
+        return body(row, UnsafeBufferPointer(squares))
       }
     }
-    return result
   }
-
-  private static let singleThreaded: Void = openblas_set_num_threads(1)
 
   private static func requireFinite(_ features: Tensor) throws(FeatureMetricError) {
     guard features.values.allSatisfy(\.isFinite) else {

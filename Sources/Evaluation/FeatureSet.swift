@@ -13,6 +13,10 @@ package struct FeatureSet {
   /// Number of samples.
   package var count: Int { features.shape[0] }
 
+  package init(features: Tensor, spatial: Tensor?, logits: Tensor?) {
+    (self.features, self.spatial, self.logits) = (features, spatial, logits)
+  }
+
   /// Images whose features are computed and kept at a time.
   private static let chunk = 256
 
@@ -30,64 +34,42 @@ package struct FeatureSet {
     progress: (Int) throws -> Void
   ) throws {
     let range = range ?? 0..<images.count
-    let widths = [InceptionV3.poolWidth, InceptionV3.spatialWidth, InceptionV3.classes]
-    let all = widths.map { Tensor([range.count, $0]) }
-    if let folder { try AtomicFile.makeDirectory(folder) }
+    let parts = try TensorParts(keptIn: folder)
+    let all = Self.names.map { Tensor([range.count, $0.width]) }
     for first in stride(from: 0, to: range.count, by: Self.chunk) {
       let rows = first..<min(range.count, first + Self.chunk)
-      let path = folder.map { "\($0)/\(range.lowerBound + first)-\(rows.count).safetensors" }
-      let parts =
-        try path.flatMap { Self.kept($0, rows: rows.count, widths) }
-        ?? Self.computed(
-          images, rows.lowerBound + range.lowerBound..<rows.upperBound + range.lowerBound, network)
-      if let path, access(path, F_OK) != 0 {
-        try SafetensorsWriter.write(
-          zip(Self.names, parts).map { .init(name: $0, shape: $1.shape, floats: $1.values) },
-          metadata: [:], to: path)
-      }
-      for (target, part) in zip(all, parts) { target.rows(rows).assign(part) }
+      let own = range.lowerBound + rows.lowerBound..<range.lowerBound + rows.upperBound
+      let found = try parts.part(
+        "\(own.lowerBound)-\(rows.count)", rows: rows.count, Self.names.map(\.name)
+      ) { try Self.computed(images, own, network, progress: { try progress(first + $0) }) }
+      for (target, part) in zip(all, found) { target.rows(rows).assign(part) }
       try progress(rows.upperBound)
     }
     (features, spatial, logits) = (all[0], all[1], all[2])
   }
 
-  private static let names = ["pool", "spatial", "logits"]
-
-  /// Reads a finished part; nil if there is none that fits.
-  private static func kept(_ path: String, rows: Int, _ widths: [Int]) -> [Tensor]? {
-    guard access(path, R_OK) == 0, let file = try? SafetensorsFile(path: path) else { return nil }
-    var parts: [Tensor] = []
-    for (name, width) in zip(names, widths) {
-      guard file.entry(name)?.shape == [rows, width], let values = try? file.floats(name) else {
-        // A damaged part is computed again in place of this one.
-        unlink(path)
-        return nil
-      }
-      parts.append(Tensor(values, shape: [rows, width]))
-    }
-    return parts
-  }
+  private static let names: [(name: String, width: Int)] = [
+    ("pool", InceptionV3.poolWidth), ("spatial", InceptionV3.spatialWidth),
+    ("logits", InceptionV3.classes),
+  ]
 
   private static func computed(
-    _ images: ImageSet, _ range: Range<Int>, _ network: InceptionV3
-  ) throws(FileError) -> [Tensor] {
+    _ images: ImageSet, _ range: Range<Int>, _ network: InceptionV3,
+    progress: (Int) throws -> Void
+  ) throws -> [Tensor] {
     let batch = 16
-    let widths = [InceptionV3.poolWidth, InceptionV3.spatialWidth, InceptionV3.classes]
-    let parts = widths.map { Tensor([range.count, $0]) }
+    let parts = names.map { Tensor([range.count, $0.width]) }
     for first in stride(from: range.lowerBound, to: range.upperBound, by: batch) {
       var prepared: [Tensor] = []
       for index in first..<min(range.upperBound, first + batch) {
-        let image = try images.image(index)
-        prepared.append(
-          image.pixels.withUnsafeBufferPointer {
-            InceptionV3.resized($0, height: image.height, width: image.width)
-          })
+        prepared.append(InceptionV3.resized(try images.image(index)))
       }
       let found = network(prepared)
       let rows = (first - range.lowerBound)..<(first - range.lowerBound + prepared.count)
       for (target, part) in zip(parts, [found.pool, found.spatial, found.logits]) {
         target.rows(rows).assign(part)
       }
+      try progress(rows.upperBound)
     }
     return parts
   }
@@ -98,12 +80,7 @@ package struct FeatureSet {
   /// - Throws: `FileError` for a file without such an array, or values that are not finite.
   package init(path: String) throws(FileError) {
     let file = try Checkpoint.open(path)
-    let names = file.names.filter { file.entry($0)?.shape.count == 2 }
-    guard names.count == 1, let entry = file.entry(names[0]), entry.count > 0 else {
-      throw FileError(
-        "\(path): has \(names.count) arrays of features (samples, width), expected one; save the features alone"
-      )
-    }
+    let entry = try Self.entry(in: file)
     features = Tensor(try file.floats(entry.name), shape: entry.shape)
     (spatial, logits) = (nil, nil)
     if let place = features.firstNonFinite {
@@ -111,5 +88,18 @@ package struct FeatureSet {
         "\(path): the features of sample \(place[0]) hold a value that is not finite in column \(place[1]);"
           + " compute them again")
     }
+  }
+
+  /// The only array of features (samples, width) of a file.
+  ///
+  /// - Throws: `FileError` for none or several.
+  package static func entry(in file: any TensorFile) throws(FileError) -> TensorEntry {
+    let names = file.names.filter { file.entry($0)?.shape.count == 2 }
+    guard names.count == 1, let entry = file.entry(names[0]), entry.count > 0 else {
+      throw FileError(
+        "\(file.path): has \(names.count) arrays of features (samples, width), expected one; save the features alone"
+      )
+    }
+    return entry
   }
 }

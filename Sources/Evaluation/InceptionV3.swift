@@ -1,6 +1,7 @@
 import Checkpoints
 import Files
 import Foundation
+import Pictures
 import TensorCore
 
 /// The network of the Fréchet inception distance: TensorFlow's Inception v3 of 2015-12-05.
@@ -64,11 +65,13 @@ package final class InceptionV3 {
   /// Weight of the last layer (2048, 1008).
   private let classifier: Tensor
 
-  /// Loads the weights of the PyTorch ports (`pt_inception-2015-12-05-….pth`).
+  /// Loads the weights of the PyTorch ports (`pt_inception-2015-12-05-….pth`) or of the frozen graph
+  /// (`classify_image_graph_def.pb`).
   ///
   /// - Throws: `FileError` for a missing tensor or another shape.
   package convenience init(path: String) throws {
-    try self.init(try Checkpoint.open(path))
+    let file = try Checkpoint.open(path)
+    try self.init((file as? FrozenGraph)?.aliased(Self.graphAliases) ?? file)
   }
 
   /// Loads the weights from an open file.
@@ -173,6 +176,47 @@ package final class InceptionV3 {
     return all
   }()
 
+  /// Constants of the frozen graph by the names of the ports.
+  ///
+  /// Kernels are (height, width, inputs, outputs) there.
+  package static let graphAliases: [String: FrozenGraph.Alias] = {
+    var aliases = ["fc.weight": FrozenGraph.Alias("softmax/weights", axes: [1, 0])]
+    for (unit, _) in layout {
+      let node = graphNode(unit)
+      aliases["\(unit).conv.weight"] = .init("\(node)/conv2d_params", axes: [3, 2, 0, 1])
+      for (name, constant) in [
+        ("weight", "gamma"), ("bias", "beta"), ("running_mean", "moving_mean"),
+        ("running_var", "moving_variance"),
+      ] {
+        aliases["\(unit).bn.\(name)"] = .init("\(node)/batchnorm/\(constant)", axes: [0])
+      }
+    }
+    return aliases
+  }()
+
+  /// Node of a convolution in the frozen graph: blocks are `mixed`, `mixed_1` and so on, branches towers.
+  private static func graphNode(_ unit: String) -> String {
+    func numbered(_ name: String, _ index: Int) -> String { index == 0 ? name : "\(name)_\(index)" }
+    let parts = unit.split(separator: ".").map(String.init)
+    guard parts.count == 2 else {
+      let stem = ["1a", "2a", "2b", "3b", "4a"]
+      return numbered("conv", stem.firstIndex { unit.contains("_\($0)_") } ?? 0)
+    }
+    let blocks = ["5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"]
+    let block = numbered("mixed", blocks.firstIndex { parts[0].hasSuffix($0) } ?? 0)
+    let branch = parts[1].split(separator: "_").map(String.init)
+    let (isFirst, place) = (branch.count == 1, branch.last ?? "")
+    if isFirst { return "\(block)/conv" }
+    if branch[1] == "pool" { return "\(block)/tower_2/conv" }
+    // Block 6a has no other tower before the double one.
+    let isSecond = ["branch3x3dbl", "branch7x7dbl", "branch7x7x3"].contains(branch[0])
+    let tower = isSecond && !parts[0].hasSuffix("6a") ? "tower_1" : "tower"
+    // The last convolutions of 7b and 7c are a pair beside each other.
+    if place.hasSuffix("a") { return "\(block)/\(tower)/mixed/conv" }
+    if place.hasSuffix("b") { return "\(block)/\(tower)/mixed/conv_1" }
+    return "\(block)/\(tower)/" + numbered("conv", (Int(place) ?? 1) - 1)
+  }
+
   // MARK: - Images
 
   /// Resizes an 8-bit RGB image as the frozen graph does and scales it to (x - 128) / 128: TensorFlow 1's
@@ -211,6 +255,11 @@ package final class InceptionV3 {
       }
     }
     return result
+  }
+
+  /// Resizes an image in the same way.
+  package static func resized(_ image: RGBImage) -> Tensor {
+    image.pixels.withUnsafeBufferPointer { resized($0, height: image.height, width: image.width) }
   }
 
   /// Features of prepared images, one image on each thread.

@@ -26,7 +26,10 @@ package enum KernelDistances {
           "a kernel inception distance needs at least 2 samples per set, found \(a.count) and"
           + " \(b.count); evaluate more samples")
     }
-    func kernel(_ product: Double) -> Double { pow(product / width + 1, 3) }
+    func kernel(_ product: Double) -> Double {
+      let base = product / width + 1
+      return base * base * base
+    }
     let within = unbiased(first, a, kernel) + unbiased(second, b, kernel)
     return within - 2 * mean(first, a, second, b, kernel)
   }
@@ -74,9 +77,7 @@ package enum KernelDistances {
   ) throws(FeatureMetricError) -> Double {
     try requireSamePlace(first, second)
     let width = 10.0
-    func lengths(_ set: Tensor) -> [Double] {
-      (0..<set.shape[0]).map { inner(set, $0, set, $0) }
-    }
+    func lengths(_ set: Tensor) -> [Double] { RowProducts.squares(set, Array(0..<set.shape[0])) }
     let squares = (lengths(first), lengths(second))
     func mean(_ a: Tensor, _ x: [Double], _ b: Tensor, _ y: [Double]) -> Double {
       sum(a, Array(x.indices), b, Array(y.indices)) { row, column, product in
@@ -103,33 +104,14 @@ package enum KernelDistances {
     }
   }
 
-  private static func inner(_ a: Tensor, _ row: Int, _ b: Tensor, _ column: Int) -> Double {
-    let width = a.shape[1]
-    let (x, y) = (a.pointer + row * width, b.pointer + column * width)
-    var sum = 0.0
-    for index in 0..<width { sum += Double(x[index]) * Double(y[index]) }
-    return sum
-  }
-
-  /// Sum of a kernel over all pairs of rows, in the order of the rows whatever the number of threads.
+  /// Sum of a kernel over all pairs of rows.
   private static func sum(
     _ a: Tensor, _ rows: [Int], _ b: Tensor, _ columns: [Int],
     _ kernel: (Int, Int, Double) -> Double
   ) -> Double {
-    var sums = [Double](repeating: 0, count: rows.count)
-    sums.withUnsafeMutableBufferPointer { sums in
-      let target = UnsafeMutableBufferPointer(rebasing: sums[...])
-      Parallel.ranges(rows.count) { range in
-        for row in range {
-          var total = 0.0
-          for column in columns.indices {
-            total += kernel(row, column, inner(a, rows[row], b, columns[column]))
-          }
-          target[row] = total
-        }
-      }
-    }
-    return sums.reduce(0, +)
+    RowProducts.reduce(a, rows, b, columns) { row, products in
+      products.enumerated().reduce(0) { $0 + kernel(row, $1.offset, $1.element) }
+    }.reduce(0, +)
   }
 
   private static func mean(

@@ -28,25 +28,33 @@ package struct PairedDistance: Codable, Sendable {
   ///   - samples: Number of pairs, at least 2.
   ///   - batch: Pairs drawn at a time.
   ///   - features: Features (count, width) of latents; nil for none.
+  ///   - folder: Folder for the finished pairs of these models and sampler alone; nil keeps none.
   ///   - progress: Called with the number of pairs done; may throw to stop.
   /// - Returns: The distances.
   /// - Throws: Errors of the closures, `FeatureMetricError` for fewer than two pairs or samples that are not
   ///   finite.
   package static func measure(
     teacher: Source, graft: Source, samples: Int, batch: Int = 20,
-    features: ((Tensor) throws -> Tensor)? = nil, progress: (Int) throws -> Void = { _ in }
+    features: ((Tensor) throws -> Tensor)? = nil, keptIn folder: String? = nil,
+    progress: (Int) throws -> Void = { _ in }
   ) throws -> PairedDistance {
     guard samples > 1 else {
       throw FeatureMetricError(
         description:
           "a paired distance needs at least 2 samples, found \(samples); evaluate more samples")
     }
+    let parts = try TensorParts(keptIn: folder)
     var (latents, seen) = (Pairs(), Pairs())
+    let names =
+      ["teacher", "graft"] + (features == nil ? [] : ["teacher_features", "graft_features"])
     for first in stride(from: 0, to: samples, by: batch) {
       let range = first..<min(samples, first + batch)
-      let (one, other) = (try teacher(range), try graft(range))
-      latents.add(one, other)
-      if let features { seen.add(try features(one), try features(other)) }
+      let part = try parts.part("pairs-\(first)", rows: range.count, names) {
+        let pair = [try teacher(range), try graft(range)]
+        return try pair + (features.map { features in try pair.map(features) } ?? [])
+      }
+      latents.add(part[0], part[1])
+      if features != nil { seen.add(part[2], part[3]) }
       try progress(range.upperBound)
     }
     return PairedDistance(

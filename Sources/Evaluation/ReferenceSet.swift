@@ -67,4 +67,34 @@ package struct ReferenceSet {
       Array(bytes[(range.lowerBound * size)..<(range.upperBound * size)])
     }
   }
+
+  /// Images that ADM's reference files hold beside their statistics.
+  private static let mostImages = 10_000
+
+  /// Writes statistics of features in the format of ADM's files, with the first images if all have one size.
+  ///
+  /// - Parameters:
+  ///   - set: Inception features of all images.
+  ///   - images: The images.
+  ///   - path: The `.npz` file.
+  /// - Throws: `FileError` for a damaged image or a file that cannot be written, `FeatureMetricError` for one image.
+  package static func write(_ set: FeatureSet, of images: ImageSet, to path: String) throws {
+    guard let spatial = set.spatial else { preconditionFailure("reference: features of a file") }
+    let (pool, places) = (try FeatureStatistics(set.features), try FeatureStatistics(spatial))
+    let arrays = [
+      ("mu", [pool.mean.count], pool.mean), ("mu_s", [places.mean.count], places.mean),
+      ("sigma", [pool.mean.count, pool.mean.count], pool.covariance),
+      ("sigma_s", [places.mean.count, places.mean.count], places.covariance),
+    ]
+    let first = try images.image(0)
+    let count = min(images.count, mostImages)
+    let hasOneSize = try (0..<count).allSatisfy { index in
+      let image = try images.image(index)
+      return (image.width, image.height) == (first.width, first.height)
+    }
+    try NumpyArchive.write(
+      to: path, arrays: arrays,
+      images: hasOneSize ? ("arr_0", [count, first.height, first.width, 3]) : nil
+    ) { index throws(FileError) in try images.image(index).pixels }
+  }
 }

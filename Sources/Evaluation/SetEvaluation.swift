@@ -1,7 +1,7 @@
 import Foundation
 import TensorCore
 
-/// Metrics of a set of samples against a reference, with how they were obtained.
+/// Metrics of a set of samples against a reference.
 package struct SetEvaluation: Codable, Sendable {
   /// Squared Fréchet distance of the features: the FID with pooled Inception features.
   package var frechetDistance: Double
@@ -9,50 +9,20 @@ package struct SetEvaluation: Codable, Sendable {
   package var spatialFrechetDistance: Double?
   /// Mean inception score over consecutive blocks of 5,000 samples.
   package var inceptionScore: Double?
+  /// Population standard deviation of the score over the blocks; nil for one block.
+  package var inceptionScoreDeviation: Double?
   /// Share of samples inside the reference's manifold, and the other way round (k = 3).
   package var precision, recall: Double?
   /// Mean kernel inception distance over subsets, and its standard deviation.
   package var kernelDistance, kernelDistanceDeviation: Double?
   /// Squared sliced Wasserstein distance of the features.
   package var slicedWasserstein: Double?
+  /// Standard error of its mean over the directions.
+  package var slicedWassersteinError: Double?
   /// Fréchet distances of resampled sets: the 5th and the 95th percentile.
   package var frechetInterval: [Double]?
-  package var provenance: Provenance
-
-  /// How numbers were obtained.
-  package struct Provenance: Codable, Equatable, Sendable {
-    /// A set of images or features.
-    package struct Source: Codable, Equatable, Sendable {
-      package var path: String
-      /// SHA-256 of the content.
-      package var digest: String
-      package var count: Int
-      /// What the program that wrote the set says about it.
-      package var description: [String: String]?
-
-      package init(path: String, digest: String, count: Int, description: [String: String]? = nil) {
-        (self.path, self.digest, self.count, self.description) = (path, digest, count, description)
-      }
-    }
-
-    package var samples, reference: Source
-    /// The feature network: its name and the digest of its weights.
-    package var network: String
-    package var networkDigest: String?
-    /// How images are scaled to the size of the network.
-    package var resize: String?
-    /// Restrictions on the numbers, in sentences.
-    package var notes: [String] = []
-    package var version: String
-
-    package init(
-      samples: Source, reference: Source, network: String, networkDigest: String? = nil,
-      resize: String? = nil, version: String
-    ) {
-      (self.samples, self.reference, self.version) = (samples, reference, version)
-      (self.network, self.networkDigest, self.resize) = (network, networkDigest, resize)
-    }
-  }
+  /// Restrictions on the numbers, in sentences.
+  package var notes: [String] = []
 
   /// Samples of an inception score's block.
   private static let scoreBlock = 5000
@@ -68,16 +38,14 @@ package struct SetEvaluation: Codable, Sendable {
   ///   - reference: Features of reference images; nil with statistics alone.
   ///   - statistics: Statistics of the reference; nil computes them of `reference`.
   ///   - spatialStatistics: Statistics of its spatial features.
-  ///   - provenance: How the features were obtained; notes are added.
   ///   - resamplings: Number of bootstrap sets for the interval of the Fréchet distance; 0 for none.
   ///   - progress: Called with the name of every metric before it is computed; may throw to stop.
   /// - Throws: `FeatureMetricError` for sets that do not fit, and errors of `progress`.
   package init(
     samples: FeatureSet, reference: FeatureSet?, statistics: FeatureStatistics?,
-    spatialStatistics: FeatureStatistics?, provenance: Provenance, resamplings: Int = 0,
+    spatialStatistics: FeatureStatistics?, resamplings: Int = 0,
     progress: (String) throws -> Void = { _ in }
   ) throws {
-    self.provenance = provenance
     func known(_ given: FeatureStatistics?, _ features: Tensor?) throws -> FeatureStatistics? {
       try given ?? features.map { try FeatureStatistics($0) }
     }
@@ -113,7 +81,9 @@ package struct SetEvaluation: Codable, Sendable {
     }
     if let logits = samples.logits {
       try progress("inception score")
-      inceptionScore = try InceptionScore(logits: logits, block: Self.scoreBlock).mean
+      let score = try InceptionScore(logits: logits, block: Self.scoreBlock)
+      inceptionScore = score.mean
+      if score.scores.count > 1 { inceptionScoreDeviation = score.standardDeviation }
     }
     if let reference {
       try progress("precision and recall")
@@ -125,19 +95,20 @@ package struct SetEvaluation: Codable, Sendable {
         seed: 2020)
       (kernelDistance, kernelDistanceDeviation) = (kernel.mean, kernel.standardDeviation)
       try progress("sliced Wasserstein distance")
-      slicedWasserstein = try SlicedWasserstein.squared(samples.features, reference.features)
+      let sliced = try SlicedWasserstein.squared(samples.features, reference.features)
+      (slicedWasserstein, slicedWassersteinError) = (sliced.value, sliced.standardError)
     }
     if samples.count <= samples.features.shape[1] {
-      self.provenance.notes.append(
+      notes.append(
         "\(samples.count) samples give a covariance of less than full rank for \(samples.features.shape[1]) features:"
           + " the Fréchet distance is mostly bias")
     } else if samples.count < Self.fewSamples, samples.spatial != nil {
-      self.provenance.notes.append(
+      notes.append(
         "\(samples.count) samples are fewer than \(Self.fewSamples): the FID is biased upwards and compares with"
           + " FIDs of as many samples alone")
     }
     if reference == nil {
-      self.provenance.notes.append(
+      notes.append(
         "the reference has statistics alone: no precision, recall, kernel or sliced Wasserstein distance"
       )
     }

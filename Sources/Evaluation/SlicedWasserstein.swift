@@ -10,11 +10,12 @@ package enum SlicedWasserstein {
   ///   - second: Features (samples, d), of any number.
   ///   - directions: Number of random directions.
   ///   - seed: Seed of the directions.
-  /// - Returns: The mean of the squared distances of the sorted projections.
+  /// - Returns: The mean of the squared distances of the sorted projections, and its standard error over the
+  ///   directions.
   /// - Throws: `FeatureMetricError` for empty sets or features of another width.
   package static func squared(
     _ first: Tensor, _ second: Tensor, directions: Int = 512, seed: UInt64 = 0
-  ) throws(FeatureMetricError) -> Double {
+  ) throws(FeatureMetricError) -> (value: Double, standardError: Double) {
     guard first.shape[1] == second.shape[1], first.shape[0] > 0, second.shape[0] > 0 else {
       throw FeatureMetricError(
         description: "a sliced Wasserstein distance needs features of one kind, found sets of shape"
@@ -46,7 +47,9 @@ package enum SlicedWasserstein {
         target[direction] = distance(sorted(a), sorted(b))
       }
     }
-    return distances.reduce(0, +) / Double(directions)
+    let mean = distances.reduce(0, +) / Double(directions)
+    let squares = distances.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
+    return (mean, (squares / Double(max(1, directions - 1)) / Double(directions)).squareRoot())
   }
 
   /// Integral of the squared difference of two quantile functions.

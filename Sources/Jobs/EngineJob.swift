@@ -20,14 +20,24 @@ struct EngineJob {
     static let demo = "ESPALIER_DEMO"
   }
 
-  /// Encodes the training data that the engine cannot, and returns the environment for it.
-  func prepare(_ request: JobRequest) throws -> [String: String] {
-    var variables = [Variable.claimed: context.run.path]
+  /// What the engine needs besides the run directory.
+  struct Preparation {
+    /// Environment of its processes.
+    var variables: [String: String]
+    /// Names in the cache of the latents that were encoded for it.
+    var caches: [String] = []
+    /// Identities of encoded folders of images, by path.
+    var identities: [String: String] = [:]
+  }
+
+  /// Encodes the training data that the engine cannot.
+  func prepare(_ request: JobRequest) throws -> Preparation {
+    var prepared = Preparation(variables: [Variable.claimed: context.run.path])
     switch request.job {
     case .distill(let path), .finetune(let path, _):
       let (plan, files) = try context.plan(at: path)
       if plan.model.path == ModelFiles.demo {
-        variables[Variable.demo] = AtomicFile.directory(of: files.modelPath)
+        prepared.variables[Variable.demo] = AtomicFile.directory(of: files.modelPath)
       }
       if plan.data?.isSelf == true { break }
       let isDistillation = request.job.kind == .distill
@@ -38,18 +48,22 @@ struct EngineJob {
       let data = try context.trainingData(
         plan.data, for: files, teacher: try files.model.network(), samples: samples,
         heldOut: heldOut)
-      try write(data, of: plan.data)
-    case .preview, .analyze, .library, .search, .measure, .report:
+      prepared.identities = try write(data, of: plan.data)
+      prepared.caches =
+        plan.data == nil
+        ? TrainingData.proceduralCaches(samples: samples, heldOut: heldOut)
+        : prepared.identities.values.map { "images-\($0.prefix(24))" }
+    case .preview, .analyze, .library, .search, .measure, .report, .sample, .evaluate:
       throw FileError(
         "\(context.run.path): the engine \(engine.name) does no job of this kind; leave it to the native"
           + " engine")
     }
-    return variables
+    return prepared
   }
 
   /// Writes `data.json`: identities of folders of images by path, under which the encoded latents
   /// are in the cache.
-  private func write(_ data: TrainingData, of settings: DataSettings?) throws {
+  private func write(_ data: TrainingData, of settings: DataSettings?) throws -> [String: String] {
     var identities: [String: String] = [:]
     for (path, set) in [(settings?.path, data.training), (settings?.heldOut, data.heldOut)] {
       guard let path, !LatentFiles.isPresent(at: path) else { continue }
@@ -61,6 +75,7 @@ struct EngineJob {
     try context.whenRoom {
       try AtomicFile.write(Data("{\(list)}\n".utf8), to: "\(context.run.path)/data.json")
     }
+    return identities
   }
 
   /// Starts the engine; its output goes to that of this process, the log of the run.

@@ -32,6 +32,8 @@ package final class JobContext: Sendable {
     /// Whether writing TensorBoard files has been given up.
     var lacksTensorBoard = false
     var deadline: ContinuousClock.Instant?
+    /// Whether the log is written elsewhere.
+    var isMuted = false
   }
 
   /// Opens the context.
@@ -70,13 +72,33 @@ package final class JobContext: Sendable {
   /// Writes a heartbeat unless an event was written since the last one; writes none to a full disk,
   /// so that space remains for the final event.
   func emitHeartbeat() {
-    let (step, isDue, lacksRoom) = state.withLock { state in
+    state.withLock { state in
       defer { state.hasSpoken = false }
-      return (state.step, !state.hasSpoken && !state.lacksRoom, state.lacksRoom)
+      guard !state.isMuted else { return }
+      if state.lacksRoom {
+        // Needs no space, and shows other hosts that the worker is alive.
+        utimes(run.eventsPath, nil)
+      } else if !state.hasSpoken {
+        try? run.append(Event(.heartbeat(step: state.step)))
+      }
     }
-    if isDue { try? run.append(Event(.heartbeat(step: step))) }
-    // Needs no space, and shows other hosts that the worker is alive.
-    if lacksRoom { utimes(run.eventsPath, nil) }
+  }
+
+  /// Ends the heartbeat, because another process writes the log from now on.
+  func mute() { state.withLock { $0.isMuted = true } }
+
+  /// Whether the heartbeat has ended.
+  var isMuted: Bool { state.withLock { $0.isMuted } }
+
+  /// Gives TensorBoard the events after an offset that another process has written, and advances it.
+  func plot(after offset: inout UInt64) {
+    guard let tensorBoard, !state.withLock({ $0.lacksTensorBoard }) else { return }
+    do {
+      for event in run.readEvents(after: &offset) { try tensorBoard.add(event) }
+    } catch {
+      state.withLock { $0.lacksTensorBoard = true }
+      print("no more event files for TensorBoard: \(error)")
+    }
   }
 
   /// Requests the job to stop at its next step, as a signal does.

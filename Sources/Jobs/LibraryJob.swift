@@ -32,7 +32,7 @@ struct LibraryJob {
     try context.emit(.started(pid: getpid(), totalSteps: 0))
     let settings = plan.stage1
     let precision = try context.precision()
-    let teacher = try files.classConditional()
+    let teacher = try files.model.network()
     teacher.parameters.use(precision)
     let data = try context.trainingData(
       plan.data, for: files, teacher: teacher,
@@ -90,7 +90,8 @@ struct LibraryJob {
   }
 
   private func train(
-    _ plan: GraftPlan, _ steps: Int, _ place: (Int, Int), _ teacher: DiT, _ data: TrainingData,
+    _ plan: GraftPlan, _ steps: Int, _ place: (Int, Int), _ teacher: any DiffusionTransformer,
+    _ data: TrainingData,
     _ precision: Precision, _ recipe: OperatorLibrary.Recipe, _ library: OperatorLibrary
   ) throws {
     let names = Set(plan.edits.values.map(\.name)).sorted().joined(separator: ", ")
@@ -158,15 +159,16 @@ struct LibraryJob {
   }
 
   private func score(
-    _ settings: ScoreSettings, _ wanted: Set<String>, _ plan: GraftPlan, _ teacher: DiT,
+    _ settings: ScoreSettings, _ wanted: Set<String>, _ plan: GraftPlan,
+    _ teacher: any DiffusionTransformer,
     _ data: TrainingData, _ library: OperatorLibrary
   ) throws {
-    let sampler = LatentSampler(
-      steps: settings.steps, guidance: Float(settings.guidance), seed: settings.seed)
+    let sampler = settings.sampler(of: teacher.shape.family)
+    let name = "\(sampler.method.rawValue)\(sampler.steps)"
     func isCurrent(_ score: OperatorLibrary.Score?) -> Bool {
       score.map {
         ($0.samples, $0.guidance, $0.sampler, $0.seed)
-          == (settings.samples, settings.guidance, "ddim\(settings.steps)", settings.seed)
+          == (settings.samples, settings.guidance, name, settings.seed)
       } ?? false
     }
     let left = library.entries().filter { wanted.contains($0.key) && !isCurrent($0.entry.score) }
@@ -190,7 +192,7 @@ struct LibraryJob {
       var entry = entry
       entry.score = .init(
         error(slot, replacement), samples: settings.samples, guidance: settings.guidance,
-        sampler: "ddim\(settings.steps)", seed: settings.seed)
+        sampler: name, seed: settings.seed)
       let scored = entry
       try context.whenRoom { try library.update(scored, key: key) }
     }
@@ -198,7 +200,8 @@ struct LibraryJob {
 
   /// The graft of one operator.
   private func graft(
-    _ entry: OperatorLibrary.Entry, _ plan: GraftPlan, _ teacher: DiT, _ path: String
+    _ entry: OperatorLibrary.Entry, _ plan: GraftPlan, _ teacher: any DiffusionTransformer,
+    _ path: String
   ) throws -> Graft {
     var own = plan
     own.edits = entry.slotID.map { [$0: entry.spec] } ?? [:]
@@ -209,7 +212,8 @@ struct LibraryJob {
 
   /// Times each operator once, in the middle block that has it: blocks are alike.
   private func time(
-    _ settings: ScoreSettings, _ wanted: Set<String>, _ plan: GraftPlan, _ teacher: DiT,
+    _ settings: ScoreSettings, _ wanted: Set<String>, _ plan: GraftPlan,
+    _ teacher: any DiffusionTransformer,
     _ precision: Precision, _ library: OperatorLibrary
   ) throws {
     let conditions = OperatorLibrary.TimingConditions(
@@ -241,5 +245,14 @@ struct LibraryJob {
         try context.whenRoom { try library.update(timed, key: key) }
       }
     }
+  }
+}
+
+extension ScoreSettings {
+  /// The sampler of a family whose steps and guidance count.
+  func sampler(of family: ModelFamily) -> LatentSampler {
+    var sampler = LatentSampler.defaults(of: family)
+    (sampler.steps, sampler.guidance, sampler.seed) = (steps, Float(guidance), seed)
+    return sampler
   }
 }

@@ -58,6 +58,9 @@ struct PreviewJob {
       }
       sampler.method = method
     }
+    sampler.cache = request.cache.map {
+      StepCache(threshold: $0, forecasts: request.forecastsCache ?? false)
+    }
     let start = LatentSampler.start(seeds: cells.map(\.seed), for: teacher)
     let frameSteps = request.frameSteps
     func pictures(of latents: Tensor) -> [RGBImage] {
@@ -67,8 +70,9 @@ struct PreviewJob {
     var done = 0
     func images(_ model: any DiffusionTransformer, _ role: SampleRole) throws -> [RGBImage] {
       var throttle = Throttle()
+      let reuse = StepReuse()
       let latents = try sampler.sample(
-        model, for: conditions, start: start,
+        model, for: conditions, start: start, reuse: reuse,
         onStep: { step, _, predicted in
           done += 1
           try context.checkpoint(step: done)
@@ -81,6 +85,10 @@ struct PreviewJob {
           }
         })
       let images = pictures(of: latents)
+      if let cache = sampler.cache {
+        try context.emit(
+          .message("\(role.rawValue): step caching \(StepCache.Use(cache, reuse).text)"))
+      }
       try write(images, role, request)
       return images
     }

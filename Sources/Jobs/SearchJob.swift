@@ -38,7 +38,7 @@ struct SearchJob {
           + " \(request.score.timingBatch) images in \(precision.rawValue); build it with 'espalier library build'"
       )
     }
-    let teacher = try files.classConditional()
+    let teacher = try files.model.network()
     teacher.parameters.use(precision)
     let data = try context.trainingData(
       plan.data, for: files, teacher: teacher,
@@ -47,18 +47,28 @@ struct SearchJob {
     let timing = OperatorTiming(teacher, batch: request.score.timingBatch)
     let teacherSeconds = timing.seconds([]).teacher
     let total = amount(of: measure, plan, teacherSeconds)
-    let sampler = LatentSampler(
-      steps: request.score.steps, guidance: Float(request.score.guidance), seed: request.score.seed)
-    let error = try GuidedError(
-      teacher: teacher, dataset: data.heldOut, samples: request.score.samples, sampler: sampler,
-      seed: request.score.seed
-    ) { done, count in
-      try context.checkpoint(step: 0)
-      try context.emit(.progress(done: done, total: count, label: "running the teacher"))
+    let sampler = request.score.sampler(of: shape.family)
+    let seeds = request.seeds ?? 1
+    let errors = try (0..<seeds).map { seed in
+      try GuidedError(
+        teacher: teacher, dataset: data.heldOut, samples: request.score.samples, sampler: sampler,
+        seed: request.score.seed &+ UInt64(seed)
+      ) { done, count in
+        try context.checkpoint(step: 0)
+        try context.emit(
+          .progress(
+            done: seed * count + done, total: seeds * count, label: "running the teacher"))
+      }
     }
-    let stage = Stage(
-      context: context, plan: plan, teacher: teacher, library: library, precision: precision,
-      data: data, error: error, timing: timing)
+    let stage = try SearchStage(
+      plan, teacher: teacher, library: library, precision: precision, data: data,
+      sampler: sampler, errors: errors, timing: timing,
+      pictures: try request.images.map { try pictures(files, $0, precision) }
+    ) { try context.checkpoint(step: 0) }
+    let rival = CachedTeacher(
+      teacher, sampler,
+      for: try files.exampleConditions(Self.cachedTrajectories, precision).conditions,
+      reusedTime: timing.reusedShare())
     var constraints = ParetoSolver.Constraints()
     constraints.kept = Set(request.kept.compactMap { SlotID($0) })
     constraints.required = plan.edits
@@ -79,10 +89,13 @@ struct SearchJob {
       try context.emit(
         .progress(
           done: index, total: request.budgets.count, label: "searching at \(numberText(fraction))"))
-      let saving = (1 - fraction) * total
-      let found = try search(
-        saving: saving, constraints: constraints, pool: (request.pool, request.distance),
-        swaps: request.swaps)
+      let budget = SearchBudget(
+        index: index, fraction: fraction, measure: measure, total: total)
+      let found = try inTime(budget, stage) { saving in
+        try search(
+          saving: saving, constraints: constraints, pool: (request.pool, request.distance),
+          swaps: request.swaps)
+      }
       if found.results.isEmpty {
         let most = front.last.map { $0.saving[measure] / total } ?? 0
         try context.emit(
@@ -92,22 +105,23 @@ struct SearchJob {
       }
       var rows = Array(found.results.prefix(max(1, request.finalists)))
       rows += try baselines(
-        candidates, like: rows.first, saving: saving, measure: measure, depth: shape.depth,
-        locality: locality, search: search, stage: stage)
+        candidates, budget, depth: shape.depth, locality: locality, search: search, stage: stage)
       budgets.append(
         try finish(
-          rows, index: index, fraction: fraction, total: total, measure: measure,
-          teacherSeconds: teacherSeconds, agreement: found.agreement,
-          neighborLoss: found.neighborLoss, steps: request.recoverySteps, stage: stage))
+          rows, budget, agreement: found.agreement, neighborLoss: found.neighborLoss,
+          steps: request.recoverySteps, seeds: seeds, rival: rival, stage: stage))
     }
-    let report = SearchReport(
+    var report = SearchReport(
       measure: measure.rawValue, teacherSeconds: teacherSeconds, candidates: candidates.count,
       solveMilliseconds: solveMilliseconds,
       front: front.map {
         .init(
           fraction: 1 - $0.saving[measure] / total, sum: $0.loss, changes: $0.changes.map(\.text))
       }, budgets: budgets)
-    try context.whenRoom { try report.write(in: context.run.path) }
+    (report.seeds, report.images) = (seeds, request.images)
+    report.teacherAgreements = stage.teacherAgreements()
+    let written = report
+    try context.whenRoom { try written.write(in: context.run.path) }
     try context.emit(.progress(done: budgets.count, total: budgets.count, label: "budgets"))
     return "\(budgets.count) budgets; table in \(SearchReport.fileName)"
   }
@@ -140,142 +154,208 @@ struct SearchJob {
     }
   }
 
-  /// Baselines that save as much, with the operator that is most frequent in the attention slots of the best plan.
-  private func baselines(
-    _ candidates: [Candidate], like best: PlanSearch.Result?, saving: Double, measure: Measure,
-    depth: Int, locality: [Double], search: PlanSearch, stage: Stage
-  ) throws -> [PlanSearch.Result] {
-    let attention = (best?.changes ?? []).compactMap { change -> OperatorSpec? in
-      guard case .slot(let id, let spec) = change, id.slot == .attention else { return nil }
-      return spec
+  /// Conditions of compared images, with the judge of a model that has one.
+  private func pictures(
+    _ files: ModelFiles, _ count: Int, _ precision: Precision
+  ) throws -> SearchStage.Pictures {
+    let judge = files.judgePath == nil ? nil : try files.judge()
+    return SearchStage.Pictures(
+      conditions: try files.exampleConditions(count, precision).conditions, judge: judge,
+      autoencoder: try judge.map { _ in try files.autoencoder(precision) })
+  }
+
+  /// Share by which a plan's measured time may be over its budget, about the error of the measurement.
+  private static let timeTolerance = 0.01
+
+  /// Searches until the best plan's whole measured time meets a budget of time: times of single changes do not
+  /// quite add up.
+  private func inTime(
+    _ budget: SearchBudget, _ stage: SearchStage, search: (Double) throws -> PlanSearch.Found
+  ) throws -> PlanSearch.Found {
+    var saving = budget.saving
+    var found = try search(saving)
+    guard budget.measure == .time else { return found }
+    for _ in 0..<Self.timeCorrections {
+      guard let best = found.results.first else { break }
+      let excess = try Self.excess(stage.seconds(best.changes), budget)
+      if excess <= Self.timeTolerance { break }
+      saving += excess * budget.total
+      let next = try search(saving)
+      if next.results.isEmpty { break }
+      found = next
     }
-    let counts = Dictionary(grouping: attention) { $0 }.mapValues(\.count)
-    let fastest = candidates.filter { candidate in
-      guard case .slot(let id, _) = candidate.change else { return false }
-      return id.slot == .attention
-    }.max { $0.saving[measure] < $1.saving[measure] }
-    var specs = counts.sorted { ($0.value, $1.key.name) > ($1.value, $0.key.name) }.map(\.key)
-    if case .slot(_, let spec) = fastest?.change { specs.append(spec) }
+    return found
+  }
+
+  /// Searches with a corrected saving that are tried.
+  private static let timeCorrections = 4
+
+  /// By how much of the teacher's time a plan is over its budget.
+  private static func excess(
+    _ seconds: (teacher: Double, model: Double), _ budget: SearchBudget
+  ) -> Double {
+    seconds.model / seconds.teacher - budget.fraction
+  }
+
+  /// Baselines that save as much by one operator in one kind of slot: of the operators whose sums of errors are least
+  /// in an order of blocks, the one whose whole error is.
+  private func baselines(
+    _ candidates: [Candidate], _ budget: SearchBudget, depth: Int, locality: [Double],
+    search: PlanSearch, stage: SearchStage
+  ) throws -> [PlanSearch.Result] {
+    let operators = Set(
+      candidates.compactMap { candidate -> SlotOperator? in
+        guard case .slot(let id, let spec) = candidate.change else { return nil }
+        return SlotOperator(slot: id.slot, spec: spec)
+      })
     var results: [PlanSearch.Result] = []
     for baseline in Baseline.allCases {
-      let seeds = baseline == .random ? Self.randomBaselines : 1
-      for seed in 0..<seeds {
+      for seed in 0..<(baseline == .random ? Self.randomBaselines : 1) {
         let order = baseline.order(
           depth: depth, locality: locality,
           permutation: RandomStream(seed: UInt64(seed), "search/baseline").permutation(depth))
-        // The first operator that can save enough in this order.
-        let changes = specs.lazy.compactMap { spec in
-          Baseline.changes(
-            candidates, slot: .attention, spec: spec, order: order, measure: measure, saving: saving
-          )
-        }.first
-        guard let changes else { continue }
-        try context.checkpoint(step: 0)
         let name = baseline == .random ? "\(baseline.name) \(seed)" : baseline.name
-        var result = search.result(name, changes)
-        result.whole = try stage.whole(changes)
-        results.append(result)
+        func result(_ choice: SlotOperator, saving: Double) -> PlanSearch.Result? {
+          Baseline.changes(
+            candidates, slot: choice.slot, spec: choice.spec, order: order,
+            measure: budget.measure, saving: saving
+          ).map { search.result(name, $0) }
+        }
+        let ranked = operators.compactMap { choice in
+          result(choice, saving: budget.saving).map { (choice, $0) }
+        }.sorted { ($0.1.sum, $0.0.spec.name) < ($1.1.sum, $1.0.spec.name) }
+        var best: PlanSearch.Result?
+        for (choice, first) in ranked.prefix(Self.baselineOperators) {
+          try context.checkpoint(step: 0)
+          guard
+            var found = try inTime(
+              first, budget, stage, more: { result(choice, saving: $0) })
+          else { continue }
+          let whole = try stage.whole(found.changes)
+          found.whole = whole
+          if best?.whole.map({ whole.value < $0.value }) ?? true { best = found }
+        }
+        if let best { results.append(best) }
       }
     }
     return results
   }
 
-  /// Times the plans, lets them recover, and saves them.
+  /// An operator for one kind of slot.
+  private struct SlotOperator: Hashable {
+    let slot: Slot
+    let spec: OperatorSpec
+  }
+
+  /// Operators of a baseline that are evaluated whole.
+  private static let baselineOperators = 3
+
+  /// Changes more blocks until a baseline's whole measured time meets a budget of time; nil if all do not.
+  private func inTime(
+    _ first: PlanSearch.Result, _ budget: SearchBudget, _ stage: SearchStage,
+    more: (Double) -> PlanSearch.Result?
+  ) throws -> PlanSearch.Result? {
+    var result = first
+    guard budget.measure == .time else { return result }
+    while true {
+      let excess = try Self.excess(stage.seconds(result.changes), budget)
+      if excess <= Self.timeTolerance { return result }
+      // At least one more change.
+      let next = more(
+        max(
+          budget.saving + excess * budget.total, result.saving[.time] * (1 + 1e-9)))
+      guard let next, next.changes.count > result.changes.count else { return nil }
+      result = next
+    }
+  }
+
+  /// Measures the plans with every seed, lets them recover, saves them, and puts the teacher with step caching beside
+  /// them.
   private func finish(
-    _ rows: [PlanSearch.Result], index: Int, fraction: Double, total: Double, measure: Measure,
-    teacherSeconds: Double, agreement: Double, neighborLoss: Double, steps: Int, stage: Stage
+    _ rows: [PlanSearch.Result], _ budget: SearchBudget, agreement: Double, neighborLoss: Double,
+    steps: Int, seeds: Int, rival: CachedTeacher, stage: SearchStage
   ) throws -> SearchReport.Budget {
     var reported: [SearchReport.Row] = []
+    let label = "recovering at \(numberText(budget.fraction))"
     for (place, result) in rows.enumerated() {
-      guard let whole = result.whole else { continue }
-      let name = "plan-\(index + 1)-\(place + 1).json"
+      let name = "plan-\(budget.index + 1)-\(place + 1).json"
       let plan = stage.plan(result.changes)
       try context.whenRoom {
         try AtomicFile.write(try plan.json(), to: "\(context.run.path)/\(name)")
       }
       var row = SearchReport.Row(
-        origin: result.origin, changes: result.changes.map(\.text), sum: result.sum, error: whole,
-        fraction: 1 - result.saving[measure] / total, plan: name)
+        origin: result.origin, changes: result.changes.map(\.text), sum: result.sum,
+        errors: try stage.wholes(result.changes),
+        fraction: 1 - result.saving[budget.measure] / budget.total, plan: name)
       let seconds = try stage.seconds(result.changes)
       (row.seconds, row.timeFraction) = (seconds.model, seconds.model / seconds.teacher)
-      if steps > 0 {
-        let recovered = try stage.recovered(result.changes, steps: steps) { step in
-          try context.checkpoint(step: step)
-          if step % 5 == 0 {
-            try context.emit(
-              .progress(
-                done: place * steps + step, total: rows.count * steps,
-                label: "recovering at \(numberText(fraction))"))
-          }
+      var throttle = Throttle()
+      let recovered = try stage.recovered(result.changes, steps: steps) { step in
+        try context.checkpoint(step: step)
+        if throttle.isDue() {
+          let all = seeds * max(1, steps)
+          try context.emit(
+            .progress(done: place * all + step, total: rows.count * all, label: label))
         }
-        (row.recoveredError, row.recoveredStandardError) = (
-          recovered.value, recovered.standardError
-        )
       }
+      if steps > 0 { row.recover(recovered.errors) }
+      row.distances = recovered.pictures?.distances
+      row.agreements = recovered.pictures?.agreements
       reported.append(row)
     }
     let after = reported.compactMap(\.recoveredError)
     let recovery =
       after.count == reported.count ? Ranking.spearman(reported.map(\.error), after) : .nan
+    reported += try cached(budget, rival, stage)
+    if let first = reported.first {
+      for index in reported.indices.dropFirst() { reported[index].compare(with: first) }
+    }
     func known(_ value: Double) -> Double? { value.isFinite ? value : nil }
     return SearchReport.Budget(
-      fraction: fraction, rows: reported, rankAgreement: known(agreement),
+      fraction: budget.fraction, rows: reported, rankAgreement: known(agreement),
       neighborLoss: neighborLoss, recoveryAgreement: known(recovery))
   }
 
-  /// Model, library and data of a search.
-  private struct Stage {
-    let context: JobContext
-    let plan: GraftPlan
-    let teacher: DiT
-    let library: OperatorLibrary
-    let precision: Precision
-    let data: TrainingData
-    let error: GuidedError
-    let timing: OperatorTiming
+  /// Trajectories on which reused steps are counted.
+  private static let cachedTrajectories = 4
 
-    func plan(_ changes: [Change]) -> GraftPlan {
-      var own = plan
-      own.edits = [:]
-      own.parallel = [:]
-      for change in changes { change.apply(to: &own) }
-      return own
-    }
-
-    func graft(_ changes: [Change]) throws -> Graft { try graft(of: plan(changes)) }
-
-    private func graft(of own: GraftPlan) throws -> Graft {
-      let paths = library.checkpoints(for: own)
-      let graft = try Graft(
-        plan: own, teacher: teacher, checkpoints: paths.sorted { $0.key < $1.key }.map(\.value))
-      graft.use(precision)
-      return graft
-    }
-
-    func whole(_ changes: [Change]) throws -> Estimate {
-      error(try graft(changes).model)
-    }
-
-    func seconds(_ changes: [Change]) throws -> (teacher: Double, model: Double) {
-      let times = timing.seconds([try graft(changes).model])
-      return (times.teacher, times.models[0])
-    }
-
-    /// Error after some steps of stage 2.
-    func recovered(
-      _ changes: [Change], steps: Int, progress: (Int) throws -> Void
-    ) throws -> Estimate {
-      var own = plan(changes)
-      own.stage2.steps = steps
-      let finetuning = try Finetuning(
-        graft: try graft(of: own), dataset: data.training, heldOut: data.heldOut)
-      while finetuning.step < steps {
-        try progress(finetuning.step)
-        _ = finetuning.trainStep()
-      }
-      return error(finetuning.model)
+  /// The teacher with step caching, with and without a forecast, at a budget of time.
+  private func cached(
+    _ budget: SearchBudget, _ rival: CachedTeacher, _ stage: SearchStage
+  ) throws -> [SearchReport.Row] {
+    guard budget.measure == .time else { return [] }
+    try context.emit(
+      .progress(
+        done: 0, total: 2, label: "step caching at \(numberText(budget.fraction))"))
+    let go = { try context.checkpoint(step: 0) }
+    return try [false, true].compactMap { forecasts -> SearchReport.Row? in
+      guard
+        let (cache, reused) = try rival.cache(
+          reaching: budget.fraction, forecasts: forecasts, progress: go)
+      else { return nil }
+      var row = SearchReport.Row(
+        origin: forecasts ? "step cache, forecast" : "step cache", changes: [], sum: 0,
+        errors: try stage.wholes(cache, progress: go), fraction: budget.fraction)
+      let seconds = try rival.seconds(cache, stage.timing)
+      (row.seconds, row.timeFraction) = (seconds.cached, seconds.cached / seconds.plain)
+      row.cache = .init(threshold: cache.threshold, forecasts: forecasts, reused: reused)
+      let pictures = try stage.pictures(cache, progress: go)
+      (row.distances, row.agreements) = (pictures?.distances, pictures?.agreements)
+      return row
     }
   }
+}
+
+/// One budget of a search.
+private struct SearchBudget {
+  let index: Int
+  /// Fraction of the teacher's amount that may be spent.
+  let fraction: Double
+  let measure: Measure
+  /// The teacher's amount.
+  let total: Double
+
+  var saving: Double { (1 - fraction) * total }
 }
 
 extension ModelAnalysis {

@@ -56,15 +56,23 @@ package enum Worker {
     print("BLAS core \(Gemm.coreName), \(Parallel.threads) threads")
     do {
       let request = try run.request()
-      if let seconds = request.timeout { context.limit(to: seconds) }
       if let name = request.engine {
-        let job = EngineJob(context: context, engine: try Engine.named(name))
-        let variables = try job.prepare(request)
-        let process = try job.start(variables)
+        let job = EngineJob(
+          context: context, engine: try Engine.named(name).launched(by: request.launcher))
+        // The engine elsewhere has the time limit.
+        if job.engine.isLinked { return try follow(job, request) }
+        if run.hasOpenLink {
+          throw FileError(
+            "\(run.path): its engine \(name) was on another host, which \(Engine.path()) no longer says;"
+              + " restore the entry")
+        }
+        if let seconds = request.timeout { context.limit(to: seconds) }
+        let process = try job.start(try job.prepare(request).variables)
         // From here the engine speaks.
         heartbeat.cancel()
         return try finish(job, process)
       }
+      if let seconds = request.timeout { context.limit(to: seconds) }
       let text: String
       if case .preview(let preview) = request.job, preview.isBackground {
         var parameters = sched_param()
@@ -86,6 +94,9 @@ package enum Worker {
         text = try ReportJob(context: context).perform(report, writesPage: false)
       case .report(let report):
         text = try ReportJob(context: context).perform(report, writesPage: true)
+      case .sample(let sample): text = try SampleJob(context: context).perform(sample)
+      case .evaluate(let evaluate):
+        text = try EvaluateJob(context: context).perform(evaluate)
       }
       run.keepSummary()
       try context.emit(.finished(outcome: .done, text: text))
@@ -106,13 +117,16 @@ package enum Worker {
   private static func finish(_ job: EngineJob, _ process: Process) throws -> Int32 {
     let run = job.context.run
     var isTold = false
+    var plotted = run.logSize
     while process.isRunning {
+      job.context.plot(after: &plotted)
       if job.context.isCancelled, !isTold {
         kill(process.processIdentifier, SIGTERM)
         isTold = true
       }
       usleep(50_000)
     }
+    job.context.plot(after: &plotted)
     run.keepSummary()
     run.releaseRoomForLastWords()
     if let end = run.summary().end {
@@ -122,6 +136,33 @@ package enum Worker {
     let text = job.ending(process)
     try run.finish(.failed, text)
     return fail(text)
+  }
+
+  /// Sends a run to its engine elsewhere and follows it; leaves it there if this process is asked to stop.
+  private static func follow(_ job: EngineJob, _ request: JobRequest) throws -> Int32 {
+    let run = job.context.run
+    let linked = try LinkedJob(context: job.context, engine: job.engine) {
+      let prepared = try job.prepare(request)
+      return try LinkUpload(
+        job.engine, run: run, request: request, caches: prepared.caches,
+        identities: prepared.identities)
+    }
+    if linked.isSent { job.context.mute() }
+    do {
+      guard try linked.perform() else {
+        guard linked.isSent else { throw JobInterruption.cancelled }
+        return 0
+      }
+    } catch  where linked.isSent {
+      // Nothing is written to the log of a run that may go on elsewhere.
+      try? linked.leave("\(error)")
+      return fail("\(error)")
+    }
+    run.keepSummary()
+    run.releaseRoomForLastWords()
+    let end = run.summary().end
+    run.performHook(outcome: end?.outcome.rawValue ?? RunState.lost.name)
+    return end?.outcome == .failed ? 1 : 0
   }
 
   /// Outcome and text of the final event for an error.

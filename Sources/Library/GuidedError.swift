@@ -7,26 +7,36 @@ import Sampling
 import Search
 import TensorCore
 
-/// Error of a changed model's guided noise prediction, relative to the teacher's, on fixed noisy samples.
+/// Error of a changed model's guided prediction, noise or velocity, relative to the teacher's, on fixed noisy samples.
 ///
-/// An estimate is the squared error divided by the squared prediction. The timesteps are those of a sampler, evenly often, so that an error counts where it would be made. The inputs of
-/// all blocks of the teacher are kept: a change is measured from its block on.
+/// An estimate is the squared error divided by the squared prediction. The times are those of a sampler, evenly
+/// often, so that an error counts where it would be made. The inputs of all blocks of the teacher are kept: a change
+/// is measured from its block on.
 package final class GuidedError {
-  private let teacher: DiT
+  private let teacher: any DiffusionTransformer
   private let guidance: Float
   private let guidedChannels: Int
   private let parts: [Part]
+  private let process: TrainingProcess
+  /// Steps or times of the sampler in its order.
+  private let draws: TrainingProcess.Draws
 
   /// Some samples: rows of the conditional prediction, then of the unconditional one.
   private struct Part {
-    let rows: Int
+    /// Clean latents and their noise.
+    let clean, noise: Tensor
+    /// Place of every sample in the order of the sampler.
+    let places: [Int]
+    let condition: Conditioning.Condition
     let latents: Tensor
-    let conditioning: Conditioning
-    let modulations: DiT.Modulations
-    /// Input of every block, and of the final layer.
+    let modulations: Modulations
+    /// Input of every block.
     let states: [Tensor]
     /// The teacher's guided prediction (rows, channels, height, width).
     let target: Tensor
+
+    var rows: Int { clean.shape[0] }
+    var copies: Int { latents.shape[0] / rows }
   }
 
   /// Samples run at a time.
@@ -36,48 +46,42 @@ package final class GuidedError {
   ///
   /// - Parameters:
   ///   - teacher: The pretrained model.
-  ///   - dataset: Normalised latents with labels.
+  ///   - dataset: Normalised latents with labels or captions.
   ///   - samples: Number of noisy samples.
-  ///   - sampler: Its timesteps and guidance are taken.
+  ///   - sampler: Its times and guidance are taken.
   ///   - seed: Seed of samples and noise.
   ///   - progress: Called with the numbers of samples done and of all; may throw to stop.
   /// - Throws: `SamplingError` for an invalid number of steps, and errors of `progress`.
   package init(
-    teacher: DiT, dataset: LatentDataset, samples: Int, sampler: LatentSampler, seed: UInt64,
-    progress: (Int, Int) throws -> Void = { _, _ in }
+    teacher: any DiffusionTransformer, dataset: LatentDataset, samples: Int,
+    sampler: LatentSampler, seed: UInt64, progress: (Int, Int) throws -> Void = { _, _ in }
   ) throws {
     self.teacher = teacher
-    let null = teacher.config.nullClass
-    let isGuided = null != nil && sampler.guidance != 1
+    let shape = teacher.shape
+    let hasNull = dataset.texts.map { $0.null != nil } ?? (shape.nullClass != nil)
+    let isGuided = hasNull && sampler.guidance != 1
     guidance = isGuided ? sampler.guidance : 1
-    guidedChannels =
-      sampler.guidedChannels
-      ?? (teacher.config.frequencyShift == 0 ? Guidance.guidedChannels : teacher.config.inChannels)
-    let timesteps = try sampler.timesteps()
-    let diffusion = try GaussianDiffusion(spacing: "")
+    guidedChannels = sampler.guidedChannels(of: shape)
+    process = try TrainingProcess(of: shape.family)
+    draws = try sampler.trainingDraws()
+    let steps = draws.steps.count
     let batch = dataset.batch(
-      0..<samples, seed: seed, name: "search", nullClass: null, labelDropout: 0)
+      0..<samples, seed: seed, name: "search", nullClass: shape.nullClass, labelDropout: 0)
     var parts: [Part] = []
     for first in stride(from: 0, to: samples, by: Self.partRows) {
       try progress(first, samples)
       let range = first..<min(samples, first + Self.partRows)
-      let steps = range.map {
-        timesteps[($0 * timesteps.count + timesteps.count / 2) / samples % timesteps.count]
-      }
-      let noisy = diffusion.noisy(
-        batch.latents.rows(range), noise: batch.noise.rows(range), steps: steps)
-      let copies = isGuided ? 2 : 1
-      let latents = Tensor([copies * range.count] + noisy.shape.dropFirst())
-      for copy in 0..<copies {
-        latents.rows((copy * range.count)..<((copy + 1) * range.count)).assign(noisy)
-      }
-      let labels = Array(batch.labels[range])
-      let nulls = null.map { [Int](repeating: $0, count: range.count) } ?? []
-      let times = diffusion.modelTimesteps(steps)
-      let conditioning = Conditioning(
-        timesteps: isGuided ? times + times : times, labels: isGuided ? labels + nulls : labels)
+      let places = range.map { steps - 1 - ($0 * steps + steps / 2) / samples % steps }
+      let own = draws[places]
+      let (clean, noise) = (batch.latents.rows(range), batch.noise.rows(range))
+      let latents = Self.repeated(
+        process.noisy(clean, noise: noise, own), isGuided ? 2 : 1)
+      let condition = Self.condition(batch, range, dataset, isGuided ? shape : nil)
+      let times = process.modelTimes(own)
       let tape = Tape(recording: false)
-      let modulations = teacher.modulations(conditioning, on: tape)
+      let modulations = teacher.modulations(
+        Conditioning(timesteps: isGuided ? times + times : times, condition: condition), on: tape,
+        observe: nil)
       var states: [Tensor] = []
       let output = teacher(
         Value(constant: latents), modulations, on: tape,
@@ -88,13 +92,35 @@ package final class GuidedError {
         })
       parts.append(
         Part(
-          rows: range.count, latents: latents, conditioning: conditioning, modulations: modulations,
-          states: states,
+          clean: clean, noise: noise, places: places, condition: condition, latents: latents,
+          modulations: modulations, states: states,
           target: Self.guided(
-            output.tensor, rows: range.count, channels: teacher.config.inChannels,
+            output.tensor, rows: range.count, channels: shape.inChannels,
             guidedChannels: guidedChannels, scale: guidance)))
     }
     self.parts = parts
+  }
+
+  /// Labels or captions of rows of a batch, followed by those without a condition for a guided prediction.
+  private static func condition(
+    _ batch: DiffusionBatch, _ range: Range<Int>, _ dataset: LatentDataset, _ guided: ModelShape?
+  ) -> Conditioning.Condition {
+    guard let captions = batch.captions else {
+      let labels = Array(batch.labels[range])
+      let null = guided?.nullClass.map { [Int](repeating: $0, count: labels.count) }
+      return .labels(labels + (null ?? []))
+    }
+    var shown = captions.selecting(Array(range), length: captions.length)
+    if guided != nil, let null = dataset.texts?.null {
+      shown = shown.followed(
+        by: null.selecting([Int](repeating: 0, count: range.count), length: null.length))
+    }
+    return Conditioning(timesteps: [], captions: shown).condition
+  }
+
+  /// A batch several times behind itself.
+  private static func repeated(_ batch: Tensor, _ copies: Int) -> Tensor {
+    batch.selecting((0..<copies).flatMap { _ in 0..<batch.shape[0] })
   }
 
   /// e_u + scale (e_c - e_u) in the guided channels, e_c in the others.
@@ -127,8 +153,7 @@ package final class GuidedError {
     return estimate { part, tape in
       let hidden = teacher.output(
         ofBlock: id.block, Value(constant: part.states[id.block]), part.modulations,
-        with: operators,
-        on: tape)
+        grid: teacher.grid, with: operators, on: tape, observe: nil)
       return teacher.resumed(at: id.block + 1, hidden, part.modulations, on: tape)
     }
   }
@@ -136,23 +161,62 @@ package final class GuidedError {
   /// Error of a whole model.
   package func callAsFunction(_ model: any DiffusionTransformer) -> Estimate {
     estimate { part, tape in
-      model(Value(constant: part.latents), part.conditioning, on: tape)
+      let times = process.modelTimes(draws[part.places])
+      let rows = (0..<part.copies).flatMap { _ in times }
+      return model(
+        Value(constant: part.latents), Conditioning(timesteps: rows, condition: part.condition),
+        on: tape)
     }
   }
 
   /// Error of a model that differs from the teacher from a block on.
-  package func callAsFunction(_ model: DiT, from block: Int) -> Estimate {
+  package func callAsFunction(_ model: any DiffusionTransformer, from block: Int) -> Estimate {
     estimate { part, tape in
       model.resumed(at: block, Value(constant: part.states[block]), part.modulations, on: tape)
     }
   }
 
-  private func estimate(_ run: (Part, Tape) -> Value) -> Estimate {
+  /// Error of the teacher with step caching.
+  ///
+  /// Every sample goes with its noise through the steps of the sampler, and counts at its own.
+  /// - Parameters:
+  ///   - cache: When steps are reused.
+  ///   - reuse: Counts evaluations.
+  ///   - progress: Called before every step; may throw to stop.
+  /// - Returns: The error.
+  /// - Throws: Errors of `progress`.
+  package func callAsFunction(
+    _ cache: StepCache, reuse: StepReuse? = nil, progress: () throws -> Void = {}
+  ) throws -> Estimate {
+    try estimate { part, _ in
+      let times = (0..<draws.steps.count).map { process.modelTimes(draws[[$0]])[0] }
+      let network = StepCachedNetwork(
+        teacher, teacher.modulations(along: times, part.condition), cache, reuse: reuse)
+      var result: Tensor?
+      for (place, time) in times.enumerated() {
+        try progress()
+        let own = draws[[Int](repeating: place, count: part.rows)]
+        let output = network(
+          Self.repeated(process.noisy(part.clean, noise: part.noise, own), part.copies), time)
+        let kept = result ?? Tensor(output.shape)
+        for (row, wanted) in part.places.enumerated() where wanted == place {
+          for copy in 0..<part.copies {
+            let range = (copy * part.rows + row)..<(copy * part.rows + row + 1)
+            kept.rows(range).assign(output.rows(range))
+          }
+        }
+        result = kept
+      }
+      return Value(constant: result ?? part.target)
+    }
+  }
+
+  private func estimate(_ run: (Part, Tape) throws -> Value) rethrows -> Estimate {
     var (errors, squares): ([Double], [Double]) = ([], [])
     for part in parts {
       let found = Self.guided(
-        run(part, Tape(recording: false)).tensor, rows: part.rows,
-        channels: teacher.config.inChannels, guidedChannels: guidedChannels, scale: guidance)
+        try run(part, Tape(recording: false)).tensor, rows: part.rows,
+        channels: teacher.shape.inChannels, guidedChannels: guidedChannels, scale: guidance)
       let width = found.count / part.rows
       for row in 0..<part.rows {
         var (error, square) = (0.0, 0.0)

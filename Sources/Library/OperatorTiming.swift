@@ -4,26 +4,25 @@ import Foundation
 import Models
 import Operators
 import Plans
+import Sampling
 import Search
 import TensorCore
 
 /// Measured time of a forward pass of a block with another operator, in turns with the block's own.
 package struct OperatorTiming {
-  private let teacher: DiT
+  private let teacher: any DiffusionTransformer
   private let hidden: Tensor
-  private let modulations: DiT.Modulations
+  private let modulations: Modulations
   private let batch: Int
 
   /// Prepares measurements with a batch of random tokens.
-  package init(_ teacher: DiT, batch: Int) {
+  package init(_ teacher: any DiffusionTransformer, batch: Int) {
     self.teacher = teacher
     self.batch = batch
-    let config = teacher.config
-    hidden = RandomStream(seed: 1, "timing").normal([batch, config.tokens, config.hiddenSize])
+    let shape = teacher.shape
+    hidden = RandomStream(seed: 1, "timing").normal([batch, shape.tokens, shape.hiddenSize])
     modulations = teacher.modulations(
-      .init(
-        timesteps: [Float](repeating: 500, count: batch), labels: [Int](repeating: 0, count: batch)),
-      on: Tape(recording: false))
+      teacher.exampleConditioning(batch), on: Tape(recording: false), observe: nil)
   }
 
   private static func seconds(_ work: () -> Void) -> Double {
@@ -71,12 +70,20 @@ package struct OperatorTiming {
     let works = [BlockOperators(), operators].map { operators in
       {
         _ = teacher.output(
-          ofBlock: id.block, Value(constant: hidden), modulations, with: operators,
-          on: Tape(recording: false))
+          ofBlock: id.block, Value(constant: hidden), modulations, grid: teacher.grid,
+          with: operators, on: Tape(recording: false), observe: nil)
       }
     }
     let times = Self.fastest(works, turns: rounds)
     return times[0] - times[1]
+  }
+
+  /// Noise (batch, channels, size, size) that whole models are timed on.
+  private var latents: Tensor {
+    let shape = teacher.shape
+    return RandomStream(seed: 1, "timing").normal([
+      batch, shape.inChannels, shape.inputSize, shape.inputSize,
+    ])
   }
 
   /// Seconds of a forward pass of a whole model, in turns with the teacher.
@@ -88,17 +95,43 @@ package struct OperatorTiming {
   package func seconds(
     _ models: [any DiffusionTransformer], rounds: Int = 5
   ) -> (teacher: Double, models: [Double]) {
-    let config = teacher.config
-    let latents = RandomStream(seed: 1, "timing").normal([
-      batch, config.inChannels, config.inputSize, config.inputSize,
-    ])
-    // Grafts of a DiT are DiTs.
-    let all = [teacher] + models.compactMap { $0 as? DiT }
-    let works = all.map { model in
-      { _ = model(Value(constant: latents), modulations, on: Tape(recording: false)) }
+    let latents = Value(constant: latents)
+    let works = ([teacher] + models).map { model in
+      { _ = model(latents, modulations, on: Tape(recording: false)) }
     }
     let times = Self.fastest(works, turns: rounds)
     return (times[0], Array(times.dropFirst()))
+  }
+
+  /// Time of an evaluation of the teacher that step caching answers, relative to one of all blocks.
+  package func reusedShare() -> Double {
+    let latents = latents
+    let network = StepCachedNetwork(
+      teacher, { _ in modulations }, StepCache(threshold: .infinity))
+    _ = network(latents, 0)
+    let times = Self.fastest(
+      [
+        { _ = teacher(Value(constant: latents), modulations, on: Tape(recording: false)) },
+        { _ = network(latents, 0) },
+      ], turns: 5)
+    return times[1] / times[0]
+  }
+
+  /// Seconds that the teacher takes for an image, without and with step caching, in turns.
+  package func seconds(
+    _ sampler: LatentSampler, _ cache: StepCache, for conditions: LatentSampler.Conditions
+  ) throws -> (plain: Double, cached: Double) {
+    var cached = sampler
+    cached.cache = cache
+    var failure: (any Error)?
+    let works = [sampler, cached].map { sampler in
+      {
+        do { _ = try sampler.sample(teacher, for: conditions) } catch { failure = error }
+      }
+    }
+    let times = Self.fastest(works, turns: 2).map { $0 / Double(conditions.count) }
+    if let failure { throw failure }
+    return (times[0], times[1])
   }
 }
 

@@ -23,12 +23,25 @@ package struct BlockOperators {
 package final class AdaLNBlock {
   /// Extents of the pretrained operators of a block.
   struct Shape {
-    let dim, tokens, heads, mlpHidden: Int
+    let dim, tokens, heads: Int
+    /// The pretrained MLP.
+    let mlp: MLPForm
     /// Keys and values are downsampled by this factor along each axis; 1 is plain attention.
     var compression = 1
     var epsilon: Float = 1e-6
     /// Epsilon of the norm before the MLP; nil selects `epsilon`.
     var mlpEpsilon: Float?
+    /// Whether the norms are root mean square norms with weights, `norm1` and `norm2`.
+    var hasRMSNorm = false
+    /// Positions that attention rotates queries and keys by, and the norm of these.
+    var rotary: RotaryTables?
+    var queryKeyNorm: RowNormKind?
+  }
+
+  /// Form and inner width of a pretrained MLP.
+  enum MLPForm {
+    case plain(Int)
+    case gated(Int, hasBias: Bool)
   }
 
   /// The operator in the attention slot.
@@ -36,6 +49,8 @@ package final class AdaLNBlock {
   /// The operator in the MLP slot.
   package let channelMixer: any ChannelMixer
   private let epsilon, mlpEpsilon: Float
+  /// Weights of the norms before attention and MLP; nil for layer norms without.
+  private let norms: (Parameter, Parameter)?
 
   init(
     _ shape: Shape, index: Int, edits: [SlotID: OperatorSpec], weights: any WeightSource
@@ -43,7 +58,8 @@ package final class AdaLNBlock {
     func context(_ slot: Slot, _ weights: any WeightSource) -> OperatorContext {
       OperatorContext(
         hiddenSize: shape.dim, tokens: shape.tokens, numHeads: shape.heads,
-        prefix: SlotID(block: index, slot: slot).checkpointPrefix, weights: weights)
+        prefix: SlotID(block: index, slot: slot).checkpointPrefix, weights: weights,
+        rotary: shape.rotary, queryKeyNorm: shape.queryKeyNorm)
     }
     let pretrained = XavierLinear(source: weights)
     if let spec = edits[SlotID(block: index, slot: .attention)] {
@@ -57,13 +73,24 @@ package final class AdaLNBlock {
     if let spec = edits[SlotID(block: index, slot: .mlp)] {
       channelMixer = try OperatorRegistry.channelMixer(spec, context(.mlp, weights))
     } else {
-      channelMixer = try MLP(context(.mlp, pretrained), hidden: shape.mlpHidden)
+      switch shape.mlp {
+      case .plain(let width):
+        channelMixer = try MLP(context(.mlp, pretrained), hidden: width)
+      case .gated(let width, let hasBias):
+        channelMixer = try GatedMLP(context(.mlp, pretrained), hidden: width, hasBias: hasBias)
+      }
     }
+    func norm(_ name: String) throws -> Parameter {
+      try weights.parameter("blocks.\(index).\(name).weight", [shape.dim], .ones)
+    }
+    norms = shape.hasRMSNorm ? (try norm("norm1"), try norm("norm2")) : nil
     epsilon = shape.epsilon
     mlpEpsilon = shape.mlpEpsilon ?? shape.epsilon
   }
 
-  package var parameters: [Parameter] { sequenceMixer.parameters + channelMixer.parameters }
+  package var parameters: [Parameter] {
+    sequenceMixer.parameters + channelMixer.parameters + (norms.map { [$0.0, $0.1] } ?? [])
+  }
 
   /// Inputs and outputs of a block and its operators, (batch, tokens, dim) unless stated.
   package struct Activations {
@@ -98,17 +125,15 @@ package final class AdaLNBlock {
   ) -> Value {
     let sequenceMixer = operators.sequenceMixer ?? sequenceMixer
     let channelMixer = operators.channelMixer ?? channelMixer
-    let attentionInput = tape.apply(
-      LayerNormModulate(
-        shiftChunk: 0, scaleChunk: 1, epsilon: epsilon, rounds: sequenceMixer.roundsInput),
-      x, modulation)
+    let attentionInput = tape.modulated(
+      x, modulation, chunks: (shift: 0, scale: 1), weight: norms?.0, epsilon: epsilon,
+      rounds: sequenceMixer.roundsInput)
     let attentionOutput = sequenceMixer(attentionInput, grid: grid, on: tape)
     let middle = between(
       tape.apply(GatedResidual(gateChunk: 2), x, attentionOutput, modulation))
-    let mlpInput = tape.apply(
-      LayerNormModulate(
-        shiftChunk: 3, scaleChunk: 4, epsilon: mlpEpsilon, rounds: channelMixer.roundsInput),
-      middle, modulation)
+    let mlpInput = tape.modulated(
+      middle, modulation, chunks: (shift: 3, scale: 4), weight: norms?.1, epsilon: mlpEpsilon,
+      rounds: channelMixer.roundsInput)
     let mlpOutput = channelMixer(mlpInput, on: tape)
     let out = tape.apply(GatedResidual(gateChunk: 5), middle, mlpOutput, modulation)
     observe?(
@@ -117,6 +142,23 @@ package final class AdaLNBlock {
         attentionOutput: attentionOutput.tensor, mlpInput: mlpInput.tensor,
         mlpOutput: mlpOutput.tensor, output: out.tensor, modulation: modulation.tensor))
     return out
+  }
+}
+
+extension Tape {
+  /// The modulated norm of x (batch, tokens, dim): a layer norm, or with a weight the root mean square norm.
+  func modulated(
+    _ x: Value, _ modulation: Value, chunks: (shift: Int, scale: Int), weight: Parameter?,
+    epsilon: Float, rounds: Bool = false
+  ) -> Value {
+    if let weight {
+      let norm = WeightedNormModulate(
+        shiftChunk: chunks.shift, scaleChunk: chunks.scale, epsilon: epsilon, rounds: rounds)
+      return apply(norm, x, modulation, Value(weight))
+    }
+    let norm = LayerNormModulate(
+      shiftChunk: chunks.shift, scaleChunk: chunks.scale, epsilon: epsilon, rounds: rounds)
+    return apply(norm, x, modulation)
   }
 }
 

@@ -3,7 +3,7 @@ import Files
 import Operators
 import Plans
 
-/// Architecture and replacement operators of a DiT, inferred from names and shapes of tensors in
+/// Architecture and replacement operators of a DiT, SiT or LightningDiT, inferred from names and shapes of tensors in
 /// the official naming.
 struct DetectedDiT {
   let shape: ModelShape
@@ -20,6 +20,7 @@ struct DetectedDiT {
   init(in file: any TensorFile, stated: StatedShape = StatedShape()) throws(FileError) {
     let tensors = OfficialTensors(file: file)
     var notes: [String] = []
+    try DetectedBlocks.requireKnownParts(in: file)
     let patch = try tensors.shape("x_embedder.proj.weight", rank: 4)
     let (hiddenSize, channels) = (patch[0], patch[1])
     try tensors.require(
@@ -29,7 +30,8 @@ struct DetectedDiT {
     while file.entry("blocks.\(depth).adaLN_modulation.1.weight") != nil { depth += 1 }
     _ = try tensors.shape("blocks.0.adaLN_modulation.1.weight", rank: 2)
     let published = ModelShape.publishedHeads(depth: depth, hiddenSize: hiddenSize)
-    guard let heads = stated.numHeads ?? published else {
+    let blocks = try DetectedBlocks(in: tensors, hiddenSize: hiddenSize, depth: depth)
+    guard let heads = stated.numHeads ?? blocks.heads ?? published else {
       throw FileError(
         "\(file.path): no published DiT has depth \(depth) and hidden size \(hiddenSize), so its"
           + " number of attention heads is unknown; state it in '\(file.path).json' as"
@@ -52,11 +54,19 @@ struct DetectedDiT {
       learnSigma: stated.learnSigma ?? (outputs == 2 * perChannel),
       // All MLPs of a published model may have been replaced, so their width does not determine its
       // ratio.
-      mlpRatio: stated.mlpRatio ?? (published == nil ? Self.usualRatio(operators) : 4))
+      mlpRatio: stated.mlpRatio ?? blocks.gatedRatio
+        ?? (published == nil ? Self.usualRatio(operators) : 4))
+    shape.rmsNorm = stated.rmsNorm ?? blocks.rmsNorm
+    shape.queryKeyNorm = stated.qkNorm ?? blocks.queryKeyNorm
+    shape.rotary = stated.rotary ?? blocks.rotary
+    shape.swiglu = stated.swiglu ?? blocks.swiglu
+    shape.mlpBias = stated.mlpBias ?? blocks.mlpBias
+    shape.blockShift = stated.blockShift ?? blocks.blockShift
     shape.hasNullClass = hasNullClass
     shape.frequencyShift = stated.frequencyShift ?? 0
     shape.mlpNormEpsilon = stated.mlpNormEpsilon ?? ModelShape.officialEpsilon
     try shape.validate(file: file.path)
+    if shape.hasModernBlocks { try DetectedBlocks.requireKnownRotation(in: file, shape) }
     self.shape = shape
 
     let edits = Self.edits(operators, of: shape)
@@ -193,11 +203,17 @@ struct OfficialTensors {
     for block in 0..<depth {
       for slot in Slot.allCases {
         let id = SlotID(block: block, slot: slot)
-        let own = OperatorShapes(shapes[id] ?? [:], hiddenSize: hiddenSize)
+        // Norms of queries and keys belong to the model and not to the operator.
+        var shown = shapes[id] ?? [:]
+        if shown["q_norm.weight"] != nil {
+          for part in ["q", "k"] {
+            for kind in ["weight", "bias"] { shown["\(part)_norm.\(kind)"] = nil }
+          }
+        }
+        let own = OperatorShapes(shown, hiddenSize: hiddenSize)
         guard let spec = OperatorRegistry.recognize(own, in: slot) else {
           let found = own.names.prefix(8).joined(separator: ", ")
-          // SwiGLU MLP with both factors in one matrix, as in LightningDiT.
-          let gated = own.names.contains("w12.weight") ? ", a SwiGLU MLP," : ""
+          let gated = own.names.contains("w12.weight") ? ", those of a SwiGLU MLP in part," : ""
           throw FileError(
             "\(file.path): the tensors below '\(id.checkpointPrefix)' (\(found))\(gated) are those of"
               + " no operator that can be built; use a DiT with operators that 'espalier plan"

@@ -6,7 +6,7 @@ import Plans
 import TensorCore
 
 /// Class-conditional diffusion transformer of facebookresearch/DiT with replaceable operators and
-/// optional parallel blocks.
+/// optional parallel blocks; also the network of SiT, and with other blocks that of LightningDiT.
 package final class DiT: DiffusionTransformer {
   package let config: ModelShape
   private let stack: [DiTBlock]
@@ -49,8 +49,9 @@ package final class DiT: DiffusionTransformer {
     labelTable = try weights.table(
       "y_embedder.embedding_table.weight", [config.labelRows, dim],
       .normal(initialization.embedderStd))
+    let rotary = config.rotary ? RotaryTables(side: config.grid) : nil
     stack = try (0..<config.depth).map { index in
-      try DiTBlock(config: config, index: index, edits: edits, weights: weights)
+      try DiTBlock(config: config, index: index, edits: edits, weights: weights, rotary: rotary)
     }
     var merges: [BlockPair: BlockMerge] = [:]
     for (pair, kind) in parallel {
@@ -58,7 +59,8 @@ package final class DiT: DiffusionTransformer {
     }
     self.merges = merges
     output = try OutputProjection(
-      weights, dim: dim, channels: config.outChannels, patch: config.patchSize)
+      weights, dim: dim, channels: config.outChannels, patch: config.patchSize,
+      hasRMSNorm: config.rmsNorm)
     finalModulationWeight = try weights.parameter(
       "final_layer.adaLN_modulation.1.weight", [2 * dim, dim], .zeros)
     finalModulationBias = try weights.parameter(
@@ -83,24 +85,21 @@ package final class DiT: DiffusionTransformer {
     try DiT(config: config, edits: changes.edits, parallel: changes.parallel, weights: weights)
   }
 
-  package func trajectory(
-    _ condition: Conditioning.Condition, times: [Float], observeBlock: BlockObserver?
-  ) -> TrajectoryModel {
+  package func modulations(
+    along times: [Float], _ condition: Conditioning.Condition
+  ) -> (Float) -> Modulations {
     let modulations = TrajectoryModulations(self, labels: Self.labels(condition), timesteps: times)
-    return { latents, time in
-      self(
-        Value(constant: latents), modulations(at: time), on: Tape(recording: false),
-        observeBlock: observeBlock
-      ).tensor
-    }
+    return { modulations(at: $0) }
   }
 
   package func diffusersKeys(_ official: String) -> [String] {
     DiTKeyMap.diffusersKeys(official) ?? [official]
   }
 
-  package func exampleConditioning(at time: Float) -> Conditioning {
-    Conditioning(timesteps: [time], labels: [0])
+  package func exampleConditioning(_ count: Int) -> Conditioning {
+    Conditioning(
+      timesteps: [Float](repeating: middleTime, count: count),
+      labels: [Int](repeating: 0, count: count))
   }
 
   private static func labels(_ condition: Conditioning.Condition) -> [Int] {
@@ -118,112 +117,35 @@ package final class DiT: DiffusionTransformer {
     TimestepEmbedder.features(timesteps, shift: shift)
   }
 
-  /// Predicts noise and variance: x (batch, channels, height, width) -> (batch, outChannels, …).
-  ///
-  /// - Parameters:
-  ///   - x: Noisy latents; for another grid than that of the model the position table is computed
-  ///     at scaled coordinates.
-  ///   - conditioning: Timesteps in [0, 1000) and labels; the null class is `nullClass`.
-  ///   - tape: Tape, recording for training.
-  ///   - observe: Called with embeddings and the final layer's tensors.
-  ///   - observeBlock: Called with every block's index and operator activations.
-  /// - Returns: Noise prediction and variance parameter.
-  package func forward(
-    _ x: Value, _ conditioning: Conditioning, on tape: Tape, observe: Observer?,
-    observeBlock: BlockObserver?
-  ) -> Value {
-    self(
-      x, modulations(conditioning, on: tape, observe: observe), on: tape, observe: observe,
-      observeBlock: observeBlock)
+  package func embedded(
+    _ x: Value, on tape: Tape, observe: Observer?
+  ) -> (tokens: Value, grid: TokenGrid) {
+    let (tokens, grid) = (patches(x, on: tape), patches.grid(x))
+    observe?("x_embedder.out", tokens)
+    return (tape.apply(Add(), tokens, positionValue(grid)), grid)
   }
 
-  /// Runs the network with precomputed modulations.
-  package func callAsFunction(
-    _ x: Value, _ modulations: Modulations, on tape: Tape, observe: Observer? = nil,
-    observeBlock: BlockObserver? = nil
-  ) -> Value {
-    let grid = patches.grid(x)
-    var hidden = patches(x, on: tape)
-    observe?("x_embedder.out", hidden)
-    hidden = tape.apply(Add(), hidden, positionValue(grid))
-
-    func run(_ index: Int, _ x: Value) -> Value {
-      let (block, modulation) = (stack[index], modulations.blocks[index])
-      observe?("blocks.\(index).in", x)
-      observe?("blocks.\(index).adaLN.out", modulation)
-      let report = observeBlock.map { call in { call(index, $0) } }
-      let out = tape.segment { tape in
-        block(x, modulation: modulation, grid: grid, on: tape, observe: report)
-      }
-      observe?("blocks.\(index).out", out)
-      return out
-    }
-    var index = 0
-    while index < stack.count {
-      let pair = BlockPair(first: index)
-      if let merge = merges[pair] {
-        hidden = merge(hidden, run(pair.first, hidden), run(pair.second, hidden), on: tape)
-        observe?("blocks.\(index).merge.out", hidden)
-        index += 2
-      } else {
-        hidden = run(index, hidden)
-        index += 1
-      }
-    }
-
-    observe?("final_layer.adaLN.out", modulations.finalLayer)
-    hidden = output(hidden, modulation: modulations.finalLayer, on: tape)
-    observe?("final_layer.out", hidden)
-    return output.image(hidden, grid: grid, on: tape)
-  }
-
-  /// Applies one block to its input (batch, tokens, dim) on the grid of the model.
-  ///
-  /// - Parameters:
-  ///   - index: The block, of no pair.
-  ///   - hidden: Its input.
-  ///   - modulations: Modulations of the batch.
-  ///   - operators: Operators in place of the block's own.
-  ///   - tape: Tape of the operations.
-  /// - Returns: Its output.
   package func output(
-    ofBlock index: Int, _ hidden: Value, _ modulations: Modulations,
-    with operators: BlockOperators = .init(), on tape: Tape
+    ofBlock index: Int, _ hidden: Value, _ modulations: Modulations, grid: TokenGrid,
+    with operators: BlockOperators, on tape: Tape,
+    observe: ((AdaLNBlock.Activations) -> Void)?
   ) -> Value {
     stack[index](
-      hidden, modulation: modulations.blocks[index], grid: grid, on: tape, with: operators)
+      hidden, modulation: modulations.block(index), grid: grid, on: tape, with: operators,
+      observe: observe)
   }
 
-  /// Runs the blocks from one on and the final layer on the grid of the model; no pair may begin before that
-  /// block and end behind it.
-  ///
-  /// - Parameters:
-  ///   - first: The block; the number of blocks runs the final layer alone.
-  ///   - hidden: Its input (batch, tokens, dim).
-  ///   - modulations: Modulations of the batch.
-  ///   - tape: Tape of the operations.
-  /// - Returns: Noise prediction and variance parameter, as a whole run gives them.
-  package func resumed(
-    at first: Int, _ hidden: Value, _ modulations: Modulations, on tape: Tape
+  package func image(
+    _ hidden: Value, _ modulations: Modulations, grid: TokenGrid, on tape: Tape, observe: Observer?
   ) -> Value {
-    var (hidden, index) = (hidden, first)
-    while index < stack.count {
-      if let merge = merges[BlockPair(first: index)] {
-        let outputs = [index, index + 1].map {
-          output(ofBlock: $0, hidden, modulations, on: tape)
-        }
-        hidden = merge(hidden, outputs[0], outputs[1], on: tape)
-        index += 2
-      } else {
-        hidden = output(ofBlock: index, hidden, modulations, on: tape)
-        index += 1
-      }
-    }
-    hidden = output(hidden, modulation: modulations.finalLayer, on: tape)
-    return output.image(hidden, grid: grid, on: tape)
+    observe?("final_layer.adaLN.out", modulations.finalLayer)
+    let projected = output(hidden, modulation: modulations.finalLayer, on: tape)
+    observe?("final_layer.out", projected)
+    let image = output.image(projected, grid: grid, on: tape)
+    // A velocity towards the noise is turned round.
+    return config.reversedTime ? tape.apply(WeightedSum([-1]), image) : image
   }
 
-  /// Computes the modulations of all blocks and the final layer.
   package func modulations(
     _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil
   ) -> Modulations {
@@ -237,10 +159,12 @@ package final class DiT: DiffusionTransformer {
   package func condition(
     _ conditioning: Conditioning, on tape: Tape, observe: Observer? = nil
   ) -> Value {
+    let times =
+      config.reversedTime ? conditioning.timesteps.map { 1 - $0 } : conditioning.timesteps
     let features =
       conditioning.timestepFeatures
-      ?? Self.timestepFeatures(conditioning.timesteps, shift: config.frequencyShift)
-    let time = times(features, on: tape)
+      ?? Self.timestepFeatures(times, shift: config.frequencyShift)
+    let time = self.times(features, on: tape)
     let label = tape.apply(Embedding(Self.labels(conditioning.condition)), Value(labelTable))
     observe?("t_embedder.out", time)
     observe?("y_embedder.out", label)

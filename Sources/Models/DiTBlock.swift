@@ -8,19 +8,25 @@ import TensorCore
 package final class DiTBlock: TransformerBlock {
   private let core: AdaLNBlock
   private let modulationWeight, modulationBias: Parameter
+  private let hasShift: Bool
 
   init(
-    config: ModelShape, index: Int, edits: [SlotID: OperatorSpec], weights: any WeightSource
+    config: ModelShape, index: Int, edits: [SlotID: OperatorSpec], weights: any WeightSource,
+    rotary: RotaryTables? = nil
   ) throws {
     let dim = config.hiddenSize
+    hasShift = config.blockShift
     core = try AdaLNBlock(
       AdaLNBlock.Shape(
         dim: dim, tokens: config.tokens, heads: config.numHeads,
-        mlpHidden: Int(Double(dim) * config.mlpRatio), mlpEpsilon: Float(config.mlpNormEpsilon)),
+        mlp: config.swiglu
+          ? .gated(config.mlpWidth, hasBias: config.mlpBias) : .plain(config.mlpWidth),
+        mlpEpsilon: Float(config.mlpNormEpsilon), hasRMSNorm: config.rmsNorm, rotary: rotary,
+        queryKeyNorm: config.queryKeyNorm ? (config.rmsNorm ? .rootMeanSquare : .layer) : nil),
       index: index, edits: edits, weights: weights)
-    let prefix = "blocks.\(index).adaLN_modulation.1."
-    modulationWeight = try weights.parameter("\(prefix)weight", [6 * dim, dim], .zeros)
-    modulationBias = try weights.parameter("\(prefix)bias", [6 * dim], .zeros)
+    let (prefix, chunks) = ("blocks.\(index).adaLN_modulation.1.", config.blockShift ? 6 : 4)
+    modulationWeight = try weights.parameter("\(prefix)weight", [chunks * dim, dim], .zeros)
+    modulationBias = try weights.parameter("\(prefix)bias", [chunks * dim], .zeros)
   }
 
   /// The operator in the attention slot.
@@ -51,8 +57,9 @@ package final class DiTBlock: TransformerBlock {
   }
 
   /// Projects the activated conditioning (batch, dim) to shift, scale and gate of attention, then
-  /// of the MLP (batch, 6 dim).
+  /// of the MLP (batch, 6 dim); shifts are zero in a model without them.
   func modulation(_ condition: Value, on tape: Tape) -> Value {
-    tape.linear(condition, modulationWeight, modulationBias)
+    let modulation = tape.linear(condition, modulationWeight, modulationBias)
+    return hasShift ? modulation : tape.apply(ZeroShifts(), modulation)
   }
 }

@@ -5,7 +5,7 @@ import Nn
 import Plans
 import TensorCore
 
-/// DiT or SiT on disk: a file of weights in any format, or a folder of diffusers.
+/// DiT, SiT or LightningDiT on disk: a file of weights in any format, or a folder of diffusers.
 ///
 /// The configuration is read from the metadata of the file, otherwise from `NAME.json` next to it,
 /// otherwise from the `config.json` of diffusers, otherwise inferred from names and shapes of the
@@ -78,7 +78,7 @@ package struct DiTFile: ModelFile {
       try GraftPlan.parse($0, file: "\(path) (embedded plan)")
     }
     naming = DiTKeyMap.isDiffusers(tensors) ? .diffusers : .official
-    var notes = [tensors.note, recognition?.note].compactMap(\.self)
+    var notes = [tensors.note].compactMap(\.self) + (recognition?.notes ?? [])
     var operators: [SlotID: OperatorSpec] = [:]
     var config: ModelShape
     if naming == .diffusers {
@@ -102,6 +102,9 @@ package struct DiTFile: ModelFile {
       operators = detected.operators
     }
     config.family = recognition?.family ?? .dit
+    config.reversedTime =
+      stated.reversedTime
+      ?? (config.family.prediction == .velocity && recognition?.reversesTime == true)
     self.config = config
     let names = stated.classNames ?? weights.folder?.classNames ?? []
     classNames = names.count == config.numClasses ? names : []
@@ -171,7 +174,7 @@ package struct DiTFile: ModelFile {
       }
     }
     if let extra = tensors.names.first(where: {
-      !known.contains($0) && !$0.hasPrefix(FamilyRecognition.projectors)
+      !known.contains($0) && !FamilyRecognition.isLeftOut($0)
     }) {
       throw FileError(
         "\(path): tensor '\(extra)' belongs to no parameter of this model; "
@@ -202,6 +205,9 @@ extension StatedShape {
     shape.hasNullClass = hasNullClass ?? true
     shape.frequencyShift = frequencyShift ?? 0
     shape.mlpNormEpsilon = mlpNormEpsilon ?? ModelShape.officialEpsilon
+    (shape.rmsNorm, shape.queryKeyNorm) = (rmsNorm ?? false, qkNorm ?? false)
+    (shape.rotary, shape.swiglu) = (rotary ?? false, swiglu ?? false)
+    (shape.mlpBias, shape.blockShift) = (mlpBias ?? true, blockShift ?? true)
     return shape
   }
 }

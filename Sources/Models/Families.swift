@@ -6,32 +6,48 @@ import Plans
 /// How the family of a file was found.
 package struct FamilyRecognition {
   package let family: ModelFamily
-  /// An assumption, or what was left out, in a sentence; nil if the file is clear.
-  package let note: String?
+  /// Assumptions, and what was left out, in sentences.
+  package let notes: [String]
+  /// Whether the model was trained with data at time 0 and noise at time 1, as REPA trains.
+  let reversesTime: Bool
 
   /// Key prefix of the projectors that REPA trains beside a SiT and that sampling does not use.
-  static let projectors = "projectors."
+  private static let projectors = "projectors."
+  /// Key prefix of REPA-E's statistics of latents.
+  static let latentNorm = "bn."
+
+  /// Whether a tensor is none of the network: projectors, statistics of latents, and tables that are computed.
+  static func isLeftOut(_ name: String) -> Bool {
+    [projectors, latentNorm, DetectedBlocks.rotation].contains(where: name.hasPrefix)
+  }
 
   /// Recognises the family of open weights.
   ///
   /// PixArt is told by its tensors. DiT and SiT have the same tensors, so they are told apart by, in this order:
   /// the family in the name of the model (`sit:FILE`), the family in the file's own configuration, the arguments
-  /// of a training, the projectors of REPA, and the name of the file. Without any of these it is a DiT.
+  /// of a training, blocks of LightningDiT, the projectors of REPA, and the name of the file. Without any of these
+  /// it is a DiT.
   /// - Returns: nil if the tensors are those of no family.
   /// - Throws: `FileError` for a SiT of an unsupported process, and a stated family that contradicts the file.
   package init?(_ weights: ModelWeights) throws(FileError) {
     let tensors = weights.tensors
     if PixArtKeyMap.Naming(keys: tensors.names) != nil {
       try Self.require(weights.statedFamily, .pixart, "its tensors", weights.path)
-      (family, note) = (.pixart, nil)
+      (family, notes, reversesTime) = (.pixart, [], false)
       return
     }
     guard ModelWeights.anchors.contains(where: { tensors.entry($0) != nil }) else { return nil }
     let projector = tensors.names.first { $0.hasPrefix(Self.projectors) }
+    let isV = Self.argument("prediction", tensors)?.lowercased() == "v"
+    let reverses = projector != nil || isV
     let leftOut = projector.map { _ in
       "\(weights.path): 'projectors.*' were trained by REPA beside the model, which does not need them;"
         + " they are left out"
     }
+    let turned =
+      reverses
+      ? "\(weights.path): REPA trains with data at time 0 and noise at time 1; times and velocities are turned"
+        + " round (the configuration can state \"reversed_time\": false)" : nil
     let sign = try Self.sign(weights, hasProjectors: projector != nil)
     if let stated = weights.statedFamily {
       if let sign, sign.isStatement {
@@ -42,15 +58,32 @@ package struct FamilyRecognition {
           "\(weights.path): is no \(stated.title), its tensors are those of a DiT or SiT; leave out"
             + " '\(stated.rawValue):'")
       }
-      (family, note) = (stated, leftOut)
+      family = stated
+      notes = [leftOut, family.prediction == .velocity ? turned : nil].compactMap(\.self)
     } else if let sign {
-      (family, note) = (sign.family, leftOut)
+      family = sign.family
+      notes = [
+        sign.isStatement || family != .lightningdit ? nil : Self.takenForLightningDiT(weights.path),
+        leftOut, family.prediction == .velocity ? turned : nil,
+      ].compactMap(\.self)
     } else {
       family = .dit
-      note =
+      notes = [
         "\(weights.path): has the tensors of a DiT and of a SiT, and nothing tells which it is; it is taken"
-        + " for a DiT, --family sit or the name 'sit:FILE' takes it for a SiT"
+          + " for a DiT, --family sit or the name 'sit:FILE' takes it for a SiT"
+      ]
     }
+    reversesTime = reverses
+  }
+
+  private static func takenForLightningDiT(_ path: String) -> String {
+    "\(path): has blocks of LightningDiT, so it is taken to predict velocities with data at time 1; --family dit or"
+      + " the name 'dit:FILE' takes it to predict noise"
+  }
+
+  private static func argument(_ name: String, _ tensors: StateDict) -> String? {
+    guard case .text(let text) = tensors.values["args.\(name)"] else { return nil }
+    return text
   }
 
   private static func require(
@@ -74,11 +107,14 @@ package struct FamilyRecognition {
     {
       return (family, "its configuration", true)
     }
-    func argument(_ name: String) -> String? {
-      guard case .text(let text) = tensors.values["args.\(name)"] else { return nil }
-      return text
+    func argument(_ name: String) -> String? { Self.argument(name, tensors) }
+    if case .text(let type) = tensors.values["config.model.model_type"],
+      type.hasPrefix("LightningDiT")
+    {
+      return (.lightningdit, "'config.model.model_type'", true)
     }
     if let model = argument("model") {
+      if model.hasPrefix("LightningDiT") { return (.lightningdit, "'args.model'", true) }
       if model.hasPrefix("SiT") {
         try requireLinearVelocity(argument("path_type"), argument("prediction"), path)
         return (.sit, "'args.model'", true)
@@ -89,6 +125,7 @@ package struct FamilyRecognition {
       try requireLinearVelocity(argument("path_type"), argument("prediction"), path)
       return (.sit, "'args'", true)
     }
+    if DetectedBlocks.areModern(in: tensors) { return (.lightningdit, "its blocks", false) }
     if hasProjectors { return (.sit, "'projectors.'", true) }
     let name = URL(filePath: path).lastPathComponent.lowercased()
     for family in [ModelFamily.sit, .dit] {
@@ -135,7 +172,7 @@ extension ModelWeights {
     }
     switch try FamilyRecognition(self)?.family {
     case .pixart: return try PixArtFile(self, numHeads: numHeads)
-    case .dit, .sit, nil: return try DiTFile(self, numHeads: numHeads)
+    case .dit, .sit, .lightningdit, nil: return try DiTFile(self, numHeads: numHeads)
     }
   }
 }

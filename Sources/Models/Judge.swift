@@ -13,6 +13,10 @@ package final class ShapeJudge {
     /// Unnormalised scores (batch, classes).
     package let logits: Tensor
 
+    package init(features: Tensor, logits: Tensor) {
+      (self.features, self.logits) = (features, logits)
+    }
+
     /// The class with the highest score, per row.
     package var classes: [Int] {
       let width = logits.shape[1]

@@ -16,6 +16,8 @@ package struct ModelFiles {
   package let autoencoderPath: String?
   /// Folder with its text encoder and tokenizer, in `text_encoder` and `tokenizer`; nil if none was found.
   package let textEncoderPath: String?
+  /// Statistics of the latents that the model was trained on, beside it or in its file; nil without.
+  package let latentStatistics: LatentStatistics?
   /// Path of its judge; nil if none was found.
   package let judgePath: String?
   /// Path of the teacher of a graft, if it no longer exists.
@@ -55,6 +57,7 @@ package struct ModelFiles {
       model.weights.folder?.autoencoder ?? beside("autoencoder.safetensors") ?? beside("vae")
       ?? beside("../vae")
     judgePath = beside("judge.safetensors")
+    latentStatistics = try LatentStatistics(of: model.tensors) ?? LatentStatistics(in: folder)
     textEncoderPath = [model.weights.folder?.pipeline, folder, "\(folder)/.."]
       .compactMap { $0.map { URL(filePath: $0).standardizedFileURL.path } }
       .first { DiffusersFolder.isFolder("\($0)/text_encoder") }
@@ -107,13 +110,21 @@ package struct ModelFiles {
     }
     let file = try AutoencoderKL.file(of: found)
     let stated = try AutoencoderKLConfig.stated(for: file)
-    guard stated != nil || model.shape.family.assumesScalingFactor else {
+    guard
+      stated != nil || latentStatistics != nil || model.shape.family.assumesScalingFactor
+    else {
       // Shapes do not determine the scaling factor, and PixArt's is not the default.
       throw FileError(
         "\(found): there is no config.json of an AutoencoderKL beside it; put the autoencoder's own"
           + " config.json there")
     }
-    let autoencoder = try AutoencoderKL(path: found, precision: precision)
+    var config = try AutoencoderKLConfig.find(for: file)
+    if let latentStatistics {
+      try latentStatistics.require(channels: config.latentChannels)
+      (config.latentMean, config.latentStd) = (latentStatistics.mean, latentStatistics.deviation)
+      config.scalingFactor = 1
+    }
+    let autoencoder = try AutoencoderKL(path: found, config: config, precision: precision)
     let (channels, expected) = (autoencoder.config.latentChannels, model.shape.inChannels)
     guard channels == expected else {
       throw FileError(
@@ -123,16 +134,13 @@ package struct ModelFiles {
     return autoencoder
   }
 
-  /// Loads a model for the library of operators and the search, which resume a pass of a DiT at its blocks.
-  ///
-  /// - Throws: `FileError` for a model of another family, and errors of loading.
-  package func classConditional() throws -> DiT {
-    guard model.shape.family.prediction == .noise, let network = try model.network() as? DiT else {
-      throw FileError(
-        "\(modelPath): is a \(model.shape.family.title), and the library of operators and the search take DiTs"
-          + " only; use one, or distil a plan for this model")
-    }
-    return network
+  /// Digest of the autoencoder and of the scale of its latents.
+  package func autoencoderHash() throws -> String {
+    let parts = try AutoencoderKL.files(of: autoencoderPath ?? "")
+    let hash = try ContentHash.sha256(paths: parts)
+    guard let latentStatistics else { return hash }
+    let scale = "\(latentStatistics.mean) \(latentStatistics.deviation)"
+    return ContentHash.sha256(Data("\(hash) \(scale)".utf8))
   }
 
   /// Whether the model works in pixel space: it has three channels, and no autoencoder of its own
@@ -221,10 +229,17 @@ extension ModelWeights {
       }
       path = AtomicFile.resolved(place)
     }
+    if !FileManager.default.fileExists(atPath: path) {
+      let other = AtomicFile.resolved(name, in: "pretrained_models")
+      if FileManager.default.fileExists(atPath: other) { path = other }
+    }
     guard FileManager.default.fileExists(atPath: path) else {
-      throw FileError(
-        "\(name): there is no such file; give '\(ModelFiles.demo)', the path of a DiT's weights"
-          + " (.safetensors, .pt), or a folder of diffusers")
+      let advice =
+        name.lowercased().contains("pixart")
+        ? "put the published folder of diffusers (transformer, vae, text_encoder, tokenizer), or the .pth beside"
+          + " such 'vae', 'text_encoder' and 'tokenizer', into 'pretrained_models', or give its path"
+        : "give '\(ModelFiles.demo)', the path of a DiT's weights (.safetensors, .pt), or a folder of diffusers"
+      throw FileError("\(name): there is no such file; \(advice)")
     }
     return path
   }

@@ -90,7 +90,7 @@ package enum ModelWriter {
 
     init(of model: any DiffusionTransformer, path: String) throws(FileError) {
       let isText = model.shape.family.condition == .captions
-      guard model.shape.family != .sit else { throw ModelWriter.unknownToDiffusers(path) }
+      try ModelWriter.requireKnownToDiffusers(model.shape, path)
       config = (model as? PixArt)?.config.diffusersForm ?? diffusersConfig(model.shape)
       var index: [String: Any] = [
         "_class_name": isText ? "PixArtSigmaPipeline" : "DiTPipeline",
@@ -118,9 +118,15 @@ package enum ModelWriter {
     }
   }
 
-  private static func unknownToDiffusers(_ path: String) -> FileError {
-    FileError(
-      "\(path): diffusers has no pipeline of a SiT, whose network predicts velocities; use the official naming"
+  private static func requireKnownToDiffusers(
+    _ shape: ModelShape, _ path: String
+  ) throws(FileError) {
+    let reason =
+      shape.family.prediction == .velocity
+      ? "whose network predicts velocities" : shape.hasModernBlocks ? "with such blocks" : nil
+    guard let reason else { return }
+    throw FileError(
+      "\(path): diffusers has no pipeline of a \(shape.family.title), \(reason); use the official naming"
     )
   }
 
@@ -151,7 +157,7 @@ package enum ModelWriter {
     }
     if model.shape.family == .pixart { return pixArtItems(model, choice) }
     if choice.naming == .diffusers {
-      guard model.shape.family != .sit else { throw unknownToDiffusers(path) }
+      try requireKnownToDiffusers(model.shape, path)
       try requireComputedPositions(model, path: path)
     }
     return try model.parameters.flatMap { parameter -> [TensorItem] in

@@ -68,11 +68,12 @@ package final class PixArt: DiffusionTransformer {
     PixArtKeyMap.keys(official, in: .diffusers)
   }
 
-  package func exampleConditioning(at time: Float) -> Conditioning {
+  package func exampleConditioning(_ count: Int) -> Conditioning {
     let caption = RandomStream(seed: 0, "caption").normal([
-      1, ModelFamily.captionTokens, config.captionChannels,
+      count, ModelFamily.captionTokens, config.captionChannels,
     ])
-    return Conditioning(timesteps: [time], caption: Value(constant: caption))
+    return Conditioning(
+      timesteps: [Float](repeating: middleTime, count: count), caption: Value(constant: caption))
   }
 
   package var blocks: [any TransformerBlock] { stack }
@@ -83,48 +84,79 @@ package final class PixArt: DiffusionTransformer {
     try PixArt(config: config, edits: changes.edits, weights: weights)
   }
 
-  /// Predicts noise and variance: x (batch, inChannels, height, width) -> (batch, outChannels, …).
-  ///
-  /// - Parameters:
-  ///   - x: Noisy latents of any size, with sides that are multiples of the patch size.
-  ///   - conditioning: Timesteps and captions.
-  ///   - tape: Tape, recording for training.
-  ///   - observe: Called with embeddings and the modulation.
-  ///   - observeBlock: Called with every block's index and operator activations.
-  /// - Returns: Noise prediction and, with twice the channels, variance parameter.
-  package func forward(
-    _ x: Value, _ conditioning: Conditioning, on tape: Tape, observe: Observer?,
-    observeBlock: BlockObserver?
-  ) -> Value {
-    guard case .captions(let caption, let bias) = conditioning.condition else {
+  package func modulations(
+    _ conditioning: Conditioning, on tape: Tape, observe: Observer?
+  ) -> Modulations {
+    modulations(
+      conditioning.timesteps, caption(conditioning.condition, on: tape), on: tape, observe: observe)
+  }
+
+  package func modulations(
+    along times: [Float], _ condition: Conditioning.Condition
+  ) -> (Float) -> Modulations {
+    // The projection of the captions is the same at every step.
+    let caption = caption(condition, on: Tape(recording: false))
+    return { [self] time in
+      modulations(
+        [Float](repeating: time, count: caption.text.shape[0]), caption,
+        on: Tape(recording: false))
+    }
+  }
+
+  private func modulations(
+    _ timesteps: [Float], _ caption: (text: Value, bias: Tensor?), on tape: Tape,
+    observe: Observer? = nil
+  ) -> Modulations {
+    let time = times(TimestepEmbedder.features(timesteps), on: tape)
+    let modulation = tape.linear(tape.apply(SiLU(), time), modulationWeight, modulationBias)
+    observe?("t_embedder", time)
+    observe?("t_block", modulation)
+    observe?("y_embedder", caption.text)
+    // The table has a row each for shift and scale; the time embedding is added to both.
+    let last = tape.apply(Add(), tape.apply(RepeatColumns(2), time), Value(outputTable))
+    return Modulations(blocks: [modulation], finalLayer: last, caption: caption)
+  }
+
+  /// Projects captions to (batch, length, dim).
+  private func caption(
+    _ condition: Conditioning.Condition, on tape: Tape
+  ) -> (text: Value, bias: Tensor?) {
+    guard case .captions(let caption, let bias) = condition else {
       preconditionFailure("PixArt: needs captions")
     }
+    let projected = tape.linear(caption, caption1Weight, caption1Bias)
+    return (
+      tape.linear(tape.apply(GELU(), projected), caption2Weight, caption2Bias), bias
+    )
+  }
+
+  package func embedded(
+    _ x: Value, on tape: Tape, observe: Observer?
+  ) -> (tokens: Value, grid: TokenGrid) {
     let grid = patches.grid(x)
     let positions = Tensor(
       config.positionTable(grid), shape: [1, grid.tokens, config.hiddenSize])
-    var hidden = tape.apply(Add(), patches(x, on: tape), Value(constant: positions))
-    let time = times(TimestepEmbedder.features(conditioning.timesteps), on: tape)
-    let modulation = tape.linear(tape.apply(SiLU(), time), modulationWeight, modulationBias)
-    let projected = tape.linear(caption, caption1Weight, caption1Bias)
-    let text = tape.linear(tape.apply(GELU(), projected), caption2Weight, caption2Bias)
     observe?("pos_embed", Value(constant: positions))
-    observe?("t_embedder", time)
-    observe?("t_block", modulation)
-    observe?("y_embedder", text)
-    for (index, block) in stack.enumerated() {
-      let report = observeBlock.map { call in { call(index, $0) } }
-      observe?("blocks.\(index).in", hidden)
-      let input = hidden
-      hidden = tape.segment { tape in
-        block(
-          input, modulation: modulation, caption: text, bias: bias, grid: grid, on: tape,
-          observe: report)
-      }
-      observe?("blocks.\(index).out", hidden)
+    return (tape.apply(Add(), patches(x, on: tape), Value(constant: positions)), grid)
+  }
+
+  package func output(
+    ofBlock index: Int, _ hidden: Value, _ modulations: Modulations, grid: TokenGrid,
+    with operators: BlockOperators, on tape: Tape,
+    observe: ((AdaLNBlock.Activations) -> Void)?
+  ) -> Value {
+    guard let caption = modulations.caption else {
+      preconditionFailure("PixArt: modulations without captions")
     }
-    // The table has a row each for shift and scale; the time embedding is added to both.
-    let last = tape.apply(Add(), tape.apply(RepeatColumns(2), time), Value(outputTable))
-    hidden = output(hidden, modulation: last, on: tape)
-    return output.image(hidden, grid: grid, on: tape)
+    return stack[index](
+      hidden, modulation: modulations.block(index), caption: caption.text, bias: caption.bias,
+      grid: grid, on: tape, with: operators, observe: observe)
+  }
+
+  package func image(
+    _ hidden: Value, _ modulations: Modulations, grid: TokenGrid, on tape: Tape, observe: Observer?
+  ) -> Value {
+    output.image(
+      output(hidden, modulation: modulations.finalLayer, on: tape), grid: grid, on: tape)
   }
 }

@@ -17,7 +17,7 @@ package final class PixArtBlock: TransformerBlock {
     let compression = config.keyCompression.flatMap { $0.layers.contains(index) ? $0.factor : nil }
     core = try AdaLNBlock(
       AdaLNBlock.Shape(
-        dim: dim, tokens: config.grid * config.grid, heads: config.numHeads, mlpHidden: 4 * dim,
+        dim: dim, tokens: config.grid * config.grid, heads: config.numHeads, mlp: .plain(4 * dim),
         compression: compression ?? 1, epsilon: Float(config.normEpsilon)),
       index: index, edits: edits, weights: weights)
     attention = try CaptionAttention(
@@ -44,14 +44,16 @@ package final class PixArtBlock: TransformerBlock {
   ///   - bias: Bias of the attention scores of caption tokens (batch, length); nil for none.
   ///   - grid: Token grid.
   ///   - tape: Tape of the operations.
+  ///   - operators: Operators in place of the block's own.
   ///   - observe: Called with the activations; operator outputs are before the gates.
   /// - Returns: The block's output (batch, tokens, dim).
   func callAsFunction(
     _ x: Value, modulation: Value, caption: Value, bias: Tensor?, grid: TokenGrid, on tape: Tape,
-    observe: ((AdaLNBlock.Activations) -> Void)? = nil
+    with operators: BlockOperators = .init(), observe: ((AdaLNBlock.Activations) -> Void)? = nil
   ) -> Value {
     core(
       x, modulation: tape.apply(Add(), modulation, Value(modulationTable)), grid: grid, on: tape,
+      with: operators,
       between: { tape.apply(Add(), $0, attention($0, caption, bias: bias, on: tape)) },
       observe: observe)
   }

@@ -31,14 +31,16 @@ extension ModelShape {
     return nil
   }
 
-  /// Number of heads of the published model with a depth and hidden size; nil if there is none.
+  /// Number of heads of the published model with a depth and hidden size, those of LightningDiT included; nil if
+  /// there is none.
   static func publishedHeads(depth: Int, hiddenSize: Int) -> Int? {
-    sizes.first { $0.depth == depth && $0.hiddenSize == hiddenSize }?.numHeads
+    let larger = [("1p0B", 24, 1536, 24), ("1p6B", 28, 1792, 28)]
+    return (sizes + larger).first { $0.1 == depth && $0.2 == hiddenSize }?.3
   }
 
   /// Name of the published model of this architecture, or nil.
   package var publishedName: String? {
-    guard self.family.condition == .classes else { return nil }
+    guard [.dit, .sit].contains(self.family), !hasModernBlocks else { return nil }
     return Self.sizes.first {
       $0.depth == self.depth && $0.hiddenSize == self.hiddenSize && $0.numHeads == self.numHeads
         && Self.patchSizes.contains(self.patchSize)

@@ -13,6 +13,7 @@ struct StatedShape: Codable {
   var hasNullClass: Bool?
   var frequencyShift: Int?
   var mlpNormEpsilon: Double?
+  var rmsNorm, qkNorm, rotary, swiglu, mlpBias, blockShift, reversedTime: Bool?
   var classNames: [String]?
   var name: String?
 
@@ -29,13 +30,17 @@ struct StatedShape: Codable {
     frequencyShift = shape.frequencyShift == 0 ? nil : shape.frequencyShift
     mlpNormEpsilon =
       shape.mlpNormEpsilon == ModelShape.officialEpsilon ? nil : shape.mlpNormEpsilon
+    (rmsNorm, qkNorm) = (shape.rmsNorm ? true : nil, shape.queryKeyNorm ? true : nil)
+    (rotary, swiglu) = (shape.rotary ? true : nil, shape.swiglu ? true : nil)
+    (mlpBias, blockShift) = (shape.mlpBias ? nil : false, shape.blockShift ? nil : false)
+    reversedTime = shape.reversedTime ? true : nil
     self.classNames = classNames.isEmpty ? nil : classNames
     self.name = name
   }
 
   /// Reads a metadata entry; nil for an entry of another program.
   ///
-  /// - Throws: `FileError` for an entry of the wrong type, and another family than DiT.
+  /// - Throws: `FileError` for an entry of the wrong type, and a family that is not class-conditional.
   init?(_ text: String, file: String) throws(FileError) {
     guard let object = try? JSONSerialization.jsonObject(with: Data(text.utf8)),
       let table = object as? [String: Any],
@@ -53,10 +58,11 @@ struct StatedShape: Codable {
       throw FileError(
         "\(file): metadata key 'config' is not a DiT configuration; use a DiT model file")
     }
-    guard [nil, "dit", "sit"].contains(family) else {
+    let families = ModelFamily.allCases.filter { $0.condition == .classes }.map(\.rawValue)
+    guard family.map(families.contains) ?? true else {
       throw FileError(
-        "\(file): model family is '\((family ?? "").prefix(60))', expected 'dit' or 'sit'; use a model file of"
-          + " one")
+        "\(file): model family is '\((family ?? "").prefix(60))', expected"
+          + " \(families.joined(separator: ", ")); use a model file of one")
     }
   }
 

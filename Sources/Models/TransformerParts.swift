@@ -147,21 +147,27 @@ extension ModelShape {
 struct OutputProjection {
   private let patch, channels: Int
   private let weight, bias: Parameter
+  /// Weight of a root mean square norm; nil for a layer norm without.
+  private let norm: Parameter?
 
-  init(_ weights: any WeightSource, dim: Int, channels: Int, patch: Int) throws {
+  init(
+    _ weights: any WeightSource, dim: Int, channels: Int, patch: Int, hasRMSNorm: Bool = false
+  ) throws {
+    norm =
+      hasRMSNorm ? try weights.parameter("final_layer.norm_final.weight", [dim], .ones) : nil
     let outputs = patch * patch * channels
     weight = try weights.parameter("final_layer.linear.weight", [outputs, dim], .zeros)
     bias = try weights.parameter("final_layer.linear.bias", [outputs], .zeros)
     (self.patch, self.channels) = (patch, channels)
   }
 
-  var parameters: [Parameter] { [weight, bias] }
+  var parameters: [Parameter] { [weight, bias] + [norm].compactMap(\.self) }
 
   /// Tokens (batch, tokens, dim) under shift and scale (batch, 2 dim) -> (batch, tokens, outputs).
   func callAsFunction(_ x: Value, modulation: Value, on tape: Tape) -> Value {
-    let normed = tape.apply(
-      LayerNormModulate(
-        shiftChunk: 0, scaleChunk: 1, epsilon: Float(ModelShape.officialEpsilon)), x, modulation)
+    let normed = tape.modulated(
+      x, modulation, chunks: (shift: 0, scale: 1), weight: norm,
+      epsilon: Float(ModelShape.officialEpsilon))
     return tape.linear(normed, weight, bias)
   }
 

@@ -106,10 +106,16 @@ package struct OperatorContext {
   package let prefix: String
   /// Source of the parameters.
   package let weights: any WeightSource
+  /// Positions that attention-like operators rotate queries and keys by; nil in models without.
+  package let rotary: RotaryTables?
+  /// Norm of queries and keys of every head in attention with softmax; nil in models without.
+  package let queryKeyNorm: RowNormKind?
 
   package init(
-    hiddenSize: Int, tokens: Int, numHeads: Int, prefix: String, weights: any WeightSource
+    hiddenSize: Int, tokens: Int, numHeads: Int, prefix: String, weights: any WeightSource,
+    rotary: RotaryTables? = nil, queryKeyNorm: RowNormKind? = nil
   ) {
+    (self.rotary, self.queryKeyNorm) = (rotary, queryKeyNorm)
     self.hiddenSize = hiddenSize
     self.tokens = tokens
     self.numHeads = numHeads

@@ -49,6 +49,7 @@ final class HybridAttention: SequenceMixer, LinearOutput {
   private let qkvWeight, qkvBias, mix, projWeight, projBias: Parameter
   private let heads, window: Int
   private let isOnGrid: Bool
+  private let queryKeys: QueryKeys
 
   init(_ context: OperatorContext, _ spec: OperatorSpec) throws {
     let dim = context.hiddenSize
@@ -57,9 +58,12 @@ final class HybridAttention: SequenceMixer, LinearOutput {
     (qkvWeight, qkvBias) = try context.linear("qkv", inputs: dim, outputs: 3 * dim)
     mix = try context.parameter("mix", [heads], .zeros)
     (projWeight, projBias) = try context.linear("proj", inputs: dim, outputs: dim)
+    queryKeys = try QueryKeys(context, heads: heads)
   }
 
-  var parameters: [Parameter] { [qkvWeight, qkvBias, mix, projWeight, projBias] }
+  var parameters: [Parameter] {
+    [qkvWeight, qkvBias, mix, projWeight, projBias] + queryKeys.parameters
+  }
 
   var outputLayer: OutputLayer { OutputLayer(projWeight, projBias) }
 
@@ -68,6 +72,7 @@ final class HybridAttention: SequenceMixer, LinearOutput {
     return tape.apply(
       NeighborhoodAttention(
         heads: heads, grid: isOnGrid ? (grid.rows, grid.columns) : (1, grid.tokens),
-        window: isOnGrid ? (window, window) : (1, window)), qkv, Value(mix))
+        window: isOnGrid ? (window, window) : (1, window)),
+      queryKeys(qkv, grid: grid, on: tape), Value(mix))
   }
 }

@@ -9,7 +9,8 @@ import TensorCore
 /// Source: Katharopoulos et al. 2020, arXiv 2006.16236; parameters are named as those of timm
 /// `Attention`. Before the feature map, in this order: depthwise convolutions of the token grid are added
 /// to queries and keys and to values, keys are normalised over the tokens, and, for the feature map `exp`,
-/// queries and keys of every head are multiplied by matrices (Zhang et al. 2024, arXiv 2402.04347).
+/// queries and keys of every head are multiplied by matrices (Zhang et al. 2024, arXiv 2402.04347). Rotary
+/// positions, of models that have them, come before those matrices.
 package final class LinearAttentionMixer: SequenceMixer, LinearOutput {
   static let entry = OperatorEntry(
     OperatorDescriptor(
@@ -102,12 +103,14 @@ package final class LinearAttentionMixer: SequenceMixer, LinearOutput {
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
   private let attention: LinearAttention
   private let dim: Int
+  private let queryKeys: QueryKeys
   private let queryKeyConvolution, valueConvolution, keyNorm, maps: (Parameter, Parameter)?
 
   package init(_ context: OperatorContext, _ spec: OperatorSpec) throws {
     let dim = context.hiddenSize
     let heads = HeadsSetting.heads(spec, model: context.numHeads)
     self.dim = dim
+    queryKeys = try QueryKeys(context, heads: heads, hasNorm: false)
     (qkvWeight, qkvBias) = try context.linear("qkv", inputs: dim, outputs: 3 * dim)
     (projWeight, projBias) = try context.linear("proj", inputs: dim, outputs: dim)
     func convolution(_ name: String, _ channels: Int) throws -> (Parameter, Parameter)? {
@@ -163,6 +166,7 @@ package final class LinearAttentionMixer: SequenceMixer, LinearOutput {
     if let (weight, bias) = keyNorm {
       qkv = tape.apply(TokenNorm(columns: dim..<(2 * dim)), qkv, Value(weight), Value(bias))
     }
+    qkv = queryKeys(qkv, grid: grid, on: tape)
     if let maps { qkv = tape.apply(HeadMap(), qkv, Value(maps.0), Value(maps.1)) }
     return tape.apply(attention, qkv)
   }

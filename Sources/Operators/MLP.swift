@@ -22,6 +22,9 @@ package final class MLP: ChannelMixer, LinearOutput {
           activations: tokens * (2 * Double(hidden) + dim))
       },
       label: { spec in "r\(numberText(spec.value("expansion_ratio")))" },
+      transferRefusal: { _, shape in
+        shape.swiglu ? "the model's MLPs are gated, so their weights do not fit" : nil
+      },
       fit: { spec, shape in
         guard width(spec, shape.hiddenSize) < 1 else { return nil }
         return "expansion_ratio \(numberText(spec.value("expansion_ratio"))) of"

@@ -44,6 +44,7 @@ package final class MultiHeadAttention: SequenceMixer, LinearOutput {
 
   private let qkvWeight, projWeight, projBias: Parameter
   private let qkvBias: Parameter?
+  private let queryKeys: QueryKeys
   private let attention: Attention
   /// Number of heads.
   package let heads: Int
@@ -58,24 +59,26 @@ package final class MultiHeadAttention: SequenceMixer, LinearOutput {
     }
     (projWeight, projBias) = try context.linear("proj", inputs: dim, outputs: dim)
     attention = Attention(heads: heads)
+    queryKeys = try QueryKeys(context, heads: heads)
     self.heads = heads
   }
 
   package var parameters: [Parameter] {
-    [qkvWeight, qkvBias, projWeight, projBias].compactMap(\.self)
+    [qkvWeight, qkvBias, projWeight, projBias].compactMap(\.self) + queryKeys.parameters
   }
 
   package var outputLayer: OutputLayer { OutputLayer(projWeight, projBias) }
 
   package func features(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
     let qkv = tape.linear(x, qkvWeight, qkvBias, rounds: true)
-    return tape.apply(attention, qkv)
+    return tape.apply(attention, queryKeys(qkv, grid: grid, on: tape))
   }
 
   /// Computes the softmax weights (batch, heads, tokens, tokens) of an input (batch, tokens, dim).
   package func attentionMap(_ x: Tensor) -> Tensor {
     let tape = Tape(recording: false)
     let qkv = tape.linear(Value(constant: x), qkvWeight, qkvBias)
-    return attention.map(qkv.tensor)
+    let grid = TokenGrid(tokens: x.shape[1])
+    return attention.map(queryKeys(qkv, grid: grid, on: tape).tensor)
   }
 }

@@ -83,6 +83,7 @@ package enum OperatorRegistry {
     SlidingWindow2D.entry,
     HybridAttention.entry,
     MLP.entry,
+    GatedMLP.entry,
     MLPHyenaX.entry,
     LinearMixer.entry,
     Skip.entry,

@@ -29,6 +29,7 @@ package final class SlidingWindow2D: SequenceMixer, LinearOutput {
 
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
   private let heads, window: Int
+  private let queryKeys: QueryKeys
 
   /// Makes the operator; each query attends to `window` x `window` tokens.
   package init(_ context: OperatorContext, heads: Int, window: Int) throws {
@@ -36,9 +37,12 @@ package final class SlidingWindow2D: SequenceMixer, LinearOutput {
     (qkvWeight, qkvBias) = try context.linear("qkv", inputs: dim, outputs: 3 * dim)
     (projWeight, projBias) = try context.linear("proj", inputs: dim, outputs: dim)
     (self.heads, self.window) = (heads, window)
+    queryKeys = try QueryKeys(context, heads: heads)
   }
 
-  package var parameters: [Parameter] { [qkvWeight, qkvBias, projWeight, projBias] }
+  package var parameters: [Parameter] {
+    [qkvWeight, qkvBias, projWeight, projBias] + queryKeys.parameters
+  }
 
   package var outputLayer: OutputLayer { OutputLayer(projWeight, projBias) }
 
@@ -46,7 +50,8 @@ package final class SlidingWindow2D: SequenceMixer, LinearOutput {
     let qkv = tape.linear(x, qkvWeight, qkvBias, rounds: true)
     return tape.apply(
       NeighborhoodAttention(
-        heads: heads, grid: (grid.rows, grid.columns), window: (window, window)), qkv)
+        heads: heads, grid: (grid.rows, grid.columns), window: (window, window)),
+      queryKeys(qkv, grid: grid, on: tape))
   }
 }
 

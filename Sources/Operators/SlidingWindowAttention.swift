@@ -37,6 +37,7 @@ package final class SlidingWindowAttention: SequenceMixer, LinearOutput {
 
   private let qkvWeight, qkvBias, projWeight, projBias: Parameter
   private let attention: Attention
+  private let queryKeys: QueryKeys
 
   /// Makes the operator; each query attends to `left` keys before and `right` keys after its own.
   package init(_ context: OperatorContext, heads: Int, left: Int, right: Int) throws {
@@ -44,14 +45,17 @@ package final class SlidingWindowAttention: SequenceMixer, LinearOutput {
     (qkvWeight, qkvBias) = try context.linear("Wqkv", inputs: dim, outputs: 3 * dim)
     (projWeight, projBias) = try context.linear("out_proj", inputs: dim, outputs: dim)
     attention = Attention(heads: heads, window: (left, right))
+    queryKeys = try QueryKeys(context, heads: heads)
   }
 
-  package var parameters: [Parameter] { [qkvWeight, qkvBias, projWeight, projBias] }
+  package var parameters: [Parameter] {
+    [qkvWeight, qkvBias, projWeight, projBias] + queryKeys.parameters
+  }
 
   package var outputLayer: OutputLayer { OutputLayer(projWeight, projBias) }
 
   package func features(_ x: Value, grid: TokenGrid, on tape: Tape) -> Value {
     let qkv = tape.linear(x, qkvWeight, qkvBias, rounds: true)
-    return tape.apply(attention, qkv)
+    return tape.apply(attention, queryKeys(qkv, grid: grid, on: tape))
   }
 }

@@ -35,6 +35,9 @@ package struct WeightTransfer: Sendable {
       switch String(parts[0]) {
       case projections: return try original("qkv.\(parts[1])").copied()
       case output: return try original("proj.\(parts[1])").copied()
+      case "q_norm", "k_norm":
+        let norm = try original(name)
+        return norm.shape == own.shape ? norm.copied() : own
       default: return own
       }
     }
@@ -113,41 +116,52 @@ package struct WeightTransfer: Sendable {
 
   /// Copies the hidden units of an MLP to another width: keeps the units with the largest product
   /// of incoming and outgoing weight norms; added units have zero outgoing weights.
-  static let hiddenUnits = WeightTransfer { name, own, original in
-    if name == "fc2.bias" { return try original(name).copied() }
-    let incoming = try original("fc1.weight")
-    let outgoing = try original("fc2.weight")
-    let (units, dim) = (incoming.shape[0], incoming.shape[1])
-    let width = name == "fc2.weight" ? own.shape[1] : own.shape[0]
-    let strengths = (0..<units).map { unit -> Float in
-      var (into, out): (Float, Float) = (0, 0)
-      for channel in 0..<dim {
-        let (first, second) = (incoming[unit * dim + channel], outgoing[channel * units + unit])
-        into += first * first
-        out += second * second
+  static let hiddenUnits = hiddenUnits(up: "fc1", down: "fc2", parts: 1)
+
+  /// As `hiddenUnits`, for units whose `parts` rows lie one block behind the other in the layer `up`.
+  static func hiddenUnits(up: String, down: String, parts: Int) -> WeightTransfer {
+    WeightTransfer { name, own, original in
+      if name == "\(down).bias" { return try original(name).copied() }
+      let incoming = try original("\(up).weight")
+      let outgoing = try original("\(down).weight")
+      let (units, dim) = (outgoing.shape[1], outgoing.shape[0])
+      let width = name == "\(down).weight" ? own.shape[1] : own.shape[0] / parts
+      let strengths = (0..<units).map { unit -> Float in
+        var (into, out): (Float, Float) = (0, 0)
+        for channel in 0..<dim {
+          let second = outgoing[channel * units + unit]
+          out += second * second
+          for part in 0..<parts {
+            let first = incoming[(part * units + unit) * dim + channel]
+            into += first * first
+          }
+        }
+        return into * out
       }
-      return into * out
-    }
-    let order = strengths.indices.sorted {
-      strengths[$0] == strengths[$1] ? $0 < $1 : strengths[$0] > strengths[$1]
-    }
-    let kept = order.prefix(width).sorted()
-    let source = try original(name)
-    let result = own.copied()
-    switch name {
-    case "fc2.weight":
-      result.fill(0)
-      for channel in 0..<dim {
-        for (place, unit) in kept.enumerated() {
-          result[channel * width + place] = source[channel * units + unit]
+      let order = strengths.indices.sorted {
+        strengths[$0] == strengths[$1] ? $0 < $1 : strengths[$0] > strengths[$1]
+      }
+      let kept = order.prefix(width).sorted()
+      let source = try original(name)
+      let result = own.copied()
+      switch name {
+      case "\(down).weight":
+        result.fill(0)
+        for channel in 0..<dim {
+          for (place, unit) in kept.enumerated() {
+            result[channel * width + place] = source[channel * units + unit]
+          }
+        }
+      default:
+        for part in 0..<parts {
+          for (place, unit) in kept.enumerated() {
+            let (to, from) = (part * width + place, part * units + unit)
+            result.rows(to..<(to + 1)).assign(source.rows(from..<(from + 1)))
+          }
         }
       }
-    default:
-      for (place, unit) in kept.enumerated() {
-        result.rows(place..<(place + 1)).assign(source.rows(unit..<(unit + 1)))
-      }
+      return result
     }
-    return result
   }
 
   /// Replaces the last third of a projection, the values, by that of `source`.

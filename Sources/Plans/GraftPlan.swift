@@ -135,15 +135,17 @@ extension ModelShape {
     let patch = self.patchSize * self.patchSize
     let embedding = self.inChannels * patch * width
     let timestep = 256 * width + width * width
-    let conditioning = depth * 6 * width * width + 2 * width * width
+    let chunks = self.blockShift ? 6 : 4
+    let conditioning = depth * chunks * width * width + 2 * width * width
     let output = patch * outChannels * width
-    let biases = 3 * width + depth * 6 * width + 2 * width + patch * outChannels
+    let norms = self.rmsNorm ? (2 * depth + 1) * width : 0
+    let biases = 3 * width + depth * chunks * width + 2 * width + patch * outChannels + norms
     let tables = tokens * width + labelRows * width
     let (perToken, perImage) = (Double(embedding + output), Double(timestep + conditioning))
     return OperatorCost(
       parameters: embedding + timestep + conditioning + output + biases + tables,
       projections: 2 * (Double(tokens) * perToken + perImage),
-      activations: Double(tokens * (width + patch * outChannels) + (6 * depth + 4) * width))
+      activations: Double(tokens * (width + patch * outChannels) + (chunks * depth + 4) * width))
   }
 }
 

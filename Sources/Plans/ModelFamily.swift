@@ -5,6 +5,8 @@ package enum ModelFamily: String, SettingChoice {
   case dit
   /// Class-conditional, predicts a velocity, as willisma/SiT; the network is that of a DiT.
   case sit
+  /// Class-conditional, predicts a velocity, as hustvl/LightningDiT; SiT with other blocks.
+  case lightningdit
   /// Text-conditional, predicts noise, as PixArt-alpha/PixArt-sigma.
   case pixart
 
@@ -26,12 +28,18 @@ package enum ModelFamily: String, SettingChoice {
     switch self {
     case .dit: "DiT"
     case .sit: "SiT"
+    case .lightningdit: "LightningDiT"
     case .pixart: "PixArt-Σ"
     }
   }
 
   package var condition: Condition { self == .pixart ? .captions : .classes }
-  package var prediction: Prediction { self == .sit ? .velocity : .noise }
+  package var prediction: Prediction {
+    switch self {
+    case .dit, .pixart: .noise
+    case .sit, .lightningdit: .velocity
+    }
+  }
 
   /// Prompts that analyses, reports and previews use where none are given.
   package static let examplePrompts = [
@@ -41,11 +49,20 @@ package enum ModelFamily: String, SettingChoice {
     "an oil painting of a ship in a storm", "a forest path covered with snow",
   ]
 
+  /// Names of the samplers of its prediction, its own first.
+  package var samplers: [String] {
+    let own = self == .pixart ? "dpmpp" : prediction == .noise ? "ddim" : "heun"
+    let all =
+      prediction == .noise ? ["ddim", "ancestral", "dpmpp"] : ["euler", "heun", "sde", "sde-heun"]
+    return [own] + all.filter { $0 != own }
+  }
+
   /// Steps and guidance scale of the family's sampler where none are given.
   package var samplerDefaults: (steps: Int, guidance: Double) {
     switch self {
     case .dit: (25, 2)
     case .sit: (25, 1.5)
+    case .lightningdit: (25, 4)
     case .pixart: (20, 4.5)
     }
   }
@@ -57,7 +74,7 @@ package enum ModelFamily: String, SettingChoice {
   package var hasParallelBlocks: Bool { condition == .classes }
 
   /// Whether an autoencoder that states no scaling factor is taken to have that of Stable Diffusion.
-  package var assumesScalingFactor: Bool { condition == .classes }
+  package var assumesScalingFactor: Bool { self == .dit || self == .sit }
 
   /// Parameters of adaLN modulations, by a part of their keys.
   package var modulationKeys: [String] {
@@ -68,7 +85,7 @@ package enum ModelFamily: String, SettingChoice {
   package var adaptedLayers: [LoRATarget] {
     self == .pixart
       ? [.qkv, .proj, .fc1, .fc2, .captionQuery, .captionKeyValue]
-      : [.qkv, .proj, .fc1, .fc2, .modulation]
+      : [.qkv, .proj, .fc1, .fc2, .w12, .w3, .modulation]
   }
 }
 
@@ -81,8 +98,10 @@ extension Settings where Schema == ModelSchema {
 
 extension GraftPlan {
   /// Sets what stage 2 of a new plan trains to the recipe of the model's family: everything for
-  /// class-conditional models, adapters of rank 64 for text-conditional ones, as the paper.
+  /// class-conditional models, adapters of rank 64 for text-conditional ones, as the paper; adapters go to the
+  /// MLPs that the model has.
   mutating func applyFamilyDefaults() {
+    if model.shape.swiglu { stage2.loraTargets = [.qkv, .proj, .w12, .w3] }
     guard model.shape.family.condition == .captions else { return }
     (stage2.trained, stage2.loraRank, stage2.loraAlpha) = (
       .lora, min(64, model.shape.hiddenSize), 64

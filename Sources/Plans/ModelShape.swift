@@ -7,7 +7,8 @@ package struct ModelSchema: SettingsSchema {
 
   package let family = Setting(
     "family", ModelFamily.dit,
-    "`dit`, `sit` (DiT's network for velocities) or `pixart` (text-conditional)")
+    "`dit`, `sit` (DiT's network for velocities), `lightningdit` (blocks of LightningDiT, for velocities) or"
+      + " `pixart` (text-conditional)")
   package let depth = Setting("depth", 28, in: 1...1024, "blocks", .required)
   package let hiddenSize = Setting(
     "hidden_size", 1152, in: 4...65536,
@@ -45,8 +46,31 @@ package struct ModelSchema: SettingsSchema {
       $0 > 0 && $0 < 1 ? nil : "expected more than 0 and less than 1, found \($0); correct it"
     })
 
-  /// Checks that heads and patches divide the sizes, and that only class-conditional models have
-  /// classes.
+  package let rmsNorm = Setting(
+    "rms_norm", false,
+    "whether norms are root mean square norms with weights instead of layer norms without",
+    .convention)
+  package let queryKeyNorm = Setting(
+    "qk_norm", false,
+    "whether attention normalises queries and keys of every head, by the kind of norm of the blocks",
+    .convention)
+  package let rotary = Setting(
+    "rotary", false, "whether attention rotates queries and keys by 2-D positions", .convention)
+  package let swiglu = Setting(
+    "swiglu", false, "whether MLPs are gated by SiLU and two thirds as wide (`w12`, `w3`)",
+    .convention)
+  package let mlpBias = Setting(
+    "mlp_bias", true, "whether the layers of MLPs gated by SiLU have biases", .convention)
+  package let blockShift = Setting(
+    "block_shift", true, "whether the modulation of blocks has shifts beside scales and gates",
+    .convention)
+  package let reversedTime = Setting(
+    "reversed_time", false,
+    "whether a velocity model was trained with data at time 0 and noise at time 1, as REPA",
+    .convention)
+
+  /// Checks that heads and patches divide the sizes, that only class-conditional models have classes and the
+  /// blocks of LightningDiT, and that rotary positions fit the heads.
   package static func check(_ shape: ModelShape, at key: String) throws(PlanError) {
     func require(_ holds: Bool, _ name: String, _ message: String) throws(PlanError) {
       if !holds { throw PlanError(key: key.isEmpty ? name : "\(key).\(name)", message) }
@@ -55,6 +79,22 @@ package struct ModelSchema: SettingsSchema {
       (shape.numClasses > 0) == (shape.family.condition == .classes), "num_classes",
       "expected \(shape.family.condition == .classes ? "at least 1" : "0"), found"
         + " \(shape.numClasses); correct it")
+    let own = [
+      ("rms_norm", shape.rmsNorm), ("qk_norm", shape.queryKeyNorm), ("rotary", shape.rotary),
+      ("swiglu", shape.swiglu), ("mlp_bias", !shape.mlpBias), ("block_shift", !shape.blockShift),
+    ]
+    for (name, isSet) in own where isSet {
+      try require(
+        shape.family.condition == .classes, name,
+        "no \(shape.family.title) has such blocks; remove the setting")
+    }
+    try require(
+      !shape.reversedTime || shape.family.prediction == .velocity, "reversed_time",
+      "a \(shape.family.title) predicts no velocity; remove the setting")
+    try require(
+      !shape.rotary || shape.hiddenSize / max(1, shape.numHeads) % 4 == 0, "num_heads",
+      "rotary positions need heads of a multiple of 4 channels, found \(shape.hiddenSize) channels in"
+        + " \(shape.numHeads) heads; correct it")
     try require(
       shape.hiddenSize % 4 == 0, "hidden_size",
       "expected a multiple of 4, found \(shape.hiddenSize); correct it")
@@ -109,8 +149,30 @@ extension Settings where Schema == ModelSchema {
   package func original(_ slot: Slot) -> OperatorSpec {
     switch slot {
     case .attention: OperatorSpec("mha").normalized(for: self)
-    case .mlp: OperatorSpec("mlp", ["expansion_ratio": self.mlpRatio])
+    case .mlp:
+      self.swiglu
+        ? OperatorSpec(
+          "swiglu", ["expansion_ratio": gatedRatio, "bias": self.mlpBias ? 1 : 0]
+        ).normalized(for: self)
+        : OperatorSpec("mlp", ["expansion_ratio": self.mlpRatio])
     }
+  }
+
+  /// Inner width of the pretrained MLPs; two thirds of the stated one where they are gated.
+  package var mlpWidth: Int {
+    let width = Int(Double(self.hiddenSize) * self.mlpRatio)
+    return self.swiglu ? Int(2.0 / 3.0 * Double(width)) : width
+  }
+
+  /// The gated MLP's width relative to the hidden size, such that its product with that truncates to the width.
+  private var gatedRatio: Double {
+    let ratio = Double(mlpWidth) / Double(self.hiddenSize)
+    return Int(ratio * Double(self.hiddenSize)) == mlpWidth ? ratio : ratio.nextUp
+  }
+
+  /// Whether the blocks are those of LightningDiT, by any of its parts.
+  package var hasModernBlocks: Bool {
+    self.rmsNorm || self.queryKeyNorm || self.rotary || self.swiglu || !self.blockShift
   }
 
   /// Validates an architecture read from a file.

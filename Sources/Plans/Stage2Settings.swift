@@ -23,6 +23,10 @@ package enum LoRATarget: String, SettingChoice {
   case fc1
   /// The second layer of the MLP.
   case fc2
+  /// The first layer of a gated MLP.
+  case w12
+  /// The second layer of a gated MLP.
+  case w3
   /// The modulation of the norms and gates.
   case modulation = "adaLN_modulation.1"
   /// Queries of the attention to the caption.

@@ -37,8 +37,7 @@ package struct PairedSpeed: Codable, Equatable, Sendable {
     let config = teacher.shape
     let latents = RandomStream(seed: 0, "speed").normal(
       [1, config.inChannels, config.inputSize, config.inputSize])
-    let conditioning = teacher.exampleConditioning(
-      at: config.family.prediction == .noise ? 500 : 0.5)
+    let conditioning = teacher.exampleConditioning(1)
     func seconds(_ model: any DiffusionTransformer) -> Double {
       let start = DispatchTime.now().uptimeNanoseconds
       _ = model.predict(latents, conditioning)

@@ -1,3 +1,4 @@
+import Evaluation
 import Files
 import Foundation
 import Plans
@@ -8,12 +9,14 @@ package struct ReportPage {
   private let runs: [(facts: RunFacts, measurements: Measurements?)]
   private let searches: [SearchFacts]
   private let comparison: Comparison
+  private let evaluations: [(name: String, report: EvaluationReport)]
 
-  /// Makes a report of trainings with their measurements, and of searches.
+  /// Makes a report of trainings with their measurements, of searches and of evaluations.
   package init(
-    _ runs: [(facts: RunFacts, measurements: Measurements?)], searches: [SearchFacts] = []
+    _ runs: [(facts: RunFacts, measurements: Measurements?)], searches: [SearchFacts] = [],
+    evaluations: [(name: String, report: EvaluationReport)] = []
   ) {
-    (self.runs, self.searches) = (runs, searches)
+    (self.runs, self.searches, self.evaluations) = (runs, searches, evaluations)
     comparison = Comparison(runs)
   }
 
@@ -26,12 +29,15 @@ package struct ReportPage {
 
   /// The page.
   ///
-  /// - Throws: `FileError` for an image that cannot be read.
+  /// - Throws: `FileError` for an image that cannot be read, or evaluations of several kinds.
   package func html() throws -> String {
-    let names = runs.map(\.facts.request.name) + searches.map(\.name)
+    let names = runs.map(\.facts.request.name) + searches.map(\.name) + evaluations.map(\.name)
     let title = names.count == 1 ? names[0] : "\(names.count) runs"
     var body: [HTML] = [.tag("h1", [:], "Espalier report: \(title)")]
     if runs.count > 1 { body += comparisonTable }
+    if !evaluations.isEmpty {
+      body += [.tag("h2", [:], "Evaluations")] + (try EvaluationTable(evaluations)).html
+    }
     for (index, run) in runs.enumerated() {
       body.append(
         try RunSection(facts: run.facts, measurements: run.measurements, number: index + 1).html())

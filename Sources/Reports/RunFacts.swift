@@ -63,7 +63,7 @@ extension Job {
   fileprivate var planPath: String? {
     switch self {
     case .distill(let path), .finetune(let path, _): path
-    case .preview, .analyze, .library, .search, .measure, .report: nil
+    case .preview, .analyze, .library, .search, .measure, .report, .sample, .evaluate: nil
     }
   }
 }

@@ -19,6 +19,8 @@ package enum SampleRole: String, Codable, CaseIterable, Sendable {
   case graft
   /// The absolute difference of both.
   case difference
+  /// Small pictures of a set that is being drawn.
+  case sheet
 }
 
 /// The learning rate of a training step.
@@ -63,8 +65,8 @@ package enum EventKind: Equatable, Sendable {
   case paused(step: Int, reason: String? = nil)
   /// The worker resumed.
   case resumed(step: Int)
-  /// Progress of work other than training.
-  case progress(done: Int, total: Int, label: String)
+  /// Progress of work other than training, with the estimated remaining seconds of all of it.
+  case progress(done: Int, total: Int, label: String, secondsLeft: Double? = nil)
   /// An image was written; the path is relative to the run directory.
   ///
   /// With a sampler step it is the clean image that was predicted after that step.
@@ -74,8 +76,8 @@ package enum EventKind: Equatable, Sendable {
   case message(String)
   /// The processes that share the run, after they have found each other.
   case ranks(RankReport)
-  /// Highest memory in bytes of any rank so far, on its device.
-  case resources(step: Int, memory: Int)
+  /// What the ranks use.
+  case resources(step: Int, RankResources)
   /// The final event of the worker.
   case finished(outcome: RunOutcome, text: String)
 }
@@ -100,6 +102,26 @@ package struct RankReport: Codable, Equatable, Sendable {
   package var text: String {
     let again = restarts == 0 ? "" : ", restarted \(restarts) times"
     return "\(count) \(count == 1 ? "rank" : "ranks"), \(device), \(engine)\(again)"
+  }
+}
+
+/// What the processes of a run use and wait for.
+package struct RankResources: Codable, Equatable, Sendable {
+  /// Highest memory in bytes of any rank so far, on its device.
+  package var memory: Int
+  /// Highest memory in bytes of each rank; empty while unknown.
+  package var memoryByRank: [Int]
+  /// Share of the time since the last report in which each rank has waited for others, 0 to 1.
+  package var waitingByRank: [Double]
+  /// Ranks that have said nothing for a while.
+  package var silent: [Int]
+
+  /// Makes a report.
+  package init(
+    memory: Int, memoryByRank: [Int] = [], waitingByRank: [Double] = [], silent: [Int] = []
+  ) {
+    (self.memory, self.memoryByRank) = (memory, memoryByRank)
+    (self.waitingByRank, self.silent) = (waitingByRank, silent)
   }
 }
 
@@ -160,8 +182,10 @@ extension Event: Encodable {
     case .checkpointed(let step, let path): return ("checkpointed", ["step": step, "path": path])
     case .paused(let step, let reason): return ("paused", ["step": step, "reason": reason])
     case .resumed(let step): return ("resumed", ["step": step])
-    case .progress(let done, let total, let label):
-      return ("progress", ["done": done, "total": total, "label": label])
+    case .progress(let done, let total, let label, let secondsLeft):
+      return (
+        "progress", ["done": done, "total": total, "label": label, "seconds_left": secondsLeft]
+      )
     case .sampled(let role, let path, let classLabel, let seed, let samplerStep):
       return (
         "sampled",
@@ -179,7 +203,16 @@ extension Event: Encodable {
           "restarts": report.restarts,
         ]
       )
-    case .resources(let step, let memory): return ("resources", ["step": step, "memory": memory])
+    case .resources(let step, let resources):
+      return (
+        "resources",
+        [
+          "step": step, "memory": resources.memory,
+          "memory_by_rank": resources.memoryByRank.isEmpty ? nil : resources.memoryByRank,
+          "waiting_by_rank": resources.waitingByRank.isEmpty ? nil : resources.waitingByRank,
+          "silent": resources.silent.isEmpty ? nil : resources.silent,
+        ]
+      )
     case .finished(let outcome, let text):
       return ("finished", ["outcome": outcome, "text": text])
     }

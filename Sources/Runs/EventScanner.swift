@@ -47,7 +47,9 @@ struct EventScanner {
       guard let done = fields.count("done"), let total = fields.count("total"),
         let label = text("label")
       else { return nil }
-      return .progress(done: done, total: total, label: label)
+      return .progress(
+        done: done, total: total, label: label,
+        secondsLeft: fields.number("seconds_left", in: FileNumber.spans))
     case "started":
       guard let pid = fields.count("pid").flatMap({ Int32(exactly: $0) }),
         let total = fields.count("total_steps")
@@ -74,7 +76,12 @@ struct EventScanner {
       return .ranks(RankReport(count: count, device: device, engine: engine, restarts: restarts))
     case "resources":
       guard let step = fields.count("step"), let memory = fields.count("memory") else { return nil }
-      return .resources(step: step, memory: memory)
+      return .resources(
+        step: step,
+        RankResources(
+          memory: memory, memoryByRank: fields.counts("memory_by_rank"),
+          waitingByRank: fields.list("waiting_by_rank").map { min(max(0, $0), 1) },
+          silent: fields.counts("silent")))
     case "finished":
       guard let outcome = fields.text("outcome").flatMap(RunOutcome.init(rawValue:)),
         let text = text("text")
@@ -178,6 +185,17 @@ private struct Members {
 
   func count(_ key: StaticString) -> Int? {
     number(key).flatMap { Int(exactly: $0) }.flatMap { FileNumber.counts.contains($0) ? $0 : nil }
+  }
+
+  /// Numbers of a list; empty if it is missing or no list of finite numbers.
+  func list(_ key: StaticString) -> [Double] {
+    guard var cursor = cursor(key), let values = cursor.numbers() else { return [] }
+    return values.allSatisfy(\.isFinite) ? values : []
+  }
+
+  func counts(_ key: StaticString) -> [Int] {
+    let values = list(key).compactMap { Int(exactly: $0) }
+    return values.allSatisfy(FileNumber.counts.contains) ? values : []
   }
 
   /// Text of a number.
@@ -304,6 +322,21 @@ private struct Cursor {
       }
     }
     return decimals <= 0 ? Double(mantissa) : Double(mantissa) / Self.powers[decimals]
+  }
+
+  /// Maximum number of elements of a list.
+  private static let listLimit = 65536
+
+  /// Reads a list of numbers.
+  mutating func numbers() -> [Double]? {
+    guard take("[") else { return nil }
+    if take("]") { return [] }
+    var values: [Double] = []
+    repeat {
+      guard next != 0, values.count < Self.listLimit, let value = number() else { return nil }
+      values.append(value)
+    } while take(",")
+    return take("]") ? values : nil
   }
 
   /// Skips a value of any type.

@@ -35,12 +35,14 @@ extension EventKind {
     case .paused(let step, let reason):
       return "step \(step)  paused\(reason.map { ": \($0)" } ?? "")"
     case .resumed(let step): return "step \(step)  goes on"
-    case .progress(let done, let total, let label): return "\(label) \(done)/\(total)"
+    case .progress(let done, let total, let label, _): return "\(label) \(done)/\(total)"
     case .sampled(let role, let path, _, _, _): return "\(role.rawValue) in \(path)"
     case .message(let text): return text
     case .ranks(let report): return report.text
-    case .resources(let step, let memory):
-      return "step \(step)  memory \(String(format: "%.3g", Double(memory) / 1e9)) GB"
+    case .resources(let step, let resources):
+      let silent = resources.silent.map(String.init).joined(separator: ", ")
+      return "step \(step)  memory \(String(format: "%.3g", Double(resources.memory) / 1e9)) GB"
+        + (silent.isEmpty ? "" : "  silent ranks: \(silent)")
     case .finished(let outcome, let text): return "\(outcome.rawValue): \(text)"
     }
   }

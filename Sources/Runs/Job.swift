@@ -21,6 +21,10 @@ package enum Job: Equatable, Sendable {
   case measure(ReportRequest)
   /// Measurements of trained grafts and an HTML page of them.
   case report(ReportRequest)
+  /// A set of images in an archive.
+  case sample(SampleRequest)
+  /// Numbers that judge a set of images or a model.
+  case evaluate(EvaluateRequest)
 
   /// Kind of a job; the raw values are stored in files and names of runs.
   package enum Kind: String, Codable, CaseIterable, Sendable {
@@ -40,12 +44,16 @@ package enum Job: Equatable, Sendable {
     case measure
     /// Page about trained grafts.
     case report
+    /// Drawing a set of images.
+    case sample
+    /// Judging a set of images or a model.
+    case evaluate
 
     /// Whether it trains a plan, and so has losses and checkpoints.
     package var isTraining: Bool { self == .distill || self == .finetune }
 
-    /// Whether it measures trained grafts.
-    package var isMeasuring: Bool { self == .measure || self == .report }
+    /// Whether it measures trained grafts, sets or models, so that its result is text.
+    package var isMeasuring: Bool { self == .measure || self == .report || self == .evaluate }
   }
 
   /// Kind of the job.
@@ -59,6 +67,8 @@ package enum Job: Equatable, Sendable {
     case .search: .search
     case .measure: .measure
     case .report: .report
+    case .sample: .sample
+    case .evaluate: .evaluate
     }
   }
 }
@@ -127,6 +137,9 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
   /// Whether operators without trained weights are fitted to the teacher in closed form; nil, in requests
   /// of before, is false.
   package var fits: Bool?
+  /// Threshold of step caching, and whether it forecasts; nil, in requests of before, is none.
+  package var cache: Double?
+  package var forecastsCache: Bool?
   /// A picture of the teacher from the same request, which saves sampling it again; nil for none.
   package var teacherImage: String?
 
@@ -167,6 +180,8 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     skipsTeacher = try container.decodeIfPresent(Bool.self, forKey: .skipsTeacher) ?? false
     isBackground = try container.decodeIfPresent(Bool.self, forKey: .isBackground) ?? false
     fits = try container.decodeIfPresent(Bool.self, forKey: .fits)
+    cache = try container.decodeIfPresent(Double.self, forKey: .cache)
+    forecastsCache = try container.decodeIfPresent(Bool.self, forKey: .forecastsCache)
     teacherImage = try container.decodeIfPresent(String.self, forKey: .teacherImage)
   }
 
@@ -193,7 +208,8 @@ package struct PreviewRequest: Codable, Equatable, Sendable {
     case planPath = "plan_path"
     case weights
     case classLabel = "class_label"
-    case prompts, sampler, seed, steps, guidance, classes, seeds, frames, fits
+    case prompts, sampler, seed, steps, guidance, classes, seeds, frames, fits, cache
+    case forecastsCache = "forecasts_cache"
     case skipsTeacher = "skips_teacher"
     case isBackground = "background"
     case teacherImage = "teacher_image"
@@ -252,6 +268,8 @@ extension Job: Codable {
     case .search: self = .search(try container.decode(SearchRequest.self, forKey: .request))
     case .measure: self = .measure(try container.decode(ReportRequest.self, forKey: .request))
     case .report: self = .report(try container.decode(ReportRequest.self, forKey: .request))
+    case .sample: self = .sample(try container.decode(SampleRequest.self, forKey: .request))
+    case .evaluate: self = .evaluate(try container.decode(EvaluateRequest.self, forKey: .request))
     }
   }
 
@@ -270,6 +288,8 @@ extension Job: Codable {
     case .search(let request): try container.encode(request, forKey: .request)
     case .measure(let request), .report(let request):
       try container.encode(request, forKey: .request)
+    case .sample(let request): try container.encode(request, forKey: .request)
+    case .evaluate(let request): try container.encode(request, forKey: .request)
     }
   }
 }
@@ -311,6 +331,8 @@ package struct JobRequest: Codable, Equatable, Sendable {
   package var chain: ChainPlace?
   /// Name of the engine in the user's `engines.yaml`; nil for the native one.
   package var engine: String?
+  /// Words that start the engine's ranks in place of its own launcher.
+  package var launcher: [String]?
 
   /// Makes a request.
   package init(
@@ -341,7 +363,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
     case modelHash = "model_hash"
     case queue, timeout
     case onDone = "on_done"
-    case precision, origins, chain, engine
+    case precision, origins, chain, engine, launcher
   }
 
   /// Checks the ranges of all numbers.
@@ -357,6 +379,7 @@ package struct JobRequest: Codable, Equatable, Sendable {
       try FileNumber.check("class_label", preview.classLabel, FileNumber.counts)
       try FileNumber.check("steps", preview.steps, 1...1000)
       try FileNumber.check("guidance", preview.guidance, -1e6...1e6)
+      try FileNumber.check("cache", preview.cache, 0...10)
       try FileNumber.check("classes", preview.classes, 1...32)
       try FileNumber.check("seeds", preview.seeds, 1...32)
       try FileNumber.check("frames", preview.frames, 0...64)
@@ -367,6 +390,8 @@ package struct JobRequest: Codable, Equatable, Sendable {
       try FileNumber.check("samples", report.samples, ReportRequest.sampleRange)
       try FileNumber.check("steps", report.steps, ReportRequest.stepRange)
       try FileNumber.check("images", report.images, ReportRequest.imageRange)
+    case .sample(let sample): try sample.checkNumbers()
+    case .evaluate(let evaluate): try evaluate.checkNumbers()
     }
   }
 }

@@ -127,6 +127,7 @@ extension RunLauncher {
     func add(_ job: Job, origins: [WeightOrigin]? = nil) throws {
       var request = template
       request.job = job
+      if !job.kind.isTraining { request.engine = nil }
       request.origins = origins
       request.chain = ChainPlace(id: chain, index: runs.count, count: 4)
       request.queue = QueuePlace(priority: priority, after: runs.last.map { [$0.id] } ?? [])

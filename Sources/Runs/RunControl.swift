@@ -49,6 +49,11 @@ extension RunDirectory {
   /// - Throws: `FileError` when the run has no living worker that can be signalled from here.
   package func freeze() throws {
     let worker = try requireWorker()
+    if let link = try openLink() {
+      throw FileError(
+        "\(path): its engine runs at \(link.host), where no process is stopped from here; pause it"
+          + " after its step instead")
+    }
     try signal(worker, SIGSTOP)
     while worker.presence == .running { usleep(2_000) }
   }
@@ -90,6 +95,7 @@ extension RunDirectory {
       performHook(outcome: RunOutcome.cancelled.rawValue)
       return .withdrawn
     }
+    try requireAttached()
     // A process that is starting a worker holds the lock, and the worker will read the request.
     try append(Control.cancel)
     // A worker that is or may become frozen must be continued to read it.
@@ -105,8 +111,15 @@ extension RunDirectory {
   @discardableResult
   package func cancel(hard: Bool = false) throws -> Cancellation {
     let isUnderWay = try requireUnfinished() != .queued
+    if hard, summary().state == .detached { return try giveUp() }
     guard isUnderWay, hard || hasRequest(.cancel), let worker = worker() else {
       return try requestCancellation()
+    }
+    if try openLink() != nil {
+      // The other end kills the engine.
+      try requireAttached()
+      try append(Control.kill)
+      return .asked
     }
     try require(worker)
     // The request makes the state of the run cancelled instead of lost. A full disk must not
@@ -114,6 +127,21 @@ extension RunDirectory {
     try? append(Control.kill)
     try worker.kill()
     try settle(isKilled: true)
+    return .killed
+  }
+
+  /// Ends a run whose engine is elsewhere here, whatever becomes of it there.
+  private func giveUp() throws -> Cancellation {
+    let isDone: Void? = try withLock {
+      guard var link = try openLink() else { return }
+      (link.state, link.isSevered) = (.closed, true)
+      try write(link)
+      guard summary().end == nil else { return }
+      let text = "given up at step \(summary().step); it may go on at \(link.host) in \(link.place)"
+      try append(Event(.finished(outcome: .cancelled, text: text)))
+    }
+    guard isDone != nil else { throw busy }
+    performHook(outcome: RunOutcome.cancelled.rawValue)
     return .killed
   }
 
@@ -142,6 +170,7 @@ extension RunDirectory {
   /// Worker of the run; throws if it has ended or belongs to another user.
   private func requireWorker() throws -> ProcessIdentity {
     let state = try requireUnfinished()
+    try requireAttached()
     guard let worker = worker() else {
       let isWaiting = state == .queued && (try? request())?.queue != nil
       throw FileError(
@@ -151,6 +180,14 @@ extension RunDirectory {
           : "\(path): has no worker yet; see \(logPath)")
     }
     return worker
+  }
+
+  /// Throws if the engine is elsewhere and no worker here passes requests on.
+  private func requireAttached() throws {
+    guard summary().state == .detached else { return }
+    throw FileError(
+      "\(path): is detached, so no request reaches its engine; 'espalier runs resume \(id)' follows it"
+        + " again")
   }
 
   /// Sends a signal to the worker.
@@ -225,7 +262,10 @@ extension RunDirectory {
     } catch {
       text = "\(error)"
     }
-    try? append(Event(.message("the command for the run's end has ended: \(text)")))
+    // The log of a linked run is written at the other end.
+    if !hasOpenLink {
+      try? append(Event(.message("the command for the run's end has ended: \(text)")))
+    }
   }
 
   /// Text for a worker that ended before its first event, with its last line of output.

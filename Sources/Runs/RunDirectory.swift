@@ -84,11 +84,16 @@ package struct RunDirectory: Sendable, Equatable, Hashable {
     switch try request().job {
     case .distill: names = ["operators.safetensors", "latest.safetensors"]
     case .finetune: names = ["model.safetensors"]
-    case .preview, .analyze, .library, .search, .measure, .report:
+    case .preview, .analyze, .library, .search, .measure, .report, .sample, .evaluate:
       throw FileError("\(path): trains nothing; name a run of 'espalier distill' or 'finetune'")
     }
     let paths = names.map { "\(checkpointsPath)/\($0)" }
     guard let found = paths.first(where: FileManager.default.fileExists(atPath:)) else {
+      if let link = try openLink() {
+        throw FileError(
+          "\(path): its weights are at \(link.host); wait for its end, or let 'espalier runs fetch \(id)' bring"
+            + " them here")
+      }
       throw FileError("\(path): has no checkpoint yet; wait for its first one")
     }
     return found

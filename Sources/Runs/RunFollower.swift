@@ -19,6 +19,7 @@ package struct RunFollower: Sendable {
   private var scanner: EventScanner
   private var request = (stamp: FileStamp?.none, value: JobRequest?.none, fault: String?.none)
   private var notes = (stamp: FileStamp?.none, value: RunAnnotation(), fault: String?.none)
+  private var link = (stamp: FileStamp?.none, value: RunLink?.none)
   private var log: FileStamp?
   /// Offsets up to which the log was read and cached.
   private(set) var offset: UInt64 = 0
@@ -50,7 +51,9 @@ package struct RunFollower: Sendable {
     readAnnotation()
     let fault = readLog(limit: limit)
     if isAtEnd { save(beyond: keepsCurves ? Self.curvesInterval : Self.summaryInterval) }
-    var seen = history.summary.seen(worker: worker, now: now, quiet: quiet(now))
+    readLink()
+    var seen = history.summary.seen(
+      worker: worker, now: now, quiet: quiet(now), link: link.value)
     // A worker that is being killed is not lost.
     if seen.state == .lost, run.hasRequest(.kill) { seen.state = .cancelled }
     seen.id = run.id
@@ -61,6 +64,9 @@ package struct RunFollower: Sendable {
     seen.chain = request.value?.chain
     seen.annotation = notes.value
     seen.engine = request.value?.engine
+    if seen.state == .running, seen.engine != nil, !seen.isStarted, seen.label == nil {
+      seen.state = .starting
+    }
     seen.damage = request.fault ?? fault ?? notes.fault
     return seen
   }
@@ -81,6 +87,17 @@ package struct RunFollower: Sendable {
     } catch {
       request = (stamp, nil, "\(error)")
     }
+  }
+
+  private mutating func readLink() {
+    let stamp = FileStamp(run.linkPath)
+    guard stamp != link.stamp else { return }
+    // An unreadable one is read again at the next poll.
+    guard let value = try? run.openLink() else {
+      link = (nil, nil)
+      return
+    }
+    link = (stamp, value)
   }
 
   private mutating func readAnnotation() {

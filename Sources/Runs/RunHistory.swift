@@ -19,6 +19,11 @@ package struct RunHistory: Codable, Equatable, Sendable {
   /// How many remarks there were, those that are no longer kept included.
   package private(set) var messageCount = 0
 
+  /// Steps from which a worker has gone on behind where one was before, in order of time.
+  package private(set) var restarts: [Int] = []
+
+  /// Maximum number of stored restarts.
+  private static let restartLimit = 1000
   /// Maximum number of stored messages.
   private static let messageLimit = 200
   /// Maximum number of stored sites, above that of any model.
@@ -34,6 +39,11 @@ package struct RunHistory: Codable, Equatable, Sendable {
   package mutating func apply(_ event: Event) {
     summary.apply(event)
     switch event.kind {
+    case .started:
+      let step = summary.step
+      if let last = meanLoss.last?.step, step < last, restarts.count < Self.restartLimit {
+        restarts.append(step)
+      }
     case .step(let step, _, let loss, let losses, _, _, let learningRate, var measures):
       meanLoss.append(StepValue(step: step, value: loss))
       Self.append(losses, step, to: &self.losses)

@@ -75,8 +75,11 @@ package final class RunLauncher {
     }
     try run.prepareRetry(change, step: step, engine: engine)
     try start(run, lock)
-    // Marks the run as active, also for queued runs that depend on it.
-    try run.append(Event(.resumed(step: run.summary().checkpoint?.step ?? 0)))
+    // Marks the run as active, also for queued runs that depend on it. Of a linked one the other end
+    // says so.
+    if try run.openLink() == nil {
+      try run.append(Event(.resumed(step: run.summary().checkpoint?.step ?? 0)))
+    }
     try wakeQueue()
   }
 
@@ -128,7 +131,7 @@ package final class RunLauncher {
   }
 
   /// Starts `executable worker RUN_DIR` with output to the run's log and the inherited lock.
-  private func start(_ run: RunDirectory, _ lock: FileLock) throws {
+  func start(_ run: RunDirectory, _ lock: FileLock) throws {
     if run.worker() != nil { try run.dropRequests() }
     let words = ["worker", run.path]
     let pid = try withExtendedLifetime(lock) {

@@ -91,14 +91,17 @@ extension RunState {
   /// Rank in the order by state: at work first, then what needs attention, then what is over.
   fileprivate var urgency: Int {
     switch self {
-    case .running: 0
+    case .running, .starting: 0
     case .paused: 1
     case .frozen: 2
-    case .queued: 3
-    case .failed: 4
-    case .lost: 5
-    case .cancelled: 6
-    case .done: 7
+    case .unreachable: 3
+    case .detached: 4
+    case .pending: 5
+    case .queued: 6
+    case .failed: 7
+    case .lost: 8
+    case .cancelled: 9
+    case .done: 10
     }
   }
 }

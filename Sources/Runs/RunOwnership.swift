@@ -97,7 +97,7 @@ extension RunDirectory {
     var status = stat()
     let plain: Set = [
       requestPath, planPath, eventsPath, controlPath, workerPath, lockPath, logPath,
-      environmentPath, notesPath,
+      environmentPath, notesPath, linkPath,
     ]
     for case let name as String in FileManager.default.enumerator(atPath: path) ?? .init() {
       let place = "\(path)/\(name)"

@@ -34,9 +34,18 @@ extension RunDirectory {
     isWaiting: Bool = false
   ) throws {
     try requireUnsuccessful()
-    if let step { try requireKept(step) }
-    if let change { try self.change(rate: change) }
-    if let step { try goBack(to: step) }
+    if let engine, engine.name != (try request()).engine { try sever() }
+    let link = try openLink()
+    if let step, link == nil { try requireKept(step) }
+    let messages = try change.map { [try self.change(rate: $0)] } ?? []
+    if var link {
+      // The other end, which has the checkpoints, goes back and says all this.
+      link.startAgain(saying: messages, from: step)
+      try write(link)
+    } else {
+      for text in messages { try append(Event(.message(text))) }
+      if let step { try goBack(to: step) }
+    }
     var request = try request()
     let isQueued = request.queue != nil
     if let engine { request.engine = engine.name }
@@ -53,6 +62,11 @@ extension RunDirectory {
   /// Throws if the run is active or done.
   func requireUnsuccessful() throws {
     let state = summary().state
+    guard state != .detached else {
+      throw FileError(
+        "\(path): is detached and may go on elsewhere; 'espalier runs resume \(id)' follows it again"
+      )
+    }
     guard state.isEnded, state != .done else {
       throw FileError(
         "\(path): is \(state.name), expected one that was cancelled, failed or lost;"
@@ -78,14 +92,27 @@ extension RunDirectory {
     try append(Event(.checkpointed(step: step, path: Self.latest)))
   }
 
-  private func change(rate change: RateChange) throws {
+  /// Lets the run go on without its engine elsewhere.
+  private func sever() throws {
+    guard var link = try openLink() else { return }
+    guard summary().checkpoint == nil || hasBegun else {
+      throw FileError(
+        "\(path): its checkpoints are at \(link.host); 'espalier runs fetch \(id)' brings them here, then"
+          + " retry")
+    }
+    link.isSevered = true
+    try write(link)
+  }
+
+  /// Changes the rates of the plan; returns a message about it.
+  private func change(rate change: RateChange) throws -> String {
     var plan: GraftPlan
     let key: String
     let rate: WritableKeyPath<GraftPlan, Double>
     switch try request().job {
     case .distill: (key, rate) = ("stage1.learning_rate", \.stage1.learningRate)
     case .finetune: (key, rate) = ("stage2.learning_rate", \.stage2.learningRate)
-    case .preview, .analyze, .library, .search, .measure, .report:
+    case .preview, .analyze, .library, .search, .measure, .report, .sample, .evaluate:
       throw FileError("\(path): trains nothing, so it has no learning rate; retry it as it is")
     }
     plan = try GraftPlan.load(path: planPath)
@@ -102,10 +129,7 @@ extension RunDirectory {
     }
     if case .rate(let exact) = change { plan[keyPath: rate] = exact }
     try plan.save(to: planPath)
-    try append(
-      Event(
-        .message(
-          "retried with \(key) \(numberText(plan[keyPath: rate])) instead of \(numberText(before))")
-      ))
+    return
+      "retried with \(key) \(numberText(plan[keyPath: rate])) instead of \(numberText(before))"
   }
 }

@@ -5,12 +5,20 @@ import Plans
 package enum RunState: String, Codable, Sendable {
   /// No worker has started.
   case queued
+  /// The engine of another program is being started.
+  case starting
+  /// Waits in the queue of a cluster.
+  case pending
   /// The worker is running.
   case running
   /// The worker is paused.
   case paused
   /// The process of the worker is stopped (SIGSTOP).
   case frozen
+  /// The host of the engine does not answer.
+  case unreachable
+  /// The engine is elsewhere, and no worker here follows it.
+  case detached
   /// Completed.
   case done
   /// Stopped by a request.
@@ -26,10 +34,13 @@ package enum RunState: String, Codable, Sendable {
   /// Whether the run has ended.
   package var isEnded: Bool {
     switch self {
-    case .queued, .running, .paused, .frozen: false
+    case .queued, .starting, .pending, .running, .paused, .frozen, .unreachable, .detached: false
     case .done, .cancelled, .failed, .lost: true
     }
   }
+
+  /// Whether a worker has it, here or elsewhere.
+  package var isUnderWay: Bool { self != .queued && !isEnded }
 }
 
 /// Image written by a worker.
@@ -135,8 +146,8 @@ package struct RunSummary: Codable, Equatable, Sendable {
   package var end: RunEnd?
   /// The processes that share the run; nil for the native engine.
   package private(set) var ranks: RankReport?
-  /// Highest memory in bytes of any of them, on its device; nil while unknown.
-  package private(set) var memory: Int?
+  /// What they use; nil while unknown.
+  package private(set) var resources: RankResources?
   /// Number of invalid lines of the log.
   package var damagedLines = 0
 
@@ -160,6 +171,8 @@ package struct RunSummary: Codable, Equatable, Sendable {
   package var annotation = RunAnnotation()
   /// Name of an engine other than the native one.
   package var engine: String?
+  /// Link to an engine elsewhere; nil for a run of this directory alone.
+  package var link: RunLink?
 
   /// Total number of steps of the job from the first event of the worker; preparations count other
   /// units.
@@ -189,7 +202,7 @@ package struct RunSummary: Codable, Equatable, Sendable {
       total
     case label, rate, secondsLeft, loss, meanHeldOut, checkpoint, images, imageCount, pauseReason,
       end
-    case ranks, memory, damagedLines, state, isSilent, damage, turn, totalSteps, isPaused
+    case ranks, resources, damagedLines, state, isSilent, damage, turn, totalSteps, isPaused
   }
 
   /// Progress text: `step 5 of 60`, `encoding images 64 of 480`.
@@ -210,8 +223,21 @@ package struct RunSummary: Codable, Equatable, Sendable {
   /// Whether the run has not ended.
   package var isAlive: Bool { !state.isEnded }
 
-  /// Name of the state, with the reason of a pause without request.
-  package var stateText: String { pauseReason.map { "\(state.name): \($0)" } ?? state.name }
+  /// Name of the state, with the reason of a pause without request or of the link's state.
+  package var stateText: String { stateReason.map { "\(state.name): \($0)" } ?? state.name }
+
+  /// Why it is in its state, where that was not asked for; nil where there is nothing to say.
+  package var stateReason: String? {
+    switch state {
+    case .paused: pauseReason
+    case .pending, .unreachable: link?.reason
+    case .detached:
+      link.map {
+        $0.reason ?? "it may go on at \($0.host); 'espalier runs resume' follows it again"
+      }
+    default: nil
+    }
+  }
 
   // MARK: - From the log
 
@@ -246,15 +272,16 @@ package struct RunSummary: Codable, Equatable, Sendable {
     case .resumed(let step):
       (isPaused, pauseReason, end) = (false, nil, nil)
       if label == nil { self.step = step }
-    case .progress(let done, let total, let label):
+    case .progress(let done, let total, let label, let secondsLeft):
       (step, self.total, self.label) = (done, total, label)
+      if let secondsLeft { self.secondsLeft = secondsLeft }
     case .sampled(let role, let path, _, _, let samplerStep):
       images.append(SampleImage(role: role, path: path, samplerStep: samplerStep))
       imageCount += 1
       if images.count > Self.imageLimit { images.removeFirst() }
     case .message: break
     case .ranks(let report): ranks = report
-    case .resources(_, let memory): self.memory = memory
+    case .resources(_, let resources): self.resources = resources
     case .finished(let outcome, let text):
       end = RunEnd(outcome: outcome, text: text)
       if outcome == .done, label != nil {
@@ -278,20 +305,47 @@ package struct RunSummary: Codable, Equatable, Sendable {
   ///   - worker: State of its worker; nil if none was recorded.
   ///   - now: Current time.
   ///   - quiet: Seconds since the log last grew, by clocks other than the worker's.
+  ///   - link: Link to an engine elsewhere.
   /// - Returns: The summary with its state.
-  package func seen(worker: ProcessIdentity.Presence?, now: Date, quiet: Double = .infinity)
-    -> RunSummary
-  {
+  package func seen(
+    worker: ProcessIdentity.Presence?, now: Date, quiet: Double = .infinity, link: RunLink? = nil
+  ) -> RunSummary {
     // May be negative after a clock change.
     let age = lastEventTime.map { now.timeIntervalSince1970 - $0 } ?? .infinity
     var seen = self
-    seen.state = state(worker, isFresh: min(abs(age), quiet) <= Self.freshness)
+    let isFresh = min(abs(age), quiet) <= Self.freshness
+    seen.link = link
+    seen.state =
+      if let link, link.isOpen {
+        state(worker, isFresh: isFresh, link)
+      } else {
+        state(worker, isFresh: isFresh)
+      }
     if seen.state != .paused { seen.pauseReason = nil }
     if seen.state != .running { (seen.rate, seen.secondsLeft) = (nil, nil) }
     // A worker that waits for disk space writes no events.
     let speaks = seen.state == .running || seen.state == .paused && pauseReason == nil
     seen.isSilent = speaks && isStarted && min(age, quiet) > Self.silenceLimit
     return seen
+  }
+
+  /// State of a run whose engine is elsewhere: that of the link while its worker is here.
+  private func state(_ worker: ProcessIdentity.Presence?, isFresh: Bool, _ link: RunLink)
+    -> RunState
+  {
+    switch worker {
+    case nil, .gone: return .detached
+    case .stopped: return .frozen
+    case .unseen where !isFresh: return .detached
+    case .running, .unseen: break
+    }
+    return switch link.state {
+    case .starting: .starting
+    case .pending: .pending
+    case .unreachable: .unreachable
+    // An ended run is at work until its results are here.
+    case .connected, .closed: isPaused && end == nil ? .paused : .running
+    }
   }
 
   private func state(_ worker: ProcessIdentity.Presence?, isFresh: Bool) -> RunState {

@@ -12,7 +12,10 @@ package struct ScoreSettings: Codable, Equatable, Sendable {
   /// Images of a timed forward pass.
   package var timingBatch = 2
 
-  package init() {}
+  /// Makes the settings of a family: steps and guidance of its sampler.
+  package init(of family: ModelFamily = .dit) {
+    (steps, guidance) = family.samplerDefaults
+  }
 
   private enum CodingKeys: String, CodingKey {
     case samples, steps, guidance, seed
@@ -87,8 +90,18 @@ package struct SearchRequest: Codable, Equatable, Sendable {
   /// Plans for each budget that go through a short stage 2, and its steps; 0 for none.
   package var finalists = 2
   package var recoverySteps = 40
+  /// Number of seeds of noise and stage 2 with which every plan and baseline is measured; nil, in requests of
+  /// before, is 1.
+  package var seeds: Int?
+  /// Images of every plan and seed that are compared with the teacher's from the same noise; nil is none.
+  package var images: Int?
   package var score = ScoreSettings()
   package var root: String?
+
+  /// Allowed numbers of seeds.
+  package static let seedRange = 1...30
+  /// Allowed numbers of compared images; a distance needs two.
+  package static let imageRange = 2...100_000
 
   package init(planPath: String, measure: String, budgets: [Double]) {
     (self.planPath, self.measure, self.budgets) = (planPath, measure, budgets)
@@ -96,7 +109,7 @@ package struct SearchRequest: Codable, Equatable, Sendable {
 
   private enum CodingKeys: String, CodingKey {
     case planPath = "plan_path"
-    case measure, budgets, kept, pool, distance, swaps, finalists, score, root
+    case measure, budgets, kept, pool, distance, swaps, finalists, seeds, images, score, root
     case mostOperators = "most_operators"
     case recoverySteps = "recovery_steps"
   }
@@ -109,6 +122,8 @@ package struct SearchRequest: Codable, Equatable, Sendable {
     try FileNumber.check("swaps", swaps, 0...1000)
     try FileNumber.check("finalists", finalists, 0...100)
     try FileNumber.check("recovery_steps", recoverySteps, 0...1_000_000)
+    try FileNumber.check("seeds", seeds, Self.seedRange)
+    try FileNumber.check("images", images, Self.imageRange)
     try score.checkNumbers()
   }
 }

@@ -56,6 +56,8 @@ package struct LatentSampler: Sendable {
   package var diffusion: (form: Interpolant.Diffusion, norm: Double) = (.sigma, 1)
   /// Last step of `sde` and `sdeHeun`, and its length.
   package var lastStep: (kind: VelocitySampler.LastStep, length: Double) = (.mean, 0.04)
+  /// When steps reuse what the blocks computed before; nil computes everything.
+  package var cache: StepCache?
 
   package init(
     method: Method = .ddim, steps: Int, guidance: Float, seed: UInt64, eta: Double = 0,
@@ -74,7 +76,7 @@ package struct LatentSampler: Sendable {
     let method: Method =
       switch family {
       case .dit: .ddim
-      case .sit: .heun
+      case .sit, .lightningdit: .heun
       case .pixart: .dpmpp
       }
     let (steps, guidance) = family.samplerDefaults
@@ -122,14 +124,15 @@ package struct LatentSampler: Sendable {
   ///   - size: Height and width of the latents; nil selects those of the model.
   ///   - first: Index of the first sample.
   ///   - start: Initial noise in the shape of the latents; nil draws it from the seed.
-  ///   - observeBlock: Called with every block's index and operator activations at every step.
+  ///   - reuse: Counts the evaluations that the cache saves.
+  ///   - observeBlock: Called with the index and operator activations of every block that runs.
   ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
   /// - Throws: `SamplingError` for settings that do not fit the model.
   package func sample(
     _ model: any DiffusionTransformer, for conditions: Conditions,
     size: (height: Int, width: Int)? = nil, first: Int = 0, start: Tensor? = nil,
-    observeBlock: DiffusionTransformer.BlockObserver? = nil,
+    reuse: StepReuse? = nil, observeBlock: DiffusionTransformer.BlockObserver? = nil,
     onStep: StepObserver = { _, _, _ in }
   ) throws -> Tensor {
     let shape = model.shape
@@ -161,29 +164,44 @@ package struct LatentSampler: Sendable {
       }
       condition = Conditioning(timesteps: [], captions: shown).condition
     }
-    let isOfDiffusers = method == .dpmpp && shape.family.condition == .captions
-    let network = model.trajectory(
-      condition, times: try sampler.modelTimes(), observeBlock: observeBlock)
+    let modulations = model.modulations(along: try sampler.modelTimes(), condition)
+    let network: (Tensor, Float) -> Tensor
+    if let cache {
+      let cached = StepCachedNetwork(model, modulations, cache, reuse: reuse)
+      network = { cached($0, $1, observeBlock: observeBlock) }
+    } else {
+      network = { latents, time in
+        model(
+          Value(constant: latents), modulations(time), on: Tape(recording: false),
+          observeBlock: observeBlock
+        ).tensor
+      }
+    }
     return try sampler.sample(
       shape: [
         conditions.count, shape.inChannels, size?.height ?? shape.inputSize,
         size?.width ?? shape.inputSize,
       ],
-      first: first, start: start,
-      guidedChannels: shape.frequencyShift == 0 && !isOfDiffusers
-        ? Guidance.guidedChannels : shape.inChannels,
+      first: first, start: start, guidedChannels: guidedChannels(of: shape),
       network: { latents, timesteps in network(latents, timesteps[0]) }, onStep: onStep)
+  }
+
+  /// Number of leading latent channels of a model that are guided.
+  package func guidedChannels(of shape: ModelShape) -> Int {
+    let isOfDiffusers =
+      shape.frequencyShift != 0 || (method == .dpmpp && shape.family.condition == .captions)
+    return guidedChannels ?? (isOfDiffusers ? shape.inChannels : Guidance.guidedChannels)
   }
 
   /// Samples latents for a list of classes.
   package func sample(
     _ model: any DiffusionTransformer, labels: [Int], first: Int = 0, start: Tensor? = nil,
-    observeBlock: DiffusionTransformer.BlockObserver? = nil,
+    reuse: StepReuse? = nil, observeBlock: DiffusionTransformer.BlockObserver? = nil,
     onStep: StepObserver = { _, _, _ in }
   ) throws -> Tensor {
     try sample(
-      model, for: .labels(labels), first: first, start: start, observeBlock: observeBlock,
-      onStep: onStep)
+      model, for: .labels(labels), first: first, start: start, reuse: reuse,
+      observeBlock: observeBlock, onStep: onStep)
   }
 
   /// Samples latents from any denoising network.
@@ -192,7 +210,7 @@ package struct LatentSampler: Sendable {
   ///   - shape: (count, channels, height, width) of the latents.
   ///   - first: Index of the first sample.
   ///   - start: Initial noise of that shape; nil draws it from the seed.
-  ///   - guidedChannels: Number of leading channels that are guided unless the sampler sets it.
+  ///   - guidedChannels: Number of leading channels that are guided.
   ///   - network: The network; with guidance it receives [conditional | unconditional] batches.
   ///   - onStep: Called after every step.
   /// - Returns: The clean latents.
@@ -219,8 +237,7 @@ package struct LatentSampler: Sendable {
     }
     let model =
       isGuided
-      ? Guidance.guided(
-        network, scale: guidance, channels: self.guidedChannels ?? guidedChannels) : network
+      ? Guidance.guided(network, scale: guidance, channels: guidedChannels) : network
     let start = start.map { given in batch { given.rows($0..<($0 + 1)) } } ?? draw("start")
     func report(_ position: Int, _ steps: Int, _ clean: Tensor) throws {
       try onStep(position, steps, clean.rows(0..<count))
@@ -298,6 +315,16 @@ package struct LatentSampler: Sendable {
 
   /// Timesteps of the training process of a noise method, ascending.
   package func timesteps() throws -> [Int] { try process().schedule.timesteps }
+
+  /// Steps or times of the training process at which the network is evaluated, in the order of the sampler.
+  package func trainingDraws() throws -> TrainingProcess.Draws {
+    switch method.prediction {
+    case .noise: return .init(steps: try timesteps().reversed())
+    case .velocity:
+      let times = Array(VelocitySampler.times(steps + 1).dropLast())
+      return .init(steps: [Int](repeating: 0, count: times.count), times: times)
+    }
+  }
 
   /// Times of all steps in order, as the network is told them.
   package func modelTimes() throws -> [Float] {

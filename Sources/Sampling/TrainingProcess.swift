@@ -27,8 +27,10 @@ package enum TrainingProcess: Sendable {
 
     package init(steps: [Int], times: [Double] = []) { (self.steps, self.times) = (steps, times) }
 
-    package subscript(range: Range<Int>) -> Draws {
-      Draws(steps: Array(steps[range]), times: times.isEmpty ? [] : Array(times[range]))
+    package subscript(range: Range<Int>) -> Draws { self[Array(range)] }
+
+    package subscript(rows: [Int]) -> Draws {
+      Draws(steps: rows.map { steps[$0] }, times: times.isEmpty ? [] : rows.map { times[$0] })
     }
   }
 

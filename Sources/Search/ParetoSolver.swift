@@ -31,16 +31,16 @@ package struct ParetoSolver {
 
   /// What can be done with a block, or with it and the next one.
   private struct Option {
-    let changes: [Change]
-    let loss: Double
-    let bins: Int
+    var changes: [Change] = []
+    var loss = 0.0
+    var saving = Amounts()
+    var bins = 0
     /// Number of blocks.
-    let span: Int
+    var span = 1
     /// Bit of every operator that it has.
-    let operators: UInt64
+    var operators: UInt64 = 0
   }
 
-  private let candidates: [Candidate]
   private let depth: Int
   private let measure: Measure
   private let constraints: Constraints
@@ -63,13 +63,13 @@ package struct ParetoSolver {
     bins: Int = 4096
   ) {
     precondition(bins > 0 && depth > 0, "ParetoSolver: \(bins) bins, \(depth) blocks")
-    self.candidates = candidates.filter { $0.loss.isFinite && $0.saving[measure].isFinite }
+    let candidates = candidates.filter { $0.loss.isFinite && $0.saving[measure].isFinite }
     (self.depth, self.measure, self.constraints, self.bins) = (depth, measure, constraints, bins)
-    names = Set(self.candidates.map(\.change.operatorName)).sorted()
+    names = Set(candidates.map(\.change.operatorName)).sorted()
     // The largest saving of each block, of which pairs share two.
     var most = [Double](repeating: 0, count: depth)
     var bySlot: [SlotID: Double] = [:]
-    for candidate in self.candidates {
+    for candidate in candidates {
       let saving = candidate.saving[measure]
       switch candidate.change {
       case .slot(let id, _): bySlot[id] = max(bySlot[id] ?? 0, saving)
@@ -78,7 +78,12 @@ package struct ParetoSolver {
     }
     for (id, saving) in bySlot where id.block < depth { most[id.block] += saving }
     width = max(most.reduce(0, +), .leastNormalMagnitude) / Double(bins)
-    options = (0..<depth).map { options(at: $0) }
+    var byBlock = [[Candidate]](repeating: [], count: depth)
+    for candidate in candidates {
+      guard let block = candidate.change.slots.map(\.block).min(), block < depth else { continue }
+      byBlock[block].append(candidate)
+    }
+    options = byBlock.enumerated().map { options(at: $0, of: $1) }
   }
 
   // MARK: - Options
@@ -88,13 +93,22 @@ package struct ParetoSolver {
     Int((saving / width + 1e-9).rounded(.down))
   }
 
-  private func bit(_ change: Change) -> UInt64 {
-    names.firstIndex(of: change.operatorName).map { 1 << UInt64($0 % 64) } ?? 0
+  /// An option with one more change.
+  private func adding(_ candidate: Candidate, to option: Option) -> Option {
+    var option = option
+    option.changes.append(candidate.change)
+    option.loss += candidate.loss
+    option.saving = option.saving + candidate.saving
+    option.bins += bins(candidate.saving[measure])
+    option.operators |=
+      names.firstIndex(of: candidate.change.operatorName).map { 1 << UInt64($0 % 64) } ?? 0
+    return option
   }
 
   /// The nondominated options of a block: nothing, or changes of one or both slots, or a pair with the next one.
-  private func options(at block: Int) -> [Option] {
-    var combined = [Option(changes: [], loss: 0, bins: 0, span: 1, operators: 0)]
+  private func options(at block: Int, of candidates: [Candidate]) -> [Option] {
+    var combined = [Option()]
+    var pairs: [Option] = []
     for slot in Slot.allCases {
       let id = SlotID(block: block, slot: slot)
       let own = candidates.filter { candidate in
@@ -105,24 +119,16 @@ package struct ParetoSolver {
       }
       let isRequired = constraints.required[id] != nil
       combined = combined.flatMap { option in
-        (isRequired ? [] : [option])
-          + own.map { candidate in
-            Option(
-              changes: option.changes + [candidate.change], loss: option.loss + candidate.loss,
-              bins: option.bins + bins(candidate.saving[measure]), span: 1,
-              operators: option.operators | bit(candidate.change))
-          }
+        (isRequired ? [] : [option]) + own.map { adding($0, to: option) }
       }
     }
-    let pairs = candidates.compactMap { candidate -> Option? in
-      guard case .pair(let pair, _) = candidate.change, pair.first == block, pair.second < depth,
-        pair.slots.allSatisfy({
-          !constraints.kept.contains($0) && constraints.required[$0] == nil
-        })
-      else { return nil }
-      return Option(
-        changes: [candidate.change], loss: candidate.loss, bins: bins(candidate.saving[measure]),
-        span: 2, operators: bit(candidate.change))
+    for candidate in candidates {
+      guard case .pair(let pair, _) = candidate.change, pair.second < depth,
+        pair.slots.allSatisfy({ !constraints.kept.contains($0) && constraints.required[$0] == nil })
+      else { continue }
+      var option = adding(candidate, to: Option())
+      option.span = 2
+      pairs.append(option)
     }
     return undominated(combined) + undominated(pairs)
   }
@@ -145,17 +151,23 @@ package struct ParetoSolver {
 
   /// Best solutions for all budgets: losses grow with savings, and none is dominated.
   package func front() -> [Solution] {
-    guard let most = constraints.mostOperators, most < names.count else {
-      return front(allowing: .max)
-    }
-    // Every set of that many operators; the fronts are merged.
-    return Self.undominated(
-      subsets(of: names.count, size: max(0, most)).flatMap { front(allowing: $0) }, by: measure)
+    // Fronts of several sets of operators are merged.
+    Self.undominated(allowedOperators.flatMap { solutions(allowing: $0) }, by: measure)
   }
 
   /// The solution of the smallest loss that saves at least an amount; nil if none does.
   package func solution(saving: Double) -> Solution? {
-    front().first { $0.saving[measure] >= saving * (1 - 1e-12) }
+    // A bin may hold less than the amount of its solution, so that all from the amount's own bin on count.
+    let least = max(0, bins(saving) - 2 * depth)
+    return allowedOperators.flatMap { solutions(allowing: $0, from: least) }
+      .filter { $0.saving[measure] >= saving * (1 - 1e-12) }
+      .min { ($0.loss, -$0.saving[measure]) < ($1.loss, -$1.saving[measure]) }
+  }
+
+  /// Every set of as many operators as are allowed.
+  private var allowedOperators: [UInt64] {
+    guard let most = constraints.mostOperators, most < names.count else { return [.max] }
+    return subsets(of: names.count, size: max(0, most))
   }
 
   private func subsets(of count: Int, size: Int) -> [UInt64] {
@@ -187,16 +199,19 @@ package struct ParetoSolver {
     }
   }
 
-  private func front(allowing operators: UInt64) -> [Solution] {
+  /// The best solution of every bin from one on, without those that a later bin matches.
+  private func solutions(allowing operators: UInt64, from least: Int = 0) -> [Solution] {
     // Two states where neighbours interact: whether the last block is unchanged (0) or changed (1).
     let kinds = constraints.neighborLoss == 0 ? 1 : 2
-    let size = bins + 1
-    var table = (0...depth).map { _ in (0..<kinds).map { _ in State(size) } }
+    var table = (0...depth).map { _ in (0..<kinds).map { _ in State(bins + 1) } }
     table[0][0].losses[0] = 0
+    // The highest bin that is reached before each block.
+    var highest = [Int](repeating: 0, count: depth + 1)
     for block in 0..<depth {
       for (index, option) in options[block].enumerated() {
         guard option.operators & ~operators == 0, block + option.span <= depth else { continue }
         let target = block + option.span
+        highest[target] = max(highest[target], min(bins, highest[block] + option.bins))
         let isChanged = !option.changes.isEmpty
         let kind = kinds == 2 && isChanged ? 1 : 0
         let inside = option.span == 2 ? constraints.neighborLoss : 0
@@ -205,16 +220,16 @@ package struct ParetoSolver {
             option.loss + inside + (earlier == 1 && isChanged ? constraints.neighborLoss : 0)
           table[block][earlier].losses.withUnsafeBufferPointer { source in
             relax(
-              &table[target][kind], from: source, shift: option.bins, extra: extra,
-              chosen: UInt16(index << 1 | (option.span - 1)), kind: earlier, kinds: kinds)
+              &table[target][kind], from: source, through: highest[block], shift: option.bins,
+              extra: extra, chosen: UInt16(index << 1 | (option.span - 1)), kind: earlier,
+              kinds: kinds)
           }
         }
       }
     }
-    // A later bin with no larger loss makes an earlier one superfluous.
     var solutions: [Solution] = []
     var best = Double.infinity
-    for bin in stride(from: bins, through: 0, by: -1) {
+    for bin in stride(from: bins, through: least, by: -1) {
       let kind =
         (0..<kinds).min { table[depth][$0].losses[bin] < table[depth][$1].losses[bin] } ?? 0
       let loss = table[depth][kind].losses[bin]
@@ -222,18 +237,18 @@ package struct ParetoSolver {
       best = loss
       solutions.append(trace(table, bin: bin, kind: kind, kinds: kinds, loss: loss))
     }
-    return Self.undominated(solutions, by: measure)
+    return solutions
   }
 
   private func relax(
-    _ target: inout State, from source: UnsafeBufferPointer<Double>, shift: Int, extra: Double,
-    chosen: UInt16, kind: Int, kinds: Int
+    _ target: inout State, from source: UnsafeBufferPointer<Double>, through highest: Int,
+    shift: Int, extra: Double, chosen: UInt16, kind: Int, kinds: Int
   ) {
     target.losses.withUnsafeMutableBufferPointer { losses in
       target.chosen.withUnsafeMutableBufferPointer { steps in
         target.from.withUnsafeMutableBufferPointer { from in
           let last = source.count - 1
-          for bin in max(0, -shift)..<source.count {
+          for bin in stride(from: max(0, -shift), through: highest, by: 1) {
             let loss = source[bin] + extra
             let reached = min(last, bin + shift)
             if loss < losses[reached] {
@@ -251,17 +266,18 @@ package struct ParetoSolver {
     _ table: [[State]], bin: Int, kind: Int, kinds: Int, loss: Double
   ) -> Solution {
     var (block, bin, kind) = (depth, bin, kind)
-    var changes: [Change] = []
+    var chosen: [Option] = []
     while block > 0 {
       let state = table[block][kind]
-      let (origin, chosen) = (Int(state.from[bin]), Int(state.chosen[bin]))
-      block -= (chosen & 1) + 1
-      changes += options[block][chosen >> 1].changes.reversed()
+      let (origin, step) = (Int(state.from[bin]), Int(state.chosen[bin]))
+      block -= (step & 1) + 1
+      chosen.append(options[block][step >> 1])
       (bin, kind) = (origin / kinds, origin % kinds)
     }
-    let byChange = Dictionary(candidates.map { ($0.change, $0) }) { first, _ in first }
-    let saving = changes.reduce(Amounts()) { $0 + (byChange[$1]?.saving ?? Amounts()) }
-    return Solution(changes: changes.reversed(), loss: loss, saving: saving)
+    chosen.reverse()
+    return Solution(
+      changes: chosen.flatMap(\.changes), loss: loss,
+      saving: chosen.reduce(Amounts()) { $0 + $1.saving })
   }
 
   /// Solutions in ascending order of saving without those that another one matches in both respects.

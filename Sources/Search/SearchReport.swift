@@ -3,31 +3,92 @@ import Foundation
 
 /// What a search writes as `search.json` in its run directory.
 package struct SearchReport: Codable, Sendable {
-  /// One evaluated set of changes.
+  /// One evaluated set of changes, or the teacher with step caching.
   package struct Row: Codable, Sendable {
     package let origin: String
-    /// The changes, such as `7.attention hyena_x`.
+    /// The changes, such as `7.attention hyena_x`; none of a teacher with step caching.
     package let changes: [String]
     /// Sum of the errors of the changes.
     package let sum: Double
-    /// Error with all changes at once.
+    /// Error with all changes at once, the mean over seeds.
     package let error, errorStandardError: Double
-    /// Error after a short stage 2.
+    /// Error after a short stage 2, the mean over seeds.
     package var recoveredError, recoveredStandardError: Double?
-    /// Measured seconds of a forward pass, and the fraction of the teacher's.
+    /// Measured seconds of a forward pass, and the fraction of the teacher's; with step caching those of an image.
     package var seconds, timeFraction: Double?
     /// Fraction of the teacher's amount that the budget is counted in, by the sums of the changes.
     package let fraction: Double
     /// File of the plan in the run directory.
     package var plan: String?
+    /// What `error` and `recoveredError` are the means of, by seed; nil in reports of before.
+    package var errors, recoveredErrors: SeedValues?
+    /// Distance of samples from the teacher's of the same noise, relative to their spread, after stage 2, by seed.
+    package var distances: SeedValues?
+    /// Fraction of these samples that the judge assigns to their own class, by seed.
+    package var agreements: SeedValues?
+    /// Errors and distances less those of the first row, with the same seeds, each after stage 2.
+    package var errorDifference, distanceDifference: Difference?
+    /// Step caching.
+    package var cache: Cache?
 
     package init(
-      origin: String, changes: [String], sum: Double, error: Estimate, fraction: Double,
-      plan: String
+      origin: String, changes: [String], sum: Double, errors: [Estimate], fraction: Double,
+      plan: String? = nil
     ) {
       (self.origin, self.changes, self.sum) = (origin, changes, sum)
-      (self.error, errorStandardError) = (error.value, error.standardError)
+      let repeated = SeedValues(errors.map(\.value))
+      self.errors = repeated
+      // A single seed has the standard error of its samples.
+      (error, errorStandardError) = (
+        repeated.mean, repeated.standardError ?? errors[0].standardError
+      )
       (self.fraction, self.plan) = (fraction, plan)
+    }
+
+    /// The errors that the teacher's distance is judged by: those after stage 2 where there was one.
+    package var finalErrors: SeedValues? { recoveredErrors ?? errors }
+
+    /// Sets what stage 2 has left.
+    package mutating func recover(_ found: [Estimate]) {
+      let repeated = SeedValues(found.map(\.value))
+      recoveredErrors = repeated
+      (recoveredError, recoveredStandardError) = (
+        repeated.mean, repeated.standardError ?? found[0].standardError
+      )
+    }
+
+    /// Compares the row with another one of the same seeds.
+    package mutating func compare(with first: Row) {
+      func difference(_ own: SeedValues?, _ other: SeedValues?) -> Difference? {
+        guard let own, let other else { return nil }
+        return Difference(own.minus(other))
+      }
+      errorDifference = difference(finalErrors, first.finalErrors)
+      distanceDifference = difference(distances, first.distances)
+    }
+  }
+
+  /// Mean of paired differences with half the width of its 95 % interval, nil for a single seed.
+  package struct Difference: Codable, Equatable, Sendable {
+    package let mean: Double
+    package let halfWidth: Double?
+
+    package init(_ differences: SeedValues) {
+      (mean, halfWidth) = (differences.mean, differences.halfWidth)
+    }
+
+    /// Whether the interval lies on one side of 0.
+    package var isClear: Bool { halfWidth.map { abs(mean) > $0 } ?? false }
+  }
+
+  /// Settings of a step cache, and the share of evaluations that it saves.
+  package struct Cache: Codable, Equatable, Sendable {
+    package let threshold: Double
+    package let forecasts: Bool
+    package let reused: Double
+
+    package init(threshold: Double, forecasts: Bool, reused: Double) {
+      (self.threshold, self.forecasts, self.reused) = (threshold, forecasts, reused)
     }
   }
 
@@ -69,6 +130,10 @@ package struct SearchReport: Codable, Sendable {
   package let solveMilliseconds: Double
   package let front: [FrontPoint]
   package let budgets: [Budget]
+  /// Seeds with which rows were measured, and compared images of each; nil in reports of before.
+  package var seeds, images: Int?
+  /// The teacher's fraction of images that the judge assigns to their own class, by seed.
+  package var teacherAgreements: SeedValues?
 
   package init(
     measure: String, teacherSeconds: Double, candidates: Int, solveMilliseconds: Double,

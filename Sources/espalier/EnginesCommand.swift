@@ -32,7 +32,11 @@ struct EnginesCommand: ParsableCommand {
       print("native  this program, on the CPU")
       for engine in engines {
         let ranks = engine.ranks == 1 ? "1 rank" : "\(engine.ranks) ranks"
-        print("\(engine.name)  \(ranks), \(engine.device ?? "cuda or cpu"), \(engine.python)")
+        let place = engine.ssh.map { " at \($0.destination)" } ?? ""
+        let batch = engine.slurm == nil ? "" : ", by SLURM"
+        print(
+          "\(engine.name)  \(ranks), \(engine.device ?? "cuda or cpu"), \(engine.python)\(place)\(batch)"
+        )
       }
       if engines.isEmpty { print("\(Engine.path()) names no others") }
     }
@@ -48,7 +52,7 @@ struct EnginesCommand: ParsableCommand {
       let (code, text) = try engine.run(["info", "--brief"])
       guard code == 0 else {
         throw ValidationFailure(
-          "the engine \(name) does not work: \(text); give a Python with PyTorch 2.6 or later, NumPy and"
+          "the engine \(name) does not work: \(text); it needs a Python with PyTorch 2.6 or later, NumPy and"
             + " safetensors")
       }
       print(text.trimmingCharacters(in: .whitespacesAndNewlines))
@@ -62,6 +66,10 @@ struct EnginesCommand: ParsableCommand {
 
     func run() throws {
       let engine = try Engine.named(name)
+      if engine.ssh != nil {
+        try engine.installAtHost()
+        return print("the package is at \(engine.hostName)")
+      }
       guard let folder = TorchPackage.directory?.path else {
         throw ValidationFailure("the package of the PyTorch engine is not beside this program")
       }

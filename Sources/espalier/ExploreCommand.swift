@@ -5,6 +5,7 @@ import Foundation
 import Models
 import Plans
 import Runs
+import TorchEngine
 import TerminalUI
 
 /// `espalier explore`: the interactive explorer, the default command.
@@ -88,6 +89,7 @@ struct ExploreCommand: ParsableCommand {
     state.terminal = terminal.capabilities
     state.configuration = configuration
     state.history = CommandHistory(path: CommandHistory.path())
+    state.prompts = CommandHistory(path: CommandHistory.path(ofPrompts: true))
     state.useChartSettings()
     state.missingTeacher = missing
     var effects = question == nil ? state.firstEffects() : []
@@ -103,8 +105,12 @@ struct ExploreCommand: ParsableCommand {
     } else if let run = opening.run, opening.plan == nil {
       effects += state.take(.openRun(id: run))
     }
+    state.engines = try Engine.all().map(\.name)
     let performer = LiveEffects(
-      launcher: launcher, model: reference, codeVersion: espalierVersion)
+      launcher: launcher, model: reference, codeVersion: espalierVersion
+    ) { name, kind, plan in
+      try Engine.named(name).require(stage: kind == .finetune ? 2 : 1, of: plan)
+    }
     let session = ExplorerSession(state: state, terminal: terminal, performer: performer)
     session.run(effects)
     return session.state

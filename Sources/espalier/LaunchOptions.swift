@@ -5,7 +5,7 @@ import Plans
 import Runs
 import TorchEngine
 
-/// Queue, time limit and hook of a training.
+/// Queue, time limit, hook and engine of a run.
 struct LaunchOptions: ParsableArguments {
   @Flag(help: "Start the worker and return; follow it with 'espalier runs'.") var detach = false
   @Flag(
@@ -30,6 +30,12 @@ struct LaunchOptions: ParsableArguments {
   @Option(help: "Engine that does the job: native, or one of 'espalier engines'.")
   var engine: String?
 
+  @Option(
+    help: .init(
+      "Program and arguments that start the engine's ranks in place of its own launcher, divided at spaces.",
+      valueName: "words"))
+  var launcher: String?
+
   /// Whether the run is queued.
   var isQueued: Bool { queue || !after.isEmpty }
 
@@ -38,6 +44,9 @@ struct LaunchOptions: ParsableArguments {
     try require("--priority", priority, in: QueuePlace.priorities)
     guard priority == 0 || isQueued else {
       throw ValidationError("--priority is for a run that waits; add --queue")
+    }
+    guard launcher == nil || hasEngine else {
+      throw ValidationError("--launcher starts the ranks of another engine; name it by --engine")
     }
     guard timeout.map({ $0.seconds > 0 }) ?? true else {
       throw ValidationError("--timeout must be longer than nothing")
@@ -49,22 +58,28 @@ struct LaunchOptions: ParsableArguments {
     try after.map { try RunSelection.find($0, root: root) }
   }
 
+  /// Whether no option of runs but the engine is given.
+  var isPlain: Bool { !detach && !isQueued && timeout == nil && onDone == nil }
+
+  /// Whether another engine than the native one is named.
+  var hasEngine: Bool { engine.map { $0 != Engine.native } ?? false }
+
+  /// Words that start the engine's ranks in place of its own launcher.
+  var launcherWords: [String]? { launcher?.split(separator: " ").map(String.init) }
+
   /// Whether the command follows the run to its end.
   var follows: Bool { !isQueued && !detach }
 
   /// The chosen engine, which has said that it can do the job; nil for the native one.
-  private func engineName(_ job: Job, _ plan: GraftPlan) throws -> String? {
+  private func engineName(_ job: Job, _ plan: GraftPlan?) throws -> String? {
     guard let engine, engine != Engine.native else { return nil }
     let chosen = try Engine.named(engine)
-    let draft = "\(NSTemporaryDirectory())/espalier-\(UUID().uuidString).json"
-    defer { unlink(draft) }
-    try plan.save(to: draft)
-    let stage = job.kind == .finetune ? "2" : "1"
-    let (code, text) = try chosen.run(["check", "--stage", stage, draft])
-    guard code == 0 else {
-      let reason = text.replacing("Error: ", with: "").replacing("\(draft): ", with: "")
-      throw FileError("the engine \(engine) cannot do it: \(reason)")
+    guard job.kind.isTraining, let plan else {
+      throw FileError(
+        "the engine \(engine) does no job of kind \(job.kind.rawValue), whose measurements are the native"
+          + " engine's; leave out --engine, and train plans with it by 'espalier distill'")
     }
+    try chosen.require(stage: job.kind == .finetune ? 2 : 1, of: plan)
     return engine
   }
 
@@ -83,19 +98,28 @@ struct LaunchOptions: ParsableArguments {
   func begin(
     _ job: Job, plan: GraftPlan, root: String, origins: [WeightOrigin]? = nil
   ) throws -> RunDirectory {
+    try begin(
+      job, named: plan.name, seed: plan.seed, modelHash: plan.model.contentHash, plan: plan,
+      root: root, origins: origins)
+  }
+
+  /// Creates a run that may have no plan, and starts its worker or queues it.
+  func begin(
+    _ job: Job, named name: String, seed: UInt64 = 0, modelHash: String, plan: GraftPlan? = nil,
+    root: String, origins: [WeightOrigin]? = nil
+  ) throws -> RunDirectory {
     let before = try runsBefore(root: root)
     let engine = try engineName(job, plan)
     if let stranger = before.first(where: { $0.root != root }) {
       throw FileError(
         "--after: \(stranger.path) is not in \(root); name a run of the same directory")
     }
-    return try RunLauncher(root: root).launch(
-      JobRequest(
-        job: job, name: plan.name, codeVersion: espalierVersion, seed: plan.seed,
-        modelHash: plan.model.contentHash,
-        queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
-        timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
-        origins: origins?.isEmpty == false ? origins : nil, engine: engine),
-      plan: plan)
+    var request = JobRequest(
+      job: job, name: name, codeVersion: espalierVersion, seed: seed, modelHash: modelHash,
+      queue: isQueued ? QueuePlace(priority: priority, after: before.map(\.id)) : nil,
+      timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
+      origins: origins?.isEmpty == false ? origins : nil, engine: engine)
+    request.launcher = launcherWords
+    return try RunLauncher(root: root).launch(request, plan: plan)
   }
 }

@@ -46,7 +46,8 @@ struct LibraryCommand: ParsableCommand {
     @Option(help: "Steps of stage 1 after the fit in closed form; 0 for the fit alone.")
     var steps = LibraryRequest.steps
     @Option(help: "Noisy samples of the scores.") var samples = ScoreSettings().samples
-    @Option(help: "Guidance of the scores.") var guidance = ScoreSettings().guidance
+    @Option(help: "Guidance of the scores (default: DiT 2, SiT 1.5, PixArt 4.5).")
+    var guidance: Double?
     @Option(help: "Images of a timed forward pass.") var batch = ScoreSettings().timingBatch
     @Option(help: "10^9 bytes that the library may take.") var sizeLimit = 50.0
     @OptionGroup var root: RootOptions
@@ -82,8 +83,9 @@ struct LibraryCommand: ParsableCommand {
         planPath: "plan.json", candidates: try candidates.map(Self.read), blocks: chosen,
         steps: steps,
         root: root.library.map { URL(filePath: $0).path }, sizeLimit: sizeLimit)
+      request.score = ScoreSettings(of: plan.model.shape.family)
       request.score.samples = samples
-      request.score.guidance = guidance
+      if let guidance { request.score.guidance = guidance }
       request.score.timingBatch = batch
       try launch.launch(.library(request), plan: plan, root: runs.root, output: output)
     }

@@ -1,14 +1,12 @@
 import ArgumentParser
-import Autograd
 import Checkpoints
 import Files
 import Foundation
-import Grafting
+import Jobs
 import Models
 import OfficialFormat
 import Plans
 import Runs
-import TensorCore
 
 /// Model of the commands sample and evaluate.
 struct ModelOptions: ParsableArguments {
@@ -24,7 +22,7 @@ struct ModelOptions: ParsableArguments {
 struct FamilyOption: ParsableArguments {
   @Option(
     help: .init(
-      "The model's family, if the file does not tell: dit or sit. The same as the name FAMILY:FILE."
+      "The model's family, if the file does not tell: dit, sit or lightningdit. The same as the name FAMILY:FILE."
     ))
   var family: ModelFamily?
 
@@ -63,40 +61,27 @@ struct GraftOptions: ParsableArguments {
     if weights != nil, plan == nil { throw ValidationError("--weights needs --plan") }
   }
 
-  /// Loads the model for inference in a precision; the weights of a plan's graft are also kept in
-  /// float32.
+  /// Loads the model and its metadata in float32, as `model(_:)` describes it.
   func load(
-    _ files: ModelFiles, forInference precision: Precision
-  ) throws -> any DiffusionTransformer {
-    guard plan != nil || !lora.isEmpty else {
-      files.printNotes()
-      return try files.model.network(forInference: precision)
-    }
-    let model = try load(files).model
-    model.parameters.use(precision)
-    return model
+    _ files: ModelFiles
+  ) throws -> (model: any DiffusionTransformer, metadata: [String: String]) {
+    try model(files).load()
   }
 
-  /// Loads the model and its metadata: for a pretrained model with a plan, its graft; for a graft
-  /// without a plan in its file, the graft with the settings of the given plan.
+  /// Describes the model: for a pretrained one with a plan its graft; for a graft without a plan in its file the
+  /// graft with the settings of the given plan.
   ///
   /// - Throws: `PlanError` for a plan of another model, `FileError` for weights of another plan.
-  func load(
-    _ files: ModelFiles
-  ) throws -> (model: any DiffusionTransformer, metadata: [String: String]) {
-    let loaded = try unadapted(files)
-    for path in lora { try LoRAFile(path: path).merge(into: loaded.model, strength: loraScale) }
-    return loaded
-  }
-
-  private func unadapted(
-    _ files: ModelFiles
-  ) throws -> (model: any DiffusionTransformer, metadata: [String: String]) {
-    let (file, metadata) = (files.model, try files.model.metadata())
+  func model(_ files: ModelFiles) throws -> SourceModel {
+    var source = ModelSource(path: files.name)
+    (source.adapters, source.adapterScale) = (
+      lora.map { AtomicFile.absolute($0) }, Double(loraScale)
+    )
     guard let path = plan else {
       files.printNotes()
-      return (try file.network(), metadata)
+      return SourceModel(files, source)
     }
+    let file = files.model
     // A YAML file and a graft without a plan do not name the teacher.
     let unknown = ModelReference(
       path: file.shape.publishedName ?? "unknown", shape: file.shape, contentHash: "unknown")
@@ -105,28 +90,21 @@ struct GraftOptions: ParsableArguments {
       isYAML
       ? try OfficialGraft(path: path, shape: file.shape).plan(named: path, model: unknown)
       : try GraftPlan.load(path: path)
+    source.planPath = "plan.json"
     if file.plan == nil, try isGraft(files, of: isYAML ? nil : plan) {
       guard weights == nil else {
         throw ValidationError("--weights belongs to a pretrained model; \(file.path) is a graft")
       }
       try file.requireAgreement(with: plan, path)
-      return (
-        try file.network(changes: plan.changes, forInference: nil),
-        try metadata.merging(DiTFile.metadata(of: plan)) { $1 }
-      )
+      source.isBareGraft = true
+      return SourceModel(files, source, plan: plan)
     }
     files.printNotes()
     if isYAML { plan.model = try files.reference() }
     try plan.check(against: files, file: path)
-    let checkpoints = try checkpoints(for: plan, path)
-    let graft = try Graft(plan: plan, teacher: try file.network(), checkpoints: checkpoints)
-    if let weights, !mixture.allowMixture, let site = graft.untrained.first {
-      throw FileError(
-        "\(weights): holds no trained weights of \(site.phrase) as \(path) has it; "
-          + "give the checkpoint of a run of this plan, leave out --weights for fresh ones, or mix them by"
-          + " --allow-mixture")
-    }
-    return (graft.model, try graft.metadata(teacher: metadata))
+    source.weights = try checkpoints(for: plan, path).map { AtomicFile.absolute($0) }
+    source.allowsFresh = mixture.allowMixture || source.weights.isEmpty
+    return SourceModel(files, source, plan: plan, checkpoints: source.weights)
   }
 
   /// The files that `weights` names, in order of loading; says what they provide.

@@ -124,7 +124,21 @@ struct SamplerOptions: ParsableArguments {
         + " official DiT, all for diffusers and for DPM-Solver++ on PixArt)."))
   var guidedChannels: Int?
 
+  @Option(
+    help: .init(
+      "Step caching: skip all blocks but the first where its residual has changed less than this, relative to its"
+        + " size, since the last step that ran all; 0 skips none, .05 to .3 are usual (default: none).",
+      valueName: "threshold"))
+  var cache: Double?
+
+  @Flag(help: "With --cache: extrapolate what is reused from the last two computed steps.")
+  var cacheForecast = false
+
   func validate() throws {
+    try require("--cache", cache, in: StepCache.thresholds)
+    guard cache != nil || !cacheForecast else {
+      throw ValidationError("--cache-forecast needs --cache")
+    }
     try require("--steps", steps, in: 1...1000)
     guard guidance.map(\.isFinite) ?? true else {
       throw ValidationError("--guidance must be a finite number")
@@ -170,6 +184,7 @@ struct SamplerOptions: ParsableArguments {
       seed: seed, eta: eta, guidedChannels: guidedChannels)
     sampler.diffusion = (diffusionForm, diffusionNorm)
     sampler.lastStep = (lastStep, lastStepSize)
+    sampler.cache = cache.map { StepCache(threshold: $0, forecasts: cacheForecast) }
     return sampler
   }
 

@@ -1,10 +1,10 @@
 import ArgumentParser
 import Files
 import Foundation
+import Jobs
 import Models
 import Plans
-import Sampling
-import TensorCore
+import Runs
 
 /// Options of text-conditional models: prompts or their embeddings, and the size of the images.
 struct PromptOptions: ParsableArguments {
@@ -65,97 +65,31 @@ struct PromptOptions: ParsableArguments {
     return lines
   }
 
-  /// Embeds the prompts, or reads their embeddings.
+  /// What the options ask a text-conditional model for.
   ///
-  /// - Returns: One caption per prompt, and that of the unconditional prediction.
-  /// - Throws: `FileError`, and `ValidationError` without prompts and embeddings.
-  func embedded(
-    _ files: ModelFiles, _ texts: [String], isGuided: Bool, precision: Precision
-  ) throws -> LatentSampler.Conditions {
-    let channels = try files.captionChannels()
-    let null = try nullCaption.map { try Captions(path: $0, channels: channels) }
-    guard texts.isEmpty else {
-      guard captions == nil else {
-        throw ValidationError("give prompts or --captions, not both")
-      }
-      let encoder = try files.promptEmbeddings(precision, path: textEncoder)
-      let console = ProgressLine()
-      defer { console.finish() }
-      func embed(_ texts: [String]) throws -> Captions {
-        try encoder.captions(texts, cleans: !noCleaning) { done, count, layer in
-          console.update("encoding prompts, \(done)/\(count), layer \(layer)")
-        }
-      }
-      return .captions(
-        try embed(texts), null: try !isGuided ? nil : null ?? embed([negative ?? ""]))
+  /// - Throws: `ValidationError` without prompts and embeddings, or with both.
+  func settings(_ files: ModelFiles, _ texts: [String]) throws -> PromptSettings {
+    var settings = PromptSettings()
+    guard texts.isEmpty || captions == nil else {
+      throw ValidationError("give prompts or --captions, not both")
     }
-    guard let captions else {
+    guard !texts.isEmpty || captions != nil else {
       throw ValidationError(
         "a \(files.model.shape.family.title) needs --prompt TEXT, --prompts FILE or --captions FILE"
       )
     }
-    guard negative == nil else {
+    guard negative == nil || captions == nil else {
       throw ValidationError(
         "--negative belongs to --prompt and --prompts; give its embedding with --null-caption")
     }
-    let shown = try Captions(path: captions, channels: channels)
-    return .captions(shown, null: try !isGuided ? nil : null ?? files.model.nullCaption())
-  }
-
-  /// Makes the drawing of a text-conditional model, with batch size 1; image i uses prompt i / `repeats` modulo
-  /// the number of prompts.
-  ///
-  /// - Returns: The drawing.
-  /// - Throws: `FileError`, and `ValidationError` for options that do not fit.
-  func drawing(
-    _ files: ModelFiles, _ texts: [String], count: Int?, repeats: Int = 1, sampler: LatentSampler,
-    precision: Precision, needsImages: Bool = true, load: () throws -> any DiffusionTransformer
-  ) throws -> Drawing {
-    let config = files.model.shape
-    let conditions = try embedded(
-      files, texts, isGuided: sampler.guidance != 1, precision: precision)
-    let autoencoder =
-      needsImages ? try files.autoencoder(precision, path: autoencoder) : nil
-    let (fitted, size) = try sizes(
-      config, pixels: autoencoder?.config.spatialFactor ?? ModelShape.pixelsPerLatent)
-    guard case .captions(let shown, let null) = conditions else {
-      preconditionFailure("PromptOptions: captions")
-    }
-    let model = try load()
-    let count = count ?? repeats * shown.count
-    func captions(_ range: Range<Int>) -> Captions {
-      shown.selecting(range.map { $0 / repeats % shown.count }, length: shown.length)
-    }
-    var drawing = Drawing(
-      count: count, columns: Int(Double(count).squareRoot().rounded(.up)), batch: 1,
-      latentShape: [config.inChannels, size.height, size.width], autoencoder: autoencoder
-    ) { range, start, onStep in
-      try sampler.sample(
-        model, for: .captions(captions(range), null: null), size: size, first: range.lowerBound,
-        start: start, onStep: onStep)
-    }
-    (drawing.bytes, drawing.fitted) = (.of(config.family), fitted)
-    drawing.captions = captions
-    return drawing
-  }
-
-  /// Size of the images in pixels, if they are scaled to it, and of the latents.
-  private func sizes(
-    _ config: ModelShape, pixels: Int
-  ) throws -> (fitted: (height: Int, width: Int)?, latents: (height: Int, width: Int)) {
-    let own = config.inputSize * pixels
-    let (height, width) = (height ?? own, width ?? own)
-    for (name, side) in [("--height", height), ("--width", width)]
-    where !(1...8192).contains(side) {
-      throw ValidationError("\(name) is \(side); give 1 to 8192")
-    }
-    if !noBinning, let bin = AspectRatioBins.nearest(height: height, width: width, base: own) {
-      return ((height, width), (bin.height / pixels, bin.width / pixels))
-    }
-    let unit = pixels * config.patchSize
-    for (name, side) in [("--height", height), ("--width", width)] where side % unit != 0 {
-      throw ValidationError("\(name) is \(side); give a multiple of \(unit) up to 8192")
-    }
-    return (nil, (height / pixels, width / pixels))
+    try require("--height", height, in: 1...8192)
+    try require("--width", width, in: 1...8192)
+    (settings.texts, settings.negative, settings.cleans) = (texts, negative, !noCleaning)
+    settings.textEncoder = textEncoder.map { AtomicFile.absolute($0) }
+    settings.captions = captions.map { AtomicFile.absolute($0) }
+    settings.nullCaption = nullCaption.map { AtomicFile.absolute($0) }
+    (settings.height, settings.width, settings.isBinned) = (height, width, !noBinning)
+    _ = try settings.promptCount(of: files)
+    return settings
   }
 }

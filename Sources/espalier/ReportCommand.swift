@@ -1,4 +1,5 @@
 import ArgumentParser
+import Evaluation
 import Files
 import Foundation
 import Plans
@@ -30,6 +31,7 @@ struct ReportCommand: ParsableCommand {
   private struct Report: Encodable {
     let runs: [Entry]
     let comparison: [ComparisonRow]
+    let evaluations: [EvaluationReport]?
     let searches: [SearchEntry]
   }
 
@@ -55,6 +57,7 @@ struct ReportCommand: ParsableCommand {
   func run() throws {
     if let output { try AtomicFile.requireDestination(output) }
     let (facts, searches) = try selection.facts(andSearches: true)
+    let evaluations = try selection.evaluations()
     let console = ProgressLine()
     let runs = try facts.map { facts in
       (
@@ -64,7 +67,9 @@ struct ReportCommand: ParsableCommand {
       )
     }
     console.finish()
-    if let output { try ReportPage(runs, searches: searches).write(to: output) }
+    if let output {
+      try ReportPage(runs, searches: searches, evaluations: evaluations).write(to: output)
+    }
     if format.json {
       let entries = runs.map { facts, measurements in
         Entry(
@@ -75,11 +80,12 @@ struct ReportCommand: ParsableCommand {
       try format.printJSON(
         Report(
           runs: entries, comparison: Comparison(runs).rows,
+          evaluations: evaluations.isEmpty ? nil : evaluations.map(\.report),
           searches: searches.map {
             SearchEntry(run: $0.run.path, name: $0.name, report: $0.report)
           }))
     } else if let output {
-      let count = runs.count + searches.count
+      let count = runs.count + searches.count + evaluations.count
       print("\(output): \(count == 1 ? "1 run" : "\(count) runs")")
     }
   }
@@ -127,6 +133,8 @@ struct CompareCommand: ParsableCommand {
 
   func run() throws {
     if differences { return try printDifferences() }
+    let evaluations = try selection.evaluations()
+    if !evaluations.isEmpty { return try printEvaluations(evaluations) }
     let console = ProgressLine()
     let runs = try selection.facts().map { facts in
       (
@@ -144,6 +152,27 @@ struct CompareCommand: ParsableCommand {
 }
 
 extension CompareCommand {
+  /// Prints numbers beside each other, and what keeps them from being compared.
+  private func printEvaluations(_ evaluations: [(name: String, report: EvaluationReport)]) throws {
+    guard try selection.facts().isEmpty else {
+      throw ValidationError("compare trainings, or evaluations, but not both at once")
+    }
+    guard !measure, !markdown else {
+      throw ValidationError("--measure and --markdown are for trainings")
+    }
+    let table = try EvaluationTable(evaluations)
+    if format.json {
+      return try format.printJSON(
+        EvaluationComparison(evaluations: evaluations.map(\.report), mismatches: table.mismatches))
+    }
+    print(lines: table.lines.joined(separator: "\n"))
+  }
+
+  private struct EvaluationComparison: Encodable {
+    let evaluations: [EvaluationReport]
+    let mismatches: [String]
+  }
+
   private func printDifferences() throws {
     let facts = try selection.facts()
     let rows = GraftPlan.differingEntries(of: facts.map(\.plan))
@@ -169,19 +198,33 @@ struct RunsSelection: ParsableArguments {
   @OptionGroup var mixture: MixtureOptions
   @OptionGroup var runs: RunsOptions
 
-  /// Facts of the runs in the order given.
+  /// Facts of the runs in the order given, but for evaluations.
   func facts() throws -> [RunFacts] {
     try facts(andSearches: false).trainings
   }
 
   /// Facts of the trainings, and of the searches where these are wanted.
   func facts(andSearches: Bool) throws -> (trainings: [RunFacts], searches: [SearchFacts]) {
-    let all = try ids.flatMap(runs(of:))
+    let all = try ids.flatMap(runs(of:)).filter { !Self.isEvaluation($0) }
     let searches = andSearches ? all.filter(SearchFacts.isSearch) : []
     return (
       try all.filter { !searches.contains($0) }.map { try RunFacts($0) },
       try searches.map { try SearchFacts($0) }
     )
+  }
+
+  /// The numbers of the evaluations among the runs, with unique names.
+  func evaluations() throws -> [(name: String, report: EvaluationReport)] {
+    let found = try ids.flatMap(runs(of:)).filter(Self.isEvaluation)
+    let names = try found.map { try $0.request().name }
+    return try zip(found, names).map { run, name in
+      let isShared = names.count { $0 == name } > 1
+      return (isShared ? "\(name) \(run.shortID)" : name, try EvaluationReport(in: run))
+    }
+  }
+
+  private static func isEvaluation(_ run: RunDirectory) -> Bool {
+    (try? run.request().job.kind) == .evaluate
   }
 
   /// The run with a name, or those that hold the weights of a plan file.

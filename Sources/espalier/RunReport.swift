@@ -49,7 +49,8 @@ struct RunReport: Encodable {
       "queuePosition": summary.turn?.position,
       "priority": summary.turn == nil ? nil : summary.place?.priority,
       "note": summary.annotation.note, "tags": summary.annotation.tags,
-      "engine": summary.engineName, "waitsFor": summary.waitsFor,
+      "engine": summary.engineName, "host": summary.link?.host, "stateReason": summary.stateReason,
+      "waitsFor": summary.waitsFor,
       "origins": (try? run.request())?.origins,
       "meanHeldOutFirst": summary.meanHeldOut?.first.value,
       "meanHeldOutLast": summary.meanHeldOut?.last.value,
@@ -95,7 +96,9 @@ struct RunReport: Encodable {
 
   /// Shows the progress of a run on standard error until it ends; Ctrl-C requests cancellation, a
   /// second one stops following.
-  static func follow(_ run: RunDirectory, output: OutputOptions, tellsDone: Bool = true) throws {
+  static func follow(
+    _ run: RunDirectory, output: OutputOptions, tellsDone: Bool = true, tellsMessages: Bool = true
+  ) throws {
     signal(SIGINT, SIG_IGN)
     let interrupt = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
     interrupt.setEventHandler {
@@ -112,14 +115,18 @@ struct RunReport: Encodable {
       let summary = follower.poll()
       let report = RunReport(run, summary, heldOut: follower.history.heldOut)
       if summary.state.isEnded || told < follower.history.messageCount { console.finish() }
-      for text in follower.history.messages.suffix(follower.history.messageCount - told) {
+      let news = tellsMessages ? follower.history.messageCount - told : 0
+      for text in follower.history.messages.suffix(news) {
         printToStandardError("espalier: note: \(text)\n")
       }
       told = follower.history.messageCount
       switch summary.state {
       case .queued where summary.place == nil && launched.duration(to: .now) > .seconds(30):
         throw FileError("\(run.path): the worker did not start within 30 s; see \(run.logPath)")
-      case .queued, .running, .paused, .frozen: console.update(line(summary))
+      case .detached:
+        throw FileError("\(run.path): is detached: \(summary.stateReason ?? "")")
+      case .queued, .starting, .pending, .running, .paused, .frozen, .unreachable:
+        console.update(line(summary))
       case .done:
         if tellsDone { try report.tell(output) }
         return
@@ -141,7 +148,9 @@ struct RunReport: Encodable {
 
   private static func line(_ summary: RunSummary) -> String {
     guard let loss = summary.loss, summary.label == nil else {
-      return "\(summary.stateText)  \(summary.label ?? "step") \(summary.step)/\(summary.total)"
+      let left = summary.secondsLeft.map { String(format: "  %.0f s left", $0) } ?? ""
+      return
+        "\(summary.stateText)  \(summary.label ?? "step") \(summary.step)/\(summary.total)\(left)"
     }
     var text = "\(summary.stateText)  step \(summary.step)/\(summary.total)  loss \(short(loss))"
     if let rate = summary.rate { text += String(format: "  %.2f steps/s", rate) }

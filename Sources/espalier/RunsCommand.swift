@@ -12,6 +12,7 @@ struct RunsCommand: ParsableCommand {
     subcommands: [
       List.self, Show.self, Follow.self, Wait.self, Pause.self, Resume.self, Retry.self,
       Cancel.self, Priority.self, Drain.self, Clean.self, Remove.self, Note.self, Tag.self,
+      Fetch.self,
     ], defaultSubcommand: List.self)
 
   struct List: ParsableCommand {
@@ -170,7 +171,7 @@ struct RunsCommand: ParsableCommand {
       case .failed: 1
       case .cancelled: 3
       case .lost: 4
-      case .queued, .running, .paused, .frozen: 5
+      default: 5
       }
     }
   }

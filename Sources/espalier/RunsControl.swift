@@ -34,7 +34,10 @@ extension RunsCommand {
     func run() throws {
       let run = try selection.run()
       switch run.summary().state {
-      case .queued, .running, .paused, .frozen:
+      case .detached:
+        try RunLauncher(root: run.root).attach(run)
+        try run.tell("is followed again", "resume", output)
+      case .queued, .starting, .pending, .running, .paused, .frozen, .unreachable:
         try run.goOn()
         try run.tell("was asked to resume", "resume", output)
       case .done: throw FileError("\(run.path): is done; there is nothing to resume")
@@ -42,6 +45,24 @@ extension RunsCommand {
         try RunLauncher(root: run.root).retry(run)
         try run.tell("has a new worker", "resume", output)
       }
+    }
+  }
+
+  struct Fetch: ParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Fetch models and checkpoints of a run whose engine is on another host.")
+    @OptionGroup var selection: RunSelection
+    @OptionGroup var output: OutputOptions
+
+    func run() throws {
+      let run = try selection.run()
+      guard !run.summary().state.isUnderWay || run.summary().state == .detached else {
+        throw FileError(
+          "\(run.path): is \(run.summary().state.name), so its worker fetches by itself; wait for its end"
+        )
+      }
+      try RunLauncher(root: run.root).attach(run, fetchesAll: true)
+      try run.tell("fetches all its files", "fetch", output)
     }
   }
 

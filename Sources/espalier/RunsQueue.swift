@@ -118,7 +118,7 @@ extension RunsCommand {
         case .failed: failed
         case .cancelled: cancelled
         case .lost: lost
-        case .queued, .running, .paused, .frozen: false
+        default: false
         }
       let isUnusable = status.kind == nil && status.isRemovable
       let age = Date().timeIntervalSince1970 - (status.lastEventTime ?? 0)

@@ -1,13 +1,15 @@
 import ArgumentParser
-import Autograd
 import Checkpoints
+import Evaluation
 import Files
 import Foundation
+import Jobs
 import Models
-import Pictures
 import Plans
+import Runs
 import Sampling
 import TensorCore
+import TorchEngine
 
 /// `espalier sample`: draws images and latents of a model.
 struct SampleCommand: ParsableCommand {
@@ -15,6 +17,9 @@ struct SampleCommand: ParsableCommand {
     commandName: "sample",
     abstract: "Draw images of a model, pretrained or grafted, as a PNG grid or as NumPy arrays.",
     discussion: """
+      --npz alone is a run: it can be paused, cancelled and queued, goes on after a failure with \
+      'espalier runs resume', and ends in the same bytes; FILE.json beside it says how it was drawn. \
+      Other outputs are drawn at once. \
       Image i has class i of --classes, starting over after the last one. For comparisons with other \
       programs, --noise takes the start noise from a file instead of the seed, and --latents and \
       --decoded write what comes out before it is made 8-bit. A text-conditional model (PixArt-Σ) draws \
@@ -33,7 +38,17 @@ struct SampleCommand: ParsableCommand {
   var decoded: String?
   @Option(help: "Initial noise of all images, a tensor (count, channels, height, width).")
   var noise: String?
-  @Option(help: "Classes, separated by commas (default: all in turn).") var classes: String?
+  @Option(help: "Classes, separated by commas (default: all).") var classes: String?
+  @Option(
+    help: .init(
+      "Classes of the images: cyclic, in turn; random, drawn uniformly with the seed; or a file of integers, .npy or"
+        + " arr_1 of an .npz.", valueName: "cyclic|random|file"))
+  var labels = SampleRequest.Labels.cyclic.rawValue
+  @Flag(help: "Also write the labels, arr_1 of --npz.") var withLabels = false
+  @Option(help: "Images of a finished part of --npz (default: about a minute's work).")
+  var chunk: Int?
+  @Option(help: "Images drawn at once for --npz (default: 1 to 20 by the model's size).")
+  var batch: Int?
   @Option(
     help: ArgumentHelp(
       "Number of images; they are streamed (default: as many as --noise has, else 40, for a PixArt"
@@ -43,7 +58,7 @@ struct SampleCommand: ParsableCommand {
   @Option(help: "Decode large images piece by piece: on, off, or auto where memory asks for it.")
   var tiling = AutoencoderKL.Tiling.Mode.auto
   @OptionGroup var sampling: SamplerOptions
-  @OptionGroup var precision: PrecisionOptions
+  @OptionGroup var options: LaunchOptions
   @OptionGroup var prompts: PromptOptions
   @Option(help: "The folder to write a data set of latents with the prompts' embeddings to.")
   var dataset: String?
@@ -81,27 +96,49 @@ struct SampleCommand: ParsableCommand {
     guard Set(paths).count == paths.count else {
       throw ValidationError("two options name the same file to write; give different ones")
     }
-    try require("--count", count, in: 1...100_000)
+    try require("--count", count, in: SampleRequest.countRange)
+    try require("--chunk", chunk, in: 1...1_000_000)
+    try require("--batch", batch, in: 1...4096)
+    let isPlain =
+      chunk == nil && batch == nil && !withLabels
+      && labels == SampleRequest.Labels.cyclic.rawValue
+    guard !options.hasEngine || isPlain && options.isPlain else {
+      throw ValidationError(
+        "--chunk, --batch, --labels, --with-labels, --detach, --queue, --after, --timeout and --on-done belong to the"
+          + " native engine; leave them or --engine out")
+    }
+    guard
+      isRun || options.hasEngine || chunk == nil && batch == nil && !withLabels && options.isPlain
+    else {
+      throw ValidationError(
+        "--chunk, --batch, --with-labels, --detach, --queue, --after, --timeout and --on-done belong to --npz without"
+          + " other outputs and --noise")
+    }
     try require("--columns", columns, in: 1...1000)
   }
 
   func run() throws {
     if geneval == nil { for path in destinations.paths { try AtomicFile.requireDestination(path) } }
     let noise = try noise.map { try StartNoise(path: $0) }
-    let count = count ?? noise?.count
     let files = try ModelFiles(source.name)
     let sampler = try sampling.latentSampler(for: files.model.shape)
+    if options.hasEngine, let engine = options.engine {
+      return try draw(
+        by: Engine.named(engine).launched(by: options.launcherWords), files, sampler)
+    }
     if let geneval {
-      return try GenEvalFolder(metadata: geneval, images: count ?? 4).write(
-        to: output ?? "", tiling: AutoencoderKL.Tiling(mode: tiling)
-      ) { texts, images in
-        try textDrawing(files, texts, count: nil, repeats: images, sampler)
+      return try GenEvalFolder(metadata: geneval, images: count ?? 4).write(to: output ?? "") {
+        texts, images in
+        var request = try textRequest(files, texts, sampler, count: texts.count * images)
+        request.prompts?.repeats = images
+        return try self.drawing(request, of: try self.model(files))
       }
     }
-    let drawing =
-      files.model.shape.family.condition == .captions
-      ? try textDrawing(files, prompts.texts(), count: count, repeats: 1, sampler)
-      : try classDrawing(files, count, sampler)
+    var request = try self.request(files, sampler, count: count ?? noise?.count)
+    let model = try self.model(files)
+    request.model = model.source
+    if isRun { return try launch(&request, of: model) }
+    let drawing = try self.drawing(request, of: model)
     if let dataset {
       let identity = try [
         files.contentHash(), prompts.texts().joined(separator: "\n"), "\(sampler)",
@@ -111,12 +148,21 @@ struct SampleCommand: ParsableCommand {
         to: dataset, texts: prompts.texts(),
         identity: ContentHash.sha256(Data(identity.utf8)))
     }
+    let console = ProgressLine()
     try drawing.write(
       to: destinations, noise: try noise?.rows(drawing.count, of: drawing.latentShape),
-      tiling: AutoencoderKL.Tiling(mode: tiling), columns: columns)
-    if let npz { try describe(npz, files.model.weights, sampler, drawing.count) }
+      columns: columns, progress: { console.update($0) })
+    console.finish()
+    if let npz {
+      try SetDescription.write(
+        try request.provenance(
+          of: model, options.precision.working, program: "espalier \(espalierVersion)"),
+        beside: npz)
+    }
     if format.json {
       var report = ["images": String(drawing.count)]
+      report["step_cache"] = sampler.cache?.text
+      report["step_cache_reused"] = drawing.reuse.map { short($0.share) }
       report["output"] = output
       report["npz"] = npz
       report["latents"] = latents
@@ -124,66 +170,149 @@ struct SampleCommand: ParsableCommand {
       try format.printJSON(report)
     } else {
       for path in destinations.paths { print("\(path): \(drawing.count) images") }
+      if let cache = sampler.cache, let reuse = drawing.reuse {
+        print("step caching \(StepCache.Use(cache, reuse).text)")
+      }
     }
   }
 
-  /// Writes beside an archive of images how they were drawn.
-  private func describe(
-    _ npz: String, _ weights: ModelWeights, _ sampler: LatentSampler, _ count: Int
-  ) throws {
-    var entries = [
-      "model": weights.path, "model_digest": try ContentHash.sha256(paths: weights.files),
-      "count": String(count), "sampler": sampler.method.rawValue, "steps": String(sampler.steps),
-      "guidance": short(Double(sampler.guidance)), "seed": String(sampler.seed),
-      "precision": precision.working.rawValue, "program": "espalier \(espalierVersion)",
-    ]
-    entries["plan"] = source.graft.plan
-    entries["weights"] = source.graft.weights
-    entries["classes"] = classes
-    try SetDescription.write(entries, beside: npz)
+  /// The model with the autoencoder of the options.
+  private func model(_ files: ModelFiles) throws -> SourceModel {
+    let model = try source.graft.model(files)
+    var own = model.source
+    own.autoencoder = prompts.autoencoder.map { AtomicFile.absolute($0) }
+    return SourceModel(files, own, plan: model.plan, checkpoints: model.checkpoints)
   }
 
-  /// Makes the drawing of a text-conditional model.
-  private func textDrawing(
-    _ files: ModelFiles, _ texts: [String], count: Int?, repeats: Int, _ sampler: LatentSampler
-  ) throws -> Drawing {
-    guard classes == nil else {
-      throw ValidationError(
-        "--classes belongs to a class-conditional model, and this one is a"
-          + " \(files.model.shape.family.title)")
+  /// Lets another engine draw, over its ranks.
+  ///
+  /// - Throws: `FileError` for what it cannot do, before anything is drawn.
+  private func draw(by engine: Engine, _ files: ModelFiles, _ sampler: LatentSampler) throws {
+    let native = [
+      ("--output", output), ("--decoded", decoded), ("--noise", noise), ("--dataset", dataset),
+      ("--geneval", geneval), ("--plan", source.graft.plan), ("--lora", source.graft.lora.first),
+      ("--prompt", prompts.prompt.first), ("--prompts", prompts.prompts),
+    ].first { $0.1 != nil }?.0
+    let drawing = EngineDrawing(engine: engine, files: files, sampler: sampler)
+    if let reason = drawing.refusal ?? native.map({ "\($0) is done by the native engine alone" }) {
+      throw FileError("the engine \(engine.name) cannot do it: \(reason); leave out --engine")
     }
-    return try prompts.drawing(
-      files, texts, count: count, repeats: repeats, sampler: sampler, precision: precision.working,
-      needsImages: destinations.needImages
-    ) { try source.graft.load(files, forInference: precision.working) }
+    let precision = options.precision.working
+    try drawing.draw(
+      count: count ?? 40, classes: classes, npz: npz, latents: latents, precision: precision,
+      autoencoder: prompts.autoencoder, captions: prompts.captions)
+    if let npz {
+      let request = try self.request(files, sampler, count: count ?? 40)
+      var entries = try request.provenance(
+        of: model(files), precision, program: "espalier \(espalierVersion)")
+      entries["engine"] = engine.name
+      try SetDescription.write(entries, beside: npz)
+    }
+    for path in destinations.paths { print("\(path): \(count ?? 40) images") }
   }
 
-  /// Makes the drawing of a class-conditional model.
-  private func classDrawing(
-    _ files: ModelFiles, _ count: Int?, _ sampler: LatentSampler
-  ) throws -> Drawing {
+  /// Whether the images are drawn by a run: an archive alone, from noise of the seed.
+  private var isRun: Bool { destinations.paths == [npz] && noise == nil }
+
+  /// Starts the run of a set and follows it.
+  private func launch(_ request: inout SampleRequest, of model: SourceModel) throws {
+    let npz = AtomicFile.absolute(npz ?? "")
+    request.output = npz
+    if request.prompts == nil {
+      _ = try SampleLabels.assign(request, numClasses: model.files.model.shape.numClasses)
+    }
+    if try !model.files.drawsPixels, request.model.autoencoder ?? model.files.autoencoderPath == nil
+    {
+      // Says what is missing before a run exists.
+      _ = try model.files.autoencoder(.float32)
+    }
+    let hash = try model.files.contentHash()
+    let plan =
+      model.plan
+      ?? GraftPlan(
+        named: "set",
+        model: ModelReference(
+          path: model.source.path, shape: model.files.model.shape, contentHash: hash))
+    request.divide(by: plan)
+    guard batch == nil || request.prompts == nil else {
+      throw ValidationError("--batch is for classes; prompts are drawn one by one")
+    }
+    if let batch { request.batch = batch }
+    if let chunk { request.chunk = chunk }
+    let run = try options.begin(
+      .sample(request), named: AtomicFile.stem(of: npz), seed: request.sampler.seed,
+      modelHash: hash,
+      plan: model.plan, root: source.graft.runs.root)
+    guard options.follows else {
+      if format.json { return try format.printJSON(["run": run.path]) }
+      return print(run.path)
+    }
+    try RunReport.follow(run, output: format, tellsDone: false)
+    if format.json {
+      return try format.printJSON(
+        ["images": "\(request.count)", "npz": self.npz ?? "", "run": run.path])
+    }
+    print("\(self.npz ?? ""): \(request.count) images")
+  }
+
+  private func drawing(_ request: SampleRequest, of model: SourceModel) throws -> Drawing {
+    let console = ProgressLine()
+    defer { console.finish() }
+    let labels =
+      request.prompts == nil
+      ? try SampleLabels.assign(request, numClasses: model.files.model.shape.numClasses) : []
+    return try Drawing(
+      request, of: model, labels: labels, precision: options.precision.working,
+      needsImages: geneval != nil || destinations.needImages
+    ) { done, count, layer in
+      console.update("encoding prompts, \(done)/\(count), layer \(layer)")
+    }
+  }
+
+  /// What the options ask for; its model is that of the files as they are.
+  private func request(
+    _ files: ModelFiles, _ sampler: LatentSampler, count: Int?
+  ) throws -> SampleRequest {
+    if files.model.shape.family.condition == .captions {
+      return try textRequest(files, try prompts.texts(), sampler, count: count)
+    }
     try prompts.requireNone(files.model.shape.family)
     guard dataset == nil, geneval == nil else {
       throw ValidationError(
         "\(dataset == nil ? "--geneval" : "--dataset") needs prompts, and this model is a"
           + " \(files.model.shape.family.title)")
     }
-    let network = try source.graft.load(files, forInference: precision.working)
-    let config = network.shape
-    let chosen = try classes.map { try Self.parse($0, config.numClasses) }
-    let labels = chosen ?? Array(0..<config.numClasses)
-    let drawsPixels = try prompts.autoencoder == nil && files.drawsPixels
-    return Drawing(
-      count: count ?? 40, columns: labels.count, batch: 20,
-      latentShape: [config.inChannels, config.inputSize, config.inputSize],
-      autoencoder: destinations.needImages && !drawsPixels
-        ? try files.autoencoder(precision.working, path: prompts.autoencoder) : nil,
-      drawsPixels: drawsPixels
-    ) { range, start, onStep in
-      try sampler.sample(
-        network, labels: range.map { labels[$0 % labels.count] }, first: range.lowerBound,
-        start: start, onStep: onStep)
+    var request = SampleRequest(
+      model: ModelSource(path: files.name), sampler: sampler.settings, count: count ?? 40)
+    request.tiling = tiling.rawValue
+    request.classes = try classes.map { try Self.parse($0, files.model.shape.numClasses) }
+    request.writesLabels = withLabels
+    if let order = SampleRequest.Labels(rawValue: labels), order != .file {
+      request.labels = order
+    } else {
+      let path = AtomicFile.absolute(labels)
+      (request.labels, request.labelsPath) = (.file, path)
+      request.labelsDigest = try ContentHash.sha256(path: path)
     }
+    return request
+  }
+
+  private func textRequest(
+    _ files: ModelFiles, _ texts: [String], _ sampler: LatentSampler, count: Int?
+  ) throws -> SampleRequest {
+    guard classes == nil, labels == SampleRequest.Labels.cyclic.rawValue else {
+      throw ValidationError(
+        "--classes and --labels belong to a class-conditional model, and this one is a"
+          + " \(files.model.shape.family.title)")
+    }
+    let settings = try prompts.settings(files, texts)
+    var request = SampleRequest(
+      model: ModelSource(path: files.name), sampler: sampler.settings,
+      count: try count ?? settings.promptCount(of: files), chunk: 1, batch: 1)
+    (request.prompts, request.tiling, request.writesLabels) = (
+      settings, tiling.rawValue, withLabels
+    )
+    return request
   }
 
   private static func parse(_ text: String, _ numClasses: Int) throws -> [Int] {
@@ -197,6 +326,24 @@ struct SampleCommand: ParsableCommand {
       }
       return label
     }
+  }
+}
+
+extension SampleRequest {
+  /// FLOPs of a batch, beyond which a larger one gains nothing, and of a chunk, about a minute's work.
+  private static let (batchFlops, chunkFlops) = (4e10, 6e12)
+  /// Bytes of a chunk.
+  private static let chunkBytes = 64 << 20
+
+  /// Sets the images of a batch and of a chunk by the work of one image.
+  fileprivate mutating func divide(by plan: GraftPlan) {
+    let flops = max(1, plan.cost().edited.flops)
+    let passes = Double(sampler.steps) * (sampler.guidance == 1 ? 1 : 2)
+    let own = plan.model.shape.inputSize * ModelShape.pixelsPerLatent
+    let bytes = 3 * (prompts?.height ?? own) * (prompts?.width ?? own)
+    let most = max(1, min(1000, Self.chunkBytes / bytes))
+    batch = prompts != nil ? 1 : max(1, min(20, Int(Self.batchFlops / flops)))
+    chunk = max(1, min(most, Int(Self.chunkFlops / (flops * passes))) / batch) * batch
   }
 }
 

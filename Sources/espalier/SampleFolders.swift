@@ -107,13 +107,9 @@ struct GenEvalFolder {
   ///
   /// - Parameters:
   ///   - folder: The folder.
-  ///   - tiling: Whether large images are decoded in tiles.
   ///   - drawing: Makes the drawing of the prompts with a number of images each.
   /// - Throws: `FileError` for a folder of another list, and errors of the drawing.
-  func write(
-    to folder: String, tiling: AutoencoderKL.Tiling,
-    drawing: ([String], Int) throws -> Drawing
-  ) throws {
+  func write(to folder: String, drawing: ([String], Int) throws -> Drawing) throws {
     var missing: [(entry: Int, index: Int)] = []
     for (number, entry) in entries.enumerated() {
       let own = folder + String(format: "/%05d", number)
@@ -136,17 +132,10 @@ struct GenEvalFolder {
       let job = try drawing(entries.map(\.prompt), images)
       for (done, (entry, index)) in missing.enumerated() {
         let number = entry * images + index
-        let latents = try job.latents(number..<(number + 1), nil) { step, steps, _ in
+        let pictures = try job.pictures(number..<(number + 1)) { step, steps, _ in
           console.update("image \(done) of \(missing.count), step \(step)/\(steps)")
         }
-        let decoded = job.images(of: latents, tiling: tiling)
-        guard decoded.isFinite,
-          let picture = AutoencoderKL.rgbImages(ofDecoded: decoded, job.bytes).first
-        else {
-          throw SamplingError(
-            description: "the autoencoder gave values that are not finite; use --precision fp32")
-        }
-        try picture.write(to: "\(folder)/\(image(entry, index))")
+        for picture in pictures { try picture.write(to: "\(folder)/\(image(entry, index))") }
       }
     }
     print("\(folder): \(entries.count) prompts, \(images) images each, \(missing.count) drawn now")

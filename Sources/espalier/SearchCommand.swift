@@ -16,8 +16,10 @@ struct SearchCommand: ParsableCommand {
     discussion: """
       Chooses among the operators of the model's library ('espalier library build') by an exact dynamic \
       programme over all budgets, evaluates diverse plans whole, improves the best, and shows them beside \
-      baselines that save as much: interleaved, last, lowest and highest locality, and random blocks. Errors \
-      are those of the guided prediction relative to the teacher, before and after a short stage 2.
+      baselines that save as much: interleaved, last, lowest and highest locality, and random blocks, each \
+      with the operator that suits it best, and the teacher with step caching. Errors are those of the guided \
+      prediction relative to the teacher, before and after a short stage 2; with several seeds all rows have \
+      the same noise, and differences to the first row have 95 % intervals.
       """)
 
   @Argument(
@@ -38,6 +40,13 @@ struct SearchCommand: ParsableCommand {
   @Option(help: "Single changes of the best plan that are tried.") var swaps = 6
   @Option(help: "Plans of the search for each budget that are reported.") var finalists = 2
   @Option(help: "Steps of stage 2 before the second error; 0 for none.") var recoverySteps = 40
+  @Option(help: "Seeds of noise and stage 2 with which every row is measured, 1 to 30.") var seeds =
+    1
+  @Option(
+    help: .init(
+      "Images of every row and seed that are compared with the teacher's from the same noise, at least 2 (default:"
+        + " none)."))
+  var images: Int?
   @Option(help: "Noisy samples of the errors.") var samples = ScoreSettings().samples
   @Option(help: "Images of a timed forward pass, as the library was built with.")
   var batch = ScoreSettings().timingBatch
@@ -70,7 +79,9 @@ struct SearchCommand: ParsableCommand {
     if let bad = keep.first(where: { SlotID($0) == nil }) {
       throw ValidationError("--keep: '\(bad)' is no slot; give one such as 7.attention")
     }
+    try require("--images", images, in: SearchRequest.imageRange)
     for (name, value, range) in [
+      ("--seeds", seeds, SearchRequest.seedRange),
       ("--pool", pool, 1...100), ("--distance", distance, 1...1000), ("--swaps", swaps, 0...1000),
       ("--finalists", finalists, 1...100), ("--recovery-steps", recoverySteps, 0...1_000_000),
       ("--samples", samples, 1...100_000), ("--batch", batch, 1...4096),
@@ -87,7 +98,8 @@ struct SearchCommand: ParsableCommand {
       planPath: "plan.json", measure: measure.rawValue, budgets: fractions)
     (request.kept, request.mostOperators, request.pool) = (keep, mostOperators, pool)
     (request.distance, request.swaps, request.finalists) = (distance, swaps, finalists)
-    request.recoverySteps = recoverySteps
+    (request.recoverySteps, request.seeds, request.images) = (recoverySteps, seeds, images)
+    request.score = ScoreSettings(of: plan.model.shape.family)
     request.score.samples = samples
     request.score.timingBatch = batch
     request.root = root.library.map { URL(filePath: $0).path }
@@ -110,10 +122,7 @@ struct SearchCommand: ParsableCommand {
       "teacher \(short(1000 * report.teacherSeconds)) ms; \(report.candidates) candidates; all budgets solved in"
         + " \(short(report.solveMilliseconds)) ms"
     ]
-    let widths = [20, 9, 9, 11, 18, 18]
-    func line(_ cells: [String]) -> String {
-      zip(cells, widths).map { TextWidth.pad($0, $1) }.joined()
-    }
+    let columns = Array(Self.columns.prefix(report.images == nil ? 7 : 9))
     for budget in report.budgets {
       lines.append("")
       lines.append("\(report.measure) \(numberText(budget.fraction)) of the teacher's")
@@ -122,15 +131,11 @@ struct SearchCommand: ParsableCommand {
         lines.append("no plan meets it: the library's operators reach \(short(least))")
         continue
       }
-      lines.append(line(["plan", "changes", "time", "sum", "error", "after stage 2"]))
+      lines.append(columns.map { TextWidth.pad($0.title, $0.width) }.joined())
       for row in budget.rows {
-        lines.append(
-          line([
-            row.origin, "\(row.changes.count)", row.timeFraction.map(short) ?? "-", short(row.sum),
-            "\(short(row.error)) ± \(short(row.errorStandardError))",
-            row.recoveredError.map { "\(short($0)) ± \(short(row.recoveredStandardError ?? 0))" }
-              ?? "-",
-          ]) + (row.plan ?? ""))
+        let cells = columns.map { TextWidth.pad($0.text(row) ?? "-", $0.width) }.joined()
+        let cache = row.cache.map { "--cache \(short($0.threshold))" }
+        lines.append(cells + (row.plan ?? cache ?? ""))
       }
       let notes = [
         budget.rankAgreement.map { "sums rank whole errors with \(short($0))" },
@@ -139,7 +144,41 @@ struct SearchCommand: ParsableCommand {
       if !notes.isEmpty { lines.append(notes.joined(separator: "; ") + " (Spearman)") }
     }
     lines.append("")
+    if let seeds = report.seeds, seeds > 1 {
+      lines.append(
+        "\(seeds) seeds: means ± standard errors; differences to the first row ± half of a 95 % interval"
+      )
+    }
+    if let own = report.teacherAgreements {
+      lines.append("the teacher agrees with the judge in \(percent(own.mean)) of the images")
+    }
     lines.append("plans in \(folder)")
     return lines.joined(separator: "\n")
+  }
+
+  /// A column of the table: title, width and what it says of a row; nil for nothing.
+  private typealias Column = (title: String, width: Int, text: (SearchReport.Row) -> String?)
+
+  /// Columns of the table; the last two are of compared images.
+  private static var columns: [Column] {
+    [
+      ("plan", 22, { $0.origin }),
+      ("changes", 9, { $0.cache == nil ? String($0.changes.count) : nil }),
+      ("time", 9, { $0.timeFraction.map(short) }),
+      ("sum", 11, { $0.cache == nil ? short($0.sum) : nil }),
+      ("error", 18, { text($0.error, $0.errorStandardError) }),
+      (
+        "after stage 2", 18,
+        { row in row.recoveredError.map { text($0, row.recoveredStandardError) } }
+      ),
+      ("less the first", 20, { $0.errorDifference.map { text($0.mean, $0.halfWidth) } }),
+      ("distance", 18, { $0.distances.map { text($0.mean, $0.standardError) } }),
+      ("agreement", 11, { $0.agreements.map { percent($0.mean) } }),
+    ]
+  }
+
+  /// A value with its uncertainty.
+  private static func text(_ value: Double, _ error: Double?) -> String {
+    error.map { "\(short(value)) ± \(short($0))" } ?? short(value)
   }
 }

@@ -86,6 +86,40 @@ import Testing
       ])
   }
 
+  /// Keys that are no text, sets of protocol 4, ranges, wide numbers and tensors of other kinds beside the weights.
+  @Test func keysAndValuesOfOtherTypes() throws {
+    func wide(_ count: UInt8) -> [UInt8] {
+      [0x8A, count] + [UInt8](repeating: 1, count: Int(count))
+    }
+    let file = try open(
+      dictionary([
+        (
+          "keys",
+          Array("}(".utf8) + text("a") + [0x4B, 1, 0x86, 0x4B, 3] + [0x88, 0x4B, 4]
+            + global("torch", "float16") + [0x4B, 5, 0x4E, 0x4B, 6]
+            + global("enum", "Color") + [0x4B, 1, 0x85, 0x52, 0x4B, 7] + Array("u".utf8)
+        ),
+        ("frozen", Array("(K\u{1}".utf8) + [0x91]),
+        ("range", global("__builtin__", "xrange") + [0x4B, 1, 0x85, 0x52]),
+        ("ellipsis", global("builtins", "Ellipsis")), ("wide", wide(9)),
+        (
+          "sparse",
+          global("torch._utils", "_rebuild_sparse_tensor") + global("torch", "sparse_coo")
+            + [0x29, 0x86, 0x52]
+        ),
+        ("array", [0x96, 2, 0, 0, 0, 0, 0, 0, 0, 7, 7]), ("weight", tensor),
+      ]))
+    #expect(file.names == ["weight"])
+    #expect(
+      file.values.filter { !$0.key.hasPrefix("keys.enum.Color at") } == [
+        "keys.('a', 1)": .integer(3), "keys.True": .integer(4), "keys.torch.float16": .integer(5),
+        "keys.None": .integer(6), "frozen.0": .integer(1), "range": .object("xrange"),
+        "ellipsis": .text("Ellipsis"), "wide": .text("a whole number of 9 bytes"),
+        "sparse": .object("torch._rebuild_sparse_tensor"), "array": .object("bytes"),
+      ])
+    #expect(file.values.values.contains(.integer(7)))
+  }
+
   /// Weights that are an object are not passed over in silence for others.
   @Test func anObjectInPlaceOfWeightsIsNamed() throws {
     let module = global("models", "DiT") + [0x29, 0x81, 0x7D, 0x62]

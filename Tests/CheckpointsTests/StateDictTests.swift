@@ -19,6 +19,10 @@ import Testing
       (["model.w", "ema.w", "ema.v", "opt.0.x"], "ema", ["v", "w"]), (["ema.w"], "ema", ["w"]),
       (["state_dict.w", "step"], "state_dict", ["w"]), (["model.module.w"], "model", ["w"]),
       (["module._orig_mod.w", "module._orig_mod.v"], nil, ["v", "w"]),
+      (
+        ["_fsdp_wrapped_module.b.0._checkpoint_wrapped_module.w", "_fsdp_wrapped_module.v"], nil,
+        ["b.0.w", "v"]
+      ),
       (["module.w", "v"], nil, ["module.w", "v"]), (["blocks.0._orig_mod.w"], nil, ["blocks.0.w"]),
     ] as [([String], String?, [String])])
   func containersAndWrappers(names: [String], container: String?, expected: [String]) throws {

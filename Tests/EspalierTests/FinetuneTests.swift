@@ -48,7 +48,9 @@ import Testing
     }
     let known = [run, distilled]
     let again = try #require(
-      RunDirectory.list(root: scratch.runs).first { !known.contains($0) })
+      RunDirectory.list(root: scratch.runs).first {
+        !known.contains($0) && (try? $0.request().job.kind) == .finetune
+      })
     try wait(for: "the end") { again.summary().state == .done }
     // It begins where the other ended.
     #expect(history(again).meanHeldOut.first?.value == change.1)

@@ -261,7 +261,7 @@ struct RunSummary: Decodable {
       let agreementByClass: [Double]
     }
     let verdict: Verdict = try scratch.espalier(
-      "evaluate", model, "--samples", "10", "--steps", "2", "--json"
+      "evaluate", model, "--judge", "--samples", "10", "--steps", "2", "--json"
     ).json()
     #expect(verdict.samples == 10 && (0...1).contains(verdict.agreement))
     #expect(verdict.frechetDistance > 0 && verdict.agreementByClass.count == 10)

@@ -119,6 +119,7 @@ struct LibraryRunTests {
     ])
     #expect(found.code == 0, "\(found.complaint)")
     let report = try found.json(SearchReport.self)
+    #expect(report.seeds == 1 && report.images == nil)
     let budget = try #require(report.budgets.first)
     #expect(report.measure == "parameters" && report.candidates == 6 && !report.front.isEmpty)
     let best = try #require(budget.rows.first)
@@ -151,6 +152,25 @@ struct LibraryRunTests {
     let unknown = try scratch.espalier(
       "library", "build", "base.json", "--blocks", "top 1 by beauty", "--detach")
     #expect(unknown.code == 1 && unknown.complaint.contains("--blocks"))
+
+    // A budget of time, over three seeds with images.
+    let timed = try scratch.run([
+      "search", "base.json", "--budget", "time=0.95", "--library", "library", "--samples", "6",
+      "--pool", "2", "--distance", "1", "--swaps", "0", "--finalists", "1", "--recovery-steps", "2",
+      "--seeds", "3", "--images", "4", "--precision", "fp32", "--json",
+    ])
+    #expect(timed.code == 0, "\(timed.complaint)")
+    let rows = try #require(try timed.json(SearchReport.self).budgets.first).rows
+    for row in rows {
+      #expect(row.errors?.values.count == 3 && row.distances?.values.count == 3)
+      #expect(row.agreements.map { $0.values.allSatisfy((0...1).contains) } == true)
+      #expect((row.recoveredErrors == nil) == (row.cache != nil))
+    }
+    #expect(rows.dropFirst().allSatisfy { $0.errorDifference?.halfWidth != nil })
+    // Whether a model of two blocks is faster with step caching depends on the machine.
+    for row in rows where row.cache != nil {
+      #expect(row.plan == nil && (row.cache?.reused ?? 0) > 0 && row.error > 0)
+    }
 
     let nothing = try scratch.run([
       "search", "base.json", "--library", "elsewhere", "--precision", "fp32",

@@ -83,9 +83,11 @@ import Explorer
   @Test func withoutALibraryTheKeysSayHowToMakeOne() {
     var state = Samples.busy(Samples.small)
     for key in ["H", "B"] as [Key] {
-      state.library = LibraryState()
-      press(&state, key)
-      #expect(state.notice == .warning("the library of operators is being read"))
+      // While the library is read the views open and say so.
+      var early = state
+      early.library = LibraryState()
+      press(&early, key)
+      #expect(ExplorerView.frame(early).text().contains("reading the library"))
       state.library.costs = ReplacementCosts([])
       press(&state, key)
       #expect(
@@ -99,6 +101,18 @@ import Explorer
           == .warning("the library's operators were timed on another machine: b times them here"))
       #expect(state.overlay == nil && state.costMap == nil)
     }
+    // What is read then is solved and shown.
+    press(&state, "H")
+    state.library = LibraryState()
+    press(&state, "B")
+    let effects = update(&state, .libraryRead(Samples.costs(), []))
+    guard case .solveFront(2, let candidates, _, .time, _) = effects.last else {
+      Issue.record("nothing is solved")
+      return
+    }
+    #expect(candidates.count == 140)
+    Samples.solve(&state)
+    #expect(state.searchPane?.front?.isEmpty == false)
   }
 
   /// The list of operators has the cheapest first, with error, standard error and time of the slot.

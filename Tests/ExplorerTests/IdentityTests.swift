@@ -441,6 +441,8 @@ import Explorer
     #expect(press(&state, "y").contains(.removeUnsaved(file: "f")))
     #expect(state.plan == killed.plan && state.document.savedPlan == killed.document.savedPlan)
     #expect(state.document.path == "/x/p.json" && state.document.isModified)
+    // Should this explorer be killed as well, the edits still have their titles.
+    #expect(state.unsaved?.steps == ["narrow MLP"])
     type(&state, "u")
     #expect(!state.document.isModified)
 

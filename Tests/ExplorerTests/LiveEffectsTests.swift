@@ -3,6 +3,7 @@ import Foundation
 import Pictures
 import Plans
 import Runs
+import Search
 import Synchronization
 import Testing
 
@@ -50,9 +51,93 @@ import Testing
       preconditionFailure("/proc is missing")
     }
     let work = FileWork(
-      launcher: launcher, model: model, codeVersion: "test", state: folder + "/state")
+      launcher: launcher, model: model, codeVersion: "test", state: folder + "/state",
+      library: folder + "/library")
     works.append(work)
     return work
+  }
+
+  /// The library and finished searches as they lie on disk; a plan's weights are found in it, and missing ones are told.
+  @Test func theLibraryIsRead() throws {
+    let work = work()
+    let empty = work.perform(.readLibrary)
+    #expect(empty == [.libraryRead(ReplacementCosts([]), [])])
+    let library = OperatorLibrary(modelHash: Samples.model.contentHash, root: folder + "/library")
+    let recipe = OperatorLibrary.Recipe(
+      steps: 40, batchSize: 8, learningRate: 1e-3, ridgeSamples: 48, seed: 0, data: "d")
+    var entry = OperatorLibrary.Entry(
+      slot: Samples.attention(3), spec: Samples.gated, recipe: recipe)
+    entry.score = .init(
+      Estimate(value: 0.25, standardError: 0.125), samples: 4, guidance: 2, sampler: "ddim25",
+      seed: 0)
+    entry.timing = .init(
+      saving: 0.5, teacher: 8,
+      conditions: .init(
+        processor: OperatorLibrary.TimingConditions.processorName, threads: 2, batch: 2,
+        precision: "fp32"))
+    let key = library.key(Samples.attention(3), Samples.gated, recipe)
+    try FileManager.default.createDirectory(
+      atPath: library.folder, withIntermediateDirectories: true)
+    try library.update(entry, key: key)
+    try Data("weights".utf8).write(to: URL(filePath: library.path(key)))
+    // A search that is done, with the plan of its only row.
+    var plan = Samples.oddPlan(27)
+    plan.name = "found"
+    let run = try RunDirectory.create(
+      root: root,
+      job: JobRequest(
+        job: .search(SearchRequest(planPath: "plan.json", measure: "time", budgets: [0.8])),
+        name: "best", codeVersion: "test", modelHash: Samples.model.contentHash), plan: plan)
+    try plan.save(to: run.resolve("plan-1-1.json"))
+    try SearchReport(
+      measure: "time", teacherSeconds: 8, candidates: 1, solveMilliseconds: 1, front: [],
+      budgets: [
+        .init(
+          fraction: 0.8,
+          rows: [
+            .init(
+              origin: "search", changes: [], sum: 0.5,
+              errors: [Estimate(value: 0.5, standardError: 0.25)], fraction: 0.75,
+              plan: "plan-1-1.json")
+          ], rankAgreement: nil, neighborLoss: 0, recoveryAgreement: nil)
+      ]
+    ).write(in: run.path)
+    try run.append(Event(.started(pid: 1, totalSteps: 0)))
+    try run.append(Event(.finished(outcome: .done, text: "1 budgets")))
+    guard case .libraryRead(let costs, let searches) = work.perform(.readLibrary).first else {
+      Issue.record("nothing was read")
+      return
+    }
+    #expect(costs.candidates.map(\.loss) == [0.25] && costs.teacherSeconds == 8)
+    #expect(costs.trained == [.slot(Samples.attention(3), Samples.gated): 40])
+    #expect(searches.map(\.name) == ["best"])
+    #expect(searches.first?.rows.first?.changes == plan.changes)
+    // A preview takes the operator's file.
+    var state = Samples.state()
+    state.library.costs = costs
+    state.document.edit("one") { $0.edits[Samples.attention(3)] = Samples.gated }
+    let started = work.perform(
+      .startPreview(
+        generation: 1, plan: state.plan, weights: state.weights, settings: PreviewSettings()))
+    guard case .previewStarted(_, let id) = started.first else {
+      Issue.record("no preview: \(started)")
+      return
+    }
+    guard case .preview(let request) = try RunDirectory.open("\(root)/\(id)").request().job else {
+      Issue.record("another job")
+      return
+    }
+    #expect(request.weights == [library.path(key)])
+    // Without the file the preview fails with a sentence.
+    unlink(library.path(key))
+    let failed = work.perform(
+      .startPreview(
+        generation: 2, plan: state.plan, weights: state.weights, settings: PreviewSettings()))
+    guard case .previewEnded(2, let problem?) = failed.first else {
+      Issue.record("it was started all the same")
+      return
+    }
+    #expect(problem.contains("no longer has the operator of 3.attention"))
   }
 
   /// Looks until a wanted fact is there, for at most some seconds of looks.

@@ -33,6 +33,32 @@ import Explorer
     #expect(selection(state) == expected)
   }
 
+  /// A set that is drawn shows how far it is and a growing sheet, read again with every tick.
+  @Test func setsShowTheirSheet() throws {
+    var state = Samples.state()
+    let set = RunSummary(
+      id: "s1", name: "graft", kind: .sample, modelHash: "another", createdAt: 5, state: .running)
+    _ = update(&state, .runsScanned([set]))
+    press(&state, "r")
+    #expect(press(&state, .enter) == [.readSet(id: "s1")])
+    #expect(state.keyContext == .text)
+    #expect(update(&state, .ticked(6)).contains(.readSet(id: "s1")))
+    let sheet = Samples.picture(3)
+    _ = update(&state, .setRead(id: "s1", lines: ["running, drawing images 8 of 64"], sheet: sheet))
+    var frame = ExplorerView.frame(state)
+    #expect(frame.text().contains("set graft") && frame.text().contains("drawing images 8 of 64"))
+    #expect(frame.images.map(\.contentHash) == [Picture(sheet).contentHash])
+    // What comes late for another set is dropped, and a missing sheet keeps the last one.
+    _ = update(&state, .setRead(id: "s2", lines: ["other"], sheet: nil))
+    _ = update(&state, .setRead(id: "s1", lines: ["done"], sheet: nil))
+    frame = ExplorerView.frame(state)
+    #expect(
+      frame.text().contains("done") && !frame.text().contains("other") && frame.images.count == 1)
+    // It can be paused, unlike a preview.
+    press(&state, "q")
+    #expect(press(&state, "p") == [.control(id: "s1", .pause)])
+  }
+
   /// Ctrl-D moves by half of the rows that are shown, PgDn by all of them.
   @Test func pages() {
     var state = Samples.many(Samples.small)

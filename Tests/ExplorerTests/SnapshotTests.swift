@@ -105,6 +105,31 @@ import Explorer
       }
     ),
     ("compare", { Samples.comparing($0) }),
+    ("engines", { Samples.far($0) }),
+    (
+      "engine-runs",
+      {
+        var state = Samples.far($0)
+        press(&state, "r", "j")
+        return state
+      }
+    ),
+    (
+      "engine-ranks",
+      {
+        var state = Samples.far($0)
+        press(&state, "r", "E")
+        return state
+      }
+    ),
+    (
+      "engine-form",
+      {
+        var state = Samples.far($0)
+        press(&state, "f", "m")
+        return state
+      }
+    ),
     (
       "queue",
       {

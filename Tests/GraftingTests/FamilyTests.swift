@@ -16,8 +16,6 @@ import Testing
 /// Tiny models of every family, with data of their kind.
 @MainActor
 enum TinyFamily {
-  static let captionChannels = 6
-
   static func model(_ family: ModelFamily) throws -> any DiffusionTransformer {
     OperatorRegistry.fillCatalog()
     switch family {
@@ -25,39 +23,32 @@ enum TinyFamily {
       var config = TinyModel.config
       config.family = family
       return try DiT(config: config, weights: TinyModel.Noise())
-    case .pixart:
-      var config = PixArtConfig(
-        depth: 2, hiddenSize: 24, numHeads: 3, patchSize: 1, sampleSize: 4, inChannels: 2,
-        captionChannels: captionChannels, interpolationScale: 1)
-      config.nullCaptionLength = 3
-      return try PixArt(config: config, weights: TinyModel.Noise())
+    case .lightningdit: return try DiT(config: lightning, weights: TinyModel.Noise())
+    case .pixart: return try TinyPixArt.make()
     }
   }
 
+  /// All parts of LightningDiT's blocks.
+  static var lightning: ModelShape {
+    var config = TinyModel.config
+    config.family = .lightningdit
+    config.learnSigma = false
+    (config.rmsNorm, config.queryKeyNorm) = (true, true)
+    (config.rotary, config.swiglu) = (true, true)
+    return config
+  }
+
   static func latents(_ family: ModelFamily, seed: UInt64) -> LatentDataset {
-    var data = TinyModel.latents(seed: seed)
-    guard family.condition == .captions else { return data }
-    let random = RandomStream(seed: seed, "captions")
-    let all = random.normal([data.count, 4, captionChannels])
-    data.texts = CaptionSource(
-      null: Captions(embeddings: random.normal([1, 3, captionChannels], from: 10_000)), length: 4,
-      channels: captionChannels
-    ) { index, embedding, mask in
-      // Captions have two to four tokens.
-      let tokens = 2 + index % 3
-      embedding.update(
-        from: all.pointer + index * 4 * captionChannels, count: tokens * captionChannels)
-      for token in 0..<tokens { mask[token] = 1 }
-    }
-    return data
+    family.condition == .captions
+      ? TinyPixArt.latents(seed: seed) : TinyModel.latents(seed: seed)
   }
 
   static func conditions(_ family: ModelFamily, _ count: Int) -> LatentSampler.Conditions {
     guard family.condition == .captions else { return .labels((0..<count).map { $0 % 3 }) }
     let random = RandomStream(seed: 3, "shown")
     return .captions(
-      Captions(embeddings: random.normal([count, 3, captionChannels])),
-      null: Captions(embeddings: random.normal([1, 2, captionChannels], from: 5_000)))
+      Captions(embeddings: random.normal([count, 3, TinyPixArt.captionChannels])),
+      null: Captions(embeddings: random.normal([1, 2, TinyPixArt.captionChannels], from: 5_000)))
   }
 
   static func plan(_ model: any DiffusionTransformer, _ edits: [SlotID: OperatorSpec]) -> GraftPlan

@@ -42,6 +42,7 @@ struct OperatorGradientTests {
       "mamba2",
       ["headdim": 3, "d_state": 5, "ngroups": 4, "expand": 1, "chunk_size": 3, "d_conv": 2]),
     OperatorSpec("mlp"), OperatorSpec("mlp", ["expansion_ratio": 0.4]),
+    OperatorSpec("swiglu"), OperatorSpec("swiglu", ["expansion_ratio": 0.4, "bias": 0]),
     OperatorSpec("mlp_hyena_x"),
     OperatorSpec("mlp_hyena_x", ["expansion_ratio": 1, "short_filter_order": 6]),
     OperatorSpec("linear"), OperatorSpec("skip"), OperatorSpec("skip", ["constant": 1]),
@@ -60,6 +61,40 @@ struct OperatorGradientTests {
     for slot in descriptor.slots {
       let module = try OperatorRegistry.make(spec, for: slot, context)
       try check(module, "\(spec) \(size)", size.batch, size.tokens)
+    }
+  }
+
+  /// Operators like attention in a model with rotary positions and norms of queries and keys.
+  @Test(
+    arguments: ["mha", "swa", "swa2d", "hybrid", "linear_attention"],
+    [nil, RowNormKind.rootMeanSquare, .layer])
+  func positionsAndNorms(name: String, norm: RowNormKind?) throws {
+    func made(_ context: OperatorContext) throws -> any SequenceMixer {
+      try OperatorRegistry.sequenceMixer(OperatorSpec(name), context)
+    }
+    func context(_ rotary: RotaryTables?) -> OperatorContext {
+      OperatorContext(
+        hiddenSize: 12, tokens: 16, numHeads: 3, prefix: "", weights: Noise(), rotary: rotary,
+        queryKeyNorm: norm)
+    }
+    let module = try made(context(RotaryTables(side: 4)))
+    // Heads of four channels bend more within the steps of the differences.
+    try check(module, "\(name)", 2, 16, tolerance: 1e-2)
+    let count = name == "linear_attention" ? 0 : norm.map { $0 == .layer ? 4 : 2 } ?? 0
+    #expect(
+      module.parameters.count { $0.name.hasPrefix("q_norm") || $0.name.hasPrefix("k_norm") }
+        == count)
+    // Without positions another grid of as many tokens changes nothing in attention to all tokens; with them it does.
+    let x = RandomStream(seed: 1, "x").normal([1, 16, 12])
+    func output(_ module: any SequenceMixer, _ rows: Int) -> [Float] {
+      module(
+        Value(constant: x), grid: TokenGrid(rows: rows, columns: 16 / rows),
+        on: Tape(recording: false)
+      ).tensor.values
+    }
+    #expect(output(module, 4) != output(module, 2))
+    if name == "mha" {
+      #expect(output(try made(context(nil)), 4) == output(try made(context(nil)), 2))
     }
   }
 
@@ -86,7 +121,8 @@ struct OperatorGradientTests {
   }
 
   private func check(
-    _ module: any GraftOperator, _ comment: String, _ batch: Int, _ tokens: Int
+    _ module: any GraftOperator, _ comment: String, _ batch: Int, _ tokens: Int,
+    tolerance: Double = 3e-3
   ) throws {
     var random = RandomSequence(seed: 3)
     let x = random.normal([batch, tokens, 12])
@@ -112,7 +148,7 @@ struct OperatorGradientTests {
       func slope(_ step: Float) -> Double { (loss(step) - loss(-step)) / (2 * Double(step)) }
       let expected = (4 * slope(4e-3) - slope(8e-3)) / 3
       let error = abs(inner(gradient, direction) - expected)
-      #expect(error <= 3e-3 * max(norm(gradient), 0.1 * scale, 1e-3), "\(comment): \(name)")
+      #expect(error <= tolerance * max(norm(gradient), 0.1 * scale, 1e-3), "\(comment): \(name)")
     }
   }
 

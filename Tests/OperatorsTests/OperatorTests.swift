@@ -141,6 +141,10 @@ struct OperatorTests {
       ]
     ),
     (
+      OperatorSpec("swiglu", ["expansion_ratio": 2]),
+      ["w12.weight": [48, 12], "w12.bias": [48], "w3.weight": [12, 24], "w3.bias": [12]]
+    ),
+    (
       OperatorSpec("mlp_hyena_x", ["expansion_ratio": 2, "short_filter_order": 3]),
       [
         "in_proj.weight": [72, 12], "in_proj.bias": [72], "short_filter.weight": [16, 1, 3],

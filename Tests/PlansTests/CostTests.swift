@@ -144,7 +144,10 @@ let ditXL2 = {
 
   @Test func catalogIsConsistent() {
     #expect(Set(OperatorCatalog.all.map(\.name)).count == OperatorCatalog.all.count)
-    #expect(OperatorCatalog.fitting(.mlp).map(\.name) == ["mlp", "mlp_hyena_x", "linear", "skip"])
+    #expect(
+      OperatorCatalog.fitting(.mlp).map(\.name) == [
+        "mlp", "swiglu", "mlp_hyena_x", "linear", "skip",
+      ])
     #expect(
       OperatorCatalog.fitting(.attention).map(\.name) == [
         "mha", "swa", "linear_attention", "hyena_se", "hyena_x", "hyena_y",

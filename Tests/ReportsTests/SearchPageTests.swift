@@ -14,7 +14,7 @@ import Testing
     {
       var row = SearchReport.Row(
         origin: origin, changes: (0..<count).map { "\($0).mlp r3" }, sum: error / 2,
-        error: Estimate(value: error, standardError: error / 8), fraction: 0.79,
+        errors: [Estimate(value: error, standardError: error / 8)], fraction: 0.79,
         plan: "plan-1-1.json")
       (row.recoveredError, row.recoveredStandardError) = (recovered, recovered.map { $0 / 16 })
       (row.seconds, row.timeFraction) = (0.0056, 0.8125)

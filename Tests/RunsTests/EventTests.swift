@@ -60,6 +60,10 @@ private let golden: [(EventKind, String)] = [
     #"{"done":2,"kind":"progress","label":"sampling","t":1.5,"total":8,"v":1}"#
   ),
   (
+    .progress(done: 2, total: 8, label: "drawing images", secondsLeft: 12.5),
+    #"{"done":2,"kind":"progress","label":"drawing images","seconds_left":12.5,"t":1.5,"total":8,"v":1}"#
+  ),
+  (
     .sampled(role: .graft, path: "samples/graft.png", classLabel: 7, seed: .max),
     #"{"class_label":7,"kind":"sampled","path":"samples/graft.png","role":"graft","#
       + #""seed":18446744073709551615,"t":1.5,"v":1}"#
@@ -76,8 +80,15 @@ private let golden: [(EventKind, String)] = [
     #"{"count":2,"device":"cpu","engine":"torch 2.13.0","kind":"ranks","restarts":1,"t":1.5,"v":1}"#
   ),
   (
-    .resources(step: 51, memory: 1 << 30),
+    .resources(step: 51, RankResources(memory: 1 << 30)),
     #"{"kind":"resources","memory":1073741824,"step":51,"t":1.5,"v":1}"#
+  ),
+  (
+    .resources(
+      step: 51,
+      RankResources(memory: 9, memoryByRank: [9, 8], waitingByRank: [0, 0.25], silent: [1])),
+    #"{"kind":"resources","memory":9,"memory_by_rank":[9,8],"silent":[1],"step":51,"t":1.5,"v":1,"#
+      + #""waiting_by_rank":[0,0.25]}"#
   ),
   (
     .finished(outcome: .failed, text: "disk full"),

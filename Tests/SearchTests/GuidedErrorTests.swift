@@ -1,3 +1,5 @@
+import Datasets
+import Foundation
 import Grafting
 import Library
 import Models
@@ -19,13 +21,26 @@ struct GuidedErrorTests {
     return plan
   }
 
-  @Test func aChangeFromItsBlockOnIsThatOfTheWholeModel() throws {
-    let teacher = try TinyModel.make()
+  /// A teacher of every kind of prediction and condition, with data and a sampler for it.
+  private func subject(_ family: ModelFamily) throws -> (
+    teacher: any DiffusionTransformer, data: LatentDataset, sampler: LatentSampler
+  ) {
+    var sampler = LatentSampler.defaults(of: family)
+    (sampler.steps, sampler.guidance) = (5, 2)
+    if family.condition == .captions {
+      return (try TinyPixArt.make(), TinyPixArt.latents(seed: 1), sampler)
+    }
+    return (try TinyModel.make(family.prediction), TinyModel.latents(seed: 1), sampler)
+  }
+
+  @Test(arguments: [ModelFamily.dit, .sit, .pixart])
+  func aChangeFromItsBlockOnIsThatOfTheWholeModel(family: ModelFamily) throws {
+    let (teacher, data, sampler) = try subject(family)
     let error = try GuidedError(
-      teacher: teacher, dataset: TinyModel.latents(seed: 1), samples: 11, sampler: sampler, seed: 4)
+      teacher: teacher, dataset: data, samples: 11, sampler: sampler, seed: 4)
     #expect(error(teacher).value == 0)
     for slot in Slot.allCases {
-      for block in 0..<TinyModel.config.depth {
+      for block in 0..<teacher.shape.depth {
         let id = SlotID(block: block, slot: slot)
         let name = slot == .attention ? "hyena_x" : "mlp"
         let spec = OperatorSpec(name, slot == .mlp ? ["expansion_ratio": 2] : [:])
@@ -33,9 +48,94 @@ struct GuidedErrorTests {
         let replacement = try #require(graft.replacement(id))
         let (single, whole) = (error(id, replacement), error(graft.model))
         #expect(single.value > 0 && abs(single.value - whole.value) < 1e-5 * whole.value)
-        #expect(error(try #require(graft.model as? DiT), from: block) == single)
+        #expect(error(graft.model, from: block) == single)
       }
     }
+    #expect(
+      OperatorTiming(teacher, batch: 2).saving(
+        SlotID(block: 0, slot: .attention), teacher.replaceable(SlotID(block: 1, slot: .attention)),
+        rounds: 1
+      ).isFinite)
+  }
+
+  /// The error by its definition: guided predictions of a graft and of the teacher, noise or velocity, on the noisy
+  /// latents of the batch at the sampler's times, conditional beside unconditional.
+  @Test(arguments: [ModelFamily.dit, .sit, .pixart])
+  func theErrorIsThatOfGuidedPredictions(family: ModelFamily) throws {
+    let (teacher, data, sampler) = try subject(family)
+    let samples = 5
+    let id = SlotID(block: 0, slot: .attention)
+    let graft = try Graft(fresh: plan([id: OperatorSpec("skip")]), teacher: teacher).model
+    let found = try GuidedError(
+      teacher: teacher, dataset: data, samples: samples, sampler: sampler, seed: 4)(graft)
+    let batch = data.batch(
+      0..<samples, seed: 4, name: "search", nullClass: teacher.shape.nullClass, labelDropout: 0)
+    let process = try TrainingProcess(of: family)
+    let draws = try sampler.trainingDraws()
+    var (error, square) = (0.0, 0.0)
+    for row in 0..<samples {
+      // As many samples as steps: one at each, from the last one on.
+      let own = draws[[samples - 1 - row]]
+      let range = row..<(row + 1)
+      let noisy = process.noisy(
+        batch.latents.rows(range), noise: batch.noise.rows(range), own)
+      func prediction(_ model: any DiffusionTransformer, _ isConditional: Bool) throws -> Tensor {
+        let times = process.modelTimes(own)
+        guard let captions = batch.captions else {
+          return model.predict(
+            noisy,
+            Conditioning(
+              timesteps: times, labels: [isConditional ? batch.labels[row] : 3]))
+        }
+        let null = try #require(data.texts?.null)
+        return model.predict(
+          noisy,
+          Conditioning(
+            timesteps: times,
+            captions: isConditional ? captions.selecting([row], length: captions.length) : null))
+      }
+      func guided(_ model: any DiffusionTransformer) throws -> [Double] {
+        let (with, without) = (try prediction(model, true), try prediction(model, false))
+        return (0..<noisy.count).map {
+          Double(without[$0]) + 2 * (Double(with[$0]) - Double(without[$0]))
+        }
+      }
+      for (own, target) in zip(try guided(graft), try guided(teacher)) {
+        error += (own - target) * (own - target)
+        square += target * target
+      }
+    }
+    #expect(abs(found.value - error / square) < 1e-4 * found.value)
+  }
+
+  /// With threshold 0 step caching makes no error; the more steps it reuses, the larger the error.
+  @Test(arguments: [ModelFamily.dit, .sit, .pixart])
+  func stepCachingIsMeasuredAtTheSamePoints(family: ModelFamily) throws {
+    let (teacher, data, sampler) = try subject(family)
+    let error = try GuidedError(
+      teacher: teacher, dataset: data, samples: 11, sampler: sampler, seed: 4)
+    let (none, all) = (StepReuse(), StepReuse())
+    #expect(try error(StepCache(threshold: 0), reuse: none).value < 1e-10)
+    #expect(try error(StepCache(threshold: 1e9), reuse: all).value > 1e-6 && none.reused == 0)
+    // All steps but the first, of 22 rows.
+    #expect(all.evaluations == 5 * 22 && all.reused == 4 * 22)
+
+    // The chosen threshold meets the time, and half of it does not.
+    let conditions: LatentSampler.Conditions =
+      data.texts.map { _ in
+        let random = RandomStream(seed: 3, "shown")
+        let channels = TinyPixArt.captionChannels
+        return .captions(
+          Captions(embeddings: random.normal([3, 3, channels])),
+          null: Captions(embeddings: random.normal([1, 2, channels], from: 5_000)))
+      } ?? .labels([0, 1, 2])
+    let rival = CachedTeacher(teacher, sampler, for: conditions, reusedTime: 0.25)
+    let found = try #require(try rival.cache(reaching: 0.75, forecasts: false))
+    #expect(1 - found.reused * 0.75 <= 0.75)
+    #expect(try rival.reuse(found.cache) == found.reused)
+    let half = StepCache(threshold: found.cache.threshold / 2)
+    #expect(try rival.reuse(half) < found.reused)
+    #expect(try rival.cache(reaching: 0.2, forecasts: false) == nil)
   }
 
   @Test func anotherPairOfBlocksCountsFromItsFirst() throws {
@@ -45,7 +145,7 @@ struct GuidedErrorTests {
     var plan = plan([:])
     plan.parallel = [BlockPair(first: 0): .mean]
     let graft = try Graft(fresh: plan, teacher: teacher)
-    let (single, whole) = (error(try #require(graft.model as? DiT), from: 0), error(graft.model))
+    let (single, whole) = (error(graft.model, from: 0), error(graft.model))
     #expect(single.value > 0 && abs(single.value - whole.value) < 1e-5 * whole.value)
   }
 
@@ -108,6 +208,57 @@ struct GuidedErrorTests {
         shape: TinyModel.config
       ).isEmpty)
     #expect(library.prune(to: 0) == 1 && library.bytes == 0)
+  }
+
+  /// Times are those of one machine under one set of conditions: those that most operators were timed with.
+  @Test func costsAreThoseOfThisMachine() throws {
+    let scratch = try Scratch()
+    let library = OperatorLibrary(modelHash: "0123456789abcdef0123", root: scratch.path)
+    #expect(library.costs(for: TinyModel.config) == ReplacementCosts([]))
+    try FileManager.default.createDirectory(
+      atPath: library.folder, withIntermediateDirectories: true)
+    func add(
+      _ slot: SlotID, _ name: String, error: Double, saving: Double, processor: String, batch: Int,
+      teacher: Double?, steps: Int = 5
+    ) throws {
+      let spec = OperatorSpec(name).normalized(for: TinyModel.config)
+      let recipe = OperatorLibrary.Recipe(
+        steps: steps, batchSize: 2, learningRate: 1e-3, ridgeSamples: 8, seed: 0, data: "d")
+      var entry = OperatorLibrary.Entry(slot: slot, spec: spec, recipe: recipe)
+      entry.score = .init(
+        Estimate(value: error, standardError: 0), samples: 4, guidance: 2, sampler: "ddim", seed: 0)
+      entry.timing = .init(
+        saving: saving, teacher: teacher,
+        conditions: .init(
+          processor: processor, threads: 2, batch: batch, precision: "fp32"))
+      let key = library.key(slot, spec, recipe)
+      try library.update(entry, key: key)
+      try Data().write(to: URL(filePath: library.path(key)))
+    }
+    let (first, second) = (
+      SlotID(block: 0, slot: .attention), SlotID(block: 1, slot: .attention)
+    )
+    try add(first, "hyena_x", error: 0.5, saving: 2, processor: "here", batch: 2, teacher: 8)
+    try add(first, "linear", error: 0.5, saving: 4, processor: "here", batch: 2, teacher: 8)
+    try add(first, "skip", error: 9, saving: -1, processor: "here", batch: 2, teacher: nil)
+    try add(second, "skip", error: 1, saving: 1, processor: "here", batch: 4, teacher: 99)
+    try add(second, "linear", error: 1, saving: 1, processor: "elsewhere", batch: 2, teacher: 77)
+    let costs = library.costs(for: TinyModel.config, on: "here")
+    #expect(costs.conditions?.batch == 2 && costs.teacherSeconds == 8)
+    #expect(costs.count == 5 && costs.elsewhere == 1 && costs.trained.count == 5)
+    // The cheapest comes first, what saves nothing last.
+    #expect(
+      costs.candidates(of: first).map(\.change.operatorName) == ["linear", "hyena_x", "skip"])
+    #expect(costs.candidates(of: first).map(\.price) == [0.125, 0.25, .infinity])
+    #expect(costs.candidates(of: second).isEmpty)
+    #expect(costs.operators(of: .attention).map(\.name) == ["linear", "hyena_x", "skip"])
+    let other = library.costs(for: TinyModel.config, on: "third")
+    #expect(other.candidates.isEmpty && other.elsewhere == 5 && other.conditions == nil)
+    // A plan's settings need not be written out.
+    var plan = GraftPlan(named: "p", model: TinyModel.reference)
+    plan.edits = [first: OperatorSpec("hyena_x"), second: OperatorSpec("swa")]
+    #expect(costs.trained(for: plan) == [first: 5])
+    #expect(library.checkpoints(for: plan).count == 1)
   }
 
   @Test func defaultCandidatesFitTheirSlots() {

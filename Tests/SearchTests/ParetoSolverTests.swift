@@ -148,6 +148,44 @@ struct ParetoSolverTests {
     #expect(pool.first?.loss == best?.loss)
   }
 
+  /// Reference values: the mean and its interval of 1, 2, 4 by Student's distribution with two degrees of freedom.
+  @Test func intervalsOfSeeds() throws {
+    let values = SeedValues([1, 2, 4])
+    #expect(abs(values.mean - 7.0 / 3) < 1e-12)
+    let error = try #require(values.standardError)
+    #expect(abs(error - 0.881917) < 1e-6)
+    #expect(abs(try #require(values.halfWidth) - 3.794577) < 1e-5)
+    #expect(SeedValues([5]).halfWidth == nil)
+    // A paired difference is surer than its parts.
+    let difference = SearchReport.Difference(SeedValues([1.5, 2.5, 4.5]).minus(values))
+    #expect(difference.mean == 0.5 && difference.halfWidth == 0 && difference.isClear)
+    #expect(!SearchReport.Difference(SeedValues([-1, 0, 2])).isClear)
+    // 97.5 % quantiles of 12 and 29 degrees of freedom.
+    for (count, quantile) in [(13, 2.17881), (30, 2.04523)] {
+      let many = SeedValues((0..<count).map { Double($0) })
+      let ratio = try #require(many.halfWidth) / (try #require(many.standardError))
+      #expect(abs(ratio - quantile) < 2e-3)
+    }
+  }
+
+  /// A solution for one amount is that of the front.
+  @Test func oneBudgetIsAPointOfTheFront() {
+    let candidates = random(depth: 8, seed: 4, pairs: true)
+    var constraints = ParetoSolver.Constraints()
+    for most in [Int?.none, 2] {
+      constraints.mostOperators = most
+      for bins in [37, 4096] {
+        let solver = ParetoSolver(
+          candidates, depth: 8, measure: .time, constraints: constraints, bins: bins)
+        let front = solver.front()
+        for saving in stride(from: -2.0, through: 60, by: 1.5) {
+          let expected = front.first { $0.saving.time >= saving * (1 - 1e-12) }
+          #expect(solver.solution(saving: saving)?.loss == expected?.loss)
+        }
+      }
+    }
+  }
+
   @Test func ranksShareTies() {
     #expect(Ranking.spearman([1, 2, 3, 4], [10, 20, 30, 40]) == 1)
     #expect(Ranking.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == -1)

@@ -33,7 +33,8 @@ NEWER_OPERATORS = [
     {"block": 0, "attention": {"operator": "swa2d", "config": {"window": 3}}, "mlp": {"operator": "linear"}},
     {"block": 1, "attention": {"operator": "hybrid", "config": {"window": 3}}, "mlp": {"operator": "skip", "config": {"constant": 1}}},
     {"block": 2, "attention": {"operator": "linear_attention", "config": {
-        "feature_map": "exp", "key_norm": 1, "qk_conv": 3, "v_conv": 1, "inherit_qk": "yes"}}},
+        "feature_map": "exp", "key_norm": 1, "qk_conv": 3, "v_conv": 1, "inherit_qk": "yes"}},
+        "mlp": {"operator": "swiglu", "config": {"expansion_ratio": 2}}},
     {"block": 3, "attention": {"operator": "mamba2", "config": {
         "expand": 1, "bias": 1, "ngroups": 4, "d_state": 8, "headdim": 8, "scan": "both"}}},
 ]
@@ -126,6 +127,8 @@ def test_fresh_and_transferred_weights_are_those_of_the_native_engine(
         (lambda t: t["blocks"].append({"block": 1, "attention": {"operator": "mha", "config": {"num_heads": 5}}}), "num_heads 5 does not divide"),
         (lambda t: t.update(espalier_plan=2), "expected version 1, found 2"),
         (lambda t: t["model"].pop("depth"), "config key 'depth' is missing"),
+        (lambda t: t["model"].update(rotary=True), "config key 'rotary' is true, and this engine has only the blocks of DiT"),
+        (lambda t: t["model"].update(family="lightningdit"), "config key 'family' is 'lightningdit', expected dit, sit or pixart"),
         (lambda t: t["stage1"].update(overrides={"7x": {}}), "expected a slot such as 7.attention"),
         (lambda t: t.update(parallel=[{"blocks": [0, 2], "merge": "mean"}]), "expected a block and the next one"),
     ],

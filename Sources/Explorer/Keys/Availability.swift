@@ -80,7 +80,9 @@ extension AppState {
       shownFrames.isEmpty ? "no predictions are kept: m keeps them, s samples" : nil
     case .laterCheckpoint, .earlierCheckpoint:
       checkpointSteps.count < 2
-        ? "the run keeps one checkpoint only: stage1.keep_last and stage2.keep_last keep more" : nil
+        ? runs.focusRecord?.reasonAgainstUsingFiles
+          ?? "the run keeps one checkpoint only: stage1.keep_last and stage2.keep_last keep more"
+        : nil
     case .secondRun:
       overlayRuns.isEmpty && preview.second == nil ? "there are no other trainings" : nil
     case .evidence:
@@ -128,6 +130,11 @@ extension AppState {
       return followed
         ? "no training is followed: d starts one, r lists them" : "there is no run here"
     }
+    if record.state == .detached {
+      return
+        "\(record.name) is detached, so nothing reaches \(record.link?.host ?? "its host"):"
+        + " R in the list of runs follows it again"
+    }
     return record.isAlive ? nil : "\(record.name) is \(record.state.name) already"
   }
 
@@ -150,11 +157,14 @@ extension AppState {
       if selected.kind?.isMeasuring == true {
         return selected.state == .done ? nil : "\(selected.name) has measured nothing yet"
       }
+      if selected.kind == .sample { return nil }
       if selected.kind == .search || selected.kind == .library {
         return selected.state == .done
           ? reasonAgainstCosts : "\(selected.name) has found nothing yet"
       }
-      if !selected.isTraining { return "only trainings can be opened" }
+      if !selected.isTraining {
+        return "only trainings, sets, searches and measurements can be opened"
+      }
       return selected.modelHash == model.contentHash
         ? nil : "\(selected.name) is for another model"
     case .retry:
@@ -170,13 +180,18 @@ extension AppState {
       return affected.runs.isEmpty ? affected.reason : nil
     case .report:
       guard let selected, selected.isTraining else { return "only trainings can be measured" }
-      return selected.checkpoint == nil ? "\(selected.name) has no checkpoint yet" : nil
+      return selected.checkpoint == nil
+        ? "\(selected.name) has no checkpoint yet" : selected.reasonAgainstUsingFiles
+    case .ranks:
+      guard let selected else { return "there is no run here" }
+      return selected.engine == nil
+        ? "\(selected.name) is done by one process of the native engine" : nil
     case .log:
       return selected == nil ? "there is no run here" : nil
     case .raise, .lower:
       return selected?.turn == nil ? "only runs in the queue have a priority" : nil
     case .pause:
-      if let selected, !selected.isTraining { return "only trainings can pause" }
+      if let selected, !selected.isQueueable { return "previews and analyses do not pause" }
       return reasonAgainstPause(selected, followed: false)
     case .cancel:
       let affected = affected(by: .cancel, in: pane)

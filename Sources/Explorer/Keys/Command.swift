@@ -44,7 +44,7 @@ package enum Command: String, CaseIterable, Sendable {
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
-  case retry, log, raise, lower, remove, note, tag, reverse
+  case retry, log, ranks, raise, lower, remove, note, tag, reverse
   case markAll = "mark-all"
   case nextColumn = "next-column"
   case previousColumn = "previous-column"
@@ -56,6 +56,8 @@ package enum Command: String, CaseIterable, Sendable {
   case eraseLine = "erase-line"
   case cursorLeft = "cursor-left"
   case cursorRight = "cursor-right"
+  case earlierText = "earlier-text"
+  case laterText = "later-text"
   case complete, compare, search
   case nextMatch = "next-match"
   case previousMatch = "previous-match"
@@ -99,16 +101,18 @@ package enum Command: String, CaseIterable, Sendable {
   /// Whether the command line accepts it; the rest only makes sense inside a list, form or question.
   package var hasName: Bool {
     switch self {
-    case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
+    case .accept, .yes, .no, .next, .previous, .retry, .log, .ranks, .raise, .lower, .saveFirst,
+      .erase,
       .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .command, .escape,
       .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft, .panRight,
       .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns, .evidencePage,
       .nextHead, .previousHead, .windowShare, .flip, .arrangement, .laterFrame, .earlierFrame,
       .laterCheckpoint, .earlierCheckpoint, .secondRun, .savePicture, .gridSize, .frames, .renewal,
       .more, .reload, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse, .markAll,
-      .nextColumn, .previousColumn, .search, .nextPoint, .previousPoint, .otherSlot, .lock, .unlock,
-      .measure, .lockPlan, .fewerOperators, .moreOperators, .startSearch, .nextMatch,
-      .previousMatch, .halfPageDown, .halfPageUp:
+      .nextColumn, .previousColumn, .earlierText, .laterText, .search, .nextPoint, .previousPoint,
+      .otherSlot, .lock, .unlock, .measure, .lockPlan, .fewerOperators, .moreOperators,
+      .startSearch,
+      .nextMatch, .previousMatch, .halfPageDown, .halfPageUp:
       false
     default: true
     }
@@ -228,7 +232,7 @@ extension AppState {
     case .evidence: .evidence
     case .search: .search
     case .help: .help
-    case .text: .text
+    case .text, .ranks: .text
     case .settings: .settings
     case .terminal: .terminal
     }

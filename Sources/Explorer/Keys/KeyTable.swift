@@ -142,6 +142,8 @@ extension KeyBinding {
       key(.form, .list, [.up, .backTab, "k", .wheelUp], .previous, "field before"),
       key(.form, .list, [.enter], .accept, "accept", hint: hint("⏎", "accept")),
       key(.form, .list, ["m"], .more, "show the less common settings", hint: hint("m", "more")),
+      key(.form, .list, [.control("p")], .earlierText, "an earlier text of the field"),
+      key(.form, .list, [.control("n")], .laterText, "a later one"),
       key(
         .form, .list, [.escape, "q"], .escape, "cancel",
         hint: hint("Esc", "back")),
@@ -199,6 +201,9 @@ extension KeyBinding {
         .runs, .list, ["x", .delete], .remove, "remove it, or all that are marked",
         hint: hint("x", "remove", 6)),
       key(.runs, .list, ["l"], .log, "show its log", hint: hint("l", "log", 4)),
+      key(
+        .runs, .list, ["E"], .ranks,
+        "show its engine: the ranks with their memory, what they wait for, silence and restarts"),
       key(
         .runs, .list, [">"], .nextColumn, "sort by the next column", hint: hint("<>", "sort", 6)),
       key(.runs, .list, ["<"], .previousColumn, "sort by the column before"),

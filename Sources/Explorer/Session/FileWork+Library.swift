@@ -6,8 +6,6 @@ import Search
 
 /// The library of the model's operators, and searches.
 extension FileWork {
-  var operators: OperatorLibrary { OperatorLibrary(modelHash: model.contentHash) }
-
   /// Most finished searches that are shown.
   private static let searchLimit = 6
 

@@ -17,8 +17,36 @@ extension FileWork {
     case .readCheckpoints(let id):
       store.run(id).map { [.checkpointsRead(id: id, steps: checkpoints(of: $0))] } ?? []
     case .savePictures(let images, let path): [save(images, to: path)]
+    case .readSet(let id): store.run(id).map { [readSet($0)] } ?? []
     default: []
     }
+  }
+
+  /// How far a set is, how it is drawn, and small pictures of it.
+  private func readSet(_ run: RunDirectory) -> Action {
+    var lines: [String] = []
+    if let summary = store.summary(run.id) {
+      let left = summary.secondsLeft.map { ", ~\(Format.clock($0)) left" } ?? ""
+      lines.append("\(summary.stateText), \(summary.progressText)\(left)")
+      if let text = summary.end?.text { lines.append(text) }
+    }
+    if let job = try? run.request().job, case .sample(let request) = job {
+      let sampler = request.sampler
+      lines.append(
+        "\(Format.count(request.count, "image")), \(sampler.method) \(sampler.steps) steps, guidance"
+          + " \(Format.plain(sampler.guidance)), seed \(sampler.seed), labels \(request.labels.rawValue)"
+      )
+      lines.append(request.model.path)
+    }
+    // Of a finished set: the digests too.
+    if let bytes = try? AtomicFile.read(run.setPath, limit: 1 << 20),
+      let entries = try? JSONDecoder().decode([String: String].self, from: Data(bytes))
+    {
+      lines += entries.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
+    }
+    return .setRead(
+      id: run.id, lines: lines,
+      sheet: try? RGBImage.read(path: run.resolve(RunDirectory.sheet)))
   }
 
   /// The mean attention map of a block's heads and then that of each in colours; empty without a readable picture of
@@ -59,11 +87,14 @@ extension FileWork {
 
   /// The request for a preview with some settings; operators without weights are fitted.
   func previewRequest(_ settings: PreviewSettings, of plan: GraftPlan?) -> PreviewRequest {
-    PreviewRequest(
+    var request = PreviewRequest(
       modelPath: model.path, planPath: plan.map { _ in "plan.json" },
-      classLabel: settings.classLabel, seed: settings.seed, steps: settings.steps,
-      guidance: settings.guidance, classes: settings.classes, seeds: settings.seeds,
+      classLabel: settings.classLabel, prompts: settings.prompts, sampler: settings.sampler,
+      seed: settings.seed, steps: settings.steps, guidance: settings.guidance,
+      classes: settings.rows, seeds: settings.seeds,
       frames: settings.frames, fits: true)
+    request.cache = settings.cache > 0 ? settings.cache : nil
+    return request
   }
 
   /// Samples the graft of a run by itself.

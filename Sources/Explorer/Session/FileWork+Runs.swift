@@ -75,6 +75,8 @@ extension FileWork {
         let run = try find(id)
         // The command for its end may take long.
         Thread.detachNewThread { _ = try? run.cancel(hard: true) }
+      case .retryRun(let id, _) where store.summary(id)?.state == .detached:
+        try launcher.attach(try find(id))
       case .retryRun(let id, let factor):
         try launcher.retry(try find(id), factor == 1 ? nil : .factor(factor))
       case .raisePriority(let id, let amount): try find(id).raisePriority(by: amount)
@@ -104,6 +106,7 @@ extension FileWork {
     _ plan: GraftPlan, _ kind: Job.Kind, _ weights: PlanWeights, _ options: RunOptions
   ) -> Action {
     do {
+      if let engine = options.engine { try check(engine, kind, plan) }
       var job = Job.distill(planPath: "plan.json")
       var place =
         options.isQueued ? QueuePlace(priority: options.priority, after: options.after) : nil
@@ -127,9 +130,13 @@ extension FileWork {
   /// Queues both stages of a plan, measurements and a report.
   func startChain(_ plan: GraftPlan, _ report: ReportRequest, _ options: RunOptions) -> Action {
     do {
+      if let engine = options.engine {
+        for kind in [Job.Kind.distill, .finetune] { try check(engine, kind, plan) }
+      }
       let template = JobRequest(
         job: .distill(planPath: "plan.json"), name: plan.name, codeVersion: codeVersion,
-        seed: plan.seed, modelHash: model.contentHash, precision: options.precision)
+        seed: plan.seed, modelHash: model.contentHash, precision: options.precision,
+        engine: options.engine)
       let chain = try launcher.launchChain(
         plan, like: template, priority: options.priority, report: report)
       for run in chain { store.add(run) }
@@ -188,7 +195,8 @@ extension FileWork {
     let request = JobRequest(
       job: job, name: name, codeVersion: codeVersion, seed: plan?.seed ?? 0,
       modelHash: model.contentHash, queue: queue, timeout: options.timeout, onDone: options.onDone,
-      precision: options.precision, origins: weights.sources.isEmpty ? nil : weights.origins)
+      precision: options.precision, origins: weights.sources.isEmpty ? nil : weights.origins,
+      engine: options.engine)
     let run = try launcher.launch(request, plan: plan)
     store.add(run)
     return run

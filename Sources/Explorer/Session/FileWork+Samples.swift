@@ -67,7 +67,7 @@ extension FileWork {
 
   /// The teacher's image of the last preview, if that sampled with the same settings.
   private func sampledTeacher(_ settings: PreviewSettings) -> String? {
-    guard let (known, run) = lastPreview, known == settings, settings.classes == 1,
+    guard let (known, run) = lastPreview, known == settings, settings.rows == 1,
       settings.seeds == 1, settings.frames == 0
     else { return nil }
     let path = "\(run.samplesPath)/teacher.png"
@@ -89,7 +89,7 @@ extension FileWork {
     }
     switch record.state {
     case .queued: return []
-    case .running, .paused, .frozen:
+    case .starting, .pending, .running, .paused, .frozen, .unreachable, .detached:
       return [.analysisProgressed(done: record.step, total: record.total)]
     case .done:
       analysisRun = nil
@@ -117,7 +117,8 @@ extension FileWork {
     var problem: String?
     switch record.state {
     case .queued: return []
-    case .running, .paused, .frozen: isFinished = false
+    case .starting, .pending, .running, .paused, .frozen, .unreachable, .detached:
+      isFinished = false
     case .done, .cancelled: break
     case .failed: problem = record.end?.text ?? ""
     case .lost: problem = "its worker ended\(lastWords(id))"

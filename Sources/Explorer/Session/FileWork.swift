@@ -2,6 +2,7 @@ import Files
 import Foundation
 import Plans
 import Runs
+import Search
 
 /// The state of the queue's work.
 ///
@@ -13,6 +14,8 @@ package final class FileWork: @unchecked Sendable {
   let codeVersion: String
   /// Directory of what is kept for the next start.
   let state: String
+  /// Library of the model's operators.
+  let operators: OperatorLibrary
   var store: RunStore
   /// The run whose losses are shown, and those that are being compared.
   var (followed, compared): (String?, [String]) = (nil, [])
@@ -27,17 +30,20 @@ package final class FileWork: @unchecked Sendable {
   var isReadingOn = false
   /// The file of the plan as last seen, and how the explorer spells its path.
   var watched: (path: String, shown: String, stamp: String?)?
+  /// Throws if an engine cannot do a job of a plan.
+  var check: EngineCheck = { _, _, _ in }
   /// The file of unsaved edits, while there are any.
   var recovery: RecoveryFile?
 
   /// Does the work for one run root and model.
   package init(
     launcher: RunLauncher, model: ModelReference, codeVersion: String,
-    state: String = UserDirectory.state.path()
+    state: String = UserDirectory.state.path(), library: String? = nil
   ) {
     self.launcher = launcher
     self.state = state
     self.model = model
+    operators = OperatorLibrary(modelHash: model.contentHash, root: library)
     self.codeVersion = codeVersion
     store = RunStore(root: launcher.root, readsPlans: true)
   }
@@ -119,7 +125,7 @@ package final class FileWork: @unchecked Sendable {
       return [findAnalysis(again: again)]
     case .startPreview(let generation, let plan, let weights, let settings, let options):
       return startPreview(generation, plan, weights, settings, options)
-    case .startRunPreview, .readCheckpoints, .readAttentionMaps, .savePictures:
+    case .startRunPreview, .readCheckpoints, .readAttentionMaps, .savePictures, .readSet:
       return show(effect)
     case .keepUnsaved(let unsaved): return keep(unsaved)
     case .removeUnsaved(let file):

@@ -4,6 +4,9 @@ import Runs
 import Search
 import Synchronization
 
+/// Throws if the engine with a name cannot do a job of a plan, before a run exists.
+package typealias EngineCheck = @Sendable (String, Job.Kind, GraftPlan) throws -> Void
+
 /// The real outside world: run directories, plan files and workers.
 ///
 /// All of it happens on a queue of its own, so that a slow disk never delays a key; results wait in a box until the
@@ -25,8 +28,13 @@ package final class LiveEffects: EffectPerformer {
   ///   - launcher: Makes and starts runs in their directory, from now on on the queue of this object alone.
   ///   - model: The model being grafted; plans of other models are refused.
   ///   - codeVersion: The version written into each run's request.
-  package init(launcher: sending RunLauncher, model: ModelReference, codeVersion: String) {
+  ///   - check: Throws if an engine cannot do a job of a plan.
+  package init(
+    launcher: sending RunLauncher, model: ModelReference, codeVersion: String,
+    check: @escaping EngineCheck = { _, _, _ in }
+  ) {
     files = FileWork(launcher: launcher, model: model, codeVersion: codeVersion)
+    files.check = check
     timer = DispatchSource.makeTimerSource(queue: queue)
     timer.schedule(deadline: .now(), repeating: Self.interval, leeway: .milliseconds(10))
     timer.setEventHandler { [box, files, queue] in

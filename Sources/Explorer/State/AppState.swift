@@ -12,6 +12,8 @@ package struct AppState: Equatable, Sendable {
   package var configuration = Configuration()
   /// The command lines that were typed.
   package var history = CommandHistory()
+  /// The prompts of previews that were typed.
+  package var prompts = CommandHistory()
   /// What a screen shows that has no room for everything.
   package var pane = Pane.grid
   /// Where the mouse took hold of the grid.
@@ -85,6 +87,8 @@ package struct AppState: Equatable, Sendable {
   /// The pretrained model that the shown graft was made of, where it is not there; the graft can then be
   /// looked at, but not edited or trained.
   package var missingTeacher: String?
+  /// Names of the user's engines besides the native one.
+  package var engines: [String] = []
   /// Whether the explorer should leave.
   package var isFinished = false
   /// Whether unsaved edits are given up on leaving, because somebody said so.

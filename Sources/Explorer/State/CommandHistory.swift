@@ -1,7 +1,7 @@
 import Files
 import Foundation
 
-/// The command lines that were typed, oldest first, kept between the explorer's starts.
+/// The command lines, or the prompts of previews, that were typed, oldest first, kept between the explorer's starts.
 package struct CommandHistory: Equatable, Sendable {
   /// The lines.
   package private(set) var lines: [String]
@@ -23,11 +23,11 @@ package struct CommandHistory: Equatable, Sendable {
     self.init(lines: Array(lines.suffix(Self.capacity)), path: path)
   }
 
-  /// The file in the directory of what programs keep.
+  /// The file of the commands, or of the prompts, in the directory of what programs keep.
   package static func path(
-    environment: [String: String] = ProcessInfo.processInfo.environment
+    environment: [String: String] = ProcessInfo.processInfo.environment, ofPrompts: Bool = false
   ) -> String {
-    UserDirectory.state.path(environment: environment) + "/commands"
+    UserDirectory.state.path(environment: environment) + (ofPrompts ? "/prompts" : "/commands")
   }
 
   /// Adds a line; the same line earlier on goes.

@@ -21,14 +21,14 @@ extension Form {
     form.more =
       [
         number(
-          "samples", "samples of the scores", score.samples, 1...100_000,
+          "samples", "score samples", score.samples, 1...100_000,
           "noisy samples on which each operator's error is measured"),
         Field(
-          "run.guidance", "guidance of the scores", score.guidance, in: -100...100,
+          "run.guidance", "score guidance", score.guidance, in: -100...100,
           isInteger: false,
           summary: "classifier-free guidance of the predictions that are compared"),
         number(
-          "batch", "images of a timed pass", known?.batch ?? score.timingBatch, 1...4096,
+          "batch", "timed images", known?.batch ?? score.timingBatch, 1...4096,
           "times of other batches are not compared"),
         Field(
           "run.size", "size limit", 50, in: 1e-3...1e6, isInteger: false, unit: "10^9 bytes",
@@ -67,7 +67,7 @@ extension Form {
         number(
           "finalists", "finalists", defaults.finalists, 1...100, "plans reported for each budget"),
         number(
-          "samples", "samples of the errors", defaults.score.samples, 1...100_000,
+          "samples", "error samples", defaults.score.samples, 1...100_000,
           "noisy samples on which errors are measured"),
       ] + options(of: state)
     form.addQueue(beside: state.runs.aliveTraining)

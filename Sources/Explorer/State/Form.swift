@@ -48,6 +48,10 @@ package struct Form: Equatable, Sendable {
     package var text: TextField
     /// The text when the form was opened.
     package let initial: String
+    /// Earlier texts, which can be called back.
+    package var history = CommandHistory()
+    /// The earlier text that is shown, and what was typed before.
+    package var recalled: Prompt.Recalled?
   }
 
   /// What the fields are for.
@@ -135,6 +139,19 @@ extension Form.Field {
     }
   }
 
+  /// Shows an earlier or later text of the history that begins with what was typed.
+  ///
+  /// - Parameters:
+  ///   - step: 1 for a later one, -1 for an earlier one.
+  ///   - isFresh: Whether nothing has been typed into the field yet.
+  mutating func recall(by step: Int, isFresh: Bool) {
+    let typed = recalled?.typed ?? (isFresh ? "" : text.text)
+    let place = recalled?.place ?? history.lines.count
+    guard let found = history.line(from: place, by: step, beginning: typed) else { return }
+    text.replace(found.line ?? typed)
+    recalled = found.line == nil ? nil : Prompt.Recalled(place: found.place, typed: typed)
+  }
+
   /// Goes on to the next choice, or back.
   mutating func turn(by offset: Int) {
     guard case .choice(let words) = content, !words.isEmpty else { return }
@@ -179,10 +196,11 @@ extension Form {
   ///   - other: A training that it can wait for.
   ///   - sources: Titles of runs that weights can come from.
   ///   - others: Titles of runs that can be waited for.
+  ///   - engines: Names of engines besides the native one.
   /// - Returns: The form.
   static func training(
     _ kind: Job.Kind, of plan: GraftPlan, beside other: RunSummary?, sources: [String] = [],
-    others: [String] = []
+    others: [String] = [], engines: [String] = []
   ) -> Form {
     let (common, rest) =
       kind == .finetune
@@ -197,7 +215,8 @@ extension Form {
     }
     form.addQueue(beside: other)
     form.more =
-      rest + RunOptions.fields(isQueued: other != nil, others: others) + dataFields(of: plan)
+      rest + RunOptions.fields(isQueued: other != nil, others: others, engines: engines)
+      + dataFields(of: plan)
     return form
   }
 
@@ -211,7 +230,7 @@ extension Form {
   }
 
   /// A form for both stages of a plan, measurements and a report.
-  static func chain(of plan: GraftPlan) -> Form {
+  static func chain(of plan: GraftPlan, engines: [String] = []) -> Form {
     let (first, second) = (
       fields(of: plan.stage1, in: "stage1."), fields(of: plan.stage2, in: "stage2.")
     )
@@ -223,8 +242,8 @@ extension Form {
           content: field.content, text: field.text, initial: field.initial)
       }
     }
-    let run = RunOptions.fields(isQueued: true).filter {
-      ["run.priority", "run.precision"].contains($0.key)
+    let run = RunOptions.fields(isQueued: true, engines: engines).filter {
+      ["run.engine", "run.priority", "run.precision"].contains($0.key)
     }
     return Form(
       purpose: .chain, fields: named(first.common, "distil:") + named(second.common, "finetune:"),
@@ -292,32 +311,75 @@ extension Form {
   }
 
   /// A form for the preview's settings.
-  static func preview(_ settings: PreviewSettings, classes: Int) -> Form {
-    Form(
+  ///
+  /// - Parameters:
+  ///   - settings: The settings.
+  ///   - shape: The model.
+  ///   - history: Prompts that were typed before.
+  /// - Returns: The form.
+  static func preview(
+    _ settings: PreviewSettings, of shape: ModelShape, history: CommandHistory = CommandHistory()
+  ) -> Form {
+    let isText = shape.family.condition == .captions
+    return Form(
       purpose: .preview,
-      fields: [
-        Field(
-          "class", "class", Double(settings.classLabel), in: 0...Double(max(0, classes - 1)),
-          isInteger: true, summary: "the class label"),
-        Field(
-          "seed", "seed", Double(settings.seed), in: 0...Double(PreviewSettings.largestSeed),
-          isInteger: true, summary: "seed of the noise; teacher and graft start from the same"),
-        Field(
-          "steps", "steps", Double(settings.steps), in: PreviewSettings.stepRange,
-          isInteger: true, summary: "DDIM steps"),
-        Field(
-          "guidance", "guidance", settings.guidance, in: PreviewSettings.guidanceRange,
-          isInteger: false, summary: "classifier-free guidance scale; 1 is none"),
-        Field(
-          "classes", "rows", Double(settings.classes), in: PreviewSettings.gridRange,
-          isInteger: true, summary: "rows of pictures: this class and the next ones"),
-        Field(
-          "seeds", "columns", Double(settings.seeds), in: PreviewSettings.gridRange,
-          isInteger: true, summary: "columns of pictures: this seed and the next ones"),
-        Field(
-          "frames", "frames", Double(settings.frames), in: PreviewSettings.frameRange,
-          isInteger: true, summary: "predicted clean images kept from the sampler's way"),
-      ])
+      fields: (isText ? promptFields(settings, history) : [])
+        + [
+          Field(
+            "class", isText ? "example" : "class", Double(settings.classLabel),
+            in: 0...Double(max(0, shape.conditionCount - 1)), isInteger: true,
+            summary: isText
+              ? "the example prompt, if none is typed"
+              : "the class label; prompts need a PixArt-Σ: espalier explore FOLDER"),
+          Field(
+            "seed", "seed", Double(settings.seed), in: 0...Double(PreviewSettings.largestSeed),
+            isInteger: true, summary: "seed of the noise; teacher and graft start from the same"),
+          Field(
+            "steps", "steps", Double(settings.steps), in: PreviewSettings.stepRange,
+            isInteger: true, summary: "sampler steps"),
+          Field(
+            "guidance", "guidance", settings.guidance, in: PreviewSettings.guidanceRange,
+            isInteger: false, summary: "classifier-free guidance scale; 1 is none"),
+          Field(
+            "cache", "step cache", settings.cache, in: PreviewSettings.cacheRange,
+            isInteger: false,
+            summary: "skip blocks where the first one's residual has changed less; 0 is never"),
+          Field(
+            "classes", "rows", Double(settings.classes), in: PreviewSettings.gridRange,
+            isInteger: true, summary: "rows of pictures: this class and the next ones"),
+          Field(
+            "seeds", "columns", Double(settings.seeds), in: PreviewSettings.gridRange,
+            isInteger: true, summary: "columns of pictures: this seed and the next ones"),
+          Field(
+            "frames", "frames", Double(settings.frames), in: PreviewSettings.frameRange,
+            isInteger: true, summary: "predicted clean images kept from the sampler's way"),
+          Field(
+            "sampler", "sampler", settings.sampler ?? shape.family.samplers[0],
+            .choice(shape.family.samplers), summary: "how the model's predictions are followed"),
+        ])
+  }
+
+  /// Fields for prompts, drawn one below the other.
+  private static func promptFields(
+    _ settings: PreviewSettings, _ history: CommandHistory
+  ) -> [Field] {
+    (0..<PreviewSettings.promptLimit).map { place in
+      var field = Field(
+        "prompt \(place + 1)", "prompt \(place + 1)",
+        settings.prompts.indices.contains(place) ? settings.prompts[place] : "", .text,
+        summary: place == 0
+          ? "what to draw; Ctrl-P and Ctrl-N call earlier prompts back"
+          : "another prompt, drawn in a row of its own")
+      field.history = history
+      return field
+    }
+  }
+
+  /// The prompts typed, without empty ones.
+  var prompts: [String] {
+    fields.filter { $0.key.hasPrefix("prompt ") }.map(\.text.text.trimmingSpaces).filter {
+      !$0.isEmpty
+    }
   }
 
   /// The numbers typed that are allowed, by the names of their fields.

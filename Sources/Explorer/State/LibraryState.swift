@@ -52,10 +52,9 @@ package struct FinishedSearch: Equatable, Sendable {
 }
 
 extension AppState {
-  /// Why nothing is known of costs, as a sentence; nil if something is.
+  /// Why nothing is known of costs, as a sentence; nil if something is, or the library is being read.
   var reasonAgainstCosts: String? {
-    guard let costs = library.costs else { return "the library of operators is being read" }
-    guard costs.candidates.isEmpty else { return nil }
+    guard let costs = library.costs, costs.candidates.isEmpty else { return nil }
     if costs.elsewhere > 0 {
       return "the library's operators were timed on another machine: b times them here"
     }

@@ -87,6 +87,10 @@ extension AppState {
     case .text(let text):
       let room = LogView.room(size)
       return page(text.first, room.rows, LogPage.rows(text.lines, room.columns))
+    case .ranks(let ranks):
+      let room = LogView.room(size)
+      return page(
+        ranks.first, room.rows, RanksView.lines(self, ranks, width: room.columns).map(\.0))
     case .help(let help):
       return page(
         help.scroll, max(1, size.rows - 4),
@@ -131,6 +135,9 @@ extension AppState {
     case .text(var page):
       page.first = position
       replaceTop(.text(page))
+    case .ranks(var page):
+      page.first = position
+      replaceTop(.ranks(page))
     case .help(var page):
       page.scroll = position
       replaceTop(.help(page))

@@ -18,6 +18,8 @@ package enum Overlay: Equatable, Sendable {
   case compare(ComparePane)
   /// The log of a run.
   case log(LogPage)
+  /// The processes of a run.
+  case ranks(RanksPage)
   /// The preview over the whole screen.
   case images
   /// Runs plotted over the whole screen.

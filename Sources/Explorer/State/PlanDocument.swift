@@ -43,7 +43,7 @@ package struct PlanDocument: Equatable, Sendable {
   /// Starts a document with unsaved edits that were kept.
   package init(_ unsaved: UnsavedPlan) {
     self.init(plan: unsaved.saved, path: unsaved.opening.plan, run: unsaved.opening.run)
-    edit("unsaved edits taken up") { $0 = unsaved.plan }
+    edit(unsaved.steps.joined(separator: "; ")) { $0 = unsaved.plan }
   }
 
   /// Whether the plan differs from the saved one.

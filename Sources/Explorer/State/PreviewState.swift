@@ -8,10 +8,16 @@ package struct PreviewSettings: Equatable, Sendable {
   package var classLabel = 0
   /// Seed of the starting noise.
   package var seed: UInt64 = 0
+  /// Prompts of a text-conditional model, one for each row of pictures; empty for the example at `classLabel`.
+  package var prompts: [String] = []
+  /// Name of the sampler; nil for the family's own.
+  package var sampler: String?
   /// Sampler steps.
   package var steps = 25
   /// Classifier-free guidance scale; 1 is none.
   package var guidance = 2.0
+  /// Threshold of step caching; 0 is none.
+  package var cache = 0.0
   /// Rows of pictures: classes from `classLabel` on.
   package var classes = 1
   /// Columns of pictures: seeds from `seed` on.
@@ -25,11 +31,19 @@ package struct PreviewSettings: Equatable, Sendable {
   package static let stepRange = 1.0...1000.0
   /// The guidance scales that make sense.
   package static let guidanceRange = 0.0...30.0
+  /// The thresholds of step caching that make sense.
+  package static let cacheRange = 0.0...10.0
 
   /// The rows and columns that make sense.
   package static let gridRange = 1.0...8.0
   /// The numbers of frames that make sense.
   package static let frameRange = 0.0...24.0
+
+  /// The most prompts that are drawn at once.
+  package static let promptLimit = 3
+
+  /// Rows of pictures.
+  package var rows: Int { prompts.isEmpty ? classes : prompts.count }
 
   /// The usual settings: class 0, seed 0, 25 steps, guidance 2.
   package init() {}

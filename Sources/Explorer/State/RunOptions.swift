@@ -16,6 +16,9 @@ package struct RunOptions: Equatable, Sendable {
   /// Precision of large matrix products, `fp32` or `bf16`.
   package var precision: String?
 
+  /// Name of the engine; nil for the native one.
+  package var engine: String?
+
   /// No options.
   package init() {}
 
@@ -25,6 +28,8 @@ package struct RunOptions: Equatable, Sendable {
   static let queue = "run.queue"
   /// Key of the field for the run that must be done before.
   static let after = "run.after"
+  /// Name of the native engine.
+  static let native = "native"
   /// Choice of no such run.
   static let noOther = "no other run"
   /// Choice of weights of all runs that trained the same operators.
@@ -33,7 +38,10 @@ package struct RunOptions: Equatable, Sendable {
   static let fresh = "none, all fresh"
 
   /// Fields for the less common options; `others` are titles of runs that it can wait for.
-  static func fields(isQueued: Bool, others: [String] = []) -> [Form.Field] {
+  ///
+  /// `engines` are the names of engines besides the native one.
+  static func fields(isQueued: Bool, others: [String] = [], engines: [String] = []) -> [Form.Field]
+  {
     let priorities = QueuePlace.priorities
     let priority = Form.Field(
       "run.priority", "priority", 0,
@@ -42,17 +50,22 @@ package struct RunOptions: Equatable, Sendable {
     let before = Form.Field(
       Self.after, "begin after", noOther, .choice([noOther] + others),
       summary: "a run that must be done before this one begins")
-    return (isQueued ? [priority] : []) + (others.isEmpty ? [] : [before]) + [
-      Form.Field(
-        "run.precision", "precision", "auto", .choice(["auto", "fp32", "bf16"]),
-        summary: "what large matrix products multiply in"),
-      Form.Field(
-        "run.timeout", "time limit", 0, in: 0...3e9, isInteger: false, unit: "seconds, 0 for none",
-        summary: "seconds after which the worker saves a checkpoint and stops"),
-      Form.Field(
-        "run.on_done", "command at its end", "", .text,
-        summary: "for /bin/sh -c, with ESPALIER_RUN and ESPALIER_OUTCOME set"),
-    ]
+    let engine = Form.Field(
+      "run.engine", "engine", Self.native, .choice([Self.native] + engines),
+      summary: "what does the job: this program, or an engine of engines.yaml")
+    return (engines.isEmpty ? [] : [engine]) + (isQueued ? [priority] : [])
+      + (others.isEmpty ? [] : [before]) + [
+        Form.Field(
+          "run.precision", "precision", "auto", .choice(["auto", "fp32", "bf16"]),
+          summary: "what large matrix products multiply in"),
+        Form.Field(
+          "run.timeout", "time limit", 0, in: 0...3e9, isInteger: false,
+          unit: "seconds, 0 for none",
+          summary: "seconds after which the worker saves a checkpoint and stops"),
+        Form.Field(
+          "run.on_done", "command at its end", "", .text,
+          summary: "for /bin/sh -c, with ESPALIER_RUN and ESPALIER_OUTCOME set"),
+      ]
   }
 
   /// The options of a form.
@@ -62,6 +75,7 @@ package struct RunOptions: Equatable, Sendable {
     priority = form.values["run.priority"].map { Int($0) } ?? 0
     timeout = form.values["run.timeout"].flatMap { $0 > 0 ? $0 : nil }
     onDone = form.text("run.on_done").flatMap { $0.isEmpty ? nil : $0 }
+    engine = form.text("run.engine").flatMap { $0 == Self.native ? nil : $0 }
     let hidden = form.more.first { $0.key == "run.precision" }?.text.text
     precision = (form.text("run.precision") ?? hidden).flatMap { $0 == "auto" ? nil : $0 }
   }

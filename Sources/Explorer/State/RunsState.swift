@@ -70,7 +70,16 @@ extension RunSummary {
   package var stateLabel: String { turn.map { "\(state.name) #\($0.position)" } ?? state.name }
 
   /// Why it waits although nobody asked it to, in a few words.
-  package var waitReason: String? { pauseReason ?? turn?.reason }
+  package var waitReason: String? { stateReason ?? turn?.reason }
+
+  /// Why its checkpoints cannot be used here; nil if they can.
+  var reasonAgainstUsingFiles: String? {
+    guard let link, !link.isSevered,
+      !link.fetched.keys.contains(where: { $0.hasPrefix("checkpoints/") })
+    else { return nil }
+    return
+      "the checkpoints of \(name) are at \(link.host): 'espalier runs fetch \(id)' brings them here"
+  }
 
   /// What became of it, where that needs more than one word.
   package var remark: String? {
@@ -78,6 +87,8 @@ extension RunSummary {
     return switch state {
     case .failed: "failed: \(end?.text ?? "")"
     case .lost: "its worker ended at \(progressText); R takes it up again"
+    case .detached: "detached: \(stateReason ?? ""); R follows it again"
+    case .unreachable, .pending: stateText
     default: waitReason.map { "waits: \($0)" }
     }
   }

@@ -117,7 +117,8 @@ extension AppState {
         let mark = Baseline.allCases.first { row.origin.hasPrefix($0.name) }?.mark
         points.append(
           SearchPoint(
-            mark: mark.map { Character($0.uppercased()) } ?? "S",
+            mark: mark.map { Character($0.uppercased()) }
+              ?? (row.origin.hasPrefix("search") ? "S" : "C"),
             title: "\(row.origin), \(search.name)", changes: row.changes,
             fraction: pane.measure == .time ? row.timeFraction ?? row.fraction : row.fraction,
             error: row.error, isMeasured: true, recovered: row.recovered))

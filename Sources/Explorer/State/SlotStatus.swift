@@ -122,8 +122,8 @@ extension AppState {
 
   private func phase(of state: RunState?) -> SlotPhase {
     switch state {
-    case nil, .queued: .queued
-    case .running, .paused, .frozen: .training
+    case nil, .queued, .pending: .queued
+    case .starting, .running, .paused, .frozen, .unreachable, .detached: .training
     case .done: .trained
     case .cancelled, .failed, .lost: .failed
     }

@@ -3,7 +3,11 @@ package struct TextPage: Equatable, Sendable {
   /// The heading.
   package let title: String
   /// The lines.
-  package let lines: [String]
+  package var lines: [String]
+  /// The run that draws the set that is shown, which is read again every second.
+  package var run: String?
+  /// Small pictures of the set below the lines.
+  package var picture: Picture?
   /// The first row shown.
   package var first = 0
 

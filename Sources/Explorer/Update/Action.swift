@@ -53,6 +53,8 @@ package enum Action: Equatable, Sendable {
   case reportRead(title: String, lines: [String])
   /// The end of a run's log was read.
   case logRead(id: String, lines: [String])
+  /// What a run that draws a set has done was read.
+  case setRead(id: String, lines: [String], sheet: RGBImage?)
   /// Runs were removed, or could not be.
   case runsRemoved(ids: [String], problem: String?)
   /// The steps of the checkpoints that a run keeps were read.
@@ -128,6 +130,8 @@ package enum Effect: Equatable, Sendable {
   case startReport(ReportRequest, name: String, writesPage: Bool)
   /// Read the result of a measurement or report.
   case readReport(id: String)
+  /// Read what a run that draws a set has done.
+  case readSet(id: String)
   /// Append a request to a run's controls.
   case control(id: String, Control)
   /// Kill a run's worker, which does not stop by itself.

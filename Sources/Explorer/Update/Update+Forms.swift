@@ -15,7 +15,7 @@ extension AppState {
       if form.isFresh { form.fields[form.index].text.replace("") }
       form.isFresh = false
       form.fields[form.index].text.insert(character)
-      form.problem = nil
+      (form.problem, form.fields[form.index].recalled) = (nil, nil)
       replaceTop(.form(form))
       return true
     case .prompt(var prompt):
@@ -63,8 +63,14 @@ extension AppState {
       replaceTop(.form(form))
     case .escape:
       overlays.removeLast()
+    case .earlierText, .laterText:
+      let step = command == .laterText ? 1 : -1
+      form.fields[form.index].recall(by: step, isFresh: form.isFresh)
+      form.isFresh = false
+      replaceTop(.form(form))
     default:
       form.isFresh = false
+      form.fields[form.index].recalled = nil
       form.fields[form.index].text.apply(command)
       replaceTop(.form(form))
     }
@@ -117,11 +123,18 @@ extension AppState {
       preview.settings.seed = UInt64(values["seed"] ?? 0)
       preview.settings.steps = Int(values["steps"] ?? 25)
       preview.settings.guidance = values["guidance"] ?? 1
+      preview.settings.cache = values["cache"] ?? 0
       preview.settings.classes = Int(values["classes"] ?? 1)
       preview.settings.seeds = Int(values["seeds"] ?? 1)
       preview.settings.frames = Int(values["frames"] ?? 0)
+      let sampler = form.text("sampler")
+      preview.settings.sampler = sampler == model.shape.family.samplers[0] ? nil : sampler
+      preview.settings.prompts = form.prompts
       notice = .note("s samples with these settings")
-      return []
+      return form.prompts.compactMap { prompt in
+        prompts.add(prompt)
+        return prompts.path.map { .keepCommand(prompt, path: $0) }
+      }
     }
   }
 }

@@ -9,7 +9,7 @@ extension AppState {
     case .preview:
       return startPreview()
     case .previewSettings:
-      overlays.append(.form(.preview(preview.settings, classes: model.shape.conditionCount)))
+      overlays.append(.form(.preview(preview.settings, of: model.shape, history: prompts)))
     case .followEdits:
       preview.followsEdits.toggle()
       notice = .note(
@@ -44,6 +44,7 @@ extension AppState {
   }
 
   private mutating func turnClass(by offset: Int) {
+    preview.settings.prompts = []
     let classes = max(1, model.shape.conditionCount)
     let turned = (preview.settings.classLabel + offset % classes + classes) % classes
     preview.settings.classLabel = turned
@@ -79,6 +80,12 @@ extension AppState {
   /// What previews are of: a class, or a prompt.
   package var conditionName: String {
     model.shape.family.condition == .captions ? "prompt" : "class"
+  }
+
+  /// What the preview shows: the typed prompts, or the name of its class or example prompt.
+  package func conditionText(_ settings: PreviewSettings) -> String {
+    settings.prompts.isEmpty
+      ? className(settings.classLabel) : settings.prompts.joined(separator: " | ")
   }
 
   /// The name of a class, or its number where it has none; the prompt of a text-conditional model.

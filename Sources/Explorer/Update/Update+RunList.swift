@@ -10,6 +10,12 @@ extension AppState {
     case .accept:
       guard let selected else { return [] }
       if selected.kind?.isMeasuring == true { return [.readReport(id: selected.id)] }
+      if selected.kind == .sample {
+        var page = TextPage(title: "set \(selected.name)", lines: ["reading …"])
+        page.run = selected.id
+        overlays.append(.text(page))
+        return [.readSet(id: selected.id)]
+      }
       overlays.removeLast()
       if selected.kind == .search || selected.kind == .library { return openSearch() }
       return goTo(.openRun(id: selected.id))
@@ -57,6 +63,8 @@ extension AppState {
     case .reverse:
       pane.order.isDescending.toggle()
       replaceTop(.runs(pane))
+    case .ranks:
+      if let selected { overlays.append(.ranks(RanksPage(id: selected.id))) }
     case .log:
       guard let selected else { return [] }
       overlays.append(.log(LogPage(id: selected.id)))
@@ -157,5 +165,5 @@ extension AppState {
 
 extension RunSummary {
   /// Whether a worker may be started on it again.
-  var isRetryable: Bool { state.isEnded && state != .done }
+  var isRetryable: Bool { state.isEnded && state != .done || state == .detached }
 }

@@ -12,9 +12,10 @@ extension AppState {
           .training(
             kind, of: plan, beside: runs.aliveTraining,
             sources: kind == .finetune ? weightSources : [],
-            others: runs.records.filter { $0.isTraining && $0.isAlive }.map { runs.title($0) })))
+            others: runs.records.filter { $0.isTraining && $0.isAlive }.map { runs.title($0) },
+            engines: engines)))
     case .chain:
-      overlays.append(.form(.chain(of: plan)))
+      overlays.append(.form(.chain(of: plan, engines: engines)))
     case .report:
       overlays.append(.form(.report(of: weights.runs)))
     case .pause:
@@ -159,6 +160,12 @@ extension AppState {
     case .historyRead(let id, let history):
       guard runs.focus?.id == id else { return [] }
       let before = runs.focus?.history.summary.checkpoint
+      let known = runs.focus?.history.messages ?? []
+      if let text = history.messages.last(where: { $0.hasPrefix("warning: ") }),
+        !known.contains(text)
+      {
+        notice = .warning(text)
+      }
       runs.focus?.history = history
       if let now = history.summary.checkpoint, now != before {
         if before != nil { preview.checkpointsSince += 1 }
@@ -186,6 +193,12 @@ extension AppState {
       } else {
         notice = .note("\(title) is there: r lists the runs, ⏎ shows it")
       }
+    case .setRead(let id, let lines, let sheet):
+      if case .text(var page) = overlay, page.run == id {
+        page.lines = lines
+        page.picture = sheet.map(Picture.init) ?? page.picture
+        replaceTop(.text(page))
+      }
     case .logRead(let id, let lines):
       if case .log(var page) = overlay, page.id == id {
         page.receive(lines, width: LogView.room(size).columns)
@@ -206,7 +219,9 @@ extension AppState {
 
   private mutating func announce(_ record: RunSummary) {
     switch record.state {
-    case .queued, .running, .frozen: break
+    case .queued, .starting, .pending, .running, .frozen: break
+    case .unreachable, .detached:
+      notice = .warning("\(record.name) is \(record.stateText)")
     case .paused:
       notice =
         record.pauseReason.map { .warning("\(record.name) waits: \($0)") }

@@ -7,17 +7,21 @@ extension AppState {
   /// Opens the search at the plan's own fraction of the teacher's time.
   mutating func openSearch() -> [Effect] {
     var pane = SearchPane()
-    if teacherAmount(.time) == nil {
-      pane.measure = .parameters
-      notice = .warning(
-        "the teacher's time is not in the library: b measures it; parameters are counted instead")
-    }
+    chooseMeasure(&pane)
     if !plan.isEmpty, let own = estimate(plan.changes, pane.measure), own.fraction < 1 {
       pane.budget = own.fraction
     }
     costMap = nil
     overlays.append(.search(pane))
     return [.readLibrary] + solve(&pane)
+  }
+
+  /// Counts parameters where the library does not know the teacher's time.
+  private mutating func chooseMeasure(_ pane: inout SearchPane) {
+    guard library.costs != nil, teacherAmount(.time) == nil, pane.measure == .time else { return }
+    pane.measure = .parameters
+    notice = .warning(
+      "the teacher's time is not in the library: b measures it; parameters are counted instead")
   }
 
   /// Asks for the front of a search and puts the pane in its place.
@@ -55,6 +59,7 @@ extension AppState {
     guard let place = overlays.indices.first(where: { overlays[$0].isSearch }),
       case .search(var pane) = overlays[place]
     else { return [] }
+    chooseMeasure(&pane)
     pane.generation += 1
     pane.isSolving = true
     overlays[place] = .search(pane)

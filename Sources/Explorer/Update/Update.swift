@@ -29,6 +29,9 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     state.expireNotice()
     let effects = state.previewEdit()
     if case .log(let page) = state.overlay { return effects + [.readLog(id: page.id)] }
+    if case .text(let page) = state.overlay, let id = page.run {
+      return effects + [.readSet(id: id)]
+    }
     return effects
   case .interrupted:
     return state.interrupt()
@@ -36,7 +39,7 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     state.notice = nil
     return state.perform(command, argument: argument, count: count)
   case .runsScanned, .runOpened, .runOpenFailed, .runsRead, .historyRead, .trainingStarted,
-    .trainingFailed, .trainingQueued, .chainQueued, .reportStarted, .reportRead, .logRead,
+    .trainingFailed, .trainingQueued, .chainQueued, .reportStarted, .reportRead, .logRead, .setRead,
     .controlFailed, .runsReadOn, .runsRemoved, .checkpointsRead, .picturesSaved:
     return state.receiveRunFact(action)
   case .analysisStarted, .analysisProgressed, .analysisRead, .analysisFailed, .previewStarted,
@@ -249,8 +252,10 @@ extension AppState {
     case .otherSlot, .nextPoint, .previousPoint, .lock, .lockPlan, .unlock, .fewerOperators,
       .moreOperators, .measure, .startSearch:
       return []
-    case .accept, .yes, .no, .next, .previous, .retry, .log, .raise, .lower, .saveFirst, .erase,
-      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .compare, .more, .reload,
+    case .accept, .yes, .no, .next, .previous, .retry, .log, .ranks, .raise, .lower, .saveFirst,
+      .erase,
+      .delete, .eraseLine, .cursorLeft, .cursorRight, .complete, .earlierText,
+      .laterText, .compare, .more, .reload,
       .help, .redraw, .suspend, .difference, .elsewhere, .discard, .remove, .note, .tag, .reverse,
       .markAll, .nextColumn,
       .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp,

@@ -32,10 +32,12 @@ struct TopBar {
     let room = max(4, space - 15 - TextWidth.columns(of: shortModel))
     var unsaved = state.document.isModified ? "*" : ""
     if !unsaved.isEmpty && room >= TextWidth.columns(of: name) + 9 { unsaved += " unsaved" }
+    let engine = state.runs.focusRecord?.engineLabel.map { "  \($0)" } ?? ""
     frame.write(
       [
         (" espalier  ", Theme.barStrong), (shortModel + "  ", Theme.barQuiet),
         (TextWidth.clip(name, room), Theme.barStrong), (unsaved, Theme.barChanged),
+        (engine, Theme.barQuiet),
       ], column: 0, row: 0, maxColumns: space)
   }
 

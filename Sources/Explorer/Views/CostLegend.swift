@@ -40,7 +40,11 @@ struct CostLegend {
           )
         ])
     } else {
-      lines.append([("no slot is known", Theme.quiet)])
+      lines.append([
+        (
+          state.library.costs == nil ? "reading the library …" : "no slot is known", Theme.quiet
+        )
+      ])
     }
     lines.append([("– saves no time  { } other", Theme.quiet)])
     if let conditions = state.library.costs?.conditions {

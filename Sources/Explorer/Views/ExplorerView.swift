@@ -74,6 +74,7 @@ package enum ExplorerView {
     case .runs(let pane): RunsView(state: state, pane: pane).draw(on: &frame)
     case .compare(let pane): CompareView(state: state, pane: pane).draw(on: &frame)
     case .log(let page): LogView(state: state, page: page).draw(on: &frame)
+    case .ranks(let page): RanksView(state: state, page: page).draw(on: &frame)
     case .help(let page): HelpView(state: state, page: page).draw(on: &frame)
     case .overlayList(let list):
       let shown = Set(state.plotPane?.others.map(\.id) ?? [])

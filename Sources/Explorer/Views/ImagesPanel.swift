@@ -120,7 +120,7 @@ struct ImagesPanel {
   private var captionLines: [(String, Style)] {
     let settings = preview.settings
     var lines: [(String, Style)] = [
-      (state.className(settings.classLabel), Theme.strong),
+      (state.conditionText(settings), Theme.strong),
       ("seed \(settings.seed)", Theme.quiet),
       ("\(settings.steps) steps", Theme.quiet),
       ("cfg \(Format.plain(settings.guidance))", Theme.quiet),
@@ -137,10 +137,11 @@ struct ImagesPanel {
   }
 
   func describe(_ settings: PreviewSettings) -> String {
-    let isGrid = settings.classes > 1 || settings.seeds > 1
-    let grid = isGrid ? "  \(settings.classes) classes x \(settings.seeds) seeds" : ""
+    let isGrid = settings.rows > 1 || settings.seeds > 1
+    let noun = state.model.shape.family.condition == .captions ? "prompts" : "classes"
+    let grid = isGrid ? "  \(settings.rows) \(noun) x \(settings.seeds) seeds" : ""
     return
-      "\(state.className(settings.classLabel))  seed \(settings.seed)\(grid)  \(settings.steps) steps"
+      "\(state.conditionText(settings))  seed \(settings.seed)\(grid)  \(settings.steps) steps"
       + "  cfg \(Format.plain(settings.guidance))"
   }
 

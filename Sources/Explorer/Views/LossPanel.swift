@@ -27,6 +27,7 @@ struct LossPanel {
     (chart.isLogY, chart.range, chart.symbols) = (
       state.chart.isLogarithmic, xRange, state.chart.symbols
     )
+    (chart.ticks, chart.tickStyle) = (restarts, Theme.warning)
     frame.draw(
       chart.frame(columns: body.columns, rows: body.rows - (hasLegend ? 1 : 0)),
       column: body.column, row: body.row)
@@ -65,6 +66,9 @@ struct LossPanel {
     return 0...Double(record.total)
   }
 
+  /// Steps from which a restarted training has gone on.
+  private var restarts: [Double] { state.runs.focus?.history.restarts.map(Double.init) ?? [] }
+
   private func drawLegend(on frame: inout Frame, body: Rect) {
     let row = body.bottom - 1
     switch state.chart.series {
@@ -73,6 +77,8 @@ struct LossPanel {
         [
           ("── ", Theme.trainCurve), ("train", Theme.quiet), ("   ── ", Theme.heldOutCurve),
           ("held-out", Theme.quiet), ("   by step", Theme.quiet),
+          (restarts.isEmpty ? "" : "   ^", Theme.warning),
+          (restarts.isEmpty ? "" : " restarted", Theme.quiet),
         ], column: body.column, row: row, maxColumns: body.columns)
     case .all:
       frame.write(

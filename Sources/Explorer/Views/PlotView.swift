@@ -135,6 +135,9 @@ struct PlotView {
     chart.range = state.visibleSteps(of: pane)
     chart.symbols = state.chart.symbols
     chart.crosshair = pane.crosshair
+    (chart.ticks, chart.tickStyle) = (
+      runs.flatMap(\.history.restarts).map(Double.init), Theme.warning
+    )
     return chart
   }
 

@@ -63,6 +63,7 @@ struct RunTable {
       text("tags", .tags, 6) { $0.annotation.tags.joined(separator: " ") },
       text("kind", .kind, 9) { $0.kind?.rawValue ?? "?" },
       text("operators", nil, 8) { $0.operatorNames.sorted().joined(separator: " ") },
+      text("engine", nil, 7) { $0.engineLabel ?? "" },
       text("note", nil, 10, \.annotation.note),
     ]
   }
@@ -222,9 +223,10 @@ struct RunTable {
   /// A mark that tells states apart without colour.
   static func mark(_ run: RunSummary) -> String {
     switch run.state {
-    case .queued: "~"
-    case .running: "▶"
+    case .queued, .pending: "~"
+    case .starting, .running: "▶"
     case .paused, .frozen: "‖"
+    case .unreachable, .detached: "!"
     case .done: "✓"
     case .cancelled: "–"
     case .failed: "✗"
@@ -235,9 +237,9 @@ struct RunTable {
   /// The colour of a state.
   static func style(_ run: RunSummary) -> Style {
     switch run.state {
-    case .queued: Theme.phase(.queued)
-    case .running: Theme.phase(.training)
-    case .paused, .frozen: Theme.warning
+    case .queued, .pending: Theme.phase(.queued)
+    case .starting, .running: Theme.phase(.training)
+    case .paused, .frozen, .unreachable, .detached: Theme.warning
     case .done: Theme.phase(.trained)
     case .cancelled: Theme.quiet
     case .failed, .lost: Theme.failure

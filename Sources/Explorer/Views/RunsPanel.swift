@@ -55,9 +55,12 @@ struct RunsPanel {
       }
     case .lost, .cancelled, .failed, .done:
       tail.append(("  \(record.state.name)\(ago(record))", style))
-    case .queued, .paused, .frozen:
+    case .queued, .starting, .pending, .paused, .frozen, .unreachable, .detached:
       tail.append(("  \(record.stateLabel)", style))
       if let reason = record.waitReason { tail.append((" (\(reason))", Theme.quiet)) }
+    }
+    if let silent = record.resources?.silent, !silent.isEmpty, record.state == .running {
+      tail.append(("  \(Format.count(silent.count, "silent rank"))", Theme.warning))
     }
     if let loss = record.loss { tail.append(("  loss \(Format.loss(loss))", Theme.plain)) }
     let used = (pieces + tail).reduce(0) { $0 + TextWidth.columns(of: $1.0) }

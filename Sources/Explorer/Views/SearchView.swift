@@ -197,7 +197,11 @@ struct SearchView {
     let body = Rect(
       column: rect.column + 1, row: rect.row + 1, columns: rect.columns - 2, rows: rect.rows - 1)
     guard let chart else {
-      let text = pane.front == nil ? "finding the best plans for all budgets …" : "no plan is left"
+      let text =
+        state.library.costs == nil
+        ? "reading the library of operators …"
+        : state.reasonAgainstCosts
+          ?? (pane.front == nil ? "finding the best plans for all budgets …" : "no plan is left")
       frame.put(
         TextWidth.clip(text, body.columns), column: body.column, row: body.row, style: Theme.quiet)
       return

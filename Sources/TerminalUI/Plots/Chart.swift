@@ -17,6 +17,10 @@ package struct Chart: Equatable, Sendable {
   package var symbols = PlotSymbols.braille
   /// Where a vertical line is drawn; nil for none.
   package var crosshair: Double?
+  /// Places on the x axis that are marked.
+  package var ticks: [Double] = []
+  /// Style of those marks.
+  package var tickStyle = Style(foreground: .yellow)
   /// Styles of axes and labels.
   package var axisStyle = Style(foreground: .gray)
 
@@ -103,6 +107,10 @@ package struct Chart: Equatable, Sendable {
         character: symbols.lines.cross)
     }
     for (index, one) in series.enumerated() { draw(one, index, layout, on: &frame) }
+    for tick in ticks {
+      guard let column = layout.column(of: tick) else { continue }
+      frame.put("^", column: column, row: layout.rows - 1, style: tickStyle)
+    }
     return frame
   }
 

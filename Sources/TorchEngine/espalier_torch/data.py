@@ -401,7 +401,11 @@ def _encoded(path: str, identity: str) -> Dataset:
 
 
 def training_data(
-    plan: Plan, samples: int, held_out: int, prepared: dict[str, str], places: dict[str, str],
+    plan: Plan,
+    samples: int,
+    held_out: int,
+    prepared: dict[str, str],
+    places: dict[str, str],
     own: TeacherLatents | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Training and held-out data of a plan.

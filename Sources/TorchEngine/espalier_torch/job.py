@@ -47,7 +47,7 @@ def refuse(plan: Plan, kind: str, device: str) -> None:
         raise EngineError(f"this engine does no job of kind '{kind}'; let the native engine do it")
     if kind == "distill" and any(plan.site_settings(site).sweep for site in plan.sites):
         raise EngineError(
-            "stage1.sweep: this engine does not fit from front to back; set it to false, or let the native engine do it"
+            "stage1.sweep: this engine does no student-forced sweep; set it to false, or let the native engine do it"
         )
     if plan.draws_own_data and plan.shape.family == "pixart":
         raise EngineError(
@@ -200,9 +200,9 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
 
     if distills:
         graft = Graft(plan, file, ranks.device)
+        graft.own_for_training()
         if own is not None:
             own.teacher = graft.teacher
-        graft.own_for_training()
         fit_initially(graft, plan.sites)
         stage1 = Stage1(graft, dataset, held_out, ranks, autocast, precision, micro, progress)
         loop.train(stage1)

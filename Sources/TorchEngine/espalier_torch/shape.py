@@ -98,6 +98,16 @@ class ModelShape:
             "num_classes": int, "family": str, "in_channels": int, "learn_sigma": bool, "mlp_ratio": float,
             "has_null_class": bool, "frequency_shift": int, "mlp_norm_epsilon": float,
         }
+        conventions = {
+            "rms_norm": False, "qk_norm": False, "rotary": False, "swiglu": False, "mlp_bias": True,
+            "block_shift": True, "reversed_time": False,
+        }
+        for key, usual in conventions.items():
+            if table.get(key, usual) not in (None, usual):
+                raise EngineError(
+                    f"{place}: config key '{key}' is {json.dumps(table[key])}, and this engine has only the blocks of"
+                    " DiT, SiT and PixArt; train such a model with the native engine"
+                )
         values: dict[str, Any] = {}
         for key, kind in kinds.items():
             value = table.get(key)
@@ -111,6 +121,11 @@ class ModelShape:
         for key in ("depth", "hidden_size", "num_heads", "patch_size", "input_size", "num_classes"):
             if key not in values:
                 raise EngineError(f"{place}: config key '{key}' is missing; add it")
+        if values.get("family", "dit") not in ("dit", "sit", "pixart"):
+            raise EngineError(
+                f"{place}: config key 'family' is '{str(values['family'])[:60]}', expected dit, sit or pixart; train such"
+                " a model with the native engine"
+            )
         shape = cls(**values)
         shape.validate(place)
         return shape

@@ -47,7 +47,7 @@ struct BenchWork: Sendable {
       BenchWork(
         id: "demo_train", title: "shipped model training step, batch 32", units: 32,
         unit: "samples/s", make: train),
-    ] + growth + fits + screen
+    ] + growth + pixArt + fits + search + screen
 
   static let xl = ModelShape(
     depth: 28, hiddenSize: 1152, numHeads: 16, patchSize: 2, inputSize: 32, numClasses: 1000)
