@@ -1,5 +1,6 @@
 import Autograd
 import Foundation
+import Synchronization
 import TensorCore
 import TestSupport
 import Testing
@@ -134,5 +135,21 @@ struct RotaryTests {
     compare(
       QueryKeyNorm(heads: 2, .rootMeanSquare, epsilon: 1e-6),
       [random.normal([4]), random.normal([4])])
+  }
+
+  /// Threads that run micro-batches of a model share its tables.
+  @Test func tablesMayBeAskedForByManyThreads() {
+    nonisolated(unsafe) let shared = RotaryTables(side: 4)
+    let expected = (1...9).map {
+      RotaryTables(side: 4)(rows: $0, columns: 3, headDim: 8).values
+    }
+    let wrong = Mutex(0)
+    DispatchQueue.concurrentPerform(iterations: 900) { index in
+      let rows = index % 9 + 1
+      if shared(rows: rows, columns: 3, headDim: 8).values != expected[rows - 1] {
+        wrong.withLock { $0 += 1 }
+      }
+    }
+    #expect(wrong.withLock { $0 } == 0)
   }
 }

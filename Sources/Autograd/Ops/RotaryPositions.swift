@@ -53,9 +53,11 @@ package struct RotateQueriesAndKeys: MixedPrecisionOp {
   }
 }
 
-/// Angles of 2-D rotary positions on a grid of tokens, shared by the blocks of a model.
+/// Angles of 2-D rotary positions on a grid of tokens, shared by the blocks of a model and by the threads that run
+/// micro-batches of it.
 package final class RotaryTables {
   private let side: Int
+  private let lock = NSLock()
   private var made: [Key: Tensor] = [:]
 
   private struct Key: Hashable {
@@ -69,8 +71,12 @@ package final class RotaryTables {
   /// The table (tokens, head_dim) of a grid: the first half of a head's pairs turns with the row of the token, the
   /// second half with its column, pair i of a half of w channels by the coordinate times 10000^(-2 i / w).
   package func callAsFunction(rows: Int, columns: Int, headDim: Int) -> Tensor {
-    let key = Key(rows: rows, columns: columns, width: headDim)
+    lock.withLock { table(Key(rows: rows, columns: columns, width: headDim)) }
+  }
+
+  private func table(_ key: Key) -> Tensor {
     if let table = made[key] { return table }
+    let (rows, columns, headDim) = (key.rows, key.columns, key.width)
     precondition(headDim % 4 == 0, "RotaryTables: heads of \(headDim) channels")
     let half = headDim / 2
     let table = Tensor([rows * columns, headDim])
