@@ -78,6 +78,12 @@ package struct RunStore: Sendable {
       if limit < RunFollower.logLimit { budget -= read }
     }
     summaries = order.compactMap { entries[$0]?.summary }
+    // Identifiers begin with the second of their creation; within one the request's time decides.
+    summaries.sort { one, other in
+      let (second, otherSecond) = (one.id.prefix(15), other.id.prefix(15))
+      return second != otherSecond
+        ? second > otherSecond : (one.createdAt ?? 0) > (other.createdAt ?? 0)
+    }
     summaries.takeTurns()
     return changed
   }
