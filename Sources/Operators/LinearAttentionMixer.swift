@@ -43,7 +43,9 @@ package final class LinearAttentionMixer: SequenceMixer, LinearOutput {
         return HeadsSetting.refusal(spec, shape)
       }),
     sequenceMixer: { spec, context in try LinearAttentionMixer(context, spec) },
-    transfer: { $0.count("inherit_qk") == 1 ? .attention("qkv", "proj") : .values },
+    transfer: {
+      $0.count("inherit_qk") == 1 ? .attention("qkv", "proj", hasNorms: false) : .values
+    },
     settings: settings)
 
   private static func kernel(_ key: String, _ what: String) -> Setting<Int> {

@@ -28,14 +28,16 @@ package struct WeightTransfer: Sendable {
   }
 
   /// Copies all weights of attention under other names: `projections` for `qkv`, `output` for
-  /// `proj`.
-  static func attention(_ projections: String, _ output: String) -> WeightTransfer {
+  /// `proj`; norms of queries and keys too where the operator's have the meaning of attention's.
+  static func attention(
+    _ projections: String, _ output: String, hasNorms: Bool = true
+  ) -> WeightTransfer {
     WeightTransfer { name, own, original in
       let parts = name.split(separator: ".", maxSplits: 1)
       switch String(parts[0]) {
       case projections: return try original("qkv.\(parts[1])").copied()
       case output: return try original("proj.\(parts[1])").copied()
-      case "q_norm", "k_norm":
+      case "q_norm" where hasNorms, "k_norm" where hasNorms:
         let norm = try original(name)
         return norm.shape == own.shape ? norm.copied() : own
       default: return own
