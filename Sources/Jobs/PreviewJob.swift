@@ -58,9 +58,7 @@ struct PreviewJob {
       }
       sampler.method = method
     }
-    sampler.cache = request.cache.map {
-      StepCache(threshold: $0, forecasts: request.forecastsCache ?? false)
-    }
+    sampler.cache = StepCache(requested: request.cache, forecasts: request.forecastsCache)
     let start = LatentSampler.start(seeds: cells.map(\.seed), for: teacher)
     let frameSteps = request.frameSteps
     func pictures(of latents: Tensor) -> [RGBImage] {

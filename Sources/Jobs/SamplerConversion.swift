@@ -21,9 +21,7 @@ extension LatentSampler {
       seed: settings.seed, eta: settings.eta, guidedChannels: settings.guidedChannels)
     diffusion = (form, settings.diffusionNorm)
     self.lastStep = (lastStep, settings.lastStepSize)
-    cache = settings.cache.map {
-      StepCache(threshold: $0, forecasts: settings.forecastsCache ?? false)
-    }
+    cache = settings.stepCache
   }
 
   /// The sampler as a request states it.
@@ -39,6 +37,11 @@ extension LatentSampler {
 }
 
 extension SamplerSettings {
+  /// The step caching; nil for none.
+  fileprivate var stepCache: StepCache? {
+    StepCache(requested: cache, forecasts: forecastsCache)
+  }
+
   /// What numbers state about the sampler.
   package var provenance: [String: String] {
     var entries = [
@@ -50,9 +53,7 @@ extension SamplerSettings {
       entries["diffusion"] = "\(diffusionForm) \(diffusionNorm)"
       entries["last_step"] = "\(lastStep) \(lastStepSize)"
     }
-    entries["step_cache"] = cache.map {
-      StepCache(threshold: $0, forecasts: forecastsCache ?? false).text
-    }
+    entries["step_cache"] = stepCache?.text
     return entries
   }
 }

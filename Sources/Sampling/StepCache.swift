@@ -23,6 +23,12 @@ package struct StepCache: Codable, Equatable, Hashable, Sendable {
     (self.threshold, self.forecasts) = (threshold, forecasts)
   }
 
+  /// Makes the cache that a request states; nil where it states no threshold.
+  package init?(requested threshold: Double?, forecasts: Bool?) {
+    guard let threshold else { return nil }
+    self.init(threshold: threshold, forecasts: forecasts ?? false)
+  }
+
   /// Settings in words.
   package var text: String { "\(threshold)\(forecasts ? " with forecast" : "")" }
 
