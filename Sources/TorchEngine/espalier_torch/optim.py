@@ -22,7 +22,13 @@ class AdamW:
     """AdamW with decoupled weight decay and bias correction, float32, element-wise on this rank's part."""
 
     def __init__(
-        self, named: Named, weight_decay: float = 0.0, factors: Sequence[float] | None = None, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
+        self,
+        named: Named,
+        weight_decay: float = 0.0,
+        *,
+        factors: Sequence[float] | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
     ):
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]

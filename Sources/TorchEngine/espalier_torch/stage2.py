@@ -133,7 +133,7 @@ class Stage2:
         factors = [
             1.0 if (new and name.startswith(new)) or ".lora_" in name else s.inherited_rate for name, _ in named
         ]
-        self.optimizer = AdamW(named, s.weight_decay, factors)
+        self.optimizer = AdamW(named, s.weight_decay, factors=factors)
         if self.sharded:
             self.optimizer.sum_over_ranks = ranks.sum_tensor
         self.averages = Averages([p for _, p in named])

@@ -70,7 +70,10 @@ def stage1(check: Check) -> None:
         kind, delta = tag.split("_")[0], float(config.get("huber_delta", 1))
         module = build(config["student"], config["N"], fixture.parameters(), check.device)
         optimizer = AdamW(
-            list(module.named_parameters()), adam["weight_decay"], tuple(adam["betas"]), adam["eps"]
+            list(module.named_parameters()),
+            adam["weight_decay"],
+            betas=tuple(adam["betas"]),
+            epsilon=adam["eps"],
         )
         losses, norms = [], []
         for step in range(config["steps"]):

@@ -251,7 +251,7 @@ def stage2(check: Check) -> None:
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     initial = {name: p.detach().clone() for name, p in named}
     adam, tolerance = config["optimizer"], config["tolerance"]
-    optimizer = AdamW(named, adam["weight_decay"], tuple(adam["betas"]), adam["eps"])
+    optimizer = AdamW(named, adam["weight_decay"], betas=tuple(adam["betas"]), epsilon=adam["eps"])
     slow, quick = Averages([p for _, p in named]), Averages([p for _, p in named])
     diffusion = GaussianDiffusion()
     curves: dict[str, list[float]] = {"loss": [], "mse": [], "vb": [], "grad_norm": []}
