@@ -88,7 +88,7 @@ let package = Package(
       "Sampling",
       [
         "TextEncoders", "Models", "Plans", "Checkpoints", "Pictures", "Files", "Autograd",
-        "TensorCore",
+        "TensorCore", "CKernels",
       ]),
     library(
       "Datasets",

@@ -166,13 +166,8 @@ package final class TeacherLatents {
     for row in 0..<2 { doubled.rows(row..<(row + 1)).assign(latents) }
     let output = teacher.predict(
       doubled, Conditioning(timesteps: times + times, labels: [label, null]))
-    // As the sampler: all channels for the conventions of diffusers, else the first three.
-    let channels = shape.frequencyShift == 0 ? Guidance.guidedChannels : shape.inChannels
-    let scale = Float(settings.guidance)
-    let (guided, other) = (output.rows(0..<1).copied(), output.rows(1..<2))
-    for index in 0..<(min(channels, shape.inChannels) * shape.inputSize * shape.inputSize) {
-      guided[index] = other[index] + scale * (guided[index] - other[index])
-    }
+    let guided = Guidance.combined(
+      output, scale: Float(settings.guidance), channels: Guidance.guidedChannels(of: shape))
     return process.decomposed(guided, latents, draws)
   }
 

@@ -32,7 +32,7 @@ package final class GuidedError {
     let modulations: Modulations
     /// Input of every block.
     let states: [Tensor]
-    /// The teacher's guided prediction (rows, channels, height, width).
+    /// The teacher's guided prediction (rows, channels, height, width), with any learned variances behind it.
     let target: Tensor
 
     var rows: Int { clean.shape[0] }
@@ -94,9 +94,9 @@ package final class GuidedError {
         Part(
           clean: clean, noise: noise, places: places, condition: condition, latents: latents,
           modulations: modulations, states: states,
-          target: Self.guided(
-            output.tensor, rows: range.count, channels: shape.inChannels,
-            guidedChannels: guidedChannels, scale: guidance)))
+          target: isGuided
+            ? Guidance.combined(output.tensor, scale: guidance, channels: guidedChannels)
+            : output.tensor))
     }
     self.parts = parts
   }
@@ -121,26 +121,6 @@ package final class GuidedError {
   /// A batch several times behind itself.
   private static func repeated(_ batch: Tensor, _ copies: Int) -> Tensor {
     batch.selecting((0..<copies).flatMap { _ in 0..<batch.shape[0] })
-  }
-
-  /// e_u + scale (e_c - e_u) in the guided channels, e_c in the others.
-  private static func guided(
-    _ output: Tensor, rows: Int, channels: Int, guidedChannels: Int, scale: Float
-  ) -> Tensor {
-    let plane = output.shape[2] * output.shape[3]
-    let (width, all) = (channels * plane, output.count / output.shape[0])
-    let result = Tensor([rows, channels] + output.shape[2...])
-    for row in 0..<rows {
-      let conditional = output.pointer + row * all
-      let target = result.pointer + row * width
-      target.update(from: conditional, count: width)
-      guard output.shape[0] == 2 * rows else { continue }
-      let other = output.pointer + (rows + row) * all
-      for index in 0..<(min(guidedChannels, channels) * plane) {
-        target[index] = other[index] + scale * (conditional[index] - other[index])
-      }
-    }
-    return result
   }
 
   /// Error with another operator in one slot.
@@ -214,13 +194,15 @@ package final class GuidedError {
   private func estimate(_ run: (Part, Tape) throws -> Value) rethrows -> Estimate {
     var (errors, squares): ([Double], [Double]) = ([], [])
     for part in parts {
-      let found = Self.guided(
-        try run(part, Tape(recording: false)).tensor, rows: part.rows,
-        channels: teacher.shape.inChannels, guidedChannels: guidedChannels, scale: guidance)
+      let output = try run(part, Tape(recording: false)).tensor
+      let found =
+        part.copies == 2
+        ? Guidance.combined(output, scale: guidance, channels: guidedChannels) : output
       let width = found.count / part.rows
+      let predicted = teacher.shape.inChannels * found.shape[2] * found.shape[3]
       for row in 0..<part.rows {
         var (error, square) = (0.0, 0.0)
-        for index in (row * width)..<((row + 1) * width) {
+        for index in (row * width)..<(row * width + predicted) {
           let target = Double(part.target[index])
           let difference = Double(found[index]) - target
           error += difference * difference

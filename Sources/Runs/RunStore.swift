@@ -77,13 +77,8 @@ package struct RunStore: Sendable {
       if read > 0 { changed.insert(id) }
       if limit < RunFollower.logLimit { budget -= read }
     }
+    if thorough { sort() }
     summaries = order.compactMap { entries[$0]?.summary }
-    // Identifiers begin with the second of their creation; within one the request's time decides.
-    summaries.sort { one, other in
-      let (second, otherSecond) = (one.id.prefix(15), other.id.prefix(15))
-      return second != otherSecond
-        ? second > otherSecond : (one.createdAt ?? 0) > (other.createdAt ?? 0)
-    }
     summaries.takeTurns()
     return changed
   }
@@ -124,6 +119,15 @@ package struct RunStore: Sendable {
     let present = Set(order)
     entries = entries.filter { present.contains($0.key) }
     for run in runs where entries[run.id] == nil { entries[run.id] = entry(run) }
+  }
+
+  /// Sorts newest first: identifiers begin with the second of their creation, within it the request's time decides.
+  private mutating func sort() {
+    let keys = order.map { (second: $0.prefix(15), time: entries[$0]?.summary?.createdAt ?? 0) }
+    order = order.indices.sorted { one, other in
+      keys[one].second != keys[other].second
+        ? keys[one].second > keys[other].second : keys[one].time > keys[other].time
+    }.map { order[$0] }
   }
 
   private func entry(_ run: RunDirectory) -> Entry {

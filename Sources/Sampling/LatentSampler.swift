@@ -188,9 +188,9 @@ package struct LatentSampler: Sendable {
 
   /// Number of leading latent channels of a model that are guided.
   package func guidedChannels(of shape: ModelShape) -> Int {
-    let isOfDiffusers =
-      shape.frequencyShift != 0 || (method == .dpmpp && shape.family.condition == .captions)
-    return guidedChannels ?? (isOfDiffusers ? shape.inChannels : Guidance.guidedChannels)
+    if let guidedChannels { return min(guidedChannels, shape.inChannels) }
+    return method == .dpmpp && shape.family.condition == .captions
+      ? shape.inChannels : Guidance.guidedChannels(of: shape)
   }
 
   /// Samples latents for a list of classes.

@@ -1,4 +1,5 @@
 import Autograd
+import CKernels
 import Models
 import Plans
 import TensorCore
@@ -84,11 +85,9 @@ package final class StepCachedNetwork {
     /// Adds the kept residual, continued to a time if there is a slope, to a row of a batch.
     func add(to hidden: Tensor, _ row: Int, at time: Float) {
       guard let rest else { return }
-      let target = hidden.rows(row..<(row + 1))
-      let span = time - self.time
-      for index in 0..<rest.count {
-        target[index] += rest[index] + (slope.map { span * $0[index] } ?? 0)
-      }
+      let target = hidden.rows(row..<(row + 1)).pointer
+      ck_add_f32(target, rest.pointer, rest.count)
+      if let slope { ck_axpy_f32(target, time - self.time, slope.pointer, slope.count) }
     }
   }
 
@@ -159,9 +158,10 @@ package final class StepCachedNetwork {
   private func isReused(_ row: Int, _ residual: Tensor) -> Bool {
     guard let last = rows[row].first else { return false }
     var (change, size) = (0.0, 0.0)
+    let (new, old) = (residual.pointer, last.pointer)
     for index in 0..<last.count {
-      change += Double(abs(residual[index] - last[index]))
-      size += Double(abs(last[index]))
+      change += Double(abs(new[index] - old[index]))
+      size += Double(abs(old[index]))
     }
     return change < cache.threshold * size
   }
@@ -187,8 +187,9 @@ package final class StepCachedNetwork {
 extension Tensor {
   /// The difference to a tensor of the same shape, times a factor.
   fileprivate func minus(_ other: Tensor, scale: Float = 1) -> Tensor {
-    let result = Tensor(shape)
-    for index in 0..<count { result[index] = scale * (self[index] - other[index]) }
+    let result = copied()
+    ck_axpy_f32(result.pointer, -1, other.pointer, count)
+    if scale != 1 { ck_scale_f32(result.pointer, scale, count) }
     return result
   }
 }

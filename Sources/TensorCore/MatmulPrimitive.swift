@@ -9,9 +9,11 @@ struct MatmulPrimitive: @unchecked Sendable {
   /// each other in memory.
   private static let columnBlock = 64
   /// Rows of a block: at most, and at least where there are so many.
-  private static let rowBlock = 64...256
-  /// Blocks of columns of a product of few rows.
-  private static let mostAcross = 16
+  private static let rowBlock = 64...512
+  /// Columns of a block, about: of 1152 inputs in bfloat16 they fill less than half of a second-level cache.
+  private static let blockColumns = 192
+  /// Multiply-adds of a block that are worth a task of their own.
+  private static let taskWork = 1 << 23
 
   private let handle: OpaquePointer
   /// Bytes of the packed right operand, of a column of it, and of the scratch memory of a run.
@@ -56,16 +58,19 @@ struct MatmulPrimitive: @unchecked Sendable {
   /// The blocks (rows, columns) of a product, one for each task, several for each thread: one that is
   /// interrupted leaves the rest to the others.
   ///
-  /// Blocks of whole rows are best: they are written in place. Few rows leave columns to divide. The order of the
-  /// sums depends on the columns of a block, which therefore do not depend on the number of threads.
-  private static func blocks(m: Int, n: Int) -> (rows: [Range<Int>], columns: [Range<Int>]) {
-    let (least, most) = (rowBlock.lowerBound, rowBlock.upperBound)
-    let across = m < 2 * least ? min(max(1, n / columnBlock), mostAcross) : 1
+  /// A block is high, so that its part of the packed operand is read once, by one thread. The order of the sums
+  /// depends on the columns of a block, which therefore depend on `n` alone: neither on the rows, so that images do
+  /// not depend on the others of a batch, nor on the number of threads.
+  private static func blocks(
+    m: Int, n: Int, k: Int
+  ) -> (rows: [Range<Int>], columns: [Range<Int>]) {
+    let columns = columns(n, parts: max(1, n / blockColumns))
+    let tasks = min(2 * Parallel.threads, max(Parallel.threads, m * n * k / taskWork))
     let wanted = max(
-      (m + most - 1) / most, across > 1 ? 1 : min(m / least, 2 * Parallel.threads), 1)
+      (m + rowBlock.upperBound - 1) / rowBlock.upperBound,
+      min(m / rowBlock.lowerBound, (tasks + columns.count - 1) / columns.count), 1)
     let height = (m + wanted - 1) / wanted
-    let rows = stride(from: 0, to: m, by: height).map { $0..<min(m, $0 + height) }
-    return (rows, columns(n, parts: across))
+    return (stride(from: 0, to: m, by: height).map { $0..<min(m, $0 + height) }, columns)
   }
 
   /// Packs a right operand for products of any number of rows, every thread packing some of its columns.
@@ -124,9 +129,7 @@ struct MatmulPrimitive: @unchecked Sendable {
     _ scales: PackedMatrix.Scales? = nil, by packed: UnsafeMutableRawPointer,
     columnBytes: Int, bias: Tensor?, into target: PackedMatrix.Target
   ) -> Bool {
-    let (rows, wide) = blocks(m: m, n: n)
-    // Unscaled sums stay in the second-level cache.
-    let columns = scales == nil ? wide : Self.columns(n, parts: max(wide.count, n / 1024))
+    let (rows, columns) = blocks(m: m, n: n, k: k)
     let isWhole = columns.count == 1 && scales == nil
     let elementBytes = type == OD_F32 ? 4 : type == OD_BF16 ? 2 : 1
     func primitive(_ rows: Range<Int>, _ columns: Range<Int>) -> MatmulPrimitive? {
@@ -161,12 +164,7 @@ struct MatmulPrimitive: @unchecked Sendable {
       if let block, let scales {
         return target.store(block, scales, bias, rows: rows, columns: columns, of: n)
       }
-      // Our GELU is faster than the library's, and the block is still in the second-level cache.
-      if case .bfloat16(_, gelu: true) = target {
-        let elements = place.assumingMemoryBound(to: UInt16.self)
-        ck_gelu_forward_bf16(elements, elements, rows.count * columns.count)
-      }
-      if let block { target.store(block, rows: rows, columns: columns, of: n) }
+      target.store(block, at: place, rows: rows, columns: columns, of: n)
     }
     return !failures.values.contains(1)
   }
@@ -203,18 +201,31 @@ extension PackedMatrix.Target {
       rows.count, columns.count)
   }
 
-  /// Stores a finished block (rows, columns) of C, which has `n` columns.
-  fileprivate func store(_ block: Tensor, rows: Range<Int>, columns: Range<Int>, of n: Int) {
+  /// Stores a finished block (rows, columns) of C, which has `n` columns, with GELU if wanted: ours is faster than the
+  /// library's, and the block is still in the second-level cache.
+  fileprivate func store(
+    _ block: Tensor?, at place: UnsafeMutableRawPointer, rows: Range<Int>, columns: Range<Int>,
+    of n: Int
+  ) {
     let start = rows.lowerBound * n + columns.lowerBound
     switch self {
     case .float32(let c, let accumulate):
+      guard let block else { return }
       ck_store_rows_f32(
         block.pointer, nil, c.pointer + start, n, rows.count, columns.count, accumulate ? 1 : 0)
-    case .bfloat16(let c, _):
-      let elements: UnsafeMutablePointer<UInt16> = block.storage.elements()
+    case .bfloat16(let c, let gelu):
+      let elements = place.assumingMemoryBound(to: UInt16.self)
+      if block == nil {
+        if gelu { ck_gelu_forward_bf16(elements, elements, rows.count * n) }
+        return
+      }
       for row in 0..<rows.count {
-        (c.pointer + start + row * n).update(
-          from: elements + row * columns.count, count: columns.count)
+        let (from, to) = (elements + row * columns.count, c.pointer + start + row * n)
+        if gelu {
+          ck_gelu_forward_bf16(from, to, columns.count)
+        } else {
+          to.update(from: from, count: columns.count)
+        }
       }
     }
   }

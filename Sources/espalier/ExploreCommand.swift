@@ -35,10 +35,13 @@ struct ExploreCommand: ParsableCommand {
         )
         : ValidationError("'\(name)' is neither a command nor a model file")
     }
-    // Edits that a killed explorer left are offered before the last session.
-    let abandoned = RecoveryFile.abandoned()
+    // Edits that a killed explorer left are offered before the last session, those of another model or plan than
+    // the command names when they are opened.
     let wanted = plan.map { AtomicFile.absolute($0) }
-    let left = abandoned.first { wanted == nil || $0.unsaved.opening.plan == wanted }
+    let left = RecoveryFile.abandoned().first {
+      (wanted == nil || $0.unsaved.opening.plan == wanted)
+        && (model == nil || $0.unsaved.opening.model == Self.permanent(name))
+    }
     var question = left.map { Question.recover($0.unsaved, file: $0.file) }
     if question == nil, model == nil, plan == nil {
       question = LastSession.read().map(Question.lastSession)

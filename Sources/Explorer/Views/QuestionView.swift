@@ -48,7 +48,8 @@ struct QuestionView {
     case .recover(let unsaved, _):
       return [
         "An explorer ended with unsaved changes of"
-          + " \(PlanDocument(plan: unsaved.plan, path: unsaved.opening.plan).title):",
+          + " \(PlanDocument(plan: unsaved.plan, path: unsaved.opening.plan).title)"
+          + (unsaved.opening.model == state.subject.model ? ":" : " on \(unsaved.opening.model):"),
         unsaved.steps.suffix(4).joined(separator: "; ") + ".", "Take them up?",
       ]
     case .cancelRun(let id):
