@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--autoencoder", metavar="PATH", help="a file or folder (default: the one beside the model)")
     sample.add_argument("--captions", metavar="FILE", help="embeddings of captions, for a text-conditional model")
     sample.add_argument("--null-caption", metavar="FILE", help="embedding of the empty caption")
+    sample.add_argument("--config", metavar="JSON", help="the architecture, as in plans (default: what the file shows)")
     sample.add_argument("model", metavar="MODEL", help="'demo', a file, or a folder of diffusers")
 
     encode = command("encode", "Encode a folder of images by class into latents, over ranks.")
@@ -186,7 +187,7 @@ def _sample(options: argparse.Namespace) -> int:
                 options.chunk, options.precision,
             ),
             ranks, options.npz, options.latents, options.autoencoder, options.captions, options.null_caption,
-            _progress("chunk", ranks.first),
+            _progress("chunk", ranks.first), options.config,
         )
     finally:
         ranks.close()
