@@ -159,6 +159,8 @@ if name == "sbatch":
     (here / "script").write_text(pathlib.Path(words[1]).read_text())
     state("PENDING|Priority")
     print("4711;cluster")
+elif name in ("squeue", "sacct") and (here / "deaf").exists():
+    sys.exit("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
 elif name == "squeue":
     if "-n" in words:
         print("4711" if state().partition("|")[0] in ("PENDING", "RUNNING") else "")
@@ -167,6 +169,8 @@ elif name == "squeue":
     else:
         sys.exit("slurm_load_jobs error: Invalid job id specified")
 elif name == "sacct":
+    if (here / "unaccounted").exists():
+        sys.exit("Slurm accounting storage is disabled")
     print(state())
 elif name == "scancel":
     pid = here / "pid"

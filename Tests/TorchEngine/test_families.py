@@ -122,10 +122,17 @@ def test_a_file_without_a_configuration_shows_its_blocks(tmp_path: pathlib.Path)
 def test_the_name_of_a_model_states_its_family_as_in_the_native_engine(
     program: str, folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    name = f"sit:{folder / 'model.safetensors'}"
+    # A file that does not say what it is, but its heads.
+    file = tmp_path / "plain.safetensors"
+    support.write_tensors(
+        str(file), [support.item(k, v) for k, v in support.tensors(folder / "model.safetensors").items()], {}
+    )
+    (tmp_path / "plain.safetensors.json").write_text('{"config": {"num_heads": 4}}')
+    name = f"sit:{file}"
     subprocess.run([program, "plan", "new", str(tmp_path / "plan.json"), "--model", name], check=True, capture_output=True)
     model = json.loads((tmp_path / "plan.json").read_text())["model"]
     assert model["path"] == name and ModelFile(name).content_hash() == model["content_hash"]
+    assert ModelFile(name).shape == ModelShape.read(model, "plan")
 
 
 def test_a_folder_of_diffusers_is_the_model_that_the_native_engine_opens(

@@ -277,7 +277,14 @@ def test_a_job_of_slurm_waits_runs_is_requeued_and_ends(slurm: tuple[Site, Slurm
     } <= set(head)
     assert (site.far(run) / "job.sh").read_text() == cluster.script
     assert "\nexport SEEN=yes\n" in cluster.script and "\nsrun " in cluster.script
+    # SLURM's controller is away for a while.
+    (cluster.folder / "deaf").touch()
+    end = time.monotonic() + 60
+    while "Unable to contact" not in row["state_reason"] and time.monotonic() < end:
+        row = site.wait_for_state(run, "pending")
+    assert "Unable to contact slurm controller" in row["state_reason"]
     cluster.run(2)
+    (cluster.folder / "deaf").unlink()
     site.wait_for_state(run, "running")
     wait_for_step(run, 3)
     assert events(run, "ranks")[-1]["count"] == 2
@@ -304,11 +311,13 @@ def test_a_job_of_slurm_is_cancelled_before_it_begins_or_dies(slurm: tuple[Site,
     site.call("runs", "cancel", str(run))
     assert site.wait_for_state(run, "cancelled")["ending"] == "cancelled before it began"
     site.assert_whole(run, starts=0)
-    run = site.begin(plan)
-    site.wait_for_state(run, "pending")
-    cluster.say("NODE_FAIL|0:1")
-    ending = site.wait_for_state(run, "failed")["ending"]
-    assert "job 4711 is NODE_FAIL with exit code 0:1" in ending
+    for accounted, reason in ((True, "job 4711 is NODE_FAIL with exit code 0:1"), (False, "job 4711 has left the queue")):
+        run = site.begin(plan)
+        site.wait_for_state(run, "pending")
+        if not accounted:
+            (cluster.folder / "unaccounted").touch()
+        cluster.say("NODE_FAIL|0:1")
+        assert reason in site.wait_for_state(run, "failed")["ending"]
     shutil.rmtree(cluster.folder / "bin")
     run = site.begin(plan)
     assert "squeue: cannot be run" in site.wait_for_state(run, "failed")["ending"]

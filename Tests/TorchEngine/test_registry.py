@@ -98,10 +98,10 @@ def test_fresh_and_transferred_weights_are_those_of_the_native_engine(
     from espalier_torch.graft import Graft
     from espalier_torch.modelfile import ModelFile
 
-    own = {name for name in covered(blocks) if REGISTRY[name].transfer}
+    edits = load(str(support.write_plan(folder, blocks, name="fresh.json"))).edits
     overrides = {
-        f"{b['block']}.{slot}": {"init": "transferred"}
-        for b in blocks for slot in ("attention", "mlp") if b.get(slot, {}).get("operator") in own
+        f"{block}.{slot}": {"init": "transferred"} for (block, slot), (name, config) in edits.items()
+        if REGISTRY[name].transfer and REGISTRY[name].transfer_refusal(config, support.SHAPE) is None
     }
     settings = {"steps": 1, "learning_rate": 1e-12, "warmup_steps": 0, "overrides": overrides}
     for stage1 in ({**settings, "overrides": {}}, settings):

@@ -145,12 +145,14 @@ class Slurm:
 
     @staticmethod
     def status(run: RunDirectory, started: dict[str, Any]) -> Status:
-        """The job's state by squeue, and after its end by sacct."""
+        """The job's state by squeue, and after its end by sacct; EngineError while SLURM does not answer."""
         job = started["job"]
         try:
             line = _call("squeue", "-h", "-j", job, "-o", "%T|%r").strip()
-        except EngineError:
+        except EngineError as error:
             # Jobs that ended some minutes ago are unknown to squeue.
+            if "Invalid job id" not in str(error):
+                raise
             line = ""
         state, _, reason = line.partition("|")
         if state in Slurm.QUEUED:
@@ -160,7 +162,11 @@ class Slurm:
         if state in Slurm.RUNNING:
             return Status("running", f"job {job}")
         if not state:
-            lines = _call("sacct", "-n", "-X", "-P", "-j", job, "-o", "State,ExitCode").strip().splitlines()
+            try:
+                lines = _call("sacct", "-n", "-X", "-P", "-j", job, "-o", "State,ExitCode").strip().splitlines()
+            except EngineError:
+                # A cluster without accounting.
+                return Status("ended", f"job {job} has left the queue")
             if not lines:
                 return Status("starting", f"job {job} is not accounted for yet")
             state, _, code = lines[-1].partition("|")

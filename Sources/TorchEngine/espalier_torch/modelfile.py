@@ -107,10 +107,11 @@ class ModelFile:
             else:
                 self.files = [os.path.join(folder, "diffusion_pytorch_model.safetensors")]
                 parts = [TensorFile(self.files[0])]
-            self.files.append(os.path.join(folder, "config.json"))
             self.path = self.files[0]
             for part in parts:
                 self.metadata.update(part.metadata)
+            if not _states_all(self.metadata.get("config")):
+                self.files.append(os.path.join(folder, "config.json"))
             return {name: part.raw(name) for part in parts for name in part.names}
         if path.endswith(".safetensors"):
             file = TensorFile(path)
@@ -328,6 +329,16 @@ class ModelFile:
         if not complete:
             metadata["config"] = self.shape.stated(self.class_names, published_name(self.shape) or self.shape.family)
         return metadata
+
+
+def _states_all(text: str | None) -> bool:
+    """Whether a metadata entry `config` states an architecture completely, so that no other file is asked."""
+    try:
+        table = json.loads(text or "")
+    except ValueError:
+        return False
+    keys = ("depth", "hidden_size", "num_heads", "patch_size", "input_size", "in_channels", "num_classes", "learn_sigma")
+    return isinstance(table, dict) and ("num_attention_heads" in table or all(key in table for key in (*keys, "mlp_ratio")))
 
 
 def _gated_ratio(width: int, dim: int) -> float:

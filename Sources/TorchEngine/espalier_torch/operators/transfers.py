@@ -94,7 +94,11 @@ def hidden_units(up: str, down: str, parts: int = 1) -> Transfer:
     """
 
     def rule(name: str, own: torch.Tensor, original: Original) -> torch.Tensor:
-        source = original(name)
+        try:
+            source = original(name)
+        except KeyError:
+            # A layer without biases is one whose biases are zero.
+            return torch.zeros_like(own)
         if name == f"{down}.bias":
             return source.clone()
         incoming, outgoing = original(f"{up}.weight"), original(f"{down}.weight")
