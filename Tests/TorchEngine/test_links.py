@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -270,7 +271,7 @@ def test_a_job_of_slurm_waits_runs_is_requeued_and_ends(slurm: tuple[Site, Slurm
     run = site.begin(support.write_plan(folder, OTHER_OPERATORS, stage1=settings, name="queued.json"))
     row = site.wait_for_state(run, "pending")
     assert row["state_reason"] == "Priority (job 4711)"
-    head = [line.removeprefix("#SBATCH ") for line in cluster.script.splitlines() if line.startswith("#SBATCH")]
+    head = [shlex.split(line)[1] for line in cluster.script.splitlines() if line.startswith("#SBATCH")]
     assert {
         "--nodes=1", "--ntasks-per-node=2", "--requeue", "--signal=USR1@90", "--partition=gpu", "--time=60",
         "--open-mode=append",

@@ -82,13 +82,13 @@ def test_a_job_is_warned_requeued_and_ends(
     site = Site(program, folder, tmp_path)
     # The job's environment is that of sbatch.
     site.own.update(ESPALIER_SLURM_SECONDS="1", SLURM_CONF=os.environ["SLURM_CONF"])
-    site.name(ranks=2, slurm={"tasks_per_node": 2, "signal": 100, "options": ["--time=2", "--overcommit"]})
+    site.name(ranks=2, slurm={"tasks_per_node": 2, "signal": 100, "options": ["--time=3", "--overcommit"]})
     settings = {"steps": 100_000, "held_out_every": 100_000, "checkpoint_every": 20, "keep_last": 2}
     run = site.begin(support.write_plan(folder, OTHER_OPERATORS, stage1=settings, name="endless.json"))
     wait_for_step(run, 3)
     assert site.wait_for_state(run, "running") and events(run, "ranks")[-1]["count"] == 2
-    # SLURM signals the step 100 s before the two minutes are over; the job saves a checkpoint and queues again.
-    row = site.wait_for_state(run, "pending", seconds=120)
+    # SLURM signals the step 100 s before the three minutes are over; the job saves a checkpoint and queues again.
+    row = site.wait_for_state(run, "pending", seconds=240)
     saved = events(run, "checkpointed")[-1]["step"]
     assert row["state_reason"].startswith("BeginTime (job")
     job = row["state_reason"].split()[-1].rstrip(")")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from typing import Callable, Sequence
 
 from . import __version__
-from .errors import EngineError
+from .errors import AGAIN, EngineError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.command == "run":
+        if options.requeue:
+            # A scheduler's warning may come while torch is being imported; job.run takes the signal over.
+            signal.signal(signal.SIGUSR1, lambda *_: os._exit(AGAIN))
         from .job import Options, run
 
         return run(
@@ -213,9 +218,6 @@ def _encode(options: argparse.Namespace) -> int:
 
 def _launch(options: argparse.Namespace) -> int:
     """Becomes the launcher; it ends with the program that started this one."""
-    import os
-    import signal
-
     from .job import die_with_parent
 
     if not options.detached:

@@ -14,10 +14,9 @@ from typing import Any, Callable
 import torch
 
 from .data import training_data
-from .errors import EngineError
+from .errors import AGAIN, EngineError
 from .files import read_json, write_json
 from .graft import Graft
-from .hosts import AGAIN
 from .loop import Loop, Throttle, stop_on_signals
 from .modelfile import ModelFile
 from .own import TeacherLatents
