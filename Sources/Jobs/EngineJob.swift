@@ -80,7 +80,9 @@ struct EngineJob {
 
   /// Starts the engine; its output goes to that of this process, the log of the run.
   func start(_ variables: [String: String]) throws -> Process {
-    let ranks = engine.ranks == 1 ? "1 rank" : "\(engine.ranks) ranks"
+    let ranks =
+      !engine.launcher.isEmpty
+      ? "the ranks" : engine.ranks == 1 ? "1 rank" : "\(engine.ranks) ranks"
     try context.emit(.message("starting \(ranks) of engine \(engine.name)"))
     let process = try engine.process(
       engine.command(run: context.run.path), environment: variables)

@@ -42,9 +42,14 @@ struct LinkUpload {
     guard request.job.kind.isTraining else { return }
     let plan = try GraftPlan.load(path: run.planPath)
     let model = try ModelFiles(plan.model.path)
-    try add(plan.model.path, at: model.modelPath, sidecar: true)
+    // Of a folder of diffusers training needs the transformer alone.
+    try add(
+      plan.model.path, at: model.model.weights.folder?.transformer ?? model.modelPath,
+      companions: ["\(AtomicFile.name(of: model.modelPath)).json"])
     for path in [plan.data?.path, plan.data?.heldOut].compactMap(\.self)
-    where identities[path] == nil { try add(path, at: path) }
+    where identities[path] == nil {
+      try add(path, at: path, companions: [LatentStatistics.fileName])
+    }
     if case .finetune(_, let weights) = request.job {
       for name in weights { try add(name, at: try run.weightsPath(name)) }
     }
@@ -68,8 +73,8 @@ struct LinkUpload {
     return name
   }
 
-  /// Adds a file or folder that plan or request call `name`.
-  private mutating func add(_ name: String, at path: String, sidecar: Bool = false) throws {
+  /// Adds a file or folder that plan or request call `name`, a file with those of the companions that lie beside it.
+  private mutating func add(_ name: String, at path: String, companions: [String] = []) throws {
     let path = AtomicFile.absolute(path)
     let isMapped = engine.paths.first { path == $0.here || path.hasPrefix(folder($0.here)) }
     if let isMapped {
@@ -78,21 +83,20 @@ struct LinkUpload {
       places[name] = .path(there)
       return
     }
-    // The images' pipeline of a model is not needed to train it.
-    let inner = sidecar && FileManager.default.fileExists(atPath: "\(path)/transformer")
-    let names = try Self.contents(path).filter { !inner || $0.hasPrefix("/transformer/") }
-    let digests = try names.map { try ContentHash.sha256(path: path + $0) }
+    let names = try Self.contents(path)
+    let (directory, own) = (AtomicFile.directory(of: path), AtomicFile.name(of: path))
     let isFile = names == [""]
+    let beside = companions.filter { isFile && access("\(directory)/\($0)", F_OK) == 0 }
+    let sent = names.map { own + $0 } + beside
+    let digests = try sent.map { try ContentHash.sha256(path: "\(directory)/\($0)") }
     let whole =
-      isFile
+      sent == [own]
       ? digests[0]
-      : ContentHash.sha256(Data(zip(names, digests).map { "\($0) \($1)\n" }.joined().utf8))
-    let base = "models/\(whole)/\(AtomicFile.name(of: path))"
-    for (file, digest) in zip(names, digests) { files[base + file] = (path + file, digest) }
-    if isFile, sidecar, access("\(path).json", F_OK) == 0 {
-      files["\(base).json"] = ("\(path).json", try ContentHash.sha256(path: "\(path).json"))
+      : ContentHash.sha256(Data(zip(sent, digests).map { "\($0) \($1)\n" }.joined().utf8))
+    for (file, digest) in zip(sent, digests) {
+      files["models/\(whole)/\(file)"] = ("\(directory)/\(file)", digest)
     }
-    places[name] = .name(base)
+    places[name] = .name("models/\(whole)/\(own)")
   }
 
   private func folder(_ path: String) -> String { path.hasSuffix("/") ? path : "\(path)/" }

@@ -123,6 +123,8 @@ package struct WeightTransfer: Sendable {
   /// As `hiddenUnits`, for units whose `parts` rows lie one block behind the other in the layer `up`.
   static func hiddenUnits(up: String, down: String, parts: Int) -> WeightTransfer {
     WeightTransfer { name, own, original in
+      // A layer without biases is one whose biases are zero.
+      if name.hasSuffix(".bias"), (try? original(name)) == nil { return .zeros(own.shape) }
       if name == "\(down).bias" { return try original(name).copied() }
       let incoming = try original("\(up).weight")
       let outgoing = try original("\(down).weight")

@@ -63,7 +63,7 @@ package final class RunLauncher {
     _ run: RunDirectory, _ change: RateChange? = nil, step: Int? = nil,
     engine: EngineChange? = nil
   ) throws {
-    guard let lock = try run.lock() else {
+    guard let lock = try run.lockForWorker() else {
       try run.requireUnsuccessful()
       throw run.busy
     }

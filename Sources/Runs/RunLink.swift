@@ -140,10 +140,16 @@ extension RunLauncher {
   ///   - fetchesAll: Whether it also fetches models and checkpoints, from an ended run too.
   /// - Throws: `FileError` when the run has no such engine or another process works on it.
   package func attach(_ run: RunDirectory, fetchesAll: Bool = false) throws {
-    guard var link = try run.openLink(), link.isOpen || fetchesAll else {
-      throw FileError("\(run.path): has nothing to fetch from another host; see 'espalier runs'")
+    func link() throws -> RunLink {
+      guard let link = try run.openLink(), link.isOpen || fetchesAll else {
+        throw FileError("\(run.path): has nothing to fetch from another host; see 'espalier runs'")
+      }
+      return link
     }
-    guard let lock = try run.lock() else { throw run.busy }
+    _ = try link()
+    guard let lock = try run.lockForWorker() else { throw run.busy }
+    // The last worker may have written it meanwhile.
+    var link = try link()
     if fetchesAll {
       link.fetch = .all
       if !link.isOpen { link.state = .connected }

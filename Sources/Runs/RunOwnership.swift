@@ -37,6 +37,19 @@ extension RunDirectory {
     return nil
   }
 
+  /// Takes the lock for another worker; waits for the worker of a run that has just ended and still clears up: its
+  /// engine ends, and what is to be fetched comes.
+  ///
+  /// - Returns: The lock; nil if another process works on the run.
+  /// - Throws: As `lock` does.
+  func lockForWorker() throws -> FileLock? {
+    let end = ContinuousClock.now + .seconds(10)
+    while true {
+      if let lock = try lock() { return lock }
+      guard summary().state.isEnded, ContinuousClock.now < end else { return nil }
+    }
+  }
+
   /// Calls `body` with the lock of the run.
   ///
   /// - Returns: The result of `body`; nil, without calling it, if another process holds the lock.

@@ -70,7 +70,13 @@ struct EngineDrawing {
       ("--captions", captions),
     ]
     for case (let key, let value?) in optional { words += [key, value] }
-    let process = try engine.process(engine.sampleCommand(words + [files.modelPath]))
+    let shape = files.model.shape
+    if shape.family.condition == .classes {
+      // What a file does not show both engines take from here.
+      words += ["--config", String(decoding: try JSONEncoder().encode(shape), as: UTF8.self)]
+    }
+    let name = files.name == ModelFiles.demo ? files.modelPath : files.name
+    let process = try engine.process(engine.sampleCommand(words + [name]))
     try engine.start(process)
     // Ctrl-C reaches the engine as well; its chunks stay for the next time.
     process.waitUntilExit()

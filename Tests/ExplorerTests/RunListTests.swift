@@ -201,6 +201,26 @@ import Explorer
     #expect(press(&state, .enter) == failed.map { .retryRun(id: $0, rateFactor: 0.5) })
   }
 
+  @Test func aRetryChangesTheEngine() {
+    var state = Samples.many()
+    state.engines = ["two"]
+    press(&state, "r", "/")
+    type("state:failed", into: &state)
+    press(&state, .enter, "R")
+    let id = selection(state)
+    type(" tow", into: &state)
+    #expect(press(&state, .enter).isEmpty)
+    guard case .prompt(let prompt) = state.overlay else {
+      Issue.record("the prompt is gone")
+      return
+    }
+    #expect(prompt.problem == "behind the factor an engine may follow: native, two")
+    press(&state, .control("u"))
+    type("1 native", into: &state)
+    let expected: [Effect] = id.map { [.retryRun(id: $0, rateFactor: 1, engine: "native")] } ?? []
+    #expect(!expected.isEmpty && press(&state, .enter) == expected)
+  }
+
   @Test func notesAndTags() {
     var state = Samples.many()
     press(&state, "r", "g", "g", "e")

@@ -100,6 +100,23 @@ import Testing
     }
   }
 
+  /// A worker holds its run until it has cleared up behind the last event; a retry waits for that, and for
+  /// nothing else.
+  @Test func aRetryWaitsForTheLastWorker() throws {
+    let run = try run()
+    try run.append(Event(.started(pid: 1, totalSteps: 1)))
+    try run.append(Event(.finished(outcome: .cancelled, text: "cancelled at step 1")))
+    let launcher = try RunLauncher(root: root, executable: "/bin/true")
+    let holder = Process()
+    holder.executableURL = URL(filePath: "/usr/bin/flock")
+    holder.arguments = [run.lockPath, "sleep", "0.7"]
+    try holder.run()
+    while !FileLock.isHeld(run.lockPath) { usleep(1000) }
+    try launcher.retry(run)
+    #expect(run.worker() != nil && run.summary().end == nil)
+    holder.waitUntilExit()
+  }
+
   @Test func fileSystemsWithoutLocksAreNamed() {
     let error = FileLock.refused("/runs/x/worker.lock", errno: ENOLCK)
     #expect(

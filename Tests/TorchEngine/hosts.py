@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import pathlib
+import shlex
 import shutil
 import socket
 import subprocess
@@ -139,7 +140,7 @@ class Proxy:
 
 SLURM = '''#!{python}
 """Stand-ins for the commands of SLURM: one job at a time, with its state in files of a folder."""
-import json, os, pathlib, signal, subprocess, sys
+import json, os, pathlib, shlex, signal, subprocess, sys
 
 here = pathlib.Path({folder!r})
 name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
@@ -157,8 +158,13 @@ def state(new=None):
 if name == "sbatch":
     assert words[0] == "--parsable", words
     (here / "script").write_text(pathlib.Path(words[1]).read_text())
+    for line in (here / "script").read_text().splitlines():
+        if line.startswith("#SBATCH") and len(shlex.split(line)) != 2:
+            sys.exit(f"sbatch: fatal: {line}: expected one option")
     state("PENDING|Priority")
     print("4711;cluster")
+elif name in ("squeue", "sacct") and (here / "deaf").exists():
+    sys.exit("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
 elif name == "squeue":
     if "-n" in words:
         print("4711" if state().partition("|")[0] in ("PENDING", "RUNNING") else "")
@@ -167,6 +173,8 @@ elif name == "squeue":
     else:
         sys.exit("slurm_load_jobs error: Invalid job id specified")
 elif name == "sacct":
+    if (here / "unaccounted").exists():
+        sys.exit("Slurm accounting storage is disabled")
     print(state())
 elif name == "scancel":
     pid = here / "pid"
@@ -219,7 +227,8 @@ class Slurm:
             **os.environ, "PATH": self.path, "SLURM_JOB_ID": "4711", "SLURM_NTASKS": str(tasks),
             "SLURM_JOB_NODELIST": "127.0.0.1", "OMP_NUM_THREADS": "1", "ESPALIER_LOG_EVERY_STEP": "1",
         }
-        output = next(w for w in self.script.splitlines() if "--output=" in w).partition("--output=")[2]
+        line = next(line for line in self.script.splitlines() if "--output=" in line)
+        output = shlex.split(line)[1].partition("--output=")[2]
         with open(output, "ab") as log:
             self.process = subprocess.Popen(
                 ["bash", str(self.folder / "script")], env=env, stdout=log, stderr=log, start_new_session=True

@@ -62,16 +62,15 @@ def write_data(path: pathlib.Path, count: int = 40, shape: ModelShape = SHAPE) -
 def write_plan(
     folder: pathlib.Path, blocks: list[dict[str, Any]], parallel: list[dict[str, Any]] | None = None, seed: int = 5,
     stage1: dict[str, Any] | None = None, stage2: dict[str, Any] | None = None, name: str = "plan.json",
-    own_data: dict[str, Any] | None = None,
+    own_data: dict[str, Any] | None = None, shape: ModelShape = SHAPE,
 ) -> pathlib.Path:
     """A plan for the model and the data in a folder."""
     model, data = folder / "model.safetensors", folder / "data.safetensors"
     table: dict[str, Any] = {
         "espalier_plan": 1, "name": "tiny", "seed": seed,
         "model": {
-            "path": str(model), "content_hash": sha256(str(model)), "family": "dit", "depth": SHAPE.depth,
-            "hidden_size": SHAPE.hidden_size, "num_heads": SHAPE.num_heads, "patch_size": SHAPE.patch_size,
-            "input_size": SHAPE.input_size, "in_channels": 4, "num_classes": 10, "learn_sigma": True, "mlp_ratio": 4,
+            "path": str(model), "content_hash": sha256(str(model)),
+            **{key: value for key, value in json.loads(shape.stated([], "")).items() if key != "name"},
         },
         "blocks": blocks, "data": own_data or {"path": str(data)},
         "stage1": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 from typing import Any
@@ -78,6 +79,26 @@ def test_stage_1_follows_the_native_engine(
         assert texts[0] == texts[1] and len(texts[0]) == 2
         one, two = (support.tensors(r / "checkpoints/operators.safetensors") for r in (run, native))
         assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-3
+
+
+@pytest.mark.parametrize(("name", "sites"), [("slots", []), ("pairs", PAIRS[1:])])
+def test_the_sweep_follows_the_native_engine(
+    program: str, folder: pathlib.Path, name: str, sites: list[dict[str, Any]]
+) -> None:
+    own = {"steps": 8, "sweep": True, "ridge_samples": 10, "attention_loss": "l2", "overrides": {"1.attention": {"sweep": False}}}
+    if sites:
+        own["overrides"]["2+3"] = {"loss": "l2"}
+    plan = support.write_plan(folder, FITTED, sites, stage1=own, name=f"sweep-{name}.json")
+    native = support.native_run(folder, plan, "distill")
+    run = support.make_run(folder, plan, name=f"sweep-{name}")
+    here(run)
+    texts = [next(e["text"] for e in support.events(r, "message") if "front to back" in e["text"]) for r in (run, native)]
+    assert re.sub(r"from \S+ to [\d.e-]+", "", texts[0]) == re.sub(r"from \S+ to [\d.e-]+", "", texts[1])
+    errors = [[float(x) for x in re.search(r"from (\S+) to ([\d.e-]+)", text).groups()] for text in texts]
+    assert all(abs(a - b) <= 2e-3 * b for a, b in zip(*errors)) and errors[0][1] < errors[0][0]
+    assert largest_difference(site_curves(run), site_curves(native)) <= 1e-3
+    one, two = (support.tensors(r / "checkpoints/operators.safetensors") for r in (run, native))
+    assert one.keys() == two.keys() and max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-3
 
 
 def test_one_sign_of_the_l1_loss_moves_a_curve_more_than_the_engines_differ(

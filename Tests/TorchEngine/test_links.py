@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -69,19 +70,9 @@ class Site:
         log = (run / "log.txt").read_text()
         raise AssertionError(f"{row.get('state')} instead of {states}: {log[-2000:]}")
 
-    def patiently(self, *words: str) -> None:
-        """Calls the program until the run's last worker has gone home."""
-        end = time.monotonic() + 60
-        while True:
-            done = subprocess.run([self.program, *words], env=self.own, capture_output=True, text=True, timeout=240)
-            if done.returncode == 0:
-                return
-            assert "another process" in done.stderr and time.monotonic() < end, done.stderr
-            time.sleep(0.2)
-
     def fetch(self, run: pathlib.Path) -> None:
         """Fetches the checkpoint of a run."""
-        self.patiently("runs", "fetch", str(run))
+        self.call("runs", "fetch", str(run))
         end = time.monotonic() + 60
         while not (run / "checkpoints/latest.safetensors").exists() and time.monotonic() < end:
             time.sleep(0.1)
@@ -106,6 +97,36 @@ def ssh(program: str, folder: pathlib.Path, tmp_path: pathlib.Path) -> Iterator[
     site.call("engines", "install", "far")
     try:
         yield site, server
+    finally:
+        server.close()
+
+
+def test_a_job_of_slurm_on_a_cluster_that_only_ssh_reaches(
+    program: str, folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    if not os.path.exists(SSHD):
+        pytest.skip("there is no sshd; '.ci/setup' installs openssh-server")
+    site, cluster = Site(program, folder, tmp_path), Slurm(tmp_path / "slurm")
+    server = Server(
+        tmp_path / "sshd", PATH=cluster.path, XDG_CACHE_HOME=str(tmp_path / "far-cache"), ESPALIER_SLURM_SECONDS="0.5"
+    )
+    site.name(ssh=server.destination, ssh_options=server.options, ranks=2, slurm={"tasks_per_node": 2})
+    try:
+        site.call("engines", "install", "far")
+        run = site.begin(support.write_plan(folder, OTHER_OPERATORS, stage1={"steps": 60}, name="cluster.json"))
+        row = site.wait_for_state(run, "pending")
+        assert row["state_reason"] == "Priority (job 4711)"
+        # The cable is out when the job begins, which it does without this machine.
+        server.proxy.cut()
+        site.wait_for_state(run, "unreachable")
+        cluster.run(2)
+        wait_for_step(site.far(run), 3)
+        server.proxy.restore()
+        assert cluster.wait() == 0
+        site.wait_for_state(run, "done")
+        site.assert_whole(run)
+        assert events(run, "ranks")[-1]["count"] == 2
+        assert (run / "checkpoints/model.safetensors").exists()
     finally:
         server.close()
 
@@ -192,7 +213,7 @@ def test_a_run_without_its_local_worker_is_detached_and_followed_again(
     # A second start goes on from the checkpoint; the native engine needs that checkpoint here.
     assert "runs fetch" in site.call("runs", "retry", str(run), "--engine", "native", code=1)
     saved = events(run, "checkpointed")[-1]["step"]
-    site.patiently("runs", "retry", str(run), "--rate-factor", "0.5")
+    site.call("runs", "retry", str(run), "--rate-factor", "0.5")
     wait_for_step(run, saved + 2)
     texts = [e["text"] for e in events(run, "message")]
     assert f"resumed at step {saved} from its last checkpoint" in texts
@@ -203,7 +224,7 @@ def test_a_run_without_its_local_worker_is_detached_and_followed_again(
     assert events(run)[-1]["text"].startswith("killed at step")
     site.fetch(run)
     site.wait_for_state(run, "cancelled")
-    site.patiently("runs", "retry", str(run), "--engine", "native")
+    site.call("runs", "retry", str(run), "--engine", "native")
     end = time.monotonic() + 60
     while time.monotonic() < end and not any("resumed at step" in e["text"] for e in events(run, "message")[len(texts):]):
         time.sleep(0.1)
@@ -250,14 +271,21 @@ def test_a_job_of_slurm_waits_runs_is_requeued_and_ends(slurm: tuple[Site, Slurm
     run = site.begin(support.write_plan(folder, OTHER_OPERATORS, stage1=settings, name="queued.json"))
     row = site.wait_for_state(run, "pending")
     assert row["state_reason"] == "Priority (job 4711)"
-    head = [line.removeprefix("#SBATCH ") for line in cluster.script.splitlines() if line.startswith("#SBATCH")]
+    head = [shlex.split(line)[1] for line in cluster.script.splitlines() if line.startswith("#SBATCH")]
     assert {
         "--nodes=1", "--ntasks-per-node=2", "--requeue", "--signal=USR1@90", "--partition=gpu", "--time=60",
         "--open-mode=append",
     } <= set(head)
     assert (site.far(run) / "job.sh").read_text() == cluster.script
     assert "\nexport SEEN=yes\n" in cluster.script and "\nsrun " in cluster.script
+    # SLURM's controller is away for a while.
+    (cluster.folder / "deaf").touch()
+    end = time.monotonic() + 60
+    while "Unable to contact" not in row["state_reason"] and time.monotonic() < end:
+        row = site.wait_for_state(run, "pending")
+    assert "Unable to contact slurm controller" in row["state_reason"]
     cluster.run(2)
+    (cluster.folder / "deaf").unlink()
     site.wait_for_state(run, "running")
     wait_for_step(run, 3)
     assert events(run, "ranks")[-1]["count"] == 2
@@ -284,11 +312,13 @@ def test_a_job_of_slurm_is_cancelled_before_it_begins_or_dies(slurm: tuple[Site,
     site.call("runs", "cancel", str(run))
     assert site.wait_for_state(run, "cancelled")["ending"] == "cancelled before it began"
     site.assert_whole(run, starts=0)
-    run = site.begin(plan)
-    site.wait_for_state(run, "pending")
-    cluster.say("NODE_FAIL|0:1")
-    ending = site.wait_for_state(run, "failed")["ending"]
-    assert "job 4711 is NODE_FAIL with exit code 0:1" in ending
+    for accounted, reason in ((True, "job 4711 is NODE_FAIL with exit code 0:1"), (False, "job 4711 has left the queue")):
+        run = site.begin(plan)
+        site.wait_for_state(run, "pending")
+        if not accounted:
+            (cluster.folder / "unaccounted").touch()
+        cluster.say("NODE_FAIL|0:1")
+        assert reason in site.wait_for_state(run, "failed")["ending"]
     shutil.rmtree(cluster.folder / "bin")
     run = site.begin(plan)
     assert "squeue: cannot be run" in site.wait_for_state(run, "failed")["ending"]

@@ -119,6 +119,17 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(folder: pathlib.Path) -
     assert events(run, "step")[-1]["step"] == saved
 
 
+def test_a_warning_before_the_first_step_queues_the_job_again(folder: pathlib.Path) -> None:
+    run = endless(folder, "warned")
+    process = subprocess.Popen(support.command(run, 1, "--requeue"), env=support.environment())
+    end, caught = time.monotonic() + 60, 0
+    while not caught >> (signal.SIGUSR1 - 1) & 1 and time.monotonic() < end:
+        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(60) == 75 and not events(run, "finished")
+
+
 def test_a_silent_rank_is_named(folder: pathlib.Path) -> None:
     run = endless(folder, "silent")
     log = open(run / "log.txt", "ab")

@@ -75,10 +75,12 @@ extension FileWork {
         let run = try find(id)
         // The command for its end may take long.
         Thread.detachNewThread { _ = try? run.cancel(hard: true) }
-      case .retryRun(let id, _) where store.summary(id)?.state == .detached:
+      case .retryRun(let id, _, _) where store.summary(id)?.state == .detached:
         try launcher.attach(try find(id))
-      case .retryRun(let id, let factor):
-        try launcher.retry(try find(id), factor == 1 ? nil : .factor(factor))
+      case .retryRun(let id, let factor, let engine):
+        try launcher.retry(
+          try find(id), factor == 1 ? nil : .factor(factor),
+          engine: engine.map { EngineChange(to: $0 == RunOptions.native ? nil : $0) })
       case .raisePriority(let id, let amount): try find(id).raisePriority(by: amount)
       case .annotateRuns(let ids, let change):
         for id in ids { try find(id).annotate { try change.apply(to: &$0) } }

@@ -214,9 +214,9 @@ extension Form {
           summary: "matching: of the runs that trained the same operators; ←→ chooses one run"))
     }
     form.addQueue(beside: other)
+    form.fields += RunOptions.engineFields(engines)
     form.more =
-      rest + RunOptions.fields(isQueued: other != nil, others: others, engines: engines)
-      + dataFields(of: plan)
+      rest + RunOptions.fields(isQueued: other != nil, others: others) + dataFields(of: plan)
     return form
   }
 
@@ -242,11 +242,13 @@ extension Form {
           content: field.content, text: field.text, initial: field.initial)
       }
     }
-    let run = RunOptions.fields(isQueued: true, engines: engines).filter {
-      ["run.engine", "run.priority", "run.precision"].contains($0.key)
+    let run = RunOptions.fields(isQueued: true).filter {
+      ["run.priority", "run.precision"].contains($0.key)
     }
     return Form(
-      purpose: .chain, fields: named(first.common, "distil:") + named(second.common, "finetune:"),
+      purpose: .chain,
+      fields: named(first.common, "distil:") + named(second.common, "finetune:")
+        + RunOptions.engineFields(engines),
       more: reportFields + run + dataFields(of: plan) + named(first.rest, "distil:")
         + named(second.rest, "finetune:"))
   }

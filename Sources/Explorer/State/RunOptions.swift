@@ -37,11 +37,18 @@ package struct RunOptions: Equatable, Sendable {
   /// Choice of fresh weights.
   static let fresh = "none, all fresh"
 
+  /// The choice of an engine, by the names of those besides the native one; no field without any.
+  static func engineFields(_ engines: [String]) -> [Form.Field] {
+    guard !engines.isEmpty else { return [] }
+    return [
+      Form.Field(
+        "run.engine", "engine", Self.native, .choice([Self.native] + engines),
+        summary: "what does the job: this program, or an engine of engines.yaml; ←→ chooses")
+    ]
+  }
+
   /// Fields for the less common options; `others` are titles of runs that it can wait for.
-  ///
-  /// `engines` are the names of engines besides the native one.
-  static func fields(isQueued: Bool, others: [String] = [], engines: [String] = []) -> [Form.Field]
-  {
+  static func fields(isQueued: Bool, others: [String] = []) -> [Form.Field] {
     let priorities = QueuePlace.priorities
     let priority = Form.Field(
       "run.priority", "priority", 0,
@@ -50,10 +57,7 @@ package struct RunOptions: Equatable, Sendable {
     let before = Form.Field(
       Self.after, "begin after", noOther, .choice([noOther] + others),
       summary: "a run that must be done before this one begins")
-    let engine = Form.Field(
-      "run.engine", "engine", Self.native, .choice([Self.native] + engines),
-      summary: "what does the job: this program, or an engine of engines.yaml")
-    return (engines.isEmpty ? [] : [engine]) + (isQueued ? [priority] : [])
+    return (isQueued ? [priority] : [])
       + (others.isEmpty ? [] : [before]) + [
         Form.Field(
           "run.precision", "precision", "auto", .choice(["auto", "fp32", "bf16"]),

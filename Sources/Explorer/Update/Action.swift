@@ -136,8 +136,8 @@ package enum Effect: Equatable, Sendable {
   case control(id: String, Control)
   /// Kill a run's worker, which does not stop by itself.
   case killRun(id: String)
-  /// Start a worker again on a run that has ended, its learning rates multiplied.
-  case retryRun(id: String, rateFactor: Double)
+  /// Start a worker again on a run that has ended, its learning rates multiplied, with another engine if one is named.
+  case retryRun(id: String, rateFactor: Double, engine: String? = nil)
   /// Raise the priority of a waiting run by an amount.
   case raisePriority(id: String, by: Int)
   /// Remove runs with their checkpoints.

@@ -57,12 +57,17 @@ extension AppState {
       }
       return []
     case .retry(let ids):
-      guard let factor = Double(text), factor > 0, factor <= 1000 else {
+      let words = text.split(separator: " ", maxSplits: 1).map(String.init)
+      guard let factor = words.first.flatMap(Double.init), factor > 0, factor <= 1000 else {
         return refuse("type a factor above 0, such as 0.5; 1 leaves the rate")
+      }
+      let (engine, known) = (words.dropFirst().first, [RunOptions.native] + engines)
+      guard engine.map(known.contains) ?? true else {
+        return refuse("behind the factor an engine may follow: \(known.joined(separator: ", "))")
       }
       overlays.removeLast()
       notice = .note("restarting \(runs.names(of: ids))")
-      return ids.map { .retryRun(id: $0, rateFactor: factor) }
+      return ids.map { .retryRun(id: $0, rateFactor: factor, engine: engine) }
     case .note(let ids):
       var annotation = RunAnnotation()
       do throws(FileError) { try annotation.setNote(text) } catch { return refuse(error.message) }

@@ -188,7 +188,9 @@ package struct BottomBar {
         : Format.count(state.promptedSlots.count, "slot")
     case .saveAs, .open, .savePicture: "⏎ accept  Esc back"
     case .set: "stage2.steps=200, preset=paper"
-    case .retry: "1 leaves it  ⏎ accept  Esc back"
+    case .retry:
+      state.engines.isEmpty
+        ? "1 leaves it  ⏎ accept  Esc back" : "1 leaves it, 1 native also changes the engine"
     case .note: "one line; empty removes it"
     case .tag: "NAME adds it, -NAME removes it"
     case .filter: "text state:running loss<.05 age<2h op:swa tag:x has:note; - negates"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from typing import Callable, Sequence
 
 from . import __version__
-from .errors import EngineError
+from .errors import AGAIN, EngineError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--autoencoder", metavar="PATH", help="a file or folder (default: the one beside the model)")
     sample.add_argument("--captions", metavar="FILE", help="embeddings of captions, for a text-conditional model")
     sample.add_argument("--null-caption", metavar="FILE", help="embedding of the empty caption")
+    sample.add_argument("--config", metavar="JSON", help="the architecture, as in plans (default: what the file shows)")
     sample.add_argument("model", metavar="MODEL", help="'demo', a file, or a folder of diffusers")
 
     encode = command("encode", "Encode a folder of images by class into latents, over ranks.")
@@ -100,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.command == "run":
+        if options.requeue:
+            # A scheduler's warning may come while torch is being imported; job.run takes the signal over.
+            signal.signal(signal.SIGUSR1, lambda *_: os._exit(AGAIN))
         from .job import Options, run
 
         return run(
@@ -186,7 +192,7 @@ def _sample(options: argparse.Namespace) -> int:
                 options.chunk, options.precision,
             ),
             ranks, options.npz, options.latents, options.autoencoder, options.captions, options.null_caption,
-            _progress("chunk", ranks.first),
+            _progress("chunk", ranks.first), options.config,
         )
     finally:
         ranks.close()
@@ -212,9 +218,6 @@ def _encode(options: argparse.Namespace) -> int:
 
 def _launch(options: argparse.Namespace) -> int:
     """Becomes the launcher; it ends with the program that started this one."""
-    import os
-    import signal
-
     from .job import die_with_parent
 
     if not options.detached:

@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, 
 
 from .errors import EngineError
 from .files import TensorFile, digest_of
+from .statistics import LatentStatistics
 
 _EARLY = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """Names of the attention layers in early releases."""
@@ -205,8 +206,11 @@ class AutoencoderKL(nn.Module):
         return (127.5 * decoded + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def load(path: str) -> AutoencoderKL:
-    """Opens a file with its configuration in the metadata or in `config.json` beside it, or a folder of diffusers."""
+def load(path: str, statistics: LatentStatistics | None = None) -> AutoencoderKL:
+    """Opens a file with its configuration in the metadata or in `config.json` beside it, or a folder of diffusers.
+
+    statistics: those of a model's latents, in the place of a scaling factor.
+    """
     weights = os.path.join(path, "diffusion_pytorch_model.safetensors") if os.path.isdir(path) else path
     file = TensorFile(weights)
     text = file.metadata.get("config")
@@ -222,6 +226,9 @@ def load(path: str) -> AutoencoderKL:
         scale = table.get("scaling_factor", 0.18215)
         table["latent_mean"] = table.get("latents_mean") or [table["shift_factor"]] * channels
         table["latent_std"] = [s / scale for s in table.get("latents_std") or [1.0] * channels]
+    if statistics is not None:
+        statistics.require(table.get("latent_channels", 4))
+        table["latent_mean"], table["latent_std"] = statistics.mean.tolist(), statistics.deviation.tolist()
     return AutoencoderKL.from_tensors(table, {name: file.raw(name) for name in file.names}, weights)
 
 

@@ -20,6 +20,7 @@ from .models import Condition
 from .philox import Stream
 from .plan import Plan
 from .shape import ModelShape
+from .statistics import LatentStatistics
 
 if TYPE_CHECKING:
     from .own import TeacherLatents
@@ -182,7 +183,7 @@ class Draws:
         width = latents[0].numel() if count else 0
         noise = Stream(self.seed, f"{name}/noise").normal(latents.shape, first * width, self.device)
         times = Stream(self.seed, f"{name}/timestep")
-        if self.shape.family == "sit":
+        if self.shape.predicts_velocity:
             steps = times.uniform(first, count).float()
         else:
             steps = torch.tensor(times.integers(TIMESTEPS, first, count), dtype=torch.int64)
@@ -375,7 +376,17 @@ def open_latents(path: str) -> Dataset:
             parts.append(_tar(file))
         else:
             parts.append(_npz(file) if file.endswith(".npz") else _safetensors(file))
+    statistics = LatentStatistics.beside(os.path.dirname(files[0]))
+    if statistics is not None:
+        statistics.require(parts[0].shape[0])
+        hashed.append(statistics.path)
+        parts = [_normalised(part, statistics) for part in parts]
     return Dataset(parts, digest_of(hashed), path)
+
+
+def _normalised(part: Part, statistics: LatentStatistics) -> Part:
+    """A part with latents that are normalised when they are read."""
+    return dataclasses.replace(part, read=lambda row: statistics.normalised(part.read(row)))
 
 
 def _procedural(seed: int, count: int) -> Dataset:

@@ -1,6 +1,10 @@
 """Errors that end a command with one sentence."""
 
 
+AGAIN = 75
+"""Exit code of a run that a signal has stopped and that is to be started again (EX_TEMPFAIL of sysexits.h)."""
+
+
 class EngineError(Exception):
     """A fault of the input: file, key, expected, found, next step, in one sentence."""
 

@@ -329,7 +329,11 @@ class Follower:
         run, known = self.run, self._started()
         if run is None or not known["attempt"]:
             return
-        status = self._status(known)
+        try:
+            status = self._status(known)
+        except EngineError as error:
+            # A scheduler that does not answer now is asked again.
+            status = dataclasses.replace(self.status or Status("starting"), reason=str(error))
         is_over = self._ending()
         if status.state == "ended" and not is_over:
             # A last event may be on its way, on a shared file system for seconds.

@@ -13,14 +13,12 @@ import sys
 import time
 from typing import Any
 
-from .errors import EngineError
+from .errors import AGAIN, EngineError
 from .files import write_bytes
 from .rundir import RunDirectory, identity
 
 FRESHNESS = 120.0
 """Seconds for which the log shows that a process that cannot be seen from here is alive."""
-AGAIN = 75
-"""Exit code of a run that a signal has stopped and that is to be started again (EX_TEMPFAIL of sysexits.h)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,14 +114,14 @@ class Slurm:
             if "\n" in value or "\0" in value:
                 raise EngineError(f"{value!r}: a line of a batch script cannot hold a line end; rename or correct it")
         head = [
-            f"--job-name=espalier-{run.id}", f"--output={run.path}/log.txt", "--open-mode=append",
+            f"--job-name=espalier-{run.id}", f"--output={run.path.replace('%', '%%')}/log.txt", "--open-mode=append",
             f"--nodes={settings['nodes']}", f"--ntasks-per-node={settings['tasks_per_node']}", "--requeue",
             f"--signal=USR1@{settings['signal']}", *settings["options"],
         ]
         exports = {**environment, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
         command = ["srun", *_own_command(), "run", "--requeue", *options, run.path]
         return "\n".join([
-            "#!/bin/bash", *(f"#SBATCH {word}" for word in head),
+            "#!/bin/bash", *(f"#SBATCH {shlex.quote(word)}" for word in head),
             *(f"export {key}={shlex.quote(value)}" for key, value in sorted(exports.items())),
             *settings["setup"], shlex.join(command), "code=$?",
             "# A run that the signal has stopped with a checkpoint goes on in its next turn.",
@@ -145,12 +143,14 @@ class Slurm:
 
     @staticmethod
     def status(run: RunDirectory, started: dict[str, Any]) -> Status:
-        """The job's state by squeue, and after its end by sacct."""
+        """The job's state by squeue, and after its end by sacct; EngineError while SLURM does not answer."""
         job = started["job"]
         try:
             line = _call("squeue", "-h", "-j", job, "-o", "%T|%r").strip()
-        except EngineError:
+        except EngineError as error:
             # Jobs that ended some minutes ago are unknown to squeue.
+            if "Invalid job id" not in str(error):
+                raise
             line = ""
         state, _, reason = line.partition("|")
         if state in Slurm.QUEUED:
@@ -160,7 +160,11 @@ class Slurm:
         if state in Slurm.RUNNING:
             return Status("running", f"job {job}")
         if not state:
-            lines = _call("sacct", "-n", "-X", "-P", "-j", job, "-o", "State,ExitCode").strip().splitlines()
+            try:
+                lines = _call("sacct", "-n", "-X", "-P", "-j", job, "-o", "State,ExitCode").strip().splitlines()
+            except EngineError:
+                # A cluster without accounting.
+                return Status("ended", f"job {job} has left the queue")
             if not lines:
                 return Status("starting", f"job {job} is not accounted for yet")
             state, _, code = lines[-1].partition("|")

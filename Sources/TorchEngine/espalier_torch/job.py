@@ -14,10 +14,9 @@ from typing import Any, Callable
 import torch
 
 from .data import training_data
-from .errors import EngineError
+from .errors import AGAIN, EngineError
 from .files import read_json, write_json
 from .graft import Graft
-from .hosts import AGAIN
 from .loop import Loop, Throttle, stop_on_signals
 from .modelfile import ModelFile
 from .own import TeacherLatents
@@ -45,10 +44,6 @@ def refuse(plan: Plan, kind: str, device: str) -> None:
     """Raises EngineError for what this engine cannot do; called before a run exists, too."""
     if kind not in ("distill", "finetune"):
         raise EngineError(f"this engine does no job of kind '{kind}'; let the native engine do it")
-    if kind == "distill" and any(plan.site_settings(site).sweep for site in plan.sites):
-        raise EngineError(
-            "stage1.sweep: this engine does no student-forced sweep; set it to false, or let the native engine do it"
-        )
     if plan.draws_own_data and plan.shape.family == "pixart":
         raise EngineError(
             f"{plan.model_path}: a PixArt draws images of captions, and data \"self\" has none; make a set by 'espalier"
@@ -182,9 +177,9 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
     micro = options.micro_batch or (4 if ranks.kind == "cpu" else 32)
     begun = ranks.share(os.path.exists(run_dir.latest))
 
-    def fitting(done: int, of: int) -> None:
+    def fitting(done: int, of: int, label: str = "fitting output layers") -> None:
         if throttle.due():
-            reporter.emit("progress", done=done, total=of, label="fitting output layers")
+            reporter.emit("progress", done=done, total=of, label=label)
 
     def fit_initially(graft: Graft, sites: list[Site]) -> None:
         """Fits the output layers of sites without trained weights that start so."""
@@ -218,6 +213,18 @@ def _perform(run_dir: RunDirectory, reporter: Reporter, ranks: Ranks, options: O
                 text=f"fitted the output layers of {tried} sites in closed form; {improved} have a lower held-out loss so"
                 " and keep them",
             )
+        swept = stage1.sweep(
+            RidgeFit(graft, dataset, ranks, autocast, micro),
+            lambda done, of: fitting(done, of, "sweeping front to back"),
+        )
+        if swept:
+            loop.measure(stage1)
+            count, before, after = swept
+            reporter.emit(
+                "message",
+                text=f"fitted {count} sites from front to back on the graft's own activations; the relative error of its"
+                f" output went from {before:.4g} to {after:.4g}{'' if after < before else ', so they stay as they were'}",
+            )
         loop.write(lambda: graft.save_operators(os.path.join(run_dir.checkpoints, "operators.safetensors")))
         loop.write(lambda: graft.save_model(os.path.join(run_dir.checkpoints, "model.safetensors")))
         return f"{total} steps; grafted model in checkpoints/model.safetensors"
@@ -248,7 +255,7 @@ def _places(run_dir: RunDirectory) -> dict[str, str]:
 def _model(plan: Plan, places: dict[str, str]) -> ModelFile:
     """The plan's model; of a text-conditional one the file tells what the plan does not."""
     is_text = plan.shape.family == "pixart"
-    file = ModelFile(places.get(plan.model_path, plan.model_path), None if is_text else plan.shape)
+    file = ModelFile(plan.model_path, None if is_text else plan.shape, places.get(plan.model_path))
     file.require_hash(plan)
     if is_text:
         names = [f.name for f in dataclasses.fields(file.shape)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from typing import Any
 
@@ -14,16 +16,28 @@ from .errors import EngineError, not_finite
 from .files import TensorFile, digest_of
 from .keys import diffusers_keys, pixart_keys, renamed
 from .models import Backbone, make
+from .operators.base import rotation
 from .plan import Plan, parse
-from .shape import ModelShape, published_heads, published_name
+from .shape import FAMILIES, ModelShape, published_heads, published_name
+from .statistics import LatentStatistics
 
 PLAN_KEY = "espalier_plan"
 _CONTAINERS = ("ema", "model", "state_dict")
 _WRAPPERS = ("module.", "_orig_mod.")
+_COSINES = "feat_rope.freqs_cos"
+_LEFT_OUT = ("projectors.", "bn.", "feat_rope.")
+"""Projectors of a training, statistics of latents and tables that are computed: none of them is the network's."""
+
+
+def family_in(name: str) -> tuple[str | None, str]:
+    """The family that a name states, as in `sit:FILE`, and the rest of the name."""
+    family, mark, rest = name.partition(":")
+    return (family, rest) if mark and family in FAMILIES and not os.path.exists(name) else (None, name)
 
 
 def path_of(name: str) -> tuple[str, str | None]:
     """Path of a model and the entry of a training checkpoint after `#` in its name."""
+    name = family_in(name)[1]
     container = None
     if "#" in name and not os.path.exists(name):
         name, container = name.rsplit("#", 1)
@@ -47,8 +61,16 @@ def path_of(name: str) -> tuple[str, str | None]:
 class ModelFile:
     """An open model: its tensors by official name, its architecture and its metadata."""
 
-    def __init__(self, name: str, shape: ModelShape | None = None):
-        self.path, self.container = path_of(name)
+    def __init__(self, name: str, shape: ModelShape | None = None, place: str | None = None):
+        """place: where what the name stands for lies, if elsewhere than the name says."""
+        self.family, rest = family_in(name)
+        if place is None:
+            self.path, self.container = path_of(rest)
+        else:
+            own, mark, entry = rest.rpartition("#")
+            is_entry = bool(mark) and os.path.basename(own) == os.path.basename(place)
+            self.path, self.container = place, entry if is_entry else None
+        self.is_usual = True
         self.files = [self.path]
         self.metadata: dict[str, str] = {}
         tensors = self._open()
@@ -62,10 +84,17 @@ class ModelFile:
         self.null_caption = tensors.pop("y_embedder.y_embedding", None)
         self.stated = self._stated()
         self.shape = shape or self._shape(tensors)
-        self.tensors = self._official(tensors)
+        if self.family:
+            self.shape = dataclasses.replace(self.shape, family=self.family)
+        self._require_rotation(tensors)
+        self.latent_statistics = self._latent_statistics(tensors)
+        self.tensors = self._official({k: v for k, v in tensors.items() if not k.startswith(_LEFT_OUT)})
 
     def _open(self) -> dict[str, torch.Tensor]:
         path = self.path
+        folder = os.path.dirname(path)
+        if os.path.basename(path).startswith("diffusion_pytorch_model") and os.path.exists(f"{folder}/config.json"):
+            path = folder
         if os.path.isdir(path):
             inner = os.path.join(path, "transformer")
             folder = inner if os.path.isdir(inner) else path
@@ -78,10 +107,11 @@ class ModelFile:
             else:
                 self.files = [os.path.join(folder, "diffusion_pytorch_model.safetensors")]
                 parts = [TensorFile(self.files[0])]
-            self.files.append(os.path.join(folder, "config.json"))
             self.path = self.files[0]
             for part in parts:
                 self.metadata.update(part.metadata)
+            if not _states_all(self.metadata.get("config")):
+                self.files.append(os.path.join(folder, "config.json"))
             return {name: part.raw(name) for part in parts for name in part.names}
         if path.endswith(".safetensors"):
             file = TensorFile(path)
@@ -99,9 +129,9 @@ class ModelFile:
     def _chosen(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The tensors of the chosen entry without the prefixes of wrappers."""
         tops = {name.split(".", 1)[0] for name in tensors}
-        own = self.container
-        if own is None:
-            own = next((c for c in _CONTAINERS if c in tops and c not in tensors), None)
+        usual = next((c for c in _CONTAINERS if c in tops and c not in tensors), None)
+        own = self.container or usual
+        self.is_usual = own == usual
         if own is not None:
             tensors = {k[len(own) + 1 :]: v for k, v in tensors.items() if k.startswith(own + ".")}
             if not tensors:
@@ -173,12 +203,27 @@ class ModelFile:
                 )
             return tensors[name]
 
+        def first(end: str) -> torch.Tensor | None:
+            return next((tensors[k] for k in (f"blocks.{i}.{end}" for i in range(depth)) if k in tensors), None)
+
         patch = need("x_embedder.proj.weight")
         dim, channels, edge = patch.shape[0], patch.shape[1], patch.shape[2]
         depth = 0
         while f"blocks.{depth}.adaLN_modulation.1.weight" in tensors:
             depth += 1
-        heads = table.get("num_heads") or published_heads(depth, dim)
+        norm, gated = first("attn.q_norm.weight"), first("mlp.w3.weight")
+        ends = [name.rsplit(".mlp.", 1)[-1] for name in tensors if name.startswith("blocks.")]
+        if ends.count("w12.weight") <= ends.count("fc1.weight"):
+            # A single gated MLP is a replacement.
+            gated = None
+        parts = {
+            "rms_norm": "blocks.0.norm1.weight" in tensors, "qk_norm": norm is not None, "rotary": _COSINES in tensors,
+            "swiglu": gated is not None, "mlp_bias": gated is None or first("mlp.w12.bias") is not None,
+            "block_shift": need("blocks.0.adaLN_modulation.1.weight").shape[0] == 6 * dim,
+        }
+        parts.update({key: table[key] for key in parts if table.get(key) is not None})
+        shown = norm if norm is not None else tensors.get(_COSINES)
+        heads = table.get("num_heads") or (dim // shown.shape[-1] if shown is not None else published_heads(depth, dim))
         if heads is None:
             raise EngineError(
                 f"{self.path}: no published DiT has depth {depth} and hidden size {dim}, so its number of attention heads"
@@ -188,13 +233,49 @@ class ModelFile:
         has_null = rows not in (1, 10, 100, 1000)
         tokens = tensors["pos_embed"].shape[1] if "pos_embed" in tensors else (32 // edge) ** 2
         outputs = need("final_layer.linear.weight").shape[0]
-        is_sit = os.path.basename(self.path).startswith("SiT-") or table.get("family") == "sit"
+        has_projectors = any(name.startswith("projectors.") for name in tensors)
+        family = table.get("family") or "dit"
+        if "family" not in table and any(parts[key] for key in ("rms_norm", "qk_norm", "rotary", "swiglu")):
+            family = "lightningdit"
+        elif has_projectors or os.path.basename(self.path).startswith("SiT-"):
+            family = "sit"
+        ratio = 4.0
+        if gated is not None:
+            ratio = _gated_ratio(gated.shape[-1], dim)
+        elif "blocks.0.mlp.fc1.weight" in tensors:
+            ratio = tensors["blocks.0.mlp.fc1.weight"].shape[0] / dim
+        family = self.family or family
         return ModelShape(
             depth, dim, heads, edge, table.get("input_size") or round(tokens**0.5) * edge,
-            table.get("num_classes") or rows - has_null, family="sit" if is_sit else "dit", in_channels=channels,
-            learn_sigma=outputs == 2 * channels * edge * edge, has_null_class=has_null,
-            mlp_ratio=need("blocks.0.mlp.fc1.weight").shape[0] / dim if "blocks.0.mlp.fc1.weight" in tensors else 4.0,
+            table.get("num_classes") or rows - has_null, family=family, in_channels=channels,
+            learn_sigma=outputs == 2 * channels * edge * edge, has_null_class=has_null, mlp_ratio=ratio,
+            reversed_time=table.get("reversed_time", has_projectors and family in ("sit", "lightningdit")), **parts,
         )
+
+    def _require_rotation(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Raises EngineError if stored rotary positions are not those that are computed."""
+        if _COSINES not in tensors or not self.shape.rotary:
+            return
+        side, width = self.shape.grid, self.shape.hidden_size // self.shape.num_heads
+        stored = tensors[_COSINES].float()
+        expected = rotation(side, side, side, width, stored.device)[0].repeat_interleave(2, dim=1)
+        # Tolerance of tables rounded to bfloat16.
+        if stored.shape != expected.shape or (stored - expected).abs().max() > 5e-3:
+            raise EngineError(
+                f"{self.path}: tensor '{_COSINES}' differs from the rotary positions of a grid of {side} by {side} tokens"
+                f" with heads of {width} channels and base 10000, which are computed; use a model with those"
+            )
+
+    def _latent_statistics(self, tensors: dict[str, torch.Tensor]) -> LatentStatistics | None:
+        """Mean and deviation of the latents' channels: those in the file (REPA-E), else those beside the model."""
+        if "bn.running_mean" in tensors and "bn.running_var" in tensors:
+            variance = tensors["bn.running_var"].double()
+            return LatentStatistics(tensors["bn.running_mean"].double(), variance.sqrt(), self.path)
+        folder = os.path.dirname(self.path)
+        if self.plan is not None:
+            with contextlib.suppress(EngineError):
+                folder = os.path.dirname(path_of(self.plan.model_path)[0])
+        return LatentStatistics.beside(folder)
 
     def _official(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         names = [name for name, _ in self.build_empty().named_parameters()]
@@ -225,9 +306,10 @@ class ModelFile:
     def content_hash(self) -> str:
         """The digest of the files, as in plans."""
         digest = digest_of(self.files)
-        if self.container is None:
-            return digest
-        return hashlib.sha256(f"{digest}#{self.container}".encode()).hexdigest()
+        choice = "" if self.is_usual else f"#{self.container}"
+        if self.family:
+            choice += f" as {self.family}"
+        return hashlib.sha256(f"{digest}{choice}".encode()).hexdigest() if choice else digest
 
     def require_hash(self, plan: Plan) -> None:
         """Raises EngineError if the weights are not those that a plan was made for."""
@@ -247,6 +329,24 @@ class ModelFile:
         if not complete:
             metadata["config"] = self.shape.stated(self.class_names, published_name(self.shape) or self.shape.family)
         return metadata
+
+
+def _states_all(text: str | None) -> bool:
+    """Whether a metadata entry `config` states an architecture completely, so that no other file is asked."""
+    try:
+        table = json.loads(text or "")
+    except ValueError:
+        return False
+    keys = ("depth", "hidden_size", "num_heads", "patch_size", "input_size", "in_channels", "num_classes", "learn_sigma")
+    return isinstance(table, dict) and ("num_attention_heads" in table or all(key in table for key in (*keys, "mlp_ratio")))
+
+
+def _gated_ratio(width: int, dim: int) -> float:
+    """The ratio whose gated MLP has this inner width; 4 if that is one."""
+    start = 3 * width // 2
+    plain = next((p for p in (4 * dim, *range(start, start + 3)) if int(2 / 3 * p) == width), start)
+    ratio = plain / dim
+    return ratio if int(ratio * dim) == plain else math.nextafter(ratio, math.inf)
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, torch.Tensor]]:
@@ -279,8 +379,3 @@ def assign(model: Backbone, tensors: dict[str, torch.Tensor], path: str) -> None
             raise not_finite(f"{path}: tensor '{name}'")
         values[name] = value
     model.load_state_dict(values, assign=True)
-
-
-def with_family(shape: ModelShape, family: str) -> ModelShape:
-    """The architecture as another family."""
-    return dataclasses.replace(shape, family=family)

@@ -36,7 +36,7 @@ class TeacherLatents:
         assert plan.data is not None
         self.shape, self.settings, self.hash = plan.shape, plan.data, plan.content_hash
         self.device, self.autocast = device, autocast
-        self.process = process_of(plan.shape.family)
+        self.process = process_of(plan.shape)
         self.teacher: Backbone | None = None
         self.members: dict[tuple[int, str, int], Prediction] = {}
         self.finished: dict[tuple[int, int], torch.Tensor] = {}

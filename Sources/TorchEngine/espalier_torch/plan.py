@@ -324,7 +324,7 @@ def _check(plan: Plan) -> None:
                     f"{key}.{name}: expected at most {plan.stage1.values[name]}, found {own[name]}; lower it"
                 )
         _check_rates(settings, key)
-        if own.get("init") == "transferred" and site.slot is not None and (site.block, site.slot) in plan.edits:
+        if "transferred" in own.get("init", "") and site.slot is not None and (site.block, site.slot) in plan.edits:
             name, config = plan.edits[site.block, site.slot]
             own_definition = operators.REGISTRY[name]
             if own_definition.transfer is None:

@@ -7,17 +7,22 @@ Where the loss of a slot is gate-scaled, the rows of a sample are weighted by th
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager
 from typing import Callable, Sequence
 
 import torch
 from torch import nn
 
-from .data import Dataset, Draws
+from .data import Batch, Dataset, Draws
 from .errors import EngineError
 from .graft import Graft
 from .ranks import Ranks
 from .plan import SLOTS, Site
 from .teacher import SiteActivations, TeacherPass, process_of
+
+Progress = Callable[[int, int], None]
+"""Called with the numbers of samples done and of all."""
+Visit = Callable[[SiteActivations], None]
 
 
 @dataclasses.dataclass
@@ -89,9 +94,13 @@ class NormalEquations:
 class RidgeFit:
     """Fits the output layers of a graft's operators and projections, in place, on all ranks alike."""
 
-    def __init__(self, graft: Graft, dataset: Dataset, ranks: Ranks, autocast: Callable[[], object], micro_batch: int):
+    def __init__(
+        self, graft: Graft, dataset: Dataset, ranks: Ranks, autocast: Callable[[], AbstractContextManager[object]],
+        micro_batch: int,
+    ):
         self.graft, self.dataset, self.ranks, self.autocast = graft, dataset, ranks, autocast
         self.micro_batch = micro_batch
+        self.process = process_of(graft.plan.shape)
         plan = graft.plan
         self.draws = Draws(
             plan.shape, plan.seed, plan.stage1.label_dropout, ranks.device, graft.file.null_caption
@@ -127,17 +136,43 @@ class RidgeFit:
             if "ridge" in overrides.get(site, {}).get("init", "") and self.layer(site) is not None
         ]
 
+    def draw(self, name: str, dataset: Dataset, count: int) -> Batch:
+        """This rank's rows of `count` samples that are drawn under a name."""
+        batch = self.draws.batch(dataset, self.ranks.rows(count), name)
+        fault = next((f for f in self.ranks.collect(dataset.fault(batch)) if f), None)
+        if fault:
+            raise EngineError(fault)
+        return batch
+
     @torch.no_grad()
-    def __call__(self, targets: Sequence[Site], progress: Callable[[int, int], None]) -> dict[Site, float]:
-        """Fits layers; returns what each leaves unexplained. Pairs come after the slots of their blocks."""
+    def __call__(self, targets: Sequence[Site], progress: Progress) -> dict[Site, float]:
+        """Fits layers to the teacher's outputs; returns what each leaves unexplained.
+
+        Pairs come after the slots of their blocks.
+        """
+        count = self.graft.plan.stage1.ridge_samples
+        batch = self.draw("ridge", self.dataset, count)
         result: dict[Site, float] = {}
         for pairs in (False, True):
             sites = [site for site in targets if (site.slot is None) == pairs]
-            if sites:
-                result |= self._fit(sites, progress)
+            if not sites:
+                continue
+            teacher = TeacherPass(self.graft.teacher, sites, self.process, self.autocast)
+
+            def show(visit: Visit) -> None:
+                for start in range(0, len(batch), self.micro_batch):
+                    progress(min(count, start * self.ranks.world), count)
+                    teacher(batch[start : start + self.micro_batch], visit)
+
+            result |= self.fit(sites, show)
         return result
 
-    def _fit(self, sites: list[Site], progress: Callable[[int, int], None]) -> dict[Site, float]:
+    @torch.no_grad()
+    def fit(self, sites: Sequence[Site], show: Callable[[Visit], None], weighs_by_gate: bool = False) -> dict[Site, float]:
+        """Fits layers to the targets that `show` shows of this rank's samples; returns what each leaves unexplained.
+
+        weighs_by_gate: whether slots are weighted by their gates whatever their loss.
+        """
         plan, ranks = self.graft.plan, self.ranks
         layers = {site: layer for site in sites if (layer := self.layer(site)) is not None}
         dim = plan.shape.hidden_size
@@ -145,26 +180,17 @@ class RidgeFit:
             site: NormalEquations(0 if l.weight is None else l.weight.shape[1], dim, ranks.device)
             for site, l in layers.items()
         }
-        count = plan.stage1.ridge_samples
-        rows = ranks.rows(count)
-        batch = self.draws.batch(self.dataset, rows, "ridge")
-        fault = next((f for f in ranks.collect(self.dataset.fault(batch)) if f), None)
-        if fault:
-            raise EngineError(fault)
 
         def visit(seen: SiteActivations) -> None:
-            with self.autocast():  # type: ignore[attr-defined]
+            with self.autocast():
                 features = self._features(seen) if layers[seen.site].weight is not None else None
             weights = None
-            if seen.site.slot is not None and plan.site_settings(seen.site).gate_scaled:
+            if seen.site.slot is not None and (weighs_by_gate or plan.site_settings(seen.site).gate_scaled):
                 squares = seen.side.double().square().mean(1)
                 weights = squares.repeat_interleave(seen.target.shape[1])
             sums[seen.site].add(features, seen.target.float(), weights)
 
-        teacher = TeacherPass(self.graft.teacher, list(layers), process_of(plan.shape.family), self.autocast)
-        for start in range(0, len(batch), self.micro_batch):
-            progress(min(count, start * ranks.world), count)
-            teacher(batch[start : start + self.micro_batch], visit)
+        show(visit)
         result: dict[Site, float] = {}
         for site, layer in layers.items():
             for total in sums[site].sums():

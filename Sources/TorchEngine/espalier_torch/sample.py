@@ -69,10 +69,10 @@ class Sampler:
         self.captions, self.null_caption = captions, null_caption
         self.autocast = autocast_for(device, sampling.precision)
         shape = model.shape
-        if (shape.family == "sit") != (sampling.method in ("ode", "sde")):
-            fitting = "ode or sde" if shape.family == "sit" else "ddim, ancestral or dpmpp"
+        if shape.predicts_velocity != (sampling.method in ("ode", "sde")):
+            fitting = "ode or sde" if shape.predicts_velocity else "ddim, ancestral or dpmpp"
             raise EngineError(f"--method {sampling.method}: the model is a {shape.family}; choose {fitting}")
-        self.process = process_for(sampling) if shape.family != "sit" else None
+        self.process = None if shape.predicts_velocity else process_for(sampling)
 
     def _condition(self, indices: range) -> tuple[Condition, bool]:
         """Conditions of images, doubled for guidance, and whether they are."""
@@ -193,10 +193,13 @@ def chunk_path(folder: str, index: int) -> str:
 def sample(
     name: str, folder: str, sampling: Sampling, ranks: Ranks, npz: str | None = None, latents: str | None = None,
     autoencoder: str | None = None, captions: str | None = None, null_caption: str | None = None,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[int, int], None] = lambda done, total: None, config: str | None = None,
 ) -> None:
-    """Draws images into chunk files of a folder, and joins them into an .npz of images or an .npy of latents."""
-    file = ModelFile(name)
+    """Draws images into chunk files of a folder, and joins them into an .npz of images or an .npy of latents.
+
+    config: the architecture, as in plans; None for what the file shows.
+    """
+    file = ModelFile(name, None if config is None else ModelShape.read(json.loads(config), "--config"))
     shape = file.shape
     description = {
         **dataclasses.asdict(sampling), "classes": list(sampling.classes), "model": file.content_hash(),
@@ -228,7 +231,7 @@ def sample(
                     f"{file.path}: no 'autoencoder.safetensors' beside it and no folder 'vae'; give --autoencoder, or"
                     " --latents alone"
                 )
-            decoder = autoencoders.load(place).to(ranks.device)
+            decoder = autoencoders.load(place, file.latent_statistics).to(ranks.device)
         for done, chunk in enumerate(mine):
             report(done, len(mine))
             first = chunk * sampling.chunk

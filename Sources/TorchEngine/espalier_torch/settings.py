@@ -139,7 +139,7 @@ STAGE2 = (
     Row("lora_alpha", "number", 64.0, 1e-6, 1e6),
     Row(
         "lora_targets", "choices", ["qkv", "proj", "fc1", "fc2"],
-        choices=("qkv", "proj", "fc1", "fc2", "adaLN_modulation.1"),
+        choices=("qkv", "proj", "fc1", "fc2", "w12", "w3", "adaLN_modulation.1", "q_linear", "kv_linear"),
     ),
     Row("recompute", "flag", False),
 )

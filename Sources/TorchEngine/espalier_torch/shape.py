@@ -32,6 +32,15 @@ class ModelShape:
     frequency_shift: int = 0
     """Subtracted from the divisor 128 of the exponents of the timestep sinusoids (1 in diffusers)."""
     mlp_norm_epsilon: float = OFFICIAL_EPSILON
+    # Parts of LightningDiT's blocks.
+    rms_norm: bool = False
+    qk_norm: bool = False
+    rotary: bool = False
+    swiglu: bool = False
+    mlp_bias: bool = True
+    block_shift: bool = True
+    reversed_time: bool = False
+    """Whether a velocity model was trained with data at time 0 and noise at time 1."""
     # Text-conditional models only.
     caption_channels: int = 4096
     interpolation_scale: float = 1.0
@@ -43,7 +52,18 @@ class ModelShape:
     @property
     def planned(self) -> tuple[Any, ...]:
         """What plans say of it; the rest of a text-conditional model is in its own file."""
-        return dataclasses.astuple(self)[:13]
+        return dataclasses.astuple(self)[: len(_planned_kinds())]
+
+    @property
+    def predicts_velocity(self) -> bool:
+        """Whether it predicts the velocity of a path instead of noise."""
+        return self.family in ("sit", "lightningdit")
+
+    @property
+    def mlp_width(self) -> int:
+        """Inner width of the pretrained MLPs; two thirds of the stated one where they are gated."""
+        width = int(self.hidden_size * self.mlp_ratio)
+        return int(2 / 3 * width) if self.swiglu else width
 
     @property
     def grid(self) -> int:
@@ -89,27 +109,25 @@ class ModelShape:
                 raise EngineError(
                     f"{place}: config key '{key}': expected a multiple of {divisor}, found {value}; correct it"
                 )
+        if self.family == "pixart":
+            own = next((k for k in _BLOCK_PARTS if getattr(self, k) != _BLOCK_PARTS[k]), None)
+            if own:
+                raise EngineError(f"{place}: config key '{own}': no PixArt has such blocks; remove the setting")
+        if self.reversed_time and not self.predicts_velocity:
+            raise EngineError(
+                f"{place}: config key 'reversed_time': a {self.family} predicts no velocity; remove the setting"
+            )
+        if self.rotary and self.hidden_size // self.num_heads % 4:
+            raise EngineError(
+                f"{place}: config key 'num_heads': rotary positions need heads of a multiple of 4 channels, found"
+                f" {self.hidden_size} channels in {self.num_heads} heads; correct it"
+            )
 
     @classmethod
     def read(cls, table: Mapping[str, Any], place: str) -> "ModelShape":
         """Makes a shape of the entries of a file; absent conventions are the official ones."""
-        kinds: dict[str, type] = {
-            "depth": int, "hidden_size": int, "num_heads": int, "patch_size": int, "input_size": int,
-            "num_classes": int, "family": str, "in_channels": int, "learn_sigma": bool, "mlp_ratio": float,
-            "has_null_class": bool, "frequency_shift": int, "mlp_norm_epsilon": float,
-        }
-        conventions = {
-            "rms_norm": False, "qk_norm": False, "rotary": False, "swiglu": False, "mlp_bias": True,
-            "block_shift": True, "reversed_time": False,
-        }
-        for key, usual in conventions.items():
-            if table.get(key, usual) not in (None, usual):
-                raise EngineError(
-                    f"{place}: config key '{key}' is {json.dumps(table[key])}, and this engine has only the blocks of"
-                    " DiT, SiT and PixArt; train such a model with the native engine"
-                )
         values: dict[str, Any] = {}
-        for key, kind in kinds.items():
+        for key, kind in _planned_kinds().items():
             value = table.get(key)
             if value is None:
                 continue
@@ -121,10 +139,10 @@ class ModelShape:
         for key in ("depth", "hidden_size", "num_heads", "patch_size", "input_size", "num_classes"):
             if key not in values:
                 raise EngineError(f"{place}: config key '{key}' is missing; add it")
-        if values.get("family", "dit") not in ("dit", "sit", "pixart"):
+        if values.get("family", "dit") not in FAMILIES:
             raise EngineError(
-                f"{place}: config key 'family' is '{str(values['family'])[:60]}', expected dit, sit or pixart; train such"
-                " a model with the native engine"
+                f"{place}: config key 'family' is '{str(values['family'])[:60]}', expected one of {', '.join(FAMILIES)};"
+                " train such a model with the native engine"
             )
         shape = cls(**values)
         shape.validate(place)
@@ -140,12 +158,10 @@ class ModelShape:
             )
         }
         values["name"] = name
-        if not self.has_null_class:
-            values["has_null_class"] = False
-        if self.frequency_shift:
-            values["frequency_shift"] = self.frequency_shift
-        if self.mlp_norm_epsilon != OFFICIAL_EPSILON:
-            values["mlp_norm_epsilon"] = self.mlp_norm_epsilon
+        for field in dataclasses.fields(self)[len(values) - 1 : len(_planned_kinds())]:
+            value = getattr(self, field.name)
+            if value != field.default:
+                values[field.name] = value
         if class_names:
             values["class_names"] = class_names
         return json.dumps(values, sort_keys=True, ensure_ascii=False)
@@ -178,6 +194,20 @@ class ModelShape:
             [across[None].expand(rows, -1, -1), down[:, None].expand(-1, columns, -1)], dim=-1
         )
         return table.reshape(rows * columns, self.hidden_size)
+
+
+FAMILIES = ("dit", "sit", "lightningdit", "pixart")
+_BLOCK_PARTS = {
+    "rms_norm": False, "qk_norm": False, "rotary": False, "swiglu": False, "mlp_bias": True, "block_shift": True,
+}
+
+
+def _planned_kinds() -> dict[str, type]:
+    """Types of the values that plans state, by key; the rest of a shape is that of a text-conditional file."""
+    kinds = {"int": int, "float": float, "bool": bool, "str": str}
+    names = [f.name for f in dataclasses.fields(ModelShape)]
+    planned = names[: names.index("reversed_time") + 1]
+    return {f.name: kinds[str(f.type)] for f in dataclasses.fields(ModelShape) if f.name in planned}
 
 
 _SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}

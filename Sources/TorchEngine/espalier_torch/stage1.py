@@ -20,6 +20,7 @@ from .philox import Stream
 from .plan import Plan, Site
 from .ranks import Ranks
 from .ridge import RidgeFit
+from .sweep import StudentForcedSweep
 from .teacher import SiteActivations, TeacherPass, process_of
 
 Losses = dict[Site, float]
@@ -86,7 +87,7 @@ class Stage1:
             plan.shape, plan.seed, plan.stage1.label_dropout, ranks.device, graft.file.null_caption
         )
         self.sites = plan.sites
-        self.teacher = TeacherPass(graft.teacher, self.sites, process_of(plan.shape.family), autocast)
+        self.teacher = TeacherPass(graft.teacher, self.sites, process_of(plan.shape), autocast)
         self.trainers = {
             site: SiteTrainer(plan, site, named) for site in self.sites if (named := graft.parameters(site))
         }
@@ -275,6 +276,28 @@ class Stage1:
             for (_, parameter), value in zip(self.graft.parameters(site), kept[site]):
                 parameter.data.copy_(value)
         return len(sites), len(sites) - len(worse)
+
+    def sweep(self, fit: RidgeFit, progress: Callable[[int, int], None]) -> tuple[int, float, float] | None:
+        """Fits the output layers of the sites whose settings ask for it from front to back on the graft's activations.
+
+        If that does not bring the graft's output on held-out samples closer to the teacher's, all stay as they were.
+        Returns the number of sites and the relative error of the output before and after; None without sites.
+        """
+        sites = [s for s in self.sites if self.plan.site_settings(s).sweep and fit.layer(s) is not None]
+        if not sites:
+            return None
+        self._gather()
+        sweep = StudentForcedSweep(fit)
+        measured = fit.draw("held-out", self.held_out_data, self.plan.stage1.held_out_samples)
+        before = sweep.output_error(measured)
+        kept = {s: [p.detach().clone() for _, p in self.graft.parameters(s)] for s in sites}
+        sweep(sites, progress)
+        after = sweep.output_error(measured)
+        if not after < before:
+            for site in sites:
+                for (_, parameter), value in zip(self.graft.parameters(site), kept[site]):
+                    parameter.data.copy_(value)
+        return len(sites), before, after
 
     def is_sound(self) -> bool:
         """Whether losses and gradients of all sites are finite on a held-out sample."""

@@ -105,7 +105,7 @@ class Stage2:
         self.ranks, self.autocast, self.execution = ranks, autocast, execution
         self.settings = plan.stage2
         self.micro_batch = execution.micro_batch or self.settings.micro_batch
-        self.process = process_of(plan.shape.family)
+        self.process = process_of(plan.shape)
         self.draws = Draws(
             plan.shape, plan.seed, self.settings.label_dropout, ranks.device, graft.file.null_caption
         )

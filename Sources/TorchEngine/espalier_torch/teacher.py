@@ -12,13 +12,14 @@ from .diffusion import GaussianDiffusion
 from .interpolant import LinearInterpolant
 from .models import Activations, Backbone
 from .plan import Site
+from .shape import ModelShape
 
 Process = GaussianDiffusion | LinearInterpolant
 
 
-def process_of(family: str) -> Process:
-    """What a family is trained with."""
-    return LinearInterpolant() if family == "sit" else GaussianDiffusion()
+def process_of(shape: ModelShape) -> Process:
+    """What a model is trained with."""
+    return LinearInterpolant() if shape.predicts_velocity else GaussianDiffusion()
 
 
 @dataclasses.dataclass

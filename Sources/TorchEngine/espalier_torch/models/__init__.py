@@ -1,4 +1,4 @@
-"""Model families by name."""
+"""Networks of the model families."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from .dit import DiT, Edits
 from .parts import Activations, Backbone, Condition
 from .pixart import PixArt
 
-FAMILIES: dict[str, type[DiT] | type[PixArt]] = {"dit": DiT, "sit": DiT, "pixart": PixArt}
-
 
 def make(shape: ModelShape, edits: Edits = {}, parallel: Mapping[int, str] = {}) -> Backbone:
     """Builds a network without memory for its parameters; `load_state_dict(..., assign=True)` gives them."""
     with torch.device("meta"):
-        return FAMILIES[shape.family](shape, edits, parallel)
+        return (PixArt if shape.family == "pixart" else DiT)(shape, edits, parallel)

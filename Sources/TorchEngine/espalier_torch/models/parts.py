@@ -8,11 +8,10 @@ from typing import Callable
 
 import torch
 from torch import nn
-from torch.nn.functional import layer_norm
 from torch.utils.checkpoint import checkpoint
 
 from ..operators import Operator
-from ..shape import OFFICIAL_EPSILON, ModelShape
+from ..shape import ModelShape
 
 
 @dataclasses.dataclass
@@ -99,9 +98,14 @@ class PatchEmbed(nn.Module):
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
-def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """LayerNorm without affine part of x (batch, tokens, dim), scaled and shifted by (batch, dim) each."""
-    return layer_norm(x, x.shape[-1:], eps=epsilon) * (1 + scale[:, None]) + shift[:, None]
+def norm(dim: int, epsilon: float, is_rms: bool = False) -> nn.Module:
+    """A layer norm without weights, or a root mean square norm with."""
+    return nn.RMSNorm(dim, eps=epsilon) if is_rms else nn.LayerNorm(dim, eps=epsilon, elementwise_affine=False)
+
+
+def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """x (batch, tokens, dim), scaled and shifted by (batch, dim) each."""
+    return x * (1 + scale[:, None]) + shift[:, None]
 
 
 def unpatchify(x: torch.Tensor, patch: int, grid: tuple[int, int]) -> torch.Tensor:
@@ -114,10 +118,9 @@ def unpatchify(x: torch.Tensor, patch: int, grid: tuple[int, int]) -> torch.Tens
 class AdaLNBlock(nn.Module):
     """x += gate * attention(modulate(norm(x))), a step in between, x += gate * MLP(modulate(norm(x)))."""
 
-    def __init__(self, attention: Operator, mlp: Operator, epsilon: float, mlp_epsilon: float):
+    def __init__(self, attention: Operator, mlp: Operator, norm1: nn.Module, norm2: nn.Module):
         super().__init__()
-        self.attn, self.mlp = attention, mlp
-        self.epsilon, self.mlp_epsilon = epsilon, mlp_epsilon
+        self.attn, self.mlp, self.norm1, self.norm2 = attention, mlp, norm1, norm2
 
     def between(self, x: torch.Tensor, context: tuple[torch.Tensor | None, ...]) -> torch.Tensor:
         """What happens to the tokens between the two slots."""
@@ -137,10 +140,10 @@ class AdaLNBlock(nn.Module):
     ) -> torch.Tensor:
         modulation = self.modulation(condition)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=1)
-        attention_input = modulate(x, shift1, scale1, self.epsilon)
+        attention_input = modulate(self.norm1(x), shift1, scale1)
         attention_output = self.attn(attention_input, grid)
         middle = self.between(x + gate1[:, None] * attention_output, context)
-        mlp_input = modulate(middle, shift2, scale2, self.mlp_epsilon)
+        mlp_input = modulate(self.norm2(middle), shift2, scale2)
         mlp_output = self.mlp(mlp_input, grid)
         output = middle + gate2[:, None] * mlp_output
         if observe is not None:

@@ -15,7 +15,7 @@ from ..operators.base import join_heads
 from ..shape import OFFICIAL_EPSILON, ModelShape
 from .dit import Edits, operators
 from .parts import AdaLNBlock, Backbone, BlockObserver, Condition, Observer, PatchEmbed, TimestepEmbedder
-from .parts import modulate, timestep_features, unpatchify
+from .parts import modulate, norm, timestep_features, unpatchify
 
 MASKED_SCORE = -10_000.0
 """Bias of the scores of masked caption tokens, as in diffusers."""
@@ -76,7 +76,8 @@ class PixArtBlock(AdaLNBlock):
     """adaLN-single block: two operator slots with cross-attention to the caption between them."""
 
     def __init__(self, shape: ModelShape, attention: Operator, mlp: Operator):
-        super().__init__(attention, mlp, shape.norm_epsilon, shape.norm_epsilon)
+        norms = (norm(shape.hidden_size, shape.norm_epsilon) for _ in range(2))
+        super().__init__(attention, mlp, *norms)
         self.scale_shift_table = nn.Parameter(torch.empty(6, shape.hidden_size))
         self.cross_attn = CaptionAttention(shape.hidden_size, shape.num_heads)
 
@@ -114,10 +115,11 @@ class PixArtFinal(nn.Module):
         super().__init__()
         self.linear = nn.Linear(shape.hidden_size, shape.patch_size**2 * shape.out_channels)
         self.scale_shift_table = nn.Parameter(torch.empty(2, shape.hidden_size))
+        self.norm_final = norm(shape.hidden_size, OFFICIAL_EPSILON)
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         shift, scale = (self.scale_shift_table[None] + time[:, None]).unbind(1)
-        return self.linear(modulate(x, shift, scale, OFFICIAL_EPSILON))
+        return self.linear(modulate(self.norm_final(x), shift, scale))
 
 
 class PixArt(Backbone):

@@ -40,4 +40,4 @@ def build(name: str, slot: str, config: dict[str, float], shape: ModelShape, key
     """Makes an operator for a slot of a model; its parameters are not initialised."""
     own = definition(name, slot, key)
     own.check(config, shape, key)
-    return own.build(own.complete(config), Context(shape.hidden_size, shape.tokens, shape.num_heads))
+    return own.build(own.complete(config), Context.of(shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Callable, Mapping
 
 import torch
@@ -42,6 +43,19 @@ class Context:
     hidden_size: int
     tokens: int
     num_heads: int
+    qk_norm: Callable[[int], nn.Module] | None = None
+    """Makes the norm of queries or keys of a width, in models that have them."""
+    rotary_side: int = 0
+    """Tokens along an axis of a model that turns queries and keys by 2-D positions; 0 for all others."""
+
+    @classmethod
+    def of(cls, shape: ModelShape) -> "Context":
+        """That of a model."""
+        norm = (lambda width: nn.RMSNorm(width, eps=1e-6)) if shape.rms_norm else nn.LayerNorm
+        return cls(
+            shape.hidden_size, shape.tokens, shape.num_heads, norm if shape.qk_norm else None,
+            shape.grid if shape.rotary else 0,
+        )
 
 
 class Operator(nn.Module):
@@ -53,7 +67,7 @@ class Operator(nn.Module):
 
     def output_layer(self) -> nn.Linear | None:
         """The linear layer that gives the output, which can be fitted in closed form; None without one."""
-        found = [getattr(self, name, None) for name in ("proj", "out_proj", "fc2", "linear")]
+        found = [getattr(self, name, None) for name in ("proj", "out_proj", "fc2", "w3", "linear")]
         return next((layer for layer in found if isinstance(layer, nn.Linear)), None)
 
     def output_bias(self) -> nn.Parameter | None:
@@ -74,6 +88,8 @@ class Operator(nn.Module):
                     result[full] = init.fan_in(module.in_features)
                 elif isinstance(module, nn.Conv1d):
                     result[full] = init.fan_in(module.kernel_size[0])
+                elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+                    result[full] = init.ones if name == "weight" else init.zeros
         result.update(self.own_initializers())
         return result
 
@@ -138,9 +154,15 @@ def heads(config: Config, model: int) -> int:
 def heads_refusal(config: Config, shape: ModelShape) -> str | None:
     """Reason why the channels cannot be split into the heads."""
     count = heads(config, shape.num_heads)
-    if shape.hidden_size % count == 0:
-        return None
-    return f"num_heads {count} does not divide the hidden size {shape.hidden_size}; choose a divisor"
+    if shape.hidden_size % count:
+        return f"num_heads {count} does not divide the hidden size {shape.hidden_size}; choose a divisor"
+    width = shape.hidden_size // count
+    if shape.rotary and width % 4:
+        return (
+            f"num_heads {count} leaves heads of {width} channels, and the model's rotary positions need a multiple of 4;"
+            " choose another number"
+        )
+    return None
 
 
 def split_heads(qkv: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -148,6 +170,53 @@ def split_heads(qkv: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tens
     batch, tokens, width = qkv.shape
     parts = qkv.reshape(batch, tokens, 3, count, width // 3 // count).permute(2, 0, 3, 1, 4)
     return parts[0], parts[1], parts[2]
+
+
+@functools.lru_cache(8)
+def rotation(
+    rows: int, columns: int, side: int, width: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines (tokens, width / 2) of the turns of a head's pairs of channels.
+
+    The first half of the pairs turns with the row, the second with the column, pair i of a half by the coordinate times
+    10000^(-4 i / width); coordinates are scaled to a grid with `side` tokens along each axis (arXiv 2104.09864 in the
+    form of EVA-02 and LightningDiT).
+    """
+    frequencies = torch.pow(10000.0, -4 * torch.arange(width // 4, dtype=torch.float64) / width)
+
+    def angles(count: int) -> torch.Tensor:
+        return torch.arange(count, dtype=torch.float64)[:, None] * side / count * frequencies
+
+    down, across = angles(rows)[:, None], angles(columns)[None]
+    both = torch.cat([down.expand(-1, columns, -1), across.expand(rows, -1, -1)], dim=-1).flatten(0, 1)
+    return both.cos().float().to(device), both.sin().float().to(device)
+
+
+class Attention(Operator):
+    """An operator with queries and keys, which it treats before their products as the attention of the model does."""
+
+    def __init__(self, context: Context, count: int, has_norm: bool = True):
+        super().__init__()
+        self.heads, self.side = count, context.rotary_side
+        make = context.qk_norm if has_norm else None
+        self.q_norm, self.k_norm = (make and make(context.hidden_size // count) for _ in range(2))
+
+    def split(
+        self, qkv: torch.Tensor, grid: tuple[int, int] | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """qkv (batch, tokens, 3 dim) to queries, keys and values (batch, heads, tokens, head dim)."""
+        q, k, v = split_heads(qkv, self.heads)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q.float()).to(q.dtype), self.k_norm(k.float()).to(k.dtype)
+        if not self.side:
+            return q, k, v
+        cosine, sine = rotation(*sides(qkv, grid), self.side, q.shape[-1], q.device)
+
+        def turned(x: torch.Tensor) -> torch.Tensor:
+            one, other = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+            return torch.stack([one * cosine - other * sine, one * sine + other * cosine], -1).flatten(-2).to(x.dtype)
+
+        return turned(q), turned(k), v
 
 
 def join_heads(x: torch.Tensor) -> torch.Tensor:

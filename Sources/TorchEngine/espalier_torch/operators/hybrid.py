@@ -12,16 +12,16 @@ from torch.nn.functional import elu
 
 from .. import initializers as init
 from . import transfers
-from .base import Definition, Field, Operator, heads, heads_field, join_heads, sides, split_heads
+from .base import Attention, Context, Definition, Field, heads, heads_field, join_heads, sides
 from .base import window_field, window_mask, window_refusal
 
 
-class HybridAttention(Operator):
+class HybridAttention(Attention):
     """Near is a window of the token grid (`axes` 2) or of the raster sequence (`axes` 1)."""
 
-    def __init__(self, dim: int, count: int, window: int, axes: int):
-        super().__init__()
-        self.heads, self.window, self.axes = count, window, axes
+    def __init__(self, context: Context, count: int, window: int, axes: int):
+        super().__init__(context, count)
+        dim, self.window, self.axes = context.hidden_size, window, axes
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.mix = nn.Parameter(torch.empty(count))
 
@@ -29,7 +29,7 @@ class HybridAttention(Operator):
         projected = self.qkv(x)
         rows, columns = sides(x, grid)
         with torch.autocast(x.device.type, enabled=False):
-            q, k, v = split_heads(projected.float(), self.heads)
+            q, k, v = self.split(projected.float(), grid)
             extents = (rows * columns,) if self.axes == 1 else (rows, columns)
             if self.axes == 1:
                 near = window_mask(1, rows * columns, (1, self.window), x.device)
@@ -57,7 +57,7 @@ class HybridAttention(Operator):
 OPERATOR = Definition(
     "hybrid", ("attention",), (window_field(), Field("axes", 2, 1, 2), heads_field()),
     lambda config, context: HybridAttention(
-        context.hidden_size, heads(config, context.num_heads), int(config["window"]), int(config["axes"])
+        context, heads(config, context.num_heads), int(config["window"]), int(config["axes"])
     ),
     window_refusal, lambda config: transfers.attention("qkv", "proj"),
 )

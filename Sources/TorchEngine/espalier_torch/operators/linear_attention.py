@@ -15,8 +15,8 @@ from torch.nn.functional import elu, relu
 from .. import initializers as init
 from ..shape import ModelShape
 from . import transfers
-from .base import Config, Context, Definition, Field, Operator, choice, heads, heads_field, heads_refusal, join_heads
-from .base import sides, split_heads
+from .base import Attention, Config, Context, Definition, Field, Operator, choice, heads, heads_field, heads_refusal
+from .base import join_heads, sides
 
 _MAPS = ("elu1", "relu", "exp")
 
@@ -44,12 +44,12 @@ class TokenNorm(nn.Module):
         return (x - mean) * torch.rsqrt(variance + 1e-5) * self.weight + self.bias
 
 
-class LinearAttention(Operator):
+class LinearAttention(Attention):
     """phi(q) (phi(k)^T v) / (phi(q) . sum phi(k) + 1e-6), in float32."""
 
-    def __init__(self, dim: int, count: int, config: Config):
-        super().__init__()
-        self.heads, self.map = count, _MAPS[int(config.get("feature_map", 0))]
+    def __init__(self, context: Context, count: int, config: Config):
+        super().__init__(context, count, has_norm=False)
+        dim, self.map = context.hidden_size, _MAPS[int(config.get("feature_map", 0))]
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
         def convolution(key: str, channels: int) -> nn.Conv2d | None:
@@ -81,7 +81,7 @@ class LinearAttention(Operator):
             v = convolved(self.v_conv, v)
             if self.k_norm is not None:
                 k = self.k_norm(k)
-            q, k, v = split_heads(torch.cat([q, k, v], dim=-1), self.heads)
+            q, k, v = self.split(torch.cat([q, k, v], dim=-1), grid)
             if self.map == "exp":
                 q, k = self.q_map(q), self.k_map(k)
             q, k = self._features(q), self._features(k)
@@ -112,7 +112,7 @@ def _refusal(config: Config, shape: ModelShape) -> str | None:
 
 
 def _build(config: Config, context: Context) -> Operator:
-    return LinearAttention(context.hidden_size, heads(config, context.num_heads), config)
+    return LinearAttention(context, heads(config, context.num_heads), config)
 
 
 OPERATOR = Definition(
@@ -122,5 +122,7 @@ OPERATOR = Definition(
         Field("qk_conv", 0, 0, 7), Field("v_conv", 0, 0, 7), choice("inherit_qk", "no", "yes"),
     ),
     _build, _refusal,
-    lambda config: transfers.attention("qkv", "proj") if config.get("inherit_qk") == 1 else transfers.values,
+    lambda config: (
+        transfers.attention("qkv", "proj", has_norms=False) if config.get("inherit_qk") == 1 else transfers.values
+    ),
 )

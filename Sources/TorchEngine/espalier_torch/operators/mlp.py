@@ -40,5 +40,6 @@ def _refusal(config: Config, shape: ModelShape) -> str | None:
 OPERATOR = Definition(
     "mlp", ("mlp",), (Field("expansion_ratio", 4, 0.25, 16, integer=False),),
     lambda config, context: MLP(context.hidden_size, _width(config, context.hidden_size)),
-    _refusal, lambda config: transfers.hidden_units,
+    _refusal, lambda config: transfers.hidden_units("fc1", "fc2"),
+    lambda config, shape: "the model's MLPs are gated, so their weights do not fit" if shape.swiglu else None,
 )

@@ -7,21 +7,21 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from . import transfers
-from .base import Config, Context, Definition, Field, Operator, heads, heads_field, heads_refusal, join_heads
-from .base import split_heads
+from .base import Attention, Config, Context, Definition, Field, Operator, heads, heads_field, heads_refusal
+from .base import join_heads
 
 
-class SlidingWindowAttention(Operator):
+class SlidingWindowAttention(Attention):
     """Each query attends to `left` keys before and `right` keys after its own."""
 
-    def __init__(self, dim: int, count: int, left: int, right: int):
-        super().__init__()
-        self.heads, self.left, self.right = count, left, right
+    def __init__(self, context: Context, count: int, left: int, right: int):
+        super().__init__(context, count)
+        dim, self.left, self.right = context.hidden_size, left, right
         self.Wqkv = nn.Linear(dim, 3 * dim)
         self.out_proj = nn.Linear(dim, dim)
 
     def forward(self, x: torch.Tensor, grid: tuple[int, int] | None = None) -> torch.Tensor:
-        q, k, v = split_heads(self.Wqkv(x), self.heads)
+        q, k, v = self.split(self.Wqkv(x), grid)
         place = torch.arange(x.shape[1], device=x.device)
         distance = place[None, :] - place[:, None]
         window = (distance >= -self.left) & (distance <= self.right)
@@ -30,7 +30,7 @@ class SlidingWindowAttention(Operator):
 
 def _build(config: Config, context: Context) -> Operator:
     return SlidingWindowAttention(
-        context.hidden_size, heads(config, context.num_heads), int(config["window_left"]), int(config["window_right"])
+        context, heads(config, context.num_heads), int(config["window_left"]), int(config["window_right"])
     )
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.functional import silu
 
 from ..shape import ModelShape
+from . import transfers
 from .base import Config, Context, Definition, Field, Operator
 
 
@@ -46,5 +47,6 @@ def _build(config: Config, context: Context) -> Operator:
 OPERATOR = Definition(
     "swiglu", ("mlp",),
     (Field("expansion_ratio", 8 / 3, 0.25, 16, integer=False), Field("bias", 1, 0, 1, implied=True)),
-    _build, _refusal,
+    _build, _refusal, lambda config: transfers.hidden_units("w12", "w3", 2),
+    lambda config, shape: None if shape.swiglu else "the model's MLPs are not gated, so their weights do not fit",
 )

@@ -11,13 +11,19 @@ from .base import Transfer
 Original = Callable[[str], torch.Tensor]
 
 
-def attention(projections: str, output: str) -> Transfer:
-    """All weights of attention under other names: `projections` for `qkv`, `output` for `proj`."""
+def attention(projections: str, output: str, has_norms: bool = True) -> Transfer:
+    """All weights of attention under other names: `projections` for `qkv`, `output` for `proj`.
+
+    Norms of queries and keys come along where the operator's have the meaning of attention's.
+    """
 
     def rule(name: str, own: torch.Tensor, original: Original) -> torch.Tensor:
         module, _, rest = name.partition(".")
         if module == projections:
             return original(f"qkv.{rest}").clone()
+        if has_norms and module in ("q_norm", "k_norm"):
+            norm = original(name)
+            return norm.clone() if norm.shape == own.shape else own
         return original(f"proj.{rest}").clone() if module == output else own
 
     return rule
@@ -81,18 +87,31 @@ def scan(name: str, own: torch.Tensor, original: Original) -> torch.Tensor:
     return original(f"proj.{name[9:]}").clone() if name.startswith("out_proj.") else own
 
 
-def hidden_units(name: str, own: torch.Tensor, original: Original) -> torch.Tensor:
-    """The hidden units of an MLP with the largest products of weight norms; added units have no outgoing weights."""
-    if name == "fc2.bias":
-        return original(name).clone()
-    incoming, outgoing = original("fc1.weight"), original("fc2.weight")
-    width = own.shape[1] if name == "fc2.weight" else own.shape[0]
-    strengths = incoming.square().sum(1) * outgoing.square().sum(0)
-    order = torch.argsort(strengths, descending=True, stable=True)[:width]
-    kept, source, result = order.sort().values, original(name), own.clone()
-    if name == "fc2.weight":
-        result.zero_()
-        result[:, : len(kept)] = source[:, kept]
-    else:
-        result[: len(kept)] = source[kept]
-    return result
+def hidden_units(up: str, down: str, parts: int = 1) -> Transfer:
+    """The hidden units of an MLP with the largest products of weight norms; added units have no outgoing weights.
+
+    The `parts` rows of a unit in the layer `up` lie one block behind the other.
+    """
+
+    def rule(name: str, own: torch.Tensor, original: Original) -> torch.Tensor:
+        try:
+            source = original(name)
+        except KeyError:
+            # A layer without biases is one whose biases are zero.
+            return torch.zeros_like(own)
+        if name == f"{down}.bias":
+            return source.clone()
+        incoming, outgoing = original(f"{up}.weight"), original(f"{down}.weight")
+        width = own.shape[1] if name == f"{down}.weight" else own.shape[0] // parts
+        strengths = incoming.square().sum(1).reshape(parts, -1).sum(0) * outgoing.square().sum(0)
+        kept = torch.argsort(strengths, descending=True, stable=True)[:width].sort().values
+        if name == f"{down}.weight":
+            result = torch.zeros_like(own)
+            result[:, : len(kept)] = source[:, kept]
+            return result
+        result = own.clone()
+        for new, old in zip(result.chunk(parts), source.chunk(parts)):
+            new[: len(kept)] = old[kept]
+        return result
+
+    return rule
