@@ -43,7 +43,7 @@ extension RunDirectory {
   /// - Returns: The lock; nil if another process works on the run.
   /// - Throws: As `lock` does.
   func lockForWorker() throws -> FileLock? {
-    let end = ContinuousClock.now + .seconds(10)
+    let end = ContinuousClock.now + .seconds(30)
     while true {
       if let lock = try lock() { return lock }
       guard summary().state.isEnded, ContinuousClock.now < end else { return nil }

@@ -71,6 +71,10 @@ def node(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     else:
         raise AssertionError(found.stdout + found.stderr + "".join(p.read_text()[-2000:] for p in folder.glob("*.log")))
     yield
+    subprocess.run(["scancel", "--signal=KILL", "--full", "--user=root"], check=False)
+    end = time.monotonic() + 30
+    while time.monotonic() < end and subprocess.run(["squeue", "-h"], capture_output=True, text=True).stdout.strip():
+        time.sleep(0.5)
     for process in reversed(started):
         process.terminate()
         process.wait(30)
