@@ -36,6 +36,11 @@ extension AppState {
     switch command {
     case .nextPane:
       Layout.isCompact(size) ? nil : "every pane is on the screen already"
+    case .resetPanes:
+      panes == PaneSizes()
+        ? layout.isWide
+          ? "the panes have their usual sizes; the mouse drags their borders"
+          : "the panes of a screen below 120x40 have one size" : nil
     case .nextEdited, .previousEdited:
       plan.isEmpty ? "no slot is edited yet: ⏎ chooses an operator" : nil
     case .configure:
@@ -162,11 +167,8 @@ extension AppState {
         return selected.state == .done
           ? reasonAgainstCosts : "\(selected.name) has found nothing yet"
       }
-      if !selected.isTraining {
-        return "only trainings, sets, searches and measurements can be opened"
-      }
-      return selected.modelHash == model.contentHash
-        ? nil : "\(selected.name) is for another model"
+      return selected.isTraining
+        ? nil : "only trainings, sets, searches and measurements can be opened"
     case .retry:
       let targets = targets(in: pane)
       guard let first = targets.first else { return "there is no run here" }

@@ -132,9 +132,10 @@ package final class FileWork: @unchecked Sendable {
       RecoveryFile.remove(file)
       return []
     case .keepSession(let opening): return keep(opening)
+    case .keepLayout(let layout): return keep(layout)
     case .saveSetting, .keepCommand, .listFiles:
       return keep(effect)
-    case .redraw, .suspend, .probe, .wish, .announce, .solveFront:
+    case .redraw, .suspend, .probe, .wish, .announce, .copy, .solveFront, .openModel, .inspect:
       return []
     }
   }

@@ -79,8 +79,6 @@ package struct Prompt: Equatable, Sendable {
     case savePicture
     /// Which plan to load.
     case open
-    /// The factor of the learning rates of runs when they are taken up again.
-    case retry(ids: [String])
     /// The note of runs.
     case note(ids: [String])
     /// Tags to add to runs and to remove from them.

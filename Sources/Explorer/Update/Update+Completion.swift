@@ -22,6 +22,7 @@ extension AppState {
     }
     switch command {
     case .open, .save, .saveAs: return [.listFiles(argument)]
+    case .openModel, .inspect: return [.listFiles(argument, .model)]
     case .imageClass: prompt.complete(argument, from: classNames, what: "class")
     case .runs: prompt.complete(argument, from: runs.listed.map { runs.title($0) }, what: "run")
     case .series:

@@ -85,7 +85,7 @@ extension AppState {
   private func effectsOfStart() -> [Effect] { analysis == .unknown ? firstEffects() : [] }
 
   /// Leaves in order to show another model.
-  private mutating func leave(for opening: Opening) -> [Effect] {
+  mutating func leave(for opening: Opening) -> [Effect] {
     next = opening
     isFinished = true
     return []

@@ -188,9 +188,6 @@ package struct BottomBar {
         : Format.count(state.promptedSlots.count, "slot")
     case .saveAs, .open, .savePicture: "⏎ accept  Esc back"
     case .set: "stage2.steps=200, preset=paper"
-    case .retry:
-      state.engines.isEmpty
-        ? "1 leaves it  ⏎ accept  Esc back" : "1 leaves it, 1 native also changes the engine"
     case .note: "one line; empty removes it"
     case .tag: "NAME adds it, -NAME removes it"
     case .filter: "text state:running loss<.05 age<2h op:swa tag:x has:note; - negates"
@@ -210,8 +207,6 @@ package struct BottomBar {
     case .open: "open plan: "
     case .savePicture: "save pictures as: "
     case .set: "set KEY=VALUE: "
-    case .retry(let ids):
-      "retry \(state.runs.names(of: ids, limit: 3)) with the learning rate times "
     case .note(let ids): "note on \(state.runs.names(of: ids, limit: 2)): "
     case .tag(let ids): "tags of \(state.runs.names(of: ids, limit: 2)): "
     case .filter, .search: "/"

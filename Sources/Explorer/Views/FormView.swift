@@ -116,6 +116,7 @@ struct FormView {
     case .training: return "distil"
     case .chain: return "distil, finetune, measure, report"
     case .report: return "measure and report"
+    case .retry: return "restart"
     case .library: return "the library of operators"
     case .search: return "search for the best plans"
     case .preview: return "preview"
@@ -130,6 +131,8 @@ struct FormView {
     case .chain: return chainLines
     case .report(let runs):
       return ["weights of \(runs.map(state.runs.title(of:)).joined(separator: ", "))"]
+    case .retry(let runs):
+      return [state.runs.names(of: runs), "goes on from a checkpoint with a new worker"]
     case .library:
       return [
         "about ten operators for every attention slot and six for every MLP, each trained by itself, scored"

@@ -18,12 +18,15 @@ package enum HelpText {
   /// The width of the page's text on a screen.
   static func width(_ size: Size) -> Int { min(92, size.columns - 6) }
 
+  /// Columns of the keys before their meaning.
+  static func keyColumns(_ width: Int) -> Int { width >= 90 ? 20 : 14 }
+
   /// The whole page, with the keys of a table.
   package static func lines(width: Int, table: [KeyBinding] = KeyBinding.all) -> [Line] {
     var lines: [Line] = []
     for group in KeyBinding.Group.allCases where group != .list {
       append(
-        group.rawValue, table.filter { $0.context == .grid && $0.group == group },
+        group.rawValue, table.filter { $0.context == .grid && $0.group == group }, width,
         to: &lines)
     }
     lines += [.heading("Marks")]
@@ -40,11 +43,12 @@ package enum HelpText {
       .blank,
     ]
     for context in KeyContext.allCases where context != .grid {
-      append(context.title, table.filter { $0.context == context }, to: &lines)
+      append(context.title, table.filter { $0.context == context }, width, to: &lines)
     }
     lines.append(.heading("Words"))
     for (word, meaning) in glossary {
-      for (index, text) in TextWidth.wrap(meaning, max(10, width - 18)).enumerated() {
+      for (index, text) in TextWidth.wrap(meaning, max(10, width - keyColumns(width) - 4))
+        .enumerated() {
         lines.append(.key(keys: index == 0 ? word : "", summary: text, name: ""))
       }
     }
@@ -104,7 +108,7 @@ package enum HelpText {
   }
 
   private static func append(
-    _ title: String, _ bindings: [KeyBinding], to lines: inout [Line]
+    _ title: String, _ bindings: [KeyBinding], _ width: Int, to lines: inout [Line]
   ) {
     guard !bindings.isEmpty else { return }
     lines.append(.heading(title))
@@ -113,7 +117,16 @@ package enum HelpText {
       let name =
         command.hasName && binding.context == .grid
         ? ":\(command.rawValue)" + (command.argument.map { " \($0)" } ?? "") : ""
-      lines.append(.key(keys: binding.keysText, summary: binding.summary, name: name))
+      let column = keyColumns(width)
+      let room = width - column - 4 - (name.isEmpty ? 0 : TextWidth.columns(of: name) + 1)
+      let keys = TextWidth.wrap(binding.keysText, column)
+      let texts = TextWidth.wrap(binding.summary, max(10, room))
+      for index in 0..<max(keys.count, texts.count) {
+        lines.append(
+          .key(
+            keys: index < keys.count ? keys[index] : "",
+            summary: index < texts.count ? texts[index] : "", name: index == 0 ? name : ""))
+      }
     }
     lines.append(.blank)
   }
@@ -168,10 +181,11 @@ struct HelpView {
     case .text(let text):
       frame.put(text, column: inside.column, row: row, style: Theme.quiet)
     case .key(let keys, let summary, let name):
+      let column = HelpText.keyColumns(inside.columns)
       frame.put(
-        TextWidth.clip(keys, 14), column: inside.column + 2, row: row, style: Theme.strong)
-      let room = inside.columns - 18 - (name.isEmpty ? 0 : TextWidth.columns(of: name) + 1)
-      frame.put(TextWidth.clip(summary, room), column: inside.column + 18, row: row)
+        keys, column: inside.column + 2, row: row, style: Theme.strong, maxColumns: column + 1)
+      let room = inside.columns - column - 4 - (name.isEmpty ? 0 : TextWidth.columns(of: name) + 1)
+      frame.put(TextWidth.clip(summary, room), column: inside.column + column + 4, row: row)
       frame.putRight(name, right: inside.right, row: row, style: Theme.quiet)
     case .blank: break
     }

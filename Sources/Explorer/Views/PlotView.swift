@@ -372,6 +372,10 @@ struct OverlayListView {
           (TextWidth.pad(TextWidth.clip(state.runs.title(record), 28), 30), Theme.plain),
           ("\(record.state.name)  \(record.step)/\(record.total)", Theme.quiet),
         ], column: inside.column, row: inside.row + row, maxColumns: inside.columns)
+      frame.targets.append(
+        MouseTarget(
+          .item(first + row), column: inside.column, row: inside.row + row, columns: inside.columns)
+      )
       if record.id == known[selected].id {
         frame.restyle(column: inside.column, row: inside.row + row, columns: inside.columns) {
           $0 = Theme.cursor
