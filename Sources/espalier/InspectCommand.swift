@@ -13,7 +13,9 @@ struct InspectCommand: ParsableCommand {
   @Argument(help: .init(modelHelp)) var model = "demo"
   @OptionGroup var family: FamilyOption
   @Flag(help: "List every tensor, and the values that are none.") var tensors = false
-  @Flag(help: "List every tensor with mean, root mean square, range, zeros and values that are not finite.")
+  @Flag(
+    help:
+      "List every tensor with mean, root mean square, range, zeros and values that are not finite.")
   var statistics = false
   @OptionGroup var output: OutputOptions
 

@@ -23,7 +23,8 @@ import Testing
     try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(atPath: folder) }
     let path = folder + "/a.safetensors"
-    try SafetensorsWriter.write([TensorItem(name: "w", shape: [2, 2], floats: [1, 2, 3, 4])], to: path)
+    try SafetensorsWriter.write(
+      [TensorItem(name: "w", shape: [2, 2], floats: [1, 2, 3, 4])], to: path)
     let file = try Checkpoint.open(path)
     #expect(try file.statistics(of: "w") == TensorStatistics([1, 2, 3, 4]))
     #expect(throws: (any Error).self) { try file.statistics(of: "x") }

@@ -155,8 +155,10 @@ extension AppState {
     guard case .runs(let pane) = overlay else { return nil }
     let selected = pane.selection.flatMap { runs.record($0) }
     switch command {
-    case .next, .previous, .search, .markAll:
-      return runs.records.isEmpty ? "there are no runs yet: d in the grid starts one" : nil
+    case .next, .previous, .markAll:
+      guard runs.records.isEmpty else { return nil }
+      return runs.isScanned
+        ? "there are no runs yet: d in the grid starts one" : "the run directory is being read"
     case .accept:
       guard let selected else { return "there is no run to open" }
       if selected.kind?.isMeasuring == true {

@@ -66,7 +66,8 @@ extension KeyBinding {
       hint: hint("B", "best plans", 6)),
     grid(.search, ["b"], .buildLibrary, "train, score and time operators for every slot"),
     grid(
-      .search, ["$"], .costTable, "FLOPs, parameters, memory and measured time of plan and operators"),
+      .search, ["$"], .costTable,
+      "FLOPs, parameters, memory and measured time of plan and operators"),
 
     grid(.distil, ["d"], .distil, "distil what the plan changes", hint: hint("d", "distil", 2)),
     grid(.distil, ["f"], .finetune, "finetune the whole model, after distilling"),
@@ -113,7 +114,8 @@ extension KeyBinding {
     grid(.program, ["T"], .terminal, "what was found of the terminal"),
     grid(
       .program, [.tab], .nextPane, "the next pane of a small screen", hint: hint("Tab", "pane", 0)),
-    grid(.program, ["0"], .resetPanes, "the usual sizes of all panes; the mouse drags their borders"),
+    grid(
+      .program, ["0"], .resetPanes, "the usual sizes of all panes; the mouse drags their borders"),
     grid(.program, [.control("l")], .redraw, "ask the terminal anew and redraw the screen"),
     grid(.program, [.control("z")], .suspend, "suspend to the shell; fg resumes"),
     grid(.program, ["q"], .quit, "quit", hint: hint("q", "quit", 8)),

@@ -26,14 +26,17 @@ extension FileWork {
     let folder = AtomicFile.absolute(typed.isEmpty ? "." : typed)
     let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
     let known = kind.names.filter { $0.hasPrefix(text) }
-    return known + names.sorted().compactMap { name in
-      guard name.hasPrefix(start), start.hasPrefix(".") || !name.hasPrefix(".") else { return nil }
-      var isFolder: ObjCBool = false
-      guard FileManager.default.fileExists(atPath: "\(folder)/\(name)", isDirectory: &isFolder)
-      else { return nil }
-      if isFolder.boolValue { return "\(typed)\(name)/" }
-      return kind.suffixes.contains(where: name.hasSuffix) ? typed + name : nil
-    }
+    return known
+      + names.sorted().compactMap { name in
+        guard name.hasPrefix(start), start.hasPrefix(".") || !name.hasPrefix(".") else {
+          return nil
+        }
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: "\(folder)/\(name)", isDirectory: &isFolder)
+        else { return nil }
+        if isFolder.boolValue { return "\(typed)\(name)/" }
+        return kind.suffixes.contains(where: name.hasSuffix) ? typed + name : nil
+      }
   }
 }
 

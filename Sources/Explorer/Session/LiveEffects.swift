@@ -16,6 +16,7 @@ package final class LiveEffects: EffectPerformer {
   private let queue = DispatchQueue(label: "espalier.explorer.files", qos: .userInitiated)
   /// Where searches are solved, beside the work with files.
   private let solving = DispatchQueue(label: "espalier.explorer.search", qos: .userInitiated)
+  private let newest = NewestFront()
   /// Where models are read, which takes longer still.
   private let reading = DispatchQueue(label: "espalier.explorer.models", qos: .userInitiated)
   private let timer: any DispatchSourceTimer
@@ -65,7 +66,10 @@ package final class LiveEffects: EffectPerformer {
     if case .solveFront(let generation, let candidates, let depth, let measure, let constraints) =
       effect
     {
-      solving.async { [box] in
+      newest.generation.withLock { $0 = generation }
+      solving.async { [box, newest] in
+        // Keys may ask faster than fronts are found: only the last question is answered.
+        guard newest.generation.withLock({ $0 }) == generation else { return }
         let solver = ParetoSolver(
           candidates, depth: depth, measure: measure, constraints: constraints)
         box.put([.frontSolved(generation: generation, solver.front())])
@@ -94,6 +98,11 @@ package final class LiveEffects: EffectPerformer {
     timer.cancel()
     queue.sync { files.cancelPreviews() }
   }
+}
+
+/// Generation of the front that was asked for last.
+private final class NewestFront: Sendable {
+  let generation = Mutex(0)
 }
 
 /// Results on their way from the queue to the session.

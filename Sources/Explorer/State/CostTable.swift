@@ -53,11 +53,14 @@ extension AppState {
       counts[spec.normalized(for: model.shape), default: 0] += 1
     }
     let own = counts.sorted { ($1.value, $0.key.name) < ($0.value, $1.key.name) }
-    let others = OperatorCatalog.fitting(slot).map { OperatorSpec($0.name).normalized(for: model.shape) }
-      .filter { spec in
-        counts[spec] == nil && spec != model.shape.original(slot).normalized(for: model.shape)
-          && OperatorCatalog.descriptor(named: spec.name)?.refusal(of: spec, shape: model.shape) == nil
-      }
+    let others = OperatorCatalog.fitting(slot).map {
+      OperatorSpec($0.name).normalized(for: model.shape)
+    }
+    .filter { spec in
+      counts[spec] == nil && spec != model.shape.original(slot).normalized(for: model.shape)
+        && OperatorCatalog.descriptor(named: spec.name)?.refusal(of: spec, shape: model.shape)
+          == nil
+    }
     return own.map { ($0.key, $0.value) } + others.map { ($0, 0) }
   }
 
@@ -85,7 +88,8 @@ extension AppState {
     against base: OperatorCost?
   ) -> String {
     costLine([
-      name, Format.metric(cost.flops), base.map { Format.change(from: $0.flops, to: cost.flops) } ?? "",
+      name, Format.metric(cost.flops),
+      base.map { Format.change(from: $0.flops, to: cost.flops) } ?? "",
       Format.metric(Double(cost.parameters)),
       base.map { Format.change(from: Double($0.parameters), to: Double(cost.parameters)) } ?? "",
       Measure.memory.text(cost.bytes), seconds ?? "", change ?? "",

@@ -178,7 +178,11 @@ extension Form {
     return Form(
       purpose: .configuration(operatorName: descriptor.name, targets: targets),
       fields: descriptor.openFields.map { field in
-        Form.Field(field, in: "", Format.plain(spec.config[field.key] ?? field.defaultNumber))
+        let value = spec.config[field.key] ?? field.defaultNumber
+        guard !field.names.isEmpty else { return Field(field, in: "", Format.plain(value)) }
+        return Field(
+          field.key, field.key.replacing("_", with: " "), field.text(of: value),
+          .choice(field.names), summary: field.summary)
       },
       more: Stage1Schema.table.siteRows.map { row in
         Field(row, in: Self.overridePrefix, own?.json(of: row.key), absent: Self.asPlan)
@@ -284,7 +288,9 @@ extension Form {
 
   /// Where an HTML page goes.
   private static var pageFile: Field {
-    Field("run.file", "file of the page", "", .text, summary: "empty for report.html in the run's directory")
+    Field(
+      "run.file", "file of the page", "", .text,
+      summary: "empty for report.html in the run's directory")
   }
 
   /// What is measured.
@@ -315,7 +321,8 @@ extension Form {
     var runs: [String] = []
     if case .report(let chosen) = purpose { runs = chosen }
     return ReportRequest(
-      runs: runs, samples: number("samples"), steps: number("steps"), images: number("images") ?? 10,
+      runs: runs, samples: number("samples"), steps: number("steps"),
+      images: number("images") ?? 10,
       page: text("run.file").flatMap { $0.isEmpty ? nil : $0 })
   }
 
@@ -424,7 +431,13 @@ extension Form {
     guard case .configuration(let name, _) = purpose else { return nil }
     var config: [String: Double] = [:]
     for field in fields where !field.key.hasPrefix(Self.overridePrefix) {
-      guard let value = field.value else { return nil }
+      let choice: Double? =
+        if case .choice(let names) = field.content {
+          names.firstIndex(of: field.text.text).map(Double.init)
+        } else {
+          nil
+        }
+      guard let value = choice ?? field.value else { return nil }
       config[field.key] = value
     }
     return OperatorSpec(name, config)

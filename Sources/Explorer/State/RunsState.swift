@@ -5,6 +5,8 @@ import Runs
 package struct RunsState: Equatable, Sendable {
   /// Every run, newest first.
   package var records: [RunSummary] = []
+  /// Number of runs that are not read yet.
+  package var unread = 0
   /// The training whose marks and curves are shown.
   package var focus: FocusedRun?
   /// Steps of the followed run's checkpoints that are kept, ascending.

@@ -29,6 +29,8 @@ package enum Action: Equatable, Sendable {
 
   /// The run root was read.
   case runsScanned([RunSummary])
+  /// So many runs are not read yet.
+  case runsUnread(Int)
   /// A run's plan was read; `adopt` loads it into the document.
   case runOpened(id: String, plan: GraftPlan, adopt: Bool)
   /// A run's plan could not be read.

@@ -13,6 +13,9 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .terminalFound(let capabilities):
     state.terminal = capabilities
     return []
+  case .runsUnread(let count):
+    state.runs.unread = count
+    return []
   case .filesListed(let text, let paths):
     state.receiveFiles(paths, for: text)
     return []

@@ -18,7 +18,9 @@ struct TopBar {
     let saved = "\(depth)  FLOPs \(flops) "
     let costs = "\(depth)  FLOPs \(flops)  params \(parameters) "
     let name = state.document.title
-    let wanted = min(34, 18 + TextWidth.columns(of: name))
+    let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
+    // The program's name, the model, the file and the mark of unsaved changes, with spaces.
+    let wanted = min(40, 16 + min(12, TextWidth.columns(of: model)) + TextWidth.columns(of: name))
     let right =
       texts(beside: edited, costs, saved)
       .first { TextWidth.columns(of: $0) + wanted <= frame.columns }
@@ -26,10 +28,9 @@ struct TopBar {
       ?? (Layout.isCompact(state.size) ? String(repeating: " ", count: 18) : edited + costs)
     let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
-    let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
     let space = left - 1
-    let shortModel = TextWidth.clip(model, max(4, space / 4))
-    let room = max(4, space - 15 - TextWidth.columns(of: shortModel))
+    let shortModel = TextWidth.clip(model, max(6, space / 4))
+    let room = max(4, space - 14 - TextWidth.columns(of: shortModel))
     var unsaved = state.document.isModified ? "*" : ""
     if !unsaved.isEmpty && room >= TextWidth.columns(of: name) + 9 { unsaved += " unsaved" }
     let engine = state.runs.focusRecord?.engineLabel.map { "  \($0)" } ?? ""

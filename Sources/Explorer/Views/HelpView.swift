@@ -48,7 +48,8 @@ package enum HelpText {
     lines.append(.heading("Words"))
     for (word, meaning) in glossary {
       for (index, text) in TextWidth.wrap(meaning, max(10, width - keyColumns(width) - 4))
-        .enumerated() {
+        .enumerated()
+      {
         lines.append(.key(keys: index == 0 ? word : "", summary: text, name: ""))
       }
     }

@@ -156,10 +156,13 @@ struct PlotView {
 
   private func drawSlots(on frame: inout Frame) {
     let sites = state.sites(in: pane)
-    let (across, down) = Self.charts(state.size)
+    let most = Self.charts(state.size)
+    let (across, down) = (min(most.across, max(1, sites.count)), most.down)
     let needed = (min(sites.count, across * down) + across - 1) / across
     let (width, height) = (area.columns / across, area.rows / max(1, needed))
-    for (index, shown) in sites.dropFirst(page * across * down).prefix(across * down).enumerated() {
+    for (index, shown) in sites.dropFirst(page * most.across * down)
+      .prefix(most.across * down).enumerated()
+    {
       let left = area.column + index % across * width
       let top = area.row + index / across * height
       let last = runs.lazy.compactMap { quantity.series($0.history, shown).last }.first
