@@ -240,6 +240,8 @@ import Testing
     #expect(changes().isEmpty)
     try Samples.oddPlan(11).save(to: path)
     #expect(changes().count == 1 && changes().isEmpty)
+    try FileManager.default.removeItem(atPath: path)
+    #expect(changes().count == 1 && changes().isEmpty)
   }
 
   /// Unsaved edits are offered once their explorer is gone, and removed when they were saved.

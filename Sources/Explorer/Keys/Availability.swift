@@ -72,7 +72,8 @@ extension AppState {
     case .series, .scale, .plot:
       runs.focus == nil ? "no losses yet: d distils the plan, r opens an older run" : nil
     case .save:
-      document.path != nil && !document.isModified ? "nothing to save: the file is up to date" : nil
+      document.path != nil && !document.isModified && changedOnDisk != document.path
+        ? "nothing to save: the file is up to date" : nil
     case .new:
       plan.isEmpty && !document.isModified && document.path == nil
         ? "the plan is empty already" : nil

@@ -107,11 +107,11 @@ extension FileWork {
     }
   }
 
-  /// Notices that another program has changed the file of the plan.
+  /// Notices that another program has changed or removed the file of the plan.
   func lookAtPlan() -> [Action] {
-    guard let known = watched, let stamp = try? AtomicFile.stamp(of: known.path),
-      stamp != known.stamp
-    else { return [] }
+    guard let known = watched else { return [] }
+    let stamp = try? AtomicFile.stamp(of: known.path)
+    guard stamp != known.stamp else { return [] }
     watched?.stamp = stamp
     return known.stamp == nil ? [] : [.planChangedOnDisk(path: known.shown)]
   }

@@ -80,6 +80,8 @@ package struct AppState: Equatable, Sendable {
   }
   /// When a note gives the bottom row back to the hints; set by the clock's next tick.
   package var noticeExpiry: Double?
+  /// Path of the plan's file if another program has changed it since it was read or written.
+  var changedOnDisk: String?
   /// What waits for a save to succeed.
   package var afterSave: PlanStep?
   /// A plan that is being read, with the document that it will take the place of.

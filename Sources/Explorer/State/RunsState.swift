@@ -88,7 +88,7 @@ extension RunSummary {
     if let damage { return "damaged: \(damage)" }
     return switch state {
     case .failed: "failed: \(end?.text ?? "")"
-    case .lost: "its worker ended at \(progressText); R takes it up again"
+    case .lost: "its worker ended, \(progressText); R takes it up again"
     case .detached: "detached: \(stateReason ?? ""); R follows it again"
     case .unreachable, .pending: stateText
     default: waitReason.map { "waits: \($0)" }

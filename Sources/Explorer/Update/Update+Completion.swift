@@ -111,6 +111,9 @@ extension AppState {
 }
 
 extension Prompt {
+  /// Most candidates that are listed.
+  private static let mostCandidates = 30
+
   /// Completes the end of the text as far as the candidates agree, and lists them if there are several.
   mutating func complete(
     _ typed: String, from candidates: [String], after: String = "", what: String
@@ -125,6 +128,11 @@ extension Prompt {
     }
     let isWhole = fitting.count == 1
     field.replace(String(field.text.dropLast(typed.count)) + common + (isWhole ? after : ""))
-    problem = isWhole ? nil : fitting.joined(separator: "  ")
+    let more = fitting.count - Self.mostCandidates
+    problem =
+      isWhole
+      ? nil
+      : fitting.prefix(Self.mostCandidates).joined(separator: "  ")
+        + (more > 0 ? "  and \(more) more" : "")
   }
 }

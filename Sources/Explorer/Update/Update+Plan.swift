@@ -137,6 +137,7 @@ extension AppState {
     case .planSaved(let saved, let path):
       // Another plan may have been opened while a slow disk was writing.
       if document.hasBeen(saved) { document.markSaved(saved, at: path) }
+      changedOnDisk = nil
       notice = .note("saved \(path)")
       guard let step = afterSave else { return [] }
       afterSave = nil
@@ -146,7 +147,8 @@ extension AppState {
       overlays.append(.confirm(.overwrite(path: path, present: present)))
     case .planChangedOnDisk(let path):
       if path == document.path {
-        notice = .warning("\(path) was changed by another program; w asks what to do")
+        changedOnDisk = path
+        notice = .warning("\(path) was changed or removed by another program; w asks before it overwrites")
       }
     case .planSaveFailed(let reason):
       afterSave = nil
@@ -155,6 +157,7 @@ extension AppState {
       guard replace(after: .load(path: path), with: PlanDocument(plan: plan, path: path)) else {
         return []
       }
+      changedOnDisk = nil
       notice = .note("opened \(path): \(plan.extent) changed")
       return followMatchingRun()
     case .planLoadFailed(let reason):

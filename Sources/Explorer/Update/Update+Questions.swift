@@ -28,6 +28,7 @@ extension AppState {
       overlays.removeLast()
       afterSave = nil
       document.reload(present, from: path)
+      changedOnDisk = nil
       notice = .note("read \(path) again; u takes back to your edits")
       return []
     case .elsewhere:

@@ -33,7 +33,9 @@ struct TopBar {
     let room = max(4, space - 14 - TextWidth.columns(of: shortModel))
     var unsaved = state.document.isModified ? "*" : ""
     if !unsaved.isEmpty && room >= TextWidth.columns(of: name) + 9 { unsaved += " unsaved" }
-    let engine = state.runs.focusRecord?.engineLabel.map { "  \($0)" } ?? ""
+    var engine = state.runs.focusRecord?.engineLabel.map { "  \($0)" } ?? ""
+    let used = 13 + TextWidth.columns(of: shortModel + TextWidth.clip(name, room) + unsaved)
+    if used + TextWidth.columns(of: engine) > space { engine = "" }
     frame.write(
       [
         (" espalier  ", Theme.barStrong), (shortModel + "  ", Theme.barQuiet),

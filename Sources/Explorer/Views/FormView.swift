@@ -12,7 +12,7 @@ struct FormView {
     let width = min(72, frame.columns - 4)
     let about = aboutLines.flatMap { TextWidth.wrap($0.printableSentence, width - 4) }
     let problem = form.problem.map { TextWidth.wrap($0.printableSentence, width - 6) } ?? []
-    let note = problem.isEmpty ? TextWidth.wrap(summary, width - 4).prefix(2) : []
+    let note = problem.isEmpty ? TextWidth.wrap(summary, width - 4).prefix(5) : []
     let extra = about.count + max(1, problem.count, note.count) + 5 + (form.more.isEmpty ? 0 : 1)
     let room = max(3, frame.rows - 2 - extra)
     let shown = min(room, form.fields.count)

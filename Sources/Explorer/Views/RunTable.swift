@@ -35,6 +35,8 @@ struct RunTable {
   /// Columns of the marks before the name.
   private static let margin = 3
   private static let gap = 2
+  /// The least width of a longer text.
+  private static let leastText = 9
   /// Widths of the name: the least, what it has before columns that tell less, and the most.
   private static let nameWidths = (least: 12, usual: 22, most: 40)
 
@@ -151,7 +153,7 @@ struct RunTable {
     }
     for index in sorted {
       let column = all[index]
-      let least = column.column.isNumeric ? column.width : min(column.width, 8)
+      let least = column.column.isNumeric ? column.width : min(column.width, Self.leastText)
       if used + Self.gap + least <= room {
         chosen.insert(index)
         used += Self.gap + least
@@ -164,7 +166,7 @@ struct RunTable {
     spare -= growth
     for index in all.indices where chosen.contains(index) {
       let (column, width) = all[index]
-      let least = column.isNumeric ? width : min(width, 8)
+      let least = column.isNumeric ? width : min(width, Self.leastText)
       let more = min(spare, width - least)
       spare -= more
       layout.columns.append((column, least + more))

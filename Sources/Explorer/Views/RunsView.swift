@@ -53,7 +53,8 @@ struct RunsView {
       .compactMap(\.self)
     return Array(
       (remarks.isEmpty ? ["⏎ opens its plan and losses\(others)"] : remarks)
-        .flatMap { TextWidth.wrap($0, state.size.columns - 8) }.prefix(5))
+        .flatMap { TextWidth.wrap($0, state.size.columns - 8) }
+        .prefix(min(5, max(1, state.size.rows / 4 - 1))))
   }
 }
 
