@@ -46,7 +46,7 @@ package struct RunStore: Sendable {
   package var hasUnread: Bool { order.contains { entries[$0]?.follower.isAtEnd == false } }
 
   /// Number of runs that are not read to their ends for the first time, and so have no summary yet.
-  package var unreadCount: Int { order.count { entries[$0]?.summary == nil } }
+  package var unreadCount: Int { order.count(where: { entries[$0]?.summary == nil }) }
 
   /// Runs that wait in the queue, in order of their turns.
   package var waiting: [RunSummary] {

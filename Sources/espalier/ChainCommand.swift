@@ -45,7 +45,7 @@ struct ChainCommand: ParsableCommand {
     try naming(plan) { () throws(PlanError) in try loaded.requireChanges() }
     try loaded.check(against: try ModelFiles(loaded.model.path), file: plan)
     if let output { try AtomicFile.requireDestination(output) }
-    let chosen = try engine.flatMap { $0 == Engine.native ? nil : try Engine.named($0) }
+    let chosen = try engine == Engine.native ? nil : engine.map { try Engine.named($0) }
     for stage in 1...2 { try chosen?.require(stage: stage, of: loaded) }
     let request = JobRequest(
       job: .distill(planPath: "plan.json"), name: loaded.name, codeVersion: espalierVersion,

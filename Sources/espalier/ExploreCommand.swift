@@ -157,11 +157,13 @@ struct ExploreCommand: ParsableCommand {
     if teacher != nil || ModelWeights.exists(name) {
       let files = try ModelFiles(name)
       let reference = try files.reference()
-      return (files, reference, file.plan ?? plan(of: file, on: reference), nil)
+      return (files, reference, file.plan ?? Self.plan(of: file, on: reference), nil)
     }
     let own = ModelReference(
       path: opened.name, shape: file.shape, contentHash: try opened.contentHash())
-    return (opened, own, plan(of: file, on: own), name.isEmpty ? "a model without a name" : name)
+    return (
+      opened, own, Self.plan(of: file, on: own), name.isEmpty ? "a model without a name" : name
+    )
   }
 
   private static func plan(of file: any ModelFile, on reference: ModelReference) -> GraftPlan {

@@ -1,5 +1,4 @@
 import Explorer
-import Files
 import Models
 import Plans
 

@@ -119,13 +119,12 @@ struct InspectReport: Encodable {
     }
     parameters = elements
     parametersByBlock = byBlock
-    tensors =
-      listsTensors
-      ? try all.map { entry in
-        TensorRow(
-          name: entry.name, dtype: entry.dtype.rawValue, shape: entry.shape,
-          statistics: withStatistics ? try file.statistics(of: entry.name) : nil)
-      } : nil
+    let rows = try (listsTensors ? all : []).map { entry in
+      let statistics = try withStatistics ? file.statistics(of: entry.name) : nil
+      return TensorRow(
+        name: entry.name, dtype: entry.dtype.rawValue, shape: entry.shape, statistics: statistics)
+    }
+    tensors = listsTensors ? rows : nil
     values = listsTensors && !file.values.isEmpty ? file.values.mapValues(\.text) : nil
   }
 

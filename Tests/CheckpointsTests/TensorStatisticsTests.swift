@@ -14,7 +14,7 @@ import Testing
       #expect(none.nonFinite == nothing.count)
     }
     // Sums in float64: in float32 the ones would be lost beside the first element.
-    let many = TensorStatistics([1 << 25] + [Float](repeating: 1, count: 1 << 20))
+    let many = TensorStatistics([Float(1 << 25)] + [Float](repeating: 1, count: 1 << 20))
     #expect(many.mean == Double((1 << 25) + (1 << 20)) / Double((1 << 20) + 1))
   }
 
@@ -24,7 +24,7 @@ import Testing
     defer { try? FileManager.default.removeItem(atPath: folder) }
     let path = folder + "/a.safetensors"
     try SafetensorsWriter.write(
-      [TensorItem(name: "w", shape: [2, 2], floats: [1, 2, 3, 4])], to: path)
+      [TensorItem(name: "w", shape: [2, 2], floats: [1, 2, 3, 4])], metadata: [:], to: path)
     let file = try Checkpoint.open(path)
     #expect(try file.statistics(of: "w") == TensorStatistics([1, 2, 3, 4]))
     #expect(throws: (any Error).self) { try file.statistics(of: "x") }

@@ -56,7 +56,7 @@ package final class ExplorerSession {
     clock: @escaping () -> Double = { Date().timeIntervalSince1970 }
   ) {
     self.state = state
-    kept.layout = KeptLayout(state)
+    kept = (nil, nil, KeptLayout(state))
     self.terminal = terminal
     self.performer = performer
     self.clock = clock

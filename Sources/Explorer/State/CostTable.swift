@@ -47,7 +47,7 @@ extension AppState {
   }
 
   /// The operators of a kind of slot: those of the plan with the number of slots, then all others with usual settings.
-  private func operators(of slot: Slot) -> [(spec: OperatorSpec, count: Int)] {
+  private func operators(of slot: Slot) -> [(OperatorSpec, Int)] {
     var counts: [OperatorSpec: Int] = [:]
     for (id, spec) in plan.edits where id.slot == slot {
       counts[spec.normalized(for: model.shape), default: 0] += 1

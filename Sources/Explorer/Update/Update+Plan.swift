@@ -148,7 +148,8 @@ extension AppState {
     case .planChangedOnDisk(let path):
       if path == document.path {
         changedOnDisk = path
-        notice = .warning("\(path) was changed or removed by another program; w asks before it overwrites")
+        notice = .warning(
+          "\(path) was changed or removed by another program; w asks before it overwrites")
       }
     case .planSaveFailed(let reason):
       afterSave = nil

@@ -30,29 +30,19 @@ package enum HelpText {
         to: &lines)
     }
     lines += [.heading("Marks")]
-    lines += SlotPhase.allCases.map { .key(keys: $0.mark, summary: $0.meaning, name: "") }
-    lines += [
-      .key(keys: "•", summary: "marked by Space or m", name: ""),
-      .key(keys: "›", summary: "in the range or the typed pattern", name: ""),
-      .key(
-        keys: "0 … 9", summary: "price of replacing the slot, from the lowest to the highest (H)",
-        name: ""),
-      .key(keys: "–", summary: "in the place of a price: the operator saves no time", name: ""),
-      .key(
-        keys: "= +", summary: "locked in a search: the teacher's, or the shown operator", name: ""),
-      .blank,
-    ]
+    let marks =
+      SlotPhase.allCases.map { ($0.mark, $0.meaning) } + [
+        ("•", "marked by Space or m"), ("›", "in the range or the typed pattern"),
+        ("0 … 9", "price of replacing the slot, from the lowest to the highest (H)"),
+        ("–", "in the place of a price: the operator saves no time"),
+        ("= +", "locked in a search: the teacher's, or the shown operator"),
+      ]
+    lines += marks.flatMap { row($0.0, $0.1, width: width) } + [.blank]
     for context in KeyContext.allCases where context != .grid {
       append(context.title, table.filter { $0.context == context }, width, to: &lines)
     }
     lines.append(.heading("Words"))
-    for (word, meaning) in glossary {
-      for (index, text) in TextWidth.wrap(meaning, max(10, width - keyColumns(width) - 4))
-        .enumerated()
-      {
-        lines.append(.key(keys: index == 0 ? word : "", summary: text, name: ""))
-      }
-    }
+    lines += glossary.flatMap { row($0.0, $0.1, width: width) }
     lines.append(.blank)
     let about =
       "A number before a key repeats it. Names on the right work after “:”, with an argument where "
@@ -108,6 +98,21 @@ package enum HelpText {
       ? 0 : lines(width: width, table: table).firstIndex(of: .heading(context.title)) ?? 0
   }
 
+  /// Keys with what they do, on as many lines as that takes.
+  private static func row(
+    _ keys: String, _ summary: String, name: String = "", width: Int
+  ) -> [Line] {
+    let column = keyColumns(width)
+    let room = width - column - 4 - (name.isEmpty ? 0 : TextWidth.columns(of: name) + 1)
+    let keys = TextWidth.wrap(keys, column)
+    let texts = TextWidth.wrap(summary, max(10, room))
+    return (0..<max(keys.count, texts.count)).map { index in
+      .key(
+        keys: index < keys.count ? keys[index] : "",
+        summary: index < texts.count ? texts[index] : "", name: index == 0 ? name : "")
+    }
+  }
+
   private static func append(
     _ title: String, _ bindings: [KeyBinding], _ width: Int, to lines: inout [Line]
   ) {
@@ -118,16 +123,7 @@ package enum HelpText {
       let name =
         command.hasName && binding.context == .grid
         ? ":\(command.rawValue)" + (command.argument.map { " \($0)" } ?? "") : ""
-      let column = keyColumns(width)
-      let room = width - column - 4 - (name.isEmpty ? 0 : TextWidth.columns(of: name) + 1)
-      let keys = TextWidth.wrap(binding.keysText, column)
-      let texts = TextWidth.wrap(binding.summary, max(10, room))
-      for index in 0..<max(keys.count, texts.count) {
-        lines.append(
-          .key(
-            keys: index < keys.count ? keys[index] : "",
-            summary: index < texts.count ? texts[index] : "", name: index == 0 ? name : ""))
-      }
+      lines += row(binding.keysText, binding.summary, name: name, width: width)
     }
     lines.append(.blank)
   }
