@@ -71,6 +71,9 @@ extension RunSummary {
   /// The state with the place in the queue, for a narrow column.
   package var stateLabel: String { turn.map { "\(state.name) #\($0.position)" } ?? state.name }
 
+  /// Where it was, for a sentence: "at step 3 of 9", "while measuring at step 3 of 9".
+  var placeText: String { "\(label == nil ? "at" : "while") \(progressText)" }
+
   /// Why it waits although nobody asked it to, in a few words.
   package var waitReason: String? { stateReason ?? turn?.reason }
 
@@ -88,7 +91,7 @@ extension RunSummary {
     if let damage { return "damaged: \(damage)" }
     return switch state {
     case .failed: "failed: \(end?.text ?? "")"
-    case .lost: "its worker ended, \(progressText); R takes it up again"
+    case .lost: "its worker ended \(placeText); R takes it up again"
     case .detached: "detached: \(stateReason ?? ""); R follows it again"
     case .unreachable, .pending: stateText
     default: waitReason.map { "waits: \($0)" }

@@ -234,7 +234,7 @@ extension AppState {
     case .failed: notice = .failure("\(record.name) failed: \(record.end?.text ?? "")")
     case .lost:
       notice = .failure(
-        "\(record.name) is lost: its worker ended, \(record.progressText); r lists the runs, where R takes it up again"
+        "\(record.name) is lost: its worker ended \(record.placeText); r lists the runs, where R takes it up again"
       )
     }
   }
