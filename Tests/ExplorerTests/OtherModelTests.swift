@@ -117,6 +117,16 @@ import Explorer
     #expect(!untimed.contains("ms"))
   }
 
+  /// A table is not wrapped like prose.
+  @Test func theColumnsOfTheCostTableStand() {
+    var state = Samples.busy(Samples.small)
+    press(&state, "$")
+    let text = ExplorerView.frame(state).text()
+    for line in state.costTable.lines where line.hasPrefix("teacher") || line.hasPrefix("mha") {
+      #expect(text.contains(line), "\(line)")
+    }
+  }
+
   @Test func theHistoryShowsWhereThePlanIs() {
     var state = edited()
     state.document.edit("second") { $0.edits[Samples.mlp(0)] = Samples.narrow }

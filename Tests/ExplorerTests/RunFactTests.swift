@@ -210,7 +210,7 @@ import Explorer
       Issue.record("the form is gone")
       return
     }
-    #expect(form.problem?.contains("learning rates times") == true)
+    #expect(form.problem?.contains("rate factor") == true)
     // From an earlier checkpoint, on another engine.
     press(&state, .escape)
     state.engines = ["torch"]

@@ -278,7 +278,7 @@ extension Form {
       purpose: .retry(runs: runs.map(\.id)),
       fields: [
         Field(
-          "run.rate_factor", "learning rates times", hasFailed ? 0.5 : 1, in: 1e-6...1000,
+          "run.rate_factor", "rate factor", hasFailed ? 0.5 : 1, in: 1e-6...1000,
           isInteger: false, summary: "factor of all learning rates from now on"),
         Field(
           "run.step", "from step", 0, in: 0...1e9, isInteger: true, unit: "0: newest checkpoint",

@@ -149,9 +149,9 @@ package struct LogPage: Equatable, Sendable {
     lines = read
   }
 
-  /// Lines as rows of a width.
+  /// Lines as rows of a width; one that fits keeps its spaces, and so the columns of a table.
   static func rows(_ lines: some Sequence<String>, _ width: Int) -> [String] {
-    lines.flatMap { TextWidth.wrap($0, width) }
+    lines.flatMap { TextWidth.columns(of: $0) <= width ? [$0] : TextWidth.wrap($0, width) }
   }
 }
 
