@@ -18,7 +18,11 @@ package struct KeptLayout: Codable, Equatable, Sendable {
 
   private enum CodingKeys: String, CodingKey {
     case version = "espalier_layout"
-    case series, isLogarithmic, isLogX, smoothing, symbols, runOrder, pane, panes
+    case isLogarithmic = "log_losses"
+    case isLogX = "log_steps"
+    case runOrder = "run_order"
+    case series = "losses"
+    case smoothing, symbols, pane, panes
   }
 
   /// The layout of a state.
