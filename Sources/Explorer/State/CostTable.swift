@@ -96,7 +96,7 @@ extension AppState {
     ])
   }
 
-  private static let costWidths = [17, 7, 7, 7, 7, 8, 10, 7]
+  private static let costWidths = [18, 7, 7, 7, 7, 8, 10, 7]
 
   /// Cells of a line, at most 73 columns: the name at the left, numbers at the right of their columns.
   private static func costLine(_ cells: [String]) -> String {
