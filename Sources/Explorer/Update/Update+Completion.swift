@@ -7,8 +7,11 @@ extension AppState {
     switch prompt.purpose {
     case .open, .saveAs: return [.listFiles(text)]
     case .command: break
+    case .set:
+      completeSetting(text, &prompt)
+      return []
     default:
-      prompt.problem = "Tab completes names of commands, files, runs and classes"
+      prompt.problem = "Tab completes names of commands, files, models, runs, classes and settings"
       return []
     }
     guard let space = text.firstIndex(of: " ") else {
@@ -30,12 +33,24 @@ extension AppState {
     case .join:
       prompt.complete(argument, from: ParallelMerge.allCases.map(\.rawValue), what: "merge")
     case .pick: completeOperator(argument, &prompt)
+    case .set: completeSetting(argument, &prompt)
     default:
       prompt.problem =
         command.argument.map { "\(command.rawValue) takes \($0)" }
         ?? "\(command.rawValue) takes no argument"
     }
     return []
+  }
+
+  /// Completes the key of the last setting in a line.
+  private func completeSetting(_ text: String, _ prompt: inout Prompt) {
+    let word = text.split(separator: " ", omittingEmptySubsequences: false).last ?? ""
+    let sections: [(String, [any SettingRow])] = [
+      ("", PlanSchema.table.rows), ("stage1.", Stage1Schema.table.rows),
+      ("stage2.", Stage2Schema.table.rows), ("data.", DataSchema.table.rows),
+    ]
+    let keys = sections.flatMap { section, rows in rows.map { "\(section)\($0.key)=" } }
+    prompt.complete(String(word), from: keys, what: "setting")
   }
 
   private func completeOperator(_ argument: String, _ prompt: inout Prompt) {
