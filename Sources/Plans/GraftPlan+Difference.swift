@@ -65,8 +65,9 @@ extension GraftPlan {
     var entries = settings.members.map { ($0.key, $0.json) }
     entries += [("model.path", model.path), ("model.content_hash", model.contentHash)]
     for (id, spec) in edits.sorted(by: { $0.key < $1.key }) {
-      let config = spec.config.sorted { $0.key < $1.key }.map {
-        "\($0.key)=\(numberText($0.value))"
+      let fields = OperatorCatalog.descriptor(named: spec.name)?.fields ?? []
+      let config = spec.config.sorted { $0.key < $1.key }.map { key, value in
+        "\(key)=\(fields.first { $0.key == key }?.text(of: value) ?? numberText(value))"
       }
       entries.append(("\(id)", ([spec.name] + config).joined(separator: " ")))
     }

@@ -66,6 +66,14 @@ extension SettingRow {
     names.firstIndex(of: String(name)).map(Double.init)
   }
 
+  /// A value as people state it: the name of a choice, or the number.
+  package func text(of value: Double) -> String {
+    guard let place = Int(exactly: value), names.indices.contains(place) else {
+      return numberText(value)
+    }
+    return names[place]
+  }
+
   /// The value that a text states, a number or a choice's name; nil if it is neither.
   package func value(of text: some StringProtocol) -> Double? {
     value(named: text) ?? Double(text)

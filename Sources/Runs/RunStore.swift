@@ -45,6 +45,9 @@ package struct RunStore: Sendable {
   /// Whether some logs are not read to their ends.
   package var hasUnread: Bool { order.contains { entries[$0]?.follower.isAtEnd == false } }
 
+  /// Number of runs that are not read to their ends for the first time, and so have no summary yet.
+  package var unreadCount: Int { order.count(where: { entries[$0]?.summary == nil }) }
+
   /// Runs that wait in the queue, in order of their turns.
   package var waiting: [RunSummary] {
     summaries.filter { $0.turn != nil }.sorted {

@@ -1,3 +1,4 @@
+import Foundation
 import Text
 
 /// How the desktop is told that a run has ended.
@@ -54,6 +55,18 @@ package struct Announcement: Equatable, Sendable {
 }
 
 extension Terminal {
+  /// The bytes that put a text into the clipboard (OSC 52); in tmux also into that of the terminal around it, which
+  /// tmux hands on in one of two ways, by its settings.
+  package static func copying(_ text: String, isMultiplexed: Bool) -> [UInt8] {
+    let bytes = Array("\u{1b}]52;c;\(Data(text.utf8).base64EncodedString())\u{1b}\\".utf8)
+    return bytes + (isMultiplexed ? KittyGraphics.passed(bytes) : [])
+  }
+
+  /// Puts a text into the clipboard.
+  package func copy(_ text: String) {
+    write(Self.copying(text, isMultiplexed: capabilities.isMultiplexed))
+  }
+
   /// Calls for attention.
   package func announce(_ announcement: Announcement) {
     if announcement.title != nil { keepTitle() }

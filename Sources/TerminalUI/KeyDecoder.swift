@@ -69,7 +69,7 @@ package struct KeyDecoder: Sendable {
     case .escape: escapeDelay
     case .csi where isLate && bytes.isEmpty, .ss3 where isLate && bytes.isEmpty,
       .string where isLate && bytes.isEmpty:
-      max(escapeDelay, 500)
+      max(escapeDelay, 100)
     case .string(_, endsNext: false) where bytes.isEmpty: escapeDelay
     case .string(_, endsNext: false): pause.goesOn ? nil : 1000
     case .paste: finishedPaste.isEmpty ? nil : 1000
@@ -192,6 +192,8 @@ package struct KeyDecoder: Sendable {
   /// Begins the sequence that ESC and this byte introduce; false if they introduce none.
   private mutating func begin(_ byte: UInt8, isLate: Bool) -> Bool {
     switch byte {
+    // No answer begins with these.
+    case 0x58 where isLate, 0x5e where isLate: return false
     case 0x5b: state = .csi
     case 0x4f: state = .ss3
     case 0x50, 0x58, 0x5d, 0x5e, 0x5f: state = .string(kind: byte, endsNext: false)
@@ -256,9 +258,23 @@ package struct KeyDecoder: Sendable {
       // An ESC that does not end the string starts something new, or was pressed to end the waiting.
       return begin(byte, isLate: false) ? [] : ground(byte)
     }
+    // What a person types after Esc is not what an answer begins with.
+    if isLate, bytes.isEmpty, !Self.canBegin(kind, byte) {
+      let key = giveUp(Unicode.Scalar(kind))
+      return key + ground(byte)
+    }
     state = .string(kind: kind, endsNext: byte == 0x1b)
     if byte != 0x1b, bytes.count < TerminalReply.longest { bytes.append(byte) }
     return []
+  }
+
+  /// Whether an answer that is a string of a kind can begin with a byte: `P>|`, `]11;`, `_G`.
+  private static func canBegin(_ kind: UInt8, _ byte: UInt8) -> Bool {
+    switch kind {
+    case 0x50: byte == 0x3e
+    case 0x5d: (0x30...0x39).contains(byte)
+    default: byte == 0x47
+    }
   }
 
   private static let pasteStart = Array("\u{1b}[200~".utf8)

@@ -5,6 +5,7 @@ import Foundation
 import Models
 import Plans
 import Runs
+import TorchEngine
 
 /// `espalier chain`: both stages of a plan, measurements and a report, as queued runs.
 struct ChainCommand: ParsableCommand {
@@ -28,6 +29,7 @@ struct ChainCommand: ParsableCommand {
   @Option(help: "Priority in the queue; higher ones go first.") var priority = 0
   @Flag(help: "Queue the runs and return; follow them with 'espalier runs'.") var detach = false
   @OptionGroup var precision: PrecisionOptions
+  @Option(help: "Engine that trains: native, or one of 'espalier engines'.") var engine: String?
   @OptionGroup var runs: RunsOptions
   @OptionGroup var format: OutputOptions
 
@@ -43,9 +45,12 @@ struct ChainCommand: ParsableCommand {
     try naming(plan) { () throws(PlanError) in try loaded.requireChanges() }
     try loaded.check(against: try ModelFiles(loaded.model.path), file: plan)
     if let output { try AtomicFile.requireDestination(output) }
+    let chosen = try engine == Engine.native ? nil : engine.map { try Engine.named($0) }
+    for stage in 1...2 { try chosen?.require(stage: stage, of: loaded) }
     let request = JobRequest(
       job: .distill(planPath: "plan.json"), name: loaded.name, codeVersion: espalierVersion,
-      seed: loaded.seed, modelHash: loaded.model.contentHash, precision: precision.chosen?.rawValue)
+      seed: loaded.seed, modelHash: loaded.model.contentHash, precision: precision.chosen?.rawValue,
+      engine: chosen?.name)
     let report = ReportRequest(
       samples: drawing.samples, steps: drawing.steps, images: images,
       page: output.map { AtomicFile.absolute($0) })

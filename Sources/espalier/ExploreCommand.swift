@@ -65,7 +65,7 @@ struct ExploreCommand: ParsableCommand {
   ) throws -> AppState {
     let opened = try ModelFiles(opening.model)
     opened.printNotes()
-    let (files, reference, graft, missing) = try subject(opened, teacher: opening.teacher)
+    let (files, reference, graft, missing) = try Self.subject(opened, teacher: opening.teacher)
     var document = PlanDocument(plan: GraftPlan(named: AppState.untitled, model: reference))
     if let left {
       try naming(left.file) { () throws(PlanError) in
@@ -94,6 +94,7 @@ struct ExploreCommand: ParsableCommand {
     state.history = CommandHistory(path: CommandHistory.path())
     state.prompts = CommandHistory(path: CommandHistory.path(ofPrompts: true))
     state.useChartSettings()
+    state.restore(KeptLayout.read())
     state.missingTeacher = missing
     var effects = question == nil ? state.firstEffects() : []
     if let question {
@@ -110,7 +111,7 @@ struct ExploreCommand: ParsableCommand {
     }
     state.engines = try Engine.all().map(\.name)
     let performer = LiveEffects(
-      launcher: launcher, model: reference, codeVersion: espalierVersion
+      launcher: launcher, model: reference, codeVersion: espalierVersion, models: .files
     ) { name, kind, plan in
       try Engine.named(name).require(stage: kind == .finetune ? 2 : 1, of: plan)
     }
@@ -120,7 +121,7 @@ struct ExploreCommand: ParsableCommand {
   }
 
   /// The name of a model for later starts, whose current directory may be another.
-  private static func permanent(_ name: String) -> String {
+  static func permanent(_ name: String) -> String {
     let prefix = ModelFamily.allCases.map { "\($0.rawValue):" }.first(where: name.hasPrefix) ?? ""
     let rest = String(name.dropFirst(prefix.count))
     let file = rest.split(separator: "#", maxSplits: 1).first.map(String.init) ?? rest
@@ -145,7 +146,7 @@ struct ExploreCommand: ParsableCommand {
 
   /// Model and plan to show: a pretrained model, or the teacher and the plan of a graft; a graft
   /// without its teacher is shown by itself.
-  private func subject(
+  static func subject(
     _ opened: ModelFiles, teacher: String?
   ) throws -> (files: ModelFiles, reference: ModelReference, graft: GraftPlan?, missing: String?) {
     let file = opened.model
@@ -156,14 +157,16 @@ struct ExploreCommand: ParsableCommand {
     if teacher != nil || ModelWeights.exists(name) {
       let files = try ModelFiles(name)
       let reference = try files.reference()
-      return (files, reference, file.plan ?? plan(of: file, on: reference), nil)
+      return (files, reference, file.plan ?? Self.plan(of: file, on: reference), nil)
     }
     let own = ModelReference(
       path: opened.name, shape: file.shape, contentHash: try opened.contentHash())
-    return (opened, own, plan(of: file, on: own), name.isEmpty ? "a model without a name" : name)
+    return (
+      opened, own, Self.plan(of: file, on: own), name.isEmpty ? "a model without a name" : name
+    )
   }
 
-  private func plan(of file: any ModelFile, on reference: ModelReference) -> GraftPlan {
+  private static func plan(of file: any ModelFile, on reference: ModelReference) -> GraftPlan {
     let name = AtomicFile.stem(of: file.path)
     var plan = GraftPlan(named: file.plan?.name ?? name, model: reference)
     (plan.edits, plan.parallel) = (file.changes.edits, file.changes.parallel)

@@ -13,20 +13,26 @@ struct InspectCommand: ParsableCommand {
   @Argument(help: .init(modelHelp)) var model = "demo"
   @OptionGroup var family: FamilyOption
   @Flag(help: "List every tensor, and the values that are none.") var tensors = false
+  @Flag(
+    help:
+      "List every tensor with mean, root mean square, range, zeros and values that are not finite.")
+  var statistics = false
   @OptionGroup var output: OutputOptions
 
   func run() throws {
-    let report = try InspectReport(family.name(of: model), listsTensors: tensors)
+    let report = try InspectReport(
+      family.name(of: model), listsTensors: tensors || statistics, withStatistics: statistics)
     if output.json { return try output.printJSON(report) }
     report.lines.forEach { print($0) }
   }
 }
 
 /// Report on a file.
-private struct InspectReport: Encodable {
+struct InspectReport: Encodable {
   struct TensorRow: Encodable {
     let name, dtype: String
     let shape: [Int]
+    let statistics: TensorStatistics?
   }
   struct EntryRow: Encodable {
     let name: String
@@ -55,7 +61,14 @@ private struct InspectReport: Encodable {
   let tensors: [TensorRow]?
   let values: [String: String]?
 
-  init(_ name: String, listsTensors: Bool) throws {
+  /// Reads what a file says of itself.
+  ///
+  /// - Parameters:
+  ///   - name: The model or file.
+  ///   - listsTensors: Whether every tensor is listed.
+  ///   - withStatistics: Whether the elements of all listed tensors are read too.
+  /// - Throws: `FileError` for a file that cannot be read.
+  init(_ name: String, listsTensors: Bool, withStatistics: Bool = false) throws {
     let weights = try ModelWeights(named: name)
     let (dict, file) = (weights.tensors, weights.tensors.file)
     let all = file.names.compactMap { file.entry($0) }
@@ -106,9 +119,12 @@ private struct InspectReport: Encodable {
     }
     parameters = elements
     parametersByBlock = byBlock
-    tensors =
-      listsTensors
-      ? all.map { TensorRow(name: $0.name, dtype: $0.dtype.rawValue, shape: $0.shape) } : nil
+    let rows = try (listsTensors ? all : []).map { entry in
+      let statistics = try withStatistics ? file.statistics(of: entry.name) : nil
+      return TensorRow(
+        name: entry.name, dtype: entry.dtype.rawValue, shape: entry.shape, statistics: statistics)
+    }
+    tensors = listsTensors ? rows : nil
     values = listsTensors && !file.values.isEmpty ? file.values.mapValues(\.text) : nil
   }
 
@@ -162,9 +178,21 @@ private struct InspectReport: Encodable {
       lines.append(
         "parameters by block: \(parametersByBlock.map(String.init).joined(separator: " "))")
     }
-    lines += (tensors ?? []).map { "  \($0.dtype)  \($0.shape)  \($0.name)" }
+    lines += (tensors ?? []).flatMap { tensor in
+      ["  \(tensor.dtype)  \(tensor.shape)  \(tensor.name)"]
+        + (tensor.statistics.map { ["    \($0.text)"] } ?? [])
+    }
     lines += (values ?? [:]).sorted { $0.key < $1.key }.map { "  \($0.key) = \($0.value)" }
     return lines
+  }
+}
+
+extension TensorStatistics {
+  /// The summary in a line.
+  fileprivate var text: String {
+    func text(_ value: Double?) -> String { value.map { String(format: "%.4g", $0) } ?? "none" }
+    return "mean \(text(mean))  rms \(text(rms))  min \(text(smallest))  max \(text(largest))"
+      + (zeros > 0 ? "  zeros \(zeros)" : "") + (nonFinite > 0 ? "  not finite \(nonFinite)" : "")
   }
 }
 

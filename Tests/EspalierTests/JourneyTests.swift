@@ -141,6 +141,8 @@ struct RunSummary: Decodable {
     #expect(report.classNames.count == 10 && report.plan == nil && report.edits.isEmpty)
     #expect(report.parametersByBlock.count == 28 && Set(report.parametersByBlock).count == 1)
     #expect(report.parameters * 4 == report.bytes)
+    let lines = try scratch.espalier("inspect", "--statistics").output
+    #expect(lines.contains("x_embedder.proj.weight\n    mean "))
   }
 
   /// The shipped model as a PyTorch file and as a folder of diffusers draws the same images, and every

@@ -88,6 +88,36 @@ import Explorer
     #expect(state.status(of: Samples.attention(7)).phase == .stale)
   }
 
+  /// Settings that are choices are words in the form, in the list of operators and in differences.
+  @Test func choicesOfAnOperatorAreWords() throws {
+    var state = Samples.state()
+    press(&state, ":")
+    type(&state, "pick linear_attention feature_map=relu")
+    press(&state, .enter, "e")
+    guard case .form(let form) = state.overlay else {
+      Issue.record("no form")
+      return
+    }
+    let place = try #require(form.fields.firstIndex { $0.key == "feature_map" })
+    #expect(form.fields[place].text.text == "relu")
+    for _ in 0..<place { press(&state, .down) }
+    press(&state, .right, .enter)
+    #expect(state.plan.edits[Samples.attention(0)]?.config["feature_map"] == 2)
+    let before = Samples.state().plan
+    let difference = try #require(state.plan.differences(from: before).first?.after)
+    #expect(difference.contains("feature_map=exp"))
+    press(&state, .enter)
+    let row = try #require(
+      shownEntries(state).firstIndex { $0?.name == "linear_attention" })
+    for _ in 0..<row { press(&state, "j") }
+    #expect(ExplorerView.frame(state).text().contains("feature map elu1"))
+  }
+
+  private func shownEntries(_ state: AppState) -> [OperatorSpec?] {
+    guard case .picker(let picker) = state.overlay else { return [] }
+    return picker.entries.map { if case .replacement(let spec) = $0 { spec } else { nil } }
+  }
+
   @Test func patternAppliesTheSlotsOperator() {
     var state = Samples.state()
     type(&state, "j")

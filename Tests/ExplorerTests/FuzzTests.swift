@@ -116,8 +116,11 @@ import Explorer
   @Test func layoutsFitEveryScreen() {
     for columns in stride(from: 80, through: 240, by: 7) {
       for rows in stride(from: 24, through: 90, by: 3) {
-        for depth in [1, 2, 12, 28, 60] {
-          let layout = Layout(size: Size(columns: columns, rows: rows), depth: depth)
+        for (index, depth) in [1, 2, 12, 28, 60, 28, 28].enumerated() {
+          var chosen = PaneSizes()
+          if index > 4 { (chosen.left, chosen.images) = index == 5 ? (0, 0) : (999, 999) }
+          let layout = Layout(
+            size: Size(columns: columns, rows: rows), depth: depth, panes: chosen)
           let panes = [layout.grid, layout.panel, layout.runs, layout.images, layout.losses]
           for (index, pane) in panes.enumerated() {
             #expect(pane.column >= 0 && pane.row >= 1)

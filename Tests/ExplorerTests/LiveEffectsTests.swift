@@ -240,6 +240,8 @@ import Testing
     #expect(changes().isEmpty)
     try Samples.oddPlan(11).save(to: path)
     #expect(changes().count == 1 && changes().isEmpty)
+    try FileManager.default.removeItem(atPath: path)
+    #expect(changes().count == 1 && changes().isEmpty)
   }
 
   /// Unsaved edits are offered once their explorer is gone, and removed when they were saved.
@@ -287,7 +289,6 @@ import Testing
     other.contentHash = "else"
     let attempts: [(FileWork, Effect)] = [
       (work(), .loadPlan(path: folder + "/missing.json")),
-      (work(model: other), .loadPlan(path: path)),
       (work(), .savePlan(Samples.oddPlan(), path: folder + "/no/such/p.json", overwrite: false)),
       (work(), .savePlan(Samples.oddPlan(), path: folder, overwrite: true)),
     ]
@@ -303,6 +304,67 @@ import Testing
       default: Issue.record("\(action)")
       }
     }
+  }
+
+  /// A plan, or a run, of another model is not refused but brings its model, by content and not by name.
+  @Test func plansOfOtherModelsBringTheirModel() throws {
+    let path = folder + "/p.json"
+    try Samples.oddPlan().save(to: path)
+    var other = Samples.model
+    other.contentHash = "else"
+    let work = work(model: other)
+    #expect(
+      work.perform(.loadPlan(path: path)) == [
+        .planOfOtherModel(.load(path: path), Opening(model: "demo", plan: path))
+      ])
+    let run = try RunDirectory.create(
+      root: root,
+      job: JobRequest(
+        job: .distill(planPath: "plan.json"), name: "far", codeVersion: "test",
+        modelHash: Samples.model.contentHash), plan: Samples.oddPlan())
+    _ = work.look(now: Date())
+    #expect(
+      work.perform(.openRun(id: run.id, adopt: true)) == [
+        .planOfOtherModel(.openRun(id: run.id), Opening(model: "demo", run: run.id))
+      ])
+  }
+
+  /// How things are drawn outlives the explorer; a file that is damaged counts for nothing.
+  @Test func theLayoutIsKept() throws {
+    var state = Samples.busy(Samples.small)
+    press(&state, "P", "X", "b", "e", "e", .escape, "t", "r", ">", "o", .escape)
+    state.pane = .losses
+    #expect(work().perform(.keepLayout(KeptLayout(state))).isEmpty)
+    var next = Samples.busy(Samples.small)
+    next.restore(KeptLayout.read(state: folder + "/state"))
+    #expect(next.chart == state.chart && next.pane == .losses)
+    press(&next, "r")
+    guard case .runs(let pane) = next.overlay else {
+      Issue.record("no list")
+      return
+    }
+    #expect(pane.order.isDescending && pane.order.column != RunOrder.newest.column)
+    try Data("{".utf8).write(to: URL(filePath: folder + "/state/layout.json"))
+    #expect(KeptLayout.read(state: folder + "/state") == nil)
+    next.restore(nil)
+    #expect(next.chart == state.chart)
+  }
+
+  /// What another explorer offers for completion: models, folders, and the shipped one.
+  @Test func namesOfModelsAreCompleted() throws {
+    for name in ["a.pt", "a.json", "b.safetensors"] {
+      try Data().write(to: URL(filePath: "\(folder)/\(name)"))
+    }
+    func names(_ text: String, _ kind: FileKind) -> [String] {
+      guard case .filesListed(_, let paths)? = work().perform(.listFiles(text, kind)).first else {
+        return []
+      }
+      return paths.map { String($0.dropFirst(folder.count + 1)) }
+    }
+    #expect(names(folder + "/a", .model) == ["a.pt"])
+    #expect(names(folder + "/", .model).contains("b.safetensors"))
+    #expect(names(folder + "/a", .plan) == ["a.json"])
+    #expect(work().perform(.listFiles("de", .model)) == [.filesListed(text: "de", ["demo"])])
   }
 
   // MARK: - Distillation

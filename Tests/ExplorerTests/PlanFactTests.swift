@@ -48,6 +48,25 @@ import Explorer
     #expect(press(&state, "y") == [.savePlan(named, path: "p.json", overwrite: true)])
   }
 
+  /// A file that somebody else has changed can be read again, or written over, also without edits here.
+  @Test func savingAsksAboutAChangedFileWithoutEditsToo() {
+    var state = Samples.state()
+    let plan = Samples.oddPlan()
+    state.document = PlanDocument(plan: plan, path: "p.json")
+    press(&state, "w")
+    #expect(state.notice?.text.contains("nothing to save") == true)
+    _ = update(&state, .planChangedOnDisk(path: "p.json"))
+    #expect(
+      press(&state, "w") == [.savePlan(plan, path: "p.json", overwrite: false, known: plan)])
+    var present = Samples.oddPlan(9)
+    present.name = plan.name
+    _ = update(&state, .planExists(path: "p.json", present: present))
+    press(&state, "r")
+    #expect(state.plan == present && !state.document.isModified)
+    press(&state, "w")
+    #expect(state.notice?.text.contains("nothing to save") == true)
+  }
+
   /// Whoever steps out of naming the file stays, also when another save succeeds later.
   @Test(arguments: [Key.control("c"), .escape])
   func steppingOutOfTheNameTakesLeavingBack(key: Key) {

@@ -44,6 +44,40 @@ import Explorer
     #expect(seen.count == 56)
   }
 
+  /// The borders of a large screen are dragged as far as both sides have room; a key gives the usual sizes back.
+  @Test func bordersAreDragged() {
+    var state = Samples.busy(Samples.huge)
+    let usual = state.layout
+    let middle = usual.panel.column - 1
+    click(&state, middle, 20)
+    click(&state, 120, 20, .drag(.left))
+    #expect(state.layout.panel.column - 1 == 120 && state.anchor == nil)
+    click(&state, 199, 20, .drag(.left))
+    let widest = state.layout
+    #expect(widest.panel.column - 1 < 199 && widest.panel.columns >= 40)
+    click(&state, 120, 20, .drag(.left))
+    click(&state, 120, 20, .release(.left))
+    click(&state, 60, 20, .drag(.left))
+    #expect(state.layout.panel.column - 1 == 120)
+    let images = state.layout.images
+    click(&state, images.column + 3, images.row)
+    click(&state, images.column + 3, images.row + 4, .drag(.left))
+    #expect(state.layout.images.row == images.row + 4)
+    click(&state, images.column + 3, 0, .drag(.left))
+    #expect(state.layout.panel.rows >= 15 && state.layout.losses.rows >= 6)
+    press(&state, "0")
+    #expect(state.layout == usual)
+    // A smaller screen has one layout, and keeps the sizes for the next large one.
+    click(&state, 0, 0, .release(.left))
+    click(&state, middle, 20)
+    click(&state, 120, 20, .drag(.left))
+    _ = update(&state, .resized(Samples.small))
+    #expect(state.layout == Layout(size: Samples.small, depth: 28))
+    #expect(state.layout.border(column: state.layout.panel.column - 1, row: 5) == nil)
+    _ = update(&state, .resized(Samples.huge))
+    #expect(state.layout.panel.column - 1 == 120)
+  }
+
   @Test func aSecondClickIsEnter() throws {
     var state = Samples.state()
     let target = try #require(

@@ -61,6 +61,9 @@ import Explorer
     #expect(completed("pick hyena_x") == ("pick hyena_x ", nil))
     #expect(completed("pick hyena_x sh") == ("pick hyena_x short_filter_order=", nil))
     #expect(completed("series m") == ("series mean", nil))
+    #expect(completed("set stage1.learning_r") == ("set stage1.learning_rate=", nil))
+    #expect(completed("set seed=1 stage2.lora_r").text == "set seed=1 stage2.lora_rank=")
+    #expect(completed("set fly").problem == "no setting starts with “fly”")
     #expect(completed("undo x").problem == "undo takes no argument")
     #expect(completed("fly x").problem == "there is no command “fly”")
   }

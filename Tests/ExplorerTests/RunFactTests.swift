@@ -206,11 +206,23 @@ import Explorer
     press(&state, "R", .control("u"))
     type(&state, "-1")
     #expect(press(&state, .enter).isEmpty)
-    guard case .prompt(let prompt) = state.overlay else {
-      Issue.record("the prompt is gone")
+    guard case .form(let form) = state.overlay else {
+      Issue.record("the form is gone")
       return
     }
-    #expect(prompt.problem?.contains("above 0") == true)
+    #expect(form.problem?.contains("rate factor") == true)
+    // From an earlier checkpoint, on another engine.
+    press(&state, .escape)
+    state.engines = ["torch"]
+    press(&state, "R", .control("u"))
+    type(&state, "1")
+    press(&state, .down)
+    type(&state, "40")
+    press(&state, .down, .right, .right)
+    #expect(
+      press(&state, .enter) == [
+        .retryRun(id: "r1", rateFactor: 1, step: 40, engine: EngineChange(to: "torch"))
+      ])
   }
 
   @Test func theLogIsReadEverySecond() {
@@ -332,8 +344,8 @@ import Explorer
     let other = RunSummary(
       id: "r9", name: "other", kind: .distill, modelHash: "else", createdAt: 0, state: .running)
     #expect(update(&state, .runsScanned([other])).isEmpty)
-    press(&state, "r", .enter)
-    #expect(state.notice == .warning("other is for another model"))
+    // Opened, it brings its model.
+    #expect(press(&state, "r", .enter) == [.openRun(id: "r9", adopt: true)])
   }
 
   /// A run is followed for what it trained: the same changes, one that goes on first; never for its name.

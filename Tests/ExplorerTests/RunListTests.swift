@@ -208,16 +208,11 @@ import Explorer
     type("state:failed", into: &state)
     press(&state, .enter, "R")
     let id = selection(state)
-    type(" tow", into: &state)
-    #expect(press(&state, .enter).isEmpty)
-    guard case .prompt(let prompt) = state.overlay else {
-      Issue.record("the prompt is gone")
-      return
-    }
-    #expect(prompt.problem == "behind the factor an engine may follow: native, two")
     press(&state, .control("u"))
-    type("1 native", into: &state)
-    let expected: [Effect] = id.map { [.retryRun(id: $0, rateFactor: 1, engine: "native")] } ?? []
+    type("1", into: &state)
+    press(&state, .down, .down, .right)
+    let expected: [Effect] =
+      id.map { [.retryRun(id: $0, rateFactor: 1, engine: EngineChange(to: nil))] } ?? []
     #expect(!expected.isEmpty && press(&state, .enter) == expected)
   }
 

@@ -16,6 +16,7 @@ private final class ScriptedTerminal: TerminalDriver {
   private(set) var probes = 0
   private(set) var wishes: [Terminal.Wishes] = []
   private(set) var announcements: [Announcement] = []
+  private(set) var copies: [String] = []
 
   init(size: Size, _ script: [TerminalEvent]) {
     self.size = size
@@ -35,6 +36,7 @@ private final class ScriptedTerminal: TerminalDriver {
   func probe() { probes += 1 }
   func wish(_ wishes: Terminal.Wishes) { self.wishes.append(wishes) }
   func announce(_ announcement: Announcement) { announcements.append(announcement) }
+  func copy(_ text: String) { copies.append(text) }
 }
 
 /// A world in which a worker does ten steps at every look.

@@ -280,6 +280,23 @@ import Explorer
       }
     ),
     (
+      "costs",
+      {
+        var state = Samples.busy($0)
+        state.library.costs = Samples.costs()
+        press(&state, "$")
+        return state
+      }
+    ),
+    (
+      "history",
+      {
+        var state = Samples.busy($0)
+        press(&state, "u", "U")
+        return state
+      }
+    ),
+    (
       "help",
       {
         var state = Samples.busy($0)

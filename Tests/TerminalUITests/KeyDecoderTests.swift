@@ -205,6 +205,23 @@ import TerminalUI
     #expect(decode(pieces: ["\u{1b}", "\u{1b}[A"]) == [.key(.escape), .key(.up)])
   }
 
+  /// Keys that are typed fast after Esc are all keys, although answers of the terminal begin with some of them.
+  @Test func keysTypedFastAfterAnEscapeKeyAreKeys() {
+    for text in ["Pvv", "]]n", "_x", "Xjk", "^^", "P\r", "]\u{1b}[A"] {
+      var decoder = KeyDecoder()
+      var inputs = decoder.feed(0x1b) + decoder.timeOut()
+      for byte in Array(text.utf8) { inputs += decoder.feed(byte) }
+      #expect(inputs.count == (text.hasSuffix("A") ? 3 : text.count + 1), "\(text): \(inputs)")
+    }
+    for introducer in ["[", "O", "P", "]"] {
+      var decoder = KeyDecoder()
+      _ = decoder.feed(0x1b)
+      _ = decoder.timeOut()
+      for byte in introducer.utf8 { _ = decoder.feed(byte) }
+      #expect(decoder.timeoutMilliseconds == 100, "shorter than two keys of a person are apart")
+    }
+  }
+
   @Test func aCutCharacterIsWholeOrNothing() {
     var decoder = KeyDecoder()
     for byte in Array("日".utf8).dropLast() {

@@ -36,6 +36,11 @@ extension AppState {
     switch command {
     case .nextPane:
       Layout.isCompact(size) ? nil : "every pane is on the screen already"
+    case .resetPanes:
+      panes == PaneSizes()
+        ? layout.isWide
+          ? "the panes have their usual sizes; the mouse drags their borders"
+          : "the panes of a screen below 120x40 have one size" : nil
     case .nextEdited, .previousEdited:
       plan.isEmpty ? "no slot is edited yet: ⏎ chooses an operator" : nil
     case .configure:
@@ -67,7 +72,8 @@ extension AppState {
     case .series, .scale, .plot:
       runs.focus == nil ? "no losses yet: d distils the plan, r opens an older run" : nil
     case .save:
-      document.path != nil && !document.isModified ? "nothing to save: the file is up to date" : nil
+      document.path != nil && !document.isModified && changedOnDisk != document.path
+        ? "nothing to save: the file is up to date" : nil
     case .new:
       plan.isEmpty && !document.isModified && document.path == nil
         ? "the plan is empty already" : nil
@@ -150,8 +156,10 @@ extension AppState {
     guard case .runs(let pane) = overlay else { return nil }
     let selected = pane.selection.flatMap { runs.record($0) }
     switch command {
-    case .next, .previous, .search, .markAll:
-      return runs.records.isEmpty ? "there are no runs yet: d in the grid starts one" : nil
+    case .next, .previous, .markAll:
+      guard runs.records.isEmpty else { return nil }
+      return runs.isScanned
+        ? "there are no runs yet: d in the grid starts one" : "the run directory is being read"
     case .accept:
       guard let selected else { return "there is no run to open" }
       if selected.kind?.isMeasuring == true {
@@ -162,11 +170,8 @@ extension AppState {
         return selected.state == .done
           ? reasonAgainstCosts : "\(selected.name) has found nothing yet"
       }
-      if !selected.isTraining {
-        return "only trainings, sets, searches and measurements can be opened"
-      }
-      return selected.modelHash == model.contentHash
-        ? nil : "\(selected.name) is for another model"
+      return selected.isTraining
+        ? nil : "only trainings, sets, searches and measurements can be opened"
     case .retry:
       let targets = targets(in: pane)
       guard let first = targets.first else { return "there is no run here" }

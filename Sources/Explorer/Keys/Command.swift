@@ -37,10 +37,14 @@ package enum Command: String, CaseIterable, Sendable {
   // Plans and the program.
   case save
   case saveAs = "save-as"
-  case open, new, set, command, help, redraw, suspend, quit
+  case open, new, set, history, command, help, redraw, suspend, quit
+  case openModel = "model"
+  case inspect
+  case costTable = "cost-table"
   // The terminal.
   case settings, terminal
   case nextPane = "next-pane"
+  case resetPanes = "reset-panes"
   case escape
   // Inside lists, forms, prompts and questions.
   case accept, yes, no, next, previous
@@ -58,7 +62,7 @@ package enum Command: String, CaseIterable, Sendable {
   case cursorRight = "cursor-right"
   case earlierText = "earlier-text"
   case laterText = "later-text"
-  case complete, compare, search
+  case complete, compare, search, copy
   case nextMatch = "next-match"
   case previousMatch = "previous-match"
   // In the plot.
@@ -112,7 +116,7 @@ package enum Command: String, CaseIterable, Sendable {
       .nextColumn, .previousColumn, .earlierText, .laterText, .search, .nextPoint, .previousPoint,
       .otherSlot, .lock, .unlock, .measure, .lockPlan, .fewerOperators, .moreOperators,
       .startSearch,
-      .nextMatch, .previousMatch, .halfPageDown, .halfPageUp:
+      .nextMatch, .previousMatch, .halfPageDown, .halfPageUp, .copy:
       false
     default: true
     }
@@ -123,6 +127,7 @@ package enum Command: String, CaseIterable, Sendable {
     switch self {
     case .apply, .markPattern: "BLOCKS"
     case .save, .saveAs, .open: "PATH"
+    case .openModel, .inspect: "MODEL"
     case .set: "KEY=VALUE …"
     case .pick: "OPERATOR [KEY=VALUE …]"
     case .first, .last: "BLOCK"

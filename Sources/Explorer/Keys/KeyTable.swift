@@ -65,6 +65,9 @@ extension KeyBinding {
       .search, ["B"], .bestPlans, "the best plans for every budget",
       hint: hint("B", "best plans", 6)),
     grid(.search, ["b"], .buildLibrary, "train, score and time operators for every slot"),
+    grid(
+      .search, ["$"], .costTable,
+      "FLOPs, parameters, memory and measured time of plan and operators"),
 
     grid(.distil, ["d"], .distil, "distil what the plan changes", hint: hint("d", "distil", 2)),
     grid(.distil, ["f"], .finetune, "finetune the whole model, after distilling"),
@@ -83,6 +86,7 @@ extension KeyBinding {
     grid(.preview, ["c"], .imageClass, "choose the class by its name"),
     grid(.preview, ["A"], .analyze, "recompute the teacher's statistics"),
     grid(.preview, ["V"], .evidence, "the teacher's attention and activations in this block"),
+    grid(.preview, ["I"], .inspect, "what the model's file holds: tensors and their statistics"),
     grid(.preview, ["i"], .images, "the images over the whole screen"),
     grid(.preview, [">"], .nextClass, "next class; 3> goes on by three"),
     grid(.preview, ["<"], .previousClass, "class before"),
@@ -99,6 +103,8 @@ extension KeyBinding {
     grid(.plan, ["W"], .saveAs, "save the plan under another name"),
     grid(.plan, ["o"], .open, "open a plan"),
     grid(.plan, ["E"], .new, "start an empty plan"),
+    grid(.plan, ["U"], .history, "the history of the plan's edits"),
+    grid(.plan, ["O"], .openModel, "open another model"),
     grid(.plan, ["="], .set, "set any setting of the plan, such as stage2.batch_size=8"),
 
     grid(.program, ["?", .function(1)], .help, "list all keys", hint: hint("?", "help", 0)),
@@ -108,6 +114,8 @@ extension KeyBinding {
     grid(.program, ["T"], .terminal, "what was found of the terminal"),
     grid(
       .program, [.tab], .nextPane, "the next pane of a small screen", hint: hint("Tab", "pane", 0)),
+    grid(
+      .program, ["0"], .resetPanes, "the usual sizes of all panes; the mouse drags their borders"),
     grid(.program, [.control("l")], .redraw, "ask the terminal anew and redraw the screen"),
     grid(.program, [.control("z")], .suspend, "suspend to the shell; fg resumes"),
     grid(.program, ["q"], .quit, "quit", hint: hint("q", "quit", 8)),
@@ -211,6 +219,7 @@ extension KeyBinding {
       key(.runs, .list, ["t"], .tag, "add tags to it or to the marked ones; -TAG removes one"),
       key(.runs, .list, ["e"], .note, "write a note on it or on the marked ones"),
       key(.runs, .list, ["M"], .report, "measure it and write its report"),
+      key(.runs, .list, ["y"], .copy, "copy its identifier, or those of the marked ones"),
       key(
         .runs, .list, ["+"], .raise, "raise its priority by one",
         hint: hint("+-", "priority", 6)),
@@ -285,6 +294,7 @@ extension KeyBinding {
       key(context, .list, [" ", .pageDown, .control("f")], .pageDown, "a page down"),
       key(context, .list, ["b", .pageUp, .control("b")], .pageUp, "a page up"),
       key(context, .list, ["/"], .search, "look for text", hint: hint("/", "find")),
+      key(context, .list, ["y"], .copy, "copy the lines that are shown"),
     ] + motions(context)
   }
 

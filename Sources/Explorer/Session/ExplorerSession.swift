@@ -20,6 +20,8 @@ package protocol TerminalDriver: AnyObject {
   func wish(_ wishes: Terminal.Wishes)
   /// Calls for attention.
   func announce(_ announcement: Announcement)
+  /// Puts a text into the clipboard.
+  func copy(_ text: String)
 }
 
 /// The outside world as the explorer needs it; nothing here may keep the caller waiting.
@@ -43,7 +45,7 @@ package final class ExplorerSession {
   private let clock: () -> Double
   private var isDirty = true
   /// What was kept last for the case of a kill, and for the next start.
-  private var kept: (document: PlanDocument?, showing: Opening?)
+  private var kept: (document: PlanDocument?, showing: Opening?, layout: KeptLayout)
 
   /// Milliseconds between looks at the outside world while no key is pressed.
   private static let pollInterval = 50
@@ -54,6 +56,7 @@ package final class ExplorerSession {
     clock: @escaping () -> Double = { Date().timeIntervalSince1970 }
   ) {
     self.state = state
+    kept = (nil, nil, KeptLayout(state))
     self.terminal = terminal
     self.performer = performer
     self.clock = clock
@@ -130,6 +133,11 @@ package final class ExplorerSession {
       kept.showing = state.showing
       performer.perform(.keepSession(state.showing))
     }
+    let layout = KeptLayout(state)
+    if layout != kept.layout {
+      kept.layout = layout
+      performer.perform(.keepLayout(layout))
+    }
   }
 
   private func perform(_ effects: [Effect]) {
@@ -140,6 +148,7 @@ package final class ExplorerSession {
       case .probe: terminal.probe()
       case .wish(let wishes): terminal.wish(wishes)
       case .announce(let announcement): terminal.announce(announcement)
+      case .copy(let text): terminal.copy(text)
       default: performer.perform(effect)
       }
     }

@@ -29,7 +29,12 @@ extension FileWork {
   func load(_ path: String) -> Action {
     do {
       let stamp = try? AtomicFile.stamp(of: Self.expand(path))
-      let plan = try read(Self.expand(path))
+      let plan = try GraftPlan.load(path: Self.expand(path))
+      if plan.model.contentHash != model.contentHash {
+        let file = AtomicFile.absolute(Self.expand(path))
+        return .planOfOtherModel(.load(path: path), Opening(model: plan.model.path, plan: file))
+      }
+      try check(plan, at: path)
       if watched?.path == Self.expand(path) { watched?.stamp = stamp }
       return .planLoaded(plan, path: path)
     } catch {
@@ -40,6 +45,11 @@ extension FileWork {
   /// Reads a plan for the explorer's model.
   func read(_ path: String) throws(PlanError) -> GraftPlan {
     let plan = try GraftPlan.load(path: path)
+    try check(plan, at: path)
+    return plan
+  }
+
+  private func check(_ plan: GraftPlan, at path: String) throws(PlanError) {
     do {
       try plan.check(against: model)
     } catch {
@@ -47,7 +57,6 @@ extension FileWork {
       named.file = named.file ?? path
       throw named
     }
-    return plan
   }
 
   static func expand(_ path: String) -> String {
@@ -88,11 +97,21 @@ extension FileWork {
     }
   }
 
-  /// Notices that another program has changed the file of the plan.
+  /// Records how things are drawn; a start without it draws them as the settings say.
+  func keep(_ layout: KeptLayout) -> [Action] {
+    do {
+      try layout.write(state: state)
+      return []
+    } catch {
+      return [.settingNotSaved("the layout is not kept for the next start: \(error)")]
+    }
+  }
+
+  /// Notices that another program has changed or removed the file of the plan.
   func lookAtPlan() -> [Action] {
-    guard let known = watched, let stamp = try? AtomicFile.stamp(of: known.path),
-      stamp != known.stamp
-    else { return [] }
+    guard let known = watched else { return [] }
+    let stamp = try? AtomicFile.stamp(of: known.path)
+    guard stamp != known.stamp else { return [] }
     watched?.stamp = stamp
     return known.stamp == nil ? [] : [.planChangedOnDisk(path: known.shown)]
   }

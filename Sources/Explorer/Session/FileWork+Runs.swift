@@ -57,6 +57,12 @@ extension FileWork {
       return [.runOpenFailed("the run \(id) is no longer in \(root)")]
     }
     do {
+      if adopt {
+        let other = try GraftPlan.load(path: run.planPath).model
+        if other.contentHash != model.contentHash {
+          return [.planOfOtherModel(.openRun(id: id), Opening(model: other.path, run: id))]
+        }
+      }
       let plan = try read(run.planPath)
       return [.runOpened(id: id, plan: plan, adopt: adopt)] + follow(id)
     } catch {
@@ -75,12 +81,14 @@ extension FileWork {
         let run = try find(id)
         // The command for its end may take long.
         Thread.detachNewThread { _ = try? run.cancel(hard: true) }
-      case .retryRun(let id, _, _) where store.summary(id)?.state == .detached:
+      case .retryRun(let id, _, _, _) where store.summary(id)?.state == .detached:
         try launcher.attach(try find(id))
-      case .retryRun(let id, let factor, let engine):
-        try launcher.retry(
-          try find(id), factor == 1 ? nil : .factor(factor),
-          engine: engine.map { EngineChange(to: $0 == RunOptions.native ? nil : $0) })
+      case .retryRun(let id, let factor, let step, let engine):
+        let run = try find(id)
+        if let engine = engine?.name, let kind = store.summary(id)?.kind {
+          try check(engine, kind, try GraftPlan.load(path: run.planPath))
+        }
+        try launcher.retry(run, factor == 1 ? nil : .factor(factor), step: step, engine: engine)
       case .raisePriority(let id, let amount): try find(id).raisePriority(by: amount)
       case .annotateRuns(let ids, let change):
         for id in ids { try find(id).annotate { try change.apply(to: &$0) } }
@@ -140,7 +148,7 @@ extension FileWork {
         seed: plan.seed, modelHash: model.contentHash, precision: options.precision,
         engine: options.engine)
       let chain = try launcher.launchChain(
-        plan, like: template, priority: options.priority, report: report)
+        plan, like: template, priority: options.priority, report: placed(report))
       for run in chain { store.add(run) }
       return .chainQueued(name: plan.name)
     } catch {
@@ -151,11 +159,22 @@ extension FileWork {
   /// Starts measurements of trained grafts.
   func startReport(_ request: ReportRequest, _ name: String, writesPage: Bool) -> Action {
     do {
+      let request = try placed(request)
       let run = try start(writesPage ? .report(request) : .measure(request), name: name, plan: nil)
       return .reportStarted(id: run.id)
     } catch {
       return .controlFailed("\(error)")
     }
+  }
+
+  /// The request with the whole path of its page.
+  ///
+  /// - Throws: `FileError` if no page can be written there.
+  private func placed(_ request: ReportRequest) throws -> ReportRequest {
+    var placed = request
+    placed.page = request.page.map { AtomicFile.absolute(Self.expand($0)) }
+    if let page = placed.page { try AtomicFile.requireDestination(page) }
+    return placed
   }
 
   /// Reads what a measurement has found.

@@ -24,7 +24,7 @@ package final class FileWork: @unchecked Sendable {
   var lastPreview: (settings: PreviewSettings, run: RunDirectory)?
   var delivered: [String: Int] = [:]
   var analysisRun: String?
-  var lastRecords: [RunSummary]?
+  var (lastRecords, lastUnread): ([RunSummary]?, Int) = (nil, 0)
   var looks = 0
   /// Whether a look that reads on is queued already.
   var isReadingOn = false
@@ -79,6 +79,11 @@ package final class FileWork: @unchecked Sendable {
       lastRecords = records
       actions.append(.runsScanned(records))
     }
+    let unread = store.unreadCount
+    if unread != lastUnread {
+      lastUnread = unread
+      actions.append(.runsUnread(unread))
+    }
     if let id = followed, changed.contains(id), let history = store.history(id) {
       actions.append(.historyRead(id: id, history))
     }
@@ -132,9 +137,10 @@ package final class FileWork: @unchecked Sendable {
       RecoveryFile.remove(file)
       return []
     case .keepSession(let opening): return keep(opening)
+    case .keepLayout(let layout): return keep(layout)
     case .saveSetting, .keepCommand, .listFiles:
       return keep(effect)
-    case .redraw, .suspend, .probe, .wish, .announce, .solveFront:
+    case .redraw, .suspend, .probe, .wish, .announce, .copy, .solveFront, .openModel, .inspect:
       return []
     }
   }

@@ -16,8 +16,12 @@ package final class LiveEffects: EffectPerformer {
   private let queue = DispatchQueue(label: "espalier.explorer.files", qos: .userInitiated)
   /// Where searches are solved, beside the work with files.
   private let solving = DispatchQueue(label: "espalier.explorer.search", qos: .userInitiated)
+  private let newest = NewestFront()
+  /// Where models are read, which takes longer still.
+  private let reading = DispatchQueue(label: "espalier.explorer.models", qos: .userInitiated)
   private let timer: any DispatchSourceTimer
   private let files: FileWork
+  private let models: ModelAccess?
 
   /// Seconds between two looks at the run directories.
   private static let interval = 0.1
@@ -26,13 +30,15 @@ package final class LiveEffects: EffectPerformer {
   ///
   /// - Parameters:
   ///   - launcher: Makes and starts runs in their directory, from now on on the queue of this object alone.
-  ///   - model: The model being grafted; plans of other models are refused.
+  ///   - model: The model being grafted; plans of other models need another explorer.
   ///   - codeVersion: The version written into each run's request.
+  ///   - models: Access to files of models; without it there are no others.
   ///   - check: Throws if an engine cannot do a job of a plan.
   package init(
     launcher: sending RunLauncher, model: ModelReference, codeVersion: String,
-    check: @escaping EngineCheck = { _, _, _ in }
+    models: ModelAccess? = nil, check: @escaping EngineCheck = { _, _, _ in }
   ) {
+    self.models = models
     files = FileWork(launcher: launcher, model: model, codeVersion: codeVersion)
     files.check = check
     timer = DispatchSource.makeTimerSource(queue: queue)
@@ -60,14 +66,28 @@ package final class LiveEffects: EffectPerformer {
     if case .solveFront(let generation, let candidates, let depth, let measure, let constraints) =
       effect
     {
-      solving.async { [box] in
+      newest.generation.withLock { $0 = generation }
+      solving.async { [box, newest] in
+        // Keys may ask faster than fronts are found: only the last question is answered.
+        guard newest.generation.withLock({ $0 }) == generation else { return }
         let solver = ParetoSolver(
           candidates, depth: depth, measure: measure, constraints: constraints)
         box.put([.frontSolved(generation: generation, solver.front())])
       }
       return
     }
-    queue.async { [box, files] in box.put(files.perform(effect)) }
+    guard let models else { return queue.async { [box, files] in box.put(files.perform(effect)) } }
+    switch effect {
+    case .openModel(let opening):
+      reading.async { [box] in box.put([models.answer(to: opening)]) }
+    case .inspect(let name):
+      reading.async { [box] in
+        for withStatistics in [false, true] {
+          box.put([models.answer(about: name, withStatistics: withStatistics)])
+        }
+      }
+    default: queue.async { [box, files] in box.put(files.perform(effect)) }
+    }
   }
 
   /// What has happened since the last call.
@@ -78,6 +98,11 @@ package final class LiveEffects: EffectPerformer {
     timer.cancel()
     queue.sync { files.cancelPreviews() }
   }
+}
+
+/// Generation of the front that was asked for last.
+private final class NewestFront: Sendable {
+  let generation = Mutex(0)
 }
 
 /// Results on their way from the queue to the session.

@@ -21,7 +21,7 @@ package struct ExplorerSchema: SettingsSchema {
   package let mouse = Setting(
     "mouse", true, "whether clicks, drags and the wheel act; Shift selects text as without it")
   package let losses = Setting(
-    "losses", ChartSettings.Series.mean, "the losses that are plotted at first")
+    "losses", ChartSettings.Series.mean, "the losses that are plotted at the first start")
   package let logLosses = Setting("log_losses", true, "whether they are plotted logarithmically")
 
   package let bell = Setting(

@@ -18,6 +18,10 @@ package struct AppState: Equatable, Sendable {
   package var pane = Pane.grid
   /// Where the mouse took hold of the grid.
   package var dragStart: SlotID?
+  /// The sizes of panes that were chosen.
+  package var panes = PaneSizes()
+  /// The border between panes that the mouse holds.
+  var heldBorder: Layout.Border?
   /// The model being grafted.
   package let model: ModelReference
   /// Names of the model's classes in label order; empty when it has none.
@@ -76,6 +80,8 @@ package struct AppState: Equatable, Sendable {
   }
   /// When a note gives the bottom row back to the hints; set by the clock's next tick.
   package var noticeExpiry: Double?
+  /// Path of the plan's file if another program has changed it since it was read or written.
+  var changedOnDisk: String?
   /// What waits for a save to succeed.
   package var afterSave: PlanStep?
   /// A plan that is being read, with the document that it will take the place of.
@@ -122,6 +128,8 @@ package struct AppState: Equatable, Sendable {
   package var palette: ThemePalette {
     ThemePalette.chosen(configuration.settings.theme, in: terminal)
   }
+  /// The places of all panes.
+  package var layout: Layout { Layout(size: size, depth: depth, panes: panes) }
   /// Number of blocks.
   package var depth: Int { model.shape.depth }
   /// The prompt or screen that has the keyboard, or nil when the grid has it.
@@ -174,6 +182,8 @@ package enum PlanStep: Equatable, Sendable {
   case load(path: String)
   /// Load a run's plan and follow the run.
   case openRun(id: String)
+  /// Show another model, with a plan or run of it.
+  case show(Opening)
 }
 
 /// A plan that is being read from a file or run.

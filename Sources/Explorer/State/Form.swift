@@ -14,6 +14,8 @@ package struct Form: Equatable, Sendable {
     case chain
     /// What is measured of some runs.
     case report(runs: [String])
+    /// How runs that have ended are taken up again.
+    case retry(runs: [String])
     /// The operators that are trained, scored and timed for the library.
     case library
     /// Budgets and effort of a search, with the locks that it observes.
@@ -176,7 +178,11 @@ extension Form {
     return Form(
       purpose: .configuration(operatorName: descriptor.name, targets: targets),
       fields: descriptor.openFields.map { field in
-        Form.Field(field, in: "", Format.plain(spec.config[field.key] ?? field.defaultNumber))
+        let value = spec.config[field.key] ?? field.defaultNumber
+        guard !field.names.isEmpty else { return Field(field, in: "", Format.plain(value)) }
+        return Field(
+          field.key, field.key.replacing("_", with: " "), field.text(of: value),
+          .choice(field.names), summary: field.summary)
       },
       more: Stage1Schema.table.siteRows.map { row in
         Field(row, in: Self.overridePrefix, own?.json(of: row.key), absent: Self.asPlan)
@@ -249,16 +255,42 @@ extension Form {
       purpose: .chain,
       fields: named(first.common, "distil:") + named(second.common, "finetune:")
         + RunOptions.engineFields(engines),
-      more: reportFields + run + dataFields(of: plan) + named(first.rest, "distil:")
+      more: reportFields + [pageFile] + run + dataFields(of: plan) + named(first.rest, "distil:")
         + named(second.rest, "finetune:"))
   }
 
   /// A form for measurements of runs.
   static func report(of runs: [String]) -> Form {
-    let page = Field(
+    let writesPage = Field(
       "run.page", "write a page", "true", .choice(["true", "false"]),
       summary: "whether sample grids are drawn and an HTML page is written; false only measures")
-    return Form(purpose: .report(runs: runs), fields: reportFields + [page])
+    return Form(purpose: .report(runs: runs), fields: reportFields + [writesPage, pageFile])
+  }
+
+  /// A form for taking runs up again; after a failure half the learning rates are offered.
+  static func retry(of runs: [RunSummary], engines: [String]) -> Form {
+    let hasFailed = runs.contains { $0.state == .failed }
+    let engine = Field(
+      RunOptions.engine, "engine", RunOptions.sameEngine,
+      .choice([RunOptions.sameEngine, RunOptions.native] + engines),
+      summary: "what does the rest: this program, or an engine of engines.yaml")
+    return Form(
+      purpose: .retry(runs: runs.map(\.id)),
+      fields: [
+        Field(
+          "run.rate_factor", "rate factor", hasFailed ? 0.5 : 1, in: 1e-6...1000,
+          isInteger: false, summary: "factor of all learning rates from now on"),
+        Field(
+          "run.step", "from step", 0, in: 0...1e9, isInteger: true, unit: "0: newest checkpoint",
+          summary: "a step whose checkpoint was kept (keep_last)"),
+      ] + (engines.isEmpty ? [] : [engine]))
+  }
+
+  /// Where an HTML page goes.
+  private static var pageFile: Field {
+    Field(
+      "run.file", "file of the page", "", .text,
+      summary: "empty for report.html in the run's directory")
   }
 
   /// What is measured.
@@ -289,8 +321,9 @@ extension Form {
     var runs: [String] = []
     if case .report(let chosen) = purpose { runs = chosen }
     return ReportRequest(
-      runs: runs, samples: number("samples"), steps: number("steps"), images: number("images") ?? 10
-    )
+      runs: runs, samples: number("samples"), steps: number("steps"),
+      images: number("images") ?? 10,
+      page: text("run.file").flatMap { $0.isEmpty ? nil : $0 })
   }
 
   /// Common settings of a stage and the others.
@@ -398,7 +431,13 @@ extension Form {
     guard case .configuration(let name, _) = purpose else { return nil }
     var config: [String: Double] = [:]
     for field in fields where !field.key.hasPrefix(Self.overridePrefix) {
-      guard let value = field.value else { return nil }
+      let choice: Double? =
+        if case .choice(let names) = field.content {
+          names.firstIndex(of: field.text.text).map(Double.init)
+        } else {
+          nil
+        }
+      guard let value = choice ?? field.value else { return nil }
       config[field.key] = value
     }
     return OperatorSpec(name, config)

@@ -186,6 +186,22 @@ extension AppState {
     return true
   }
 
+  /// Copies the identifiers of the runs that are meant, or the lines of a page that are on the screen.
+  mutating func copyShown() -> [Effect] {
+    var lines: [String] = []
+    if case .runs(let pane) = overlay {
+      lines = targets(in: pane).map(\.id)
+    } else if let list = shownList {
+      lines = Array(list.lines().dropFirst(list.position).prefix(list.page))
+    }
+    guard !lines.isEmpty else {
+      notice = .warning("there is nothing to copy")
+      return []
+    }
+    notice = .note("copied \(Format.count(lines.count, "line")), where the terminal takes OSC 52")
+    return [.copy(lines.joined(separator: "\n"))]
+  }
+
   /// Goes to the next line that holds a text, or says that none does.
   mutating func look(for query: String, forward: Bool = true) {
     searched = query

@@ -79,8 +79,6 @@ package struct Prompt: Equatable, Sendable {
     case savePicture
     /// Which plan to load.
     case open
-    /// The factor of the learning rates of runs when they are taken up again.
-    case retry(ids: [String])
     /// The note of runs.
     case note(ids: [String])
     /// Tags to add to runs and to remove from them.
@@ -151,9 +149,9 @@ package struct LogPage: Equatable, Sendable {
     lines = read
   }
 
-  /// Lines as rows of a width.
+  /// Lines as rows of a width; one that fits keeps its spaces, and so the columns of a table.
   static func rows(_ lines: some Sequence<String>, _ width: Int) -> [String] {
-    lines.flatMap { TextWidth.wrap($0, width) }
+    lines.flatMap { TextWidth.columns(of: $0) <= width ? [$0] : TextWidth.wrap($0, width) }
   }
 }
 

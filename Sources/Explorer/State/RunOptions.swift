@@ -24,6 +24,8 @@ package struct RunOptions: Equatable, Sendable {
 
   /// Key of the field for the origin of weights.
   static let weights = "run.weights"
+  /// Key of the field for the engine, and the choice of the one that a run had.
+  static let (engine, sameEngine) = ("run.engine", "as before")
   /// Key of the field for the queue.
   static let queue = "run.queue"
   /// Key of the field for the run that must be done before.
@@ -42,7 +44,7 @@ package struct RunOptions: Equatable, Sendable {
     guard !engines.isEmpty else { return [] }
     return [
       Form.Field(
-        "run.engine", "engine", Self.native, .choice([Self.native] + engines),
+        Self.engine, "engine", Self.native, .choice([Self.native] + engines),
         summary: "what does the job: this program, or an engine of engines.yaml; ←→ chooses")
     ]
   }
@@ -79,7 +81,7 @@ package struct RunOptions: Equatable, Sendable {
     priority = form.values["run.priority"].map { Int($0) } ?? 0
     timeout = form.values["run.timeout"].flatMap { $0 > 0 ? $0 : nil }
     onDone = form.text("run.on_done").flatMap { $0.isEmpty ? nil : $0 }
-    engine = form.text("run.engine").flatMap { $0 == Self.native ? nil : $0 }
+    engine = form.text(Self.engine).flatMap { $0 == Self.native ? nil : $0 }
     let hidden = form.more.first { $0.key == "run.precision" }?.text.text
     precision = (form.text("run.precision") ?? hidden).flatMap { $0 == "auto" ? nil : $0 }
   }

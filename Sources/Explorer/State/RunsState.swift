@@ -5,6 +5,8 @@ import Runs
 package struct RunsState: Equatable, Sendable {
   /// Every run, newest first.
   package var records: [RunSummary] = []
+  /// Number of runs that are not read yet.
+  package var unread = 0
   /// The training whose marks and curves are shown.
   package var focus: FocusedRun?
   /// Steps of the followed run's checkpoints that are kept, ascending.
@@ -69,6 +71,9 @@ extension RunSummary {
   /// The state with the place in the queue, for a narrow column.
   package var stateLabel: String { turn.map { "\(state.name) #\($0.position)" } ?? state.name }
 
+  /// Where it was, for a sentence: "at step 3 of 9", "while measuring at step 3 of 9".
+  var placeText: String { "\(label == nil ? "at" : "while") \(progressText)" }
+
   /// Why it waits although nobody asked it to, in a few words.
   package var waitReason: String? { stateReason ?? turn?.reason }
 
@@ -86,7 +91,7 @@ extension RunSummary {
     if let damage { return "damaged: \(damage)" }
     return switch state {
     case .failed: "failed: \(end?.text ?? "")"
-    case .lost: "its worker ended at \(progressText); R takes it up again"
+    case .lost: "its worker ended \(placeText); R takes it up again"
     case .detached: "detached: \(stateReason ?? ""); R follows it again"
     case .unreachable, .pending: stateText
     default: waitReason.map { "waits: \($0)" }

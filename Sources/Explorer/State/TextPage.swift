@@ -6,6 +6,8 @@ package struct TextPage: Equatable, Sendable {
   package var lines: [String]
   /// The run that draws the set that is shown, which is read again every second.
   package var run: String?
+  /// The file of tensors that is described.
+  package var file: String?
   /// Small pictures of the set below the lines.
   package var picture: Picture?
   /// The first row shown.

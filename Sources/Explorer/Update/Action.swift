@@ -29,6 +29,8 @@ package enum Action: Equatable, Sendable {
 
   /// The run root was read.
   case runsScanned([RunSummary])
+  /// So many runs are not read yet.
+  case runsUnread(Int)
   /// A run's plan was read; `adopt` loads it into the document.
   case runOpened(id: String, plan: GraftPlan, adopt: Bool)
   /// A run's plan could not be read.
@@ -103,8 +105,14 @@ package enum Action: Equatable, Sendable {
   case planSaveFailed(String)
   /// A plan was read.
   case planLoaded(GraftPlan, path: String)
-  /// A plan could not be read.
+  /// A plan, or another model, could not be read.
   case planLoadFailed(String)
+  /// The plan that a step wants is for another model.
+  case planOfOtherModel(PlanStep, Opening)
+  /// Another model can be shown, by a name that holds in every directory.
+  case modelOpened(asked: Opening, Opening)
+  /// What a file of tensors holds, or why it cannot be read.
+  case inspected(String, [String])
 }
 
 /// Input or output that an update requests.
@@ -114,6 +122,10 @@ package enum Effect: Equatable, Sendable {
   case savePlan(GraftPlan, path: String, overwrite: Bool, known: GraftPlan? = nil)
   /// Read a plan for the model.
   case loadPlan(path: String)
+  /// Find out whether another model can be shown.
+  case openModel(Opening)
+  /// Read what a file of tensors holds.
+  case inspect(String)
   /// Read a run's plan and follow its events from now on.
   case openRun(id: String, adopt: Bool)
   /// Read the plans and events of some runs.
@@ -136,8 +148,9 @@ package enum Effect: Equatable, Sendable {
   case control(id: String, Control)
   /// Kill a run's worker, which does not stop by itself.
   case killRun(id: String)
-  /// Start a worker again on a run that has ended, its learning rates multiplied, with another engine if one is named.
-  case retryRun(id: String, rateFactor: Double, engine: String? = nil)
+  /// Start a worker again on a run that has ended, its learning rates multiplied; without a step from the newest
+  /// checkpoint, without an engine on the same one.
+  case retryRun(id: String, rateFactor: Double, step: Int? = nil, engine: EngineChange? = nil)
   /// Raise the priority of a waiting run by an amount.
   case raisePriority(id: String, by: Int)
   /// Remove runs with their checkpoints.
@@ -168,6 +181,10 @@ package enum Effect: Equatable, Sendable {
   case removeUnsaved(file: String)
   /// Record what is shown, for the next start, and watch its file.
   case keepSession(Opening)
+  /// Record how things are drawn, for the next start.
+  case keepLayout(KeptLayout)
+  /// Put a text into the clipboard of the terminal.
+  case copy(String)
   /// Start a job that samples the graft of another run with its plan and newest weights.
   case startRunPreview(generation: Int, runID: String, settings: PreviewSettings)
   /// Read which checkpoints a run keeps.
@@ -176,8 +193,8 @@ package enum Effect: Equatable, Sendable {
   case savePictures([RGBImage], path: String)
   /// Add a command line to the file of those that were typed.
   case keepCommand(String, path: String)
-  /// Read the paths of folders and plans that begin with a text.
-  case listFiles(String)
+  /// Read the paths of folders and files of a kind that begin with a text.
+  case listFiles(String, FileKind = .plan)
   /// Ask the terminal anew what it can do.
   case probe
   /// Use the terminal in another way.

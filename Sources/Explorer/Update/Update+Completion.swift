@@ -7,8 +7,11 @@ extension AppState {
     switch prompt.purpose {
     case .open, .saveAs: return [.listFiles(text)]
     case .command: break
+    case .set:
+      completeSetting(text, &prompt)
+      return []
     default:
-      prompt.problem = "Tab completes names of commands, files, runs and classes"
+      prompt.problem = "Tab completes names of commands, files, models, runs, classes and settings"
       return []
     }
     guard let space = text.firstIndex(of: " ") else {
@@ -22,6 +25,7 @@ extension AppState {
     }
     switch command {
     case .open, .save, .saveAs: return [.listFiles(argument)]
+    case .openModel, .inspect: return [.listFiles(argument, .model)]
     case .imageClass: prompt.complete(argument, from: classNames, what: "class")
     case .runs: prompt.complete(argument, from: runs.listed.map { runs.title($0) }, what: "run")
     case .series:
@@ -29,12 +33,24 @@ extension AppState {
     case .join:
       prompt.complete(argument, from: ParallelMerge.allCases.map(\.rawValue), what: "merge")
     case .pick: completeOperator(argument, &prompt)
+    case .set: completeSetting(argument, &prompt)
     default:
       prompt.problem =
         command.argument.map { "\(command.rawValue) takes \($0)" }
         ?? "\(command.rawValue) takes no argument"
     }
     return []
+  }
+
+  /// Completes the key of the last setting in a line.
+  private func completeSetting(_ text: String, _ prompt: inout Prompt) {
+    let word = text.split(separator: " ", omittingEmptySubsequences: false).last ?? ""
+    let sections: [(String, [any SettingRow])] = [
+      ("", PlanSchema.table.rows), ("stage1.", Stage1Schema.table.rows),
+      ("stage2.", Stage2Schema.table.rows), ("data.", DataSchema.table.rows),
+    ]
+    let keys = sections.flatMap { section, rows in rows.map { "\(section)\($0.key)=" } }
+    prompt.complete(String(word), from: keys, what: "setting")
   }
 
   private func completeOperator(_ argument: String, _ prompt: inout Prompt) {
@@ -110,6 +126,9 @@ extension AppState {
 }
 
 extension Prompt {
+  /// Most candidates that are listed.
+  private static let mostCandidates = 30
+
   /// Completes the end of the text as far as the candidates agree, and lists them if there are several.
   mutating func complete(
     _ typed: String, from candidates: [String], after: String = "", what: String
@@ -124,6 +143,11 @@ extension Prompt {
     }
     let isWhole = fitting.count == 1
     field.replace(String(field.text.dropLast(typed.count)) + common + (isWhole ? after : ""))
-    problem = isWhole ? nil : fitting.joined(separator: "  ")
+    let more = fitting.count - Self.mostCandidates
+    problem =
+      isWhole
+      ? nil
+      : fitting.prefix(Self.mostCandidates).joined(separator: "  ")
+        + (more > 0 ? "  and \(more) more" : "")
   }
 }

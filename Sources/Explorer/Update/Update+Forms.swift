@@ -1,4 +1,5 @@
 import Plans
+import Runs
 
 extension AppState {
   /// Takes a typed character as text of the open form or prompt, and says whether it was taken.
@@ -108,6 +109,17 @@ extension AppState {
       return startChain(form)
     case .library, .search:
       return startSearching(form)
+    case .retry(let ids):
+      overlays.removeLast()
+      notice = .note("restarting \(runs.names(of: ids))")
+      let engine = form.text(RunOptions.engine).flatMap { name in
+        name == RunOptions.sameEngine
+          ? nil : EngineChange(to: name == RunOptions.native ? nil : name)
+      }
+      let step = values["run.step"].flatMap { $0 > 0 ? Int($0) : nil }
+      return ids.map {
+        .retryRun(id: $0, rateFactor: values["run.rate_factor"] ?? 1, step: step, engine: engine)
+      }
     case .report:
       overlays.removeLast()
       let request = form.reportRequest

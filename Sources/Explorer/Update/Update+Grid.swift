@@ -21,7 +21,7 @@ extension AppState {
 
   /// One slot to the side; over the edge of a fold into the neighbouring fold.
   private mutating func step(_ direction: Int) {
-    let fold = Layout(size: size, depth: depth).blocksInFold
+    let fold = layout.blocksInFold
     if direction > 0 {
       if cursor.slot == .attention {
         cursor.slot = .mlp

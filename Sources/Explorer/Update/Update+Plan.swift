@@ -15,6 +15,11 @@ extension AppState {
       if let argument { return goTo(.load(path: Self.planPath(argument))) }
       overlays.append(.prompt(Prompt(purpose: .open)))
       return []
+    case .openModel:
+      if let argument { return goTo(.show(Opening(model: argument))) }
+      overlays.append(
+        .prompt(Prompt(purpose: .command, field: TextField("\(Command.openModel.rawValue) "))))
+      return []
     case .new:
       return goTo(.new)
     case .set:
@@ -98,22 +103,31 @@ extension AppState {
     case .openRun(let id):
       awaited = AwaitedPlan(step: step, document: document)
       return [.openRun(id: id, adopt: true)]
+    case .show(let opening):
+      awaited = AwaitedPlan(step: step, document: document)
+      notice = .note("opening \(opening.model) …")
+      return [.openModel(opening)]
     }
   }
 
   /// Puts a plan that was read in the place of the present one, unless it is no longer wanted or the
   /// present one was edited meanwhile; says whether it did.
   mutating func replace(after step: PlanStep, with next: PlanDocument) -> Bool {
+    guard isAwaited(step, title: next.title) else { return false }
+    document = next
+    dropSelection()
+    return true
+  }
+
+  /// Whether an answer to a step is still wanted; says so if edits made meanwhile stand against it.
+  private mutating func isAwaited(_ step: PlanStep, title: String) -> Bool {
     guard let awaited, awaited.step == step else { return false }
     self.awaited = nil
     guard document == awaited.document else {
       notice = .warning(
-        "\(next.title) was read, but \(document.title) was edited meanwhile and stays; open it again"
-      )
+        "\(title) was read, but \(document.title) was edited meanwhile and stays; open it again")
       return false
     }
-    document = next
-    dropSelection()
     return true
   }
 
@@ -123,6 +137,7 @@ extension AppState {
     case .planSaved(let saved, let path):
       // Another plan may have been opened while a slow disk was writing.
       if document.hasBeen(saved) { document.markSaved(saved, at: path) }
+      changedOnDisk = nil
       notice = .note("saved \(path)")
       guard let step = afterSave else { return [] }
       afterSave = nil
@@ -132,7 +147,9 @@ extension AppState {
       overlays.append(.confirm(.overwrite(path: path, present: present)))
     case .planChangedOnDisk(let path):
       if path == document.path {
-        notice = .warning("\(path) was changed by another program; w asks what to do")
+        changedOnDisk = path
+        notice = .warning(
+          "\(path) was changed or removed by another program; w asks before it overwrites")
       }
     case .planSaveFailed(let reason):
       afterSave = nil
@@ -141,11 +158,20 @@ extension AppState {
       guard replace(after: .load(path: path), with: PlanDocument(plan: plan, path: path)) else {
         return []
       }
+      changedOnDisk = nil
       notice = .note("opened \(path): \(plan.extent) changed")
       return followMatchingRun()
     case .planLoadFailed(let reason):
       awaited = nil
       notice = .failure(reason)
+    case .planOfOtherModel(let step, let opening):
+      // Whether edits may be lost was asked before the plan was read.
+      guard isAwaited(step, title: opening.plan ?? opening.model) else { return [] }
+      return take(.show(opening))
+    case .modelOpened(let asked, let opening):
+      guard isAwaited(.show(asked), title: opening.model) else { return [] }
+      forgetsUnsaved = true
+      return leave(for: opening)
     default:
       break
     }

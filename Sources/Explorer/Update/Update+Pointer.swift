@@ -9,16 +9,34 @@ extension AppState {
     switch event.kind {
     case .wheel(.up): return turn(.wheelUp)
     case .wheel(.down): return turn(.wheelDown)
-    case .press(.left): return click(event)
+    case .press(.left):
+      heldBorder = overlay == nil ? layout.border(column: event.column, row: event.row) : nil
+      return heldBorder == nil ? click(event) : []
     case .drag(.left):
+      if let heldBorder {
+        move(heldBorder, to: event)
+        return []
+      }
       if let start = dragStart, case .place(let block, let kind) = target(event) {
         anchor = start
         cursor = Self.slot(block, kind)
       }
-    case .release: dragStart = nil
+    case .release: (dragStart, heldBorder) = (nil, nil)
     default: break
     }
     return []
+  }
+
+  /// Moves a border to the mouse, as far as both sides have room; what is kept is where it came to.
+  private mutating func move(_ border: Layout.Border, to event: MouseEvent) {
+    switch border {
+    case .middle:
+      panes.left = event.column
+      panes.left = layout.grid.columns
+    case .images:
+      panes.images = layout.images.bottom - event.row - 1
+      panes.images = layout.images.rows - 1
+    }
   }
 
   private mutating func turn(_ key: Key) -> [Effect] {
@@ -82,6 +100,12 @@ extension AppState {
       if pane.selection == id { return perform(.accept, argument: nil, count: nil) }
       pane.selection = id
       replaceTop(.runs(pane))
+    case .overlayList(var list):
+      let known = overlayRuns
+      guard known.indices.contains(index) else { return [] }
+      if list.selection == known[index].id { return perform(.mark, argument: nil, count: nil) }
+      list.selection = known[index].id
+      replaceTop(.overlayList(list))
     case .settings(let current):
       if current == index { return perform(.accept, argument: nil, count: nil) }
       replaceTop(.settings(index: index))

@@ -26,7 +26,7 @@ extension AppState {
   }
 
   /// Gives up a line of text.
-  private mutating func leave(_ prompt: Prompt) -> [Effect] {
+  mutating func leave(_ prompt: Prompt) -> [Effect] {
     overlays.removeLast()
     afterSave = nil
     if case .filter(let before) = prompt.purpose { restoreFilter(before) }
@@ -56,18 +56,6 @@ extension AppState {
         markBlocks(text)
       }
       return []
-    case .retry(let ids):
-      let words = text.split(separator: " ", maxSplits: 1).map(String.init)
-      guard let factor = words.first.flatMap(Double.init), factor > 0, factor <= 1000 else {
-        return refuse("type a factor above 0, such as 0.5; 1 leaves the rate")
-      }
-      let (engine, known) = (words.dropFirst().first, [RunOptions.native] + engines)
-      guard engine.map(known.contains) ?? true else {
-        return refuse("behind the factor an engine may follow: \(known.joined(separator: ", "))")
-      }
-      overlays.removeLast()
-      notice = .note("restarting \(runs.names(of: ids))")
-      return ids.map { .retryRun(id: $0, rateFactor: factor, engine: engine) }
     case .note(let ids):
       var annotation = RunAnnotation()
       do throws(FileError) { try annotation.setNote(text) } catch { return refuse(error.message) }

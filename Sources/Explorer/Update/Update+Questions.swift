@@ -28,6 +28,7 @@ extension AppState {
       overlays.removeLast()
       afterSave = nil
       document.reload(present, from: path)
+      changedOnDisk = nil
       notice = .note("read \(path) again; u takes back to your edits")
       return []
     case .elsewhere:
@@ -85,7 +86,7 @@ extension AppState {
   private func effectsOfStart() -> [Effect] { analysis == .unknown ? firstEffects() : [] }
 
   /// Leaves in order to show another model.
-  private mutating func leave(for opening: Opening) -> [Effect] {
+  mutating func leave(for opening: Opening) -> [Effect] {
     next = opening
     isFinished = true
     return []

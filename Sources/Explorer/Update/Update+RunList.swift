@@ -40,12 +40,7 @@ extension AppState {
     case .compare:
       return [.readRuns(ids: runsToCompare(in: pane))]
     case .retry:
-      let failed = targets.contains { $0.state == .failed }
-      overlays.append(
-        .prompt(
-          Prompt(
-            purpose: .retry(ids: targets.filter(\.isRetryable).map(\.id)),
-            field: TextField(failed ? "0.5" : "1"))))
+      overlays.append(.form(.retry(of: targets.filter(\.isRetryable), engines: engines)))
     case .note:
       overlays.append(
         .prompt(

@@ -149,7 +149,10 @@ extension AppState {
       var focus = FocusedRun(id: id, plan: opened)
       if let old = runs.focus, old.id == id { focus.history = old.history }
       runs.focus = focus
-      notice = .note("following \(runs.record(id)?.name ?? id)")
+      // What led here, such as a plan that was opened, has been said already.
+      if adopt || notice == nil {
+        notice = .note("following \(runs.record(id)?.name ?? id)")
+      }
     case .runsRead(let read): receiveCompared(read)
     case .runsReadOn(let read): receiveCompared(read, isNew: false)
     case .runsRemoved(let ids, let problem):
@@ -231,7 +234,7 @@ extension AppState {
     case .failed: notice = .failure("\(record.name) failed: \(record.end?.text ?? "")")
     case .lost:
       notice = .failure(
-        "\(record.name) is lost: its worker ended at \(record.progressText); r lists the runs, where R takes it up again"
+        "\(record.name) is lost: its worker ended \(record.placeText); r lists the runs, where R takes it up again"
       )
     }
   }

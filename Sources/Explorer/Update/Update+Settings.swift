@@ -18,7 +18,7 @@ extension AppState {
   private mutating func turn(_ row: any SettingRow, by step: Int) -> [Effect] {
     configuration.settings.turn(row, by: step)
     let settings = configuration.settings
-    useChartSettings()
+    if ["losses", "log_losses"].contains(row.key) { useChartSettings() }
     var effects = [Effect.wish(settings.wishes)]
     if let path = configuration.path {
       effects.append(.saveSetting(key: row.key, value: settings.text(of: row), path: path))

@@ -13,6 +13,9 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
   case .terminalFound(let capabilities):
     state.terminal = capabilities
     return []
+  case .runsUnread(let count):
+    state.runs.unread = count
+    return []
   case .filesListed(let text, let paths):
     state.receiveFiles(paths, for: text)
     return []
@@ -60,8 +63,11 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     state.receiveMaps(block: block, heads.map(Picture.init))
     return []
   case .planSaved, .planExists, .planSaveFailed, .planLoaded, .planLoadFailed,
-    .planChangedOnDisk:
+    .planChangedOnDisk, .planOfOtherModel, .modelOpened:
     return state.receivePlanFact(action)
+  case .inspected(let name, let lines):
+    state.receiveInspection(of: name, lines)
+    return []
   }
 }
 
@@ -150,11 +156,13 @@ extension AppState {
       return []
     case nil:
       return perform(.quit, argument: nil, count: nil)
-    default:
-      overlays.removeLast()
-      afterSave = nil
-      return []
+    case .confirm: return performInQuestion(.no)
+    case .prompt(let prompt): return leave(prompt)
+    case .runs(let pane): kept = pane
+    default: break
     }
+    overlays.removeLast()
+    return []
   }
 
   /// Does a command, or says why it cannot be done.
@@ -170,6 +178,7 @@ extension AppState {
       return []
     case .redraw: return [.redraw, .probe]
     case .suspend: return [.suspend]
+    case .copy: return copyShown()
     default: break
     }
     if performInList(command, count: count) { return [] }
@@ -233,8 +242,16 @@ extension AppState {
       .earlierFrame, .laterCheckpoint, .earlierCheckpoint, .gridSize, .frames, .renewal, .secondRun,
       .savePicture:
       return sample(command, argument: argument, count: count)
-    case .save, .saveAs, .open, .new, .set:
+    case .save, .saveAs, .open, .new, .set, .openModel:
       return keepPlan(command, argument: argument)
+    case .history:
+      overlays.append(.text(historyPage))
+      return []
+    case .costTable:
+      overlays.append(.text(costTable))
+      return []
+    case .inspect:
+      return inspect(argument ?? subject.model)
     case .command:
       overlays.append(.prompt(Prompt(purpose: .command)))
       return []
@@ -247,6 +264,9 @@ extension AppState {
     case .nextPane:
       let index = Pane.allCases.firstIndex(of: pane) ?? 0
       pane = Pane.allCases[(index + 1) % Pane.allCases.count]
+      return []
+    case .resetPanes:
+      panes = PaneSizes()
       return []
     case .quit: return leave()
     case .otherSlot, .nextPoint, .previousPoint, .lock, .lockPlan, .unlock, .fewerOperators,
@@ -261,8 +281,25 @@ extension AppState {
       .previousColumn, .search, .nextMatch, .previousMatch, .halfPageDown, .halfPageUp,
       .nextQuantity, .previousQuantity, .plotContent, .zoomIn, .zoomOut, .panLeft,
       .panRight, .wholeRun, .scaleX, .moreSmoothing, .lessSmoothing, .symbols, .overlayRuns,
-      .evidencePage, .nextHead, .previousHead, .windowShare:
+      .evidencePage, .nextHead, .previousHead, .windowShare, .copy:
       return []
+    }
+  }
+
+  /// Shows what a file of tensors holds.
+  private mutating func inspect(_ name: String) -> [Effect] {
+    var page = TextPage(title: "inside \(name)", lines: ["reading …"])
+    page.file = name
+    overlays.append(.text(page))
+    return [.inspect(name)]
+  }
+
+  /// Puts what was read of a file on the page that waits for it.
+  mutating func receiveInspection(of name: String, _ lines: [String]) {
+    for index in overlays.indices {
+      guard case .text(var page) = overlays[index], page.file == name else { continue }
+      page.lines = lines
+      overlays[index] = .text(page)
     }
   }
 

@@ -18,7 +18,9 @@ struct TopBar {
     let saved = "\(depth)  FLOPs \(flops) "
     let costs = "\(depth)  FLOPs \(flops)  params \(parameters) "
     let name = state.document.title
-    let wanted = min(34, 18 + TextWidth.columns(of: name))
+    let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
+    // The program's name, the model, the file and the mark of unsaved changes, with spaces.
+    let wanted = min(40, 16 + min(12, TextWidth.columns(of: model)) + TextWidth.columns(of: name))
     let right =
       texts(beside: edited, costs, saved)
       .first { TextWidth.columns(of: $0) + wanted <= frame.columns }
@@ -26,13 +28,14 @@ struct TopBar {
       ?? (Layout.isCompact(state.size) ? String(repeating: " ", count: 18) : edited + costs)
     let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
-    let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
     let space = left - 1
-    let shortModel = TextWidth.clip(model, max(4, space / 4))
-    let room = max(4, space - 15 - TextWidth.columns(of: shortModel))
+    let shortModel = TextWidth.clip(model, max(6, space / 4))
+    let room = max(4, space - 14 - TextWidth.columns(of: shortModel))
     var unsaved = state.document.isModified ? "*" : ""
     if !unsaved.isEmpty && room >= TextWidth.columns(of: name) + 9 { unsaved += " unsaved" }
-    let engine = state.runs.focusRecord?.engineLabel.map { "  \($0)" } ?? ""
+    var engine = state.runs.focusRecord?.engineLabel.map { "  \($0)" } ?? ""
+    let used = 13 + TextWidth.columns(of: shortModel + TextWidth.clip(name, room) + unsaved)
+    if used + TextWidth.columns(of: engine) > space { engine = "" }
     frame.write(
       [
         (" espalier  ", Theme.barStrong), (shortModel + "  ", Theme.barQuiet),
@@ -188,9 +191,6 @@ package struct BottomBar {
         : Format.count(state.promptedSlots.count, "slot")
     case .saveAs, .open, .savePicture: "⏎ accept  Esc back"
     case .set: "stage2.steps=200, preset=paper"
-    case .retry:
-      state.engines.isEmpty
-        ? "1 leaves it  ⏎ accept  Esc back" : "1 leaves it, 1 native also changes the engine"
     case .note: "one line; empty removes it"
     case .tag: "NAME adds it, -NAME removes it"
     case .filter: "text state:running loss<.05 age<2h op:swa tag:x has:note; - negates"
@@ -210,8 +210,6 @@ package struct BottomBar {
     case .open: "open plan: "
     case .savePicture: "save pictures as: "
     case .set: "set KEY=VALUE: "
-    case .retry(let ids):
-      "retry \(state.runs.names(of: ids, limit: 3)) with the learning rate times "
     case .note(let ids): "note on \(state.runs.names(of: ids, limit: 2)): "
     case .tag(let ids): "tags of \(state.runs.names(of: ids, limit: 2)): "
     case .filter, .search: "/"

@@ -96,7 +96,7 @@ struct EvidenceView {
     }
   }
 
-  private var headName: String { pane.head.map { "head \($0)" } ?? "mean of the heads" }
+  private var headName: String { pane.head.map { "head \($0)" } ?? "heads' mean" }
 
   /// The suggested window, then the heads' localities, several to a line.
   private func headLines(

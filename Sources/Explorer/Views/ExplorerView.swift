@@ -18,7 +18,7 @@ package enum ExplorerView {
   }
 
   private static func draw(_ state: AppState, on frame: inout Frame) {
-    let layout = Layout(size: state.size, depth: state.depth)
+    let layout = state.layout
     TopBar(state: state).draw(on: &frame)
     if state.overlays.contains(.images) {
       LargeImages(state: state).draw(on: &frame)

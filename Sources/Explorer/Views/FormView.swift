@@ -12,7 +12,7 @@ struct FormView {
     let width = min(72, frame.columns - 4)
     let about = aboutLines.flatMap { TextWidth.wrap($0.printableSentence, width - 4) }
     let problem = form.problem.map { TextWidth.wrap($0.printableSentence, width - 6) } ?? []
-    let note = problem.isEmpty ? TextWidth.wrap(summary, width - 4).prefix(2) : []
+    let note = problem.isEmpty ? TextWidth.wrap(summary, width - 4).prefix(5) : []
     let extra = about.count + max(1, problem.count, note.count) + 5 + (form.more.isEmpty ? 0 : 1)
     let room = max(3, frame.rows - 2 - extra)
     let shown = min(room, form.fields.count)
@@ -116,6 +116,7 @@ struct FormView {
     case .training: return "distil"
     case .chain: return "distil, finetune, measure, report"
     case .report: return "measure and report"
+    case .retry: return "restart"
     case .library: return "the library of operators"
     case .search: return "search for the best plans"
     case .preview: return "preview"
@@ -130,6 +131,8 @@ struct FormView {
     case .chain: return chainLines
     case .report(let runs):
       return ["weights of \(runs.map(state.runs.title(of:)).joined(separator: ", "))"]
+    case .retry(let runs):
+      return [state.runs.names(of: runs), "goes on from a checkpoint with a new worker"]
     case .library:
       return [
         "about ten operators for every attention slot and six for every MLP, each trained by itself, scored"

@@ -18,36 +18,31 @@ package enum HelpText {
   /// The width of the page's text on a screen.
   static func width(_ size: Size) -> Int { min(92, size.columns - 6) }
 
+  /// Columns of the keys before their meaning.
+  static func keyColumns(_ width: Int) -> Int { width >= 90 ? 20 : 14 }
+
   /// The whole page, with the keys of a table.
   package static func lines(width: Int, table: [KeyBinding] = KeyBinding.all) -> [Line] {
     var lines: [Line] = []
     for group in KeyBinding.Group.allCases where group != .list {
       append(
-        group.rawValue, table.filter { $0.context == .grid && $0.group == group },
+        group.rawValue, table.filter { $0.context == .grid && $0.group == group }, width,
         to: &lines)
     }
     lines += [.heading("Marks")]
-    lines += SlotPhase.allCases.map { .key(keys: $0.mark, summary: $0.meaning, name: "") }
-    lines += [
-      .key(keys: "•", summary: "marked by Space or m", name: ""),
-      .key(keys: "›", summary: "in the range or the typed pattern", name: ""),
-      .key(
-        keys: "0 … 9", summary: "price of replacing the slot, from the lowest to the highest (H)",
-        name: ""),
-      .key(keys: "–", summary: "in the place of a price: the operator saves no time", name: ""),
-      .key(
-        keys: "= +", summary: "locked in a search: the teacher's, or the shown operator", name: ""),
-      .blank,
-    ]
+    let marks =
+      SlotPhase.allCases.map { ($0.mark, $0.meaning) } + [
+        ("•", "marked by Space or m"), ("›", "in the range or the typed pattern"),
+        ("0 … 9", "price of replacing the slot, from the lowest to the highest (H)"),
+        ("–", "in the place of a price: the operator saves no time"),
+        ("= +", "locked in a search: the teacher's, or the shown operator"),
+      ]
+    lines += marks.flatMap { row($0.0, $0.1, width: width) } + [.blank]
     for context in KeyContext.allCases where context != .grid {
-      append(context.title, table.filter { $0.context == context }, to: &lines)
+      append(context.title, table.filter { $0.context == context }, width, to: &lines)
     }
     lines.append(.heading("Words"))
-    for (word, meaning) in glossary {
-      for (index, text) in TextWidth.wrap(meaning, max(10, width - 18)).enumerated() {
-        lines.append(.key(keys: index == 0 ? word : "", summary: text, name: ""))
-      }
-    }
+    lines += glossary.flatMap { row($0.0, $0.1, width: width) }
     lines.append(.blank)
     let about =
       "A number before a key repeats it. Names on the right work after “:”, with an argument where "
@@ -103,8 +98,23 @@ package enum HelpText {
       ? 0 : lines(width: width, table: table).firstIndex(of: .heading(context.title)) ?? 0
   }
 
+  /// Keys with what they do, on as many lines as that takes.
+  private static func row(
+    _ keys: String, _ summary: String, name: String = "", width: Int
+  ) -> [Line] {
+    let column = keyColumns(width)
+    let room = width - column - 4 - (name.isEmpty ? 0 : TextWidth.columns(of: name) + 1)
+    let keys = TextWidth.wrap(keys, column)
+    let texts = TextWidth.wrap(summary, max(10, room))
+    return (0..<max(keys.count, texts.count)).map { index in
+      .key(
+        keys: index < keys.count ? keys[index] : "",
+        summary: index < texts.count ? texts[index] : "", name: index == 0 ? name : "")
+    }
+  }
+
   private static func append(
-    _ title: String, _ bindings: [KeyBinding], to lines: inout [Line]
+    _ title: String, _ bindings: [KeyBinding], _ width: Int, to lines: inout [Line]
   ) {
     guard !bindings.isEmpty else { return }
     lines.append(.heading(title))
@@ -113,7 +123,7 @@ package enum HelpText {
       let name =
         command.hasName && binding.context == .grid
         ? ":\(command.rawValue)" + (command.argument.map { " \($0)" } ?? "") : ""
-      lines.append(.key(keys: binding.keysText, summary: binding.summary, name: name))
+      lines += row(binding.keysText, binding.summary, name: name, width: width)
     }
     lines.append(.blank)
   }
@@ -168,10 +178,11 @@ struct HelpView {
     case .text(let text):
       frame.put(text, column: inside.column, row: row, style: Theme.quiet)
     case .key(let keys, let summary, let name):
+      let column = HelpText.keyColumns(inside.columns)
       frame.put(
-        TextWidth.clip(keys, 14), column: inside.column + 2, row: row, style: Theme.strong)
-      let room = inside.columns - 18 - (name.isEmpty ? 0 : TextWidth.columns(of: name) + 1)
-      frame.put(TextWidth.clip(summary, room), column: inside.column + 18, row: row)
+        keys, column: inside.column + 2, row: row, style: Theme.strong, maxColumns: column + 1)
+      let room = inside.columns - column - 4 - (name.isEmpty ? 0 : TextWidth.columns(of: name) + 1)
+      frame.put(TextWidth.clip(summary, room), column: inside.column + column + 4, row: row)
       frame.putRight(name, right: inside.right, row: row, style: Theme.quiet)
     case .blank: break
     }

@@ -22,7 +22,18 @@ package struct Rect: Equatable, Sendable {
   }
 }
 
-/// The rectangles of all panes on a screen; a pure function of its size and of the model's depth.
+/// Sizes of panes that were chosen with the mouse on a screen with a place for every pane.
+package struct PaneSizes: Codable, Equatable, Sendable {
+  /// Columns left of the separator.
+  package var left: Int?
+  /// Rows of the images.
+  package var images: Int?
+
+  /// The usual sizes.
+  package init() {}
+}
+
+/// The rectangles of all panes on a screen; a pure function of its size, of the model's depth and of chosen sizes.
 ///
 /// Small screens fold the blocks into two columns, with the slot's panel at the side and images and losses in a strip
 /// below. From 120x40 on each block has a row with more columns, and every pane has a place of its own.
@@ -63,7 +74,7 @@ package struct Layout: Equatable, Sendable {
   package let losses: Rect
 
   /// Lays out a screen; on a compact one all panes have the same place.
-  package init(size: Size, depth: Int) {
+  package init(size: Size, depth: Int, panes: PaneSizes = PaneSizes()) {
     if Self.isCompact(size) {
       let body = Rect(column: 0, row: 2, columns: size.columns, rows: max(1, size.rows - 3))
       (grid, panel, runs, images, losses) = (body, body, body, body, body)
@@ -76,7 +87,7 @@ package struct Layout: Equatable, Sendable {
     isWide = columns >= 120 && rows >= 40
     if isWide {
       isNarrow = false
-      let left = min(104, columns * 5 / 8)
+      let left = panes.left.map { $0.clamped(to: 64...(columns - 42)) } ?? min(104, columns * 5 / 8)
       let right = Rect(column: left + 1, row: 1, columns: columns - left - 1, rows: rows - 2)
       let gridRows = min(depth, rows - 11)
       folds = 1
@@ -84,7 +95,10 @@ package struct Layout: Equatable, Sendable {
       grid = Rect(column: 0, row: 1, columns: left, rows: gridRows + 1)
       let below = Rect(
         column: 0, row: grid.bottom, columns: left, rows: rows - 1 - grid.bottom)
-      let imageRows = min((right.columns - 4) / 6 + 2, right.rows / 2, right.rows - 26)
+      let most = right.rows - 26
+      let imageRows =
+        panes.images.map { $0.clamped(to: min(6, most)...most) }
+        ?? min((right.columns - 4) / 6 + 2, right.rows / 2, most)
       images = Rect(
         column: right.column, row: right.bottom - imageRows - 1, columns: right.columns,
         rows: imageRows + 1)
@@ -119,6 +133,21 @@ package struct Layout: Equatable, Sendable {
       losses = Rect(
         column: left + 1, row: strip.row, columns: columns - left - 1, rows: strip.rows)
     }
+  }
+
+  /// A border between panes that can be moved.
+  package enum Border: Equatable, Sendable {
+    /// Between the left and the right side.
+    case middle
+    /// Above the images.
+    case images
+  }
+
+  /// The border at a cell, if it can be moved.
+  package func border(column: Int, row: Int) -> Border? {
+    guard isWide, row > 0, row < images.bottom else { return nil }
+    if column == panel.column - 1 { return .middle }
+    return row == images.row && column >= images.column ? .images : nil
   }
 
   /// The first block shown, so that the selected one is among those shown.

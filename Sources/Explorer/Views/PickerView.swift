@@ -131,8 +131,10 @@ struct PickerView {
     case .replacement(let spec):
       let fields = OperatorCatalog.descriptor(named: spec.name)?.openFields ?? []
       if fields.isEmpty { return "⏎ puts it in" }
-      let names = fields.map { $0.key.replacing("_", with: " ") }.joined(separator: ", ")
-      return "⏎ goes on to its settings: \(names)"
+      let values = fields.map {
+        "\($0.key.replacing("_", with: " ")) \($0.text(of: spec.config[$0.key] ?? $0.defaultNumber))"
+      }
+      return "⏎ goes on to its settings: \(values.joined(separator: ", "))"
     }
   }
 }

@@ -156,10 +156,13 @@ struct PlotView {
 
   private func drawSlots(on frame: inout Frame) {
     let sites = state.sites(in: pane)
-    let (across, down) = Self.charts(state.size)
+    let most = Self.charts(state.size)
+    let (across, down) = (min(most.across, max(1, sites.count)), most.down)
     let needed = (min(sites.count, across * down) + across - 1) / across
     let (width, height) = (area.columns / across, area.rows / max(1, needed))
-    for (index, shown) in sites.dropFirst(page * across * down).prefix(across * down).enumerated() {
+    for (index, shown) in sites.dropFirst(page * most.across * down)
+      .prefix(most.across * down).enumerated()
+    {
       let left = area.column + index % across * width
       let top = area.row + index / across * height
       let last = runs.lazy.compactMap { quantity.series($0.history, shown).last }.first
@@ -372,6 +375,10 @@ struct OverlayListView {
           (TextWidth.pad(TextWidth.clip(state.runs.title(record), 28), 30), Theme.plain),
           ("\(record.state.name)  \(record.step)/\(record.total)", Theme.quiet),
         ], column: inside.column, row: inside.row + row, maxColumns: inside.columns)
+      frame.targets.append(
+        MouseTarget(
+          .item(first + row), column: inside.column, row: inside.row + row, columns: inside.columns)
+      )
       if record.id == known[selected].id {
         frame.restyle(column: inside.column, row: inside.row + row, columns: inside.columns) {
           $0 = Theme.cursor

@@ -30,6 +30,7 @@ struct QuestionView {
         switch step {
         case .load(let path): "Opening \(path)"
         case .openRun: "Opening the run"
+        case .show(let opening): "Opening \(opening.model)"
         case .new: "Starting an empty plan"
         case .quit: "Leaving"
         }

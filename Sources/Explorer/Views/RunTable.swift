@@ -35,8 +35,10 @@ struct RunTable {
   /// Columns of the marks before the name.
   private static let margin = 3
   private static let gap = 2
-  /// Widths of the name: the least, and the most.
-  private static let nameWidths = 12...40
+  /// The least width of a longer text.
+  private static let leastText = 9
+  /// Widths of the name: the least, what it has before columns that tell less, and the most.
+  private static let nameWidths = (least: 12, usual: 22, most: 40)
 
   private var columns: [RunColumn] {
     let now = state.now
@@ -78,15 +80,17 @@ struct RunTable {
   func draw(on frame: inout Frame) {
     guard rect.rows > 1 else { return }
     let body = rect.dropping(top: 1)
-    let index = listed.firstIndex { $0.id == selection } ?? 0
-    let first = max(0, min(index - body.rows / 2, listed.count - body.rows))
-    let shown = Array(listed.dropFirst(first).prefix(body.rows))
+    let range = shownRange
+    let first = range.lowerBound
+    let shown = Array(listed[range])
     let names = shown.map(Self.name)
     let layout = layout(shown, names: names)
     drawHeadings(layout, on: &frame)
     guard !listed.isEmpty else {
       frame.put(
-        state.runs.records.isEmpty ? "no runs in the run directory" : "no run matches",
+        !state.runs.isScanned || state.runs.records.isEmpty && state.runs.unread > 0
+          ? "reading the run directory …"
+          : state.runs.records.isEmpty ? "no runs in the run directory" : "no run matches",
         column: body.column + 1, row: body.row, style: Theme.quiet, maxColumns: body.columns - 1)
       return
     }
@@ -102,11 +106,20 @@ struct RunTable {
         }
       }
     }
-    if first + body.rows < listed.count {
+    if selection == nil, range.upperBound < listed.count {
       frame.putRight(
-        "+\(listed.count - first - body.rows) more ↓", right: body.right - 1, row: body.bottom - 1,
+        "\(listed.count - range.upperBound) more", right: body.right - 1, row: body.bottom - 1,
         style: Theme.quiet)
     }
+  }
+
+  /// The runs that have a line; where none is highlighted, the last line says how many others there are.
+  var shownRange: Range<Int> {
+    let rows = max(0, rect.rows - 1)
+    let room = selection == nil && listed.count > rows ? rows - 1 : rows
+    let index = listed.firstIndex { $0.id == selection } ?? 0
+    let first = max(0, min(index - room / 2, listed.count - room))
+    return first..<min(listed.count, first + max(0, room))
   }
 
   // MARK: - Layout
@@ -129,7 +142,9 @@ struct RunTable {
       return (column: column, width: isNeeded ? max(widest, heading(column).count) : 0)
     }.filter { $0.width > 0 }
     var chosen = Set<Int>()
-    var used = Self.nameWidths.lowerBound
+    let name = min(wanted.max() ?? 0, Self.nameWidths.most)
+    let least = max(Self.nameWidths.least, min(name, Self.nameWidths.usual, room / 3))
+    var used = least
     let sorted = all.indices.sorted { one, other in
       let (first, second) = (all[one].column, all[other].column)
       // The column that orders the list is shown first of all.
@@ -138,21 +153,20 @@ struct RunTable {
     }
     for index in sorted {
       let column = all[index]
-      let least = column.column.isNumeric ? column.width : min(column.width, 8)
+      let least = column.column.isNumeric ? column.width : min(column.width, Self.leastText)
       if used + Self.gap + least <= room {
         chosen.insert(index)
         used += Self.gap + least
       }
     }
-    var layout = Layout(nameWidth: Self.nameWidths.lowerBound, columns: [])
+    var layout = Layout(nameWidth: least, columns: [])
     var spare = room - used
-    let name = min(wanted.max() ?? 0, Self.nameWidths.upperBound)
     let growth = min(spare, max(0, name - layout.nameWidth))
     layout.nameWidth += growth
     spare -= growth
     for index in all.indices where chosen.contains(index) {
       let (column, width) = all[index]
-      let least = column.isNumeric ? width : min(width, 8)
+      let least = column.isNumeric ? width : min(width, Self.leastText)
       let more = min(spare, width - least)
       spare -= more
       layout.columns.append((column, least + more))

@@ -17,13 +17,16 @@ struct RunsView {
     let foot = foot
     let inside = Popup.open(
       on: &frame, columns: frame.columns - 2, rows: frame.rows - 2, title: title(listed.count))
-    RunTable(
+    let table = RunTable(
       state: state,
       rect: Rect(
         column: inside.column, row: inside.row, columns: inside.columns,
         rows: inside.rows - 1 - foot.count),
-      listed: listed, selection: pane.selection, marked: Set(pane.marked), order: pane.order
-    ).draw(on: &frame)
+      listed: listed, selection: pane.selection, marked: Set(pane.marked), order: pane.order)
+    table.draw(on: &frame)
+    if table.shownRange.count < listed.count {
+      frame.putPosition(of: table.shownRange, count: listed.count, in: inside)
+    }
     for (index, line) in foot.enumerated() {
       frame.put(
         TextWidth.clip(line, inside.columns), column: inside.column,
@@ -32,7 +35,8 @@ struct RunsView {
   }
 
   private func title(_ count: Int) -> String {
-    let marked = pane.marked.isEmpty ? "" : ", \(pane.marked.count) marked"
+    let unread = state.runs.unread == 0 ? "" : ", \(state.runs.unread) more are being read"
+    let marked = (pane.marked.isEmpty ? "" : ", \(pane.marked.count) marked") + unread
     guard !pane.filter.isEmpty else { return "\(Format.count(count, "run"))\(marked)" }
     return
       "\(count) of \(Format.count(state.runs.records.count, "run")): \(pane.filter.text)\(marked)"
@@ -49,7 +53,8 @@ struct RunsView {
       .compactMap(\.self)
     return Array(
       (remarks.isEmpty ? ["⏎ opens its plan and losses\(others)"] : remarks)
-        .flatMap { TextWidth.wrap($0, state.size.columns - 8) }.prefix(5))
+        .flatMap { TextWidth.wrap($0, state.size.columns - 8) }
+        .prefix(min(5, max(1, state.size.rows / 4 - 1))))
   }
 }
 

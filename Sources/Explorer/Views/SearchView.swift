@@ -25,7 +25,7 @@ struct SearchView {
 
   private var places: Places {
     let size = state.size
-    let layout = Layout(size: size, depth: state.depth)
+    let layout = state.layout
     let slider = Rect(column: 0, row: size.rows - 2, columns: size.columns, rows: 1)
     let panel = layout.panel
     let numbers = Rect(column: panel.column, row: 1, columns: panel.columns, rows: 7)
@@ -76,7 +76,7 @@ struct SearchView {
     drawNumbers(shown, on: &frame, in: places.numbers)
     drawPlot(on: &frame, in: places.plot)
     if let list = places.list { drawList(on: &frame, in: list) }
-    if places.list == nil || Layout(size: state.size, depth: state.depth).isWide {
+    if places.list == nil || state.layout.isWide {
       drawImage(shown, on: &frame, in: places.image)
     }
     drawSlider(on: &frame, in: places.slider)

@@ -16,7 +16,7 @@ struct SettingsView {
       frame.write(
         [
           (place == index ? "› " : "  ", Theme.warning),
-          (TextWidth.pad(row.key.replacing("_", with: " "), 12), Theme.strong),
+          (TextWidth.pad(row.key.replacing("_", with: " "), 14), Theme.strong),
           (TextWidth.pad(state.configuration.settings.text(of: row), 12), Theme.plain),
           (found(row), Theme.quiet),
         ], column: inside.column, row: line, maxColumns: inside.columns)

@@ -261,16 +261,18 @@ struct SlotPanel {
   private func drawLocality(_ analysis: ModelAnalysis, on frame: inout Frame, row: Int) {
     guard let share = analysis.share(block: slot.block), let block = analysis.block(slot.block)
     else { return }
-    let title =
-      isWide ? "attention ≤ k tokens away (┤ mean)" : block.within.isEmpty ? "locality" : ""
+    let titles =
+      isWide
+      ? ["attention ≤ k tokens away (┤ mean)", "attention ≤ k away (┤ mean)", "attention ≤ k away"]
+      : [block.within.isEmpty ? "locality" : ""]
     let window = block.window(holding: state.windowShare).map {
       "w\(Int(state.windowShare * 100)) \($0)  "
     }
     let value = "\(window ?? "")L\(analysis.paperBand) \(Format.share(share))"
+    let room = inner.columns - TextWidth.columns(of: value) - 2
+    let title = titles.first { TextWidth.columns(of: $0) <= room } ?? titles[titles.count - 1]
     frame.put(
-      TextWidth.clip(title, inner.columns - TextWidth.columns(of: value) - 2), column: inner.column,
-      row: row,
-      style: Theme.heading)
+      TextWidth.clip(title, room), column: inner.column, row: row, style: Theme.heading)
     frame.putRight(
       value, right: inner.right - (isWide ? 1 : 0), row: row, style: Theme.strong)
     let height = min(rect.bottom - row - 1, isWide ? 13 : 8)
