@@ -29,7 +29,7 @@ import Explorer
     press(&state, "V", "[")
     #expect(ExplorerView.frame(state).text().contains("── head 3"))
     press(&state, "]")
-    #expect(ExplorerView.frame(state).text().contains("mean of the heads"))
+    #expect(ExplorerView.frame(state).text().contains("heads' mean"))
   }
 
   /// All bins that there can be, of both signs, in fewer columns than bins and in more.
@@ -98,7 +98,7 @@ import Explorer
 
   private struct Missing: Error {}
 
-  /// The first map is the mean of the heads, weight by weight, and is shown until a head is chosen.
+  /// The first map is the heads' mean, weight by weight, and is shown until a head is chosen.
   @Test func theMeanOfTheHeadsComesFirst() {
     // Weights .8 and .2 of one head, .5 and .5 of the other.
     let mean = FileWork.meanMap([[1, 0.5], [1, 1]])

@@ -280,7 +280,7 @@ import Explorer
       }
     ),
     (
-      "costs",
+      "cost-table",
       {
         var state = Samples.busy($0)
         state.library.costs = Samples.costs()

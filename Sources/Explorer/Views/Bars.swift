@@ -20,7 +20,7 @@ struct TopBar {
     let name = state.document.title
     let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
     // The program's name, the model, the file and the mark of unsaved changes, with spaces.
-    let wanted = min(40, 16 + min(12, TextWidth.columns(of: model)) + TextWidth.columns(of: name))
+    let wanted = min(34, 16 + min(12, TextWidth.columns(of: model)) + TextWidth.columns(of: name))
     let right =
       texts(beside: edited, costs, saved)
       .first { TextWidth.columns(of: $0) + wanted <= frame.columns }
