@@ -127,7 +127,7 @@ import Explorer
 
   @Test func changedKeysRuleEverywhere() throws {
     var state = Samples.busy(Samples.small)
-    try state.configuration.keys.set("grid.undo", to: "U")
+    try state.configuration.keys.set("grid.undo", to: "Z")
     try state.configuration.keys.set("grid.distil", to: "F5")
     press(&state, .function(5))
     #expect(state.keyContext == .form)
@@ -135,7 +135,7 @@ import Explorer
     #expect(state.notice == .note("d is not a key here; ? shows the keys"))
     state.notice = nil
     let bar = ExplorerView.frame(state).text().split(separator: "\n").last.map(String.init) ?? ""
-    #expect(bar.contains("F5 distil") && bar.contains("U undo"))
+    #expect(bar.contains("F5 distil") && bar.contains("Z undo"))
     press(&state, "?")
     #expect(ExplorerView.frame(state).text().contains("press") == false)
     let lines = HelpText.lines(width: 70, table: state.configuration.keys.bindings)
