@@ -187,7 +187,7 @@ package struct BottomBar {
         ? "odd, 3-9, top 8 by L32, L32 > .4 and odd"
         : Format.count(state.promptedSlots.count, "slot")
     case .saveAs, .open, .savePicture: "⏎ accept  Esc back"
-    case .set: "stage2.steps=200, preset=paper"
+    case .set: "stage2.steps=200 preset=paper"
     case .retry:
       state.engines.isEmpty
         ? "1 leaves it  ⏎ accept  Esc back" : "1 leaves it, 1 native also changes the engine"
