@@ -117,9 +117,11 @@ package final class StateDict: TensorFile {
     let others = prefixes.filter { $0 != prefix && !$0.isEmpty }
       .map { "\(file.path)#\($0.dropLast())" }.prefix(4).joined(separator: ", ")
     let names = others.isEmpty ? "" : "; \(others) names another"
+    let trained =
+      prefix.isEmpty ? "" : "; \(file.path)#\(prefix.dropLast()) names the weights as trained"
     let averaged =
-      "\(file.path): the averages in '\(Self.flattened)' are taken for \(averages.count) of \(own.count) tensors;"
-      + " \(file.path)#\(prefix.dropLast()) names the weights as trained"
+      "\(file.path): the averages in '\(Self.flattened)' are taken for \(averages.count) of \(own.count) tensors"
+      + trained
     note =
       !averages.isEmpty
       ? averaged
