@@ -204,7 +204,7 @@ let package = Package(
     tests(
       "Grafting",
       [
-        "Grafting", "Training", "Datasets", "Sampling", "Models", "Operators", "Plans",
+        "Grafting", "Training", "Analysis", "Datasets", "Sampling", "Models", "Operators", "Plans",
         "Checkpoints", "Files", "Nn", "Autograd", "TensorCore", "CKernels", "TestSupport",
       ]),
     tests(

@@ -29,14 +29,17 @@ enum PickleGlobal: Equatable {
   case device
   case encode
   case rebuildTensor
+  /// A tensor of a type that has no storage class of its own, over bytes.
+  case rebuildTypedTensor
+  /// An instance of a subclass of tensors: a maker with its arguments.
+  case rebuildSubclass
   case rebuildParameter
   case storage(DType)
   case dtype(String)
   /// A class or function not used by state dicts, whose objects are represented by name.
   case other(String)
 
-  /// Resolves a global; nil for functions that run code or commands, and for unsupported kinds of
-  /// tensors.
+  /// Resolves a global; nil for functions that run code or commands.
   init?(module: String, name: String) {
     switch (module, name) {
     case ("collections", "OrderedDict"): self = .orderedDictionary
@@ -46,22 +49,24 @@ enum PickleGlobal: Equatable {
     case ("torch", "device"): self = .device
     case ("_codecs", "encode"): self = .encode
     case ("torch._utils", "_rebuild_tensor_v2"): self = .rebuildTensor
-    case ("torch._utils", "_rebuild_parameter"): self = .rebuildParameter
+    case ("torch._utils", "_rebuild_tensor_v3"): self = .rebuildTypedTensor
+    case ("torch._tensor", "_rebuild_from_type_v2"): self = .rebuildSubclass
+    case ("torch._utils", "_rebuild_parameter"), ("torch._utils", "_rebuild_parameter_with_state"):
+      self = .rebuildParameter
     case ("torch.storage", "UntypedStorage"): self = .storage(.u8)
     case ("torch", _):
       if let dtype = Self.storages[name] {
         self = .storage(dtype)
       } else if Self.dtypes.contains(name) {
         self = .dtype("torch.\(name)")
-      } else if name.hasSuffix("Storage") {
-        return nil
       } else {
         self = .other("torch.\(name)")
       }
     case ("builtins", _), ("__builtin__", _):
       guard Self.plainTypes.contains(name) else { return nil }
       self = .other(name)
-    case ("torch._utils", _) where Self.otherTensors.contains(name): self = .other("torch.\(name)")
+    // Other kinds of tensors, such as sparse and quantised ones.
+    case ("torch._utils", _): self = .other("torch.\(name)")
     default:
       let package = module.prefix { $0 != "." }
       if Self.dangerous.contains(String(package)) || name.hasPrefix("_rebuild_") { return nil }
@@ -73,12 +78,6 @@ enum PickleGlobal: Equatable {
     "Ellipsis", "NotImplemented", "bool", "bytearray", "bytes", "complex", "dict", "float",
     "frozenset",
     "int", "list", "long", "object", "range", "slice", "str", "tuple", "unicode", "xrange",
-  ]
-
-  /// Makers of kinds of tensors that no model has, which are represented by name.
-  private static let otherTensors: Set<String> = [
-    "_rebuild_sparse_tensor", "_rebuild_sparse_csr_tensor", "_rebuild_nested_tensor",
-    "_rebuild_meta_tensor_no_storage", "_rebuild_device_tensor_from_numpy",
   ]
 
   private static let dangerous: Set<String> = [
@@ -98,6 +97,12 @@ enum PickleGlobal: Equatable {
 
   private static let dtypes: Set<String> = [
     "float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool",
+  ]
+
+  /// Types of tensors over bytes, by name.
+  static let typesOverBytes: [String: DType] = [
+    "torch.float8_e4m3fn": .f8e4m3, "torch.float8_e5m2": .f8e5m2, "torch.uint16": .u16,
+    "torch.uint32": .u32, "torch.uint64": .u64,
   ]
 }
 
@@ -165,6 +170,8 @@ struct Pickle {
     let offset: Int
     let shape: [Int]
     let strides: [Int]
+    /// Type of the elements over a storage of bytes; nil for that of the storage.
+    var dtype: DType?
   }
 
   var root = PickleValue.none

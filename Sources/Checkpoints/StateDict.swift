@@ -63,8 +63,9 @@ package final class StateDict: TensorFile {
             + " save its state_dict(), or name another entry, such as FILE#model")
       }
     }
-    var prefixes = Self.prefixes(of: anchors, in: file)
+    var prefixes = Self.prefixes(of: anchors, in: file.names)
     if prefixes.isEmpty {
+      try Self.refuseNamelessAndForeign(file, anchors)
       let usual = Self.containers.first { keys.contains($0) && file.entry($0) == nil }
       prefixes = [usual.map { $0 + "." } ?? ""]
     }
@@ -74,6 +75,7 @@ package final class StateDict: TensorFile {
       if asked.isEmpty { asked = [container + "."] }
     }
     let prefix = try Self.best(of: asked, in: file)
+    try Self.refuseForeignWeights(file, prefix, anchors)
     let own = prefix.isEmpty ? file.names : file.names.filter { $0.hasPrefix(prefix) }
     var shorts = own.map { String($0.dropFirst(prefix.count)) }
     var parts = prefix.split(separator: ".")
@@ -100,24 +102,107 @@ package final class StateDict: TensorFile {
             + " save the state dict of the unwrapped model")
       }
     }
+    let known = Self.flattenedAverages(in: file, of: own, prefix)
+    let averages = container == nil ? known : [:]
+    for (name, average) in averages {
+      if let place = own.firstIndex(of: name), let entry = file.entry(average) {
+        entries[shorts[place]] = entry
+      }
+    }
     self.file = file
     self.container = parts.isEmpty ? nil : parts.joined(separator: ".")
     strippedPrefixes = stripped
-    isUsual = container == nil || prefix == (try? Self.best(of: prefixes, in: file))
+    isUsual =
+      container == nil || known.isEmpty && prefix == (try? Self.best(of: prefixes, in: file))
     let others = prefixes.filter { $0 != prefix && !$0.isEmpty }
       .map { "\(file.path)#\($0.dropLast())" }.prefix(4).joined(separator: ", ")
     let names = others.isEmpty ? "" : "; \(others) names another"
+    let trained =
+      prefix.isEmpty ? "" : "; \(file.path)#\(prefix.dropLast()) names the weights as trained"
+    let averaged =
+      "\(file.path): the averages in '\(Self.flattened)' are taken for \(averages.count) of \(own.count) tensors"
+      + trained
     note =
-      container == nil && prefixes.count > 1
-      ? "\(file.path): of several models in it '\(self.container ?? "")' is taken\(names)" : nil
+      !averages.isEmpty
+      ? averaged
+      : container == nil && prefixes.count > 1
+        ? "\(file.path): of several models in it '\(self.container ?? "")' is taken\(names)" : nil
     self.names = shorts
     self.entries = entries
   }
 
-  /// Distinct prefixes of the models in the file.
-  private static func prefixes(of anchors: [String], in file: any TensorFile) -> [String] {
+  /// Entry of averages whose names have no dots, as latent-diffusion keeps them.
+  private static let flattened = "model_ema"
+
+  /// The averages of tensors below a prefix, by the names of those, if latent-diffusion's `LitEma` keeps them beside
+  /// the model: under the name of the parameter in the enclosing module, without dots.
+  private static func flattenedAverages(
+    in file: any TensorFile, of names: [String], _ prefix: String
+  ) -> [String: String] {
+    guard let parts = file.names.first(where: { $0.contains("\(flattened).num_updates") }) else {
+      return [:]
+    }
+    let root = String(parts.dropLast("\(flattened).num_updates".count))
+    guard prefix.hasPrefix(root) else { return [:] }
+    // The averaged module is that which has them, such as `state_dict.model.`.
+    var enclosing = prefix
+    while enclosing.count >= root.count {
+      let found = names.compactMap { name -> (String, String)? in
+        let average =
+          root + "\(flattened)." + name.dropFirst(enclosing.count).replacing(".", with: "")
+        guard let entry = file.entry(average) else { return nil }
+        return entry.shape == file.entry(name)?.shape ? (name, average) : nil
+      }
+      if !found.isEmpty { return Dictionary(uniqueKeysWithValues: found) }
+      guard enclosing.count > root.count else { break }
+      let parts = enclosing.dropLast().split(separator: ".", omittingEmptySubsequences: false)
+      enclosing = parts.dropLast().map { "\($0)." }.joined()
+    }
+    return [:]
+  }
+
+  /// Throws if weights of the chosen model are objects that are no dense tensors.
+  private static func refuseForeignWeights(
+    _ file: any TensorFile, _ prefix: String, _ anchors: [String]
+  ) throws(FileError) {
+    guard !anchors.isEmpty else { return }
+    let modules = Set(
+      file.names.filter { $0.hasPrefix(prefix) }
+        .compactMap { $0.dropFirst(prefix.count).split(separator: ".").first })
+    for name in file.values.keys.sorted() where name.hasPrefix(prefix) {
+      guard case .object(let kind) = file.values[name],
+        name.hasSuffix(".weight") || name.hasSuffix(".bias"),
+        modules.contains(name.dropFirst(prefix.count).prefix { $0 != "." })
+      else { continue }
+      throw foreign(name, kind, file)
+    }
+  }
+
+  /// Throws if a file without any model has one whose weights are no tensors, or have no names.
+  private static func refuseNamelessAndForeign(
+    _ file: any TensorFile, _ anchors: [String]
+  ) throws(FileError) {
+    let name = file.values.keys.sorted().first { name in
+      anchors.contains { name == $0 || name.hasSuffix("." + $0) }
+    }
+    if let name, case .object(let kind) = file.values[name] { throw foreign(name, kind, file) }
+    guard !anchors.isEmpty, let list = file.names.first(where: { $0.hasSuffix("shadow_params.0") })
+    else { return }
+    throw FileError(
+      "\(file.path): '\(list.dropLast(2))' holds averages without names, as diffusers' EMAModel keeps them; copy them"
+        + " into the model (ema.copy_to(model.parameters())) and save its state_dict()")
+  }
+
+  private static func foreign(_ name: String, _ kind: String, _ file: any TensorFile) -> FileError {
+    FileError(
+      "\(file.path): '\(name)' is \(kind), expected a dense tensor of numbers; save it as one"
+        + " (torch.from_numpy, to_dense, dequantize)")
+  }
+
+  /// Distinct prefixes of the models among names.
+  private static func prefixes(of anchors: [String], in names: [String]) -> [String] {
     var seen: Set<String> = []
-    return file.names.compactMap { name in
+    return names.compactMap { name in
       guard let anchor = anchors.first(where: { name == $0 || name.hasSuffix("." + $0) }) else {
         return nil
       }
@@ -146,6 +231,27 @@ package final class StateDict: TensorFile {
           + " \(best.prefix(8).map { "\(file.path)#\($0.dropLast())" }.joined(separator: ", "))")
     }
     return best[0]
+  }
+
+  /// Makes a state dict of the same entries under other names.
+  private init(_ other: StateDict, names: [String], entries: [String: TensorEntry]) {
+    (file, container, note) = (other.file, other.container, other.note)
+    (strippedPrefixes, isUsual) = (other.strippedPrefixes, other.isUsual)
+    (self.names, self.entries) = (names, entries)
+  }
+
+  /// The same tensors under other names.
+  ///
+  /// - Parameter map: Gives a tensor's new name, distinct from all others; nil leaves the tensor out.
+  /// - Returns: The renamed state dict.
+  package func renamed(_ map: (String) -> String?) -> StateDict {
+    var entries: [String: TensorEntry] = [:]
+    let names = names.compactMap { name in
+      let new = map(name)
+      if let new { entries[new] = self.entries[name] }
+      return new
+    }
+    return StateDict(self, names: names, entries: entries)
   }
 
   package var path: String { file.path }

@@ -131,6 +131,7 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
     _ storages: any TorchStorages, fileSize: Int, path: String
   ) throws(FileError) -> TensorEntry {
     let storage = known[tensor.storage]
+    let dtype = tensor.dtype ?? storage.dtype
     func refusal(_ reason: String) -> FileError {
       FileError(
         "\(path): tensor \"\(name)\" of shape \(tensor.shape), strides \(tensor.strides) and offset"
@@ -139,7 +140,7 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
     guard tensor.offset >= 0, tensor.shape.allSatisfy({ $0 >= 0 }),
       tensor.strides.allSatisfy({ $0 >= 0 })
     else { throw refusal("has a negative number") }
-    guard let byteCount = SafetensorsFile.byteCount(tensor.shape, storage.dtype) else {
+    guard let byteCount = SafetensorsFile.byteCount(tensor.shape, dtype) else {
       throw refusal("has more elements than 64 bits can count")
     }
     // Bounds the memory of expanded views (stride 0) relative to the file size.
@@ -154,14 +155,16 @@ package final class TorchFile: TensorFile, @unchecked Sendable {
         guard !first, !second else { throw refusal("reaches beyond 64 bits") }
         last = sum
       }
-      guard last < storage.viewCount else {
-        throw refusal("reaches beyond the \(storage.viewCount) elements of its storage")
+      let count = storage.viewCount * storage.dtype.size / dtype.size
+      guard last < count else {
+        throw refusal("reaches beyond the \(count) elements of its storage")
       }
     }
     return TensorEntry(
-      name: name, dtype: storage.dtype, shape: tensor.shape, strides: tensor.strides,
+      name: name, dtype: dtype, shape: tensor.shape, strides: tensor.strides,
       isBigEndian: storages.isBigEndian, storage: tensor.storage,
-      offset: byteCount == 0 ? 0 : (storage.viewStart + tensor.offset) * storage.dtype.size)
+      offset: byteCount == 0
+        ? 0 : storage.viewStart * storage.dtype.size + tensor.offset * dtype.size)
   }
 }
 

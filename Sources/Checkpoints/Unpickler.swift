@@ -273,9 +273,18 @@ struct Unpickler {
     switch (global, arguments.count) {
     case (.orderedDictionary, 0): pushDictionary(.ordered)
     case (.rebuildTensor, 6...7): try pushTensor(arguments)
-    case (.rebuildParameter, 3):
-      guard case .tensor = arguments[0] else { throw fault("a parameter holds no tensor") }
-      stack.append(arguments[0])
+    case (.rebuildTypedTensor, 7...8): try pushTypedTensor(arguments)
+    case (.rebuildSubclass, 4):
+      switch arguments[0] {
+      case .global(.rebuildTensor): try pushTensor(try tuple(arguments[2]))
+      case .global(.rebuildTypedTensor): try pushTypedTensor(try tuple(arguments[2]))
+      default: stack.append(.object("a subclass of torch.Tensor"))
+      }
+    case (.rebuildParameter, 3...4):
+      switch arguments[0] {
+      case .tensor, .object: stack.append(arguments[0])
+      default: throw fault("a parameter holds no tensor")
+      }
     case (.size, 1):
       _ = try tuple(arguments[0])
       stack.append(arguments[0])
@@ -326,14 +335,34 @@ struct Unpickler {
     }
   }
 
-  private mutating func pushTensor(_ arguments: [PickleValue]) throws(PickleFault) {
+  /// Pushes a tensor whose type is the seventh argument.
+  private mutating func pushTypedTensor(_ arguments: [PickleValue]) throws(PickleFault) {
+    guard arguments.count >= 7 else { throw fault("a tensor has no type") }
+    guard case .global(.other(let name)) = arguments[6],
+      let dtype = PickleGlobal.typesOverBytes[name]
+    else {
+      stack.append(.object("a tensor of another type"))
+      return
+    }
+    try pushTensor(arguments, as: dtype)
+  }
+
+  private mutating func pushTensor(
+    _ arguments: [PickleValue], as dtype: DType? = nil
+  ) throws(PickleFault) {
+    guard arguments.count >= 6 else { throw fault("a tensor lacks arguments") }
+    if case .object(let storage) = arguments[0] {
+      stack.append(.object("a tensor of \(storage)"))
+      return
+    }
     guard case .storage(let storage) = arguments[0], case .integer(let offset) = arguments[1],
       let shape = extents(arguments[2]), let strides = extents(arguments[3]),
       shape.count == strides.count
     else { throw fault("a tensor's storage, offset, shape or strides are malformed") }
     stack.append(.tensor(pickle.tensors.count))
     pickle.tensors.append(
-      Pickle.Tensor(storage: storage, offset: offset, shape: shape, strides: strides))
+      Pickle.Tensor(
+        storage: storage, offset: offset, shape: shape, strides: strides, dtype: dtype))
   }
 
   private func extents(_ value: PickleValue) -> [Int]? {
@@ -351,6 +380,13 @@ struct Unpickler {
   private mutating func persistentID() throws {
     let parts = try tuple(try pop())
     let expected = form == .archive ? 5 : 6
+    // Elements of other types in an archive have members of their own, which nothing reads.
+    if form == .archive, parts.count == expected, case .text("storage") = parts[0],
+      case .global(.other(let name)) = parts[1]
+    {
+      stack.append(.object(name))
+      return
+    }
     guard form != .none, parts.count == expected, case .text("storage") = parts[0],
       case .global(.storage(let dtype)) = parts[1], case .text(let key) = parts[2],
       case .text = parts[3], case .integer(let count) = parts[4]

@@ -188,6 +188,11 @@ package final class LatentFiles: @unchecked Sendable {
       } else if file.entry("labels") == nil, file.entry(LatentFiles.embeddingName) != nil {
         try addCaptioned(file)
       } else {
+        guard file.entry("labels") != nil || file.entry("latents") == nil else {
+          throw FileError(
+            "\(path): has \"latents\" and neither \"labels\" nor \"\(LatentFiles.embeddingName)\"; save the classes"
+              + " or the captions' embeddings with them")
+        }
         try addArrays(file, "latents", file, "labels")
       }
     }

@@ -158,7 +158,10 @@ package final class TeacherLatents {
       .normal(size, from: trajectory * size.reduce(1, *))
     let label = label(of: trajectory, stream)
     let times = process.modelTimes(draws)
-    guard let null = shape.nullClass, settings.guidance != 1 else {
+    var sampler = LatentSampler.defaults(of: shape.family)
+    sampler.guidance = Float(settings.guidance)
+    let scale = sampler.guidance(at: draws)[0]
+    guard let null = shape.nullClass, scale != 1 else {
       return process.decomposed(
         teacher.predict(latents, Conditioning(timesteps: times, labels: [label])), latents, draws)
     }
@@ -167,7 +170,7 @@ package final class TeacherLatents {
     let output = teacher.predict(
       doubled, Conditioning(timesteps: times + times, labels: [label, null]))
     let guided = Guidance.combined(
-      output, scale: Float(settings.guidance), channels: Guidance.guidedChannels(of: shape))
+      output, scales: [scale], channels: sampler.guidedChannels(of: shape))
     return process.decomposed(guided, latents, draws)
   }
 

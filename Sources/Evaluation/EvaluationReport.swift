@@ -70,8 +70,8 @@ package struct Provenance: Codable, Equatable, Sendable {
       "samples labels", "samples precision", "samples weights average", "samples size",
     ]
     for key in [
-      "sampler", "steps", "guidance", "eta", "guided channels", "diffusion", "last step",
-      "step cache",
+      "sampler", "steps", "guidance", "eta", "guided channels", "guidance interval", "time shift",
+      "diffusion", "last step", "step cache",
     ] {
       keys += ["samples \(key)", "reference \(key)"]
     }

@@ -14,6 +14,21 @@ package enum SetDescription {
     try AtomicFile.write(lines + Data("\n".utf8), to: path(beside: images))
   }
 
+  /// Writes a description, unless images that were drawn in the same way are there already.
+  ///
+  /// - Throws: `FileError` that names what differs from them.
+  package static func claim(_ entries: [String: String], beside images: String) throws {
+    guard let known = read(beside: images) else { return try write(entries, beside: images) }
+    let differing = Set(known.keys).union(entries.keys)
+      .filter { $0 != "program" && known[$0] != entries[$0] }
+    guard differing.isEmpty else {
+      throw FileError(
+        "\(path(beside: images)): \(images) has images that were drawn with another"
+          + " \(differing.sorted().joined(separator: ", ").replacing("_", with: " ")); name another folder, or"
+          + " remove both")
+    }
+  }
+
   /// Reads the description of images; nil if there is none.
   package static func read(beside images: String) -> [String: String]? {
     guard let text = try? AtomicFile.read(path(beside: images), limit: 1 << 20) else { return nil }

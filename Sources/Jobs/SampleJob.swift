@@ -231,10 +231,14 @@ extension SampleRequest {
     if let prompts {
       let given = [prompts.captions, prompts.nullCaption].compactMap(\.self)
       let text = (prompts.texts + [prompts.negative ?? ""]).joined(separator: "\n")
+      if !prompts.cleans { entries["prompts"] = "in lower case" }
+      if prompts.repeats > 1 { entries["images_of_a_prompt"] = "\(prompts.repeats)" }
+      if !prompts.isBinned { entries["binning"] = "none" }
       entries["prompts_digest"] = ContentHash.sha256(Data(text.utf8))
       if !given.isEmpty { entries["captions_digest"] = try ContentHash.sha256(paths: given) }
-      if let width = prompts.width, let height = prompts.height {
-        entries["size"] = "\(width) x \(height)"
+      if prompts.width != nil || prompts.height != nil {
+        let sides = [prompts.width, prompts.height].map { $0.map(String.init) ?? "own" }
+        entries["size"] = sides.joined(separator: " x ")
       }
     }
     return entries

@@ -19,6 +19,8 @@ extension LatentSampler {
     self.init(
       method: method, steps: settings.steps, guidance: Float(settings.guidance),
       seed: settings.seed, eta: settings.eta, guidedChannels: settings.guidedChannels)
+    guidanceInterval = (settings.guidanceLow ?? 0)...(settings.guidanceHigh ?? 1)
+    timeShift = settings.timeShift ?? 1
     diffusion = (form, settings.diffusionNorm)
     self.lastStep = (lastStep, settings.lastStepSize)
     cache = settings.stepCache
@@ -29,6 +31,12 @@ extension LatentSampler {
     var settings = SamplerSettings(
       method: method.rawValue, steps: steps, guidance: Double(guidance), seed: seed)
     (settings.eta, settings.guidedChannels) = (eta, guidedChannels)
+    if guidanceInterval != 0...1 {
+      (settings.guidanceLow, settings.guidanceHigh) = (
+        guidanceInterval.lowerBound, guidanceInterval.upperBound
+      )
+    }
+    settings.timeShift = timeShift == 1 ? nil : timeShift
     (settings.diffusionForm, settings.diffusionNorm) = (diffusion.form.rawValue, diffusion.norm)
     (settings.lastStep, settings.lastStepSize) = (lastStep.kind.rawValue, lastStep.length)
     (settings.cache, settings.forecastsCache) = (cache?.threshold, cache?.forecasts)
@@ -49,6 +57,10 @@ extension SamplerSettings {
     ]
     if eta != 0 { entries["eta"] = "\(eta)" }
     if let guidedChannels { entries["guided_channels"] = "\(guidedChannels)" }
+    if guidanceLow != nil || guidanceHigh != nil {
+      entries["guidance_interval"] = "\(guidanceLow ?? 0) to \(guidanceHigh ?? 1)"
+    }
+    if let timeShift { entries["time_shift"] = "\(timeShift)" }
     if method.hasPrefix("sde") {
       entries["diffusion"] = "\(diffusionForm) \(diffusionNorm)"
       entries["last_step"] = "\(lastStep) \(lastStepSize)"

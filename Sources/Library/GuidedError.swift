@@ -14,7 +14,6 @@ import TensorCore
 /// is measured from its block on.
 package final class GuidedError {
   private let teacher: any DiffusionTransformer
-  private let guidance: Float
   private let guidedChannels: Int
   private let parts: [Part]
   private let process: TrainingProcess
@@ -27,6 +26,8 @@ package final class GuidedError {
     let clean, noise: Tensor
     /// Place of every sample in the order of the sampler.
     let places: [Int]
+    /// Guidance scale of every sample.
+    let guidance: [Float]
     let condition: Conditioning.Condition
     let latents: Tensor
     let modulations: Modulations
@@ -60,7 +61,6 @@ package final class GuidedError {
     let shape = teacher.shape
     let hasNull = dataset.texts.map { $0.null != nil } ?? (shape.nullClass != nil)
     let isGuided = hasNull && sampler.guidance != 1
-    guidance = isGuided ? sampler.guidance : 1
     guidedChannels = sampler.guidedChannels(of: shape)
     process = try TrainingProcess(of: shape.family)
     draws = try sampler.trainingDraws()
@@ -73,6 +73,7 @@ package final class GuidedError {
       let range = first..<min(samples, first + Self.partRows)
       let places = range.map { steps - 1 - ($0 * steps + steps / 2) / samples % steps }
       let own = draws[places]
+      let guidance = sampler.guidance(at: own)
       let (clean, noise) = (batch.latents.rows(range), batch.noise.rows(range))
       let latents = Self.repeated(
         process.noisy(clean, noise: noise, own), isGuided ? 2 : 1)
@@ -92,10 +93,11 @@ package final class GuidedError {
         })
       parts.append(
         Part(
-          clean: clean, noise: noise, places: places, condition: condition, latents: latents,
+          clean: clean, noise: noise, places: places, guidance: guidance, condition: condition,
+          latents: latents,
           modulations: modulations, states: states,
           target: isGuided
-            ? Guidance.combined(output.tensor, scale: guidance, channels: guidedChannels)
+            ? Guidance.combined(output.tensor, scales: guidance, channels: guidedChannels)
             : output.tensor))
     }
     self.parts = parts
@@ -197,7 +199,7 @@ package final class GuidedError {
       let output = try run(part, Tape(recording: false)).tensor
       let found =
         part.copies == 2
-        ? Guidance.combined(output, scale: guidance, channels: guidedChannels) : output
+        ? Guidance.combined(output, scales: part.guidance, channels: guidedChannels) : output
       let width = found.count / part.rows
       let predicted = teacher.shape.inChannels * found.shape[2] * found.shape[3]
       for row in 0..<part.rows {

@@ -11,14 +11,12 @@ package struct FamilyRecognition {
   /// Whether the model was trained with data at time 0 and noise at time 1, as REPA trains.
   let reversesTime: Bool
 
-  /// Key prefix of the projectors that REPA trains beside a SiT and that sampling does not use.
-  private static let projectors = "projectors."
   /// Key prefix of REPA-E's statistics of latents.
   static let latentNorm = "bn."
 
   /// Whether a tensor is none of the network: projectors, statistics of latents, and tables that are computed.
   static func isLeftOut(_ name: String) -> Bool {
-    [projectors, latentNorm, DetectedBlocks.rotation].contains(where: name.hasPrefix)
+    [SiTTraining.projectors, latentNorm, DetectedBlocks.rotation].contains(where: name.hasPrefix)
   }
 
   /// Recognises the family of open weights.
@@ -37,18 +35,8 @@ package struct FamilyRecognition {
       return
     }
     guard ModelWeights.anchors.contains(where: { tensors.entry($0) != nil }) else { return nil }
-    let projector = tensors.names.first { $0.hasPrefix(Self.projectors) }
-    let isV = Self.argument("prediction", tensors)?.lowercased() == "v"
-    let reverses = projector != nil || isV
-    let leftOut = projector.map { _ in
-      "\(weights.path): 'projectors.*' were trained by REPA beside the model, which does not need them;"
-        + " they are left out"
-    }
-    let turned =
-      reverses
-      ? "\(weights.path): REPA trains with data at time 0 and noise at time 1; times and velocities are turned"
-        + " round (the configuration can state \"reversed_time\": false)" : nil
-    let sign = try Self.sign(weights, hasProjectors: projector != nil)
+    let training = SiTTraining(weights)
+    let sign = try Self.sign(weights, training)
     if let stated = weights.statedFamily {
       if let sign, sign.isStatement {
         try Self.require(stated, sign.family, sign.text, weights.path)
@@ -59,13 +47,12 @@ package struct FamilyRecognition {
             + " '\(stated.rawValue):'")
       }
       family = stated
-      notes = [leftOut, family.prediction == .velocity ? turned : nil].compactMap(\.self)
+      notes = training.notes(for: family)
     } else if let sign {
       family = sign.family
-      notes = [
-        sign.isStatement || family != .lightningdit ? nil : Self.takenForLightningDiT(weights.path),
-        leftOut, family.prediction == .velocity ? turned : nil,
-      ].compactMap(\.self)
+      let isGuess = family == .lightningdit && !sign.isStatement
+      notes =
+        (isGuess ? [Self.takenForLightningDiT(weights.path)] : []) + training.notes(for: family)
     } else {
       family = .dit
       notes = [
@@ -73,17 +60,12 @@ package struct FamilyRecognition {
           + " for a DiT, --family sit or the name 'sit:FILE' takes it for a SiT"
       ]
     }
-    reversesTime = reverses
+    reversesTime = training.reversesTime
   }
 
   private static func takenForLightningDiT(_ path: String) -> String {
     "\(path): has blocks of LightningDiT, so it is taken to predict velocities with data at time 1; --family dit or"
       + " the name 'dit:FILE' takes it to predict noise"
-  }
-
-  private static func argument(_ name: String, _ tensors: StateDict) -> String? {
-    guard case .text(let text) = tensors.values["args.\(name)"] else { return nil }
-    return text
   }
 
   private static func require(
@@ -98,7 +80,7 @@ package struct FamilyRecognition {
   private typealias Sign = (family: ModelFamily, text: String, isStatement: Bool)
 
   private static func sign(
-    _ weights: ModelWeights, hasProjectors: Bool
+    _ weights: ModelWeights, _ training: SiTTraining
   ) throws(FileError) -> Sign? {
     let (tensors, path) = (weights.tensors, weights.path)
     if DiTKeyMap.isDiffusers(tensors) { return (.dit, "the naming of diffusers", true) }
@@ -107,26 +89,18 @@ package struct FamilyRecognition {
     {
       return (family, "its configuration", true)
     }
-    func argument(_ name: String) -> String? { Self.argument(name, tensors) }
     if case .text(let type) = tensors.values["config.model.model_type"],
       type.hasPrefix("LightningDiT")
     {
       return (.lightningdit, "'config.model.model_type'", true)
     }
-    if let model = argument("model") {
+    if try training.isStatedByArguments { return (.sit, "'args'", true) }
+    if let model = SiTTraining.argument("model", tensors) {
       if model.hasPrefix("LightningDiT") { return (.lightningdit, "'args.model'", true) }
-      if model.hasPrefix("SiT") {
-        try requireLinearVelocity(argument("path_type"), argument("prediction"), path)
-        return (.sit, "'args.model'", true)
-      }
       if model.hasPrefix("DiT") { return (.dit, "'args.model'", true) }
     }
-    if argument("path_type") != nil || argument("prediction") != nil {
-      try requireLinearVelocity(argument("path_type"), argument("prediction"), path)
-      return (.sit, "'args'", true)
-    }
     if DetectedBlocks.areModern(in: tensors) { return (.lightningdit, "its blocks", false) }
-    if hasProjectors { return (.sit, "'projectors.'", true) }
+    if training.hasProjectors { return (.sit, "'projectors.'", true) }
     let name = URL(filePath: path).lastPathComponent.lowercased()
     for family in [ModelFamily.sit, .dit] {
       let start = family.rawValue
@@ -135,22 +109,6 @@ package struct FamilyRecognition {
       return (family, "its name", false)
     }
     return nil
-  }
-
-  /// Throws for processes of SiT's training other than that of its published model.
-  private static func requireLinearVelocity(
-    _ path: String?, _ prediction: String?, _ file: String
-  ) throws(FileError) {
-    for (key, found, expected) in [
-      ("path_type", path, "linear"), ("prediction", prediction, "velocity"),
-      ("prediction", prediction, "v"),
-    ] {
-      guard let found, found.lowercased() != expected else { continue }
-      if key == "prediction", ["velocity", "v"].contains(found.lowercased()) { continue }
-      throw FileError(
-        "\(file): 'args.\(key)' is '\(found.prefix(40))', expected '\(expected)', as the published SiT has it;"
-          + " use a model of that process")
-    }
   }
 }
 

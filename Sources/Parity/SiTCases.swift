@@ -168,7 +168,7 @@ enum SiTCases {
       if try run.text("kind") == "ode" {
         states += start.values
         _ = try VelocitySampler.deterministic(
-          from: start, points: points, order: order, model: velocities,
+          from: start, times: VelocitySampler.times(points), order: order, model: velocities,
           onStep: { states += $0.sample.values })
         try check.forward("out.ode.t", VelocitySampler.times(points))
       } else {

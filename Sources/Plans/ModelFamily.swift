@@ -62,7 +62,7 @@ package enum ModelFamily: String, SettingChoice {
     switch self {
     case .dit: (25, 2)
     case .sit: (25, 1.5)
-    case .lightningdit: (25, 4)
+    case .lightningdit: (25, 6.7)
     case .pixart: (20, 4.5)
     }
   }

@@ -10,6 +10,8 @@ package struct SamplerSettings: Codable, Equatable, Sendable {
   package var eta = 0.0
   /// Leading latent channels that are guided; nil selects those of the model's pipeline.
   package var guidedChannels: Int?
+  /// Times of a velocity model at which guidance acts, and the shift of its steps; nil are all and none.
+  package var guidanceLow, guidanceHigh, timeShift: Double?
   /// Diffusion coefficient and last step of the stochastic samplers of velocities.
   package var diffusionForm = "sigma"
   package var diffusionNorm = 1.0
@@ -27,6 +29,9 @@ package struct SamplerSettings: Codable, Equatable, Sendable {
     case method, steps, guidance, seed, eta, cache
     case forecastsCache = "forecasts_cache"
     case guidedChannels = "guided_channels"
+    case guidanceLow = "guidance_low"
+    case guidanceHigh = "guidance_high"
+    case timeShift = "time_shift"
     case diffusionForm = "diffusion_form"
     case diffusionNorm = "diffusion_norm"
     case lastStep = "last_step"
@@ -39,6 +44,9 @@ package struct SamplerSettings: Codable, Equatable, Sendable {
     try FileNumber.check("sampler.eta", eta, 0...1)
     try FileNumber.check("sampler.cache", cache, 0...10)
     try FileNumber.check("sampler.guided_channels", guidedChannels, 1...4096)
+    try FileNumber.check("sampler.guidance_low", guidanceLow, 0...1)
+    try FileNumber.check("sampler.guidance_high", guidanceHigh, (guidanceLow ?? 0)...1)
+    try FileNumber.check("sampler.time_shift", timeShift, 1e-3...1e3)
     try FileNumber.check("sampler.diffusion_norm", diffusionNorm, 0...1e6)
     try FileNumber.check("sampler.last_step_size", lastStepSize, 0...1)
   }

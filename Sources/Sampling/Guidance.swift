@@ -7,20 +7,22 @@ package enum Guidance {
   /// Number of leading noise channels that DiT guides; the fourth is not guided.
   package static let guidedChannels = 3
 
-  /// Number of leading latent channels that a model's own convention guides: all in diffusers, else DiT's three.
+  /// Number of leading latent channels that a model's own convention guides: all in diffusers and REPA, else DiT's
+  /// three.
   package static func guidedChannels(of shape: ModelShape) -> Int {
-    shape.frequencyShift == 0 ? min(guidedChannels, shape.inChannels) : shape.inChannels
+    shape.frequencyShift == 0 && !shape.reversedTime
+      ? min(guidedChannels, shape.inChannels) : shape.inChannels
   }
 
   /// Combines conditional and unconditional predictions.
   ///
   /// - Parameters:
   ///   - output: Predictions (2 batch, channels, height, width), rows [conditional | unconditional].
-  ///   - scale: 1 is no guidance.
+  ///   - scales: One for each row; 1 is no guidance.
   ///   - channels: Number of leading channels that are guided.
   /// - Returns: (batch, channels, height, width): e_u + scale (e_c - e_u) in the guided channels, the conditional
   ///   prediction in all others.
-  package static func combined(_ output: Tensor, scale: Float, channels: Int) -> Tensor {
+  package static func combined(_ output: Tensor, scales: [Float], channels: Int) -> Tensor {
     let half = output.shape[0] / 2
     precondition(output.shape[0] == 2 * half, "guidance: the batch must be doubled")
     let result = output.rows(0..<half).copied()
@@ -29,7 +31,7 @@ package enum Guidance {
       let conditional = result.pointer + row * width
       let unconditional = output.pointer + (half + row) * width
       for i in 0..<(channels * output.shape[2] * output.shape[3]) {
-        conditional[i] = unconditional[i] + scale * (conditional[i] - unconditional[i])
+        conditional[i] = unconditional[i] + scales[row] * (conditional[i] - unconditional[i])
       }
     }
     return result
@@ -43,15 +45,20 @@ package enum Guidance {
   ///   - model: The network; its labels must be [labels | null class].
   ///   - scale: 1 is no guidance.
   ///   - channels: Number of leading channels that are guided.
+  ///   - interval: Times of the network at which it is guided; at others both halves carry the conditional
+  ///     prediction in the guided channels. Nil guides at all.
   /// - Returns: A model over [conditional | unconditional] batches.
   package static func guided(
-    _ model: @escaping DenoisingModel, scale: Float, channels: Int = guidedChannels
+    _ model: @escaping DenoisingModel, scale: Float, channels: Int = guidedChannels,
+    interval: ClosedRange<Double>? = nil
   ) -> DenoisingModel {
     { latents, timesteps in
       let half = latents.shape[0] / 2
       let output = try model(latents.selecting((0..<(2 * half)).map { $0 % half }), timesteps)
       let channels = min(channels, latents.shape[1])
-      let guided = combined(output, scale: scale, channels: channels)
+      let scale = interval?.contains(Double(timesteps[0])) ?? true ? scale : 1
+      let guided = combined(
+        output, scales: [Float](repeating: scale, count: half), channels: channels)
       let result = output.copied()
       result.rows(0..<half).assign(guided)
       let width = output.count / (2 * half)

@@ -52,6 +52,11 @@ package struct LatentSampler: Sendable {
   /// Number of leading latent channels that are guided; nil selects that of the model's own
   /// pipeline.
   package var guidedChannels: Int?
+  /// Times of a velocity model at which guidance acts, 0 the noise and 1 the data; at others the conditional
+  /// prediction is taken.
+  package var guidanceInterval = 0.0...1.0
+  /// Shift s of the times of `euler` and `heun`, t -> s t / (1 + (s - 1) t); below 1 more steps are near the noise.
+  package var timeShift = 1.0
   /// Form and norm of the diffusion coefficient of `sde` and `sdeHeun`.
   package var diffusion: (form: Interpolant.Diffusion, norm: Double) = (.sigma, 1)
   /// Last step of `sde` and `sdeHeun`, and its length.
@@ -80,7 +85,11 @@ package struct LatentSampler: Sendable {
       case .pixart: .dpmpp
       }
     let (steps, guidance) = family.samplerDefaults
-    return LatentSampler(method: method, steps: steps, guidance: Float(guidance), seed: 0)
+    var sampler = LatentSampler(method: method, steps: steps, guidance: Float(guidance), seed: 0)
+    if family == .lightningdit {
+      (sampler.guidanceInterval, sampler.timeShift) = (0.125...1, 0.3)
+    }
+    return sampler
   }
 
   /// The fastest method with one prediction a step at any number of steps, for analyses and previews.
@@ -114,8 +123,8 @@ package struct LatentSampler: Sendable {
   /// Samples latents (count, channels, height, width).
   ///
   /// Guidance acts on three channels as in the official DiT and SiT and PixArt's scripts; on all channels for
-  /// a DiT with the conventions of diffusers and for DPM-Solver++ on captions, as in its pipelines. A model
-  /// without a null class is not guided.
+  /// a DiT with the conventions of diffusers and for DPM-Solver++ on captions, as in its pipelines, and for
+  /// models of REPA. A model without a null class is not guided.
   ///
   /// Row i uses the noise of sample `first + i` of the seed, independent of the batch size.
   /// - Parameters:
@@ -193,6 +202,13 @@ package struct LatentSampler: Sendable {
       ? shape.inChannels : Guidance.guidedChannels(of: shape)
   }
 
+  /// The guidance scale of every one of some draws of the training process.
+  package func guidance(at draws: TrainingProcess.Draws) -> [Float] {
+    draws.steps.indices.map {
+      method.prediction == .noise || guidanceInterval.contains(draws.times[$0]) ? guidance : 1
+    }
+  }
+
   /// Samples latents for a list of classes.
   package func sample(
     _ model: any DiffusionTransformer, labels: [Int], first: Int = 0, start: Tensor? = nil,
@@ -237,7 +253,9 @@ package struct LatentSampler: Sendable {
     }
     let model =
       isGuided
-      ? Guidance.guided(network, scale: guidance, channels: guidedChannels) : network
+      ? Guidance.guided(
+        network, scale: guidance, channels: guidedChannels,
+        interval: method.prediction == .velocity ? guidanceInterval : nil) : network
     let start = start.map { given in batch { given.rows($0..<($0 + 1)) } } ?? draw("start")
     func report(_ position: Int, _ steps: Int, _ clean: Tensor) throws {
       try onStep(position, steps, clean.rows(0..<count))
@@ -290,12 +308,18 @@ package struct LatentSampler: Sendable {
     }
     guard method.isStochastic else {
       return try VelocitySampler.deterministic(
-        from: start, points: steps + 1, order: order, model: velocities, onStep: report)
+        from: start, times: shiftedTimes, order: order, model: velocities, onStep: report)
     }
     return try VelocitySampler.stochastic(
       from: start, points: stochasticPoints, order: order, diffusion: diffusion,
       lastStep: lastStep.kind, last: lastStep.length, noise: { noise($0) }, model: velocities,
       onStep: report)
+  }
+
+  /// Times of the grid of `euler` and `heun`, from 0 to 1.
+  private var shiftedTimes: [Double] {
+    VelocitySampler.shifted(
+      VelocitySampler.times(steps + 1), by: method.isStochastic ? 1 : timeShift)
   }
 
   /// Points of the grid of a stochastic sampler; the last step is one of `steps`.
@@ -321,7 +345,7 @@ package struct LatentSampler: Sendable {
     switch method.prediction {
     case .noise: return .init(steps: try timesteps().reversed())
     case .velocity:
-      let times = Array(VelocitySampler.times(steps + 1).dropLast())
+      let times = Array(shiftedTimes.dropLast())
       return .init(steps: [Int](repeating: 0, count: times.count), times: times)
     }
   }
@@ -335,7 +359,7 @@ package struct LatentSampler: Sendable {
         method.isStochastic
         ? VelocitySampler.times(
           stochasticPoints, end: lastStep.kind == .none ? 1 : 1 - lastStep.length)
-        : VelocitySampler.times(steps + 1)
+        : shiftedTimes
       return times.map { Float($0) }
     }
   }

@@ -38,11 +38,17 @@ package enum VelocitySampler {
     (0..<points).map { points == 1 ? 0 : Double($0) * end / Double(points - 1) }
   }
 
-  /// Solves dx = v dt on a grid of `points` points, hence `points` - 1 steps.
+  /// The same times shifted towards the noise (`shift` below 1) or the data: t -> s t / (1 + (s - 1) t), as
+  /// `timestep_shift` of hustvl/LightningDiT.
+  package static func shifted(_ times: [Double], by shift: Double) -> [Double] {
+    shift == 1 ? times : times.map { shift * $0 / (1 + (shift - 1) * $0) }
+  }
+
+  /// Solves dx = v dt on a grid of times, one step fewer.
   ///
   /// - Parameters:
   ///   - start: Standard normal noise x_0 (batch, C, H, W).
-  ///   - points: At least 2.
+  ///   - times: At least 2, from 0 to 1.
   ///   - order: Euler or Heun steps.
   ///   - path: The path, for the predicted clean latents.
   ///   - model: The network.
@@ -50,12 +56,11 @@ package enum VelocitySampler {
   /// - Returns: The latents at t = 1.
   /// - Throws: Only what the closures throw.
   package static func deterministic(
-    from start: Tensor, points: Int, order: Order, path: Interpolant = .linear,
+    from start: Tensor, times: [Double], order: Order, path: Interpolant = .linear,
     model: VelocityModel, onStep: (Step) throws -> Void = { _ in }
   ) throws -> Tensor {
-    let times = times(points)
     var x = start
-    for position in 1..<points {
+    for position in 1..<times.count {
       let (t, h) = (times[position - 1], times[position] - times[position - 1])
       let first = try model(x, t)
       let origin = (x, first)
@@ -67,7 +72,7 @@ package enum VelocitySampler {
       }
       try onStep(
         Step(
-          position: position, count: points - 1, sample: x,
+          position: position, count: times.count - 1, sample: x,
           predictedStart: clean(origin.0, origin.1, path(at: t))))
     }
     return x

@@ -72,7 +72,10 @@ struct ConvertCommand: ParsableCommand {
     if let folder = source.textEncoderPath, DiffusersFolder.isFolder(to) {
       try ModelWriter.copyTextEncoder(from: folder, to: to)
     }
-    if naming == .diffusers { warnOfNullLabel(network.shape) }
+    if naming == .diffusers {
+      warnOfNullLabel(network.shape)
+      try warnOfOperators(source.model, metadata)
+    }
     if output.json { return try output.printJSON(["files": files]) }
     for file in files { print(file) }
   }
@@ -84,6 +87,17 @@ struct ConvertCommand: ParsableCommand {
     printToStandardError(
       "espalier: warning: diffusers' DiTPipeline always uses the label 1000 for no class, which here \(own);"
         + " call its transformer yourself, or use guidance_scale 1\n")
+  }
+
+  /// Warns if diffusers, which builds the pretrained operators alone, would not build the model's.
+  private func warnOfOperators(_ file: any ModelFile, _ metadata: [String: String]) throws {
+    let plan = try metadata[DiTFile.planKey].map { try GraftPlan.parse($0, file: file.path) }
+    let edits = plan?.edits ?? file.changes.edits
+    guard !edits.isEmpty else { return }
+    let names = Set(edits.values.map(\.name)).sorted().joined(separator: ", ")
+    printToStandardError(
+      "espalier: warning: diffusers has no \(names); put them into \(edits.count) places of its transformer before"
+        + " it loads the weights (Tests/Reference/pixart_pipeline.py does)\n")
   }
 
   /// Warns about weights that overflow in float16, whose maximum is 65504.

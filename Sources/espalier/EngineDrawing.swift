@@ -36,6 +36,10 @@ struct EngineDrawing {
       return
         "it knows no other guided channels, diffusion coefficients and last steps than the usual ones"
     }
+    if sampler.guidanceInterval != 0...1 || sampler.timeShift != 1 {
+      return
+        "it has no intervals of guidance and no shifted times (--guidance-low 0 --time-shift 1 leave them out)"
+    }
     if sampler.cache != nil { return "it has no step caching" }
     if method == nil { return "it has no sampler \(sampler.method.rawValue)" }
     if files.missingTeacher != nil { return "the graft's teacher is not there any more" }

@@ -160,7 +160,9 @@ struct InspectReport: Encodable {
         "\(modelName ?? "DiT"): depth \(shape.depth), hidden size \(shape.hiddenSize),"
           + " heads \(shape.numHeads), patch \(shape.patchSize),"
           + " latents \(shape.inChannels)x\(shape.inputSize)x\(shape.inputSize),"
-          + " \(shape.tokens) tokens, \(shape.numClasses) classes, \(naming ?? "") names")
+          + " \(shape.tokens) tokens,"
+          + " \(shape.family.condition == .captions ? "captions" : "\(shape.numClasses) classes"),"
+          + " \(naming ?? "") names")
     }
     lines += notes.map { "note: \($0)" }
     if let modelFault { lines.append("no usable model: \(modelFault)") }

@@ -88,7 +88,9 @@ struct SamplerOptions: ParsableArguments {
   var steps: Int?
 
   @Option(
-    help: "Classifier-free guidance scale; 1 is none (default: DiT 2, SiT 1.5, PixArt 4.5).")
+    help:
+      "Classifier-free guidance scale; 1 is none (default: DiT 2, SiT 1.5, LightningDiT 6.7, PixArt 4.5)."
+  )
   var guidance: Float?
 
   @Option(help: "Seed of the start noise.")
@@ -126,6 +128,20 @@ struct SamplerOptions: ParsableArguments {
 
   @Option(
     help: .init(
+      "Time of a SiT or LightningDiT, 0 (noise) to 1, from which guidance acts (default: LightningDiT .125, else 0)."
+    ))
+  var guidanceLow: Double?
+
+  @Option(help: "Time until which guidance acts (default: 1).") var guidanceHigh: Double?
+
+  @Option(
+    help: .init(
+      "Shift s of the times of euler and heun, t -> s t / (1 + (s - 1) t): below 1 more steps are near the noise"
+        + " (default: LightningDiT .3, else 1)."))
+  var timeShift: Double?
+
+  @Option(
+    help: .init(
       "Step caching: skip all blocks but the first where its residual has changed less than this, relative to its"
         + " size, since the last step that ran all; 0 skips none, .05 to .3 are usual (default: none).",
       valueName: "threshold"))
@@ -145,6 +161,14 @@ struct SamplerOptions: ParsableArguments {
     }
     try require("--guided-channels", guidedChannels, in: 1...4096)
     try require("--eta", eta, in: 0...1)
+    try require("--guidance-low", guidanceLow, in: 0...1)
+    try require("--guidance-high", guidanceHigh, in: 0...1)
+    if let guidanceLow, let guidanceHigh, guidanceLow > guidanceHigh {
+      throw ValidationError(
+        "--guidance-low is \(guidanceLow), more than --guidance-high \(guidanceHigh); exchange them"
+      )
+    }
+    try require("--time-shift", timeShift, in: 0.001...1000)
     guard diffusionNorm > 0, diffusionNorm.isFinite else {
       throw ValidationError("--diffusion-norm is \(diffusionNorm); give a positive number")
     }
@@ -176,12 +200,26 @@ struct SamplerOptions: ParsableArguments {
       throw ValidationError(
         "--diffusion-form SBDM is infinite at the start of the linear path; choose another")
     }
+    guard method.prediction == .velocity || (guidanceLow ?? guidanceHigh ?? timeShift) == nil else {
+      throw ValidationError(
+        "--guidance-low, --guidance-high and --time-shift are for models that predict velocities, and not for a"
+          + " \(family.title); leave them out")
+    }
+    guard !method.isStochastic || timeShift == nil else {
+      throw ValidationError(
+        "--time-shift belongs to --sampler euler or heun, not to \(method.rawValue)")
+    }
     guard eta == 0 || method == .ddim else {
       throw ValidationError("--eta belongs to --sampler ddim, not to \(method.rawValue)")
     }
     var sampler = LatentSampler(
       method: method, steps: steps ?? defaults.steps, guidance: guidance ?? defaults.guidance,
       seed: seed, eta: eta, guidedChannels: guidedChannels)
+    let interval = defaults.guidanceInterval
+    let high = guidanceHigh ?? interval.upperBound
+    let low = guidanceLow ?? min(interval.lowerBound, high)
+    sampler.guidanceInterval = low...max(low, high)
+    sampler.timeShift = timeShift ?? (method.isStochastic ? 1 : defaults.timeShift)
     sampler.diffusion = (diffusionForm, diffusionNorm)
     sampler.lastStep = (lastStep, lastStepSize)
     sampler.cache = cache.map { StepCache(threshold: $0, forecasts: cacheForecast) }

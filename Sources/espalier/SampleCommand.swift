@@ -127,12 +127,14 @@ struct SampleCommand: ParsableCommand {
         by: Engine.named(engine).launched(by: options.launcherWords), files, sampler)
     }
     if let geneval {
-      return try GenEvalFolder(metadata: geneval, images: count ?? 4).write(to: output ?? "") {
-        texts, images in
-        var request = try textRequest(files, texts, sampler, count: texts.count * images)
-        request.prompts?.repeats = images
-        return try self.drawing(request, of: try self.model(files))
-      }
+      let (benchmark, images) = (try GenEval(path: geneval), count ?? 4)
+      let texts = benchmark.prompts.map(\.prompt)
+      var request = try textRequest(files, texts, sampler, count: texts.count * images)
+      request.prompts?.repeats = images
+      let model = try self.model(files)
+      return try benchmark.write(
+        to: output ?? "", images: images, drawnWith: try provenance(request, of: model)
+      ) { try self.drawing(request, of: model) }
     }
     var request = try self.request(files, sampler, count: count ?? noise?.count)
     let model = try self.model(files)
@@ -140,10 +142,10 @@ struct SampleCommand: ParsableCommand {
     if isRun { return try launch(&request, of: model) }
     let drawing = try self.drawing(request, of: model)
     if let dataset {
-      let identity = try [
-        files.contentHash(), prompts.texts().joined(separator: "\n"), "\(sampler)",
-        source.graft.plan ?? "", source.graft.weights ?? "",
-      ].joined(separator: "\n")
+      var entries = try provenance(request, of: model)
+      entries["program"] = nil
+      let identity = entries.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+        .joined(separator: "\n")
       return try drawing.writeDataset(
         to: dataset, texts: prompts.texts(),
         identity: ContentHash.sha256(Data(identity.utf8)))
@@ -154,10 +156,7 @@ struct SampleCommand: ParsableCommand {
       columns: columns, progress: { console.update($0) })
     console.finish()
     if let npz {
-      try SetDescription.write(
-        try request.provenance(
-          of: model, options.precision.working, program: "espalier \(espalierVersion)"),
-        beside: npz)
+      try SetDescription.write(try provenance(request, of: model), beside: npz)
     }
     if format.json {
       var report = ["images": String(drawing.count)]
@@ -184,6 +183,14 @@ struct SampleCommand: ParsableCommand {
     return SourceModel(files, own, plan: model.plan, checkpoints: model.checkpoints)
   }
 
+  /// What the images of a request depend on, and the program.
+  private func provenance(
+    _ request: SampleRequest, of model: SourceModel
+  ) throws -> [String: String] {
+    try request.provenance(
+      of: model, options.precision.working, program: "espalier \(espalierVersion)")
+  }
+
   /// Lets another engine draw, over its ranks.
   ///
   /// - Throws: `FileError` for what it cannot do, before anything is drawn.
@@ -203,8 +210,7 @@ struct SampleCommand: ParsableCommand {
       autoencoder: prompts.autoencoder, captions: prompts.captions)
     if let npz {
       let request = try self.request(files, sampler, count: count ?? 40)
-      var entries = try request.provenance(
-        of: model(files), precision, program: "espalier \(espalierVersion)")
+      var entries = try provenance(request, of: model(files))
       entries["engine"] = engine.name
       try SetDescription.write(entries, beside: npz)
     }

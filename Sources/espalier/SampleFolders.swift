@@ -1,5 +1,6 @@
 import Checkpoints
 import Datasets
+import Evaluation
 import Files
 import Foundation
 import Models
@@ -65,79 +66,52 @@ extension Drawing {
   }
 }
 
-/// Images of GenEval's prompts in the layout that its evaluator reads: `00000/metadata.jsonl` with the line of the
-/// prompt, and `00000/samples/0000.png` and so on.
-struct GenEvalFolder {
-  private let entries: [(line: String, prompt: String)]
-  private let images: Int
-
-  /// Reads the list of prompts.
+extension GenEval {
+  /// Draws the images that are missing in the folders that GenEval's evaluator reads.
   ///
   /// - Parameters:
-  ///   - path: `evaluation_metadata.jsonl`, an object with `prompt` in every line.
+  ///   - folder: The folder of all prompts; how its images are drawn is kept in a file beside it.
   ///   - images: Number of images per prompt.
-  /// - Throws: `FileError` for a line without a prompt.
-  init(metadata path: String, images: Int) throws(FileError) {
-    let text = String(decoding: try AtomicFile.read(path, limit: 256 << 20), as: UTF8.self)
-    var entries: [(String, String)] = []
-    for (index, part) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated()
-    {
-      let line = part.hasSuffix("\r") ? String(part.dropLast()) : String(part)
-      if line.allSatisfy(\.isWhitespace) { continue }
-      let table = try? JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
-      guard let prompt = table?["prompt"] as? String else {
-        throw FileError(
-          "\(path): line \(index + 1) is no JSON object with \"prompt\"; use GenEval's"
-            + " evaluation_metadata.jsonl")
-      }
-      entries.append((line, prompt))
+  ///   - description: How they are drawn.
+  ///   - drawing: Makes the drawing of all images, prompt by prompt.
+  /// - Throws: `FileError` for a folder of another list or of other images, and errors of the drawing.
+  func write(
+    to folder: String, images: Int, drawnWith description: [String: String],
+    drawing: () throws -> Drawing
+  ) throws {
+    func image(_ prompt: Int, _ index: Int) -> String {
+      "\(folder)/\(Self.folder(prompt))/\(Self.image(index))"
     }
-    guard !entries.isEmpty else {
-      throw FileError("\(path): holds no prompts; use GenEval's evaluation_metadata.jsonl")
-    }
-    (self.entries, self.images) = (entries, images)
-  }
-
-  /// The relative path of an image.
-  private func image(_ entry: Int, _ index: Int) -> String {
-    String(format: "%05d/samples/%04d.png", entry, index)
-  }
-
-  /// Draws the images that are missing.
-  ///
-  /// - Parameters:
-  ///   - folder: The folder.
-  ///   - drawing: Makes the drawing of the prompts with a number of images each.
-  /// - Throws: `FileError` for a folder of another list, and errors of the drawing.
-  func write(to folder: String, drawing: ([String], Int) throws -> Drawing) throws {
-    var missing: [(entry: Int, index: Int)] = []
-    for (number, entry) in entries.enumerated() {
-      let own = folder + String(format: "/%05d", number)
-      let path = "\(own)/metadata.jsonl"
-      if let found = try? AtomicFile.read(path, limit: 1 << 20) {
-        guard found == Array(entry.line.utf8) else {
-          throw FileError(
-            "\(path): is of another list of prompts; name another folder, or remove it")
-        }
+    for prompt in prompts.indices {
+      let (name, text) = self.description(of: prompt)
+      let path = "\(folder)/\(Self.folder(prompt))/\(name)"
+      guard let found = try? AtomicFile.read(path, limit: 1 << 20) else { continue }
+      guard found == Array(text.utf8) else {
+        throw FileError("\(path): is of another list of prompts; name another folder, or remove it")
       }
-      missing += (0..<images).map { (number, $0) }
-        .filter { !FileManager.default.fileExists(atPath: "\(folder)/\(image($0.0, $0.1))") }
+    }
+    try SetDescription.claim(description, beside: folder)
+    for prompt in prompts.indices {
+      let own = "\(folder)/\(Self.folder(prompt))"
       try AtomicFile.makeDirectory("\(own)/samples")
       // No newline at the end: the evaluator reads the file as one object.
-      try AtomicFile.write(Data(entry.line.utf8), to: path)
+      let (name, text) = self.description(of: prompt)
+      try AtomicFile.write(Data(text.utf8), to: "\(own)/\(name)")
     }
+    let missing = prompts.indices.flatMap { prompt in (0..<images).map { (prompt, $0) } }
+      .filter { !FileManager.default.fileExists(atPath: image($0.0, $0.1)) }
     if !missing.isEmpty {
       let console = ProgressLine()
       defer { console.finish() }
-      let job = try drawing(entries.map(\.prompt), images)
-      for (done, (entry, index)) in missing.enumerated() {
-        let number = entry * images + index
+      let job = try drawing()
+      for (done, (prompt, index)) in missing.enumerated() {
+        let number = prompt * images + index
         let pictures = try job.pictures(number..<(number + 1)) { step, steps, _ in
           console.update("image \(done) of \(missing.count), step \(step)/\(steps)")
         }
-        for picture in pictures { try picture.write(to: "\(folder)/\(image(entry, index))") }
+        for picture in pictures { try picture.write(to: image(prompt, index)) }
       }
     }
-    print("\(folder): \(entries.count) prompts, \(images) images each, \(missing.count) drawn now")
+    print("\(folder): \(prompts.count) prompts, \(images) images each, \(missing.count) drawn now")
   }
 }

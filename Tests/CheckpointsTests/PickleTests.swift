@@ -120,6 +120,77 @@ import Testing
     #expect(file.values.values.contains(.integer(7)))
   }
 
+  /// Types without a storage class of their own, over bytes, and tensors that are parameters or of a subclass; what
+  /// cannot be read as numbers beside the weights is known by name.
+  @Test func tensorsOfOtherMakers() throws {
+    func id(_ storage: [UInt8], _ count: UInt8) -> [UInt8] {
+      Array("(".utf8) + text("storage") + storage + text("0") + text("cpu") + [
+        0x4B, count, 0x74, 0x51,
+      ]
+    }
+    func arguments(_ id: [UInt8], _ count: UInt8, _ more: [UInt8] = []) -> [UInt8] {
+      Array("(".utf8) + id + [0x4B, 0, 0x4B, count, 0x85, 0x4B, 1, 0x85, 0x89]
+        + global("collections", "OrderedDict") + [0x29, 0x52] + more + [0x74]
+    }
+    let bytes = id(global("torch.storage", "UntypedStorage"), 16)
+    func typed(_ name: String, _ count: UInt8) -> [UInt8] {
+      global("torch._utils", "_rebuild_tensor_v3")
+        + arguments(bytes, count, global("torch", name)) + [0x52]
+    }
+    let subclass =
+      global("torch._tensor", "_rebuild_from_type_v2") + Array("(".utf8)
+      + global("torch._utils", "_rebuild_tensor_v2") + global("models", "Named")
+      + arguments(id(global("torch", "FloatStorage"), 4), 4) + [0x7D, 0x74, 0x52]
+    let parameter =
+      global("torch._utils", "_rebuild_parameter_with_state") + Array("(".utf8) + tensor
+      + [0x88] + global("collections", "OrderedDict") + [0x29, 0x52, 0x7D, 0x74, 0x52]
+    let complex =
+      global("torch._utils", "_rebuild_tensor_v2")
+      + arguments(id(global("torch", "ComplexFloatStorage"), 2), 2) + [0x52]
+    let file = try open(
+      dictionary([
+        ("f8", typed("float8_e4m3fn", 16)), ("u16", typed("uint16", 8)), ("named", subclass),
+        ("parameter", parameter), ("complex", complex), ("other", typed("float4_e2m1fn_x2", 16)),
+        ("quantised", global("torch._utils", "_rebuild_qtensor") + [0x29, 0x52]),
+      ]))
+    #expect(file.names == ["f8", "u16", "named", "parameter"])
+    #expect(file.entry("f8")?.dtype == .f8e4m3 && file.entry("f8")?.shape == [16])
+    #expect(file.entry("u16")?.dtype == .u16 && file.entry("named")?.dtype == .f32)
+    #expect(try file.floats("named") == file.floats("parameter"))
+    #expect(
+      file.values == [
+        "complex": .object("a tensor of torch.ComplexFloatStorage"),
+        "other": .object("a tensor of another type"),
+        "quantised": .object("torch._rebuild_qtensor"),
+      ])
+    let beyond = #expect(throws: FileError.self) {
+      try open(dictionary([("u16", typed("uint16", 9))]))
+    }
+    #expect(beyond?.message.contains("reaches beyond the 8 elements") == true)
+  }
+
+  /// Weights of a model that are no dense tensors, or have no names, are refused where they are needed alone.
+  @Test func weightsThatAreNoTensors() throws {
+    let array = global("numpy._core.multiarray", "_reconstruct") + [0x29, 0x52]
+    let anchors = ["a.weight"]
+    func refusal(_ entries: [(String, [UInt8])]) throws -> String? {
+      let file = try open(dictionary(entries))
+      return #expect(throws: FileError.self) { try StateDict(file, anchors: anchors) }?.message
+    }
+    #expect(
+      try refusal([("model.a.weight", array), ("step", [0x4B, 1])])?.contains(
+        "'model.a.weight' is numpy._core.multiarray._reconstruct, expected a dense tensor") == true)
+    #expect(
+      try refusal([("net.a.weight", tensor), ("net.a.bias", array)])?.contains("'net.a.bias' is")
+        == true)
+    let list = Array("](".utf8) + tensor + Array("e".utf8)
+    #expect(
+      try refusal([("shadow_params", list)])?.contains("averages without names") == true)
+    let beside = try open(
+      dictionary([("net.a.weight", tensor), ("opt.a.bias", array), ("net.seed", array)]))
+    #expect(try StateDict(beside, anchors: anchors).names == ["a.weight"])
+  }
+
   /// Weights that are an object are not passed over in silence for others.
   @Test func anObjectInPlaceOfWeightsIsNamed() throws {
     let module = global("models", "DiT") + [0x29, 0x81, 0x7D, 0x62]
@@ -133,8 +204,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ("os", "system"), ("subprocess", "Popen"), ("builtins", "exec"), ("torch", "OddStorage"),
-    ("torch._utils", "_rebuild_qtensor"),
+    ("os", "system"), ("subprocess", "Popen"), ("builtins", "exec"), ("posix", "system"),
+    ("torch.package", "_rebuild_module"),
   ])
   func dangerousNamesAreRefused(module: String, name: String) throws {
     let error = #expect(throws: FileError.self) {

@@ -43,6 +43,27 @@ import Testing
     }
   }
 
+  /// Averages that latent-diffusion keeps under names without dots stand for the weights, and that is said; the
+  /// weights as trained have a name.
+  @Test func averagesWithoutDots() throws {
+    for root in ["", "state_dict."] {
+      let names =
+        ["model.net.a.w", "model.net.b.w", "model.net.table", "first.w"]
+        + ["num_updates", "decay", "netaw", "netbw"].map { "model_ema.\($0)" }
+      let file = try file(names.map { root + $0 })
+      let dict = try StateDict(file, anchors: ["a.w"])
+      #expect(dict.names == ["a.w", "b.w", "table"])
+      #expect(try dict.floats("a.w") == [6] && dict.floats("b.w") == [7])
+      #expect(try dict.floats("table") == [2])
+      let note = try #require(dict.note)
+      #expect(note.contains("averages in 'model_ema' are taken for 2 of 3 tensors"))
+      #expect(note.contains("#\(root)model.net names the weights as trained"))
+      let trained = try StateDict(file, container: "\(root)model.net", anchors: ["a.w"])
+      #expect(try trained.floats("a.w") == [0] && !trained.isUsual && trained.note == nil)
+      #expect(dict.isUsual)
+    }
+  }
+
   /// Wherever a model's tensors lie, they are found; an average is taken first, and that is said.
   @Test(
     arguments: [

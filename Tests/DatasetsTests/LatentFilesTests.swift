@@ -119,7 +119,7 @@ import Testing
     #expect(refusal(try write(scratch, shape: shape, labels: [0, -1])).contains("label 1 in"))
     #expect(
       refusal(try write(scratch, shape: shape, labels: [0, 1], labelName: "y"))
-        .contains("has no tensor \"labels\""))
+        .contains("has \"latents\" and neither \"labels\" nor \"prompt_embeds\""))
     #expect(refusal(try write(scratch, shape: [0, 1, 2, 2], labels: [])).contains("no samples"))
     _ = try write(scratch, shape: shape, labels: [0, 1])
     _ = try write(scratch, "b.safetensors", shape: [2, 1, 4, 4], labels: [0, 1])

@@ -17,10 +17,13 @@ struct PromptDataTests {
     let prompts = (0..<6).map { "prompt number \($0)" }
     try Data((prompts.joined(separator: "\n") + "\n\n").utf8).write(
       to: URL(filePath: "\(scratch.path)/prompts.txt"))
-    func make() throws -> Outcome {
-      try scratch.espalier(
-        "sample", model, "--prompts", "prompts.txt", "--steps", "2", "--guidance", "1", "--dataset",
-        "pairs")
+    func make(_ options: String...) throws -> Outcome {
+      try scratch.run(
+        [
+          "sample", model, "--prompts", "prompts.txt", "--steps", "2", "--guidance", "1",
+          "--dataset", "pairs",
+        ]
+          + options)
     }
     let first = try make()
     #expect(first.code == 0, "\(first.complaint)")
@@ -42,6 +45,8 @@ struct PromptDataTests {
       #expect(done.code == 0, "\(done.complaint)")
     }
 
+    let led = try make("--negative", "blurry")
+    #expect(led.code == 1 && led.complaint.contains("holds other data"))
     try Data("another\n".utf8).write(to: URL(filePath: "\(scratch.path)/prompts.txt"))
     let other = try make()
     #expect(other.code == 1 && other.complaint.contains("holds other data"))
@@ -55,11 +60,10 @@ struct PromptDataTests {
     let lines = all.split(separator: "\n").prefix(2)
     try Data((lines.joined(separator: "\n") + "\n").utf8).write(
       to: URL(filePath: "\(scratch.path)/list.jsonl"))
-    func draw() throws -> Outcome {
+    func draw(seed: Int = 0) throws -> Outcome {
       try scratch.espalier(
         "sample", model, "--geneval", "list.jsonl", "--count", "2", "--steps", "1", "--guidance",
-        "1",
-        "--output", "images")
+        "1", "--seed", "\(seed)", "--output", "images")
     }
     let first = try draw()
     #expect(first.code == 0 && first.output.contains("4 drawn now"), "\(first.complaint)")
@@ -74,7 +78,16 @@ struct PromptDataTests {
     #expect(second.output.contains("1 drawn now"), "\(second.complaint)")
     #expect(try bytes(scratch, image) == before)
     #expect(try draw().output.contains("0 drawn now"))
-    try Data(#"{"prompt": "another"}"#.utf8).write(
+    // Images of another seed, model or prompt are not mixed with those that are there.
+    let mixed = try draw(seed: 1)
+    #expect(mixed.code == 1 && mixed.complaint.contains("another seed"), "\(mixed.complaint)")
+    #expect(
+      try Set(FileManager.default.contentsOfDirectory(atPath: "\(scratch.path)/images")) == [
+        "00000", "00001",
+      ])
+    let line =
+      #"{"tag": "counting", "include": [{"class": "cup", "count": 3}], "prompt": "another"}"#
+    try Data(line.utf8).write(
       to: URL(filePath: "\(scratch.path)/list.jsonl"))
     let other = try draw()
     #expect(other.code == 1 && other.complaint.contains("another list of prompts"))

@@ -25,6 +25,17 @@ struct PreviewPromptTests {
     return try #require(form)
   }
 
+  /// Steps and guidance are those of the family's sampler, and the grid shows the attention to the caption, which is
+  /// no slot.
+  @Test func theFamilyDecidesWhatIsShown() {
+    let state = state()
+    #expect(state.preview.settings.steps == 20 && state.preview.settings.guidance == 4.5)
+    let lines = ExplorerView.frame(state).text().split(separator: "\n")
+    #expect(lines.contains { $0.contains(/#  attention.* cross +mlp/) })
+    #expect(lines.contains { $0.contains(#/00  mha .* mha +r4/#) })
+    #expect(!ExplorerView.frame(Samples.state(Samples.large)).text().contains("cross"))
+  }
+
   @Test func typedPromptsAreDrawnBelowEachOther() throws {
     var state = state()
     press(&state, "S")

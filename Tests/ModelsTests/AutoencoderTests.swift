@@ -156,12 +156,67 @@ struct AutoencoderTests {
 
   @Test(arguments: [
     (#"{"block_out_channels": [32], "act_fn": "relu"}"#, "act_fn"),
-    (#"{"block_out_channels": [32], "down_block_types": ["AttnDownEncoderBlock2D"]}"#, "AttnDown"),
+    (#"{"block_out_channels": [32], "down_block_types": ["DownBlock2D"]}"#, "DownBlock2D"),
+    (#"{"block_out_channels": [32], "up_block_types": []}"#, "up_block_types"),
     (#"{"block_out_channels": [32], "latents_mean": [0, 0]}"#, "latent_mean"),
     (#"{"block_out_channels": [32], "use_quant_conv": 3}"#, "use_quant_conv"),
   ])
   func whatCannotBeBuiltIsNamed(text: String, reason: String) {
     badConfigurationsAreRefused(text: text, reason: reason)
+  }
+
+  /// A file of latent-diffusion, as VA-VAE and MAR publish them, below a training's entry with what it trained
+  /// beside the autoencoder: the same network as under the names of diffusers, with attention in the last stage.
+  @Test func namesOfLatentDiffusion() throws {
+    var config = AutoencoderKLConfig(blockOutChannels: [32, 64], layersPerBlock: 1)
+    (config.downBlockTypes[1], config.upBlockTypes[0]) = (
+      "AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D"
+    )
+    let recorder = Recorder()
+    let model = try AutoencoderKL(config: config, weights: recorder)
+    let plain = try randomAutoencoder(
+      AutoencoderKLConfig(blockOutChannels: [32, 64], layersPerBlock: 1))
+    let names = [
+      (#/mid_block\.resnets\.0/#, "mid.block_1"), (#/mid_block\.resnets\.1/#, "mid.block_2"),
+      (#/mid_block\.attentions\.0/#, "mid.attn_1"), (#/conv_norm_out/#, "norm_out"),
+      (#/down_blocks/#, "down"), (#/up_blocks\.0/#, "up.one"), (#/up_blocks\.1/#, "up.0"),
+      (#/up\.one/#, "up.1"), (#/resnets/#, "block"), (#/attentions/#, "attn"),
+      (#/downsamplers\.0/#, "downsample"), (#/upsamplers\.0/#, "upsample"),
+      (#/conv_shortcut/#, "nin_shortcut"), (#/group_norm/#, "norm"), (#/to_q/#, "q"),
+      (#/to_k/#, "k"), (#/to_v/#, "v"), (#/to_out\.0/#, "proj_out"),
+    ]
+    var items = recorder.tensors.map { name, value in
+      let own = names.reduce(name) { $0.replacing($1.0, with: $1.1) }
+      // Its attention is made of 1x1 convolutions.
+      let isLinear = own.contains("attn") && value.shape.count == 2
+      return TensorItem(
+        name: own, shape: value.shape + (isLinear ? [1, 1] : []), floats: value.values)
+    }
+    for name in ["encoder.down.1.attn.0.q.weight", "decoder.up.0.block.0.nin_shortcut.bias"] {
+      #expect(items.contains { $0.name == name }, "\(name)")
+    }
+    items += ["loss.logvar", "foundation_model.model.norm.weight"].map {
+      TensorItem(name: $0, shape: [1], floats: [0])
+    }
+    let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString).path
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    try TorchWriter.write(items, entry: "state_dict", to: "\(folder)/autoencoder.ckpt")
+    var random = RandomSequence(seed: 4)
+    let (images, latents) = (random.normal([1, 3, 8, 12]), random.normal([1, 4, 4, 6]))
+    let opened = try AutoencoderKL(path: "\(folder)/autoencoder.ckpt")
+    #expect(opened.config == config)
+    #expect(opened.encode(images).mean.values == model.encode(images).mean.values)
+    #expect(opened.decode(latents).values == model.decode(latents).values)
+    #expect(plain.decode(latents).values != model.decode(latents).values)
+
+    // Diffusers gets its own names, linear layers and kinds of stages.
+    _ = try ModelWriter.writeAutoencoder("\(folder)/autoencoder.ckpt", to: "\(folder)/vae")
+    let exported = try AutoencoderKL(path: "\(folder)/vae")
+    #expect(exported.config == config)
+    #expect(exported.decode(latents).values == model.decode(latents).values)
+    let file = try AutoencoderKL.file(of: "\(folder)/vae")
+    #expect(file.entry("decoder.up_blocks.0.attentions.1.to_out.0.weight")?.shape == [64, 64])
   }
 
   /// diffusers multiplies by `latents_std` and adds `latents_mean`, or adds `shift_factor`.
@@ -208,14 +263,6 @@ struct AutoencoderTests {
     var config = tinyConfig
     (config.useQuantConv, config.usePostQuantConv) = (hasConvolutions, hasConvolutions)
     (config.latentMean, config.latentStd) = ([1, -2, 0.5, 3], [2, 0.25, 4, 1])
-    final class Recorder: WeightSource {
-      var items: [TensorItem] = []
-      func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
-        let tensor = RandomWeights().tensor(name, shape, initializer)
-        items.append(TensorItem(name: name, shape: shape, floats: tensor.values))
-        return tensor
-      }
-    }
     let recorder = Recorder()
     let model = try AutoencoderKL(config: config, weights: recorder)
     let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString).path
@@ -284,6 +331,20 @@ struct RandomWeights: WeightSource {
   func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Tensor {
     let random = RandomStream(seed: 9, name)
     return Initializer.normal(0.3).tensor(shape, random)
+  }
+}
+
+/// Draws weights and keeps them.
+private final class Recorder: WeightSource {
+  var tensors: [(name: String, value: Tensor)] = []
+  var items: [TensorItem] {
+    tensors.map { TensorItem(name: $0.name, shape: $0.value.shape, floats: $0.value.values) }
+  }
+
+  func tensor(_ name: String, _ shape: [Int], _ initializer: Initializer) throws -> Tensor {
+    let tensor = RandomWeights().tensor(name, shape, initializer)
+    tensors.append((name, tensor))
+    return tensor
   }
 }
 

@@ -98,6 +98,23 @@ struct DiTFileTests {
     }
   }
 
+  /// Diffusers' label table has a row more than classes, also for a model that has none for no class.
+  @Test(arguments: [false, true])
+  func labelTablesHaveTheRowsThatDiffusersExpects(hasNullClass: Bool) throws {
+    var config = config
+    config.hasNullClass = hasNullClass
+    let model = try DiT(config: config, weights: RandomWeights())
+    try withFolder { folder in
+      _ = try ModelWriter.write(
+        model, metadata: try DiTFile.metadata(config: config, classNames: [], name: "tiny"),
+        classNames: [], as: .init(naming: .diffusers), to: folder)
+      let text = try Data(contentsOf: URL(filePath: "\(folder)/transformer/config.json"))
+      let table = try #require(try JSONSerialization.jsonObject(with: text) as? [String: Any])
+      #expect(table["num_embeds_ada_norm"] as? Int == config.labelRows - 1)
+      #expect(try DiTFile(path: folder).config.hasNullClass == hasNullClass)
+    }
+  }
+
   @Test func shapesTellTheConfiguration() throws {
     for (learnSigma, classes) in [(true, 3), (false, 7)] {
       var config = config

@@ -252,6 +252,24 @@ struct PixArtTests {
     }
   }
 
+  /// The configuration of an autoencoder beside the weights is not taken for the model's.
+  @Test func theAutoencodersConfigurationIsAnothers() throws {
+    let config = PixArtConfig(
+      depth: 2, hiddenSize: 72, numHeads: 1, sampleSize: 8, inChannels: 2, captionChannels: 10,
+      interpolationScale: 1)
+    let model = try PixArt(config: config, weights: Noise())
+    try withFolder { folder in
+      _ = try ModelWriter.write(
+        model, metadata: [:], classNames: [], as: .init(), to: "\(folder)/PixArt.pth")
+      try FileManager.default.removeItem(atPath: "\(folder)/PixArt.pth.json")
+      let text = #"{"_class_name": "AutoencoderKL", "block_out_channels": [32]}"#
+      try Data(text.utf8).write(to: URL(filePath: "\(folder)/config.json"))
+      let file = try PixArtFile(path: "\(folder)/PixArt.pth")
+      #expect(file.config.hiddenSize == 72 && file.config.depth == 2)
+      #expect(!file.files.contains { $0.hasSuffix("config.json") })
+    }
+  }
+
   @Test func originalFilesTellTheirShape() throws {
     var original = PixArtConfig(
       depth: 1, hiddenSize: 144, numHeads: 2, sampleSize: 32, captionChannels: 6,

@@ -55,6 +55,61 @@ struct LatentSamplerTests {
     #expect(try sample(nil) == sample(4) && sample(nil) != sample(3))
   }
 
+  /// Shifted times t -> s t / (1 + (s - 1) t), and guidance at some times alone, against the definition.
+  @Test(arguments: [LatentSampler.Method.euler, .heun])
+  func shiftedTimesAndGuidanceInterval(method: LatentSampler.Method) throws {
+    let model = try TinyModel.make(.velocity)
+    var sampler = LatentSampler(method: method, steps: 5, guidance: 4, seed: 4)
+    let plain = try sampler.sample(model, labels: [2]).values
+    (sampler.timeShift, sampler.guidanceInterval) = (0.3, 0.125...0.6)
+    let times = (0...5).map { index in
+      let t = Double(index) / 5
+      return 0.3 * t / (1 - 0.7 * t)
+    }
+    #expect(times.filter(sampler.guidanceInterval.contains).count == 3)
+    func velocity(_ x: [Double], _ t: Double) -> [Double] {
+      func predict(_ label: Int) -> [Double] {
+        model.predict(
+          Tensor(x.map { Float($0) }, shape: [1, 2, 4, 4]),
+          Conditioning(timesteps: [Float(t)], labels: [label])
+        ).values.prefix(x.count).map(Double.init)
+      }
+      let own = predict(2)
+      guard (0.125...0.6).contains(t) else { return own }
+      return zip(predict(3), own).map { $0 + 4 * ($1 - $0) }
+    }
+    func moved(_ x: [Double], _ h: Double, _ v: [Double]) -> [Double] {
+      zip(x, v).map { $0 + h * $1 }
+    }
+    var x = RandomStream(seed: 4, "sampling/start").normal([32]).values.map(Double.init)
+    for (t, next) in zip(times, times.dropFirst()) {
+      let first = velocity(x, t)
+      if method == .euler {
+        x = moved(x, next - t, first)
+      } else {
+        let second = velocity(moved(x, next - t, first), next)
+        x = moved(x, (next - t) / 2, zip(first, second).map { $0 + $1 })
+      }
+    }
+    let found = try sampler.sample(model, labels: [2]).values
+    let scale = x.map { abs($0) }.max() ?? 1
+    #expect(zip(found, x).allSatisfy { abs(Double($0) - $1) < 1e-4 * scale })
+    #expect(zip(plain, x).contains { abs(Double($0) - $1) > 1e-2 * scale })
+  }
+
+  /// The settings of LightningDiT's published samples are its defaults; REPA guides all channels.
+  @Test func velocityModelsOfOthers() throws {
+    let lightning = LatentSampler.defaults(of: .lightningdit)
+    #expect(lightning.timeShift == 0.3 && lightning.guidanceInterval == 0.125...1)
+    var shape = TinyModel.config
+    (shape.family, shape.inChannels) = (.sit, 4)
+    let sampler = LatentSampler.defaults(of: .sit)
+    #expect(sampler.timeShift == 1 && sampler.guidanceInterval == 0...1)
+    #expect(sampler.guidedChannels(of: shape) == 3)
+    shape.reversedTime = true
+    #expect(sampler.guidedChannels(of: shape) == 4)
+  }
+
   @Test(arguments: LatentSampler.Method.allCases)
   func resultsThatAreNotFiniteAreRefused(method: LatentSampler.Method) throws {
     let model = try TinyModel.make(method.prediction)

@@ -157,3 +157,12 @@ def test_check_says_before_a_run_exists_whether_a_plan_can_be_trained(folder: pa
     assert main(["check", str(empty)]) == 1
     assert main(["check", "--stage", "2", str(empty)]) == 0
     assert main(["check", str(support.write_plan(folder, OTHER_OPERATORS, name="good.json"))]) == 0
+
+
+def test_parameters_of_a_grafted_pixart_lie_below_the_slots_of_diffusers() -> None:
+    from espalier_torch.keys import pixart_keys
+
+    assert pixart_keys("blocks.8.attn.in_proj.weight") == ["transformer_blocks.8.attn1.in_proj.weight"]
+    assert pixart_keys("blocks.8.mlp.w12.bias") == ["transformer_blocks.8.ff.w12.bias"]
+    assert pixart_keys("blocks.8.mlp.fc1.bias") == ["transformer_blocks.8.ff.net.0.proj.bias"]
+    assert pixart_keys("blocks.8.cross_attn.proj.bias") == ["transformer_blocks.8.attn2.to_out.0.bias"]

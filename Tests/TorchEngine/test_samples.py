@@ -145,7 +145,12 @@ def test_pixart_is_trained_from_latents_with_embeddings(tmp_path: pathlib.Path) 
     )
     settings = {"steps": 12, "label_dropout": 0.0}
     pairs = [{"blocks": [2, 3], "merge": "projection"}]
-    plan = support.write_plan(tmp_path, OTHER_OPERATORS, pairs, stage1=settings, stage2=settings)
+    # What stage 2 of a new plan of a text-conditional model trains.
+    adapters = {
+        "trained": "lora", "lora_rank": 8, "lora_alpha": 8,
+        "lora_targets": ["qkv", "proj", "fc1", "fc2", "q_linear", "kv_linear"],
+    }
+    plan = support.write_plan(tmp_path, OTHER_OPERATORS, pairs, stage1=settings, stage2={**settings, **adapters})
     table = json.loads(plan.read_text())
     table["model"].update(family="pixart", num_classes=0)
     plan.write_text(json.dumps(table))

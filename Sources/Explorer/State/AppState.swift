@@ -113,6 +113,7 @@ package struct AppState: Equatable, Sendable {
     self.now = now
     lastKey = now
     weights = PlanWeights(of: document.plan, runs: [])
+    (preview.settings.steps, preview.settings.guidance) = model.shape.family.samplerDefaults
   }
 
   /// Brings `weights` up to date with the plan and the runs.

@@ -190,7 +190,7 @@ package struct BottomBar {
         ? "odd, 3-9, top 8 by L32, L32 > .4 and odd"
         : Format.count(state.promptedSlots.count, "slot")
     case .saveAs, .open, .savePicture: "⏎ accept  Esc back"
-    case .set: "stage2.steps=200, preset=paper"
+    case .set: "stage2.steps=200 preset=paper"
     case .note: "one line; empty removes it"
     case .tag: "NAME adds it, -NAME removes it"
     case .filter: "text state:running loss<.05 age<2h op:swa tag:x has:note; - negates"

@@ -191,7 +191,15 @@ struct FormView {
       ? "nothing is changed: the teacher itself"
       : weights.sentence { state.runs.title(of: $0) }
         + (weights.count == 0 ? "; d distils them first" : "")
-    return [start, "the whole model, diffusion loss, in the background", Self.rule]
+    let settings = state.plan.stage2
+    let trained =
+      switch settings.trained {
+      case .all: "the whole model"
+      case .lora: "the new operators, and adapters of rank \(settings.loraRank) of all others"
+      case .grafts, .graftsAndNorms: "the new operators"
+      case .lastBlocks: "the last \(Format.count(settings.lastBlocks, "block"))"
+      }
+    return [start, "\(trained), diffusion loss, in the background", Self.rule]
       + duration(of: .finetune)
   }
 

@@ -27,6 +27,8 @@ struct GridView {
       var sparkWidth: Int
     }
     var attention: SlotColumns
+    /// Attention to the caption, which cannot be replaced.
+    var caption: Int?
     var mlp: SlotColumns
     var bar: Int
     var barWidth: Int
@@ -42,7 +44,9 @@ struct GridView {
     self.layout = layout
     self.locks = locks
     prices = state.costMap == nil ? nil : state.shownPrices
-    columns = layout.isNarrow ? Self.folded : Self.detailed(layout.grid.columns)
+    let isText = state.model.shape.family.condition == .captions
+    columns =
+      layout.isNarrow ? Self.folded : Self.detailed(layout.grid.columns, hasCaption: isText)
     let range = state.anchor == nil ? [] : state.range
     chosen = Set(range).union(state.promptedSlots)
     var span = 0.0...1.0
@@ -60,10 +64,11 @@ struct GridView {
     bar: 27, barWidth: 1, share: nil, variance: nil, bracket: 28, width: 29)
 
   /// Shares out the width: fixed columns first, then sparklines, labels and bars grow.
-  private static func detailed(_ width: Int) -> Columns {
+  private static func detailed(_ width: Int, hasCaption: Bool) -> Columns {
     let hasVariance = width >= 70
     let fixed = 6 + 2 * 8 + 2 + 2 + 4 + (hasVariance ? 6 : 0)
-    let free = width - 2 - fixed
+    let captionWidth = hasCaption ? 6 : 0
+    let free = width - 2 - fixed - captionWidth
     let attentionLabel = min(14, max(7, free * 22 / 100))
     let mlpLabel = min(12, max(5, free * 15 / 100))
     let bar = min(12, max(1, free * 14 / 100))
@@ -77,10 +82,12 @@ struct GridView {
         sparkWidth: spark)
     }
     let attention = slot(attentionLabel)
+    let caption = hasCaption ? position : nil
+    position += captionWidth
     let mlp = slot(mlpLabel)
     let share = position + bar + 1
     return Columns(
-      attention: attention, mlp: mlp, bar: position, barWidth: bar, share: share,
+      attention: attention, caption: caption, mlp: mlp, bar: position, barWidth: bar, share: share,
       variance: hasVariance ? share + 5 : nil, bracket: width - 1, width: width)
   }
 
@@ -106,6 +113,7 @@ struct GridView {
     let isFolded = layout.isNarrow
     put("#", isFolded ? 1 : 2, 1)
     put("attention", columns.attention.label, 9)
+    if let caption = columns.caption { put("cross", caption, 5) }
     put("mlp", columns.mlp.label, 3)
     if columns.attention.sparkWidth >= 4 {
       put(lossTitle, columns.attention.loss + 1, 8)
@@ -134,6 +142,9 @@ struct GridView {
       Format.two(block), right: left + (layout.isNarrow ? 2 : 3), row: row,
       style: isCursorRow ? Theme.strong : Theme.quiet)
     drawSlot(SlotID(block: block, slot: .attention), columns.attention, &frame, left, row)
+    if let caption = columns.caption {
+      frame.put("mha", column: left + caption, row: row, style: Theme.quiet)
+    }
     drawSlot(SlotID(block: block, slot: .mlp), columns.mlp, &frame, left, row)
     if let pair = state.plan.pair(of: block) {
       let status = state.status(of: SlotID(block: block, slot: .attention))

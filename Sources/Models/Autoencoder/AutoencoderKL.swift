@@ -6,8 +6,8 @@ import TensorCore
 
 /// Variational autoencoder of latent diffusion (AutoencoderKL of diffusers), for inference.
 ///
-/// Supports any number of resolutions, channels and layers. Keys are those of diffusers, including
-/// the names of attention layers in early releases.
+/// Supports any number of resolutions, channels and layers, with attention at any of them. Keys are those of
+/// diffusers, including the names of attention layers in early releases; those of latent-diffusion are translated.
 package final class AutoencoderKL {
   /// A diagonal Gaussian over latents, each (batch, latent channels, h, w).
   package struct Posterior {
@@ -65,12 +65,14 @@ package final class AutoencoderKL {
   /// Opens the weights of an autoencoder.
   ///
   /// - Parameter path: A file, or a folder of diffusers.
-  /// - Returns: The state dict.
+  /// - Returns: The state dict, in the names of diffusers.
   /// - Throws: `FileError` for an unreadable file or a folder without weights.
   package static func file(of path: String) throws(FileError) -> StateDict {
     let isFolder = DiffusersFolder.isFolder(path)
-    return try StateDict(
-      try Checkpoint.open(isFolder ? try DiffusersFolder.weights(in: path) : path))
+    return AutoencoderKLKeyMap.renamed(
+      try StateDict(
+        try Checkpoint.open(isFolder ? try DiffusersFolder.weights(in: path) : path),
+        anchors: ["encoder.conv_in.weight"]))
   }
 
   /// Lists all files of an autoencoder.

@@ -31,6 +31,8 @@ struct AutoencoderKLCoder {
         direction, weights, "\(name).\(isEncoder ? "down" : "up")_blocks.\(index)",
         inputs: widths[max(0, index - 1)], outputs: widths[index],
         layers: config.layersPerBlock + (isEncoder ? 0 : 1), groups: groups,
+        hasAttention: config.hasAttention(
+          in: isEncoder ? config.downBlockTypes : config.upBlockTypes, at: index),
         resamples: index < widths.count - 1, precision)
     }
     middle = try MiddleBlock(
@@ -85,20 +87,26 @@ private struct MiddleBlock {
   }
 }
 
-/// Residual blocks of one resolution, followed by a resampling convolution.
+/// Residual blocks of one resolution, each with attention if the stage has it, followed by a resampling
+/// convolution.
 private struct Stage {
-  private let blocks: [ResidualBlock]
+  private let blocks: [(residual: ResidualBlock, attention: SpatialAttention?)]
   private let resampler: Convolution3x3?
 
   init(
     _ direction: AutoencoderKLCoder.Direction, _ weights: any WeightSource, _ name: String,
-    inputs: Int, outputs: Int, layers: Int, groups: Int, resamples: Bool,
+    inputs: Int, outputs: Int, layers: Int, groups: Int, hasAttention: Bool, resamples: Bool,
     _ precision: PrecisionRule
   ) throws {
     blocks = try (0..<layers).map { layer in
-      try ResidualBlock(
-        weights, "\(name).resnets.\(layer)", layer == 0 ? inputs : outputs, outputs, groups: groups,
-        precision)
+      (
+        try ResidualBlock(
+          weights, "\(name).resnets.\(layer)", layer == 0 ? inputs : outputs, outputs,
+          groups: groups, precision),
+        hasAttention
+          ? try SpatialAttention(
+            weights, "\(name).attentions.\(layer)", channels: outputs, groups: groups) : nil
+      )
     }
     let (key, resampling): (String, Convolution3x3.Resampling) =
       switch direction {
@@ -113,7 +121,10 @@ private struct Stage {
 
   func callAsFunction(_ x: Tensor) -> Tensor {
     var y = x
-    for block in blocks { y = block(y) }
+    for block in blocks {
+      y = block.residual(y)
+      y = block.attention?(y) ?? y
+    }
     return resampler?(y) ?? y
   }
 }

@@ -22,6 +22,9 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
   package var usePostQuantConv = true
   /// Whether the coarsest blocks of both halves have attention.
   package var midBlockAddAttention = true
+  /// Kinds of the encoder's stages, finest first, and of the decoder's, coarsest first; those that begin with
+  /// `Attn` have attention behind every residual block.
+  package var downBlockTypes, upBlockTypes: [String]
   /// Factor of latents for diffusion, unless mean and standard deviation are given.
   package var scalingFactor = 0.18215
   /// Mean per latent channel, if latents are standardised per channel.
@@ -45,6 +48,17 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
     self.blockOutChannels = blockOutChannels
     self.layersPerBlock = layersPerBlock
     self.normNumGroups = normNumGroups
+    downBlockTypes = blockOutChannels.map { _ in Self.plainDown }
+    upBlockTypes = blockOutChannels.map { _ in Self.plainUp }
+  }
+
+  private static let plainDown = "DownEncoderBlock2D"
+  private static let plainUp = "UpDecoderBlock2D"
+  private static let attending = "Attn"
+
+  /// Whether a stage of the encoder or decoder, in the order of its half, has attention.
+  func hasAttention(in types: [String], at stage: Int) -> Bool {
+    types[stage].hasPrefix(Self.attending)
   }
 
   /// Pixels per latent position along one axis.
@@ -59,13 +73,6 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
     let stored: Stored = try source.decode(json)
     try source.require(
       [nil, "silu", "swish"].contains(stored.actFn), "act_fn", stored.actFn ?? "", "silu")
-    for (key, types, known) in [
-      ("down_block_types", stored.downBlockTypes, "DownEncoderBlock2D"),
-      ("up_block_types", stored.upBlockTypes, "UpDecoderBlock2D"),
-    ] {
-      let other = types?.first { $0 != known }
-      try source.require(other == nil, key, other ?? "", "\(known) alone")
-    }
     var config = AutoencoderKLConfig(blockOutChannels: stored.blockOutChannels)
     config.inChannels = stored.inChannels ?? config.inChannels
     config.outChannels = stored.outChannels ?? config.outChannels
@@ -75,6 +82,8 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
     config.useQuantConv = stored.useQuantConv ?? config.useQuantConv
     config.usePostQuantConv = stored.usePostQuantConv ?? config.usePostQuantConv
     config.midBlockAddAttention = stored.midBlockAddAttention ?? config.midBlockAddAttention
+    config.downBlockTypes = stored.downBlockTypes ?? config.downBlockTypes
+    config.upBlockTypes = stored.upBlockTypes ?? config.upBlockTypes
     config.scalingFactor = stored.scalingFactor ?? config.scalingFactor
     (config.latentMean, config.latentStd) = (stored.latentMean, stored.latentStd)
     config.takeScaling(of: stored)
@@ -169,6 +178,15 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
     try source.require(
       normNumGroups > 0 && blockOutChannels.allSatisfy { $0 % normNumGroups == 0 },
       "norm_num_groups", normNumGroups, "a divisor of every entry of \(blockOutChannels)")
+    for (key, types, plain) in [
+      ("down_block_types", downBlockTypes, Self.plainDown),
+      ("up_block_types", upBlockTypes, Self.plainUp),
+    ] {
+      try source.require(
+        types.count == blockOutChannels.count
+          && types.allSatisfy { [plain, Self.attending + plain].contains($0) }, key, types,
+        "\(plain) or \(Self.attending)\(plain) for each of \(blockOutChannels.count) stages")
+    }
     try source.require(
       scalingFactor.isFinite && scalingFactor > 0, "scaling_factor", scalingFactor,
       "a positive number")
@@ -228,7 +246,8 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
       if let entry = file.entry(prefix + name), entry.shape.count == 4 { return entry.shape }
       throw FileError(
         "\(file.path): tensor '\(prefix + name)' is missing or no convolution weight;"
-          + " check that the file holds an AutoencoderKL in the naming of diffusers")
+          + " check that the file holds an AutoencoderKL in the naming of diffusers or latent-diffusion"
+      )
     }
     var channels: [Int] = []
     while file.entry("\(prefix)encoder.down_blocks.\(channels.count).resnets.0.conv1.weight") != nil
@@ -246,6 +265,13 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
     config.usePostQuantConv = file.entry("\(prefix)post_quant_conv.weight") != nil
     config.midBlockAddAttention =
       file.entry("\(prefix)decoder.mid_block.attentions.0.group_norm.weight") != nil
+    for stage in channels.indices {
+      func attends(_ half: String) -> Bool {
+        file.entry("\(prefix)\(half)_blocks.\(stage).attentions.0.group_norm.weight") != nil
+      }
+      if attends("encoder.down") { config.downBlockTypes[stage] = attending + plainDown }
+      if attends("decoder.up") { config.upBlockTypes[stage] = attending + plainUp }
+    }
     config.inChannels = try shape("encoder.conv_in.weight")[1]
     config.latentChannels = try shape("decoder.conv_in.weight")[1]
     config.outChannels = try shape("decoder.conv_out.weight")[0]

@@ -28,7 +28,7 @@ package struct ModelFiles {
   /// Path of the weights.
   package var modelPath: String { model.path }
 
-  /// Opens a model and locates `autoencoder.safetensors` or a folder `vae`, and
+  /// Opens a model and locates `autoencoder.safetensors` (or `.pt`, `.pth`, `.ckpt`) or a folder `vae`, and
   /// `judge.safetensors`, in the folder of the file or of the model; for a graft in that of its
   /// teacher, if it exists.
   ///
@@ -54,8 +54,9 @@ package struct ModelFiles {
       return FileManager.default.fileExists(atPath: candidate) ? candidate : nil
     }
     autoencoderPath =
-      model.weights.folder?.autoencoder ?? beside("autoencoder.safetensors") ?? beside("vae")
-      ?? beside("../vae")
+      model.weights.folder?.autoencoder
+      ?? ["safetensors", "pt", "pth", "ckpt"].lazy.compactMap { beside("autoencoder.\($0)") }.first
+      ?? beside("vae") ?? beside("../vae")
     judgePath = beside("judge.safetensors")
     latentStatistics = try LatentStatistics(of: model.tensors) ?? LatentStatistics(in: folder)
     textEncoderPath = [model.weights.folder?.pipeline, folder, "\(folder)/.."]
@@ -105,8 +106,8 @@ package struct ModelFiles {
     guard let found = path ?? autoencoderPath else {
       let place = missingTeacher.map { ", nor beside its teacher \($0), which is gone" } ?? ""
       throw FileError(
-        "\(modelPath): no 'autoencoder.safetensors' beside it and no folder 'vae'\(place); put the"
-          + " model's autoencoder there")
+        "\(modelPath): no 'autoencoder.safetensors' beside it and no folder 'vae'\(place); put the model's"
+          + " autoencoder there (also as .pt, .pth or .ckpt)")
     }
     let file = try AutoencoderKL.file(of: found)
     let stated = try AutoencoderKLConfig.stated(for: file)
@@ -115,8 +116,9 @@ package struct ModelFiles {
     else {
       // Shapes do not determine the scaling factor, and PixArt's is not the default.
       throw FileError(
-        "\(found): there is no config.json of an AutoencoderKL beside it; put the autoencoder's own"
-          + " config.json there")
+        "\(found): there is no config.json of an AutoencoderKL beside it, nor a \(LatentStatistics.fileName)"
+          + " beside the model; put the autoencoder's own config.json there, or the statistics of the model's"
+          + " latents beside it")
     }
     var config = try AutoencoderKLConfig.find(for: file)
     if let latentStatistics {

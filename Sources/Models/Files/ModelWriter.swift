@@ -230,7 +230,8 @@ package enum ModelWriter {
       "attention_head_dim": config.hiddenSize / config.numHeads, "in_channels": config.inChannels,
       "out_channels": config.outChannels, "num_layers": config.depth,
       "patch_size": config.patchSize, "sample_size": config.inputSize,
-      "num_embeds_ada_norm": config.numClasses, "norm_type": "ada_norm_zero",
+      // Diffusers' table always has one row more, which a model without a null class gives to its last class.
+      "num_embeds_ada_norm": config.labelRows - 1, "norm_type": "ada_norm_zero",
       "activation_fn": "gelu-approximate", "attention_bias": true, "dropout": 0.0,
       "norm_elementwise_affine": false, "norm_eps": config.mlpNormEpsilon,
       "norm_num_groups": 32, "upcast_attention": false,
@@ -249,8 +250,11 @@ package enum ModelWriter {
     var items: [TensorItem] = []
     for name in file.names {
       guard let entry = file.entry(name) else { continue }
+      // Diffusers reads linear layers of attention, which some files have as 1x1 convolutions.
+      let isLinear = name.contains(".attentions.") && entry.shape.count == 4
       items.append(
-        TensorItem(name: name, shape: entry.shape) { () throws(FileError) in
+        TensorItem(name: name, shape: isLinear ? Array(entry.shape.prefix(2)) : entry.shape) {
+          () throws(FileError) in
           try file.floats(name)
         })
     }
@@ -260,15 +264,12 @@ package enum ModelWriter {
     try AtomicFile.makeDirectory(folder)
     let files = ["\(folder)/diffusion_pytorch_model.safetensors", "\(folder)/config.json"]
     try SafetensorsWriter.write(items, metadata: ["format": "pt"], to: files[0])
-    let stages = config.blockOutChannels.count
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase
     let encoded = try JSONSerialization.jsonObject(with: try encoder.encode(config))
     var table = encoded as? [String: Any] ?? [:]
     table["_class_name"] = "AutoencoderKL"
     table["act_fn"] = "silu"
-    table["down_block_types"] = [String](repeating: "DownEncoderBlock2D", count: stages)
-    table["up_block_types"] = [String](repeating: "UpDecoderBlock2D", count: stages)
     try writeJSON(table, to: files[1])
     return files
   }

@@ -50,7 +50,9 @@ package struct PixArtFile: ModelFile {
     var files = weights.files
     if let text = weights.metadata["config"], text.hasPrefix("{") {
       config = try .parse(Data(text.utf8), file: file.path)
-    } else if let json = try? AtomicFile.read(sibling, limit: 16 << 20) {
+    } else if let json = try? AtomicFile.read(sibling, limit: 16 << 20),
+      !Self.isOfAnother(Data(json))
+    {
       config = try .parse(Data(json), file: sibling)
       files.append(sibling)
     } else if naming == .original {
@@ -91,6 +93,13 @@ package struct PixArtFile: ModelFile {
     self.config = config
     self.naming = naming
     self.weights = weights
+  }
+
+  /// Whether a configuration is that of another model, such as the autoencoder beside it.
+  private static func isOfAnother(_ json: Data) -> Bool {
+    let table = (try? JSONSerialization.jsonObject(with: json)) as? [String: Any]
+    guard let name = table?["_class_name"] as? String else { return false }
+    return !name.contains("Transformer2DModel")
   }
 
   /// Loads the model.

@@ -63,6 +63,10 @@ def pixart_keys(name: str) -> list[str]:
     for own, others in rules.items():
         if rest == own or rest.startswith(own + "."):
             return [prefix + other + rest[len(own) :] for other in others]
+    # Parameters of a grafted operator, which diffusers has no names for, lie below its names of the slots.
+    for own, other in (("attn.", "attn1."), ("mlp.", "ff.")):
+        if prefix and rest.startswith(own):
+            return [prefix + other + rest.removeprefix(own)]
     return [name]
 
 

@@ -122,7 +122,7 @@ class TeacherLatents:
         else:
             latents = self.process.noisy(last.data, last.noise, time)
         label, null, scale = self._label(trajectory, seed, stream), self.shape.null_class, self.settings.guidance
-        is_guided = null is not None and scale != 1
+        is_guided = null is not None and scale != 1 and float(time[0]) >= self.shape.guidance_start
         labels = torch.tensor([label, null] if is_guided else [label], dtype=torch.int64, device=self.device)
         times = self.process.times(time)
         with self.autocast():
@@ -131,7 +131,7 @@ class TeacherLatents:
             ).float()
         prediction = output[:1].clone()
         if is_guided:
-            channels = 3 if self.shape.frequency_shift == 0 else self.shape.in_channels
+            channels = self.shape.guided_channels
             other = output[1:, :channels]
             prediction[:, :channels] = other + scale * (prediction[:, :channels] - other)
         return self.process.decomposed(prediction, latents, time)

@@ -122,8 +122,8 @@ class Sampler:
 
         own: Network = network
         if guides:
-            channels = 3
-            if shape.frequency_shift or (shape.family == "pixart" and sampling.method == "dpmpp"):
+            channels = shape.guided_channels
+            if shape.family == "pixart" and sampling.method == "dpmpp":
                 channels = shape.in_channels
             own = guided(network, sampling.guidance, channels)
         start, noise = draw("start"), lambda position: draw(str(position))

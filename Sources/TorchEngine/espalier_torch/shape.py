@@ -60,6 +60,16 @@ class ModelShape:
         return self.family in ("sit", "lightningdit")
 
     @property
+    def guided_channels(self) -> int:
+        """Leading latent channels that the model's own convention guides: all in diffusers and REPA, else three."""
+        return self.in_channels if self.frequency_shift or self.reversed_time else min(3, self.in_channels)
+
+    @property
+    def guidance_start(self) -> float:
+        """Time of a model that predicts velocities from which its own sampler guides."""
+        return 0.125 if self.family == "lightningdit" else 0.0
+
+    @property
     def mlp_width(self) -> int:
         """Inner width of the pretrained MLPs; two thirds of the stated one where they are gated."""
         width = int(self.hidden_size * self.mlp_ratio)
