@@ -28,6 +28,13 @@ extension Settings where Schema: TrainingSchema {
   }
 }
 
+/// Optimizer of the weights.
+package enum OptimizerName: String, SettingChoice {
+  case adamw
+  /// Muon for the matrices of attention and MLP, AdamW for everything else.
+  case muon
+}
+
 /// Interval of checkpoints and number of kept ones.
 package struct CheckpointPolicy: Sendable {
   /// Steps between checkpoints.

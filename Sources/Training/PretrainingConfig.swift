@@ -34,13 +34,6 @@ package struct PretrainingPhaseSchema: SettingsSchema {
     "warmup_steps", 100, in: 0...1e7, "steps over which the rate rises linearly from 0", .required)
 }
 
-/// Optimizer of the weights.
-package enum OptimizerName: String, SettingChoice {
-  case adamw
-  /// Muon for the matrices of attention and MLP, AdamW for everything else.
-  case muon
-}
-
 /// The recipe of `espalier pretrain`.
 package struct PretrainingSchema: SettingsSchema {
   package static let table = SettingsTable(PretrainingSchema())

@@ -94,6 +94,7 @@ import Testing
       "stage2": {
         "steps": 100,
         "batch_size": 16,
+        "optimizer": "adamw",
         "learning_rate": 0.0001,
         "warmup_steps": 20,
         "clip_norm": 10,
@@ -111,6 +112,8 @@ import Testing
         "checkpoint_minutes": 10,
         "keep_last": 1,
         "distillation_weight": 0.25,
+        "variance_weight": 1,
+        "teacher_samples": 0,
         "distill_null": false,
         "diffusion_weight": 1,
         "feature_weight": 0,

@@ -111,6 +111,7 @@ STAGE1 = (
 STAGE2 = (
     Row("steps", "whole", 100, 1, MILLIONS),
     Row("batch_size", "whole", 16, 1, 65536),
+    Row("optimizer", "choice", "adamw", choices=("adamw", "muon")),
     Row("learning_rate", "number", 1e-4, 1e-12, 1, resume=True),
     Row("warmup_steps", "whole", 20, 0, MILLIONS),
     Row("clip_norm", "number", 10.0, 1e-9, 1e9),
@@ -128,6 +129,8 @@ STAGE2 = (
     Row("checkpoint_minutes", "number", 10.0, 0, 1e6, resume=True),
     Row("keep_last", "whole", 1, 1, 1000, resume=True),
     Row("distillation_weight", "number", 0.0, 0, 1e6),
+    Row("variance_weight", "number", 1.0, 0, 1e6),
+    Row("teacher_samples", "whole", 0, 0, MILLIONS),
     Row("distill_null", "flag", False),
     Row("diffusion_weight", "number", 1.0, 0, 1e6),
     Row("feature_weight", "number", 0.0, 0, 1e6),
