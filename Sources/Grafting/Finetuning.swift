@@ -25,6 +25,7 @@ package final class Finetuning {
   private let trainer: DiffusionTrainer
   private let distillation: Distillation?
   private let schedule: LearningRateSchedule
+  private let timesteps: DiscreteDistribution?
   /// Number of steps taken.
   package private(set) var step = 0
   /// Lowest held-out loss, whose model is kept; nil if none is kept.
@@ -81,11 +82,12 @@ package final class Finetuning {
         return isNew ? 1 : factor
       }
       let decay = Float(settings.weightDecay)
-      return switch settings.optimizer {
-      case .adamw: AdamW($0, weightDecay: decay, rateFactors: factors)
-      case .muon: Muon($0, weightDecay: decay, rateFactors: factors)
+      switch settings.optimizer {
+      case .adamw: return AdamW($0, weightDecay: decay, rateFactors: factors)
+      case .muon: return Muon($0, weightDecay: decay, rateFactors: factors)
       }
     }
+    timesteps = settings.timestepDensity.flatMap(DiscreteDistribution.init(timestepKnots:))
     schedule = LearningRateSchedule(
       base: settings.learningRate, warmupSteps: settings.warmupSteps,
       decay: .multiStep(
@@ -150,7 +152,7 @@ package final class Finetuning {
     let (batch, null) = pair(distillation != nil) { dropout in
       dataset.batch(
         settings.batchSize, seed: plan.seed, stage: "stage2", step: number ?? step,
-        nullClass: model.shape.nullClass, labelDropout: dropout)
+        timesteps: timesteps, nullClass: model.shape.nullClass, labelDropout: dropout)
     }
     lastBatch = batch
     var decay = Float(settings.emaDecay)

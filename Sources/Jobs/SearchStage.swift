@@ -114,6 +114,7 @@ final class SearchStage {
   ///   - progress: Called with the steps done before every step; may throw to stop.
   /// - Returns: Errors by seed, the factors of the rate with which they fell (0 where they did with none and
   ///   the operators stay as they were), and what images tell.
+  /// - Throws: `PlanError` or `FileError` of a graft, and errors of `progress`.
   func recovered(
     _ changes: [Change], from before: [Estimate], steps: Int, progress: (Int) throws -> Void
   ) throws -> (errors: [Estimate], rates: [Double], pictures: PictureMeasures?) {

@@ -60,6 +60,7 @@ package struct Stage2Schema: TrainingSchema {
     "ema_decay", 0.9999, in: 0...1, "decay of the moving average of the weights")
   package let labelDropout = Setting(
     "label_dropout", 0.1, in: 0...1, "fraction of labels replaced by the null class")
+  package let timestepDensity = TrainingRows.timestepDensity
   package let microBatch = Setting(
     "micro_batch", 4, in: 1...65536,
     "samples in each forward pass; the gradients of the parts of a batch add up")
@@ -163,6 +164,11 @@ extension Settings where Schema == Stage2Schema {
         "the model has no class for no condition, so it predicts nothing without one; set it to false"
       )
     }
+    if self.timestepDensity != nil, shape.family.prediction == .velocity {
+      throw PlanError(
+        key: "stage2.timestep_density",
+        "a \(shape.family.title) has times from 0 to 1 instead of timesteps; leave it out")
+    }
     if self.trained == .lastBlocks {
       try self.lastBlocks.check(in: 1...Double(shape.depth), at: "stage2.last_n_blocks")
     }
@@ -189,6 +195,11 @@ extension GraftPlan {
       throw PlanError(
         key: "stage2.teacher_samples",
         "samples of data \"self\" never come again; set it to 0")
+    }
+    if stage2.timestepDensity != nil {
+      throw PlanError(
+        key: "stage2.timestep_density",
+        "data \"self\" have the timesteps of the teacher's own sampling; leave it out")
     }
     guard stage2.diffusionWeight > 0 else { return }
     throw PlanError(

@@ -24,6 +24,7 @@ extension GraftPlan {
     (stage2.diffusionWeight, stage2.distillsNull, stage2.featureWeight) = (1, false, 0)
     (stage2.inheritedRate, stage1.sweeps) = (1, false)
     (stage2.optimizer, stage2.varianceWeight, stage2.teacherSamples) = (.adamw, 1, 0)
+    stage2.timestepDensity = nil
     (stage2.steps, stage2.batchSize, stage2.learningRate) = (50_000, 256, 1e-4)
     // The released trainer's 4000 scheduler steps are 500 steps of eight processes.
     stage2.warmupSteps = preset == .paper ? 1000 : 500

@@ -103,9 +103,11 @@ package final class DiffusionTrainer {
   /// - Returns: The losses before the step and the gradient norm.
   package func step(
     _ batch: DiffusionBatch, null: DiffusionBatch? = nil, number: Int? = nil,
-    featureWeight: Double = 0, microBatch: Int, rate: Double, clipNorm: Float, emaDecay: Float? = nil
+    featureWeight: Double = 0, microBatch: Int, rate: Double, clipNorm: Float,
+    emaDecay: Float? = nil
   ) -> TrainingStepReport {
-    let pass = Pass(batch: batch, null: null, number: number, featureWeight: featureWeight)
+    let pass = Pass(
+      batch: batch, null: null, number: number, featureWeight: featureWeight)
     let rows = batch.steps.count
     let parts = MicroBatches(rows: rows, size: microBatch)
     let sums = parts.accumulate(into: optimizer.parameters, recomputing: recomputesBlocks) {

@@ -54,7 +54,7 @@ package final class Pretraining {
     trainer = DiffusionTrainer(
       model: model, process: try TrainingProcess(of: config.model.family),
       emaDecay: Float(config.emaDecay),
-      makeOptimizer: { config.optimizer == .muon ? Muon($0) : AdamW($0) })
+      makeOptimizer: config.optimizer == .muon ? { Muon($0) } : { AdamW($0) })
     timesteps = config.timestepDensity.flatMap(DiscreteDistribution.init(timestepKnots:))
     samples = config.classWeights.map { weights in
       DiscreteDistribution(weights: dataset.labels.map { weights[$0] })

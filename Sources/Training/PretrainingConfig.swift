@@ -67,16 +67,7 @@ package struct PretrainingSchema: SettingsSchema {
     "seed", UInt64(0), "seed of the fresh weights and of the samples", .required)
   package let checkpointEvery = Setting(
     "checkpoint_every", 500, in: 1...1e7, "steps between two checkpoints", .required)
-  package let timestepDensity = Setting(
-    "timestep_density", [[Double]]?.none,
-    "relative density of the training timesteps as knots [timestep, weight], linear in between;"
-      + " without it uniform",
-    refusing: { knots in
-      guard let knots, DiscreteDistribution(timestepKnots: knots) == nil else { return nil }
-      return
-        "expected [timestep, weight] with rising timesteps from 0 to 999 and weights of at least"
-        + " 0, one of them positive, found \(knots.json.prefix(60)); correct the list"
-    })
+  package let timestepDensity = TrainingRows.timestepDensity
   package let classWeights = Setting(
     "class_weights", [Double]?.none, in: 1e-6...1e6,
     "relative frequency of every class among the training samples; without it equal")

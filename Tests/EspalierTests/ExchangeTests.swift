@@ -178,8 +178,6 @@ import Testing
       mentions: ["has no name in diffusers"])
   }
 
-  /// A graft of the tiny model in the layout of the released ones, `ema` alone and no plan, for every
-  /// command that takes a model; what only a teacher can be, it is not.
   /// A stage-1 configuration names no blocks; they may be chosen by the model's measured scores.
   @Test func blocksOfAnImportMayBeChosenByScore() throws {
     let scratch = try Scratch()
@@ -191,7 +189,8 @@ import Testing
         + "inner_filter_len: 4", "op.yaml")
     func imported(_ blocks: String) throws -> Outcome {
       try scratch.run([
-        "plan", "import", "stage1.yaml", "plan.json", "--model", "demo", "--blocks", blocks, "--force",
+        "plan", "import", "stage1.yaml", "plan.json", "--model", "demo", "--blocks", blocks,
+        "--force",
       ])
     }
     let unmeasured = try imported("top 8 by L32")
@@ -224,6 +223,8 @@ import Testing
     #expect(unknown.code == 1 && unknown.complaint.contains("--blocks"))
   }
 
+  /// A graft of the tiny model in the layout of the released ones, `ema` alone and no plan, for every
+  /// command that takes a model; what only a teacher can be, it is not.
   @Test func officialGraftsAreModels() throws {
     let scratch = try Scratch()
     let model = try scratch.tinyModel()

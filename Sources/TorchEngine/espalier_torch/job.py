@@ -61,6 +61,10 @@ def refuse(plan: Plan, kind: str, device: str) -> None:
         )
     if kind == "finetune" and plan.draws_own_data and plan.stage2.teacher_samples > 0:
         raise EngineError('stage2.teacher_samples: samples of data "self" never come again; set it to 0')
+    if kind == "finetune" and plan.draws_own_data and plan.stage2.timestep_density is not None:
+        raise EngineError(
+            'stage2.timestep_density: data "self" have the timesteps of the teacher\'s own sampling; leave it out'
+        )
     if kind == "distill" and not plan.sites:
         raise EngineError("blocks: no slot is edited and no blocks are parallel, so there is nothing to distil")
 

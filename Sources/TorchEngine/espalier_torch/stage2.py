@@ -107,7 +107,8 @@ class Stage2:
         self.micro_batch = execution.micro_batch or self.settings.micro_batch
         self.process = process_of(plan.shape.family)
         self.draws = Draws(
-            plan.shape, plan.seed, self.settings.label_dropout, ranks.device, graft.file.null_caption
+            plan.shape, plan.seed, self.settings.label_dropout, ranks.device, graft.file.null_caption,
+            self.settings.timestep_density,
         )
         self.model = graft.model
         choose(self.model, plan)
