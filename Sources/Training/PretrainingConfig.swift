@@ -1,6 +1,5 @@
 import Foundation
 import Plans
-import Sampling
 
 /// Section `data` of a recipe: the source of the latents.
 package struct PretrainingDataSchema: SettingsSchema {
