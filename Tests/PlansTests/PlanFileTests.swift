@@ -465,6 +465,19 @@ import Testing
     #expect(plan.stage2.diffusionWeight == 0 && plan.stage2.distillationWeight == 1)
     #expect(plan.stage1.initialization(of: .slot(mlp)).isFitted)
     #expect(plan.stage2.learningRate == 0.064 / Double(plan.model.shape.hiddenSize))
+    // Linear attention keeps its own start, and a plan of nothing but MLPs has a lower rate.
+    let linear = SlotID(block: 2, slot: .attention)
+    var other = sample()
+    other.edits = [linear: OperatorSpec("linear_attention"), mlp: OperatorSpec("mlp")]
+    other.stage1.overrides = [.slot(linear): SiteOverride()]
+    other.apply(.short)
+    try other.validate()
+    #expect(other.stage1.initialization(of: .slot(linear)) == .own)
+    #expect(other.stage1.initialization(of: .slot(mlp)).isFitted)
+    #expect(other.stage2.learningRate == plan.stage2.learningRate)
+    other.edits = [mlp: OperatorSpec("mlp")]
+    other.apply(.short)
+    #expect(other.stage2.learningRate == 0.0064 / Double(plan.model.shape.hiddenSize))
     plan.apply(.paper)
     #expect(plan.stage2.diffusionWeight == 1 && plan.stage2.distillationWeight == 0)
     #expect(!plan.stage1.sweeps)
