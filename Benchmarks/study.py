@@ -119,7 +119,8 @@ class Study:
         for stage in steps:
             changes |= {f"{stage}.held_out_every": steps[stage], f"{stage}.held_out_samples": 64,
                         f"{stage}.checkpoint_every": 100}
-        self.espalier("plan", "set", draft, *(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()))
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes.items()}
+        self.espalier("plan", "set", draft, *(f"{key}={text}" for key, text in texts.items()))
         draft.replace(path)
         return path
 
