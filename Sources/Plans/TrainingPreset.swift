@@ -61,14 +61,12 @@ extension GraftPlan {
     }
     (stage1.mode, stage1.steps, stage1.batchSize, stage1.warmupSteps) = (.streaming, 150, 8, 20)
     (stage1.ridgeFinish, stage1.sweeps) = (true, true)
-    (stage2.steps, stage2.batchSize, stage2.microBatch, stage2.warmupSteps) = (5000, 8, 4, 20)
+    (stage2.steps, stage2.batchSize, stage2.microBatch, stage2.warmupSteps) = (2000, 8, 4, 20)
     // Narrower or wider MLPs are near after stage 1 and need a lower rate.
     let isNear =
       parallel.isEmpty && !edits.isEmpty && edits.values.allSatisfy { $0.name == "mlp" }
     stage2.learningRate = (isNear ? 0.0064 : 0.064) / Double(max(1, model.shape.hiddenSize))
-    // About a line to 0.
-    stage2.milestones = [0.3, 0.51, 0.657, 0.76, 0.832, 0.882, 0.918, 0.942, 0.96, 0.972]
-    stage2.gamma = 0.7
+    (stage2.milestones, stage2.gamma) = ([0.5, 0.75, 0.9], 0.4)
     // Guidance needs the prediction without a condition about half as often as that with one.
     stage2.labelDropout = 0.25
     (stage2.diffusionWeight, stage2.distillationWeight, stage2.distillsNull) = (0, 1, false)
