@@ -52,6 +52,11 @@ TERMS = {
     "null": ("predictions without a condition, 150 steps", {"distill_null": True, "label_dropout": 0, "steps": 150}),
     "features": ("features, weight 0.1", {"feature_weight": 0.1}),
     "inherited": ("inherited weights at 0.3 of the rate", {"inherited_rate": 0.3}),
+    "muon": ("Muon", {"optimizer": "muon"}),
+    "density": ("few of the least noisy samples", {
+        "timestep_density": [[0, 0.2], [80, 1], [650, 1], [999, 0.4]]}),
+    "variance": ("the variance at a tenth", {"variance_weight": 0.1}),
+    "kept": ("each of the teacher's outputs twice", {"teacher_samples": 1600}),
     "self": ("no data", {"data": "self"}),
 }
 
@@ -114,7 +119,8 @@ class Study:
         for stage in steps:
             changes |= {f"{stage}.held_out_every": steps[stage], f"{stage}.held_out_samples": 64,
                         f"{stage}.checkpoint_every": 100}
-        self.espalier("plan", "set", draft, *(f"{key}={json.dumps(value)}" for key, value in changes.items()))
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes.items()}
+        self.espalier("plan", "set", draft, *(f"{key}={text}" for key, text in texts.items()))
         draft.replace(path)
         return path
 

@@ -168,18 +168,20 @@ package struct LatentDataset {
   ///   - seed: Seed of the training.
   ///   - stage: `stage1` or `stage2`.
   ///   - step: Number of the step.
+  ///   - timesteps: Distribution of the 1000 timesteps; nil is uniform, and a pool has its own.
   ///   - nullClass: Label that replaces dropped labels; nil drops none.
   ///   - labelDropout: Probability of dropping a label or caption.
   /// - Returns: The samples.
   package func batch(
-    _ rows: Int, seed: UInt64, stage: String, step: Int, nullClass: Int?, labelDropout: Double
+    _ rows: Int, seed: UInt64, stage: String, step: Int, timesteps: DiscreteDistribution? = nil,
+    nullClass: Int?, labelDropout: Double
   ) -> DiffusionBatch {
     pool?.batch(
       rows: rows, seed: seed, stage: stage, step: step, nullClass: nullClass,
       labelDropout: labelDropout)
       ?? batch(
-        0..<rows, seed: seed, name: "\(stage)/\(step)", nullClass: nullClass,
-        labelDropout: labelDropout)
+        0..<rows, seed: seed, name: "\(stage)/\(step)", timesteps: timesteps,
+        nullClass: nullClass, labelDropout: labelDropout)
   }
 
   /// Draws rows of a training batch: samples, timesteps, noise, and labels or captions dropped to that

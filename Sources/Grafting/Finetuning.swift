@@ -25,6 +25,7 @@ package final class Finetuning {
   private let trainer: DiffusionTrainer
   private let distillation: Distillation?
   private let schedule: LearningRateSchedule
+  private let timesteps: DiscreteDistribution?
   /// Number of steps taken.
   package private(set) var step = 0
   /// Lowest held-out loss, whose model is kept; nil if none is kept.
@@ -75,16 +76,18 @@ package final class Finetuning {
       diffusionWeight: settings.diffusionWeight, distillation: distillation,
       recomputesBlocks: settings.recompute
     ) {
-      AdamW(
-        $0, weightDecay: Float(settings.weightDecay),
-        rateFactors: factor == 1
-          ? nil
-          : $0.map { parameter in
-            let isNew =
-              grafts.contains(where: parameter.name.hasPrefix) || parameter.name.contains(".lora_")
-            return isNew ? 1 : factor
-          })
+      let factors = $0.map { parameter in
+        let isNew =
+          grafts.contains(where: parameter.name.hasPrefix) || parameter.name.contains(".lora_")
+        return isNew ? 1 : factor
+      }
+      let decay = Float(settings.weightDecay)
+      switch settings.optimizer {
+      case .adamw: return AdamW($0, weightDecay: decay, rateFactors: factors)
+      case .muon: return Muon($0, weightDecay: decay, rateFactors: factors)
+      }
     }
+    timesteps = settings.timestepDensity.flatMap(DiscreteDistribution.init(timestepKnots:))
     schedule = LearningRateSchedule(
       base: settings.learningRate, warmupSteps: settings.warmupSteps,
       decay: .multiStep(
@@ -112,7 +115,8 @@ package final class Finetuning {
       }
     }
     return Distillation(
-      teacher: graft.teacher, weight: settings.distillationWeight, features: features,
+      teacher: graft.teacher, weight: settings.distillationWeight,
+      varianceWeight: settings.varianceWeight, features: features,
       outlierDeviations: settings.featureOutliers)
   }
 
@@ -144,16 +148,17 @@ package final class Finetuning {
   /// Takes one optimizer step and returns the losses before it; skips the step if a loss is not
   /// finite.
   package func trainStep() -> TrainingStepReport {
+    let number = settings.repeatedBatches.map { step % $0 }
     let (batch, null) = pair(distillation != nil) { dropout in
       dataset.batch(
-        settings.batchSize, seed: plan.seed, stage: "stage2", step: step,
-        nullClass: model.shape.nullClass, labelDropout: dropout)
+        settings.batchSize, seed: plan.seed, stage: "stage2", step: number ?? step,
+        timesteps: timesteps, nullClass: model.shape.nullClass, labelDropout: dropout)
     }
     lastBatch = batch
     var decay = Float(settings.emaDecay)
     if settings.emaWarmup { decay = min(decay, Float(step + 1) / Float(step + 10)) }
     let report = trainer.step(
-      batch, null: null,
+      batch, null: null, number: number,
       featureWeight: settings.featureWeight * (1 - Double(step) / Double(settings.steps)),
       microBatch: settings.microBatch, rate: schedule.rate(step: step),
       clipNorm: Float(settings.clipNorm), emaDecay: decay)

@@ -101,27 +101,43 @@ final class SearchStage {
     return (times.teacher, times.models[0])
   }
 
+  /// Factors of the plan's rate of stage 2 that are tried one after another until the error falls: a few steps at
+  /// a rate for operators that are far off move near ones away.
+  private static let recoveryRates = [1, 0.1]
+
   /// What is measured after some steps of stage 2 with every seed; 0 steps leave the operators as they are.
+  ///
+  /// - Parameters:
+  ///   - changes: The changes.
+  ///   - before: Errors without stage 2, by seed.
+  ///   - steps: Steps of stage 2.
+  ///   - progress: Called with the steps done before every step; may throw to stop.
+  /// - Returns: Errors by seed, the factors of the rate with which they fell (0 where they did with none and
+  ///   the operators stay as they were), and what images tell.
+  /// - Throws: `PlanError` or `FileError` of a graft, and errors of `progress`.
   func recovered(
-    _ changes: [Change], steps: Int, progress: (Int) throws -> Void
-  ) throws -> (errors: [Estimate], pictures: PictureMeasures?) {
-    var (found, latents): ([Estimate], [Tensor]) = ([], [])
+    _ changes: [Change], from before: [Estimate], steps: Int, progress: (Int) throws -> Void
+  ) throws -> (errors: [Estimate], rates: [Double], pictures: PictureMeasures?) {
+    var (found, rates, latents): ([Estimate], [Double], [Tensor]) = ([], [], [])
     for (seed, error) in errors.enumerated() {
-      var own = plan(changes)
-      own.stage2.steps = max(1, steps)
-      own.seed &+= UInt64(seed)
-      let graft = try graft(changes, of: own)
-      var model = graft.model
-      if steps > 0 {
+      var model = try graft(changes).model
+      var (least, factor) = (before[seed], 0.0)
+      for rate in Self.recoveryRates where steps > 0 && factor == 0 {
+        var own = plan(changes)
+        own.stage2.steps = steps
+        own.stage2.learningRate *= rate
+        own.seed &+= UInt64(seed)
         let finetuning = try Finetuning(
-          graft: graft, dataset: data.training, heldOut: data.heldOut)
+          graft: try graft(changes, of: own), dataset: data.training, heldOut: data.heldOut)
         while finetuning.step < steps {
           try progress(seed * steps + finetuning.step)
           _ = finetuning.trainStep()
         }
-        model = finetuning.model
+        let after = error(finetuning.model)
+        if after.value < least.value { (model, least, factor) = (finetuning.model, after, rate) }
       }
-      found.append(error(model))
+      found.append(least)
+      rates.append(factor)
       if let pictures {
         latents.append(
           try Self.latents(sampler, seed, model, pictures.conditions) {
@@ -129,7 +145,7 @@ final class SearchStage {
           })
       }
     }
-    return (found, try measures(latents))
+    return (found, rates, try measures(latents))
   }
 
   /// What images of the teacher with step caching tell.

@@ -19,22 +19,41 @@ package final class Muon: Optimizer {
   private let rest: AdamW
   /// Index of a parameter and the number of matrices stacked in it.
   private let matrices: [(index: Int, stacked: Int)]
-  private let momentum: Float
+  private let momentum, weightDecay: Float
+  private let rateFactors: [Float]?
 
   /// Makes an optimizer with zero moments.
   ///
   /// - Parameters:
   ///   - parameters: All optimised parameters.
   ///   - momentum: Nesterov momentum of the matrices.
+  ///   - weightDecay: Decoupled weight decay of all parameters.
+  ///   - rateFactors: Factor of the rate of each parameter; nil for 1.
   ///   - stacked: Number of matrices stacked in a parameter along its rows (3 for a fused qkv), or
   ///     nil for a parameter of AdamW.
-  package init(_ parameters: [Parameter], momentum: Float = 0.95, stacked: (Parameter) -> Int?) {
+  package init(
+    _ parameters: [Parameter], momentum: Float = 0.95, weightDecay: Float = 0,
+    rateFactors: [Float]? = nil, stacked: (Parameter) -> Int? = Muon.stacked
+  ) {
     self.parameters = parameters
-    self.momentum = momentum
-    rest = AdamW(parameters)
+    (self.momentum, self.weightDecay, self.rateFactors) = (momentum, weightDecay, rateFactors)
+    rest = AdamW(parameters, weightDecay: weightDecay, rateFactors: rateFactors)
     matrices = parameters.indices.compactMap { index in
       stacked(parameters[index]).map { (index, $0) }
     }
+  }
+
+  /// Number of matrices in a weight of attention or MLP of a block, and nil for any other parameter.
+  ///
+  /// Fused projections count as square matrices where their rows are a multiple of their columns.
+  package static func stacked(_ parameter: Parameter) -> Int? {
+    let path = parameter.name.split(separator: ".")
+    guard parameter.shape.count == 2, path.count > 3, path[0] == "blocks", path.last == "weight",
+      ["attn", "cross_attn", "mlp"].contains(path[2])
+    else { return nil }
+    let (rows, columns) = (parameter.shape[0], parameter.shape[1])
+    let isFused = ["qkv", "Wqkv", "in_proj", "w12"].contains(path[path.count - 2])
+    return isFused && rows.isMultiple(of: columns) ? rows / columns : 1
   }
 
   @discardableResult
@@ -56,7 +75,9 @@ package final class Muon: Optimizer {
       ck_scale_f32(ahead.pointer, gradientScale * clip, ahead.count)
       ck_axpy_f32(ahead.pointer, momentum, buffer.pointer, ahead.count)
       let rows = parameter.shape[0] / stacked
+      let rate = rate * (rateFactors?[index] ?? 1)
       parameter.update { value in
+        if weightDecay > 0 { ck_scale_f32(value.pointer, 1 - rate * weightDecay, value.count) }
         for part in 0..<stacked {
           let range = (part * rows)..<((part + 1) * rows)
           let direction = Self.orthogonalized(ahead.rows(range))

@@ -47,8 +47,11 @@ package struct Stage2Schema: TrainingSchema {
     "steps", 100, in: 1...1e7, "optimizer steps", .form)
   package let batchSize = Setting(
     "batch_size", 16, in: 1...65536, "samples in each step", .form)
+  package let optimizer = Setting(
+    "optimizer", OptimizerName.adamw,
+    "`muon` steps the matrices of attention and MLP by Muon, the rest by AdamW")
   package let learningRate = Setting(
-    "learning_rate", 1e-4, in: 1e-12...1, "AdamW's highest rate, after warm-up", .resume, .form)
+    "learning_rate", 1e-4, in: 1e-12...1, "the highest rate, after warm-up", .resume, .form)
   package let warmupSteps = Setting(
     "warmup_steps", 20, in: 0...1e7, "steps over which the rate rises linearly from 0")
   package let clipNorm = Setting(
@@ -57,11 +60,12 @@ package struct Stage2Schema: TrainingSchema {
     "ema_decay", 0.9999, in: 0...1, "decay of the moving average of the weights")
   package let labelDropout = Setting(
     "label_dropout", 0.1, in: 0...1, "fraction of labels replaced by the null class")
+  package let timestepDensity = TrainingRows.timestepDensity
   package let microBatch = Setting(
     "micro_batch", 4, in: 1...65536,
     "samples in each forward pass; the gradients of the parts of a batch add up")
   package let weightDecay = Setting(
-    "weight_decay", 0.0, in: 0...1, "AdamW's decoupled weight decay")
+    "weight_decay", 0.0, in: 0...1, "decoupled weight decay")
   package let milestones = Setting(
     "milestones", [Double](), in: 0...1,
     "fractions of `steps` at which the rate is multiplied by `gamma`", refusing: refusalOfMilestones
@@ -83,6 +87,14 @@ package struct Stage2Schema: TrainingSchema {
   package let distillationWeight = Setting(
     "distillation_weight", 0.0, in: 0...1e6,
     "weight of the mean squared difference from the teacher's output, added to the loss")
+  package let varianceWeight = Setting(
+    "variance_weight", 1.0, in: 0...1e6,
+    "weight of the predicted variance within that difference; samplers without added noise, such as DDIM,"
+      + " read only the predicted noise")
+  package let teacherSamples = Setting(
+    "teacher_samples", 0, in: 0...1e7,
+    "noisy samples on which the teacher is evaluated once, in the first steps; the same batches then come"
+      + " again. 0 draws new samples in every step")
   package let distillsNull = Setting(
     "distill_null", false,
     "whether the teacher's terms compare the predictions without a condition as well, of the same noisy"
@@ -136,6 +148,11 @@ package struct Stage2Schema: TrainingSchema {
 package typealias Stage2Settings = Settings<Stage2Schema>
 
 extension Settings where Schema == Stage2Schema {
+  /// Number of batches that come again and again; nil if every step draws new samples.
+  package var repeatedBatches: Int? {
+    self.teacherSamples > 0 ? max(1, self.teacherSamples / self.batchSize) : nil
+  }
+
   /// Checks that the trained parameters exist in a model.
   ///
   /// - Throws: `PlanError` that names the key under `stage2`.
@@ -146,6 +163,11 @@ extension Settings where Schema == Stage2Schema {
         key: "stage2.distill_null",
         "the model has no class for no condition, so it predicts nothing without one; set it to false"
       )
+    }
+    if self.timestepDensity != nil, shape.family.prediction == .velocity {
+      throw PlanError(
+        key: "stage2.timestep_density",
+        "a \(shape.family.title) has times from 0 to 1 instead of timesteps; leave it out")
     }
     if self.trained == .lastBlocks {
       try self.lastBlocks.check(in: 1...Double(shape.depth), at: "stage2.last_n_blocks")
@@ -168,7 +190,18 @@ extension GraftPlan {
   ///
   /// - Throws: `PlanError` that names the key.
   package func requireFinetunable() throws(PlanError) {
-    guard data?.isSelf == true, stage2.diffusionWeight > 0 else { return }
+    guard data?.isSelf == true else { return }
+    if stage2.teacherSamples > 0 {
+      throw PlanError(
+        key: "stage2.teacher_samples",
+        "samples of data \"self\" never come again; set it to 0")
+    }
+    if stage2.timestepDensity != nil {
+      throw PlanError(
+        key: "stage2.timestep_density",
+        "data \"self\" have the timesteps of the teacher's own sampling; leave it out")
+    }
+    guard stage2.diffusionWeight > 0 else { return }
     throw PlanError(
       key: "stage2.diffusion_weight",
       "data \"self\" has no clean samples to train the diffusion loss on; set it to 0 and"

@@ -23,6 +23,8 @@ extension GraftPlan {
     defer { if model.shape.family.condition == .captions { applyCaptionedPreset() } }
     (stage2.diffusionWeight, stage2.distillsNull, stage2.featureWeight) = (1, false, 0)
     (stage2.inheritedRate, stage1.sweeps) = (1, false)
+    (stage2.optimizer, stage2.varianceWeight, stage2.teacherSamples) = (.adamw, 1, 0)
+    stage2.timestepDensity = nil
     (stage2.steps, stage2.batchSize, stage2.learningRate) = (50_000, 256, 1e-4)
     // The released trainer's 4000 scheduler steps are 500 steps of eight processes.
     stage2.warmupSteps = preset == .paper ? 1000 : 500
@@ -51,11 +53,19 @@ extension GraftPlan {
 
   /// Found on the shipped model (Assets/study.md); rates are inversely proportional to the hidden size.
   private mutating func applyShortPreset() {
+    let own = stage1.overrides
     self = fitted()
+    // Linear attention starts as the plan says: with it a fitted start is several times further off after stage 1.
+    for (id, spec) in edits where spec.name == "linear_attention" {
+      stage1.overrides[.slot(id)] = own[.slot(id)]
+    }
     (stage1.mode, stage1.steps, stage1.batchSize, stage1.warmupSteps) = (.streaming, 150, 8, 20)
     (stage1.ridgeFinish, stage1.sweeps) = (true, true)
     (stage2.steps, stage2.batchSize, stage2.microBatch, stage2.warmupSteps) = (2000, 8, 4, 20)
-    stage2.learningRate = 0.064 / Double(max(1, model.shape.hiddenSize))
+    // Narrower or wider MLPs are near after stage 1 and need a lower rate.
+    let isNear =
+      parallel.isEmpty && !edits.isEmpty && edits.values.allSatisfy { $0.name == "mlp" }
+    stage2.learningRate = (isNear ? 0.0064 : 0.064) / Double(max(1, model.shape.hiddenSize))
     (stage2.milestones, stage2.gamma) = ([0.5, 0.75, 0.9], 0.4)
     // Guidance needs the prediction without a condition about half as often as that with one.
     stage2.labelDropout = 0.25

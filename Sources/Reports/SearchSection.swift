@@ -46,6 +46,7 @@ struct SearchSection {
           ["all budgets solved in", "\(Figures.short(report.solveMilliseconds)) ms"],
         ]),
     ]
+    if let warning = report.timeWarning { parts.append(.tag("p", ["class": "note"], warning)) }
     if let chart = FrontChart(report: report).html {
       parts += [chart, .tag("p", ["class": "legend"], Self.legend)]
     }

@@ -1,7 +1,9 @@
+import Plans
+
 /// Categorical distribution over 0 ..< count.
 package struct DiscreteDistribution: Equatable, Sendable {
   /// Number of timesteps of the training process.
-  package static let timesteps = 1000
+  package static let timesteps = TimestepDensity.timesteps
 
   /// Cumulative sums of the weights.
   private let sums: [Double]
@@ -16,25 +18,10 @@ package struct DiscreteDistribution: Equatable, Sendable {
     precondition(total > 0, "DiscreteDistribution: weights add up to \(total)")
   }
 
-  /// Makes a piecewise linear distribution of timesteps from knots [timestep, weight] with rising
-  /// timesteps.
-  ///
-  /// It is constant before the first and after the last knot; nil if the knots are not of that form.
+  /// Makes a distribution of timesteps of the density that knots describe; nil if they describe none
+  /// (`TimestepDensity`).
   package init?(timestepKnots knots: [[Double]]) {
-    guard !knots.isEmpty, knots.allSatisfy({ $0.count == 2 && $0[1] >= 0 && $0[1].isFinite }),
-      zip(knots, knots.dropFirst()).allSatisfy({ $0[0] < $1[0] }),
-      knots[0][0] >= 0, knots[knots.count - 1][0] <= Double(Self.timesteps - 1)
-    else { return nil }
-    let weights = (0..<Self.timesteps).map { step in
-      let position = Double(step)
-      let above = knots.firstIndex { $0[0] >= position } ?? knots.count
-      if above == 0 { return knots[0][1] }
-      if above == knots.count { return knots[above - 1][1] }
-      let (low, high) = (knots[above - 1], knots[above])
-      return low[1] + (high[1] - low[1]) * (position - low[0]) / (high[0] - low[0])
-    }
-    let total = weights.reduce(0, +)
-    guard total > 0, total.isFinite else { return nil }
+    guard let weights = TimestepDensity.weights(knots) else { return nil }
     self.init(weights: weights)
   }
 

@@ -215,16 +215,27 @@ package struct OperatorLibrary {
   /// - Parameters:
   ///   - conditions: Conditions of the times; entries timed in others are left out.
   ///   - shape: The teacher's architecture, for parameters, FLOPs and memory.
+  ///   - teacherSeconds: The teacher's present time, to which savings are scaled: a saving is a share of the
+  ///     time that the teacher took when the operator was timed. Nil leaves them as they were measured.
   /// - Returns: The candidates.
-  package func candidates(timedIn conditions: TimingConditions, shape: ModelShape)
-    -> [Candidate]
-  {
-    Self.candidates(entries().map(\.entry), timedIn: conditions, shape: shape)
+  package func candidates(
+    timedIn conditions: TimingConditions, shape: ModelShape, teacherSeconds: Double? = nil
+  ) -> [Candidate] {
+    Self.candidates(
+      entries().map(\.entry), timedIn: conditions, shape: shape, teacherSeconds: teacherSeconds)
+  }
+
+  /// Median of the teacher's times beside which operators were timed in some conditions; nil without any.
+  package func teacherSeconds(timedIn conditions: TimingConditions) -> Double? {
+    let timings = entries().compactMap(\.entry.timing).filter { $0.conditions == conditions }
+    let times = timings.compactMap(\.teacher).sorted()
+    return times.isEmpty ? nil : times[times.count / 2]
   }
 
   /// Candidates among some operators.
   static func candidates(
-    _ entries: [Entry], timedIn conditions: TimingConditions, shape: ModelShape
+    _ entries: [Entry], timedIn conditions: TimingConditions, shape: ModelShape,
+    teacherSeconds: Double? = nil
   ) -> [Candidate] {
     var best: [Change: Candidate] = [:]
     for entry in entries {
@@ -235,10 +246,11 @@ package struct OperatorLibrary {
       let (old, new) = (
         shape.operatorCost(shape.original(slot.slot)), shape.operatorCost(entry.spec)
       )
+      let scale = teacherSeconds.flatMap { now in timing.teacher.map { now / $0 } } ?? 1
       let candidate = Candidate(
         change, loss: score.error, standardError: score.standardError,
         saving: Amounts(
-          time: timing.saving, flops: old.flops - new.flops,
+          time: scale * timing.saving, flops: old.flops - new.flops,
           parameters: Double(old.parameters - new.parameters), memory: old.bytes - new.bytes))
       if best[change].map({ $0.loss > candidate.loss }) ?? true { best[change] = candidate }
     }

@@ -12,6 +12,8 @@ package struct SearchReport: Codable, Sendable {
     package let sum: Double
     /// Error with all changes at once, the mean over seeds.
     package let error, errorStandardError: Double
+    /// Factors of the rate of stage 2 by seed, 0 where no rate lowered the error; nil without stage 2.
+    package var recoveryRates: [Double]?
     /// Error after a short stage 2, the mean over seeds.
     package var recoveredError, recoveredStandardError: Double?
     /// Measured seconds of a forward pass, and the fraction of the teacher's; with step caching those of an image.
@@ -130,6 +132,8 @@ package struct SearchReport: Codable, Sendable {
   package let solveMilliseconds: Double
   package let front: [FrontPoint]
   package let budgets: [Budget]
+  /// The teacher's time when the library's operators were timed; nil in reports of before.
+  package var libraryTeacherSeconds: Double?
   /// Seeds with which rows were measured, and compared images of each; nil in reports of before.
   package var seeds, images: Int?
   /// The teacher's fraction of images that the judge assigns to their own class, by seed.
@@ -141,6 +145,26 @@ package struct SearchReport: Codable, Sendable {
   ) {
     (self.measure, self.teacherSeconds, self.candidates) = (measure, teacherSeconds, candidates)
     (self.solveMilliseconds, self.front, self.budgets) = (solveMilliseconds, front, budgets)
+  }
+
+  /// Difference of two times of the same work, relative to either, above which one was measured beside other work.
+  package static let timeTolerance = 0.1
+
+  /// Whether two times of the same work differ by more than the tolerance.
+  package static func differ(_ one: Double, _ other: Double) -> Bool {
+    max(one, other) > (1 + timeTolerance) * min(one, other)
+  }
+
+  /// A sentence about times that disagree; nil if they agree.
+  package var timeWarning: String? {
+    guard let before = libraryTeacherSeconds, Self.differ(before, teacherSeconds) else {
+      return nil
+    }
+    func text(_ seconds: Double) -> String { String(format: "%.3g ms", 1000 * seconds) }
+    return
+      "the teacher takes \(text(teacherSeconds)), and took \(text(before)) when the library's operators were"
+      + " timed, so one of the two was measured beside other work; savings are scaled to the present time, repeat"
+      + " the search on an idle machine"
   }
 
   /// Name of the file.

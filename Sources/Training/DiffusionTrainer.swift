@@ -94,6 +94,7 @@ package final class DiffusionTrainer {
   /// - Parameters:
   ///   - batch: The samples.
   ///   - null: The same samples without their condition, for a teacher's term on both; nil for none.
+  ///   - number: Number of a batch that comes again, whose teacher's outputs are kept; nil if it does not.
   ///   - featureWeight: Weight of the term of features in this step.
   ///   - microBatch: Rows per forward pass; micro-batches run in parallel and accumulate gradients.
   ///   - rate: Learning rate.
@@ -101,10 +102,12 @@ package final class DiffusionTrainer {
   ///   - emaDecay: EMA decay of this step; nil selects that of the trainer.
   /// - Returns: The losses before the step and the gradient norm.
   package func step(
-    _ batch: DiffusionBatch, null: DiffusionBatch? = nil, featureWeight: Double = 0,
-    microBatch: Int, rate: Double, clipNorm: Float, emaDecay: Float? = nil
+    _ batch: DiffusionBatch, null: DiffusionBatch? = nil, number: Int? = nil,
+    featureWeight: Double = 0, microBatch: Int, rate: Double, clipNorm: Float,
+    emaDecay: Float? = nil
   ) -> TrainingStepReport {
-    let pass = Pass(batch: batch, null: null, featureWeight: featureWeight)
+    let pass = Pass(
+      batch: batch, null: null, number: number, featureWeight: featureWeight)
     let rows = batch.steps.count
     let parts = MicroBatches(rows: rows, size: microBatch)
     let sums = parts.accumulate(into: optimizer.parameters, recomputing: recomputesBlocks) {
@@ -176,6 +179,7 @@ package final class DiffusionTrainer {
   private struct Pass {
     let batch: DiffusionBatch
     var null: DiffusionBatch?
+    var number: Int?
     var featureWeight = 0.0
   }
 
@@ -215,8 +219,10 @@ package final class DiffusionTrainer {
             of: model, noisy, conditioning, on: tape, features: Array(student.features.keys))
         }
         let compared = distillation.compare(
-          student, noisy, conditioning, channels: channels, outputShare: share,
-          featureShare: share * pass.featureWeight, wantsGradient: isTraining)
+          student, noisy, conditioning,
+          at: pass.number.map { .init(batch: $0, row: range.lowerBound, condition: index) },
+          channels: channels, outputShare: share, featureShare: share * pass.featureWeight,
+          wantsGradient: isTraining)
         losses.distillation += share * compared.output * Double(range.count)
         losses.features += share * compared.features * Double(range.count)
         seeds += compared.seeds

@@ -1,4 +1,6 @@
 import Autograd
+import CKernels
+import Foundation
 import Models
 import Nn
 import TensorCore
@@ -9,6 +11,8 @@ package struct Distillation {
   package let teacher: any DiffusionTransformer
   /// Weight of the mean squared difference of the outputs.
   package let weight: Double
+  /// Weight of the predicted variance, the channels beyond those of the latents, within that difference.
+  package let varianceWeight: Double
   /// Upstream names of the block outputs that are compared, such as `blocks.2.out`, in the teacher by those
   /// in the student.
   package let features: [String: String]
@@ -16,18 +20,40 @@ package struct Distillation {
   /// sample are left out; 0 keeps all.
   package let outlierDeviations: Double
 
+  /// Outputs of the teacher on batches that come again.
+  private let outputs = Outputs()
+
   package init(
-    teacher: any DiffusionTransformer, weight: Double, features: [String: String] = [:],
-    outlierDeviations: Double = 0
+    teacher: any DiffusionTransformer, weight: Double, varianceWeight: Double = 1,
+    features: [String: String] = [:], outlierDeviations: Double = 0
   ) {
     (self.teacher, self.weight, self.features) = (teacher, weight, features)
-    self.outlierDeviations = outlierDeviations
+    (self.varianceWeight, self.outlierDeviations) = (varianceWeight, outlierDeviations)
+  }
+
+  /// Rows of a batch that comes again, with or without their condition.
+  struct Place: Hashable {
+    let batch, row, condition: Int
+  }
+
+  private final class Outputs: @unchecked Sendable {
+    private let lock = NSLock()
+    private var values: [Place: [Float]] = [:]
+
+    subscript(place: Place) -> [Float]? {
+      get { lock.withLock { values[place] } }
+      set { lock.withLock { values[place] = newValue } }
+    }
   }
 
   /// Output of a model, and block outputs by name.
   struct Prediction {
     let output: Value
     let features: [String: Value]
+
+    init(output: Value, features: [String: Value]) {
+      (self.output, self.features) = (output, features)
+    }
 
     init(
       of model: any DiffusionTransformer, _ noisy: Tensor, _ conditioning: Conditioning,
@@ -55,26 +81,29 @@ package struct Distillation {
   ///   - student: The student's output, and the features that count in this step.
   ///   - noisy: Noisy latents (samples, channels, height, width).
   ///   - conditioning: Times and conditions of the samples.
+  ///   - place: Where the rows come again, so that the teacher's output is kept; nil if they do not.
   ///   - channels: Leading channels of the outputs that are compared.
   ///   - outputShare: Factor of the gradient of the outputs' term besides its weight.
   ///   - featureShare: Factor of the gradient of the features' term.
   ///   - wantsGradient: Whether gradients are computed.
   /// - Returns: Losses and gradients.
   func compare(
-    _ student: Prediction, _ noisy: Tensor, _ conditioning: Conditioning, channels: Int,
-    outputShare: Double, featureShare: Double, wantsGradient: Bool
+    _ student: Prediction, _ noisy: Tensor, _ conditioning: Conditioning, at place: Place?,
+    channels: Int, outputShare: Double, featureShare: Double, wantsGradient: Bool
   ) -> Comparison {
     let used = student.features.keys.sorted()
-    let target = Prediction(
-      of: teacher, noisy, conditioning, on: Tape(recording: false),
-      features: used.compactMap { features[$0] })
+    let target = target(
+      noisy, conditioning, at: place, features: used.compactMap { features[$0] },
+      shape: student.output.shape)
     var result = Comparison()
-    let (found, wanted) = (
-      student.output.tensor.leadingChannels(channels),
-      target.output.tensor.leadingChannels(channels)
-    )
+    func compared(_ output: Value) -> Tensor {
+      let kept = output.tensor.leadingChannels(channels)
+      return varianceWeight == 1 ? kept : weighted(kept.copied(), latents: noisy.shape[1])
+    }
+    let (found, wanted) = (compared(student.output), compared(target.output))
     if wantsGradient {
-      let (loss, slope) = RegressionObjective.l2.lossAndGradient(found, wanted)
+      let (loss, unscaled) = RegressionObjective.l2.lossAndGradient(found, wanted)
+      let slope = varianceWeight == 1 ? unscaled : weighted(unscaled, latents: noisy.shape[1])
       result.output = loss
       let gradient = Tensor.zeros(student.output.shape)
       let rows = noisy.shape[0]
@@ -99,6 +128,33 @@ package struct Distillation {
       result.seeds.append((value, gradient))
     }
     return result
+  }
+
+  /// The teacher's prediction, or the one that is kept for a place.
+  private func target(
+    _ noisy: Tensor, _ conditioning: Conditioning, at place: Place?, features names: [String],
+    shape: [Int]
+  ) -> Prediction {
+    let place = names.isEmpty ? place : nil
+    if let kept = place.flatMap({ outputs[$0] }) {
+      return Prediction(output: Value(constant: Tensor(kept, shape: shape)), features: [:])
+    }
+    let found = Prediction(
+      of: teacher, noisy, conditioning, on: Tape(recording: false), features: names)
+    if let place { outputs[place] = found.output.tensor.values }
+    return found
+  }
+
+  /// Multiplies the channels (rows, channels, height, width) beyond those of the latents by the root of the
+  /// variance's weight, in place.
+  private func weighted(_ values: Tensor, latents: Int) -> Tensor {
+    let width = values.count / values.shape[0]
+    let start = latents * width / values.shape[1]
+    for row in 0..<values.shape[0] {
+      ck_scale_f32(
+        values.pointer + row * width + start, Float(varianceWeight.squareRoot()), width - start)
+    }
+    return values
   }
 
   /// Squared distance from the teacher's features relative to their squares, both over the values of a

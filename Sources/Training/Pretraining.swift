@@ -54,22 +54,12 @@ package final class Pretraining {
     trainer = DiffusionTrainer(
       model: model, process: try TrainingProcess(of: config.model.family),
       emaDecay: Float(config.emaDecay),
-      makeOptimizer: config.optimizer == .muon ? Self.muon : { AdamW($0) })
+      makeOptimizer: config.optimizer == .muon ? { Muon($0) } : { AdamW($0) })
     timesteps = config.timestepDensity.flatMap(DiscreteDistribution.init(timestepKnots:))
     samples = config.classWeights.map { weights in
       DiscreteDistribution(weights: dataset.labels.map { weights[$0] })
     }
     if FileManager.default.fileExists(atPath: checkpointPath) { try resume() }
-  }
-
-  /// Muon for the matrices of attention and MLP; a fused qkv counts as three.
-  private static func muon(_ parameters: [Parameter]) -> any Optimizer {
-    Muon(parameters) { parameter in
-      guard parameter.shape.count == 2 else { return nil }
-      if parameter.name.hasSuffix(".attn.qkv.weight") { return 3 }
-      let suffixes = [".attn.proj.weight", ".mlp.fc1.weight", ".mlp.fc2.weight"]
-      return suffixes.contains(where: parameter.name.hasSuffix) ? 1 : nil
-    }
   }
 
   private var checkpointPath: String { directory + "/checkpoint.safetensors" }

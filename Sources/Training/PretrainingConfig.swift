@@ -1,6 +1,5 @@
 import Foundation
 import Plans
-import Sampling
 
 /// Section `data` of a recipe: the source of the latents.
 package struct PretrainingDataSchema: SettingsSchema {
@@ -32,13 +31,6 @@ package struct PretrainingPhaseSchema: SettingsSchema {
     "learning rate at the last step; a cosine leads from one to the other", .required)
   package let warmupSteps = Setting(
     "warmup_steps", 100, in: 0...1e7, "steps over which the rate rises linearly from 0", .required)
-}
-
-/// Optimizer of the weights.
-package enum OptimizerName: String, SettingChoice {
-  case adamw
-  /// Muon for the matrices of attention and MLP, AdamW for everything else.
-  case muon
 }
 
 /// The recipe of `espalier pretrain`.
@@ -74,16 +66,7 @@ package struct PretrainingSchema: SettingsSchema {
     "seed", UInt64(0), "seed of the fresh weights and of the samples", .required)
   package let checkpointEvery = Setting(
     "checkpoint_every", 500, in: 1...1e7, "steps between two checkpoints", .required)
-  package let timestepDensity = Setting(
-    "timestep_density", [[Double]]?.none,
-    "relative density of the training timesteps as knots [timestep, weight], linear in between;"
-      + " without it uniform",
-    refusing: { knots in
-      guard let knots, DiscreteDistribution(timestepKnots: knots) == nil else { return nil }
-      return
-        "expected [timestep, weight] with rising timesteps from 0 to 999 and weights of at least"
-        + " 0, one of them positive, found \(knots.json.prefix(60)); correct the list"
-    })
+  package let timestepDensity = TrainingRows.timestepDensity
   package let classWeights = Setting(
     "class_weights", [Double]?.none, in: 1e-6...1e6,
     "relative frequency of every class among the training samples; without it equal")

@@ -122,6 +122,7 @@ struct SearchCommand: ParsableCommand {
       "teacher \(short(1000 * report.teacherSeconds)) ms; \(report.candidates) candidates; all budgets solved in"
         + " \(short(report.solveMilliseconds)) ms"
     ]
+    if let warning = report.timeWarning { lines.append("warning: \(warning)") }
     let columns = Array(Self.columns.prefix(report.images == nil ? 7 : 9))
     for budget in report.budgets {
       lines.append("")

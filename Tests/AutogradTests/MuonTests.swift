@@ -51,6 +51,52 @@ struct MuonTests {
     #expect(abs(squares.squareRoot() - 0.2) < 0.06)
   }
 
+  /// The rule of the update: decay and the parameter's own rate as in AdamW, Nesterov momentum of 0.95.
+  @Test func stepsByTheDefinition() {
+    var random = RandomSequence(seed: 5)
+    let start = random.normal([6, 10])
+    let gradients = [random.normal([6, 10]), random.normal([6, 10])]
+    let parameter = Parameter("w", start.copied())
+    let muon = Muon([parameter], weightDecay: 0.1, rateFactors: [0.5]) { _ in 1 }
+    var expected = start.values.map(Double.init)
+    var momentum = [Double](repeating: 0, count: 60)
+    for gradient in gradients {
+      Tape().backward(Value(parameter), gradient)
+      muon.step(rate: 0.2, clipNorm: nil, gradientScale: 1)
+      for index in momentum.indices {
+        momentum[index] = 0.95 * momentum[index] + Double(gradient[index])
+      }
+      let ahead = momentum.indices.map { Float(Double(gradient[$0]) + 0.95 * momentum[$0]) }
+      let direction = Muon.orthogonalized(Tensor(ahead, shape: [6, 10]))
+      for index in expected.indices {
+        expected[index] *= 1 - 0.2 * 0.5 * 0.1
+        expected[index] -= 0.2 * 0.5 * 0.2 * 10.squareRoot() * Double(direction[index])
+      }
+    }
+    for (found, wanted) in zip(parameter.value.values, expected) {
+      #expect(abs(Double(found) - wanted) < 1e-5)
+    }
+  }
+
+  /// Weights of attention and MLP of blocks are matrices; fused projections are several.
+  @Test func namesAndShapesTellWhatIsAMatrix() {
+    func count(_ name: String, _ shape: [Int]) -> Int? {
+      Muon.stacked(Parameter(name, Tensor.zeros(shape)))
+    }
+    #expect(count("blocks.3.attn.qkv.weight", [12, 4]) == 3)
+    #expect(count("blocks.3.attn.Wqkv.weight", [12, 4]) == 3)
+    #expect(count("blocks.10.attn.in_proj.weight", [12, 4]) == 3)
+    #expect(count("blocks.3.attn.in_proj.weight", [13, 4]) == 1)
+    #expect(count("blocks.3.mlp.fc1.weight", [16, 4]) == 1)
+    #expect(count("blocks.3.attn.weight", [4, 4]) == 1)
+    #expect(count("blocks.3.attn.qkv.lora_A.weight", [2, 4]) == 1)
+    #expect(count("blocks.3.attn.qkv.bias", [12]) == nil)
+    #expect(count("blocks.3.attn.short_filter.weight", [12, 1, 4]) == nil)
+    #expect(count("blocks.3.adaLN_modulation.1.weight", [24, 4]) == nil)
+    #expect(count("x_embedder.proj.weight", [4, 4]) == nil)
+    #expect(count("t_embedder.mlp.0.weight", [4, 4]) == nil)
+  }
+
   @Test func otherParametersTakeAdamWSteps() {
     let (a, b) = (
       Parameter("a", Tensor([1, 2, 3], shape: [3])), Parameter("b", Tensor.zeros([2, 2]))

@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import Plans
+import Runs
 import Testing
 
 /// What goes to other programs and comes from them.
@@ -175,6 +176,51 @@ import Testing
     try scratch.expectRefusal(
       ["convert", model, "--plan", "p.json", "--to", "folder", "--naming", "diffusers"],
       mentions: ["has no name in diffusers"])
+  }
+
+  /// A stage-1 configuration names no blocks; they may be chosen by the model's measured scores.
+  @Test func blocksOfAnImportMayBeChosenByScore() throws {
+    let scratch = try Scratch()
+    try scratch.put(
+      "operator: {type: mha, name: hyena_y, config_filepath: op.yaml}\ntrain_config: {epochs: 3}",
+      "stage1.yaml")
+    try scratch.put(
+      "d_model: 64\nl_max: 1024\norder: 2\ninner_factor: 1\nnum_heads: 1\nnum_blocks: 1\n"
+        + "inner_filter_len: 4", "op.yaml")
+    func imported(_ blocks: String) throws -> Outcome {
+      try scratch.run([
+        "plan", "import", "stage1.yaml", "plan.json", "--model", "demo", "--blocks", blocks,
+        "--force",
+      ])
+    }
+    let unmeasured = try imported("top 8 by L32")
+    #expect(unmeasured.code == 1 && unmeasured.complaint.contains("espalier analyze demo"))
+
+    #expect(try imported("0").code == 0)
+    let reference = try GraftPlan.load(path: "\(scratch.path)/plan.json").model
+    let summary = ActivationSummary(mean: 0, variance: 1, maxAbs: 1, kurtosis: 3)
+    // The most local blocks lie at both ends, and other bands say otherwise.
+    let shares = (0..<28).map { (Double($0) - 13.2) * (Double($0) - 13.2) / 250 }
+    try ModelAnalysis(
+      modelHash: reference.contentHash, bands: [1, 32], samples: 1, timesteps: [0],
+      blocks: shares.map {
+        BlockAnalysis(attention: summary, mlp: summary, locality: [0.9 - $0, $0])
+      }
+    ).save(
+      to: ModelAnalysis.cachePath(
+        modelHash: reference.contentHash, environment: ["XDG_CACHE_HOME": "\(scratch.path)/cache"]))
+    for (blocks, expected) in [
+      ("top 8 by L32", [0, 1, 2, 3, 24, 25, 26, 27]), ("top 1 by L1", [13]),
+      ("L32 > 0.5 and odd", [1, 25, 27]),
+    ] {
+      let outcome = try imported(blocks)
+      #expect(outcome.code == 0, "\(outcome.complaint)")
+      let plan = try GraftPlan.load(path: "\(scratch.path)/plan.json")
+      #expect(plan.edits.keys.sorted().map(\.block) == expected, "\(blocks)")
+      #expect(plan.edits.allSatisfy { $0.key.slot == .attention && $0.value.name == "hyena_y" })
+    }
+    let unknown = try imported("top 8 by beauty")
+    #expect(unknown.code == 1 && unknown.complaint.contains("--blocks"))
   }
 
   /// A graft of the tiny model in the layout of the released ones, `ema` alone and no plan, for every

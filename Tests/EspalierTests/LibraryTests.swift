@@ -125,6 +125,13 @@ struct LibraryRunTests {
     let best = try #require(budget.rows.first)
     #expect(best.origin.hasPrefix("search") && best.fraction <= 0.9 && best.error > 0)
     #expect(best.recoveredError != nil && best.timeFraction != nil)
+    // Stage 2 is tried at lower rates where it does harm, and left out where it does nothing else.
+    #expect((report.libraryTeacherSeconds ?? 0) > 0)
+    for row in budget.rows {
+      #expect(row.recoveryRates?.allSatisfy([1, 0.1, 0].contains) == true)
+      #expect((row.recoveredError ?? 1) <= row.error)
+      #expect(((row.recoveredError ?? 1) < row.error) == (row.recoveryRates != [0]))
+    }
     // Baselines by locality need the model's analysis, which is made where there is none.
     let cache = try FileManager.default.contentsOfDirectory(
       atPath: "\(scratch.path)/cache/espalier")

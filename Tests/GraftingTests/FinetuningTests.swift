@@ -82,6 +82,15 @@ struct FinetuningTests {
       $0.featureOutliers = 1.5
       $0.recompute = true
     },
+    {
+      $0.optimizer = .muon
+      $0.weightDecay = 0.01
+      $0.inheritedRate = 0.5
+      $0.diffusionWeight = 0
+      $0.distillationWeight = 1
+      $0.varianceWeight = 0.1
+      $0.teacherSamples = 18
+    },
   ]
 
   /// Interrupted after any step and taken up from the file by another process's object, it goes on as if
@@ -241,6 +250,7 @@ struct FinetuningTests {
       $0.diffusionWeight = 0.7
       $0.distillationWeight = 0.4
       $0.distillsNull = true
+      $0.varianceWeight = 0.2
       $0.featureWeight = 0.3
       $0.featureOutliers = 1.2
       $0.inheritedRate = 0.1
@@ -292,10 +302,13 @@ struct FinetuningTests {
             steps: batch.steps)
           loss = terms.loss.reduce(0) { $0 + Double($1) } / 6
         }
+        let plane = output.shape[2] * output.shape[3]
         for k in 0..<gradient.count {
           let difference = Double(output.tensor[k] - target[k])
-          distance += 0.5 * difference * difference / Double(gradient.count)
-          gradient[k] += Float(0.5 * 0.4 * 2 * difference / Double(gradient.count))
+          let isNoise = k / plane % output.shape[1] < noisy.shape[1]
+          let share = 0.5 * (isNoise ? 1 : 0.2) / Double(gradient.count)
+          distance += share * difference * difference
+          gradient[k] += Float(share * 0.4 * 2 * difference)
         }
         seeds.append((output, gradient))
         // Both blocks have a replaced operator, so both count.
@@ -334,6 +347,31 @@ struct FinetuningTests {
       let norm = (norms[0] * norms[0] + norms[1] * norms[1]).squareRoot()
       #expect(abs(report.gradientNorm - norm) < 1e-4 * norm, "step \(step)")
     }
+  }
+
+  /// Batches come again after as many samples as the plan says, and the teacher is not asked a second time.
+  @Test func theTeachersOutputsAreKept() throws {
+    let plan = plan {
+      $0.diffusionWeight = 0
+      $0.distillationWeight = 1
+      $0.teacherSamples = 12
+      $0.microBatch = 4
+      $0.learningRate = 1e-12
+    }
+    let teacher = try TinyModel.make()
+    let run = try finetuning(plan, teacher: teacher)
+    let first = (0..<2).map { _ in run.trainStep().loss }
+    for parameter in teacher.parameters {
+      parameter.update { value in value = Tensor(value.values.map { $0 + 1 }, shape: value.shape) }
+    }
+    let again = (0..<4).map { _ in run.trainStep().loss }
+    #expect(abs(first[0] - first[1]) > 0.01 * first[0])
+    for (index, loss) in again.enumerated() {
+      #expect(abs(loss - first[index % 2]) < 1e-4 * loss, "\(index)")
+    }
+    // A teacher that had been asked again would have said something else.
+    let other = try finetuning(plan, teacher: teacher)
+    #expect(abs(other.trainStep().loss - first[0]) > 0.01 * first[0])
   }
 
   /// Without the diffusion loss a graft comes closer to its teacher, and the held-out loss says how close.

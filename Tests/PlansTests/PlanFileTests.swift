@@ -94,6 +94,7 @@ import Testing
       "stage2": {
         "steps": 100,
         "batch_size": 16,
+        "optimizer": "adamw",
         "learning_rate": 0.0001,
         "warmup_steps": 20,
         "clip_norm": 10,
@@ -111,6 +112,8 @@ import Testing
         "checkpoint_minutes": 10,
         "keep_last": 1,
         "distillation_weight": 0.25,
+        "variance_weight": 1,
+        "teacher_samples": 0,
         "distill_null": false,
         "diffusion_weight": 1,
         "feature_weight": 0,
@@ -462,6 +465,19 @@ import Testing
     #expect(plan.stage2.diffusionWeight == 0 && plan.stage2.distillationWeight == 1)
     #expect(plan.stage1.initialization(of: .slot(mlp)).isFitted)
     #expect(plan.stage2.learningRate == 0.064 / Double(plan.model.shape.hiddenSize))
+    // Linear attention keeps its own start, and a plan of nothing but MLPs has a lower rate.
+    let linear = SlotID(block: 2, slot: .attention)
+    var other = sample()
+    other.edits = [linear: OperatorSpec("linear_attention"), mlp: OperatorSpec("mlp")]
+    other.stage1.overrides = [.slot(linear): SiteOverride()]
+    other.apply(.short)
+    try other.validate()
+    #expect(other.stage1.initialization(of: .slot(linear)) == .own)
+    #expect(other.stage1.initialization(of: .slot(mlp)).isFitted)
+    #expect(other.stage2.learningRate == plan.stage2.learningRate)
+    other.edits = [mlp: OperatorSpec("mlp")]
+    other.apply(.short)
+    #expect(other.stage2.learningRate == 0.0064 / Double(plan.model.shape.hiddenSize))
     plan.apply(.paper)
     #expect(plan.stage2.diffusionWeight == 1 && plan.stage2.distillationWeight == 0)
     #expect(!plan.stage1.sweeps)

@@ -68,6 +68,15 @@ import Testing
     #expect(html.contains("add 0.0625 each") && html.contains("No plan of the library"))
     // What is read back is what was written.
     #expect(try SearchReport.read(in: run.path).budgets.first?.rows.count == 3)
+    // Times that disagree by more than a tenth are told, in either direction.
+    for (seconds, isTold) in [(0.0075, false), (0.0066, false), (0.0078, true), (0.0062, true)] {
+      var other = report()
+      other.libraryTeacherSeconds = seconds
+      #expect((other.timeWarning != nil) == isTold, "\(seconds)")
+      try other.write(in: run.path)
+      let page = try ReportPage([], searches: [SearchFacts(run)]).html()
+      #expect(page.contains("beside other work") == isTold)
+    }
     try Data("{}".utf8).write(to: URL(filePath: run.path + "/" + SearchReport.fileName))
     #expect(throws: (any Error).self) { try SearchFacts(run) }
   }

@@ -207,6 +207,17 @@ struct GuidedErrorTests {
         timedIn: OperatorLibrary.TimingConditions(batch: 3, precision: .float32),
         shape: TinyModel.config
       ).isEmpty)
+    // Savings are shares of the teacher's time when they were measured.
+    #expect(library.teacherSeconds(timedIn: conditions) == nil)
+    entry.timing = .init(saving: 0.25, teacher: 4, conditions: conditions)
+    try library.update(entry, key: key)
+    #expect(library.teacherSeconds(timedIn: conditions) == 4)
+    func savings(_ teacher: Double?) -> [Double] {
+      library.candidates(
+        timedIn: conditions, shape: TinyModel.config, teacherSeconds: teacher
+      ).map(\.saving.time)
+    }
+    #expect(savings(2) == [0.125] && savings(nil) == [0.25])
     #expect(library.prune(to: 0) == 1 && library.bytes == 0)
   }
 

@@ -143,6 +143,9 @@ def test_one_sign_of_the_l1_loss_moves_a_curve_more_than_the_engines_differ(
                                          "feature_weight": 2.0, "feature_outliers": 1.5, "inherited_rate": 0.2}),
         ("pure", OTHER_OPERATORS, PAIRS, {"distillation_weight": 1.0, "distill_null": True, "diffusion_weight": 0,
                                           "feature_weight": 1.0}),
+        ("muon", OTHER_OPERATORS, PAIRS, {"optimizer": "muon", "weight_decay": 0.01, "inherited_rate": 0.2,
+                                          "distillation_weight": 1.0, "diffusion_weight": 0, "variance_weight": 0.1,
+                                          "teacher_samples": 24}),
     ],
 )
 def test_stage_2_follows_the_native_engine(

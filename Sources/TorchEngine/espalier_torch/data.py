@@ -19,6 +19,7 @@ from .files import TensorFile, cache_folder, digest_of
 from .models import Condition
 from .philox import Stream
 from .plan import Plan
+from .settings import timestep_weights
 from .shape import ModelShape
 from .statistics import LatentStatistics
 
@@ -174,8 +175,12 @@ class Draws:
     device: torch.device
     null_caption: torch.Tensor | None = None
     """(length, channels): replaces dropped captions."""
+    density: list[list[float]] | None = None
+    """Knots [timestep, weight] of the density of a training step's timesteps; None is uniform."""
 
-    def batch(self, dataset: Dataset, rows: range, name: str) -> Batch:
+    def batch(
+        self, dataset: Dataset, rows: range, name: str, density: list[list[float]] | None = None
+    ) -> Batch:
         """Rows of the batch of a name: samples, times, noise, labels; each row depends on seed, name and its number."""
         count, first = len(rows), rows.start
         samples = Stream(self.seed, f"{name}/sample").integers(len(dataset), first, count)
@@ -185,6 +190,10 @@ class Draws:
         times = Stream(self.seed, f"{name}/timestep")
         if self.shape.predicts_velocity:
             steps = times.uniform(first, count).float()
+        elif density is not None:
+            sums = np.cumsum(timestep_weights(density))
+            targets = times.uniform(first, count).double().numpy() * sums[-1]
+            steps = torch.from_numpy(np.minimum(np.searchsorted(sums, targets, side="right"), TIMESTEPS - 1))
         else:
             steps = torch.tensor(times.integers(TIMESTEPS, first, count), dtype=torch.int64)
         drop = (Stream(self.seed, f"{name}/label").uniform(first, count) < self.label_dropout).tolist()
@@ -196,7 +205,7 @@ class Draws:
     def step(self, dataset: Dataset, rows: range, size: int, stage: str, step: int) -> Batch:
         """Rows of a step of a training with `size` rows: drawn, or those of the pool."""
         if dataset.pool is None:
-            return self.batch(dataset, rows, f"{stage}/{step}")
+            return self.batch(dataset, rows, f"{stage}/{step}", self.density)
         return dataset.pool.batch(rows, size, self.seed, stage, step, self.shape.null_class, self.label_dropout)
 
     def _condition(self, dataset: Dataset, samples: list[int], drop: list[bool]) -> Condition:

@@ -54,6 +54,12 @@ def refuse(plan: Plan, kind: str, device: str) -> None:
             'stage2.diffusion_weight: data "self" has no clean samples to train the diffusion loss on; set it to 0 and'
             ' "distillation_weight" to 1'
         )
+    if kind == "finetune" and plan.draws_own_data and plan.stage2.teacher_samples > 0:
+        raise EngineError('stage2.teacher_samples: samples of data "self" never come again; set it to 0')
+    if kind == "finetune" and plan.draws_own_data and plan.stage2.timestep_density is not None:
+        raise EngineError(
+            'stage2.timestep_density: data "self" have the timesteps of the teacher\'s own sampling; leave it out'
+        )
     if kind == "distill" and not plan.sites:
         raise EngineError("blocks: no slot is edited and no blocks are parallel, so there is nothing to distil")
 

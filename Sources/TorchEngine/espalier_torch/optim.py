@@ -1,4 +1,4 @@
-"""AdamW, learning-rate schedules and averages of weights, equal to those of the native engine."""
+"""AdamW, Muon, learning-rate schedules and averages of weights, equal to those of the native engine."""
 
 from __future__ import annotations
 
@@ -16,6 +16,26 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     """This rank's part of a sharded tensor; the tensor itself if it is not sharded."""
     to_local = getattr(tensor, "to_local", None)
     return to_local() if callable(to_local) else tensor
+
+
+def whole(parameter: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor of which every rank has the part that it has of a parameter; collective if it is sharded."""
+    if not hasattr(parameter, "full_tensor"):
+        return own
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        own, parameter.device_mesh, parameter.placements, shape=parameter.shape, stride=parameter.stride()
+    ).full_tensor()
+
+
+def part(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """This rank's part of a whole tensor, divided as a parameter is."""
+    if not hasattr(parameter, "full_tensor"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements).to_local()
 
 
 class AdamW:
@@ -68,7 +88,13 @@ class AdamW:
             self.clear()
             return norm
         f = np.float32
-        scale = f(1) if clip_norm is None else min(f(1), f(clip_norm) / (f(norm) + f(1e-6)))
+        self._update(rate, f(1) if clip_norm is None else min(f(1), f(clip_norm) / (f(norm) + f(1e-6))))
+        self.clear()
+        return norm
+
+    def _update(self, rate: float, scale: np.float32) -> None:
+        """Moves the parameters that have gradients, which are multiplied by `scale`."""
+        f = np.float32
         self.steps += 1
         beta1, beta2 = f(self.betas[0]), f(self.betas[1])
         correction1 = f(1) - f(float(beta1) ** self.steps)
@@ -97,8 +123,67 @@ class AdamW:
             if self.weight_decay:
                 torch._foreach_mul_(values, float(f(1) - rate32 * f(self.weight_decay)))
             torch._foreach_addcdiv_(values, first, divisors, value=-float(step))
-        self.clear()
-        return norm
+
+
+FUSED = ("qkv", "Wqkv", "in_proj", "w12")
+
+
+def stacked(name: str, shape: Sequence[int]) -> int | None:
+    """Number of matrices in a weight of attention or MLP of a block, and None for any other parameter.
+
+    Fused projections count as square matrices where their rows are a multiple of their columns.
+    """
+    path = name.split(".")
+    if len(shape) != 2 or len(path) < 4 or path[0] != "blocks" or path[-1] != "weight":
+        return None
+    if path[2] not in ("attn", "cross_attn", "mlp"):
+        return None
+    rows, columns = shape
+    return rows // columns if path[-2] in FUSED and rows % columns == 0 else 1
+
+
+def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
+    """Approximates the nearest semi-orthogonal matrices (..., rows, columns) by five quintic Newton-Schulz iterations."""
+    x = matrix / (torch.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Muon(AdamW):
+    """Nesterov momentum with orthogonalised updates of the matrices, scaled by 0.2 sqrt(max(rows, columns)); AdamW for
+    all other parameters (Jordan 2024, "Muon"; arXiv 2502.16982).
+    """
+
+    MOMENTUM = 0.95
+
+    def __init__(self, named: Named, weight_decay: float = 0.0, *, factors: Sequence[float] | None = None):
+        super().__init__(named, weight_decay, factors=factors)
+        counts = [stacked(name, parameter.shape) for name, parameter in named]
+        self.matrices = [(index, count) for index, count in enumerate(counts) if count is not None]
+
+    def _update(self, rate: float, scale: np.float32) -> None:
+        f = np.float32
+        for index, count in self.matrices:
+            parameter, buffer = self.parameters[index], self.first[index]
+            if parameter.grad is None:
+                continue
+            gradient = local(parameter.grad) * float(scale)
+            buffer.mul_(self.MOMENTUM).add_(gradient)
+            ahead = whole(parameter, gradient.add_(buffer, alpha=self.MOMENTUM))
+            rows, columns = ahead.shape[0] // count, ahead.shape[1]
+            direction = part(parameter, orthogonalized(ahead.view(count, rows, columns)).reshape(ahead.shape))
+            rate32 = f(rate) * f(self.factors[index])
+            value = local(parameter.data)
+            if self.weight_decay:
+                value.mul_(float(f(1) - rate32 * f(self.weight_decay)))
+            value.add_(direction, alpha=-float(rate32 * f(0.2) * np.sqrt(f(max(rows, columns)))))
+            parameter.grad = None
+        super()._update(rate, scale)
 
 
 class Averages:

@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import Any, Mapping
 
+import numpy as np
+
 from .errors import EngineError
 
 MILLIONS = 10_000_000
@@ -17,7 +19,7 @@ class Row:
 
     key: str
     kind: str
-    """whole, number, flag, text, choice, numbers or choices; with a `?` the value may be null."""
+    """whole, number, flag, text, choice, numbers, choices or knots; with a `?` the value may be null."""
     default: Any
     low: float = -math.inf
     high: float = math.inf
@@ -33,6 +35,13 @@ class Row:
         kind = self.kind.rstrip("?")
         if value is None and self.kind.endswith("?"):
             return None
+        if kind == "knots":
+            if not is_density(value):
+                raise EngineError(
+                    f"{key}: expected [timestep, weight] with rising timesteps from 0 to 999 and weights of at least 0, one"
+                    f" of them positive, found {_text(value)}; correct the list"
+                )
+            return [[float(x) for x in knot] for knot in value]
         if kind in ("numbers", "choices"):
             if not isinstance(value, list):
                 raise EngineError(f"{key}: expected a list, found {_text(value)}; correct it")
@@ -61,6 +70,26 @@ class Row:
                 f"{key}: expected {what}, {self.low:g} to {self.high:g}, found {_text(value)}; correct it"
             )
         return int(value) if kind == "whole" else float(value)
+
+
+def is_density(value: Any) -> bool:
+    """Whether a value is a list of knots [timestep, weight], the relative density of the 1000 timesteps."""
+
+    def is_number(x: Any) -> bool:
+        return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+
+    if not isinstance(value, list) or not value:
+        return False
+    if not all(isinstance(k, list) and len(k) == 2 and all(map(is_number, k)) and k[1] >= 0 for k in value):
+        return False
+    times = [knot[0] for knot in value]
+    rises = all(a < b for a, b in zip(times, times[1:]))
+    return rises and times[0] >= 0 and times[-1] <= 999 and 0 < sum(timestep_weights(value)) < math.inf
+
+
+def timestep_weights(knots: list[list[float]]) -> list[float]:
+    """Weights of the 1000 timesteps: linear between knots, constant before the first and after the last."""
+    return np.interp(np.arange(1000), *zip(*knots)).tolist()
 
 
 def _text(value: Any) -> str:
@@ -111,11 +140,13 @@ STAGE1 = (
 STAGE2 = (
     Row("steps", "whole", 100, 1, MILLIONS),
     Row("batch_size", "whole", 16, 1, 65536),
+    Row("optimizer", "choice", "adamw", choices=("adamw", "muon")),
     Row("learning_rate", "number", 1e-4, 1e-12, 1, resume=True),
     Row("warmup_steps", "whole", 20, 0, MILLIONS),
     Row("clip_norm", "number", 10.0, 1e-9, 1e9),
     Row("ema_decay", "number", 0.9999, 0, 1),
     Row("label_dropout", "number", 0.1, 0, 1),
+    Row("timestep_density", "knots?", None),
     Row("micro_batch", "whole", 4, 1, 65536),
     Row("weight_decay", "number", 0.0, 0, 1),
     Row("milestones", "numbers", [], 0, 1),
@@ -128,6 +159,8 @@ STAGE2 = (
     Row("checkpoint_minutes", "number", 10.0, 0, 1e6, resume=True),
     Row("keep_last", "whole", 1, 1, 1000, resume=True),
     Row("distillation_weight", "number", 0.0, 0, 1e6),
+    Row("variance_weight", "number", 1.0, 0, 1e6),
+    Row("teacher_samples", "whole", 0, 0, MILLIONS),
     Row("distill_null", "flag", False),
     Row("diffusion_weight", "number", 1.0, 0, 1e6),
     Row("feature_weight", "number", 0.0, 0, 1e6),

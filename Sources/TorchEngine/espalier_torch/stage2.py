@@ -23,7 +23,7 @@ from .files import Item, TensorFile, item, write_tensors
 from .graft import Graft
 from .modelfile import PLAN_KEY
 from .models import Backbone
-from .optim import AdamW, Averages, learning_rate, local
+from .optim import AdamW, Averages, Muon, learning_rate, local, part, whole
 from .plan import Plan
 from .ranks import Ranks
 from .teacher import process_of
@@ -107,7 +107,8 @@ class Stage2:
         self.micro_batch = execution.micro_batch or self.settings.micro_batch
         self.process = process_of(plan.shape)
         self.draws = Draws(
-            plan.shape, plan.seed, self.settings.label_dropout, ranks.device, graft.file.null_caption
+            plan.shape, plan.seed, self.settings.label_dropout, ranks.device, graft.file.null_caption,
+            self.settings.timestep_density,
         )
         self.model = graft.model
         choose(self.model, plan)
@@ -133,13 +134,18 @@ class Stage2:
         factors = [
             1.0 if (new and name.startswith(new)) or ".lora_" in name else s.inherited_rate for name, _ in named
         ]
-        self.optimizer = AdamW(named, s.weight_decay, factors=factors)
+        make = Muon if s.optimizer == "muon" else AdamW
+        self.optimizer = make(named, s.weight_decay, factors=factors)
         if self.sharded:
             self.optimizer.sum_over_ranks = ranks.sum_tensor
         self.averages = Averages([p for _, p in named])
         self.step = 0
         self.gradient_norm = 0.0
         """Norm of the gradient of the last step, before clipping."""
+        self.repeated = max(1, s.teacher_samples // s.batch_size) if s.teacher_samples > 0 else None
+        """Number of batches that come again and again; None if every step draws new samples."""
+        self.outputs: dict[tuple[int, int], torch.Tensor] = {}
+        """The teacher's outputs on batches that come again, by batch and first row."""
         self.lowest: float | None = None
         self.last_batch: Batch | None = None
 
@@ -203,9 +209,10 @@ class Stage2:
         settings = self.settings
         size, sums = settings.batch_size, torch.zeros(5, dtype=torch.float64, device=self.ranks.device)
         rows = self.ranks.rows(size)
+        number = self.step % self.repeated if self.repeated else self.step
 
         def draw(rows: range) -> tuple[Batch, Batch | None]:
-            return self._drawn(self.teacher is not None, lambda d: d.step(self.dataset, rows, size, "stage2", self.step))
+            return self._drawn(self.teacher is not None, lambda d: d.step(self.dataset, rows, size, "stage2", number))
 
         whole, null = draw(rows)
         self.last_batch = whole
@@ -218,7 +225,8 @@ class Stage2:
             else:
                 batch, other = draw(part)
             self._synchronizes(index == len(parts) - 1)
-            loss, terms = self._loss(self.net, batch, other, feature_weight)
+            place = (number, part.start) if self.repeated and weight > 0 else None
+            loss, terms = self._loss(self.net, batch, other, feature_weight, place=place)
             (loss * (weight / size)).backward()
             sums += weight * terms
         self._synchronizes(True)
@@ -252,9 +260,13 @@ class Stage2:
         return draw(self.draws), draw(dataclasses.replace(self.draws, label_dropout=1.0))
 
     def _loss(
-        self, net: nn.Module, batch: Batch, null: Batch | None = None, feature_weight: float = 0.0, distils: bool = True
+        self, net: nn.Module, batch: Batch, null: Batch | None = None, feature_weight: float = 0.0, distils: bool = True,
+        place: tuple[int, int] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss summed over rows, and loss, mse, vb, distillation and features as numbers (5)."""
+        """The loss summed over rows, and loss, mse, vb, distillation and features as numbers (5).
+
+        place: batch and first row of rows that come again.
+        """
         settings, rows = self.settings, len(batch)
         noisy = self.process.noisy(batch.latents, batch.noise, batch.steps)
         times, condition = self.process.times(batch.steps), batch.condition
@@ -273,11 +285,19 @@ class Stage2:
             loss = settings.diffusion_weight * loss if settings.diffusion_weight > 0 else none
         if self.teacher is not None and distils:
             copies = len(inputs) / rows if rows else 1.0
-            self.teacher.kept = dict.fromkeys(self.features[name] for name in kept)
-            with torch.no_grad(), self.autocast():
-                target = self.teacher(inputs, times, condition)
-            wanted, self.teacher.kept = self.teacher.kept, {}
-            distillation = (output.double() - target.double()).square().flatten(1).mean(1).sum() / copies
+            target = self.outputs.get(place) if place is not None and not kept else None
+            wanted: dict[str, torch.Tensor | None] = {}
+            if target is None:
+                self.teacher.kept = dict.fromkeys(self.features[name] for name in kept)
+                with torch.no_grad(), self.autocast():
+                    target = self.teacher(inputs, times, condition)
+                wanted, self.teacher.kept = self.teacher.kept, {}
+                if place is not None and not kept:
+                    self.outputs[place] = target
+            squares = (output.double() - target.double()).square()
+            if settings.variance_weight != 1:
+                squares[:, noisy.shape[1] :] *= settings.variance_weight
+            distillation = squares.flatten(1).mean(1).sum() / copies
             for name, found in kept.items():
                 goal = wanted[self.features[name]]
                 assert found is not None and goal is not None
@@ -363,18 +383,10 @@ class Stage2:
 
     # Files
 
-    def _whole(self, parameter: torch.Tensor, part: torch.Tensor | None = None) -> torch.Tensor:
+    def _whole(self, parameter: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
         """A parameter, or a tensor that is distributed like it, as a whole; collective if it is distributed."""
-        if not hasattr(parameter, "full_tensor"):
-            return parameter.detach() if part is None else part
-        if part is None:
-            return parameter.detach().full_tensor().cpu()
-        from torch.distributed.tensor import DTensor
-
-        whole = DTensor.from_local(
-            part, parameter.device_mesh, parameter.placements, shape=parameter.shape, stride=parameter.stride()
-        )
-        return whole.full_tensor().cpu()
+        own = local(parameter.detach()) if own is None else own
+        return whole(parameter, own).cpu() if hasattr(parameter, "full_tensor") else own
 
     def prepare_model(self) -> Callable[[str], None]:
         """The averaged model with merged additions; the result writes it on rank 0, and may be repeated."""
@@ -450,13 +462,7 @@ class Stage2:
 
     def _part(self, value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """This rank's part of a whole tensor."""
-        if not hasattr(parameter, "full_tensor"):
-            return value
-        from torch.distributed.tensor import distribute_tensor
-
-        return distribute_tensor(
-            value.to(self.ranks.device), parameter.device_mesh, parameter.placements
-        ).to_local()
+        return part(parameter, value.to(self.ranks.device) if hasattr(parameter, "full_tensor") else value)
 
 
 def _sum_hook(state, bucket):  # type: ignore[no-untyped-def]
