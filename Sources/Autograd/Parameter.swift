@@ -164,8 +164,8 @@ extension Sequence<Parameter> {
   }
 }
 
-/// Parameter gradients of one tape, kept apart from the parameters so that several tapes over the same
-/// parameters can be walked at once; whoever made the stores adds them up in a fixed order.
+/// Parameter gradients of one tape, separate from the parameters, so that several tapes over the same parameters can
+/// run backward at the same time; the owner of the stores adds them up in a fixed order.
 package final class GradientStore {
   private var gradients: [ObjectIdentifier: Tensor] = [:]
 

@@ -1,7 +1,7 @@
 import CKernels
 import TensorCore
 
-/// A tensor on its way through a tape, with the place where its gradient goes.
+/// An operand or result on a tape: a tensor, and where its gradient is accumulated.
 package struct Value {
   fileprivate enum Origin {
     case constant
@@ -41,8 +41,8 @@ package struct Value {
 
 /// A fused operation with its own backward pass, some of whose activations may be in bfloat16.
 ///
-/// `backward` has no default and no gradient-free twin: inference is running on a tape that does not
-/// record. Gradients are float32.
+/// `backward` has no default: an operation for inference alone does not exist. Inference runs on a tape that does
+/// not record. Gradients are float32.
 package protocol MixedPrecisionOp {
   /// What the backward pass needs besides inputs and output.
   associatedtype Saved
@@ -120,7 +120,7 @@ package struct GradientSink {
     }
   }
 
-  /// Hands over a finished gradient that nobody else will write to.
+  /// Passes on a finished gradient, which is not written to again.
   package func pass(_ index: Int, _ gradient: Tensor) {
     if case .node(let id) = inputs[index].origin, tape.gradients[id] == nil {
       tape.gradients[id] = gradient.reshaped(inputs[index].shape)
@@ -160,7 +160,7 @@ package final class Tape {
   /// Makes a tape.
   ///
   /// - Parameters:
-  ///   - recording: A tape that does not record serves inference and keeps no activation alive.
+  ///   - recording: Whether operations are recorded for a backward pass; inference needs none and keeps no activations.
   ///   - store: Receives the gradients of parameters; nil leaves them in the parameters themselves.
   ///   - recomputing: Keeps nothing of a segment but its inputs and runs it again on the way back.
   package convenience init(
@@ -202,7 +202,7 @@ package final class Tape {
   ///
   /// Such a tape records the whole part as one operation. On the way back it runs the part again, this
   /// time recording at its end, and walks on through that: gradients are the same to the last bit,
-  /// activations of one part alone are alive, and the part's forward pass is paid for twice.
+  /// activations of one part alone are kept, and the part's forward pass runs twice.
   ///
   /// - Parameter body: The part; applies its operations on the tape it is given, always the same ones.
   /// - Returns: What `body` returns.

@@ -1,4 +1,3 @@
-#include "ck_attention.h"
 #include "ck_softmax.h"
 
 /* Scores and weights are kept transposed, keys x 16 queries: the maximum and the sum of a query stay in one
@@ -9,13 +8,11 @@ enum {
   BLOCK = 64,  /* queries whose gradients by keys and values are added at once */
   STRIDE = BLOCK + LANES /* of a key's weights for them; a power of two would map to few cache sets */
 };
-/* Range of keys that any of the queries i0 ..< i1 attends to, in whole tiles. */
-CK_INLINE void key_range(const ck_attention_shape *h, size_t i0, size_t i1, size_t *from, size_t *to) {
-  const size_t step = ck_tile_rows, keys = h->keys;
-  size_t low = h->left >= i0 ? 0 : i0 - h->left;
-  size_t high = h->right >= keys || i1 + h->right > keys ? keys : i1 + h->right;
-  *from = low / step * step;
-  *to = smaller(keys, (high + step - 1) / step * step);
+/* The keys in whole tiles that any of the queries i0 ..< i1 attends to. */
+CK_INLINE void key_tiles(const ck_attention_shape *h, size_t i0, size_t i1, size_t *from, size_t *to) {
+  const size_t step = ck_tile_rows;
+  key_range(h, i0, i1, step, from, to);
+  *to = smaller(h->keys, (*to + step - 1) / step * step);
 }
 
 CK_INLINE int has_window(const ck_attention_shape *h) {
@@ -62,7 +59,7 @@ CK_CLONES void ck_attention_forward_f32(const float *q, const float *k, const fl
   pack_rows(transposed(v, h->kv_stride), 0, 0, d, keys, most, vt);
   for (size_t i0 = 0; i0 < h->queries; i0 += LANES) {
     size_t n = smaller(LANES, h->queries - i0), from, to;
-    key_range(h, i0, i0 + n, &from, &to);
+    key_tiles(h, i0, i0 + n, &from, &to);
     score(h, q, kr, bias, qt, s, LANES, i0, from, to);
     hide(h, s, LANES, i0, from, to, -INFINITY);
     vec top = *(vec *)s, sum = {0};
@@ -101,7 +98,7 @@ CK_CLONES void ck_attention_backward_f32(const float *q, const float *k, const f
   for (size_t i0 = 0; i0 < queries; i0 += block) {
     const size_t rows = smaller(block, queries - i0);
     size_t from, to;
-    key_range(h, i0, i0 + rows, &from, &to);
+    key_tiles(h, i0, i0 + rows, &from, &to);
     for (size_t n = 0; n < rows; n += LANES) {
       const size_t i = i0 + n, count = smaller(LANES, queries - i);
       float *pn = p + n, *dn = ds + n;

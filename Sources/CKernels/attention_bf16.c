@@ -1,5 +1,4 @@
-#include "ck_attention.h"
-#include "ck_tile.h"
+#include "ck_softmax.h"
 
 enum { QUERIES = 24, GRADIENT_QUERIES = 64 };
 
@@ -20,21 +19,11 @@ CK_INLINE float row_sum(const float *row, size_t width) {
   return sum;
 }
 
-/* First key column (a multiple of 16) and one past the last for queries i0 ..< i1. */
-CK_INLINE void key_range(size_t i0, size_t i1, size_t keys, size_t left, size_t right, size_t *from,
-                         size_t *to) {
-  size_t low = left >= i0 ? 0 : i0 - left;
-  size_t high = right >= keys || i1 + right > keys ? keys : i1 + right;
-  *from = low / LANES * LANES;
-  *to = high;
-}
-
 /* Columns of query i's row that it attends to, relative to `from`. */
-CK_INLINE void visible(size_t i, size_t keys, size_t left, size_t right, size_t from, size_t *lo,
-                       size_t *hi) {
-  *lo = (left >= i ? 0 : i - left);
+CK_INLINE void visible(const ck_attention_shape *s, size_t i, size_t from, size_t *lo, size_t *hi) {
+  key_range(s, i, i + 1, 1, lo, hi);
   *lo = *lo < from ? 0 : *lo - from;
-  *hi = (right >= keys || i + right + 1 > keys ? keys : i + right + 1) - from;
+  *hi -= from;
 }
 
 /* A bfloat16 that may alias a 32-bit word. */
@@ -98,7 +87,7 @@ CK_CLONES void ck_attention_forward_bf16(const uint16_t *q, const uint16_t *k, c
   const panels vb = pack_row_pairs(v, s->q_stride, vp, keys, s->head_dim);
   for (size_t i0 = 0; i0 < s->keys; i0 += QUERIES) {
     size_t rows = smaller(QUERIES, s->keys - i0), from, to;
-    key_range(i0, i0 + rows, keys, s->left, s->right, &from, &to);
+    key_range(s, i0, i0 + rows, LANES, &from, &to);
     const size_t width = round_up(to - from);
     float sum[QUERIES];
     ck_multiply_pairs((const uint32_t *)(q + i0 * s->q_stride), s->q_stride / 2, 1,
@@ -106,7 +95,7 @@ CK_CLONES void ck_attention_forward_bf16(const uint16_t *q, const uint16_t *k, c
     for (size_t r = 0; r < rows; r++) {
       float *row = scores + r * width;
       size_t lo, hi;
-      visible(i0 + r, keys, s->left, s->right, from, &lo, &hi);
+      visible(s, i0 + r, from, &lo, &hi);
       for (size_t j = 0; j < lo; j++) row[j] = -INFINITY;
       for (size_t j = hi; j < width; j++) row[j] = -INFINITY;
       const float top = row_max(row, width);
@@ -151,7 +140,7 @@ CK_CLONES void ck_attention_backward_bf16(const uint16_t *q, const uint16_t *k, 
   memset(dkp, 0, 2 * keys * dp * sizeof(float));
   for (size_t i0 = 0; i0 < s->keys; i0 += GRADIENT_QUERIES) {
     size_t rows = smaller(GRADIENT_QUERIES, s->keys - i0), from, to;
-    key_range(i0, i0 + rows, keys, s->left, s->right, &from, &to);
+    key_range(s, i0, i0 + rows, LANES, &from, &to);
     const size_t width = round_up(to - from), seen = to - from, depth = (rows + 1) / 2;
     const uint16_t *qi = q + i0 * s->q_stride;
     const float *gi = dout + i0 * s->out_stride;
@@ -168,7 +157,7 @@ CK_CLONES void ck_attention_backward_bf16(const uint16_t *q, const uint16_t *k, 
       const uint16_t *o = out + (i0 + r) * s->out_stride;
       const float *gr = gi + r * s->out_stride, shift = lse[i0 + r] * LOG2_E;
       size_t lo, hi;
-      visible(i0 + r, keys, s->left, s->right, from, &lo, &hi);
+      visible(s, i0 + r, from, &lo, &hi);
       {
         CK_REASSOCIATE
         for (size_t c = 0; c < head_dim; c++) delta += gr[c] * ck_from_bfloat16(o[c]);

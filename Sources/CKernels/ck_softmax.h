@@ -1,4 +1,5 @@
 #pragma once
+#include "ck_attention.h"
 #include "ck_tile.h"
 
 /* What softmax attention kernels share: scores and weights are kept transposed, keys x 16 queries, so that the
@@ -12,6 +13,13 @@ typedef int32_t bits __attribute__((vector_size(64), aligned(4)));
 /* A vector's lanes from x where the mask's are set, from y elsewhere. */
 #define SELECT(mask, x, y) ((vec)(((mask) & (bits)(x)) | (~(mask) & (bits)(y))))
 #define LARGER(x, y) SELECT((x) > (y), x, y)
+
+/* Keys from ..< to that any of the queries i0 ..< i1 attends to; `from` is a multiple of `step`. */
+CK_INLINE void key_range(const ck_attention_shape *h, size_t i0, size_t i1, size_t step, size_t *from,
+                         size_t *to) {
+  *from = h->left >= i0 ? 0 : (i0 - h->left) / step * step;
+  *to = h->right >= h->keys || i1 + h->right > h->keys ? h->keys : i1 + h->right;
+}
 
 /* C (m x 16) = A B with rows of B and of C `ldb` and `ldc` apart; the packed tiles of A are `length` deep and
    count from column `first` on. */

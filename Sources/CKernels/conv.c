@@ -118,7 +118,7 @@ CK_INLINE void tile(
       a10 += w1 * x0, a11 += w1 * x1;
       a20 += w2 * x0, a21 += w2 * x1;
       a30 += w3 * x0, a31 += w3 * x1;
-      __asm__ volatile("" ::: "memory"); /* keeps the compiler from loading the next tap early, which would spill registers */
+      __asm__ volatile("" ::: "memory"); /* no early load of the next tap: it spills registers */
     }
     p0 += plane, p1 += plane, w += TAPS * OUTS;
   }

@@ -1,72 +1,66 @@
 #include "ck_internal.h"
 #include "ck_norm.h"
 
-CK_CLONES void ck_layernorm_modulate_forward(const float *restrict x, const float *restrict shift,
-                                             const float *restrict scale, float eps,
-                                             void *restrict out, int is_bfloat16,
-                                             float *restrict mean, float *restrict rstd,
-                                             size_t tokens, size_t dim) {
-  float *y = out;
-  uint16_t *rounded = out;
-  for (size_t n = 0; n < tokens; n++) {
-    const float *row = x + n * dim;
-    float sum = 0, squares = 0;
+CK_CLONES void ck_row_norm_forward(const float *restrict x, const float *restrict weight,
+                                   const float *restrict bias, int centred, float eps,
+                                   void *restrict out, int is_bfloat16, float *restrict mean,
+                                   float *restrict rstd, size_t rows, size_t width) {
+  for (size_t n = 0; n < rows; n++) {
+    const float *row = x + n * width;
+    float *y = (float *)out + n * width, sum = 0, squares = 0;
+    uint16_t *rounded = (uint16_t *)out + n * width;
+    if (centred) {
+      CK_REASSOCIATE
+      for (size_t d = 0; d < width; d++) sum += row[d];
+    }
+    float m = sum / (float)width;
     {
       CK_REASSOCIATE
-      for (size_t d = 0; d < dim; d++) sum += row[d];
+      for (size_t d = 0; d < width; d++) squares += (row[d] - m) * (row[d] - m);
     }
-    float m = sum / (float)dim;
-    {
-      CK_REASSOCIATE
-      for (size_t d = 0; d < dim; d++) squares += (row[d] - m) * (row[d] - m);
-    }
-    float r = 1.0f / sqrtf(squares / (float)dim + eps);
+    float r = 1.0f / sqrtf(squares / (float)width + eps);
     mean[n] = m;
     rstd[n] = r;
-    if (is_bfloat16)
-      for (size_t d = 0; d < dim; d++)
-        rounded[n * dim + d] =
-            (uint16_t)ck_bfloat16_bits((row[d] - m) * r * (1.0f + scale[d]) + shift[d]);
+    if (!bias)
+      for (size_t d = 0; d < width; d++) y[d] = (row[d] - m) * r * weight[d];
+    else if (is_bfloat16)
+      for (size_t d = 0; d < width; d++)
+        rounded[d] = (uint16_t)ck_bfloat16_bits((row[d] - m) * r * weight[d] + bias[d]);
     else
-      for (size_t d = 0; d < dim; d++)
-        y[n * dim + d] = (row[d] - m) * r * (1.0f + scale[d]) + shift[d];
+      for (size_t d = 0; d < width; d++) y[d] = (row[d] - m) * r * weight[d] + bias[d];
   }
 }
 
-CK_CLONES void ck_layernorm_modulate_backward_f32(const float *restrict dy,
-                                                  const float *restrict x,
-                                                  const float *restrict scale,
-                                                  const float *restrict mean,
-                                                  const float *restrict rstd, float *restrict dx,
-                                                  float *restrict dshift, float *restrict dscale,
-                                                  size_t tokens, size_t dim, int accumulate) {
-  for (size_t n = 0; n < tokens; n++) {
-    const float *row = x + n * dim, *g = dy + n * dim;
+CK_CLONES void ck_row_norm_backward_f32(const float *restrict dy, const float *restrict x,
+                                        const float *restrict weight, int centred,
+                                        const float *restrict mean, const float *restrict rstd,
+                                        float *restrict dx, int accumulate,
+                                        float *restrict dweight, float *restrict dbias,
+                                        size_t rows, size_t width) {
+  for (size_t n = 0; n < rows; n++) {
+    const float *row = x + n * width, *g = dy + n * width;
     float m = mean[n], r = rstd[n];
-    if (dshift)
-      for (size_t d = 0; d < dim; d++) {
-        dshift[d] += g[d];
-        dscale[d] += g[d] * ((row[d] - m) * r);
-      }
+    if (dweight)
+      for (size_t d = 0; d < width; d++) dweight[d] += g[d] * ((row[d] - m) * r);
+    if (dbias)
+      for (size_t d = 0; d < width; d++) dbias[d] += g[d];
     if (!dx) continue;
     float a = 0, b = 0;
     {
       CK_REASSOCIATE
-      for (size_t d = 0; d < dim; d++) {
-        float h = g[d] * (1.0f + scale[d]);
+      for (size_t d = 0; d < width; d++) {
+        float h = g[d] * weight[d];
         a += h;
         b += h * (row[d] - m);
       }
     }
-    a /= (float)dim;
-    b = b * r * r / (float)dim;
-    float *out = dx + n * dim;
+    a = centred ? a / (float)width : 0.0f;
+    b = b * r * r / (float)width;
+    float *out = dx + n * width;
     if (accumulate)
-      for (size_t d = 0; d < dim; d++)
-        out[d] += r * (g[d] * (1.0f + scale[d]) - a - (row[d] - m) * b);
+      for (size_t d = 0; d < width; d++) out[d] += r * (g[d] * weight[d] - a - (row[d] - m) * b);
     else
-      for (size_t d = 0; d < dim; d++)
-        out[d] = r * (g[d] * (1.0f + scale[d]) - a - (row[d] - m) * b);
+      for (size_t d = 0; d < width; d++) out[d] = r * (g[d] * weight[d] - a - (row[d] - m) * b);
   }
 }
 

@@ -22,9 +22,11 @@ struct Unpickler {
   private static let textLimit = 1 << 20
   /// Maximum number of instructions, of containers and tensors, and of memo entries; the largest
   /// training checkpoints have tens of thousands of tensors.
-  private static let instructionLimit = 1 << 22
+  private static let instructionLimit = 1 << 21
   private static let containerLimit = 1 << 18
   private static let memoLimit = 1 << 19
+  /// Maximum total length in bytes of the descriptions of keys that are no text.
+  private static let keyBytesLimit = 1 << 22
 
   private var cursor: ByteCursor
   private var pickle = Pickle()
@@ -38,6 +40,8 @@ struct Unpickler {
   private var instructions = 0
   /// Number of entries copied into namespaces.
   private var copies = 0
+  /// Bytes of the descriptions of keys.
+  private var keyBytes = 0
 
   /// Reads the pickle that starts at `position`.
   ///
@@ -206,15 +210,21 @@ struct Unpickler {
       throw fault("entries are put into no dictionary")
     }
     for place in stride(from: 0, to: items.count, by: 2) {
-      pickle.dictionaries[number].set(key(items[place]), items[place + 1])
+      pickle.dictionaries[number].set(try key(items[place]), items[place + 1])
     }
   }
 
-  private func key(_ value: PickleValue) -> Pickle.Key {
+  private mutating func key(_ value: PickleValue) throws(PickleFault) -> Pickle.Key {
     switch value {
-    case .text(let text): .text(text)
-    case .integer(let number): .integer(number)
-    default: .other(description(value, depth: 0))
+    case .text(let text): return .text(text)
+    case .integer(let number): return .integer(number)
+    default:
+      let text = description(value, depth: 0)
+      keyBytes += text.utf8.count
+      guard keyBytes <= Self.keyBytesLimit else {
+        throw fault("it describes more values than any checkpoint")
+      }
+      return .other(text)
     }
   }
 

@@ -5,12 +5,12 @@ import Models
 
 /// Labelled or captioned latents in memory-mapped files, read one sample at a time.
 ///
-/// Formats: arrays `latents` (count, channels, height, width) and `labels` (count) in safetensors
-/// or `.npz` files, any number of them in a folder; `latents.npy` with `labels.npy` in the same
-/// folder; batches `X_features/1.npy` with `X_labels/1.npy`; tar shards of webdataset with
-/// `KEY.latent.pth` and `KEY.label.pth` for each sample, as written by keshik6/grafting. Latents
-/// must be scaled, unless `latents_stats.pt` lies beside them, by which they are then normalised. In place of labels, safetensors and `.npz` files may hold text embeddings
-/// `prompt_embeds` (count, tokens, channels) with `prompt_attention_mask` (count, tokens).
+/// Formats: arrays `latents` (count, channels, height, width) and `labels` (count) in safetensors or `.npz` files,
+/// any number of them in a folder; `latents.npy` with `labels.npy` in the same folder; batches `X_features/1.npy`
+/// with `X_labels/1.npy`; tar shards of webdataset with `KEY.latent.pth` and `KEY.label.pth` for each sample, as
+/// written by keshik6/grafting. Latents must be scaled, unless `latents_stats.pt` lies beside them, by which they are
+/// then normalised. In place of labels, safetensors and `.npz` files may hold text embeddings `prompt_embeds` (count,
+/// tokens, channels) with `prompt_attention_mask` (count, tokens).
 package final class LatentFiles: @unchecked Sendable {
   /// Location of the elements of one sample.
   private struct Row {

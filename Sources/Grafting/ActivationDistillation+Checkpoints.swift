@@ -50,14 +50,13 @@ extension ActivationDistillation {
   /// - Throws: `FileError` if the file is not a checkpoint of this plan and data.
   package func resume(from path: String) throws {
     let file = try SafetensorsFile(path: path)
-    guard let saved = file.metadata["step"].flatMap(Int.init),
-      let text = file.metadata["sites"], let planText = file.metadata[DiTFile.planKey],
+    guard let text = file.metadata["sites"], let planText = file.metadata[DiTFile.planKey],
       let states = try? JSONDecoder().decode([GraftSite: SiteState].self, from: Data(text.utf8))
     else {
       throw FileError(
-        "\(path): no step and sites in the metadata; expected a stage 1 checkpoint")
+        "\(path): no plan and sites in the metadata; expected a stage 1 checkpoint")
     }
-    try file.require(saved, in: 0...graft.plan.stage1.totalSteps, called: "step")
+    let saved = try file.count("step", in: 0...graft.plan.stage1.totalSteps)
     try file.requireGenerator()
     try graft.plan.requireContinuation(
       of: planText, from: file, on: (dataset.identity, heldOut.identity))

@@ -260,12 +260,11 @@ package final class Finetuning {
   /// - Throws: `FileError` if the file is not a checkpoint of this plan and data.
   package func resume(from path: String) throws {
     let file = try SafetensorsFile(path: path)
-    guard file.metadata["espalier_file"] == Self.kind, let text = file.metadata[DiTFile.planKey],
-      let saved = file.metadata["step"].flatMap(Int.init)
+    guard file.metadata["espalier_file"] == Self.kind, let text = file.metadata[DiTFile.planKey]
     else {
       throw FileError("\(path): is no \(Self.kind); remove it to start anew")
     }
-    try file.require(saved, in: 0...settings.steps, called: "step")
+    let saved = try file.count("step", in: 0...settings.steps)
     try file.requireGenerator()
     try plan.requireContinuation(
       of: text, from: file, on: (dataset.identity, heldOut.identity))

@@ -25,7 +25,7 @@ package struct RidgeFit {
   }
 
   /// Builds a graft of a plan and fits all that ends in a linear layer, from transferred weights where there
-  /// is a place for them: what the plan's operators are worth without training.
+  /// is a place for them: the plan's operators without any training.
   ///
   /// - Parameters:
   ///   - plan: A valid plan for this teacher; one edited slot with activations in memory takes milliseconds.

@@ -74,8 +74,8 @@ package struct StudentForcedSweep {
     let batch: DiffusionBatch
     let process: TrainingProcess
 
-    /// Share of the mean squared gate below which a channel's gate is not divided by: such a channel can
-    /// make up for little, whatever the operator gives.
+    /// Share of the mean squared gate below which a channel's gate is not divided by: of such a
+    /// channel the operator changes little.
     private static let gateFloor = 0.1
 
     func callAsFunction(

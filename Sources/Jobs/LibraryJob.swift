@@ -12,9 +12,9 @@ import TensorCore
 
 /// Trains, scores and times an operator of every kind for every slot of a model.
 ///
-/// Operators are trained teacher-forced, so those of all slots fit into one plan: the candidates form columns, each with
-/// one operator for every slot, which is a stage 1 of its own. What is finished is in the library, so that a run that
-/// was stopped goes on with the column it was at.
+/// Operators are trained teacher-forced, so those of all slots fit into one plan: the candidates form columns, each
+/// with one operator for every slot, which is a stage 1 of its own. What is finished is in the library, so that a run
+/// that was stopped goes on with the column it was at.
 struct LibraryJob {
   let context: JobContext
 

@@ -68,7 +68,7 @@ package enum Worker {
         }
         if let seconds = request.timeout { context.limit(to: seconds) }
         let process = try job.start(try job.prepare(request).variables)
-        // From here the engine speaks.
+        // From here on the engine writes the events.
         heartbeat.cancel()
         return try finish(job, process)
       }

@@ -2,7 +2,7 @@ import Models
 import Sampling
 import TensorCore
 
-/// The teacher with step caching, the rival of every graft: it also samples in less time, without any training.
+/// The teacher with step caching, a baseline of every graft: it also samples in less time, without any training.
 package struct CachedTeacher {
   private let teacher: any DiffusionTransformer
   private let sampler: LatentSampler

@@ -120,7 +120,7 @@ package final class GuidedError {
     return Conditioning(timesteps: [], captions: shown).condition
   }
 
-  /// A batch several times behind itself.
+  /// A batch repeated several times.
   private static func repeated(_ batch: Tensor, _ copies: Int) -> Tensor {
     batch.selecting((0..<copies).flatMap { _ in 0..<batch.shape[0] })
   }

@@ -36,7 +36,7 @@ package struct OperatorTiming {
   /// A median of few sub-millisecond passes is moved by whatever else runs on the machine.
   private static let duration = 0.3
 
-  /// Shortest times of several works that are done in turns, after one turn that counts for nothing and makes
+  /// Shortest times of several works that are done in turns, after one turn that is not counted and makes
   /// packed weights and buffers.
   private static func fastest(_ works: [() -> Void], turns: Int) -> [Double] {
     for work in works { work() }

@@ -45,8 +45,6 @@ final class ParityCheck {
   let fixture: Fixture
   private let precision: Precision
   private(set) var comparisons: [Comparison] = []
-  /// Reasons why parts of the case were skipped.
-  private(set) var omissions: [String] = []
   private var seen: Set<String> = []
   private let forwardTolerance: Double
   /// Tolerance for sums of many signed terms.
@@ -187,12 +185,6 @@ final class ParityCheck {
         "\(fixture.path): expected tensor '\(first)'\(left.count > 1 ? " and \(left.count - 1) more" : "")"
           + " was not compared; the case is not known in this form")
     }
-  }
-
-  /// Marks expected tensors as not compared because of missing support.
-  func leaveOut(_ prefixes: [String], _ reason: String) {
-    for prefix in prefixes { seen.formUnion(fixture.names(prefix)) }
-    omissions.append(reason)
   }
 
   // MARK: - Measures

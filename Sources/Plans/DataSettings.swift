@@ -30,6 +30,7 @@ package struct DataSchema: SettingsSchema {
 ///
 /// Paths are stored as written; relative ones are relative to the folder of the plan. They are made
 /// absolute for use and when the plan is saved to another folder.
+@dynamicMemberLookup
 package struct DataSettings: Sendable {
   private var settings = Settings<DataSchema>()
   /// Absolute path of the base folder of relative paths.
@@ -66,24 +67,10 @@ package struct DataSettings: Sendable {
     set { settings.heldOut = newValue }
   }
 
-  /// Whether images are mirrored with probability 1/2 before encoding.
-  package var flip: Bool {
-    get { settings.flip }
-    set { settings.flip = newValue }
-  }
-
-  /// Latents of the pool, their denoising steps and their guidance, of data that the model draws itself.
-  package var pool: Int {
-    get { settings.pool }
-    set { settings.pool = newValue }
-  }
-  package var poolSteps: Int {
-    get { settings.poolSteps }
-    set { settings.poolSteps = newValue }
-  }
-  package var guidance: Double {
-    get { settings.guidance }
-    set { settings.guidance = newValue }
+  /// Value of a row whose use does not depend on the folder.
+  package subscript<Value>(dynamicMember row: KeyPath<DataSchema, Setting<Value>>) -> Value {
+    get { settings[dynamicMember: row] }
+    set { settings[dynamicMember: row] = newValue }
   }
 
   /// Settings with their values as JSON.

@@ -193,6 +193,11 @@ package struct OperatorDescriptor: Sendable {
   package func refusal(
     of spec: OperatorSpec, shape: ModelShape
   ) -> (key: String, message: String)? {
+    refusal(ofValues: spec) ?? fitRule(spec, shape).map { ("config", $0) }
+  }
+
+  /// Key and reason why a setting is unknown or out of its range; nil if all can be used.
+  package func refusal(ofValues spec: OperatorSpec) -> (key: String, message: String)? {
     for (key, value) in spec.config.sorted(by: { $0.key < $1.key }) {
       guard let field = fields.first(where: { $0.key == key }) else {
         let known = fields.isEmpty ? "none" : fields.map(\.key).joined(separator: ", ")
@@ -204,7 +209,7 @@ package struct OperatorDescriptor: Sendable {
         return ("config.\(key)", message)
       }
     }
-    return fitRule(spec, shape).map { ("config", $0) }
+    return nil
   }
 }
 

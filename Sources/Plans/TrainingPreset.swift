@@ -1,7 +1,7 @@
 /// Training settings of both stages by name.
 package enum TrainingPreset: String, CaseIterable, Sendable {
-  /// The paper's sections 3 and 4 for class-conditional models: stage 1 with 8k samples, 200 epochs, batch 64 and rate 1e-4, stage 2
-  /// with 50k steps of 256 samples.
+  /// The paper's sections 3 and 4 for class-conditional models: stage 1 with 8k samples, 200 epochs, batch 64 and
+  /// rate 1e-4, stage 2 with 50k steps of 256 samples.
   case paper
   /// The configurations of keshik6/grafting: as the paper's, with the rates of `hyena_y` (5e-4) for
   /// attention and of the MLP of ratio 3 (1e-3, weight decay 1e-5), keeping the best weights.

@@ -3,9 +3,9 @@ import Plans
 extension SlotScores {
   /// Makes the scores of a model's slots from what is known of it.
   ///
-  /// `l1` to `l128` are the localities of a block's attention, and `window` its suggested half width, for both slots of the
-  /// block; `mean`, `var`, `max`, `kurt` and `outliers` are statistics of the slot's output; `loss` and `held-out` the last
-  /// losses of the slot's site in a run.
+  /// `l1` to `l128` are the localities of a block's attention, and `window` its suggested half width, for both slots
+  /// of the block; `mean`, `var`, `max`, `kurt` and `outliers` are statistics of the slot's output; `loss` and
+  /// `held-out` the last losses of the slot's site in a run.
   ///
   /// - Parameters:
   ///   - analysis: Statistics of the model; nil if it was not measured.

@@ -98,6 +98,15 @@ package struct OperatorLibrary {
 
     /// The slot; nil for a damaged entry.
     package var slotID: SlotID? { SlotID(slot) }
+
+    /// Whether this program knows the operator, with these settings in this slot, and numbers are in their ranges.
+    fileprivate var isUsable: Bool {
+      guard let slot = slotID, let descriptor = OperatorCatalog.descriptor(named: spec.name)
+      else { return false }
+      let conditions = timing.map(\.conditions)
+      return descriptor.slots.contains(slot.slot) && descriptor.refusal(ofValues: spec) == nil
+        && recipe.steps >= 0 && (conditions.map { $0.batch > 0 && $0.threads > 0 } ?? true)
+    }
   }
 
   /// Folder of the model's operators.
@@ -144,7 +153,8 @@ package struct OperatorLibrary {
     try AtomicFile.write(try encoder.encode(entry), to: description(key))
   }
 
-  /// All complete entries by key, in the order of blocks, slots and operators; damaged ones are left out.
+  /// All complete entries by key, in the order of blocks, slots and operators; damaged ones are left out, and those
+  /// whose operator or settings this program does not know.
   package func entries() -> [(key: String, entry: Entry)] {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
     let keys = names.filter { $0.hasSuffix(".json") }.map { String($0.dropLast(5)) }
@@ -152,7 +162,7 @@ package struct OperatorLibrary {
       guard access(weights(key), R_OK) == 0,
         let text = try? AtomicFile.read(description(key), limit: 1 << 20),
         let entry = try? JSONDecoder().decode(Entry.self, from: Data(text)),
-        let slot = entry.slotID,
+        entry.isUsable, let slot = entry.slotID,
         self.key(slot, entry.spec, entry.recipe) == key
       else { return nil }
       return (key, entry)
@@ -240,7 +250,9 @@ package struct OperatorLibrary {
     var best: [Change: Candidate] = [:]
     for entry in entries {
       guard let slot = entry.slotID, let score = entry.score, let timing = entry.timing,
-        timing.conditions == conditions, slot.block < shape.depth
+        timing.conditions == conditions, slot.block < shape.depth,
+        let descriptor = OperatorCatalog.descriptor(named: entry.spec.name),
+        descriptor.refusal(of: entry.spec, shape: shape) == nil
       else { continue }
       let change = Change.slot(slot, entry.spec)
       let (old, new) = (

@@ -89,8 +89,9 @@ package struct ParetoSolver {
   // MARK: - Options
 
   private func bins(_ saving: Double) -> Int {
-    // A rounding error must not cost a bin.
-    Int((saving / width + 1e-9).rounded(.down))
+    // A rounding error must not cost a bin. Where nothing saves anything, a loss of time is any number of bins.
+    let (place, most) = ((saving / width + 1e-9).rounded(.down), Double(self.bins))
+    return Int(min(max(place, -most), most))
   }
 
   /// An option with one more change.

@@ -78,9 +78,6 @@ package struct SearchReport: Codable, Sendable {
     package init(_ differences: SeedValues) {
       (mean, halfWidth) = (differences.mean, differences.halfWidth)
     }
-
-    /// Whether the interval lies on one side of 0.
-    package var isClear: Bool { halfWidth.map { abs(mean) > $0 } ?? false }
   }
 
   /// Settings of a step cache, and the share of evaluations that it saves.

@@ -3,7 +3,7 @@ import COneDNN
 
 /// A matmul primitive of oneDNN: products of one shape with a packed right operand, in float32 or bfloat16.
 ///
-/// It lives as long as the process, and several threads may run it at once.
+/// It is kept until the process ends, and several threads may run it at the same time.
 struct MatmulPrimitive: @unchecked Sendable {
   /// Columns of the right operand that are packed together; ranges that begin at a multiple of them follow
   /// each other in memory.

@@ -20,7 +20,7 @@ final class Guarded<Value>: @unchecked Sendable {
 
 /// A pool of buffers keyed by their size in bytes: after its first step a training loop allocates nothing.
 ///
-/// The pool may be used from any thread; a tensor belongs to one thread all the same, see `Tensor`.
+/// The pool may be used from any thread, unlike a tensor, which belongs to one thread (see `Tensor`).
 package enum BufferPool {
   /// An idle buffer, of which there is no other reference.
   private struct Buffer: @unchecked Sendable {

@@ -56,8 +56,8 @@ final class CursesScreen {
 
   /// Writes the cells that differ from `before`, or all of them, into curses' own picture.
   ///
-  /// Where lines have moved, curses scrolls a part of the terminal regardless of `idlok`, and the pixels of images would
-  /// scroll too. A line that changes alone has not moved: its old content is still where it was.
+  /// Where lines have moved, curses scrolls a part of the terminal regardless of `idlok`, and the pixels of images
+  /// would scroll too. A line that changes alone has not moved: its old content is still where it was.
   /// - Parameters:
   ///   - cells: The screen, row by row.
   ///   - before: What it was; nil if that is not known.

@@ -28,13 +28,8 @@ extension DiffusionTrainer {
   ///   - limit: Maximum number of optimizer steps.
   /// - Throws: `FileError` for a missing tensor, another shape, or missing or invalid metadata.
   package func restore(from file: SafetensorsFile, stepsUpTo limit: Int) throws {
-    guard let steps = file.metadata["optimizer_steps"].flatMap(Int.init) else {
-      throw FileError(
-        "\(file.path): no 'optimizer_steps' in its metadata, so it is no checkpoint of a training;"
-          + " move the file away to start anew")
-    }
     // A training step takes at most one optimizer step.
-    try file.require(steps, in: 0...limit, called: "optimizer_steps")
+    let steps = try file.count("optimizer_steps", in: 0...limit)
     for (index, parameter) in optimizer.parameters.enumerated() {
       for (prefix, tensor) in state(of: index) {
         let saved = try FileWeights(file, prefix: prefix)
@@ -69,18 +64,16 @@ extension DiffusionTrainer {
 }
 
 extension SafetensorsFile {
-  /// Throws if a count in a checkpoint is out of range.
+  /// Reads a count from the metadata of a checkpoint.
   ///
-  /// - Throws: `FileError`.
-  package func require(
-    _ count: Int, in range: ClosedRange<Int>, called key: String
-  ) throws(FileError) {
-    guard range.contains(count) else {
-      throw FileError(
-        "\(path): '\(key)' in its metadata is \(count), expected \(range.lowerBound) to"
-          + " \(range.upperBound); the checkpoint is damaged, go on from another one by"
-          + " 'espalier runs retry RUN --step N'")
-    }
+  /// - Throws: `FileError` for an entry that is missing, no whole number or out of range.
+  package func count(_ key: String, in range: ClosedRange<Int>) throws(FileError) -> Int {
+    let text = metadata[key]
+    if let count = text.flatMap(Int.init), range.contains(count) { return count }
+    throw FileError(
+      "\(path): '\(key)' in its metadata is \(text.map { "'\($0.prefix(40))'" } ?? "missing"), expected"
+        + " \(range.lowerBound) to \(range.upperBound); the checkpoint is damaged, go on from another one"
+        + " by 'espalier runs retry RUN --step N', or move it away to start anew")
   }
 }
 

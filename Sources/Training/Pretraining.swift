@@ -36,7 +36,7 @@ package final class Pretraining {
   ///   - directory: Folder of `checkpoint.safetensors` and `model.safetensors`.
   ///   - initialModel: Model file with initial weights; nil draws new ones.
   ///   - modelMetadata: Metadata of the model file.
-  /// - Throws: `FileError` or `FileError` for a checkpoint that does not match the recipe.
+  /// - Throws: `FileError` for a checkpoint that does not match the recipe.
   package init(
     config: PretrainingConfig, dataset: LatentDataset, directory: String, initialModel: String?,
     modelMetadata: [String: String]
@@ -124,11 +124,7 @@ package final class Pretraining {
 
   private func resume() throws {
     let file = try SafetensorsFile(path: checkpointPath)
-    guard let steps = file.metadata["step"].flatMap(Int.init) else {
-      throw FileError(
-        "\(checkpointPath): no training state in its metadata; move the file away to start anew")
-    }
-    try file.require(steps, in: 0...config.totalSteps, called: "step")
+    let steps = try file.count("step", in: 0...config.totalSteps)
     try file.requireGenerator()
     try trainer.restore(from: file, stepsUpTo: config.totalSteps)
     step = steps

@@ -15,7 +15,7 @@ struct BlockOpTests {
     var random = RandomSequence(seed: UInt64(tokens))
     let inputs = [random.normal([batch, tokens, dim]), random.normal([batch, 6 * dim])]
     for (shift, scale) in [(0, 1), (3, 4)] {
-      check(LayerNormModulate(shiftChunk: shift, scaleChunk: scale), inputs) { inputs in
+      check(ModulatedNorm(.layer, shiftChunk: shift, scaleChunk: scale), inputs) { inputs in
         var result: [Double] = []
         for row in 0..<(batch * tokens) {
           let x = inputs[0][(row * dim)..<((row + 1) * dim)]

@@ -1,9 +1,8 @@
+import Autograd
 import Nn
 import TensorCore
 import TestSupport
 import Testing
-
-@testable import Autograd
 
 /// Linear layers in bfloat16, in hardware or emulated.
 struct PrecisionTests {
@@ -167,7 +166,7 @@ struct PrecisionTests {
     var random = RandomSequence(seed: 7)
     let inputs = [random.normal([2, 5, 24]), random.normal([2, 48])].map(MixedTensor.float32)
     let norm = {
-      LayerNormModulate(shiftChunk: 0, scaleChunk: 1, rounds: $0).forward(inputs).output
+      ModulatedNorm(.layer, shiftChunk: 0, scaleChunk: 1, rounds: $0).forward(inputs).output
     }
     #expect(norm(true).shape == [2, 5, 24])
     #expect(

@@ -17,7 +17,7 @@ struct RotaryTests {
     let inputs = [
       random.normal([batch, tokens, dim]), random.normal([batch, 6 * dim]), random.normal([dim]),
     ]
-    check(WeightedNormModulate(shiftChunk: 3, scaleChunk: 4), inputs) { inputs in
+    check(ModulatedNorm(.rootMeanSquare, shiftChunk: 3, scaleChunk: 4), inputs) { inputs in
       var result: [Double] = []
       for row in 0..<(batch * tokens) {
         let x = inputs[0][(row * dim)..<((row + 1) * dim)]

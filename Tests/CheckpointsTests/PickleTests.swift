@@ -216,7 +216,7 @@ import Testing
 
   /// Each would take gigabytes or minutes if it were read to its end.
   @Test(arguments: [
-    "containers", "instructions", "memo", "visits", "names", "size",
+    "containers", "instructions", "memo", "keys", "visits", "names", "size",
   ])
   func excessIsRefused(kind: String) throws {
     let pickle: [UInt8]
@@ -229,6 +229,14 @@ import Testing
         + (0..<UInt32(1 << 20)).flatMap { number in
           [0x72] + withUnsafeBytes(of: number.littleEndian, Array.init)
         }
+    case "keys":
+      // Tuples of eight references to the one before; the last is the key of ten thousand entries.
+      let nested = (1...5).flatMap { level in
+        [0x28] + (0..<8).flatMap { _ in [0x68, UInt8(level - 1)] } + [0x74, 0x71, UInt8(level)]
+      }
+      pickle =
+        Array("(".utf8) + text("a text") + [0x71, 0] + nested + Array("t}(".utf8)
+        + (0..<10_000).flatMap { _ in [0x68, 4, 0x4E] } + Array("u.".utf8)
     case "visits", "names":
       // A list of a thousand numbers, shared a thousand times.
       let inner = Array("(]q\u{1}(".utf8) + [UInt8](repeating: 0x4E, count: 1000) + [0x65]

@@ -32,6 +32,20 @@ import Testing
     for name in expected { #expect(try dict.floats(name).count == 1) }
   }
 
+  /// Time that grows with the square of the number of names would be minutes here.
+  @Test(.timeLimit(.minutes(1)), arguments: ["a.b.c.", "model.b."])
+  func manyNames(prefix: String) throws {
+    let entries = (0..<40_000).map {
+      #""\#(prefix)\#($0).w":{"dtype":"F32","shape":[1],"data_offsets":[\#(4 * $0),\#(4 * $0 + 4)]}"#
+    }
+    let header = "{\(entries.joined(separator: ","))}"
+    var bytes = withUnsafeBytes(of: UInt64(header.utf8.count).littleEndian, Array.init)
+    bytes += header.utf8
+    bytes += [UInt8](repeating: 0, count: 4 * entries.count)
+    let path = try Scratch.kept.put(bytes, "\(UUID().uuidString).safetensors")
+    #expect(try StateDict(try Checkpoint.open(path)).names.count == entries.count)
+  }
+
   @Test func theContainerCanBeChosen() throws {
     let file = try file(["model.w", "ema.w", "opt.state.w"])
     #expect(try StateDict(file, container: "model").floats("w") == file.floats("model.w"))

@@ -171,6 +171,10 @@ import Testing
       try scratch.expectRefusal(["runs", verb, "./nope"], mentions: ["nope", "no run"])
     }
     try scratch.expectRefusal(["parity", "nowhere"], code: 2, mentions: ["nowhere"])
+    // A mistyped directory of runs is not made.
+    try scratch.expectRefusal(
+      ["runs", "drain", "--runs", "typo"], mentions: ["there is no directory", "typo"])
+    #expect(!scratch.exists("typo"))
   }
 
   @Test func unwritablePlaces() throws {

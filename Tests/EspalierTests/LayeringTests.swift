@@ -119,4 +119,18 @@ import Testing
       }
     }
   }
+
+  /// Weights are written inside `Parameter.update`, never through the tensor that `value` gives.
+  @Test func noWeightIsWrittenPastItsUpdate() throws {
+    let write = try Regex(
+      #"\.value\.((assign|fill)\(|rows\(.*\)\.(assign|fill)\(|pointer\b)|\.value\[[^\]]*\] *[-+*/]?=[^=]"#
+    )
+    #expect("weight.value.rows(0..<2).assign(x)".contains(write))
+    #expect("weight.value[3] += 1".contains(write) && !"weight.value[3] == 1".contains(write))
+    for source in try Self.sources() where Self.numeric.contains(source.target) {
+      for (number, line) in source.lines.enumerated() where line.contains(write) {
+        Issue.record("Sources/\(source.name):\(number + 1) writes to the memory of a weight")
+      }
+    }
+  }
 }

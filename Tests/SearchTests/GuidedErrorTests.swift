@@ -207,6 +207,26 @@ struct GuidedErrorTests {
         timedIn: OperatorLibrary.TimingConditions(batch: 3, precision: .float32),
         shape: TinyModel.config
       ).isEmpty)
+    // What another program may have left there is passed over.
+    let odd: [(String, [String: Double], steps: Int, batch: Int)] = [
+      ("of_tomorrow", [:], 5, 2), ("hyena_x", ["short_filter_order": 1e300], 5, 2),
+      ("hyena_x", ["unknown": 1], 5, 2), ("mlp", [:], 5, 2), ("hyena_x", [:], -1, 2),
+      ("hyena_x", [:], 5, .min),
+    ]
+    for (name, config, steps, batch) in odd {
+      let recipe = OperatorLibrary.Recipe(
+        steps: steps, batchSize: 2, learningRate: 1e-3, ridgeSamples: 8, seed: 1, data: "d")
+      var other = OperatorLibrary.Entry(slot: id, spec: .init(name, config), recipe: recipe)
+      other.score = entry.score
+      other.timing = .init(
+        saving: 0.5, conditions: .init(processor: "p", threads: 1, batch: batch, precision: "fp32"))
+      let key = library.key(id, other.spec, recipe)
+      try library.update(other, key: key)
+      _ = FileManager.default.createFile(atPath: library.path(key), contents: nil)
+      #expect(library.entries().map(\.entry) == [entry], "\(name) \(config)")
+      #expect(library.costs(for: TinyModel.config, on: "p").count == 1)
+      try FileManager.default.removeItem(atPath: library.path(key))
+    }
     // Savings are shares of the teacher's time when they were measured.
     #expect(library.teacherSeconds(timedIn: conditions) == nil)
     entry.timing = .init(saving: 0.25, teacher: 4, conditions: conditions)

@@ -41,7 +41,7 @@ package struct ChannelSlice: MixedPrecisionOp {
   }
 }
 
-/// The channels of two tensors behind each other: (..., a) and (..., b) -> (..., a + b).
+/// Concatenates the channels of two tensors: (..., a) and (..., b) -> (..., a + b).
 package struct ConcatenateChannels: DifferentiableOp {
   package init() {}
 

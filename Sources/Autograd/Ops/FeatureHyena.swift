@@ -6,7 +6,7 @@ import TensorCore
 ///
 /// Inputs x (batch, tokens, 3 dim), weight (tokens, 1, taps) and bias (tokens); output (batch, tokens,
 /// dim) in the format of x. The filter is a depthwise convolution whose channels are the tokens
-/// (keshik6/grafting `mlp_hyena_x`); what it makes of a token is never stored.
+/// (keshik6/grafting `mlp_hyena_x`); the filtered tokens are never stored.
 package struct FeatureHyena: MixedPrecisionOp {
   package init() {}
 

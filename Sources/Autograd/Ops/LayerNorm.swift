@@ -10,42 +10,38 @@ package struct LayerNorm: DifferentiableOp {
 
   package init(epsilon: Float = 1e-5) { self.epsilon = epsilon }
 
-  package func forward(
-    _ inputs: [Tensor]
-  ) -> (output: Tensor, saved: (scale: Tensor, mean: Tensor, rstd: Tensor)) {
+  package func forward(_ inputs: [Tensor]) -> (output: Tensor, saved: (mean: Tensor, rstd: Tensor))
+  {
     let (x, weight, bias) = (inputs[0], inputs[1], inputs[2])
     let dim = weight.count
     precondition((x.shape.last ?? 0) % dim == 0, "LayerNorm: \(x.shape), weight \(weight.shape)")
-    // The kernel multiplies by 1 + scale.
-    let scale = Tensor([dim])
-    for index in 0..<dim { scale[index] = weight[index] - 1 }
     let rows = x.count / dim
     let (y, mean, rstd) = (Tensor(x.shape), Tensor([rows]), Tensor([rows]))
     Parallel.ranges(rows, grain: max(1, 4096 / dim)) { range in
       let first = range.lowerBound
-      ck_layernorm_modulate_forward(
-        x.pointer + first * dim, bias.pointer, scale.pointer, epsilon, y.pointer + first * dim, 0,
-        mean.pointer + first, rstd.pointer + first, range.count, dim)
+      ck_row_norm_forward(
+        x.pointer + first * dim, weight.pointer, bias.pointer, 1, epsilon, y.pointer + first * dim,
+        0, mean.pointer + first, rstd.pointer + first, range.count, dim)
     }
-    return (y, (scale, mean, rstd))
+    return (y, (mean, rstd))
   }
 
   package func backward(
-    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor,
-    saved: (scale: Tensor, mean: Tensor, rstd: Tensor), into sink: GradientSink
+    _ gradOutput: Tensor, inputs: [Tensor], output: Tensor, saved: (mean: Tensor, rstd: Tensor),
+    into sink: GradientSink
   ) {
-    let x = inputs[0]
-    let dim = saved.scale.count
+    let (x, weight) = (inputs[0], inputs[1])
+    let dim = weight.count
     let rows = x.count / dim
     func run(
       _ range: Range<Int>, _ gradX: UnsafeMutablePointer<Float>?,
-      _ gradScale: UnsafeMutablePointer<Float>?, accumulate: Bool
+      _ gradWeight: UnsafeMutablePointer<Float>?, accumulate: Bool
     ) {
       let first = range.lowerBound
-      ck_layernorm_modulate_backward_f32(
-        gradOutput.pointer + first * dim, x.pointer + first * dim, saved.scale.pointer,
+      ck_row_norm_backward_f32(
+        gradOutput.pointer + first * dim, x.pointer + first * dim, weight.pointer, 1,
         saved.mean.pointer + first, saved.rstd.pointer + first, gradX.map { $0 + first * dim },
-        gradScale.map { $0 + dim }, gradScale, range.count, dim, accumulate ? 1 : 0)
+        accumulate ? 1 : 0, gradWeight, gradWeight.map { $0 + dim }, range.count, dim)
     }
     if sink.needs(0) {
       sink.contribute(0) { gradX, accumulate in

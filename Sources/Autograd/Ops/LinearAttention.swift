@@ -3,9 +3,10 @@ import TensorCore
 
 /// Multi-head linear attention on a fused qkv tensor (batch, tokens, 3 dim) -> (batch, tokens, dim).
 ///
-/// Every token sees all tokens; scores are phi(q) . phi(k), divided by their sum plus 1e-6. Summing phi(k)^T v first makes time and memory grow with the tokens, not with their
-/// square. Source: Katharopoulos et al. 2020, arXiv 2006.16236, equations 4 to 7 (idiap/fast-transformers
-/// `LinearAttention`). Layout of heads as in `Attention`. The output is in the input's format.
+/// Every token sees all tokens; scores are phi(q) . phi(k), divided by their sum plus 1e-6. Summing phi(k)^T v first
+/// makes time and memory grow with the tokens, not with their square. Source: Katharopoulos et al. 2020, arXiv
+/// 2006.16236, equations 4 to 7 (idiap/fast-transformers `LinearAttention`). Layout of heads as in `Attention`. The
+/// output is in the input's format.
 package struct LinearAttention: MixedPrecisionOp {
   /// The feature map phi of a head's channels.
   package enum FeatureMap: Int, Sendable {

@@ -8,99 +8,7 @@ package enum RowNormKind: Sendable, CaseIterable {
   /// (x - mean) / sqrt(variance + epsilon).
   case layer
 
-  fileprivate var centred: Int32 { self == .layer ? 1 : 0 }
-}
-
-/// adaLN around a norm with weights: norm(x) weight (1 + scale) + shift.
-///
-/// Inputs x (batch, tokens, dim), the conditioning projection (batch, chunks * dim), of which two chunks are read,
-/// and weight (dim). Upstream: hustvl/LightningDiT `modulate(RMSNorm(x), shift, scale)`.
-package struct WeightedNormModulate: MixedPrecisionOp {
-  private let shiftChunk, scaleChunk: Int
-  private let epsilon: Float
-  private let rounds: Bool
-
-  /// Makes the operation with a root mean square norm; if it `rounds`, its output is in bfloat16.
-  package init(shiftChunk: Int, scaleChunk: Int, epsilon: Float = 1e-6, rounds: Bool = false) {
-    (self.shiftChunk, self.scaleChunk) = (shiftChunk, scaleChunk)
-    (self.epsilon, self.rounds) = (epsilon, rounds)
-  }
-
-  package func forward(
-    _ inputs: [MixedTensor]
-  ) -> (output: MixedTensor, saved: (factors: Tensor, mean: Tensor, rstd: Tensor)) {
-    let (x, modulation, weight) = (inputs[0].float32, inputs[1].float32, inputs[2].float32)
-    let (batch, tokens, dim) = (x.shape[0], x.shape[1], x.shape[2])
-    let stride = modulation.shape[1]
-    let y = MixedTensor(x.shape, isBFloat16: rounds)
-    let (mean, rstd) = (Tensor([batch, tokens]), Tensor([batch, tokens]))
-    // Weight and scale of an image in one factor.
-    let factors = Tensor([batch, dim])
-    for item in 0..<batch {
-      let scale = modulation.pointer + item * stride + scaleChunk * dim
-      for channel in 0..<dim {
-        factors[item * dim + channel] = weight[channel] * (1 + scale[channel])
-      }
-    }
-    Parallel.ranges(batch * tokens, grain: max(1, 4096 / dim)) { range in
-      var row = range.lowerBound
-      while row < range.upperBound {
-        let item = row / tokens
-        let rows = min(range.upperBound, (item + 1) * tokens) - row
-        let shift = modulation.pointer + item * stride + shiftChunk * dim
-        y.write(rows: row..<(row + rows), from: 0, width: dim) { place, _ in
-          ck_row_norm_forward_f32(
-            x.pointer + row * dim, factors.pointer + item * dim, shift, 0, epsilon, place,
-            mean.pointer + row, rstd.pointer + row, rows, dim)
-        }
-        row += rows
-      }
-    }
-    return (y, (factors, mean, rstd))
-  }
-
-  package func backward(
-    _ gradOutput: Tensor, inputs: [MixedTensor], output: MixedTensor,
-    saved: (factors: Tensor, mean: Tensor, rstd: Tensor), into sink: GradientSink
-  ) {
-    let (x, modulation, weight) = (inputs[0].float32, inputs[1].float32, inputs[2].float32)
-    let (batch, tokens, dim) = (x.shape[0], x.shape[1], x.shape[2])
-    let stride = modulation.shape[1]
-    var gradX: (Tensor, Bool)?
-    if sink.needs(0) { sink.contribute(0) { gradX = ($0, $1) } }
-    // Gradients of factor and shift of every image.
-    let parts = Tensor.zeros([batch, 2, dim])
-    Parallel.tasks(batch) { item in
-      let start = item * tokens
-      let part = parts.pointer + item * 2 * dim
-      ck_row_norm_backward_f32(
-        gradOutput.pointer + start * dim, x.pointer + start * dim,
-        saved.factors.pointer + item * dim, 0, saved.mean.pointer + start,
-        saved.rstd.pointer + start, gradX.map { $0.0.pointer + start * dim },
-        gradX?.1 == true ? 1 : 0, part, part + dim, tokens, dim)
-    }
-    if sink.needs(1) {
-      sink.add(1) { total in
-        for item in 0..<batch {
-          let (part, row) = (parts.pointer + item * 2 * dim, total.pointer + item * stride)
-          for channel in 0..<dim {
-            row[scaleChunk * dim + channel] += part[channel] * weight[channel]
-            row[shiftChunk * dim + channel] += part[dim + channel]
-          }
-        }
-      }
-    }
-    if sink.needs(2) {
-      sink.add(2) { total in
-        for item in 0..<batch {
-          let scale = modulation.pointer + item * stride + scaleChunk * dim
-          for channel in 0..<dim {
-            total[channel] += parts[item * 2 * dim + channel] * (1 + scale[channel])
-          }
-        }
-      }
-    }
-  }
+  var centred: Int32 { self == .layer ? 1 : 0 }
 }
 
 /// Norm of queries and keys of every head: qkv (batch, tokens, 3 dim) -> the same shape, with the values as they are.
@@ -133,9 +41,9 @@ package struct QueryKeyNorm: MixedPrecisionOp {
           let (place, kept) = (
             row * stride + part * heads * width, (part * rows + row) * heads
           )
-          ck_row_norm_forward_f32(
+          ck_row_norm_forward(
             x.pointer + place, weight.pointer, bias?.pointer, kind.centred, epsilon,
-            y.pointer + place, mean.pointer + kept, rstd.pointer + kept, heads, width)
+            y.pointer + place, 0, mean.pointer + kept, rstd.pointer + kept, heads, width)
         }
       }
     }

@@ -18,7 +18,6 @@
 #include "ck_pool.h"
 #include "ck_random.h"
 #include "ck_rotary.h"
-#include "ck_row_norm.h"
 #include "ck_scan.h"
 #include "ck_sequence.h"
 #include "ck_winograd.h"

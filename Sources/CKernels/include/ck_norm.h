@@ -2,17 +2,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Layer norm without affine, then y = xhat * (1 + scale) + shift; x, y (tokens, dim) of one batch
-   item, y in bfloat16 or float32, shift and scale (dim), mean and rstd (tokens) are kept for the backward
-   pass. */
-void ck_layernorm_modulate_forward(const float *x, const float *shift, const float *scale, float eps,
-                                   void *y, int is_bfloat16, float *mean, float *rstd, size_t tokens,
-                                   size_t dim);
-/* dx (or NULL), dshift[d] += sum_n dy, dscale[d] += sum_n dy * xhat (or NULL). */
-void ck_layernorm_modulate_backward_f32(const float *dy, const float *x, const float *scale,
-                                        const float *mean, const float *rstd, float *dx,
-                                        float *dshift, float *dscale, size_t tokens, size_t dim,
-                                        int accumulate);
+/* y = (x - mean) rstd weight + bias of each row (rows, width), in float32 or with a bias in bfloat16; mean is 0 unless
+   `centred`, rstd = 1 / sqrt(mean of (x - mean)^2 + eps). bias may be NULL. mean and rstd (rows) are kept for the
+   backward pass. */
+void ck_row_norm_forward(const float *x, const float *weight, const float *bias, int centred, float eps,
+                         void *y, int is_bfloat16, float *mean, float *rstd, size_t rows, size_t width);
+/* dx (or NULL; stored, or added if accumulate), dweight and dbias (or NULL) are added to. */
+void ck_row_norm_backward_f32(const float *dy, const float *x, const float *weight, int centred,
+                              const float *mean, const float *rstd, float *dx, int accumulate,
+                              float *dweight, float *dbias, size_t rows, size_t width);
 
 /* Root mean square norm of g = y SiLU(z) within each of `groups` equal parts of a row, times weight
    (dim): out (rows, dim), rstd (rows, groups) is kept for the backward pass. */

@@ -2,8 +2,9 @@
 #include <stddef.h>
 
 /* Matrix products through oneDNN's packed kernels (AVX-512), one thread a call: C (m x n) = A B, A and B in float32,
-   bfloat16 or 8-bit integers (A unsigned, B signed), A and C dense and row-major, sums in float32. B is packed first, once for any number of products. A
-   product belongs to no thread; several may run it at once, each with scratch memory of its own. */
+   bfloat16 or 8-bit integers (A unsigned, B signed), A and C dense and row-major, sums in float32. B is packed
+   first, once for any number of products. Several threads may run a product at once, each with its own scratch
+   memory. */
 
 typedef enum { OD_F32 = 0, OD_BF16 = 1, OD_INT8 = 2 } od_type;
 

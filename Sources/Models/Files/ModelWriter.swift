@@ -161,11 +161,8 @@ package enum ModelWriter {
       try requireComputedPositions(model, path: path)
     }
     return try model.parameters.flatMap { parameter -> [TensorItem] in
-      let value = parameter.value
       guard choice.naming == .diffusers else {
-        return [
-          TensorItem(name: parameter.name, shape: value.shape, dtype: choice.dtype) { value.values }
-        ]
+        return parts(of: parameter.value, as: [parameter.name], choice)
       }
       guard model.shape.mlpRatio == 4 else {
         throw FileError(
@@ -180,11 +177,7 @@ package enum ModelWriter {
       let copies = DiTKeyMap.isEmbedder(parameter.name) ? model.shape.depth : 1
       return (0..<copies).flatMap { block -> [TensorItem] in
         let keys = DiTKeyMap.diffusersKeys(parameter.name, embeddersOf: block) ?? []
-        return keys.enumerated().map { part, key in
-          let rows = value.shape[0] / keys.count
-          let piece = value.rows((part * rows)..<((part + 1) * rows))
-          return TensorItem(name: key, shape: piece.shape, dtype: choice.dtype) { piece.values }
-        }
+        return parts(of: parameter.value, as: keys, choice)
       }
     }
   }
@@ -194,19 +187,23 @@ package enum ModelWriter {
     _ model: any DiffusionTransformer, _ choice: Choice
   ) -> [TensorItem] {
     model.parameters.flatMap { parameter -> [TensorItem] in
-      let value = parameter.value
       guard choice.naming == .diffusers else {
-        return [
-          TensorItem(name: parameter.name, shape: value.shape, dtype: choice.dtype) { value.values }
-        ]
+        return parts(of: parameter.value, as: [parameter.name], choice)
       }
       if parameter.name == PixArtKeyMap.nullCaption { return [] }
-      let keys = PixArtKeyMap.keys(parameter.name, in: .diffusers)
-      return keys.enumerated().map { part, key in
-        let rows = value.shape[0] / keys.count
-        let piece = value.rows((part * rows)..<((part + 1) * rows))
-        return TensorItem(name: key, shape: piece.shape, dtype: choice.dtype) { piece.values }
-      }
+      return parts(
+        of: parameter.value, as: PixArtKeyMap.keys(parameter.name, in: .diffusers), choice)
+    }
+  }
+
+  /// A parameter's values divided along the rows into equal parts under other names.
+  private static func parts(
+    of value: Tensor, as names: [String], _ choice: Choice
+  ) -> [TensorItem] {
+    names.enumerated().map { part, name in
+      let rows = value.shape[0] / names.count
+      let piece = value.rows((part * rows)..<((part + 1) * rows))
+      return TensorItem(name: name, shape: piece.shape, dtype: choice.dtype) { piece.values }
     }
   }
 

@@ -151,14 +151,10 @@ extension Tape {
     _ x: Value, _ modulation: Value, chunks: (shift: Int, scale: Int), weight: Parameter?,
     epsilon: Float, rounds: Bool = false
   ) -> Value {
-    if let weight {
-      let norm = WeightedNormModulate(
-        shiftChunk: chunks.shift, scaleChunk: chunks.scale, epsilon: epsilon, rounds: rounds)
-      return apply(norm, x, modulation, Value(weight))
-    }
-    let norm = LayerNormModulate(
-      shiftChunk: chunks.shift, scaleChunk: chunks.scale, epsilon: epsilon, rounds: rounds)
-    return apply(norm, x, modulation)
+    let norm = ModulatedNorm(
+      weight == nil ? .layer : .rootMeanSquare, shiftChunk: chunks.shift, scaleChunk: chunks.scale,
+      epsilon: epsilon, rounds: rounds)
+    return weight.map { apply(norm, x, modulation, Value($0)) } ?? apply(norm, x, modulation)
   }
 }
 
