@@ -39,7 +39,7 @@ enum PickleGlobal: Equatable {
   /// A class or function not used by state dicts, whose objects are represented by name.
   case other(String)
 
-  /// Resolves a global; nil for functions that run code or commands.
+  /// Resolves a global; nil for functions that run code or commands, and for storages that PyTorch does not have.
   init?(module: String, name: String) {
     switch (module, name) {
     case ("collections", "OrderedDict"): self = .orderedDictionary
@@ -59,6 +59,8 @@ enum PickleGlobal: Equatable {
         self = .storage(dtype)
       } else if Self.dtypes.contains(name) {
         self = .dtype("torch.\(name)")
+      } else if name.hasSuffix("Storage"), !Self.otherStorages.contains(name) {
+        return nil
       } else {
         self = .other("torch.\(name)")
       }
@@ -93,6 +95,12 @@ enum PickleGlobal: Equatable {
     "FloatStorage": .f32, "HalfStorage": .f16, "BFloat16Storage": .bf16, "DoubleStorage": .f64,
     "LongStorage": .i64, "IntStorage": .i32, "ShortStorage": .i16, "CharStorage": .i8,
     "ByteStorage": .u8, "BoolStorage": .bool,
+  ]
+
+  /// Storages of complex and quantised tensors, which are represented by name.
+  private static let otherStorages: Set<String> = [
+    "ComplexFloatStorage", "ComplexDoubleStorage", "QInt8Storage", "QUInt8Storage", "QInt32Storage",
+    "QUInt4x2Storage", "QUInt2x4Storage",
   ]
 
   private static let dtypes: Set<String> = [
