@@ -321,4 +321,4 @@ def test_a_job_of_slurm_is_cancelled_before_it_begins_or_dies(slurm: tuple[Site,
         assert reason in site.wait_for_state(run, "failed")["ending"]
     shutil.rmtree(cluster.folder / "bin")
     run = site.begin(plan)
-    assert "squeue: cannot be run" in site.wait_for_state(run, "failed")["ending"]
+    assert "cannot be started: squeue" in site.wait_for_state(run, "failed")["ending"]
