@@ -231,12 +231,15 @@ import Testing
         }
     case "keys":
       // Tuples of eight references to the one before; the last is the key of ten thousand entries.
-      let nested = (1...5).flatMap { level in
-        [0x28] + (0..<8).flatMap { _ in [0x68, UInt8(level - 1)] } + [0x74, 0x71, UInt8(level)]
+      var nested: [UInt8] = Array("(".utf8) + text("a text") + [0x71, 0]
+      for level: UInt8 in 1...5 {
+        nested.append(0x28)
+        for _ in 0..<8 { nested += [0x68, level - 1] }
+        nested += [0x74, 0x71, level]
       }
-      pickle =
-        Array("(".utf8) + text("a text") + [0x71, 0] + nested + Array("t}(".utf8)
-        + (0..<10_000).flatMap { _ in [0x68, 4, 0x4E] } + Array("u.".utf8)
+      nested += Array("t}(".utf8)
+      for _ in 0..<10_000 { nested += [0x68, 4, 0x4E] }
+      pickle = nested + Array("u.".utf8)
     case "visits", "names":
       // A list of a thousand numbers, shared a thousand times.
       let inner = Array("(]q\u{1}(".utf8) + [UInt8](repeating: 0x4E, count: 1000) + [0x65]
