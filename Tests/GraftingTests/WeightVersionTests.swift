@@ -18,7 +18,9 @@ struct WeightVersionTests {
     private var known: [(version: Int, values: [Float])]
 
     init(_ parameters: [Parameter]) {
-      self.parameters = parameters.flatMap { [$0] + $0.trained }
+      self.parameters = parameters.flatMap { whole in
+        [whole] + whole.trained.filter { $0 !== whole }
+      }
       known = self.parameters.map { ($0.version, $0.value.values) }
     }
 

@@ -226,6 +226,7 @@ struct GuidedErrorTests {
       #expect(library.entries().map(\.entry) == [entry], "\(name) \(config)")
       #expect(library.costs(for: TinyModel.config, on: "p").count == 1)
       try FileManager.default.removeItem(atPath: library.path(key))
+      try FileManager.default.removeItem(atPath: "\(library.folder)/\(key).json")
     }
     // Savings are shares of the teacher's time when they were measured.
     #expect(library.teacherSeconds(timedIn: conditions) == nil)
