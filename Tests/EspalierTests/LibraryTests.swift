@@ -174,9 +174,10 @@ struct LibraryRunTests {
       #expect((row.recoveredErrors == nil) == (row.cache != nil))
     }
     #expect(rows.dropFirst().allSatisfy { $0.errorDifference?.halfWidth != nil })
-    // Whether a model of two blocks is faster with step caching depends on the machine.
+    // Whether a model of two blocks is faster with step caching depends on the machine, and six samples may not count
+    // at the few steps that are reused.
     for row in rows where row.cache != nil {
-      #expect(row.plan == nil && (row.cache?.reused ?? 0) > 0 && row.error > 0)
+      #expect(row.plan == nil && (row.cache?.reused ?? 0) > 0 && row.error >= 0)
     }
 
     let nothing = try scratch.run([
