@@ -115,6 +115,8 @@ import Testing
     try launcher.retry(run)
     #expect(run.worker() != nil && run.summary().end == nil)
     holder.waitUntilExit()
+    // A worker that has ended and was not waited for would keep tests of exits waiting.
+    while launcher.collect().isEmpty { usleep(1000) }
   }
 
   @Test func fileSystemsWithoutLocksAreNamed() {
