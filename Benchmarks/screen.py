@@ -132,7 +132,7 @@ def many_runs(program, plan, environment, folder, rows):
     request = json.loads(pathlib.Path(f"{path}/run.json").read_text())
     request["model_hash"] = json.loads(pathlib.Path(plan).read_text())["model"]["content_hash"]
     pathlib.Path(f"{path}/run.json").write_text(json.dumps(request))
-    pathlib.Path(f"{path}/log.txt").write_text("the last line\n")
+    pathlib.Path(f"{path}/log.txt").write_text("its first line\n")
     # The summary is known; the losses by step are not.
     subprocess.run([program, "runs", "list", "--runs", root], stdout=subprocess.DEVNULL, check=True)
     screen = Screen([program, "explore", "--plan", plan], dict(environment, ESPALIER_RUNS=root))
@@ -146,7 +146,7 @@ def many_runs(program, plan, environment, folder, rows):
     for _ in range(3):
         begun = time.perf_counter()
         os.write(screen.descriptor, b"rl")
-        seen, _ = screen.until(b"the last line", 30)
+        seen, _ = screen.until(b"done: done", 30)
         waits.append(1000 * (seen - begun))
         os.write(screen.descriptor, b"qq")
         time.sleep(0.2)
