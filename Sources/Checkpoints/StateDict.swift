@@ -139,10 +139,9 @@ package final class StateDict: TensorFile {
   private static func flattenedAverages(
     in file: any TensorFile, of names: [String], _ prefix: String
   ) -> [String: String] {
-    guard let parts = file.names.first(where: { $0.contains("\(flattened).num_updates") }) else {
-      return [:]
-    }
-    let root = String(parts.dropLast("\(flattened).num_updates".count))
+    let counter = "\(flattened).num_updates"
+    guard let found = file.names.first(where: { $0.contains(counter) }) else { return [:] }
+    let root = String(found.dropLast(counter.count))
     guard prefix.hasPrefix(root) else { return [:] }
     // The averaged module is that which has them, such as `state_dict.model.`.
     var enclosing = prefix

@@ -31,7 +31,8 @@ struct SearchJob {
     let library = OperatorLibrary(modelHash: plan.model.contentHash, root: request.root)
     let conditions = OperatorLibrary.TimingConditions(
       batch: request.score.timingBatch, precision: precision)
-    guard !library.candidates(timedIn: conditions, shape: shape).isEmpty else {
+    let operators = library.entries().map(\.entry)
+    guard !OperatorLibrary.candidates(operators, timedIn: conditions, shape: shape).isEmpty else {
       throw FileError(
         "\(library.folder): holds no operators that were scored, and timed on this machine with"
           + " \(request.score.timingBatch) images in \(precision.rawValue); build it with 'espalier library build'"
@@ -44,10 +45,10 @@ struct SearchJob {
       samples: max(1, request.recoverySteps * plan.stage2.batchSize),
       heldOut: max(request.score.samples, plan.stage1.heldOutSamples))
     let timing = OperatorTiming(teacher, batch: request.score.timingBatch)
-    let libraryTeacherSeconds = library.teacherSeconds(timedIn: conditions)
+    let libraryTeacherSeconds = OperatorLibrary.teacherSeconds(operators, timedIn: conditions)
     let teacherSeconds = try teacherSeconds(timing, library: libraryTeacherSeconds)
-    let candidates = library.candidates(
-      timedIn: conditions, shape: shape, teacherSeconds: teacherSeconds)
+    let candidates = OperatorLibrary.candidates(
+      operators, timedIn: conditions, shape: shape, teacherSeconds: teacherSeconds)
     let total = amount(of: measure, plan, teacherSeconds)
     let sampler = request.score.sampler(of: shape.family)
     let seeds = request.seeds ?? 1

@@ -220,30 +220,16 @@ package struct OperatorLibrary {
     return removed
   }
 
-  /// Candidates of a search: scored and timed operators, the best one of equal slot and settings.
+  /// Candidates of a search among some entries: scored and timed operators, the best one of equal slot and settings.
   ///
   /// - Parameters:
+  ///   - entries: The operators.
   ///   - conditions: Conditions of the times; entries timed in others are left out.
   ///   - shape: The teacher's architecture, for parameters, FLOPs and memory.
   ///   - teacherSeconds: The teacher's present time, to which savings are scaled: a saving is a share of the
   ///     time that the teacher took when the operator was timed. Nil leaves them as they were measured.
   /// - Returns: The candidates.
-  package func candidates(
-    timedIn conditions: TimingConditions, shape: ModelShape, teacherSeconds: Double? = nil
-  ) -> [Candidate] {
-    Self.candidates(
-      entries().map(\.entry), timedIn: conditions, shape: shape, teacherSeconds: teacherSeconds)
-  }
-
-  /// Median of the teacher's times beside which operators were timed in some conditions; nil without any.
-  package func teacherSeconds(timedIn conditions: TimingConditions) -> Double? {
-    let timings = entries().compactMap(\.entry.timing).filter { $0.conditions == conditions }
-    let times = timings.compactMap(\.teacher).sorted()
-    return times.isEmpty ? nil : times[times.count / 2]
-  }
-
-  /// Candidates among some operators.
-  static func candidates(
+  package static func candidates(
     _ entries: [Entry], timedIn conditions: TimingConditions, shape: ModelShape,
     teacherSeconds: Double? = nil
   ) -> [Candidate] {
@@ -267,5 +253,14 @@ package struct OperatorLibrary {
       if best[change].map({ $0.loss > candidate.loss }) ?? true { best[change] = candidate }
     }
     return Array(best.values)
+  }
+
+  /// Median of the teacher's times beside which operators were timed in some conditions; nil without any.
+  package static func teacherSeconds(
+    _ entries: [Entry], timedIn conditions: TimingConditions
+  ) -> Double? {
+    let timings = entries.compactMap(\.timing).filter { $0.conditions == conditions }
+    let times = timings.compactMap(\.teacher).sorted()
+    return times.isEmpty ? nil : times[times.count / 2]
   }
 }

@@ -1,8 +1,8 @@
 import Autograd
 import CKernels
-import Foundation
 import Models
 import Nn
+import Synchronization
 import TensorCore
 
 /// A teacher's terms of the loss: the outputs, and the outputs of some blocks, on the same noisy samples.
@@ -36,14 +36,8 @@ package struct Distillation {
     let batch, row, condition: Int
   }
 
-  private final class Outputs: @unchecked Sendable {
-    private let lock = NSLock()
-    private var values: [Place: [Float]] = [:]
-
-    subscript(place: Place) -> [Float]? {
-      get { lock.withLock { values[place] } }
-      set { lock.withLock { values[place] = newValue } }
-    }
+  private final class Outputs: Sendable {
+    let values = Mutex<[Place: [Float]]>([:])
   }
 
   /// Output of a model, and block outputs by name.
@@ -136,12 +130,15 @@ package struct Distillation {
     shape: [Int]
   ) -> Prediction {
     let place = names.isEmpty ? place : nil
-    if let kept = place.flatMap({ outputs[$0] }) {
+    if let place, let kept = outputs.values.withLock({ $0[place] }) {
       return Prediction(output: Value(constant: Tensor(kept, shape: shape)), features: [:])
     }
     let found = Prediction(
       of: teacher, noisy, conditioning, on: Tape(recording: false), features: names)
-    if let place { outputs[place] = found.output.tensor.values }
+    if let place {
+      let values = found.output.tensor.values
+      outputs.values.withLock { $0[place] = values }
+    }
     return found
   }
 

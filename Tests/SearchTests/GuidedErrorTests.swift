@@ -301,3 +301,16 @@ struct GuidedErrorTests {
     }
   }
 }
+
+extension OperatorLibrary {
+  fileprivate func candidates(
+    timedIn conditions: TimingConditions, shape: ModelShape, teacherSeconds: Double? = nil
+  ) -> [Candidate] {
+    Self.candidates(
+      entries().map(\.entry), timedIn: conditions, shape: shape, teacherSeconds: teacherSeconds)
+  }
+
+  fileprivate func teacherSeconds(timedIn conditions: TimingConditions) -> Double? {
+    Self.teacherSeconds(entries().map(\.entry), timedIn: conditions)
+  }
+}

@@ -149,6 +149,16 @@ def events(run: pathlib.Path, kind: str | None = None) -> list[dict[str, Any]]:
     return found
 
 
+def wait_for_step(run: pathlib.Path, step: int) -> None:
+    """Waits until a run has logged a step."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if any(e["step"] >= step for e in events(run, "step")):
+            return
+        time.sleep(0.05)
+    raise AssertionError((run / "log.txt").read_text()[-3000:])
+
+
 def curve(run: pathlib.Path, kind: str = "step") -> dict[int, float]:
     """Losses by step: `step` for training, `held_out` for held-out losses (means over sites)."""
     result = {}

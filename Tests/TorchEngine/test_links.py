@@ -18,7 +18,7 @@ import pytest
 
 import support
 from hosts import SSHD, Server, Slurm
-from support import events, tensors
+from support import events, tensors, wait_for_step
 from test_engines import call
 from test_registry import OTHER_OPERATORS
 
@@ -129,16 +129,6 @@ def test_a_job_of_slurm_on_a_cluster_that_only_ssh_reaches(
         assert (run / "checkpoints/model.safetensors").exists()
     finally:
         server.close()
-
-
-def wait_for_step(run: pathlib.Path, step: int) -> None:
-    """Waits until a run has logged a step."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        if any(e["step"] >= step for e in events(run, "step")):
-            return
-        time.sleep(0.05)
-    raise AssertionError((run / "log.txt").read_text()[-3000:])
 
 
 def test_a_run_over_ssh_with_the_link_cut_at_random_times(ssh: tuple[Site, Server], folder: pathlib.Path) -> None:

@@ -17,7 +17,7 @@ import torch
 
 import support
 from espalier_torch.__main__ import main
-from support import curve, events, largest_difference, wait_for
+from support import curve, events, largest_difference, wait_for, wait_for_step
 from test_registry import OTHER_OPERATORS
 
 LONG = bool(os.environ.get("ESPALIER_LONG_TESTS"))
@@ -35,16 +35,6 @@ def ask(run: pathlib.Path, request: str) -> None:
     """Appends a request to the run."""
     with open(run / "control.jsonl", "a") as log:
         log.write(json.dumps({"request": request, "t": time.time(), "v": 1}) + "\n")
-
-
-def wait_for_steps(run: pathlib.Path, step: int) -> None:
-    """Waits until a run has logged a step."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        if any(e["step"] >= step for e in events(run, "step")):
-            return
-        time.sleep(0.05)
-    raise AssertionError((run / "log.txt").read_text()[-3000:])
 
 
 def children(process: subprocess.Popen[bytes]) -> list[int]:
@@ -83,7 +73,7 @@ def is_free(run: pathlib.Path) -> bool:
 def test_pause_resume_and_cancel_reach_all_ranks(folder: pathlib.Path, program: str) -> None:
     run = endless(folder, "steered")
     process = started(run, 2)
-    wait_for_steps(run, 2)
+    wait_for_step(run, 2)
     listed = subprocess.run(
         [program, "runs", "list", "--runs", str(folder), "--json"], capture_output=True, text=True, check=True
     )
@@ -97,7 +87,7 @@ def test_pause_resume_and_cancel_reach_all_ranks(folder: pathlib.Path, program: 
     assert events(run)[-1]["kind"] in ("heartbeat", "paused")
     ask(run, "resume")
     wait_for(run, "resumed")
-    wait_for_steps(run, paused + 2)
+    wait_for_step(run, paused + 2)
     ask(run, "cancel")
     assert process.wait(60) == 0
     end = events(run)[-1]
@@ -109,7 +99,7 @@ def test_pause_resume_and_cancel_reach_all_ranks(folder: pathlib.Path, program: 
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(folder: pathlib.Path) -> None:
     run = endless(folder, "signalled", "finetune")
     process = started(run, 2)
-    wait_for_steps(run, 2)
+    wait_for_step(run, 2)
     ranks = children(process)
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGTERM)
@@ -136,7 +126,7 @@ def test_a_silent_rank_is_named(folder: pathlib.Path) -> None:
     process = subprocess.Popen(
         support.command(run, 2), env=support.environment(ESPALIER_SILENCE_SECONDS="2"), stdout=log, stderr=log
     )
-    wait_for_steps(run, 2)
+    wait_for_step(run, 2)
     rank = children(process)[1]
     os.kill(rank, signal.SIGSTOP)
 
@@ -159,7 +149,7 @@ def test_a_silent_rank_is_named(folder: pathlib.Path) -> None:
 def test_a_killed_launcher_takes_its_ranks_with_it(folder: pathlib.Path) -> None:
     run = endless(folder, "orphaned")
     process = started(run, 2)
-    wait_for_steps(run, 2)
+    wait_for_step(run, 2)
     ranks = children(process)
     process.kill()
     process.wait()
@@ -180,7 +170,7 @@ def test_a_lost_rank_restarts_all_from_the_last_checkpoint(folder: pathlib.Path,
         assert main(["run", "--device", "cpu", str(straight)]) == 0
     run = support.make_run(folder, plan, name=f"lost-{victim}")
     process = started(run, 2, launcher=("--max-restarts=3",))
-    wait_for_steps(run, 8)
+    wait_for_step(run, 8)
     os.kill(children(process)[victim], signal.SIGKILL)
     assert process.wait(180) == 0, (run / "log.txt").read_text()[-3000:]
     assert events(run)[-1]["outcome"] == "done"
@@ -289,7 +279,7 @@ def test_a_full_disk_pauses_the_run(folder: pathlib.Path, monkeypatch: pytest.Mo
 def test_two_processes_never_work_on_one_run(folder: pathlib.Path) -> None:
     run = endless(folder, "claimed")
     process = started(run)
-    wait_for_steps(run, 1)
+    wait_for_step(run, 1)
     try:
         output = support.execute(run, code=1)
         assert "another process works on this run" in output

@@ -16,8 +16,8 @@ import pytest
 
 import support
 from hosts import free_port
-from support import events
-from test_links import Site, wait_for_step
+from support import events, wait_for_step
+from test_links import Site
 from test_registry import OTHER_OPERATORS
 
 DAEMONS = ("munged", "slurmctld", "slurmd")

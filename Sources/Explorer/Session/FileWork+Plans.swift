@@ -49,7 +49,8 @@ extension FileWork {
     return plan
   }
 
-  private func check(_ plan: GraftPlan, at path: String) throws(PlanError) {
+  /// Throws if a plan that was read is not for the explorer's model.
+  func check(_ plan: GraftPlan, at path: String) throws(PlanError) {
     do {
       try plan.check(against: model)
     } catch {

@@ -57,13 +57,11 @@ extension FileWork {
       return [.runOpenFailed("the run \(id) is no longer in \(root)")]
     }
     do {
-      if adopt {
-        let other = try GraftPlan.load(path: run.planPath).model
-        if other.contentHash != model.contentHash {
-          return [.planOfOtherModel(.openRun(id: id), Opening(model: other.path, run: id))]
-        }
+      let plan = try GraftPlan.load(path: run.planPath)
+      if adopt, plan.model.contentHash != model.contentHash {
+        return [.planOfOtherModel(.openRun(id: id), Opening(model: plan.model.path, run: id))]
       }
-      let plan = try read(run.planPath)
+      try check(plan, at: run.planPath)
       return [.runOpened(id: id, plan: plan, adopt: adopt)] + follow(id)
     } catch {
       return [.runOpenFailed("\(error)")]

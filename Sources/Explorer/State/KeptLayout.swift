@@ -31,8 +31,7 @@ package struct KeptLayout: Codable, Equatable, Sendable {
     let chart = state.chart
     (series, symbols, smoothing) = (chart.series, chart.symbols, chart.smoothing)
     (isLogarithmic, isLogX) = (chart.isLogarithmic, chart.isLogX)
-    let order = state.shownRunOrder
-    runOrder = (order.isDescending ? "-" : "") + order.column.rawValue
+    runOrder = state.shownRunOrder.text
     (pane, panes) = (state.pane, state.panes)
   }
 

@@ -200,9 +200,11 @@ extension Command {
 
 extension String {
   /// The text without spaces at either end.
-  var trimmingSpaces: String {
+  var trimmingSpaces: String { String(trimmingTrailingSpaces.drop { $0 == " " }) }
+
+  /// The text without spaces at its end.
+  var trimmingTrailingSpaces: String {
     var text = Substring(self)
-    while text.first == " " { text.removeFirst() }
     while text.last == " " { text.removeLast() }
     return String(text)
   }

@@ -344,8 +344,10 @@ def _check(plan: Plan) -> None:
             "stage2.distill_null: the model has no class for no condition, so it predicts nothing without one; set it to"
             " false"
         )
-    if plan.stage2.timestep_density is not None and plan.shape.family == "sit":
-        raise EngineError("stage2.timestep_density: a SiT has times from 0 to 1 instead of timesteps; leave it out")
+    if plan.stage2.timestep_density is not None and plan.shape.predicts_velocity:
+        raise EngineError(
+            "stage2.timestep_density: a model of velocities has times from 0 to 1 instead of timesteps; leave it out"
+        )
     if plan.stage2.trained == "lora" and plan.stage2.lora_rank > plan.shape.hidden_size:
         raise EngineError(
             f"stage2.lora_rank: expected at most {plan.shape.hidden_size}, found {plan.stage2.lora_rank}; lower it"

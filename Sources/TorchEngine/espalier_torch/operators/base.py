@@ -165,6 +165,26 @@ def heads_refusal(config: Config, shape: ModelShape) -> str | None:
     return None
 
 
+def ratio_field(default: float) -> Field:
+    """Ratio of an MLP's inner width to the hidden size."""
+    return Field("expansion_ratio", default, 0.25, 16, integer=False)
+
+
+def inner_width(config: Config, dim: int) -> int:
+    """Inner width of an MLP with all settings: ratio times hidden size, truncated as in timm."""
+    return int(config["expansion_ratio"] * dim)
+
+
+def ratio_refusal(config: Config, shape: ModelShape) -> str | None:
+    """Reason why an MLP would have no inner channel."""
+    if "expansion_ratio" not in config or inner_width(config, shape.hidden_size) >= 1:
+        return None
+    return (
+        f"expansion_ratio {config['expansion_ratio']:g} of {shape.hidden_size} channels leaves no inner channel;"
+        " choose a larger ratio"
+    )
+
+
 def split_heads(qkv: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """qkv (batch, tokens, 3 dim) to queries, keys and values (batch, heads, tokens, head dim)."""
     batch, tokens, width = qkv.shape

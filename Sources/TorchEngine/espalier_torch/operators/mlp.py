@@ -6,9 +6,8 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu
 
-from ..shape import ModelShape
 from . import transfers
-from .base import Config, Definition, Field, Operator
+from .base import Definition, Operator, inner_width, ratio_field, ratio_refusal
 
 
 class MLP(Operator):
@@ -23,23 +22,9 @@ class MLP(Operator):
         return self.fc2(gelu(self.fc1(x), approximate="tanh"))
 
 
-def _width(config: Config, dim: int) -> int:
-    """Inner width: ratio times hidden size, truncated as in timm."""
-    return int(config.get("expansion_ratio", 4) * dim)
-
-
-def _refusal(config: Config, shape: ModelShape) -> str | None:
-    if _width(config, shape.hidden_size) >= 1:
-        return None
-    return (
-        f"expansion_ratio {config['expansion_ratio']:g} of {shape.hidden_size} channels leaves no inner channel;"
-        " choose a larger ratio"
-    )
-
-
 OPERATOR = Definition(
-    "mlp", ("mlp",), (Field("expansion_ratio", 4, 0.25, 16, integer=False),),
-    lambda config, context: MLP(context.hidden_size, _width(config, context.hidden_size)),
-    _refusal, lambda config: transfers.hidden_units("fc1", "fc2"),
+    "mlp", ("mlp",), (ratio_field(4),),
+    lambda config, context: MLP(context.hidden_size, inner_width(config, context.hidden_size)),
+    ratio_refusal, lambda config: transfers.hidden_units("fc1", "fc2"),
     lambda config, shape: "the model's MLPs are gated, so their weights do not fit" if shape.swiglu else None,
 )

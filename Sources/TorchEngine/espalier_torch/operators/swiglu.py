@@ -6,9 +6,8 @@ import torch
 from torch import nn
 from torch.nn.functional import silu
 
-from ..shape import ModelShape
 from . import transfers
-from .base import Config, Context, Definition, Field, Operator
+from .base import Config, Context, Definition, Field, Operator, inner_width, ratio_field, ratio_refusal
 
 
 class GatedMLP(Operator):
@@ -24,29 +23,15 @@ class GatedMLP(Operator):
         return self.w3(silu(gate) * value)
 
 
-def _width(config: Config, dim: int) -> int:
-    """Inner width: ratio times hidden size, truncated."""
-    return int(config.get("expansion_ratio", 8 / 3) * dim)
-
-
-def _refusal(config: Config, shape: ModelShape) -> str | None:
-    if _width(config, shape.hidden_size) >= 1:
-        return None
-    return (
-        f"expansion_ratio {config['expansion_ratio']:g} of {shape.hidden_size} channels leaves no inner channel;"
-        " choose a larger ratio"
-    )
-
-
 def _build(config: Config, context: Context) -> Operator:
     return GatedMLP(
-        context.hidden_size, _width(config, context.hidden_size), config.get("bias", 1) == 1
+        context.hidden_size, inner_width(config, context.hidden_size), config.get("bias", 1) == 1
     )
 
 
 OPERATOR = Definition(
     "swiglu", ("mlp",),
-    (Field("expansion_ratio", 8 / 3, 0.25, 16, integer=False), Field("bias", 1, 0, 1, implied=True)),
-    _build, _refusal, lambda config: transfers.hidden_units("w12", "w3", 2),
+    (ratio_field(8 / 3), Field("bias", 1, 0, 1, implied=True)),
+    _build, ratio_refusal, lambda config: transfers.hidden_units("w12", "w3", 2),
     lambda config, shape: None if shape.swiglu else "the model's MLPs are not gated, so their weights do not fit",
 )
