@@ -131,6 +131,8 @@ package final class RunLauncher {
   }
 
   /// Starts `executable worker RUN_DIR` with output to the run's log and the inherited lock.
+  ///
+  /// - Throws: `FileError` when it cannot be started or, so that no run seems to wait for ever, not be recorded.
   func start(_ run: RunDirectory, _ lock: FileLock) throws {
     if run.worker() != nil { try run.dropRequests() }
     let words = ["worker", run.path]
@@ -139,11 +141,17 @@ package final class RunLauncher {
         executable, words, environment: try run.environment(), log: run.logPath,
         inherited: lock.descriptor)
     }
-    children.append((pid, run))
     // The worker records itself too; recorded here, it is known even if it dies immediately.
-    if let identity = ProcessIdentity(child: pid, startedAs: [executable] + words) {
-      try? run.record(identity)
+    do {
+      if let identity = ProcessIdentity(child: pid, startedAs: [executable] + words) {
+        try run.record(identity)
+      }
+    } catch {
+      kill(pid, SIGKILL)
+      waitpid(pid, nil, 0)
+      throw error
     }
+    children.append((pid, run))
   }
 
   /// Path of the current program.

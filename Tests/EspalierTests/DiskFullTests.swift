@@ -76,6 +76,22 @@ private let canMount: Bool = {
     }
   }
 
+  /// A run whose worker cannot be recorded is not made, instead of waiting for one for ever.
+  @Test(arguments: 1...4) func isMadeWithItsWorkerOrNotAtAll(pages: Int) throws {
+    try withSmallDisk { scratch, disk in
+      let data = try scratch.tinyLatents()
+      try scratch.tinyPlan(steps: 2, batch: 2) { $0.data = data }
+      try #require(system("mount -o remount,size=\(4 * pages)k '\(disk)'") == 0)
+      let outcome = try scratch.espalier("distill", "plan.json", "--detach")
+      let runs = RunDirectory.list(root: disk)
+      #expect(runs.count == (outcome.code == 0 ? 1 : 0))
+      #expect(outcome.code == 0 || outcome.complaint.contains("the disk is full"), "\(outcome)")
+      #expect(runs.allSatisfy { $0.summary().state != .queued })
+      try #require(system("mount -o remount,size=4m '\(disk)'") == 0)
+      try wait(for: "the end") { runs.allSatisfy { $0.summary().state.isEnded } }
+    }
+  }
+
   @Test func canBeCancelledMeanwhile() throws {
     try withSmallDisk { scratch, disk in
       let (run, ballast) = try beginOnAFullDisk(scratch, disk, steps: 5_000_000)
