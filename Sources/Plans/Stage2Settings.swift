@@ -153,7 +153,10 @@ extension Settings where Schema == Stage2Schema {
     self.teacherSamples > 0 ? max(1, self.teacherSamples / self.batchSize) : nil
   }
 
-  /// Checks that the trained parameters exist in a model.
+  /// Most bytes of the teacher's outputs that are kept for batches that come again.
+  private static var mostKeptBytes: Int { 8 << 30 }
+
+  /// Checks that the trained parameters exist in a model, and that the teacher's outputs fit in memory.
   ///
   /// - Throws: `PlanError` that names the key under `stage2`.
   func validate(for shape: ModelShape) throws(PlanError) {
@@ -162,6 +165,17 @@ extension Settings where Schema == Stage2Schema {
       throw PlanError(
         key: "stage2.distill_null",
         "the model has no class for no condition, so it predicts nothing without one; set it to false"
+      )
+    }
+    let predictions = self.distillsNull ? 2 : 1
+    let bytes = predictions * shape.outChannels * shape.inputSize * shape.inputSize * 4
+    let batches = min(self.repeatedBatches ?? 0, self.steps)
+    let mostSamples = Self.mostKeptBytes / bytes
+    if self.distillationWeight > 0, batches > mostSamples / self.batchSize {
+      throw PlanError(
+        key: "stage2.teacher_samples",
+        "the teacher's outputs of \(batches * self.batchSize) samples would be kept in memory, \(bytes) bytes each,"
+          + " expected at most \(Self.mostKeptBytes >> 30) GiB; set it to \(mostSamples) or less, or to 0"
       )
     }
     if self.timestepDensity != nil, shape.family.prediction == .velocity {

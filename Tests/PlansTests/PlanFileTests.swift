@@ -208,6 +208,20 @@ import Testing
       ])
   }
 
+  /// The teacher's outputs of samples that come again must fit in memory: 32 KiB each of this model.
+  @Test func keptOutputsAreBounded() throws {
+    func plan(samples: Int, steps: Int) throws -> GraftPlan {
+      try GraftPlan.parse(
+        Self.text.replacing("\"teacher_samples\": 0", with: "\"teacher_samples\": \(samples)")
+          .replacing("\"steps\": 100,", with: "\"steps\": \(steps),"), file: "p.json")
+    }
+    #expect(try plan(samples: 262_144, steps: 100_000).stage2.teacherSamples == 262_144)
+    #expect(try plan(samples: 400_000, steps: 100).stage2.teacherSamples == 400_000)
+    let error = #expect(throws: PlanError.self) { try plan(samples: 262_160, steps: 100_000) }
+    #expect(error?.key == "stage2.teacher_samples" && error?.line == 78)
+    #expect(error?.message.contains("set it to 262144 or less") == true)
+  }
+
   /// Each change to the good text, and the line, key and words of the refusal.
   @Test(
     arguments: [
