@@ -22,6 +22,8 @@ package struct FileError: Error, CustomStringConvertible, Equatable {
   /// The sentence for a failed system call while reading `path`.
   package static func reading(_ path: String, errno code: Int32) -> FileError {
     switch code {
+    case ENOENT where path.contains("\u{fffd}"):
+      return FileError("\(path): has bytes in its name that are not UTF-8; rename it")
     case ENOENT:
       return FileError("\(path): no such file; check the path")
     case EACCES, EPERM:

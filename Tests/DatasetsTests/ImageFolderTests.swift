@@ -153,6 +153,18 @@ import Testing
     }
   }
 
+  @Test func namesThatAreNotUTF8AreTold() throws {
+    try withFolder(["owl/a.png"]) { path in
+      let name = "\(path)/owl/".utf8CString.dropLast() + [-23] + ".png".utf8CString
+      close(open(Array(name), O_CREAT | O_WRONLY, 0o600))
+      let folder = try ImageFolder(path: path)
+      let error = #expect(throws: FileError.self) {
+        try folder.image(folder.items[1], size: 8, isMirrored: false)
+      }
+      #expect(error?.message.hasSuffix("bytes in its name that are not UTF-8; rename it") == true)
+    }
+  }
+
   /// With 256 columns it would have ten million rows.
   @Test func elongatedPicturesAreRefused() throws {
     try withFolder(["tall/a.png"]) { path in
