@@ -51,6 +51,9 @@ package final class Parameter {
     }
   }
 
+  /// The values as a C loop reads them.
+  package var elements: UnsafePointer<Float> { UnsafePointer(value.pointer) }
+
   /// Number of elements.
   package var count: Int { shape.reduce(1, *) }
 

@@ -71,7 +71,7 @@ package final class JobContext: Sendable {
 
   /// Writes a heartbeat unless an event was written since the last one; writes none to a full disk,
   /// so that space remains for the final event.
-  func emitHeartbeat() {
+  package func emitHeartbeat() {
     state.withLock { state in
       defer { state.hasSpoken = false }
       guard !state.isMuted else { return }
@@ -192,7 +192,7 @@ package final class JobContext: Sendable {
 ///
 /// The interval is `fraction` of the elapsed time, at most `longest` seconds, so that the log of a
 /// training has some thousand steps and then at most one line per ten seconds.
-struct Throttle {
+package struct Throttle {
   private let start: Double
   private var last: Double?
   private let clock: () -> Double
@@ -202,15 +202,15 @@ struct Throttle {
   private static let fraction = 1.0 / 2000
 
   /// Makes a throttle whose first report is due.
-  init(clock: @escaping () -> Double = Throttle.uptime) {
+  package init(clock: @escaping () -> Double = Throttle.uptime) {
     (start, self.clock) = (clock(), clock)
   }
 
   /// Monotonic seconds since the machine was started.
-  static func uptime() -> Double { Double(DispatchTime.now().uptimeNanoseconds) / 1e9 }
+  package static func uptime() -> Double { Double(DispatchTime.now().uptimeNanoseconds) / 1e9 }
 
   /// Whether a report is due.
-  mutating func isDue() -> Bool {
+  package mutating func isDue() -> Bool {
     let now = clock()
     let interval = min(Self.longest, max(Self.shortest, (now - start) * Self.fraction))
     guard last.map({ now - $0 >= interval }) ?? true else { return false }

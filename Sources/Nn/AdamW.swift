@@ -100,8 +100,8 @@ package final class EMA {
   ///
   /// - Parameter decay: Decay of this update; nil selects the default decay.
   package func update(decay: Float? = nil) {
-    for (value, average) in zip(parameters.map(\.value), averages) {
-      ck_ema_f32(average.pointer, value.pointer, average.count, decay ?? self.decay)
+    for (parameter, average) in zip(parameters, averages) {
+      ck_ema_f32(average.pointer, parameter.elements, average.count, decay ?? self.decay)
     }
   }
 }

@@ -63,7 +63,7 @@ package struct PackedMatrix {
   }
 
   /// Packs a matrix for oneDNN or for our kernels; tests and the trial compare both.
-  init(
+  package init(
     _ values: MixedTensor, isTransposed: Bool, _ precision: Precision = .bfloat16, inHardware: Bool
   ) {
     let columns = values.shape.last ?? 1

@@ -4,7 +4,7 @@ import Glibc
 /// The one place that calls curses: cells in, bytes to the terminal out.
 ///
 /// Curses keeps global state, so there is one screen a process, used on one thread.
-final class CursesScreen {
+package final class CursesScreen {
   private let screen: UnsafeMutableRawPointer
   private let output: UnsafeMutablePointer<FILE>
   private let input: UnsafeMutablePointer<FILE>
@@ -21,7 +21,7 @@ final class CursesScreen {
   ///   - descriptor: The open terminal; duplicated.
   ///   - size: The terminal's size.
   ///   - useColors: False keeps every cell in the default colours.
-  init?(term: String, descriptor: Int32, size: Size, useColors: Bool) {
+  package init?(term: String, descriptor: Int32, size: Size, useColors: Bool) {
     let outputDescriptor = dup(descriptor)
     let inputDescriptor = dup(descriptor)
     guard let output = fdopen(outputDescriptor, "w"), let input = fdopen(inputDescriptor, "r")
@@ -63,7 +63,9 @@ final class CursesScreen {
   ///   - before: What it was; nil if that is not known.
   ///   - columns: Cells of a row.
   ///   - keepsPixels: Sends every row by itself.
-  func put(_ cells: [ScreenCell], before: [ScreenCell]?, columns: Int, keepsPixels: Bool = false) {
+  package func put(
+    _ cells: [ScreenCell], before: [ScreenCell]?, columns: Int, keepsPixels: Bool = false
+  ) {
     guard let before, before.count == cells.count else {
       nc_erase()
       for index in cells.indices where cells[index] != ScreenCell() {
@@ -79,7 +81,7 @@ final class CursesScreen {
   }
 
   /// Sends what changed to the terminal and shows the cursor at a cell, or hides it.
-  func update(cursor: Frame.Position?) {
+  package func update(cursor: Frame.Position?) {
     nc_update(Int32(cursor?.row ?? -1), Int32(cursor?.column ?? 0))
   }
 
@@ -87,7 +89,7 @@ final class CursesScreen {
   func clearOnUpdate() { nc_clear_on_update() }
 
   /// Takes the terminal's new size.
-  func resize(_ size: Size) { nc_resize(Int32(size.rows), Int32(size.columns)) }
+  package func resize(_ size: Size) { nc_resize(Int32(size.rows), Int32(size.columns)) }
 
   /// Blanks the screen, images included, and gives the terminal back for a while.
   func leave() {
@@ -103,7 +105,7 @@ final class CursesScreen {
   }
 
   /// Gives the terminal back for good.
-  func close() {
+  package func close() {
     nc_erase()
     update(cursor: nil)
     nc_close(screen)

@@ -120,6 +120,18 @@ import Testing
     }
   }
 
+  /// A release build cannot test what only such imports reach.
+  @Test func testsUsePackageAccess() throws {
+    let tests = try FileManager.default.subpathsOfDirectory(
+      atPath: Self.root.appending(path: "Tests").path
+    ).filter { $0.hasSuffix(".swift") }
+    #expect(tests.count > 100)
+    for name in tests {
+      let text = try String(contentsOf: Self.root.appending(path: "Tests/\(name)"), encoding: .utf8)
+      #expect(!text.contains("@" + "testable"), "Tests/\(name)")
+    }
+  }
+
   /// Weights are written inside `Parameter.update`, never through the tensor that `value` gives.
   @Test func noWeightIsWrittenPastItsUpdate() throws {
     let write = try Regex(

@@ -1,5 +1,5 @@
 import Foundation
-@testable import Jobs
+import Jobs
 import Plans
 import Runs
 import TensorCore

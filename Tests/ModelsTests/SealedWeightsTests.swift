@@ -1,13 +1,12 @@
 import Autograd
 import Foundation
+import Models
 import Nn
 import Operators
 import Plans
 import TensorCore
 import TestSupport
 import Testing
-
-@testable import Models
 
 /// Models whose large weights are sealed.
 struct SealedWeightsTests {

@@ -1,9 +1,8 @@
 import CKernels
 import Foundation
+import TensorCore
 import TestSupport
 import Testing
-
-@testable import TensorCore
 
 /// Products with a packed right operand against plain ones, by our kernels and by oneDNN where it has packed kernels.
 ///

@@ -1,7 +1,6 @@
 import Foundation
+import TerminalUI
 import Testing
-
-@testable import TerminalUI
 
 /// What curses sends, written to a file in a terminal's place.
 @MainActor @Suite("Curses screen", .serialized)
