@@ -185,6 +185,7 @@ struct DiTFileTests {
     ("beta_end", "0.012"), ("num_train_timesteps", "100"), ("trained_betas", "[0.1]"),
     ("clip_sample", "true"), ("timestep_spacing", "\"trailing\""), ("steps_offset", "1"),
     ("rescale_betas_zero_snr", "true"), ("clip_sample", nil),
+    ("_class_name", "\"FlowMatchEulerDiscreteScheduler\""),
   ])
   func schedulersOfOtherProcesses(key: String, value: String?) throws {
     let model = try DiT(config: config, weights: RandomWeights())

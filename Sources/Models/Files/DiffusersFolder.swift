@@ -100,6 +100,14 @@ package struct DiffusersFolder {
   ///
   /// The processes are those of the training of DiT and PixArt, the spacings those of the samplers.
   private static let knownScheduler: [(key: String, values: [String])] = [
+    (
+      "_class_name",
+      [
+        "DDIM", "DDPM", "DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep",
+        "UniPCMultistep", "PNDM",
+        "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete", "LMSDiscrete",
+      ].map { "\($0)Scheduler" }
+    ),
     ("prediction_type", ["epsilon"]), ("num_train_timesteps", ["1000"]),
     ("beta_start", ["0.0001"]), ("beta_end", ["0.02"]), ("beta_schedule", ["linear"]),
     ("trained_betas", []), ("rescale_betas_zero_snr", ["false"]), ("thresholding", ["false"]),
@@ -130,7 +138,7 @@ package struct DiffusersFolder {
       guard let found = table[key]?.text, !values.contains(found) else { continue }
       throw FileError(
         "\(path): \"\(key)\" is \(found.prefix(60)), expected"
-          + " \(values.isEmpty ? "null" : values.joined(separator: " or ")), which the samplers here"
+          + " \(values.isEmpty ? "null" : values.prefix(2).joined(separator: " or ")), which the samplers here"
           + " do; use a model of that process, or correct the key if the weights are of one")
     }
   }
