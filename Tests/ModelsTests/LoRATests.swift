@@ -104,6 +104,26 @@ struct LoRATests {
     }
   }
 
+  @Test(arguments: ["r", "lora_alpha"]) func numbersAreNumbers(key: String) throws {
+    try folder([key: "8"]) { path in
+      let error = #expect(throws: FileError.self) { try LoRAFile(path: path) }
+      #expect(error?.description.contains("key '\(key)' is '8', expected a number") == true)
+    }
+    try folder([key: NSNull()]) { path in
+      let found = try scales(path).values
+      #expect(Set(found) == [1])
+    }
+  }
+
+  @Test func expressionsThatMayNeverEndAreRefused() throws {
+    for expression in ["(.*.*)*z", "(a+)+", ".*.*.*.*.*z"] {
+      try folder(["r": 2, "alpha_pattern": [expression: 1]]) { path in
+        let error = #expect(throws: FileError.self) { try LoRAFile(path: path) }
+        #expect(error?.description.contains("repeats groups or too much") == true)
+      }
+    }
+  }
+
   @Test func otherKindsAreRefused() throws {
     for (key, value) in [("use_dora", true), ("fan_in_fan_out", true)] {
       try folder(["r": 2, key: value]) { path in

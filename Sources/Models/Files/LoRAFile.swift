@@ -235,13 +235,26 @@ package struct LoRAFile {
           "\(origin): key '\(key)' is true, which is not supported; merge the adapter with peft"
             + " (merge_and_unload) and use the merged model")
       }
-      alpha = (table["lora_alpha"] as? NSNumber)?.doubleValue
-      rank = (table["r"] as? NSNumber)?.doubleValue
-      isRootScaled = table["use_rslora"] as? Bool ?? false
-      func pattern(_ key: String) -> [String: Double] {
-        (table[key] as? [String: Any] ?? [:]).compactMapValues { ($0 as? NSNumber)?.doubleValue }
+      func number(_ key: String) throws(FileError) -> Double? {
+        guard let found = table[key], !(found is NSNull) else { return nil }
+        if let number = found as? NSNumber { return number.doubleValue }
+        throw FileError(
+          "\(origin): key '\(key)' is '\("\(found)".prefix(40))', expected a number; correct it")
       }
-      (rankPattern, alphaPattern) = (pattern("rank_pattern"), pattern("alpha_pattern"))
+      (alpha, rank) = (try number("lora_alpha"), try number("r"))
+      isRootScaled = table["use_rslora"] as? Bool ?? false
+      // Repeated groups, and many repetitions, can take the matcher for ever.
+      func pattern(_ key: String) throws(FileError) -> [String: Double] {
+        let values = table[key] as? [String: Any] ?? [:]
+        for name in values.keys
+        where name.contains(#/\)[*+{]/#) || name.count(where: "*+{".contains) > 4 {
+          throw FileError(
+            "\(origin): '\(key)' has '\(name.prefix(40))', which repeats groups or too much; name the modules"
+          )
+        }
+        return values.compactMapValues { ($0 as? NSNumber)?.doubleValue }
+      }
+      (rankPattern, alphaPattern) = (try pattern("rank_pattern"), try pattern("alpha_pattern"))
     }
 
     /// The value of a pattern whose key names the module or its end, as peft matches it.
