@@ -294,7 +294,8 @@ package struct LoRAFile {
           "\(path): the adapter of '\(module)' has rank \(found), but its configuration states"
             + " \(stated); use the adapter_config.json that belongs to it")
       }
-      let alpha = match(alphaPattern, module) ?? alpha
+      let alpha =
+        match(alphaPattern, module) ?? alpha
         ?? own.map(Double.init) ?? usual ?? Double(found)
       guard alpha.isFinite else {
         throw FileError(
