@@ -185,7 +185,7 @@ let package = Package(
         "Assets", "TestSupport",
       ], exclude: ["Fixtures"]),
     tests("OfficialFormat", ["OfficialFormat", "Models", "Operators", "Plans"]),
-    tests("TextEncoders", ["TextEncoders", "Files", "TensorCore"]),
+    tests("TextEncoders", ["TextEncoders", "Checkpoints", "Files", "TensorCore", "TestSupport"]),
     tests(
       "Sampling",
       [

@@ -76,6 +76,7 @@ package final class StateDict: TensorFile {
     }
     let prefix = try Self.best(of: asked, in: file)
     try Self.refuseForeignWeights(file, prefix, anchors)
+    try Self.refusePartitioned(file, prefix, anchors)
     let own = prefix.isEmpty ? file.names : file.names.filter { $0.hasPrefix(prefix) }
     var shorts = own.map { String($0.dropFirst(prefix.count)) }
     var parts = prefix.split(separator: ".")
@@ -119,6 +120,7 @@ package final class StateDict: TensorFile {
     let names = others.isEmpty ? "" : "; \(others) names another"
     let trained =
       prefix.isEmpty ? "" : "; \(file.path)#\(prefix.dropLast()) names the weights as trained"
+    let taken = parts.joined(separator: ".")
     let averaged =
       "\(file.path): the averages in '\(Self.flattened)' are taken for \(averages.count) of \(own.count) tensors"
       + trained
@@ -126,7 +128,13 @@ package final class StateDict: TensorFile {
       !averages.isEmpty
       ? averaged
       : container == nil && prefixes.count > 1
-        ? "\(file.path): of several models in it '\(self.container ?? "")' is taken\(names)" : nil
+        ? "\(file.path): of several models in it '\(self.container ?? "")' is taken\(names)"
+        : container == nil && !prefix.isEmpty && !anchors.isEmpty
+          && !prefix.split(separator: ".").contains(where: Self.isAverage)
+          ? Self.unusedAverages(file, prefixes).map {
+            "\(file.path): '\($0)' holds averages that are no whole model with names, so '\(taken)'"
+              + " is taken, the weights as trained"
+          } : nil
     self.names = shorts
     self.entries = entries
   }
@@ -185,11 +193,60 @@ package final class StateDict: TensorFile {
       anchors.contains { name == $0 || name.hasSuffix("." + $0) }
     }
     if let name, case .object(let kind) = file.values[name] { throw foreign(name, kind, file) }
-    guard !anchors.isEmpty, let list = file.names.first(where: { $0.hasSuffix("shadow_params.0") })
-    else { return }
-    throw FileError(
-      "\(file.path): '\(list.dropLast(2))' holds averages without names, as diffusers' EMAModel keeps them; copy them"
-        + " into the model (ema.copy_to(model.parameters())) and save its state_dict()")
+    guard !anchors.isEmpty else { return }
+    for (sign, what) in nameless {
+      guard let name = file.names.first(where: { $0.contains(sign) }) else { continue }
+      throw FileError("\(file.path): '\(name)' is one of \(what)")
+    }
+  }
+
+  /// Parts of names of tensors that hold weights without their names or shapes, what they are, and what to do.
+  private static let nameless = [
+    (
+      "shadow_params.",
+      "averages without names, as diffusers' EMAModel and torch_ema keep them; copy them into the model"
+        + " (ema.copy_to(model.parameters())) and save its state_dict()"
+    ),
+    (
+      "_flat_param",
+      "weights that FSDP flattened; save the model with StateDictType.FULL_STATE_DICT"
+    ),
+    (
+      "fp32_groups",
+      "a DeepSpeed optimizer's partitions; run the zero_to_fp32.py beside it and name what it writes"
+    ),
+    (
+      "fp32_flat_groups",
+      "a DeepSpeed optimizer's partitions; run the zero_to_fp32.py beside it and name what it writes"
+    ),
+  ]
+
+  /// Throws for a model whose tensors are empty, as DeepSpeed's ZeRO stage 3 leaves them in its files of models.
+  private static func refusePartitioned(
+    _ file: any TensorFile, _ prefix: String, _ anchors: [String]
+  ) throws(FileError) {
+    for anchor in anchors {
+      guard let entry = file.entry(prefix + anchor), entry.count == 0 else { continue }
+      throw FileError(
+        "\(file.path): tensor '\(entry.name)' is empty, as in files of DeepSpeed's ZeRO stage 3, which partitions"
+          + " weights; run the zero_to_fp32.py beside it and name what it writes")
+    }
+  }
+
+  /// Entry of averages that are those of no model by name; nil if there is none.
+  private static func unusedAverages(_ file: any TensorFile, _ prefixes: [String]) -> String? {
+    let name = file.names.first { name in
+      !prefixes.contains(where: name.hasPrefix)
+        && name.split(separator: ".").dropLast().contains(where: isAverage)
+    }
+    guard let parts = name?.split(separator: "."), let end = parts.firstIndex(where: isAverage)
+    else { return nil }
+    return parts[...end].joined(separator: ".")
+  }
+
+  /// Whether a part of a tensor's name is that of averaged weights.
+  private static func isAverage(_ part: Substring) -> Bool {
+    part == "shadow_params" || part.split(separator: "_").contains("ema")
   }
 
   private static func foreign(_ name: String, _ kind: String, _ file: any TensorFile) -> FileError {
@@ -216,8 +273,8 @@ package final class StateDict: TensorFile {
   ) throws(FileError) -> String {
     func rank(_ prefix: String) -> Int {
       let parts = prefix.split(separator: ".").filter { !wrappers.contains($0) }
-      if parts.contains("ema") { return 0 }
-      if parts.contains(where: { $0.split(separator: "_").contains("ema") }) { return 1 }
+      let averages = parts.count(where: isAverage)
+      if averages > 0 { return (parts.contains("ema") ? 1 : 2) - averages }
       if parts.isEmpty { return 2 }
       return containers.firstIndex(of: String(parts[0])).map { 3 + $0 } ?? 3 + containers.count
     }

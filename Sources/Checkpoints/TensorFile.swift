@@ -116,6 +116,14 @@ package enum PlainValue: Sendable, Equatable {
 }
 
 extension TensorFile {
+  /// Throws for weights of an integer type, which a quantisation wrote and whose scales are elsewhere.
+  package func requireFloats(_ entry: TensorEntry) throws(FileError) {
+    guard entry.dtype.isInteger else { return }
+    throw FileError(
+      "\(path): tensor '\(entry.name)' has type \(entry.dtype.rawValue), expected floating-point numbers; weights of"
+        + " integers are quantised, save the model without quantisation (dequantize)")
+  }
+
   /// No entries other than tensors.
   package var values: [String: PlainValue] { [:] }
   /// No metadata.

@@ -11,12 +11,10 @@ package struct FamilyRecognition {
   /// Whether the model was trained with data at time 0 and noise at time 1, as REPA trains.
   let reversesTime: Bool
 
-  /// Key prefix of REPA-E's statistics of latents.
-  static let latentNorm = "bn."
-
   /// Whether a tensor is none of the network: projectors, statistics of latents, and tables that are computed.
   static func isLeftOut(_ name: String) -> Bool {
-    [SiTTraining.projectors, latentNorm, DetectedBlocks.rotation].contains(where: name.hasPrefix)
+    name.hasPrefix(SiTTraining.projectors) || DetectedBlocks.rotation.contains(name)
+      || LatentStatistics.names.contains(name)
   }
 
   /// Recognises the family of open weights.

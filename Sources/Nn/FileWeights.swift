@@ -21,6 +21,7 @@ package struct FileWeights: WeightSource {
     guard entry?.shape == shape else {
       throw FileError(misfit: key, entry?.shape, expected: shape, in: file.path)
     }
+    if let entry { try file.requireFloats(entry) }
     let tensor = Tensor(shape)
     try file.readFloats(
       key, into: UnsafeMutableBufferPointer(start: tensor.pointer, count: tensor.count))

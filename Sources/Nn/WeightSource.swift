@@ -48,6 +48,18 @@ package protocol WeightSource {
 }
 
 extension WeightSource {
+  /// Builds a model of these weights: for inference only in a precision, see `SealedWeights`, or with nil one that
+  /// may be trained.
+  package func loading<Model>(
+    _ precision: Precision?, _ make: (any WeightSource) throws -> Model
+  ) throws -> Model {
+    guard let precision else { return try make(self) }
+    let model = try make(SealedWeights(self, precision))
+    // Releases the buffers into which the weights were read.
+    BufferPool.trim()
+    return model
+  }
+
   package func parameter(_ name: String, _ shape: [Int], _ initializer: Initializer) throws
     -> Parameter
   {

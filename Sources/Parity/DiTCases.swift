@@ -103,10 +103,10 @@ enum DiTCases {
         "\(fixture.path): tensor 'in.x' has \(x.shape[0]) rows, expected an even number for"
           + " guidance; the file is damaged, copy it again")
     }
-    let guided = Guidance.guided(
-      { latents, timesteps in
-        model.predict(latents, Conditioning(timesteps: timesteps, condition: inputs.condition))
-      }, scale: Float(try fixture.settings.number("cfg_scale")))
+    let scale = Float(try fixture.settings.number("cfg_scale"))
+    let guided = Guidance.guided({ latents, timesteps in
+      model.predict(latents, Conditioning(timesteps: timesteps, condition: inputs.condition))
+    }) { _ in scale }
     try check.forward("out.cfg", try guided(x, inputs.timesteps))
   }
 

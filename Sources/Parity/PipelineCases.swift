@@ -122,7 +122,7 @@ enum PipelineCases {
     }
     let prediction =
       isGuided
-      ? Guidance.guided(network, scale: guidance, channels: model.config.inChannels) : network
+      ? Guidance.guided(network, channels: model.config.inChannels) { _ in guidance } : network
     let start = Tensor([shown.count] + shape.dropFirst())
     for row in 0..<shown.count {
       start.rows(row..<(row + 1)).assign(noise.rows((row % shape[0])..<(row % shape[0] + 1)))

@@ -111,7 +111,7 @@ enum SamplerCases {
         Conditioning(timesteps: timesteps, labels: run.labels, timestepFeatures: sinusoids))
     }
     let scale = Float(try fixture.settings.number("cfg_scale"))
-    let network = run.isGuided ? Guidance.guided(plain, scale: scale) : plain
+    let network = run.isGuided ? Guidance.guided(plain) { _ in scale } : plain
     let noiseName = "in.\(run.name).noise"
     let noise = fixture.has(noiseName) ? try fixture.tensor(noiseName, shape: shape) : nil
     try loop(

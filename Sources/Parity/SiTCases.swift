@@ -41,11 +41,12 @@ enum SiTCases {
 
     let guidedLatents = try DiTCases.latents(fixture, "in.cfg.x", config)
     let guidedLabels = try fixture.integers("in.cfg.y", in: 0..<(config.numClasses + 1))
+    let scale = Float(try fixture.settings.number("cfg_scale"))
     let guided = Guidance.guided(
       { latents, timesteps in
         model.predict(latents, Conditioning(timesteps: timesteps, labels: guidedLabels))
-      }, scale: Float(try fixture.settings.number("cfg_scale")),
-      channels: try fixture.settings.integer("guided_channels"))
+      }, channels: try fixture.settings.integer("guided_channels")
+    ) { _ in scale }
     try check.forward(
       "out.cfg",
       try guided(guidedLatents, try times(fixture, "in.cfg.t", rows: guidedLatents.shape[0]))
@@ -156,7 +157,7 @@ enum SiTCases {
       let plain: DenoisingModel = { latents, timesteps in
         model.predict(latents, Conditioning(timesteps: timesteps, labels: labels))
       }
-      let network = input == "cfg" ? Guidance.guided(plain, scale: scale) : plain
+      let network = input == "cfg" ? Guidance.guided(plain) { _ in scale } : plain
       let velocities: VelocityModel = { latents, time in
         try network(latents, [Float](repeating: Float(time), count: latents.shape[0]))
           .leadingChannels(config.inChannels)

@@ -43,22 +43,20 @@ package enum Guidance {
   /// both halves of the result carry the guided noise in the guided channels and their own prediction in all others.
   /// - Parameters:
   ///   - model: The network; its labels must be [labels | null class].
-  ///   - scale: 1 is no guidance.
   ///   - channels: Number of leading channels that are guided.
-  ///   - interval: Times of the network at which it is guided; at others both halves carry the conditional
-  ///     prediction in the guided channels. Nil guides at all.
+  ///   - scale: Gives the scale at a time of the network; 1 is no guidance, both halves carry the conditional
+  ///     prediction in the guided channels.
   /// - Returns: A model over [conditional | unconditional] batches.
   package static func guided(
-    _ model: @escaping DenoisingModel, scale: Float, channels: Int = guidedChannels,
-    interval: ClosedRange<Double>? = nil
+    _ model: @escaping DenoisingModel, channels: Int = guidedChannels,
+    scale: @escaping (_ time: Float) -> Float
   ) -> DenoisingModel {
     { latents, timesteps in
       let half = latents.shape[0] / 2
       let output = try model(latents.selecting((0..<(2 * half)).map { $0 % half }), timesteps)
       let channels = min(channels, latents.shape[1])
-      let scale = interval?.contains(Double(timesteps[0])) ?? true ? scale : 1
       let guided = combined(
-        output, scales: [Float](repeating: scale, count: half), channels: channels)
+        output, scales: timesteps.prefix(half).map(scale), channels: channels)
       let result = output.copied()
       result.rows(0..<half).assign(guided)
       let width = output.count / (2 * half)

@@ -202,11 +202,14 @@ package struct LatentSampler: Sendable {
       ? shape.inChannels : Guidance.guidedChannels(of: shape)
   }
 
+  /// The guidance scale at a time of a velocity model, or at any step of a noise model.
+  private func guidance(at time: Double) -> Float {
+    method.prediction == .noise || guidanceInterval.contains(time) ? guidance : 1
+  }
+
   /// The guidance scale of every one of some draws of the training process.
   package func guidance(at draws: TrainingProcess.Draws) -> [Float] {
-    draws.steps.indices.map {
-      method.prediction == .noise || guidanceInterval.contains(draws.times[$0]) ? guidance : 1
-    }
+    draws.steps.indices.map { guidance(at: draws.times.isEmpty ? 0 : draws.times[$0]) }
   }
 
   /// Samples latents for a list of classes.
@@ -253,9 +256,7 @@ package struct LatentSampler: Sendable {
     }
     let model =
       isGuided
-      ? Guidance.guided(
-        network, scale: guidance, channels: guidedChannels,
-        interval: method.prediction == .velocity ? guidanceInterval : nil) : network
+      ? Guidance.guided(network, channels: guidedChannels) { guidance(at: Double($0)) } : network
     let start = start.map { given in batch { given.rows($0..<($0 + 1)) } } ?? draw("start")
     func report(_ position: Int, _ steps: Int, _ clean: Tensor) throws {
       try onStep(position, steps, clean.rows(0..<count))

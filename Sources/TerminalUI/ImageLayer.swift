@@ -139,8 +139,13 @@ package struct ImageLayer {
         of: image, cellWidth: cell.width, cellHeight: cell.height,
         colors: hasColors && capabilities.graphics != .ascii && capabilities.symbols != .ascii)
       for part in parts where isFree(part.column, part.row, frame, size) {
-        cells[part.row * size.columns + part.column] = ScreenCell(
-          character: part.cell.character, style: part.cell.style)
+        let place = part.row * size.columns + part.column
+        // What the image does not colour has the colours of the page, which may not be the terminal's.
+        var style = part.cell.style
+        let page = cells[place].style
+        if style.foreground == .default { style.foreground = page.foreground }
+        if style.background == .default { style.background = page.background }
+        cells[place] = ScreenCell(character: part.cell.character, style: style)
       }
     }
   }

@@ -41,6 +41,13 @@ package final class T5Encoder {
       for (name, shape) in tensors(layer) { try require(name, shape) }
     }
     try require("encoder.final_layer_norm.weight", [config.modelDim])
+    let known = Set((0..<config.layers).flatMap { tensors($0).map(\.0) })
+    if let other = file.names.first(where: { $0.hasPrefix("encoder.block.") && !known.contains($0) }
+    ) {
+      throw FileError(
+        "\(file.path): tensor '\(other)' is no part of a T5 v1.1 encoder of \(config.layers) layers; use the config.json"
+          + " that belongs to the weights, and no UMT5")
+    }
   }
 
   /// Path of the weights in a folder of transformers.
@@ -73,6 +80,7 @@ package final class T5Encoder {
         "\(file.path): tensor '\(name)' has shape \(entry.shape), but config.json asks for \(shape); use the"
           + " config.json that belongs to the weights")
     }
+    try file.requireFloats(entry)
   }
 
   // MARK: - Encoding

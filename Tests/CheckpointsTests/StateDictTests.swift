@@ -88,6 +88,12 @@ import Testing
       (["model.diffusion_model.a.w", "first.w"], "model.diffusion_model", nil, ["a.w"]),
       (["model.a.w", "ema.a.w", "opt.x"], "ema", "#model", ["a.w"]),
       (["a.w", "ema.a.w"], "ema", "'ema' is taken", ["a.w"]), (["module.a.w"], nil, nil, ["a.w"]),
+      (
+        ["model.a.w", "ema.online_model.a.w", "ema.ema_model.a.w"], "ema.ema_model",
+        "#ema.online_model", ["a.w"]
+      ), (["model.a.w", "ema.b.w"], "model", "'ema' holds averages", ["a.w"]),
+      (["model.a.w", "ema.shadow_params.0"], "model", "'ema' holds averages", ["a.w"]),
+      (["model.a.w", "average.shadow_params.0"], "model", "shadow_params' holds", ["a.w"]),
     ] as [([String], String?, String?, [String])])
   func modelsAreFoundByAnchors(
     names: [String], container: String?, note: String?, expected: [String]
@@ -98,6 +104,27 @@ import Testing
     #expect((dict.note != nil) == (note != nil))
     if let note { #expect(dict.note?.contains(note) == true) }
     #expect(try dict.floats("a.w").count == 1)
+  }
+
+  /// Files of a training whose weights have lost their names or shapes say how to get them.
+  @Test(arguments: [
+    ("shadow_params.0", "copy_to"), ("blocks.0._fsdp_wrapped_module._flat_param", "FULL_STATE"),
+    ("optimizer_state_dict.single_partition_of_fp32_groups.0", "zero_to_fp32.py"),
+  ])
+  func weightsWithoutNamesAreRefused(name: String, advice: String) throws {
+    let file = try file([name, "step"])
+    let error = #expect(throws: FileError.self) { try StateDict(file, anchors: ["a.w"]) }
+    #expect(error?.message.contains("'\(name)'") == true)
+    #expect(error?.message.contains(advice) == true)
+  }
+
+  @Test func partitionedWeightsAreRefused() throws {
+    let path = Scratch.kept.file(UUID().uuidString + ".pt")
+    try TorchWriter.write(
+      [TensorItem(name: "a.w", shape: [0], floats: [])], entry: "module", to: path)
+    let file = try Checkpoint.open(path)
+    let error = #expect(throws: FileError.self) { try StateDict(file, anchors: ["a.w"]) }
+    #expect(error?.message.contains("zero_to_fp32.py") == true)
   }
 
   @Test func severalModelsThatNothingTellsApartAreNamed() throws {

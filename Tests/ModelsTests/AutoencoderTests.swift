@@ -158,7 +158,14 @@ struct AutoencoderTests {
     (#"{"block_out_channels": [32], "act_fn": "relu"}"#, "act_fn"),
     (#"{"block_out_channels": [32], "down_block_types": ["DownBlock2D"]}"#, "DownBlock2D"),
     (#"{"block_out_channels": [32], "up_block_types": []}"#, "up_block_types"),
-    (#"{"block_out_channels": [32], "latents_mean": [0, 0]}"#, "latent_mean"),
+    (
+      #"{"block_out_channels": [32], "latents_mean": [0, 0], "latents_std": [1, 1]}"#, "latent_mean"
+    ), (#"{"block_out_channels": [32], "latents_mean": [0, 0, 0, 0]}"#, "latents_std"),
+    (#"{"block_out_channels": [32], "latents_std": [1, 1, 1, 1]}"#, "latents_std"),
+    (
+      #"{"block_out_channels": [32], "latents_mean": [0, 0, 0, 0], "latents_std": [1, 1, 1, 1], "shift_factor": 0.1}"#,
+      "shift_factor"
+    ),
     (#"{"block_out_channels": [32], "use_quant_conv": 3}"#, "use_quant_conv"),
   ])
   func whatCannotBeBuiltIsNamed(text: String, reason: String) {

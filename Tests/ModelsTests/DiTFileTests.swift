@@ -185,7 +185,7 @@ struct DiTFileTests {
     ("beta_end", "0.012"), ("num_train_timesteps", "100"), ("trained_betas", "[0.1]"),
     ("clip_sample", "true"), ("timestep_spacing", "\"trailing\""), ("steps_offset", "1"),
     ("rescale_betas_zero_snr", "true"), ("clip_sample", nil),
-    ("_class_name", "\"FlowMatchEulerDiscreteScheduler\""),
+    ("_class_name", "\"FlowMatchEulerDiscreteScheduler\""), ("_class_name", "\"LCMScheduler\""),
   ])
   func schedulersOfOtherProcesses(key: String, value: String?) throws {
     let model = try DiT(config: config, weights: RandomWeights())
@@ -208,6 +208,44 @@ struct DiTFileTests {
       let error = #expect(throws: FileError.self) { try DiTFile(path: folder) }
       #expect(error?.message.contains("\"\(key)\"") == true)
       #expect(error?.message.contains("scheduler_config.json") == true)
+    }
+  }
+
+  /// Integers and scales are those of a quantisation, whose rule no file states.
+  @Test(arguments: ["blocks.0.attn.qkv.weight", "x_embedder.proj.bias", "blocks.0.attn.qkv.SCB"])
+  func quantisedWeightsAreRefused(name: String) throws {
+    let model = try DiT(config: config, weights: RandomWeights())
+    try withFolder { folder in
+      let path = "\(folder)/m.safetensors"
+      var items = model.parameters.map {
+        TensorItem(name: $0.name, shape: $0.value.shape, floats: $0.value.values)
+      }
+      if name.hasSuffix("SCB") { items.append(TensorItem(name: name, shape: [1], floats: [1])) }
+      try SafetensorsWriter.write(items, metadata: [:], to: path)
+      var bytes = try Data(contentsOf: URL(filePath: path))
+      // The same bytes as integers.
+      if !name.hasSuffix("SCB"), let place = bytes.range(of: Data("\"\(name)\":".utf8)),
+        let type = bytes.range(of: Data("F32".utf8), in: place.upperBound..<bytes.endIndex)
+      {
+        bytes.replaceSubrange(type, with: Data("I32".utf8))
+        try bytes.write(to: URL(filePath: path))
+      }
+      let error = #expect(throws: FileError.self) { try DiTFile(path: path, numHeads: 2).load() }
+      #expect(error?.message.contains("'\(name)'") == true)
+      #expect(error?.message.contains("quantised") == true)
+    }
+  }
+
+  /// Folders of trainings are told what they are.
+  @Test(arguments: [
+    (".metadata", "dcp_to_torch"), ("latest", "mp_rank_00_model_states.pt"),
+    ("run.json", "checkpoints/model"),
+  ])
+  func foldersOfTrainingsAreNamed(file: String, advice: String) throws {
+    try withFolder { folder in
+      try Data().write(to: URL(filePath: "\(folder)/\(file)"))
+      let error = #expect(throws: FileError.self) { try DiTFile(path: folder) }
+      #expect(error?.message.contains(advice) == true)
     }
   }
 

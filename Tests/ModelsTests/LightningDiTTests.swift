@@ -369,7 +369,8 @@ struct LightningDiTTests {
     }
   }
 
-  @Test func otherRotationsAreRefused() throws {
+  @Test(arguments: ["feat_rope.freqs_cos", "feat_rope.freqs_sin"])
+  func otherRotationsAreRefused(name: String) throws {
     let shape = Self.shape()
     let scratch = try Scratch()
     try withExtendedLifetime(scratch) {
@@ -378,12 +379,25 @@ struct LightningDiTTests {
         try model(shape).parameters.map {
           TensorItem(name: $0.name, shape: $0.value.shape, floats: $0.value.values)
         } + [
-          TensorItem(
-            name: "feat_rope.freqs_cos", shape: [9, 8], floats: .init(repeating: 0.5, count: 72))
+          TensorItem(name: name, shape: [9, 8], floats: .init(repeating: 0.5, count: 72))
         ],
         metadata: [:], to: path)
       let error = #expect(throws: FileError.self) { try ModelWeights(named: path).model() }
-      #expect(error?.description.contains("feat_rope.freqs_cos") == true)
+      #expect(error?.description.contains("'\(name)' differs") == true)
+    }
+  }
+
+  /// What is left out of a file is named one by one, so that nothing which changes the model goes with it.
+  @Test(arguments: ["bn.weight", "bn.bias", "feat_rope.freqs_h"])
+  func whatIsNotLeftOutIsRefused(name: String) throws {
+    try withFile(
+      Self.shape(),
+      extra: [TensorItem(name: "ema." + name, shape: [5], floats: [1, 2, 3, 4, 5])]
+    ) { path in
+      let error = #expect(throws: FileError.self) {
+        try ModelWeights(named: path).model().network()
+      }
+      #expect(error?.description.contains("'\(name)'") == true)
     }
   }
 

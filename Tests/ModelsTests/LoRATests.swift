@@ -60,10 +60,20 @@ struct LoRATests {
       let found = try scales(path).values
       #expect(Set(found) == [4])
     }
-    // Without any configuration of alpha it is the rank.
+    // A configuration without alpha means the default of peft, 8; without any configuration alpha is the rank.
     try folder(["r": 2]) { path in
-      let found = try scales(path).values
-      #expect(Set(found) == [1])
+      let peft = try scales(path).values
+      #expect(Set(peft) == [4])
+      try FileManager.default.removeItem(atPath: "\(path)/adapter_config.json")
+      let plain = try scales(path).values
+      #expect(Set(plain) == [1])
+    }
+    // A tensor of one module states its own.
+    let own = TensorItem(
+      name: "base_model.model.transformer_blocks.0.attn1.to_q.alpha", shape: [], floats: [6])
+    try folder(["r": 2], extra: [own]) { path in
+      let found = try scales(path)
+      #expect(found["transformer_blocks.0.attn1.to_q"] == 3)
     }
     // rslora divides by the root of the rank.
     try folder(["r": 2, "lora_alpha": 8, "use_rslora": true]) { path in
@@ -134,6 +144,29 @@ struct LoRATests {
     try folder(["r": 2, "peft_type": "LOHA"]) { path in
       let error = #expect(throws: FileError.self) { try LoRAFile(path: path) }
       #expect(error?.description.contains("'LOHA'") == true)
+    }
+    // PiSSA and its kind changed the weights that the adapter is added to.
+    for start in ["pissa", "pissa_niter_16", "olora", "loftq"] {
+      try folder(["r": 2, "lora_alpha": 2, "init_lora_weights": start]) { path in
+        let error = #expect(throws: FileError.self) { try LoRAFile(path: path) }
+        #expect(error?.description.contains("'\(start)'") == true)
+      }
+    }
+    try folder(["r": 2, "lora_alpha": 2, "init_lora_weights": "gaussian"]) { path in
+      _ = try LoRAFile(path: path)
+    }
+    try folder(["r": 2, "lora_alpha": "six"]) { path in
+      let error = #expect(throws: FileError.self) { try LoRAFile(path: path) }
+      #expect(error?.description.contains("'lora_alpha' is six") == true)
+    }
+    for alpha in [[], [1, 2], [Float.nan]] {
+      let item = TensorItem(
+        name: "base_model.model.transformer_blocks.0.attn1.to_q.alpha", shape: [alpha.count],
+        floats: alpha)
+      try folder(["r": 2], extra: [item]) { path in
+        let error = #expect(throws: FileError.self) { try LoRAFile(path: path) }
+        #expect(error?.description.contains("expected") == true)
+      }
     }
     let magnitude = TensorItem(
       name: "base_model.model.transformer_blocks.0.attn1.to_q.lora_magnitude_vector.weight",

@@ -252,6 +252,20 @@ struct PixArtTests {
     }
   }
 
+  @Test(
+    arguments: [
+      ("_class_name", "SD3Transformer2DModel"), ("attention_type", "gated"),
+      ("activation_fn", "geglu"), ("only_cross_attention", true), ("double_self_attention", true),
+    ] as [(String, any Sendable)])
+  func otherTransformersAreRefused(key: String, value: any Sendable) throws {
+    var entries = try #require(
+      JSONSerialization.jsonObject(with: Data(configJSON.utf8)) as? [String: Any])
+    entries[key] = value
+    let json = try JSONSerialization.data(withJSONObject: entries)
+    let error = #expect(throws: FileError.self) { try PixArtConfig.parse(json, file: "c.json") }
+    #expect(error?.message.contains("'\(key)'") == true)
+  }
+
   /// The configuration of an autoencoder beside the weights is not taken for the model's.
   @Test func theAutoencodersConfigurationIsAnothers() throws {
     let config = PixArtConfig(

@@ -196,11 +196,10 @@ import Sampling
   @Test func guidanceActsOnThreeChannels() throws {
     let output = RandomStream(seed: 3, "output").normal([4, 8, 1, 2])
     var seen: [Float] = []
-    let model = Guidance.guided(
-      { latents, _ in
-        seen = latents.values
-        return output
-      }, scale: 4)
+    let model = Guidance.guided({ latents, _ in
+      seen = latents.values
+      return output
+    }) { _ in 4 }
     let latents = RandomStream(seed: 3, "latents").normal([4, 4, 1, 2])
     let result = try model(latents, [5, 5, 5, 5])
     #expect(seen == latents.rows(0..<2).values + latents.rows(0..<2).values)

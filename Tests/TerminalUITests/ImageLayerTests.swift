@@ -48,6 +48,22 @@ import TerminalUI
     #expect(!layer.pending && layer.takeEmissions(limit: 9).isEmpty)
   }
 
+  /// Where text covers pixels they are characters, in the colours of the page and not of the terminal.
+  @Test func charactersOfAnImageHaveTheColoursOfThePage() {
+    var capabilities = sixel
+    capabilities.colors = 8
+    var frame = Frame(columns: 20, rows: 8)
+    let page = Style(foreground: .index(7), background: .index(0))
+    for row in 0..<8 {
+      frame.put(String(repeating: " ", count: 20), column: 0, row: row, style: page)
+    }
+    frame.images = [.solid(id: "a", column: 2, row: 1, columns: 6, rows: 3)]
+    capabilities.choose(.ascii)
+    var layer = ImageLayer()
+    let cells = layer.compose(frame, size: size, capabilities: capabilities)
+    #expect(cells[1 * 20 + 2].style == page)
+  }
+
   @Test func newPixelsInTheSamePlaceAreDrawnOver() {
     var layer = ImageLayer()
     let image = ImagePlacement.solid(id: "a", column: 2, row: 1, columns: 6, rows: 3)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import support
 from espalier_torch.errors import EngineError
@@ -119,6 +120,42 @@ def test_a_file_without_a_configuration_shows_its_blocks(tmp_path: pathlib.Path)
     file = ModelFile(str(foreign(tmp_path, normed, **{"projectors.0.weight": ones})))
     assert file.shape == normed
     file.load()
+
+
+@pytest.mark.parametrize(
+    ("entries", "chosen"),
+    [
+        (("model.", "model_ema."), "model_ema."), (("model.module.", "ema.module."), "ema.module."),
+        (("ema.online_model.", "ema.ema_model."), "ema.ema_model."), (("net.", "state_dict."), "state_dict."),
+        (("", "ema."), "ema."), (("model._orig_mod.",), "model._orig_mod."),
+    ],
+)
+def test_the_model_of_a_file_is_the_one_that_the_native_engine_takes(
+    program: str, tmp_path: pathlib.Path, entries: tuple[str, ...], chosen: str
+) -> None:
+    support.write_model(tmp_path / "own.safetensors", SHAPE)
+    own = support.tensors(tmp_path / "own.safetensors")
+    path = tmp_path / "model.safetensors"
+    values = {f"{e}{name}": (x if e == chosen else x + 1).contiguous() for e in entries for name, x in own.items()}
+    save_file(values, path, {"config": support.TensorFile(str(tmp_path / "own.safetensors")).metadata["config"]})
+    file = ModelFile(str(path))
+    assert all(torch.equal(file.tensors[name], own[name]) for name in own)
+    subprocess.run([program, "plan", "new", tmp_path / "p.json", "--model", path], capture_output=True, check=True)
+    assert json.loads((tmp_path / "p.json").read_text())["model"]["content_hash"] == file.content_hash()
+
+
+def test_weights_that_are_not_the_models_are_refused(tmp_path: pathlib.Path) -> None:
+    support.write_model(tmp_path / "own.safetensors", SHAPE)
+    own = support.tensors(tmp_path / "own.safetensors")
+    config = support.TensorFile(str(tmp_path / "own.safetensors")).metadata["config"]
+    whole = torch.ones_like(own["x_embedder.proj.bias"], dtype=torch.int32)
+    for extra, part in [
+        ({"x_embedder.proj.bias": whole}, "quantised"), ({"bn.weight": torch.ones(4)}, "'bn.weight'"),
+        ({"model_ema.num_updates": torch.ones(1)}, "latent-diffusion"),
+    ]:
+        save_file({**own, **extra}, tmp_path / "model.safetensors", {"config": config})
+        with pytest.raises(EngineError, match=part):
+            ModelFile(str(tmp_path / "model.safetensors")).load()
 
 
 def test_the_name_of_a_model_states_its_family_as_in_the_native_engine(

@@ -86,6 +86,12 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
     config.upBlockTypes = stored.upBlockTypes ?? config.upBlockTypes
     config.scalingFactor = stored.scalingFactor ?? config.scalingFactor
     (config.latentMean, config.latentStd) = (stored.latentMean, stored.latentStd)
+    try source.require(
+      (stored.latentsMean == nil) == (stored.latentsStd == nil), "latents_std",
+      stored.latentsStd.map { "\($0)" } ?? "absent", "it together with \"latents_mean\"")
+    try source.require(
+      stored.latentsMean == nil || stored.shiftFactor ?? 0 == 0, "shift_factor",
+      stored.shiftFactor ?? 0, "none beside \"latents_mean\"")
     config.takeScaling(of: stored)
     try config.validate(file: file)
     return config

@@ -11,6 +11,9 @@ package struct LatentStatistics: Equatable, Sendable {
   /// Name of the file.
   package static let fileName = "latents_stats.pt"
 
+  /// Those in a model's own file, a batch norm without weights.
+  static let names = ["bn.running_mean", "bn.running_var", "bn.num_batches_tracked"]
+
   /// One number a channel.
   package let mean, deviation: [Double]
   /// The file that states them.
@@ -30,9 +33,7 @@ package struct LatentStatistics: Equatable, Sendable {
   ///
   /// - Throws: `FileError` as `init(in:)`.
   init?(of file: any TensorFile) throws(FileError) {
-    let names = (
-      FamilyRecognition.latentNorm + "running_mean", FamilyRecognition.latentNorm + "running_var"
-    )
+    let names = (Self.names[0], Self.names[1])
     guard file.entry(names.0) != nil, file.entry(names.1) != nil else { return nil }
     let variance = try file.doubles(names.1)
     try self.init(

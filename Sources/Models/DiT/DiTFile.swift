@@ -64,7 +64,7 @@ package struct DiTFile: ModelFile {
   /// Makes a model file from open weights.
   package init(_ weights: ModelWeights, numHeads: Int? = nil) throws {
     let (tensors, path) = (weights.tensors, weights.path)
-    try weights.requireMerged()
+    try weights.requirePlain()
     let recognition = try FamilyRecognition(weights)
     let text = weights.metadata["config"]
     let own = try text.flatMap { text throws(FileError) in
@@ -153,14 +153,13 @@ package struct DiTFile: ModelFile {
       : RenamedWeights(plain) {
         $0 == DiTKeyMap.positionTable && file.entry($0) == nil ? [] : [$0]
       }
-    let weights: any WeightSource =
-      if let precision { SealedWeights(named, precision) } else { named }
     guard changes.parallel.isEmpty || naming == .official else {
       throw FileError(
         "\(path): has parallel blocks, for which diffusers has no names; use the model's own file")
     }
-    let model = try DiT(
-      config: config, edits: changes.edits, parallel: changes.parallel, weights: weights)
+    let model = try named.loading(precision) {
+      try DiT(config: config, edits: changes.edits, parallel: changes.parallel, weights: $0)
+    }
     var known = Set(model.parameters.map(\.name))
     if naming == .diffusers {
       try DiTKeyMap.requireSharedEmbedders(tensors, depth: config.depth)
@@ -180,8 +179,6 @@ package struct DiTFile: ModelFile {
         "\(path): tensor '\(extra)' belongs to no parameter of this model; "
           + "check that the file holds a DiT of depth \(config.depth)")
     }
-    // Releases the buffers into which the weights were read.
-    if precision != nil { BufferPool.trim() }
     return model
   }
 

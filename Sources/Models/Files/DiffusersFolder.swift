@@ -34,14 +34,31 @@ package struct DiffusersFolder {
     self.path = path
     transformer = isPipeline ? "\(path)/transformer" : path
     guard access("\(transformer)/config.json", F_OK) == 0 else {
-      throw FileError(
-        "\(path): is a folder without 'transformer/config.json' or 'config.json';"
-          + " name a model file or a folder of diffusers")
+      throw FileError("\(path): is \(Self.otherKind(path))")
     }
     pipeline = isPipeline ? path : "\(path)/.."
     autoencoder = Self.isFolder("\(pipeline)/vae") ? "\(pipeline)/vae" : nil
     classNames = try Self.classNames("\(pipeline)/model_index.json")
     scheduler = "\(pipeline)/scheduler/scheduler_config.json"
+  }
+
+  /// What a folder without a configuration is, and what to name instead.
+  private static func otherKind(_ path: String) -> String {
+    func holds(_ name: String) -> Bool { access("\(path)/\(name)", F_OK) == 0 }
+    if holds(".metadata") {
+      return "a distributed checkpoint of PyTorch; convert it"
+        + " (python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE) and name the file"
+    }
+    if holds("run.json") {
+      return "a run; name the checkpoints/model.safetensors in it"
+    }
+    if holds("latest") || holds("zero_to_fp32.py") {
+      return
+        "a checkpoint of DeepSpeed; name the mp_rank_00_model_states.pt in it, or with ZeRO stage 3 run its"
+        + " zero_to_fp32.py and name what that writes"
+    }
+    return
+      "a folder without 'transformer/config.json' or 'config.json'; name a model file or a folder of diffusers"
   }
 
   // MARK: - Weights
@@ -119,6 +136,11 @@ package struct DiffusersFolder {
     ("lower_order_final", ["true"]), ("final_sigmas_type", ["zero"]),
   ]
 
+  /// Parts of names of schedulers whose class is another process, whatever the keys say.
+  private static let otherProcesses = [
+    "FlowMatch", "EDM", "LCM", "TCD", "SCM", "ScoreSde", "CMStochastic", "Consistency", "VQ",
+  ]
+
   /// Throws if the scheduler of a pipeline has an unsupported process or sampler.
   ///
   /// - Throws: `FileError` that names the key at fault.
@@ -134,6 +156,13 @@ package struct DiffusersFolder {
     // These two clip predictions to [-1, 1] by default.
     let clips = ["DDIMScheduler", "DDPMScheduler"].contains(table["_class_name"]?.text)
     if clips, table["clip_sample"] == nil { table["clip_sample"] = Entry(text: "true") }
+    if let name = table["_class_name"]?.text,
+      Self.otherProcesses.contains(where: { name.contains($0) })
+    {
+      throw FileError(
+        "\(path): \"_class_name\" is \(name.prefix(60)), the process of models that are not trained on noise of 1000"
+          + " steps; use a model of that process")
+    }
     for (key, values) in Self.knownScheduler {
       guard let found = table[key]?.text, !values.contains(found) else { continue }
       throw FileError(

@@ -8,7 +8,7 @@ import TensorCore
 ///
 /// The scale of an adapter is alpha / rank, or alpha / sqrt(rank) with rslora. Alpha is that of `adapter_config.json`
 /// beside the file, otherwise of the metadata entry `lora_adapter_metadata`, otherwise of the tensor
-/// `MODULE.alpha`; without any it equals the rank.
+/// `MODULE.alpha`; without any it is peft's default of 8 with an `adapter_config.json`, else the rank.
 package struct LoRAFile {
   /// Adapter of one linear layer or convolution.
   package struct Adapter {
@@ -97,6 +97,7 @@ package struct LoRAFile {
             "\(place): tensor '\(name)' has shape \(entry.shape), expected a matrix; fetch the file again"
           )
         }
+        try file.requireFloats(entry)
         let rows = entry.shape[0]
         let tensor = Tensor(try file.floats(name), shape: [rows, entry.count / rows])
         guard tensor.isFinite else {
@@ -111,7 +112,15 @@ package struct LoRAFile {
         throw FileError(
           "\(place): '\(down)' has rank \(rank) and '\(up)' \(b.shape[1]); fetch the file again")
       }
-      let alpha = try names["alpha"].map { try file.floats($0).first ?? Float(rank) }
+      let alpha = try names["alpha"].map { name throws(FileError) in
+        let values = try file.floats(name)
+        guard values.count == 1 else {
+          throw FileError(
+            "\(place): tensor '\(name)' has \(values.count) elements, expected one number; fetch the file again"
+          )
+        }
+        return values[0]
+      }
       adapters[module] = Adapter(
         down: a, up: b, scale: try config.scale(of: module, rank: rank, alpha: alpha, in: place))
     }
@@ -201,6 +210,10 @@ package struct LoRAFile {
     private var alphaPattern: [String: Double] = [:]
     private var rank: Double?
     private var isRootScaled = false
+    /// Alpha where nothing states it; nil for the rank.
+    private var usual: Double?
+    /// Initialisations that replace the weights of the model by what the first adapter leaves of them.
+    private static let changingStarts = ["pissa", "olora", "corda", "loftq", "lora_ga"]
 
     init(of file: any TensorFile) throws {
       let beside = "\(AtomicFile.directory(of: file.path))/adapter_config.json"
@@ -235,25 +248,37 @@ package struct LoRAFile {
           "\(origin): key '\(key)' is true, which is not supported; merge the adapter with peft"
             + " (merge_and_unload) and use the merged model")
       }
-      func number(_ key: String) throws(FileError) -> Double? {
-        guard let found = table[key], !(found is NSNull) else { return nil }
-        if let number = found as? NSNumber { return number.doubleValue }
+      if let start = table["init_lora_weights"] as? String,
+        let kind = Self.changingStarts.first(where: start.lowercased().hasPrefix)
+      {
         throw FileError(
-          "\(origin): key '\(key)' is '\("\(found)".prefix(40))', expected a number; correct it")
+          "\(origin): key 'init_lora_weights' is '\(start.prefix(40))', and \(kind) changed the weights that the adapter"
+            + " is added to; merge the adapter with peft (merge_and_unload) and use the merged model"
+        )
       }
-      (alpha, rank) = (try number("lora_alpha"), try number("r"))
-      isRootScaled = table["use_rslora"] as? Bool ?? false
-      // Repeated groups, and many repetitions, can take the matcher for ever.
+      func number(_ key: String, _ value: Any?) throws(FileError) -> Double? {
+        guard let value, !(value is NSNull) else { return nil }
+        if let number = value as? NSNumber { return number.doubleValue }
+        throw FileError(
+          "\(origin): key '\(key)' is \(String(describing: value).prefix(40)), expected a number; correct it"
+        )
+      }
       func pattern(_ key: String) throws(FileError) -> [String: Double] {
-        let values = table[key] as? [String: Any] ?? [:]
-        for name in values.keys
-        where name.contains(#/\)[*+{]/#) || name.count(where: "*+{".contains) > 4 {
-          throw FileError(
-            "\(origin): '\(key)' has '\(name.prefix(40))', which repeats groups or too much; name the modules"
-          )
+        var result: [String: Double] = [:]
+        for (name, value) in table[key] as? [String: Any] ?? [:] {
+          // Repeated groups, and many repetitions, can take the matcher for ever.
+          guard !name.contains(#/\)[*+{]/#), name.count(where: "*+{".contains) <= 4 else {
+            throw FileError(
+              "\(origin): '\(key)' has '\(name.prefix(40))', which repeats groups or too much; name the modules"
+            )
+          }
+          result[name] = try number("\(key).\(name)", value)
         }
-        return values.compactMapValues { ($0 as? NSNumber)?.doubleValue }
+        return result
       }
+      (alpha, rank) = (try number("lora_alpha", table["lora_alpha"]), try number("r", table["r"]))
+      if origin == beside { usual = 8 }
+      isRootScaled = table["use_rslora"] as? Bool ?? false
       (rankPattern, alphaPattern) = (try pattern("rank_pattern"), try pattern("alpha_pattern"))
     }
 
@@ -275,7 +300,14 @@ package struct LoRAFile {
           "\(path): the adapter of '\(module)' has rank \(found), but its configuration states"
             + " \(stated); use the adapter_config.json that belongs to it")
       }
-      let alpha = match(alphaPattern, module) ?? alpha ?? own.map(Double.init) ?? Double(found)
+      let alpha =
+        match(alphaPattern, module) ?? alpha
+        ?? own.map(Double.init) ?? usual ?? Double(found)
+      guard alpha.isFinite else {
+        throw FileError(
+          "\(path): alpha of the adapter of '\(module)' is \(alpha), expected a number; train the adapter again"
+        )
+      }
       return Float(alpha / (isRootScaled ? Double(found).squareRoot() : Double(found)))
     }
   }

@@ -57,8 +57,19 @@ package struct ModelWeights {
     files = tensors.files + (extra == nil ? [] : [sidecar])
   }
 
-  /// Refuses weights that are not those of the model alone.
-  func requireMerged() throws(FileError) {
+  /// Refuses weights that are not those of the model alone, or quantised.
+  func requirePlain() throws(FileError) {
+    for name in tensors.names where name.hasSuffix(".weight") {
+      if let entry = tensors.entry(name) { try tensors.requireFloats(entry) }
+    }
+    let scales = [
+      ".SCB", ".absmax", ".scale_weight", ".weight_scale", ".scales", ".weight_scale_inv",
+    ]
+    if let name = tensors.names.first(where: { scales.contains(where: $0.hasSuffix) }) {
+      throw FileError(
+        "\(path): tensor '\(name)' is a scale of quantised weights, which are not read; save the model without"
+          + " quantisation (dequantize)")
+    }
     guard
       let name = tensors.names.first(where: {
         $0.contains(".lora_A.") || $0.contains(".lora_down.")

@@ -12,13 +12,12 @@ struct DetectedBlocks {
   /// Ratio of the MLPs' width before gating to the hidden size; nil without gated MLPs.
   let gatedRatio: Double?
 
-  /// Key prefix of the tables of rotary positions, which are computed.
-  static let rotation = "feat_rope."
-  private static let cosines = "feat_rope.freqs_cos"
+  /// Tables of rotary positions, cosines and sines, which are computed.
+  static let rotation = ["feat_rope.freqs_cos", "feat_rope.freqs_sin"]
 
   /// Whether the blocks have any part of LightningDiT's.
   static func areModern(in file: any TensorFile) -> Bool {
-    ["\(cosines)", "blocks.0.norm1.weight", "blocks.0.attn.q_norm.weight"]
+    (rotation + ["blocks.0.norm1.weight", "blocks.0.attn.q_norm.weight"])
       .contains { file.entry($0) != nil } || hasGatedMLPs(in: file)
   }
 
@@ -63,7 +62,7 @@ struct DetectedBlocks {
     if let norm, (first("attn.q_norm.bias") == nil) != rmsNorm {
       try refuse(norm.name, "norms of queries and keys of the kind of the blocks' norms")
     }
-    let table = file.entry(Self.cosines)
+    let table = Self.rotation.lazy.compactMap(file.entry).first
     rotary = table != nil
     let headDim = norm?.shape.last ?? table?.shape.last
     heads = headDim.flatMap { $0 > 0 && hiddenSize % $0 == 0 ? hiddenSize / $0 : nil }
@@ -92,19 +91,20 @@ struct DetectedBlocks {
 
   /// Throws if stored tables of rotary positions are not those of integer coordinates with base 10000.
   static func requireKnownRotation(in file: any TensorFile, _ shape: ModelShape) throws(FileError) {
-    guard file.entry(cosines) != nil else { return }
-    let stored = try file.floats(cosines)
     let headDim = shape.hiddenSize / shape.numHeads
     let table = RotaryTables(side: shape.grid)(
       rows: shape.grid, columns: shape.grid, headDim: headDim)
-    // Tolerance of tables rounded to bfloat16.
-    let isKnown =
-      stored.count == table.count
-      && stored.indices.allSatisfy { abs(stored[$0] - table[$0 - $0 % 2]) < 5e-3 }
-    if isKnown { return }
-    throw FileError(
-      "\(file.path): tensor '\(cosines)' differs from the rotary positions of a grid of \(shape.grid) by"
-        + " \(shape.grid) tokens with heads of \(headDim) channels and base 10000, which are computed; use a model"
-        + " with those")
+    for (place, name) in rotation.enumerated() where file.entry(name) != nil {
+      let stored = try file.floats(name)
+      // Tolerance of tables rounded to bfloat16.
+      let isKnown =
+        stored.count == table.count
+        && stored.indices.allSatisfy { abs(stored[$0] - table[$0 - $0 % 2 + place]) < 5e-3 }
+      if isKnown { continue }
+      throw FileError(
+        "\(file.path): tensor '\(name)' differs from the rotary positions of a grid of \(shape.grid) by"
+          + " \(shape.grid) tokens with heads of \(headDim) channels and base 10000, which are computed; use a model"
+          + " with those")
+    }
   }
 }

@@ -14,7 +14,8 @@ extension PixArtConfig {
     var inChannels, outChannels, patchSize, sampleSize, crossAttentionDim: Int?
     var interpolationScale, normEps: Double?
     var useAdditionalConditions, attentionBias, normElementwiseAffine: Bool?
-    var normType, activationFn: String?
+    var onlyCrossAttention, doubleSelfAttention: Bool?
+    var normType, activationFn, attentionType, _className: String?
     var kvCompression: Compression?
   }
 
@@ -68,6 +69,16 @@ extension PixArtConfig {
       [nil, "gelu-approximate"].contains(stored.activationFn), "activation_fn",
       stored.activationFn ?? "", "'gelu-approximate'")
     try source.require(stored.attentionBias ?? true, "attention_bias", false, "true")
+    try source.require(
+      [nil, "PixArtTransformer2DModel", "Transformer2DModel"].contains(stored._className),
+      "_class_name", stored._className ?? "", "PixArtTransformer2DModel or Transformer2DModel")
+    try source.require(
+      stored.attentionType ?? "default" == "default", "attention_type", stored.attentionType ?? "",
+      "'default'")
+    for (key, value) in [
+      ("only_cross_attention", stored.onlyCrossAttention),
+      ("double_self_attention", stored.doubleSelfAttention),
+    ] { try source.require(value != true, key, true, "false") }
     try source.require(
       stored.normElementwiseAffine != true, "norm_elementwise_affine", true, "false")
     let width = stored.crossAttentionDim ?? dim

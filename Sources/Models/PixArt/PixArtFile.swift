@@ -42,7 +42,7 @@ package struct PixArtFile: ModelFile {
         "\(file.path): has neither tensor 't_block.1.weight' nor 'adaln_single.linear.weight';"
           + " give the transformer of a PixArt-Σ model")
     }
-    try weights.requireMerged()
+    try weights.requirePlain()
     try weights.folder?.requireKnownScheduler()
     let sibling = "\(AtomicFile.directory(of: file.path))/config.json"
     var config: PixArtConfig
@@ -116,15 +116,12 @@ package struct PixArtFile: ModelFile {
     let watched = WatchedWeights(FileWeights(file))
     let naming = naming
     let named = RenamedWeights(watched) { PixArtKeyMap.keys($0, in: naming) }
-    let weights: any WeightSource =
-      if let precision { SealedWeights(named, precision) } else { named }
-    let model = try PixArt(
-      config: config, edits: (changes ?? self.changes).edits, weights: weights)
+    let model = try named.loading(precision) {
+      try PixArt(config: config, edits: (changes ?? self.changes).edits, weights: $0)
+    }
     let others = PixArtKeyMap.ignored.union([PixArtKeyMap.nullCaption])
     try watched.requireAllTaken(
       of: file.names.filter { !others.contains($0) }, in: path, model: "PixArt")
-    // Releases the buffers into which the weights were read.
-    if precision != nil { BufferPool.trim() }
     return model
   }
 

@@ -212,7 +212,15 @@ def load(path: str, statistics: LatentStatistics | None = None) -> AutoencoderKL
     statistics: those of a model's latents, in the place of a scaling factor.
     """
     weights = os.path.join(path, "diffusion_pytorch_model.safetensors") if os.path.isdir(path) else path
+    convert = "'espalier convert MODEL --naming diffusers --to FOLDER' writes such a one in FOLDER/vae, or use the native engine"
+    if not weights.endswith(".safetensors"):
+        raise EngineError(f"{weights}: this engine reads autoencoders in safetensors files only; {convert}")
     file = TensorFile(weights)
+    if other := next((name for name in file.names if "encoder.down.0.block." in name), None):
+        raise EngineError(
+            f"{weights}: tensor '{other}' has the naming of latent-diffusion, this engine reads that of diffusers only;"
+            f" {convert}"
+        )
     text = file.metadata.get("config")
     beside = os.path.join(os.path.dirname(weights), "config.json")
     if text is None and os.path.exists(beside):

@@ -23,10 +23,12 @@ from .statistics import LatentStatistics
 
 PLAN_KEY = "espalier_plan"
 _CONTAINERS = ("ema", "model", "state_dict")
-_WRAPPERS = ("module.", "_orig_mod.")
-_COSINES = "feat_rope.freqs_cos"
-_LEFT_OUT = ("projectors.", "bn.", "feat_rope.")
-"""Projectors of a training, statistics of latents and tables that are computed: none of them is the network's."""
+_NESTED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_ANCHORS = ("x_embedder.proj.weight", "transformer_blocks.0.norm1.linear.weight", "adaln_single.linear.weight")
+"""Tensors of which every model has one: what stands before them is the model's entry in a file."""
+_ROTATION = ("feat_rope.freqs_cos", "feat_rope.freqs_sin")
+_LEFT_OUT = (*_ROTATION, "bn.running_mean", "bn.running_var", "bn.num_batches_tracked")
+"""Statistics of latents and tables that are computed: as projectors of a training, none of them is the network's."""
 
 
 def family_in(name: str) -> tuple[str | None, str]:
@@ -88,7 +90,8 @@ class ModelFile:
             self.shape = dataclasses.replace(self.shape, family=self.family)
         self._require_rotation(tensors)
         self.latent_statistics = self._latent_statistics(tensors)
-        self.tensors = self._official({k: v for k, v in tensors.items() if not k.startswith(_LEFT_OUT)})
+        own = {k: v for k, v in tensors.items() if k not in _LEFT_OUT and not k.startswith("projectors.")}
+        self.tensors = self._official(own)
 
     def _open(self) -> dict[str, torch.Tensor]:
         path = self.path
@@ -127,19 +130,52 @@ class ModelFile:
         return self._chosen(tensors)
 
     def _chosen(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The tensors of the chosen entry without the prefixes of wrappers."""
-        tops = {name.split(".", 1)[0] for name in tensors}
-        usual = next((c for c in _CONTAINERS if c in tops and c not in tensors), None)
-        own = self.container or usual
-        self.is_usual = own == usual
-        if own is not None:
-            tensors = {k[len(own) + 1 :]: v for k, v in tensors.items() if k.startswith(own + ".")}
-            if not tensors:
-                raise EngineError(f"{self.path}: has no entry '{own}' with tensors; choose one of {sorted(tops)[:8]}")
-        for wrapper in (*_WRAPPERS, _WRAPPERS[0]):
-            if tensors and all(name.startswith(wrapper) for name in tensors):
-                tensors = {name[len(wrapper) :]: v for name, v in tensors.items()}
-        return {name.replace("_orig_mod.", ""): v for name, v in tensors.items()}
+        """The tensors of the chosen entry without the prefixes of wrappers: averages before weights as trained."""
+        if any(name.endswith("model_ema.num_updates") for name in tensors):
+            raise EngineError(
+                f"{self.path}: keeps averages under names without dots, as latent-diffusion does, which this engine does"
+                " not read; convert the file first (espalier convert)"
+            )
+        found = {n[: len(n) - len(a)] for n in tensors for a in _ANCHORS if n == a or n.endswith(f".{a}")}
+        if not found:
+            raise EngineError(f"{self.path}: has no tensor '{_ANCHORS[0]}', which every DiT has; use the weights of a DiT")
+        asked = {p for p in found if self.container is None or p.startswith(f"{self.container}.")}
+        if not asked:
+            raise EngineError(f"{self.path}: has no model in '{self.container}'; choose one of {sorted(found)[:8]}")
+        prefix = self._best(asked)
+        self.is_usual = False
+        with contextlib.suppress(EngineError):
+            self.is_usual = self.container is None or prefix == self._best(found)
+        parts = prefix.split(".")[:-1]
+        while parts and parts[-1] in ("module", *_NESTED):
+            parts.pop()
+        self.container = ".".join(parts) or None
+        result = {}
+        for name, value in tensors.items():
+            if name.startswith(prefix):
+                result[".".join(p for p in name[len(prefix) :].split(".") if p not in _NESTED)] = value
+        return result
+
+    def _best(self, prefixes: set[str]) -> str:
+        """The preferred of several models in a file: averages first, then by known names."""
+
+        def rank(prefix: str) -> int:
+            parts = [p for p in prefix.split(".")[:-1] if p not in ("module", *_NESTED)]
+            averages = sum("ema" in p.split("_") for p in parts)
+            if averages:
+                return (1 if "ema" in parts else 2) - averages
+            if not parts:
+                return 2
+            return 3 + (_CONTAINERS.index(parts[0]) if parts[0] in _CONTAINERS else len(_CONTAINERS))
+
+        ranks = {p: rank(p) for p in prefixes}
+        best = sorted(p for p, r in ranks.items() if r == min(ranks.values()))
+        if len(best) > 1:
+            raise EngineError(
+                f"{self.path}: holds several models, and nothing tells which is meant; choose one of"
+                f" {', '.join(f'{self.path}#{p[:-1]}' for p in best[:8])}"
+            )
+        return best[0]
 
     def _stated(self) -> dict[str, Any]:
         text = self.metadata.get("config")
@@ -217,12 +253,13 @@ class ModelFile:
             # A single gated MLP is a replacement.
             gated = None
         parts = {
-            "rms_norm": "blocks.0.norm1.weight" in tensors, "qk_norm": norm is not None, "rotary": _COSINES in tensors,
+            "rms_norm": "blocks.0.norm1.weight" in tensors, "qk_norm": norm is not None, 
+            "rotary": any(name in tensors for name in _ROTATION),
             "swiglu": gated is not None, "mlp_bias": gated is None or first("mlp.w12.bias") is not None,
             "block_shift": need("blocks.0.adaLN_modulation.1.weight").shape[0] == 6 * dim,
         }
         parts.update({key: table[key] for key in parts if table.get(key) is not None})
-        shown = norm if norm is not None else tensors.get(_COSINES)
+        shown = norm if norm is not None else next((tensors[n] for n in _ROTATION if n in tensors), None)
         heads = table.get("num_heads") or (dim // shown.shape[-1] if shown is not None else published_heads(depth, dim))
         if heads is None:
             raise EngineError(
@@ -254,17 +291,19 @@ class ModelFile:
 
     def _require_rotation(self, tensors: dict[str, torch.Tensor]) -> None:
         """Raises EngineError if stored rotary positions are not those that are computed."""
-        if _COSINES not in tensors or not self.shape.rotary:
+        if not self.shape.rotary:
             return
         side, width = self.shape.grid, self.shape.hidden_size // self.shape.num_heads
-        stored = tensors[_COSINES].float()
-        expected = rotation(side, side, side, width, stored.device)[0].repeat_interleave(2, dim=1)
-        # Tolerance of tables rounded to bfloat16.
-        if stored.shape != expected.shape or (stored - expected).abs().max() > 5e-3:
-            raise EngineError(
-                f"{self.path}: tensor '{_COSINES}' differs from the rotary positions of a grid of {side} by {side} tokens"
-                f" with heads of {width} channels and base 10000, which are computed; use a model with those"
-            )
+        for name, table in zip(_ROTATION, rotation(side, side, side, width, torch.device("cpu"))):
+            if name not in tensors:
+                continue
+            stored, expected = tensors[name].float(), table.repeat_interleave(2, dim=1)
+            # Tolerance of tables rounded to bfloat16.
+            if stored.shape != expected.shape or (stored - expected).abs().max() > 5e-3:
+                raise EngineError(
+                    f"{self.path}: tensor '{name}' differs from the rotary positions of a grid of {side} by {side} tokens"
+                    f" with heads of {width} channels and base 10000, which are computed; use a model with those"
+                )
 
     def _latent_statistics(self, tensors: dict[str, torch.Tensor]) -> LatentStatistics | None:
         """Mean and deviation of the latents' channels: those in the file (REPA-E), else those beside the model."""
@@ -373,6 +412,11 @@ def assign(model: Backbone, tensors: dict[str, torch.Tensor], path: str) -> None
             raise EngineError(
                 f"{path}: tensor '{name}' has shape {list(value.shape)}, expected {list(parameter.shape)}; check that"
                 " the file holds this model"
+            )
+        if not value.is_floating_point():
+            raise EngineError(
+                f"{path}: tensor '{name}' has type {value.dtype}, expected floating-point numbers; weights of integers are"
+                " quantised, save the model without quantisation (dequantize)"
             )
         value = value.float()
         if not torch.isfinite(value).all():
