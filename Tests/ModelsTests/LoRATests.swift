@@ -117,11 +117,12 @@ struct LoRATests {
   @Test(arguments: ["r", "lora_alpha"]) func numbersAreNumbers(key: String) throws {
     try folder([key: "8"]) { path in
       let error = #expect(throws: FileError.self) { try LoRAFile(path: path) }
-      #expect(error?.description.contains("key '\(key)' is '8', expected a number") == true)
+      #expect(error?.description.contains("key '\(key)' is 8, expected a number") == true)
     }
+    // Without `lora_alpha` an adapter of rank 2 has peft's 8.
     try folder([key: NSNull()]) { path in
       let found = try scales(path).values
-      #expect(Set(found) == [1])
+      #expect(Set(found) == [4])
     }
   }
 
