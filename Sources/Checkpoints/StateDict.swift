@@ -211,15 +211,10 @@ package final class StateDict: TensorFile {
       "_flat_param",
       "weights that FSDP flattened; save the model with StateDictType.FULL_STATE_DICT"
     ),
-    (
-      "fp32_groups",
-      "a DeepSpeed optimizer's partitions; run the zero_to_fp32.py beside it and name what it writes"
-    ),
-    (
-      "fp32_flat_groups",
-      "a DeepSpeed optimizer's partitions; run the zero_to_fp32.py beside it and name what it writes"
-    ),
+    ("fp32_groups", partitions), ("fp32_flat_groups", partitions),
   ]
+  private static let partitions =
+    "a DeepSpeed optimizer's partitions; run the zero_to_fp32.py beside it and name what it writes"
 
   /// Throws for a model whose tensors are empty, as DeepSpeed's ZeRO stage 3 leaves them in its files of models.
   private static func refusePartitioned(

@@ -136,11 +136,6 @@ package struct DiffusersFolder {
     ("lower_order_final", ["true"]), ("final_sigmas_type", ["zero"]),
   ]
 
-  /// Parts of names of schedulers whose class is another process, whatever the keys say.
-  private static let otherProcesses = [
-    "FlowMatch", "EDM", "LCM", "TCD", "SCM", "ScoreSde", "CMStochastic", "Consistency", "VQ",
-  ]
-
   /// Throws if the scheduler of a pipeline has an unsupported process or sampler.
   ///
   /// - Throws: `FileError` that names the key at fault.
@@ -156,13 +151,6 @@ package struct DiffusersFolder {
     // These two clip predictions to [-1, 1] by default.
     let clips = ["DDIMScheduler", "DDPMScheduler"].contains(table["_class_name"]?.text)
     if clips, table["clip_sample"] == nil { table["clip_sample"] = Entry(text: "true") }
-    if let name = table["_class_name"]?.text,
-      Self.otherProcesses.contains(where: { name.contains($0) })
-    {
-      throw FileError(
-        "\(path): \"_class_name\" is \(name.prefix(60)), the process of models that are not trained on noise of 1000"
-          + " steps; use a model of that process")
-    }
     for (key, values) in Self.knownScheduler {
       guard let found = table[key]?.text, !values.contains(found) else { continue }
       throw FileError(

@@ -253,7 +253,7 @@ class ModelFile:
             # A single gated MLP is a replacement.
             gated = None
         parts = {
-            "rms_norm": "blocks.0.norm1.weight" in tensors, "qk_norm": norm is not None, 
+            "rms_norm": "blocks.0.norm1.weight" in tensors, "qk_norm": norm is not None,
             "rotary": any(name in tensors for name in _ROTATION),
             "swiglu": gated is not None, "mlp_bias": gated is None or first("mlp.w12.bias") is not None,
             "block_shift": need("blocks.0.adaLN_modulation.1.weight").shape[0] == 6 * dim,
