@@ -15,8 +15,9 @@ struct TopBar {
       from: Double(cost.original.parameters), to: Double(cost.edited.parameters))
     let edited = "\(plan.edits.count)/\(2 * state.depth) replaced"
     let depth = plan.parallel.isEmpty ? "" : "  depth \(plan.depth)/\(state.depth)"
-    let saved = "\(depth)  FLOPs \(flops) "
-    let costs = "\(depth)  FLOPs \(flops)  params \(parameters) "
+    let limit = state.budgetText.map { "  \($0)" } ?? ""
+    let saved = "\(depth)  FLOPs \(flops)\(limit) "
+    let costs = "\(depth)  FLOPs \(flops)  params \(parameters)\(limit) "
     let name = state.document.title
     let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
     // The program's name, the model, the file and the mark of unsaved changes, with spaces.
@@ -28,6 +29,11 @@ struct TopBar {
       ?? (Layout.isCompact(state.size) ? String(repeating: " ", count: 18) : edited + costs)
     let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
+    if state.isOverBudget, right.hasSuffix("\(limit) ") {
+      frame.put(
+        limit, column: frame.columns - 1 - TextWidth.columns(of: limit), row: 0,
+        style: Theme.barFailure)
+    }
     let space = left - 1
     let shortModel = TextWidth.clip(model, max(6, space / 4))
     let room = max(4, space - 14 - TextWidth.columns(of: shortModel))
@@ -191,6 +197,7 @@ package struct BottomBar {
         : Format.count(state.promptedSlots.count, "slot")
     case .saveAs, .open, .savePicture: "⏎ accept  Esc back"
     case .set: "stage2.steps=200 preset=paper"
+    case .budget: "flops 80, or none"
     case .note: "one line; empty removes it"
     case .tag: "NAME adds it, -NAME removes it"
     case .filter: "text state:running loss<.05 age<2h op:swa tag:x has:note; - negates"
@@ -210,6 +217,7 @@ package struct BottomBar {
     case .open: "open plan: "
     case .savePicture: "save pictures as: "
     case .set: "set KEY=VALUE: "
+    case .budget: "budget, MEASURE PERCENT: "
     case .note(let ids): "note on \(state.runs.names(of: ids, limit: 2)): "
     case .tag(let ids): "tags of \(state.runs.names(of: ids, limit: 2)): "
     case .filter, .search: "/"
