@@ -29,14 +29,13 @@ import Explorer
     let frame = ExplorerView.frame(state)
     let sign = try #require((0..<size.columns).first { frame[$0, 0].character == ">" })
     #expect(frame[sign, 0].style.foreground != frame[1, 0].style.foreground)
-    #expect(frame[sign, 0].style.foreground == .surfaceFailure)
     state.document.edit("narrower") {
       for block in 0..<28 {
         $0.edits[Samples.mlp(block)] = OperatorSpec("mlp", ["expansion_ratio": 2])
       }
     }
     #expect(!state.isOverBudget && header().contains("≤ 99 %"))
-    state.document.undo()
+    press(&state, "u")
     type(&state, ":budget none")
     press(&state, .enter)
     #expect(state.budget == nil && header() == before)

@@ -4,6 +4,14 @@ import Testing
 import Explorer
 
 @Suite struct PromptTests {
+  /// Where there is no sign for the key Enter its name is shown.
+  @Test func enterHasAName() {
+    var state = Samples.state()
+    #expect(ExplorerView.frame(state).text().contains("⏎ operator"))
+    state.terminal.choose(.auto, symbols: .ascii)
+    #expect(ExplorerView.frame(state).text().contains("Enter operator"))
+  }
+
   /// Pasted text that nothing takes is left out and said so; a line takes it.
   @Test func aPasteIsAnsweredEverywhere() {
     var state = Samples.state()

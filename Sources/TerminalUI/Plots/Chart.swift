@@ -2,8 +2,8 @@ import Foundation
 
 /// Curves with axes: a pure function from numbers to cells.
 ///
-/// Values that are not finite are gaps, marked at the foot, and never touch an axis. Curves are clipped to the x axis, and the y axis fits
-/// what is then visible.
+/// Values that are not finite are gaps, marked at the foot, and never touch an axis. Curves are clipped to the x axis,
+/// and the y axis fits what is then visible.
 package struct Chart: Equatable, Sendable {
   /// The curves; where two share a cell the later one is seen.
   package var series: [Plot.Series]
