@@ -35,7 +35,7 @@ package enum LoRATarget: String, SettingChoice {
   case captionKeyValue = "kv_linear"
 }
 
-/// Settings table of stage 2, end-to-end finetuning with the diffusion loss.
+/// Settings table of stage 2, end-to-end finetuning, by default with the diffusion loss.
 ///
 /// Rate, clipping, decay, label dropout and the absence of weight decay follow the released trainer
 /// (keshik6/grafting, `train_stage2`); steps, batch and warm-up are those of a first look that takes
@@ -144,10 +144,31 @@ package struct Stage2Schema: TrainingSchema {
   }
 }
 
-/// Settings of stage 2, end-to-end finetuning with the diffusion loss.
+/// Settings of stage 2, end-to-end finetuning.
 package typealias Stage2Settings = Settings<Stage2Schema>
 
 extension Settings where Schema == Stage2Schema {
+  /// What is trained on, in words.
+  package var lossText: String {
+    let terms = [
+      (self.diffusionWeight, "diffusion loss"),
+      (self.distillationWeight, "difference from the teacher's output"),
+      (self.featureWeight, "difference from its blocks"),
+    ]
+    return terms.filter { $0.0 > 0 }.map(\.1).joined(separator: " and ")
+  }
+
+  /// Which parameters are trained, in words.
+  package var trainedText: String {
+    switch self.trained {
+    case .all: "the whole model"
+    case .lora: "the new operators, and adapters of rank \(self.loraRank) of all others"
+    case .grafts: "the new operators"
+    case .graftsAndNorms: "the new operators and all modulations"
+    case .lastBlocks: "the last \(self.lastBlocks == 1 ? "block" : "\(self.lastBlocks) blocks")"
+    }
+  }
+
   /// Number of batches that come again and again; nil if every step draws new samples.
   package var repeatedBatches: Int? {
     self.teacherSamples > 0 ? max(1, self.teacherSamples / self.batchSize) : nil

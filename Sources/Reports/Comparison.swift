@@ -91,7 +91,7 @@ package struct Comparison: Sendable {
       return "The lines were judged on different numbers of images or steps, and such Fréchet"
         + " distances do not compare; measure them with the same --samples and --steps."
     }
-    return "Judged on \(first.samples) images of each model, \(first.steps) DDIM steps, guidance"
+    return "Judged on \(first.samples) images of each model, \(first.steps) sampler steps, guidance"
       + " \(Figures.short(Double(first.guidance)))."
   }
 

@@ -94,7 +94,7 @@ struct RunSection {
     if let measurements, let judged = measurements.judged {
       parts.append(
         note(
-          "Judged on \(judged.graft.samples) images of each model, \(measurements.settings.steps) DDIM"
+          "Judged on \(judged.graft.samples) images of each model, \(measurements.settings.steps) sampler"
             + " steps, guidance \(Figures.short(Double(measurements.settings.guidance))). Measures in"
             + " the features of a small classifier, not comparable to Inception's; two fresh sets of"
             + " real images are \(Figures.short(judged.graft.frechetFloor)) apart."))
@@ -213,7 +213,7 @@ struct RunSection {
       parts.append(
         note(
           "Classes, line by line: \(labels.joined(separator: ", ")); all from the same noise,"
-            + " \(measurements?.settings.steps ?? 0) DDIM steps."))
+            + " \(measurements?.settings.steps ?? 0) sampler steps."))
     }
     let gridNote = parts.isEmpty ? nil : measurements?.gridsNote.map { "Left out: \($0)." }
     if let gridNote { parts.append(note(gridNote)) }

@@ -3,7 +3,8 @@ import Plans
 /// What the losses of a training measure: only losses with an equal basis are compared.
 ///
 /// The loss of stage 1 is a mean over the sites of the plan, each with its own regression loss; that
-/// of stage 2 is the diffusion loss of the whole model. Both depend on the model and on the data.
+/// of stage 2 is the diffusion loss of the whole model or, if that has no weight, its difference from the
+/// teacher. All depend on the model and on the data.
 package struct LossBasis: Equatable, Sendable {
   /// Digest of the model's weights.
   package let modelHash: String
@@ -11,6 +12,8 @@ package struct LossBasis: Equatable, Sendable {
   package let kind: Job.Kind
   /// Sites of stage 1 with their losses; empty for stage 2.
   private let sites: [GraftSite: String]
+  /// What the held-out loss of stage 2 is; empty for stage 1.
+  private let wholeLoss: String
   /// Data; nil for the procedural images.
   private let data: DataSettings?
 
@@ -22,6 +25,7 @@ package struct LossBasis: Equatable, Sendable {
       kind == .distill
       ? Dictionary(uniqueKeysWithValues: plan.sites.map { ($0, plan.stage1.lossText(at: $0)) })
       : [:]
+    wholeLoss = kind == .finetune ? plan.stage2.heldOutText : ""
   }
 
   /// Why losses with another basis do not compare; nil if they do.
@@ -34,6 +38,9 @@ package struct LossBasis: Equatable, Sendable {
     if sites != other.sites {
       return "the plans distil with different regression losses, which do not compare"
     }
+    if wholeLoss != other.wholeLoss {
+      return "the held-out losses of the plans' stage 2 are different ones, which do not compare"
+    }
     return data == other.data ? nil : "the losses on different data do not compare"
   }
 }
@@ -44,6 +51,14 @@ extension Settings where Schema == Stage1Schema {
     let (own, loss) = (settings(for: site), loss(for: site))
     let delta = loss == .huber ? " \(own.huberDelta)" : ""
     return loss.rawValue + delta + (own.isGateScaled ? " gated" : "")
+  }
+}
+
+extension Settings where Schema == Stage2Schema {
+  /// The held-out loss with the settings that it depends on.
+  fileprivate var heldOutText: String {
+    self.diffusionWeight > 0
+      ? "diffusion" : "teacher \(self.varianceWeight)" + (self.distillsNull ? " null" : "")
   }
 }
 

@@ -194,9 +194,13 @@ package struct ImageLayer {
     return kitty.remove(removed)
   }
 
-  /// The bytes that draw an image: cursor saved, moved to the cell, sixels, cursor put back.
-  package static func bytes(of emission: Emission, sixels: [UInt8]) -> [UInt8] {
-    let move = "\u{1b}7\u{1b}[\(emission.image.row + 1);\(emission.image.column + 1)H"
+  /// The bytes that draw an image: cursor saved, moved to the cell, sixels, cursor put back; `column` and `row` are
+  /// those of the screen's first cell.
+  package static func bytes(
+    of emission: Emission, sixels: [UInt8], column: Int = 0, row: Int = 0
+  ) -> [UInt8] {
+    let (left, top) = (column + emission.image.column + 1, row + emission.image.row + 1)
+    let move = "\u{1b}7\u{1b}[\(top);\(left)H"
     return Array(move.utf8) + sixels + Array("\u{1b}8".utf8)
   }
 

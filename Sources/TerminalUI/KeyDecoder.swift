@@ -286,6 +286,11 @@ package struct KeyDecoder: Sendable {
     if pasted + bytes.count >= Self.pasteLimit, bytes.count >= Self.pasteEnd.count {
       bytes.remove(at: bytes.count - Self.pasteEnd.count)
     }
+    // No text has a Ctrl-C: whoever presses it waits for an end marker that was lost.
+    if byte == 3 {
+      state = .ground
+      return handOver(finishedPaste)
+    }
     bytes.append(byte)
     guard bytes.suffix(Self.pasteEnd.count).elementsEqual(Self.pasteEnd) else { return [] }
     state = .ground

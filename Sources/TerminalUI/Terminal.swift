@@ -196,7 +196,11 @@ package final class Terminal {
       : encoder.bytes(
         of: emission.image, width: emission.width, height: emission.height,
         colors: capabilities.sixelColors
-      ).map { ImageLayer.bytes(of: emission, sixels: $0) }
+      ).flatMap { sixels in
+        capabilities.passesSixels
+          ? TmuxPane.ask()?.bytes(of: emission, sixels: sixels)
+          : ImageLayer.bytes(of: emission, sixels: sixels)
+      }
     if let bytes {
       device.write(bytes)
     } else {

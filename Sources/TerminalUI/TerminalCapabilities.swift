@@ -101,6 +101,9 @@ package struct TerminalCapabilities: Equatable, Sendable {
   /// Whether kitty images are drawn as placeholder characters, which a multiplexer moves like text.
   package var usesPlaceholders: Bool { graphics == .kitty && isMultiplexed && !kitty }
 
+  /// Whether sixel images go through a multiplexer that does not draw them itself; only if that was asked for.
+  package var passesSixels: Bool { graphics == .sixel && isMultiplexed && !sixel }
+
   /// Whether images are drawn as pixels that lie over the cells.
   var hasPixels: Bool { graphics == .sixel || graphics == .kitty && !usesPlaceholders }
 
@@ -204,7 +207,9 @@ package struct TerminalCapabilities: Equatable, Sendable {
         title: "colour scheme", value: reportsColorScheme ? "changes are reported" : "not reported",
         reason: "private mode 2031"),
       Finding(
-        title: "images", value: graphics.rawValue + (usesPlaceholders ? ", as placeholders" : ""),
+        title: "images",
+        value: graphics.rawValue
+          + (usesPlaceholders ? ", as placeholders" : passesSixels ? ", through tmux" : ""),
         reason: choice(wantedGraphics.rawValue, graphics.rawValue, chosenGraphics.1)),
       Finding(
         title: "kitty images", value: kitty ? "yes" : kittyAround ? "through tmux" : "no",

@@ -48,6 +48,30 @@ import Explorer
     #expect(press(&state, "y") == [.savePlan(named, path: "p.json", overwrite: true)])
   }
 
+  /// What a training form says of losses and parameters is the plan's.
+  @Test func formsTellWhatThePlanTrains() {
+    func text(_ key: Key, _ change: (inout GraftPlan) -> Void) -> String {
+      var state = Samples.state(Samples.large)
+      var plan = Samples.oddPlan()
+      change(&plan)
+      state.document = PlanDocument(plan: plan, path: "p.json")
+      press(&state, key)
+      return ExplorerView.frame(state).text()
+    }
+    #expect(text("f") { _ in }.contains("the whole model, diffusion loss, in the background"))
+    let taught = text("f") {
+      ($0.stage2.diffusionWeight, $0.stage2.distillationWeight) = (0, 1)
+      $0.stage2.trained = .graftsAndNorms
+    }
+    #expect(
+      taught.contains("operators and all modulations, difference from the teacher's output,"))
+    #expect(!taught.contains("diffusion loss,"))
+    #expect(
+      text("f") { $0.stage2.featureWeight = 0.1 }
+        .contains("diffusion loss and difference from its blocks"))
+    #expect(text("d") { $0.stage1.attentionLoss = .huber }.contains("HUBER loss"))
+  }
+
   /// A file that somebody else has changed can be read again, or written over, also without edits here.
   @Test func savingAsksAboutAChangedFileWithoutEditsToo() {
     var state = Samples.state()

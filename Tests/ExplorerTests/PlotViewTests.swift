@@ -115,6 +115,37 @@ import Explorer
     #expect(try pane(state).window == PlotWindow())
   }
 
+  /// Hints are buttons in the plot too, a chart of a slot is chosen by a click, and the wheel zooms all of them.
+  @Test func theMouseReachesHintsAndCharts() throws {
+    var state = Samples.busy(Samples.large)
+    func point(_ kind: MouseEvent.Kind, _ column: Int, _ row: Int) {
+      _ = update(&state, .pointed(MouseEvent(kind, column: column, row: row)))
+    }
+    press(&state, "P")
+    let hints = ExplorerView.frame(state).text().split(separator: "\n")[39]
+    let view = try #require(hints.range(of: "v view"))
+    point(.press(.left), hints.distance(from: hints.startIndex, to: view.lowerBound), 39)
+    #expect(try pane(state).content == .slots)
+    state.cursor = Samples.attention(1)
+    point(.press(.left), 60, 8)
+    let chosen = state.cursor
+    #expect(chosen.slot == .attention && chosen.block > 1 && chosen.block % 2 == 1)
+    point(.wheel(.up), 60, 8)
+    #expect(try pane(state).window.visible(of: 1...412, isLogarithmic: false).lowerBound > 50)
+    point(.wheel(.down), 60, 8)
+    #expect(try pane(state).window == PlotWindow() && state.overlays.count == 1)
+    press(&state, "v")
+    point(.press(.left), 3, 2)
+    #expect(try pane(state).content == .map && state.cursor == Samples.attention(1))
+  }
+
+  /// The only run of a plot is named.
+  @Test func theRunIsNamed() {
+    var state = Samples.busy(Samples.small)
+    press(&state, "P")
+    #expect(ExplorerView.frame(state).text().contains("hyena-odd  newest step 412"))
+  }
+
   @Test func nonFiniteLossesAreGaps() {
     var state = Samples.busy(Samples.small)
     press(&state, "P")

@@ -4,6 +4,30 @@ import Testing
 import Explorer
 
 @Suite struct PromptTests {
+  /// Where there is no sign for the key Enter its name is shown.
+  @Test func enterHasAName() {
+    var state = Samples.state()
+    #expect(ExplorerView.frame(state).text().contains("⏎ operator"))
+    state.terminal.choose(.auto, symbols: .ascii)
+    #expect(ExplorerView.frame(state).text().contains("Enter operator"))
+  }
+
+  /// Pasted text that nothing takes is left out and said so; a line takes it.
+  @Test func aPasteIsAnsweredEverywhere() {
+    var state = Samples.state()
+    let before = state.plan
+    _ = update(&state, .textPasted("dq"))
+    #expect(state.notice?.kind == .warning && state.notice?.text.contains("Ctrl-C") == true)
+    #expect(state.plan == before && state.overlays.isEmpty)
+    press(&state, ":")
+    _ = update(&state, .textPasted("set seed=3"))
+    guard case .prompt(let prompt) = state.overlay else {
+      Issue.record("no prompt")
+      return
+    }
+    #expect(prompt.field.text == "set seed=3" && state.notice == nil)
+  }
+
   @Test func commandLineKnowsEveryName() {
     for name in Command.names {
       guard case .success(let parsed) = AppState.parseCommand(name) else {

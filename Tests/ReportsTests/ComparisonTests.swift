@@ -133,7 +133,7 @@ final class Scratch {
       (many, try scratch.measure(many, distance: 5, ratio: 0.9)),
     ])
     #expect(equal.rows.filter(\.isOnParetoFront).map(\.name) == ["model.safetensors", "many"])
-    #expect(equal.note?.hasPrefix("Judged on 40 images of each model, 5 DDIM steps") == true)
+    #expect(equal.note?.hasPrefix("Judged on 40 images of each model, 5 sampler steps") == true)
     let unequal = Comparison([
       (few, try scratch.measure(few, distance: 9, ratio: 0.9, samples: 20)),
       (many, try scratch.measure(many, distance: 5, ratio: 0.9)),

@@ -236,6 +236,18 @@ private let now = 1_800_000_000.0
     #expect(try reason(plan(), plan { $0.stage1.mlpLoss = .huber }, .distill) == nil)
     let data = plan { $0.data = DataSettings(path: "/data/latents") }
     #expect(try reason(plan(), data, .finetune)?.contains("different data") == true)
+    // Without the diffusion loss what is held out is the difference from the teacher.
+    func taught(_ change: (inout Stage2Settings) -> Void = { _ in }) -> GraftPlan {
+      plan {
+        ($0.stage2.diffusionWeight, $0.stage2.distillationWeight) = (0, 1)
+        change(&$0.stage2)
+      }
+    }
+    #expect(try reason(plan(), taught(), .finetune)?.contains("different ones") == true)
+    #expect(try reason(taught(), taught { $0.varianceWeight = 0 }, .finetune) != nil)
+    #expect(try reason(taught(), taught { $0.distillationWeight = 2 }, .finetune) == nil)
+    #expect(try reason(plan(), plan { $0.stage2.varianceWeight = 0 }, .finetune) == nil)
+    #expect(try reason(plan(), taught(), .distill) == nil)
     let (first, second) = (LossBasis(plan(), .distill), LossBasis(plan(), .finetune))
     #expect(try #require(first).reason(against: #require(second))?.contains("stages") == true)
     #expect(LossBasis(plan(), .preview) == nil && LossBasis(plan(), nil) == nil)

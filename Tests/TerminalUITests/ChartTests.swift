@@ -66,6 +66,19 @@ import Testing
     #expect(with.layout(columns: 40, rows: 9)?.y == without.layout(columns: 40, rows: 9)?.y)
   }
 
+  /// Values that are not finite are marked above their steps; a value without a logarithm is none of them.
+  @Test func gapsAreMarked() {
+    func marks(_ values: [Double], log: Bool = false) -> [Int] {
+      let frame = chart(values, log: log).frame(columns: 44, rows: 9)
+      return (0..<44).filter {
+        frame[$0, 7].character == "x" && frame[$0, 7].style == Style(foreground: .red)
+      }
+    }
+    let found = marks([3, .nan, 4, -.infinity, 5])
+    #expect(found.count == 2 && found[1] - found[0] > 15)
+    #expect(marks([1, 2, 3]).isEmpty && marks([1, 0, 3], log: true).isEmpty)
+  }
+
   @Test func onePointAndConstantSeriesAreInTheMiddle() {
     let one = dots(chart([5]).frame(columns: 3, rows: 1))
     #expect(one.joined().filter { $0 == "#" }.count == 1)

@@ -288,6 +288,13 @@ import TerminalUI
     #expect(decoder.feed(0x71).isEmpty)
   }
 
+  /// A paste whose end marker was lost ends at Ctrl-C, and keys are keys again.
+  @Test func controlCEndsAPasteWithoutEnd() {
+    var decoder = KeyDecoder()
+    let inputs = "\u{1b}[200~dq\u{3}x".utf8.flatMap { decoder.feed($0) }
+    #expect(inputs == [.paste("dq"), .key(.character("x"))])
+  }
+
   @Test func aPasteIsBounded() {
     let long = "\u{1b}[200~" + String(repeating: "abcdefgh", count: 40_000)
     let whole = decode(long + "\u{1b}[201~x")

@@ -141,4 +141,28 @@ private struct DecodedSixel {
     let bytes = ImageLayer.bytes(of: .init(image: image, width: 12, height: 12), sixels: [1, 2])
     #expect(bytes == Array("\u{1b}7\u{1b}[3;5H".utf8) + [1, 2] + Array("\u{1b}8".utf8))
   }
+
+  /// tmux hands sixels on when they are asked for: every ESC twice, at the pane's place on the screen around it.
+  @Test func tmuxHandsSixelsOn() throws {
+    let image = ImagePlacement.solid(id: "a", column: 4, row: 2, columns: 2, rows: 1)
+    let pane = try #require(TmuxPane("40 3 top on\n"))
+    #expect((pane.column, pane.row) == (40, 4))
+    let bytes = pane.bytes(
+      of: .init(image: image, width: 12, height: 12), sixels: Array("\u{1b}Pq~\u{1b}\\".utf8))
+    #expect(
+      String(decoding: bytes, as: UTF8.self)
+        == "\u{1b}7\u{1b}[r\u{1b}8\u{1b}Ptmux;\u{1b}\u{1b}7\u{1b}\u{1b}[7;45H\u{1b}\u{1b}Pq~"
+        + "\u{1b}\u{1b}\\\u{1b}\u{1b}8\u{1b}\\")
+    #expect(TmuxPane("0 0 bottom on")?.row == 0 && TmuxPane("0 1 top 2")?.row == 3)
+    #expect(TmuxPane("0 0 top off")?.row == 0 && TmuxPane("no server running") == nil)
+    var capabilities = TerminalCapabilities()
+    capabilities.isMultiplexed = true
+    capabilities.colors = 256
+    capabilities.choose(.auto)
+    #expect(!capabilities.passesSixels && capabilities.graphics == .blocks)
+    capabilities.choose(.sixel)
+    #expect(capabilities.passesSixels)
+    capabilities.note(.deviceAttributes([62, 4]))
+    #expect(!capabilities.passesSixels, "this tmux draws them itself")
+  }
 }

@@ -41,6 +41,7 @@ package enum Command: String, CaseIterable, Sendable {
   case openModel = "model"
   case inspect
   case costTable = "cost-table"
+  case budget
   // The terminal.
   case settings, terminal
   case nextPane = "next-pane"
@@ -129,6 +130,7 @@ package enum Command: String, CaseIterable, Sendable {
     case .save, .saveAs, .open: "PATH"
     case .openModel, .inspect: "MODEL"
     case .set: "KEY=VALUE …"
+    case .budget: "MEASURE PERCENT"
     case .pick: "OPERATOR [KEY=VALUE …]"
     case .first, .last: "BLOCK"
     case .nextClass, .previousClass, .nextSeed, .previousSeed: "N"

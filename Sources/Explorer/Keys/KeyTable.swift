@@ -68,6 +68,9 @@ extension KeyBinding {
     grid(
       .search, ["$"], .costTable,
       "FLOPs, parameters, memory and measured time of plan and operators"),
+    grid(
+      .search, ["%"], .budget,
+      "a budget of time, FLOPs, parameters or memory: a plan above it is red in the header"),
 
     grid(.distil, ["d"], .distil, "distil what the plan changes", hint: hint("d", "distil", 2)),
     grid(.distil, ["f"], .finetune, "finetune the whole model, after distilling"),

@@ -16,6 +16,8 @@ package struct AppState: Equatable, Sendable {
   package var prompts = CommandHistory()
   /// What a screen shows that has no room for everything.
   package var pane = Pane.grid
+  /// What the plan may take; nil for no budget.
+  package var budget: Budget?
   /// Where the mouse took hold of the grid.
   package var dragStart: SlotID?
   /// The sizes of panes that were chosen.

@@ -308,7 +308,9 @@ extension Form {
       field(
         "samples", "judged images", 100, ReportRequest.sampleRange,
         "images of each model that the judge sees"),
-      field("steps", "sampler steps", 25, ReportRequest.stepRange, "DDIM steps of these images"),
+      field(
+        "steps", "sampler steps", 25, ReportRequest.stepRange,
+        "steps of the sampler that draws these images"),
       field(
         "images", "images of a grid", 10, ReportRequest.imageRange,
         "at most one of every class; 0 for no grids"),

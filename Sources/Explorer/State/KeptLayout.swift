@@ -15,6 +15,7 @@ package struct KeptLayout: Codable, Equatable, Sendable {
   private let runOrder: String
   private let pane: Pane
   private let panes: PaneSizes
+  private let budget: Budget?
 
   private enum CodingKeys: String, CodingKey {
     case version = "espalier_layout"
@@ -22,7 +23,7 @@ package struct KeptLayout: Codable, Equatable, Sendable {
     case isLogX = "log_steps"
     case runOrder = "run_order"
     case series = "losses"
-    case smoothing, symbols, pane, panes
+    case smoothing, symbols, pane, panes, budget
   }
 
   /// The layout of a state.
@@ -32,7 +33,7 @@ package struct KeptLayout: Codable, Equatable, Sendable {
     (series, symbols, smoothing) = (chart.series, chart.symbols, chart.smoothing)
     (isLogarithmic, isLogX) = (chart.isLogarithmic, chart.isLogX)
     runOrder = state.shownRunOrder.text
-    (pane, panes) = (state.pane, state.panes)
+    (pane, panes, budget) = (state.pane, state.panes, state.budget)
   }
 
   private static func path(_ state: String) -> String { "\(state)/layout.json" }
@@ -61,6 +62,7 @@ package struct KeptLayout: Codable, Equatable, Sendable {
     chart.smoothing = smoothing.isFinite ? smoothing.clamped(to: 0...0.99) : 0
     (chart.isLogarithmic, chart.isLogX) = (isLogarithmic, isLogX)
     (state.chart, state.pane, state.panes) = (chart, pane, panes)
+    state.budget = budget
     if let order = try? RunOrder(runOrder) { state.kept.order = order }
   }
 }

@@ -87,6 +87,8 @@ package struct Prompt: Equatable, Sendable {
     case filter(before: RunFilter)
     /// A text to look for in a list or page.
     case search
+    /// The budget.
+    case budget
     /// A setting of the plan, as `plan set` has it.
     case set
     /// A command by name.

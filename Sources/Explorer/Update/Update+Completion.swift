@@ -1,4 +1,5 @@
 import Plans
+import Search
 
 extension AppState {
   /// Completes the word before the cursor of a line, at once or when the names of files have been read.
@@ -7,6 +8,9 @@ extension AppState {
     switch prompt.purpose {
     case .open, .saveAs: return [.listFiles(text)]
     case .command: break
+    case .budget:
+      completeMeasure(text, &prompt)
+      return []
     case .set:
       completeSetting(text, &prompt)
       return []
@@ -34,12 +38,18 @@ extension AppState {
       prompt.complete(argument, from: ParallelMerge.allCases.map(\.rawValue), what: "merge")
     case .pick: completeOperator(argument, &prompt)
     case .set: completeSetting(argument, &prompt)
+    case .budget: completeMeasure(argument, &prompt)
     default:
       prompt.problem =
         command.argument.map { "\(command.rawValue) takes \($0)" }
         ?? "\(command.rawValue) takes no argument"
     }
     return []
+  }
+
+  private func completeMeasure(_ text: String, _ prompt: inout Prompt) {
+    prompt.complete(
+      text, from: Measure.allCases.map(\.rawValue) + ["none"], after: " ", what: "measure")
   }
 
   /// Completes the key of the last setting in a line.

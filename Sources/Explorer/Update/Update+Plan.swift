@@ -22,6 +22,14 @@ extension AppState {
       return []
     case .new:
       return goTo(.new)
+    case .budget:
+      guard let argument else {
+        overlays.append(
+          .prompt(Prompt(purpose: .budget, field: TextField(budget?.text ?? ""))))
+        return []
+      }
+      if let problem = setBudget(argument) { notice = .warning(problem) }
+      return [.readLibrary]
     case .set:
       guard let argument else {
         overlays.append(.prompt(Prompt(purpose: .set)))

@@ -125,11 +125,30 @@ extension AppState {
     steps.min { abs($0 - value) < abs($1 - value) }
   }
 
-  /// Follows the mouse: a click reads off the step under it, a drag moves the plot, the wheel zooms where it is.
+  /// Follows the mouse: a click reads off the step under it or chooses the slot of a chart, a drag moves the plot, the
+  /// wheel zooms where it is.
   mutating func pointAtPlot(_ event: MouseEvent) -> [Effect] {
     guard case .plot(var pane) = overlay else { return [] }
+    if event.kind == .press(.left) {
+      switch target(event) {
+      case .key(let key): return press(key)
+      case .place(let block, let kind):
+        cursor = Self.slot(block, kind)
+        return []
+      case .item, .nothing, nil: break
+      }
+    }
     let view = PlotView(state: self, pane: pane)
-    guard let layout = view.layout(), let steps = extent(of: pane) else { return [] }
+    guard let steps = extent(of: pane) else { return [] }
+    guard let layout = view.layout() else {
+      guard case .wheel(let direction) = event.kind, direction == .up || direction == .down
+      else { return [] }
+      pane.window.zoom(
+        by: direction == .up ? 0.8 : 1.25, around: pane.crosshair, of: steps,
+        isLogarithmic: chart.isLogX)
+      replaceTop(.plot(pane))
+      return []
+    }
     let column = event.column - view.area.column
     let columns = layout.column..<(layout.column + layout.columns)
     let rows = view.area.row..<(view.area.row + layout.rows)

@@ -44,11 +44,11 @@ extension AppState {
       ? [] : press(key)
   }
 
-  private func target(_ event: MouseEvent) -> MouseTarget.Meaning? {
+  func target(_ event: MouseEvent) -> MouseTarget.Meaning? {
     ExplorerView.frame(self).target(column: event.column, row: event.row)
   }
 
-  private static func slot(_ block: Int, _ kind: Int) -> SlotID {
+  static func slot(_ block: Int, _ kind: Int) -> SlotID {
     SlotID(block: block, slot: kind == 0 ? .attention : .mlp)
   }
 

@@ -95,6 +95,13 @@ extension AppState {
       guard !text.isEmpty else { return refuse("type a file name, or Esc to go back") }
       overlays.removeLast()
       return goTo(.load(path: Self.planPath(text)))
+    case .budget:
+      overlays.removeLast()
+      if let problem = setBudget(text) {
+        overlays.append(.prompt(prompt))
+        return refuse(problem)
+      }
+      return [.readLibrary]
     case .set:
       overlays.removeLast()
       guard !text.isEmpty else { return [] }

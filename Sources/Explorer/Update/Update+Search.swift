@@ -4,11 +4,13 @@ import Search
 import TerminalUI
 
 extension AppState {
-  /// Opens the search at the plan's own fraction of the teacher's time.
+  /// Opens the search at the budget, or at the plan's own fraction of the teacher's time.
   mutating func openSearch() -> [Effect] {
     var pane = SearchPane()
     chooseMeasure(&pane)
-    if !plan.isEmpty, let own = estimate(plan.changes, pane.measure), own.fraction < 1 {
+    if let budget, teacherAmount(budget.measure) != nil {
+      (pane.measure, pane.budget) = (budget.measure, min(1, budget.fraction))
+    } else if !plan.isEmpty, let own = estimate(plan.changes, pane.measure), own.fraction < 1 {
       pane.budget = own.fraction
     }
     costMap = nil
@@ -230,6 +232,11 @@ extension Measure {
 }
 
 extension Overlay {
+  /// Whether it is the plot.
+  var isPlot: Bool {
+    if case .plot = self { true } else { false }
+  }
+
   /// Whether it is the search.
   var isSearch: Bool {
     if case .search = self { true } else { false }

@@ -23,7 +23,11 @@ package func update(_ state: inout AppState, _ action: Action) -> [Effect] {
     state.notice = .failure(reason)
     return []
   case .textPasted(let text):
-    return text.flatMap { state.typed($0) ? [] : [Effect]() }
+    if text.filter({ state.typed($0) }).isEmpty {
+      state.notice = .warning(
+        "nothing here takes pasted text: it is left out; Ctrl-C ends a paste that has no end")
+    }
+    return []
   case .resized(let size):
     state.size = size
     return []
@@ -242,7 +246,7 @@ extension AppState {
       .earlierFrame, .laterCheckpoint, .earlierCheckpoint, .gridSize, .frames, .renewal, .secondRun,
       .savePicture:
       return sample(command, argument: argument, count: count)
-    case .save, .saveAs, .open, .new, .set, .openModel:
+    case .save, .saveAs, .open, .new, .set, .openModel, .budget:
       return keepPlan(command, argument: argument)
     case .history:
       overlays.append(.text(historyPage))

@@ -15,19 +15,27 @@ struct TopBar {
       from: Double(cost.original.parameters), to: Double(cost.edited.parameters))
     let edited = "\(plan.edits.count)/\(2 * state.depth) replaced"
     let depth = plan.parallel.isEmpty ? "" : "  depth \(plan.depth)/\(state.depth)"
-    let saved = "\(depth)  FLOPs \(flops) "
-    let costs = "\(depth)  FLOPs \(flops)  params \(parameters) "
+    let limit =
+      state.budgetText.flatMap { Layout.isCompact(state.size) ? nil : "  \($0)" } ?? ""
+    let saved = "\(depth)  FLOPs \(flops)\(limit) "
+    let costs = "\(depth)  FLOPs \(flops)  params \(parameters)\(limit) "
     let name = state.document.title
     let model = state.model.path.split(separator: "/").last.map(String.init) ?? "model"
     // The program's name, the model, the file and the mark of unsaved changes, with spaces.
     let wanted = min(34, 16 + min(12, TextWidth.columns(of: model)) + TextWidth.columns(of: name))
     let right =
-      texts(beside: edited, costs, saved)
+      (texts(beside: edited, costs, saved)
+      + (limit.isEmpty ? [] : ["\(edited)\(limit) ", "\(limit) "]))
       .first { TextWidth.columns(of: $0) + wanted <= frame.columns }
       // The end of a compact screen's top row is the pane's.
       ?? (Layout.isCompact(state.size) ? String(repeating: " ", count: 18) : edited + costs)
     let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
+    if state.isOverBudget, right.hasSuffix("\(limit) ") {
+      frame.put(
+        limit, column: frame.columns - 1 - TextWidth.columns(of: limit), row: 0,
+        style: Theme.barFailure)
+    }
     let space = left - 1
     let shortModel = TextWidth.clip(model, max(6, space / 4))
     let room = max(4, space - 14 - TextWidth.columns(of: shortModel))
@@ -79,7 +87,8 @@ package struct BottomBar {
     }
     let end = frame.columns - (typed.isEmpty ? 0 : TextWidth.columns(of: typed) + 2)
     let hints = Self.hints(
-      for: state.keyContext, columns: end - column, of: state.configuration.keys.bindings
+      for: state.keyContext, columns: end - column, of: state.configuration.keys.bindings,
+      enter: state.terminal.symbols == .unicode ? "⏎" : "Enter"
     ) {
       let isFixed = state.keyContext != .question && !Layout.isCompact(state.size)
       return isFixed ? $0 != .nextPane : state.reasonAgainst($0) == nil
@@ -104,12 +113,16 @@ package struct BottomBar {
   }
 
   /// The hints that fit, in the table's order; the least needed ones go first.
+  ///
+  /// `enter` is how the key Enter is shown.
   package static func hints(
     for context: KeyContext, columns: Int, of table: [KeyBinding] = KeyBinding.all,
-    where isUsable: (Command) -> Bool = { _ in true }
+    enter: String = "⏎", where isUsable: (Command) -> Bool = { _ in true }
   ) -> [KeyBinding.Hint] {
     var hints = table.filter { $0.context == context && isUsable($0.command) }
-      .compactMap(\.hint)
+      .compactMap(\.hint).map { hint in
+        hint.keys == "⏎" ? KeyBinding.Hint(keys: enter, text: hint.text, rank: hint.rank) : hint
+      }
     func width() -> Int {
       hints.reduce(-2) {
         $0 + TextWidth.columns(of: $1.keys) + 1 + TextWidth.columns(of: $1.text) + 2
@@ -191,6 +204,7 @@ package struct BottomBar {
         : Format.count(state.promptedSlots.count, "slot")
     case .saveAs, .open, .savePicture: "⏎ accept  Esc back"
     case .set: "stage2.steps=200 preset=paper"
+    case .budget: "flops 80, or none"
     case .note: "one line; empty removes it"
     case .tag: "NAME adds it, -NAME removes it"
     case .filter: "text state:running loss<.05 age<2h op:swa tag:x has:note; - negates"
@@ -210,6 +224,7 @@ package struct BottomBar {
     case .open: "open plan: "
     case .savePicture: "save pictures as: "
     case .set: "set KEY=VALUE: "
+    case .budget: "budget, MEASURE PERCENT: "
     case .note(let ids): "note on \(state.runs.names(of: ids, limit: 2)): "
     case .tag(let ids): "tags of \(state.runs.names(of: ids, limit: 2)): "
     case .filter, .search: "/"

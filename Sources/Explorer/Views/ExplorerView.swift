@@ -42,7 +42,7 @@ package enum ExplorerView {
         CostLegend(state: state, rect: layout.losses).draw(on: &frame)
       }
     }
-    if let overlay = state.overlay, !overlay.isSearch {
+    if let overlay = state.overlay, !overlay.isSearch, !overlay.isPlot {
       frame.targets.append(
         MouseTarget(.nothing, column: 0, row: 0, columns: frame.columns, rows: frame.rows))
     }

@@ -171,8 +171,8 @@ struct FormView {
     for (slot, _) in state.plan.edits { counts[state.plan.label(of: slot), default: 0] += 1 }
     let operators = counts.sorted { ($0.value, $1.key) > ($1.value, $0.key) }
       .map { "\($0.value) × \($0.key)" }.joined(separator: ", ")
-    let losses = Set(
-      state.plan.sites.map { state.plan.stage1.loss(for: $0).rawValue.uppercased() })
+    let plan = typed ?? state.plan
+    let losses = Set(plan.sites.map { plan.stage1.loss(for: $0).rawValue.uppercased() })
     var lines = [
       state.plan.extent + (operators.isEmpty ? "" : ": \(operators)"),
       "activations of the teacher, \(losses.sorted().joined(separator: " and ")) loss,"
@@ -191,15 +191,10 @@ struct FormView {
       ? "nothing is changed: the teacher itself"
       : weights.sentence { state.runs.title(of: $0) }
         + (weights.count == 0 ? "; d distils them first" : "")
-    let settings = state.plan.stage2
-    let trained =
-      switch settings.trained {
-      case .all: "the whole model"
-      case .lora: "the new operators, and adapters of rank \(settings.loraRank) of all others"
-      case .grafts, .graftsAndNorms: "the new operators"
-      case .lastBlocks: "the last \(Format.count(settings.lastBlocks, "block"))"
-      }
-    return [start, "\(trained), diffusion loss, in the background", Self.rule]
+    let settings = (typed ?? state.plan).stage2
+    return [
+      start, "\(settings.trainedText), \(settings.lossText), in the background", Self.rule,
+    ]
       + duration(of: .finetune)
   }
 
@@ -210,10 +205,15 @@ struct FormView {
     ]
   }
 
+  /// The plan with the settings as typed; nil while they are refused.
+  private var typed: GraftPlan? {
+    var plan = state.plan
+    return (try? plan.take(form)) == nil ? nil : plan
+  }
+
   /// How long a chain takes at the pace of earlier runs of its kinds.
   private var chainDuration: String {
-    var plan = state.plan
-    guard (try? plan.take(form)) != nil else { return "–" }
+    guard let plan = typed else { return "–" }
     let kinds: [Job.Kind] = [.distill, .finetune, .measure, .report]
     let known = kinds.map { kind in
       RunChain.seconds(
@@ -233,9 +233,8 @@ struct FormView {
 
   /// How long it takes at the rate of the followed run, if that is of the same kind.
   private func duration(of kind: Job.Kind) -> [String] {
-    var plan = state.plan
     guard state.runs.focusRecord?.kind == kind, let rate = state.runs.focus?.history.summary.rate,
-      rate > 0, (try? plan.take(form)) != nil
+      rate > 0, let plan = typed
     else { return [] }
     let steps = kind == .finetune ? plan.stage2.steps : plan.stage1.totalSteps
     return [

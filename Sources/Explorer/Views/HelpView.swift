@@ -58,7 +58,10 @@ package enum HelpText {
     ("graft", "the teacher with some operators replaced"),
     ("plan", "which slots hold which operators, and how they are trained"),
     ("distil", "stage 1: each new operator learns the outputs of the replaced one"),
-    ("finetune", "stage 2: the whole grafted model is trained with the diffusion loss"),
+    (
+      "finetune",
+      "stage 2: the grafted model is trained as a whole, with the losses that the plan weighs"
+    ),
     ("loss", "on the samples of the training step"),
     ("held-out", "the loss on samples that are never trained on"),
     (
@@ -103,6 +106,8 @@ package enum HelpText {
     _ keys: String, _ summary: String, name: String = "", width: Int
   ) -> [Line] {
     let column = keyColumns(width)
+    // On a narrow screen the words need the room of the command's name.
+    let name = width - column - 5 - TextWidth.columns(of: name) < 12 ? "" : name
     let room = width - column - 4 - (name.isEmpty ? 0 : TextWidth.columns(of: name) + 1)
     let keys = TextWidth.wrap(keys, column)
     let texts = TextWidth.wrap(summary, max(10, room))

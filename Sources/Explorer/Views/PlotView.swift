@@ -173,6 +173,8 @@ struct PlotView {
           ("\(shown)", isSelected ? Theme.strong : Theme.heading),
           (last.map { "  \(PlotNumber.text($0.value, digits: 4))" } ?? "", Theme.plain),
         ], column: left, row: top, maxColumns: width - 2)
+      frame.addTargets(
+        shown, in: Rect(column: left, row: top, columns: width - 2, rows: height))
       var one = chart(of: quantity, shown)
       one.crosshair = pane.crosshair
       frame.draw(one.frame(columns: width - 2, rows: height - 1), column: left, row: top + 1)
@@ -215,6 +217,10 @@ struct PlotView {
       // Where two slots share a row the selected one is named, else the first.
       let index = selected / fold == start / fold ? selected : start
       let isSelected = index == selected
+      frame.addTargets(
+        sites[index],
+        in: Rect(
+          column: area.column, row: area.row + place * span, columns: area.columns, rows: span))
       frame.put(
         TextWidth.clip("\(isSelected ? "›" : " ")\(sites[index])", Self.names - 1),
         column: area.column, row: area.row + place * span,
@@ -301,6 +307,10 @@ struct PlotView {
     let step = pane.crosshair ?? recordedSteps.last
     frame.write(
       [
+        (
+          runs.count == 1
+            ? "\(TextWidth.clip(state.runs.title(of: runs[0].id), 24))  " : "", Theme.strong
+        ),
         (pane.content == .curves ? "" : "\(site)  ", Theme.heading),
         (pane.crosshair == nil ? "newest " : "at ", Theme.quiet),
         (step.map { "step \(Int($0))" } ?? "", Theme.strong),
@@ -318,6 +328,17 @@ struct PlotView {
           + texts.enumerated().map { ($1, $0 == 0 ? Theme.plain : Theme.quiet) },
         column: 1, row: top + 1 + index, maxColumns: frame.columns - 2)
     }
+  }
+}
+
+extension Frame {
+  /// Makes a rectangle choose a site's slot when it is clicked.
+  fileprivate mutating func addTargets(_ site: GraftSite, in rect: Rect) {
+    let id = site.firstSlot
+    targets.append(
+      MouseTarget(
+        .place(id.block, id.slot == .attention ? 0 : 1), column: rect.column,
+        row: rect.row, columns: rect.columns, rows: rect.rows))
   }
 }
 

@@ -2,8 +2,8 @@ import Foundation
 
 /// Curves with axes: a pure function from numbers to cells.
 ///
-/// Values that are not finite are gaps and never touch an axis. Curves are clipped to the x axis, and the y axis fits
-/// what is then visible.
+/// Values that are not finite are gaps, marked at the foot, and never touch an axis. Curves are clipped to the x axis,
+/// and the y axis fits what is then visible.
 package struct Chart: Equatable, Sendable {
   /// The curves; where two share a cell the later one is seen.
   package var series: [Plot.Series]
@@ -21,6 +21,8 @@ package struct Chart: Equatable, Sendable {
   package var ticks: [Double] = []
   /// Style of those marks.
   package var tickStyle = Style(foreground: .yellow)
+  /// Style of the marks of values that are not finite.
+  package var gapStyle = Style(foreground: .red)
   /// Styles of axes and labels.
   package var axisStyle = Style(foreground: .gray)
 
@@ -107,6 +109,12 @@ package struct Chart: Equatable, Sendable {
         character: symbols.lines.cross)
     }
     for (index, one) in series.enumerated() { draw(one, index, layout, on: &frame) }
+    for one in series where layout.rows < rows {
+      for (x, y) in zip(one.x, one.y) where !y.isFinite {
+        guard let column = layout.column(of: x) else { continue }
+        frame.put("x", column: column, row: layout.rows - 1, style: gapStyle)
+      }
+    }
     for tick in ticks {
       guard let column = layout.column(of: tick) else { continue }
       frame.put("^", column: column, row: layout.rows - 1, style: tickStyle)
