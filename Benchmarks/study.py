@@ -4,11 +4,12 @@
     make build && python3 Benchmarks/study.py --output study        # at most an hour on two cores, --minutes
     python3 Benchmarks/study.py --output try --quick --rows swa     # a smoke run
 
-First Hyena-X in every second block with all of 'plan set --preset short', measured on 500 images. Then the other grafts of
-the paper with the same recipe and fewer steps: half of the blocks (1, 3, ..., 27) get another operator, two operators go
-into all of them, and all blocks become parallel in pairs. Each is distilled (stage 1), measured, finetuned end to end
-(stage 2) and measured again: 100 images, 10 DDIM steps, guidance 2, the same noise for all. Then one Hyena-X graft is
-finetuned in as much time with one term of stage 2 changed at a time, and as the paper does it. Everything is seeded.
+First Hyena-X in every second block with all of 'plan set --preset short', measured on 500 images of 25 DDIM steps. Then
+the other grafts of the paper with the same recipe and fewer steps: half of the blocks (1, 3, ..., 27) get another
+operator, two operators go into all of them, and all blocks become parallel in pairs. Each is distilled (stage 1),
+measured, finetuned end to end (stage 2) and measured again: 100 images, 10 DDIM steps, guidance 2, the same noise for
+all. Then one Hyena-X graft is finetuned in as many steps with one term of stage 2 changed at a time, and as the paper
+does it. Everything is seeded.
 
 A run that is stopped goes on where it was when it is started again with the same --output; what is done is skipped.
 The tables are in OUTPUT/study.md, rewritten after every part; the runs are in OUTPUT/runs, for 'espalier report'.
@@ -41,9 +42,10 @@ ROWS = {
     "mlp_r6": ("MLP r=6, 50 %", [["set", *ODD, "--operator", "mlp", "--config", "expansion_ratio=6"]]),
     "mlp_hyena_x": ("MLP Hyena-X, 50 %", [["set", *ODD, "--operator", "mlp_hyena_x"]]),
 }
-# Rows with all of the recipe's steps; the others take SHORT.
+# Rows with all of the recipe's steps; the others have these in stage 2.
 FULL = {"hyena_x_full"}
-SHORT = {"stage1.steps": 150, "stage2.steps": 400}
+STEPS = {"linear_attention": 2000}
+SHORT = 400
 # One change each of the stage 2 of the row "hyena_x".
 TERMS = {
     "paper": ("the diffusion loss alone", {
@@ -52,7 +54,7 @@ TERMS = {
     "null": ("predictions without a condition, 150 steps", {"distill_null": True, "label_dropout": 0, "steps": 150}),
     "features": ("features, weight 0.1", {"feature_weight": 0.1}),
     "inherited": ("inherited weights at 0.3 of the rate", {"inherited_rate": 0.3}),
-    "muon": ("Muon", {"optimizer": "muon"}),
+    "adamw": ("AdamW at half of the rate", {"optimizer": "adamw", "learning_rate": 1e-3}),
     "density": ("few of the least noisy samples", {
         "timestep_density": [[0, 0.2], [80, 1], [650, 1], [999, 0.4]]}),
     "variance": ("the variance at a tenth", {"variance_weight": 0.1}),
@@ -142,11 +144,11 @@ class Study:
             print(f"  trained in {entry['train_seconds']:.0f} s", flush=True)
         return run
 
-    def measure(self, cell, run, samples=None, paired=False):
+    def measure(self, cell, run, full=False, paired=False):
         """The line of a cell; measures what the run does not know yet."""
         start = time.monotonic()
-        samples = samples or self.samples
-        rows = self.espalier("compare", run, "--measure", "--samples", samples, "--steps", self.steps)
+        samples, steps = (500, 25) if full and not self.quick else (self.samples, self.steps)
+        rows = self.espalier("compare", run, "--measure", "--samples", samples, "--steps", steps)
         entry = self.state["cells"][cell]
         if paired and "paired" not in entry:
             model = pathlib.Path(run) / "checkpoints" / "model.safetensors"
@@ -178,8 +180,7 @@ class Study:
     def row(self, name, title, edits):
         """Both stages of a graft."""
         full = name in FULL
-        plan = self.plan(name, edits, {} if full else SHORT)
-        samples = 500 if full and not self.quick else None
+        plan = self.plan(name, edits, {} if full else {"stage2.steps": STEPS.get(name, SHORT)})
 
         def stage1():
             run = self.train(f"{name}.1", "distill", plan)
@@ -188,7 +189,7 @@ class Study:
         def stage2():
             start = self.state["cells"][f"{name}.1"]["run"]
             run = self.train(f"{name}.2", "finetune", plan, "--from", start)
-            self.measure(f"{name}.2", run, samples, paired=True)
+            self.measure(f"{name}.2", run, full, paired=True)
 
         if self.part(f"{title}: stage 1", stage1):
             self.part(f"{title}: stage 2", stage2)
@@ -198,7 +199,7 @@ class Study:
         settings = {key if key == "data" else f"stage2.{key}": value for key, value in changes.items()}
 
         def work():
-            plan = self.plan(f"term_{name}", HYENA, SHORT | settings)
+            plan = self.plan(f"term_{name}", HYENA, {"stage2.steps": SHORT} | settings)
             run = self.train(f"{name}.term", "finetune", plan, "--from", self.state["cells"]["hyena_x.1"]["run"])
             self.measure(f"{name}.term", run, paired=True)
 
@@ -251,7 +252,7 @@ class Study:
             for title, cell in terms:
                 text += "\n" + line([title, str(cell["steps"]), *quality(cell["row"]), paired(cell),
                                      f"{cell['train_seconds']:.0f} s"])
-        text += (f"\n\n{self.steps} DDIM steps, guidance 2. Held-out losses of stage 1 are the operators' own, those of stage 2"
+        text += (f"\n\n{self.steps} DDIM steps (25 for 500 images), guidance 2. Held-out losses of stage 1 are the operators' own, those of stage 2"
                  " depend on its terms; neither compares across rows. Agreement and Fréchet distance are the shipped judge's;"
                  " the latter compares only at equal numbers of images. Paired distance: of 64 samples from the same noise as"
                  " the teacher's, relative to the spread of its samples. Forward: batch 1, in turns with the teacher.")

@@ -16,11 +16,11 @@ package struct TrainingData {
   package let notes: [String]
 
   /// Maximum number of procedural images; a short training encodes only as many as it draws.
-  private static let proceduralImages = 2048
+  private static let proceduralImages = 16_384
   /// Seeds of the procedural source.
   private static let (trainingSeed, heldOutSeed): (UInt64, UInt64) = (1, 2)
-  /// Least number of a model's own samples for fits in closed form, beside the pool of its steps.
-  private static let ownSamples = 256
+  /// Numbers of a model's own samples for fits in closed form, beside the pool of its steps.
+  private static let ownSamples = 256...2048
 
   /// Opens the data of a plan and encodes images that are not cached.
   ///
@@ -80,8 +80,8 @@ package struct TrainingData {
       let source = try TeacherLatents(teacher: try teacher(), settings: settings)
       let hash = try files.reference().contentHash
       training = source.dataset(
-        count: max(Self.ownSamples, min(Self.proceduralImages, samples)), seed: Self.trainingSeed,
-        modelHash: hash, isPool: true)
+        count: min(max(samples, Self.ownSamples.lowerBound), Self.ownSamples.upperBound),
+        seed: Self.trainingSeed, modelHash: hash, isPool: true)
       if let path = settings.heldOut {
         let (other, left, note) = try Self.open(
           path, settings, for: files, check: requireSame("held_out", path), progress: progress)

@@ -61,12 +61,14 @@ extension GraftPlan {
     }
     (stage1.mode, stage1.steps, stage1.batchSize, stage1.warmupSteps) = (.streaming, 150, 8, 20)
     (stage1.ridgeFinish, stage1.sweeps) = (true, true)
-    (stage2.steps, stage2.batchSize, stage2.microBatch, stage2.warmupSteps) = (2000, 8, 4, 20)
-    // Narrower or wider MLPs are near after stage 1 and need a lower rate.
+    (stage2.steps, stage2.batchSize, stage2.microBatch, stage2.warmupSteps) = (6500, 8, 4, 20)
+    // Narrower or wider MLPs are near after stage 1 and need a lower rate, and steps that grow small with the gradient.
     let isNear =
       parallel.isEmpty && !edits.isEmpty && edits.values.allSatisfy { $0.name == "mlp" }
-    stage2.learningRate = (isNear ? 0.0064 : 0.064) / Double(max(1, model.shape.hiddenSize))
-    (stage2.milestones, stage2.gamma) = ([0.5, 0.75, 0.9], 0.4)
+    stage2.optimizer = isNear ? .adamw : .muon
+    stage2.learningRate = (isNear ? 0.0064 : 0.128) / Double(max(1, model.shape.hiddenSize))
+    stage2.milestones = [0.25, 0.4, 0.52, 0.62, 0.7, 0.77, 0.83, 0.88, 0.92, 0.95, 0.97]
+    stage2.gamma = 0.7
     // Guidance needs the prediction without a condition about half as often as that with one.
     stage2.labelDropout = 0.25
     (stage2.diffusionWeight, stage2.distillationWeight, stage2.distillsNull) = (0, 1, false)

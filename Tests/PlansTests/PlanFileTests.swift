@@ -478,7 +478,8 @@ import Testing
     #expect(plan.stage1.sweeps && plan.stage1.ridgeFinish && plan.stage1.steps == 150)
     #expect(plan.stage2.diffusionWeight == 0 && plan.stage2.distillationWeight == 1)
     #expect(plan.stage1.initialization(of: .slot(mlp)).isFitted)
-    #expect(plan.stage2.learningRate == 0.064 / Double(plan.model.shape.hiddenSize))
+    #expect(plan.stage2.learningRate == 0.128 / Double(plan.model.shape.hiddenSize))
+    #expect(plan.stage2.optimizer == .muon)
     // Linear attention keeps its own start, and a plan of nothing but MLPs has a lower rate.
     let linear = SlotID(block: 2, slot: .attention)
     var other = sample()
@@ -492,6 +493,7 @@ import Testing
     other.edits = [mlp: OperatorSpec("mlp")]
     other.apply(.short)
     #expect(other.stage2.learningRate == 0.0064 / Double(plan.model.shape.hiddenSize))
+    #expect(other.stage2.optimizer == .adamw)
     plan.apply(.paper)
     #expect(plan.stage2.diffusionWeight == 1 && plan.stage2.distillationWeight == 0)
     #expect(!plan.stage1.sweeps)

@@ -183,7 +183,7 @@ struct SearchView {
     }
     var chart = Chart(series)
     (chart.isLogY, chart.range, chart.symbols) = (true, range, state.chart.symbols)
-    chart.crosshair = 100 * pane.budget
+    (chart.crosshair, chart.gapStyle) = (100 * pane.budget, nil)
     return chart
   }
 

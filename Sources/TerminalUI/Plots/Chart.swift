@@ -21,8 +21,8 @@ package struct Chart: Equatable, Sendable {
   package var ticks: [Double] = []
   /// Style of those marks.
   package var tickStyle = Style(foreground: .yellow)
-  /// Style of the marks of values that are not finite.
-  package var gapStyle = Style(foreground: .red)
+  /// Style of the marks of values that are not finite; nil for none.
+  package var gapStyle: Style? = Style(foreground: .red)
   /// Styles of axes and labels.
   package var axisStyle = Style(foreground: .gray)
 
@@ -108,13 +108,15 @@ package struct Chart: Equatable, Sendable {
         column: column, row: 0, rows: layout.rows, style: axisStyle,
         character: symbols.lines.cross)
     }
-    for (index, one) in series.enumerated() { draw(one, index, layout, on: &frame) }
-    for one in series where layout.rows < rows {
-      for (x, y) in zip(one.x, one.y) where !y.isFinite {
-        guard let column = layout.column(of: x) else { continue }
-        frame.put("x", column: column, row: layout.rows - 1, style: gapStyle)
+    if let gapStyle, layout.rows < rows {
+      for one in series {
+        for (x, y) in zip(one.x, one.y) where !y.isFinite {
+          guard let column = layout.column(of: x) else { continue }
+          frame.put("x", column: column, row: layout.rows - 1, style: gapStyle)
+        }
       }
     }
+    for (index, one) in series.enumerated() { draw(one, index, layout, on: &frame) }
     for tick in ticks {
       guard let column = layout.column(of: tick) else { continue }
       frame.put("^", column: column, row: layout.rows - 1, style: tickStyle)

@@ -26,10 +26,10 @@ from .statistics import LatentStatistics
 if TYPE_CHECKING:
     from .own import TeacherLatents
 
-PROCEDURAL_IMAGES, TRAINING_SEED, HELD_OUT_SEED, PROCEDURAL_CLASSES = 2048, 1, 2, 10
+PROCEDURAL_IMAGES, TRAINING_SEED, HELD_OUT_SEED, PROCEDURAL_CLASSES = 16_384, 1, 2, 10
 """The procedural images of a plan without data: at most this many, of these seeds."""
-OWN_SAMPLES = 256
-"""Least number of a model's own samples beside the pool of its steps."""
+OWN_SAMPLES = 256, 2048
+"""Least and greatest number of a model's own samples beside the pool of its steps."""
 
 
 @dataclasses.dataclass
@@ -445,7 +445,7 @@ def training_data(
     path, other = plan.absolute(plan.data.path), plan.absolute(plan.data.held_out)
     assert path is not None
     if own is not None:
-        dataset = own.dataset(max(OWN_SAMPLES, min(PROCEDURAL_IMAGES, samples)), TRAINING_SEED, True)
+        dataset = own.dataset(min(max(samples, OWN_SAMPLES[0]), OWN_SAMPLES[1]), TRAINING_SEED, True)
         return dataset, opened(other) if other else own.dataset(held_out, HELD_OUT_SEED, False)
     dataset = opened(path)
     return (dataset, opened(other)) if other else dataset.split(held_out)
