@@ -21,6 +21,7 @@ struct ConvertCommand: ParsableCommand {
   @OptionGroup var family: FamilyOption
   @OptionGroup var graft: GraftOptions
   @Option(help: "The file or folder to write.") var to: String
+  @Flag(help: "Write the replaced slots of --plan with fresh, untrained weights.") var fresh = false
   @Option(help: "Names of the parameters: official or diffusers.") var naming = DiTNaming.official
   @Option(help: "Type of the numbers: f32, f16 or bf16.") var dtype = StoredType.f32
   @Option(
@@ -49,6 +50,9 @@ struct ConvertCommand: ParsableCommand {
     guard entry.map({ !$0.isEmpty && !$0.contains(".") }) ?? true else {
       throw ValidationError("--entry is '\(entry ?? "")'; give a name without dots, such as ema")
     }
+    guard !fresh || graft.plan != nil && graft.weights == nil else {
+      throw ValidationError("--fresh needs --plan without --weights")
+    }
     guard entry == nil || ModelWriter.isTorch(to) else {
       throw ValidationError(
         "--entry belongs to a PyTorch archive; end --to in .pt, .pth, .bin or .ckpt")
@@ -57,7 +61,13 @@ struct ConvertCommand: ParsableCommand {
 
   func run() throws {
     let source = try ModelFiles(family.name(of: model), numHeads: heads)
-    let (network, metadata) = try graft.load(source)
+    let model = try graft.model(source)
+    if !fresh, graft.weights == nil, let path = graft.plan, let site = try model.untrained().first {
+      throw ValidationError(
+        "\(path): \(site.phrase) and all other replaced slots would be written with random weights; name those of a"
+          + " training with --weights, or add --fresh to write them as they are")
+    }
+    let (network, metadata) = try model.load()
     if dtype == .f16 { Self.warnOfOverflow(in: network) }
     // All files are written, or none.
     let files = try AtomicFile.together {
