@@ -4,6 +4,7 @@ import Files
 import Foundation
 import Models
 import Plans
+import Runs
 
 /// `espalier convert`: writes a model in another format or naming.
 struct ConvertCommand: ParsableCommand {
@@ -62,10 +63,14 @@ struct ConvertCommand: ParsableCommand {
   func run() throws {
     let source = try ModelFiles(family.name(of: model), numHeads: heads)
     let model = try graft.model(source)
-    if !fresh, graft.weights == nil, let path = graft.plan, let site = try model.untrained().first {
-      throw ValidationError(
-        "\(path): \(site.phrase) and all other replaced slots would be written with random weights; name those of a"
-          + " training with --weights, or add --fresh to write them as they are")
+    if !fresh, graft.weights == nil, let plan = graft.plan {
+      let sites = try model.untrained()
+      guard sites.isEmpty else {
+        let list = PlanWeights.list(sites, depth: source.model.shape.depth)
+        throw ValidationError(
+          "\(plan): without --weights its replaced slots would be written with random weights (\(list)); name the run"
+            + " that trained them, or add --fresh")
+      }
     }
     let (network, metadata) = try model.load()
     if dtype == .f16 { Self.warnOfOverflow(in: network) }

@@ -268,6 +268,19 @@ struct SampleRunTests {
     #expect(said["weights_average"] == "operators fresh (untrained)")
     let run = try #require(RunDirectory.list(root: scratch.runs).first)
     #expect(try run.request().precision == "int8")
+    // Products of 128 features are large enough, convolutions of the shipped autoencoder are not.
+    _ = try scratch.tinyModel("wide.safetensors", hiddenSize: 128)
+    for precision in ["int8", "bf16"] {
+      let drawn = try scratch.run([
+        "sample", "wide.safetensors", "--count", "2", "--steps", "1", "--precision", precision,
+        "--npz", "\(precision).npz",
+      ])
+      #expect(drawn.code == 0, "\(drawn.complaint)")
+      let said = try JSONDecoder().decode(
+        [String: String].self, from: scratch.bytes("\(precision).npz.json"))
+      #expect(said["precision"] == precision && said["autoencoder_precision"] == "fp32")
+    }
+    #expect(try scratch.bytes("int8.npz") != scratch.bytes("bf16.npz"))
     let judged = try scratch.run([
       "evaluate", "model.safetensors", "--judge", "--samples", "10", "--steps", "1", "--precision",
       "int8",
