@@ -40,13 +40,14 @@ package struct Evaluation: Codable, Sendable {
   ///   - samples: Number of images.
   ///   - batch: Number of images per batch.
   ///   - folder: Folder for the finished batches of this model and sampler alone; nil keeps none.
+  ///   - log: Keeps the counts of step caching.
   ///   - progress: Called with the number of images done; may throw to stop.
   /// - Returns: All metrics.
   /// - Throws: `SamplingError`, `FeatureMetricError`, and errors of `progress`.
   package static func run(
     _ model: any DiffusionTransformer, autoencoder: AutoencoderKL, judge: ShapeJudge,
     sampler: LatentSampler,
-    samples: Int, batch: Int = 20, keptIn folder: String? = nil,
+    samples: Int, batch: Int = 20, keptIn folder: String? = nil, log: StepReuseLog? = nil,
     progress: (Int) throws -> Void
   ) throws -> Evaluation {
     let classes = model.shape.numClasses
@@ -56,7 +57,9 @@ package struct Evaluation: Codable, Sendable {
     for first in stride(from: 0, to: samples, by: batch) {
       let range = first..<min(samples, first + batch)
       let part = try parts.part("judged-\(first)", rows: range.count, ["features", "logits"]) {
-        let latents = try sampler.sample(model, labels: Array(labels[range]), first: first)
+        let latents = try sampler.sample(
+          model, labels: Array(labels[range]), first: first, reuse: log?.reuse)
+        try log?.keep(partAt: first)
         let verdict = judge(AutoencoderKL.tensor(autoencoder.rgbImages(ofScaled: latents)))
         return [verdict.features, verdict.logits]
       }

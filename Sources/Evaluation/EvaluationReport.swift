@@ -13,7 +13,72 @@ package struct Provenance: Codable, Equatable, Sendable {
     package var description: [String: String]?
 
     package init(path: String, digest: String, count: Int, description: [String: String]? = nil) {
-      (self.path, self.digest, self.count, self.description) = (path, digest, count, description)
+      (self.path, self.digest, self.count) = (path, digest, count)
+      self.description = description.map { $0.mapValues { Statement($0).text } }
+    }
+
+    private enum CodingKeys: CodingKey { case path, digest, count, description }
+
+    package init(from decoder: any Decoder) throws {
+      let container = try decoder.container(keyedBy: CodingKeys.self)
+      path = try container.decode(String.self, forKey: .path)
+      digest = try container.decode(String.self, forKey: .digest)
+      count = try container.decode(Int.self, forKey: .count)
+      description = try container.decodeIfPresent([String: Statement].self, forKey: .description)?
+        .mapValues(\.text)
+    }
+
+    package func encode(to encoder: any Encoder) throws {
+      var container = encoder.container(keyedBy: CodingKeys.self)
+      try container.encode(path, forKey: .path)
+      try container.encode(digest, forKey: .digest)
+      try container.encode(count, forKey: .count)
+      try container.encodeIfPresent(description?.mapValues(Statement.init), forKey: .description)
+    }
+  }
+
+  /// A statement about a set, which is a number in JSON if it is one.
+  private enum Statement: Codable {
+    case whole(UInt64)
+    case number(Double)
+    case text(String)
+
+    init(_ text: String) {
+      if let whole = UInt64(text), text == "\(whole)" {
+        self = .whole(whole)
+      } else if text.contains("."), let number = Double(text), number.isFinite {
+        self = UInt64(exactly: number).map { .whole($0) } ?? .number(number)
+      } else {
+        self = .text(text)
+      }
+    }
+
+    var text: String {
+      switch self {
+      case .whole(let whole): "\(whole)"
+      case .number(let number): "\(number)"
+      case .text(let text): text
+      }
+    }
+
+    init(from decoder: any Decoder) throws {
+      let container = try decoder.singleValueContainer()
+      if let text = try? container.decode(String.self) {
+        self.init(text)
+      } else if let whole = try? container.decode(UInt64.self) {
+        self = .whole(whole)
+      } else {
+        self = .number(try container.decode(Double.self))
+      }
+    }
+
+    func encode(to encoder: any Encoder) throws {
+      var container = encoder.singleValueContainer()
+      switch self {
+      case .whole(let whole): try container.encode(whole)
+      case .number(let number): try container.encode(number)
+      case .text(let text): try container.encode(text)
+      }
     }
   }
 
@@ -67,7 +132,9 @@ package struct Provenance: Codable, Equatable, Sendable {
     let known = Dictionary(entries, uniquingKeysWith: { first, _ in first })
     var keys = [
       "samples count", "reference sha256", "network sha256", "resize", "samples classes",
-      "samples labels", "samples precision", "samples weights average", "samples size",
+      "samples labels", "samples precision", "samples autoencoder precision",
+      "samples weights average",
+      "samples size",
     ]
     for key in [
       "sampler", "steps", "guidance", "eta", "guided channels", "guidance interval", "time shift",
@@ -77,6 +144,11 @@ package struct Provenance: Codable, Equatable, Sendable {
     }
     var found = Dictionary(uniqueKeysWithValues: keys.map { ($0, known[$0] ?? "not stated") })
     found["network"] = networkDigest == nil ? network : nil
+    // Which stage trained a graft is what its evaluation is to tell, and stage 1 has no averages.
+    let key = "samples weights average"
+    if ["operators", "EMA of the finetuning"].contains(where: found[key, default: ""].hasPrefix) {
+      found[key] = "as the graft's training leaves them"
+    }
     return found
   }
 }

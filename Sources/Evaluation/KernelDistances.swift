@@ -36,18 +36,23 @@ package enum KernelDistances {
 
   /// Mean and population standard deviation of the kernel inception distance over random subsets.
   ///
+  /// Subsets have at most half of the smaller set: the deviation of halves is the standard error of the whole, and
+  /// larger subsets have ever more samples in common.
+  ///
   /// - Parameters:
   ///   - first: Features (samples, d).
   ///   - second: Features (samples, d).
   ///   - subsets: Number of subsets; 100 in torch-fidelity.
-  ///   - size: Samples of each, drawn without replacement; at most 1000 there.
+  ///   - size: Samples of each, drawn without replacement; 1000 there.
   ///   - seed: Seed of the draws.
-  /// - Returns: Mean and deviation.
+  /// - Returns: Mean and deviation; the deviation is nil for sets of fewer than four.
   /// - Throws: `FeatureMetricError` as for one estimate.
   package static func kernelInceptionDistance(
     _ first: Tensor, _ second: Tensor, subsets: Int, size: Int, seed: UInt64
-  ) throws(FeatureMetricError) -> (mean: Double, standardDeviation: Double) {
-    let size = min(size, first.shape[0], second.shape[0])
+  ) throws(FeatureMetricError) -> (mean: Double, standardDeviation: Double?) {
+    let half = min(first.shape[0], second.shape[0]) / 2
+    guard half > 1 else { return (try kernelInceptionDistance(first, second), nil) }
+    let size = min(size, half)
     var values: [Double] = []
     for subset in 0..<subsets {
       func rows(_ name: String, _ count: Int) -> [Int] {
@@ -71,7 +76,7 @@ package enum KernelDistances {
   ///   - second: Embeddings (samples, d).
   ///   - normalizes: Whether rows are scaled to length one first, as the metric asks for.
   /// - Returns: The distance.
-  /// - Throws: `FeatureMetricError` for empty sets or embeddings of another width.
+  /// - Throws: `FeatureMetricError` for empty sets, embeddings of another width or, to be normalised, of zeros.
   package static func clipDiscrepancy(
     _ first: Tensor, _ second: Tensor, normalizes: Bool = true
   ) throws(FeatureMetricError) -> Double {
@@ -79,6 +84,11 @@ package enum KernelDistances {
     let width = 10.0
     func lengths(_ set: Tensor) -> [Double] { RowProducts.squares(set, Array(0..<set.shape[0])) }
     let squares = (lengths(first), lengths(second))
+    guard !normalizes || !(squares.0 + squares.1).contains(0) else {
+      throw FeatureMetricError(
+        description:
+          "an embedding is zero and has no direction to compare; compute the embeddings again")
+    }
     func mean(_ a: Tensor, _ x: [Double], _ b: Tensor, _ y: [Double]) -> Double {
       sum(a, Array(x.indices), b, Array(y.indices)) { row, column, product in
         let scale = normalizes ? (x[row] * y[column]).squareRoot() : 1

@@ -13,8 +13,10 @@ package struct SetEvaluation: Codable, Sendable {
   package var inceptionScoreDeviation: Double?
   /// Share of samples inside the reference's manifold, and the other way round (k = 3).
   package var precision, recall: Double?
-  /// Mean kernel inception distance over subsets, and its standard deviation.
+  /// Mean kernel inception distance over subsets of at most half the set, and its standard deviation.
   package var kernelDistance, kernelDistanceDeviation: Double?
+  /// Maximum mean discrepancy of features from a file: the CMMD with embeddings of CLIP.
+  package var clipDiscrepancy: Double?
   /// Squared sliced Wasserstein distance of the features.
   package var slicedWasserstein: Double?
   /// Standard error of its mean over the directions.
@@ -94,6 +96,14 @@ package struct SetEvaluation: Codable, Sendable {
         samples.features, reference.features, subsets: Self.subsets, size: Self.subsetSize,
         seed: 2020)
       (kernelDistance, kernelDistanceDeviation) = (kernel.mean, kernel.standardDeviation)
+      if samples.spatial == nil {
+        try progress("maximum mean discrepancy")
+        clipDiscrepancy = try KernelDistances.clipDiscrepancy(
+          samples.features, reference.features)
+        notes.append(
+          "the CMMD is that of the paper with embeddings of CLIP ViT-L/14 at 336 pixels; rows are scaled to length 1"
+        )
+      }
       try progress("sliced Wasserstein distance")
       let sliced = try SlicedWasserstein.squared(samples.features, reference.features)
       (slicedWasserstein, slicedWassersteinError) = (sliced.value, sliced.standardError)

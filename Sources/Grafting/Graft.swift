@@ -70,6 +70,15 @@ package final class Graft {
     model = try teacher.remade(with: plan.changes, weights: source)
   }
 
+  /// The sites of a plan that have weights in none of some checkpoints.
+  ///
+  /// - Throws: as `init(plan:teacher:checkpoints:)`, for the checkpoints.
+  package static func untrained(_ plan: GraftPlan, checkpoints: [String]) throws -> [GraftSite] {
+    var sites = Set(plan.sites)
+    for path in checkpoints { sites.subtract(try trained(at: path, for: plan).shared) }
+    return sites.sorted()
+  }
+
   /// Reads the weights of a checkpoint (operators or grafted model) and the sites that they fit.
   ///
   /// - Parameters:

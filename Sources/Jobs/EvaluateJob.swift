@@ -164,7 +164,7 @@ struct EvaluateJob {
     _ model: SourceModel, _ request: EvaluateRequest, _ precision: Precision
   ) throws -> Provenance.Source {
     var entries = try model.provenance().merging(try sampler(request).settings.provenance) { $1 }
-    entries["precision"] = precision.rawValue
+    entries.merge(try model.stated(precision)) { $1 }
     return .init(
       path: model.files.modelPath, digest: entries.removeValue(forKey: "model_digest") ?? "",
       count: request.count, description: entries)
@@ -208,18 +208,21 @@ struct EvaluateJob {
     let files = source.files
     let judge = try files.judge()
     let precision = try context.precision()
-    let provenance = Provenance(
+    var provenance = Provenance(
       samples: try self.source(source, request, precision),
       network: "judge of the procedural images",
       networkDigest: try files.judgePath.map { try ContentHash.sha256(path: $0) },
       version: try version())
     let folder = try claim(provenance)
+    let sampler = try sampler(request)
+    let log = sampler.cache.map { _ in StepReuseLog(keptIn: folder) }
     let numbers = try context.whenRoom {
       try Evaluation.run(
         try source.network(precision), autoencoder: try files.autoencoder(precision), judge: judge,
-        sampler: try sampler(request), samples: request.count, keptIn: folder,
+        sampler: sampler, samples: request.count, keptIn: folder, log: log,
         progress: progress("judging images", of: request.count))
     }
+    provenance.samples.description?["step_cache_reused"] = StepReuseLog.text(in: folder)
     return EvaluationReport(.judged(numbers), provenance)
   }
 
@@ -261,10 +264,13 @@ struct EvaluateJob {
     func drawn(
       _ model: any DiffusionTransformer, _ sampler: LatentSampler
     ) -> PairedDistance.Source {
-      { range in
-        try sampler.sample(
-          model, for: conditions.rows(range), first: range.lowerBound,
+      let log = sampler.cache.map { _ in StepReuseLog(keptIn: folder) }
+      return { range in
+        let latents = try sampler.sample(
+          model, for: conditions.rows(range), first: range.lowerBound, reuse: log?.reuse,
           onStep: { _, _, _ in try context.checkpoint(step: range.lowerBound) })
+        try log?.keep(partAt: range.lowerBound)
+        return latents
       }
     }
     let numbers = try context.whenRoom {
@@ -274,6 +280,7 @@ struct EvaluateJob {
         features: autoencoder == nil ? nil : features, keptIn: folder,
         progress: progress("comparing pairs", of: request.count))
     }
+    provenance.samples.description?["step_cache_reused"] = StepReuseLog.text(in: folder)
     return EvaluationReport(.paired(numbers), provenance)
   }
 }

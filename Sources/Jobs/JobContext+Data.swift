@@ -34,10 +34,11 @@ extension JobContext {
   func precision() throws -> Precision {
     var request = try run.request()
     if let name = request.precision {
-      guard let precision = Precision(rawValue: name), precision != .int8 else {
+      let kind = request.job.kind
+      guard let precision = Precision(rawValue: name), precision != .int8 || kind.hasInt8 else {
         throw FileError(
-          "\(run.requestPath): precision is '\(name)', expected fp32 or bf16; correct it, or take it"
-            + " out")
+          "\(run.requestPath): precision is '\(name)', expected fp32\(kind.hasInt8 ? ", bf16 or int8" : " or bf16");"
+            + " correct it, or take it out")
       }
       print("large products in \(precision)")
       return precision

@@ -38,6 +38,7 @@ struct SampleJob {
     try context.emit(
       .progress(done: request.count, total: request.count, label: "writing the set"))
     try context.whenRoom { try join(request, labels, to: output) }
+    description["step_cache_reused"] = StepReuseLog.text(in: run.chunksPath)
     description["set_digest"] = try ContentHash.sha256(path: output)
     let lines = try JSONEncoder.sorted(isPretty: true).encode(description) + Data("\n".utf8)
     try context.whenRoom {
@@ -144,6 +145,7 @@ struct SampleJob {
         .progress(done: done, total: count, label: "encoding prompts, layer \(layer)"))
     }
     let left = missing.reduce(0) { $0 + request.images(at: $1).count }
+    let log = drawing.reuse.map { StepReuseLog($0, keptIn: run.chunksPath) }
     var progress = SetProgress(context: context, count: request.count, left: left)
     for first in missing {
       let images = request.images(at: first)
@@ -160,6 +162,7 @@ struct SampleJob {
         }
         progress.finish(range.count)
       }
+      try context.whenRoom { try log?.keep(partAt: first) }
       try context.whenRoom {
         try NumpyWriter<UInt8>.write(
           to: run.chunkPath(at: first),
@@ -223,8 +226,8 @@ extension SampleRequest {
     of source: SourceModel, _ precision: Precision, program: String
   ) throws -> [String: String] {
     var entries = try source.provenance().merging(sampler.provenance) { $1 }
+    entries.merge(try source.stated(precision)) { $1 }
     entries["count"] = "\(count)"
-    entries["precision"] = precision.rawValue
     entries["program"] = program
     entries["labels"] = prompts == nil ? labels.rawValue : "index of the prompt"
     entries["classes"] = classes.map { $0.map(String.init).joined(separator: ",") }

@@ -1,3 +1,4 @@
+import Checkpoints
 import Files
 import Foundation
 import Grafting
@@ -83,7 +84,7 @@ package struct SourceModel {
     func digest(_ paths: [String]) throws -> String {
       try paths.map { try ContentHash.sha256(paths: [$0], keptIn: cache) }.joined(separator: " ")
     }
-    entries["weights_average"] = averaging
+    entries["weights_average"] = try averaging()
     if let plan {
       entries["plan"] = plan.summary
       entries["plan_digest"] = ContentHash.sha256(try plan.json())
@@ -104,8 +105,46 @@ package struct SourceModel {
     return entries
   }
 
-  /// Whether the weights are moving averages of a training, as far as the files tell.
-  private var averaging: String {
+  /// What numbers state about a precision: that of the network's products, and that of the autoencoder where it
+  /// differs; float32 where no weight is large enough for another.
+  ///
+  /// - Throws: `FileError` for files that cannot be read.
+  package func stated(_ precision: Precision) throws -> [String: String] {
+    func isLarge(_ entry: TensorEntry) -> Bool {
+      [2, 4].contains(entry.shape.count) && entry.count >= PrecisionRule.smallestWeight
+        && !entry.name.contains("embedding_table")
+    }
+    func used(_ wanted: Precision, _ files: [any TensorFile]) -> String {
+      let entries = files.lazy.flatMap { file in file.names.lazy.compactMap { file.entry($0) } }
+      return (entries.contains(where: isLarge) ? wanted : .float32).rawValue
+    }
+    let network = used(
+      precision,
+      try [files.model.tensors] + checkpoints.map { try ModelWeights(path: $0).tensors })
+    var entries = ["precision": network]
+    if let path = source.autoencoder ?? files.autoencoderPath {
+      let own = used(precision.withoutInt8, [try AutoencoderKL.file(of: path)])
+      if own != network { entries["autoencoder_precision"] = own }
+    }
+    return entries
+  }
+
+  /// Sites of a plan whose operators have no trained weights.
+  package func untrained() throws -> [GraftSite] {
+    guard let plan, !source.isBareGraft else { return [] }
+    return try Graft.untrained(plan, checkpoints: checkpoints)
+  }
+
+  /// Whether the weights are moving averages of a training, as far as the files tell, and which were never trained.
+  private func averaging() throws -> String {
+    let fresh = try untrained()
+    guard let plan, !fresh.isEmpty else { return trainedAveraging }
+    guard fresh.count < plan.sites.count else { return "operators fresh (untrained)" }
+    return "\(trainedAveraging); fresh (untrained): "
+      + PlanWeights.list(fresh, depth: plan.model.shape.depth)
+  }
+
+  private var trainedAveraging: String {
     if files.model.tensors.container?.hasPrefix("ema") == true { return "EMA of the checkpoint" }
     if files.model.plan != nil || plan != nil {
       let isFinetuned =

@@ -86,7 +86,12 @@ package struct ParityReport: Sendable {
           + " folder of reference files; check the path")
     }
     let files = entries.filter { $0.hasSuffix(".safetensors") }
-    guard !files.isEmpty else {
+    // A folder of one family by itself is run as a part of the folder above.
+    let own = folder.standardizedFileURL.lastPathComponent
+    let isPart =
+      (ParityCase.hasFixtures(own) || ParityCase.family(of: own)?.runFolder != nil)
+      && !files.contains { ParityCase.family(of: String($0.dropLast(12))) != nil }
+    guard isPart || !files.isEmpty else {
       throw FileError(
         "\(directory): has no file *.safetensors, expected a folder of reference files; check the"
           + " path")
@@ -96,8 +101,8 @@ package struct ParityReport: Sendable {
       results.append(result)
       onResult(result)
     }
-    for entry in entries {
-      let path = folder.appending(path: entry).path
+    for entry in isPart ? [own] : entries {
+      let path = isPart ? folder.path : folder.appending(path: entry).path
       if entry.hasSuffix(".safetensors") {
         add(run(String(entry.dropLast(".safetensors".count)), path: path))
         continue

@@ -80,7 +80,7 @@ package struct Comparison: Sendable {
   /// Drawing settings of agreement and Fréchet distance, and what does not compare; nil if there is
   /// nothing to say.
   package var note: String? {
-    let notes = [judgingNote, lossNote].compactMap(\.self)
+    let notes = [judgingNote, lossNote, timeNote].compactMap(\.self)
     return notes.isEmpty ? nil : notes.joined(separator: " ")
   }
 
@@ -93,6 +93,15 @@ package struct Comparison: Sendable {
     }
     return "Judged on \(first.samples) images of each model, \(first.steps) sampler steps, guidance"
       + " \(Figures.short(Double(first.guidance)))."
+  }
+
+  private var timeNote: String? {
+    guard rows.count(where: { $0.run != nil && $0.forwardMilliseconds != nil }) > 1 else {
+      return nil
+    }
+    return
+      "Milliseconds were measured at several times and do not compare; the ratios do, which were measured in"
+      + " turns with the teacher."
   }
 
   private var lossNote: String? {

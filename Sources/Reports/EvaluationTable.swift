@@ -45,8 +45,11 @@ package struct EvaluationTable {
         ("precision", set.precision.map(percent)), ("recall", set.recall.map(percent)),
         (
           "KID",
-          set.kernelDistance.map { "\(short($0)) ± \(short(set.kernelDistanceDeviation ?? 0))" }
+          set.kernelDistance.map { value in
+            short(value) + (set.kernelDistanceDeviation.map { " ± \(short($0))" } ?? "")
+          }
         ),
+        ("CMMD", set.clipDiscrepancy.map(short)),
         (
           "sliced Wasserstein",
           set.slicedWasserstein.map { value in

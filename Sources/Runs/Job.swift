@@ -52,6 +52,9 @@ package enum Job: Equatable, Sendable {
     /// Whether it trains a plan, and so has losses and checkpoints.
     package var isTraining: Bool { self == .distill || self == .finetune }
 
+    /// Whether it only draws or judges images, in which linear layers may multiply 8-bit integers.
+    package var hasInt8: Bool { self == .sample || self == .evaluate }
+
     /// Whether it measures trained grafts, sets or models, so that its result is text.
     package var isMeasuring: Bool { self == .measure || self == .report || self == .evaluate }
   }

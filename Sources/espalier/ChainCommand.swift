@@ -34,7 +34,7 @@ struct ChainCommand: ParsableCommand {
   @OptionGroup var format: OutputOptions
 
   func validate() throws {
-    try precision.requireTraining()
+    try precision.require(for: .distill)
     try require("--priority", priority, in: QueuePlace.priorities)
     try require("--images", images, in: ReportRequest.imageRange)
   }

@@ -4,6 +4,7 @@ import Files
 import Foundation
 import Models
 import Plans
+import Runs
 
 /// `espalier convert`: writes a model in another format or naming.
 struct ConvertCommand: ParsableCommand {
@@ -21,6 +22,7 @@ struct ConvertCommand: ParsableCommand {
   @OptionGroup var family: FamilyOption
   @OptionGroup var graft: GraftOptions
   @Option(help: "The file or folder to write.") var to: String
+  @Flag(help: "Write the replaced slots of --plan with fresh, untrained weights.") var fresh = false
   @Option(help: "Names of the parameters: official or diffusers.") var naming = DiTNaming.official
   @Option(help: "Type of the numbers: f32, f16 or bf16.") var dtype = StoredType.f32
   @Option(
@@ -49,6 +51,9 @@ struct ConvertCommand: ParsableCommand {
     guard entry.map({ !$0.isEmpty && !$0.contains(".") }) ?? true else {
       throw ValidationError("--entry is '\(entry ?? "")'; give a name without dots, such as ema")
     }
+    guard !fresh || graft.plan != nil && graft.weights == nil else {
+      throw ValidationError("--fresh needs --plan without --weights")
+    }
     guard entry == nil || ModelWriter.isTorch(to) else {
       throw ValidationError(
         "--entry belongs to a PyTorch archive; end --to in .pt, .pth, .bin or .ckpt")
@@ -57,7 +62,17 @@ struct ConvertCommand: ParsableCommand {
 
   func run() throws {
     let source = try ModelFiles(family.name(of: model), numHeads: heads)
-    let (network, metadata) = try graft.load(source)
+    let model = try graft.model(source)
+    if !fresh, graft.weights == nil, let plan = graft.plan {
+      let sites = try model.untrained()
+      guard sites.isEmpty else {
+        let list = PlanWeights.list(sites, depth: source.model.shape.depth)
+        throw ValidationError(
+          "\(plan): without --weights its replaced slots would be written with random weights (\(list)); name the run"
+            + " that trained them, or add --fresh")
+      }
+    }
+    let (network, metadata) = try model.load()
     if dtype == .f16 { Self.warnOfOverflow(in: network) }
     // All files are written, or none.
     let files = try AtomicFile.together {

@@ -32,7 +32,7 @@ struct Espalier: ParsableCommand {
     OperatorRegistry.fillCatalog()
     var code = EXIT_SUCCESS
     do {
-      var command = try parseAsRoot()
+      var command = try parseAsRoot(arguments(CommandLine.arguments.dropFirst()))
       try checkEnvironment()
       try command.run()
       // Results from files that changed during the command would be inconsistent.
@@ -42,6 +42,20 @@ struct Espalier: ParsableCommand {
     }
     let isWritten = flushOutput()
     Foundation.exit(code == EXIT_SUCCESS && !isWritten ? EXIT_FAILURE : code)
+  }
+
+  /// The arguments with negative numbers joined to their options, `--priority -5` as `--priority=-5`, since a dash
+  /// else begins an option.
+  private static func arguments(_ given: some Collection<String>) -> [String] {
+    given.reduce(into: []) { words, word in
+      let isNegative = word.hasPrefix("-") && Double(word) != nil
+      if isNegative, let last = words.last, last.hasPrefix("--"), last != "--", !last.contains("=")
+      {
+        words[words.count - 1] = "\(last)=\(word)"
+      } else {
+        words.append(word)
+      }
+    }
   }
 
   /// Throws a usage error for a number of threads that cannot be used.

@@ -22,7 +22,10 @@ struct SetOptions: ParsableArguments {
         + " of $XDG_DATA_HOME)."))
   var inception: String?
 
-  @Flag(help: "SET and reference are features (samples, width) of any network, .npy or .npz.")
+  @Flag(
+    help:
+      "SET and reference are features (samples, width) of any network, .npy or .npz; with embeddings of CLIP the CMMD."
+  )
   var features = false
 
   @Option(help: "Resampled sets for a 90 % interval of the Fréchet distance; 0 for none.")

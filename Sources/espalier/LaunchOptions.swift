@@ -40,7 +40,6 @@ struct LaunchOptions: ParsableArguments {
   var isQueued: Bool { queue || !after.isEmpty }
 
   func validate() throws {
-    try precision.requireTraining()
     try require("--priority", priority, in: QueuePlace.priorities)
     guard priority == 0 || isQueued else {
       throw ValidationError("--priority is for a run that waits; add --queue")
@@ -108,6 +107,7 @@ struct LaunchOptions: ParsableArguments {
     _ job: Job, named name: String, seed: UInt64 = 0, modelHash: String, plan: GraftPlan? = nil,
     root: String, origins: [WeightOrigin]? = nil
   ) throws -> RunDirectory {
+    try precision.require(for: job.kind)
     let before = try runsBefore(root: root)
     let engine = try engineName(job, plan)
     if let stranger = before.first(where: { $0.root != root }) {

@@ -61,13 +61,6 @@ struct GraftOptions: ParsableArguments {
     if weights != nil, plan == nil { throw ValidationError("--weights needs --plan") }
   }
 
-  /// Loads the model and its metadata in float32, as `model(_:)` describes it.
-  func load(
-    _ files: ModelFiles
-  ) throws -> (model: any DiffusionTransformer, metadata: [String: String]) {
-    try model(files).load()
-  }
-
   /// Describes the model: for a pretrained one with a plan its graft; for a graft without a plan in its file the
   /// graft with the settings of the given plan.
   ///
@@ -109,7 +102,14 @@ struct GraftOptions: ParsableArguments {
 
   /// The files that `weights` names, in order of loading; says what they provide.
   private func checkpoints(for plan: GraftPlan, _ path: String) throws -> [String] {
-    guard let weights else { return [] }
+    guard let weights else {
+      let fresh = PlanWeights(of: plan, named: [])
+      if !fresh.sites.isEmpty {
+        printToStandardError(
+          "espalier: note: \(fresh.sentence()), untrained; --weights takes those of a training\n")
+      }
+      return []
+    }
     let sources: [WeightSource]
     if weights == WeightSource.matching {
       let matching = PlanWeights(matching: plan, root: runs.root)

@@ -47,17 +47,18 @@ struct PrecisionOptions: ParsableArguments {
     help: ArgumentHelp(
       "What large matrix products and convolutions multiply in; sums are float32. auto is bf16 on"
         + " CPUs that have it, elsewhere fp32; where bf16 is asked for and the CPU has none it is emulated, slowly."
-        + " int8 is for quick previews: products of linear layers in 8-bit integers, the rest as in bf16."
+        + " int8 is for sample and evaluate alone: products of linear layers in 8-bit integers, the rest as in bf16."
     ))
   var precision = Choice.auto
 
   /// The precision given; nil for the fastest of the CPU.
   var chosen: Precision? { Precision(rawValue: precision.rawValue) }
 
-  /// Refuses what trainings do not have.
-  func requireTraining() throws {
-    guard chosen == .int8 else { return }
-    throw ValidationError("--precision int8: it is for pictures alone; give fp32 or bf16")
+  /// Refuses 8-bit integers in jobs that do not have them.
+  func require(for kind: Job.Kind) throws {
+    guard chosen == .int8, !kind.hasInt8 else { return }
+    throw ValidationError(
+      "--precision int8: it is for sample and evaluate alone; give fp32 or bf16")
   }
 
   /// The precision given, or the fastest of the CPU.

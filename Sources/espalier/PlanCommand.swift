@@ -216,11 +216,22 @@ struct PlanCommand: ParsableCommand {
     @Option(help: "Check against this model instead of the plan's own path.") var model: String?
     @OptionGroup var output: OutputOptions
 
+    private struct Verdict: Encodable {
+      let valid: Bool
+      let error: String?
+    }
+
     func run() throws {
-      let loaded = try GraftPlan.load(path: plan)
-      try loaded.check(against: try ModelFiles(model ?? loaded.model.path), file: plan)
+      let loaded: GraftPlan
+      do {
+        loaded = try GraftPlan.load(path: plan)
+        try loaded.check(against: try ModelFiles(model ?? loaded.model.path), file: plan)
+      } catch {
+        if output.json { try output.printJSON(Verdict(valid: false, error: "\(error)")) }
+        throw error
+      }
       if output.json {
-        try output.printJSON(["valid": true])
+        try output.printJSON(Verdict(valid: true, error: nil))
       } else {
         print(
           "\(plan): valid, \(loaded.edits.count) of \(loaded.model.shape.slots.count) slots edited, "

@@ -205,7 +205,7 @@ struct RunsSelection: ParsableArguments {
 
   /// Facts of the trainings, and of the searches where these are wanted.
   func facts(andSearches: Bool) throws -> (trainings: [RunFacts], searches: [SearchFacts]) {
-    let all = try ids.flatMap(runs(of:)).filter { !Self.isEvaluation($0) }
+    let all = try ids.flatMap { try runs(of: $0) }.filter { !Self.isEvaluation($0) }
     let searches = andSearches ? all.filter(SearchFacts.isSearch) : []
     return (
       try all.filter { !searches.contains($0) }.map { try RunFacts($0) },
@@ -215,7 +215,7 @@ struct RunsSelection: ParsableArguments {
 
   /// The numbers of the evaluations among the runs, with unique names.
   func evaluations() throws -> [(name: String, report: EvaluationReport)] {
-    let found = try ids.flatMap(runs(of:)).filter(Self.isEvaluation)
+    let found = try ids.flatMap { try runs(of: $0, tells: false) }.filter(Self.isEvaluation)
     let names = try found.map { try $0.request().name }
     return try zip(found, names).map { run, name in
       let isShared = names.count { $0 == name } > 1
@@ -228,7 +228,7 @@ struct RunsSelection: ParsableArguments {
   }
 
   /// The run with a name, or those that hold the weights of a plan file.
-  private func runs(of name: String) throws -> [RunDirectory] {
+  private func runs(of name: String, tells: Bool = true) throws -> [RunDirectory] {
     var isDirectory: ObjCBool = false
     guard FileManager.default.fileExists(atPath: name, isDirectory: &isDirectory),
       !isDirectory.boolValue
@@ -238,7 +238,7 @@ struct RunsSelection: ParsableArguments {
       throw FileError(
         "\(name): no run in \(runs.root) trained an operator as the plan has it; distil it first")
     }
-    try mixture.requireConsent(to: weights, plan: name)
+    if tells { try mixture.requireConsent(to: weights, plan: name) }
     return try weights.runs.map { try RunSelection.find($0, root: runs.root) }
   }
 }

@@ -156,12 +156,14 @@ struct SampleCommand: ParsableCommand {
       columns: columns, progress: { console.update($0) })
     console.finish()
     if let npz {
-      try SetDescription.write(try provenance(request, of: model), beside: npz)
+      var entries = try provenance(request, of: model)
+      entries["step_cache_reused"] = drawing.reuse.map { StepReuse.text($0.share) }
+      try SetDescription.write(entries, beside: npz)
     }
     if format.json {
       var report = ["images": String(drawing.count)]
       report["step_cache"] = sampler.cache?.text
-      report["step_cache_reused"] = drawing.reuse.map { short($0.share) }
+      report["step_cache_reused"] = drawing.reuse.map { StepReuse.text($0.share) }
       report["output"] = output
       report["npz"] = npz
       report["latents"] = latents
@@ -204,6 +206,11 @@ struct SampleCommand: ParsableCommand {
     if let reason = drawing.refusal ?? native.map({ "\($0) is done by the native engine alone" }) {
       throw FileError("the engine \(engine.name) cannot do it: \(reason); leave out --engine")
     }
+    guard options.precision.chosen != .int8 else {
+      throw ValidationError(
+        "--precision int8: it belongs to the native engine; give fp32 or bf16, or leave out --engine"
+      )
+    }
     let precision = options.precision.working
     try drawing.draw(
       count: count ?? 40, classes: classes, npz: npz, latents: latents, precision: precision,
@@ -212,6 +219,10 @@ struct SampleCommand: ParsableCommand {
       let request = try self.request(files, sampler, count: count ?? 40)
       var entries = try provenance(request, of: model(files))
       entries["engine"] = engine.name
+      // Autocast rounds the operands of small layers as well.
+      entries["precision"] =
+        precision == .float32 ? precision.rawValue : "bf16 by PyTorch's autocast"
+      entries["autoencoder_precision"] = nil
       try SetDescription.write(entries, beside: npz)
     }
     for path in destinations.paths { print("\(path): \(count ?? 40) images") }
@@ -254,11 +265,16 @@ struct SampleCommand: ParsableCommand {
       return print(run.path)
     }
     try RunReport.follow(run, output: format, tellsDone: false)
+    let said = SetDescription.read(beside: npz) ?? [:]
     if format.json {
-      return try format.printJSON(
-        ["images": "\(request.count)", "npz": self.npz ?? "", "run": run.path])
+      var report = ["images": "\(request.count)", "npz": self.npz ?? "", "run": run.path]
+      for key in ["step_cache", "step_cache_reused"] { report[key] = said[key] }
+      return try format.printJSON(report)
     }
     print("\(self.npz ?? ""): \(request.count) images")
+    if let cache = said["step_cache"], let share = said["step_cache_reused"].flatMap(Double.init) {
+      print("step caching \(cache), \(percent(share)) of evaluations reused")
+    }
   }
 
   private func drawing(_ request: SampleRequest, of model: SourceModel) throws -> Drawing {

@@ -108,7 +108,7 @@ import Testing
     let scratch = try Scratch()
     try scratch.tinyPlan()
     let convert = try scratch.espalier(
-      "convert", "model.safetensors", "--plan", "plan.json", "--to", "graft.safetensors")
+      "convert", "model.safetensors", "--plan", "plan.json", "--fresh", "--to", "graft.safetensors")
     #expect(convert.code == 0, "\(convert.complaint)")
     for command in [
       ["plan", "new", "p.json", "--model", "graft.safetensors"],

@@ -160,7 +160,12 @@ import Testing
       try scratch.espalier(
         "plan", "set", "p.json", "--operator", "hyena_x", "--blocks", "1"
       ).code == 0)
-    let outcome = try scratch.espalier("convert", model, "--plan", "p.json", "--to", "graft.pt")
+    // Random weights are never written unasked.
+    try scratch.expectRefusal(
+      ["convert", model, "--plan", "p.json", "--to", "graft.pt"], code: 2,
+      mentions: ["random weights", "--weights", "--fresh"])
+    let outcome = try scratch.espalier(
+      "convert", model, "--plan", "p.json", "--fresh", "--to", "graft.pt")
     #expect(outcome.code == 0, "\(outcome.complaint)")
     let report: ModelReport = try scratch.espalier("inspect", "graft.pt", "--json").json()
     #expect(report.plan == "p" && Array(report.edits.keys) == ["1.attention"])
@@ -174,7 +179,7 @@ import Testing
     }
     #expect(try array(scratch, "1.npy").values == array(scratch, "3.npy").values)
     try scratch.expectRefusal(
-      ["convert", model, "--plan", "p.json", "--to", "folder", "--naming", "diffusers"],
+      ["convert", model, "--plan", "p.json", "--fresh", "--to", "folder", "--naming", "diffusers"],
       mentions: ["has no name in diffusers"])
   }
 
@@ -236,7 +241,7 @@ import Testing
       #expect(outcome.code == 0, "\(outcome.complaint)")
     }
     let converted = try scratch.espalier(
-      "convert", model, "--plan", "p.json", "--to", "ours.pt", "--entry", "ema")
+      "convert", model, "--plan", "p.json", "--fresh", "--to", "ours.pt", "--entry", "ema")
     #expect(converted.code == 0, "\(converted.complaint)")
     let file = try Checkpoint.open("\(scratch.path)/ours.pt")
     #expect(file.names.allSatisfy { $0.hasPrefix("ema.") })

@@ -138,7 +138,7 @@ import Testing
     let scratch = try Scratch()
     try scratch.tinyPlan()
     let made = try scratch.espalier(
-      "convert", "model.safetensors", "--plan", "plan.json", "--to", "graft.safetensors")
+      "convert", "model.safetensors", "--plan", "plan.json", "--fresh", "--to", "graft.safetensors")
     #expect(made.code == 0, "\(made.complaint)")
     try FileManager.default.removeItem(atPath: scratch.path + "/model.safetensors")
     let screen = try Screen(columns: 80, rows: 24, width: 0, height: 0)

@@ -39,7 +39,7 @@ struct SampleRunTests {
 
   private static let drawing = [
     "sample", "model.safetensors", "--count", "60", "--steps", "8", "--seed", "7", "--labels",
-    "random", "--with-labels",
+    "random", "--with-labels", "--cache", "0.9",
   ]
 
   @Test func killedSetsEndInTheSameBytes() throws {
@@ -73,6 +73,12 @@ struct SampleRunTests {
       #expect(said[key] == value, "\(key)")
     }
     #expect(said["model_digest"]?.count == 64 && said["weights_average"] == "as in the file")
+    // The share of all chunks, whoever drew them; and float32, as no layer is large enough for another precision.
+    let share = try #require(said["step_cache_reused"].flatMap(Double.init))
+    #expect(share > 0 && share < 1 && said["precision"] == "fp32")
+    let three = try JSONDecoder().decode(
+      [String: String].self, from: scratch.bytes("three.npz.json"))
+    #expect(three["step_cache_reused"] == said["step_cache_reused"])
   }
 
   /// Also where a batch, or the last steps of a trajectory, give products few rows.
@@ -142,7 +148,7 @@ struct SampleRunTests {
     let trained = try scratch.espalier("distill", "plan.json", "--json")
     let training: RunSummary = try trained.json()
     // A graft is compared with its teacher.
-    let command = ["evaluate", training.run, "--samples", "120", "--steps", "6"]
+    let command = ["evaluate", training.run, "--samples", "120", "--steps", "6", "--cache", "0.9"]
     let whole = try scratch.run(command + ["--json", "--page", "page.html"])
     #expect(whole.code == 0, "\(whole.complaint)")
     let (run, kills) = try runWithKills(command, scratch)
@@ -156,7 +162,18 @@ struct SampleRunTests {
         struct Source: Decodable {
           let digest: String
           let count: Int
-          let description: [String: String]
+          let description: Statements
+        }
+        struct Statements: Decodable {
+          let steps: Int
+          let weightsDigest: String?
+          let stepCacheReused: Double?
+
+          private enum CodingKeys: String, CodingKey {
+            case steps
+            case weightsDigest = "weights_digest"
+            case stepCacheReused = "step_cache_reused"
+          }
         }
         let samples, reference: Source
         let network: String
@@ -173,8 +190,10 @@ struct SampleRunTests {
     #expect(report.latents.value > 0 && report.latents.standardError > 0)
     #expect(report.features != nil && report.provenance.network.contains("judge"))
     let samples = report.provenance.samples
-    #expect(samples.count == 120 && samples.description["steps"] == "6")
-    #expect(samples.description["weights_digest"]?.count == 64)
+    #expect(samples.count == 120 && samples.description.steps == 6)
+    #expect(samples.description.weightsDigest?.count == 64)
+    #expect(try #require(samples.description.stepCacheReused) > 0)
+    #expect(report.provenance.reference.description.stepCacheReused == nil)
     #expect(samples.digest == report.provenance.reference.digest)
     let page = try String(contentsOfFile: "\(scratch.path)/page.html", encoding: .utf8)
     #expect(page.contains("paired distance, latents") && page.contains("samples weights digest"))
@@ -214,9 +233,76 @@ struct SampleRunTests {
     for text in ["Fréchet distance", "(90 %:", "KID", "reference sha256", "samples count"] {
       #expect(outcome.output.contains(text), "\(text): \(outcome.output)")
     }
+
+    // Right angles: 1000 (1 + 1 - 2 exp(-2 / 200)) between the sets, whatever the lengths.
+    for (name, row) in [("x", [Float(3), 0]), ("y", [0, 5])] {
+      try NumpyWriter<Float>.write(to: "\(scratch.path)/\(name).npy", shape: [4, 2]) {
+        try $0?.add((0..<4).flatMap { _ in row })
+      }
+    }
+    let embedded = try scratch.espalier(
+      "evaluate", "x.npy", "--reference", "y.npy", "--features", "--json")
+    struct Discrepancy: Decodable { let clipDiscrepancy: Double }
+    let value = try embedded.json(Discrepancy.self).clipDiscrepancy
+    #expect(abs(value - 2000 * (1 - exp(-0.01))) < 1e-6)
     try scratch.expectRefusal(
       ["evaluate", "a.npy", "--reference", "nothing.npy", "--features"],
       mentions: ["nothing.npy: no such file"])
+  }
+
+  /// 8-bit integers are for sets and their evaluations, and what was never trained is said to be so.
+  @Test func precisionAndFreshOperatorsAreStated() throws {
+    let scratch = try Scratch()
+    try scratch.tinyPlan()
+    let drawing = [
+      "sample", "model.safetensors", "--count", "2", "--steps", "1", "--precision", "int8",
+    ]
+    for output in [["--npz", "x.npz"], ["--output", "x.png"]] {
+      let drawn = try scratch.run(drawing + output + ["--plan", "plan.json"])
+      #expect(drawn.code == 0, "\(drawn.complaint)")
+      #expect(
+        drawn.complaint.contains("0 of 2 replaced slots have weights; fresh:"), "\(drawn.complaint)"
+      )
+    }
+    let said = try JSONDecoder().decode([String: String].self, from: scratch.bytes("x.npz.json"))
+    #expect(said["weights_average"] == "operators fresh (untrained)")
+    let run = try #require(RunDirectory.list(root: scratch.runs).first)
+    #expect(try run.request().precision == "int8")
+    // Products of 128 features are large enough, convolutions of the shipped autoencoder are not.
+    _ = try scratch.tinyModel("wide.safetensors", hiddenSize: 128)
+    for precision in ["int8", "bf16"] {
+      let drawn = try scratch.run([
+        "sample", "wide.safetensors", "--count", "2", "--steps", "1", "--precision", precision,
+        "--npz", "\(precision).npz",
+      ])
+      #expect(drawn.code == 0, "\(drawn.complaint)")
+      let said = try JSONDecoder().decode(
+        [String: String].self, from: scratch.bytes("\(precision).npz.json"))
+      #expect(said["precision"] == precision && said["autoencoder_precision"] == "fp32")
+    }
+    #expect(try scratch.bytes("int8.npz") != scratch.bytes("bf16.npz"))
+    let judged = try scratch.run([
+      "evaluate", "model.safetensors", "--judge", "--samples", "10", "--steps", "1", "--precision",
+      "int8",
+    ])
+    #expect(judged.code == 0, "\(judged.complaint)")
+    try scratch.expectRefusal(
+      ["distill", "plan.json", "--precision", "int8"], code: 2,
+      mentions: ["it is for sample and evaluate alone"])
+    try scratch.expectRefusal(
+      ["sample", "model.safetensors", "--npz", "x.npz", "--queue", "--priority", "-5000000"],
+      code: 2,
+      mentions: ["--priority is -5000000; give"])
+    try scratch.expectRefusal(
+      ["evaluate", "plan.json"], mentions: ["plan.json: is a plan and no model", "--plan"])
+    struct Verdict: Decodable {
+      let valid: Bool
+      let error: String?
+    }
+    try scratch.put("{}", "bad.json")
+    let verdict = try scratch.espalier("plan", "validate", "bad.json", "--json")
+    #expect(verdict.code == 1 && verdict.complaint.contains("the key is missing"))
+    #expect(try verdict.json(Verdict.self).error?.contains("the key is missing") == true)
   }
 
   /// One sentence says which weights are missing, where they come from and where they belong.

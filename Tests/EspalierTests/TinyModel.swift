@@ -23,10 +23,10 @@ extension Scratch {
   /// beside it, and gives its file name.
   func tinyModel(
     _ name: String = "model.safetensors", classNames: [String] = ShapeSource.classNames,
-    learnSigma: Bool = true
+    learnSigma: Bool = true, hiddenSize: Int = 32
   ) throws -> String {
     let config = ModelShape(
-      depth: 2, hiddenSize: 32, numHeads: 2, patchSize: 4, inputSize: 16,
+      depth: 2, hiddenSize: hiddenSize, numHeads: 2, patchSize: 4, inputSize: 16,
       numClasses: classNames.count, learnSigma: learnSigma)
     let model = try DiT(config: config, weights: RandomWeights())
     try SafetensorsWriter.write(

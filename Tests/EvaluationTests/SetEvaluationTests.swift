@@ -44,6 +44,28 @@ struct SetEvaluationTests {
     #expect(abs(far - 1000 * (2 - 2 * exp(-0.5))) < 1e-9)
   }
 
+  /// Subsets of a set that is smaller than they are asked to be are halves, which differ.
+  @Test func kernelDistanceOfFewSamplesHasAnError() throws {
+    func set(_ name: String, _ count: Int) -> Tensor {
+      RandomStream(seed: 3, name).normal([count, 4])
+    }
+    let (a, b) = (set("a", 60), set("b", 60))
+    let found = try KernelDistances.kernelInceptionDistance(a, b, subsets: 100, size: 1000, seed: 1)
+    let halves = try KernelDistances.kernelInceptionDistance(a, b, subsets: 100, size: 30, seed: 1)
+    #expect(found.mean == halves.mean && found.standardDeviation == halves.standardDeviation)
+    // The standard error over independent sets of this size.
+    let values = try (0..<200).map {
+      try KernelDistances.kernelInceptionDistance(set("a\($0)", 60), set("b\($0)", 60))
+    }
+    let mean = values.reduce(0, +) / 200
+    let error = (values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / 199).squareRoot()
+    let deviation = try #require(found.standardDeviation)
+    #expect(deviation > error / 3 && deviation < error * 3, "\(deviation), \(error)")
+    let pair = try KernelDistances.kernelInceptionDistance(
+      set("a", 2), set("b", 2), subsets: 100, size: 1000, seed: 1)
+    #expect(pair.standardDeviation == nil)
+  }
+
   @Test func scoresOfBlocksIncludeAShortOne() throws {
     // Rows that are certain of one of two classes.
     let logits = Tensor([100, 0, 0, 100, 100, 0, 0, 100, 100, 0], shape: [5, 2])

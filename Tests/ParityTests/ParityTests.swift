@@ -200,4 +200,14 @@ struct ParityTests {
       #expect(report.closing.contains("1 of 1 supported cases pass, 1 not supported"))
     }
   }
+
+  /// A folder of one family by itself has the cases that it has as a part of all.
+  @Test(
+    .enabled(if: areAvailable), arguments: ["metrics", "geneval"])
+  func foldersOfFamiliesRunAlone(folder: String) throws {
+    let report = try ParityReport(directory: "\(Self.goldens)/\(folder)/")
+    let names = Self.required.filter { $0.hasPrefix(folder) }
+    #expect(report.passes && report.unsupported.isEmpty)
+    #expect(!names.isEmpty && Set(report.results.map(\.name)).isSuperset(of: names))
+  }
 }

@@ -82,7 +82,7 @@ def grafted(espalier, folder):
             espalier("plan", "set", "plan.json", "--operator", operator["name"], "--slot", slot, "--blocks", free[slot])
             held.append((f"blocks.{free[slot]}.{SLOTS[slot]}.", operator["name"]))
             free[slot] += 1
-    espalier("convert", "teacher.pt", "--plan", "plan.json", "--to", "graft.pt")
+    espalier("convert", "teacher.pt", "--plan", "plan.json", "--fresh", "--to", "graft.pt")
     first = load(f"{folder}/graft.pt")
     for prefix, name in held:
         count = sum(key.startswith(prefix) for key in first)

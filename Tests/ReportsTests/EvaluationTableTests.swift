@@ -7,7 +7,8 @@ import Testing
 /// Numbers with their recipes beside each other.
 @Suite struct EvaluationTableTests {
   private func set(
-    fid: Double, count: Int, guidance: String = "1.5", reference: String = "r0"
+    fid: Double, count: Int, guidance: String = "1.5", reference: String = "r0",
+    average: String = "as in the file"
   ) throws -> EvaluationReport {
     try JSONDecoder.snakeCase.decode(
       EvaluationReport.self,
@@ -18,7 +19,8 @@ import Testing
          "provenance": {"network": "Inception", "network_digest": "n0", "resize": "bilinear", "notes": ["few"],
           "version": "1", "reference": {"path": "/r.npz", "digest": "\(reference)", "count": 0},
           "samples": {"path": "/s.npz", "digest": "d\(count)", "count": \(count),
-           "description": {"guidance": "\(guidance)", "steps": "250", "seed": "0", "model_digest": "m\(count)"}}}}
+           "description": {"guidance": "\(guidance)", "steps": "250", "seed": "0",
+            "weights_average": "\(average)", "model_digest": "m\(count)"}}}}
         """.utf8))
   }
 
@@ -39,6 +41,7 @@ import Testing
     let again = try JSONDecoder.snakeCase.decode(EvaluationReport.self, from: text)
     #expect(again.provenance == report.provenance)
     #expect(try JSONEncoder.sorted(snakeCase: true).encode(again) == text)
+    #expect(String(decoding: text, as: UTF8.self).contains(#""guidance":1.5"#))
   }
 
   @Test func whatMustBeEqualIsNamedWhereItDiffers() throws {
@@ -57,6 +60,21 @@ import Testing
         "the numbers do not compare as they are: samples count is 50000 in a, 2000 in b",
         "the numbers do not compare as they are: samples guidance is 1.5 in a, 2 in b",
       ])
+  }
+
+  /// Stages are compared by what each leaves; averages of a file with other weights of it are not.
+  @Test func stagesCompare() throws {
+    func mismatches(_ averages: String...) throws -> [String] {
+      try EvaluationTable(
+        averages.map { ($0, try set(fid: 1, count: 200, average: $0)) }
+      ).mismatches
+    }
+    #expect(
+      try mismatches(
+        "operators as trained, the rest as in the model", "EMA of the finetuning",
+        "operators fresh (untrained)"
+      ).isEmpty)
+    #expect(try mismatches("EMA of the checkpoint", "as in the file").count == 1)
   }
 
   @Test func numbersOfOtherKindsAreRefused() throws {

@@ -37,6 +37,9 @@ package struct ModelFiles {
   ///   - numHeads: Number of attention heads, if it is not known otherwise.
   /// - Throws: `FileError` if the model does not exist.
   package init(_ name: String, numHeads: Int? = nil) throws {
+    if name.hasSuffix(".json"), (try? GraftPlan.load(path: name)) != nil {
+      throw FileError("\(name): is a plan and no model; name the model, and the plan with --plan")
+    }
     try self.init(ModelWeights(named: name).model(numHeads: numHeads))
   }
 
