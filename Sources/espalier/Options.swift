@@ -13,7 +13,7 @@ let espalierVersion = "0.2.0"
 
 /// Help text of a model argument.
 let modelHelp =
-  "demo, the path of weights of a DiT, SiT or PixArt-Σ (.safetensors, .pt, .pth), a folder of diffusers,"
+  "demo, the path of weights of a DiT, SiT, LightningDiT or PixArt-Σ (.safetensors, .pt, .pth), a folder of diffusers,"
   + " DiT-XL/2 or SiT-XL/2."
   + " FILE#ENTRY takes an entry of a training checkpoint, such as ema or model; sit:FILE takes a file for a SiT."
 
@@ -47,7 +47,7 @@ struct PrecisionOptions: ParsableArguments {
     help: ArgumentHelp(
       "What large matrix products and convolutions multiply in; sums are float32. auto is bf16 on"
         + " CPUs that have it, elsewhere fp32; where bf16 is asked for and the CPU has none it is emulated, slowly."
-        + " int8 is for quick previews: products of linear layers in 8-bit integers, the rest as in bf16."
+        + " int8 is for quick previews and refused by trainings: linear layers in 8-bit integers, the rest as in bf16."
     ))
   var precision = Choice.auto
 
@@ -98,8 +98,8 @@ struct SamplerOptions: ParsableArguments {
 
   @Option(
     help: .init(
-      "Sampler: ddim, ancestral or dpmpp (DPM-Solver++ 2M); for a SiT euler, heun, sde or sde-heun (default: DiT"
-        + " ddim, SiT heun, PixArt dpmpp).")
+      "Sampler: ddim, ancestral or dpmpp (DPM-Solver++ 2M); for a SiT or LightningDiT euler, heun, sde or sde-heun (default: DiT"
+        + " ddim, SiT and LightningDiT heun, PixArt dpmpp).")
   )
   var sampler: LatentSampler.Method?
 

@@ -150,6 +150,7 @@ struct PlanCommand: ParsableCommand {
           for (key, value) in assignments { try changed.set(key, to: value) }
         }
       }
+      changed.printNotes()
       try PlanSummary(changed).show(output)
     }
 
@@ -220,13 +221,28 @@ struct PlanCommand: ParsableCommand {
       let loaded = try GraftPlan.load(path: plan)
       try loaded.check(against: try ModelFiles(model ?? loaded.model.path), file: plan)
       if output.json {
-        try output.printJSON(["valid": true])
+        return try output.printJSON(Validity(withoutEffect: loaded.withoutEffect.map(\.key)))
       } else {
+        loaded.printNotes()
         print(
           "\(plan): valid, \(loaded.edits.count) of \(loaded.model.shape.slots.count) slots edited, "
             + "\(loaded.parallel.count) pairs of blocks parallel")
       }
     }
+  }
+}
+
+/// Output of `plan validate`.
+private struct Validity: Encodable {
+  let valid = true
+  /// Keys of stated settings that have no effect.
+  let withoutEffect: [String]
+}
+
+extension GraftPlan {
+  /// Says on standard error which stated settings have no effect.
+  fileprivate func printNotes() {
+    for note in notes { printToStandardError("espalier: note: \(note)\n") }
   }
 }
 
