@@ -199,7 +199,7 @@ import Testing
     }
     try scratch.put("no tensors", "junk.npz")
     try scratch.put(#"{"mlp": [{"name": "nosuch", "config": {}}]}"#, "candidates.json")
-    try scratch.put(#"{"mlp": []}"#, "empty.json")
+    try scratch.put(#"{"attention": [], "mlp": []}"#, "empty.json")
     try FileManager.default.createDirectory(
       atPath: scratch.path + "/none", withIntermediateDirectories: true)
     for (arguments, text) in [
