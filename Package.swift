@@ -112,7 +112,7 @@ let package = Package(
         "Training", "Datasets", "Sampling", "Models", "Operators", "Plans", "Checkpoints", "Files",
         "Nn", "Autograd", "TensorCore", "CKernels",
       ]),
-    library("Search", ["Plans", "Files"]),
+    library("Search", ["Plans", "Checkpoints", "Files"]),
     library(
       "Library",
       [

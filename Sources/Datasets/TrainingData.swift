@@ -55,13 +55,8 @@ package struct TrainingData {
         throw Self.changed(path, checkpoint: checkpoint, from: before, to: identity)
       }
     }
+    try Self.require(settings, for: files)
     guard let settings else {
-      guard files.model.shape.family.condition == .classes else {
-        throw FileError(
-          "\(files.modelPath): a \(files.model.shape.family.title) is trained on images with captions, and the"
-            + " plan names no data; set \"data.path\" to a folder, or make some by 'espalier sample --prompts"
-            + " FILE --dataset FOLDER'")
-      }
       func images(_ seed: UInt64, _ count: Int, _ label: String) throws -> LatentDataset {
         try files.latents(seed: seed, count: count) { try progress($0, count, label) }
       }
@@ -72,11 +67,6 @@ package struct TrainingData {
       return
     }
     if settings.isSelf {
-      guard files.model.shape.family.condition == .classes else {
-        throw FileError(
-          "\(files.modelPath): a \(files.model.shape.family.title) draws images of captions, and data \"self\" has"
-            + " none; make a set by 'espalier sample --prompts FILE --dataset FOLDER'")
-      }
       let source = try TeacherLatents(teacher: try teacher(), settings: settings)
       let hash = try files.reference().contentHash
       training = source.dataset(
@@ -136,75 +126,106 @@ package struct TrainingData {
         + " start a new run")
   }
 
-  /// Opens a data set of either kind and checks it against the model.
+  /// Checks what is known of the data of a plan without reading samples.
+  ///
+  /// - Throws: `FileError` for data that are missing, of no known kind, or of another kind than the model takes.
+  package static func check(_ settings: DataSettings?, for files: ModelFiles) throws {
+    try require(settings, for: files)
+    let paths = [settings?.isSelf == false ? settings?.path : nil, settings?.heldOut]
+    for path in paths.compactMap(\.self) { _ = try source(path, for: files) }
+  }
+
+  /// Throws for a plan without captions of a model that takes them.
+  private static func require(_ settings: DataSettings?, for files: ModelFiles) throws(FileError) {
+    guard files.model.shape.family.condition == .captions else { return }
+    let (path, title) = (files.modelPath, files.model.shape.family.title)
+    let remedy = "'espalier sample --prompts FILE --dataset FOLDER'"
+    if settings == nil {
+      throw FileError(
+        "\(path): a \(title) is trained on images with captions, and the plan names no data; set \"data.path\" to a"
+          + " folder, or make some by \(remedy)")
+    }
+    if settings?.isSelf == true {
+      throw FileError(
+        "\(path): a \(title) draws images of captions, and data \"self\" has none; make a set by \(remedy)"
+      )
+    }
+  }
+
+  /// An open data set.
+  private enum Source {
+    /// Images in class folders, with the label of each.
+    case images(ImageFolder, [Int])
+    case captioned(CaptionedImages)
+    case latents(LatentFiles)
+  }
+
+  /// Opens a data set of any kind.
+  private static func source(_ path: String, for files: ModelFiles) throws -> Source {
+    let model = files.model
+    if model.shape.family.condition == .captions {
+      if CaptionedImages.isPresent(at: path) { return .captioned(try CaptionedImages(path: path)) }
+      let latents = try LatentFiles.open(path)
+      guard latents.texts != nil else {
+        throw FileError(
+          "\(path): its latents have labels and no captions, and a \(model.shape.family.title) takes captions; save"
+            + " text embeddings as 'prompt_embeds' beside 'latents'")
+      }
+      return .latents(latents)
+    }
+    var isFolder: ObjCBool = false
+    let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
+    guard exists, isFolder.boolValue, !LatentFiles.isPresent(at: path) else {
+      return .latents(try LatentFiles.open(path))
+    }
+    let folder = try ImageFolder(path: path)
+    return .images(
+      folder,
+      try folder.labels(numClasses: model.shape.numClasses, classNames: model.classNames))
+  }
+
+  /// Opens a data set, encodes its images, and checks it against the model.
   private static func open(
     _ path: String, _ settings: DataSettings, for files: ModelFiles,
     check: (String) throws -> Void,
     progress: (Int, Int, String) throws -> Void
   ) throws -> (LatentDataset, skipped: [String], note: String?) {
-    let model = files.model
-    let config = model.shape
-    if config.family.condition == .captions {
-      return try openCaptioned(path, settings, for: files, check: check, progress: progress)
-    }
-    var isFolder: ObjCBool = false
-    let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
-    let hasLatents = !isFolder.boolValue || LatentFiles.isPresent(at: path)
-    guard exists, !hasLatents else {
-      let latents = try LatentFiles.open(path)
-      let dataset = try LatentDataset(latents, cache: try ModelFiles.cacheDirectory()) {
-        try progress($0, latents.files.count, "reading latents")
-      }
-      try check(dataset.identity)
-      try require(dataset, fits: config, path)
-      return (dataset, [], scaleNote(dataset, latents, path))
-    }
-    let folder = try ImageFolder(path: path)
-    let labels = try folder.labels(numClasses: config.numClasses, classNames: model.classNames)
-    // float32, because runs of any precision share the cached latents.
-    let autoencoder = try files.autoencoder(.float32)
-    let (dataset, skipped) = try LatentDataset.encoding(
-      folder, labels: labels, size: config.inputSize * autoencoder.config.spatialFactor,
-      flip: settings.flip, autoencoder: autoencoder,
-      autoencoderHash: try files.autoencoderHash(),
-      cache: try ModelFiles.cacheDirectory(), check: check
-    ) { try progress($0, folder.items.count, $1) }
-    try require(dataset, fits: config, path)
-    return (dataset, skipped, nil)
-  }
-
-  /// Opens captioned data: latents with text embeddings, or images with captions.
-  private static func openCaptioned(
-    _ path: String, _ settings: DataSettings, for files: ModelFiles,
-    check: (String) throws -> Void, progress: (Int, Int, String) throws -> Void
-  ) throws -> (LatentDataset, skipped: [String], note: String?) {
     let config = files.model.shape
     let cache = try ModelFiles.cacheDirectory()
+    // float32, because runs of any precision share the cached latents.
+    func encoder() throws -> (model: AutoencoderKL, hash: String, size: Int) {
+      let autoencoder = try files.autoencoder(.float32)
+      return (
+        autoencoder, try files.autoencoderHash(),
+        config.inputSize * autoencoder.config.spatialFactor
+      )
+    }
     var (dataset, skipped): (LatentDataset, [String])
     var note: String?
-    if CaptionedImages.isPresent(at: path) {
-      let images = try CaptionedImages(path: path)
-      let autoencoder = try files.autoencoder(.float32)
+    switch try source(path, for: files) {
+    case .images(let folder, let labels):
+      let encoder = try encoder()
       (dataset, skipped) = try LatentDataset.encoding(
-        images, size: config.inputSize * autoencoder.config.spatialFactor, flip: settings.flip,
-        autoencoder: (autoencoder, try files.autoencoderHash()),
+        folder, labels: labels, size: encoder.size, flip: settings.flip, autoencoder: encoder.model,
+        autoencoderHash: encoder.hash, cache: cache, check: check
+      ) { try progress($0, folder.items.count, $1) }
+    case .captioned(let images):
+      let encoder = try encoder()
+      (dataset, skipped) = try LatentDataset.encoding(
+        images, size: encoder.size, flip: settings.flip,
+        autoencoder: (encoder.model, encoder.hash),
         prompts: try files.promptEmbeddings(.fastest), cache: cache, check: check
       ) { try progress($0, images.items.count, $1) }
-    } else {
-      let latents = try LatentFiles.open(path)
+    case .latents(let latents):
       dataset = try LatentDataset(latents, cache: cache) {
         try progress($0, latents.files.count, "reading latents")
       }
       skipped = []
       try check(dataset.identity)
-      guard dataset.texts != nil else {
-        throw FileError(
-          "\(path): its latents have labels and no captions, and a \(config.family.title) takes captions; save"
-            + " text embeddings as 'prompt_embeds' beside 'latents'")
-      }
       note = scaleNote(dataset, latents, path)
     }
     try require(dataset, fits: config, path)
+    guard config.family.condition == .captions else { return (dataset, skipped, note) }
     let channels = try files.captionChannels()
     if let texts = dataset.texts, texts.channels != channels {
       throw FileError(

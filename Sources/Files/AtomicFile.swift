@@ -53,6 +53,17 @@ package enum AtomicFile {
     return try file.bytes(count: file.size)
   }
 
+  /// Reads a whole JSON file.
+  ///
+  /// - Throws: `FileError` as `read`, and for a key that an object has twice.
+  package static func readJSON(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
+    let text = try read(path, limit: limit)
+    if let key = JSONScanner.repeatedKey(in: Data(text)) {
+      throw FileError("\(path): has the key '\(key)' twice; remove the wrong one")
+    }
+    return text
+  }
+
   /// Creates a directory and missing parents; does nothing if it exists.
   ///
   /// - Throws: `FileError` for a full disk, a read-only parent, or a file at the path.

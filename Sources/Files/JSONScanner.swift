@@ -1,3 +1,5 @@
+import Foundation
+
 /// Position and reason of a JSON syntax or type error.
 package struct JSONFault: Error, Equatable {
   /// Offset in bytes from the start of the text.
@@ -57,6 +59,31 @@ package struct JSONScanner {
     if take("]") { return }
     repeat { try body(&self) } while take(",")
     try expect("]", "`,` or `]`")
+  }
+
+  /// A key that an object of the text has twice, of which parsers take different values; nil if there is none.
+  package static func repeatedKey(in text: Data) -> String? {
+    text.withUnsafeBytes { bytes in
+      var scanner = JSONScanner(bytes)
+      var objects: [Set<String>] = []
+      while let byte = scanner.next() {
+        switch byte {
+        case UInt8(ascii: "\""):
+          guard let name = try? scanner.string("a text") else { return nil }
+          if scanner.take(":"), let last = objects.indices.last,
+            !objects[last].insert(name).inserted
+          {
+            return name
+          }
+          continue
+        case UInt8(ascii: "{"): objects.append([])
+        case UInt8(ascii: "}"): _ = objects.popLast()
+        default: break
+        }
+        scanner.position += 1
+      }
+      return nil
+    }
   }
 
   /// Reads an array of non-negative integers.

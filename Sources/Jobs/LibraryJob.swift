@@ -19,7 +19,7 @@ struct LibraryJob {
   let context: JobContext
 
   /// One candidate for each of some slots.
-  private typealias Column = [SlotID: OperatorSpec]
+  typealias Column = [SlotID: OperatorSpec]
 
   func perform(_ request: LibraryRequest) throws -> String {
     let (base, files) = try context.plan(at: request.planPath)
@@ -41,7 +41,7 @@ struct LibraryJob {
     let recipe = OperatorLibrary.Recipe(
       steps: request.steps, batchSize: settings.batchSize, learningRate: settings.learningRate,
       ridgeSamples: settings.ridgeSamples, seed: plan.seed, data: data.training.identity)
-    let columns = try columns(request, plan)
+    let columns = try Self.columns(request, plan)
     for (index, column) in columns.enumerated() {
       let keys = column.map { library.key($0.key, $0.value, recipe) }
       if keys.allSatisfy(library.has) { continue }
@@ -66,7 +66,13 @@ struct LibraryJob {
   }
 
   /// The candidates by columns.
-  private func columns(_ request: LibraryRequest, _ plan: GraftPlan) throws -> [Column] {
+  ///
+  /// - Parameters:
+  ///   - request: The request.
+  ///   - plan: Model and settings of stage 1; its edits do not count.
+  /// - Returns: The columns, each with at most one operator for every slot.
+  /// - Throws: `PlanError` for an operator that the slot or the model cannot have.
+  static func columns(_ request: LibraryRequest, _ plan: GraftPlan) throws -> [Column] {
     let shape = plan.model.shape
     let blocks = try request.blocks.map { try LayerSelection.parse($0, depth: shape.depth) }
     var columns: [Column] = []
@@ -81,8 +87,12 @@ struct LibraryJob {
         }
       }
     }
+    guard !columns.isEmpty else {
+      throw FileError("the candidates are empty lists; name operators for \"attention\" or \"mlp\"")
+    }
+    var own = plan
+    own.parallel = [:]
     for column in columns {
-      var own = plan
       own.edits = column
       try own.validate()
     }

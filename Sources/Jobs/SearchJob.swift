@@ -27,17 +27,11 @@ struct SearchJob {
     }
     try context.emit(.started(pid: getpid(), totalSteps: 0))
     let precision = try context.precision()
-    if request.recoverySteps > 0 { try plan.requireFinetunable() }
+    try Self.check(request, plan)
     let library = OperatorLibrary(modelHash: plan.model.contentHash, root: request.root)
     let conditions = OperatorLibrary.TimingConditions(
       batch: request.score.timingBatch, precision: precision)
-    let operators = library.entries().map(\.entry)
-    guard !OperatorLibrary.candidates(operators, timedIn: conditions, shape: shape).isEmpty else {
-      throw FileError(
-        "\(library.folder): holds no operators that were scored, and timed on this machine with"
-          + " \(request.score.timingBatch) images in \(precision.rawValue); build it with 'espalier library build'"
-      )
-    }
+    let operators = try Self.operators(for: request, plan, precision)
     let teacher = try files.model.network()
     teacher.parameters.use(precision)
     let data = try context.trainingData(
@@ -49,7 +43,7 @@ struct SearchJob {
     let teacherSeconds = try teacherSeconds(timing, library: libraryTeacherSeconds)
     let candidates = OperatorLibrary.candidates(
       operators, timedIn: conditions, shape: shape, teacherSeconds: teacherSeconds)
-    let total = amount(of: measure, plan, teacherSeconds)
+    let total = plan.cost().original.amount(of: measure) ?? teacherSeconds
     let sampler = request.score.sampler(of: shape.family)
     let seeds = request.seeds ?? 1
     let errors = try (0..<seeds).map { seed in
@@ -72,11 +66,7 @@ struct SearchJob {
       teacher, sampler,
       for: try files.exampleConditions(Self.cachedTrajectories, precision).conditions,
       reusedTime: timing.reusedShare())
-    var constraints = ParetoSolver.Constraints()
-    constraints.kept = Set(request.kept.compactMap { SlotID($0) })
-    constraints.required = plan.edits
-    constraints.mostOperators = request.mostOperators
-
+    let constraints = request.constraints(plan)
     let begun = Throttle.uptime()
     let front = ParetoSolver(
       candidates, depth: shape.depth, measure: measure, constraints: constraints
@@ -160,17 +150,6 @@ struct SearchJob {
       least = min(least, timing.seconds([]).teacher)
     }
     return least
-  }
-
-  /// The teacher's amount of a measure.
-  private func amount(of measure: Measure, _ plan: GraftPlan, _ seconds: Double) -> Double {
-    let cost = plan.cost().original
-    return switch measure {
-    case .time: seconds
-    case .flops: cost.flops
-    case .parameters: Double(cost.parameters)
-    case .memory: cost.bytes
-    }
   }
 
   /// Conditions of compared images, with the judge of a model that has one.

@@ -24,6 +24,16 @@ package struct DataSchema: SettingsSchema {
   package let guidance = Setting(
     "guidance", 2.0, in: 0...100, "guidance with which latents of `self` are denoised; 1 is none",
     .convention)
+
+  package static func missing(for row: any SettingRow, beside settings: Settings<Self>) -> String? {
+    let rows = table.schema
+    let isOwn = settings.path == DataSettings.own
+    return switch row.key {
+    case rows.pool.key, rows.poolSteps.key, rows.guidance.key: isOwn ? nil : "path self"
+    case rows.flip.key where isOwn: "images"
+    default: nil
+    }
+  }
 }
 
 /// Training data of both stages; without them a plan trains on the procedural images.
@@ -94,6 +104,9 @@ package struct DataSettings: Sendable {
   }
 
   func validate() throws(PlanError) { try settings.validate(at: "data") }
+
+  /// Settings that are not at their defaults and have no effect, with what they belong to.
+  var unused: [(key: String, missing: String)] { settings.unused }
 
   /// The section as JSON in the plan file.
   var json: String { settings.json }

@@ -47,6 +47,14 @@ extension GraftPlan {
       throw PlanError(
         key: key, "the slot keeps the model's operator; put another into it with --operator first")
     }
+    let fields = OperatorCatalog.descriptor(named: spec.name)?.fields ?? []
+    guard fields.contains(where: { $0.key == name }) else {
+      throw PlanError(
+        key: key,
+        "the slot has \(spec.name), which has "
+          + (fields.isEmpty ? "no settings" : "\(fields.map(\.key).joined(separator: ", "))")
+          + "; correct the key, or put another operator into the slot with --operator")
+    }
     var reader = SettingsReader()
     edits[id]?.config[name] =
       if let value = OperatorCatalog.field(name, of: spec.name)?.value(named: text) {
@@ -74,6 +82,38 @@ extension GraftPlan {
       try own.values.set(name, typed: text, rows: Stage1Schema.table.siteRows, at: key)
     }
     stage1.overrides[site] = own.values.isEmpty ? nil : own
+  }
+
+  /// A sentence for each setting that is stated and has no effect.
+  package var notes: [String] { withoutEffect.map { "\($0.key) has no effect: \($0.reason)" } }
+
+  /// Settings that are stated and have no effect, each with the reason; those at their defaults do not count.
+  package var withoutEffect: [(key: String, reason: String)] {
+    func text(_ missing: String) -> String { "it belongs to \(missing)" }
+    let sites = sites
+    let own = sites.map(stage1.settings(for:))
+    var result: [(key: String, reason: String)] = []
+    for (key, missing) in stage1.unused
+    where own.allSatisfy({ site in site.unused.contains { $0.key == key } }) {
+      result.append(("stage1.\(key)", text(missing)))
+    }
+    for (site, override) in stage1.overrides.sorted(by: { $0.key < $1.key }) {
+      let key = "stage1.overrides.\(site)"
+      guard sites.contains(site) else {
+        let isPair = if case .pair = site { true } else { false }
+        result.append(
+          (key, isPair ? "the blocks are not parallel" : "the slot keeps the model's operator"))
+        continue
+      }
+      let merged = stage1.settings(for: site)
+      for row in Stage1Schema.table.siteRows where override.json(of: row.key) != nil {
+        guard let missing = Stage1Schema.missing(for: row, beside: merged) else { continue }
+        result.append(("\(key).\(row.key)", text(missing)))
+      }
+    }
+    result += stage2.unused.map { ("stage2.\($0.key)", text($0.missing)) }
+    result += (data?.unused ?? []).map { ("data.\($0.key)", text($0.missing)) }
+    return result
   }
 
   /// Sections with settings, in the order of the plan file.

@@ -145,14 +145,16 @@ package protocol SettingsSchema: Sendable {
   /// - Throws: `PlanError` that names a key below `key`.
   static func check(_ settings: Settings<Self>, at key: String) throws(PlanError)
 
-  /// Whether a setting has an effect with the values of the others.
-  static func uses(_ row: any SettingRow, beside settings: Settings<Self>) -> Bool
+  /// What a setting belongs to that the values of the others leave out; nil if it has an effect.
+  static func missing(for row: any SettingRow, beside settings: Settings<Self>) -> String?
 }
 
 extension SettingsSchema {
   package static func check(_ settings: Settings<Self>, at key: String) throws(PlanError) {}
 
-  package static func uses(_ row: any SettingRow, beside settings: Settings<Self>) -> Bool { true }
+  package static func missing(for row: any SettingRow, beside settings: Settings<Self>) -> String? {
+    nil
+  }
 }
 
 /// Schema with the list of its settings; a reference, since every access to a value goes through it.

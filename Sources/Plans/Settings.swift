@@ -126,6 +126,14 @@ package struct Settings<Schema: SettingsSchema>: Equatable, Sendable {
   /// Keys in order of the table with JSON values; null values are omitted.
   package var members: [(key: String, json: String)] { values.members(rows: Schema.table.rows) }
 
+  /// Settings that are not at their defaults and have no effect, with what they belong to.
+  var unused: [(key: String, missing: String)] {
+    Schema.table.rows.compactMap { row in
+      guard values[row.key]?.json != row.initial.json else { return nil }
+      return Schema.missing(for: row, beside: self).map { (row.key, $0) }
+    }
+  }
+
   /// Common settings of forms with their values.
   package var formFields: [(row: any SettingRow, json: String)] { fields(common: true) }
 
@@ -136,7 +144,7 @@ package struct Settings<Schema: SettingsSchema>: Equatable, Sendable {
 
   private func fields(common: Bool) -> [(row: any SettingRow, json: String)] {
     Schema.table.rows.filter {
-      ($0.traits.contains(.form) && Schema.uses($0, beside: self)) == common
+      ($0.traits.contains(.form) && Schema.missing(for: $0, beside: self) == nil) == common
     }.compactMap { row in values[row.key].map { (row, $0.json) } }
   }
 }

@@ -149,11 +149,21 @@ package struct Stage1Schema: TrainingSchema {
     }
   }
 
-  /// Steps apply to the streaming mode, epochs to the cached mode.
-  package static func uses(
-    _ row: any SettingRow, beside settings: Settings<Stage1Schema>
-  ) -> Bool {
-    row.key != (settings.mode == .streaming ? table.schema.epochs : table.schema.steps).key
+  package static func missing(
+    for row: any SettingRow, beside settings: Settings<Stage1Schema>
+  ) -> String? {
+    let (rows, decay) = (table.schema, settings.decay)
+    return switch row.key {
+    case rows.steps.key where settings.mode == .cached: "mode streaming"
+    case rows.epochs.key, rows.samples.key, rows.cacheGB.key:
+      settings.mode == .streaming ? "mode cached" : nil
+    case rows.milestones.key where decay != .multiStep: "schedule multi_step"
+    case rows.gamma.key where decay == .exponential: "schedule multi_step or plateau"
+    case rows.minimumRate.key where decay == .multiStep: "schedule exponential or plateau"
+    case rows.huberDelta.key where settings.attentionLoss != .huber && settings.mlpLoss != .huber:
+      "loss huber"
+    default: nil
+    }
   }
 }
 

@@ -138,6 +138,24 @@ package struct Stage2Schema: TrainingSchema {
       "0 leaves no loss to train on with \"distillation_weight\" 0; set that to 1, for example")
   }
 
+  package static func missing(for row: any SettingRow, beside settings: Settings<Self>) -> String? {
+    let rows = table.schema
+    return switch row.key {
+    case rows.gamma.key where settings.milestones.isEmpty: "milestones"
+    case rows.varianceWeight.key where settings.distillationWeight == 0:
+      "distillation_weight above 0"
+    case rows.distillsNull.key
+    where settings.distillationWeight == 0 && settings.featureWeight == 0:
+      "distillation_weight or feature_weight above 0"
+    case rows.featureOutliers.key where settings.featureWeight == 0: "feature_weight above 0"
+    case rows.inheritedRate.key where settings.trained == .grafts: "trained other than grafts"
+    case rows.lastBlocks.key where settings.trained != .lastBlocks: "trained last_n_blocks"
+    case rows.loraRank.key, rows.loraAlpha.key, rows.loraTargets.key:
+      settings.trained == .lora ? nil : "trained lora"
+    default: nil
+    }
+  }
+
   @Sendable private static func refusal(ofTargets targets: [LoRATarget]) -> String? {
     guard targets.isEmpty || Set(targets).count != targets.count else { return nil }
     return "expected at least one layer and none twice, found \(targets.json); correct the list"

@@ -226,16 +226,31 @@ package struct PlanWeights: Equatable, Sendable {
   package func summary(title: (String) -> String = { $0 }) -> String {
     let noun = changes.parallel.isEmpty ? "replaced slots" : "replaced slots and pairs"
     let count = "\(count) of \(sites.count) \(noun) have weights"
-    func origin(_ source: Source) -> String {
-      let when = source.state.isEnded ? "" : ", at its end"
-      return title(source.id) + (source.step == 0 ? when : ", step \(source.step)")
-    }
+    func origin(_ source: Source) -> String { Self.origin(source, title) }
     switch sources.count {
     case 0: return count
     case 1: return "\(count), from \(origin(sources[0]))"
     default:
       return "\(count): "
         + sources.map { "\($0.sites.count) from \(origin($0))" }.joined(separator: "; ")
+    }
+  }
+
+  private static func origin(_ source: Source, _ title: (String) -> String) -> String {
+    let when = source.state.isEnded ? "" : ", at its end"
+    return title(source.id) + (source.step == 0 ? when : ", step \(source.step)")
+  }
+
+  /// `summary` in the fewest words: `14/16 from hyena-odd, step 800`; of several sources their number.
+  ///
+  /// - Parameter title: Name of the run with an identifier.
+  /// - Returns: The text.
+  package func shortSummary(title: (String) -> String = { $0 }) -> String {
+    let count = "\(count)/\(sites.count)"
+    return switch sources.count {
+    case 0: "\(count) have weights"
+    case 1: "\(count) from \(Self.origin(sources[0], title))"
+    default: "\(count) from \(sources.count) runs"
     }
   }
 

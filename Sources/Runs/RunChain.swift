@@ -122,6 +122,13 @@ extension RunLauncher {
   package func launchChain(
     _ plan: GraftPlan, like template: JobRequest, priority: Int = 0, report: ReportRequest
   ) throws -> [RunDirectory] {
+    for job in [
+      Job.distill(planPath: "plan.json"), .finetune(planPath: "plan.json", weights: []),
+    ] {
+      var request = template
+      request.job = job
+      try require(request, plan: plan)
+    }
     var runs: [RunDirectory] = []
     let chain = String(UInt64.random(in: .min ... .max), radix: 36)
     func add(_ job: Job, origins: [WeightOrigin]? = nil) throws {

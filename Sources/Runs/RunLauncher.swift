@@ -10,23 +10,31 @@ package final class RunLauncher {
   /// Child processes not yet reaped; the queue runner has no run.
   package private(set) var children: [(pid: Int32, run: RunDirectory?)] = []
 
+  /// Throws why a job cannot be done, before its run exists.
+  private let requirements: (JobRequest, GraftPlan?) throws -> Void
+
   /// Makes a launcher.
   ///
   /// - Parameters:
   ///   - root: The directory of all runs.
   ///   - executable: The program to start; nil selects the current program.
+  ///   - requirements: Throws why a job cannot be done.
   /// - Throws: `FileError` when the path of the current program is unknown.
-  package init(root: String, executable: String? = nil) throws {
-    self.root = root
+  package init(
+    root: String, executable: String? = nil,
+    requirements: @escaping (JobRequest, GraftPlan?) throws -> Void = { _, _ in }
+  ) throws {
+    (self.root, self.requirements) = (root, requirements)
     self.executable = try executable ?? Self.currentExecutable()
   }
 
   /// Creates a run and starts its worker or, for a queued run, a queue runner if none is active.
   ///
   /// - Returns: The new run.
-  /// - Throws: As `RunDirectory.create` does, and `FileError` when the program cannot be started; no
-  ///   run is created then.
+  /// - Throws: As `RunDirectory.create` does, why the job cannot be done, and `FileError` when the program cannot
+  ///   be started; no run is created then.
   package func launch(_ request: JobRequest, plan: GraftPlan? = nil) throws -> RunDirectory {
+    try require(request, plan: plan)
     let (run, lock) = try RunDirectory.make(root: root, job: request, plan: plan)
     do {
       if request.queue == nil { try start(run, lock) }
@@ -36,6 +44,12 @@ package final class RunLauncher {
     }
     if request.queue != nil { try wakeQueue() }
     return run
+  }
+
+  /// Throws why a job cannot be done.
+  func require(_ request: JobRequest, plan: GraftPlan?) throws {
+    try RunDirectory.require(request, plan)
+    try requirements(request, plan)
   }
 
   /// Starts the worker of a waiting run.
@@ -190,13 +204,7 @@ extension RunDirectory {
   fileprivate static func make(
     root: String, job request: JobRequest, plan: GraftPlan?
   ) throws -> (run: RunDirectory, lock: FileLock) {
-    // The data of a queued run may exist when it starts.
-    if request.job.kind.isTraining, request.queue == nil, let missing = plan?.data?.missingPath {
-      throw FileError(
-        "\(missing): no such file or folder, though the plan trains on it; set another by"
-          + " 'espalier plan set PLAN --data PATH', or --data shapes for the procedural images")
-    }
-    if case .finetune = request.job { try plan?.requireFinetunable() }
+    try require(request, plan)
     try AtomicFile.makeDirectory(root)
     let run = RunDirectory(path: "\(root)/\(newID(request))")
     let draft = RunDirectory(path: "\(root)/.\(run.id).tmp")
@@ -219,6 +227,17 @@ extension RunDirectory {
       try? FileManager.default.removeItem(atPath: draft.path)
       throw error
     }
+  }
+
+  /// Throws for a training without data or loss.
+  fileprivate static func require(_ request: JobRequest, _ plan: GraftPlan?) throws {
+    // The data of a queued run may exist when it starts.
+    if request.job.kind.isTraining, request.queue == nil, let missing = plan?.data?.missingPath {
+      throw FileError(
+        "\(missing): no such file or folder, though the plan trains on it; set another by"
+          + " 'espalier plan set PLAN --data PATH', or --data shapes for the procedural images")
+    }
+    if case .finetune = request.job { try plan?.requireFinetunable() }
   }
 
   /// Unique name that sorts by time.

@@ -18,6 +18,9 @@ package final class PromptEmbeddings {
   package let identity: String
   private var encoder: PromptEncoder?
 
+  /// Version of what the encoder computes; files of others are not used.
+  private static let version = 2
+
   /// Prompts that pass through the encoder together.
   private static let encodedTogether = 64
 
@@ -33,6 +36,8 @@ package final class PromptEmbeddings {
     cache = try ModelFiles.cacheDirectory()
     try PromptEncoder.requireFolders(pipeline)
     let weights = try Checkpoint.open(T5Encoder.weights(in: "\(pipeline)/text_encoder"))
+    // An encoder of another kind is refused even if all prompts are cached.
+    _ = try T5Config(path: "\(pipeline)/text_encoder/config.json")
     let parts = try T5Tokenizer.files(in: "\(pipeline)/tokenizer")
     let digest = try ContentHash.sha256(
       paths: weights.files + ["\(pipeline)/text_encoder/config.json"] + parts, keptIn: cache)
@@ -96,7 +101,7 @@ package final class PromptEmbeddings {
   }
 
   private func file(of text: String) -> String {
-    let key = ContentHash.sha256(Data("\(identity)\n\(text)".utf8))
+    let key = ContentHash.sha256(Data("\(Self.version)\n\(identity)\n\(text)".utf8))
     return "\(cache)/prompt-\(key.prefix(40)).safetensors"
   }
 

@@ -1,3 +1,4 @@
+import Checkpoints
 import Files
 import Foundation
 import Plans
@@ -103,9 +104,19 @@ package struct OperatorLibrary {
     fileprivate var isUsable: Bool {
       guard let slot = slotID, let descriptor = OperatorCatalog.descriptor(named: spec.name)
       else { return false }
-      let conditions = timing.map(\.conditions)
       return descriptor.slots.contains(slot.slot) && descriptor.refusal(ofValues: spec) == nil
-        && recipe.steps >= 0 && (conditions.map { $0.batch > 0 && $0.threads > 0 } ?? true)
+        && recipe.steps >= 0 && areNumbersPlausible
+    }
+
+    /// Errors and losses from 0 up, times of at most a day.
+    private var areNumbersPlausible: Bool {
+      let errors = [relativeLoss, score?.error, score?.standardError].compactMap(\.self)
+      guard errors.allSatisfy((0...1e12).contains) else { return false }
+      guard let timing else { return true }
+      let (day, conditions) = (86_400.0, timing.conditions)
+      return (-day...day).contains(timing.saving)
+        && (timing.teacher.map { $0 > 0 && $0 <= day } ?? true)
+        && conditions.batch > 0 && conditions.threads > 0
     }
   }
 
@@ -138,7 +149,12 @@ package struct OperatorLibrary {
 
   /// Whether an operator is there.
   package func has(_ key: String) -> Bool {
-    access(weights(key), R_OK) == 0 && access(description(key), R_OK) == 0
+    isComplete(key) && access(description(key), R_OK) == 0
+  }
+
+  /// Whether the weights of an operator are there and whole.
+  private func isComplete(_ key: String) -> Bool {
+    (try? SafetensorsFile(path: weights(key))) != nil
   }
 
   /// Path of an operator's weights, a checkpoint for `Graft`.
@@ -159,11 +175,10 @@ package struct OperatorLibrary {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
     let keys = names.filter { $0.hasSuffix(".json") }.map { String($0.dropLast(5)) }
     let found = keys.compactMap { key -> (key: String, entry: Entry)? in
-      guard access(weights(key), R_OK) == 0,
-        let text = try? AtomicFile.read(description(key), limit: 1 << 20),
+      guard let text = try? AtomicFile.read(description(key), limit: 1 << 20),
         let entry = try? JSONDecoder().decode(Entry.self, from: Data(text)),
         entry.isUsable, let slot = entry.slotID,
-        self.key(slot, entry.spec, entry.recipe) == key
+        self.key(slot, entry.spec, entry.recipe) == key, isComplete(key)
       else { return nil }
       return (key, entry)
     }

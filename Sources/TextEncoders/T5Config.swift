@@ -26,7 +26,7 @@ package struct T5Config: Equatable, Sendable {
   /// - Throws: `FileError` that names the key at fault.
   package init(path: String) throws(FileError) {
     let advice = "use the config.json of a T5 v1.1 encoder"
-    let text = try AtomicFile.read(path, limit: 16 << 20)
+    let text = try AtomicFile.readJSON(path, limit: 16 << 20)
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     let stored: Stored

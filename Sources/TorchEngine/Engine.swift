@@ -11,6 +11,8 @@ package struct Engine: Equatable, Sendable {
   package let python: String
   /// Number of processes, which share the devices of this machine.
   package let ranks: Int
+  /// Number of processes of all nodes.
+  package var allRanks: Int { slurm.map { $0.nodes * $0.tasksPerNode } ?? ranks }
   /// Device of the processes, `cuda` or `cpu`; nil selects cuda where there is one.
   package let device: String?
   /// Number of times that all processes are started again after one is lost.

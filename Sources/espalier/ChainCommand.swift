@@ -2,6 +2,7 @@ import ArgumentParser
 import Dispatch
 import Files
 import Foundation
+import Jobs
 import Models
 import Plans
 import Runs
@@ -54,7 +55,7 @@ struct ChainCommand: ParsableCommand {
     let report = ReportRequest(
       samples: drawing.samples, steps: drawing.steps, images: images,
       page: output.map { AtomicFile.absolute($0) })
-    let chain = try RunLauncher(root: runs.root).launchChain(
+    let chain = try RunLauncher(root: runs.root, requirements: JobRequirements.check).launchChain(
       loaded, like: request, priority: priority, report: report)
     guard detach else { return try follow(chain) }
     if format.json { return try format.printJSON(["runs": chain.map(\.path)]) }

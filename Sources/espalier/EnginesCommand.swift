@@ -27,11 +27,13 @@ struct EnginesCommand: ParsableCommand {
       let engines = try Engine.all()
       if output.json {
         return try output.printJSON(
-          engines.map { Row(name: $0.name, python: $0.python, ranks: $0.ranks, device: $0.device) })
+          engines.map {
+            Row(name: $0.name, python: $0.python, ranks: $0.allRanks, device: $0.device)
+          })
       }
       print("native  this program, on the CPU")
       for engine in engines {
-        let ranks = engine.ranks == 1 ? "1 rank" : "\(engine.ranks) ranks"
+        let ranks = engine.allRanks == 1 ? "1 rank" : "\(engine.allRanks) ranks"
         let place = engine.ssh.map { " at \($0.destination)" } ?? ""
         let batch = engine.slurm == nil ? "" : ", by SLURM"
         print(

@@ -32,6 +32,7 @@ struct Espalier: ParsableCommand {
     OperatorRegistry.fillCatalog()
     var code = EXIT_SUCCESS
     do {
+      try checkArguments(CommandLine.arguments)
       var command = try parseAsRoot(arguments(CommandLine.arguments.dropFirst()))
       try checkEnvironment()
       try command.run()
@@ -54,6 +55,29 @@ struct Espalier: ParsableCommand {
         words[words.count - 1] = "\(last)=\(word)"
       } else {
         words.append(word)
+      }
+    }
+  }
+
+  /// Options whose value may be empty text.
+  private static let optionsOfText: Set = ["--prompt", "--negative", "--note", "--on-done"]
+
+  /// Throws a usage error for an argument or value of an option that is empty, which would count as the current
+  /// directory where a path is expected.
+  static func checkArguments(_ arguments: [String]) throws {
+    for (index, argument) in arguments.enumerated().dropFirst() {
+      let before = arguments[index - 1]
+      if argument == "--" { return }
+      if argument.isEmpty {
+        guard !optionsOfText.contains(before), arguments[1] != "runs" || arguments[2] != "note"
+        else { continue }
+        let name = before.hasPrefix("--") && !before.contains("=") ? before : "an argument"
+        throw ValidationError("\(name) is empty; give it a value, or leave it out")
+      }
+      if argument.hasPrefix("--"), argument.hasSuffix("=") {
+        let name = String(argument.dropLast())
+        guard !name.contains("="), !optionsOfText.contains(name) else { continue }
+        throw ValidationError("\(name) is empty; give it a value, or leave it out")
       }
     }
   }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Explorer
 import Files
 import Foundation
+import Jobs
 import Models
 import Plans
 import Runs
@@ -80,7 +81,7 @@ struct ExploreCommand: ParsableCommand {
       try naming(opening.model) { () throws(PlanError) in try graft.check(against: reference) }
       document = PlanDocument(plan: graft)
     }
-    let launcher = try RunLauncher(root: runs.root)
+    let launcher = try RunLauncher(root: runs.root, requirements: JobRequirements.check)
     var configuration = try Configuration.load(Configuration.path())
     if let graphics { configuration.settings.graphics = graphics }
     let terminal = try Terminal(configuration.settings.wishes)

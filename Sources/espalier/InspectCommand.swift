@@ -149,7 +149,7 @@ struct InspectReport: Encodable {
       lines.append("container: training checkpoint, taken is '\(container)' of")
       lines += entries.map { "  \($0.name)  \($0.tensors) tensors, \($0.elements) elements" }
     } else {
-      lines.append("container: plain state dict")
+      lines.append("container: \(format.hasPrefix("NumPy") ? "arrays" : "one set of tensors")")
     }
     if !strippedPrefixes.isEmpty {
       lines.append("stripped prefixes: \(strippedPrefixes.joined(separator: " "))")

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Files
 import Foundation
+import Jobs
 import Plans
 import Runs
 import TorchEngine
@@ -120,6 +121,7 @@ struct LaunchOptions: ParsableArguments {
       timeout: timeout?.seconds, onDone: onDone, precision: precision.chosen?.rawValue,
       origins: origins?.isEmpty == false ? origins : nil, engine: engine)
     request.launcher = launcherWords
-    return try RunLauncher(root: root).launch(request, plan: plan)
+    return try RunLauncher(root: root, requirements: JobRequirements.check).launch(
+      request, plan: plan)
   }
 }

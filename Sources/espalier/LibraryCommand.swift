@@ -1,4 +1,5 @@
 import ArgumentParser
+import Files
 import Foundation
 import Models
 import Plans
@@ -46,7 +47,7 @@ struct LibraryCommand: ParsableCommand {
     @Option(help: "Steps of stage 1 after the fit in closed form; 0 for the fit alone.")
     var steps = LibraryRequest.steps
     @Option(help: "Noisy samples of the scores.") var samples = ScoreSettings().samples
-    @Option(help: "Guidance of the scores (default: DiT 2, SiT 1.5, PixArt 4.5).")
+    @Option(help: "Guidance of the scores (default: DiT 2, SiT 1.5, LightningDiT 6.7, PixArt 4.5).")
     var guidance: Double?
     @Option(help: "Images of a timed forward pass.") var batch = ScoreSettings().timingBatch
     @Option(help: "10^9 bytes that the library may take.") var sizeLimit = 50.0
@@ -91,7 +92,7 @@ struct LibraryCommand: ParsableCommand {
     }
 
     private static func read(_ path: String) throws -> [String: [OperatorSpec]] {
-      let text = try Data(contentsOf: URL(filePath: path))
+      let text = Data(try AtomicFile.read(path, limit: 16 << 20))
       guard let candidates = try? JSONDecoder().decode([String: [OperatorSpec]].self, from: text),
         Set(candidates.keys).isSubset(of: Slot.allCases.map(\.rawValue)), !candidates.isEmpty
       else {
@@ -133,7 +134,8 @@ struct LibraryCommand: ParsableCommand {
       let library = try LibraryCommand.open(model, root)
       let rows = library.entries().map { Row($0.key, $0.entry) }
       if output.json { return try output.printJSON(rows) }
-      let widths = [14, 16, 12, 12, 12]
+      let widest = rows.map { TextWidth.columns(of: $0.operator) }.max() ?? 0
+      let widths = [14, max(14, widest) + 2, 12, 12, 12]
       func line(_ cells: [String]) -> String {
         zip(cells, widths).map { TextWidth.pad($0, $1) }.joined()
       }

@@ -22,7 +22,7 @@ struct ModelOptions: ParsableArguments {
 struct FamilyOption: ParsableArguments {
   @Option(
     help: .init(
-      "The model's family, if the file does not tell: dit, sit or lightningdit. The same as the name FAMILY:FILE."
+      "The model's family, if the file does not tell: dit, sit, lightningdit or pixart. The same as the name FAMILY:FILE."
     ))
   var family: ModelFamily?
 

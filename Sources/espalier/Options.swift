@@ -13,7 +13,7 @@ let espalierVersion = "0.2.0"
 
 /// Help text of a model argument.
 let modelHelp =
-  "demo, the path of weights of a DiT, SiT or PixArt-Σ (.safetensors, .pt, .pth), a folder of diffusers,"
+  "demo, the path of weights of a DiT, SiT, LightningDiT or PixArt-Σ (.safetensors, .pt, .pth), a folder of diffusers,"
   + " DiT-XL/2 or SiT-XL/2."
   + " FILE#ENTRY takes an entry of a training checkpoint, such as ema or model; sit:FILE takes a file for a SiT."
 
@@ -99,8 +99,8 @@ struct SamplerOptions: ParsableArguments {
 
   @Option(
     help: .init(
-      "Sampler: ddim, ancestral or dpmpp (DPM-Solver++ 2M); for a SiT euler, heun, sde or sde-heun (default: DiT"
-        + " ddim, SiT heun, PixArt dpmpp).")
+      "Sampler: ddim, ancestral or dpmpp (DPM-Solver++ 2M); for a SiT or LightningDiT euler, heun, sde or sde-heun (default: DiT"
+        + " ddim, SiT and LightningDiT heun, PixArt dpmpp).")
   )
   var sampler: LatentSampler.Method?
 

@@ -150,6 +150,7 @@ struct PlanCommand: ParsableCommand {
           for (key, value) in assignments { try changed.set(key, to: value) }
         }
       }
+      changed.printNotes()
       try PlanSummary(changed).show(output)
     }
 
@@ -218,7 +219,10 @@ struct PlanCommand: ParsableCommand {
 
     private struct Verdict: Encodable {
       let valid: Bool
-      let error: String?
+      /// Keys of stated settings that have no effect.
+      var withoutEffect: [String]?
+      /// What is wrong.
+      var error: String?
     }
 
     func run() throws {
@@ -231,13 +235,22 @@ struct PlanCommand: ParsableCommand {
         throw error
       }
       if output.json {
-        try output.printJSON(Verdict(valid: true, error: nil))
+        try output.printJSON(
+          Verdict(valid: true, withoutEffect: loaded.withoutEffect.map(\.key)))
       } else {
+        loaded.printNotes()
         print(
           "\(plan): valid, \(loaded.edits.count) of \(loaded.model.shape.slots.count) slots edited, "
             + "\(loaded.parallel.count) pairs of blocks parallel")
       }
     }
+  }
+}
+
+extension GraftPlan {
+  /// Says on standard error which stated settings have no effect.
+  fileprivate func printNotes() {
+    for note in notes { printToStandardError("espalier: note: \(note)\n") }
   }
 }
 

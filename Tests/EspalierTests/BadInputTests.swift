@@ -81,6 +81,14 @@ import Testing
         mentions: mentions)
     }
     let shape = [1, 4, 16, 16]
+    let header =
+      #"{"noise": {"dtype": "BOOL", "shape": [1, 4, 16, 16], "data_offsets": [0, 1024]}}"#
+    let bytes =
+      Data([UInt8(header.utf8.count)]) + Data(count: 7) + Data(header.utf8) + Data(count: 1024)
+    try bytes.write(to: URL(filePath: "\(scratch.path)/flags.safetensors"))
+    try scratch.expectRefusal(
+      ["sample", "model.safetensors", "--noise", "flags.safetensors", "--latents", "x.npy"],
+      mentions: ["the noise is of type BOOL, expected floating point"])
     var floats = [Float](repeating: 0, count: 1024)
     floats[274] = .nan
     try complaint([0, 4, 16, 16], [], mentions: ["noise.npy: ", "for at least one image"])
@@ -161,6 +169,75 @@ import Testing
     ] {
       try scratch.expectRefusal(command, code: 2, mentions: ["--help'"])
     }
+  }
+
+  /// An empty value is no path, whatever the option; a note may be empty.
+  @Test(arguments: [
+    ["runs", "list", "--runs", ""], ["runs", "--runs="], ["sample", "demo", "--output", ""], [""],
+    ["distill", ""], ["plan", "new", "p.json", "--model", ""], ["library", "list", "--library="],
+  ])
+  func emptyValues(arguments: [String]) throws {
+    let scratch = try Scratch()
+    let refused = try scratch.run(arguments)
+    #expect(
+      refused.code == 2 && refused.complaint.contains("is empty; give it a value"), "\(arguments)")
+    #expect(!FileManager.default.fileExists(atPath: scratch.runs))
+  }
+
+  /// Jobs that cannot be done leave no run behind.
+  @Test func impossibleJobsMakeNoRuns() throws {
+    let scratch = try Scratch()
+    let model = try scratch.tinyModel()
+    _ = try scratch.tinyLatents()
+    for arguments in [
+      ["new", "p.json", "--model", model], ["new", "pair.json", "--model", model],
+      ["set", "p.json", "--blocks", "0", "--operator", "swa"],
+      ["parallel", "pair.json", "--blocks", "0-1"],
+    ] {
+      let made = try scratch.run(["plan"] + arguments)
+      #expect(made.code == 0, "\(made.complaint)")
+    }
+    try scratch.put("no tensors", "junk.npz")
+    try scratch.put(#"{"mlp": [{"name": "nosuch", "config": {}}]}"#, "candidates.json")
+    try scratch.put(#"{"attention": [], "mlp": []}"#, "empty.json")
+    try FileManager.default.createDirectory(
+      atPath: scratch.path + "/none", withIntermediateDirectories: true)
+    for (arguments, text) in [
+      (["distill", "p.json", "--data", "none"], "holds no images in class folders"),
+      (["distill", "p.json", "--data", "junk.npz"], "is no checkpoint"),
+      (["finetune", "p.json", "--data", "junk.npz"], "is no checkpoint"),
+      (["chain", "p.json", "--data", "none"], "holds no images in class folders"),
+      (["search", model], "holds no operators that were scored"),
+      (["search", model, "--keep", "99.attention"], "'99.attention' is to keep its operator"),
+      (
+        ["search", "p.json", "--keep", "0.attention", "--queue"],
+        "but the plan has another one there"
+      ),
+      (["search", "pair.json"], "has parallel blocks"),
+      (["library", "build", model, "--candidates", "absent.json"], "absent.json: no such file"),
+      (["library", "build", model, "--candidates", "candidates.json"], "nosuch"),
+      (
+        ["library", "build", model, "--candidates", "empty.json"], "the candidates are empty lists"
+      ),
+    ] {
+      let refused = try scratch.run(arguments)
+      #expect(
+        refused.code == 1 && refused.complaint.contains(text), "\(arguments): \(refused.complaint)")
+      #expect(!FileManager.default.fileExists(atPath: scratch.runs), "\(arguments)")
+    }
+  }
+
+  /// All ranks of a batch job are counted.
+  @Test func enginesHaveTheRanksOfAllNodes() throws {
+    let scratch = try Scratch()
+    let folder = scratch.path + "/config/espalier"
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    try scratch.put(
+      "far: {python: /bin/true, runs: /x, slurm: {nodes: 2, tasks_per_node: 8}}\n",
+      "config/espalier/engines.yaml")
+    let listed = try scratch.run(
+      ["engines"], environment: ["XDG_CONFIG_HOME": scratch.path + "/config"])
+    #expect(listed.output.contains("far  16 ranks, "), "\(listed.output)\(listed.complaint)")
   }
 
   @Test func unknownRuns() throws {

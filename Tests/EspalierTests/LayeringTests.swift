@@ -109,6 +109,23 @@ import Testing
     }
   }
 
+  /// Lines of documents have at most 120 columns; tables of measurements may be wider.
+  @Test func documentsHaveShortLines() throws {
+    let names = try FileManager.default.subpathsOfDirectory(atPath: Self.root.path).filter {
+      $0.hasSuffix(".md") && !$0.hasPrefix(".") && !$0.hasPrefix("shared")
+    }
+    #expect(names.count > 20)
+    for name in names {
+      let text = try String(contentsOf: Self.root.appending(path: name), encoding: .utf8)
+      let isMeasured = name.hasPrefix("Benchmarks/") || name.hasPrefix("Assets/")
+      for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false)
+        .enumerated()
+      where line.count > 120 && !(isMeasured && line.hasPrefix("|")) {
+        Issue.record("\(name):\(index + 1) has \(line.count) columns")
+      }
+    }
+  }
+
   @Test func nothingCrashesOnInput() throws {
     for source in try Self.sources() where source.name.hasSuffix(".swift") {
       for (number, line) in source.lines.enumerated() {

@@ -160,6 +160,22 @@ struct LibraryRunTests {
       "library", "build", "base.json", "--blocks", "top 1 by beauty", "--detach")
     #expect(unknown.code == 1 && unknown.complaint.contains("--blocks"))
 
+    // What the library cannot meet is refused before there is a run, and so are edits that it does not hold.
+    let before = try FileManager.default.contentsOfDirectory(atPath: "\(scratch.path)/runs").count
+    _ = try scratch.espalier("plan", "new", "edited.json", "--model", try scratch.tinyModel())
+    _ = try scratch.espalier("plan", "set", "edited.json", "--blocks", "0", "--operator", "swa")
+    for (plan, budget, text) in [
+      ("base.json", "parameters=0.01", "no plan meets a budget: the library's operators reach 0."),
+      ("edited.json", "parameters=0.9", "does not hold the plan's operator of 0.attention"),
+    ] {
+      let refused = try scratch.run([
+        "search", plan, "--budget", budget, "--library", "library", "--precision", "fp32",
+      ])
+      #expect(refused.code == 1 && refused.complaint.contains(text), "\(refused.complaint)")
+    }
+    #expect(
+      try FileManager.default.contentsOfDirectory(atPath: "\(scratch.path)/runs").count == before)
+
     // A budget of time, over three seeds with images.
     let timed = try scratch.run([
       "search", "base.json", "--budget", "time=0.95", "--library", "library", "--samples", "6",

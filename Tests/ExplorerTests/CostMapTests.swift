@@ -1,4 +1,6 @@
+import Foundation
 import Plans
+import Runs
 import Search
 import TerminalUI
 import Testing
@@ -17,6 +19,28 @@ import Explorer
     #expect(CostMap.level(1e-9, in: 1e-30...1) == 0)
     #expect(CostMap.level(0.5, in: 1e-30...1) == CostMap.level(0.5, in: 1e-6...1))
     #expect(CostMap.level(2, in: 2...2) == 0 && CostMap.level(0, in: 0...0) == nil)
+  }
+
+  /// The numbers beside the digits are the ends of their scale, and colours change at least four times along it.
+  @Test(arguments: [ThemeChoice.dark, .sixteen])
+  func theLegendHasTheEndsOfTheScale(theme: ThemeChoice) throws {
+    var state = Samples.scored(Samples.large)
+    state.configuration.settings.theme = theme
+    press(&state, "H")
+    let prices = try #require(state.shownPrices)
+    let low = CostMap.lowest(in: prices)
+    #expect(low >= prices.lowerBound && CostMap.level(low, in: prices) == 0)
+    #expect(CostMap.level(low * 1.001 * pow(prices.upperBound / low, 0.1), in: prices) == 1)
+    let frame = ExplorerView.frame(state)
+    let range = "\(CostMap.text(low)) – \(CostMap.text(prices.upperBound))"
+    let lines = frame.text().split(separator: "\n", omittingEmptySubsequences: false)
+    let row = try #require(lines.firstIndex { $0.contains("0123456789") && $0.contains(range) })
+    let column = try #require(
+      (0..<frame.columns - 9).first {
+        frame[$0, row].character == "0" && frame[$0 + 9, row].character == "9"
+      })
+    let colors = (0..<10).map { frame[column + $0, row].style.background }
+    #expect(zip(colors, colors.dropFirst()).filter { $0 != $1 }.count >= 4)
   }
 
   @Test(arguments: [
@@ -94,6 +118,21 @@ import Explorer
         state.notice
           == .warning(
             "no operator is in the model's library: b builds it (espalier library build)"))
+      let known = state.runs.records
+      for (run, text) in [
+        (RunState.running, "the library is being built, training linear 12 of 440"),
+        (.queued, "the library is to be built: its run waits in the queue"),
+        (.paused, "the library is being built, paused, training linear 12 of 440"),
+      ] {
+        var build = RunSummary(
+          id: "b", name: "library", kind: .library, modelHash: state.model.contentHash,
+          createdAt: 1, state: run)
+        (build.step, build.total, build.label) = (12, 440, "training linear")
+        state.runs.records = [build] + known
+        press(&state, key)
+        #expect(state.notice == .warning(text))
+      }
+      state.runs.records = known
       state.library.costs = ReplacementCosts([], count: 20, elsewhere: 20)
       press(&state, key)
       #expect(

@@ -448,8 +448,14 @@ import Explorer
 
     state = offered()
     #expect(press(&state, "n") == state.firstEffects() && state.plan.isEmpty)
+    // Only a second question deletes them.
     state = offered()
-    #expect(press(&state, "x").first == .removeUnsaved(file: "f") && state.plan.isEmpty)
+    #expect(press(&state, "x").isEmpty)
+    #expect(ExplorerView.frame(state).text().contains("Delete 1 unsaved change of p.json"))
+    #expect(press(&state, "n").isEmpty && state.overlays == offered().overlays)
+    press(&state, "x")
+    #expect(press(&state, "y").first == .removeUnsaved(file: "f") && state.plan.isEmpty)
+    #expect(state.overlays.isEmpty)
   }
 }
 

@@ -79,7 +79,9 @@ import Testing
     try FileManager.default.createDirectory(
       atPath: library.folder, withIntermediateDirectories: true)
     try library.update(entry, key: key)
-    try Data("weights".utf8).write(to: URL(filePath: library.path(key)))
+    let header = #"{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#
+    try (Data([UInt8(header.utf8.count)]) + Data(count: 7) + Data(header.utf8) + Data(count: 4))
+      .write(to: URL(filePath: library.path(key)))
     // A search that is done, with the plan of its only row.
     var plan = Samples.oddPlan(27)
     plan.name = "found"

@@ -144,6 +144,11 @@ struct AutoencoderTests {
     (#"{"block_out_channels": [32], "latent_mean": [0, 0, 0, 0]}"#, "latent_std"),
     (#"{"block_out_channels": [32], "latent_mean": [0], "latent_std": [1]}"#, "latent_mean"),
     (#"{"block_out_channels": [32], "scaling_factor": 0}"#, "scaling_factor"),
+    (#"{"block_out_channels": [32], "scaling_factor": 1e-300}"#, "scaling_factor"),
+    (
+      #"{"block_out_channels": [32], "scaling_factor": 1, "scaling_factor": 2}"#,
+      "has the key 'scaling_factor' twice"
+    ),
     (#"{"block_out_channels": []}"#, "block_out_channels"), ("[]", "JSON object"),
   ])
   func badConfigurationsAreRefused(text: String, reason: String) {

@@ -23,6 +23,48 @@ struct ExampleSchema: SettingsSchema {
     return plan
   }
 
+  /// What is stated and has no effect beside the rest is named with what it belongs to; defaults and presets are not.
+  @Test func settingsWithoutEffectAreNamed() throws {
+    var plan = plan()
+    for preset in [TrainingPreset.paper, .short] {
+      var own = plan
+      own.apply(preset)
+      #expect(own.notes.isEmpty, "\(preset)")
+    }
+    #expect(plan.notes.isEmpty)
+    let other = SlotID(block: 2, slot: .mlp)
+    for text in [
+      "stage1.mode=cached", "stage1.steps=77", "stage1.epochs=3", "stage1.huber_delta=2",
+      "stage1.min_learning_rate=1e-7", "stage1.overrides.1.attention.steps=7",
+      "stage1.overrides.\(other).loss=l1", "stage2.lora_rank=8", "stage2.gamma=0.1",
+      "stage2.distill_null=true", "data.path=self", "data.pool=8",
+    ] {
+      try plan.set(assignments: text)
+    }
+    #expect(
+      plan.notes == [
+        "stage1.steps has no effect: it belongs to mode streaming",
+        "stage1.min_learning_rate has no effect: it belongs to schedule exponential or plateau",
+        "stage1.huber_delta has no effect: it belongs to loss huber",
+        "stage1.overrides.1.attention.steps has no effect: it belongs to mode streaming",
+        "stage1.overrides.2.mlp has no effect: the slot keeps the model's operator",
+        "stage2.gamma has no effect: it belongs to milestones",
+        "stage2.distill_null has no effect: it belongs to distillation_weight or feature_weight above 0",
+        "stage2.lora_rank has no effect: it belongs to trained lora",
+      ])
+    // A site that differs makes use of a setting of the section.
+    try plan.set(assignments: "stage1.overrides.1.attention.schedule=exponential")
+    #expect(!plan.notes.contains { $0.contains("min_learning_rate") })
+    plan.edits[other] = OperatorSpec("linear")
+    #expect(!plan.notes.contains { $0.contains("2.mlp") })
+    let refusal = #expect(throws: PlanError.self) {
+      try plan.set("1.attention.config.feature_map", to: "relu")
+    }
+    #expect(
+      refusal?.description.contains(
+        "the slot has swa, which has window_left, window_right, num_heads") == true)
+  }
+
   /// Adding a setting is one line: reading, writing, refusing, assigning and forms follow from it.
   @Test func aSettingIsOneLine() throws {
     var settings = Settings<ExampleSchema>()

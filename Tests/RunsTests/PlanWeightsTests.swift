@@ -146,6 +146,18 @@ import Testing
     }
   }
 
+  @Test func shortSummariesNameRunAndStep() {
+    let plan = Self.plan([1, 2])
+    func brief(_ runs: RunSummary...) -> String {
+      PlanWeights(of: plan, runs: runs).shortSummary { "run \($0)" }
+    }
+    #expect(brief() == "0/2 have weights")
+    #expect(brief(Self.run("a", Self.plan([1]))) == "1/2 from run a, step 8")
+    #expect(brief(Self.run("a", plan, state: .running)) == "2/2 from run a, step 8")
+    #expect(
+      brief(Self.run("a", Self.plan([1])), Self.run("b", Self.plan([2]))) == "2/2 from 2 runs")
+  }
+
   @Test func sentencesNameTheFreshOnes() {
     let plan = Self.plan([0, 1, 2])
     func sentence(_ runs: RunSummary..., expecting: Bool = false) -> String {

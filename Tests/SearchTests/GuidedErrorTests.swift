@@ -222,12 +222,32 @@ struct GuidedErrorTests {
         saving: 0.5, conditions: .init(processor: "p", threads: 1, batch: batch, precision: "fp32"))
       let key = library.key(id, other.spec, recipe)
       try library.update(other, key: key)
-      _ = FileManager.default.createFile(atPath: library.path(key), contents: nil)
+      try Self.weights.write(to: URL(filePath: library.path(key)))
       #expect(library.entries().map(\.entry) == [entry], "\(name) \(config)")
       #expect(library.costs(for: TinyModel.config, on: "p").count == 1)
       try FileManager.default.removeItem(atPath: library.path(key))
       try FileManager.default.removeItem(atPath: "\(library.folder)/\(key).json")
     }
+    // So are numbers that nothing measures, and weights that are cut off.
+    for (error, deviation, saving, teacher) in [
+      (1e300, 0.0, 0.5, 1.0), (-1, 0, 0.5, 1), (1, -1, 0.5, 1), (1, 0, 1e300, 1), (1, 0, 0.5, 0),
+    ] {
+      var other = entry
+      other.score = .init(
+        Estimate(value: error, standardError: deviation), samples: 4, guidance: 2, sampler: "ddim",
+        seed: 0)
+      other.timing = .init(
+        saving: saving, teacher: teacher,
+        conditions: .init(processor: "p", threads: 1, batch: 2, precision: "fp32"))
+      try library.update(other, key: key)
+      #expect(library.entries().isEmpty, "\(error) \(deviation) \(saving) \(teacher)")
+    }
+    try library.update(entry, key: key)
+    let whole = try Data(contentsOf: URL(filePath: library.path(key)))
+    try whole.dropLast().write(to: URL(filePath: library.path(key)))
+    #expect(library.entries().isEmpty && !library.has(key))
+    try whole.write(to: URL(filePath: library.path(key)))
+    #expect(library.entries().count == 1 && library.has(key))
     // Savings are shares of the teacher's time when they were measured.
     #expect(library.teacherSeconds(timedIn: conditions) == nil)
     entry.timing = .init(saving: 0.25, teacher: 4, conditions: conditions)
@@ -241,6 +261,13 @@ struct GuidedErrorTests {
     #expect(savings(2) == [0.125] && savings(nil) == [0.25])
     #expect(library.prune(to: 0) == 1 && library.bytes == 0)
   }
+
+  /// A file of one tensor.
+  private static let weights = {
+    let header = #"{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#
+    return Data([UInt8(header.utf8.count)] + [UInt8](repeating: 0, count: 7)) + Data(header.utf8)
+      + Data(count: 4)
+  }()
 
   /// Times are those of one machine under one set of conditions: those that most operators were timed with.
   @Test func costsAreThoseOfThisMachine() throws {
@@ -265,7 +292,7 @@ struct GuidedErrorTests {
           processor: processor, threads: 2, batch: batch, precision: "fp32"))
       let key = library.key(slot, spec, recipe)
       try library.update(entry, key: key)
-      try Data().write(to: URL(filePath: library.path(key)))
+      try Self.weights.write(to: URL(filePath: library.path(key)))
     }
     let (first, second) = (
       SlotID(block: 0, slot: .attention), SlotID(block: 1, slot: .attention)

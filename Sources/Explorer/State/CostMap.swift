@@ -13,8 +13,13 @@ package struct CostMap: Equatable, Sendable {
 
   /// The largest level.
   package static let highest = 9
-  /// Decades of prices between the levels 0 and 9; whatever is cheaper has level 0.
-  private static let decades = 6.0
+  /// Factor between the highest price and the least that has a level of its own.
+  private static let ratio = 1000.0
+
+  /// The lowest price of the scale: that of the range, or a thousandth of its highest, if that is more.
+  package static func lowest(in range: ClosedRange<Double>) -> Double {
+    max(range.lowerBound, range.upperBound / ratio)
+  }
 
   /// The level of a price among others: 0 for the lowest to 9 for the highest, by its logarithm.
   ///
@@ -24,17 +29,10 @@ package struct CostMap: Equatable, Sendable {
   /// - Returns: The level; nil for a change that saves no time.
   package static func level(_ price: Double, in range: ClosedRange<Double>?) -> Int? {
     guard price.isFinite, let range, range.upperBound > 0 else { return nil }
-    let low = max(range.lowerBound, range.upperBound * pow(10, -decades))
+    let low = lowest(in: range)
     guard price > low, range.upperBound > low else { return 0 }
     let share = log10(price / low) / log10(range.upperBound / low)
     return min(highest, max(0, Int(share * Double(highest + 1))))
-  }
-
-  /// The lowest price that a level stands for.
-  static func lowest(of level: Int, in range: ClosedRange<Double>) -> Double {
-    let low = max(range.lowerBound, range.upperBound * pow(10, -decades))
-    guard low > 0, level > 0 else { return 0 }
-    return low * pow(range.upperBound / low, Double(level) / Double(highest + 1))
   }
 
   /// A price in percent of error per millisecond, in three characters.

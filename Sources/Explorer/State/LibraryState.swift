@@ -55,6 +55,16 @@ extension AppState {
   /// Why nothing is known of costs, as a sentence; nil if something is, or the library is being read.
   var reasonAgainstCosts: String? {
     guard let costs = library.costs, costs.candidates.isEmpty else { return nil }
+    if let build = runs.records.first(where: {
+      $0.kind == .library && $0.modelHash == model.contentHash && $0.isAlive
+    }) {
+      let place = build.total > 0 ? ", \(build.progressText)" : ""
+      return switch build.state {
+      case .running: "the library is being built\(place)"
+      case .queued: "the library is to be built: its run waits in the queue"
+      default: "the library is being built, \(build.stateText)\(place)"
+      }
+    }
     if costs.elsewhere > 0 {
       return "the library's operators were timed on another machine: b times them here"
     }

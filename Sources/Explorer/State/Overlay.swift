@@ -119,6 +119,8 @@ package enum Question: Equatable, Sendable {
   case lastSession(Opening)
   /// Take up unsaved edits of an explorer that was killed; `file` keeps them.
   case recover(UnsavedPlan, file: String)
+  /// Delete unsaved edits of an explorer that was killed.
+  case forget(UnsavedPlan, file: String)
   /// Start with weights of several runs, or of runs and fresh ones.
   case mixture(PlanWeights)
   /// Stop a run for good.

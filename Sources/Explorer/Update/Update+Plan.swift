@@ -44,7 +44,8 @@ extension AppState {
 
   /// Sets settings of the plan, `KEY=VALUE` separated by spaces, as one step; says what is wrong.
   mutating func setSettings(_ text: String) -> String? {
-    var next = plan
+    let before = plan
+    var next = before
     do throws(PlanError) {
       try next.set(assignments: text)
       try next.validate()
@@ -52,7 +53,12 @@ extension AppState {
       return "\(error)"
     }
     let isChanged = document.edit("set \(text)") { $0 = next }
-    notice = .note(isChanged ? "set \(text)" : "nothing changed: the plan says that already")
+    let known = Set(before.notes)
+    let idle = next.notes.first { !known.contains($0) }
+    notice =
+      isChanged
+      ? idle.map { .warning("set \(text); \($0)") } ?? .note("set \(text)")
+      : .note("nothing changed: the plan says that already")
     return nil
   }
 

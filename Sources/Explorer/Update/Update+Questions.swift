@@ -36,10 +36,9 @@ extension AppState {
       overlays.removeLast()
       return askWhereToSave()
     case .discard:
-      guard case .recover(_, let file) = question else { return [] }
-      overlays.removeLast()
-      notice = .note("the unsaved edits are deleted")
-      return [.removeUnsaved(file: file)] + effectsOfStart()
+      guard case .recover(let unsaved, let file) = question else { return [] }
+      overlays.append(.confirm(.forget(unsaved, file: file)))
+      return []
     case .yes:
       overlays.removeLast()
       return agree(to: question)
@@ -79,6 +78,10 @@ extension AppState {
       document = PlanDocument(unsaved)
       notice = .note("the unsaved edits of \(document.title) are back; u takes them back, w saves")
       return effectsOfStart() + [.removeUnsaved(file: file)] + followMatchingRun()
+    case .forget(_, let file):
+      overlays.removeLast()
+      notice = .note("the unsaved edits are deleted")
+      return [.removeUnsaved(file: file)] + effectsOfStart()
     }
   }
 
@@ -99,7 +102,7 @@ extension AppState {
       Self.differences(from: document.savedPlan, "saved", to: plan, "now")
     case .overwrite(let path, let present?):
       Self.differences(from: present, "in \(path)", to: named(after: path), "here")
-    case .recover(let unsaved, _):
+    case .recover(let unsaved, _), .forget(let unsaved, _):
       Self.differences(from: unsaved.saved, "saved", to: unsaved.plan, "unsaved")
     default: nil
     }

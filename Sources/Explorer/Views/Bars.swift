@@ -57,8 +57,9 @@ struct TopBar {
     guard let weights = state.weightsText else { return [edited + costs] }
     let full = ["\(edited)  \(weights)\(costs)", weights + costs, weights + saved]
     guard state.missingTeacher == nil else { return full }
-    let share = "\(state.weights.count)/\(state.weights.sites.count) with weights"
-    return full + ["\(edited), \(share)\(costs)", share + costs]
+    let brief = state.weights.shortSummary { state.runs.title(of: $0) }
+    let briefest = state.weights.shortSummary { TextWidth.clip(state.runs.title(of: $0), 12) }
+    return full + [brief + saved, brief + " ", briefest + " "]
   }
 }
 

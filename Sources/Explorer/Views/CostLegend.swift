@@ -32,13 +32,11 @@ struct CostLegend {
       let scale = (0...CostMap.highest).map { level in
         (String(level), Theme.heat(level, state.palette))
       }
-      lines.append(
-        scale + [
-          (
-            " \(CostMap.text(CostMap.lowest(of: 1, in: prices))) – \(CostMap.text(prices.upperBound))",
-            Theme.quiet
-          )
-        ])
+      let low = CostMap.lowest(in: prices)
+      let range =
+        (low > prices.lowerBound ? "≤" : "") + CostMap.text(low)
+        + " – \(CostMap.text(prices.upperBound))"
+      lines.append(scale + [(" " + range, Theme.quiet)])
     } else {
       lines.append([
         (
@@ -61,15 +59,19 @@ struct CostLegend {
 }
 
 extension Theme {
-  /// The style of a level of the heat map: viridis behind the digit where there are colours for it, else one of three
-  /// hues, or of three attributes without colours.
+  /// The style of a level of the heat map: behind the digit viridis, or of 16 colours five that grow lighter; one
+  /// of three attributes without colours.
   static func heat(_ level: Int?, _ palette: ThemePalette) -> Style {
     guard let level else { return quiet }
-    guard palette.hasManyColors else {
-      return level < 4 ? Style(foreground: .green) : level < 7 ? warning : failure
-    }
-    let behind = HeatMap.color(Double(level) / Double(CostMap.highest))
-    let contrasts = [Color.rgb(0, 0, 0), .rgb(255, 255, 255)].map { text -> (Color, Double) in
+    guard palette != .mono else { return level < 4 ? plain : level < 7 ? warning : failure }
+    let (behind, texts): (Color, [Color]) =
+      palette.hasManyColors
+      ? (
+        HeatMap.color(Double(level) / Double(CostMap.highest)),
+        [.rgb(0, 0, 0), .rgb(255, 255, 255)]
+      )
+      : (.index([4, 5, 2, 6, 3][level / 2]), [.index(0), .index(15)])
+    let contrasts = texts.map { text -> (Color, Double) in
       guard let one = RGB(text), let other = RGB(behind) else { return (text, 0) }
       return (text, one.contrast(with: other))
     }

@@ -12,7 +12,8 @@ struct FormView {
     let width = min(72, frame.columns - 4)
     let about = aboutLines.flatMap { TextWidth.wrap($0.printableSentence, width - 4) }
     let problem = form.problem.map { TextWidth.wrap($0.printableSentence, width - 6) } ?? []
-    let note = problem.isEmpty ? TextWidth.wrap(summary, width - 4).prefix(5) : []
+    let text = reasonWithoutEffect.map { "\(summary); \($0)" } ?? summary
+    let note = problem.isEmpty ? TextWidth.wrap(text, width - 4).prefix(5) : []
     let extra = about.count + max(1, problem.count, note.count) + 5 + (form.more.isEmpty ? 0 : 1)
     let room = max(3, frame.rows - 2 - extra)
     let shown = min(room, form.fields.count)
@@ -66,6 +67,14 @@ struct FormView {
     case .choice: return "\(field.summary): ←→ or Space changes it"
     case .text: return field.summary
     }
+  }
+
+  /// Why the selected field has no effect beside the others; nil if it has one.
+  private var reasonWithoutEffect: String? {
+    var next = state.plan
+    guard (try? next.take(form)) != nil else { return nil }
+    let key = form.fields[form.index].key
+    return next.withoutEffect.first { $0.key == key }.map { "no effect: \($0.reason)" }
   }
 
   private func drawField(

@@ -53,6 +53,12 @@ struct QuestionView {
           + (unsaved.opening.model == state.subject.model ? ":" : " on \(unsaved.opening.model):"),
         unsaved.steps.suffix(4).joined(separator: "; ") + ".", "Take them up?",
       ]
+    case .forget(let unsaved, _):
+      let title = PlanDocument(plan: unsaved.plan, path: unsaved.opening.plan).title
+      return [
+        "Delete \(Format.count(unsaved.steps.count, "unsaved change")) of \(title) for good?",
+        "Nothing brings them back.",
+      ]
     case .cancelRun(let id):
       let record = state.runs.record(id)
       if state.runs.stopping.contains(id) {
@@ -89,6 +95,7 @@ struct QuestionView {
     case .mixture: "[y] start   [n] back"
     case .lastSession: "[y] show it   [n] an empty plan"
     case .recover: "[y] take them up  [d] see them  [x] delete them  [n] later"
+    case .forget: "[y] delete them  [d] see them  [n] back"
     case .many: "[y] do it   [n] leave them"
     case .cancelRun: "[y] do it   [n] let it run"
     case .overwrite(_, nil): "[y] write over it  [a] save elsewhere  [n] keep it"

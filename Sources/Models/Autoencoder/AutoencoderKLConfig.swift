@@ -194,8 +194,7 @@ package struct AutoencoderKLConfig: Encodable, Equatable, Sendable {
         "\(plain) or \(Self.attending)\(plain) for each of \(blockOutChannels.count) stages")
     }
     try source.require(
-      scalingFactor.isFinite && scalingFactor > 0, "scaling_factor", scalingFactor,
-      "a positive number")
+      (1e-6...1e6).contains(scalingFactor), "scaling_factor", scalingFactor, "0.000001 to 1000000")
     let mean = latentMean ?? []
     let deviation = latentStd ?? []
     try source.require(

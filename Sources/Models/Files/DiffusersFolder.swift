@@ -105,7 +105,7 @@ package struct DiffusersFolder {
   private static func classNames(_ path: String) throws(FileError) -> [String] {
     struct Index: Decodable { let id2label: [String: String]? }
     guard access(path, F_OK) == 0 else { return [] }
-    let text = try AtomicFile.read(path, limit: sizeLimit)
+    let text = try AtomicFile.readJSON(path, limit: sizeLimit)
     let labels = (try? JSONDecoder().decode(Index.self, from: Data(text)))?.id2label ?? [:]
     let names = (0..<labels.count).compactMap { labels[String($0)] }
     return names.count == labels.count ? names : []
@@ -143,7 +143,7 @@ package struct DiffusersFolder {
     guard access(scheduler, F_OK) == 0 else { return }
     let path = AtomicFile.resolved(scheduler)
     // diffusers writes infinity, which is not valid JSON.
-    let text = String(decoding: try AtomicFile.read(path, limit: Self.sizeLimit), as: UTF8.self)
+    let text = String(decoding: try AtomicFile.readJSON(path, limit: Self.sizeLimit), as: UTF8.self)
       .replacing(#/-?Infinity|NaN/#, with: "null")
     guard var table = try? JSONDecoder().decode([String: Entry].self, from: Data(text.utf8)) else {
       throw FileError("\(path): is no JSON object; fetch it again")
@@ -194,7 +194,7 @@ package struct DiffusersFolder {
   /// - Returns: A valid configuration.
   /// - Throws: `FileError` that names the key at fault.
   package static func config(_ path: String) throws(FileError) -> ModelShape {
-    let text = try AtomicFile.read(path, limit: sizeLimit)
+    let text = try AtomicFile.readJSON(path, limit: sizeLimit)
     let source = ConfigFile(path: path, model: "DiTTransformer2DModel")
     let stored: StoredConfig = try source.decode(text)
     try stored.check(source)

@@ -219,7 +219,7 @@ package struct LoRAFile {
       let beside = "\(AtomicFile.directory(of: file.path))/adapter_config.json"
       var (table, origin): ([String: Any], String) = ([:], beside)
       if access(beside, F_OK) == 0 {
-        let bytes = try AtomicFile.read(beside, limit: 16 << 20)
+        let bytes = try AtomicFile.readJSON(beside, limit: 16 << 20)
         guard let object = try? JSONSerialization.jsonObject(with: Data(bytes)) as? [String: Any]
         else { throw FileError("\(beside): is no JSON object; fetch it again") }
         table = object

@@ -93,7 +93,7 @@ package enum Sidecar {
   /// - Throws: `FileError` if it is not a JSON object.
   static func read(_ path: String) throws -> [String: String]? {
     guard access(path, F_OK) == 0 else { return nil }
-    let text = try AtomicFile.read(path, limit: sizeLimit)
+    let text = try AtomicFile.readJSON(path, limit: sizeLimit)
     guard let object = try? JSONSerialization.jsonObject(with: Data(text)),
       let table = object as? [String: Any]
     else { throw FileError("\(path): is no JSON object; correct it or remove it") }
