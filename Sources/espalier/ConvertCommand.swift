@@ -62,7 +62,7 @@ struct ConvertCommand: ParsableCommand {
 
   func run() throws {
     let source = try ModelFiles(family.name(of: model), numHeads: heads)
-    let model = try graft.model(source)
+    let model = try graft.model(source, tellsFresh: false)
     if !fresh, graft.weights == nil, let plan = graft.plan {
       let sites = try model.untrained()
       guard sites.isEmpty else {

@@ -64,8 +64,12 @@ struct GraftOptions: ParsableArguments {
   /// Describes the model: for a pretrained one with a plan its graft; for a graft without a plan in its file the
   /// graft with the settings of the given plan.
   ///
+  /// - Parameters:
+  ///   - files: The model.
+  ///   - tellsFresh: Whether a note says that all operators are fresh.
+  /// - Returns: The model with the files of its weights.
   /// - Throws: `PlanError` for a plan of another model, `FileError` for weights of another plan.
-  func model(_ files: ModelFiles) throws -> SourceModel {
+  func model(_ files: ModelFiles, tellsFresh: Bool = true) throws -> SourceModel {
     var source = ModelSource(path: files.name)
     (source.adapters, source.adapterScale) = (
       lora.map { AtomicFile.absolute($0) }, Double(loraScale)
@@ -95,16 +99,20 @@ struct GraftOptions: ParsableArguments {
     files.printNotes()
     if isYAML { plan.model = try files.reference() }
     try plan.check(against: files, file: path)
-    source.weights = try checkpoints(for: plan, path).map { AtomicFile.absolute($0) }
+    source.weights = try checkpoints(for: plan, path, tellsFresh: tellsFresh).map {
+      AtomicFile.absolute($0)
+    }
     source.allowsFresh = mixture.allowMixture || source.weights.isEmpty
     return SourceModel(files, source, plan: plan, checkpoints: source.weights)
   }
 
   /// The files that `weights` names, in order of loading; says what they provide.
-  private func checkpoints(for plan: GraftPlan, _ path: String) throws -> [String] {
+  private func checkpoints(
+    for plan: GraftPlan, _ path: String, tellsFresh: Bool
+  ) throws -> [String] {
     guard let weights else {
       let fresh = PlanWeights(of: plan, named: [])
-      if !fresh.sites.isEmpty {
+      if tellsFresh, !fresh.sites.isEmpty {
         printToStandardError(
           "espalier: note: \(fresh.sentence()), untrained; --weights takes those of a training\n")
       }

@@ -168,12 +168,6 @@ struct SampleRunTests {
           let steps: Int
           let weightsDigest: String?
           let stepCacheReused: Double?
-
-          private enum CodingKeys: String, CodingKey {
-            case steps
-            case weightsDigest = "weights_digest"
-            case stepCacheReused = "step_cache_reused"
-          }
         }
         let samples, reference: Source
         let network: String
