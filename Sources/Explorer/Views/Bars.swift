@@ -24,7 +24,7 @@ struct TopBar {
     // The program's name, the model, the file and the mark of unsaved changes, with spaces.
     let wanted = min(34, 16 + min(12, TextWidth.columns(of: model)) + TextWidth.columns(of: name))
     let right =
-      (texts(beside: edited, costs, saved)
+      (texts(beside: edited, costs, saved, least: "\(depth)\(limit) ")
       + (limit.isEmpty ? [] : ["\(edited)\(limit) ", "\(limit) "]))
       .first { TextWidth.columns(of: $0) + wanted <= frame.columns }
       // The end of a compact screen's top row is the pane's.
@@ -53,13 +53,15 @@ struct TopBar {
   }
 
   /// What the right side can say, the longest text first.
-  private func texts(beside edited: String, _ costs: String, _ saved: String) -> [String] {
+  private func texts(
+    beside edited: String, _ costs: String, _ saved: String, least: String
+  ) -> [String] {
     guard let weights = state.weightsText else { return [edited + costs] }
     let full = ["\(edited)  \(weights)\(costs)", weights + costs, weights + saved]
     guard state.missingTeacher == nil else { return full }
     let brief = state.weights.shortSummary { state.runs.title(of: $0) }
     let briefest = state.weights.shortSummary { TextWidth.clip(state.runs.title(of: $0), 12) }
-    return full + [brief + saved, brief + " ", briefest + " "]
+    return full + [brief + saved, brief + least, briefest + least]
   }
 }
 
