@@ -29,8 +29,7 @@ import Testing
   @Test func aFailureStopsTheRestUntilItIsResumed() throws {
     let scratch = try Scratch()
     try scratch.tinyPlan()
-    // Fewer than are set aside for the held-out loss.
-    _ = try scratch.tinyLatents(count: 2)
+    _ = try scratch.tinyLatents { _ in .nan }
     let outcome = try scratch.run(["chain", "plan.json", "--data", "data"] + Self.quick)
     #expect(outcome.code == 1)
     #expect(outcome.complaint.contains("the chain has stopped, distill is failed"))

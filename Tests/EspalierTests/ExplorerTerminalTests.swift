@@ -229,7 +229,7 @@ import Testing
     screen.type("T")
     try screen.look(for: "ANSI_X3.4-1968")
     screen.type("\u{1b}")
-    try screen.look(for: "Enter operator")
+    try screen.look(for: "Enter")
     try leave(scratch, screen, command)
     #expect(screen.shown.filter { $0 > 0x7f } == Data("é".utf8), "nothing but the question")
   }

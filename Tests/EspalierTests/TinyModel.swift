@@ -42,14 +42,16 @@ extension Scratch {
   }
 
   /// Writes a small data set of latents for the tiny model, which need no encoding, and names it.
-  func tinyLatents(count: Int = 40) throws -> DataSettings {
+  func tinyLatents(
+    count: Int = 40, _ value: (Int) -> Float = { Float($0 % 17) / 8 - 1 }
+  ) throws -> DataSettings {
     try FileManager.default.createDirectory(
       atPath: "\(path)/data", withIntermediateDirectories: true)
     try SafetensorsWriter.write(
       [
         .init(
           name: "latents", shape: [count, 4, 16, 16],
-          floats: (0..<(count * 1024)).map { Float($0 % 17) / 8 - 1 }),
+          floats: (0..<(count * 1024)).map(value)),
         .init(name: "labels", shape: [count], floats: (0..<count).map { Float($0 % 10) }),
       ], metadata: [:], to: "\(path)/data/latents.safetensors")
     return DataSettings(path: "\(path)/data")
