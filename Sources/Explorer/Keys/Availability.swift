@@ -87,7 +87,8 @@ extension AppState {
     case .laterCheckpoint, .earlierCheckpoint:
       checkpointSteps.count < 2
         ? runs.focusRecord?.reasonAgainstUsingFiles
-          ?? "the run keeps one checkpoint only: stage1.keep_last and stage2.keep_last keep more"
+          ?? "\(runs.focusRecord.map { runs.title(of: $0.id) } ?? "the run") keeps one checkpoint only:"
+          + " stage1.keep_last and stage2.keep_last keep more"
         : nil
     case .secondRun:
       overlayRuns.isEmpty && preview.second == nil ? "there are no other trainings" : nil
