@@ -128,6 +128,12 @@ import Explorer
     press(&untimed, "B")
     #expect(try pane(untimed).measure == .parameters)
     #expect(untimed.notice?.text.contains("b measures it") == true)
+    // A budget of another measure wants no time.
+    var limited = Samples.scored(Samples.small)
+    (limited.library.costs, limited.budget) = (Samples.costs(teacher: nil), Budget("flops 85"))
+    limited.notice = nil
+    press(&limited, "B")
+    #expect(try pane(limited).measure == .flops && limited.notice == nil)
   }
 
   /// The plot has the plan, baselines of equal saving, searches and trainings, each with its own character.

@@ -7,10 +7,13 @@ extension AppState {
   /// Opens the search at the budget, or at the plan's own fraction of the teacher's time.
   mutating func openSearch() -> [Effect] {
     var pane = SearchPane()
-    chooseMeasure(&pane)
     if let budget, teacherAmount(budget.measure) != nil {
       (pane.measure, pane.budget) = (budget.measure, min(1, budget.fraction))
-    } else if !plan.isEmpty, let own = estimate(plan.changes, pane.measure), own.fraction < 1 {
+    }
+    chooseMeasure(&pane)
+    if pane.measure != budget?.measure, !plan.isEmpty,
+      let own = estimate(plan.changes, pane.measure), own.fraction < 1
+    {
       pane.budget = own.fraction
     }
     costMap = nil
