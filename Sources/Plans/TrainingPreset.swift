@@ -62,9 +62,11 @@ extension GraftPlan {
     (stage1.mode, stage1.steps, stage1.batchSize, stage1.warmupSteps) = (.streaming, 150, 8, 20)
     (stage1.ridgeFinish, stage1.sweeps) = (true, true)
     (stage2.steps, stage2.batchSize, stage2.microBatch, stage2.warmupSteps) = (6500, 8, 4, 20)
-    // Narrower or wider MLPs are near after stage 1 and need a lower rate, and steps that grow small with the gradient.
+    // Narrower or wider MLPs and fitted attention are near after stage 1 and need a lower rate, and steps that grow
+    // small with the gradient.
     let isNear =
-      parallel.isEmpty && !edits.isEmpty && edits.values.allSatisfy { $0.name == "mlp" }
+      parallel.isEmpty && !edits.isEmpty
+      && edits.values.allSatisfy { ["mlp", "mha"].contains($0.name) }
     stage2.optimizer = isNear ? .adamw : .muon
     stage2.learningRate = (isNear ? 0.0064 : 0.128) / Double(max(1, model.shape.hiddenSize))
     stage2.milestones = [0.25, 0.4, 0.52, 0.62, 0.7, 0.77, 0.83, 0.88, 0.92, 0.95, 0.97]

@@ -480,7 +480,7 @@ import Testing
     #expect(plan.stage1.initialization(of: .slot(mlp)).isFitted)
     #expect(plan.stage2.learningRate == 0.128 / Double(plan.model.shape.hiddenSize))
     #expect(plan.stage2.optimizer == .muon)
-    // Linear attention keeps its own start, and a plan of nothing but MLPs has a lower rate.
+    // Linear attention keeps its own start, and a plan of nothing but MLPs and MHA has a lower rate.
     let linear = SlotID(block: 2, slot: .attention)
     var other = sample()
     other.edits = [linear: OperatorSpec("linear_attention"), mlp: OperatorSpec("mlp")]
@@ -490,7 +490,7 @@ import Testing
     #expect(other.stage1.initialization(of: .slot(linear)) == .own)
     #expect(other.stage1.initialization(of: .slot(mlp)).isFitted)
     #expect(other.stage2.learningRate == plan.stage2.learningRate)
-    other.edits = [mlp: OperatorSpec("mlp")]
+    other.edits = [mlp: OperatorSpec("mlp"), attention: OperatorSpec("mha")]
     other.apply(.short)
     #expect(other.stage2.learningRate == 0.0064 / Double(plan.model.shape.hiddenSize))
     #expect(other.stage2.optimizer == .adamw)
