@@ -123,7 +123,8 @@ struct GridView {
     }
     let band = "L\(paperBand)"
     if columns.share != nil {
-      put("local \(band)", columns.bar, columns.barWidth + 5)
+      let (title, width) = ("local \(band)", columns.barWidth + 5)
+      put(title.count <= width ? title : band, columns.bar, width)
     } else {
       put(TextWidth.padLeft(band, 4), columns.bar - 3, 4)
     }
