@@ -69,9 +69,10 @@ struct Espalier: ParsableCommand {
       let before = arguments[index - 1]
       if argument == "--" { return }
       if argument.isEmpty {
-        guard !optionsOfText.contains(before), arguments[1] != "runs" || arguments[2] != "note"
-        else { continue }
-        let name = before.hasPrefix("--") && !before.contains("=") ? before : "an argument"
+        let isValue = before.hasPrefix("--") && !before.contains("=")
+        let isNote = !isValue && arguments[1] == "runs" && arguments[2] == "note"
+        guard !optionsOfText.contains(before), !isNote else { continue }
+        let name = isValue ? before : "an argument"
         throw ValidationError("\(name) is empty; give it a value, or leave it out")
       }
       if argument.hasPrefix("--"), argument.hasSuffix("=") {

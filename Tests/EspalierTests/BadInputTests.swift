@@ -173,7 +173,8 @@ import Testing
 
   /// An empty value is no path, whatever the option; a note may be empty.
   @Test(arguments: [
-    ["runs", "list", "--runs", ""], ["runs", "--runs="], ["sample", "demo", "--output", ""], [""],
+    ["runs", "list", "--runs", ""], ["runs", "note", "x", "text", "--runs", ""],
+    ["runs", "--runs="], ["sample", "demo", "--output", ""], [""],
     ["distill", ""], ["plan", "new", "p.json", "--model", ""], ["library", "list", "--library="],
   ])
   func emptyValues(arguments: [String]) throws {
