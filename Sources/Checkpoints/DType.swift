@@ -16,14 +16,6 @@ package enum DType: String, CaseIterable, Sendable {
   case i64 = "I64"
   case u64 = "U64"
 
-  /// Whether elements are floating-point numbers.
-  package var isFloatingPoint: Bool {
-    switch self {
-    case .f8e5m2, .f8e4m3, .f16, .bf16, .f32, .f64: true
-    case .bool, .u8, .i8, .i16, .u16, .i32, .u32, .i64, .u64: false
-    }
-  }
-
   /// Size of an element in bytes.
   package var size: Int {
     switch self {

@@ -124,17 +124,22 @@ package final class StateDict: TensorFile {
     let averaged =
       "\(file.path): the averages in '\(Self.flattened)' are taken for \(averages.count) of \(own.count) tensors"
       + trained
-    note =
-      !averages.isEmpty
-      ? averaged
-      : container == nil && prefixes.count > 1
-        ? "\(file.path): of several models in it '\(self.container ?? "")' is taken\(names)"
-        : container == nil && !prefix.isEmpty && !anchors.isEmpty
-          && !prefix.split(separator: ".").contains(where: Self.isAverage)
-          ? Self.unusedAverages(file, prefixes).map {
-            "\(file.path): '\($0)' holds averages that are no whole model with names, so '\(taken)'"
-              + " is taken, the weights as trained"
-          } : nil
+    if container != nil {
+      note = nil
+    } else if !averages.isEmpty {
+      note = averaged
+    } else if prefixes.count > 1 {
+      note = "\(file.path): of several models in it '\(taken)' is taken\(names)"
+    } else if !prefix.isEmpty, !anchors.isEmpty,
+      !prefix.split(separator: ".").contains(where: Self.isAverage)
+    {
+      note = Self.unusedAverages(file, prefixes).map {
+        "\(file.path): '\($0)' holds averages that are no whole model with names, so '\(taken)'"
+          + " is taken, the weights as trained"
+      }
+    } else {
+      note = nil
+    }
     self.names = shorts
     self.entries = entries
   }

@@ -58,9 +58,7 @@ package enum AtomicFile {
   /// - Throws: `FileError` as `read`, and for a key that an object has twice.
   package static func readJSON(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
     let text = try read(path, limit: limit)
-    if let key = JSONScanner.repeatedKey(in: Data(text)) {
-      throw FileError("\(path): has the key '\(key)' twice; remove the wrong one")
-    }
+    try JSONScanner.requireUniqueKeys(in: Data(text), of: path)
     return text
   }
 

@@ -61,8 +61,13 @@ package struct JSONScanner {
     try expect("]", "`,` or `]`")
   }
 
-  /// A key that an object of the text has twice, of which parsers take different values; nil if there is none.
-  package static func repeatedKey(in text: Data) -> String? {
+  /// Throws for a key that an object of the text has twice, of which parsers take different values.
+  package static func requireUniqueKeys(in text: Data, of path: String) throws(FileError) {
+    guard let key = repeatedKey(in: text) else { return }
+    throw FileError("\(path): has the key '\(key)' twice; remove the wrong one")
+  }
+
+  private static func repeatedKey(in text: Data) -> String? {
     text.withUnsafeBytes { bytes in
       var scanner = JSONScanner(bytes)
       var objects: [Set<String>] = []

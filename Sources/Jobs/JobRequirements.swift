@@ -108,15 +108,3 @@ extension SearchRequest {
     return constraints
   }
 }
-
-extension OperatorCost {
-  /// The amount of a measure; nil for time, which is measured.
-  func amount(of measure: Measure) -> Double? {
-    switch measure {
-    case .time: nil
-    case .flops: flops
-    case .parameters: Double(parameters)
-    case .memory: bytes
-    }
-  }
-}

@@ -110,13 +110,14 @@ package struct SourceModel {
   ///
   /// - Throws: `FileError` for files that cannot be read.
   package func stated(_ precision: Precision) throws -> [String: String] {
-    func isLarge(_ entry: TensorEntry) -> Bool {
-      [2, 4].contains(entry.shape.count) && entry.count >= PrecisionRule.smallestWeight
-        && !entry.name.contains("embedding_table")
-    }
     func used(_ wanted: Precision, _ files: [any TensorFile]) -> String {
+      let rule = PrecisionRule(wanted)
       let entries = files.lazy.flatMap { file in file.names.lazy.compactMap { file.entry($0) } }
-      return (entries.contains(where: isLarge) ? wanted : .float32).rawValue
+      let isUsed = entries.contains {
+        [2, 4].contains($0.shape.count) && !$0.name.contains("embedding_table")
+          && rule.precision(forWeightOf: $0.count) == wanted
+      }
+      return (isUsed ? wanted : .float32).rawValue
     }
     let network = used(
       precision,

@@ -197,6 +197,7 @@ extension RunDirectory {
   ) throws -> RunDirectory {
     var request = job
     if let name { request.name = name }
+    try require(request, plan)
     return try make(root: root, job: request, plan: plan).run
   }
 
@@ -204,7 +205,6 @@ extension RunDirectory {
   fileprivate static func make(
     root: String, job request: JobRequest, plan: GraftPlan?
   ) throws -> (run: RunDirectory, lock: FileLock) {
-    try require(request, plan)
     try AtomicFile.makeDirectory(root)
     let run = RunDirectory(path: "\(root)/\(newID(request))")
     let draft = RunDirectory(path: "\(root)/.\(run.id).tmp")

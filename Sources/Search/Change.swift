@@ -53,6 +53,18 @@ package enum Measure: String, CaseIterable, Codable, Sendable {
   case memory
 }
 
+extension OperatorCost {
+  /// The amount of a measure; nil for time, which is measured.
+  package func amount(of measure: Measure) -> Double? {
+    switch measure {
+    case .time: nil
+    case .flops: flops
+    case .parameters: Double(parameters)
+    case .memory: bytes
+    }
+  }
+}
+
 /// Amounts in every measure.
 package struct Amounts: Equatable, Codable, Sendable {
   package var time, flops, parameters, memory: Double

@@ -386,7 +386,7 @@ private struct StartNoise {
           + " expected one (count, channels, height, width) for at least one image; save the start noise"
           + " alone")
     }
-    guard entry.dtype.isFloatingPoint else {
+    guard !entry.dtype.isInteger else {
       throw FileError(
         "\(path): the noise is of type \(entry.dtype.rawValue), expected floating point; save the start noise itself"
       )

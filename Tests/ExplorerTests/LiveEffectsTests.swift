@@ -346,7 +346,20 @@ import Testing
       return
     }
     #expect(pane.order.isDescending && pane.order.column != RunOrder.newest.column)
-    try Data("{".utf8).write(to: URL(filePath: folder + "/state/layout.json"))
+    // A budget that nobody could type counts for nothing.
+    let path = folder + "/state/layout.json"
+    for (text, kept) in [("flops 80", Budget("flops 80")), ("flops -5", nil), ("flops 1e300", nil)]
+    {
+      state.budget = Budget("flops 96")
+      _ = work().perform(.keepLayout(KeptLayout(state)))
+      let stored = try String(contentsOfFile: path, encoding: .utf8)
+      #expect(stored.contains("flops 96"))
+      try stored.replacing("flops 96", with: text).write(
+        toFile: path, atomically: true, encoding: .utf8)
+      next.restore(KeptLayout.read(state: folder + "/state"))
+      #expect(next.budget == kept && next.pane == .losses)
+    }
+    try Data("{".utf8).write(to: URL(filePath: path))
     #expect(KeptLayout.read(state: folder + "/state") == nil)
     next.restore(nil)
     #expect(next.chart == state.chart)

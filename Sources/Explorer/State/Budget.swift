@@ -1,7 +1,7 @@
 import Search
 
 /// The most of the teacher's amount that a plan may take while it is edited.
-package struct Budget: Codable, Equatable, Sendable {
+package struct Budget: Equatable, Sendable {
   /// What it counts.
   package let measure: Measure
   /// Percent of the teacher's amount, from 0.1 to 1000.
@@ -27,27 +27,27 @@ extension AppState {
   /// The fraction of the teacher's amount that the plan takes; nil if the library lacks the time of an operator.
   package func fraction(of measure: Measure) -> Double? {
     let cost = plan.cost()
-    return switch measure {
-    case .time: estimate(plan.changes, .time)?.fraction
-    case .flops: cost.edited.flops / cost.original.flops
-    case .parameters: Double(cost.edited.parameters) / Double(cost.original.parameters)
-    case .memory: cost.edited.bytes / cost.original.bytes
-    }
+    guard let edited = cost.edited.amount(of: measure),
+      let original = cost.original.amount(of: measure)
+    else { return estimate(plan.changes, measure)?.fraction }
+    return edited / original
+  }
+
+  /// What the plan takes and what it may take, and whether that is more, which it is not if it is not known; nil
+  /// without a budget.
+  package var budgetUse: (text: String, isOver: Bool)? {
+    guard let budget else { return nil }
+    let fraction = fraction(of: budget.measure)
+    let isOver = fraction.map { $0 > budget.fraction * (1 + 1e-9) } ?? false
+    let taken = fraction.map { Format.fixed(100 * $0, 1) } ?? "?"
+    return (
+      "\(budget.measure.title) \(taken) \(isOver ? ">" : "≤") \(Format.plain(budget.percent)) %",
+      isOver
+    )
   }
 
   /// Whether the plan takes more than the budget; false if that is not known.
-  package var isOverBudget: Bool {
-    guard let budget, let fraction = fraction(of: budget.measure) else { return false }
-    return fraction > budget.fraction * (1 + 1e-9)
-  }
-
-  /// What the plan takes and what it may take; nil without a budget.
-  var budgetText: String? {
-    guard let budget else { return nil }
-    let taken = fraction(of: budget.measure).map { Format.fixed(100 * $0, 1) } ?? "?"
-    return "\(budget.measure.title) \(taken) \(isOverBudget ? ">" : "≤")"
-      + " \(Format.plain(budget.percent)) %"
-  }
+  package var isOverBudget: Bool { budgetUse?.isOver ?? false }
 
   /// Sets the budget, or none for an empty text; says what is wrong.
   mutating func setBudget(_ text: String) -> String? {

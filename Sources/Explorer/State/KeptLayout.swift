@@ -15,7 +15,7 @@ package struct KeptLayout: Codable, Equatable, Sendable {
   private let runOrder: String
   private let pane: Pane
   private let panes: PaneSizes
-  private let budget: Budget?
+  private let budget: String?
 
   private enum CodingKeys: String, CodingKey {
     case version = "espalier_layout"
@@ -33,7 +33,7 @@ package struct KeptLayout: Codable, Equatable, Sendable {
     (series, symbols, smoothing) = (chart.series, chart.symbols, chart.smoothing)
     (isLogarithmic, isLogX) = (chart.isLogarithmic, chart.isLogX)
     runOrder = state.shownRunOrder.text
-    (pane, panes, budget) = (state.pane, state.panes, state.budget)
+    (pane, panes, budget) = (state.pane, state.panes, state.budget?.text)
   }
 
   private static func path(_ state: String) -> String { "\(state)/layout.json" }
@@ -62,7 +62,7 @@ package struct KeptLayout: Codable, Equatable, Sendable {
     chart.smoothing = smoothing.isFinite ? smoothing.clamped(to: 0...0.99) : 0
     (chart.isLogarithmic, chart.isLogX) = (isLogarithmic, isLogX)
     (state.chart, state.pane, state.panes) = (chart, pane, panes)
-    state.budget = budget
+    state.budget = budget.flatMap { Budget($0) }
     if let order = try? RunOrder(runOrder) { state.kept.order = order }
   }
 }

@@ -75,13 +75,8 @@ extension AppState {
 
   /// The teacher's amount of a measure; nil for a time that was not measured.
   func teacherAmount(_ measure: Measure) -> Double? {
-    let cost = GraftPlan(named: plan.name, model: model).cost().original
-    return switch measure {
-    case .time: library.costs?.teacherSeconds
-    case .flops: cost.flops
-    case .parameters: Double(cost.parameters)
-    case .memory: cost.bytes
-    }
+    GraftPlan(named: plan.name, model: model).cost().original.amount(of: measure)
+      ?? library.costs?.teacherSeconds
   }
 
   /// Weights that runs and the library hold for a plan.

@@ -140,12 +140,13 @@ extension AppState {
     }
     let view = PlotView(state: self, pane: pane)
     guard let steps = extent(of: pane) else { return [] }
+    func zoom(around step: Double?) {
+      let factor = event.kind == .wheel(.up) ? 0.8 : 1.25
+      pane.window.zoom(by: factor, around: step, of: steps, isLogarithmic: chart.isLogX)
+    }
     guard let layout = view.layout() else {
-      guard case .wheel(let direction) = event.kind, direction == .up || direction == .down
-      else { return [] }
-      pane.window.zoom(
-        by: direction == .up ? 0.8 : 1.25, around: pane.crosshair, of: steps,
-        isLogarithmic: chart.isLogX)
+      guard [.wheel(.up), .wheel(.down)].contains(event.kind) else { return [] }
+      zoom(around: pane.crosshair)
       replaceTop(.plot(pane))
       return []
     }
@@ -155,9 +156,7 @@ extension AppState {
     let isInside = columns.contains(column) && rows.contains(event.row)
     let step = layout.value(at: column)
     switch event.kind {
-    case .wheel(.up) where isInside, .wheel(.down) where isInside:
-      let factor = event.kind == .wheel(.up) ? 0.8 : 1.25
-      pane.window.zoom(by: factor, around: step, of: steps, isLogarithmic: chart.isLogX)
+    case .wheel(.up) where isInside, .wheel(.down) where isInside: zoom(around: step)
     case .press(.left) where isInside:
       pane.hold = event.column
       pane.crosshair = nearest(view.recordedSteps, to: step)

@@ -15,8 +15,8 @@ struct TopBar {
       from: Double(cost.original.parameters), to: Double(cost.edited.parameters))
     let edited = "\(plan.edits.count)/\(2 * state.depth) replaced"
     let depth = plan.parallel.isEmpty ? "" : "  depth \(plan.depth)/\(state.depth)"
-    let limit =
-      state.budgetText.flatMap { Layout.isCompact(state.size) ? nil : "  \($0)" } ?? ""
+    let budget = Layout.isCompact(state.size) ? nil : state.budgetUse
+    let limit = budget.map { "  \($0.text)" } ?? ""
     let saved = "\(depth)  FLOPs \(flops)\(limit) "
     let costs = "\(depth)  FLOPs \(flops)  params \(parameters)\(limit) "
     let name = state.document.title
@@ -31,7 +31,7 @@ struct TopBar {
       ?? (Layout.isCompact(state.size) ? String(repeating: " ", count: 18) : edited + costs)
     let left = frame.columns - TextWidth.columns(of: right)
     frame.put(right, column: left, row: 0, style: Theme.bar)
-    if state.isOverBudget, right.hasSuffix("\(limit) ") {
+    if let budget, budget.isOver, right.hasSuffix("\(limit) ") {
       frame.put(
         limit, column: frame.columns - 1 - TextWidth.columns(of: limit), row: 0,
         style: Theme.barFailure)

@@ -71,10 +71,8 @@ struct FormView {
 
   /// Why the selected field has no effect beside the others; nil if it has one.
   private var reasonWithoutEffect: String? {
-    var next = state.plan
-    guard (try? next.take(form)) != nil else { return nil }
     let key = form.fields[form.index].key
-    return next.withoutEffect.first { $0.key == key }.map { "no effect: \($0.reason)" }
+    return typed?.withoutEffect.first { $0.key == key }.map { "no effect: \($0.reason)" }
   }
 
   private func drawField(

@@ -14,9 +14,7 @@ struct ConfigFile {
   /// - Throws: `FileError` for text that is no JSON object, and a key that is missing or has the
   ///   wrong type.
   func decode<Value: Decodable>(_ json: some Sequence<UInt8>) throws(FileError) -> Value {
-    if let key = JSONScanner.repeatedKey(in: Data(json)) {
-      throw FileError("\(path): has the key '\(key)' twice; remove the wrong one")
-    }
+    try JSONScanner.requireUniqueKeys(in: Data(json), of: path)
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     do {

@@ -194,7 +194,7 @@ package struct DiffusersFolder {
   /// - Returns: A valid configuration.
   /// - Throws: `FileError` that names the key at fault.
   package static func config(_ path: String) throws(FileError) -> ModelShape {
-    let text = try AtomicFile.readJSON(path, limit: sizeLimit)
+    let text = try AtomicFile.read(path, limit: sizeLimit)
     let source = ConfigFile(path: path, model: "DiTTransformer2DModel")
     let stored: StoredConfig = try source.decode(text)
     try stored.check(source)
